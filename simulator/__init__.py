@@ -1,0 +1,1 @@
+"""dsim's simulator: traffic replayed against measured costs and recorded acceptance. No torch, no GPU."""

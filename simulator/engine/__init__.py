@@ -1,0 +1,1 @@
+"""The run: replicas as SimPy processes that step through the traffic."""

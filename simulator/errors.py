@@ -1,0 +1,43 @@
+"""Errors a user can mend, each one line: where, which key, what was found, what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class DsimError(Exception):
+    """A mistake in the user's input. The command line prints it as one line and exits with code 2.
+
+    `where` names the file (with line, where there is one), `key` the field, `problem` what was found, `remedy` what to do.
+    """
+
+    def __init__(self, problem: str, *, where: str | Path | None = None, key: str | None = None, remedy: str | None = None) -> None:
+        self.problem, self.where, self.key, self.remedy = problem, where, key, remedy
+        super().__init__(self.line())
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.problem, self.where, self.key, self.remedy)
+
+    def line(self) -> str:
+        """The whole error on one line."""
+        place = ": ".join(str(part) for part in (self.where, self.key) if part)
+        text = f"{place}: {self.problem}" if place else self.problem
+        if self.remedy:
+            text += f"; {self.remedy}"
+        return " ".join(text.split())
+
+
+class ScenarioError(DsimError):
+    """The scenario does not make sense."""
+
+
+class ProfileError(DsimError):
+    """The profile is missing something or contradicts itself."""
+
+
+class TraceError(DsimError):
+    """A traffic file cannot be read."""
+
+
+def _rebuild(kind: type[DsimError], problem: str, where: str | Path | None, key: str | None, remedy: str | None) -> DsimError:
+    return kind(problem, where=where, key=key, remedy=remedy)

@@ -1,0 +1,1 @@
+"""What we know: step costs and acceptance, each with its provenance."""

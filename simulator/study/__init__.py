@@ -1,0 +1,1 @@
+"""The question: scenarios, sweeps, metrics, frontiers, validation."""

@@ -1,0 +1,1 @@
+"""What comes: requests, their arrival times, lengths and domains."""
