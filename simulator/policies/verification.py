@@ -1,0 +1,254 @@
+"""How many drafted tokens to verify: every policy a frozen object that maps arrays to lengths, for the simulator and a real engine alike.
+
+A policy sees confidences and the price of a round; outcomes are not in its view. Rules and sources: docs/design.md, DSpark paper §3.2.2 and §5.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from simulator.schema import Frozen
+
+Floats = NDArray[np.floating[Any]]
+Lengths = NDArray[np.int64]  # [R], each in 0..γ
+
+
+@dataclass(slots=True)
+class StepView:
+    """What a policy may look at in one step of R requests that have γ drafted tokens each.
+
+    `lagged_survival[i]` are the survivals that the same R requests had i + 1 steps ago, 1.0 where a request had none yet.
+    `round_s[j]` is the time of the whole round (draft, verify, overhead) that verifies j drafted tokens beside the R anchors.
+    Drafters without a confidence head give `confidence=None` and their recorded mean survivals in every row of `survival`.
+    """
+
+    requests: int
+    gamma: int
+    confidence: Floats | None  # [R, γ] calibrated, conditional: P(slot k accepted | slots before it accepted)
+    survival: Floats  # [R, γ] their running products, non-increasing along γ
+    lagged_survival: Sequence[Floats]  # each [R, γ]
+    round_s: Floats  # [R γ + 1] seconds
+
+    def survival_at(self, lag: int) -> Floats:
+        """Survivals as known `lag` steps ago (0: now)  # [R, γ]."""
+        return self.survival if lag == 0 else self.lagged_survival[lag - 1]
+
+
+class VerificationPolicy(Protocol):
+    """Anything that turns a view into lengths."""
+
+    kind: str
+    needs_confidence: ClassVar[bool]
+    drafts: ClassVar[bool]
+    clairvoyant: ClassVar[bool]
+
+    @property
+    def lag_steps(self) -> int: ...
+
+    @property
+    def peeks(self) -> bool: ...
+
+    def longest(self, gamma: int) -> int: ...
+
+    def choose(self, view: StepView) -> Lengths: ...
+
+
+class _Rule(Frozen):
+    needs_confidence: ClassVar[bool] = False  # refuses a drafter without a confidence head
+    drafts: ClassVar[bool] = True
+    clairvoyant: ClassVar[bool] = False  # the engine shows it the outcome as its survivals: a bound, never a plan
+
+    @property
+    def lag_steps(self) -> int:
+        """How many steps back it looks."""
+        return 0
+
+    @property
+    def peeks(self) -> bool:
+        """Does the choice for a slot depend on the tokens at or after it, so that it is not lossless?"""
+        return False
+
+    def longest(self, gamma: int) -> int:
+        """The most drafted tokens it may ever verify of one request."""
+        return gamma
+
+
+class NoSpeculation(_Rule):
+    """Ordinary decoding: nothing drafted, nothing paid for it."""
+
+    kind: Literal["none"] = "none"
+    drafts: ClassVar[bool] = False
+
+    def longest(self, gamma: int) -> int:
+        return 0
+
+    def choose(self, view: StepView) -> Lengths:
+        return np.zeros(view.requests, dtype=np.int64)
+
+
+class FixedLength(_Rule):
+    """The same number of every request. MTP-1 is length 1 with the MTP drafter."""
+
+    kind: Literal["fixed"] = "fixed"
+    length: int = Field(ge=0)
+
+    def longest(self, gamma: int) -> int:
+        return self.length
+
+    def choose(self, view: StepView) -> Lengths:
+        return np.full(view.requests, min(self.length, view.gamma), dtype=np.int64)
+
+
+class Threshold(_Rule):
+    """The prefix before the first slot whose confidence falls below `threshold`: conditional per slot (DeepSpec) or survival."""
+
+    kind: Literal["threshold"] = "threshold"
+    threshold: float = Field(ge=0, le=1)
+    of: Literal["conditional", "survival"] = "conditional"
+    needs_confidence: ClassVar[bool] = True
+
+    def choose(self, view: StepView) -> Lengths:
+        assert view.confidence is not None
+        tested = view.confidence if self.of == "conditional" else view.survival
+        lengths: Lengths = np.logical_and.accumulate(tested >= self.threshold, axis=1).sum(axis=1, dtype=np.int64)
+        return lengths
+
+
+class ByBatch(_Rule):
+    """One length for the batch, looked up by its size: `table` of [first, last, length], ends included, last row open-ended
+    (vLLM's num_speculative_tokens_per_batch_size)."""
+
+    kind: Literal["by_batch"] = "by_batch"
+    table: list[tuple[int, int, int]] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _covers(self) -> Self:
+        expected = 1
+        for first, last, length in self.table:
+            if first != expected or last < first or length < 0:
+                row = [first, last, length]
+                raise ValueError(f"rows [first, last, length] must follow each other from batch size 1 (row {row} should begin at {expected})")
+            expected = last + 1
+        return self
+
+    def longest(self, gamma: int) -> int:
+        return max(length for _, _, length in self.table)
+
+    def choose(self, view: StepView) -> Lengths:
+        length = next((k for first, last, k in self.table if first <= view.requests <= last), self.table[-1][2])
+        return np.full(view.requests, min(length, view.gamma), dtype=np.int64)
+
+
+class ConfidenceScheduled(_Rule):
+    """The hardware-aware scheduler: as many of the most likely tokens of the batch as pay for themselves.
+
+    synchronous: Algorithm 1 (paper §3.2.2) on present confidences, lossless by its early stop.
+    asynchronous: §5.2, the budget is the global optimum on confidences `lag` steps old, spent on the best present tokens.
+    Requests that joined since count with survival 1, those that left count no more, so the budget follows the batch.
+    """
+
+    kind: Literal["confidence_scheduled"] = "confidence_scheduled"
+    mode: Literal["synchronous", "asynchronous"] = "asynchronous"
+    lag: int = Field(default=2, ge=0, le=2)
+    min_length: Literal[0, 1] = 0
+    needs_confidence: ClassVar[bool] = True
+
+    @property
+    def lag_steps(self) -> int:
+        return 0 if self.mode == "synchronous" else self.lag
+
+    @property
+    def peeks(self) -> bool:
+        return self.mode == "asynchronous" and self.lag == 0
+
+    def choose(self, view: StepView) -> Lengths:
+        least = min(self.min_length, view.gamma)
+        ranked, gain = _throughputs(view.survival_at(self.lag_steps), view.round_s, least)
+        admitted = _first_fall(gain) if self.mode == "synchronous" else int(gain.argmax())
+        present = ranked if self.lag_steps == 0 else None
+        return _admit(view.survival, admitted, least, present)
+
+
+class Uniform(_Rule):
+    """One length for the whole batch that maximises the same objective on mean survivals, for engines without ragged verification."""
+
+    kind: Literal["uniform"] = "uniform"
+    lag: int = Field(default=2, ge=0, le=2)
+    min_length: Literal[0, 1] = 0
+
+    @property
+    def lag_steps(self) -> int:
+        return self.lag
+
+    @property
+    def peeks(self) -> bool:
+        return self.lag == 0
+
+    def choose(self, view: StepView) -> Lengths:
+        committed = np.concatenate(([1.0], 1.0 + view.survival_at(self.lag).mean(axis=0).cumsum()))  # [γ+1]
+        gain = committed / view.round_s[:: view.requests]
+        length = int(gain[self.min_length :].argmax()) + self.min_length
+        return np.full(view.requests, length, dtype=np.int64)
+
+
+class Oracle(_Rule):
+    """Knows what will be accepted, verifies of it what pays. An upper bound on every policy; never a plan."""
+
+    kind: Literal["oracle"] = "oracle"
+    clairvoyant: ClassVar[bool] = True
+
+    @property
+    def peeks(self) -> bool:
+        return True
+
+    def choose(self, view: StepView) -> Lengths:
+        ranked, gain = _throughputs(view.survival, view.round_s, 0)
+        return _admit(view.survival, int(gain.argmax()), 0, ranked)
+
+
+Verification = Annotated[
+    NoSpeculation | FixedLength | Threshold | ByBatch | ConfidenceScheduled | Uniform | Oracle,
+    Field(discriminator="kind"),
+]
+
+
+def _throughputs(survival: Floats, round_s: Floats, least: int) -> tuple[Floats, Floats]:
+    """Survivals beyond the first `least` slots in descending order [n], and Θ after admitting 0..n of those above zero [≤ n+1]."""
+    requests = survival.shape[0]
+    ranked = np.sort(survival[:, least:], axis=None)[::-1]
+    possible = ranked.size if ranked.size == 0 or ranked[-1] > 0 else int(np.count_nonzero(ranked > 0))
+    committed = np.empty(possible + 1)
+    committed[0] = requests + (survival[:, :least].sum() if least else 0.0)
+    np.cumsum(ranked[:possible], out=committed[1:])
+    committed[1:] += committed[0]
+    start = requests * least
+    return ranked, committed / round_s[start : start + possible + 1]
+
+
+def _first_fall(gain: Floats) -> int:
+    """How many admissions Algorithm 1 makes before one does not raise Θ."""
+    stops = gain[1:] <= gain[:-1]
+    at = int(stops.argmax()) if stops.size else 0
+    return at if stops.size and stops[at] else stops.size
+
+
+def _admit(survival: Floats, admitted: int, least: int, ranked: Floats | None) -> Lengths:
+    """Lengths [R] when the `admitted` likeliest tokens beyond the first `least` slots are taken; ties by smaller slot, then request."""
+    requests = survival.shape[0]
+    free = survival[:, least:]
+    if admitted <= 0 or free.size == 0:
+        return np.full(requests, least, dtype=np.int64)
+    admitted = min(admitted, free.size)
+    worst = ranked[admitted - 1] if ranked is not None else np.partition(free, free.size - admitted, axis=None)[free.size - admitted]
+    lengths: Lengths = np.add.reduce(free > worst, axis=1, dtype=np.int64)
+    missing = admitted - int(lengths.sum())
+    if missing:
+        tied = np.flatnonzero((free == worst).T)[:missing] % requests
+        lengths += np.bincount(tied, minlength=requests)
+    return lengths + least if least else lengths
