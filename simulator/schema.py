@@ -42,10 +42,16 @@ def read_yaml(path: Path, error: type[DsimError] = ScenarioError) -> dict[str, A
     return content
 
 
-def validate(model: type[Model], content: Mapping[str, Any], where: Path | str, error: type[DsimError] = ScenarioError) -> Model:
+def validate(
+    model: type[Model],
+    content: Mapping[str, Any],
+    where: Path | str,
+    error: type[DsimError] = ScenarioError,
+    context: dict[str, Any] | None = None,
+) -> Model:
     """`content` as a `model`; the first thing that does not fit raises `error` as one line, with the nearest valid key."""
     try:
-        return model.model_validate(content)
+        return model.model_validate(content, context=context)
     except ValidationError as problem:
         raise explain(problem, model, where, error) from None
 

@@ -43,7 +43,9 @@ class StepView:
 class VerificationPolicy(Protocol):
     """Anything that turns a view into lengths."""
 
-    kind: str
+    @property
+    def kind(self) -> str: ...
+
     needs_confidence: ClassVar[bool]
     drafts: ClassVar[bool]
     clairvoyant: ClassVar[bool]

@@ -1,0 +1,101 @@
+"""The running requests of a replica as arrays, so that a step has no Python loop over requests."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.measurements.replay import Replay, Walk
+from simulator.policies.verification import Floats, Lengths, StepView
+from simulator.traffic.request import Request
+
+ROW, END, LEFT, CONTEXT, PAGES, LAG1, LAG2 = range(7)
+
+
+class Batch:
+    """Slots 0..R-1 hold the running requests; who leaves is replaced by the last, so order carries no meaning."""
+
+    def __init__(self, replay: Replay, most: int) -> None:
+        self.replay = replay
+        self.state: NDArray[np.int64] = np.zeros((7, most), dtype=np.int64)
+        self.requests: list[Request] = []
+        self.context_total = 0
+        self.newcomers: list[Request] = []  # joined since the last step
+
+    def __len__(self) -> int:
+        return len(self.requests)
+
+    def join(self, request: Request, pages: int) -> None:
+        """A request whose context is in the cache starts, or goes on, decoding."""
+        slot = len(self.requests)
+        if request.row < 0:
+            request.walk = self.replay.walk(request.spec.index, request.spec.domain, request.spec.output_tokens)
+            request.row = request.walk.first[0]
+        walk, unknown = cast(Walk, request.walk), self.replay.unknown
+        left = request.spec.output_tokens - request.emitted_tokens
+        self.state[:, slot] = (request.row, walk.end[request.visit], left, request.context_tokens, pages, unknown, unknown)
+        self.requests.append(request)
+        self.context_total += request.context_tokens
+        self.newcomers.append(request)
+
+    def leave(self, slot: int) -> tuple[Request, int]:
+        """Take out the request in `slot`; returns it and its pages. Its own counters are brought up to date."""
+        request, last = self.requests[slot], len(self.requests) - 1
+        row, _, left, context, pages, _, _ = self.state[:, slot].tolist()
+        request.row, request.emitted_tokens = row, request.spec.output_tokens - max(left, 0)
+        self.context_total -= context
+        if request in self.newcomers:
+            self.newcomers.remove(request)
+        self.requests[slot] = self.requests[last]
+        self.state[:, slot] = self.state[:, last]
+        self.requests.pop()
+        return request, pages
+
+    def view(self, round_s: Floats, lag: int) -> StepView:
+        """What a policy may see of this step."""
+        size, replay = len(self.requests), self.replay
+        rows = self.state[ROW, :size]
+        confidence = None if replay.confidence is None else replay.confidence.take(rows, axis=0)
+        lagged = tuple(replay.survival.take(self.state[row, :size], axis=0) for row in (LAG1, LAG2)[:lag])
+        return StepView(size, replay.gamma, confidence, replay.survival.take(rows, axis=0), lagged, round_s)
+
+    def commit(self, lengths: Lengths, lag: int) -> tuple[int, int]:
+        """Advance every request by its accepted tokens and the bonus; returns accepted and committed tokens of the batch."""
+        size, state, replay = len(self.requests), self.state, self.replay
+        if replay.gamma == 0:
+            state[LEFT, :size] -= 1
+            state[CONTEXT, :size] += 1
+            self.context_total += size
+            return 0, size
+        rows = state[ROW, :size]
+        if lag == 2:
+            state[LAG2, :size] = state[LAG1, :size]
+        if lag:
+            state[LAG1, :size] = rows
+        accepted = np.minimum(replay.accepted.take(rows), lengths)
+        advance = accepted + 1
+        rows += advance
+        emitted = np.minimum(advance, state[LEFT, :size])
+        state[LEFT, :size] -= emitted
+        state[CONTEXT, :size] += emitted
+        committed = int(emitted.sum())
+        self.context_total += committed
+        crossed = rows >= state[END, :size]
+        if crossed.any():
+            self._next_sequences(crossed)
+        return int(accepted.sum()), committed
+
+    def _next_sequences(self, crossed: NDArray[np.bool_]) -> None:
+        """Requests that came to the end of their recorded text go on in the next one of their walk."""
+        for slot in crossed.nonzero()[0].tolist():
+            request = self.requests[slot]
+            walk = cast(Walk, request.walk)
+            request.visit = (request.visit + 1) % len(walk.first)
+            self.state[ROW, slot], self.state[END, slot] = walk.first[request.visit], walk.end[request.visit]
+
+    def done(self) -> list[int]:
+        """Slots whose requests have all their tokens, highest first."""
+        finished = self.state[LEFT, : len(self.requests)] <= 0
+        return cast(list[int], finished.nonzero()[0][::-1].tolist()) if finished.any() else []

@@ -1,0 +1,224 @@
+"""One replica as a SimPy process: admit, plan, draft, choose, wait, commit."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator
+from typing import Any
+
+import simpy
+from pydantic import Field, PositiveInt
+
+from simulator.engine.batch import CONTEXT, PAGES, Batch
+from simulator.engine.kv_cache import KvCache
+from simulator.engine.step import StepRecord
+from simulator.measurements.cost import RoundPrices
+from simulator.measurements.replay import Replay
+from simulator.policies.admission import Admission, FirstCome
+from simulator.policies.prefill import Chunked, Prefill
+from simulator.policies.verification import Lengths, VerificationPolicy
+from simulator.schema import Frozen
+from simulator.traffic.request import Request
+
+
+class ReplicaSettings(Frozen):
+    """How the engine of a replica is set."""
+
+    max_batch: PositiveInt = 256
+    prefill: Prefill = Field(default_factory=Chunked)
+    admission: Admission = Field(default_factory=FirstCome)
+
+
+class Replica:
+    """Continuous batching at the granularity of steps.
+
+    `prices` is what steps cost; `believed` what the policy thinks they cost (the same unless its table is wrong).
+    `finished(request)` is told of every request that is done or rejected; `evicted(request)` of one thrown out whose
+    context must be computed again elsewhere.
+    """
+
+    def __init__(
+        self,
+        env: simpy.Environment,
+        number: int,
+        settings: ReplicaSettings,
+        policy: VerificationPolicy,
+        replay: Replay,
+        prices: RoundPrices,
+        believed: RoundPrices,
+        kv: KvCache,
+        finished: Callable[[Request], None],
+        evicted: Callable[[Request], None],
+        steps: list[StepRecord],
+    ) -> None:
+        self.env, self.number, self.settings, self.policy = env, number, settings, policy
+        self.prices, self.believed, self.kv = prices, believed, kv
+        self.finished, self.evicted, self.steps = finished, evicted, steps
+        self.batch = Batch(replay, settings.max_batch)
+        self.lookahead = policy.longest(replay.gamma) + 1
+        self.waiting: deque[Request] = deque()
+        self.prefilling: deque[tuple[Request, int]] = deque()
+        self.join_gaps: list[tuple[float, float, float]] = []  # when, seconds since its last token, seconds of them spent waiting
+        self.preemptions = 0
+        self._idle: simpy.Event | None = None
+        env.process(self._run())
+
+    @property
+    def held(self) -> int:
+        """Requests waiting or running here."""
+        return len(self.waiting) + len(self.prefilling) + len(self.batch)
+
+    def submit(self, request: Request) -> None:
+        """A request arrives (with its prompt processed, unless prompts are processed here)."""
+        most = request.spec.prompt_tokens + request.spec.output_tokens + self.lookahead
+        if self.kv.capacity is not None and self.kv.pages(most) > self.kv.capacity:
+            request.rejected = True
+            self.finished(request)
+            return
+        self.waiting.append(request)
+        if self._idle is not None:
+            self._idle.succeed()
+            self._idle = None
+
+    def _run(self) -> Generator[simpy.Event, Any, None]:
+        while True:
+            self._admit()
+            if not self.batch and not self.prefilling:
+                self._idle = self.env.event()
+                yield self._idle
+                continue
+            self._make_room()
+            yield from self._step()
+
+    def _admit(self) -> None:
+        """Waiting requests enter while there are slots and pages for their context and one round."""
+        settings, on_replica = self.settings, self.settings.prefill.on_replica
+        while self.waiting and len(self.batch) + len(self.prefilling) < settings.max_batch:
+            first_come = isinstance(settings.admission, FirstCome)
+            chosen = 0 if first_come else settings.admission.next([r.spec.prompt_tokens for r in self.waiting])
+            request = self.waiting[chosen]
+            pages = self.kv.pages(request.context_tokens + self.lookahead)
+            if not self.kv.fits(pages):
+                return
+            del self.waiting[chosen]
+            self.kv.take(pages)
+            if on_replica:
+                request.prefilled_tokens = min(request.spec.cached_prompt_tokens, request.context_tokens - 1)
+                self.prefilling.append((request, pages))
+            else:
+                self._start(request, pages)
+
+    def _start(self, request: Request, pages: int) -> None:
+        """The context is in the cache: emit the first token if it is still owed, then decode."""
+        if request.emitted_tokens == 0:
+            request.first_token_s = request.last_emit_s = self.env.now
+            request.emitted_tokens = 1
+        if request.emitted_tokens >= request.spec.output_tokens:
+            self._finish(request, pages)
+        else:
+            self.batch.join(request, pages)
+
+    def _make_room(self) -> None:
+        """Take pages for the coming round; while they do not fit, the last to have come is thrown out and recomputed."""
+        if self.kv.capacity is None:
+            return
+        while self.batch:
+            size, state = len(self.batch), self.batch.state
+            needed = -(-(state[CONTEXT, :size] + self.lookahead) // self.kv.page_tokens)
+            more = int((needed - state[PAGES, :size]).sum())
+            if self.kv.fits(more):
+                self.kv.take(more)
+                state[PAGES, :size] = needed
+                return
+            self._evict()
+
+    def _evict(self) -> None:
+        """Preemption by recomputation: its pages go back, its tokens stay, it waits at the head of the queue."""
+        if self.prefilling:
+            request, pages = self.prefilling.pop()
+        else:
+            youngest = max(range(len(self.batch)), key=lambda s: (self.batch.requests[s].spec.arrival_s, self.batch.requests[s].spec.index))
+            request, pages = self.batch.leave(youngest)
+        self.kv.give_back(pages)
+        request.prefilled_tokens = 0
+        request.preemptions += 1
+        self.preemptions += 1
+        request.last_emit_s = self.env.now if request.emitted_tokens else request.last_emit_s
+        if self.settings.prefill.kind == "disaggregated":
+            self.evicted(request)
+        else:
+            self.waiting.appendleft(request)
+
+    def _step(self) -> Generator[simpy.Event, Any, None]:
+        """One step: choose lengths, share the step with prompts, wait, commit, record."""
+        start, size, waiting = self.env.now, len(self.batch), len(self.waiting)
+        pending = sum(r.to_prefill for r, _ in self.prefilling)
+        decodes = size > 0 and self.settings.prefill.share(0, pending)[1]
+        lengths, verified, draft_s, verify_s = self._choose(size) if decodes else (None, 0, 0.0, 0.0)
+        chunk, _ = self.settings.prefill.share(size + verified if decodes else 0, pending)
+        pieces = self._pieces(chunk) if chunk else []
+        prefill_s = self._chunk_s(pieces, decodes) if pieces else 0.0
+        context = self.batch.context_total
+        yield self.env.timeout(draft_s + verify_s + self.prices.overhead_s + prefill_s)
+        accepted = committed = joined = 0
+        if lengths is not None:
+            joined = self._note_joins(start)
+            accepted, committed = self.batch.commit(lengths, self.policy.lag_steps)
+        now, overhead_s = self.env.now, self.prices.overhead_s
+        requests = size if decodes else 0
+        self.steps.append(
+            StepRecord(
+                self.number, start, now, requests, size, joined, verified, accepted, committed,
+                draft_s, verify_s, overhead_s, prefill_s, chunk, context, waiting,
+            )
+        )  # fmt: skip
+        if lengths is not None:
+            for slot in self.batch.done():
+                self._finish(*self.batch.leave(slot))
+        if pieces:
+            self._prefilled(pieces)
+
+    def _choose(self, size: int) -> tuple[Lengths, int, float, float]:
+        """Lengths by the policy, and what the round then costs: lengths, verified tokens, draft and verify seconds."""
+        context = self.batch.context_total / size
+        round_s = self.prices.round_s(size, context)
+        believed = round_s if self.believed is self.prices else self.believed.round_s(size, context)
+        lengths = self.policy.choose(self.batch.view(believed, self.policy.lag_steps))
+        verified = int(lengths.sum())
+        draft_s = self.prices.draft_s(size, context)
+        return lengths, verified, draft_s, float(round_s[verified]) - draft_s - self.prices.overhead_s
+
+    def _note_joins(self, start_s: float) -> int:
+        """Requests that decode for the first time since they came: their gap to the last token, for ITL."""
+        newcomers = self.batch.newcomers
+        if newcomers:
+            self.join_gaps.extend((self.env.now, self.env.now - r.last_emit_s, start_s - r.last_emit_s) for r in newcomers)
+            self.batch.newcomers = []
+        return len(newcomers)
+
+    def _pieces(self, chunk: int) -> list[tuple[Request, int]]:
+        """Who gets how many of the `chunk` prompt tokens: in order of admission."""
+        pieces = []
+        for request, _ in self.prefilling:
+            tokens = min(chunk, request.to_prefill)
+            pieces.append((request, tokens))
+            chunk -= tokens
+            if not chunk:
+                break
+        return pieces
+
+    def _chunk_s(self, pieces: list[tuple[Request, int]], beside_decode: bool) -> float:
+        total = sum(tokens for _, tokens in pieces)
+        attended = sum(tokens * (r.prefilled_tokens + tokens / 2) for r, tokens in pieces) / total
+        return self.prices.chunk_s(total, attended, beside_decode)
+
+    def _prefilled(self, pieces: list[tuple[Request, int]]) -> None:
+        for request, tokens in pieces:
+            request.prefilled_tokens += tokens
+        while self.prefilling and self.prefilling[0][0].to_prefill == 0:
+            self._start(*self.prefilling.popleft())
+
+    def _finish(self, request: Request, pages: int) -> None:
+        self.kv.give_back(pages)
+        request.finish_s = self.env.now
+        self.finished(request)

@@ -1,0 +1,264 @@
+"""How long a step takes: fitted curves and measured tables behind one shape, and the price of a whole round for the policies."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, Protocol, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, PrivateAttr, model_validator
+
+from simulator.errors import ProfileError
+from simulator.measurements.cost_table import CostTable, read_cost_table
+from simulator.schema import Frozen
+
+Floats = NDArray[np.float64]
+Provenance = Literal["measured", "imported", "published", "fitted", "synthetic"]
+
+
+class Sourced(Frozen):
+    """A table or number of a profile says where it came from."""
+
+    provenance: Provenance
+    source: str = ""
+    note: str = ""
+
+
+class Cliff(Frozen):
+    """A jump of the step time: steps of more than `tokens` tokens cost `add_s` more."""
+
+    tokens: PositiveInt
+    add_s: NonNegativeFloat
+
+
+class FittedCurve(Sourced):
+    """T(B) = base + per_token B + concave (1 - exp(-B / concave_tokens)) + cliffs, plus per_context_token for every cached token read.
+
+    The concave part is real in sparse models: more experts' weights are touched as the batch grows.
+    """
+
+    kind: Literal["curve"] = "curve"
+    base_s: NonNegativeFloat
+    per_token_s: NonNegativeFloat
+    concave_s: NonNegativeFloat = 0.0
+    concave_tokens: PositiveFloat = 1.0
+    per_context_token_s: NonNegativeFloat = 0.0
+    cliffs: list[Cliff] = []
+    measured_tokens: tuple[PositiveFloat, PositiveFloat]
+
+    def tokens_range(self) -> tuple[float, float]:
+        """The tokens per step that the data covers."""
+        return self.measured_tokens
+
+    @property
+    def varies_with(self) -> Literal["tokens", "context", "shape"]:
+        """What it depends on beside the tokens in the step."""
+        return "context" if self.per_context_token_s else "tokens"
+
+    def seconds(self, tokens: ArrayLike, requests: float = 1, context_tokens: float = 0) -> Floats:
+        """Time of steps of `tokens` tokens whose requests hold `context_tokens` each on average."""
+        b = np.asarray(tokens, dtype=np.float64)
+        time = self.base_s + self.per_token_s * b + self.concave_s * -np.expm1(-b / self.concave_tokens)
+        for cliff in self.cliffs:
+            time = time + cliff.add_s * (b > cliff.tokens)
+        return np.asarray(time + self.per_context_token_s * requests * context_tokens)
+
+
+class MeasuredTable(Sourced):
+    """A table of tokens (and optionally requests, context_tokens) against p10/p50/p90 seconds.
+
+    `between: step` pads a step up to the next captured graph size (a staircase); `linear` interpolates.
+    """
+
+    kind: Literal["table"] = "table"
+    file: str
+    between: Literal["step", "linear"] = "step"
+    _table: CostTable | None = PrivateAttr(None)
+
+    def attach(self, folder: Path) -> None:
+        """Read the file. Raises ProfileError with file, line and column."""
+        self._table = read_cost_table(folder / self.file, "tokens", self.between)
+
+    @property
+    def table(self) -> CostTable:
+        """The rows, once read."""
+        assert self._table is not None, "the profile loader attaches tables"
+        return self._table
+
+    def tokens_range(self) -> tuple[float, float]:
+        """The tokens per step that were measured."""
+        return self.table.lowest, self.table.highest
+
+    @property
+    def varies_with(self) -> Literal["tokens", "context", "shape"]:
+        """What it depends on beside the tokens in the step."""
+        if len(self.table.requests) > 1:
+            return "shape"
+        return "context" if len(self.table.contexts) > 1 else "tokens"
+
+    def seconds(self, tokens: ArrayLike, requests: float = 1, context_tokens: float = 0) -> Floats:
+        """Median time of steps of `tokens` tokens of `requests` requests that hold `context_tokens` each on average."""
+        return self.table.seconds(np.asarray(tokens, dtype=np.float64), requests, context_tokens)
+
+
+VerifyCost = Annotated[FittedCurve | MeasuredTable, Field(discriminator="kind")]
+
+
+class LinearDraft(Sourced):
+    """base + per_request R + slots (per_slot + per_slot_request R), seconds per round."""
+
+    kind: Literal["linear"] = "linear"
+    base_s: NonNegativeFloat = 0.0
+    per_request_s: NonNegativeFloat = 0.0
+    per_slot_s: NonNegativeFloat = 0.0
+    per_slot_request_s: NonNegativeFloat = 0.0
+
+    def seconds(self, requests: float, context_tokens: float, slots: int) -> float:
+        """Time to draft `slots` tokens for each of `requests` requests."""
+        return self.base_s + self.per_request_s * requests + slots * (self.per_slot_s + self.per_slot_request_s * requests)
+
+
+class DraftTable(Sourced):
+    """Measured time of drafting a whole block by requests (and optionally context_tokens)."""
+
+    kind: Literal["table"] = "table"
+    file: str
+    between: Literal["step", "linear"] = "linear"
+    _table: CostTable | None = PrivateAttr(None)
+
+    def attach(self, folder: Path) -> None:
+        """Read the file. Raises ProfileError with file, line and column."""
+        self._table = read_cost_table(folder / self.file, "requests", self.between)
+
+    def seconds(self, requests: float, context_tokens: float, slots: int) -> float:
+        """Time to draft a block for each of `requests` requests (the block is drafted whole, `slots` or not)."""
+        assert self._table is not None
+        return float(self._table.seconds(np.asarray(float(requests)), 1, context_tokens))
+
+
+DraftCost = Annotated[LinearDraft | DraftTable, Field(discriminator="kind")]
+
+
+class LinearPrefill(Sourced):
+    """base + n (per_token + per_token_context a), where each of n prompt tokens attends to `a` earlier ones on average."""
+
+    kind: Literal["linear"] = "linear"
+    base_s: NonNegativeFloat
+    per_token_s: NonNegativeFloat
+    per_token_context_s: NonNegativeFloat = 0.0
+
+    def seconds(self, tokens: float, attended_tokens: float = 0) -> float:
+        """Time of a prefill step of `tokens` new tokens that attend to `attended_tokens` earlier ones on average."""
+        return self.base_s + tokens * (self.per_token_s + self.per_token_context_s * attended_tokens)
+
+
+class PrefillTable(Sourced):
+    """Measured time of a prefill step by tokens (and optionally context_tokens cached before them)."""
+
+    kind: Literal["table"] = "table"
+    file: str
+    _table: CostTable | None = PrivateAttr(None)
+
+    def attach(self, folder: Path) -> None:
+        """Read the file. Raises ProfileError with file, line and column."""
+        self._table = read_cost_table(folder / self.file, "tokens", "linear")
+
+    def seconds(self, tokens: float, attended_tokens: float = 0) -> float:
+        """Time of a prefill step of `tokens` new tokens that attend to `attended_tokens` earlier ones on average."""
+        assert self._table is not None
+        return float(self._table.seconds(np.asarray(float(tokens)), 1, max(attended_tokens - tokens / 2, 0.0)))
+
+
+PrefillCost = Annotated[LinearPrefill | PrefillTable, Field(discriminator="kind")]
+
+
+class Overhead(Sourced):
+    """Host and sampling time of every step that the other tables do not hold."""
+
+    seconds: NonNegativeFloat = 0.0
+
+
+class Costs(Frozen):
+    """All step costs of a profile."""
+
+    verify: VerifyCost
+    prefill: PrefillCost | None = None
+    overhead: Overhead
+
+    @model_validator(mode="after")
+    def _range_in_order(self) -> Self:
+        if isinstance(self.verify, FittedCurve) and self.verify.measured_tokens[0] > self.verify.measured_tokens[1]:
+            raise ValueError("verify.measured_tokens must be [lowest, highest]")
+        return self
+
+
+class RoundPrices(Protocol):
+    """What the engine and a policy ask of a cost model."""
+
+    overhead_s: float
+
+    def round_s(self, requests: int, context_tokens: float) -> Floats: ...
+
+    def draft_s(self, requests: int, context_tokens: float) -> float: ...
+
+    def chunk_s(self, tokens: int, attended_tokens: float, beside_decode: bool) -> float: ...
+
+    def prefill_s(self, tokens: float, attended_tokens: float = 0) -> float: ...
+
+
+class RoundCost:
+    """Prices rounds of one drafter that drafts `slots` of its `gamma` tokens: the cost model that a replica and its policy share."""
+
+    def __init__(self, costs: Costs, draft: LinearDraft | DraftTable | None, gamma: int, slots: int) -> None:
+        self.costs, self.draft, self.gamma, self.slots = costs, draft, gamma, slots
+        self.overhead_s = costs.overhead.seconds
+        self._curves: dict[tuple[int, float], Floats] = {}
+
+    @cached_property
+    def _shared(self) -> bool:
+        return self.costs.verify.varies_with == "tokens"
+
+    def draft_s(self, requests: int, context_tokens: float) -> float:
+        """Time to draft for `requests` requests."""
+        return self.draft.seconds(requests, context_tokens, self.slots) if self.draft and requests else 0.0
+
+    def _curve(self, requests: int, context_tokens: float) -> Floats:
+        """Verify time at 0 .. requests (γ + 1) tokens and somewhat above; cached by requests and, finely rounded, by context."""
+        key = (0, 0.0) if self._shared else (requests, self._rounded(context_tokens))
+        known = self._curves.get(key)
+        most = requests * (self.gamma + 1) + 1
+        if known is None or len(known) < most:
+            known = self.costs.verify.seconds(np.arange(2 * most), max(requests, 1), key[1])
+            self._curves[key] = known
+        return known
+
+    @staticmethod
+    def _rounded(context_tokens: float) -> float:
+        """Context to three significant digits or so: the cache stays small, the error below 0.4 % of the context's share."""
+        if context_tokens <= 0:
+            return 0.0
+        grain = 2.0 ** (int(np.log2(context_tokens)) - 7)
+        return float(round(context_tokens / grain) * grain)
+
+    def round_s(self, requests: int, context_tokens: float) -> Floats:
+        """Time of the whole round at B = R + 0 .. Rγ tokens  # [R γ + 1]."""
+        curve = self._curve(requests, context_tokens)[requests : requests * (self.gamma + 1) + 1]
+        return curve + (self.draft_s(requests, context_tokens) + self.overhead_s)
+
+    def chunk_s(self, tokens: int, attended_tokens: float, beside_decode: bool) -> float:
+        """Time that `tokens` prompt tokens add to a step; the fixed part is paid already where the step decodes as well."""
+        alone = self.prefill_s(tokens, attended_tokens)
+        return max(alone - self.prefill_s(0), 0.0) if beside_decode else alone
+
+    def prefill_s(self, tokens: float, attended_tokens: float = 0) -> float:
+        """Time of a prefill step. Raises ProfileError where the profile has no prefill cost."""
+        if self.costs.prefill is None:
+            raise ProfileError("has no prefill cost", key="costs.prefill", remedy="measure it, or use prefill: {kind: instant}")
+        return self.costs.prefill.seconds(tokens, attended_tokens)
+
+
+def attachments(*costs: Any) -> list[MeasuredTable | DraftTable | PrefillTable]:
+    """Those of `costs` that live in a file of their own."""
+    return [cost for cost in costs if isinstance(cost, MeasuredTable | DraftTable | PrefillTable)]

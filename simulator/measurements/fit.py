@@ -1,0 +1,132 @@
+"""Telemetry of the policy that runs today to a step-cost curve (paper, Figures 7 and 8; docs/fit.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.errors import DsimError
+from simulator.measurements.cost import Cliff, FittedCurve
+
+Floats = NDArray[np.float64]
+COLUMNS = ("concurrency", "tps_per_user", "throughput_tok_s_gpu")
+
+
+@dataclass(frozen=True)
+class Telemetry:
+    """Operating points of one policy: requests in flight per replica, and the speed each user saw."""
+
+    concurrency: Floats  # [n]
+    tps_per_user: Floats  # [n] tokens per second
+
+
+@dataclass(frozen=True)
+class CostFit:
+    """A fitted curve and how well it fits."""
+
+    curve: FittedCurve
+    rms: float  # relative, of per-user speed
+    worst: float
+    points: int
+    plain_rms: float  # of a + b B alone, to show what the concave part is worth
+
+
+def read_telemetry(path: Path) -> Telemetry:
+    """A CSV with at least two of concurrency, tps_per_user, throughput_tok_s_gpu (per replica of one GPU; throughput = R × speed).
+
+    Raises DsimError with file, line and column.
+    """
+    import pandas as pd
+
+    if not path.is_file():
+        raise DsimError("no such file", where=path, remedy="check the path")
+    try:
+        rows = pd.read_csv(path, comment="#")
+    except (ValueError, UnicodeDecodeError) as problem:
+        raise DsimError(f"not a CSV table ({problem})", where=path) from None
+    given = [c for c in COLUMNS if c in rows]
+    if len(given) < 2:
+        remedy = f"columns found: {', '.join(map(str, rows.columns))}"
+        raise DsimError(f"needs two of the columns {', '.join(COLUMNS)}", where=path, remedy=remedy)
+    for column in given:
+        values = pd.to_numeric(rows[column], errors="coerce")
+        bad = ~(values > 0)
+        if bad.any():
+            line = int(bad.to_numpy().argmax())
+            raise DsimError(f"{rows[column].iloc[line]!r} is not a positive number", where=f"{path}:{line + 2}", key=column)
+        rows[column] = values
+    speed = rows["tps_per_user"] if "tps_per_user" in given else rows["throughput_tok_s_gpu"] / rows["concurrency"]
+    users = rows["concurrency"] if "concurrency" in given else rows["throughput_tok_s_gpu"] / speed
+    if len(given) == 3:
+        off = (rows["throughput_tok_s_gpu"] / (users * speed) - 1).abs()
+        if (off > 0.1).any():
+            line = int(off.to_numpy().argmax())
+            gap = f"throughput is {off.iloc[line]:.0%} away from concurrency × speed"
+            remedy = "give in-flight (not offered) concurrency per replica, or leave one column out"
+            raise DsimError(gap, where=f"{path}:{line + 2}", remedy=remedy)
+    return Telemetry(users.to_numpy(dtype=np.float64), speed.to_numpy(dtype=np.float64))
+
+
+def fit_cost(
+    telemetry: Telemetry, accepted_length: float, budget: float, cliffs: Sequence[int] = (), draft_s_per_request: float = 0.0, source: str = ""
+) -> CostFit:
+    """T(B) = a + b B + c (1 - exp(-B / d)) + cliffs from T = τ / speed at B = budget × concurrency, by least squares on relative residuals.
+
+    Telemetry shows τ/T alone, so the assumed τ scales every time; `draft_s_per_request` is taken off before the fit.
+    Raises DsimError when the points cannot carry a fit.
+    """
+    from scipy.optimize import least_squares
+
+    tokens = telemetry.concurrency * budget
+    time = accepted_length / telemetry.tps_per_user - draft_s_per_request * telemetry.concurrency
+    if len(tokens) < 2 or tokens.max() < 1.5 * tokens.min():
+        raise DsimError("too few operating points to fit a step cost", remedy="give at least two whose concurrency differs by half")
+    if (time <= 0).any():
+        raise DsimError("drafting would take longer than the whole step", key="draft cost", remedy="assume a smaller one")
+    edges = sorted(c for c in cliffs if tokens.min() < c < tokens.max())
+    concave = len(tokens) >= 6 + len(edges)
+
+    def misfit(x: Floats) -> Floats:
+        return model(x) / time - 1
+
+    def model(x: Floats) -> Floats:
+        steps = sum((x[4 + i] * (tokens > edge) for i, edge in enumerate(edges)), np.zeros(len(tokens)))
+        return np.asarray(x[0] + x[1] * tokens - x[2] * np.expm1(-tokens / x[3]) + steps)
+
+    slope, base = np.polyfit(tokens, time, 1)
+    plain_rms = _rms(np.polyval([slope, base], tokens) / time - 1)
+    scale = float(np.median(tokens))
+    start = np.array([max(base, time.min() / 2), max(slope, 1e-9), time.min() / 5, scale / 5, *([0.0] * len(edges))])
+    upper = np.array([np.inf, np.inf, np.inf if concave else 1e-15, 4 * scale, *([np.inf] * len(edges))])
+    lower = np.array([0, 0, 0, max(tokens.min() / 4, 1.0), *([0.0] * len(edges))])
+    start = np.clip(start, lower + 1e-16, upper * (1 - 1e-9))
+    size = np.array([time.mean(), time.mean() / scale, time.mean(), scale, *([time.mean()] * len(edges))])
+    found = least_squares(misfit, start, bounds=(lower, upper), x_scale=size, max_nfev=5000, ftol=1e-12, xtol=1e-12)
+    a, b, c, d, *jumps = (float(v) for v in found.x)
+    residual = time / model(found.x) - 1
+    note = f"fitted to {len(tokens)} operating points, {_rms(residual):.2%} rms; assumed accepted length {accepted_length:g}, budget {budget:g}"
+    curve = FittedCurve(
+        provenance="fitted",
+        source=source,
+        note=note,
+        base_s=_round(a),
+        per_token_s=_round(b),
+        concave_s=_round(c) if concave else 0.0,
+        concave_tokens=_round(d) if concave else 1.0,
+        cliffs=[Cliff(tokens=edge, add_s=_round(jump)) for edge, jump in zip(edges, jumps, strict=True)],
+        measured_tokens=(_round(float(tokens.min())), _round(float(tokens.max()))),
+    )
+    return CostFit(curve, _rms(residual), float(np.abs(residual).max()), len(tokens), plain_rms)
+
+
+def _rms(residual: Floats) -> float:
+    return float(np.sqrt(np.mean(np.square(residual))))
+
+
+def _round(value: float) -> float:
+    """Five significant digits: more than a fit can claim."""
+    return float(f"{value:.5g}")

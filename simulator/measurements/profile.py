@@ -1,0 +1,157 @@
+"""The measured folder that both halves share: profile.yaml beside small tables and recorded blocks. Loaded, checked, saved here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import yaml
+from pydantic import Field, PositiveFloat, PositiveInt, PrivateAttr, model_validator
+
+from simulator.errors import ProfileError
+from simulator.measurements.cost import Costs, DraftCost, Sourced, attachments
+from simulator.schema import Frozen, read_yaml, validate
+
+if TYPE_CHECKING:
+    from simulator.measurements.draft_blocks import RecordedBlocks
+
+FORMAT = 1
+
+
+class KvMemory(Sourced):
+    """What a token's keys and values take in the target, and how much memory of a replica is left for them."""
+
+    bytes_per_token: PositiveFloat
+    memory_bytes: PositiveFloat
+    page_tokens: PositiveInt = 16
+
+
+class Drafter(Frozen):
+    """One drafter of the target: its block, what drafting costs, and its recorded blocks."""
+
+    family: Literal["dspark", "dflash", "eagle3", "mtp", "other"]
+    gamma: PositiveInt
+    draft: DraftCost
+    blocks: str
+    confidence: bool = False
+    temperatures: list[PositiveFloat] | None = None
+    kv_bytes_per_token: float = Field(default=0.0, ge=0)
+    note: str = ""
+
+    @model_validator(mode="after")
+    def _temperatures_fit(self) -> Self:
+        if self.temperatures is not None and not self.confidence:
+            raise ValueError("has calibration temperatures but no confidence head")
+        if self.temperatures is not None and len(self.temperatures) != self.gamma:
+            raise ValueError(f"has {len(self.temperatures)} calibration temperatures for a block of {self.gamma}")
+        return self
+
+
+class PublishedTable(Frozen):
+    """A curve somebody published about this system, shipped beside the profile to be drawn and compared with."""
+
+    file: str
+    x: str
+    y: str
+    label: str
+    source: str
+
+
+class Profile(Frozen):
+    """All that is known of (hardware, engine, target, drafters)."""
+
+    format: Literal[1]
+    name: str
+    hardware: str
+    engine: str
+    target: str
+    gpus_per_replica: PositiveFloat
+    costs: Costs
+    kv: KvMemory | None = None
+    drafters: dict[str, Drafter] = {}
+    published: dict[str, PublishedTable] = {}
+    environment: dict[str, Any] = {}
+    assumed: list[str] = []
+    not_identifiable: list[str] = []
+    notes: list[str] = []
+    _folder: Path = PrivateAttr(default_factory=Path)
+    _blocks: dict[str, RecordedBlocks] = PrivateAttr(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        """Where it was read from."""
+        return self._folder
+
+    def drafter(self, name: str, key: str = "drafter", where: Path | str | None = None) -> Drafter:
+        """The drafter called `name`. Raises ProfileError that lists the ones there are."""
+        if name not in self.drafters:
+            there = ", ".join(sorted(self.drafters)) or "none"
+            raise ProfileError(f"profile '{self.name}' has no drafter '{name}'", where=where, key=key, remedy=f"drafters there: {there}")
+        return self.drafters[name]
+
+    def blocks(self, name: str) -> RecordedBlocks:
+        """Recorded blocks of a drafter, read once."""
+        if name not in self._blocks:
+            from simulator.measurements.draft_blocks import RecordedBlocks
+
+            drafter, path = self.drafter(name), self.folder / self.drafter(name).blocks
+            blocks = RecordedBlocks.load(path)
+            if blocks.gamma != drafter.gamma:
+                raise ProfileError(f"holds blocks of {blocks.gamma}, profile.yaml says {drafter.gamma}", where=path, key=f"drafters.{name}.gamma")
+            if drafter.confidence and blocks.confidence is None:
+                raise ProfileError("has no confidences, profile.yaml says it has", where=path, key=f"drafters.{name}.confidence")
+            self._blocks[name] = blocks
+        return self._blocks[name]
+
+    def kv_tokens(self, drafter: str | None) -> int | None:
+        """Tokens of context that fit in a replica with this drafter's cache beside the target's; None where unknown."""
+        if self.kv is None:
+            return None
+        beside = self.drafter(drafter).kv_bytes_per_token if drafter else 0.0
+        return int(self.kv.memory_bytes / (self.kv.bytes_per_token + beside))
+
+    def provenance(self) -> list[dict[str, str]]:
+        """Where every table came from, one row each: table, provenance, source, note."""
+        rows: list[tuple[str, Sourced]] = [("verify cost", self.costs.verify)]
+        rows += [("prefill cost", self.costs.prefill)] if self.costs.prefill else []
+        rows += [("overhead per step", self.costs.overhead)]
+        rows += [("memory for KV", self.kv)] if self.kv else []
+        rows += [(f"draft cost of {name}", drafter.draft) for name, drafter in self.drafters.items()]
+        table = [{"table": what, "provenance": it.provenance, "source": it.source, "note": it.note} for what, it in rows]
+        for name, drafter in self.drafters.items():
+            blocks = self.blocks(name)
+            table.append({"table": f"acceptance of {name}", "provenance": blocks.provenance, "source": blocks.source, "note": drafter.note})
+        return table
+
+
+def load_profile(folder: Path, where: Path | str | None = None) -> Profile:
+    """A checked profile. `where` names the file that asked for it, for the error when it is not there."""
+    path = folder / "profile.yaml"
+    if not path.is_file():
+        raise ProfileError(f"no profile at {folder}", where=where, key="profile", remedy="a profile is a folder that holds profile.yaml")
+    content = read_yaml(path, ProfileError)
+    if content.get("format") != FORMAT:
+        found = f"profile format {content.get('format')!r}, this dsim reads {FORMAT}"
+        raise ProfileError(found, where=path, key="format", remedy="measure or fit it again")
+    profile = validate(Profile, content, path, ProfileError)
+    profile._folder = folder
+    for table in attachments(profile.costs.verify, profile.costs.prefill, *(d.draft for d in profile.drafters.values())):
+        table.attach(folder)
+    for name, drafter in profile.drafters.items():
+        if not (folder / drafter.blocks).is_file():
+            raise ProfileError(f"no such file '{drafter.blocks}'", where=path, key=f"drafters.{name}.blocks", remedy="restore the recorded blocks")
+    for name, curve in profile.published.items():
+        if not (folder / curve.file).is_file():
+            raise ProfileError(f"no such file '{curve.file}'", where=path, key=f"published.{name}.file", remedy="restore the table")
+    return profile
+
+
+def save_profile(profile: Profile, folder: Path, header: str = "") -> None:
+    """Write profile.yaml whole or not at all; tables and blocks are saved by who made them."""
+    from simulator.files import write_whole
+
+    folder.mkdir(parents=True, exist_ok=True)
+    content = profile.model_dump(mode="json", exclude_defaults=False, exclude_none=True)
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
+    comment = "".join(f"# {line}\n" for line in header.splitlines())
+    write_whole(folder / "profile.yaml", comment + text)

@@ -1,0 +1,37 @@
+"""What a scenario holds its result against: published curves and callouts, each with the limit it should keep."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat
+
+from simulator.schema import Frozen
+
+
+class CurveCheck(Frozen):
+    """A simulated metric against a published curve, at every simulated load within `between` that the curve covers.
+
+    `table` names a table of the profile; `y` its column that `metric` is compared with; x is concurrency, the column of that
+    name, or else throughput ÷ speed, which is the number of users in flight.
+    """
+
+    kind: Literal["curve"] = "curve"
+    policy: str
+    table: str
+    y: str
+    metric: str
+    between: tuple[PositiveFloat, PositiveFloat]
+    limit_rms: PositiveFloat | None = None
+
+
+class CalloutCheck(Frozen):
+    """Published callouts (columns anchor, role, system, tps_per_user, throughput_tok_s_gpu): gain in throughput at a promise, and
+    in speed at matched throughput. `systems` maps the table's names to policies, the baseline first."""
+
+    kind: Literal["callouts"] = "callouts"
+    table: str
+    systems: Annotated[dict[str, str], Field(min_length=2, max_length=2)]
+
+
+Check = Annotated[CurveCheck | CalloutCheck, Field(discriminator="kind")]

@@ -1,0 +1,132 @@
+"""Frontiers: throughput against per-user speed, read between the simulated loads, with intervals over replications."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Estimate = dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The undominated points of one policy in one replication, by rising speed; throughput falls along it."""
+
+    speed: Floats  # tok/s/user
+    throughput: Floats  # tok/s/GPU
+
+    def throughput_at(self, speed: float) -> float | None:
+        """Throughput at a promised speed: monotone cubic in (speed, log throughput), None outside the simulated loads."""
+        return _between(self.speed, np.log(self.throughput), speed, np.exp)
+
+    def speed_at(self, throughput: float) -> float | None:
+        """Speed at a throughput, None outside the simulated loads."""
+        return _between(np.log(self.throughput[::-1]), self.speed[::-1], float(np.log(throughput)), float)
+
+
+def frontier(speed: Iterable[float], throughput: Iterable[float]) -> Curve:
+    """The undominated ones of some points."""
+    points = sorted(zip(speed, throughput, strict=True), reverse=True)
+    kept: list[tuple[float, float]] = []
+    for v, x in points:
+        if x > 0 and (not kept or (x > kept[-1][1] and v < kept[-1][0])):
+            kept.append((v, x))
+    table = np.array(kept[::-1], dtype=np.float64).reshape(-1, 2)
+    return Curve(table[:, 0], table[:, 1])
+
+
+def _between(x: Floats, y: Floats, at: float, back: Any) -> float | None:
+    from scipy.interpolate import PchipInterpolator
+
+    if not len(x) or not x[0] <= at <= x[-1]:
+        return None
+    if len(x) == 1:
+        return float(back(y[0]))
+    return float(back(float(PchipInterpolator(x, y)(at))))
+
+
+def estimate(values: Sequence[float | None]) -> Estimate:
+    """Mean and 95 % Student interval over replications; no interval from fewer than two, nothing where any is unknown."""
+    known = [v for v in values if v is not None]
+    if not known or len(known) < len(values):
+        return {"mean": None, "low": None, "high": None}
+    mean = float(np.mean(known))
+    if len(known) < 2:
+        return {"mean": mean, "low": None, "high": None}
+    half = float(student95(len(known) - 1) * np.std(known, ddof=1) / np.sqrt(len(known)))
+    return {"mean": mean, "low": mean - half, "high": mean + half}
+
+
+def student95(freedom: int) -> float:
+    """The 97.5 % point of Student's t."""
+    from scipy.stats import t
+
+    return float(t.ppf(0.975, freedom))
+
+
+def curves(rows: Sequence[dict[str, Any]], policy: str, speed: str) -> dict[int, Curve]:
+    """One frontier a replication from the rows of a policy, overloaded points left out."""
+    mine = [r for r in rows if r["policy"] == policy and r["verdict"] != "overloaded" and r[speed] and r["throughput_tok_s_gpu"]]
+    replications = sorted({r["replication"] for r in rows})
+    return {
+        k: frontier([r[speed] for r in mine if r["replication"] == k], [r["throughput_tok_s_gpu"] for r in mine if r["replication"] == k])
+        for k in replications
+    }
+
+
+def gains(rows: Sequence[dict[str, Any]], policies: Sequence[str], baseline: str, speed: str, promises: Sequence[float]) -> dict[str, Any]:
+    """Throughput gained at each promised speed, and speed gained at the throughput that the baseline has there; paired by replication."""
+    base = curves(rows, baseline, speed)
+    at_sla, matched = [], []
+    for promise in promises:
+        reference = {k: curve.throughput_at(promise) for k, curve in base.items()}
+        for policy in policies:
+            mine = curves(rows, policy, speed)
+            at_sla.append(_at_promise(promise, policy, mine, reference, baseline))
+            if policy != baseline:
+                matched.append(_at_match(promise, policy, mine, reference, baseline))
+    return {"baseline": baseline, "at_sla": at_sla, "at_matched_throughput": matched}
+
+
+def _at_promise(promise: float, policy: str, mine: dict[int, Curve], reference: dict[int, float | None], baseline: str) -> dict[str, Any]:
+    here = {k: curve.throughput_at(promise) for k, curve in mine.items()}
+    ratios = [_ratio(here[k], reference[k]) for k in here]
+    row: dict[str, Any] = {"sla_tps": promise, "policy": policy}
+    row |= {"throughput": _or_none(estimate(list(here.values()))), "baseline_throughput": _or_none(estimate(list(reference.values())))}
+    row["gain"] = _or_none(estimate(ratios)) if policy != baseline else None
+    row["note"] = _note(promise, policy, mine, here) or (_note(promise, baseline, {}, reference) if policy != baseline else None)
+    return row
+
+
+def _at_match(promise: float, policy: str, mine: dict[int, Curve], reference: dict[int, float | None], baseline: str) -> dict[str, Any]:
+    speeds = {k: curve.speed_at(found) if (found := reference[k]) is not None else None for k, curve in mine.items()}
+    row: dict[str, Any] = {"throughput": estimate(list(reference.values()))["mean"], "because": f"{baseline} at {promise:g} tok/s/user", "policy": policy}
+    row |= {"sla_tps": promise, "tps": _or_none(estimate(list(speeds.values()))), "baseline_tps": {"mean": promise, "low": promise, "high": promise}}
+    row["gain"] = _or_none(estimate([_ratio(v, promise) for v in speeds.values()]))
+    missing = row["gain"] is None
+    row["note"] = f"{policy} was not simulated at that throughput: add loads" if missing and row["throughput"] is not None else None
+    if row["throughput"] is None:
+        row["note"] = f"{baseline} does not reach {promise:g} tok/s/user at the simulated loads"
+    return row
+
+
+def _note(promise: float, policy: str, mine: dict[int, Curve], found: dict[int, float | None]) -> str | None:
+    if all(value is not None for value in found.values()):
+        return None
+    speeds = [v for curve in mine.values() for v in curve.speed]
+    if speeds and promise < min(speeds):
+        return f"{policy} stays above {promise:g} tok/s/user at all simulated loads: add higher loads"
+    return f"{policy} does not reach {promise:g} tok/s/user at the simulated loads"
+
+
+def _ratio(value: float | None, reference: float | None) -> float | None:
+    return None if value is None or not reference else value / reference - 1
+
+
+def _or_none(found: Estimate) -> Estimate | None:
+    return found if found["mean"] is not None else None

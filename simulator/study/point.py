@@ -1,0 +1,127 @@
+"""One point of a sweep: one policy at one load with one replication's luck, from scenario to a row of numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+from simulator.engine.simulate import ClosedTraffic, Fleet, OpenTraffic, Run, simulate
+from simulator.measurements.cost import RoundCost
+from simulator.measurements.profile import Profile
+from simulator.measurements.replay import Replay, lay_out, nothing_drafted
+from simulator.rng import stream, uniform_at
+from simulator.study.metrics import summarise
+from simulator.study.scenario import Policy, Scenario
+from simulator.traffic.request import RequestSpec
+
+import numpy as np  # isort: skip
+
+
+@dataclass(frozen=True, order=True)
+class Point:
+    """Which policy (its place in the scenario), load and replication."""
+
+    policy: int
+    load: float
+    replication: int
+
+
+def run_point(scenario: Scenario, point: Point) -> tuple[dict[str, Any], Run]:
+    """The row of a point, and the run behind it."""
+    policy = scenario.policies[point.policy]
+    fleet = _fleet(scenario, policy, point.replication)
+    closed = scenario.workload.load_kind == "concurrency"
+    traffic = _closed(scenario, point) if closed else _open(scenario, point)
+    run = simulate(traffic, fleet)
+    ttft_known = scenario.engine.prefill.kind != "instant"
+    numbers = summarise(run, scenario.gpus, scenario.fleet.replicas, ttft_known, not closed)
+    head = {
+        "policy": policy.name,
+        "drafter": policy.drafter or "",
+        "load_kind": scenario.workload.load_kind,
+        "load": point.load,
+        "replication": point.replication,
+    }
+    return head | numbers, run
+
+
+def _fleet(scenario: Scenario, policy: Policy, replication: int) -> Fleet:
+    profile, engine = scenario.known, scenario.engine
+    replay = _replay(scenario, policy, replication)
+    kv_tokens = engine.kv_tokens or profile.kv_tokens(policy.drafter)
+    prices = _prices(profile, policy, replay.gamma)
+    return Fleet(
+        replicas=scenario.fleet.replicas,
+        settings=engine,
+        policy=policy.verification,
+        replay=replay,
+        prices=prices,
+        believed=prices if scenario.believed is profile else _prices(scenario.believed, policy, replay.gamma),
+        router=scenario.fleet.routing,
+        kv_pages=None if kv_tokens is None else max(kv_tokens // engine.page_tokens, 1),
+        page_tokens=engine.page_tokens,
+        luck=stream(scenario.run.seed, "routing", replication),
+    )
+
+
+def _prices(profile: Profile, policy: Policy, gamma: int) -> RoundCost:
+    drafter = profile.drafter(policy.drafter) if policy.drafter else None
+    return RoundCost(profile.costs, drafter.draft if drafter else None, gamma, policy.verification.longest(gamma))
+
+
+def _replay(scenario: Scenario, policy: Policy, replication: int) -> Replay:
+    if policy.drafter is None:
+        return nothing_drafted()
+    drafter = scenario.known.drafter(policy.drafter)
+    blocks = scenario.known.blocks(policy.drafter)
+    return lay_out(blocks, drafter.temperatures, policy.verification.clairvoyant, scenario.run.seed, replication)
+
+
+def _closed(scenario: Scenario, point: Point) -> ClosedTraffic:
+    """`load` users on every replica; as many turns each as make up the requests asked for, two at least."""
+    users = int(point.load) * scenario.fleet.replicas
+    turns = max(2, ceil(scenario.run.requests / users))
+    source = scenario.workload.closed_loop(users, scenario.run.seed, point.replication)
+    residual = uniform_at(scenario.run.seed, "residual", point.replication, np.arange(users))
+    return ClosedTraffic(users, source, turns, residual)
+
+
+def _open(scenario: Scenario, point: Point) -> OpenTraffic:
+    """Arrivals after a warm-up for the duration, then on until the measured ones are done or the drain is over."""
+    plan = scenario.run
+    specs = arrivals(scenario.folder, scenario, point.load, point.replication)
+    end = specs[-1].arrival_s if specs else 0.0
+    until = plan.warmup_s + plan.duration_s if plan.duration_s is not None else np.nextafter(end, np.inf)
+    drain = plan.drain_s if plan.drain_s is not None else until - plan.warmup_s
+    return OpenTraffic(specs, plan.warmup_s, float(until), float(drain))
+
+
+def arrivals(folder: Path, scenario: Scenario, load: float, replication: int) -> list[RequestSpec]:
+    """Open-loop requests of a load and replication: the same for every policy, made once per process."""
+    return _arrivals(_Key(scenario), load, replication)
+
+
+class _Key:
+    """A scenario as a cache key: by identity."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+
+    def __hash__(self) -> int:
+        return id(self.scenario)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Key) and other.scenario is self.scenario
+
+
+@lru_cache(maxsize=2)
+def _arrivals(key: _Key, load: float, replication: int) -> list[RequestSpec]:
+    scenario, plan = key.scenario, key.scenario.run
+    horizon = None
+    if plan.duration_s is not None:
+        drain = plan.drain_s if plan.drain_s is not None else plan.duration_s
+        horizon = plan.warmup_s + plan.duration_s + drain
+    return scenario.workload.open_loop(load, horizon, plan.seed, replication, scenario.folder)

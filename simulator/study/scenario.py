@@ -1,0 +1,249 @@
+"""A question as one frozen object, read from YAML and checked against its profile before any work starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, PrivateAttr, model_validator
+
+from simulator.engine.replica import ReplicaSettings
+from simulator.errors import ScenarioError
+from simulator.measurements.profile import Profile, load_profile
+from simulator.policies.routing import LeastLoaded, Routing
+from simulator.policies.verification import ByBatch, FixedLength, Verification
+from simulator.schema import Frozen, read_yaml, validate
+from simulator.study.checks import Check
+from simulator.traffic.workload import Workload
+
+Speed = Literal["tps_per_user_mean", "tps_per_user_p10", "tps_per_user_p50", "tps_per_user_p90"]
+
+
+class Policy(Frozen):
+    """A drafter of the profile and a verification rule, with a name."""
+
+    name: Annotated[str, Field(min_length=1)]
+    drafter: str | None = None
+    verification: Verification
+
+
+class FleetPlan(Frozen):
+    """How many replicas serve, and how requests are spread over them."""
+
+    replicas: PositiveInt = 1
+    routing: Routing = Field(default_factory=LeastLoaded)
+
+
+class EngineSettings(ReplicaSettings):
+    """The engine of a replica; memory for KV and the scheduler's cost table where they differ from the profile's."""
+
+    kv_tokens: PositiveInt | None = None
+    page_tokens: PositiveInt = 16
+    scheduler_profile: str | None = None
+
+
+class RunPlan(Frozen):
+    """How much is simulated. Open loop: seconds; closed loop: requests."""
+
+    seed: int = 0
+    replications: PositiveInt = 3
+    requests: PositiveInt = 200
+    warmup_s: NonNegativeFloat = 60.0
+    duration_s: PositiveFloat | None = None
+    drain_s: NonNegativeFloat | None = None
+
+
+class Promise(Frozen):
+    """Per-user speeds promised, and which statistic of per-user speed must keep them."""
+
+    tps_per_user: list[PositiveFloat] = []
+    speed: Speed = "tps_per_user_mean"
+
+
+class Scenario(Frozen):
+    """All of a question: profile, policies, traffic, loads, engine and how much to simulate."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
+    question: str = ""
+    profile: str
+    policies: Annotated[list[Policy], Field(min_length=1)]
+    baseline: str | None = None
+    workload: Workload
+    load: Annotated[list[PositiveFloat], Field(min_length=1)]
+    fleet: FleetPlan = Field(default_factory=FleetPlan)
+    engine: EngineSettings = Field(default_factory=EngineSettings)
+    run: RunPlan = Field(default_factory=RunPlan)
+    sla: Promise = Field(default_factory=Promise)
+    validation: list[Check] = []
+    notes: list[str] = []
+    _file: Path = PrivateAttr(default_factory=Path)
+    _content: dict[str, Any] = PrivateAttr(default_factory=dict)
+    _overrides: list[str] = PrivateAttr(default_factory=list)
+    _profile: Profile | None = PrivateAttr(None)
+    _believed: Profile | None = PrivateAttr(None)
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> Self:
+        names = [policy.name for policy in self.policies]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two policies are called '{twice[0]}'")
+        if self.baseline is not None and self.baseline not in names:
+            raise ValueError(f"baseline '{self.baseline}' is none of the policies ({', '.join(names)})")
+        if len(set(self.load)) < len(self.load):
+            raise ValueError("load names the same value twice")
+        if self.workload.load_kind == "concurrency" and any(load != int(load) for load in self.load):
+            raise ValueError("load counts users in a closed loop, so it must be whole")
+        if self.workload.load_kind == "rate_rps" and self.run.duration_s is None:
+            raise ValueError("open-loop arrivals have no end: give run.duration_s")
+        return self
+
+    @property
+    def file(self) -> Path:
+        """The YAML it came from."""
+        return self._file
+
+    @property
+    def folder(self) -> Path:
+        """What relative paths in it are relative to."""
+        return self._file.parent
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The YAML with all overrides applied."""
+        return self._content
+
+    @property
+    def overrides(self) -> list[str]:
+        """The --set arguments."""
+        return self._overrides
+
+    @property
+    def known(self) -> Profile:
+        """The profile, once loaded."""
+        assert self._profile is not None
+        return self._profile
+
+    @property
+    def believed(self) -> Profile:
+        """The profile whose costs the schedulers go by."""
+        return self._believed or self.known
+
+    @property
+    def base(self) -> str:
+        """The policy that others are compared with."""
+        return self.baseline or self.policies[0].name
+
+    @property
+    def gpus(self) -> float:
+        """GPUs that throughput is divided by: decode replicas, and prefill workers where their number is given."""
+        prefill = self.engine.prefill
+        beside = prefill.workers * prefill.gpus_per_worker if prefill.kind == "disaggregated" and prefill.workers else 0.0
+        return self.fleet.replicas * self.known.gpus_per_replica + beside
+
+
+def load_scenario(path: Path, overrides: Sequence[str] = ()) -> Scenario:
+    """The scenario in `path` with `key.to=value` overrides applied, its profile loaded, everything that can be checked checked.
+
+    Raises ScenarioError, ProfileError or TraceError, one line each.
+    """
+    content = read_yaml(path)
+    for override in overrides:
+        _override(content, override)
+    scenario = validate_scenario(content, path)
+    scenario._overrides = list(overrides)
+    return scenario
+
+
+def validate_scenario(content: dict[str, Any], path: Path) -> Scenario:
+    """A checked scenario from the content of a YAML file that lies, or would lie, at `path`."""
+    scenario = validate(Scenario, content, path, ScenarioError, context={"folder": path.parent})
+    scenario._file, scenario._content = path, content
+    scenario._profile = load_profile(find_profile(scenario.profile, path.parent), path)
+    if scenario.engine.scheduler_profile is not None:
+        scenario._believed = load_profile(find_profile(scenario.engine.scheduler_profile, path.parent), path)
+    for number, policy in enumerate(scenario.policies):
+        _check_policy(scenario, policy, f"policies.{number}")
+    if scenario.engine.prefill.kind != "instant" and scenario.known.costs.prefill is None:
+        raise ScenarioError(
+            f"profile '{scenario.known.name}' has no prefill cost",
+            where=path,
+            key="engine.prefill.kind",
+            remedy="use {kind: instant} to leave prompts out, or a profile with costs.prefill",
+        )
+    if scenario.workload.trace is not None:
+        scenario.workload.trace.load(path.parent)
+    return scenario
+
+
+def find_profile(name: str, folder: Path) -> Path:
+    """A profile folder: relative to the scenario, to the working folder, or by name in profiles/ of either or of a parent."""
+    tries = [folder / name, Path(name)]
+    tries += [parent / "profiles" / name for start in (folder, Path()) for parent in (start.resolve(), *start.resolve().parents)]
+    return next((p for p in tries if (p / "profile.yaml").is_file()), tries[0])
+
+
+def _check_policy(scenario: Scenario, policy: Policy, key: str) -> None:
+    """The policy against the drafter it names."""
+    rule, where = policy.verification, scenario.file
+    if policy.drafter is None:
+        if rule.drafts:
+            raise ScenarioError(f"policy '{policy.name}' verifies drafts but names no drafter", where=where, key=f"{key}.drafter", remedy="add it")
+        return
+    if not rule.drafts:
+        remedy = "drop it: nothing is drafted"
+        raise ScenarioError(f"policy '{policy.name}' names a drafter that it never uses", where=where, key=f"{key}.drafter", remedy=remedy)
+    drafter = scenario.known.drafter(policy.drafter, f"{key}.drafter", where)
+    if rule.needs_confidence and not drafter.confidence:
+        remedy = "use fixed, by_batch or uniform, or a drafter with a confidence head"
+        problem = f"rule '{rule.kind}' needs confidences and drafter '{policy.drafter}' has none"
+        raise ScenarioError(problem, where=where, key=f"{key}.verification", remedy=remedy)
+    if isinstance(rule, FixedLength | ByBatch) and rule.longest(drafter.gamma) > drafter.gamma:
+        problem = f"verifies {rule.longest(drafter.gamma)} tokens, drafter '{policy.drafter}' drafts {drafter.gamma}"
+        raise ScenarioError(problem, where=where, key=f"{key}.verification", remedy=f"at most {drafter.gamma}")
+    missing = sorted(set(scenario.workload.domains) - set(scenario.known.blocks(policy.drafter).domains))
+    if missing:
+        there = ", ".join(scenario.known.blocks(policy.drafter).domains)
+        problem = f"drafter '{policy.drafter}' has no recorded blocks of domain '{missing[0]}'"
+        raise ScenarioError(problem, where=where, key="workload.domains", remedy=f"domains there: {there}")
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    """Set one `path.to.key=value` (numbers index lists; a policy may be named) in the YAML's content."""
+    path, sign, text = override.partition("=")
+    if not sign or not path:
+        raise ScenarioError(f"'{override}' is not path.to.key=value", where="--set", remedy="for example --set run.replications=5")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ScenarioError(f"'{text}' is not a YAML value", where="--set", key=path, remedy="quote it") from None
+    *parents, last = path.split(".")
+    here: Any = content
+    for part in parents:
+        here = _enter(here, part, path)
+    if isinstance(here, list):
+        here[_position(here, last, path)] = value
+    else:
+        here[last] = value
+
+
+def _enter(here: Any, part: str, path: str) -> Any:
+    """One step down the content; missing mappings are made, so that a typo is then refused as an unknown key."""
+    if isinstance(here, list):
+        return here[_position(here, part, path)]
+    if not isinstance(here, dict):
+        raise ScenarioError(f"'{part}' lies below a plain value", where="--set", key=path, remedy="set the value above it")
+    if not isinstance(here.get(part), dict | list):
+        here[part] = {}
+    return here[part]
+
+
+def _position(items: list[Any], part: str, path: str) -> int:
+    named = [i for i, item in enumerate(items) if isinstance(item, dict) and item.get("name") == part]
+    if named:
+        return named[0]
+    if not part.isdigit() or int(part) >= len(items):
+        raise ScenarioError(f"'{part}' is no entry of a list of {len(items)}", where="--set", key=path, remedy="count from 0, or name a policy")
+    return int(part)

@@ -1,0 +1,153 @@
+"""All points of a scenario: policies × loads × replications on all cores, each kept when done, so that an interrupted run goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from simulator.errors import DsimError, ScenarioError
+from simulator.files import write_whole
+from simulator.study.point import Point, run_point
+from simulator.study.scenario import Scenario, validate_scenario
+from simulator.study.tables import requests_table, steps_table
+
+Row = dict[str, Any]
+_scenario: Scenario | None = None
+
+
+def points(scenario: Scenario) -> list[Point]:
+    """Every point, in the order of the result tables."""
+    plan = scenario.run
+    return [Point(p, load, k) for p in range(len(scenario.policies)) for load in scenario.load for k in range(plan.replications)]
+
+
+def sweep(
+    scenario: Scenario,
+    keep: Path | None = None,
+    progress: Callable[[int, int], None] = lambda _done, _all: None,
+    workers: int | None = None,
+    details: Sequence[str] = (),
+) -> list[Row]:
+    """Rows of all points. Points found in `keep` are not run again; each new one is written there as soon as it is done.
+
+    `details` names per-point tables (steps, requests) to be written beside the rows. Interrupting loses only the points under way.
+    """
+    every = points(scenario)
+    mark = fingerprint(scenario)
+    rows: dict[Point, Row] = {}
+    for point in every:
+        kept = _kept(keep, mark, point, details)
+        if kept is not None:
+            rows[point] = kept
+    todo = _long_first([p for p in every if p not in rows])
+    progress(len(rows), len(every))
+    for point, row in _run(scenario, todo, workers or os.cpu_count() or 1, keep, mark, details):
+        rows[point] = row
+        progress(len(rows), len(every))
+    ordered = [rows[p] for p in every]
+    if all(not row["requests"] for row in ordered):
+        raise ScenarioError(
+            "no request finished at any point",
+            where=scenario.file,
+            key="load",
+            remedy="lower the load, shorten the requests, or give more KV memory or time (run.drain_s)",
+        )
+    return ordered
+
+
+def fingerprint(scenario: Scenario) -> str:
+    """Changes when anything that the numbers depend on does: the scenario, its profile's files, the code's version."""
+    from importlib.metadata import version
+
+    digest = hashlib.blake2b(digest_size=12)
+    relevant = {k: v for k, v in scenario.content.items() if k not in ("question", "sla", "validation", "notes", "baseline")}
+    digest.update(json.dumps([relevant, version("dsim")], sort_keys=True, default=str).encode())
+    for profile in (scenario.known, scenario.believed):
+        for file in sorted(p for p in profile.folder.rglob("*") if p.is_file() and "published" not in p.parts):
+            digest.update(file.name.encode() + file.read_bytes())
+    trace = scenario.workload.trace
+    if trace is not None:
+        digest.update(str(trace.find(scenario.folder).stat()).encode())
+    return digest.hexdigest()
+
+
+def _run(
+    scenario: Scenario, todo: Sequence[Point], workers: int, keep: Path | None, mark: str, details: Sequence[str]
+) -> Iterator[tuple[Point, Row]]:
+    if workers == 1 or len(todo) <= 1:
+        for point in todo:
+            yield point, _one(scenario, point, keep, mark, details)
+        return
+    pool = ProcessPoolExecutor(min(workers, len(todo)), multiprocessing.get_context("spawn"), _begin, (scenario.content, scenario.file))
+    try:
+        waiting: dict[Future[Row], Point] = {pool.submit(_work, p, keep, mark, tuple(details)): p for p in todo}
+        while waiting:
+            done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield waiting.pop(future), future.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in list((getattr(pool, "_processes", None) or {}).values()):
+            with suppress(OSError):
+                process.terminate()
+
+
+def _begin(content: dict[str, Any], file: Path) -> None:
+    """A worker reads the scenario once. Ctrl-C is the parent's business."""
+    import signal
+
+    global _scenario  # noqa: PLW0603
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _scenario = validate_scenario(content, file)
+
+
+def _work(point: Point, keep: Path | None, mark: str, details: tuple[str, ...]) -> Row:
+    assert _scenario is not None
+    return _one(_scenario, point, keep, mark, details)
+
+
+def _one(scenario: Scenario, point: Point, keep: Path | None, mark: str, details: Sequence[str]) -> Row:
+    """Run a point, write its tables and last its row: a row that is there says that all of the point is."""
+    row, run = run_point(scenario, point)
+    if keep is not None:
+        for name, make in (("steps", steps_table), ("requests", requests_table)):
+            if name in details:
+                from simulator.study.tables import write_parquet
+
+                write_parquet(make(run, row), keep / f"{_name(point)}.{name}.parquet")
+        write_whole(keep / f"{_name(point)}.json", json.dumps({"fingerprint": mark, "details": sorted(details), "row": row}))
+    return row
+
+
+def _name(point: Point) -> str:
+    return f"{point.policy}-{point.load:g}-{point.replication}"
+
+
+def _kept(keep: Path | None, mark: str, point: Point, details: Sequence[str]) -> Row | None:
+    """The row of a point that was done before, for this very scenario."""
+    if keep is None:
+        return None
+    try:
+        found = json.loads((keep / f"{_name(point)}.json").read_text())
+        return found["row"] if found["fingerprint"] == mark and set(details) <= set(found["details"]) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _long_first(todo: list[Point]) -> list[Point]:
+    """High loads take longest: first, so that no core waits for them at the end."""
+    return sorted(todo, key=lambda p: -p.load)
+
+
+def check_workers(workers: int | None) -> int | None:
+    """Number of processes asked for. Raises DsimError when it makes no sense."""
+    if workers is not None and workers < 1:
+        raise DsimError(f"{workers} worker processes cannot work", where="--workers", remedy="give 1 or more")
+    return workers
