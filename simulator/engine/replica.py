@@ -58,7 +58,8 @@ class Replica:
         self.lookahead = policy.longest(replay.gamma) + 1
         self.waiting: deque[Request] = deque()
         self.prefilling: deque[tuple[Request, int]] = deque()
-        self.join_gaps: list[tuple[float, float, float]] = []  # when, seconds since its last token, seconds of them spent waiting
+        self.join_gaps: list[tuple[float, float, float]] = []  # when, seconds since its last token, seconds of them in no batch
+        self.last_round_s = 0.0  # when those in the batch last got tokens
         self.preemptions = 0
         self._idle: simpy.Event | None = None
         env.process(self._run())
@@ -111,11 +112,12 @@ class Replica:
     def _start(self, request: Request, pages: int) -> None:
         """The context is in the cache: emit the first token if it is still owed, then decode."""
         if request.emitted_tokens == 0:
-            request.first_token_s = request.last_emit_s = self.env.now
+            request.first_token_s = request.last_emit_s = request.left_s = self.env.now
             request.emitted_tokens = 1
         if request.emitted_tokens >= request.spec.output_tokens:
             self._finish(request, pages)
         else:
+            request.waited_s += self.env.now - request.left_s
             self.batch.join(request, pages)
 
     def _make_room(self) -> None:
@@ -138,12 +140,14 @@ class Replica:
             request, pages = self.prefilling.pop()
         else:
             youngest = max(range(len(self.batch)), key=lambda s: (self.batch.requests[s].spec.arrival_s, self.batch.requests[s].spec.index))
+            if self.batch.requests[youngest] not in self.batch.newcomers:
+                self.batch.requests[youngest].last_emit_s = self.last_round_s
             request, pages = self.batch.leave(youngest)
+            request.left_s = self.env.now
         self.kv.give_back(pages)
         request.prefilled_tokens = 0
         request.preemptions += 1
         self.preemptions += 1
-        request.last_emit_s = self.env.now if request.emitted_tokens else request.last_emit_s
         if self.settings.prefill.kind == "disaggregated":
             self.evicted(request)
         else:
@@ -162,7 +166,8 @@ class Replica:
         yield self.env.timeout(draft_s + verify_s + self.prices.overhead_s + prefill_s)
         accepted = committed = joined = 0
         if lengths is not None:
-            joined = self._note_joins(start)
+            joined = self._note_joins()
+            self.last_round_s = self.env.now
             accepted, committed = self.batch.commit(lengths, self.policy.lag_steps)
         now, overhead_s = self.env.now, self.prices.overhead_s
         requests = size if decodes else 0
@@ -188,11 +193,13 @@ class Replica:
         draft_s = self.prices.draft_s(size, context)
         return lengths, verified, draft_s, float(round_s[verified]) - draft_s - self.prices.overhead_s
 
-    def _note_joins(self, start_s: float) -> int:
+    def _note_joins(self) -> int:
         """Requests that decode for the first time since they came: their gap to the last token, for ITL."""
         newcomers = self.batch.newcomers
         if newcomers:
-            self.join_gaps.extend((self.env.now, self.env.now - r.last_emit_s, start_s - r.last_emit_s) for r in newcomers)
+            self.join_gaps.extend((self.env.now, self.env.now - r.last_emit_s, r.waited_s) for r in newcomers)
+            for request in newcomers:
+                request.waited_s = 0.0
             self.batch.newcomers = []
         return len(newcomers)
 

@@ -44,7 +44,8 @@ class OpenTraffic:
 @dataclass(frozen=True)
 class ClosedTraffic:
     """`users` per fleet with one request each at a time. Turn 0 starts part of the way through its answer, as in a stationary
-    state, and is not measured; turns 1 .. `turns` of every user are, and all go on until the last of those is done."""
+    state, and is not measured; turns 1 .. `turns` of every user are, and all go on until the last of those is done, or until
+    four times as many are done in all: then those still out are starved (by an order of admission that passes them over)."""
 
     users: int
     source: UserSource
@@ -74,7 +75,7 @@ class Run:
 
     steps: Steps
     requests: list[Request]
-    join_gaps: NDArray[np.float64]  # [n, 3] of a request's first round: when, seconds since its last token, seconds of them spent waiting
+    join_gaps: NDArray[np.float64]  # [n, 3] of a request's first round: when, seconds since its last token, seconds of them in no batch
     start_s: float
     end_s: float
     unfinished: int
@@ -134,7 +135,7 @@ class _World:
             join_gaps=np.array(gaps, dtype=np.float64).reshape(-1, 3),
             start_s=start_s,
             end_s=end_s,
-            unfinished=sum(not r.finished and not r.rejected for r in measured),
+            unfinished=self.outstanding,
             rejected=sum(r.rejected for r in measured),
             preemptions=sum(r.preemptions for r in self.replicas),
             kv_pages_left=sum(held),
@@ -192,7 +193,7 @@ class _World:
         if slot is not None and self.workers is not None:
             self.workers.release(slot)
         if request.emitted_tokens == 0:
-            request.first_token_s = request.last_emit_s = self.env.now
+            request.first_token_s = request.last_emit_s = request.left_s = self.env.now
             request.emitted_tokens = 1
         request.prefilled_tokens = request.context_tokens
         if request.emitted_tokens >= request.spec.output_tokens:
@@ -212,6 +213,8 @@ class _World:
         if isinstance(self.traffic, ClosedTraffic):
             if self.finished_count == self.traffic.users:
                 self.warm_s = self.env.now
+            if self.finished_count >= 4 * self.traffic.users * (self.traffic.turns + 1) and not self.done.triggered:
+                self.done.succeed()
             if self.done.triggered:
                 return
             if request.rejected or self.traffic.source.think_s > 0:

@@ -35,8 +35,8 @@ class CostFit:
     plain_rms: float  # of a + b B alone, to show what the concave part is worth
 
 
-def read_telemetry(path: Path) -> Telemetry:
-    """A CSV with at least two of concurrency, tps_per_user, throughput_tok_s_gpu (per replica of one GPU; throughput = R × speed).
+def read_telemetry(path: Path, gpus_per_replica: float = 1.0) -> Telemetry:
+    """A CSV with at least two of concurrency (per replica), tps_per_user, throughput_tok_s_gpu; throughput × GPUs = R × speed.
 
     Raises DsimError with file, line and column.
     """
@@ -59,10 +59,13 @@ def read_telemetry(path: Path) -> Telemetry:
             line = int(bad.to_numpy().argmax())
             raise DsimError(f"{rows[column].iloc[line]!r} is not a positive number", where=f"{path}:{line + 2}", key=column)
         rows[column] = values
-    speed = rows["tps_per_user"] if "tps_per_user" in given else rows["throughput_tok_s_gpu"] / rows["concurrency"]
-    users = rows["concurrency"] if "concurrency" in given else rows["throughput_tok_s_gpu"] / speed
+    if "throughput_tok_s_gpu" not in given:
+        rows["throughput_tok_s_gpu"] = rows["tps_per_user"] * rows["concurrency"] / gpus_per_replica
+    throughput = rows["throughput_tok_s_gpu"] * gpus_per_replica
+    speed = rows["tps_per_user"] if "tps_per_user" in given else throughput / rows["concurrency"]
+    users = rows["concurrency"] if "concurrency" in given else throughput / speed
     if len(given) == 3:
-        off = (rows["throughput_tok_s_gpu"] / (users * speed) - 1).abs()
+        off = (throughput / (users * speed) - 1).abs()
         if (off > 0.1).any():
             line = int(off.to_numpy().argmax())
             gap = f"throughput is {off.iloc[line]:.0%} away from concurrency × speed"

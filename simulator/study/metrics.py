@@ -14,7 +14,7 @@ Floats = NDArray[np.float64]
 Columns = dict[str, Floats]
 
 NUMBERS = (
-    "tps_per_user_mean", "tps_per_user_p10", "tps_per_user_p50", "tps_per_user_p90", "throughput_tok_s_gpu", "verification_budget",
+    "tps_per_user_mean", "tps_per_user_overall", "tps_per_user_p10", "tps_per_user_p50", "tps_per_user_p90", "throughput_tok_s_gpu", "verification_budget",
     "accepted_length", "ttft_p50_s", "ttft_p90_s", "ttft_p99_s", "tpot_p50_s", "tpot_p90_s", "tpot_p99_s", "itl_p50_s", "itl_p90_s",
     "itl_p99_s", "e2e_p50_s", "e2e_p90_s", "e2e_p99_s", "step_p50_s", "waste_fraction", "concurrency_mean", "waiting_mean", "busy_fraction",
     "preemptions", "unfinished", "rejected", "tokens_per_step_p50", "tokens_per_step_max", "user_s_per_token_draft",
@@ -65,15 +65,17 @@ def _per_request(measured: list[Request], ttft_known: bool) -> dict[str, float |
 
 
 def _per_step(decoding: Columns, steps: Columns, window_s: float, gpus: float, replicas: int) -> dict[str, float | None]:
-    """Batch-level numbers: budget counts the anchor, accepted length the bonus token; waste is rejected over all verified tokens."""
+    """Batch-level numbers: budget counts the anchor, accepted length the bonus token; waste is rejected over all verified tokens;
+    overall speed is tokens over the time that requests spent in the batch, so that throughput = requests in flight × overall speed."""
     requests, verified, accepted = (decoding[name].sum() for name in ("requests", "verified", "accepted"))
     length = steps["end_s"] - steps["start_s"]
     tokens = decoding["requests"] + decoding["verified"]
     if not requests or window_s <= 0:
-        names = ("throughput_tok_s_gpu", "verification_budget", "accepted_length", "step_p50_s", "waste_fraction")
+        names = ("throughput_tok_s_gpu", "tps_per_user_overall", "verification_budget", "accepted_length", "step_p50_s", "waste_fraction")
         return dict.fromkeys(names) | {"concurrency_mean": 0.0, "waiting_mean": 0.0, "busy_fraction": 0.0}
     return {
         "throughput_tok_s_gpu": decoding["committed"].sum() / window_s / gpus,
+        "tps_per_user_overall": decoding["committed"].sum() / (steps["running"] * length).sum(),
         "verification_budget": 1 + verified / requests,
         "accepted_length": 1 + accepted / requests,
         "step_p50_s": float(np.median(decoding["end_s"] - decoding["start_s"])),

@@ -99,13 +99,16 @@ def _at_promise(promise: float, policy: str, mine: dict[int, Curve], reference: 
     row: dict[str, Any] = {"sla_tps": promise, "policy": policy}
     row |= {"throughput": _or_none(estimate(list(here.values()))), "baseline_throughput": _or_none(estimate(list(reference.values())))}
     row["gain"] = _or_none(estimate(ratios)) if policy != baseline else None
+    above = all(len(c.speed) and promise < c.speed[0] for c in mine.values())  # kept at every simulated load
+    row["at_least"] = _or_none(estimate([float(c.throughput[0]) for c in mine.values()])) if above else None
     row["note"] = _note(promise, policy, mine, here) or (_note(promise, baseline, {}, reference) if policy != baseline else None)
     return row
 
 
 def _at_match(promise: float, policy: str, mine: dict[int, Curve], reference: dict[int, float | None], baseline: str) -> dict[str, Any]:
     speeds = {k: curve.speed_at(found) if (found := reference[k]) is not None else None for k, curve in mine.items()}
-    row: dict[str, Any] = {"throughput": estimate(list(reference.values()))["mean"], "because": f"{baseline} at {promise:g} tok/s/user", "policy": policy}
+    because = f"{baseline} at {promise:g} tok/s/user"
+    row: dict[str, Any] = {"throughput": estimate(list(reference.values()))["mean"], "because": because, "policy": policy}
     row |= {"sla_tps": promise, "tps": _or_none(estimate(list(speeds.values()))), "baseline_tps": {"mean": promise, "low": promise, "high": promise}}
     row["gain"] = _or_none(estimate([_ratio(v, promise) for v in speeds.values()]))
     missing = row["gain"] is None

@@ -18,15 +18,19 @@ from simulator.schema import Frozen, read_yaml, validate
 from simulator.study.checks import Check
 from simulator.traffic.workload import Workload
 
-Speed = Literal["tps_per_user_mean", "tps_per_user_p10", "tps_per_user_p50", "tps_per_user_p90"]
+Speed = Literal["tps_per_user_mean", "tps_per_user_overall", "tps_per_user_p10", "tps_per_user_p50", "tps_per_user_p90"]
+
+
+Loads = Annotated[list[PositiveFloat], Field(min_length=1)]
 
 
 class Policy(Frozen):
-    """A drafter of the profile and a verification rule, with a name."""
+    """A drafter of the profile and a verification rule, with a name; `load` where it is to be run at other loads than the rest."""
 
     name: Annotated[str, Field(min_length=1)]
     drafter: str | None = None
     verification: Verification
+    load: Loads | None = None
 
 
 class FleetPlan(Frozen):
@@ -71,7 +75,7 @@ class Scenario(Frozen):
     policies: Annotated[list[Policy], Field(min_length=1)]
     baseline: str | None = None
     workload: Workload
-    load: Annotated[list[PositiveFloat], Field(min_length=1)]
+    load: Loads
     fleet: FleetPlan = Field(default_factory=FleetPlan)
     engine: EngineSettings = Field(default_factory=EngineSettings)
     run: RunPlan = Field(default_factory=RunPlan)
@@ -92,10 +96,11 @@ class Scenario(Frozen):
             raise ValueError(f"two policies are called '{twice[0]}'")
         if self.baseline is not None and self.baseline not in names:
             raise ValueError(f"baseline '{self.baseline}' is none of the policies ({', '.join(names)})")
-        if len(set(self.load)) < len(self.load):
-            raise ValueError("load names the same value twice")
-        if self.workload.load_kind == "concurrency" and any(load != int(load) for load in self.load):
-            raise ValueError("load counts users in a closed loop, so it must be whole")
+        for loads in (self.load, *(policy.load or [] for policy in self.policies)):
+            if len(set(loads)) < len(loads):
+                raise ValueError("load names the same value twice")
+            if self.workload.load_kind == "concurrency" and any(load != int(load) for load in loads):
+                raise ValueError("load counts users in a closed loop, so it must be whole")
         if self.workload.load_kind == "rate_rps" and self.run.duration_s is None:
             raise ValueError("open-loop arrivals have no end: give run.duration_s")
         return self
@@ -135,6 +140,10 @@ class Scenario(Frozen):
     def base(self) -> str:
         """The policy that others are compared with."""
         return self.baseline or self.policies[0].name
+
+    def loads(self, policy: Policy) -> list[float]:
+        """The loads that a policy is run at, rising."""
+        return sorted(policy.load or self.load)
 
     @property
     def gpus(self) -> float:

@@ -24,8 +24,8 @@ _scenario: Scenario | None = None
 
 def points(scenario: Scenario) -> list[Point]:
     """Every point, in the order of the result tables."""
-    plan = scenario.run
-    return [Point(p, load, k) for p in range(len(scenario.policies)) for load in scenario.load for k in range(plan.replications)]
+    replications = range(scenario.run.replications)
+    return [Point(number, load, k) for number, policy in enumerate(scenario.policies) for load in scenario.loads(policy) for k in replications]
 
 
 def sweep(

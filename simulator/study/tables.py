@@ -28,7 +28,7 @@ def requests_table(run: Run, row: dict[str, Any]) -> pd.DataFrame:
     """Every request of a run with its stamps (seconds since the start) and speeds."""
     import pandas as pd
 
-    several = [r.finish_s > r.first_token_s and r.spec.output_tokens > 1 for r in run.requests]
+    several = np.array([r.finish_s > r.first_token_s and r.spec.output_tokens > 1 for r in run.requests], dtype=np.bool_)
     table = pd.DataFrame(
         {
             "request": [r.spec.index for r in run.requests],

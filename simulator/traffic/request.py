@@ -36,6 +36,8 @@ class Request:
     emitted_tokens: int = 0
     prefilled_tokens: int = 0  # of prompt plus emitted tokens, since it was last admitted
     last_emit_s: float = nan
+    left_s: float = nan  # since when it has had tokens and been in no batch
+    waited_s: float = 0.0  # spent so since its last round
     preemptions: int = 0
     rejected: bool = False
     visit: int = 0  # which sequence of its walk it is in

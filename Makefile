@@ -1,0 +1,84 @@
+# Everything a newcomer or a machine needs: each target sets up what it uses, in .venv, and does it again when
+# pyproject.toml or constraints.txt change. Needs Python 3.11 or newer with pip, and make.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+# Three floors, each a stamp file: dsim alone (no torch), the development tools, torch for real_runner and its tests.
+READY       := $(VENV)/.ready
+READY_DEV   := $(VENV)/.ready-dev
+READY_TORCH := $(VENV)/.ready-torch
+
+SCENARIO ?= scenarios/v4-flash-pareto.yaml
+OUT      ?= reports/$(basename $(notdir $(SCENARIO)))
+PYTEST   ?= -n auto --maxprocesses 4
+DEVICE   ?=
+SMALL    ?=
+
+export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test check style types imports format bench profiles gpu clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' Makefile
+
+demo: $(READY) ## set up, simulate SCENARIO, write the report to OUT
+	$(BIN)/dsim run $(SCENARIO) --out $(OUT)
+
+test: $(READY_DEV) $(READY_TORCH) ## set up, run all tests (flags for pytest: PYTEST="-n 0 -k replay")
+	$(BIN)/python -m pytest $(PYTEST)
+
+check: style types imports ## style, types, direction of imports; needs no torch
+
+style: $(READY_DEV) ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY_DEV) ## mypy
+	$(BIN)/mypy
+
+imports: $(READY_DEV) ## import-linter
+	$(BIN)/lint-imports
+
+format: $(READY_DEV) ## let ruff put code and imports in order
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY) ## time the simulator on this machine
+	@set -e; for script in $(filter-out benchmarks/gpu.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script; done
+
+profiles: $(READY) ## make the fitted profiles again from the published numbers
+	$(BIN)/python profiles/fit_deepseek_v4.py
+
+# A GPU image brings its own torch, built for its driver, and often no network: that Python is taken where it has all that is needed.
+gpu: ## measure with real_runner on a GPU (DEVICE=cuda:1, SMALL=1 for a quick look)
+	@if $(PYTHON) -c 'import numpy, pyarrow, pydantic, torch, transformers, yaml' 2>/dev/null; \
+	then python=$(PYTHON); else $(MAKE) --no-print-directory $(READY_TORCH) && python=$(BIN)/python; fi; \
+	set -x; PYTHONPATH=. $$python benchmarks/gpu.py $(if $(DEVICE),--device $(DEVICE)) $(if $(SMALL),--small)
+
+clean: ## remove .venv, caches and builds; reports stay
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Where the system's Python cannot make a whole venv (Debian without python3-venv), its pip fills a bare one.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	{ echo "dsim needs Python 3.11 or newer, and $(PYTHON) is not: make PYTHON=/path/to/python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || { $(PYTHON) -m venv --clear --without-pip $(VENV) && \
+	$(PYTHON) -m pip --python $(BIN)/python install --quiet pip; }
+
+$(READY): pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable .
+	@touch $@
+
+$(READY_DEV): pyproject.toml constraints.txt | $(READY)
+	$(PIP) --editable '.[dev]'
+	@touch $@
+
+$(READY_TORCH): pyproject.toml constraints.txt | $(READY)
+	$(PIP) --editable '.[profile]'
+	@touch $@

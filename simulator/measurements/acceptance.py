@@ -1,0 +1,187 @@
+"""Recorded blocks made up from published marginals: acceptance as a logistic-normal walk along the text."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import numpy as np
+from annotated_types import Gt, Lt
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from simulator.errors import ProfileError
+from simulator.measurements.draft_blocks import RecordedBlocks
+from simulator.rng import stream
+from simulator.schema import Frozen
+
+Floats = NDArray[np.float64]
+Share = Annotated[float, Field(ge=0, le=1)]
+Probability = Annotated[float, Gt(0), Lt(1)]
+
+_GRID = 2.0**-14  # confidences and acceptances are rounded to it: exact in float32, small on disk
+
+
+class ParametricAcceptance(Frozen):
+    """A text whose difficulty wanders, and a drafter that feels it.
+
+    Position j of a text has difficulty t_j of unit variance: a constant of the sequence plus an AR(1) walk. The block drafted
+    at anchor i has true conditional acceptance c_k = σ(μ_{d,k} + spread · t_{i+k}); μ is solved so that P(slot k accepted | slots
+    before accepted) is `conditional` (paper, Figure 2), moved by `level_shift` logits, over the anchors that a decoding run which
+    verifies everything visits (as in the paper; they lie behind rejections, in harder places than the average), or over all. The confidence head
+    sees the logit through noise, predicts as well as that allows, and overstates its logit by `miscalibration`, a factor per position.
+
+    The defaults come near the paper's Figure 6 with the chat row of Figure 2: see tests/measurements/test_acceptance.py.
+    """
+
+    conditional: dict[str, Annotated[list[Probability], Field(min_length=1)]] = Field(min_length=1)
+    level_shift: float = 0.0
+    spread: float = Field(default=1.95, ge=0, le=10)
+    correlation: float = Field(default=0.6, ge=0, lt=1)
+    sequence_share: Share = 0.15
+    confidence_noise: float = Field(default=1.0, ge=0)
+    anchors: Literal["visited", "all"] = "visited"
+    miscalibration: list[Annotated[float, Gt(0)]] = Field(default=[1.3, 1.65, 1.95, 1.8, 1.75, 1.45, 1.6], min_length=1)
+    sequences_per_domain: int = Field(default=48, ge=1)
+    anchors_per_sequence: int = Field(default=256, ge=1)
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _slots_agree(self) -> ParametricAcceptance:
+        lengths = {len(c) for c in self.conditional.values()}
+        if len(lengths) > 1:
+            raise ValueError("every domain needs as many positions as the others")
+        return self
+
+    @property
+    def gamma(self) -> int:
+        """Drafted tokens in a block."""
+        return len(next(iter(self.conditional.values())))
+
+    def generate(self, drafter: str, provenance: str = "synthetic", source: str = "parametric acceptance") -> RecordedBlocks:
+        """The blocks at every anchor; smooth in the parameters for one seed (the luck is fixed, the thresholds move)."""
+        difficulty = self._difficulty()  # [D, S, n+γ]
+        target = _sigmoid(_logit(np.array(list(self.conditional.values()))) + self.level_shift)  # [D, γ]
+        centre = _solve(self.spread * difficulty, target, self.anchors == "visited")  # [D, γ]
+        walk = np.lib.stride_tricks.sliding_window_view(difficulty, self.gamma, axis=2)[:, :, 1:]  # [D, S, n, γ]: t_{i+k}
+        logit = (centre[:, None, None, :] + self.spread * walk).reshape(-1, self.gamma)  # [N, γ]
+        true = _sigmoid(logit)
+        luck = stream(self.seed, "acceptance").random(logit.shape)
+        taken = np.logical_and.accumulate(luck < true, axis=1)  # [N, γ]
+        accepted = taken.sum(axis=1, dtype=np.int64)
+        drawn = np.arange(self.gamma) <= accepted[:, None]
+        sequences = len(target) * self.sequences_per_domain
+        return RecordedBlocks(
+            drafter=drafter, gamma=self.gamma, temperature=None, provenance=provenance, source=source, domains=tuple(self.conditional),
+            sequence_domain=np.repeat(np.arange(len(target)), self.sequences_per_domain),
+            first_row=np.arange(sequences) * self.anchors_per_sequence, length=np.full(sequences, self.anchors_per_sequence),
+            accepted=accepted, confidence=self._confidence(logit, centre), acceptance=np.where(drawn, _rounded(true), np.nan),
+        )  # fmt: skip
+
+    @property
+    def _stretch(self) -> Floats:
+        """The factor of every position, [γ]; the last one given holds for the rest."""
+        given = self.miscalibration[: self.gamma]
+        return np.array(given + given[-1:] * (self.gamma - len(given)))
+
+    def _difficulty(self) -> Floats:
+        """t_j of every text position, unit variance, [D, S, n+γ]."""
+        from scipy.signal import lfilter
+        from scipy.special import ndtri
+
+        domains, sequences = len(self.conditional), self.sequences_per_domain
+        luck = stream(self.seed, "difficulty")
+        strata = (luck.permuted(np.tile(np.arange(sequences), (domains, 1)), axis=1) + 0.5) / sequences
+        white = luck.standard_normal((domains, sequences, self.anchors_per_sequence + self.gamma))
+        white[..., 1:] *= np.sqrt(1 - self.correlation**2)
+        walk = lfilter([1.0], [1.0, -self.correlation], white, axis=2)
+        share = self.sequence_share
+        return np.asarray(np.sqrt(share) * ndtri(strata)[:, :, None] + np.sqrt(1 - share) * walk)
+
+    def _confidence(self, logit: Floats, centre: Floats) -> Floats:
+        """What the head reports, [N, γ]: the best prediction through its noise, its logit stretched."""
+        noise = stream(self.seed, "confidence").standard_normal(logit.shape)
+        prior = np.repeat(centre, len(logit) // len(centre), axis=0)  # [N, γ]
+        variance = self.spread**2
+        trust = variance / (variance + self.confidence_noise**2) if variance else 0.0
+        seen = prior + trust * (logit - prior + self.confidence_noise * noise)
+        best = seen / np.sqrt(1 + np.pi / 8 * variance * (1 - trust))  # E σ(z) for z ~ N(m, v) is near σ(m / √(1 + πv/8))
+        return _rounded(_sigmoid(best * self._stretch))
+
+
+def _solve(offset: Floats, target: Floats, visited: bool) -> Floats:
+    """μ [D, γ] with P(slot k accepted | slots before accepted) = target_k in expectation over anchors; offset = spread · t, [D, S, n+γ]."""
+    gamma = target.shape[1]
+    shrink = np.exp(-offset)
+    weight = np.ones_like(shrink[:, :, gamma:])  # [D, S, n], how often each anchor counts
+    centre = np.array([_centres(s, t, w, _logit(t), steps=60) for s, t, w in zip(shrink, target, weight, strict=True)])
+    for _ in range(80 if visited else 0):  # the visits depend on μ and μ on the visits
+        before = centre
+        weight = _visits(shrink, centre)
+        centre = np.array([_centres(s, t, w, c, steps=1) for s, t, w, c in zip(shrink, target, weight, before, strict=True)])
+        if np.abs(centre - before).max() < 1e-8:
+            return centre
+    if visited:
+        raise ProfileError(
+            "found no acceptance with the published marginals at visited anchors",
+            key="conditional", remedy="lower 'spread', 'correlation' or 'sequence_share', or ask for anchors: all",
+        )  # fmt: skip
+    return centre
+
+
+def _visits(shrink: Floats, centre: Floats) -> Floats:
+    """P(a request that verifies everything and walks from anchor 0 has anchor i), [D, S, n]."""
+    domains, sequences, positions = shrink.shape
+    gamma = centre.shape[1]
+    lengths = np.empty((positions - gamma, domains, sequences, gamma + 1))  # P(A_i = 0 … γ)
+    survival = np.ones((positions - gamma, domains, sequences))
+    for k in range(1, gamma + 1):
+        longer = survival / (1 + np.exp(-centre[:, k - 1])[:, None] * shrink[:, :, k : k + positions - gamma].transpose(2, 0, 1))
+        lengths[..., k - 1] = survival - longer
+        survival = longer
+    lengths[..., gamma] = survival
+    visits = np.zeros((domains, sequences, positions + 1))
+    visits[:, :, 0] = 1
+    for i, law in enumerate(lengths):
+        visits[:, :, i + 1 : i + gamma + 2] += visits[:, :, i, None] * law
+    return visits[:, :, : positions - gamma]
+
+
+def _centres(shrink: Floats, target: Floats, weight: Floats, guess: Floats, steps: int) -> Floats:
+    """The slots' μ one after another, [γ], for one domain and given weights [S, n] of its anchors."""
+    anchors = weight.shape[1]
+    reached = weight
+    centres = []
+    for k, goal in enumerate(target, start=1):
+        here = shrink[:, k : k + anchors]
+        centres.append(_centre(reached / reached.sum(), here, goal, float(guess[k - 1]), steps))
+        reached = reached / (1 + np.exp(-centres[-1]) * here)
+    return np.array(centres)
+
+
+def _centre(weight: Floats, shrink: Floats, goal: float, centre: float, steps: int) -> float:
+    """Solve Σ weight · σ(μ - log shrink) = goal for μ by Newton's method inside a bracket, starting at `centre`."""
+    low, high = -40.0, 40.0
+    for _ in range(steps):
+        accepted = 1 / (1 + np.exp(-centre) * shrink)
+        share = weight * accepted
+        gap = float(share.sum()) - goal
+        low, high = (low, centre) if gap > 0 else (centre, high)
+        slope = float((share * (1 - accepted)).sum())
+        step = centre - gap / slope if slope > 0 else low - 1
+        following = step if low <= step <= high else (low + high) / 2
+        if abs(following - centre) < 1e-10:
+            break
+        centre = following
+    return centre
+
+
+def _logit(p: NDArray[np.float64] | np.float64) -> Floats:
+    return np.asarray(np.log(p) - np.log1p(-p))
+
+
+def _sigmoid(z: Floats) -> Floats:
+    return np.asarray(1 / (1 + np.exp(-z)))
+
+
+def _rounded(p: Floats) -> Floats:
+    return np.clip(np.round(p / _GRID) * _GRID, _GRID, 1 - _GRID)

@@ -1,0 +1,117 @@
+"""Sequential temperature scaling of confidences, and how well predicted prefix survival matches (paper §3.2.1 and Figure 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.errors import ProfileError
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Outcomes = NDArray[np.bool_]
+
+BINS = 20
+_COLDEST, _HOTTEST = 0.1, 10.0  # temperatures searched
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """One point per bin that holds predictions (paper, Figure 6)."""
+
+    predicted: Floats  # [bins], mean prediction
+    observed: Floats  # [bins], share of outcomes
+    rows: Integers  # [bins]
+
+
+@dataclass(frozen=True)
+class CalibrationReport:
+    """How predicted prefix survival a_k compares with A ≥ k, per position, each [γ]."""
+
+    error: Floats  # expected calibration error, 0 … 1
+    auroc: Floats
+    brier: Floats
+
+
+def fit_temperatures(confidence: Floats, accepted: Integers, bins: int = BINS) -> list[float]:
+    """Sequential temperature scaling: for k = 1 … γ the t_k minimising the ECE of Π_{j≤k} σ(logit(c_j)/t_j), those before k frozen.
+
+    `confidence` [N, γ] raw, `accepted` [N]; use rows that the result is not judged on.
+    """
+    if len(confidence) != len(accepted) or not len(accepted):
+        raise ProfileError(f"calibration wants one outcome per row ({len(confidence)} rows, {len(accepted)} outcomes)", remedy="record again")
+    before = np.ones(len(confidence))  # predicted survival of the slots done
+    temperatures: list[float] = []
+    for k in range(1, confidence.shape[1] + 1):
+        odds, outcome = 1 / confidence[:, k - 1] - 1, accepted >= k
+
+        def loss(t: float, before: Floats = before, odds: Floats = odds, outcome: Outcomes = outcome) -> float:
+            return expected_calibration_error(_longer(before, odds, t), outcome, bins)
+
+        temperatures.append(_lowest(loss))
+        before = _longer(before, odds, temperatures[-1])
+    return temperatures
+
+
+def _longer(survival: Floats, odds: Floats, temperature: float) -> Floats:
+    """Survival times σ(logit(c) / t); odds = (1 - c) / c."""
+    with np.errstate(over="ignore"):  # a tiny confidence made colder is 0
+        return np.asarray(survival / (1 + odds ** (1 / temperature)))
+
+
+def expected_calibration_error(predicted: Floats, outcome: Outcomes, bins: int = BINS) -> float:
+    """Mean distance of prediction and outcome over equal bins, weighted by rows: 0 … 1."""
+    which = np.minimum((predicted * bins).astype(np.int64), bins - 1)
+    return float(np.abs(np.bincount(which, weights=predicted - outcome, minlength=bins)).sum() / len(predicted))
+
+
+def auroc(predicted: Floats, outcome: Outcomes) -> float:
+    """P(a row with the outcome is ranked above one without), ties count half; NaN unless both kinds are there."""
+    from scipy.stats import rankdata
+
+    positives = int(outcome.sum())
+    negatives = len(outcome) - positives
+    if not positives or not negatives:
+        return float("nan")
+    return float((rankdata(predicted)[outcome].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def brier(predicted: Floats, outcome: Outcomes) -> float:
+    """Mean squared distance of prediction and outcome."""
+    return float(np.mean((predicted - outcome) ** 2))
+
+
+def reliability_curve(predicted: Floats, outcome: Outcomes, bins: int = BINS) -> Reliability:
+    """Mean prediction and observed share in each of the equal bins that hold any rows."""
+    which = np.minimum((predicted * bins).astype(np.int64), bins - 1)
+    rows = np.bincount(which, minlength=bins)
+    used = rows > 0
+    sums = (np.bincount(which, weights=values, minlength=bins)[used] for values in (predicted, outcome))
+    mean_predicted, mean_observed = (total / rows[used] for total in sums)
+    return Reliability(predicted=mean_predicted, observed=mean_observed, rows=rows[used])
+
+
+def calibration_report(survival: Floats, accepted: Integers, bins: int = BINS) -> CalibrationReport:
+    """ECE, AUROC and Brier score of predicted prefix survival [N, γ] at every position."""
+
+    def per_position(score: Callable[[Floats, Outcomes], float]) -> Floats:
+        return np.array([score(survival[:, k - 1], accepted >= k) for k in range(1, survival.shape[1] + 1)])
+
+    return CalibrationReport(
+        error=per_position(lambda p, y: expected_calibration_error(p, y, bins)), auroc=per_position(auroc), brier=per_position(brier)
+    )
+
+
+def _lowest(loss: Callable[[float], float], points: int = 33, rounds: int = 3) -> float:
+    """The minimiser in [_COLDEST, _HOTTEST] of a piecewise loss: ever finer logarithmic grids around the best point."""
+    low, high = np.log(_COLDEST), np.log(_HOTTEST)
+    for _ in range(rounds):
+        grid = np.linspace(low, high, points)
+        best = float(grid[np.argmin([loss(float(np.exp(x))) for x in grid])])
+        width = grid[1] - grid[0]
+        low, high = max(best - 2 * width, np.log(_COLDEST)), min(best + 2 * width, np.log(_HOTTEST))
+        points = 17
+    return float(np.exp(best))

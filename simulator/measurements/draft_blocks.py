@@ -1,0 +1,266 @@
+"""Recorded blocks: one drafted block at every position of a text, coupled to that text (spec/recorded_blocks.md)."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.errors import ProfileError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+FORMAT_VERSION = 1
+PROVENANCES = ("measured", "imported", "published", "fitted", "synthetic")
+_ABOUT = ("drafter", "gamma", "temperature", "provenance", "source")
+_METADATA = b"dsim.recorded_blocks"
+_RECORD = "record it again with `dsim profile`"
+
+
+@dataclass(frozen=True, eq=False)
+class RecordedBlocks:
+    """What one drafter would propose at every anchor of S recorded sequences, N rows in all; row = first_row[sequence] + anchor."""
+
+    drafter: str
+    gamma: int
+    temperature: float | None
+    provenance: str
+    source: str
+    domains: tuple[str, ...]
+    sequence_domain: Integers  # [S], index into domains
+    first_row: Integers  # [S]
+    length: Integers  # [S], anchors
+    accepted: Integers  # [N], A_i: drafted tokens accepted if all γ were verified
+    confidence: Floats | None = None  # [N, γ], raw conditional confidences; None: the drafter has no confidence head
+    acceptance: Floats | None = None  # [N, γ], q_k as far as the draw went, NaN after
+
+    def __post_init__(self) -> None:
+        assert self.provenance in PROVENANCES, self.provenance
+        assert self.sequence_domain.shape == self.first_row.shape == self.length.shape
+        assert self.length.sum() == len(self.accepted)
+        for values in (self.confidence, self.acceptance):
+            assert values is None or values.shape == (len(self.accepted), self.gamma)
+
+    @property
+    def rows(self) -> int:
+        """N, the anchors of all sequences together."""
+        return len(self.accepted)
+
+    @property
+    def sequence_of_row(self) -> Integers:
+        """The sequence each row belongs to, [N]."""
+        return np.repeat(np.arange(len(self.length)), self.length)
+
+    def sequences_of(self, domain: str) -> Integers:
+        """The sequences of one domain; "" means all of them."""
+        if domain == "":
+            return np.arange(len(self.length))
+        if domain not in self.domains:
+            raise ProfileError(f"no recorded blocks of domain '{domain}' for drafter '{self.drafter}'", remedy=f"domains: {', '.join(self.domains)}")
+        return np.flatnonzero(self.sequence_domain == self.domains.index(domain))
+
+    def conditional(self, temperatures: Sequence[float] | None = None) -> Floats:
+        """Calibrated conditional confidences σ(logit(c_k) / t_k), [N, γ]; without temperatures the raw ones."""
+        if self.confidence is None:
+            raise ProfileError(
+                f"drafter '{self.drafter}' has no confidence head, its recorded blocks hold no confidences",
+                remedy="choose a verification rule that needs none, or a drafter with one",
+            )
+        if temperatures is None:
+            return self.confidence
+        t = np.asarray(temperatures, dtype=np.float64)  # [γ]
+        if t.shape != (self.gamma,) or not np.all((t > 0) & np.isfinite(t)):
+            raise ProfileError(
+                f"calibration of drafter '{self.drafter}' wants {self.gamma} positive temperatures (got {list(temperatures)})",
+                remedy="calibrate again",
+            )
+        with np.errstate(over="ignore"):  # a tiny confidence made colder is 0
+            odds = (1.0 / self.confidence - 1.0) ** (1.0 / t)  # e^(-logit(c) / t)
+        return np.asarray(1.0 / (1.0 + odds))
+
+    def survival(self, temperatures: Sequence[float] | None = None) -> Floats:
+        """Predicted prefix survival a_k = Π_{j≤k} σ(logit(c_j) / t_j), [N, γ]."""
+        return np.asarray(np.cumprod(self.conditional(temperatures), axis=1))
+
+    def mean_survival(self) -> Floats:
+        """P(A ≥ k) over all rows, [γ]: what a drafter without confidences is known by."""
+        return np.asarray((self.accepted[:, None] >= np.arange(1, self.gamma + 1)).mean(axis=0))
+
+    def save(self, path: Path) -> None:
+        """Write one row per anchor, whole or not at all; the same blocks give the same bytes."""
+        import pyarrow.parquet as pq
+
+        plain = [name for name in _columns(self.gamma) if name.startswith(("confidence", "acceptance"))]
+        handle, part = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+        os.close(handle)
+        try:
+            pq.write_table(
+                _table(self), part, compression="zstd", compression_level=9, use_dictionary=["domain"],
+                use_byte_stream_split=plain, write_statistics=False, row_group_size=1 << 20,
+            )  # fmt: skip
+            os.chmod(part, 0o644)
+            os.replace(part, path)
+        finally:
+            Path(part).unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: Path) -> RecordedBlocks:
+        """Read and check what `save` writes. Raises ProfileError naming file, column, row and remedy."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            table = pq.read_table(path)
+        except (FileNotFoundError, IsADirectoryError):
+            raise ProfileError("no such file of recorded blocks", where=path, remedy="check the path") from None
+        except (pa.ArrowException, OSError) as problem:
+            raise ProfileError(f"not a Parquet file ({str(problem).splitlines()[0]})", where=path, remedy=_RECORD) from None
+        return _checked(table, path)
+
+
+def _columns(gamma: int) -> list[str]:
+    """The columns every file has, and behind them those it may lack."""
+    slots = range(1, gamma + 1)
+    return ["sequence", "anchor", "domain", "accepted", *(f"confidence_{k}" for k in slots), *(f"acceptance_{k}" for k in slots)]
+
+
+def _table(blocks: RecordedBlocks) -> pa.Table:
+    import pyarrow as pa
+
+    sequence = blocks.sequence_of_row
+    domain = pa.DictionaryArray.from_arrays(pa.array(blocks.sequence_domain[sequence], pa.int32()), list(blocks.domains))
+    columns: dict[str, Any] = {
+        "sequence": pa.array(sequence, pa.int32()),
+        "anchor": pa.array(np.arange(blocks.rows) - blocks.first_row[sequence], pa.int32()),
+        "domain": domain.cast(pa.string()),
+        "accepted": pa.array(blocks.accepted, pa.int8()),
+    }
+    for name, values in (("confidence", blocks.confidence), ("acceptance", blocks.acceptance)):
+        if values is not None:
+            columns |= {f"{name}_{k}": pa.array(values[:, k - 1].astype(np.float32)) for k in range(1, blocks.gamma + 1)}
+    about = {"version": FORMAT_VERSION, **{key: getattr(blocks, key) for key in _ABOUT}}
+    return pa.table(columns, metadata={_METADATA: json.dumps(about, sort_keys=True)})
+
+
+def _about(table: pa.Table, path: Path) -> dict[str, Any]:
+    """The checked metadata: what the rows are of, and where they come from."""
+    raw = (table.schema.metadata or {}).get(_METADATA)
+    if raw is None:
+        raise ProfileError("says nothing about drafter and provenance", where=path, key=_METADATA.decode(), remedy=_RECORD)
+    try:
+        about: Any = json.loads(raw)
+    except ValueError:
+        about = None
+    if not isinstance(about, dict) or not {"version", *_ABOUT} <= about.keys():
+        raise ProfileError(f"its metadata needs {', '.join(('version', *_ABOUT))}", where=path, key=_METADATA.decode(), remedy=_RECORD)
+    if about["version"] != FORMAT_VERSION:
+        raise ProfileError(
+            f"format version {about['version']}, not {FORMAT_VERSION}",
+            where=path,
+            key="version",
+            remedy="use the dsim that wrote it, or record again",
+        )
+    if about["provenance"] not in PROVENANCES:
+        raise ProfileError(f"unknown provenance '{about['provenance']}'", where=path, key="provenance", remedy=f"one of {', '.join(PROVENANCES)}")
+    gamma, temperature = about["gamma"], about["temperature"]
+    if type(gamma) is not int or not 1 <= gamma <= 127:
+        raise ProfileError(f"block length must be 1 … 127 (got {gamma!r})", where=path, key="gamma", remedy=_RECORD)
+    if temperature is not None and (type(temperature) not in (int, float) or not temperature >= 0):
+        raise ProfileError(f"temperature must be at least 0 (got {temperature!r})", where=path, key="temperature", remedy=_RECORD)
+    return {key: about[key] for key in _ABOUT}
+
+
+def _checked(table: pa.Table, path: Path) -> RecordedBlocks:
+    about = _about(table, path)
+    gamma = about["gamma"]
+    sequence, anchor, accepted = (_whole(table, name, path) for name in ("sequence", "anchor", "accepted"))
+    _refuse((accepted < 0) | (accepted > gamma), accepted, f"must be 0 … {gamma}", "accepted", path)
+    first = np.flatnonzero(np.diff(sequence, prepend=sequence[:1] - 1))  # [S]
+    length = np.diff(first, append=len(sequence))
+    expected = np.arange(len(sequence)) - np.repeat(first, length)
+    _refuse(anchor != expected, anchor, "anchors must count up from 0 within a sequence", "anchor", path)
+    again = np.ones(len(first), dtype=bool)
+    again[np.unique(sequence[first], return_index=True)[1]] = False
+    _refuse(np.isin(np.arange(len(sequence)), first[again]), sequence, "rows of a sequence must be contiguous", "sequence", path)
+    domains, sequence_domain = _domains(table, first, length, path)
+    confidence = _slots(table, "confidence", gamma, path)
+    if confidence is not None:
+        _refuse(~((confidence > 0) & (confidence < 1)), confidence, "must lie strictly between 0 and 1", "confidence", path)
+    acceptance = _slots(table, "acceptance", gamma, path)
+    if acceptance is not None:
+        drawn = np.arange(gamma) <= accepted[:, None]  # the first rejected slot was drawn too
+        wrong = np.where(drawn, ~((acceptance >= 0) & (acceptance <= 1)), ~np.isnan(acceptance))
+        _refuse(wrong, acceptance, "must be a probability up to the first rejected slot and empty after it", "acceptance", path)
+    return RecordedBlocks(
+        **about, domains=domains, sequence_domain=sequence_domain, first_row=first, length=length,
+        accepted=accepted, confidence=confidence, acceptance=acceptance,
+    )  # fmt: skip
+
+
+def _column(table: pa.Table, name: str, path: Path) -> pa.ChunkedArray:
+    if name not in table.column_names:
+        raise ProfileError("column is missing", where=path, key=name, remedy=_RECORD)
+    if not len(table):
+        raise ProfileError("holds no rows", where=path, remedy=_RECORD)
+    return table.column(name)
+
+
+def _whole(table: pa.Table, name: str, path: Path) -> Integers:
+    """A column of integers without gaps."""
+    import pyarrow as pa
+
+    column = _column(table, name, path)
+    if not pa.types.is_integer(column.type):
+        raise ProfileError(f"must hold whole numbers, not {column.type}", where=path, key=name, remedy=_RECORD)
+    _refuse(np.asarray(column.is_null()), np.full(len(column), np.nan), "is empty", name, path)
+    return np.asarray(column.to_numpy(), dtype=np.int64)
+
+
+def _domains(table: pa.Table, first: Integers, length: Integers, path: Path) -> tuple[tuple[str, ...], Integers]:
+    """The names, in the order they appear, and the one of each sequence [S]."""
+    import pyarrow as pa
+
+    column = _column(table, "domain", path)
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if not pa.types.is_string(column.type) and not pa.types.is_large_string(column.type):
+        raise ProfileError(f"must hold names, not {column.type}", where=path, key="domain", remedy=_RECORD)
+    _refuse(np.asarray(column.is_null()), np.full(len(column), np.nan), "is empty", "domain", path)
+    coded = column.combine_chunks().dictionary_encode()
+    names = tuple(str(name) for name in coded.dictionary.to_pylist())
+    index = np.asarray(coded.indices.to_numpy(), dtype=np.int64)  # [N]
+    _refuse(index != np.repeat(index[first], length), np.asarray(names, dtype=object)[index], "one sequence has one domain", "domain", path)
+    return names, index[first]
+
+
+def _slots(table: pa.Table, name: str, gamma: int, path: Path) -> Floats | None:
+    """Columns name_1 … name_γ as [N, γ]; None when the file has none of them."""
+    import pyarrow as pa
+
+    if not any(column.startswith(f"{name}_") for column in table.column_names):
+        return None
+    columns = [_column(table, f"{name}_{k}", path) for k in range(1, gamma + 1)]
+    for column, k in zip(columns, range(1, gamma + 1), strict=True):
+        if not pa.types.is_floating(column.type):
+            raise ProfileError(f"must hold floating-point numbers, not {column.type}", where=path, key=f"{name}_{k}", remedy=_RECORD)
+    return np.stack([np.asarray(column.to_numpy(), dtype=np.float64) for column in columns], axis=1)
+
+
+def _refuse(wrong: NDArray[np.bool_], values: NDArray[Any], rule: str, name: str, path: Path) -> None:
+    """Raise for the first row where `wrong` [N] or [N, γ] holds."""
+    if not wrong.any():
+        return
+    row, *slot = (int(i) for i in np.argwhere(wrong)[0])
+    key = f"{name}_{slot[0] + 1}" if slot else name
+    raise ProfileError(f"row {row}: {rule} (got {values[(row, *slot)]})", where=path, key=key, remedy=_RECORD)

@@ -1,0 +1,140 @@
+"""What recorded blocks say about a drafter, with standard errors that respect the sequences (spec/recorded_blocks.md §3, §5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.measurements.draft_blocks import RecordedBlocks
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class AcceptanceStatistics:
+    """Acceptance over some rows; `_error` is one standard error, with whole sequences as the independent units."""
+
+    rows: int
+    sequences: int
+    survival: Floats  # [γ], s_k = P(A ≥ k)
+    survival_error: Floats  # [γ]
+    conditional: Floats  # [γ], s_k / s_{k-1}; NaN where nothing got as far
+    conditional_error: Floats  # [γ]
+    accepted_length: float  # τ = 1 + Σ s_k, bonus included
+    accepted_length_error: float
+
+
+@dataclass(frozen=True)
+class ThresholdPoint:
+    """Replay under one static threshold (paper, Figure 5): tokens per step, bonus included in the committed ones."""
+
+    threshold: float
+    steps: int
+    committed_tokens: float
+    committed_error: float
+    rejected_tokens: float
+    rejected_error: float
+
+    @property
+    def acceptance_rate(self) -> float:
+        """Committed tokens of those sent through the target."""
+        return self.committed_tokens / (self.committed_tokens + self.rejected_tokens)
+
+
+def acceptance_statistics(blocks: RecordedBlocks, domain: str = "", rows: Integers | None = None) -> AcceptanceStatistics:
+    """Survival, conditional acceptance and accepted length of a domain ("": all), over all its anchors or those of `rows` in it."""
+    rows = _rows_of(blocks, domain, rows)
+    sequence, accepted = blocks.sequence_of_row[rows], blocks.accepted[rows]
+    reached = (accepted[:, None] >= np.arange(blocks.gamma + 1)).astype(np.float64)  # [n, γ+1]
+    survival = [_ratio(reached[:, k], reached[:, 0], sequence) for k in range(1, blocks.gamma + 1)]
+    conditional = [_ratio(reached[:, k], reached[:, k - 1], sequence) for k in range(1, blocks.gamma + 1)]
+    length, length_error = _ratio(1.0 + accepted, reached[:, 0], sequence)
+    return AcceptanceStatistics(
+        rows=len(rows),
+        sequences=len(np.unique(sequence)),
+        survival=np.array([value for value, _ in survival]),
+        survival_error=np.array([error for _, error in survival]),
+        conditional=np.array([value for value, _ in conditional]),
+        conditional_error=np.array([error for _, error in conditional]),
+        accepted_length=length,
+        accepted_length_error=length_error,
+    )
+
+
+def statistics_by_domain(blocks: RecordedBlocks) -> dict[str, AcceptanceStatistics]:
+    """`acceptance_statistics` over all anchors of each domain."""
+    return {domain: acceptance_statistics(blocks, domain) for domain in blocks.domains}
+
+
+def autocorrelation(blocks: RecordedBlocks, lags: int) -> Floats:
+    """Correlation of A_i and A_{i+h} within sequences for h = 0 … lags, about the mean of the domain, [lags + 1].
+
+    Differences between sequences count: with the slow part of the walk they make the slow users.
+    """
+    sequence = blocks.sequence_of_row
+    domain = blocks.sequence_domain[sequence]
+    mean = np.bincount(domain, weights=blocks.accepted) / np.maximum(np.bincount(domain), 1)
+    apart = blocks.accepted - mean[domain]
+    variance = float(np.mean(apart**2))
+    if variance == 0:
+        return np.full(lags + 1, np.nan)
+    together = (sequence[h:] == sequence[: len(sequence) - h] for h in range(lags + 1))
+    products = (apart[h:] * apart[: len(apart) - h] for h in range(lags + 1))
+    return np.array([product[same].mean() / variance if same.any() else np.nan for product, same in zip(products, together, strict=True)])
+
+
+def visited_rows(blocks: RecordedBlocks, verified: Integers | None = None) -> Integers:
+    """The rows that requests reach which walk every sequence from its start and verify `verified` [N] tokens (none given: all γ)."""
+    advance = 1 + (blocks.accepted if verified is None else np.minimum(verified, blocks.accepted))  # [N]
+    anchor = np.zeros(len(blocks.length), dtype=np.int64)
+    visits = []
+    live = np.flatnonzero(anchor < blocks.length)
+    while live.size:
+        rows = blocks.first_row[live] + anchor[live]
+        visits.append(rows)
+        anchor[live] += advance[rows]
+        live = live[anchor[live] < blocks.length[live]]
+    return np.sort(np.concatenate(visits))
+
+
+def threshold_sweep(
+    blocks: RecordedBlocks, thresholds: Sequence[float], temperatures: Sequence[float] | None = None, domain: str = ""
+) -> list[ThresholdPoint]:
+    """Replay with the prefix before the first conditional confidence below each threshold (paper, Figure 5)."""
+    confidence = blocks.conditional(temperatures)
+    points = []
+    for threshold in thresholds:
+        verified = np.logical_and.accumulate(confidence >= threshold, axis=1).sum(axis=1, dtype=np.int64)  # [N]
+        rows = _rows_of(blocks, domain, visited_rows(blocks, verified))
+        accepted = np.minimum(verified, blocks.accepted)[rows]
+        sequence, steps = blocks.sequence_of_row[rows], np.ones(len(rows))
+        committed, committed_error = _ratio(1.0 + accepted, steps, sequence)
+        rejected, rejected_error = _ratio(verified[rows] - accepted, steps, sequence)
+        points.append(ThresholdPoint(threshold, len(rows), committed, committed_error, rejected, rejected_error))
+    return points
+
+
+def _rows_of(blocks: RecordedBlocks, domain: str, rows: Integers | None) -> Integers:
+    """Those of `rows` (None: of all) that belong to the domain."""
+    rows = np.arange(blocks.rows) if rows is None else rows
+    if domain == "":
+        return rows
+    return rows[np.isin(blocks.sequence_of_row[rows], blocks.sequences_of(domain))]
+
+
+def _ratio(above: NDArray[np.floating[Any] | np.signedinteger[Any]], below: Floats, sequence: Integers) -> tuple[float, float]:
+    """Σ above / Σ below and its standard error with sequences as clusters (linearised ratio estimator; infinite for one sequence)."""
+    total = float(below.sum())
+    if total == 0:
+        return float("nan"), float("nan")
+    ratio = float(above.sum()) / total
+    clusters = np.unique(sequence)
+    residual = np.bincount(sequence, weights=above - ratio * below)[clusters]  # [sequences]
+    count = len(clusters)
+    error = np.sqrt(count / (count - 1) * np.sum(residual**2)) / total if count > 1 else np.inf
+    return ratio, float(error)

@@ -1,0 +1,203 @@
+"""The terminal's end of a run: a small frontier, a compact table, the gains, the answer and its warnings."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from simulator.report import wording
+from simulator.report.compare import compare
+from simulator.report.reading import Policy, Result, Story, estimate, number, read
+
+__all__ = ["compare", "frontier_plot", "summary"]
+
+_COLOURS = ("blue", "red", "green", "magenta", "yellow", "cyan", "white")
+_ANSI = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "magenta": 35, "cyan": 36, "white": 39}
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_Y = "throughput_tok_s_gpu"
+
+
+def frontier_plot(result: Result, width: int | None = None, colour: bool | None = None) -> str:
+    """Throughput over per-user speed as text, a letter per policy. Plain unless on a terminal that takes colour."""
+    import plotext
+
+    story = read(result)
+    room, coloured = _width(width), _coloured(colour)
+    figure = plotext.figure
+    figure.clear()
+    figure.subplots(1, 1)
+    figure.plot_size(min(room, 100), 18)
+    drawn: list[tuple[float, float]] = []
+    for policy in reversed(story.policies):  # the first policies lie on top
+        pairs = [(point.mean(story.speed), point.mean(_Y)) for point in story.points[policy.name]]
+        points = [(x, y) for x, y in pairs if x is not None and y is not None]
+        if points:
+            letter = _letter(policy)
+            figure.draw(figure.signal(*map(list, zip(*points, strict=True)), marker=letter))
+            drawn += points
+    if not drawn:
+        return "No point has both a speed and a throughput.\n" + _key(story, coloured, room)
+    for axis, values in enumerate(zip(*drawn, strict=True)):
+        ticks = _ticks(0.0 if axis == 1 else min(values), max(values))
+        figure.ruler(axis, 0).lim(ticks[0], ticks[-1])
+        figure.ruler(axis, 0).ticks(ticks, [wording.load(tick) for tick in ticks])
+    figure.label("per-user speed, tok/s/user", axis=0)
+    figure.title("throughput, tok/s/GPU")
+    text = "\n".join(line.rstrip() for line in figure.build().string(colorless=True).splitlines())
+    figure.clear()
+    if coloured:
+        text = _painted(text, story)
+    return text + "\n" + _key(story, coloured, room)
+
+
+def summary(result: Result, out_folder: Path | str, width: int | None = None, colour: bool | None = None) -> str:
+    """All that `dsim run` prints when it is done."""
+    story, out = read(result), io.StringIO()
+    coloured = _coloured(colour)
+    console = Console(
+        file=out, width=_width(width), force_terminal=coloured, no_color=not coloured, color_system="standard" if coloured else None, highlight=False
+    )
+    scenario = result.get("scenario") or {}
+    console.print(Text(str(scenario.get("question") or scenario.get("name") or ""), style="bold"))
+    console.print(_frontier_table(story))
+    for table in _gain_tables(result, story):
+        console.print()
+        console.print(table)
+    console.print()
+    for i, line in enumerate(result.get("answer") or []):
+        console.print(Text(str(line), style="bold" if i == 0 else ""))
+    _print_warnings(console, result)
+    console.print()
+    console.print(Text(f"report: {Path(out_folder) / 'report.html'}"), soft_wrap=True)
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
+
+
+def validation_table(result: Result, width: int | None = None) -> str:
+    """What `dsim validate` prints: simulated against published, a line each."""
+    out = io.StringIO()
+    console = Console(file=out, width=max(_width(width), 100), no_color=True, color_system=None, highlight=False)
+    table = _table("simulated against published")
+    table.add_column("what", overflow="fold")
+    for title in ("simulated", "published", "difference", "limit"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("")
+    for row in (result.get("validation") or {}).get("rows") or []:
+        cells = wording.validation_cells(row)
+        table.add_row(Text(f"{row.get('policy')}: {row.get('what')}"), *cells)
+    console.print(table)
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+
+
+def _frontier_table(story: Story) -> Table:
+    table = _table(f"load: {story.load_unit}" + (f"; {wording.certainty(story)}" if wording.certainty(story) else ""))
+    table.add_column("policy", overflow="fold")
+    for title in ("load", "tok/s/user", "tok/s/GPU", "budget", "accepted"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("")
+    for policy in story.policies:
+        for i, point in enumerate(story.points[policy.name]):
+            name = policy.name + (" (bound)" if policy.bound else "")
+            cells = [wording.interval(point.get(metric), d) for metric, d in ((story.speed, 1), (_Y, 0))]
+            cells += [wording.plain(point.mean(metric), 2) for metric in ("verification_budget", "accepted_length")]
+            verdict = Text("" if point.verdict == "stable" else point.verdict, style="yellow")
+            last = i == len(story.points[policy.name]) - 1
+            table.add_row(Text(name if i == 0 else ""), wording.load(point.load), *cells, verdict, end_section=last)
+    return table
+
+
+def _gain_tables(result: Result, story: Story) -> list[Table]:
+    gains, tables = result.get("gains") or {}, []
+    for key, at, unit, reached, decimals in (
+        ("at_sla", "sla_tps", "at tok/s/user", "throughput", 0),
+        ("at_matched_throughput", "throughput", "at tok/s/GPU", "tps", 1),
+    ):
+        rows = [row for row in gains.get(key) or [] if row.get("policy") != story.baseline]
+        if not rows:
+            continue
+        table = _table(f"gain over {story.baseline}: {'throughput, tok/s/GPU' if reached == 'throughput' else 'per-user speed, tok/s/user'}")
+        table.add_column(unit, justify="right", no_wrap=True)
+        table.add_column("policy", overflow="fold")
+        for title in ("baseline", "reached", "gain"):
+            table.add_column(title, justify="right", no_wrap=True)
+        table.add_column("", overflow="fold")
+        for row in rows:
+            found = [wording.plain(e.mean if e else None, decimals) for e in (estimate(row.get(f"baseline_{reached}")), estimate(row.get(reached)))]
+            promised = wording.plain(number(row.get(at)), 0)
+            table.add_row(promised, Text(str(row.get("policy"))), *found, wording.gain(estimate(row.get("gain"))), Text(str(row.get("note") or "")))
+        tables.append(table)
+    return tables
+
+
+def _print_warnings(console: Console, result: Result) -> None:
+    warnings = sorted(result.get("warnings") or [], key=lambda warning: warning.get("severity") != "warning")
+    if warnings:
+        console.print()
+    for warning in warnings:
+        serious = warning.get("severity") == "warning"
+        console.print(Text.assemble(("warning" if serious else "note", "bold yellow" if serious else "bold"), f": {warning.get('text') or ''}"))
+        if warning.get("remedy"):
+            console.print(Text(f"  → {warning['remedy']}"))
+
+
+def _table(title: str) -> Table:
+    from rich import box
+
+    return Table(title=Text(title, style="dim"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False)
+
+
+def _key(story: Story, coloured: bool, width: int) -> str:
+    """Which letter is which policy."""
+    out = io.StringIO()
+    console = Console(file=out, width=width, force_terminal=coloured, color_system="standard" if coloured else None, highlight=False)
+    entries: list[Any] = []
+    for policy in story.policies:
+        entries += [(_letter(policy), _tint(policy, story)), f" {policy.name}{' (bound)' if policy.bound else ''}   "]
+    console.print(Text.assemble(*entries))
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
+
+
+def _painted(text: str, story: Story) -> str:
+    """The letters inside the frame in their policies' colours, on whatever background the terminal has."""
+    codes = {_letter(policy): _ANSI[_tint(policy, story)] for policy in story.policies}
+
+    def paint(line: str) -> str:
+        head, bar, rest = line.partition("┤" if "┤" in line else "│")
+        return head + bar + re.sub("[A-Z]", lambda found: f"\x1b[{codes.get(found[0], 39)}m{found[0]}\x1b[0m", rest)
+
+    return "\n".join(paint(line) for line in text.splitlines())
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Round numbers that enclose low and high, four to eight of them."""
+    span = (high - low) or abs(high) or 1.0
+    size = 10 ** math.floor(math.log10(span / 4))
+    step = next(size * factor for factor in (1, 2, 2.5, 5, 10) if span / (size * factor) <= 6)
+    first, last = math.floor(low / step), math.ceil(high / step)
+    return [round(i * step, 10) for i in range(first, max(last, first + 1) + 1)]
+
+
+def _letter(policy: Policy) -> str:
+    return _LETTERS[policy.place % len(_LETTERS)]
+
+
+def _tint(policy: Policy, story: Story) -> str:
+    return "white" if policy.name == story.baseline else _COLOURS[policy.place % len(_COLOURS)]
+
+
+def _width(width: int | None) -> int:
+    return max(40, width if width is not None else shutil.get_terminal_size((100, 24)).columns)
+
+
+def _coloured(colour: bool | None) -> bool:
+    """Colour only where a person sees it and has not asked for none."""
+    return colour if colour is not None else sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

@@ -1,0 +1,39 @@
+"""The output folder of a run: result.json and the tidy tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from simulator.errors import DsimError
+from simulator.files import write_whole
+from simulator.study.tables import points_table, write_csv, write_parquet
+
+
+def write_output(result: dict[str, Any], rows: Sequence[dict[str, Any]], folder: Path) -> None:
+    """result.json, points.csv and points.parquet; each whole or not at all, the same result in the same bytes."""
+    write_json(result, folder / "result.json")
+    table = points_table(list(rows))
+    write_csv(table, folder / "points.csv")
+    write_parquet(table, folder / "points.parquet")
+
+
+def write_json(data: Any, path: Path) -> None:
+    """Readable JSON, whole or not at all."""
+    write_whole(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """A result from its folder or file. Raises DsimError where there is none."""
+    file = path / "result.json" if path.is_dir() else path
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DsimError("no such result", where=file, remedy="name the --out folder of a dsim run") from None
+    except (OSError, ValueError) as problem:
+        raise DsimError(f"not a result ({problem})", where=file, remedy="run the scenario again") from None
+    if not isinstance(content, dict) or "frontier" not in content:
+        raise DsimError("not a dsim result", where=file, remedy="name the result.json of a dsim run")
+    return content

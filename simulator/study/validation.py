@@ -1,0 +1,173 @@
+"""A result against what was published: curves point by point, callouts beside each other. Limits and tables come from the scenario."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.errors import ProfileError, ScenarioError
+from simulator.study.checks import CalloutCheck, CurveCheck
+from simulator.study.pareto import curves, estimate
+from simulator.study.scenario import Scenario
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Row = dict[str, Any]
+Floats = NDArray[np.float64]
+
+
+def check_checks(scenario: Scenario) -> None:
+    """Every check names tables and policies that exist. Raises ScenarioError before any work starts."""
+    names = [p.name for p in scenario.policies]
+    for number, check in enumerate(scenario.validation):
+        key = f"validation.{number}"
+        if check.table not in scenario.known.published:
+            there = ", ".join(scenario.known.published) or "none"
+            problem = f"profile '{scenario.known.name}' has no published table '{check.table}'"
+            raise ScenarioError(problem, where=scenario.file, key=f"{key}.table", remedy=f"tables there: {there}")
+        used = [check.policy] if isinstance(check, CurveCheck) else list(check.systems.values())
+        for policy in used:
+            if policy not in names:
+                raise ScenarioError(f"no policy '{policy}'", where=scenario.file, key=key, remedy=f"policies: {', '.join(names)}")
+        _table(scenario, check.table)
+
+
+def validate_result(scenario: Scenario, rows: Sequence[Row]) -> dict[str, Any]:
+    """`rows` (as the report shows them: what, policy, simulated, published, difference, limit, ok) and `points` behind the curves."""
+    summary: list[Row] = []
+    points: list[Row] = []
+    for check in scenario.validation:
+        if isinstance(check, CurveCheck):
+            found = _curve(scenario, rows, check)
+            points += found
+            summary.append(_rms_row(scenario, check, found))
+        else:
+            summary += _callouts(scenario, rows, check)
+    judged = [row["ok"] for row in summary if row.get("ok") is not None]
+    return {"rows": summary, "points": points, "ok": all(judged) if judged else None}
+
+
+def overlays(scenario: Scenario) -> list[Row]:
+    """Published curves that the checks name, to be drawn behind the simulated ones."""
+    drawn: dict[tuple[str, str], Row] = {}
+    for check in scenario.validation:
+        if not isinstance(check, CurveCheck):
+            continue
+        about, table = scenario.known.published[check.table], _table(scenario, check.table)
+        pairs = [("tps_per_user", "throughput_tok_s_gpu"), ("concurrency", "verification_budget"), ("concurrency", "throughput_tok_s_gpu")]
+        for x, y in pairs:
+            if x in table and y in table:
+                thinned = table.iloc[np.unique(np.linspace(0, len(table) - 1, 120).astype(int))]
+                points = thinned[[x, y]].to_numpy(dtype=np.float64).tolist()
+                head = {"label": about.label, "policy": check.policy, "x": x, "y": y, "source": about.source}
+                drawn[check.table, y] = head | {"points": points}
+    return list(drawn.values())
+
+
+def _table(scenario: Scenario, name: str) -> pd.DataFrame:
+    import pandas as pd
+
+    path: Path = scenario.known.folder / scenario.known.published[name].file
+    try:
+        return pd.read_csv(path, comment="#")
+    except (OSError, ValueError) as problem:
+        raise ProfileError(f"not a CSV table ({problem})", where=path) from None
+
+
+def _column(scenario: Scenario, check: CurveCheck, table: pd.DataFrame, name: str) -> Floats:
+    """A column; concurrency is throughput ÷ speed where the table does not hold it (Little's law for users who never pause)."""
+    if name == "concurrency" and name not in table and {"tps_per_user", "throughput_tok_s_gpu"} <= set(table.columns):
+        return (table["throughput_tok_s_gpu"] / table["tps_per_user"]).to_numpy(dtype=np.float64)
+    if name not in table:
+        raise ScenarioError(
+            f"table '{check.table}' has no column '{name}'", where=scenario.file, key="validation", remedy=f"columns: {', '.join(table)}"
+        )
+    return table[name].to_numpy(dtype=np.float64)
+
+
+def _curve(scenario: Scenario, rows: Sequence[Row], check: CurveCheck) -> list[Row]:
+    table = _table(scenario, check.table)
+    x, y = _column(scenario, check, table, "concurrency"), _column(scenario, check, table, check.y)
+    order = np.argsort(x)
+    x, y = x[order], y[order]
+    low, high = max(check.between[0], x[0]), min(check.between[1], x[-1])
+    found = []
+    policy = next(p for p in scenario.policies if p.name == check.policy)
+    for load in scenario.loads(policy):
+        values = [r[check.metric] for r in rows if r["policy"] == check.policy and r["load"] == load and r.get(check.metric) is not None]
+        if not low <= load <= high or not values:
+            continue
+        simulated, published = float(np.mean(values)), float(np.interp(load, x, y))
+        head = {"policy": check.policy, "metric": check.metric, "load": load, "table": check.table}
+        found.append(head | {"simulated": simulated, "published": published, "difference": simulated / published - 1})
+    return found
+
+
+def _rms_row(scenario: Scenario, check: CurveCheck, found: list[Row]) -> Row:
+    about = scenario.known.published[check.table]
+    differences = np.array([row["difference"] for row in found])
+    rms = float(np.sqrt(np.mean(differences**2))) if len(found) else None
+    worst = max(found, key=lambda row: abs(row["difference"])) if found else None
+    span = f"load {found[0]['load']:g} to {found[-1]['load']:g}" if found else "no simulated load in range"
+    detail = f", worst {worst['difference']:+.1%} at {worst['load']:g}" if worst else ""
+    return {
+        "what": f"{check.metric} against {about.label}: rms of relative differences ({span}{detail})",
+        "policy": check.policy,
+        "simulated": None,
+        "published": None,
+        "difference": rms,
+        "unit": "fraction",
+        "n": len(found),
+        "limit": check.limit_rms,
+        "ok": None if check.limit_rms is None else rms is not None and rms <= check.limit_rms,
+    }
+
+
+def _callouts(scenario: Scenario, rows: Sequence[Row], check: CalloutCheck) -> list[Row]:
+    """For each published anchor: what the second system gains over the first, simulated and published."""
+    table = _table(scenario, check.table)
+    (base_system, base), (other_system, other) = check.systems.items()
+    speed = scenario.sla.speed
+    first, second = curves(rows, base, speed), curves(rows, other, speed)
+    out: list[Row] = []
+    for anchor in sorted(set(table["anchor"])):
+        part = table[table["anchor"] == anchor]
+        cell: dict[tuple[str, str], Any] = {(r["role"].split("_")[0], r["system"]): r for r in part.to_dict("records")}
+        try:
+            sla = cell["sla", base_system]
+            there, matched = cell["sla", other_system], cell["matched", other_system]
+        except KeyError as missing:
+            raise ScenarioError(f"table '{check.table}', anchor {anchor}: no row {missing}", where=scenario.file, key="validation") from None
+        promise = float(sla["tps_per_user"])
+        reference = {k: curve.throughput_at(promise) for k, curve in first.items()}
+        gain = [_gain(second[k].throughput_at(promise), reference[k]) for k in reference]
+        faster = [_gain(second[k].speed_at(ref) if ref is not None else None, promise) for k, ref in reference.items()]
+        published_gain = there["throughput_tok_s_gpu"] / sla["throughput_tok_s_gpu"] - 1
+        out.append(_callout(f"throughput gained at {promise:g} tok/s/user", other, gain, published_gain, there))
+        out.append(_callout(f"speed gained at the throughput of {base} there", other, faster, matched["tps_per_user"] / promise - 1, matched))
+    return out
+
+
+def _callout(what: str, policy: str, simulated: list[float | None], published: float, row: Row) -> Row:
+    found = estimate(simulated)
+    mean = found["mean"]
+    label = f" (published as {row['label']})" if isinstance(row.get("label"), str) and row["label"] else ""
+    return {
+        "what": what + label,
+        "policy": policy,
+        "simulated": mean,
+        "interval": [found["low"], found["high"]],
+        "published": float(published),
+        "difference": None if mean is None else mean - float(published),
+        "unit": "gain",
+        "n": len(simulated),
+    }
+
+
+def _gain(value: float | None, reference: float | None) -> float | None:
+    return None if value is None or not reference else value / reference - 1

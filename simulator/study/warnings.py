@@ -1,0 +1,94 @@
+"""What a reader must know before believing a result, each with its remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from simulator.study.scenario import Scenario
+
+Row = dict[str, Any]
+
+VERDICTS = {
+    "overloaded": (
+        "requests pile up: speeds and latencies there grow with the length of the run and are left out of frontiers",
+        "lower load, or add replicas",
+    ),
+    "backlogged": ("a queue stands before the replicas", "raise engine.max_batch or KV memory, or add replicas"),
+}
+COUNTS = {
+    "rejected": ("Requests that fit in no replica", "give more KV memory"),
+    "unfinished": ("Measured requests not finished", "raise run.drain_s or lower the load"),
+    "preemptions": ("Requests thrown out for want of KV memory and computed again", "give more KV memory or lower engine.max_batch"),
+}
+
+
+def warnings(scenario: Scenario, rows: Sequence[Row], points: Sequence[Row], gains: Row) -> Iterator[Row]:
+    """Warnings and notes of a result, gravest first: severity, text, remedy."""
+    yield from _verdicts(points)
+    yield from _range(scenario, rows)
+    yield from _samples(scenario, points)
+    yield from _counts(points)
+    yield from _losslessness(scenario)
+    notes = dict.fromkeys(row["note"] for row in [*gains["at_sla"], *gains["at_matched_throughput"]] if row["note"])
+    for note in notes:
+        yield _note(f"{note}.", "extend load on that side")
+
+
+def _warning(text: str, remedy: str) -> Row:
+    return {"severity": "warning", "text": text, "remedy": remedy}
+
+
+def _note(text: str, remedy: str) -> Row:
+    return {"severity": "note", "text": text, "remedy": remedy}
+
+
+def _verdicts(points: Sequence[Row]) -> Iterator[Row]:
+    for verdict, (told, remedy) in VERDICTS.items():
+        bad = [f"{p['policy']} at {p['load']:g}" for p in points if p["verdict"] == verdict]
+        if bad:
+            yield _warning(f"{verdict.capitalize()}: {_some(bad)}: {told}.", remedy)
+
+
+def _samples(scenario: Scenario, points: Sequence[Row]) -> Iterator[Row]:
+    few = [f"{p['policy']} at {p['load']:g} ({p['requests']})" for p in points if p["requests"] < 100]
+    if few:
+        yield _warning(
+            f"Fewer than 100 measured requests: {_some(few)}; high quantiles are not to be trusted.", "raise run.requests or run.duration_s"
+        )
+    replications = scenario.run.replications
+    if replications < 3:
+        told = "No interval" if replications == 1 else "Very wide intervals"
+        yield _warning(f"{told}: {replications} replication(s).", "raise run.replications to 3 or more")
+
+
+def _range(scenario: Scenario, rows: Sequence[Row]) -> Iterator[Row]:
+    """Steps whose tokens lie beyond what the cost was measured at: prices there are extrapolated."""
+    low, high = scenario.known.costs.verify.tokens_range()
+    above = sorted({(r["policy"], r["load"]) for r in rows if (r["tokens_per_step_max"] or 0) > high})
+    below = sorted({(r["policy"], r["load"]) for r in rows if r["tokens_per_step_p50"] and r["tokens_per_step_p50"] < low})
+    for side, cells in ((f"more than the {high:g}", above), (f"fewer than the {low:g}", below)):
+        if cells:
+            named = _some([f"{policy} at {load:g}" for policy, load in cells])
+            text = f"Steps of {side} tokens that the cost was measured at: {named}; their cost is extrapolated."
+            yield _warning(text, "measure the profile there, or change load")
+
+
+def _counts(points: Sequence[Row]) -> Iterator[Row]:
+    for what, (told, remedy) in COUNTS.items():
+        where = [f"{p['policy']} at {p['load']:g} ({m:.0f})" for p in points if (m := p["metrics"][what]["mean"])]
+        if where:
+            yield _warning(f"{told} (mean of a replication): {_some(where)}.", remedy)
+
+
+def _losslessness(scenario: Scenario) -> Iterator[Row]:
+    for policy in scenario.policies:
+        if policy.verification.clairvoyant:
+            yield _note(f"{policy.name} knows outcomes beforehand: a bound, not a plan.", "compare with it, do not buy by it")
+        elif policy.verification.peeks:
+            text = f"{policy.name} judges tokens by confidences that depend on them: its output is not lossless, and replay of it not exact."
+            yield _warning(text, "use lag 1 or 2, or mode synchronous")
+
+
+def _some(items: list[str], most: int = 6) -> str:
+    return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")

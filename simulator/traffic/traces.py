@@ -1,0 +1,214 @@
+"""Recorded traffic: real arrivals with real lengths, read from the formats in which services publish them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import Field, field_validator, model_validator
+
+from simulator.errors import TraceError
+from simulator.schema import Frozen
+from simulator.traffic import public
+from simulator.traffic.trace_files import Table, head, read_jsonl, read_table
+
+Floats = NDArray[np.float64]
+Tokens = NDArray[np.int64]
+Format = Literal["auto", "azure", "mooncake", "csv"]
+PrefixCache = Literal["none", "infinite"]
+NonNegative = Annotated[float, Field(ge=0)]
+
+PREFIX_BLOCK_TOKENS = 512  # of Mooncake's hash_ids
+_COLUMNS = {
+    "azure": ["TIMESTAMP", "ContextTokens", "GeneratedTokens"],
+    "csv": ["arrival_s", "prompt_tokens", "output_tokens"],
+    "mooncake": ["timestamp", "input_length", "output_length"],
+}
+_NO_OUTPUT = "drop the row: a request without output (failed or cancelled) has no decode to simulate"
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Requests in order of arrival, which starts at 0. All arrays # [n]; `domain` where the file names them."""
+
+    arrival_s: Floats
+    prompt_tokens: Tokens
+    output_tokens: Tokens
+    cached_prompt_tokens: Tokens
+    domain: tuple[str, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.arrival_s)
+
+    def window(self, start_s: float, end_s: float) -> Trace:
+        """The requests that arrive in [start_s, end_s), with time counted from start_s."""
+        first, last = np.searchsorted(self.arrival_s, [start_s, end_s])
+        kept = slice(int(first), int(last))
+        return replace(
+            self,
+            arrival_s=self.arrival_s[kept] - start_s,
+            prompt_tokens=self.prompt_tokens[kept],
+            output_tokens=self.output_tokens[kept],
+            cached_prompt_tokens=self.cached_prompt_tokens[kept],
+            domain=self.domain[kept] if self.domain else None,
+        )
+
+
+def read_trace(path: Path, format: Format = "auto", prefix_cache: PrefixCache = "none") -> Trace:
+    """The trace in a file. Rows may come in any order: they are sorted by arrival, and the first arrival becomes time 0.
+
+    `prefix_cache: infinite` (Mooncake only) counts as cached the leading 512-token blocks that any earlier request held; a plain CSV may
+    bring its own `cached_prompt_tokens`. Zero prompt or output tokens are refused. Columns that are not asked for are left alone.
+    """
+    format = recognise(path) if format == "auto" else format
+    if prefix_cache == "infinite" and format != "mooncake":
+        raise TraceError(f"a trace in {format} format holds no hash_ids", where=path, key="prefix_cache", remedy="set it to none")
+    match format:
+        case "azure":
+            return _read_azure(path)
+        case "mooncake":
+            return _read_mooncake(path, prefix_cache)
+        case _:
+            return _read_csv(path)
+
+
+def recognise(path: Path) -> Format:
+    """The format of a file, by its ending, else by its first line."""
+    names = head(path, rows=1)[0]
+    if path.suffix in (".jsonl", ".json") or names[0].startswith("{"):
+        return "mooncake"
+    formats: tuple[Format, ...] = ("azure", "csv")
+    best = max(formats, key=lambda name: len(set(_COLUMNS[name]) & set(names)))
+    if set(_COLUMNS[best]) & set(names):
+        return best
+    expected = " or ".join(",".join(columns) for name, columns in _COLUMNS.items() if name != "mooncake")
+    raise TraceError(f"unknown header '{','.join(names)[:60]}'", where=f"{path}:1", key="format", remedy=f"expected {expected}")
+
+
+def _read_azure(path: Path) -> Trace:
+    stamp, prompt, output = _COLUMNS["azure"]
+    table = read_table(path, _COLUMNS["azure"])
+    return _trace(table.stamps_s(stamp), *_tokens(table, prompt, output))
+
+
+def _read_csv(path: Path) -> Trace:
+    arrival, prompt, output = _COLUMNS["csv"]
+    table = read_table(path, _COLUMNS["csv"])
+    prompt_tokens, output_tokens = _tokens(table, prompt, output)
+    cached, domain = None, None
+    if table.has("cached_prompt_tokens"):
+        cached = table.whole("cached_prompt_tokens", least=0)
+        table.refuse(cached >= prompt_tokens, "cached_prompt_tokens", "must be below prompt_tokens", "the last prompt token is never cached")
+    if table.has("domain"):
+        domain = table.texts("domain")
+    return _trace(table.numbers(arrival, least=0), prompt_tokens, output_tokens, cached, domain)
+
+
+def _read_mooncake(path: Path, prefix_cache: PrefixCache) -> Trace:
+    stamp, prompt, output = _COLUMNS["mooncake"]
+    table = read_jsonl(path, [*_COLUMNS["mooncake"], "hash_ids"])
+    arrival_s = table.numbers(stamp, least=0) / 1e3
+    prompt_tokens, output_tokens = _tokens(table, prompt, output)
+    cached = None
+    if prefix_cache == "infinite":
+        hashes = table.column("hash_ids")
+        table.refuse(~hashes.map(_is_hash_list).to_numpy(dtype=bool), "hash_ids", "not a list of whole numbers")
+        cached = np.minimum(_seen_before(hashes, arrival_s), prompt_tokens - 1)
+    return _trace(arrival_s, prompt_tokens, output_tokens, cached)
+
+
+def _tokens(table: Table, prompt: str, output: str) -> tuple[Tokens, Tokens]:
+    return table.whole(prompt, least=1), table.whole(output, least=1, remedy=_NO_OUTPUT)
+
+
+def _is_hash_list(value: object) -> bool:
+    return isinstance(value, list) and all(type(item) is int for item in value)
+
+
+def _seen_before(hashes: pd.Series[Any], arrival_s: Floats) -> Tokens:
+    """Tokens in the leading blocks that earlier requests held, for each row: a prefix cache that forgets nothing. # [n]"""
+    seen: set[int] = set()
+    tokens = np.zeros(len(hashes), dtype=np.int64)
+    rows = hashes.tolist()
+    for row in np.argsort(arrival_s, kind="stable"):
+        blocks = rows[row]
+        hits = next((i for i, block in enumerate(blocks) if block not in seen), len(blocks))
+        seen.update(blocks[hits:])
+        tokens[row] = hits * PREFIX_BLOCK_TOKENS
+    return tokens
+
+
+def _trace(arrival_s: Floats, prompt: Tokens, output: Tokens, cached: Tokens | None = None, domain: list[str] | None = None) -> Trace:
+    order = np.argsort(arrival_s, kind="stable")
+    cached = np.zeros(len(order), dtype=np.int64) if cached is None else cached
+    arrays = (arrival_s[order] - arrival_s[order[0]], prompt[order], output[order], cached[order])
+    for array in arrays:
+        array.setflags(write=False)  # the trace is shared by all runs
+    return Trace(*arrays, tuple(domain[i] for i in order) if domain else None)
+
+
+class TraceSource(Frozen):
+    """Where a trace lies: a `path` (relative to the scenario file) or the `name` of a public trace; with both, the file wins where it exists.
+
+    `window_s` keeps the arrivals in [start, end) of the trace; what a prefix cache learned before the window counts.
+    """
+
+    path: Path | None = None
+    name: str | None = None
+    format: Format = "auto"
+    window_s: tuple[NonNegative, NonNegative] | None = None
+    prefix_cache: PrefixCache = "none"
+
+    @field_validator("name")
+    @classmethod
+    def _is_known(cls, name: str | None) -> str | None:
+        if name is not None:
+            try:
+                public.entry(name)
+            except TraceError as problem:
+                raise ValueError(problem.line()) from None
+        return name
+
+    @model_validator(mode="after")
+    def _is_somewhere(self) -> Self:
+        if self.path is None and self.name is None:
+            raise ValueError("a trace needs a path to a file or the name of a public trace (see `dsim traces`)")
+        if self.window_s and self.window_s[0] >= self.window_s[1]:
+            raise ValueError(f"window_s must end after it starts, but is {list(self.window_s)}")
+        return self
+
+    def load(self, folder: Path) -> Trace:
+        """The trace; `folder` is the scenario file's. Read once per process and file."""
+        path = self.find(folder)
+        stat = path.stat()
+        trace = _read_once(path, self.format, self.prefix_cache, (stat.st_mtime_ns, stat.st_size))
+        if self.window_s:
+            window = trace.window(*self.window_s)
+            if not len(window):
+                span = f"its arrivals span 0 to {trace.arrival_s[-1]:.6g} s"
+                raise TraceError(f"no request arrives in {list(self.window_s)}", where=path, key="window_s", remedy=span)
+            return window
+        return trace
+
+    def find(self, folder: Path) -> Path:
+        """The file of the trace."""
+        path = (folder / self.path.expanduser()).resolve() if self.path else None
+        if path and path.exists():
+            return path
+        if self.name is None:
+            raise TraceError("no such file", where=path, remedy="give --set workload.trace.path=FILE")
+        cached = public.cached_path(self.name)
+        if cached.exists():
+            return cached
+        remedy = f"run `dsim traces get {self.name}` or give --set workload.trace.path=FILE"
+        raise TraceError(f"the public trace '{self.name}' is not on this machine", where=path, key=None if path else "trace", remedy=remedy)
+
+
+@lru_cache(maxsize=8)
+def _read_once(path: Path, format: Format, prefix_cache: PrefixCache, version: tuple[int, int]) -> Trace:
+    return read_trace(path, format, prefix_cache)

@@ -1,0 +1,90 @@
+"""The engine against a plain loop over requests that shares no code with it: every step, every stamp."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from worlds import blocks, costs, drafting, fleet, open_traffic, replay
+
+from simulator.engine.simulate import Fleet, simulate
+from simulator.policies.verification import ConfidenceScheduled, FixedLength, Oracle, StepView, Threshold, Uniform
+from simulator.traffic.request import RequestSpec
+
+
+def plain(specs: list[RequestSpec], over: Fleet) -> tuple[list[tuple[Any, ...]], dict[int, tuple[float, float]]]:
+    """One replica, instant prefill, no memory limit: the spec read aloud. Steps as (start, end, requests, verified, accepted, committed)."""
+    drawn, lag, gamma = over.replay, over.policy.lag_steps, over.replay.gamma
+    now, queue, running = 0.0, list(specs), []
+    steps, stamps = [], {}
+    while queue or running:
+        while queue and queue[0].arrival_s <= now and len(running) < over.settings.max_batch:
+            spec = queue.pop(0)
+            if spec.output_tokens == 1:
+                stamps[spec.index] = (now, now)
+                continue
+            walk = drawn.walk(spec.index, spec.domain, spec.output_tokens)
+            texts = [list(range(first, end)) for first, end in zip(walk.first, walk.end, strict=True)]
+            running.append({"spec": spec, "first": now, "left": spec.output_tokens - 1, "texts": texts, "text": 0, "anchor": 0, "seen": []})
+        if not running:
+            now = max(now, queue[0].arrival_s) if queue else now
+            continue
+        rows = [r["texts"][r["text"]][r["anchor"]] for r in running]
+        past = [np.array([drawn.survival[r["seen"][-back]] if len(r["seen"]) >= back else np.ones(gamma) for r in running]) for back in range(1, lag + 1)]
+        context = sum(r["spec"].prompt_tokens + r["spec"].output_tokens - r["left"] for r in running) / len(running)
+        confidence = None if drawn.confidence is None else drawn.confidence[rows]
+        price = over.prices.round_s(len(running), context)
+        lengths = over.policy.choose(StepView(len(running), gamma, confidence, drawn.survival[rows], past, price))
+        start, now = now, now + float(price[lengths.sum()])
+        accepted = committed = 0
+        size, verified = len(running), int(lengths.sum())
+        for r, row, length in zip(running, rows, lengths.tolist(), strict=True):
+            taken = min(int(drawn.accepted[row]), length)
+            r["seen"].append(row)
+            accepted += taken
+            committed += min(taken + 1, r["left"])
+            r["left"] -= min(taken + 1, r["left"])
+            r["anchor"] += taken + 1
+            if r["anchor"] >= len(r["texts"][r["text"]]):
+                r["text"], r["anchor"] = r["text"] + 1, 0
+            if r["left"] == 0:
+                stamps[r["spec"].index] = (r["first"], now)
+        for slot in reversed(range(size)):  # ties go by slot: the last takes the place of who leaves
+            if running[slot]["left"] == 0:
+                running[slot] = running[-1]
+                running.pop()
+        steps.append((start, now, size, verified, accepted, committed))
+    return steps, stamps
+
+
+POLICIES = [
+    FixedLength(length=2), Threshold(threshold=0.6), ConfidenceScheduled(mode="synchronous"), ConfidenceScheduled(lag=0),
+    ConfidenceScheduled(lag=1), ConfidenceScheduled(lag=2), ConfidenceScheduled(lag=2, min_length=1), Uniform(lag=2), Oracle(),
+]  # fmt: skip
+
+
+@settings(max_examples=120, deadline=None, derandomize=True)
+@given(policy=st.sampled_from(POLICIES), seed=st.integers(0, 10_000), most=st.integers(1, 6), count=st.integers(1, 20))
+def test_the_engine_is_the_plain_loop(policy: Any, seed: int, most: int, count: int) -> None:
+    luck = np.random.default_rng(seed)
+    gamma = int(luck.integers(1, 5))
+    accepted = [luck.integers(0, gamma + 1, luck.integers(1, 7)).tolist() for _ in range(6)]
+    confidence = luck.uniform(0.1, 0.99, (sum(map(len, accepted)), gamma))
+    drawn = replay(blocks(accepted, gamma, confidence, ["a", "a", "b", "b", "b", "a"]), seed, clairvoyant=policy.clairvoyant)
+    price = costs(0.01, 0.002, 3e-5, 0.001, cliffs=[(5, 0.004)])
+    over = fleet(price, policy, drawn, drafting(0.001, 0.0005, 0.0002), max_batch=most)
+    at = np.cumsum(luck.exponential(0.05, count))
+    specs = [RequestSpec(i, float(s), int(luck.integers(1, 50)), int(luck.integers(1, 20)), str(luck.choice(["a", "b", ""]))) for i, s in enumerate(at)]
+    run = simulate(open_traffic(specs), over)
+    steps, stamps = plain(specs, over)
+    found = [run.steps[name] for name in ("start_s", "end_s", "requests", "verified", "accepted", "committed")]
+    np.testing.assert_allclose(np.array(found).T, np.array(steps).reshape(-1, 6), rtol=1e-12)
+    for request in run.requests:
+        np.testing.assert_allclose((request.first_token_s, request.finish_s), stamps[request.spec.index], rtol=1e-12)

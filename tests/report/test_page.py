@@ -1,0 +1,182 @@
+"""The report's page: whole, self-contained, honest about what is missing, and the same bytes every time."""
+
+from __future__ import annotations
+
+import copy
+import re
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import synthetic_result as synthetic
+
+from simulator.errors import DsimError
+from simulator.report.page import write_report
+
+VOID = {"meta", "br", "link", "img", "hr", "input"}
+
+
+class Reader(HTMLParser):
+    """Collects tags, attributes and text, and checks that what is opened is closed."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.texts: list[str] = []
+        self.headings: list[int] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in VOID:
+            self.open.append(tag)
+        if re.fullmatch("h[1-6]", tag):
+            self.headings.append(int(tag[1]))
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] not in ("style", "script"):
+            self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.texts).split())
+
+
+def page(folder: Path, result: dict[str, Any]) -> tuple[str, Reader]:
+    html = write_report(result, folder).read_text(encoding="utf-8")
+    reader = Reader()
+    reader.feed(html)
+    reader.close()
+    assert reader.open == []
+    return html, reader
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, Reader]:
+    folder = tmp_path_factory.mktemp("report")
+    html, reader = page(folder, synthetic.example(loads=(5, 40, 100, 380)))
+    return folder, html, reader
+
+
+def test_says_all_there_is(example: tuple[Path, str, Reader]) -> None:
+    _, _, reader = example
+    result = synthetic.example()
+    wanted = [result["scenario"]["question"], *result["answer"], *result["conditions"], *result["profile"]["assumed"]]
+    wanted += [text for warning in result["warnings"] for text in (warning["text"], warning["remedy"])]
+    wanted += [policy["name"] for policy in result["policies"]] + result["profile"]["not_identifiable"] + result["profile"]["notes"]
+    wanted += [row[key] for row in result["profile"]["provenance"] for key in ("table", "provenance", "source")]
+    wanted += ["+51 % (49…53)", "−4.0 % (−6.0…−2.0)", "no load is that fast", "outside", "bonus token", "anchor"]
+    wanted += ["dsim run 'scenarios/synthetic flash.yaml' --set 'load.values=[5, 10]' --set seed=7"]
+    assert [text for text in wanted if text not in reader.text] == []
+
+
+def test_needs_nothing_but_itself(example: tuple[Path, str, Reader]) -> None:
+    _, html, reader = example
+    assert not {"script", "link", "iframe", "img", "object"} & {tag for tag, _ in reader.tags}
+    for tag, attributes in reader.tags:
+        for name in ("src", "href", "xlink:href", "srcset", "action"):
+            assert attributes.get(name, "#").startswith("#"), (tag, attributes)
+    assert "@import" not in html
+    assert all(found.startswith("#") for found in re.findall(r"url\(([^)]*)\)", html))
+    ids = [attributes["id"] for _, attributes in reader.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    targets = set(re.findall(r'(?:href="#|url\(#)([^")]+)', html))
+    assert targets <= set(ids)
+
+
+def test_reads_well_aloud(example: tuple[Path, str, Reader]) -> None:
+    _, _, reader = example
+    assert ("html", {"lang": "en"}) in reader.tags
+    assert reader.headings[0] == 1
+    assert reader.headings.count(1) == 1
+    assert all(b <= a + 1 for a, b in zip(reader.headings[:-1], reader.headings[1:], strict=True))
+    tables = sum(tag == "table" for tag, _ in reader.tags)
+    assert tables == sum(tag == "caption" for tag, _ in reader.tags) > 5
+    assert all(attributes.get("aria-label") for _, attributes in reader.tags if attributes.get("role") in ("img", "region"))
+
+
+def test_markdown_points_at_files_that_are_there(example: tuple[Path, str, Reader]) -> None:
+    folder, _, _ = example
+    text = (folder / "report.md").read_text(encoding="utf-8")
+    shown = re.findall(r"\]\(([^)]+)\)", text)
+    assert "pareto.png" in shown
+    assert "against_load.png" in shown
+    assert all((folder / name).stat().st_size > 1000 for name in shown)
+    assert not (folder / "latency.png").exists()  # a closed loop whose first token takes a step: nothing to tell
+    rows = [len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines() if line.startswith("|")]
+    assert min(rows) >= 4
+
+
+def test_same_result_same_bytes(tmp_path: Path) -> None:
+    result = synthetic.example(loads=(5, 200), open_loop=True)
+    for name in ("one", "two"):
+        write_report(copy.deepcopy(result), tmp_path / name)
+    files = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert files == sorted(
+        [
+            "report.html",
+            "report.md",
+            *(f"{s}.{e}" for s in ("pareto", "against_load", "accepted_length", "time_per_token", "latency") for e in ("png", "svg")),
+        ]
+    )
+    assert [name for name in files if (tmp_path / "one" / name).read_bytes() != (tmp_path / "two" / name).read_bytes()] == []
+
+
+def test_nothing_known_is_a_dash_not_a_none(tmp_path: Path) -> None:
+    result = synthetic.example(loads=(5, 200))
+    for i, point in enumerate(result["frontier"]):
+        for j, metric in enumerate(point["metrics"]):
+            point["metrics"][metric] = (None, {"mean": None, "low": None, "high": None}, {"mean": 0.5, "low": None, "high": None}, float("nan"))[
+                (i + j) % 4
+            ]
+    result["frontier"][0].update(metrics={}, n=None, requests=None)
+    result["scenario"].update(overrides=None)
+    result["scenario"]["content"]["odd"] = float("nan")
+    result.update(published=None, validation=None, gains=None, warnings=None)
+    html, reader = page(tmp_path, result)
+    for text in (reader.text, (tmp_path / "report.md").read_text(encoding="utf-8"), html.partition("</style>")[2]):
+        assert re.findall(r"(?<![\w-])(None|nan|NaN|inf|Undefined)\b", text) == []
+
+
+def test_least_result(tmp_path: Path) -> None:
+    _, reader = page(tmp_path, {"frontier": [], "policies": []})
+    assert "no answer" in reader.text
+    assert (tmp_path / "pareto.png").exists()
+
+
+def test_names_are_text_never_code(tmp_path: Path) -> None:
+    bad = "<script>alert(1)</script> $x$ _[a](b)|`"
+    result = synthetic.example(policies=(bad, "<img src=http://x onerror=1>"), loads=(5,))
+    result["scenario"].update(question=bad, name=bad, file=bad)
+    result["warnings"][0].update(text=bad, remedy=bad)
+    result["published"][0].update(label=bad, policy=bad)
+    result["answer"] = [bad, "</section>"]
+    html, reader = page(tmp_path, result)
+    assert "<script" not in html
+    assert "<img" not in html
+    assert bad in reader.text
+    assert "<script" not in (tmp_path / "report.md").read_text(encoding="utf-8").replace("    name: <script", "").replace("dsim run '<script", "")
+
+
+def test_stale_pictures_go(tmp_path: Path) -> None:
+    (tmp_path / "latency.png").write_bytes(b"old")
+    write_report(synthetic.example(loads=(5,)), tmp_path)
+    assert not (tmp_path / "latency.png").exists()
+    assert [path for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DsimError, match="file"):
+        write_report(synthetic.example(loads=(5,)), tmp_path / "file")

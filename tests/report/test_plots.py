@@ -1,0 +1,85 @@
+"""Pictures: every shape of result draws, and what must be seen is drawn."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import synthetic_result as synthetic
+
+from simulator.report import plots
+from simulator.report.plots import style
+from simulator.report.reading import read
+
+DRAW = (plots.pareto, plots.against_load, plots.accepted_length, plots.time_per_token, plots.latency)
+
+
+def texts(figure: object) -> str:
+    from matplotlib.text import Text
+
+    return "\n".join(text.get_text() for text in figure.findobj(Text))  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("policies", [1, 8])
+@pytest.mark.parametrize("loads", [(80,), tuple(range(10, 210, 10))])
+def test_any_size(policies: int, loads: tuple[int, ...]) -> None:
+    result = synthetic.example([f"policy-{i}" for i in range(policies)], loads)
+    for draw in DRAW:
+        assert all(f"policy-{i}" in texts(draw(result)) for i in range(policies))
+
+
+def test_units_on_every_axis() -> None:
+    result = synthetic.example(loads=(5, 50))
+    shown = [texts(draw(result)) for draw in DRAW]
+    assert "tok/s/user" in shown[0]
+    assert "tok/s/GPU" in shown[0]
+    assert "concurrent requests per replica" in shown[1]
+    assert "anchor included" in shown[1]
+    assert "bonus included" in shown[2]
+    assert "ms" in shown[3]
+    assert "TTFT" in shown[4]
+
+
+def test_bounds_are_dashed_and_unsettled_points_hollow() -> None:
+    figure = plots.pareto(synthetic.example(open_loop=True))
+    lines = figure.axes[0].lines
+    assert sum(line.get_linestyle() == "--" and line.get_linewidth() == 1.8 for line in lines) == 1
+    assert any(line.get_markerfacecolor() == style.PAPER for line in lines)
+    assert "hollow: backlogged or overloaded" in texts(figure)
+    assert "SLA 80" in texts(figure)
+    assert "+51 %" in texts(figure)
+    assert "published" in texts(figure)
+
+
+def test_no_published_legend_without_published_curves() -> None:
+    result = synthetic.example(loads=(5, 50)) | {"published": []}
+    assert "published" not in texts(plots.pareto(result))
+
+
+def test_a_policy_keeps_its_colour() -> None:
+    story = read(synthetic.example())
+    tints = [style.colour(policy, story) for policy in story.policies]
+    assert len(set(tints)) == len(tints)
+    for draw in (plots.pareto, plots.against_load, plots.accepted_length):
+        drawn = {line.get_color() for axes in draw(synthetic.example()).axes for line in axes.lines}
+        assert set(tints) <= drawn
+
+
+def test_latency_is_drawn_where_it_tells() -> None:
+    closed, opened = synthetic.example(loads=(5,)), synthetic.example(loads=(5,), open_loop=True)
+    assert not plots.latency_tells(closed)
+    assert plots.latency_tells(opened)
+    closed["frontier"][0]["metrics"]["ttft_p99_s"] = 1.0
+    assert plots.latency_tells(closed)
+    assert not plots.latency_tells({"frontier": []})
+
+
+def test_files_carry_no_date_and_no_software(tmp_path: Path) -> None:
+    png, svg = plots.save(plots.accepted_length(synthetic.example(loads=(5, 50))), tmp_path, "x")
+    assert b"Software" not in png.read_bytes()
+    assert b"<metadata>" not in svg.read_bytes()
+    assert b"<dc:date>" not in svg.read_bytes()

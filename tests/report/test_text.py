@@ -1,0 +1,116 @@
+"""The terminal's end, and the comparison of two results."""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import synthetic_result as synthetic
+
+from simulator.report import wording
+from simulator.report.compare import difference
+from simulator.report.reading import Estimate
+from simulator.report.text import compare, frontier_plot, summary
+
+
+def test_plot_has_every_policy_and_no_colour() -> None:
+    result = synthetic.example()
+    text = frontier_plot(result, 90)
+    assert all(policy["name"] in text for policy in result["policies"])
+    inside = "".join(line for line in text.splitlines() if "│" in line or "┤" in line)
+    assert all(letter in inside for letter in "ABCD")
+    assert "\x1b" not in text
+    assert "\x1b[" in frontier_plot(result, 90, colour=True)
+
+
+def test_no_colour_wins_over_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b" not in frontier_plot(synthetic.example(), 80) + summary(synthetic.example(), "out", 80)
+
+
+def test_plot_of_nothing() -> None:
+    assert "No point" in frontier_plot({"policies": [{"name": "x"}], "frontier": []}, 60)
+    assert frontier_plot(synthetic.example(loads=(80,)), 60)
+
+
+def test_summary_says_what_matters() -> None:
+    result = synthetic.example(loads=(5, 80))
+    text = summary(result, Path("reports/x"), 100)
+    wanted = [*result["answer"], "reports/x/report.html", "+51 % (49…53)", "90.9 (90.0…91.8)", "oracle (bound)"]
+    wanted += [text for warning in result["warnings"] for text in (warning["text"], warning["remedy"])]
+    assert [line for line in wanted if line not in text] == []
+    assert "\x1b" not in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_summary_takes_brackets_as_text() -> None:
+    result = synthetic.example(policies=("[red]x[/red]", "b"), loads=(5,))
+    result["answer"] = ["[bold]plain[/bold]"]
+    text = summary(result, "out", 120)
+    assert "[red]x[/red]" in text
+    assert "[bold]plain[/bold]" in text
+
+
+def test_difference_by_hand() -> None:
+    # 5 replications each, s.e. 1 and 1: half-width 2.776 each. Welch: s.e. √2, 8 degrees of freedom, t = 2.306, half-width 3.261.
+    a, b = Estimate(100.0, 97.224, 102.776), Estimate(103.0, 100.224, 105.776)
+    found = difference(a, b, 5, 5)
+    assert found["high"] - found["difference"] == pytest.approx(3.261, abs=2e-3)
+    assert found["distinguishable"] is False
+    assert difference(a, Estimate(103.4, 100.624, 106.176), 5, 5)["distinguishable"] is True
+    assert difference(a, b, 5, None)["distinguishable"] is None
+    assert difference(Estimate(1.0, None, None), b, 1, 5)["distinguishable"] is None
+    assert difference(Estimate(2.0, 2.0, 2.0), Estimate(2.0, 2.0, 2.0), 5, 5)["distinguishable"] is False
+    assert difference(Estimate(2.0, 2.0, 2.0), Estimate(2.1, 2.1, 2.1), 5, 5)["distinguishable"] is True
+
+
+def test_compare_finds_what_was_changed() -> None:
+    a = synthetic.example(loads=(5, 80))
+    b = copy.deepcopy(a)
+    b["scenario"]["content"]["load"]["kind"] = "rate"
+    b["scenario"]["seed"] = 8
+    speed = b["frontier"][3]["metrics"]["tps_per_user_mean"]
+    b["frontier"][3]["metrics"]["tps_per_user_mean"] = {key: 1.2 * value for key, value in speed.items()}
+    b["gains"]["at_sla"][0]["gain"] = {"mean": 0.71, "low": 0.69, "high": 0.73}
+    b["frontier"].pop()
+    data, text = compare(a, b)
+    assert {row["key"] for row in data["scenario_differences"]} == {"run.seed", "scenario.load.kind"}
+    assert data["only_in_a"] == [{"policy": "oracle", "load": 80.0}]
+    assert data["only_in_b"] == []
+    changed = [(p["policy"], p["load"], m) for p in data["points"] for m, found in p["metrics"].items() if found["distinguishable"]]
+    assert changed == [("DSpark-5", 80.0, "tps_per_user_mean")]
+    assert [(row["at"], row["policy"]) for row in data["gains"] if row["distinguishable"]] == [(80, "DSpark-5")]
+    assert data["distinguishable"] == 2
+    assert json.loads(json.dumps(data, allow_nan=False)) == data
+    assert "+20.0 % *" in text
+    assert "oracle at 80" in text
+    assert "scenario.load.kind" in text
+
+
+def test_compare_with_itself() -> None:
+    result = synthetic.example(loads=(5, 80))
+    data, text = compare(result, result)
+    assert data["distinguishable"] == 0
+    assert "The scenarios are the same." in text
+
+
+@pytest.mark.parametrize(
+    ("value", "decimals", "text"),
+    [(0.0, None, "0"), (-0.001, 2, "0.00"), (-3.2, 1, "−3.2"), (10611.6, 0, "10,612"), (0.0451, None, "0.0451"), (None, 1, "–")],
+)
+def test_plain_numbers(value: float | None, decimals: int | None, text: str) -> None:
+    assert wording.plain(value, decimals) == text
+
+
+def test_gains_read_as_people_write_them() -> None:
+    assert wording.gain(Estimate(0.51, 0.49, 0.53)) == "+51 % (49…53)"
+    assert wording.gain(Estimate(0.01, -0.02, 0.03)) == "+1.0 % (−2.0…+3.0)"
+    assert wording.gain(Estimate(6.61, None, None)) == "+661 %"
+    assert wording.gain(None) == "–"

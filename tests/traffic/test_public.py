@@ -1,0 +1,130 @@
+"""The downloader, against a server on this machine: right file, wrong file, no file, no network."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from simulator.errors import TraceError
+from simulator.traffic import public
+from simulator.traffic.traces import TraceSource
+
+CONTENT = b"TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.6805900,374,44\n"
+TINY = public.PublicTrace(
+    name="azure-2023-code",
+    title="one request",
+    url="http://127.0.0.1:9/data/tiny.csv",
+    licence="CC0",
+    citation="us",
+    sha256=hashlib.sha256(CONTENT).hexdigest(),
+    size_bytes=len(CONTENT),
+    format="azure",
+)
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(public, "_CATALOGUE", (TINY,))
+    monkeypatch.setenv("DSIM_CACHE", str(tmp_path / "cache"))
+    for variable in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    folder = tmp_path / "served"
+    folder.mkdir()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield folder, f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_trace_is_fetched_once_and_then_loads_by_name(cache: Path, served: tuple[Path, str]) -> None:
+    folder, url = served
+    (folder / "tiny.csv").write_bytes(CONTENT)
+    path = public.fetch(TINY.name, base_url=url + "/")
+    assert path == public.cached_path(TINY.name) == cache / "azure-2023-code.csv"
+    assert path.read_bytes() == CONTENT
+    (folder / "tiny.csv").unlink()
+    assert public.fetch(TINY.name, base_url=url) == path  # from the cache
+    assert len(TraceSource(name=TINY.name).load(Path("/nowhere"))) == 1
+
+
+def test_another_file_is_refused_and_leaves_nothing(cache: Path, served: tuple[Path, str]) -> None:
+    folder, url = served
+    (folder / "tiny.csv").write_bytes(CONTENT + b"more")
+    with pytest.raises(TraceError, match=r"not the file dsim knows \(wrong checksum\).*dsim traces add azure-2023-code FILE.*" + TINY.sha256):
+        public.fetch(TINY.name, base_url=url)
+    assert list(cache.iterdir()) == []
+
+
+def test_no_file_and_no_network_say_where_to_get_it(cache: Path, served: tuple[Path, str]) -> None:
+    _, url = served
+    with pytest.raises(TraceError, match=r"tiny\.csv \(HTTP 404\); get the file by other means, then run `dsim traces add azure-2023-code FILE`"):
+        public.fetch(TINY.name, base_url=url)
+    with pytest.raises(TraceError) as caught:
+        public.fetch(TINY.name)
+    assert "cannot download http://127.0.0.1:9/data/tiny.csv (no connection)" in str(caught.value)
+    assert "dsim traces add azure-2023-code FILE" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_adopt_takes_the_right_file_only(cache: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.csv"
+    mine.write_bytes(CONTENT + b"more")
+    with pytest.raises(TraceError, match=r"mine\.csv: is not the file of 'azure-2023-code'.*get it from http://127"):
+        public.adopt(TINY.name, mine)
+    assert not cache.exists()
+    mine.write_bytes(CONTENT)
+    assert public.adopt(TINY.name, mine) == public.cached_path(TINY.name)
+    assert public.cached_path(TINY.name).read_bytes() == CONTENT
+    assert [file.name for file in cache.iterdir()] == ["azure-2023-code.csv"]
+    with pytest.raises(TraceError, match=r"none\.csv: cannot be read"):
+        public.adopt(TINY.name, tmp_path / "none.csv")
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    (tmp_path / "mine.csv").write_bytes(CONTENT)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("DSIM_CACHE", str(tmp_path / "file"))
+    with pytest.raises(TraceError, match="set DSIM_CACHE to a folder you may write"):
+        public.adopt(TINY.name, tmp_path / "mine.csv")
+    with pytest.raises(TraceError, match="set DSIM_CACHE to a folder you may write"):
+        public.fetch(TINY.name)
+
+
+def test_the_catalogue_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DSIM_CACHE", raising=False)
+    names = [trace.name for trace in public.catalogue()]
+    assert len(set(names)) == len(names) == 4
+    for trace in public.catalogue():
+        assert trace.url.startswith("https://raw.githubusercontent.com/")
+        assert len(trace.sha256) == 64
+        assert len(trace.url.split("/")[5]) == 40  # a full commit, so that the file cannot change
+        assert public.cached_path(trace.name).parent.name == "dsim"
+    with pytest.raises(TraceError, match="unknown public trace 'mooncake-chat'; did you mean 'mooncake-"):
+        public.entry("mooncake-chat")
+
+
+@pytest.mark.shared
+def test_the_catalogue_describes_the_real_files(shared_traffic: Path) -> None:
+    for trace in public.catalogue():
+        folder = "azure2023" if trace.format == "azure" else "mooncake_fast25"
+        content = (shared_traffic / folder / trace.file_name).read_bytes()
+        assert (hashlib.sha256(content).hexdigest(), len(content)) == (trace.sha256, trace.size_bytes)
