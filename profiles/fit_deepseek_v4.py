@@ -8,7 +8,6 @@ its DSpark line is given to no fit, so what is simulated for it is a prediction.
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +47,8 @@ def main() -> None:
     )
     fit = fit_acceptance(_scheduled_points(flash), costs, draft, _shape(flash), MIX, lambda line: print("  " + line))
     found = fit.acceptance
-    print(f"Flash acceptance: level {found.level_shift:+.3f} logits, spread {found.spread:.3f}: speed {fit.speed_rms:.2%}, budget {fit.budget_rms:.2%} rms")
+    print(f"Flash acceptance: level {found.level_shift:+.3f} logits, spread {found.spread:.3f}")
+    print(f"  left over: speed {fit.speed_rms:.2%}, budget {fit.budget_rms:.2%} rms")
     _save(flash, "DeepSeek-V4-Flash", costs, draft, fit, "fitted", cost)
     cost = _cost(pro)
     print(f"Pro step cost: {cost.rms:.2%} rms over {cost.points} points (a + b B alone: {cost.plain_rms:.2%})")
@@ -109,6 +109,7 @@ def _save(folder: Path, target: str, costs: Costs, draft: LinearDraft, fit: Acce
     temperatures = [round(t, 4) for t in fit_temperatures(blocks.confidence, blocks.accepted)]
     blocks.save(folder / "dspark.parquet")
     _mtp(found).save(folder / "mtp.parquet")
+    alike = f"assumed accepted length {MTP_ACCEPTED_LENGTH}, all domains alike"
     within = LinearDraft(provenance="fitted", source=costs.verify.source, note="MTP-1 drafting is within the fitted step cost")
     profile = Profile(
         format=1,
@@ -119,7 +120,7 @@ def _save(folder: Path, target: str, costs: Costs, draft: LinearDraft, fit: Acce
         gpus_per_replica=1,
         costs=costs,
         drafters={
-            "mtp": Drafter(family="mtp", gamma=1, draft=within, blocks="mtp.parquet", note=f"assumed accepted length {MTP_ACCEPTED_LENGTH}, all domains alike"),
+            "mtp": Drafter(family="mtp", gamma=1, draft=within, blocks="mtp.parquet", note=alike),
             "dspark": Drafter(
                 family="dspark", gamma=GAMMA, draft=draft, blocks="dspark.parquet", confidence=True, temperatures=temperatures, note=carried + numbers
             ),
@@ -152,7 +153,8 @@ def _mtp(found: ParametricAcceptance) -> RecordedBlocks:
 
 def _assumed(provenance: str) -> list[str]:
     lines = [
-        f"accepted length of MTP-1 {MTP_ACCEPTED_LENGTH} (range 1.80-1.90): the lines show accepted length ÷ step time alone, so it scales every time",
+        f"accepted length of MTP-1 {MTP_ACCEPTED_LENGTH} (range 1.80-1.90): the lines show accepted length ÷ step time alone, "
+        "so it scales every time",
         f"drafting with DSpark-5 costs {DRAFT_S_PER_REQUEST * 1e3:g} ms per request and round more than with MTP-1, nothing per round",
         "the slope of the step cost belongs to verified tokens, not to requests (at least 80 % of it does, by the DSpark line of Flash)",
         "the published speed may be a mean over requests or tokens over users' time, which differ by some 2 % here; the fit lies between the two",

@@ -121,7 +121,7 @@ def fit(
         drafter=drafter,
         draft_s_per_request=draft_s_per_request,
         cliffs=cliff or [],
-        name=name or out.name,
+        name=name or out.resolve().name,
         hardware=hardware,
         engine=engine,
         target=target,
@@ -148,7 +148,7 @@ def traces_list(format: Format = "text") -> None:
     from simulator.traffic.public import cached_path, catalogue
 
     known = [
-        {f: getattr(t, f) for f in ("name", "title", "url", "licence", "citation", "sha256", "bytes", "format")}
+        {f: getattr(t, f) for f in ("name", "title", "url", "licence", "citation", "sha256", "size_bytes", "format")}
         | {"here": str(cached_path(t.name)) if cached_path(t.name).is_file() else None}
         for t in catalogue()
     ]
@@ -156,7 +156,7 @@ def traces_list(format: Format = "text") -> None:
         _print_json(known)
         return
     for trace in known:
-        typer.echo(f"{trace['name']}: {trace['title']} ({trace['bytes'] / 1e6:.1f} MB, {trace['format']})")
+        typer.echo(f"{trace['name']}: {trace['title']} ({trace['size_bytes'] / 1e6:.1f} MB, {trace['format']})")
         for key in ("url", "licence", "citation", "sha256"):
             typer.echo(f"    {key:9} {trace[key]}")
         typer.echo(f"    here      {trace['here'] or 'no: dsim traces get ' + trace['name']}")

@@ -23,14 +23,29 @@ class Frozen(BaseModel):
 Model = TypeVar("Model", bound=BaseModel)
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key stands once; PyYAML would silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(problem=f"key '{key.value}' stands here twice", problem_mark=key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: Path, error: type[DsimError] = ScenarioError) -> dict[str, Any]:
     """The mapping in a YAML file. Raises `error` with file and line when it cannot be read."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
         raise error("no such file", where=path, remedy="check the path") from None
     except IsADirectoryError:
         raise error("is a folder, not a YAML file", where=path, remedy="name the file in it") from None
+    except OSError as problem:
+        raise error(f"cannot be read ({problem.strerror})", where=path, remedy="name a readable file") from None
     except UnicodeDecodeError:
         raise error("is not UTF-8 text", where=path, remedy="save it as UTF-8") from None
     except yaml.YAMLError as problem:

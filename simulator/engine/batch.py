@@ -58,7 +58,7 @@ class Batch:
         size, replay = len(self.requests), self.replay
         rows = self.state[ROW, :size]
         confidence = None if replay.confidence is None else replay.confidence.take(rows, axis=0)
-        lagged = tuple(replay.survival.take(self.state[row, :size], axis=0) for row in (LAG1, LAG2)[:lag])
+        lagged = [replay.survival.take(self.state[row, :size], axis=0) for row in (LAG1, LAG2)[:lag]]
         return StepView(size, replay.gamma, confidence, replay.survival.take(rows, axis=0), lagged, round_s)
 
     def commit(self, lengths: Lengths, lag: int) -> tuple[int, int]:
@@ -80,16 +80,14 @@ class Batch:
         emitted = np.minimum(advance, state[LEFT, :size])
         state[LEFT, :size] -= emitted
         state[CONTEXT, :size] += emitted
-        committed = int(emitted.sum())
+        committed = int(np.add.reduce(emitted))
         self.context_total += committed
-        crossed = rows >= state[END, :size]
-        if crossed.any():
-            self._next_sequences(crossed)
-        return int(accepted.sum()), committed
+        self._next_sequences((rows >= state[END, :size]).nonzero()[0].tolist())
+        return int(np.add.reduce(accepted)), committed
 
-    def _next_sequences(self, crossed: NDArray[np.bool_]) -> None:
-        """Requests that came to the end of their recorded text go on in the next one of their walk."""
-        for slot in crossed.nonzero()[0].tolist():
+    def _next_sequences(self, crossed: list[int]) -> None:
+        """Requests in these slots came to the end of their recorded text and go on in the next one of their walk."""
+        for slot in crossed:
             request = self.requests[slot]
             walk = cast(Walk, request.walk)
             request.visit = (request.visit + 1) % len(walk.first)
@@ -98,4 +96,4 @@ class Batch:
     def done(self) -> list[int]:
         """Slots whose requests have all their tokens, highest first."""
         finished = self.state[LEFT, : len(self.requests)] <= 0
-        return cast(list[int], finished.nonzero()[0][::-1].tolist()) if finished.any() else []
+        return cast(list[int], finished.nonzero()[0][::-1].tolist())

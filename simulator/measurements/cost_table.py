@@ -123,13 +123,21 @@ def _check_numbers(rows, path: Path, key: str) -> None:  # type: ignore[no-untyp
     for column in numeric:
         values = pd.to_numeric(rows[column], errors="coerce")
         must = column in (key, "p50_s")
-        bad = (values.isna() & (rows[column].notna() | must)) | (values <= 0 if column.endswith("_s") or column == key else values < 0)
+        above = column.endswith("_s") or column == key
+        bad = (values.isna() & (rows[column].notna() | must)) | (values <= 0 if above else values < 0) | (values == float("inf"))
         if bad.any():
-            line = int(bad.to_numpy().argmax()) + 2
-            raise ProfileError(f"{rows[column].iloc[line - 2]!r} is not a {'positive ' if must else ''}number", where=f"{path}:{line}", key=column)
+            row = int(bad.to_numpy().argmax())
+            found = f"{rows[column].tolist()[row]!r} is not a {'positive number' if above else 'number of at least 0'}"
+            raise ProfileError(found, where=f"{path}:{_line(path, row)}", key=column)
         rows[column] = values
     if {"p10_s", "p90_s"} <= set(rows.columns):
         crossed = (rows["p10_s"] > rows["p50_s"]) | (rows["p50_s"] > rows["p90_s"])
         if crossed.any():
-            line = int(crossed.to_numpy().argmax()) + 2
+            line = _line(path, int(crossed.to_numpy().argmax()))
             raise ProfileError("quantiles are out of order (p10 ≤ p50 ≤ p90)", where=f"{path}:{line}", key="p50_s")
+
+
+def _line(path: Path, row: int) -> int:
+    """The line of the file that holds table row `row`, counted from 1; empty lines and comments hold none."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [number for number, line in enumerate(lines, start=1) if line.strip() and not line.startswith("#")][row + 1]

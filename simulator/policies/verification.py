@@ -227,7 +227,7 @@ def _throughputs(survival: Floats, round_s: Floats, least: int) -> tuple[Floats,
     possible = ranked.size if ranked.size == 0 or ranked[-1] > 0 else int(np.count_nonzero(ranked > 0))
     committed = np.empty(possible + 1)
     committed[0] = requests + (survival[:, :least].sum() if least else 0.0)
-    np.cumsum(ranked[:possible], out=committed[1:])
+    ranked[:possible].cumsum(out=committed[1:])
     committed[1:] += committed[0]
     start = requests * least
     return ranked, committed / round_s[start : start + possible + 1]
@@ -248,9 +248,10 @@ def _admit(survival: Floats, admitted: int, least: int, ranked: Floats | None) -
         return np.full(requests, least, dtype=np.int64)
     admitted = min(admitted, free.size)
     worst = ranked[admitted - 1] if ranked is not None else np.partition(free, free.size - admitted, axis=None)[free.size - admitted]
-    lengths: Lengths = np.add.reduce(free > worst, axis=1, dtype=np.int64)
-    missing = admitted - int(lengths.sum())
-    if missing:
-        tied = np.flatnonzero((free == worst).T)[:missing] % requests
-        lengths += np.bincount(tied, minlength=requests)
+    # What cannot be accepted is not verified, whatever the budget.
+    lengths: Lengths = np.add.reduce(free >= worst if worst > 0 else free > 0, axis=1, dtype=np.int64)
+    surplus = int(np.add.reduce(lengths)) - admitted
+    if surplus > 0:
+        tied = np.flatnonzero((free == worst).T)[-surplus:] % requests
+        lengths -= np.bincount(tied, minlength=requests)
     return lengths + least if least else lengths

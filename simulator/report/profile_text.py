@@ -46,7 +46,8 @@ def profile_text(profile: Profile) -> tuple[dict[str, Any], str]:
 def _text(profile: Profile, data: dict[str, Any]) -> str:
     sink = io.StringIO()
     console = Console(file=sink, width=110, no_color=True)
-    console.print(f"{profile.name}: {profile.target} on {profile.hardware}, {profile.engine}, {profile.gpus_per_replica:g} GPU(s) a replica", highlight=False)
+    console.print(f"{profile.name}: {profile.target}, {profile.gpus_per_replica:g} GPU(s) a replica", highlight=False)
+    console.print(f"{profile.hardware}; {profile.engine}", highlight=False)
     low, high = data["verify_tokens"]
     kv = f"{data['kv_tokens']:,} tokens of KV a replica" if data["kv_tokens"] else "memory for KV not known"
     console.print(f"verify cost known from {low:g} to {high:g} tokens a step; {kv}", highlight=False)

@@ -104,7 +104,7 @@ def validation(result: Result, story: Story) -> Table | None:
         *found, verdict = wording.validation_cells(row)
         told = [Cell(text) for text in found[:-1]] + [Cell(found[-1], verdict, kind=verdict)]
         cells.append((Cell(str(row.get("what") or DASH)), *told, _name(story, row.get("policy")), Cell(wording.plain(number(row.get("n")), 0))))
-    title = "Simulated against published. Curves: root mean square of relative differences over the simulated loads. Gains: difference in percentage points."
+    title = "Simulated against published. Curves: rms of relative differences over the simulated loads. Gains: difference in percentage points."
     columns = (Column("what", words=True), *numbers, Column("policy", words=True), Column("n"))
     return Table("validation", title, columns, (Group("", tuple(cells)),)) if cells else None
 

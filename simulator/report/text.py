@@ -73,11 +73,11 @@ def summary(result: Result, out_folder: Path | str, width: int | None = None, co
     for table in _gain_tables(result, story):
         console.print()
         console.print(table)
-    console.print()
-    for i, line in enumerate(result.get("answer") or []):
-        console.print(Text(str(line), style="bold" if i == 0 else ""))
     _print_warnings(console, result)
     console.print()
+    print(frontier_plot(result, width, colour), file=out)
+    for i, line in enumerate(result.get("answer") or []):
+        console.print(Text(str(line), style="bold" if i == 0 else ""))
     console.print(Text(f"report: {Path(out_folder) / 'report.html'}"), soft_wrap=True)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
 

@@ -56,7 +56,8 @@ def fit_acceptance(
     """`level_shift` and `spread` of `shape` under which the simulated scheduler shows the given speeds and budgets.
 
     A published speed may be the mean over requests or tokens over users' time (= throughput ÷ concurrency); where requests differ the
-    first is higher. Both readings are residuals, so the fit favours neither. Same seeds at every trial, so the misfit is nearly smooth; Nelder and Mead's simplex needs no gradient.
+    first is higher. Both readings are residuals, so the fit favours neither. Same seeds at every trial, so the misfit is nearly
+    smooth; Nelder and Mead's simplex needs no gradient.
     """
     from scipy.optimize import minimize
 

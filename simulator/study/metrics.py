@@ -14,8 +14,9 @@ Floats = NDArray[np.float64]
 Columns = dict[str, Floats]
 
 NUMBERS = (
-    "tps_per_user_mean", "tps_per_user_overall", "tps_per_user_p10", "tps_per_user_p50", "tps_per_user_p90", "throughput_tok_s_gpu", "verification_budget",
-    "accepted_length", "ttft_p50_s", "ttft_p90_s", "ttft_p99_s", "tpot_p50_s", "tpot_p90_s", "tpot_p99_s", "itl_p50_s", "itl_p90_s",
+    "tps_per_user_mean", "tps_per_user_overall", "tps_per_user_p10", "tps_per_user_p50", "tps_per_user_p90", "throughput_tok_s_gpu",
+    "verification_budget", "accepted_length",
+    "ttft_p50_s", "ttft_p90_s", "ttft_p99_s", "tpot_p50_s", "tpot_p90_s", "tpot_p99_s", "itl_p50_s", "itl_p90_s",
     "itl_p99_s", "e2e_p50_s", "e2e_p90_s", "e2e_p99_s", "step_p50_s", "waste_fraction", "concurrency_mean", "waiting_mean", "busy_fraction",
     "preemptions", "unfinished", "rejected", "tokens_per_step_p50", "tokens_per_step_max", "user_s_per_token_draft",
     "user_s_per_token_verify_accepted", "user_s_per_token_verify_rejected", "user_s_per_token_overhead", "user_s_per_token_prefill",

@@ -34,6 +34,11 @@ def read_result(path: Path) -> dict[str, Any]:
         raise DsimError("no such result", where=file, remedy="name the --out folder of a dsim run") from None
     except (OSError, ValueError) as problem:
         raise DsimError(f"not a result ({problem})", where=file, remedy="run the scenario again") from None
-    if not isinstance(content, dict) or "frontier" not in content:
+    if not isinstance(content, dict) or not all(_mappings(content.get(key)) for key in ("frontier", "policies")):
         raise DsimError("not a dsim result", where=file, remedy="name the result.json of a dsim run")
     return content
+
+
+def _mappings(content: Any) -> bool:
+    """A list of mappings, not empty."""
+    return isinstance(content, list) and bool(content) and all(isinstance(item, dict) for item in content)

@@ -89,7 +89,8 @@ def gains(rows: Sequence[dict[str, Any]], policies: Sequence[str], baseline: str
             mine = curves(rows, policy, speed)
             at_sla.append(_at_promise(promise, policy, mine, reference, baseline))
             if policy != baseline:
-                matched.append(_at_match(promise, policy, mine, reference, baseline))
+                missed = _note(promise, baseline, base, reference)
+                matched.append(_at_match(promise, policy, mine, reference, baseline, missed))
     return {"baseline": baseline, "at_sla": at_sla, "at_matched_throughput": matched}
 
 
@@ -101,11 +102,13 @@ def _at_promise(promise: float, policy: str, mine: dict[int, Curve], reference: 
     row["gain"] = _or_none(estimate(ratios)) if policy != baseline else None
     above = all(len(c.speed) and promise < c.speed[0] for c in mine.values())  # kept at every simulated load
     row["at_least"] = _or_none(estimate([float(c.throughput[0]) for c in mine.values()])) if above else None
-    row["note"] = _note(promise, policy, mine, here) or (_note(promise, baseline, {}, reference) if policy != baseline else None)
+    row["note"] = _note(promise, policy, mine, here)
     return row
 
 
-def _at_match(promise: float, policy: str, mine: dict[int, Curve], reference: dict[int, float | None], baseline: str) -> dict[str, Any]:
+def _at_match(
+    promise: float, policy: str, mine: dict[int, Curve], reference: dict[int, float | None], baseline: str, missed: str | None
+) -> dict[str, Any]:
     speeds = {k: curve.speed_at(found) if (found := reference[k]) is not None else None for k, curve in mine.items()}
     because = f"{baseline} at {promise:g} tok/s/user"
     row: dict[str, Any] = {"throughput": estimate(list(reference.values()))["mean"], "because": because, "policy": policy}
@@ -114,7 +117,7 @@ def _at_match(promise: float, policy: str, mine: dict[int, Curve], reference: di
     missing = row["gain"] is None
     row["note"] = f"{policy} was not simulated at that throughput: add loads" if missing and row["throughput"] is not None else None
     if row["throughput"] is None:
-        row["note"] = f"{baseline} does not reach {promise:g} tok/s/user at the simulated loads"
+        row["note"] = missed
     return row
 
 

@@ -124,7 +124,11 @@ def _answer(scenario: Scenario, points: Sequence[Row], found: Row) -> list[str]:
     real = {p.name for p in scenario.policies if not p.verification.clairvoyant and not p.verification.peeks}
     lines = []
     reached = [r for r in found["at_sla"] if r["policy"] in real and (r["throughput"] or r["at_least"])]
-    if reached:
+    reached = [r for r in reached if r["sla_tps"] == reached[0]["sla_tps"]]
+    if len(reached) > 1 and all(r["at_least"] for r in reached):
+        names = ", ".join(r["policy"] for r in reached)
+        lines.append(f"All of {names} keep {reached[0]['sla_tps']:g} tok/s for each user at every simulated load: raise load to tell them apart.")
+    elif reached:
         lines.append(_at_promise(reached, found["baseline"]))
     matched = [r for r in found["at_matched_throughput"] if r["policy"] in real and r["gain"] is not None]
     if matched:
@@ -134,18 +138,18 @@ def _answer(scenario: Scenario, points: Sequence[Row], found: Row) -> list[str]:
             f"At the throughput of {best['because']} ({best['throughput']:,.0f} tok/s per GPU), {best['policy']} gives each user "
             f"{best['tps']['mean']:.0f} tok/s, {_percent(best['gain'])}."
         )
-    if not lines:
+    if len(lines) < 2:
         usable = [p for p in points if p["policy"] in real and p["verdict"] != "overloaded" and p["metrics"]["throughput_tok_s_gpu"]["mean"]]
-        if not usable:
+        if not usable and not lines:
             return ["Every point is overloaded: no policy carries these loads.", "Lower the load or add replicas (fleet.replicas)."]
-        lines += _at_highest_load(scenario, usable)
-    return lines
+        lines += _at_highest_load(scenario, usable) if usable else []
+    return lines[:2]
 
 
 def _at_promise(reached: list[Row], baseline: str) -> str:
     """Who delivers most at the first promise; a policy that keeps it at every simulated load delivers at least what it does at the highest."""
     promise = reached[0]["sla_tps"]
-    best = max((r for r in reached if r["sla_tps"] == promise), key=lambda r: (r["throughput"] or r["at_least"])["mean"])
+    best = max(reached, key=lambda r: (r["throughput"] or r["at_least"])["mean"])
     gain = f", {_percent(best['gain'])} over {baseline}" if best["gain"] else ""
     most = "" if best["throughput"] else "at least "
     delivered = (best["throughput"] or best["at_least"])["mean"]

@@ -10,12 +10,13 @@ import yaml
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, PrivateAttr, model_validator
 
 from simulator.engine.replica import ReplicaSettings
-from simulator.errors import ScenarioError
+from simulator.errors import ProfileError, ScenarioError, TraceError
 from simulator.measurements.profile import Profile, load_profile
 from simulator.policies.routing import LeastLoaded, Routing
 from simulator.policies.verification import ByBatch, FixedLength, Verification
 from simulator.schema import Frozen, read_yaml, validate
 from simulator.study.checks import Check
+from simulator.traffic.traces import TraceSource
 from simulator.traffic.workload import Workload
 
 Speed = Literal["tps_per_user_mean", "tps_per_user_overall", "tps_per_user_p10", "tps_per_user_p50", "tps_per_user_p90"]
@@ -170,9 +171,9 @@ def validate_scenario(content: dict[str, Any], path: Path) -> Scenario:
     """A checked scenario from the content of a YAML file that lies, or would lie, at `path`."""
     scenario = validate(Scenario, content, path, ScenarioError, context={"folder": path.parent})
     scenario._file, scenario._content = path, content
-    scenario._profile = load_profile(find_profile(scenario.profile, path.parent), path)
+    scenario._profile = _load_profile(scenario.profile, "profile", path)
     if scenario.engine.scheduler_profile is not None:
-        scenario._believed = load_profile(find_profile(scenario.engine.scheduler_profile, path.parent), path)
+        scenario._believed = _load_profile(scenario.engine.scheduler_profile, "engine.scheduler_profile", path)
     for number, policy in enumerate(scenario.policies):
         _check_policy(scenario, policy, f"policies.{number}")
     if scenario.engine.prefill.kind != "instant" and scenario.known.costs.prefill is None:
@@ -183,8 +184,34 @@ def validate_scenario(content: dict[str, Any], path: Path) -> Scenario:
             remedy="use {kind: instant} to leave prompts out, or a profile with costs.prefill",
         )
     if scenario.workload.trace is not None:
-        scenario.workload.trace.load(path.parent)
+        _check_trace(scenario, scenario.workload.trace)
     return scenario
+
+
+def _load_profile(name: str, key: str, path: Path) -> Profile:
+    """The profile that `key` of the scenario at `path` names."""
+    folder = find_profile(name, path.parent)
+    if not (folder / "profile.yaml").is_file():
+        remedy = "a profile is a folder that holds profile.yaml"
+        raise ProfileError(f"no profile at {folder}", where=path, key=key, remedy=remedy)
+    return load_profile(folder, path)
+
+
+def _check_trace(scenario: Scenario, source: TraceSource) -> None:
+    """The trace can be read, and every drafter has blocks of the domains that it names."""
+    named = source.load(scenario.folder).domain
+    where = source.find(scenario.folder) if named else None
+    if named and scenario.workload.domains:
+        problem = "the trace names the domain of each request, and workload.domains a mix"
+        raise TraceError(problem, where=where, key="domain", remedy="drop the column or workload.domains")
+    for policy in scenario.policies if named else ():
+        if policy.drafter is None:
+            continue
+        there = scenario.known.blocks(policy.drafter).domains
+        missing = sorted(set(named or ()) - set(there))
+        if missing:
+            problem = f"drafter '{policy.drafter}' has no recorded blocks of domain '{missing[0]}'"
+            raise TraceError(problem, where=where, key="domain", remedy=f"domains there: {', '.join(there)}")
 
 
 def find_profile(name: str, folder: Path) -> Path:
@@ -253,6 +280,6 @@ def _position(items: list[Any], part: str, path: str) -> int:
     named = [i for i, item in enumerate(items) if isinstance(item, dict) and item.get("name") == part]
     if named:
         return named[0]
-    if not part.isdigit() or int(part) >= len(items):
+    if not part.isdecimal() or int(part) >= len(items):
         raise ScenarioError(f"'{part}' is no entry of a list of {len(items)}", where="--set", key=path, remedy="count from 0, or name a policy")
     return int(part)

@@ -41,6 +41,7 @@ def sweep(
     """
     every = points(scenario)
     mark = fingerprint(scenario)
+    new = [folder for folder in (keep, *keep.parents) if not folder.exists()] if keep else []
     rows: dict[Point, Row] = {}
     for point in every:
         kept = _kept(keep, mark, point, details)
@@ -53,6 +54,7 @@ def sweep(
         progress(len(rows), len(every))
     ordered = [rows[p] for p in every]
     if all(not row["requests"] for row in ordered):
+        _withdraw(every, keep, new)
         raise ScenarioError(
             "no request finished at any point",
             where=scenario.file,
@@ -124,6 +126,16 @@ def _one(scenario: Scenario, point: Point, keep: Path | None, mark: str, details
                 write_parquet(make(run, row), keep / f"{_name(point)}.{name}.parquet")
         write_whole(keep / f"{_name(point)}.json", json.dumps({"fingerprint": mark, "details": sorted(details), "row": row}))
     return row
+
+
+def _withdraw(every: Sequence[Point], keep: Path | None, new: Sequence[Path]) -> None:
+    """Take back what the sweep wrote: there is no result that it could be part of."""
+    for point in every if keep else ():
+        for suffix in ("json", "steps.parquet", "requests.parquet"):
+            (keep / f"{_name(point)}.{suffix}").unlink(missing_ok=True)  # type: ignore[operator]
+    for folder in new:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def _name(point: Point) -> str:

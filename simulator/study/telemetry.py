@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from simulator.errors import DsimError
 from simulator.measurements.acceptance import ParametricAcceptance
 from simulator.measurements.cost import Costs, LinearDraft, Overhead
+from simulator.measurements.draft_blocks import RecordedBlocks
 from simulator.measurements.fit import CostFit, fit_cost, read_telemetry
 from simulator.measurements.profile import Drafter, Profile, save_profile
 
 DOMAIN = "any"
+MOST_SLOTS = 127  # of recorded blocks
 
 
 @dataclass(frozen=True)
@@ -32,8 +37,22 @@ class Assumptions:
 
     def check(self) -> None:
         """Raises DsimError where they contradict each other."""
+        given = {"--budget": self.budget, "--accepted-length": self.accepted_length, "--gpus-per-replica": self.gpus_per_replica}
+        for option, value in (given | {"--draft-s-per-request": self.draft_s_per_request}).items():
+            if not isfinite(value):
+                raise DsimError(f"{value} is not a number to count on", key=option, remedy="give a finite one")
+        if self.budget > MOST_SLOTS + 1:
+            raise DsimError(
+                f"{self.budget:g} tokens per request and step are more than {MOST_SLOTS + 1}", key="--budget", remedy="count them per request"
+            )
+        if not re.fullmatch(r"[A-Za-z0-9._-]*[A-Za-z0-9_-]", self.drafter):
+            raise DsimError(f"'{self.drafter}' is no name for a drafter", key="--drafter", remedy="use letters, digits, '.', '_' and '-'")
+        if any(cliff < 1 for cliff in self.cliffs):
+            raise DsimError(f"{min(self.cliffs)} tokens a step is not positive", key="--cliff", remedy="give the size above which steps jump")
         if not self.budget >= 1:
-            raise DsimError(f"{self.budget:g} tokens per request and step is less than the anchor", key="--budget", remedy="MTP-1 is 2, no speculation 1")
+            raise DsimError(
+                f"{self.budget:g} tokens per request and step is less than the anchor", key="--budget", remedy="MTP-1 is 2, no speculation 1"
+            )
         if not 1 <= self.accepted_length <= self.budget:
             problem = f"accepted length {self.accepted_length:g} lies outside 1 … {self.budget:g}, the verification budget"
             raise DsimError(problem, key="--accepted-length", remedy="count the bonus token; MTP-1 is 1.8 to 1.9")
@@ -50,11 +69,16 @@ def profile_from_telemetry(telemetry: Path, folder: Path, assumed: Assumptions, 
         raise DsimError("there is a profile already", where=folder, remedy="choose another --out, or --force to replace it")
     points = read_telemetry(telemetry, assumed.gpus_per_replica)
     source = f"{telemetry.name}, {len(points.concurrency)} operating points"
-    found = fit_cost(points, assumed.accepted_length, assumed.budget, assumed.cliffs, assumed.draft_s_per_request, source)
+    if not len(points.concurrency):
+        raise DsimError("has no rows", where=telemetry, remedy="give at least two operating points")
+    try:
+        found = fit_cost(points, assumed.accepted_length, assumed.budget, assumed.cliffs, assumed.draft_s_per_request, source)
+    except DsimError as problem:
+        raise DsimError(problem.problem, where=telemetry, key=problem.key, remedy=problem.remedy) from None
     slots = round(assumed.budget - 1)
-    drafters = {}
+    drafters, blocks = {}, None
     if slots >= 1 and abs(assumed.budget - 1 - slots) < 1e-9:
-        drafters[assumed.drafter] = assumed_drafter(assumed, slots, folder)
+        drafters[assumed.drafter], blocks = assumed_drafter(assumed, slots)
     profile = Profile(
         format=1,
         name=assumed.name,
@@ -67,11 +91,26 @@ def profile_from_telemetry(telemetry: Path, folder: Path, assumed: Assumptions, 
         assumed=assumptions(assumed),
         not_identifiable=NOT_IDENTIFIABLE,
     )
+    _make(folder)
+    if blocks is not None:
+        blocks.save(folder / f"{assumed.drafter}.parquet")
     save_profile(profile, folder, f"Made by dsim fit {telemetry.name} --accepted-length {assumed.accepted_length:g} --budget {assumed.budget:g}")
     return told(found, folder, assumed)
 
 
-def assumed_drafter(assumed: Assumptions, slots: int, folder: Path) -> Drafter:
+def _make(folder: Path) -> None:
+    """Make the profile's folder, or say that it cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return
+        why = "no permission"
+    except OSError as problem:
+        why = problem.strerror or "cannot be made"
+    raise DsimError(f"cannot write ({why})", where=folder, remedy="choose another --out")
+
+
+def assumed_drafter(assumed: Assumptions, slots: int) -> tuple[Drafter, RecordedBlocks]:
     """The drafter that runs today: one conditional acceptance at every position that gives the assumed accepted length."""
     from scipy.optimize import brentq
 
@@ -80,13 +119,12 @@ def assumed_drafter(assumed: Assumptions, slots: int, folder: Path) -> Drafter:
     drafter = ParametricAcceptance(conditional={DOMAIN: [rate] * slots}, spread=0.0, miscalibration=[1.0] * slots, sequences_per_domain=64)
     blocks = drafter.generate(assumed.drafter, "synthetic", f"constant conditional acceptance {rate:.4f}, from the assumed accepted length")
     file = f"{assumed.drafter}.parquet"
-    folder.mkdir(parents=True, exist_ok=True)
-    without_head(blocks).save(folder / file)
     draft = LinearDraft(provenance="synthetic", per_request_s=assumed.draft_s_per_request, note="assumed; taken off the step time before the fit")
-    return Drafter(family="mtp" if slots == 1 else "other", gamma=slots, draft=draft, blocks=file, note="acceptance assumed, the same at every position")
+    note = "acceptance assumed, the same at every position"
+    return Drafter(family="mtp" if slots == 1 else "other", gamma=slots, draft=draft, blocks=file, note=note), without_head(blocks)
 
 
-def without_head(blocks: Any) -> Any:
+def without_head(blocks: RecordedBlocks) -> RecordedBlocks:
     """The same blocks of a drafter without a confidence head."""
     from dataclasses import replace
 
@@ -116,7 +154,8 @@ def told(found: CostFit, folder: Path, assumed: Assumptions) -> dict[str, Any]:
     curve = found.curve
     low, high = curve.measured_tokens
     lines = [
-        f"T(B) = {curve.base_s * 1e3:.3f} + {curve.per_token_s * 1e3:.5f} B + {curve.concave_s * 1e3:.3f} (1 - exp(-B / {curve.concave_tokens:.1f})) ms",
+        f"T(B) = {curve.base_s * 1e3:.3f} + {curve.per_token_s * 1e3:.5f} B "
+        f"+ {curve.concave_s * 1e3:.3f} (1 - exp(-B / {curve.concave_tokens:.1f})) ms",
         *(f"     + {cliff.add_s * 1e3:.3f} ms above {cliff.tokens} tokens" for cliff in curve.cliffs),
         f"over {low:g} to {high:g} tokens per step, {found.points} points: {found.rms:.2%} rms, {found.worst:.1%} at worst "
         f"(a + b B alone: {found.plain_rms:.2%} rms)",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from simulator.errors import ProfileError, ScenarioError
 from simulator.study.checks import CalloutCheck, CurveCheck
+from simulator.study.metrics import NUMBERS
 from simulator.study.pareto import curves, estimate
 from simulator.study.scenario import Scenario
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 Floats = NDArray[np.float64]
+CALLOUT_COLUMNS = ("anchor", "role", "system", "tps_per_user", "throughput_tok_s_gpu")
 
 
 def check_checks(scenario: Scenario) -> None:
@@ -34,7 +37,35 @@ def check_checks(scenario: Scenario) -> None:
         for policy in used:
             if policy not in names:
                 raise ScenarioError(f"no policy '{policy}'", where=scenario.file, key=key, remedy=f"policies: {', '.join(names)}")
-        _table(scenario, check.table)
+        table = _table(scenario, check.table)
+        if isinstance(check, CurveCheck):
+            _check_curve(scenario, check, table, key)
+        else:
+            _check_callouts(scenario, check, table, key)
+
+
+def _check_curve(scenario: Scenario, check: CurveCheck, table: pd.DataFrame, key: str) -> None:
+    if check.metric not in NUMBERS:
+        near = difflib.get_close_matches(check.metric, NUMBERS, n=1, cutoff=0.5)
+        remedy = f"did you mean '{near[0]}'?" if near else f"metrics: {', '.join(NUMBERS)}"
+        raise ScenarioError(f"unknown metric '{check.metric}'", where=scenario.file, key=f"{key}.metric", remedy=remedy)
+    if check.between[0] > check.between[1]:
+        raise ScenarioError("must be [lowest, highest]", where=scenario.file, key=f"{key}.between", remedy="turn it round")
+    for name in ("concurrency", check.y):
+        _column(scenario, check, table, name)
+
+
+def _check_callouts(scenario: Scenario, check: CalloutCheck, table: pd.DataFrame, key: str) -> None:
+    missing = [name for name in CALLOUT_COLUMNS if name not in table]
+    if missing:
+        problem = f"table '{check.table}' has no column '{missing[0]}'"
+        raise ScenarioError(problem, where=scenario.file, key=f"{key}.table", remedy=f"callouts need {', '.join(CALLOUT_COLUMNS)}")
+    for system in check.systems:
+        if system not in set(table["system"]):
+            there = ", ".join(sorted(set(map(str, table["system"]))))
+            problem = f"table '{check.table}' has no system '{system}'"
+            raise ScenarioError(problem, where=scenario.file, key=f"{key}.systems", remedy=f"systems there: {there}")
+    _callout_cells(scenario, check, table)
 
 
 def validate_result(scenario: Scenario, rows: Sequence[Row]) -> dict[str, Any]:
@@ -82,12 +113,28 @@ def _table(scenario: Scenario, name: str) -> pd.DataFrame:
 def _column(scenario: Scenario, check: CurveCheck, table: pd.DataFrame, name: str) -> Floats:
     """A column; concurrency is throughput ÷ speed where the table does not hold it (Little's law for users who never pause)."""
     if name == "concurrency" and name not in table and {"tps_per_user", "throughput_tok_s_gpu"} <= set(table.columns):
-        return (table["throughput_tok_s_gpu"] / table["tps_per_user"]).to_numpy(dtype=np.float64)
+        throughput, speed = (_numbers(scenario, check.table, table, part) for part in ("throughput_tok_s_gpu", "tps_per_user"))
+        return throughput / speed
     if name not in table:
-        raise ScenarioError(
-            f"table '{check.table}' has no column '{name}'", where=scenario.file, key="validation", remedy=f"columns: {', '.join(table)}"
+        remedy = f"columns: {', '.join(map(str, table.columns))}"
+        raise ScenarioError(f"table '{check.table}' has no column '{name}'", where=scenario.file, key="validation", remedy=remedy)
+    return _numbers(scenario, check.table, table, name)
+
+
+def _numbers(scenario: Scenario, name: str, table: pd.DataFrame, column: str) -> Floats:
+    """A column of positive numbers."""
+    import pandas as pd
+
+    values = pd.to_numeric(table[column], errors="coerce").to_numpy(dtype=np.float64)
+    if not len(values) or not (values > 0).all() or not np.isfinite(values).all():
+        path = scenario.known.folder / scenario.known.published[name].file
+        what = (
+            f"{table[column].tolist()[int((~(values > 0) | ~np.isfinite(values)).argmax())]!r} is not a positive number"
+            if len(values)
+            else "has no rows"
         )
-    return table[name].to_numpy(dtype=np.float64)
+        raise ProfileError(what, where=path, key=column, remedy="restore the table")
+    return values
 
 
 def _curve(scenario: Scenario, rows: Sequence[Row], check: CurveCheck) -> list[Row]:
@@ -131,18 +178,11 @@ def _rms_row(scenario: Scenario, check: CurveCheck, found: list[Row]) -> Row:
 def _callouts(scenario: Scenario, rows: Sequence[Row], check: CalloutCheck) -> list[Row]:
     """For each published anchor: what the second system gains over the first, simulated and published."""
     table = _table(scenario, check.table)
-    (base_system, base), (other_system, other) = check.systems.items()
+    base, other = check.systems.values()
     speed = scenario.sla.speed
     first, second = curves(rows, base, speed), curves(rows, other, speed)
     out: list[Row] = []
-    for anchor in sorted(set(table["anchor"])):
-        part = table[table["anchor"] == anchor]
-        cell: dict[tuple[str, str], Any] = {(r["role"].split("_")[0], r["system"]): r for r in part.to_dict("records")}
-        try:
-            sla = cell["sla", base_system]
-            there, matched = cell["sla", other_system], cell["matched", other_system]
-        except KeyError as missing:
-            raise ScenarioError(f"table '{check.table}', anchor {anchor}: no row {missing}", where=scenario.file, key="validation") from None
+    for sla, there, matched in _callout_cells(scenario, check, table):
         promise = float(sla["tps_per_user"])
         reference = {k: curve.throughput_at(promise) for k, curve in first.items()}
         gain = [_gain(second[k].throughput_at(promise), reference[k]) for k in reference]
@@ -150,6 +190,22 @@ def _callouts(scenario: Scenario, rows: Sequence[Row], check: CalloutCheck) -> l
         published_gain = there["throughput_tok_s_gpu"] / sla["throughput_tok_s_gpu"] - 1
         out.append(_callout(f"throughput gained at {promise:g} tok/s/user", other, gain, published_gain, there))
         out.append(_callout(f"speed gained at the throughput of {base} there", other, faster, matched["tps_per_user"] / promise - 1, matched))
+    return out
+
+
+def _callout_cells(scenario: Scenario, check: CalloutCheck, table: pd.DataFrame) -> list[tuple[Row, Row, Row]]:
+    """Of each anchor: the baseline's point at a promise, the other's there, and the other's at matched throughput."""
+    base, other = check.systems
+    out: list[tuple[Row, Row, Row]] = []
+    for anchor in sorted(set(table["anchor"])):
+        part = table[table["anchor"] == anchor]
+        cell: dict[tuple[str, str], Any] = {(str(r["role"]).split("_")[0], r["system"]): r for r in part.to_dict("records")}
+        try:
+            out.append((cell["sla", base], cell["sla", other], cell["matched", other]))
+        except KeyError as missing:
+            role, system = missing.args[0]
+            problem = f"table '{check.table}', anchor {anchor}, has no row of role {role} and system {system}"
+            raise ScenarioError(problem, where=scenario.file, key="validation", remedy="mend the table") from None
     return out
 
 

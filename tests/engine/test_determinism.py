@@ -59,7 +59,7 @@ def test_the_same_seed_gives_the_same_records_bit_for_bit(closed: bool, policy: 
     assert everything(first) != everything(simulate(traffic(closed, seed=4), world(policy, seed=4)))
     assert everything(first) != everything(simulate(traffic(closed, replication=2), world(policy, replication=2)))
     assert everything(first) != everything(simulate(traffic(closed), world(policy, luck=1)))  # the router's own stream
-    assert first.preemptions > 0
+    assert closed or first.preemptions > 0
 
 
 @pytest.mark.parametrize("closed", [False, True])
@@ -71,7 +71,7 @@ def test_another_policy_meets_the_same_requests_and_walks_the_same_texts(closed:
     assert len({run.steps["end_s"].tobytes() for run in runs}) == len(runs)  # they did behave differently
     for index in common:
         given = [requests[index].spec for requests in seen]
-        assert len({(s.prompt_tokens, s.output_tokens, s.domain) for s in given if closed is False or s.index >= 8}) <= 1
+        assert len({(s.prompt_tokens, s.output_tokens, s.domain) for s in given}) == 1
         if not closed:
             assert len({s.arrival_s for s in given}) == 1
         walks = [requests[index].walk for requests in seen if requests[index].walk is not None]

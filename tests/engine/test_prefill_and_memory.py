@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from worlds import Users, blocks, costs, fleet, replay, run_closed, run_open
 
 from simulator.engine.kv_cache import KvCache
-from simulator.engine.simulate import Run
+from simulator.engine.simulate import ClosedTraffic, Run, simulate
 from simulator.policies.admission import ShortestPrompt
 from simulator.policies.prefill import Chunked, Disaggregated, Instant, Separate
 from simulator.policies.routing import LeastLoaded
@@ -155,8 +155,6 @@ def test_turn_zero_starts_part_of_the_way_through() -> None:
     """Users at shares 1, 1/2 and just above 0 of an answer of 8: contexts add up, none of them is measured."""
     source = Users(3, lambda _u, _t: 8, lambda _u, _t: 10)
     over = fleet(costs(base=DECODE))
-    from simulator.engine.simulate import ClosedTraffic, simulate
-
     run = simulate(ClosedTraffic(3, source, 1, np.array([1.0, 0.5, 1e-9])), over)
     first = [(r.spec.prompt_tokens, r.spec.output_tokens, r.measured) for r in run.requests if r.turn == 0]
     assert first == [(10, 8, False), (14, 4, False), (17, 1, False)]

@@ -1,0 +1,223 @@
+"""Step costs: curves, staircases and tables by hand, the price of a round against direct evaluation, and every refusal of a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from simulator.errors import ProfileError
+from simulator.measurements.cost import (
+    Costs,
+    DraftTable,
+    FittedCurve,
+    LinearDraft,
+    LinearPrefill,
+    MeasuredTable,
+    Overhead,
+    PrefillTable,
+    RoundCost,
+    attachments,
+)
+from simulator.measurements.cost_table import read_cost_table
+
+MADE: Any = {"provenance": "synthetic"}
+
+
+def curve(**more: Any) -> FittedCurve:
+    return FittedCurve.model_validate({**MADE, "base_s": 0.01, "per_token_s": 0.001, "measured_tokens": (1, 512)} | more)
+
+
+def table(folder: Path, text: str, between: Any = "step") -> MeasuredTable:
+    (folder / "verify.csv").write_text(text)
+    cost = MeasuredTable(**MADE, file="verify.csv", between=between)
+    cost.attach(folder)
+    return cost
+
+
+def round_cost(verify: Any, draft: Any = None, gamma: int = 3, slots: int = 2, overhead: float = 0.002, prefill: Any = None) -> RoundCost:
+    return RoundCost(Costs(verify=verify, prefill=prefill, overhead=Overhead(**MADE, seconds=overhead)), draft, gamma, slots)
+
+
+def test_a_fitted_curve_by_hand() -> None:
+    bent = curve(concave_s=0.02, concave_tokens=10.0, per_context_token_s=1e-6, cliffs=[{"tokens": 16, "add_s": 0.5}, {"tokens": 64, "add_s": 0.25}])
+    assert curve().seconds([0, 1, 10]).tolist() == pytest.approx([0.01, 0.011, 0.02])
+    expected = [0.01 + 0.001 * b + 0.02 * (1 - np.exp(-b / 10)) + jump + 1e-6 * 4 * 1000 for b, jump in ((16, 0), (17, 0.5), (64, 0.5), (65, 0.75))]
+    assert bent.seconds([16, 17, 64, 65], requests=4, context_tokens=1000).tolist() == pytest.approx(expected)
+    assert (curve().varies_with, bent.varies_with, bent.tokens_range()) == ("tokens", "context", (1, 512))
+
+
+def test_a_staircase_pads_up_to_the_next_captured_size(tmp_path: Path) -> None:
+    cost = table(tmp_path, "tokens,p50_s\n8,0.02\n1,0.01\n4,0.015\n")
+    assert cost.seconds([0, 1, 1.5, 2, 4, 5, 8]).tolist() == [0.01, 0.01, 0.015, 0.015, 0.015, 0.02, 0.02]
+    assert cost.seconds([12, 16]).tolist() == pytest.approx([0.02 + 4 * 0.005 / 4, 0.02 + 8 * 0.005 / 4])  # the last slope goes on
+    assert cost.tokens_range() == (1, 8)
+
+
+def test_a_linear_table_interpolates(tmp_path: Path) -> None:
+    cost = table(tmp_path, "tokens,p50_s\n1,0.01\n5,0.03\n9,0.04\n", "linear")
+    assert cost.seconds([0, 1, 3, 5, 7, 9, 13]).tolist() == pytest.approx([0.01, 0.01, 0.02, 0.03, 0.035, 0.04, 0.05])
+
+
+def test_a_table_that_falls_at_its_end_is_carried_on_flat(tmp_path: Path) -> None:
+    assert table(tmp_path, "tokens,p50_s\n1,0.02\n5,0.01\n").seconds([100]).tolist() == [0.01]
+    assert table(tmp_path, "tokens,p50_s\n4,0.02\n").seconds([1, 4, 100]).tolist() == [0.02] * 3
+
+
+def test_eager_rows_are_the_cliff_above_the_graphs_and_nothing_below(tmp_path: Path) -> None:
+    """The eager row at 4 tokens is slower than the graph there and must not be used; above 8 tokens eager is all there is."""
+    text = "tokens,p50_s,regime\n1,0.01,graph\n8,0.02,graph\n4,0.09,eager\n16,0.10,eager\n32,0.14,eager\n"
+    for between in ("step", "linear"):
+        cost = table(tmp_path, text, between)
+        assert cost.seconds([8]).tolist() == [0.02]
+        assert cost.seconds([4])[0] <= 0.02
+        assert cost.seconds([10, 16, 24, 32, 40]).tolist() == pytest.approx([0.095, 0.10, 0.12, 0.14, 0.16])
+
+
+def test_context_and_requests_are_interpolated_between_grid_points_and_held_outside(tmp_path: Path) -> None:
+    rows = ["tokens,requests,context_tokens,p50_s"]
+    rows += [f"{t},{r},{c},{0.01 * t + 0.001 * r + 1e-5 * c}" for t in (1, 9) for r in (2, 4) for c in (100, 300)]
+    cost = table(tmp_path, "\n".join(rows) + "\n", "linear")
+    assert cost.varies_with == "shape"
+    for requests, context in ((2, 100), (3, 100), (3.5, 250), (4, 300)):
+        assert cost.seconds([5], requests, context).tolist() == pytest.approx([0.05 + 0.001 * requests + 1e-5 * context])
+    assert cost.seconds([5], 1, 0).tolist() == cost.seconds([5], 2, 100).tolist()
+    assert cost.seconds([5], 99, 9999).tolist() == cost.seconds([5], 4, 300).tolist()
+
+
+def test_what_a_table_varies_with(tmp_path: Path) -> None:
+    assert table(tmp_path, "tokens,p50_s\n1,0.1\n").varies_with == "tokens"
+    assert table(tmp_path, "tokens,requests,p50_s\n1,1,0.1\n").varies_with == "tokens"
+    assert table(tmp_path, "tokens,context_tokens,p50_s\n1,0,0.1\n1,8,0.1\n").varies_with == "context"
+    assert table(tmp_path, "tokens,requests,p50_s\n1,1,0.1\n1,2,0.1\n").varies_with == "shape"
+
+
+def test_draft_costs(tmp_path: Path) -> None:
+    linear = LinearDraft(**MADE, base_s=0.001, per_request_s=1e-4, per_slot_s=2e-4, per_slot_request_s=1e-5)
+    assert linear.seconds(10, 0, 3) == pytest.approx(0.001 + 1e-3 + 6e-4 + 3e-4)
+    (tmp_path / "draft.csv").write_text("requests,context_tokens,p50_s\n1,0,0.01\n9,0,0.02\n1,100,0.03\n9,100,0.04\n")
+    measured = DraftTable(**MADE, file="draft.csv")
+    measured.attach(tmp_path)
+    assert measured.seconds(5, 50, 1) == pytest.approx(0.025)
+    assert measured.seconds(5, 50, 7) == measured.seconds(5, 50, 1)  # a block is drafted whole
+    assert attachments(linear, measured, None, curve()) == [measured]
+
+
+def test_prefill_costs_and_chunks(tmp_path: Path) -> None:
+    linear = LinearPrefill(**MADE, base_s=0.01, per_token_s=0.001, per_token_context_s=1e-6)
+    assert linear.seconds(100, 50) == pytest.approx(0.01 + 100 * (0.001 + 5e-5))
+    cost = round_cost(curve(), prefill=linear)
+    assert cost.chunk_s(100, 50, beside_decode=False) == pytest.approx(linear.seconds(100, 50))
+    assert cost.chunk_s(100, 50, beside_decode=True) == pytest.approx(linear.seconds(100, 50) - 0.01)
+    (tmp_path / "prefill.csv").write_text("tokens,context_tokens,p50_s\n1,0,0.01\n101,0,0.11\n1,1000,0.02\n101,1000,0.13\n")
+    measured = PrefillTable(**MADE, file="prefill.csv")
+    measured.attach(tmp_path)
+    assert measured.seconds(51, 51 / 2) == pytest.approx(0.06)  # attends to nothing but itself: nothing cached before it
+    assert measured.seconds(51, 500 + 51 / 2) == pytest.approx((0.06 + 0.075) / 2)
+
+
+def test_no_prefill_cost_is_refused_when_asked_for() -> None:
+    with pytest.raises(ProfileError, match=r"^costs\.prefill: has no prefill cost; measure it, or use prefill: \{kind: instant\}$"):
+        round_cost(curve()).prefill_s(10)
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(asked=st.lists(st.tuples(st.integers(1, 40), st.floats(0, 5e4)), min_size=1, max_size=12), kind=st.sampled_from(["flat", "context", "shape"]))
+def test_the_price_of_a_round_is_draft_plus_verify_plus_overhead_however_it_is_cached(asked: list[tuple[int, float]], kind: str) -> None:
+    """Asked in any order. Context is rounded to 8 bits: at most 0.4 % of what the context costs."""
+    draft = LinearDraft(**MADE, base_s=0.001, per_request_s=1e-4, per_slot_s=2e-4, per_slot_request_s=1e-5)
+    verify = curve(per_context_token_s=0.0 if kind == "flat" else 1e-6, cliffs=[{"tokens": 20, "add_s": 0.1}])
+    if kind == "shape":
+        verify = _Shaped.model_validate(verify.model_dump())
+    cost = round_cost(verify, draft)
+    for requests, context in asked:
+        found = cost.round_s(requests, context)
+        assert found.shape == (requests * 3 + 1,)
+        expected = verify.seconds(requests + np.arange(requests * 3 + 1), requests, context) + draft.seconds(requests, context, 2) + 0.002
+        slack = 0.004 * verify.per_context_token_s * requests * context + 1e-12
+        assert np.abs(found - expected).max() <= slack
+        assert cost.draft_s(requests, context) == draft.seconds(requests, context, 2)
+    assert (cost.draft_s(0, 0), round_cost(curve()).draft_s(5, 0)) == (0.0, 0.0)
+
+
+class _Shaped(FittedCurve):
+    """A curve that depends on requests as well."""
+
+    @property
+    def varies_with(self) -> Any:
+        return "shape"
+
+    def seconds(self, tokens: Any, requests: float = 1, context_tokens: float = 0) -> Any:
+        return super().seconds(tokens, requests, context_tokens) + 1e-4 * requests**2
+
+
+def test_a_table_in_a_round_cost_is_that_table(tmp_path: Path) -> None:
+    rows = ["tokens,requests,p50_s"] + [f"{t},{r},{0.01 * t + 0.003 * r}" for t in (1, 4, 16, 64) for r in (1, 8)]
+    verify = table(tmp_path, "\n".join(rows) + "\n")
+    cost = round_cost(verify)
+    for requests in (5, 1, 8, 5):
+        expected = verify.seconds(requests + np.arange(3 * requests + 1), requests, 0) + 0.002
+        assert cost.round_s(requests, 0.0).tolist() == pytest.approx(expected.tolist())
+
+
+def test_costs_refuse_what_makes_no_sense() -> None:
+    for wrong in ({"base_s": -1}, {"base_s": float("inf")}, {"measured_tokens": (0, 5)}, {"concave_tokens": 0}, {"cliffs": [{"tokens": 0, "add_s": 1}]}):
+        with pytest.raises(ValidationError):
+            curve(**wrong)
+    with pytest.raises(ValidationError, match=r"measured_tokens must be \[lowest, highest\]"):
+        Costs(verify=curve(measured_tokens=(9, 5)), overhead=Overhead(**MADE))
+
+
+REFUSALS = {
+    "tokens,p90_s\n1,0.1\n": ": p50_s: column is missing; columns found: tokens, p90_s",
+    "requests,p50_s\n1,0.1\n": ": tokens: column is missing; columns found: requests, p50_s",
+    "tokens,p50_s\n": ": has no rows",
+    "tokens,p50_s\n1,0.1\n2,-0.1\n": ":3: p50_s: -0.1 is not a positive number",
+    "tokens,p50_s\n1,0.1\n2,0\n": ":3: p50_s: 0.0 is not a positive number",
+    "tokens,p50_s\n0,0.1\n2,1\n": ":2: tokens: 0 is not a positive number",
+    "tokens,p50_s\n1,0.1\n2,\n": ":3: p50_s: nan is not a positive number",
+    "tokens,p50_s\n1,0.1\n2,inf\n": ":3: p50_s: inf is not a positive number",
+    "tokens,p50_s\n1,0.1\n2,fast\n": ":3: p50_s: 'fast' is not a positive number",
+    "# measured\ntokens,p50_s\n1,0.1\n\n# more\n2,fast\n": ":6: p50_s: 'fast' is not a positive number",
+    "tokens,p50_s,p10_s\n1,0.1,0\n": ":2: p10_s: 0 is not a positive number",
+    "tokens,p50_s,n\n1,0.1,-3\n": ":2: n: -3 is not a number of at least 0",
+    "tokens,p50_s,requests\n1,0.1,x\n": ":2: requests: 'x' is not a number of at least 0",
+    "tokens,p10_s,p50_s,p90_s\n1,0.1,0.2,0.3\n2,0.1,0.05,0.3\n": ":3: p50_s: quantiles are out of order (p10 ≤ p50 ≤ p90)",
+    "tokens,p50_s\n1,0.1\n2,0.2\n1,0.3\n": ": tokens: tokens 1 appears twice at the same requests and context",
+    "tokens,p50_s,regime\n1,0.1,eager\n": ": regime: no captured row at requests 0, context 0",
+    "tokens,requests,context_tokens,p50_s\n1,1,0,0.1\n1,2,8,0.1\n": ": no rows for requests 1 at context 8; measure the missing cells or drop the column",
+}
+
+
+@pytest.mark.parametrize("text", REFUSALS)
+def test_a_table_is_refused_in_one_line_with_file_line_and_column(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "verify.csv"
+    path.write_text(text)
+    with pytest.raises(ProfileError) as refused:
+        read_cost_table(path, "tokens", "step")
+    assert str(refused.value) == f"{path}{REFUSALS[text]}"
+
+
+def test_a_table_that_is_not_there_or_no_table(tmp_path: Path) -> None:
+    with pytest.raises(ProfileError, match=r"no\.csv: no such file; the profile names it; restore it or mend profile\.yaml$"):
+        read_cost_table(tmp_path / "no.csv", "tokens", "step")
+    (tmp_path / "bytes.csv").write_bytes(b"\xff\xfe\x00tokens")
+    with pytest.raises(ProfileError, match=r"bytes\.csv: not a CSV table"):
+        read_cost_table(tmp_path / "bytes.csv", "tokens", "step")
+    (tmp_path / "empty.csv").write_text("")
+    with pytest.raises(ProfileError, match=r"empty\.csv: not a CSV table"):
+        read_cost_table(tmp_path / "empty.csv", "tokens", "step")
+    (tmp_path / "ragged.csv").write_text("tokens,p50_s\n1,0.1\n2,0.1,7,8\n")
+    with pytest.raises(ProfileError, match=r"ragged\.csv: not a CSV table"):
+        read_cost_table(tmp_path / "ragged.csv", "tokens", "step")
+
+
+def test_a_table_of_a_draft_is_keyed_by_requests(tmp_path: Path) -> None:
+    (tmp_path / "draft.csv").write_text("requests,p50_s\n1,0.1\n0,0.2\n")
+    with pytest.raises(ProfileError, match=r"draft\.csv:3: requests: 0 is not a positive number$"):
+        read_cost_table(tmp_path / "draft.csv", "requests", "linear")
