@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -39,7 +40,8 @@ class Steps:
 
     def __init__(self, records: list[StepRecord]) -> None:
         ordered = sorted(records, key=lambda r: (r.end_s, r.replica))
-        table = np.array(ordered, dtype=np.float64).reshape(len(ordered), len(StepRecord._fields))
+        width = len(StepRecord._fields)
+        table = np.fromiter(chain.from_iterable(ordered), np.float64, len(ordered) * width).reshape(-1, width)
         self.columns: dict[str, NDArray[np.float64]] = {name: table[:, i] for i, name in enumerate(StepRecord._fields)}
 
     def __getitem__(self, name: str) -> NDArray[np.float64]:

@@ -1,0 +1,61 @@
+"""CPU and wall time of the command: `dsim --help` beside an empty Python, and the quickstart from nothing to its report."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from measure import alternating, child_s, save, spread
+
+PYTHON = [sys.executable]
+DSIM = [sys.executable, "-c", "import sys; sys.argv[0] = 'dsim'; from simulator.cli import main; main()"]  # what the script `dsim` does
+GOAL_HELP_S = 0.5
+
+
+def main() -> None:
+    """Measure, show, save."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repetitions", type=int, default=11, help="of the quick commands; the quickstart is run 3 times")
+    repetitions = parser.parse_args().repetitions
+    quick: dict[str, Callable[[], tuple[float, float]]] = {
+        "python -c pass": partial(child_s, [*PYTHON, "-c", "pass"]),
+        "dsim --help": partial(child_s, [*DSIM, "--help"]),
+    }
+    slow = {"dsim run quickstart": _quickstart}
+    times = {name: _both(taken) for name, taken in (alternating(quick, repetitions) | alternating(slow, 3)).items()}
+    ratio = times["dsim --help"]["cpu_s"]["median"] / times["python -c pass"]["cpu_s"]["median"]
+    _show(times, ratio)
+    save("startup", {"commands": times, "help_over_empty_python_cpu": ratio})
+
+
+def _quickstart() -> tuple[float, float]:
+    """Into a folder of its own, so that no point is kept from the run before."""
+    folder = Path(tempfile.mkdtemp(prefix="dsim-benchmark-"))
+    try:
+        return child_s([*DSIM, "run", "scenarios/quickstart.yaml", "--out", str(folder / "out")])
+    finally:
+        shutil.rmtree(folder)
+
+
+def _both(taken: list[tuple[float, float]]) -> dict[str, Any]:
+    cpu, wall = zip(*taken, strict=True)
+    return {"cpu_s": spread(cpu), "wall_s": spread(wall)}
+
+
+def _show(times: dict[str, Any], ratio: float) -> None:
+    print(f"{'medians':22}{'CPU s':>9}{'wall s':>9}{'n':>5}")
+    for name, taken in times.items():
+        print(f"{name:22}{taken['cpu_s']['median']:9.3f}{taken['wall_s']['median']:9.3f}{len(taken['cpu_s']['values']):5}")
+    wall_s = times["dsim --help"]["wall_s"]["median"]
+    verdict = "met" if wall_s < GOAL_HELP_S else "MISSED"
+    print(f"dsim --help takes {ratio:.1f} times the CPU of an empty Python; {wall_s:.2f} s, required under {GOAL_HELP_S} s: {verdict}")
+
+
+if __name__ == "__main__":
+    main()

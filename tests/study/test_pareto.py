@@ -1,0 +1,129 @@
+"""Frontiers and gains on curves that are known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import t
+
+from simulator.study.pareto import curves, estimate, frontier, gains, student95
+
+LOADS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+
+
+def rows(policy: str, scale: float, replications: int = 3, loads: tuple[float, ...] = LOADS, **more: Any) -> list[dict[str, Any]]:
+    """A policy whose speed falls from 100 as 100 / (1 + load/16) and whose throughput is `scale` times load × speed."""
+    return [
+        {"policy": policy, "load": load, "replication": k, "verdict": "stable", "tps_per_user_mean": 100 / (1 + load / 16),
+         "throughput_tok_s_gpu": scale * (1 + 0.02 * (k - 1)) * load * 100 / (1 + load / 16)} | more
+        for load in loads for k in range(replications)
+    ]  # fmt: skip
+
+
+def gained(table: list[dict[str, Any]], *promises: float, policies: tuple[str, ...] = ("base", "new")) -> dict[str, Any]:
+    return gains(table, policies, "base", "tps_per_user_mean", promises)
+
+
+points = st.lists(st.tuples(st.sampled_from([1.0, 2.0, 3.0]) | st.floats(0.1, 100), st.sampled_from([1.0, 2.0]) | st.floats(0.1, 100)), max_size=15)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(points)
+def test_a_frontier_holds_the_undominated_points_and_no_other(drawn: list[tuple[float, float]]) -> None:
+    curve = frontier([v for v, _ in drawn], [x for _, x in drawn])
+    kept = list(zip(curve.speed.tolist(), curve.throughput.tolist(), strict=True))
+    better = lambda a, b: a != b and a[0] >= b[0] and a[1] >= b[1]  # noqa: E731
+    assert set(kept) == {p for p in drawn if not any(better(q, p) for q in drawn)}
+    assert kept == sorted(set(kept))
+    assert (np.diff(curve.throughput) < 0).all()
+
+
+def test_a_frontier_leaves_out_points_that_deliver_nothing() -> None:
+    assert frontier([5.0, 3.0], [0.0, 2.0]).speed.tolist() == [3.0]
+    assert frontier([], []).throughput_at(1.0) is None
+
+
+def test_reading_between_loads_is_exact_at_them_monotone_between_and_nothing_outside() -> None:
+    curve = frontier([10.0, 20.0, 40.0], [1000.0, 900.0, 50.0])
+    assert [curve.throughput_at(v) for v in (10, 20, 40)] == pytest.approx([1000, 900, 50])
+    assert [curve.speed_at(x) for x in (1000, 900, 50)] == pytest.approx([10, 20, 40])
+    assert curve.throughput_at(9.99) is curve.throughput_at(40.01) is curve.speed_at(1001) is curve.speed_at(49) is None
+    between = [curve.throughput_at(v) or 0 for v in np.linspace(10, 40, 200)]
+    assert (np.diff(between) <= 1e-9).all()
+    assert frontier([10.0], [5.0]).throughput_at(10.0) == pytest.approx(5.0)
+
+
+def test_an_exponential_frontier_is_read_as_one() -> None:
+    """Straight in (speed, log throughput): the monotone cubic is exact."""
+    curve = frontier([10.0, 20.0, 30.0], np.exp([9.0, 7.0, 5.0]).tolist())
+    assert curve.throughput_at(17.0) == pytest.approx(np.exp(7.6))
+    assert curve.speed_at(float(np.exp(5.5))) == pytest.approx(27.5)
+
+
+def test_an_interval_is_students() -> None:
+    found = estimate([1.0, 2.0, 3.0, 6.0])
+    half = t.ppf(0.975, 3) * np.std([1, 2, 3, 6], ddof=1) / 2
+    assert [found[k] for k in ("mean", "low", "high")] == pytest.approx([3.0, 3.0 - half, 3.0 + half])
+    assert student95(1) == pytest.approx(12.706, abs=1e-3)
+    assert estimate([4.0]) == {"mean": 4.0, "low": None, "high": None}
+    assert estimate([4.0, None]) == estimate([]) == {"mean": None, "low": None, "high": None}  # unknown once is unknown
+
+
+def test_an_interval_covers_what_it_says() -> None:
+    """95 % of 2000 intervals over 4 replications: 1.6 standard errors of coverage either side of it is 0.8 %, four are 2 %."""
+    luck = np.random.default_rng(0).normal(7.0, 2.0, (2000, 4))
+    found = [estimate(sample.tolist()) for sample in luck]
+    covered = np.mean([(e["low"] or 0) <= 7.0 <= (e["high"] or 0) for e in found])
+    assert abs(covered - 0.95) < 4 * np.sqrt(0.95 * 0.05 / 2000)
+
+
+def test_gains_are_paired_by_replication() -> None:
+    """Luck moves both policies alike: every ratio is 1.5, so the interval of the gain has no width while that of throughput has."""
+    (base, new) = gained(rows("base", 1.0) + rows("new", 1.5), 60.0)["at_sla"]
+    assert base["gain"] is None
+    assert [new["gain"][k] for k in ("mean", "low", "high")] == pytest.approx([0.5] * 3)
+    assert new["throughput"]["high"] - new["throughput"]["low"] > 0.01 * new["throughput"]["mean"]
+    assert new["baseline_throughput"]["mean"] == pytest.approx(new["throughput"]["mean"] / 1.5)
+    assert new["note"] is None
+
+
+def test_speed_gained_at_the_throughput_of_the_baseline() -> None:
+    """new delivers at every load what base does, 1.2 times as fast."""
+    faster = [r | {"tps_per_user_mean": 1.2 * r["tps_per_user_mean"]} for r in rows("new", 1.0)]
+    (matched,) = gained(rows("base", 1.0) + faster, 60.0)["at_matched_throughput"]
+    assert matched["gain"]["mean"] == pytest.approx(0.2, rel=0.02)  # read between loads
+    assert matched["tps"]["mean"] == pytest.approx(72, rel=0.005)
+    assert matched["baseline_tps"]["mean"] == 60.0
+    assert matched["because"] == "base at 60 tok/s/user"
+
+
+def test_out_of_reach_is_said_and_never_made_up() -> None:
+    slow = [r | {"tps_per_user_mean": r["tps_per_user_mean"] / 2} for r in rows("new", 1.0)]
+    found = gained(rows("base", 1.0) + slow, 60.0, 10.0)["at_sla"]
+    at_60, at_10 = found[1], found[3]
+    assert (at_60["throughput"], at_60["gain"]) == (None, None)
+    assert at_60["note"] == "new does not reach 60 tok/s/user at the simulated loads"
+    assert (at_10["throughput"], at_10["gain"]) == (None, None)
+    assert at_10["note"] == "new stays above 10 tok/s/user at all simulated loads: add higher loads"
+    assert found[2]["note"] == "base stays above 10 tok/s/user at all simulated loads: add higher loads"
+    assert at_10["at_least"] is not None  # what it delivers at its highest load
+    assert at_60["at_least"] is None
+
+
+def test_one_replication_out_of_reach_is_enough_to_say_nothing() -> None:
+    table = rows("base", 1.0) + rows("new", 1.0)
+    for r in table:
+        if r["policy"] == "new" and r["replication"] == 1:
+            r["tps_per_user_mean"] /= 2
+    assert gained(table, 60.0)["at_sla"][1]["gain"] is None
+
+
+def test_overloaded_points_are_left_out() -> None:
+    table = rows("base", 1.0) + rows("base", 9.0, loads=(64.0,), verdict="overloaded") + rows("base", 5.0, loads=(65.0,), tps_per_user_mean=None)
+    found = curves(table, "base", "tps_per_user_mean")
+    assert set(found) == {0, 1, 2}
+    assert all(curve.speed.min() > 30 for curve in found.values())
