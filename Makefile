@@ -48,17 +48,19 @@ format: $(READY_DEV) ## let ruff put code and imports in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY) ## time the simulator on this machine
+bench: $(READY_TORCH) ## time the simulator and real_runner on this machine
 	@set -e; for script in $(filter-out benchmarks/gpu.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script; done
 
 profiles: $(READY) ## make the fitted profiles again from the published numbers
 	$(BIN)/python profiles/fit_deepseek_v4.py
 
 # A GPU image brings its own torch, built for its driver, and often no network: that Python is taken where it has all that is needed.
-gpu: ## measure with real_runner on a GPU (DEVICE=cuda:1, SMALL=1 for a quick look)
-	@if $(PYTHON) -c 'import numpy, pyarrow, pydantic, torch, transformers, yaml' 2>/dev/null; \
-	then python=$(PYTHON); else $(MAKE) --no-print-directory $(READY_TORCH) && python=$(BIN)/python; fi; \
-	set -x; PYTHONPATH=. $$python benchmarks/gpu.py $(if $(DEVICE),--device $(DEVICE)) $(if $(SMALL),--small)
+ifneq ($(filter gpu,$(MAKECMDGOALS)),)
+GPU_PYTHON := $(shell $(PYTHON) -c 'import numpy, pyarrow, pydantic, torch, transformers, yaml' 2>/dev/null && echo $(PYTHON) || echo $(BIN)/python)
+endif
+
+gpu: $(if $(filter $(BIN)/python,$(GPU_PYTHON)),$(READY_TORCH)) ## measure with real_runner on a GPU (DEVICE=cuda:1, SMALL=1 for a quick look)
+	PYTHONPATH=. $(GPU_PYTHON) benchmarks/gpu.py $(if $(DEVICE),--device $(DEVICE)) $(if $(SMALL),--small)
 
 clean: ## remove .venv, caches and builds; reports stay
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

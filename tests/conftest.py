@@ -32,7 +32,13 @@ PROFILE: Content = {
         "overhead": {"provenance": "synthetic", "seconds": 0.001},
     },
     "drafters": {
-        "head": {"family": "dspark", "gamma": 3, "draft": {"provenance": "synthetic", "kind": "linear"}, "blocks": "head.parquet", "confidence": True},
+        "head": {
+            "family": "dspark",
+            "gamma": 3,
+            "draft": {"provenance": "synthetic", "kind": "linear"},
+            "blocks": "head.parquet",
+            "confidence": True,
+        },
         "mtp": {"family": "mtp", "gamma": 1, "draft": {"provenance": "synthetic", "kind": "linear"}, "blocks": "mtp.parquet"},
     },
     "published": {"speed": {"file": "published/speed.csv", "x": "concurrency", "y": "tps_per_user", "label": "paper", "source": "a paper"}},

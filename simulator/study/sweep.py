@@ -6,9 +6,11 @@ import hashlib
 import json
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import suppress
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +43,7 @@ def sweep(
     """
     every = points(scenario)
     mark = fingerprint(scenario)
-    new = [folder for folder in (keep, *keep.parents) if not folder.exists()] if keep else []
+    new = [folder for folder in (keep, *keep.parents) if not os.path.exists(folder)] if keep else []
     rows: dict[Point, Row] = {}
     for point in every:
         kept = _kept(keep, mark, point, details)
@@ -65,7 +67,7 @@ def sweep(
 
 
 def fingerprint(scenario: Scenario) -> str:
-    """Changes when anything that the numbers depend on does: the scenario, its profile's files, the code's version."""
+    """Changes when anything that the numbers depend on does: the scenario, the files it names, the code."""
     from importlib.metadata import version
 
     digest = hashlib.blake2b(digest_size=12)
@@ -74,10 +76,36 @@ def fingerprint(scenario: Scenario) -> str:
     for profile in (scenario.known, scenario.believed):
         for file in sorted(p for p in profile.folder.rglob("*") if p.is_file() and "published" not in p.parts):
             digest.update(file.name.encode() + file.read_bytes())
-    trace = scenario.workload.trace
-    if trace is not None:
-        digest.update(str(trace.find(scenario.folder).stat()).encode())
+    for file in (*_traffic_files(scenario), *_code()):
+        digest.update(file.read_bytes())
     return digest.hexdigest()
+
+
+def _traffic_files(scenario: Scenario) -> Iterator[Path]:
+    """The trace, and the columns that lengths are drawn from."""
+    workload = scenario.workload
+    if workload.trace is not None:
+        yield workload.trace.find(scenario.folder)
+    for lengths in (workload.prompt_tokens, workload.output_tokens):
+        if lengths is not None:
+            yield from _paths(lengths.model_dump())
+
+
+def _paths(content: Any) -> Iterator[Path]:
+    """All paths in nested content."""
+    if isinstance(content, Path):
+        yield content
+    elif isinstance(content, dict | list | tuple):
+        for item in content.values() if isinstance(content, dict) else content:
+            yield from _paths(item)
+
+
+def _code() -> list[Path]:
+    """The modules that make the numbers: a checkout changes without its version."""
+    package = Path(__file__).parents[1]
+    rooms = (package / room for room in ("traffic", "measurements", "policies", "engine"))
+    study = (package / "study" / f"{module}.py" for module in ("scenario", "point", "metrics"))
+    return [*sorted(file for room in rooms for file in room.glob("*.py")), *study, package / "rng.py"]
 
 
 def _run(
@@ -88,25 +116,42 @@ def _run(
             yield point, _one(scenario, point, keep, mark, details)
         return
     pool = ProcessPoolExecutor(min(workers, len(todo)), multiprocessing.get_context("spawn"), _begin, (scenario.content, scenario.file))
+    resource_tracker.ensure_running()  # the first start of it would let signals through again
     try:
-        waiting: dict[Future[Row], Point] = {pool.submit(_work, p, keep, mark, tuple(details)): p for p in todo}
+        with _held(signal.SIGINT):  # for the workers' whole life: they are born with it. Ctrl-C is the parent's business
+            waiting: dict[Future[Row], Point] = {pool.submit(_work, p, keep, mark, tuple(details)): p for p in todo}
         while waiting:
             done, _ = wait(waiting, return_when=FIRST_COMPLETED)
             for future in done:
                 yield waiting.pop(future), future.result()
+    except BrokenExecutor:
+        raise DsimError(
+            "a worker process died", key="--workers", remedy="often for want of memory: run again with fewer, what is done is kept"
+        ) from None
     finally:
+        workers_left = list((getattr(pool, "_processes", None) or {}).values())  # the pool forgets them when it shuts down
         pool.shutdown(wait=False, cancel_futures=True)
-        for process in list((getattr(pool, "_processes", None) or {}).values()):
+        for process in workers_left:
             with suppress(OSError):
                 process.terminate()
 
 
-def _begin(content: dict[str, Any], file: Path) -> None:
-    """A worker reads the scenario once. Ctrl-C is the parent's business."""
-    import signal
+@contextmanager
+def _held(*numbers: signal.Signals) -> Iterator[None]:
+    """Hold signals back until the block ends, in this thread and for good in processes started meanwhile (not on Windows)."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
+
+def _begin(content: dict[str, Any], file: Path) -> None:
+    """A worker reads the scenario once."""
     global _scenario  # noqa: PLW0603
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _scenario = validate_scenario(content, file)
 
 
@@ -118,7 +163,9 @@ def _work(point: Point, keep: Path | None, mark: str, details: tuple[str, ...]) 
 def _one(scenario: Scenario, point: Point, keep: Path | None, mark: str, details: Sequence[str]) -> Row:
     """Run a point, write its tables and last its row: a row that is there says that all of the point is."""
     row, run = run_point(scenario, point)
-    if keep is not None:
+    if keep is None:
+        return row
+    with _held(signal.SIGINT, signal.SIGTERM):  # the one ends a sweep, the other a worker: not in the middle of a file
         for name, make in (("steps", steps_table), ("requests", requests_table)):
             if name in details:
                 from simulator.study.tables import write_parquet
@@ -139,7 +186,7 @@ def _withdraw(every: Sequence[Point], keep: Path | None, new: Sequence[Path]) ->
 
 
 def _name(point: Point) -> str:
-    return f"{point.policy}-{point.load:g}-{point.replication}"
+    return f"{point.policy}-{str(float(point.load)).removesuffix('.0')}-{point.replication}"
 
 
 def _kept(keep: Path | None, mark: str, point: Point, details: Sequence[str]) -> Row | None:

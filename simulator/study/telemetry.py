@@ -42,17 +42,15 @@ class Assumptions:
             if not isfinite(value):
                 raise DsimError(f"{value} is not a number to count on", key=option, remedy="give a finite one")
         if self.budget > MOST_SLOTS + 1:
-            raise DsimError(
-                f"{self.budget:g} tokens per request and step are more than {MOST_SLOTS + 1}", key="--budget", remedy="count them per request"
-            )
+            problem = f"{self.budget:g} tokens per request and step are more than {MOST_SLOTS + 1}"
+            raise DsimError(problem, key="--budget", remedy="count them per request")
         if not re.fullmatch(r"[A-Za-z0-9._-]*[A-Za-z0-9_-]", self.drafter):
             raise DsimError(f"'{self.drafter}' is no name for a drafter", key="--drafter", remedy="use letters, digits, '.', '_' and '-'")
         if any(cliff < 1 for cliff in self.cliffs):
             raise DsimError(f"{min(self.cliffs)} tokens a step is not positive", key="--cliff", remedy="give the size above which steps jump")
         if not self.budget >= 1:
-            raise DsimError(
-                f"{self.budget:g} tokens per request and step is less than the anchor", key="--budget", remedy="MTP-1 is 2, no speculation 1"
-            )
+            problem = f"{self.budget:g} tokens per request and step is less than the anchor"
+            raise DsimError(problem, key="--budget", remedy="MTP-1 is 2, no speculation 1")
         if not 1 <= self.accepted_length <= self.budget:
             problem = f"accepted length {self.accepted_length:g} lies outside 1 … {self.budget:g}, the verification budget"
             raise DsimError(problem, key="--accepted-length", remedy="count the bonus token; MTP-1 is 1.8 to 1.9")
@@ -95,7 +93,7 @@ def profile_from_telemetry(telemetry: Path, folder: Path, assumed: Assumptions, 
     if blocks is not None:
         blocks.save(folder / f"{assumed.drafter}.parquet")
     save_profile(profile, folder, f"Made by dsim fit {telemetry.name} --accepted-length {assumed.accepted_length:g} --budget {assumed.budget:g}")
-    return told(found, folder, assumed)
+    return told(found, folder, assumed, list(drafters))
 
 
 def _make(folder: Path) -> None:
@@ -149,7 +147,7 @@ NOT_IDENTIFIABLE = [
 ]
 
 
-def told(found: CostFit, folder: Path, assumed: Assumptions) -> dict[str, Any]:
+def told(found: CostFit, folder: Path, assumed: Assumptions, drafters: list[str]) -> dict[str, Any]:
     """The fit for people and machines."""
     curve = found.curve
     low, high = curve.measured_tokens
@@ -163,7 +161,9 @@ def told(found: CostFit, folder: Path, assumed: Assumptions) -> dict[str, Any]:
     ]
     if found.rms > 0.05:
         lines.append("warning: the curve misses by more than 5 % rms: look for cliffs (--cliff TOKENS) or for points under different conditions")
+    if assumed.budget > 1 and not drafters:
+        lines.append(f"note: no drafter in the profile, for a budget of {assumed.budget:g} is no whole block: it holds costs alone")
     lines.append(f"profile written to {folder}")
     shown = {"base_s", "per_token_s", "concave_s", "concave_tokens", "cliffs", "measured_tokens"}
     data = {"curve": curve.model_dump(mode="json", include=shown), "rms": found.rms, "worst": found.worst, "plain_rms": found.plain_rms}
-    return data | {"points": found.points, "profile": str(folder), "text": "\n".join(lines)}
+    return data | {"points": found.points, "drafters": drafters, "profile": str(folder), "text": "\n".join(lines)}

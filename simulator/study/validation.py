@@ -126,13 +126,10 @@ def _numbers(scenario: Scenario, name: str, table: pd.DataFrame, column: str) ->
     import pandas as pd
 
     values = pd.to_numeric(table[column], errors="coerce").to_numpy(dtype=np.float64)
-    if not len(values) or not (values > 0).all() or not np.isfinite(values).all():
+    bad = ~((values > 0) & np.isfinite(values))
+    if bad.any() or not len(bad):
+        what = f"{table[column].tolist()[int(bad.argmax())]!r} is not a positive number" if len(bad) else "has no rows"
         path = scenario.known.folder / scenario.known.published[name].file
-        what = (
-            f"{table[column].tolist()[int((~(values > 0) | ~np.isfinite(values)).argmax())]!r} is not a positive number"
-            if len(values)
-            else "has no rows"
-        )
         raise ProfileError(what, where=path, key=column, remedy="restore the table")
     return values
 

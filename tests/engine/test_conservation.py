@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import itertools
+
 from worlds import Users, blocks, costs, drafting, fleet, replay
 
 from simulator.engine.simulate import ClosedTraffic, Fleet, OpenTraffic, Run, _World
@@ -156,7 +158,7 @@ def test_a_closed_loop_conserves_everything(over: Fleet, users: int, turns: int,
     for user in range(users):  # one request at a time each, the next when the last is over and thought about
         own = [r for r in run.requests if r.user == user]
         assert [r.turn for r in own] == list(range(len(own)))
-        for last, following in zip(own, own[1:], strict=False):
+        for last, following in itertools.pairwise(own):
             assert last.finished or last.rejected
             if last.finished:
                 assert following.spec.arrival_s == pytest.approx(last.finish_s + think_s)

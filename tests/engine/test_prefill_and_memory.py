@@ -11,6 +11,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import itertools
+
 from worlds import Users, blocks, costs, fleet, replay, run_closed, run_open
 
 from simulator.engine.kv_cache import KvCache
@@ -124,24 +126,33 @@ def test_preemption_takes_the_last_to_come_and_computes_it_again() -> None:
     assert run.join_gaps.round(9).tolist()[-1] == [9.0, 5.1, 4.1]  # since 3.9: three steps of A and its own prompt
 
 
-def test_gap_of_a_request_thrown_out_after_steps_of_prompts_counts_from_its_last_token() -> None:
-    """B decodes until 1.9, sits through C's prompt until 2.6, is thrown out: its user has waited since 1.9, it has been out since 2.6."""
-    specs = [RequestSpec(0, 0.0, 2, 9, ""), RequestSpec(1, 0.0, 2, 9, ""), RequestSpec(2, 1.0, 2, 2, "")]
-    run = world(specs, kv_pages=13, page_tokens=1, prefill=Separate())
-    thrown = [r for r in run.requests if r.preemptions]
-    assert thrown
-    bursts = run.steps["end_s"][run.steps["requests"] > 0]
-    for when, gap, out in run.join_gaps.tolist():
-        first = any(abs(when - gap - r.first_token_s) < 1e-9 for r in run.requests)
-        assert first or np.abs(bursts - (when - gap)).min() < 1e-9  # a gap starts with a token
-        assert 0 <= out <= gap
+def test_who_was_thrown_out_comes_back_before_those_who_came_later() -> None:
+    """As above, and C, who came while A and B were in, would fit beside A at 4.9: he does not overtake B."""
+    specs = [RequestSpec(0, 0.0, 2, 7, ""), RequestSpec(1, 0.0, 2, 7, ""), RequestSpec(2, 1.0, 2, 2, "")]
+    run = world(specs, kv_pages=12, page_tokens=1, prefill=Separate(), max_batch=2)
+    assert ends(run)[0] == (0.9, 6.9)
+    assert trace(run)[7] == (6.9, 8.2, 0, 8)  # B's six tokens and C's two
+    assert ends(run)[2] == (8.2, 9.2)
+
+
+def test_gap_of_a_request_thrown_out_after_a_step_of_prompts_counts_from_its_last_token() -> None:
+    """Shortest prompt first lets S (came 0.2) run before L (0.1). L's prompt is worked off in 6.4 … 7.5 while S stands still, then L's
+    first token takes the last page and S, the last to have come, must go. Its user has waited since 6.4; out of the batch it is since 7.5."""
+    specs = [RequestSpec(0, 0.0, 1, 6, ""), RequestSpec(1, 0.0, 1, 3, ""), RequestSpec(2, 0.1, 6, 4, ""), RequestSpec(3, 0.2, 2, 8, "")]
+    run = world(specs, kv_pages=14, page_tokens=1, prefill=Separate(), max_batch=2, admission=ShortestPrompt())
+    assert [r.preemptions for r in run.requests] == [0, 0, 0, 1]
+    assert (6.4, 7.5, 0, 6) in trace(run)
+    assert run.join_gaps.round(9).tolist()[-1] == [12.6, 6.2, 4.1]
+    assert ends(run)[3] == (3.4, 15.6)
 
 
 def test_preempted_on_a_disaggregated_replica_goes_back_to_the_prefill_workers() -> None:
-    specs = [RequestSpec(0, 0.0, 2, 7, ""), RequestSpec(1, 0.0, 2, 7, "")]
+    """B is thrown out at 4.2 with a context of 5: 1 s of prefill for all of it, 0.5 s of transfer, four more tokens from 5.7 on."""
+    specs = [RequestSpec(0, 0.0, 2, 5, ""), RequestSpec(1, 0.0, 2, 7, "")]
     run = world(specs, kv_pages=12, page_tokens=1, prefill=Disaggregated(workers=1, transfer_s=0.5))
     assert [r.preemptions for r in run.requests] == [0, 1]
-    assert all(r.finished for r in run.requests)
+    assert ends(run) == [(0.7, 5.2), (1.4, 9.7)]
+    assert run.join_gaps.round(9).tolist()[-1] == [6.7, 2.5, 1.5]
 
 
 def test_the_least_loaded_replica_gets_the_next_request() -> None:
@@ -165,7 +176,7 @@ def test_turn_zero_starts_part_of_the_way_through() -> None:
 def test_thinking_keeps_users_away() -> None:
     run = run_closed(Users(1, lambda _u, _t: 3, think_s=5.0), 2, fleet(costs(base=DECODE), prefill=Instant()))
     own = [(r.spec.arrival_s, r.finish_s) for r in run.requests]
-    assert all(b[0] == a[1] + 5.0 for a, b in zip(own, own[1:], strict=False))
+    assert all(b[0] == a[1] + 5.0 for a, b in itertools.pairwise(own))
 
 
 def test_pages() -> None:

@@ -37,7 +37,9 @@ def plain(specs: list[RequestSpec], over: Fleet) -> tuple[list[tuple[Any, ...]],
             now = max(now, queue[0].arrival_s) if queue else now
             continue
         rows = [r["texts"][r["text"]][r["anchor"]] for r in running]
-        past = [np.array([drawn.survival[r["seen"][-back]] if len(r["seen"]) >= back else np.ones(gamma) for r in running]) for back in range(1, lag + 1)]
+        past = [
+            np.array([drawn.survival[r["seen"][-back]] if len(r["seen"]) >= back else np.ones(gamma) for r in running]) for back in range(1, lag + 1)
+        ]
         context = sum(r["spec"].prompt_tokens + r["spec"].output_tokens - r["left"] for r in running) / len(running)
         confidence = None if drawn.confidence is None else drawn.confidence[rows]
         price = over.prices.round_s(len(running), context)
@@ -81,7 +83,9 @@ def test_the_engine_is_the_plain_loop(policy: Any, seed: int, most: int, count: 
     price = costs(0.01, 0.002, 3e-5, 0.001, cliffs=[(5, 0.004)])
     over = fleet(price, policy, drawn, drafting(0.001, 0.0005, 0.0002), max_batch=most)
     at = np.cumsum(luck.exponential(0.05, count))
-    specs = [RequestSpec(i, float(s), int(luck.integers(1, 50)), int(luck.integers(1, 20)), str(luck.choice(["a", "b", ""]))) for i, s in enumerate(at)]
+    specs = [
+        RequestSpec(i, float(s), int(luck.integers(1, 50)), int(luck.integers(1, 20)), str(luck.choice(["a", "b", ""]))) for i, s in enumerate(at)
+    ]
     run = simulate(open_traffic(specs), over)
     steps, stamps = plain(specs, over)
     found = [run.steps[name] for name in ("start_s", "end_s", "requests", "verified", "accepted", "committed")]

@@ -44,9 +44,7 @@ def drafting(base: float = 0.0, per_request: float = 0.0, per_slot: float = 0.0)
     return LinearDraft(provenance="synthetic", base_s=base, per_request_s=per_request, per_slot_s=per_slot)
 
 
-def blocks(
-    accepted: Sequence[Sequence[int]], gamma: int, confidence: Floats | None = None, domains: Sequence[str] | None = None
-) -> RecordedBlocks:
+def blocks(accepted: Sequence[Sequence[int]], gamma: int, confidence: Floats | None = None, domains: Sequence[str] | None = None) -> RecordedBlocks:
     """Recorded sequences, given by the A_i of their anchors, one list each."""
     lengths = np.array([len(a) for a in accepted], dtype=np.int64)
     of = list(domains or ["a"] * len(accepted))
@@ -154,5 +152,4 @@ def agrees(replications: Sequence[float], truth: float, power: float, bias: floa
     limit = float(student.ppf(1 - 5e-5, freedom))
     assert abs(mean - truth) <= limit * error + bias, f"{mean:.5g} is {(mean - truth) / error:+.1f} standard errors from {truth:.5g}"
     found = (limit + 1.7) * error + bias
-    print(f"POWER {found / abs(truth):.3f} z {(mean - truth) / error:.2f}")
     assert found <= power * abs(truth), f"finds an error of {found / abs(truth):.1%} at best, not of {power:.1%}"

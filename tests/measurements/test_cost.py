@@ -166,7 +166,13 @@ def test_a_table_in_a_round_cost_is_that_table(tmp_path: Path) -> None:
 
 
 def test_costs_refuse_what_makes_no_sense() -> None:
-    for wrong in ({"base_s": -1}, {"base_s": float("inf")}, {"measured_tokens": (0, 5)}, {"concave_tokens": 0}, {"cliffs": [{"tokens": 0, "add_s": 1}]}):
+    for wrong in (
+        {"base_s": -1},
+        {"base_s": float("inf")},
+        {"measured_tokens": (0, 5)},
+        {"concave_tokens": 0},
+        {"cliffs": [{"tokens": 0, "add_s": 1}]},
+    ):
         with pytest.raises(ValidationError):
             curve(**wrong)
     with pytest.raises(ValidationError, match=r"measured_tokens must be \[lowest, highest\]"):
@@ -190,7 +196,8 @@ REFUSALS = {
     "tokens,p10_s,p50_s,p90_s\n1,0.1,0.2,0.3\n2,0.1,0.05,0.3\n": ":3: p50_s: quantiles are out of order (p10 ≤ p50 ≤ p90)",
     "tokens,p50_s\n1,0.1\n2,0.2\n1,0.3\n": ": tokens: tokens 1 appears twice at the same requests and context",
     "tokens,p50_s,regime\n1,0.1,eager\n": ": regime: no captured row at requests 0, context 0",
-    "tokens,requests,context_tokens,p50_s\n1,1,0,0.1\n1,2,8,0.1\n": ": no rows for requests 1 at context 8; measure the missing cells or drop the column",
+    "tokens,requests,context_tokens,p50_s\n1,1,0,0.1\n1,2,8,0.1\n": ": no rows for requests 1 at context 8; "
+    "measure the missing cells or drop the column",
 }
 
 

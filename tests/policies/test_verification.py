@@ -29,8 +29,9 @@ Floats = NDArray[np.float64]
 CHECKED = settings(max_examples=200, deadline=None, derandomize=True)
 SYNCHRONOUS, PRESENT = ConfidenceScheduled(mode="synchronous"), ConfidenceScheduled(lag=0)
 EVERY = [
-    NoSpeculation(), FixedLength(length=0), FixedLength(length=2), FixedLength(length=9), Threshold(threshold=0.5), Threshold(threshold=0.5, of="survival"),
-    ByBatch(table=[(1, 2, 3), (3, 9, 1)]), SYNCHRONOUS, ConfidenceScheduled(mode="synchronous", min_length=1), PRESENT,
+    NoSpeculation(), FixedLength(length=0), FixedLength(length=2), FixedLength(length=9), Threshold(threshold=0.5),
+    Threshold(threshold=0.5, of="survival"), ByBatch(table=[(1, 2, 3), (3, 9, 1)]),
+    SYNCHRONOUS, ConfidenceScheduled(mode="synchronous", min_length=1), PRESENT,
     ConfidenceScheduled(lag=1), ConfidenceScheduled(), ConfidenceScheduled(min_length=1), Uniform(), Uniform(lag=0, min_length=1), Oracle(),
 ]  # fmt: skip
 

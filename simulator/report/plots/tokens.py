@@ -53,8 +53,10 @@ def time_per_token(result: Result, look: Look = style.WIDE) -> Figure:
 
 
 def _few(story: Story) -> list[float]:
-    """A few loads from lightest to heaviest, fewer the more policies there are."""
-    loads, most = story.loads(), {1: 6, 2: 5, 3: 4, 4: 4}.get(len(story.policies), 3 if len(story.policies) < 6 else 2)
+    """A few loads from lightest to heaviest, those that most policies share; fewer the more policies there are."""
+    shared = {load: sum(any(point.load == load for point in points) for points in story.points.values()) for load in story.loads()}
+    loads = [load for load, count in shared.items() if count == max(shared.values())]
+    most = {1: 6, 2: 5, 3: 4, 4: 4}.get(len(story.policies), 3 if len(story.policies) < 6 else 2)
     if len(loads) <= most:
         return loads
     return [loads[round(i * (len(loads) - 1) / (most - 1))] for i in range(most)]

@@ -1,0 +1,113 @@
+"""Ctrl-C keeps what is done, leaves nothing half-written, and the same command goes on to the same bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Dsim = Callable[..., Any]
+COMMAND = str(Path(sys.executable).with_name("dsim"))
+MANY = {"load": list(range(1, 13)), "run": {"replications": 2, "requests": 40}}
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def kept(folder: Path) -> dict[str, int]:
+    """Points that are done, with the time each was written."""
+    found = {}
+    for path in (folder / "points").glob("[!.]*.json"):
+        found[path.name] = path.stat().st_mtime_ns
+    return found
+
+
+def start(world: Path, *arguments: str) -> subprocess.Popen[str]:
+    """A real dsim, leader of its own group as in a terminal."""
+    command = [COMMAND, "run", "small.yaml", "--out", "out", *arguments]
+    return subprocess.Popen(command, cwd=world, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def wait_for_points(folder: Path, number: int, patience_s: float = 60) -> None:
+    end = time.monotonic() + patience_s
+    while len(kept(folder)) < number:
+        assert time.monotonic() < end, "no points appeared"
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_interrupt_and_go_on(workers: int, world: Path, scenario: Callable[..., Path], dsim: Dsim) -> None:
+    scenario(**MANY)
+    process = start(world, "--workers", str(workers))
+    wait_for_points(world / "out", 4)
+    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does: the command and its workers
+    out, err = process.communicate(timeout=60)
+    done = kept(world / "out")
+    assert process.returncode == 130
+    assert out == ""
+    assert len(err.splitlines()) == 1, err
+    assert err.startswith("interrupted: ")
+    assert "72 points are kept in out/points; run the same command to go on" in err
+    assert 4 <= len(done) < 72, err
+    assert sorted(tree(world / "out")) == sorted(f"points/{name}" for name in done)  # no drafts, no report
+    for name in done:
+        json.loads((world / "out" / "points" / name).read_text())
+    assert dsim("run", "small.yaml", "--out", "out", "--workers", 1).code == 0
+    after = kept(world / "out")
+    assert len(after) == 72
+    assert {name: after[name] for name in done} == done
+    assert dsim("run", "small.yaml", "--out", "whole", "--workers", 1).code == 0
+    assert tree(world / "out") == tree(world / "whole")
+
+
+def test_the_parent_alone_is_interrupted(world: Path, scenario: Callable[..., Path]) -> None:
+    """`kill -INT PID`: the workers end too."""
+    scenario(**MANY)
+    process = start(world, "--workers", "2")
+    wait_for_points(world / "out", 1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)  # returns when the workers have let go of the pipes
+    assert process.returncode == 130
+    assert len(err.splitlines()) == 1, err
+    with pytest.raises(ProcessLookupError):
+        for _ in range(200):
+            os.killpg(process.pid, 0)
+            time.sleep(0.02)
+
+
+@pytest.mark.parametrize("after_s", [0.3, 0.8, 1.4])
+def test_interrupted_at_any_time(after_s: float, world: Path, scenario: Callable[..., Path]) -> None:
+    """Also while modules are imported or workers start: code 130, at most one line, never a traceback."""
+    scenario(**MANY)
+    process = start(world, "--workers", "2")
+    time.sleep(after_s)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err, err
+    assert len(err.splitlines()) <= 1, err
+    assert not [name for name in tree(world) if Path(name).name.startswith(".")]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc to find the workers")
+def test_a_worker_that_is_killed_is_one_line(world: Path, scenario: Callable[..., Path]) -> None:
+    """As the kernel does when memory runs out."""
+    scenario(**MANY)
+    process = start(world, "--workers", "2")
+    wait_for_points(world / "out", 1)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    workers = [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    os.kill(int(workers[0]), signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert len(err.splitlines()) == 1, err
+    assert err.startswith("error: --workers: a worker process died")

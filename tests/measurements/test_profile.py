@@ -1,0 +1,135 @@
+"""The measured folder: loaded and checked, every refusal in one line, saved as it was read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from simulator.errors import ProfileError
+from simulator.measurements.profile import load_profile, save_profile
+
+Content = dict[str, Any]
+Edit = Callable[[Callable[[Content], Any]], None]
+
+
+def test_a_profile_is_loaded_with_its_tables_and_blocks(world: Path, edit_profile: Edit) -> None:
+    (world / "tiny" / "verify.csv").write_text("tokens,p50_s\n1,0.01\n8,0.02\n")
+    edit_profile(lambda c: c["costs"].update(verify={"provenance": "measured", "kind": "table", "file": "verify.csv", "note": "an A100"}))
+    profile = load_profile(world / "tiny")
+    assert profile.folder == world / "tiny"
+    assert profile.costs.verify.seconds([2]).tolist() == [0.02]
+    assert profile.blocks("head").gamma == 3
+    assert profile.blocks("head") is profile.blocks("head")  # read once
+    rows = {row["table"]: (row["provenance"], row["note"]) for row in profile.provenance()}
+    assert rows["verify cost"] == ("measured", "an A100")
+    assert set(rows) == {"verify cost", "overhead per step", "draft cost of head", "draft cost of mtp", "acceptance of head", "acceptance of mtp"}
+
+
+def test_memory_for_kv_is_shared_with_the_drafters_cache(world: Path, edit_profile: Edit) -> None:
+    def change(content: Content) -> None:
+        content["kv"] = {"provenance": "measured", "bytes_per_token": 100, "memory_bytes": 12_500}
+        content["drafters"]["head"]["kv_bytes_per_token"] = 25
+
+    assert load_profile(world / "tiny").kv_tokens("head") is None
+    edit_profile(change)
+    profile = load_profile(world / "tiny")
+    assert (profile.kv_tokens(None), profile.kv_tokens("mtp"), profile.kv_tokens("head")) == (125, 125, 100)
+
+
+def test_a_saved_profile_reads_as_the_same(world: Path) -> None:
+    profile = load_profile(world / "tiny")
+    save_profile(profile, world / "again", "made by a test\nsecond line")
+    for name in ("head.parquet", "mtp.parquet", "published"):
+        (world / "again" / name).symlink_to(world / "tiny" / name)
+    text = (world / "again" / "profile.yaml").read_text()
+    assert text.startswith("# made by a test\n# second line\nformat: 1\n")
+    assert load_profile(world / "again").model_dump() == profile.model_dump()
+
+
+def drafter(**changes: Any) -> Callable[[Content], Any]:
+    return lambda c: c["drafters"]["head"].update(changes)
+
+
+REFUSALS: dict[str, tuple[Callable[[Content], Any], str]] = {
+    "another format": (lambda c: c.update(format=2), "{f}: format: profile format 2, this dsim reads 1; measure or fit it again"),
+    "no format": (lambda c: c.pop("format"), "{f}: format: profile format None, this dsim reads 1; measure or fit it again"),
+    "unknown key": (lambda c: c.update(hardwear="x"), "{f}: hardwear: unknown key 'hardwear'; did you mean 'hardware'?"),
+    "missing": (lambda c: c.pop("gpus_per_replica"), "{f}: gpus_per_replica: required key is missing; add it"),
+    "no provenance": (lambda c: c["costs"]["verify"].pop("provenance"), "{f}: costs.verify.provenance: required key is missing; add it"),
+    "provenance": (
+        lambda c: c["costs"]["overhead"].update(provenance="guessed"),
+        "{f}: costs.overhead.provenance: input should be 'measured', 'imported', 'published', 'fitted' or 'synthetic' (got 'guessed')",
+    ),
+    "kind": (lambda c: c["costs"]["verify"].update(kind="curv"), "{f}: costs.verify: unknown kind 'curv'; did you mean 'curve'?"),
+    "nested": (
+        lambda c: c["costs"]["verify"].update(per_tokens_s=1),
+        "{f}: costs.verify.per_tokens_s: unknown key 'per_tokens_s'; did you mean 'per_token_s'?",
+    ),
+    "in a dict": (lambda c: c["drafters"]["mtp"].update(gama=1), "{f}: drafters.mtp.gama: unknown key 'gama'; did you mean 'gamma'?"),
+    "in a list": (
+        lambda c: c["costs"]["verify"].update(cliffs=[{"tokens": 4, "add": 1}]),
+        "{f}: costs.verify.cliffs.0.add: unknown key 'add'; did you mean 'add_s'?",
+    ),
+    "negative": (lambda c: c["costs"]["verify"].update(base_s=-1), "{f}: costs.verify.base_s: input should be greater than or equal to 0 (got -1)"),
+    "not finite": (lambda c: c["costs"]["verify"].update(base_s=float("inf")), "{f}: costs.verify.base_s: input should be a finite number (got inf)"),
+    "a word": (
+        lambda c: c.update(gpus_per_replica="two"),
+        "{f}: gpus_per_replica: input should be a valid number, unable to parse string as a number (got 'two')",
+    ),
+    "temperatures without a head": (
+        lambda c: c["drafters"]["mtp"].update(temperatures=[1.0]),
+        "{f}: drafters.mtp: has calibration temperatures but no confidence head",
+    ),
+    "temperatures": (drafter(temperatures=[1.0]), "{f}: drafters.head: has 1 calibration temperatures for a block of 3"),
+    "no blocks": (drafter(blocks="gone.parquet"), "{f}: drafters.head.blocks: no such file 'gone.parquet'; restore the recorded blocks"),
+    "no curve": (lambda c: c["published"]["speed"].update(file="gone.csv"), "{f}: published.speed.file: no such file 'gone.csv'; restore the table"),
+    "no table": (
+        lambda c: c["costs"].update(verify={"provenance": "measured", "kind": "table", "file": "gone.csv"}),
+        "{d}/gone.csv: no such file; the profile names it; restore it or mend profile.yaml",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_a_profile_is_refused_in_one_line_with_file_key_and_remedy(world: Path, edit_profile: Edit, case: str) -> None:
+    change, expected = REFUSALS[case]
+    edit_profile(change)
+    with pytest.raises(ProfileError) as refused:
+        load_profile(world / "tiny")
+    assert str(refused.value) == expected.format(f=world / "tiny" / "profile.yaml", d=world / "tiny")
+
+
+def test_a_profile_that_is_not_there(world: Path) -> None:
+    with pytest.raises(ProfileError) as refused:
+        load_profile(world / "no", "scenario.yaml")
+    assert str(refused.value) == f"scenario.yaml: profile: no profile at {world / 'no'}; a profile is a folder that holds profile.yaml"
+
+
+def test_blocks_that_contradict_the_profile(world: Path, edit_profile: Edit) -> None:
+    edit_profile(drafter(gamma=4))
+    with pytest.raises(ProfileError, match=r"head\.parquet: drafters\.head\.gamma: holds blocks of 3, profile\.yaml says 4$"):
+        load_profile(world / "tiny").blocks("head")
+    edit_profile(drafter(blocks="mtp.parquet", gamma=1))
+    with pytest.raises(ProfileError, match=r"mtp\.parquet: drafters\.head\.confidence: has no confidences, profile\.yaml says it has$"):
+        load_profile(world / "tiny").blocks("head")
+
+
+def test_a_drafter_that_is_not_there(world: Path) -> None:
+    profile = load_profile(world / "tiny")
+    with pytest.raises(ProfileError) as refused:
+        profile.drafter("eagle", "policies.0.drafter", "s.yaml")
+    assert str(refused.value) == "s.yaml: policies.0.drafter: profile 'tiny' has no drafter 'eagle'; drafters there: head, mtp"
+
+
+def test_profiles_that_ship_are_whole(repository: Path) -> None:
+    """Every committed profile loads, says where each number comes from, and its blocks agree with it."""
+    folders = sorted(p.parent for p in (repository / "profiles").glob("*/profile.yaml"))
+    assert folders
+    for folder in folders:
+        profile = load_profile(folder)
+        assert all(row["provenance"] and row["source"] for row in profile.provenance()), folder
+        for name in profile.drafters:
+            profile.blocks(name)

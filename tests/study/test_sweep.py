@@ -1,0 +1,165 @@
+"""A sweep: every point once, kept when done, reused only where nothing that it depends on has changed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from simulator.errors import DsimError
+from simulator.study.scenario import Scenario, load_scenario
+from simulator.study.sweep import check_workers, fingerprint, points, sweep
+
+Row = dict[str, Any]
+Write = Callable[..., Path]
+
+
+def times(folder: Path) -> dict[str, int]:
+    return {p.name: p.stat().st_mtime_ns for p in folder.glob("[!.]*.json")}
+
+
+def loaded(*overrides: str) -> Scenario:
+    return load_scenario(Path("small.yaml"), overrides)
+
+
+@pytest.fixture
+def kept(world: Path) -> Path:
+    """A folder with all points of small.yaml done."""
+    sweep(loaded(), world / "points", workers=1)
+    return world / "points"
+
+
+def rerun(kept: Path, *overrides: str) -> tuple[int, int]:
+    """Sweep again; how many points were run again, and how many there are."""
+    before, scenario = times(kept), loaded(*overrides)
+    sweep(scenario, kept, workers=1)
+    after = times(kept)
+    return sum(after[name] != before.get(name) for name in after), len(points(scenario))
+
+
+def test_rows_are_in_order_whatever_finished_first(world: Path) -> None:
+    scenario = loaded()
+    rows = sweep(scenario, workers=1)
+    found = [(r["policy"], r["load"], r["replication"]) for r in rows]
+    assert found == [(p.name, load, k) for p in scenario.policies for load in (2, 6) for k in (0, 1)]
+    assert sweep(scenario, workers=2) == rows
+
+
+def test_nothing_is_run_again(kept: Path) -> None:
+    assert rerun(kept) == (0, 12)
+
+
+def test_a_missing_or_broken_point_is_run_again(kept: Path) -> None:
+    rows = sweep(loaded(), kept, workers=1)
+    (kept / "0-2-0.json").unlink()
+    (kept / "1-2-0.json").write_text("{")
+    (kept / "2-2-0.json").write_text("[]")
+    (kept / "2-2-1.json").write_text('{"fingerprint": 1}')
+    before = times(kept)
+    assert sweep(loaded(), kept, workers=1) == rows
+    after = times(kept)
+    assert {name for name in after if after[name] != before.get(name)} == {"0-2-0.json", "1-2-0.json", "2-2-0.json", "2-2-1.json"}
+
+
+@pytest.mark.parametrize("override", ["run.seed=2", "run.requests=13", "engine.max_batch=7", "workload.domains.chat=3", "policies.plain.name=none"])
+def test_another_scenario_reuses_nothing(override: str, kept: Path) -> None:
+    assert rerun(kept, override) == (12, 12)
+
+
+@pytest.mark.parametrize("override", ["question=Which?", "sla.tps_per_user=[50]", "sla.speed=tps_per_user_p10", "baseline=MTP-1", "notes=[x]"])
+def test_what_the_numbers_do_not_depend_on(override: str, kept: Path) -> None:
+    assert rerun(kept, override) == (0, 12)
+
+
+def test_a_changed_profile_reuses_nothing(kept: Path, edit_profile: Callable[..., None]) -> None:
+    edit_profile(lambda content: content["costs"]["verify"].update(base_s=0.02))
+    assert rerun(kept) == (12, 12)
+
+
+def test_changed_published_tables_do(kept: Path) -> None:
+    (kept.parent / "tiny" / "published" / "speed.csv").write_text("concurrency,tps_per_user\n1,9\n9,8\n")
+    assert rerun(kept) == (0, 12)
+
+
+def test_a_changed_file_of_lengths_reuses_nothing(world: Path, scenario: Write) -> None:
+    (world / "lengths.csv").write_text("n\n20\n30\n")
+    lengths = {"kind": "empirical", "path": "lengths.csv", "column": "n"}
+    mixed = {"kind": "mixture", "parts": [{"weight": 1, "lengths": lengths}]}
+    for output in (lengths, mixed):
+        workload = yaml.safe_load((world / "small.yaml").read_text())["workload"] | {"output_tokens": output}
+        scenario(workload=workload)
+        (world / "lengths.csv").write_text("n\n20\n30\n")
+        first = fingerprint(loaded())
+        (world / "lengths.csv").write_text("n\n20\n40\n")
+        assert fingerprint(loaded()) != first
+
+
+def test_a_changed_trace_reuses_nothing_and_a_read_one_does(world: Path, scenario: Write) -> None:
+    trace = world / "t.csv"
+    trace.write_text("arrival_s,prompt_tokens,output_tokens\n0,5,5\n1,5,5\n")
+    scenario(workload={"trace": {"path": "t.csv"}}, load=[1], run={"replications": 1, "warmup_s": 0})
+    first = fingerprint(loaded())
+    trace.read_text()
+    trace.touch()
+    assert fingerprint(loaded()) == first
+    trace.write_text("arrival_s,prompt_tokens,output_tokens\n0,5,5\n1,5,6\n")
+    assert fingerprint(loaded()) != first
+
+
+def test_loads_that_are_nearly_the_same_are_two_points(world: Path, scenario: Write) -> None:
+    workload = yaml.safe_load((world / "small.yaml").read_text())["workload"] | {"arrivals": {"kind": "poisson"}}
+    scenario(workload=workload, load=[5.00000001, 5.00000002], run={"replications": 1, "warmup_s": 0, "duration_s": 3})
+    rows = sweep(loaded(), world / "points", workers=1)
+    assert len(times(world / "points")) == len(rows) == 6
+    assert sweep(loaded(), world / "points", workers=1) == rows
+
+
+def test_a_point_without_its_tables_is_run_again(kept: Path) -> None:
+    before = times(kept)
+    sweep(loaded(), kept, workers=1, details=["steps"])
+    assert all(times(kept)[name] != before[name] for name in before)
+    assert len(list(kept.glob("*.steps.parquet"))) == 12
+    before = times(kept)
+    sweep(loaded(), kept, workers=1)
+    assert times(kept) == before
+
+
+def test_progress_counts_what_was_kept(kept: Path) -> None:
+    (kept / "0-2-0.json").unlink()
+    told: list[tuple[int, int]] = []
+    sweep(loaded(), kept, lambda done, every: told.append((done, every)), workers=1)
+    assert told == [(11, 12), (12, 12)]
+
+
+def test_an_infeasible_sweep_takes_back_only_its_own(world: Path) -> None:
+    out = world / "deep" / "out"
+    with pytest.raises(DsimError, match="no request finished"):
+        sweep(loaded("engine.kv_tokens=16"), out / "points", workers=1, details=["steps", "requests"])
+    assert not (world / "deep").exists()
+    out.mkdir(parents=True)
+    (out / "mine.txt").write_text("mine")
+    with pytest.raises(DsimError, match="no request finished"):
+        sweep(loaded("engine.kv_tokens=16"), out / "points", workers=1)
+    assert [p.name for p in out.iterdir()] == ["mine.txt"]
+
+
+def test_loads_of_one_policy(world: Path) -> None:
+    rows = sweep(loaded("policies.MTP-1.load=[4]"), workers=1)
+    assert {(r["policy"], r["load"]) for r in rows} == {("plain", 2), ("plain", 6), ("MTP-1", 4), ("scheduled", 2), ("scheduled", 6)}
+
+
+def test_a_kept_point_says_whose_it_is(kept: Path) -> None:
+    found = json.loads((kept / "1-6-1.json").read_text())
+    assert (found["row"]["policy"], found["row"]["load"], found["row"]["replication"]) == ("MTP-1", 6, 1)
+    assert found["fingerprint"] == fingerprint(loaded())
+
+
+def test_workers() -> None:
+    assert check_workers(None) is None
+    assert check_workers(3) == 3
+    with pytest.raises(DsimError, match="--workers"):
+        check_workers(0)
