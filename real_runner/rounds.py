@@ -128,7 +128,7 @@ class Device:
             if self.greedy:
                 accepted, bonus = sampling.verify_greedy(seen.logits, drafted, lengths, row_of)
             else:
-                luck, law = given[-1], given[1] if gamma else seen.logits
+                luck, law = given[-1], given[1] if gamma else None
                 accepted, bonus = sampling.verify_sampled(seen.logits, drafted, lengths, row_of, self.temperature, luck, law, from_row)
             return accepted, bonus, drafted, seen.features
 
@@ -137,7 +137,7 @@ class Device:
             inputs.append(proposal.tokens)
             inputs += [] if proposal.probabilities is None else [proposal.probabilities]
         inputs += [] if self.greedy else [self.luck(plan.requests, gamma + 1)]
-        key = ("verify", layout.key, plan.requests, gamma, [tuple(tensor.shape) for tensor in inputs].__repr__())
+        key = ("verify", layout.key, plan.requests, gamma, tuple(tuple(tensor.shape) for tensor in inputs))
         accepted, bonus, drafted, features = (kept for kept in self.runner.run(key, step, *inputs) if kept is not None)
         return Verified(accepted.clone(), bonus.clone(), drafted.clone()), features
 

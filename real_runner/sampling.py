@@ -55,20 +55,20 @@ def verify_sampled(
     row_of: Tensor,
     temperature: float,
     luck: Tensor,
-    draft_law: Tensor,
+    draft_law: Tensor | None,
     draft_row: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Temperature > 0: the same by rejection sampling. `luck` [R, γ+1] uniform, its last column draws the token after the accepted ones;
     `draft_law` [n, γ, V] is what the drafter drew from, `draft_row` [R] the rows of it  # [R], [R]."""
     gamma = drafted.shape[1]
     scaled = logits.float() / temperature
+    if draft_law is None:  # nothing was drafted
+        return lengths, draw(torch.softmax(scaled[row_of[:, 0]], dim=-1), luck[:, -1])
     norm = scaled.logsumexp(dim=-1)[row_of[:, :gamma]]  # [R, γ]
     p = (scaled[row_of[:, :gamma], drafted] - norm).exp()
     slots = torch.arange(gamma, device=logits.device)
     q = draft_law[draft_row.unsqueeze(1), slots, drafted]
     accepted = accepted_prefix(accepts(p, q, luck[:, :gamma]), lengths)
     law = torch.softmax(scaled[row_of.gather(1, accepted.unsqueeze(1)).squeeze(1)], dim=-1)  # [R, V]
-    if gamma == 0:
-        return accepted, draw(law, luck[:, -1])
     left = residual(law, draft_law[draft_row, accepted.clamp(max=gamma - 1)])
     return accepted, draw(torch.where((accepted < lengths).unsqueeze(1), left, law), luck[:, -1])
