@@ -63,9 +63,9 @@ class Chooser:
     def _refuse(self) -> None:
         kind = self.policy.kind
         if self.policy.clairvoyant:
-            raise DsimError(f"policy {kind!r} knows outcomes in advance: a bound for the simulator, nothing an engine can run", key="verification")
+            raise DsimError(f"policy {kind!r} knows outcomes in advance: a bound, nothing an engine can run", key="verification")
         if self.policy.needs_confidence and self.policy.drafts and not self.has_confidence:
-            raise DsimError(f"policy {kind!r} needs confidences, but the drafter has no confidence head", key="verification", remedy="use another drafter")
+            raise DsimError(f"policy {kind!r} needs confidences, and the drafter has no confidence head", key="verification")
         if self.gamma and self.policy.drafts:
             self.policy.choose(self._view(np.zeros((1, self.gamma)), np.zeros(1, dtype=np.int64), 0.0))
 
@@ -95,7 +95,7 @@ class Chooser:
         elif survival is not None:
             survival = np.broadcast_to(survival, (len(slots), self.gamma))
         else:
-            survival = _Unknown(f"policy {self.policy.kind!r} needs survivals, and the drafter has no confidence head", "give recorded mean survivals")
+            survival = _Unknown(f"policy {self.policy.kind!r} needs survivals, the drafter has no confidence head", "give recorded mean ones")
         price: Any = _Unknown(f"policy {self.policy.kind!r} needs the time of a round", "give a cost table, or measure one first")
         if self.costs is not None:
             price = self.costs.round_s(len(slots), context_tokens, self.gamma)

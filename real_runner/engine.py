@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -39,7 +40,7 @@ class _Flying:
 
 
 class Engine:
-    """`slots` requests of at most `length` tokens at a time. `tiers` pads shapes (and, on CUDA, captures a graph for each); None runs them as they are."""
+    """`slots` requests of at most `length` tokens at a time. `tiers` pads shapes and, on CUDA, captures a graph for each; None does neither."""
 
     def __init__(
         self,
@@ -64,9 +65,7 @@ class Engine:
         if drafter is None and policy.drafts and policy.longest(1) > 0:
             raise DsimError(f"policy {policy.kind!r} verifies drafted tokens, but there is no drafter", key="verification", remedy="give one")
         has_confidence = self.drafter is not None and self.drafter.spec.confidence != "none"
-        self.chooser = Chooser(
-            policy, self.gamma, slots, has_confidence=has_confidence, costs=costs, temperatures=temperatures, survival=survival
-        )
+        self.chooser = Chooser(policy, self.gamma, slots, has_confidence=has_confidence, costs=costs, temperatures=temperatures, survival=survival)
         target.tap(self.drafter.taps if self.drafter else ())
         target.allocate(slots, length)
         if self.drafter is not None:
@@ -101,7 +100,7 @@ class Engine:
         if not request.prompt or request.max_tokens < 1:
             raise DsimError("a request needs a prompt and at least one token to make", key=f"request {request.request}")
         if need > self.length:
-            raise DsimError(f"{need} tokens with a block, but a slot holds {self.length}", key=f"request {request.request}", remedy="give longer slots")
+            raise DsimError(f"{need} tokens with its blocks, but a slot holds {self.length}", key=f"request {request.request}")
         if max(request.prompt) >= self.target.vocabulary or min(request.prompt) < 0:
             raise DsimError(f"a token outside the vocabulary of {self.target.vocabulary}", key=f"request {request.request}")
         self.waiting.append(request)
@@ -190,12 +189,12 @@ class Engine:
         for request, token in zip(self._joined, report.first, strict=True):
             request.output.append(int(token))
             request.first_token_s = step.end_s
-        for request in self.active:
-            if len(request.output) >= request.max_tokens or request.output[-1] in self.eos:
-                request.finish_s = step.end_s
-                self.finished.append(request)
-                heapq.heappush(self._free, request.slot)
-        self.active = [r for r in self.active if not r.finish_s == r.finish_s]
+        over = [r for r in self.active if len(r.output) >= r.max_tokens or r.output[-1] in self.eos]
+        for request in over:
+            request.finish_s = step.end_s
+            self.finished.append(request)
+            heapq.heappush(self._free, request.slot)
+        self.active = [r for r in self.active if r not in over]
         self._joined, self._first, self._flying = [], None, None
         return report.confidence
 

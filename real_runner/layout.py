@@ -57,7 +57,9 @@ class Layout:
         return FlatBatch(slots, positions, limits, cells, rows, self.row_count, self.width, self.reach)
 
 
-def lay_out(slots: Ints, counts: Ints, reach: int, cache: tuple[int, int], tiers: Tiers | None, width: int | None = None, requests: int = 0) -> Layout:
+def lay_out(
+    slots: Ints, counts: Ints, reach: int, cache: tuple[int, int], tiers: Tiers | None, width: int | None = None, requests: int = 0
+) -> Layout:
     """Lays `counts` [R] tokens of the requests in `slots` [R] flat; `reach` is the context needed, `cache` the (slots, length) there are.
 
     With tiers the token count (at least that of `requests` of `width`), rows and reach are padded, so that the shapes are few; padding goes to the

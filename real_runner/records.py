@@ -1,4 +1,4 @@
-"""What a run leaves behind: one row per request and per step, in the columns the simulator writes, and the policy's inputs and outcomes of each round."""
+"""What a run leaves behind: a row per request and per step, in the columns the simulator writes; the inputs and outcomes of each choice."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STEP_COLUMNS = (
 )
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Request:
     """A prompt to be answered. Live state below the line is the engine's."""
 

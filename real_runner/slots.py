@@ -87,7 +87,7 @@ def slot_attention(
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Attention function for transformers: query [1, heads, B, head], key and value [1, KV heads, B, head] -> [1, B, heads, head]."""
-    heads, tokens, head = query.shape[1:]
+    heads, head = query.shape[1], query.shape[3]
     keys, values = kv.write(module.layer_idx, key[0].transpose(0, 1), value[0].transpose(0, 1), flat.slots, flat.positions)
     kv_heads = keys.shape[1]
     share = heads // kv_heads

@@ -63,9 +63,7 @@ class ChainDrafter(nn.Module):
         self.seeds[slots] = self.forward(next_ids, self.feature(features), layout.flat(ints, start))[last]
 
     @torch.no_grad()
-    def propose(
-        self, ints: Tensor, layout: Layout, slots: Tensor, start: Tensor, anchor: Tensor, temperature: float, luck: Tensor
-    ) -> Proposal:
+    def propose(self, ints: Tensor, layout: Layout, slots: Tensor, start: Tensor, anchor: Tensor, temperature: float, luck: Tensor) -> Proposal:
         hidden, tokens, laws = self.seeds[slots], [], []
         for slot in range(luck.shape[1]):
             token, law = choose(self.logits(hidden), temperature, luck[:, slot], self.d2t, self.spec.vocabulary)

@@ -111,7 +111,5 @@ class BlockDrafter(nn.Module):
         return Proposal(drafted, torch.stack(laws, dim=1) if laws[0] is not None else None, confidence)
 
     @torch.no_grad()
-    def propose(
-        self, ints: Tensor, layout: Layout, slots: Tensor, start: Tensor, anchor: Tensor, temperature: float, luck: Tensor
-    ) -> Proposal:
+    def propose(self, ints: Tensor, layout: Layout, slots: Tensor, start: Tensor, anchor: Tensor, temperature: float, luck: Tensor) -> Proposal:
         return self.sequence(self.block(ints, layout, slots, start, anchor), anchor[slots], temperature, luck)

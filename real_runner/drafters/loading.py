@@ -162,5 +162,5 @@ def _vocabulary_map(spec: DraftSpec, tensors: Mapping[str, Tensor], target: Targ
         raise CheckpointError("missing", where=file, key="d2t", remedy=f"expected [{spec.draft_vocabulary}], the reduced vocabulary's map")
     ids = tensors["d2t"].long() + torch.arange(len(tensors["d2t"]))
     if len(ids) != spec.draft_vocabulary or ids.min() < 0 or ids.max() >= target.vocabulary or len(ids.unique()) != len(ids):
-        raise CheckpointError("does not map into the target's vocabulary", where=file, key="d2t", remedy="expected target id minus draft id, no id twice")
+        raise CheckpointError("does not map into the target's vocabulary", where=file, key="d2t", remedy="expected target id - draft id, none twice")
     return ids.to(target.device)

@@ -69,7 +69,7 @@ def _native(config: Config, folder: Path, target_layers: int | None) -> DraftSpe
 
 def _native_eagle(config: Config, folder: Path, target_layers: int | None) -> DraftSpec:
     if str(config.get("model_type", "")).startswith("gemma"):
-        raise CheckpointError("Eagle3 on a Gemma backbone is not supported", where=folder / "config.json", key="model_type", remedy="use its DSpark head")
+        raise CheckpointError("Eagle3 on a Gemma backbone is not supported", where=folder / "config.json", key="model_type")
     taps = _need(config, "target_layer_ids", folder)
     return _eagle_spec(config, config, folder, "deepspec", taps, _need(config, "ttt_length", folder), config.get("num_target_layers"))
 

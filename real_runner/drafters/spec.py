@@ -71,11 +71,9 @@ class Drafter(Protocol):
         ...
 
     def absorb(self, features: Tensor, next_ids: Tensor, last: Tensor, slots: Tensor, ints: Tensor, layout: Layout, start: Tensor) -> None:
-        """Takes in the target's features [B, m·d] of a flat batch; `next_ids` [B] follow each token, `last` [R] are the rows of the last kept ones."""
+        """Takes in the target's features [B, m·d]; `next_ids` [B] follow each token, `last` [R] are the rows of the last kept ones."""
         ...
 
-    def propose(
-        self, ints: Tensor, layout: Layout, slots: Tensor, start: Tensor, anchor: Tensor, temperature: float, luck: Tensor
-    ) -> Proposal:
+    def propose(self, ints: Tensor, layout: Layout, slots: Tensor, start: Tensor, anchor: Tensor, temperature: float, luck: Tensor) -> Proposal:
         """Drafts from the anchors [slots + 1] at positions `start` [slots + 1]; `luck` [R, n] uniform, n ≤ γ tokens are drafted."""
         ...
