@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 from real_runner.choosing import Chooser, RoundCosts
 from real_runner.drafters.spec import Drafter, Proposal
 from real_runner.failures import memory_of
-from real_runner.graphs import Captured, Eager
 from real_runner.layout import Ints, Tiers, lay_out, ship
 from real_runner.records import Request, Round, Step
-from real_runner.rounds import Device, DeviceState, Plan, Verified
+from real_runner.rounds import Device, Plan, Report, Verified
 from real_runner.target import Target
 from real_runner.timing import Stopwatch
 from simulator.errors import DsimError
@@ -66,14 +65,8 @@ class Engine:
             raise DsimError(f"policy {policy.kind!r} verifies drafted tokens, but there is no drafter", key="verification", remedy="give one")
         has_confidence = self.drafter is not None and self.drafter.spec.confidence != "none"
         self.chooser = Chooser(policy, self.gamma, slots, has_confidence=has_confidence, costs=costs, temperatures=temperatures, survival=survival)
-        target.tap(self.drafter.taps if self.drafter else ())
-        target.allocate(slots, length)
-        if self.drafter is not None:
-            with memory_of(f"the draft cache of {slots} slots × {length} tokens"):
-                self.drafter.allocate(slots, length)
-        zeros = torch.zeros(slots + 1, dtype=torch.long, device=target.device)
-        runner = Captured() if tiers is not None and target.device.type == "cuda" else Eager()
-        self.device = Device(target, self.drafter, DeviceState(zeros, zeros.clone()), runner, temperature, seed)
+        capture = tiers is not None and target.device.type == "cuda"
+        self.device = Device(target, self.drafter, (slots, length), temperature=temperature, seed=seed, capture=capture)
         self.lossless = not policy.peeks or self.device.greedy
         self.eos = target.eos if stop_at_eos else frozenset[int]()
         self.prefill_tokens = prefill_tokens
@@ -87,11 +80,16 @@ class Engine:
         self._flying: _Flying | None = None
         self._open: Step | None = None
         self._watch = Stopwatch(target.device)
-        self._begun = time.perf_counter()
+        self.begin()
 
     def now(self) -> float:
         """Seconds since the run began."""
         return time.perf_counter() - self._begun
+
+    def begin(self) -> None:
+        """Starts the clock; takes target and drafter back from an engine that was made later."""
+        self.device.claim()
+        self._begun = time.perf_counter()
 
     def submit(self, request: Request) -> None:
         """Queues a request; refuses one that could not fit."""
@@ -109,7 +107,7 @@ class Engine:
         """Serves these, and what was submitted, to the end; requests that have not arrived yet wait."""
         for request in sorted(requests, key=lambda r: r.arrival_s):
             self.submit(request)
-        self._begun = time.perf_counter()
+        self.begin()
         while self.step():
             pass
         return self.finished
@@ -180,7 +178,7 @@ class Engine:
     def _settle(self, step: Step, proposal: Proposal | None) -> NDArray[np.float64] | None:
         """Reads outcomes and confidences; commits, retires, closes the step. Returns the confidence logits [R, γ] of what was drafted."""
         confidence = proposal.confidence if proposal is not None and self.chooser.has_confidence else None
-        report = self._read(confidence)
+        report = self.device.read(self._flying.outcome if self._flying else None, self._first, confidence)
         step.end_s = self.now()
         for name, seconds in self._watch.read().items():
             setattr(step, f"{name}_s", getattr(step, f"{name}_s") + seconds)
@@ -198,7 +196,7 @@ class Engine:
         self._joined, self._first, self._flying = [], None, None
         return report.confidence
 
-    def _commit(self, step: Step, flying: _Flying, report: _Report) -> None:
+    def _commit(self, step: Step, flying: _Flying, report: Report) -> None:
         """Accepted tokens and the one after them, cut at the end of the text and at the request's limit."""
         for row, request in enumerate(flying.requests):
             accepted, drafted = int(report.accepted[row]), report.drafted[row].tolist()
@@ -211,23 +209,6 @@ class Engine:
             step.rounds.append(part)
             step.committed += len(kept)
             request.output.extend(kept)
-
-    def _read(self, confidence: torch.Tensor | None) -> _Report:
-        """The one place in a round where the host waits for the device: everything in one copy."""
-        parts: list[torch.Tensor] = []
-        if self._flying is not None:
-            outcome = self._flying.outcome
-            parts += [outcome.accepted, outcome.bonus, outcome.drafted]
-        if self._first is not None:
-            parts.append(self._first)
-        if confidence is not None:
-            parts.append(confidence.double().view(torch.long))
-        host = torch.cat([part.reshape(-1) for part in parts]).cpu().numpy() if parts else np.empty(0, dtype=np.int64)
-        pieces = iter(np.split(host, np.cumsum([part.numel() for part in parts])[:-1])) if parts else iter(())
-        accepted, bonus, drafted = (next(pieces), next(pieces), next(pieces)) if self._flying is not None else (host[:0],) * 3
-        first = next(pieces) if self._first is not None else host[:0]
-        logits = None if confidence is None else next(pieces).view(np.float64).reshape(-1, self.gamma)
-        return _Report(accepted, bonus, drafted.reshape(len(accepted), self.gamma), first, logits)
 
     def _verify(self, step: Step, drafted_for: list[Request], proposal: Proposal | None, logits: NDArray[np.float64] | None) -> None:
         """Chooses lengths for those still active and sends the flat batch through the target."""
@@ -252,14 +233,3 @@ class Engine:
             self.device.take_in(layout, plan, packed, outcome, features)
             self._watch.mark("draft")
         self._flying = _Flying(list(self.active), lengths, confidence, outcome)
-
-
-@dataclass(slots=True)
-class _Report:
-    """What one read brings."""
-
-    accepted: Ints  # [R] of the verification that was flying
-    bonus: Ints  # [R]
-    drafted: Ints  # [R, γ]
-    first: Ints  # [n] first tokens of the prefilled
-    confidence: NDArray[np.float64] | None  # [rows drafted for, γ] logits

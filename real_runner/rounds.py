@@ -6,12 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from real_runner import sampling
 from real_runner.drafters.spec import Drafter, Proposal
-from real_runner.graphs import Runner
+from real_runner.failures import memory_of
+from real_runner.graphs import Captured, Eager, Runner
 from real_runner.layout import Ints, Layout, ship
+from real_runner.slots import SlotCache
 from real_runner.target import Target
 
 
@@ -70,14 +73,57 @@ class Plan:
         return ints[:3], ints[3], where, row_of.view(requests, self.gamma + 1)
 
 
+@dataclass(slots=True)
+class Report:
+    """What one read brings."""
+
+    accepted: Ints  # [R] of the verification that was flying
+    bonus: Ints  # [R]
+    drafted: Ints  # [R, γ]
+    first: Ints  # [n] first tokens of the prefilled
+    confidence: NDArray[np.float64] | None  # [rows drafted for, γ] logits
+
+
 class Device:
     """Runs the parts of a round, each from a captured graph where the runner captures."""
 
-    def __init__(self, target: Target, drafter: Drafter | None, state: DeviceState, runner: Runner, temperature: float, seed: int) -> None:
-        self.target, self.drafter, self.state, self.runner = target, drafter, state, runner
+    def __init__(self, target: Target, drafter: Drafter | None, room: tuple[int, int], *, temperature: float, seed: int, capture: bool) -> None:
+        self.target, self.drafter, self.room, self.capture = target, drafter, room, capture
+        zeros = torch.zeros(room[0] + 1, dtype=torch.long, device=target.device)
+        self.state = DeviceState(zeros, zeros.clone())
+        self.runner: Runner = Eager()
+        self._claimed: tuple[SlotCache | None, ...] = ()
         self.temperature = temperature
         self.greedy = temperature < sampling.GREEDY_BELOW
         self._luck = torch.Generator(device=target.device).manual_seed(seed)
+
+    def claim(self) -> None:
+        """Caches of this engine's size in target and drafter, and its taps; the caches stay until another engine makes its own."""
+        target, drafter = self.target, self.drafter
+        target.tap(drafter.taps if drafter is not None else ())
+        held = (target.kv, drafter.kv if drafter is not None else None)
+        if self._claimed and all(mine is now for mine, now in zip(self._claimed, held, strict=True)):
+            return
+        target.allocate(*self.room)
+        if drafter is not None:
+            with memory_of(f"the draft cache of {self.room[0]} slots × {self.room[1]} tokens"):
+                drafter.allocate(*self.room)
+        self._claimed = (target.kv, drafter.kv if drafter is not None else None)
+        self.runner = Captured() if self.capture else Eager()
+
+    def read(self, outcome: Verified | None, first: Tensor | None, confidence: Tensor | None) -> Report:
+        """The one place in a round where the host waits for the device: everything in one copy."""
+        parts = [] if outcome is None else [outcome.accepted, outcome.bonus, outcome.drafted]
+        parts += [] if first is None else [first]
+        parts += [] if confidence is None else [confidence.double().view(torch.long)]
+        host = torch.cat([part.reshape(-1) for part in parts]).cpu().numpy() if parts else np.empty(0, dtype=np.int64)
+        pieces = iter(np.split(host, np.cumsum([part.numel() for part in parts])))
+        none = host[:0]
+        accepted, bonus, drafted = (none, none, none) if outcome is None else (next(pieces), next(pieces), next(pieces))
+        told = Report(accepted, bonus, drafted.reshape(len(accepted), drafted.size // max(1, len(accepted))), none, None)
+        told.first = none if first is None else next(pieces)
+        told.confidence = None if confidence is None else next(pieces).view(np.float64).reshape(tuple(confidence.shape))
+        return told
 
     def luck(self, *shape: int) -> Tensor:
         """Uniform numbers."""
