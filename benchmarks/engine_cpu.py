@@ -91,9 +91,7 @@ def main() -> None:
         short = Path(name).name
         batch = side_by_side(speculative(1), speculative(16), prompts, given.tokens, True, given.repeats)
         found[f"{short}: sixteen single runs / batch 16"] = batch
-        found[f"{short}: plain / speculative at batch 1"] = side_by_side(
-            plain(1), speculative(1), prompts[:4], given.tokens, False, given.repeats
-        )
+        found[f"{short}: plain / speculative at batch 1"] = side_by_side(plain(1), speculative(1), prompts[:4], given.tokens, False, given.repeats)
     for title, numbers in found.items():
         if isinstance(numbers, dict) and "ratio_median" in numbers:
             print(f"{title:<58}{numbers['ratio_median']:6.2f}x  ({numbers['ratio_min']:.2f} to {numbers['ratio_max']:.2f}, n={numbers['repeats']})")

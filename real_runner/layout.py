@@ -53,7 +53,7 @@ class Layout:
         begin = start[slots]
         positions = begin + offsets
         limits = positions + 1 if block is None else begin + block
-        rows = self.rows if isinstance(self.rows, slice) else torch.as_tensor(self.rows, device=start.device)
+        rows = self.rows if isinstance(self.rows, slice) else ship(self.rows, start.device)
         return FlatBatch(slots, positions, limits, cells, rows, self.row_count, self.width, self.reach)
 
 

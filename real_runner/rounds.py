@@ -134,7 +134,7 @@ class Device:
         device = self.target.device
         packed = ship(np.concatenate([layout.ints, ids[None], next_ids[None]]), device)
         rows, where = ship(last, device), ship(slots, device)
-        self.state.start[where] = 0
+        self.state.start.index_fill_(0, where, 0)
         ints = packed[:3]
         step = self.target.step(packed[3], layout.flat(ints, self.state.start), rows)
         first = step.logits.argmax(dim=-1)

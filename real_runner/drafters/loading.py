@@ -56,7 +56,7 @@ def load_drafter(name: str, target: Target, spec: DraftSpec | None = None) -> An
 
 def random_drafter(spec: DraftSpec, target: Target) -> AnyDrafter:
     """A drafter of given dimensions with random weights, embedding and head the target's: for times, not for words."""
-    with memory_of("random weights of the drafter"):
+    with memory_of("random weights of the drafter"), torch.device(target.device):
         drafter = CLASSES[spec.family](spec)
         share(drafter, target, set(SHARED))
         return drafter.to(device=target.device, dtype=target.dtype).eval()
