@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
-from transformers.initialization import no_init_weights
 
 from real_runner.drafters.chain import ChainDrafter
 from real_runner.drafters.dspark import BlockDrafter
@@ -20,6 +19,11 @@ from real_runner.drafters.packaging import read_spec
 from real_runner.drafters.spec import DraftSpec
 from real_runner.failures import CheckpointError, memory_of
 from real_runner.target import Target
+
+try:
+    from transformers.initialization import no_init_weights
+except ImportError:  # transformers before 5.2
+    from transformers.modeling_utils import no_init_weights
 
 AnyDrafter = BlockDrafter | ChainDrafter
 CLASSES: dict[str, type[AnyDrafter]] = {"dspark": BlockDrafter, "dflash": BlockDrafter, "eagle3": Eagle3Drafter, "mtp": MtpDrafter}

@@ -52,6 +52,15 @@ def test_gemma4_forward_agrees(gemma):
         assert worst < 1e-4, (name, worst)
 
 
+def test_gemma4_unified_text_is_the_same_backbone(gemma):
+    """The text part of the unified models carries another name and the same layers."""
+    spec = read_spec(GOLDEN / "gemma4_dspark")
+    drafter = BlockDrafter(replace(spec, backbone={**spec.backbone, "model_type": "gemma4_unified_text"}))
+    fill(drafter, renamed(read_tensors(spec.folder), spec), None, spec.folder)
+    found, expected = block_forward(drafter, gemma[1])["base_logits"], gemma[1]["base_logits"]
+    assert float((found - expected).abs().max() / expected.abs().max()) < 1e-4
+
+
 @pytest.mark.parametrize("change", ["rope", "scalar", "cap"])
 def test_gemma4_parity_would_notice_a_wrong_forward(gemma, change, monkeypatch):
     drafter, expected = gemma

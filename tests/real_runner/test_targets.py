@@ -37,12 +37,19 @@ FAMILIES = {
         "hidden_size_per_layer_input": 0,
         "vocab_size_per_layer_input": 40,
     },
+    "gemma4_text, keys shared": {
+        **SLIDING,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention", "full_attention"],
+        "num_kv_shared_layers": 2,
+        "hidden_size_per_layer_input": 8,
+        "vocab_size_per_layer_input": 40,
+    },
 }
 
 
 def make(family):
     torch.manual_seed(3)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **{**SMALL, **FAMILIES[family]})).eval()
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family.partition(",")[0], **{**SMALL, **FAMILIES[family]})).eval()
     for parameter in model.parameters():
         parameter.data = torch.randn_like(parameter) * 0.3 if parameter.dim() > 1 else 1 + 0.1 * torch.randn_like(parameter)
     return model
@@ -75,6 +82,18 @@ def test_ragged_steps_equal_a_full_forward(family):
             torch.testing.assert_close(step.features[row : row + n], torch.cat(hidden, dim=-1), rtol=1e-4, atol=1e-4)
             row += n
         done = done + counts
+
+
+def test_linear_layers_see_exactly_the_tokens_of_the_batch():
+    model = make("qwen3")
+    seen = []
+    model.model.layers[1].mlp.up_proj.register_forward_hook(lambda _, given, out: seen.append(tuple(given[0].shape)))
+    target = Target(model, "qwen3")
+    target.allocate(6, 32)
+    layout = lay_out(np.array([0, 5]), np.array([3, 8]), 16, (6, 32), None)
+    seen.clear()
+    target.step(torch.zeros(11, dtype=torch.long), layout.flat(torch.from_numpy(layout.ints), torch.zeros(7, dtype=torch.long)))
+    assert seen == [(1, 11, 32)]
 
 
 def test_a_sliding_window_cuts_what_is_seen():
