@@ -65,8 +65,8 @@ class Engine:
             raise DsimError(f"policy {policy.kind!r} verifies drafted tokens, but there is no drafter", key="verification", remedy="give one")
         has_confidence = self.drafter is not None and self.drafter.spec.confidence != "none"
         self.chooser = Chooser(policy, self.gamma, slots, has_confidence=has_confidence, costs=costs, temperatures=temperatures, survival=survival)
-        capture = tiers is not None and target.device.type == "cuda"
-        self.device = Device(target, self.drafter, (slots, length), temperature=temperature, seed=seed, capture=capture)
+        widest = None if tiers is None else (tiers.pad(slots), self.gamma)
+        self.device = Device(target, self.drafter, (slots, length), temperature=temperature, seed=seed, widest=widest)
         self.lossless = not policy.peeks or self.device.greedy
         self.eos = target.eos if stop_at_eos else frozenset[int]()
         self.prefill_tokens = prefill_tokens

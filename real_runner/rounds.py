@@ -87,8 +87,12 @@ class Report:
 class Device:
     """Runs the parts of a round, each from a captured graph where the runner captures."""
 
-    def __init__(self, target: Target, drafter: Drafter | None, room: tuple[int, int], *, temperature: float, seed: int, capture: bool) -> None:
-        self.target, self.drafter, self.room, self.capture = target, drafter, room, capture
+    def __init__(
+        self, target: Target, drafter: Drafter | None, room: tuple[int, int], *, temperature: float, seed: int, widest: tuple[int, int] | None
+    ) -> None:
+        """`room` is (slots, length); `widest`, where shapes are padded, the most (requests, tokens) that are ever drafted at once."""
+        self.target, self.drafter, self.room, self.widest = target, drafter, room, widest
+        self._laws: Tensor | None = None  # what the drafter drew from, [rows, γ, V]: too large to copy, so it stays where it is
         zeros = torch.zeros(room[0] + 1, dtype=torch.long, device=target.device)
         self.state = DeviceState(zeros, zeros.clone())
         self.runner: Runner = Eager()
@@ -109,7 +113,10 @@ class Device:
             with memory_of(f"the draft cache of {self.room[0]} slots × {self.room[1]} tokens"):
                 drafter.allocate(*self.room)
         self._claimed = (target.kv, drafter.kv if drafter is not None else None)
-        self.runner = Captured() if self.capture else Eager()
+        self.runner = Captured() if self.widest is not None and target.device.type == "cuda" else Eager()
+        if self.widest is not None and drafter is not None and not self.greedy:
+            with memory_of(f"the drafter's laws over {target.vocabulary} tokens for {self.widest[0]} requests"):
+                self._laws = torch.empty((*self.widest, target.vocabulary), device=target.device)
 
     def read(self, outcome: Verified | None, first: Tensor | None, confidence: Tensor | None) -> Report:
         """The one place in a round where the host waits for the device: everything in one copy."""
@@ -155,11 +162,17 @@ class Device:
 
         def step(ints: Tensor, where: Tensor, luck: Tensor) -> tuple[Tensor | None, ...]:
             made = drafter.propose(ints, layout, where, state.start, state.anchor, self.temperature, luck)
-            return made.tokens, made.probabilities, made.confidence
+            if made.probabilities is None or self.widest is None:
+                self._laws = made.probabilities
+            elif self._laws is not None:
+                self._laws[: len(where)].copy_(made.probabilities)
+            return made.tokens, made.confidence
 
         device = self.target.device
         inputs = ship(layout.ints, device), ship(slots, device), self.luck(len(slots), gamma)
-        return Proposal(*self.runner.run(("draft", layout.key, len(slots), gamma), step, *inputs))  # type: ignore[arg-type]
+        tokens, confidence = self.runner.run(("draft", layout.key, len(slots), gamma), step, *inputs)
+        assert tokens is not None
+        return Proposal(tokens, None, confidence)
 
     def verify(self, layout: Layout, plan: Plan, packed: Tensor, proposal: Proposal | None) -> tuple[Verified, Tensor]:
         """The anchors and the drafted tokens the plan asks for, through the target; also its features [B, m·d]."""
@@ -174,14 +187,13 @@ class Device:
             if self.greedy:
                 accepted, bonus = sampling.verify_greedy(seen.logits, drafted, lengths, row_of)
             else:
-                luck, law = given[-1], given[1] if gamma else None
-                accepted, bonus = sampling.verify_sampled(seen.logits, drafted, lengths, row_of, self.temperature, luck, law, from_row)
+                law = self._laws if gamma else None
+                accepted, bonus = sampling.verify_sampled(seen.logits, drafted, lengths, row_of, self.temperature, given[-1], law, from_row)
             return accepted, bonus, drafted, seen.features
 
         inputs = [packed]
         if gamma and proposal is not None:
             inputs.append(proposal.tokens)
-            inputs += [] if proposal.probabilities is None else [proposal.probabilities]
         inputs += [] if self.greedy else [self.luck(plan.requests, gamma + 1)]
         key = ("verify", layout.key, plan.requests, gamma, tuple(tuple(tensor.shape) for tensor in inputs))
         accepted, bonus, drafted, features = (kept for kept in self.runner.run(key, step, *inputs) if kept is not None)
