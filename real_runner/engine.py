@@ -56,6 +56,7 @@ class Engine:
         temperatures: Sequence[float] | None = None,
         tiers: Tiers | None = None,
         prefill_tokens: int = 8192,
+        prefill_chunk: int = 2048,
         stop_at_eos: bool = True,
     ) -> None:
         self.gamma = 0 if drafter is None or not policy.drafts else min(drafter.gamma, policy.longest(drafter.gamma))
@@ -69,7 +70,7 @@ class Engine:
         self.device = Device(target, self.drafter, (slots, length), temperature=temperature, seed=seed, widest=widest)
         self.lossless = not policy.peeks or self.device.greedy
         self.eos = target.eos if stop_at_eos else frozenset[int]()
-        self.prefill_tokens = prefill_tokens
+        self.prefill_tokens, self.prefill_chunk = prefill_tokens, prefill_chunk
         self.waiting: deque[Request] = deque()
         self.active: list[Request] = []  # in the order of slots
         self.finished: list[Request] = []
@@ -150,11 +151,16 @@ class Engine:
         joining.sort(key=lambda r: r.slot)
         slots = np.array([r.slot for r in joining])
         counts = np.array([len(r.prompt) for r in joining])
-        layout = lay_out(slots, counts, int(counts.max()), (self.slots, self.length), None)
-        ids = np.concatenate([r.prompt for r in joining])
         self._watch.mark("")
         with memory_of(f"a prefill of {counts.sum()} tokens"):
-            self._first = self.device.prefill(layout, ids, np.append(ids[1:], 0), layout.firsts + counts - 1, slots)
+            self._first = self.device.new_tokens(len(joining))
+            for at in range(0, int(counts.max()), self.prefill_chunk):
+                rows = np.flatnonzero(counts > at)
+                part = np.minimum(counts[rows] - at, self.prefill_chunk)
+                layout = lay_out(slots[rows], part, at + int(part.max()), (self.slots, self.length), None)
+                ids = [r.prompt[at : at + n] for r, n in zip((joining[i] for i in rows), part, strict=True)]
+                after = [[*joining[i].prompt, -1][at + 1 : at + n + 1] for i, n in zip(rows, part, strict=True)]
+                self.device.prefill(layout, np.concatenate(ids), np.concatenate(after), slots[rows], rows, at, self._first)
         self._watch.mark("prefill")
         self._joined = joining
         step.prefill_tokens += int(counts.sum())

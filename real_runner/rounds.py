@@ -136,24 +136,27 @@ class Device:
         """Uniform numbers."""
         return torch.rand(shape, generator=self._luck, device=self.target.device)
 
-    def prefill(self, layout: Layout, ids: Ints, next_ids: Ints, last: Ints, slots: Ints) -> Tensor:
-        """Prompts [B] through the target; the first token of each request is its anchor  # [R]."""
-        device = self.target.device
-        packed = ship(np.concatenate([layout.ints, ids[None], next_ids[None]]), device)
-        rows, where = ship(last, device), ship(slots, device)
-        self.state.start.index_fill_(0, where, 0)
-        ints = packed[:3]
-        step = self.target.step(packed[3], layout.flat(ints, self.state.start), rows)
-        first = step.logits.argmax(dim=-1)
+    def new_tokens(self, count: int) -> Tensor:
+        """Room for one token each of `count` requests."""
+        return torch.zeros(count, dtype=torch.long, device=self.target.device)
+
+    def prefill(self, layout: Layout, ids: Ints, after: Ints, slots: Ints, into: Ints, at: int, first: Tensor) -> None:
+        """Prompt tokens `ids` [B] from position `at` on, through the target and into the caches. `after` [B] is what follows each, -1 where the
+        prompt ends: there a token is drawn, the request's anchor. It goes `into` [R] of `first`; an unfinished prompt's is overwritten later."""
+        device, counts = self.target.device, np.diff(np.append(layout.firsts, layout.ints.shape[1]))
+        packed = ship(np.concatenate([layout.ints, ids[None], after[None]]), device)
+        where, last, lengths, place = ship(np.stack([slots, layout.firsts + counts - 1, counts, into]), device)
+        self.state.start.index_fill_(0, where, at)
+        step = self.target.step(packed[3], layout.flat(packed[:3], self.state.start), last)
+        drawn = step.logits.argmax(dim=-1)
         if not self.greedy:
-            first = sampling.draw(sampling.probabilities(step.logits, self.temperature), self.luck(len(slots)))
+            drawn = sampling.draw(sampling.probabilities(step.logits, self.temperature), self.luck(len(slots)))
         if self.drafter is not None:
             following = packed[4].clone()
-            following[rows] = first
-            self.drafter.absorb(step.features, following, rows, where, ints, layout, self.state.start)
-        lengths = ship(np.diff(np.append(layout.firsts, layout.ints.shape[1])), device)
-        self.state.advance(where, lengths, first)
-        return first
+            following[last] = torch.where(following[last] < 0, drawn, following[last])
+            self.drafter.absorb(step.features, following, last, where, packed[:3], layout, self.state.start)
+        self.state.advance(where, lengths, drawn)
+        first[place] = drawn
 
     def draft(self, layout: Layout, slots: Ints, gamma: int) -> Proposal:
         """γ tokens for each of the requests in `slots` [R]."""

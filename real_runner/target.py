@@ -108,7 +108,8 @@ def load_target(name: str, device: str = "cpu", dtype: str = "float32") -> Targe
     try:
         config = AutoConfig.from_pretrained(name)
     except (OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0]
+        local = name.startswith((".", "/", "~")) or name.count("/") > 1
+        reason = "no such folder" if local and not Path(name).exists() else str(error).splitlines()[0]
         raise CheckpointError(f"no target model can be read: {reason}", where=name, remedy="give a folder with config.json or a hub name") from error
     if config.model_type not in FAMILIES:
         raise CheckpointError(

@@ -82,6 +82,17 @@ def test_eos_inside_the_accepted_prefix_ends_the_text_there(target, drafters, tr
     assert sum(len(out) - 1 for out in done.values()) == sum(step.committed for step in engine.steps)
 
 
+@pytest.mark.parametrize("name", ["dspark_rnn", "eagle3"])
+@pytest.mark.parametrize("chunk", [1, 4, 6])
+def test_prefill_in_chunks_is_the_same(name, chunk, target, drafters):
+    rounds = []
+    for size in (2048, chunk):
+        engine = Engine(target, drafters[name], FixedLength(length=7), slots=7, length=64, prefill_chunk=size, stop_at_eos=False)
+        texts = outputs(engine, requests())
+        rounds.append((texts, [(p.request, p.drafted, p.accepted) for step in engine.steps for p in step.rounds]))
+    assert rounds[0] == rounds[1]
+
+
 def test_two_engines_of_one_target_take_turns(target, drafters, truth):
     first = Engine(target, drafters["dflash"], FixedLength(length=7), slots=7, length=64, stop_at_eos=False)
     second = Engine(target, None, NoSpeculation(), slots=2, length=70, stop_at_eos=False)
