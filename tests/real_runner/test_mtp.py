@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -15,7 +16,7 @@ from real_runner.drafters.loading import load_drafter
 from real_runner.engine import Engine
 from real_runner.failures import CheckpointError
 from real_runner.records import Request
-from simulator.policies.verification import FixedLength
+from simulator.policies.verification import ByBatch, FixedLength, NoSpeculation, Uniform
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 PROMPTS = [[3, 16, 18, 17], [10, 12], [27, 7, 16, 3, 16, 18, 17, 13]]
@@ -23,7 +24,7 @@ PROMPTS = [[3, 16, 18, 17], [10, 12], [27, 7, 16, 3, 16, 18, 17, 13]]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A target checkpoint that carries its module as an extra layer 6, as DeepSeek's do; trained by hand to be no better than chance."""
+    """A target checkpoint that carries its module as an extra layer 6, as DeepSeek's do; random, so hardly ever right."""
     made = tmp_path_factory.mktemp("mtp")
     config = json.loads((GOLDEN / "target" / "config.json").read_text()) | {"num_nextn_predict_layers": 1, "draft_length": 2}
     tensors = load_file(GOLDEN / "target" / "model.safetensors")
@@ -93,6 +94,22 @@ def test_mtp_1_is_length_one(folder, target):
     engine.run([Request(0, PROMPTS[0], 4)])
     assert engine.gamma == 1
     assert all(len(part.drafted) == 1 for step in engine.steps for part in step.rounds)
+
+
+class Flat:
+    def round_s(self, requests, context_tokens, gamma):
+        return 1.0 + np.arange(requests * gamma + 1) / 16
+
+
+@pytest.mark.parametrize(
+    "policy", [NoSpeculation(), FixedLength(length=2), ByBatch(table=[(1, 2, 2), (3, 8, 1)]), Uniform(lag=1)], ids=lambda p: p.kind
+)
+@pytest.mark.parametrize("slots", [1, 3])
+def test_greedy_output_is_the_targets_own_under_every_policy_that_needs_no_head(policy, slots, folder, target, plain):
+    drafter = load_drafter(str(folder), target)
+    engine = Engine(target, drafter, policy, slots=slots, length=64, costs=Flat(), survival=[0.7, 0.4], stop_at_eos=False)
+    done = {r.request: r.output for r in engine.run([Request(i, p, 14 + i) for i, p in enumerate(PROMPTS)])}
+    assert done == {i: plain(p, 14 + i) for i, p in enumerate(PROMPTS)}
 
 
 def test_a_module_of_latent_attention_is_refused(folder, target, tmp_path):
