@@ -1,0 +1,113 @@
+"""Does a drafter sit right on its target? Taps, slots and rotary positions that are off by one crash nothing, they cost acceptance.
+
+The measure is paired and has little noise: at the same anchors of the same texts, how much the drafter's law overlaps the target's, slot by slot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from real_runner.drafters.chain import ChainDrafter
+from real_runner.drafters.dspark import BlockDrafter
+from real_runner.drafters.loading import AnyDrafter
+from real_runner.drafters.spec import DraftSpec
+from real_runner.layout import lay_out, ship
+from real_runner.target import POST_NORM, Target
+
+Floats = NDArray[np.float64]
+FIRST_ANCHOR, STRIDE = 4, 3
+
+
+def shifts(spec: DraftSpec, target: Target) -> Iterator[tuple[str, DraftSpec]]:
+    """Specs that are wrong by one if this one is right, and the other way round."""
+    if spec.taps != (POST_NORM,):
+        for by in (-1, 1):
+            taps = tuple(tap + by for tap in spec.taps)
+            if min(taps) >= -1 and max(taps) < target.layers:
+                yield f"taps {by:+d}", replace(spec, taps=taps)
+    if spec.family in ("eagle3", "mtp"):
+        return
+    for by in (-1, 1):
+        if 0 <= spec.first_slot + by < spec.block:
+            yield f"slot {by:+d}", replace(spec, first_slot=spec.first_slot + by, gamma=spec.gamma - by)
+        yield f"rotary position {by:+d}", replace(spec, rope_shift=spec.rope_shift + by)
+
+
+@contextmanager
+def worn(drafter: AnyDrafter, spec: DraftSpec) -> Iterator[None]:
+    """The drafter behaving by another spec for a while; the weights are the same."""
+    before = drafter.spec
+    try:
+        drafter.spec, drafter.taps, drafter.gamma = spec, spec.taps, spec.gamma
+        yield
+    finally:
+        drafter.spec, drafter.taps, drafter.gamma = before, before.taps, before.gamma
+
+
+@torch.no_grad()
+def overlaps(target: Target, drafter: AnyDrafter, texts: list[list[int]]) -> Floats:
+    """Σ_v min(p, q) of each slot at anchors along the texts, the tokens before it given: P(accepted | accepted so far)  # [texts, anchors, γ]."""
+    length = min(len(text) for text in texts)
+    ids = torch.tensor([text[:length] for text in texts], device=target.device)
+    count, gamma, room = len(texts), drafter.gamma, length + 2 * (drafter.gamma + drafter.spec.block)
+    slots = np.arange(count)
+    layout = lay_out(slots, np.full(count, length), length, (count, room), None)
+    ints, where = ship(layout.ints, target.device), ship(slots, target.device)
+    start = torch.zeros(count + 1, dtype=torch.long, device=target.device)
+    target.tap(drafter.taps)
+    target.allocate(count, room)
+    seen = target.step(ids.reshape(-1), layout.flat(ints, start))
+    law = torch.softmax(seen.logits.float(), dim=-1).view(count, length, -1)
+    drafter.allocate(count, room)
+    following = torch.cat([ids[:, 1:], ids[:, :1]], dim=1).reshape(-1)
+    if isinstance(drafter, ChainDrafter):
+        seeds = drafter(following, drafter.feature(seen.features), layout.flat(ints, start)).view(count, length, -1)
+    else:
+        drafter.absorb(seen.features, following, where, where, ints, layout, start)
+    found = []
+    for at in range(length - gamma - 1, FIRST_ANCHOR - 1, -STRIDE):  # backwards: a block overwrites the context from its anchor on
+        start[:count] = at
+        tokens = ids[:, at : at + gamma]
+        if isinstance(drafter, ChainDrafter):
+            logits = _chain(drafter, seeds[:, at - 1], tokens, slots, start, (count, room))
+        else:
+            logits = _block(drafter, tokens, slots, start, (count, room))
+        found.append(torch.minimum(_widened(logits, drafter), law[:, at : at + gamma]).sum(dim=-1).double().cpu().numpy())
+    return np.stack(found, axis=1)
+
+
+def _block(drafter: BlockDrafter, tokens: Tensor, slots: NDArray[np.int64], start: Tensor, cache: tuple[int, int]) -> Tensor:
+    """Logits of a block given the text [texts, γ] from the anchor on  # [texts, γ, draft V]."""
+    anchor = torch.cat([tokens[:, 0], tokens[:1, 0]])
+    layout = drafter.lay_out(slots, int(start.max()), cache=cache, tiers=None)
+    hidden = drafter.block(ship(layout.ints, start.device), layout, ship(slots, start.device), start, anchor)
+    return drafter.forced(hidden, tokens)[0]
+
+
+def _chain(drafter: ChainDrafter, hidden: Tensor, tokens: Tensor, slots: NDArray[np.int64], start: Tensor, cache: tuple[int, int]) -> Tensor:
+    """The same for a drafter that goes token by token; the seed has read the anchor already."""
+    layout = drafter.lay_out(slots, int(start.max()), cache=cache, tiers=None)
+    ints, logits = ship(layout.ints, start.device), [drafter.logits(hidden)]
+    for step in range(1, tokens.shape[1]):
+        hidden = drafter(tokens[:, step], hidden, layout.flat(ints, start + step - 1))
+        logits.append(drafter.logits(hidden))
+    return torch.stack(logits, dim=1)
+
+
+def _widened(logits: Tensor, drafter: AnyDrafter) -> Tensor:
+    law = torch.softmax(logits.float(), dim=-1)
+    if drafter.d2t is None:
+        return law
+    return law.new_zeros(*law.shape[:-1], drafter.spec.vocabulary).index_copy_(-1, drafter.d2t, law)
+
+
+def expected_length(overlap: Floats, slots: int) -> Floats:
+    """Expected committed tokens of a round that verifies `slots`, mean over the anchors of each text  # [texts]."""
+    return 1.0 + overlap[:, :, :slots].cumprod(axis=2).sum(axis=2).mean(axis=1)

@@ -1,0 +1,170 @@
+"""Reads a drafter's tensors, whatever their packaging, into the one class of its family; says in one line what does not fit."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from real_runner.drafters.chain import ChainDrafter
+from real_runner.drafters.dspark import BlockDrafter
+from real_runner.drafters.eagle3 import Eagle3Drafter
+from real_runner.drafters.mtp import MtpDrafter
+from real_runner.drafters.packaging import read_spec
+from real_runner.drafters.spec import DraftSpec
+from real_runner.failures import CheckpointError, memory_of
+from real_runner.target import Target
+
+try:
+    from transformers.initialization import no_init_weights
+except ImportError:  # transformers before 5.2
+    from transformers.modeling_utils import no_init_weights
+
+AnyDrafter = BlockDrafter | ChainDrafter
+CLASSES: dict[str, type[AnyDrafter]] = {"dspark": BlockDrafter, "dflash": BlockDrafter, "eagle3": Eagle3Drafter, "mtp": MtpDrafter}
+OWN = ("fc.", "hidden_norm.", "lm_head.", "markov_head.", "confidence_head.", "enorm.", "hnorm.", "eh_proj.")  # not of the backbone
+SHARED = {"lm_head.weight": "head", "backbone.embed_tokens.weight": "embedding"}  # may be left to the target
+PASSED_OVER = re.compile(r"^(d2t|t2d|verifier_lm_head\.weight|verifier_norm\.weight|.*rotary_emb\.inv_freq)$")
+
+
+def drafter_folder(name: str) -> Path:
+    """A local folder as it is, or a hub name's files."""
+    folder = Path(name)
+    if folder.is_dir():
+        return folder
+    try:
+        from huggingface_hub import snapshot_download
+
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
+    except Exception as error:
+        raise CheckpointError("no such folder, and not to be had from the hub", where=name, remedy="give a drafter checkpoint's folder") from error
+
+
+def load_drafter(name: str, target: Target, spec: DraftSpec | None = None) -> AnyDrafter:
+    """The drafter in a folder, on the target's device and in its dtype; `spec` overrides what its config says."""
+    folder = drafter_folder(name)
+    spec = spec or read_spec(folder, target.layers)
+    fits(spec, target)
+    with memory_of("the drafter's weights", folder):
+        with no_init_weights(), torch.device("cpu"):
+            drafter = CLASSES[spec.family](spec)
+        tensors = renamed(read_tensors(folder), spec)
+        fill(drafter, tensors, target, folder)
+        return drafter.to(device=target.device, dtype=target.dtype).eval()
+
+
+def random_drafter(spec: DraftSpec, target: Target) -> AnyDrafter:
+    """A drafter of given dimensions with random weights, embedding and head the target's: for times, not for words."""
+    with memory_of("random weights of the drafter"), torch.device(target.device):
+        drafter = CLASSES[spec.family](spec)
+        share(drafter, target, set(SHARED))
+        return drafter.to(device=target.device, dtype=target.dtype).eval()
+
+
+def fits(spec: DraftSpec, target: Target) -> None:
+    """Is this drafter one of this target: hidden size, vocabulary, depth."""
+    config = spec.folder / "config.json"
+    for key, found, expected in (
+        ("hidden_size", spec.hidden, target.hidden),
+        ("vocab_size", spec.vocabulary, target.vocabulary),
+        ("num_target_layers", spec.target_layers or target.layers, target.layers),
+    ):
+        if found != expected:
+            raise CheckpointError(f"{found}, but the target has {expected}", where=config, key=key, remedy="give the drafter of this target")
+    wrong = [tap for tap in spec.taps if not -2 <= tap < target.layers]
+    if wrong:
+        raise CheckpointError(f"layer {wrong[0]} is tapped, but the target has {target.layers} layers", where=config, key="target_layer_ids")
+
+
+def read_tensors(folder: Path) -> dict[str, Tensor]:
+    """All tensors of model.safetensors or of the shards its index names."""
+    index = folder / "model.safetensors.index.json"
+    names = sorted(set(json.loads(index.read_text())["weight_map"].values())) if index.exists() else ["model.safetensors"]
+    tensors: dict[str, Tensor] = {}
+    for name in names:
+        try:
+            with safe_open(folder / name, "pt") as file:
+                tensors.update((key, file.get_tensor(key)) for key in file.keys())  # noqa: SIM118
+        except FileNotFoundError as error:
+            raise CheckpointError("no such file", where=folder / name, remedy="expected the drafter's weights") from error
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"not a safetensors file: {error}", where=folder / name) from error
+    return tensors
+
+
+def renamed(tensors: Mapping[str, Tensor], spec: DraftSpec) -> dict[str, Tensor]:
+    """Tensor names of every packaging -> names of our module."""
+    if spec.family == "mtp":
+        tensors = _mtp_layer(tensors)
+    found = {}
+    for name, tensor in tensors.items():
+        name = re.sub(r"^model\.(?!safetensors)", "", name)
+        name = re.sub(r"^midlayer\.", "layers.0.", name)
+        found[name if name.startswith((*OWN, "d2t", "t2d")) else f"backbone.{name}"] = tensor
+    return found
+
+
+def _mtp_layer(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The extra layer that carries the module, out of whatever else is in the file."""
+    layer = next((m.group(1) for name in tensors if (m := re.match(r"(?:model\.)?layers\.(\d+)\.eh_proj\.weight$", name))), None)
+    if layer is None:
+        return dict(tensors)
+    found = {}
+    for name, tensor in tensors.items():
+        match = re.match(rf"(?:model\.)?layers\.{layer}\.(.+)$", name)
+        if match is None:
+            continue
+        inner = match.group(1).replace("shared_head.norm.", "norm.").replace("shared_head.head.", "lm_head.")
+        found[inner if inner.startswith((*OWN, "norm.", "embed_tokens.")) else f"layers.0.{inner}"] = tensor
+    return found
+
+
+def fill(drafter: AnyDrafter, tensors: dict[str, Tensor], target: Target, folder: Path) -> None:
+    """Checks every name and shape, then puts the tensors in place; embedding and head that are not there are the target's."""
+    expected = drafter.state_dict()
+    absent = {name for name in SHARED if name not in tensors}
+    file = folder / "model.safetensors"
+    for name, tensor in expected.items():
+        if name not in tensors and name not in absent:
+            raise CheckpointError("missing", where=file, key=name.removeprefix("backbone."), remedy=f"expected shape {list(tensor.shape)}")
+        if name in tensors and tensors[name].shape != tensor.shape:
+            raise CheckpointError(
+                f"shape {list(tensors[name].shape)}", where=file, key=name.removeprefix("backbone."), remedy=f"expected {list(tensor.shape)}"
+            )
+    unknown = [name for name in tensors if name not in expected and not PASSED_OVER.match(name.removeprefix("backbone."))]
+    if unknown:
+        raise CheckpointError(
+            "a tensor this family does not have", where=file, key=unknown[0].removeprefix("backbone."), remedy="is it of another family?"
+        )
+    drafter.load_state_dict({name: tensor for name, tensor in tensors.items() if name in expected}, strict=False, assign=True)
+    drafter.requires_grad_(False)
+    share(drafter, target, absent)
+    drafter.d2t = _vocabulary_map(drafter.spec, tensors, target, file)
+
+
+def share(drafter: AnyDrafter, target: Target, absent: set[str]) -> None:
+    """Lends the target's embedding and head for those of SHARED that are `absent`."""
+    if "backbone.embed_tokens.weight" in absent:
+        drafter.backbone.embed_tokens = target.embedding
+    if "lm_head.weight" in absent:
+        if drafter.lm_head.weight.shape[0] != target.vocabulary:
+            raise CheckpointError("missing", where=drafter.spec.folder, key="lm_head.weight", remedy="a reduced vocabulary needs its own head")
+        assert isinstance(target.head, nn.Linear)
+        drafter.lm_head = target.head
+
+
+def _vocabulary_map(spec: DraftSpec, tensors: Mapping[str, Tensor], target: Target, file: Path) -> Tensor | None:
+    """Ids in the target's vocabulary of the draft's reduced one: `d2t` holds the differences  # [draft V]."""
+    if spec.draft_vocabulary is None:
+        return None
+    if "d2t" not in tensors:
+        raise CheckpointError("missing", where=file, key="d2t", remedy=f"expected [{spec.draft_vocabulary}], the reduced vocabulary's map")
+    ids = tensors["d2t"].long() + torch.arange(len(tensors["d2t"]))
+    if len(ids) != spec.draft_vocabulary or ids.min() < 0 or ids.max() >= target.vocabulary or len(ids.unique()) != len(ids):
+        raise CheckpointError("does not map into the target's vocabulary", where=file, key="d2t", remedy="expected target id - draft id, none twice")
+    return ids.to(target.device)

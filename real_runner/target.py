@@ -1,0 +1,142 @@
+"""Any Hugging Face causal LM of a supported family behind flattened-token, slot-cached steps; hidden states of tapped layers come along."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from real_runner import slots as slot_cache
+from real_runner.failures import CheckpointError, memory_of
+from real_runner.slots import FlatBatch, SlotCache
+
+FAMILIES = ("qwen3", "llama", "gemma3", "gemma3_text", "gemma4", "gemma4_text", "gemma4_unified", "gemma4_unified_text")
+EMBEDDING, POST_NORM = -1, -2  # taps that are not the output of a layer
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(slots=True)
+class TargetStep:
+    """What the target says of a flat batch."""
+
+    logits: Tensor  # [B or asked rows, V]
+    features: Tensor  # [B, taps × hidden], without taps [B, 0]
+
+
+class Target:
+    """A causal LM with `slots` rows of KV cache."""
+
+    def __init__(self, model: PreTrainedModel, name: str) -> None:
+        self.model, self.name = model.eval().requires_grad_(False), name
+        model.set_attn_implementation(slot_cache.NAME)
+        self.config = model.config.get_text_config()
+        self.decoder: Any = model.get_decoder()
+        self.embedding: nn.Module = model.get_input_embeddings()
+        self.head: nn.Module = model.get_output_embeddings()
+        self.device, self.dtype = self.head.weight.device, self.head.weight.dtype
+        self.taps: tuple[int, ...] = ()
+        self._tapped: dict[int, Tensor] = {}
+        self._hooks: list[Any] = []
+        self.kv: SlotCache | None = None
+
+    @property
+    def layers(self) -> int:
+        return int(self.config.num_hidden_layers)
+
+    @property
+    def hidden(self) -> int:
+        return int(self.config.hidden_size)
+
+    @property
+    def vocabulary(self) -> int:
+        return int(self.head.weight.shape[0])
+
+    @property
+    def eos(self) -> frozenset[int]:
+        """Ids that end a text, of the generation config where there is one."""
+        given = getattr(self.model.generation_config, "eos_token_id", None)
+        given = self.config.eos_token_id if given is None else given
+        return frozenset(given if isinstance(given, (list, tuple)) else [] if given is None else [given])
+
+    def tap(self, taps: Sequence[int]) -> None:
+        """Asks for the outputs of these layers (0-based; EMBEDDING and POST_NORM too) with every step."""
+        for hook in self._hooks:
+            hook.remove()
+        self.taps, self._hooks = tuple(taps), []
+        for tap in sorted(set(taps)):
+            if tap == EMBEDDING:
+                hook = self.decoder.layers[0].register_forward_pre_hook(lambda _, given: self._keep(EMBEDDING, given[0]))
+            elif tap == POST_NORM:
+                hook = self.decoder.norm.register_forward_hook(lambda _, __, out: self._keep(POST_NORM, out))
+            else:
+                hook = self.decoder.layers[tap].register_forward_hook(lambda _, __, out, tap=tap: self._keep(tap, out))
+            self._hooks.append(hook)
+
+    def _keep(self, tap: int, hidden: Any) -> None:
+        self._tapped[tap] = (hidden[0] if isinstance(hidden, tuple) else hidden)[0]
+
+    def allocate(self, slots: int, length: int) -> None:
+        """Makes room for `slots` requests of `length` tokens, by one step that shows what each layer keeps."""
+        with memory_of(f"the KV cache of {slots} slots × {length} tokens", self.name):
+            self.kv = SlotCache(slots, length, self.device, self.dtype)
+            zero = torch.zeros(1, dtype=torch.long, device=self.device)
+            self.step(zero, FlatBatch(zero + slots, zero, zero + 1, zero, slice(slots, slots + 1), 1, 1, 1))
+
+    @torch.no_grad()
+    def step(self, ids: Tensor, flat: FlatBatch, asked: Tensor | None = None) -> TargetStep:
+        """One step over `ids` [B]; logits of the `asked` rows only, where given."""
+        assert self.kv is not None, "allocate first"
+        out = self.decoder(input_ids=ids.unsqueeze(0), position_ids=flat.positions.unsqueeze(0), use_cache=False, flat=flat, kv=self.kv)
+        hidden = out.last_hidden_state[0]
+        logits = self.head(hidden if asked is None else hidden[asked])
+        cap = getattr(self.config, "final_logit_softcapping", None)
+        if cap is not None:
+            logits = torch.tanh(logits / cap) * cap
+        features = torch.cat([self._tapped[tap] for tap in self.taps], dim=-1) if self.taps else hidden.new_empty(len(hidden), 0)
+        return TargetStep(logits, features)
+
+
+def load_target(name: str, device: str = "cpu", dtype: str = "float32") -> Target:
+    """From a local folder or a hub name."""
+    if dtype not in DTYPES:
+        raise CheckpointError(f"unknown dtype {dtype!r}", where=name, remedy=f"choose one of {', '.join(DTYPES)}")
+    try:
+        config = AutoConfig.from_pretrained(name)
+    except (OSError, ValueError, KeyError) as error:
+        local = name.startswith((".", "/", "~")) or name.count("/") > 1
+        reason = "no such folder" if local and not Path(name).exists() else str(error).splitlines()[0]
+        raise CheckpointError(f"no target model can be read: {reason}", where=name, remedy="give a folder with config.json or a hub name") from error
+    if config.model_type not in FAMILIES:
+        raise CheckpointError(
+            f"unsupported family {config.model_type!r}", where=_config_file(name), key="model_type", remedy=f"supported: {', '.join(FAMILIES)}"
+        )
+    try:
+        with memory_of("the target's weights", name):
+            model, report = AutoModelForCausalLM.from_pretrained(name, dtype=DTYPES[dtype], output_loading_info=True)
+            absent = sorted(report["missing_keys"])
+            if absent:
+                raise CheckpointError(f"{len(absent)} tensors are missing, expected {absent[0]} first", where=name)
+            return Target(model.to(device), name)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise CheckpointError(f"the target's weights cannot be loaded: {str(error).splitlines()[0]}", where=name) from error
+
+
+def random_target(config: Any, name: str, device: str, dtype: str) -> Target:
+    """A target of given dimensions with random weights: its times are those of the real one, its words are not."""
+    with memory_of("random weights", name), torch.device(device):
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(DTYPES[dtype])
+        try:
+            return Target(AutoModelForCausalLM.from_config(config, dtype=DTYPES[dtype]), name)
+        finally:
+            torch.set_default_dtype(before)
+
+
+def _config_file(name: str) -> str:
+    path = Path(name) / "config.json"
+    return str(path) if path.exists() else name

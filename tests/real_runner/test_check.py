@@ -1,0 +1,138 @@
+"""`draft check` holds on what is right, and notices what is wrong by one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from real_runner.__main__ import main
+from real_runner.alignment import shifts, worn
+from real_runner.check import aligned, check, taps, weights
+from real_runner.prompts import continued, own_words, prompts_for, read_trace, read_turns
+from simulator.errors import DsimError
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+@pytest.fixture(scope="module")
+def texts(target):
+    return continued(target, own_words(target, 8, 0), 48, 1)
+
+
+@pytest.mark.parametrize("name", ["dspark_vanilla", "dspark_rnn", "dflash", "eagle3"])
+def test_a_trained_checkpoint_is_aligned_and_every_shift_of_it_is_caught(name, target, drafters, texts):
+    drafter = drafters[name]
+    assert all(finding.holds for finding in aligned(target, drafter, texts))
+    tried = 0
+    for shift, spec in shifts(drafter.spec, target):
+        with worn(drafter, spec):
+            caught = [finding.name for finding in aligned(target, drafter, texts) if not finding.holds]
+            caught += [] if taps(drafter.spec, target).holds else ["last layer tapped"]
+        assert caught, f"{name} with {shift} went unnoticed"
+        tried += 1
+    assert tried == (2 if name == "eagle3" else 5)
+
+
+def test_misaligned_taps_in_a_config_fail_the_command(tmp_path, target):
+    shutil.copytree(GOLDEN / "dflash", tmp_path / "draft")
+    config = json.loads((tmp_path / "draft" / "config.json").read_text())
+    config["target_layer_ids"] = [-1, 0, 1, 2, 3]
+    (tmp_path / "draft" / "config.json").write_text(json.dumps(config))
+    report = check(target, str(tmp_path / "draft"), expect=GOLDEN / "dflash", tokens=32)
+    assert not report.holds
+    assert "shifted taps +1" in [finding.name for finding in report.findings if not finding.holds]
+    assert "context_features" in [difference.what for difference in report.differences if not difference.holds]
+
+
+def test_a_head_that_is_not_the_targets_is_caught(tmp_path, target, drafters):
+    shutil.copytree(GOLDEN / "dflash", tmp_path / "draft")
+    tensors = load_file(tmp_path / "draft" / "model.safetensors")
+    tensors["lm_head.weight"][3, 5] += 1e-3
+    save_file(tensors, tmp_path / "draft" / "model.safetensors")
+    from real_runner.drafters.loading import load_drafter
+
+    found = {finding.name: finding for finding in weights(load_drafter(str(tmp_path / "draft"), target), target)}
+    assert not found["head is the target's"].holds
+    assert found["embedding is the target's"].holds
+    assert all(finding.holds for finding in weights(drafters["dflash"], target))
+
+
+def test_tapping_the_last_layer_is_caught(target, drafters):
+    spec = drafters["dflash"].spec
+    assert taps(spec, target).holds
+    assert not taps(replace(spec, taps=(0, 1, 5)), target).holds
+    assert not taps(replace(spec, taps=(1, 0)), target).holds
+
+
+def test_wrong_expectations_are_caught(tmp_path, target):
+    expected = json.loads((GOLDEN / "eagle3" / "greedy_decode.json").read_text())
+    expected[2]["rounds"][3]["accepted"] += 1
+    (tmp_path / "greedy_decode.json").write_text(json.dumps(expected))
+    report = check(target, str(GOLDEN / "eagle3"), expect=tmp_path, tokens=24)
+    assert [difference.what for difference in report.differences if not difference.holds] == ["greedy accepted counts"]
+    with pytest.raises(DsimError, match=r"no forward\.safetensors and no greedy_decode\.json"):
+        check(target, str(GOLDEN / "eagle3"), expect=tmp_path / "nothing", tokens=24)
+
+
+@pytest.fixture
+def command(capsys):
+    def run(*arguments):
+        code = main([str(argument) for argument in arguments])
+        said = capsys.readouterr()
+        return SimpleNamespace(returncode=code, stdout=said.out, stderr=said.err)
+
+    return run
+
+
+def test_the_command_in_json_and_its_exit_codes(command):
+    given = ("draft-check", "--target", GOLDEN / "target", "--draft", GOLDEN / "dflash", "--format", "json")
+    held = command(*given, "--expect", GOLDEN / "dflash")
+    assert held.returncode == 0, held.stderr
+    told = json.loads(held.stdout)
+    assert told["holds"]
+    assert told["understood"]["family"] == "dflash"
+    assert told["understood"]["kv_bytes_per_token"] == 2 * 2 * 2 * 16 * 4
+    failed = command(*given, "--at-least", 8.5)
+    assert failed.returncode == 1
+    assert not json.loads(failed.stdout)["holds"]
+    wrong = command("draft-check", "--target", GOLDEN / "target", "--draft", GOLDEN / "gemma4_dspark")
+    assert wrong.returncode == 2
+    assert wrong.stdout == ""
+    assert wrong.stderr.strip().count("\n") == 0
+    assert "vocab_size: 53, but the target has 30" in wrong.stderr
+
+
+def test_serve_bench_writes_all_or_nothing(tmp_path, command):
+    given = ("serve-bench", "--target", GOLDEN / "target", "--draft", GOLDEN / "dspark_vanilla", "--output-tokens", 12, "--requests", 4)
+    refused = command(*given, "--policy", "{kind: confidence_scheduled}", "--out", tmp_path / "a")
+    assert refused.returncode == 2
+    assert "needs the time of a round" in refused.stderr
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "trace.csv").write_text("arrival_s,prompt_tokens,output_tokens,domain\n0,5,8,code\n0.05,9,3,chat\n")
+    served = command(*given, "--policy", "{kind: fixed, length: 3}", "--trace", tmp_path / "trace.csv", "--out", tmp_path / "b", "--name", "three")
+    assert served.returncode == 0, served.stderr
+    rows = (tmp_path / "b" / "requests.csv").read_text().splitlines()
+    assert rows[0].startswith("request,policy,arrival_s,first_token_s")
+    assert [row.split(",")[1] for row in rows[1:]] == ["three", "three"]
+    assert json.loads((tmp_path / "b" / "run.json").read_text())["machine"]["kind"] == "cpu"
+    assert {file.name for file in (tmp_path / "b").iterdir()} == {"requests.csv", "steps.csv", "run.json"}
+    assert command(*given, "--out", tmp_path / "b").returncode == 2
+
+
+def test_prompt_and_trace_files_that_are_wrong_are_one_line(tmp_path, target):
+    (tmp_path / "p.jsonl").write_text('{"turns": ["one\u2028two"]}\n{"turn": 1}\n', encoding="utf-8")
+    with pytest.raises(DsimError, match=r"p\.jsonl:2: turns: expected an object"):
+        read_turns(tmp_path / "p.jsonl")
+    with pytest.raises(DsimError, match="cannot be read"):
+        read_turns(tmp_path / "none.jsonl")
+    (tmp_path / "t.csv").write_text("arrival_s,prompt_tokens\n0,5\n")
+    with pytest.raises(DsimError, match=r"t\.csv:2: expected arrival_s, prompt_tokens, output_tokens"):
+        read_trace(tmp_path / "t.csv")
+    with pytest.raises(DsimError, match="the target has no tokenizer"):
+        prompts_for(target, 2, tmp_path / "p.jsonl")
