@@ -49,7 +49,7 @@ format: $(READY_DEV) ## let ruff put code and imports in order
 	$(BIN)/ruff format .
 
 bench: $(READY_TORCH) ## time the simulator and real_runner on this machine
-	@set -e; for script in $(filter-out benchmarks/gpu.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script; done
+	$(BIN)/python benchmarks/run.py
 
 profiles: $(READY) ## make the fitted profiles again from the published numbers
 	$(BIN)/python profiles/fit_deepseek_v4.py

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPTS = ("steps.py", "startup.py")
+SCRIPTS = ("steps.py", "startup.py", "engine_cpu.py")
 
 
 def main() -> int:

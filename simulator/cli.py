@@ -17,9 +17,12 @@ app = typer.Typer(
     help="Which speculative-decoding policy, how fast for each user, how much per GPU: simulated from measured costs and recorded acceptance.",
 )
 traces_app = typer.Typer(no_args_is_help=True, help="Public request traces: list, download, or take in a file that you have.")
+draft_app = typer.Typer(no_args_is_help=True, help="Draft checkpoints on their target (needs the `profile` extra).")
 profile_app = typer.Typer(no_args_is_help=True, help="Profiles: what is known of a (hardware, model, drafters).")
 app.add_typer(traces_app, name="traces")
 app.add_typer(profile_app, name="profile")
+app.add_typer(draft_app, name="draft")
+PASS_ON: dict[str, Any] = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 
 Format = Annotated[Literal["text", "json"], typer.Option("--format", help="text for people, json for machines.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="PATH.TO.KEY=VALUE", help="Override any key of the scenario; may be repeated.")]
@@ -178,6 +181,32 @@ def traces_add(name: str, file: Path, format: Format = "text") -> None:
 
     path = adopt(name, file)
     _print_json({"name": name, "path": str(path)}) if format == "json" else typer.echo(str(path))
+
+
+@draft_app.command("check", context_settings=PASS_ON)
+def draft_check(context: typer.Context) -> None:
+    """Recognise a drafter, say what it is, and check that it sits right on its target (--target, --draft, --expect; see --help)."""
+    _real_runner("draft check", "draft_check", context.args)
+
+
+@app.command("serve-bench", context_settings=PASS_ON)
+def serve_bench(context: typer.Context) -> None:
+    """Serve a load with the real engine; writes the request and step tables of a simulated run (needs the `profile` extra; see --help)."""
+    _real_runner("serve-bench", "serve_bench", context.args)
+
+
+def _real_runner(name: str, function: str, arguments: list[str]) -> None:
+    """Hand a command over to the measuring half, which alone imports torch."""
+    from importlib.util import find_spec
+
+    missing = [package for package in ("torch", "transformers", "safetensors") if find_spec(package) is None]
+    if missing:
+        raise DsimError(f"measuring needs {missing[0]}, which is not installed", where=f"dsim {name}", remedy="pip install 'dsim[profile]'")
+    from real_runner import commands
+
+    handed = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    handed.command()(getattr(commands, function))
+    handed(arguments, prog_name=f"dsim {name}")
 
 
 def _simulate(asked: Any, out: Path | None, workers: int | None, details: list[str], format: str) -> tuple[dict[str, Any], Path]:

@@ -13,6 +13,9 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from simulator.errors import DsimError, ScenarioError
 
+_SHAPES = dict.fromkeys(("model_type", "model_attributes_type", "dict_type"), "must be a mapping of keys to values")
+_SHAPES |= dict.fromkeys(("list_type", "tuple_type"), "must be a list")
+
 
 class Frozen(BaseModel):
     """Read from a file, never changed after, unknown keys refused."""
@@ -92,7 +95,7 @@ def explain(problem: ValidationError, model: type[BaseModel], where: Path | str,
         near = difflib.get_close_matches(str(tag), expected.split(", "), n=1, cutoff=0.5) if tag else []
         what = f"unknown kind '{tag}'" if tag is not None else "has no 'kind'"
         return error(what, where=where, key=key, remedy=f"did you mean '{near[0]}'?" if near else f"kinds: {expected or 'see docs/'}")
-    message = first["msg"].removeprefix("Value error, ")
+    message = _SHAPES.get(kind) or first["msg"].removeprefix("Value error, ")
     shown = repr(given) if not isinstance(given, dict | list) else None
     return error(message[0].lower() + message[1:] + (f" (got {shown})" if shown is not None else ""), where=where, key=key or None)
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.errors import ProfileError
+from simulator.files import whole
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -102,17 +101,11 @@ class RecordedBlocks:
         import pyarrow.parquet as pq
 
         plain = [name for name in _columns(self.gamma) if name.startswith(("confidence", "acceptance"))]
-        handle, part = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-        os.close(handle)
-        try:
+        with whole(path) as draft:
             pq.write_table(
-                _table(self), part, compression="zstd", compression_level=9, use_dictionary=["domain"],
+                _table(self), draft, compression="zstd", compression_level=9, use_dictionary=["domain"],
                 use_byte_stream_split=plain, write_statistics=False, row_group_size=1 << 20,
             )  # fmt: skip
-            os.chmod(part, 0o644)
-            os.replace(part, path)
-        finally:
-            Path(part).unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: Path) -> RecordedBlocks:

@@ -14,9 +14,9 @@ import yaml
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
+from simulator.files import write_whole
 from simulator.report import tables, wording
 from simulator.report.reading import Result, Story, read
-from simulator.report.writing import write_whole
 
 
 @dataclass(frozen=True)

@@ -67,8 +67,9 @@ DEFINITIONS = (
     ("SLA", "The least per-user speed that is promised."),
     (
         "verdict",
-        "Stable: as much leaves as arrives. Backlogged: a queue stood at the end. Overloaded: the queue grew throughout, and a longer run "
-        "would look worse.",
+        "Overloaded (open loop): requests in the system grow over the window by more than 5 % of those that arrive, and by more than chance, "
+        "or more than 2 % of the measured ones never finish; a longer run would look worse. Backlogged: a queue of at least one request, and of "
+        "a tenth of those running, stands before the replicas but does not grow. Stable: neither.",
     ),
     ("bound", "A policy that knows what no policy can know. It shows how much is left to gain, and is never a plan."),
     ("interval", "95 % over replications, each with its own traffic and luck, the same for every policy."),

@@ -61,8 +61,8 @@ def _fleet(scenario: Scenario, policy: Policy, replication: int) -> Fleet:
         prices=prices,
         believed=prices if scenario.believed is profile else _prices(scenario.believed, policy, replay.gamma),
         router=scenario.fleet.routing,
-        kv_pages=None if kv_tokens is None else max(kv_tokens // engine.page_tokens, 1),
-        page_tokens=engine.page_tokens,
+        kv_pages=None if kv_tokens is None else max(kv_tokens // scenario.page_tokens, 1),
+        page_tokens=scenario.page_tokens,
         luck=stream(scenario.run.seed, "routing", replication),
     )
 

@@ -105,7 +105,7 @@ def _conditions(scenario: Scenario) -> Iterator[str]:
         settings += ("; " if settings else "") + "as many at a time as come, their GPUs not counted"
     yield f"Prefill: {told}" + (f" ({settings})." if settings else ".")
     kv = engine.kv_tokens or min((t for p in scenario.policies if (t := scenario.known.kv_tokens(p.drafter)) is not None), default=None)
-    yield f"Memory for KV: {kv:,} tokens a replica, pages of {engine.page_tokens}." if kv else "Memory for KV: not known, so not a limit."
+    yield f"Memory for KV: {kv:,} tokens a replica, pages of {scenario.page_tokens}." if kv else "Memory for KV: not known, so not a limit."
     spread = f", routed {fleet.routing.kind.replace('_', ' ')}" if fleet.replicas > 1 else ""
     yield f"Fleet: {fleet.replicas} replica(s) of {scenario.known.gpus_per_replica:g} GPU(s){spread}, at most {engine.max_batch} requests in a batch."
     repeats = f"{plan.replications} replication(s), seed {plan.seed}."

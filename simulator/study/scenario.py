@@ -45,7 +45,7 @@ class EngineSettings(ReplicaSettings):
     """The engine of a replica; memory for KV and the scheduler's cost table where they differ from the profile's."""
 
     kv_tokens: PositiveInt | None = None
-    page_tokens: PositiveInt = 16
+    page_tokens: PositiveInt | None = None
     scheduler_profile: str | None = None
 
 
@@ -147,6 +147,11 @@ class Scenario(Frozen):
         return sorted(policy.load or self.load)
 
     @property
+    def page_tokens(self) -> int:
+        """Tokens in a page of KV memory: as set here, else as the profile's engine has it."""
+        return self.engine.page_tokens or (self.known.kv.page_tokens if self.known.kv else 16)
+
+    @property
     def gpus(self) -> float:
         """GPUs that throughput is divided by: decode replicas, and prefill workers where their number is given."""
         prefill = self.engine.prefill
@@ -232,6 +237,7 @@ def _check_policy(scenario: Scenario, policy: Policy, key: str) -> None:
         remedy = "drop it: nothing is drafted"
         raise ScenarioError(f"policy '{policy.name}' names a drafter that it never uses", where=where, key=f"{key}.drafter", remedy=remedy)
     drafter = scenario.known.drafter(policy.drafter, f"{key}.drafter", where)
+    scenario.believed.drafter(policy.drafter, f"{key}.drafter", where)
     if rule.needs_confidence and not drafter.confidence:
         remedy = "use fixed, by_batch or uniform, or a drafter with a confidence head"
         problem = f"rule '{rule.kind}' needs confidences and drafter '{policy.drafter}' has none"

@@ -6,11 +6,11 @@ import difflib
 import hashlib
 import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Literal
 
 from simulator.errors import TraceError
+from simulator.files import whole
 from simulator.schema import Frozen
 
 _AZURE = "https://raw.githubusercontent.com/Azure/AzurePublicDataset/790921015d50dd6aae7f7e47f39ba0e235ad6b08/data/"
@@ -140,15 +140,8 @@ def adopt(name: str, file: Path) -> Path:
         problem = f"is not the file of '{name}': its sha256 is {found[:12]}..., expected {trace.sha256[:12]}..."
         raise TraceError(problem, where=file, remedy=f"get it from {trace.url}")
     _make(target.parent)
-    handle, partial = tempfile.mkstemp(dir=target.parent, prefix=target.name)
-    os.close(handle)
-    try:
-        shutil.copyfile(file, partial)
-        os.chmod(partial, 0o644)
-        os.replace(partial, target)  # whole or not at all
-    except OSError as problem:
-        Path(partial).unlink(missing_ok=True)
-        raise TraceError(f"cannot be copied to {target} ({problem.strerror})", where=file, remedy="set DSIM_CACHE to another folder") from None
+    with whole(target) as draft:
+        shutil.copyfile(file, draft)
     return target
 
 

@@ -51,13 +51,14 @@ def test_without_a_limit_nothing_is_judged(checked: Path, world: Path, dsim: Dsi
     assert found(world / "out")["ok"] is None
 
 
-def test_published_numbers_come_from_the_table(checked: Path, world: Path, dsim: Dsim) -> None:
+def test_published_numbers_come_from_the_table(checked: Path, world: Path) -> None:
+    simulated = sweep(load_scenario(checked), workers=1)
+
     def run(factor: float) -> dict[str, Any]:
         rows = [(1, 90), (4, 80), (10, 70)]
         text = "concurrency,tps_per_user\n" + "".join(f"{x},{y * factor}\n" for x, y in rows)
         (world / "tiny" / "published" / "speed.csv").write_text(text)
-        dsim("validate", checked, "--out", "out", "--workers", 1)
-        return found(world / "out")
+        return validate_result(load_scenario(checked), simulated)
 
     first, second = run(1.0), run(1.1)
     assert [p["load"] for p in first["points"]] == [2, 6]
@@ -115,8 +116,8 @@ def callouts(world: Path) -> Path:
     shutil.copytree(ROOT / "profiles" / "deepseek-v4-flash", world / "flash")
     content = yaml.safe_load((ROOT / "scenarios" / "v4-flash-pareto.yaml").read_text())
     content["policies"] = [policy for policy in content["policies"] if policy["name"] in ("MTP-1", "DSpark-5 scheduled")]
-    content["policies"][0]["load"] = [60, 160]
-    content |= {"profile": "flash", "load": [35, 175], "run": {"replications": 1, "requests": 10}}
+    content["policies"][0]["load"] = [20, 60, 160]
+    content |= {"profile": "flash", "load": [20, 60, 230], "run": {"replications": 1, "requests": 10}}
     content["workload"]["output_tokens"] = {"kind": "fixed", "tokens": 40}
     content["validation"] = [check for check in content["validation"] if check["kind"] == "callouts"]
     (world / "callouts.yaml").write_text(yaml.safe_dump(content, sort_keys=False))

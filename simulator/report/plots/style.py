@@ -19,9 +19,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
+from simulator.files import write_whole
 from simulator.report import wording
 from simulator.report.reading import Policy, Story
-from simulator.report.writing import write_whole
 
 INK, MUTED, FAINT, GRID, PAPER = "#1b1f24", "#5b6670", "#8a949e", "#e3e6e9", "#ffffff"
 BASELINE = "#454c54"  # the black of Okabe and Ito's palette, softened; the policy all others are compared with
@@ -168,7 +168,10 @@ def published_handle(any_drawn: bool) -> list[Line2D]:
 
 def save(figure: Figure, folder: Path, stem: str) -> list[Path]:
     """`stem`.png and `stem`.svg in `folder`; the same result gives the same bytes."""
-    return [write_whole(folder / f"{stem}.png", png(figure)), write_whole(folder / f"{stem}.svg", svg(figure, stem).encode())]
+    drawn = {folder / f"{stem}.png": png(figure), folder / f"{stem}.svg": svg(figure, stem).encode()}
+    for path, content in drawn.items():
+        write_whole(path, content)
+    return list(drawn)
 
 
 def png(figure: Figure) -> bytes:
