@@ -211,6 +211,7 @@ def _real_runner(name: str, function: str, arguments: list[str]) -> None:
 
 def _simulate(asked: Any, out: Path | None, workers: int | None, details: list[str], format: str) -> tuple[dict[str, Any], Path]:
     """Run all points with progress and write the output folder."""
+    from simulator.report.page import write_report
     from simulator.study.output import write_output
     from simulator.study.result import build_result
     from simulator.study.sweep import check_workers, sweep
@@ -222,21 +223,19 @@ def _simulate(asked: Any, out: Path | None, workers: int | None, details: list[s
     with _Progress(quiet=format == "json") as progress:
         try:
             rows = sweep(asked, keep, progress, check_workers(workers), details)
+            progress.say("writing the report")
+            result = build_result(asked, rows)
+            write_output(result, rows, folder)
+            write_report(result, folder)
         except KeyboardInterrupt:
             progress.close()
             typer.echo(f"interrupted: {progress.done} of {progress.all} points are kept in {keep}; run the same command to go on", err=True)
             raise typer.Exit(130) from None
-        progress.say("writing the report")
-        result = build_result(asked, rows)
-        write_output(result, rows, folder)
-        from simulator.report.page import write_report
-
-        write_report(result, folder)
     return result, folder
 
 
 class _Progress:
-    """A bar on standard error, where that is a terminal; a line at the start and end of the sweep elsewhere."""
+    """A bar on standard error, where that is a terminal; nothing elsewhere."""
 
     def __init__(self, quiet: bool) -> None:
         self.done = self.all = 0

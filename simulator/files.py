@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from simulator.errors import DsimError
@@ -14,21 +13,18 @@ from simulator.errors import DsimError
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends well, and vanishes when it does not."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    except OSError as problem:
-        raise DsimError(f"cannot write ({problem.strerror})", where=path, remedy="choose a folder you can write to") from None
-    os.close(handle)
-    draft = Path(name)
-    try:
+        draft.touch()
         yield draft
-        draft.chmod(0o644)
         os.replace(draft, path)
     except OSError as problem:
-        raise DsimError(f"cannot write ({problem.strerror})", where=path, remedy="free space or choose another folder") from None
+        remedy = "free space, or choose a folder you can write to"
+        raise DsimError(f"cannot write ({problem.strerror or problem})", where=path, remedy=remedy) from None
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

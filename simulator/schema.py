@@ -90,9 +90,10 @@ def explain(problem: ValidationError, model: type[BaseModel], where: Path | str,
     if kind == "missing":
         return error("required key is missing", where=where, key=key, remedy="add it")
     if kind in ("union_tag_invalid", "union_tag_not_found"):
-        expected = str(first.get("ctx", {}).get("expected_tags", "")).replace("'", "")
+        known = [str(m.model_fields["kind"].default) for m in _models_at(model, location) if "kind" in m.model_fields]
+        expected = ", ".join(known)
         tag = first.get("ctx", {}).get("tag")
-        near = difflib.get_close_matches(str(tag), expected.split(", "), n=1, cutoff=0.5) if tag else []
+        near = difflib.get_close_matches(str(tag), known, n=1, cutoff=0.5) if tag else []
         what = f"unknown kind '{tag}'" if tag is not None else "has no 'kind'"
         return error(what, where=where, key=key, remedy=f"did you mean '{near[0]}'?" if near else f"kinds: {expected or 'see docs/'}")
     message = _SHAPES.get(kind) or first["msg"].removeprefix("Value error, ")
@@ -134,10 +135,13 @@ def _is_key(model: type[BaseModel], location: list[str]) -> list[bool]:
     return [real for real, _ in _steps(model, location)]
 
 
-def _model_at(model: type[BaseModel], location: list[str]) -> type[BaseModel] | None:
+def _models_at(model: type[BaseModel], location: list[str]) -> list[type[BaseModel]]:
     steps = _steps(model, location)
-    models = steps[-1][1] if steps else [model]
-    return models[0] if models else None
+    return steps[-1][1] if steps else [model]
+
+
+def _model_at(model: type[BaseModel], location: list[str]) -> type[BaseModel] | None:
+    return next(iter(_models_at(model, location)), None)
 
 
 def adapter(kind: Any) -> TypeAdapter[Any]:

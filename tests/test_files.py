@@ -50,9 +50,9 @@ def test_a_draft_keeps_the_ending_of_its_name(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DsimError, match=r"file/a\.txt: cannot write \(.+\); choose a folder you can write to$"):
+    with pytest.raises(DsimError, match=r"file/a\.txt: cannot write \(.+\); free space, or choose a folder you can write to$"):
         write_whole(tmp_path / "file" / "a.txt", "x")
     (tmp_path / "taken").mkdir()
-    with pytest.raises(DsimError, match=r"taken: cannot write \(.+\); free space or choose another folder$"):
+    with pytest.raises(DsimError, match=r"taken: cannot write \(.+\); free space, or choose a folder you can write to$"):
         write_whole(tmp_path / "taken", "x")
     assert names(tmp_path) == ["file"]

@@ -174,7 +174,7 @@ class Replica:
         self.steps.append(
             StepRecord(
                 self.number, start, now, requests, size, joined, verified, accepted, committed,
-                draft_s, verify_s, overhead_s, prefill_s, chunk, context, waiting,
+                draft_s, verify_s, overhead_s, prefill_s, chunk, context, waiting, len(self.waiting),
             )
         )  # fmt: skip
         if lengths is not None:

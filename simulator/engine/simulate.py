@@ -76,6 +76,7 @@ class Run:
     steps: Steps
     requests: list[Request]
     join_gaps: NDArray[np.float64]  # [n, 3] of a request's first round: when, seconds since its last token, seconds of them in no batch
+    prefill_waits: NDArray[np.float64]  # [m, 2] from when to when a request waited for a prefill worker (infinite: still does)
     start_s: float
     end_s: float
     unfinished: int
@@ -98,6 +99,7 @@ class _World:
         self.done = self.env.event()
         self.requests: list[Request] = []
         self.records: list[StepRecord] = []
+        self.prefill_waits: list[list[float]] = []
         self.outstanding = self.finished_count = self.routed = 0
         self.all_arrived = False
         self.warm_s = 0.0
@@ -133,6 +135,7 @@ class _World:
             steps=Steps(self.records),
             requests=self.requests,
             join_gaps=np.array(gaps, dtype=np.float64).reshape(-1, 3),
+            prefill_waits=np.array(self.prefill_waits, dtype=np.float64).reshape(-1, 2),
             start_s=start_s,
             end_s=end_s,
             unfinished=self.outstanding,
@@ -186,7 +189,10 @@ class _World:
         """Wait for a worker, process the prompt, emit the first token, move the cache."""
         slot = self.workers.request() if self.workers is not None else None
         if slot is not None:
+            self.prefill_waits.append([self.env.now, np.inf])
+            mine = self.prefill_waits[-1]
             yield slot
+            mine[1] = self.env.now
         cached = min(request.spec.cached_prompt_tokens, request.to_prefill - 1) if not request.preemptions else 0
         tokens = request.to_prefill - cached
         yield self.env.timeout(self.fleet.prices.prefill_s(tokens, cached + tokens / 2))

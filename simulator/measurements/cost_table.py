@@ -128,16 +128,16 @@ def _check_numbers(rows, path: Path, key: str) -> None:  # type: ignore[no-untyp
         if bad.any():
             row = int(bad.to_numpy().argmax())
             found = f"{rows[column].tolist()[row]!r} is not a {'positive number' if above else 'number of at least 0'}"
-            raise ProfileError(found, where=f"{path}:{_line(path, row)}", key=column)
+            raise ProfileError(found, where=f"{path}:{line_of(path, row)}", key=column)
         rows[column] = values
     if {"p10_s", "p90_s"} <= set(rows.columns):
         crossed = (rows["p10_s"] > rows["p50_s"]) | (rows["p50_s"] > rows["p90_s"])
         if crossed.any():
-            line = _line(path, int(crossed.to_numpy().argmax()))
+            line = line_of(path, int(crossed.to_numpy().argmax()))
             raise ProfileError("quantiles are out of order (p10 ≤ p50 ≤ p90)", where=f"{path}:{line}", key="p50_s")
 
 
-def _line(path: Path, row: int) -> int:
+def line_of(path: Path, row: int) -> int:
     """The line of the file that holds table row `row`, counted from 1; empty lines and comments hold none."""
     lines = path.read_text(encoding="utf-8").splitlines()
     return [number for number, line in enumerate(lines, start=1) if line.strip() and not line.startswith("#")][row + 1]

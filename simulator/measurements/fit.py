@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from simulator.errors import DsimError
 from simulator.measurements.cost import Cliff, FittedCurve
+from simulator.measurements.cost_table import line_of
 
 Floats = NDArray[np.float64]
 COLUMNS = ("concurrency", "tps_per_user", "throughput_tok_s_gpu")
@@ -54,10 +55,11 @@ def read_telemetry(path: Path, gpus_per_replica: float = 1.0) -> Telemetry:
         raise DsimError(f"needs two of the columns {', '.join(COLUMNS)}", where=path, remedy=remedy)
     for column in given:
         values = pd.to_numeric(rows[column], errors="coerce")
-        bad = ~(values > 0)
+        bad = ~(values > 0) | np.isinf(values)
         if bad.any():
-            line = int(bad.to_numpy().argmax())
-            raise DsimError(f"{rows[column].iloc[line]!r} is not a positive number", where=f"{path}:{line + 2}", key=column)
+            row = int(bad.to_numpy().argmax())
+            found = f"{rows[column].tolist()[row]!r} is not a positive number"
+            raise DsimError(found, where=f"{path}:{line_of(path, row)}", key=column)
         rows[column] = values
     if "throughput_tok_s_gpu" not in given:
         rows["throughput_tok_s_gpu"] = rows["tps_per_user"] * rows["concurrency"] / gpus_per_replica
@@ -67,10 +69,10 @@ def read_telemetry(path: Path, gpus_per_replica: float = 1.0) -> Telemetry:
     if len(given) == 3:
         off = (throughput / (users * speed) - 1).abs()
         if (off > 0.1).any():
-            line = int(off.to_numpy().argmax())
-            gap = f"throughput is {off.iloc[line]:.0%} away from concurrency × speed"
+            row = int(off.to_numpy().argmax())
+            gap = f"throughput is {off.iloc[row]:.0%} away from concurrency × speed"
             remedy = "give in-flight (not offered) concurrency per replica, or leave one column out"
-            raise DsimError(gap, where=f"{path}:{line + 2}", remedy=remedy)
+            raise DsimError(gap, where=f"{path}:{line_of(path, row)}", remedy=remedy)
     return Telemetry(users.to_numpy(dtype=np.float64), speed.to_numpy(dtype=np.float64))
 
 

@@ -23,6 +23,10 @@ NUMBERS = (
     "user_s_per_token_waiting",
 )  # fmt: skip
 
+ROUND_NUMBERS = (
+    "tps_per_user_overall", "verification_budget", "accepted_length", "step_p50_s", "waste_fraction", "tokens_per_step_p50", "tokens_per_step_max",
+)  # fmt: skip
+
 
 def summarise(run: Run, gpus: float, replicas: int, ttft_known: bool, open_loop: bool) -> dict[str, Any]:
     """All metrics of a run: request quantiles over the measured requests, the rest over its window. Unknown ones are None."""
@@ -31,7 +35,8 @@ def summarise(run: Run, gpus: float, replicas: int, ttft_known: bool, open_loop:
     decoding = {name: column[steps["requests"] > 0] for name, column in steps.items()}
     row: dict[str, Any] = {"requests": len(measured)}
     row |= _per_request(measured, ttft_known)
-    row |= _per_step(decoding, steps, run.end_s - run.start_s, gpus, replicas)
+    row |= _per_step(decoding, steps, run.end_s - run.start_s)
+    row |= _per_second(run, steps, gpus, replicas)
     row |= _inter_token(run, steps)
     row |= _time_per_token(run, steps)
     row |= {"preemptions": run.preemptions, "unfinished": run.unfinished, "rejected": run.rejected}
@@ -65,27 +70,40 @@ def _per_request(measured: list[Request], ttft_known: bool) -> dict[str, float |
     return row
 
 
-def _per_step(decoding: Columns, steps: Columns, window_s: float, gpus: float, replicas: int) -> dict[str, float | None]:
+def _per_step(decoding: Columns, steps: Columns, window_s: float) -> dict[str, float | None]:
     """Batch-level numbers: budget counts the anchor, accepted length the bonus token; waste is rejected over all verified tokens;
-    overall speed is tokens over the time that requests spent in the batch, so that throughput = requests in flight × overall speed."""
+    overall speed is tokens of rounds over the time that requests spent in the batch."""
     requests, verified, accepted = (decoding[name].sum() for name in ("requests", "verified", "accepted"))
-    length = steps["end_s"] - steps["start_s"]
     tokens = decoding["requests"] + decoding["verified"]
     if not requests or window_s <= 0:
-        names = ("throughput_tok_s_gpu", "tps_per_user_overall", "verification_budget", "accepted_length", "step_p50_s", "waste_fraction")
-        return dict.fromkeys(names) | {"concurrency_mean": 0.0, "waiting_mean": 0.0, "busy_fraction": 0.0}
+        return dict.fromkeys(ROUND_NUMBERS)
     return {
-        "throughput_tok_s_gpu": decoding["committed"].sum() / window_s / gpus,
-        "tps_per_user_overall": decoding["committed"].sum() / (steps["running"] * length).sum(),
+        "tps_per_user_overall": decoding["committed"].sum() / (steps["running"] * (steps["end_s"] - steps["start_s"])).sum(),
         "verification_budget": 1 + verified / requests,
         "accepted_length": 1 + accepted / requests,
         "step_p50_s": float(np.median(decoding["end_s"] - decoding["start_s"])),
         "waste_fraction": (verified - accepted) / (requests + verified),
-        "concurrency_mean": (steps["running"] * length).sum() / window_s / replicas,
-        "waiting_mean": (steps["waiting"] * length).sum() / window_s / replicas,
-        "busy_fraction": length.sum() / window_s / replicas,
         "tokens_per_step_p50": float(np.median(tokens)),
         "tokens_per_step_max": tokens.max(),
+    }
+
+
+def _per_second(run: Run, steps: Columns, gpus: float, replicas: int) -> dict[str, float | None]:
+    """Over the window's time: output tokens (first ones included) per GPU; requests in the batch, requests waiting (before a replica, the
+    queue taken as linear between a step's start and end, or before a prefill worker) and the share of time in steps, per replica."""
+    window_s = run.end_s - run.start_s
+    if window_s <= 0:
+        return {"throughput_tok_s_gpu": None, "concurrency_mean": 0.0, "waiting_mean": 0.0, "busy_fraction": 0.0}
+    length = steps["end_s"] - steps["start_s"]
+    firsts = sum(run.start_s < r.first_token_s <= run.end_s for r in run.requests)
+    output = steps["committed"].sum() + firsts
+    waited = ((steps["waiting"] + steps["waiting_end"]) / 2 * length).sum()
+    begin, end = (np.clip(run.prefill_waits[:, side], run.start_s, run.end_s) for side in (0, 1))
+    return {
+        "throughput_tok_s_gpu": output / window_s / gpus if output else None,
+        "concurrency_mean": (steps["running"] * length).sum() / window_s / replicas,
+        "waiting_mean": (waited + (end - begin).sum()) / window_s / replicas,
+        "busy_fraction": length.sum() / window_s / replicas,
     }
 
 

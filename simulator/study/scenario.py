@@ -267,8 +267,10 @@ def _override(content: dict[str, Any], override: str) -> None:
         here = _enter(here, part, path)
     if isinstance(here, list):
         here[_position(here, last, path)] = value
-    else:
+    elif isinstance(here, dict):
         here[last] = value
+    else:
+        raise ScenarioError(f"'{last}' lies below a plain value", where="--set", key=path, remedy="set the value above it")
 
 
 def _enter(here: Any, part: str, path: str) -> Any:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -131,9 +132,19 @@ def _run(
     finally:
         workers_left = list((getattr(pool, "_processes", None) or {}).values())  # the pool forgets them when it shuts down
         pool.shutdown(wait=False, cancel_futures=True)
-        for process in workers_left:
-            with suppress(OSError):
-                process.terminate()
+        _end(workers_left)
+
+
+def _end(workers: Sequence[BaseProcess]) -> None:
+    """No worker outlives the sweep: each may finish the file it is writing, then is ended, by force if it must be."""
+    for act in (BaseProcess.terminate, BaseProcess.kill):
+        for process in workers:
+            with suppress(OSError, ValueError):
+                if process.is_alive():
+                    act(process)
+        for process in workers:
+            with suppress(OSError, ValueError, AssertionError):
+                process.join(2)
 
 
 @contextmanager

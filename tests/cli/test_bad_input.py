@@ -462,10 +462,7 @@ TELEMETRY = {
 }
 
 
-IN_FIT = pytest.mark.xfail(strict=True, reason="read_telemetry counts lines without comments and takes inf for a number")
-
-
-@pytest.mark.parametrize("case", [pytest.param(c, marks=IN_FIT) if c in ("endless", "after a comment") else c for c in TELEMETRY])
+@pytest.mark.parametrize("case", TELEMETRY)
 def test_fit_telemetry(case: str, world: Path, refused: Callable[..., str]) -> None:
     content, says = TELEMETRY[case]
     (world / "t.csv").write_text(content)

@@ -120,3 +120,14 @@ def test_a_worker_that_is_killed_is_one_line(world: Path, scenario: Callable[...
     assert process.returncode == 2
     assert len(err.splitlines()) == 1, err
     assert err.startswith("error: --workers: a worker process died")
+
+
+def test_interrupted_while_the_report_is_written(world: Path, dsim: Dsim, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("simulator.report.page.write_report", stop)
+        said = dsim("run", "small.yaml", "--out", "out", "--workers", 1)
+    assert (said.code, said.out) == (130, "")
+    assert said.err == "interrupted: 12 of 12 points are kept in out/points; run the same command to go on\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulator.errors import ProfileError
+from simulator.errors import DsimError, ProfileError
 from simulator.measurements.draft_blocks import RecordedBlocks
 
 KEY = b"dsim.recorded_blocks"
@@ -70,10 +71,10 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.M
 
     def torn(table: pa.Table, where: str, **_: Any) -> None:
         Path(where).write_bytes(b"half")
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(pq, "write_table", torn)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(DsimError, match=r"blocks\.parquet: cannot write \(No space left on device\); free space, or"):
         make(1).save(path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["blocks.parquet"]

@@ -128,7 +128,6 @@ OPEN = {
 }
 
 
-@pytest.mark.xfail(strict=True, reason="open: read_telemetry prints np.int64(…), counts lines without comments and takes inf; cost_table was mended")
 @pytest.mark.parametrize("text", OPEN)
 def test_telemetry_is_refused_with_the_line_and_value_of_the_file(tmp_path: Path, text: str) -> None:
     with pytest.raises(DsimError) as refused:
