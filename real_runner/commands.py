@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -58,6 +59,7 @@ def serve_bench(
     tiers: Annotated[bool, typer.Option("--tiers/--no-tiers", help="Pad to token-count tiers; on CUDA from captured graphs.")] = True,
     eos: Annotated[bool, typer.Option("--eos/--ignore-eos", help="Stop at the end of the text, or make all tokens.")] = False,
     seed: Annotated[int, typer.Option("--seed")] = 0,
+    output: Annotated[Literal["text", "json"], typer.Option("--format", help="For people or for machines.")] = "text",
     device: DeviceOption = "cpu",
     dtype: DtypeOption = "float32",
 ) -> None:
@@ -75,6 +77,9 @@ def serve_bench(
     options = {"temperature": temperature, "seed": seed, "tiers": Tiers() if tiers and device != "cpu" else None, "stop_at_eos": eos}
     engine, report = _serve(loaded, draft, rule, load, None if trace else concurrency, measure, options)
     write(out, engine, name or rule.kind, report)
+    if output == "json":
+        typer.echo(json.dumps(report | {"tables": str(out)}, indent=2))
+        return
     for key in ("requests", "accepted_length", "verified_per_round", "committed_tokens_per_s"):
         value = report[key]
         typer.echo(f"{key:<24}{value:.3f}" if isinstance(value, float) else f"{key:<24}{value}")

@@ -72,9 +72,6 @@ def validate(
         raise ScenarioError("names nothing to validate against", where=scenario, key="validation", remedy="add checks, see docs/scenarios.md")
     result, folder = _simulate(asked, out, workers, [], format)
     found = result["validation"]
-    from simulator.study.output import write_json
-
-    write_json(found, folder / "validation.json")
     if format == "json":
         _print_json(found)
     else:

@@ -132,6 +132,8 @@ def _gain_tables(result: Result, story: Story) -> list[Table]:
         table.add_column("", overflow="fold")
         for row in rows:
             found = [wording.plain(e.mean if e else None, decimals) for e in (estimate(row.get(f"baseline_{reached}")), estimate(row.get(reached)))]
+            if reached == "throughput" and (least := estimate(row.get("at_least"))):
+                found[1] = f"≥ {wording.plain(least.mean, 0)}"
             promised = wording.plain(number(row.get(at)), 0)
             table.add_row(promised, Text(str(row.get("policy"))), *found, wording.gain(estimate(row.get("gain"))), Text(str(row.get("note") or "")))
         tables.append(table)

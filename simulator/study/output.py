@@ -13,8 +13,13 @@ from simulator.study.tables import points_table, write_csv, write_parquet
 
 
 def write_output(result: dict[str, Any], rows: Sequence[dict[str, Any]], folder: Path) -> None:
-    """result.json, points.csv and points.parquet; each whole or not at all, the same result in the same bytes."""
+    """result.json, points.csv, points.parquet and, where there is one, validation.json; each whole or not at all, the same result in the
+    same bytes. What an earlier result validated is removed."""
     write_json(result, folder / "result.json")
+    if result["validation"] is not None:
+        write_json(result["validation"], folder / "validation.json")
+    else:
+        (folder / "validation.json").unlink(missing_ok=True)
     table = points_table(list(rows))
     write_csv(table, folder / "points.csv")
     write_parquet(table, folder / "points.parquet")

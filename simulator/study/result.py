@@ -59,7 +59,7 @@ def build_result(scenario: Scenario, rows: Sequence[Row]) -> dict[str, Any]:
         "published": overlays(scenario),
         "validation": validate_result(scenario, rows) if scenario.validation else None,
         "answer": _answer(scenario, points, found),
-        "warnings": list(warnings(scenario, rows, points, found)),
+        "warnings": list(warnings(scenario, rows, points)),
     }
 
 

@@ -23,16 +23,13 @@ COUNTS = {
 }
 
 
-def warnings(scenario: Scenario, rows: Sequence[Row], points: Sequence[Row], gains: Row) -> Iterator[Row]:
+def warnings(scenario: Scenario, rows: Sequence[Row], points: Sequence[Row]) -> Iterator[Row]:
     """Warnings and notes of a result, gravest first: severity, text, remedy."""
     yield from _verdicts(points)
     yield from _range(scenario, rows)
     yield from _samples(scenario, points)
     yield from _counts(points)
     yield from _losslessness(scenario)
-    notes = dict.fromkeys(row["note"] for row in [*gains["at_sla"], *gains["at_matched_throughput"]] if row["note"])
-    for note in notes:
-        yield _note(f"{note}.", "extend load on that side")
 
 
 def _warning(text: str, remedy: str) -> Row:

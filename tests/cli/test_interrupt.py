@@ -32,9 +32,15 @@ def kept(folder: Path) -> dict[str, int]:
 
 
 def start(world: Path, *arguments: str) -> subprocess.Popen[str]:
-    """A real dsim, leader of its own group as in a terminal."""
+    """A real dsim, leader of its own group and open to Ctrl-C as in a terminal (a shell's background jobs are born deaf to it)."""
     command = [COMMAND, "run", "small.yaml", "--out", "out", *arguments]
-    return subprocess.Popen(command, cwd=world, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    return subprocess.Popen(
+        command, cwd=world, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=open_to_interrupts
+    )
+
+
+def open_to_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_for_points(folder: Path, number: int, patience_s: float = 60) -> None:
