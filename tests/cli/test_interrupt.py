@@ -34,9 +34,8 @@ def kept(folder: Path) -> dict[str, int]:
 def start(world: Path, *arguments: str) -> subprocess.Popen[str]:
     """A real dsim, leader of its own group and open to Ctrl-C as in a terminal (a shell's background jobs are born deaf to it)."""
     command = [COMMAND, "run", "small.yaml", "--out", "out", *arguments]
-    return subprocess.Popen(
-        command, cwd=world, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=open_to_interrupts
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=world, start_new_session=True, preexec_fn=open_to_interrupts, **pipes)  # noqa: PLW1509 - no other way
 
 
 def open_to_interrupts() -> None:
