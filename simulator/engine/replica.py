@@ -162,7 +162,7 @@ class Replica:
         chunk, _ = self.settings.prefill.share(size + verified if decodes else 0, pending)
         pieces = self._pieces(chunk) if chunk else []
         prefill_s = self._chunk_s(pieces, decodes) if pieces else 0.0
-        context = self.batch.context_total
+        context, waiting = self.batch.context_total, waiting + len(self.prefilling) - len(pieces)
         yield self.env.timeout(draft_s + verify_s + self.prices.overhead_s + prefill_s)
         accepted = committed = joined = 0
         if lengths is not None:
@@ -174,7 +174,7 @@ class Replica:
         self.steps.append(
             StepRecord(
                 self.number, start, now, requests, size, joined, verified, accepted, committed,
-                draft_s, verify_s, overhead_s, prefill_s, chunk, context, waiting, len(self.waiting),
+                draft_s, verify_s, overhead_s, prefill_s, chunk, context, waiting, len(self.waiting) + len(self.prefilling) - len(pieces),
             )
         )  # fmt: skip
         if lengths is not None:

@@ -14,7 +14,8 @@ class StepRecord(NamedTuple):
 
     `verified`, `accepted` count drafted tokens only; `committed` is what reached users (bonus included, cut at a request's end);
     B = requests + verified. `running` requests sit in the batch, `requests` of them decode (none in a step of prompts only).
-    `waiting` is the queue when the step starts, `waiting_end` when it ends.
+    `waiting` is the queue when the step starts (admitted requests whose prompt gets nothing in
+    this step included), `waiting_end` when it ends.
     `draft_s + verify_s + overhead_s + prefill_s` is the step's length.
     """
 

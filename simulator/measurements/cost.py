@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, Self
@@ -208,11 +210,39 @@ class RoundPrices(Protocol):
     def prefill_s(self, tokens: float, attended_tokens: float = 0) -> float: ...
 
 
-class RoundCost:
-    """Prices rounds of one drafter that drafts `slots` of its `gamma` tokens: the cost model that a replica and its policy share."""
+@dataclass(frozen=True)
+class GraphSizes:
+    """Captured graph sizes, rising: a step runs at the next size up (padding is physical), above the largest at its own. `down`: a scheduler
+    that looks one size lower."""
 
-    def __init__(self, costs: Costs, draft: LinearDraft | DraftTable | None, gamma: int, slots: int) -> None:
+    sizes: tuple[int, ...]
+    down: bool = False
+
+    def padded(self, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The size that each number of tokens is priced at."""
+        sizes = np.array(sorted(self.sizes))
+        at = np.searchsorted(sizes, tokens, side="right" if self.down else "left") - self.down
+        inside = (tokens <= sizes[-1]) & (at >= 0)
+        return np.where(inside, sizes[np.clip(at, 0, len(sizes) - 1)], tokens)
+
+
+class RoundCost:
+    """Prices rounds of one drafter that drafts `slots` of its `gamma` tokens: the cost model that a replica and its policy share.
+
+    `drafted(requests)` gives the slots where they depend on the batch; `sizes` pads steps to captured graphs.
+    """
+
+    def __init__(
+        self,
+        costs: Costs,
+        draft: LinearDraft | DraftTable | None,
+        gamma: int,
+        slots: int,
+        drafted: Callable[[int], int] | None = None,
+        sizes: GraphSizes | None = None,
+    ) -> None:
         self.costs, self.draft, self.gamma, self.slots = costs, draft, gamma, slots
+        self.drafted, self.sizes = drafted, sizes
         self.overhead_s = costs.overhead.seconds
         self._curves: dict[tuple[int, float], Floats] = {}
 
@@ -222,7 +252,8 @@ class RoundCost:
 
     def draft_s(self, requests: int, context_tokens: float) -> float:
         """Time to draft for `requests` requests."""
-        return self.draft.seconds(requests, context_tokens, self.slots) if self.draft and requests else 0.0
+        slots = self.slots if self.drafted is None else self.drafted(requests)
+        return self.draft.seconds(requests, context_tokens, slots) if self.draft and requests and slots else 0.0
 
     def _curve(self, requests: int, context_tokens: float) -> Floats:
         """Verify time at 0 .. requests (γ + 1) tokens and somewhat above; cached by requests and, finely rounded, by context."""
@@ -230,7 +261,8 @@ class RoundCost:
         known = self._curves.get(key)
         most = requests * (self.gamma + 1) + 1
         if known is None or len(known) < most:
-            known = self.costs.verify.seconds(np.arange(2 * most), max(requests, 1), key[1])
+            tokens = np.arange(2 * most)
+            known = self.costs.verify.seconds(self.sizes.padded(tokens) if self.sizes else tokens, max(requests, 1), key[1])
             self._curves[key] = known
         return known
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,10 @@ def read_telemetry(path: Path, gpus_per_replica: float = 1.0) -> Telemetry:
     except (ValueError, UnicodeDecodeError) as problem:
         raise DsimError(f"not a CSV table ({problem})", where=path) from None
     given = [c for c in COLUMNS if c in rows]
+    for column in map(str, rows.columns):
+        near = difflib.get_close_matches(column, COLUMNS, n=1, cutoff=0.6)
+        if column not in COLUMNS and near and near[0] not in rows:
+            raise DsimError(f"unknown column '{column}'", where=path, remedy=f"did you mean '{near[0]}'?")
     if len(given) < 2:
         remedy = f"columns found: {', '.join(map(str, rows.columns))}"
         raise DsimError(f"needs two of the columns {', '.join(COLUMNS)}", where=path, remedy=remedy)

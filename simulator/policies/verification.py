@@ -142,9 +142,12 @@ class ByBatch(_Rule):
     def longest(self, gamma: int) -> int:
         return max(length for _, _, length in self.table)
 
+    def drafted(self, requests: int, gamma: int) -> int:
+        """Tokens drafted of each of `requests` requests: the length is known before drafting, so no more are."""
+        return min(next((k for first, last, k in self.table if first <= requests <= last), self.table[-1][2]), gamma)
+
     def choose(self, view: StepView) -> Lengths:
-        length = next((k for first, last, k in self.table if first <= view.requests <= last), self.table[-1][2])
-        return np.full(view.requests, min(length, view.gamma), dtype=np.int64)
+        return np.full(view.requests, self.drafted(view.requests, view.gamma), dtype=np.int64)
 
 
 class ConfidenceScheduled(_Rule):

@@ -96,6 +96,8 @@ def at_matched_throughput(result: Result, story: Story) -> Table | None:
     groups: dict[str, list[tuple[Cell, ...]]] = {}
     for row in rows:
         at = number(row.get("throughput"))
+        if at is None:
+            continue
         because = f" ({row['because']})" if row.get("because") else ""
         pair = (estimate(row.get("tps")), estimate(row.get("baseline_tps")))
         cells = (_name(story, row.get("policy")), _gain(row.get("gain")), *(_cell(found, 1) for found in pair), _text(row.get("note")))

@@ -51,7 +51,7 @@ def frontier_plot(result: Result, width: int | None = None, colour: bool | None 
         ticks = _ticks(0.0 if axis == 1 else min(values), max(values))
         figure.ruler(axis, 0).lim(ticks[0], ticks[-1])
         figure.ruler(axis, 0).ticks(ticks, [wording.load(tick) for tick in ticks])
-    figure.label("per-user speed, tok/s/user", axis=0)
+    figure.label(f"per-user speed, {wording.speed_unit(story)}", axis=0)
     figure.title("throughput, tok/s/GPU")
     text = "\n".join(line.rstrip() for line in figure.build().string(colorless=True).splitlines())
     figure.clear()
@@ -101,7 +101,7 @@ def validation_table(result: Result, width: int | None = None) -> str:
 def _frontier_table(story: Story) -> Table:
     table = _table(f"load: {story.load_unit}" + (f"; {wording.certainty(story)}" if wording.certainty(story) else ""))
     table.add_column("policy", overflow="fold")
-    for title in ("load", "tok/s/user", "tok/s/GPU", "budget", "accepted"):
+    for title in ("load", wording.speed_unit(story), "tok/s/GPU", "budget", "accepted"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("")
     for policy in story.policies:
@@ -118,13 +118,15 @@ def _frontier_table(story: Story) -> Table:
 def _gain_tables(result: Result, story: Story) -> list[Table]:
     gains, tables = result.get("gains") or {}, []
     for key, at, unit, reached, decimals in (
-        ("at_sla", "sla_tps", "at tok/s/user", "throughput", 0),
+        ("at_sla", "sla_tps", f"at {wording.speed_unit(story)}", "throughput", 0),
         ("at_matched_throughput", "throughput", "at tok/s/GPU", "tps", 1),
     ):
         rows = [row for row in gains.get(key) or [] if row.get("policy") != story.baseline]
         if not rows:
             continue
-        table = _table(f"gain over {story.baseline}: {'throughput, tok/s/GPU' if reached == 'throughput' else 'per-user speed, tok/s/user'}")
+        table = _table(
+            f"gain over {story.baseline}: {'throughput, tok/s/GPU' if reached == 'throughput' else f'per-user speed, {wording.speed_unit(story)}'}"
+        )
         table.add_column(unit, justify="right", no_wrap=True)
         table.add_column("policy", overflow="fold")
         for title in ("baseline", "reached", "gain"):

@@ -72,7 +72,7 @@ DEFINITIONS = (
         "a tenth of those running, stands before the replicas but does not grow. Stable: neither.",
     ),
     ("bound", "A policy that knows what no policy can know. It shows how much is left to gain, and is never a plan."),
-    ("interval", "95 % over replications, each with its own traffic and luck, the same for every policy."),
+    ("interval", "95 % over replications, each with its own luck and, but for a trace, its own traffic; the same for every policy."),
     ("provenance", "Measured, imported (another engine’s log), published (read from a paper), fitted, or synthetic."),
 )
 
@@ -146,6 +146,12 @@ def validation_cells(row: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
         return plain(simulated), plain(published), percent(difference, 1, signed=False), percent(limit, 1, signed=False), verdict
     apart = DASH if difference is None else f"{'+' if difference > 0 else '−' if difference < 0 else ''}{plain(abs(difference) * 100, 1)} points"
     return percent(simulated, 0), percent(published, 0), apart, percent(limit, 1, signed=False), verdict
+
+
+def speed_unit(story: Story) -> str:
+    """The unit of the promised speed, with the statistic where it is not the mean over requests."""
+    statistic = story.speed.removeprefix("tps_per_user_")
+    return "tok/s/user" if statistic == "mean" else f"tok/s/user ({statistic})"
 
 
 def short(text: str, width: int = 36) -> str:

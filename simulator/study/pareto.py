@@ -79,22 +79,31 @@ def curves(rows: Sequence[dict[str, Any]], policy: str, speed: str) -> dict[int,
     }
 
 
+def overloaded_from(rows: Sequence[dict[str, Any]], policy: str) -> float | None:
+    """The lowest load at which a policy is overloaded in some replication, None where it carries all."""
+    bad = [r["load"] for r in rows if r["policy"] == policy and r["verdict"] == "overloaded"]
+    return min(bad) if bad else None
+
+
 def gains(rows: Sequence[dict[str, Any]], policies: Sequence[str], baseline: str, speed: str, promises: Sequence[float]) -> dict[str, Any]:
     """Throughput gained at each promised speed, and speed gained at the throughput that the baseline has there; paired by replication."""
     base = curves(rows, baseline, speed)
     at_sla, matched = [], []
+    limits = {policy: overloaded_from(rows, policy) for policy in policies}
     for promise in promises:
         reference = {k: curve.throughput_at(promise) for k, curve in base.items()}
         for policy in policies:
             mine = curves(rows, policy, speed)
-            at_sla.append(_at_promise(promise, policy, mine, reference, baseline))
+            at_sla.append(_at_promise(promise, policy, mine, reference, baseline, limits[policy]))
             if policy != baseline:
-                missed = _note(promise, baseline, base, reference)
+                missed = _note(promise, baseline, base, reference, limits[baseline])
                 matched.append(_at_match(promise, policy, mine, reference, baseline, missed))
     return {"baseline": baseline, "at_sla": at_sla, "at_matched_throughput": matched}
 
 
-def _at_promise(promise: float, policy: str, mine: dict[int, Curve], reference: dict[int, float | None], baseline: str) -> dict[str, Any]:
+def _at_promise(
+    promise: float, policy: str, mine: dict[int, Curve], reference: dict[int, float | None], baseline: str, limit: float | None
+) -> dict[str, Any]:
     here = {k: curve.throughput_at(promise) for k, curve in mine.items()}
     ratios = [_ratio(here[k], reference[k]) for k in here]
     row: dict[str, Any] = {"sla_tps": promise, "policy": policy}
@@ -102,7 +111,7 @@ def _at_promise(promise: float, policy: str, mine: dict[int, Curve], reference: 
     row["gain"] = _or_none(estimate(ratios)) if policy != baseline else None
     above = all(len(c.speed) and promise < c.speed[0] for c in mine.values())  # kept at every simulated load
     row["at_least"] = _or_none(estimate([float(c.throughput[0]) for c in mine.values()])) if above else None
-    row["note"] = _note(promise, policy, mine, here)
+    row["note"] = _note(promise, policy, mine, here, limit)
     return row
 
 
@@ -121,10 +130,12 @@ def _at_match(
     return row
 
 
-def _note(promise: float, policy: str, mine: dict[int, Curve], found: dict[int, float | None]) -> str | None:
+def _note(promise: float, policy: str, mine: dict[int, Curve], found: dict[int, float | None], limit: float | None) -> str | None:
     if all(value is not None for value in found.values()):
         return None
     speeds = [v for curve in mine.values() for v in curve.speed]
+    if speeds and promise < min(speeds) and limit is not None:
+        return f"{policy} keeps {promise:g} tok/s/user until it is overloaded, at load {limit:g} or before: add loads below that"
     if speeds and promise < min(speeds):
         return f"{policy} stays above {promise:g} tok/s/user at all simulated loads: add higher loads"
     return f"{policy} does not reach {promise:g} tok/s/user at the simulated loads"

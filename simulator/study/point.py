@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from simulator.engine.simulate import ClosedTraffic, Fleet, OpenTraffic, Run, simulate
-from simulator.measurements.cost import RoundCost
+from simulator.errors import ScenarioError
+from simulator.measurements.cost import GraphSizes, RoundCost
 from simulator.measurements.profile import Profile
 from simulator.measurements.replay import Replay, lay_out, nothing_drafted
+from simulator.policies.verification import ByBatch
 from simulator.rng import stream, uniform_at
 from simulator.study.metrics import summarise
 from simulator.study.scenario import Policy, Scenario
@@ -52,14 +54,17 @@ def _fleet(scenario: Scenario, policy: Policy, replication: int) -> Fleet:
     profile, engine = scenario.known, scenario.engine
     replay = _replay(scenario, policy, replication)
     kv_tokens = engine.kv_tokens or profile.kv_tokens(policy.drafter)
-    prices = _prices(profile, policy, replay.gamma)
+    sizes, rounding = engine.graph_sizes, engine.scheduler_rounds
+    prices = _prices(profile, policy, replay.gamma, GraphSizes(tuple(sizes)) if sizes else None)
+    guess = GraphSizes(tuple(sizes), down=rounding == "down") if sizes else None
+    same = scenario.believed is profile and rounding == "up"
     return Fleet(
         replicas=scenario.fleet.replicas,
         settings=engine,
         policy=policy.verification,
         replay=replay,
         prices=prices,
-        believed=prices if scenario.believed is profile else _prices(scenario.believed, policy, replay.gamma),
+        believed=prices if same else _prices(scenario.believed, policy, replay.gamma, guess),
         router=scenario.fleet.routing,
         kv_pages=None if kv_tokens is None else max(kv_tokens // scenario.page_tokens, 1),
         page_tokens=scenario.page_tokens,
@@ -67,9 +72,10 @@ def _fleet(scenario: Scenario, policy: Policy, replication: int) -> Fleet:
     )
 
 
-def _prices(profile: Profile, policy: Policy, gamma: int) -> RoundCost:
-    drafter = profile.drafter(policy.drafter) if policy.drafter else None
-    return RoundCost(profile.costs, drafter.draft if drafter else None, gamma, policy.verification.longest(gamma))
+def _prices(profile: Profile, policy: Policy, gamma: int, sizes: GraphSizes | None) -> RoundCost:
+    drafter, rule = profile.drafter(policy.drafter) if policy.drafter else None, policy.verification
+    drafted = (lambda requests: rule.drafted(requests, gamma)) if isinstance(rule, ByBatch) else None
+    return RoundCost(profile.costs, drafter.draft if drafter else None, gamma, rule.longest(gamma), drafted, sizes)
 
 
 def _replay(scenario: Scenario, policy: Policy, replication: int) -> Replay:
@@ -95,6 +101,9 @@ def _open(scenario: Scenario, point: Point) -> OpenTraffic:
     specs = arrivals(scenario.folder, scenario, point.load, point.replication)
     end = specs[-1].arrival_s if specs else 0.0
     until = plan.warmup_s + plan.duration_s if plan.duration_s is not None else np.nextafter(end, np.inf)
+    if until <= plan.warmup_s:
+        problem = f"is {plan.warmup_s:g} s, but at load {point.load:g} the traffic ends after {end:.4g} s"
+        raise ScenarioError(problem, where=scenario.file, key="run.warmup_s", remedy="shorten it, widen the window or lower the load")
     drain = plan.drain_s if plan.drain_s is not None else until - plan.warmup_s
     return OpenTraffic(specs, plan.warmup_s, float(until), float(drain))
 

@@ -116,6 +116,10 @@ def _conditions(scenario: Scenario) -> Iterator[str]:
         yield f"Open loop: warm-up {plan.warmup_s:g} s, then measured {length}. {repeats}"
     if engine.scheduler_profile is not None:
         yield f"The schedulers go by the costs of profile '{scenario.believed.name}', the machine by those of '{scenario.known.name}'."
+    if scenario.workload.trace is not None:
+        yield "Every replication plays the same trace: intervals cover the luck of acceptance, not that of traffic."
+    if scenario.known.costs.verify.varies_with == "tokens":
+        yield "The profile knows no cost of long contexts in decoding: speeds behind long prompts are optimistic."
     yield from scenario.notes
 
 
@@ -125,7 +129,8 @@ def _answer(scenario: Scenario, points: Sequence[Row], found: Row) -> list[str]:
     lines = []
     reached = [r for r in found["at_sla"] if r["policy"] in real and (r["throughput"] or r["at_least"])]
     reached = [r for r in reached if r["sla_tps"] == reached[0]["sla_tps"]]
-    if len(reached) > 1 and all(r["at_least"] for r in reached):
+    carried = all(p["verdict"] != "overloaded" for p in points)
+    if len(reached) > 1 and carried and all(r["at_least"] for r in reached):
         names = ", ".join(r["policy"] for r in reached)
         lines.append(f"All of {names} keep {reached[0]['sla_tps']:g} tok/s for each user at every simulated load: raise load to tell them apart.")
     elif reached:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, PrivateAttr, model_validator
+from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, PrivateAttr, model_validator
 
 from simulator.engine.replica import ReplicaSettings
 from simulator.errors import ProfileError, ScenarioError, TraceError
@@ -22,7 +22,7 @@ from simulator.traffic.workload import Workload
 Speed = Literal["tps_per_user_mean", "tps_per_user_overall", "tps_per_user_p10", "tps_per_user_p50", "tps_per_user_p90"]
 
 
-Loads = Annotated[list[PositiveFloat], Field(min_length=1)]
+Loads = Annotated[list[PositiveFloat], Field(min_length=1), BeforeValidator(lambda given: [given] if isinstance(given, int | float) else given)]
 
 
 class Policy(Frozen):
@@ -42,11 +42,16 @@ class FleetPlan(Frozen):
 
 
 class EngineSettings(ReplicaSettings):
-    """The engine of a replica; memory for KV and the scheduler's cost table where they differ from the profile's."""
+    """The engine of a replica; memory for KV and the scheduler's cost table where they differ from the profile's.
+
+    With `graph_sizes` a step is padded up to the next captured size; the scheduler looks its price up there, or one size lower.
+    """
 
     kv_tokens: PositiveInt | None = None
     page_tokens: PositiveInt | None = None
+    graph_sizes: Annotated[list[PositiveInt], Field(min_length=1)] | None = None
     scheduler_profile: str | None = None
+    scheduler_rounds: Literal["up", "down"] = "up"
 
 
 class RunPlan(Frozen):

@@ -153,7 +153,7 @@ def told(found: CostFit, folder: Path, assumed: Assumptions, drafters: list[str]
     low, high = curve.measured_tokens
     lines = [
         f"T(B) = {curve.base_s * 1e3:.3f} + {curve.per_token_s * 1e3:.5f} B "
-        f"+ {curve.concave_s * 1e3:.3f} (1 - exp(-B / {curve.concave_tokens:.1f})) ms",
+        + (f"+ {curve.concave_s * 1e3:.3f} (1 - exp(-B / {curve.concave_tokens:.1f})) ms" if curve.concave_s else "ms (no concave part found)"),
         *(f"     + {cliff.add_s * 1e3:.3f} ms above {cliff.tokens} tokens" for cliff in curve.cliffs),
         f"over {low:g} to {high:g} tokens per step, {found.points} points: {found.rms:.2%} rms, {found.worst:.1%} at worst "
         f"(a + b B alone: {found.plain_rms:.2%} rms)",

@@ -91,12 +91,14 @@ def overlays(scenario: Scenario) -> list[Row]:
             continue
         about, table = scenario.known.published[check.table], _table(scenario, check.table)
         pairs = [("tps_per_user", "throughput_tok_s_gpu"), ("concurrency", "verification_budget"), ("concurrency", "throughput_tok_s_gpu")]
+        if "concurrency" not in table and {"tps_per_user", "throughput_tok_s_gpu"} <= set(table.columns):
+            table = table.assign(concurrency=table["throughput_tok_s_gpu"] / table["tps_per_user"])
         for x, y in pairs:
             if x in table and y in table:
                 thinned = table.iloc[np.unique(np.linspace(0, len(table) - 1, 120).astype(int))]
                 points = thinned[[x, y]].to_numpy(dtype=np.float64).tolist()
                 head = {"label": about.label, "policy": check.policy, "x": x, "y": y, "source": about.source}
-                drawn[check.table, y] = head | {"points": points}
+                drawn[check.table, x + y] = head | {"points": points}
     return list(drawn.values())
 
 

@@ -26,6 +26,7 @@ COUNTS = {
 def warnings(scenario: Scenario, rows: Sequence[Row], points: Sequence[Row]) -> Iterator[Row]:
     """Warnings and notes of a result, gravest first: severity, text, remedy."""
     yield from _verdicts(points)
+    yield from _carried(scenario, points)
     yield from _range(scenario, rows)
     yield from _samples(scenario, points)
     yield from _counts(points)
@@ -47,12 +48,23 @@ def _verdicts(points: Sequence[Row]) -> Iterator[Row]:
             yield _warning(f"{verdict.capitalize()}: {_some(bad)}: {told}.", remedy)
 
 
+def _carried(scenario: Scenario, points: Sequence[Row]) -> Iterator[Row]:
+    """Where some policy is overloaded: the highest simulated load that each still carries."""
+    if all(p["verdict"] != "overloaded" for p in points):
+        return
+    told = []
+    for policy in scenario.policies:
+        carried = [p["load"] for p in points if p["policy"] == policy.name and p["verdict"] != "overloaded"]
+        told.append(f"{policy.name} {max(carried):g}" if carried else f"{policy.name} none")
+    yield _note(f"Highest simulated load that is carried: {', '.join(told)}.", "add loads in between to find the limit")
+
+
 def _samples(scenario: Scenario, points: Sequence[Row]) -> Iterator[Row]:
     few = [f"{p['policy']} at {p['load']:g} ({p['requests']})" for p in points if p["requests"] < 100]
     if few:
-        yield _warning(
-            f"Fewer than 100 measured requests: {_some(few)}; high quantiles are not to be trusted.", "raise run.requests or run.duration_s"
-        )
+        closed = scenario.workload.load_kind == "concurrency"
+        remedy = "raise run.requests" if closed else "raise run.duration_s or widen the trace's window"
+        yield _warning(f"Fewer than 100 measured requests: {_some(few)}; high quantiles are not to be trusted.", remedy)
     replications = scenario.run.replications
     if replications < 3:
         told = "No interval" if replications == 1 else "Very wide intervals"
@@ -64,7 +76,7 @@ def _range(scenario: Scenario, rows: Sequence[Row]) -> Iterator[Row]:
     low, high = scenario.known.costs.verify.tokens_range()
     above = sorted({(r["policy"], r["load"]) for r in rows if (r["tokens_per_step_max"] or 0) > high})
     below = sorted({(r["policy"], r["load"]) for r in rows if r["tokens_per_step_p50"] and r["tokens_per_step_p50"] < low})
-    for side, cells in ((f"more than the {high:g}", above), (f"fewer than the {low:g}", below)):
+    for side, cells in ((f"more than the {high:.0f}", above), (f"fewer than the {low:.0f}", below)):
         if cells:
             named = _some([f"{policy} at {load:g}" for policy, load in cells])
             text = f"Steps of {side} tokens that the cost was measured at: {named}; their cost is extrapolated."

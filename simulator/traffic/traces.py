@@ -153,7 +153,8 @@ def _trace(arrival_s: Floats, prompt: Tokens, output: Tokens, cached: Tokens | N
 
 
 class TraceSource(Frozen):
-    """Where a trace lies: a `path` (relative to the scenario file) or the `name` of a public trace; with both, the file wins where it exists.
+    """Where a trace lies: a `path` (relative to the scenario file, else to the working folder) or the `name` of a public trace; a path goes
+    before a name.
 
     `window_s` keeps the arrivals in [start, end) of the trace; what a prefix cache learned before the window counts.
     """
@@ -197,16 +198,19 @@ class TraceSource(Frozen):
 
     def find(self, folder: Path) -> Path:
         """The file of the trace."""
-        path = (folder / self.path.expanduser()).resolve() if self.path else None
-        if path and path.exists():
-            return path
-        if self.name is None:
-            raise TraceError("no such file", where=path, remedy="give --set workload.trace.path=FILE")
+        if self.path is not None:
+            given = self.path.expanduser()
+            tries = [(folder / given).resolve(), given.resolve()]
+            there = next((path for path in tries if path.exists()), None)
+            if there is None:
+                raise TraceError("no such file", where=tries[0], remedy="give --set workload.trace.path=FILE")
+            return there
+        assert self.name is not None
         cached = public.cached_path(self.name)
         if cached.exists():
             return cached
         remedy = f"run `dsim traces get {self.name}` or give --set workload.trace.path=FILE"
-        raise TraceError(f"the public trace '{self.name}' is not on this machine", where=path, key=None if path else "trace", remedy=remedy)
+        raise TraceError(f"the public trace '{self.name}' is not on this machine", key="trace", remedy=remedy)
 
 
 @lru_cache(maxsize=8)

@@ -94,7 +94,7 @@ SCENARIOS: dict[str, tuple[Callable[[Content], Any], tuple[str, ...]]] = {
     "zero load": (put("load", [0]), ("load.0", "greater than 0")),
     "no load": (put("load", []), ("load",)),
     "load twice": (put("load", [2, 2.0]), ("twice",)),
-    "load not a list": (put("load", 8), ("load", "must be a list", "8")),
+    "load not a list": (put("load", {"from": 8}), ("load", "must be a list")),
     "load as a word": (put("load", ["8 users"]), ("load.0", "8 users")),
     "load not a number": (put("load", [float("nan")]), ("load.0",)),
     "load without end": (put("load", [float("inf")]), ("load.0",)),

@@ -87,9 +87,11 @@ def test_a_limit_with_nothing_to_compare_is_not_kept(checked: Path) -> None:
 def test_overlays_are_the_table(checked: Path) -> None:
     assert overlays(load_scenario(checked)) == []  # a table without throughput has nothing to draw there
     flash = load_scenario(ROOT / "scenarios" / "v4-flash-pareto.yaml")
-    drawn = {(row["label"], row["y"]): row for row in overlays(flash)}
-    line = drawn["MTP-1, published (Figure 7)", "throughput_tok_s_gpu"]["points"]
+    drawn = {(row["label"], row["x"], row["y"]): row for row in overlays(flash)}
+    line = drawn["MTP-1, published (Figure 7)", "tps_per_user", "throughput_tok_s_gpu"]["points"]
     assert line[0] == [50.3, 19433.801]
+    over_load = drawn["MTP-1, published (Figure 7)", "concurrency", "throughput_tok_s_gpu"]["points"]
+    assert over_load[0] == [pytest.approx(19433.801 / 50.3), 19433.801]
     assert 100 <= len(line) <= 120
 
 

@@ -29,7 +29,7 @@ def pareto(result: Result, look: Look = style.WIDE) -> Figure:
         _limits(axes, [xy for line in lines for xy in line] + [xy for line in overlays for xy in line])
         handles += style.hollow_handle(story, story.points) + style.published_handle(bool(overlays))
         style.dress(figure, look, "Throughput against per-user speed", _subtitle(story), handles)
-        axes.set_xlabel("per-user speed, tok/s/user")
+        axes.set_xlabel(f"per-user speed, {wording.speed_unit(story)}")
         style.titled(axes, "throughput, tok/s/GPU", pad=17)
         for axis in (axes.xaxis, axes.yaxis):
             style.thousands(axis)
