@@ -56,10 +56,10 @@ profiles: $(READY) ## make the fitted profiles again from the published numbers
 
 # A GPU image brings its own torch, built for its driver, and often no network: that Python is taken where it has all that is needed.
 ifneq ($(filter gpu,$(MAKECMDGOALS)),)
-GPU_PYTHON := $(shell $(PYTHON) -c 'import numpy, pyarrow, pydantic, torch, transformers, yaml' 2>/dev/null && echo $(PYTHON) || echo $(BIN)/python)
+GPU_PYTHON := $(shell $(PYTHON) -c 'import pandas, pyarrow, pydantic, pytest, safetensors, scipy, torch, transformers, typer, yaml' 2>/dev/null && echo $(PYTHON) || echo $(BIN)/python)
 endif
 
-gpu: $(if $(filter $(BIN)/python,$(GPU_PYTHON)),$(READY_TORCH)) ## measure with real_runner on a GPU (DEVICE=cuda:1, SMALL=1 for a quick look)
+gpu: $(if $(filter $(BIN)/python,$(GPU_PYTHON)),$(READY_DEV) $(READY_TORCH)) ## measure with real_runner on a GPU (DEVICE=cuda:1, SMALL=1 for a quick look)
 	PYTHONPATH=. $(GPU_PYTHON) benchmarks/gpu.py $(if $(DEVICE),--device $(DEVICE)) $(if $(SMALL),--small)
 
 clean: ## remove .venv, caches and builds; reports stay

@@ -22,6 +22,7 @@ from real_runner.prompts import prompts_for
 from real_runner.records import Request
 from real_runner.serve import fingerprint
 from real_runner.target import load_target
+from simulator.files import write_whole
 from simulator.policies.verification import FixedLength, NoSpeculation
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden"
@@ -68,7 +69,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--tokens", type=int, default=96)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--out", type=Path, help="also write the numbers as JSON")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "engine_cpu.json", help="the numbers as JSON")
     given = parser.parse_args()
     torch.set_num_threads(1)
     logging.disable_progress_bar()
@@ -95,8 +96,7 @@ def main() -> None:
     for title, numbers in found.items():
         if isinstance(numbers, dict) and "ratio_median" in numbers:
             print(f"{title:<58}{numbers['ratio_median']:6.2f}x  ({numbers['ratio_min']:.2f} to {numbers['ratio_max']:.2f}, n={numbers['repeats']})")
-    if given.out is not None:
-        given.out.write_text(json.dumps(found, indent=2) + "\n")
+    write_whole(given.out, json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -354,6 +354,8 @@ def main() -> int:
     given = parser.parse_args()
     import torch
 
+    if ":" in given.device and torch.cuda.is_available():  # graphs, streams and events are made on the current device
+        torch.cuda.set_device(torch.device(given.device))
     if given.device != "cpu" and not torch.cuda.is_available():
         print("no CUDA device is visible: nothing to run here; rehearse with --device cpu --small", file=sys.stderr)
         return 2
@@ -363,6 +365,7 @@ def main() -> int:
     for name in given.step or STEPS:
         command = [sys.executable, __file__, "--device", given.device, "--step", name, "--here", *(["--small"] if given.small else [])]
         begun, folder = time.perf_counter(), folder_of(given.device)
+        (folder / f"{name}.json").unlink(missing_ok=True)  # what an earlier run left must not stand for this one
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))}
         try:
             code = subprocess.run(command, timeout=LIMIT_S, check=False, env=environment).returncode

@@ -125,7 +125,7 @@ def accepted_lengths(target: Target, drafter: AnyDrafter, prompts: list[list[int
     room = max(map(len, prompts)) + tokens + 2 * (drafter.gamma + drafter.spec.block) + 2
     engine = Engine(target, drafter, FixedLength(length=drafter.gamma), slots=min(8, len(prompts)), length=room)
     engine.run([Request(i, prompt, tokens) for i, prompt in enumerate(prompts)])
-    return np.array([part.accepted + 1 for step in engine.steps for part in step.rounds])
+    return np.array([part.tokens for step in engine.steps for part in step.rounds])
 
 
 def long_enough(tau: np.ndarray, at_least: float) -> Finding:

@@ -145,3 +145,8 @@ def _quiet(device: str) -> None:
         raise DsimError(f"unknown device {device!r}", key="device", remedy="cpu or cuda")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise DsimError("no CUDA device is visible", key="device", remedy="use --device cpu")
+    if ":" in device:  # graphs, streams and events are made on the current device
+        number = device.partition(":")[2]
+        if not number.isdigit() or int(number) >= torch.cuda.device_count():
+            raise DsimError(f"no device {device!r}", key="device", remedy=f"there are {torch.cuda.device_count()}, counted from 0")
+        torch.cuda.set_device(int(number))

@@ -210,8 +210,8 @@ class Engine:
             tokens = drafted[:ended] if ended is not None else [*drafted[:accepted], int(report.bonus[row])]
             kept = tokens[: request.max_tokens - len(request.output)]
             confidence = None if flying.confidence is None else flying.confidence[row]
-            verified = int(flying.lengths[row]) if ended is None else ended
-            part = Round(request.request, request.output[-1], drafted, verified, accepted if ended is None else ended, confidence)
+            taken = accepted if ended is None else ended
+            part = Round(request.request, request.output[-1], drafted, int(flying.lengths[row]), taken, confidence, ended is not None)
             step.rounds.append(part)
             step.committed += len(kept)
             request.output.extend(kept)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired
 
 import numpy as np
 import torch
+from pydantic import Field, TypeAdapter, ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from real_runner.drafters.chain import ChainDrafter
 from real_runner.drafters.dspark import BlockDrafter
@@ -25,6 +27,29 @@ from simulator.policies.verification import FixedLength
 RELATIVE, CONFIDENCE = 1e-4, 1e-3  # float32; looser dtypes are judged by a hundred times as much
 
 
+INPUTS = ("prompt_ids", "anchor_ids", "context_features", "forced_prev_ids", "forced_next_ids")
+
+
+class ExpectedRound(TypedDict):
+    """A round of a greedy decode; `confidence` of its slots where there is a head."""
+
+    draft: list[int]
+    accepted: int
+    confidence: NotRequired[list[float] | None]
+
+
+class ExpectedDecode(TypedDict):
+    """One text."""
+
+    prompt: Annotated[list[int], Field(min_length=1)]
+    output_ids: list[int]
+    acceptance_lengths: Annotated[list[int], Field(min_length=1)]
+    rounds: list[ExpectedRound]
+
+
+_DECODES = TypeAdapter(Annotated[list[ExpectedDecode], Field(min_length=1)])
+
+
 @dataclass(frozen=True, slots=True)
 class Difference:
     """The worst difference found in one expected output."""
@@ -36,28 +61,81 @@ class Difference:
 
 
 def compare(folder: Path, target: Target, drafter: AnyDrafter) -> list[Difference]:
-    """Everything in the folder that can be compared; refuses a folder with nothing in it."""
+    """Everything that is expected, compared or failed; refuses a folder with nothing in it."""
     found: list[Difference] = []
     slack = 1.0 if target.dtype == torch.float32 else 100.0
     if (folder / "forward.safetensors").exists():
-        expected = {name: tensor.to(target.device) for name, tensor in load_file(folder / "forward.safetensors").items()}
-        if "prompt_ids" in expected:
-            found.append(_relative("context_features", context_features(target, drafter, expected["prompt_ids"]), expected, slack))
-        forward = chain_forward if isinstance(drafter, ChainDrafter) else block_forward
-        found += [_relative(name, value, expected, slack) for name, value in forward(drafter, expected).items()]
+        found += _forward(read_forward(folder / "forward.safetensors", target, drafter), target, drafter, slack)
     if (folder / "greedy_decode.json").exists():
-        found += greedy(json.loads((folder / "greedy_decode.json").read_text()), target, drafter, slack)
+        found += greedy(read_greedy(folder / "greedy_decode.json", target), target, drafter, slack)
     if not found:
         raise DsimError("no forward.safetensors and no greedy_decode.json", where=folder, remedy="give a folder in the form of tests/golden")
     return found
 
 
-def _relative(name: str, found: Tensor, expected: dict[str, Tensor], slack: float) -> Difference:
+def _forward(expected: dict[str, Tensor], target: Target, drafter: AnyDrafter, slack: float) -> list[Difference]:
+    """Every tensor of the file that is no input is compared, or fails."""
+    made = chain_forward(drafter, expected) if isinstance(drafter, ChainDrafter) else block_forward(drafter, expected)
+    if "prompt_ids" in expected:
+        made["context_features"] = context_features(target, drafter, expected["prompt_ids"])
+    found = []
+    for name, value in expected.items():
+        if name in made:
+            found.append(relative(name, made[name], value, slack))
+        elif name not in INPUTS:
+            found.append(Difference(name, False, float("inf"), "expected, but this drafter makes none"))
+    return found
+
+
+def read_forward(file: Path, target: Target, drafter: AnyDrafter) -> dict[str, Tensor]:
+    """The expected tensors, on the target's device; those that are given to the drafter are there and of its shapes."""
+    try:
+        given = {name: tensor.to(target.device) for name, tensor in load_file(file).items()}
+    except (SafetensorError, OSError) as error:
+        raise DsimError(f"not a safetensors file: {error}", where=file) from error
+    forced = "forced_next_ids" if isinstance(drafter, ChainDrafter) else "forced_prev_ids"
+    for name in ("context_features", "anchor_ids", forced):
+        if name not in given:
+            raise DsimError("missing", where=file, key=name, remedy=f"the drafter is {drafter.spec.family}: are these outputs of another family?")
+    rows, width = given["context_features"].shape[0], len(drafter.taps) * drafter.spec.hidden
+    if given["context_features"].dim() != 3 or (rows, given["context_features"].shape[-1]) != (2, width):
+        raise DsimError(f"shape {list(given['context_features'].shape)}", where=file, key="context_features", remedy=f"expected [2, n, {width}]")
+    length = given["context_features"].shape[1]
+    steps = given[forced].shape[-1] if isinstance(drafter, ChainDrafter) else drafter.gamma
+    for name, shape in (("anchor_ids", (2,)), (forced, (2, steps)), ("prompt_ids", (2, length))):
+        if name not in given:
+            continue
+        ids = given[name]
+        if tuple(ids.shape) != shape or ids.is_floating_point() or (ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < target.vocabulary):
+            remedy = f"expected {list(shape)} token ids below {target.vocabulary}"
+            raise DsimError(f"{str(ids.dtype).removeprefix('torch.')} of shape {list(ids.shape)}", where=file, key=name, remedy=remedy)
+        given[name] = ids.long()
+    return given
+
+
+def read_greedy(file: Path, target: Target) -> list[dict[str, Any]]:
+    """The expected decodes, in the form of tests/golden."""
+    try:
+        read = _DECODES.validate_json(file.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or None
+        raise DsimError(first["msg"], where=file, key=place, remedy="expected decodes in the form of tests/golden") from error
+    except OSError as error:
+        raise DsimError(f"cannot be read: {error.strerror}", where=file) from error
+    for i, one in enumerate(read):
+        if not all(0 <= token < target.vocabulary for token in one["prompt"]):
+            raise DsimError("a token the target does not have", where=file, key=f"{i}.prompt", remedy=f"expected ids below {target.vocabulary}")
+    return [dict(one) for one in read]
+
+
+def relative(name: str, found: Tensor, expected: Tensor, slack: float) -> Difference:
     """Largest difference over the largest value."""
-    if found.shape != expected[name].shape:
-        return Difference(name, False, float("inf"), f"shape {list(found.shape)}, expected {list(expected[name].shape)}")
-    worst = float((found.float() - expected[name]).abs().max() / expected[name].abs().max())
-    return Difference(name, worst <= RELATIVE * slack, worst, f"worst relative difference {worst:.2g}")
+    if found.shape != expected.shape:
+        return Difference(name, False, float("inf"), f"shape {list(found.shape)}, expected {list(expected.shape)}")
+    scale = expected.float().abs().max().clamp(min=torch.finfo(torch.float32).tiny)
+    worst = float((found.float() - expected.float()).abs().max() / scale)
+    return Difference(name, worst <= RELATIVE * slack, worst, f"worst relative difference {worst:.2g}")  # NaN does not hold
 
 
 def _two_rows(length: int, room: int) -> tuple[Layout, Tensor]:
@@ -107,9 +185,8 @@ def block_forward(drafter: BlockDrafter, given: dict[str, Tensor]) -> dict[str, 
     hidden = drafter.block(ints, layout, slots, start, anchor)
     found = {"block_hidden": hidden, "base_logits": drafter.base_logits(hidden)}
     logits, confidence = drafter.forced(hidden, given["forced_prev_ids"])
-    if "logits_given_forced_prev" in given:
-        found["logits_given_forced_prev"] = logits
-    if "confidence_logits_given_forced_prev" in given and confidence is not None:
+    found["logits_given_forced_prev"] = logits
+    if confidence is not None:
         found["confidence_logits_given_forced_prev"] = confidence
     return found
 
@@ -138,16 +215,24 @@ def greedy(expected: list[dict[str, Any]], target: Target, drafter: AnyDrafter, 
         for part in step.rounds:
             rounds[part.request].append(part)
     wrong = {"output ids": 0, "drafted tokens": 0, "accepted counts": 0}
-    worst = 0.0
+    worst: list[float] = []
     for i, one in enumerate(expected):
         made = done[i].prompt + done[i].output
         wrong["output ids"] += made[: len(one["output_ids"])] != one["output_ids"][: len(made)]
         wrong["drafted tokens"] += [[r.anchor, *r.drafted] for r in rounds[i]] != [r["draft"] for r in one["rounds"]]
         wrong["accepted counts"] += [r.accepted for r in rounds[i]] != [r["accepted"] for r in one["rounds"]]
-        for mine, theirs in zip(rounds[i], one["rounds"], strict=False):
-            if theirs.get("confidence") and mine.confidence is not None:
-                worst = max(worst, float(np.abs(mine.confidence - theirs["confidence"]).max()))
+        for k, theirs in enumerate(one["rounds"]):
+            if theirs.get("confidence"):
+                worst.append(_apart(rounds[i][k].confidence if k < len(rounds[i]) else None, theirs["confidence"]))
     found = [Difference(f"greedy {what}", n == 0, float(n), f"{n} of {len(expected)} texts differ") for what, n in wrong.items()]
-    if any(r.get("confidence") for one in expected for r in one["rounds"]):
-        found.append(Difference("greedy confidences", worst <= CONFIDENCE * slack, worst, f"worst difference {worst:.2g}"))
+    if worst:
+        most = float(np.max(worst))  # NaN where any is
+        found.append(Difference("greedy confidences", most <= CONFIDENCE * slack, most, f"worst difference {most:.2g} of {len(worst)} rounds"))
     return found
+
+
+def _apart(mine: Any, theirs: list[float]) -> float:
+    """Largest difference of two rounds' confidences; infinite where there are none or another number of them."""
+    if mine is None or len(mine) != len(theirs):
+        return float("inf")
+    return float(np.abs(np.asarray(mine) - np.asarray(theirs)).max())

@@ -47,6 +47,12 @@ class Round:
     verified: int
     accepted: int
     confidence: NDArray[np.float64] | None  # [γ] as the policy saw it
+    ended: bool = False  # by an end of text among the accepted: no bonus token then
+
+    @property
+    def tokens(self) -> int:
+        """What the round is worth: accepted and the bonus, where there is one."""
+        return self.accepted + (not self.ended)
 
 
 @dataclass(slots=True)

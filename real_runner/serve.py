@@ -49,7 +49,7 @@ def summary(engine: Engine, target: Target, policy_name: str, warm_steps: int) -
         "tiers": None if engine.tiers is None else engine.tiers.model_dump(),
         "requests": len(engine.finished),
         "rounds": len(verified),
-        "accepted_length": sum(p.accepted + 1 for p in verified) / len(verified) if verified else None,
+        "accepted_length": sum(p.tokens for p in verified) / len(verified) if verified else None,
         "verified_per_round": sum(p.verified for p in verified) / len(verified) if verified else None,
         "committed_tokens_per_s": sum(step.committed for step in steps) / busy if busy else None,
         "captured_graphs": engine.device.runner.captured,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from real_runner import slots as slot_cache
 from real_runner.failures import CheckpointError, memory_of
 from real_runner.slots import FlatBatch, SlotCache
+from simulator.errors import DsimError
 
 FAMILIES = ("qwen3", "llama", "gemma3", "gemma3_text", "gemma4", "gemma4_text", "gemma4_unified", "gemma4_unified_text")
 EMBEDDING, POST_NORM = -1, -2  # taps that are not the output of a layer
@@ -105,16 +107,14 @@ def load_target(name: str, device: str = "cpu", dtype: str = "float32") -> Targe
     """From a local folder or a hub name."""
     if dtype not in DTYPES:
         raise CheckpointError(f"unknown dtype {dtype!r}", where=name, remedy=f"choose one of {', '.join(DTYPES)}")
+    _of_a_known_family(name, _model_type(name))
     try:
         config = AutoConfig.from_pretrained(name)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # transformers checks configs in many ways
         local = name.startswith((".", "/", "~")) or name.count("/") > 1
-        reason = "no such folder" if local and not Path(name).exists() else str(error).splitlines()[0]
+        reason = "no such folder" if local and not Path(name).exists() else first_line(error)
         raise CheckpointError(f"no target model can be read: {reason}", where=name, remedy="give a folder with config.json or a hub name") from error
-    if config.model_type not in FAMILIES:
-        raise CheckpointError(
-            f"unsupported family {config.model_type!r}", where=_config_file(name), key="model_type", remedy=f"supported: {', '.join(FAMILIES)}"
-        )
+    _of_a_known_family(name, config.model_type)
     try:
         with memory_of("the target's weights", name):
             model, report = AutoModelForCausalLM.from_pretrained(name, dtype=DTYPES[dtype], output_loading_info=True)
@@ -122,8 +122,24 @@ def load_target(name: str, device: str = "cpu", dtype: str = "float32") -> Targe
             if absent:
                 raise CheckpointError(f"{len(absent)} tensors are missing, expected {absent[0]} first", where=name)
             return Target(model.to(device), name)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise CheckpointError(f"the target's weights cannot be loaded: {str(error).splitlines()[0]}", where=name) from error
+    except DsimError:
+        raise
+    except Exception as error:  # SafetensorError, and what models say of odd configs
+        raise CheckpointError(f"the target's weights cannot be loaded: {first_line(error)}", where=name) from error
+
+
+def _model_type(name: str) -> str | None:
+    """As a local config.json says, before transformers reads the rest of it."""
+    try:
+        return str(json.loads((Path(name) / "config.json").read_text())["model_type"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # a hub name, or for transformers to say what is wrong
+
+
+def _of_a_known_family(name: str, kind: str | None) -> None:
+    if kind is not None and kind not in FAMILIES:
+        where = _config_file(name)
+        raise CheckpointError(f"unsupported family {kind!r}", where=where, key="model_type", remedy=f"supported: {', '.join(FAMILIES)}")
 
 
 def random_target(config: Any, name: str, device: str, dtype: str) -> Target:
@@ -135,6 +151,13 @@ def random_target(config: Any, name: str, device: str, dtype: str) -> Target:
             return Target(AutoModelForCausalLM.from_config(config, dtype=DTYPES[dtype]), name)
         finally:
             torch.set_default_dtype(before)
+
+
+def first_line(error: Exception) -> str:
+    """What an error of another library says, to the end of its first sentence."""
+    lines = str(error).split("\n") if str(error).strip() else [type(error).__name__]
+    head = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    return f"{type(error).__name__} {head}" if isinstance(error, KeyError) else head
 
 
 def _config_file(name: str) -> str:

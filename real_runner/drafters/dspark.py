@@ -31,8 +31,8 @@ class BlockDrafter(nn.Module):
         self.confidence_head = ConfidenceHead(width) if spec.confidence != "none" else None
         self.d2t: Tensor | None = None  # [draft V] ids of the target's vocabulary
         self.kv: SlotCache | None = None
-        for layer in self.backbone.layers:
-            layer.self_attn.sliding_window = spec.window  # the packaging's, whatever the inherited config says
+        for i, layer in enumerate(self.backbone.layers):
+            layer.self_attn.sliding_window = spec.windows[i] if spec.windows else None  # the packaging's, whatever the inherited config says
         self.requires_grad_(False)
 
     def allocate(self, slots: int, length: int) -> None:

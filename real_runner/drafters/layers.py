@@ -12,6 +12,7 @@ from real_runner import sampling
 from real_runner import slots as slot_cache
 from real_runner.failures import CheckpointError
 from real_runner.slots import FlatBatch, SlotCache
+from real_runner.target import first_line
 
 BACKBONES = ("qwen3", "llama", "gemma4_text", "gemma4_unified_text")
 
@@ -21,8 +22,13 @@ def backbone(config: dict[str, Any], where: Any) -> Any:
     kind = str(config.get("model_type"))
     if kind not in BACKBONES:
         raise CheckpointError(f"unsupported draft backbone {kind!r}", where=where, key="model_type", remedy=f"supported: {', '.join(BACKBONES)}")
-    known = AutoConfig.for_model(kind, **{k: v for k, v in config.items() if k != "model_type"})
-    model = AutoModel.from_config(known, attn_implementation=slot_cache.NAME)
+    try:
+        known = AutoConfig.for_model(kind, **{k: v for k, v in config.items() if k != "model_type"})
+        model = AutoModel.from_config(known, attn_implementation=slot_cache.NAME)
+    except Exception as error:  # transformers checks configs in many ways
+        if isinstance(error, MemoryError) or "memory" in str(error):
+            raise
+        raise CheckpointError(f"these draft layers cannot be made: {first_line(error)}", where=where) from error
     return model.eval().requires_grad_(False)
 
 

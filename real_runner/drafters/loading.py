@@ -55,7 +55,7 @@ def load_drafter(name: str, target: Target, spec: DraftSpec | None = None) -> An
             drafter = CLASSES[spec.family](spec)
         tensors = renamed(read_tensors(folder), spec)
         fill(drafter, tensors, target, folder)
-        return drafter.to(device=target.device, dtype=target.dtype).eval()
+        return placed(drafter, target)
 
 
 def random_drafter(spec: DraftSpec, target: Target) -> AnyDrafter:
@@ -63,7 +63,16 @@ def random_drafter(spec: DraftSpec, target: Target) -> AnyDrafter:
     with memory_of("random weights of the drafter"), torch.device(target.device):
         drafter = CLASSES[spec.family](spec)
         share(drafter, target, set(SHARED))
-        return drafter.to(device=target.device, dtype=target.dtype).eval()
+        return placed(drafter, target)
+
+
+def placed(drafter: AnyDrafter, target: Target) -> AnyDrafter:
+    """On the target's device, its weights in the target's dtype. Rotary frequencies stay float32: rounded, their phases drift with the position."""
+    weights = drafter.state_dict()
+    for name, tensor in (*drafter.named_parameters(), *drafter.named_buffers()):
+        if name in weights and tensor.is_floating_point():
+            tensor.data = tensor.data.to(target.dtype)
+    return drafter.to(device=target.device).eval()
 
 
 def fits(spec: DraftSpec, target: Target) -> None:
@@ -76,6 +85,8 @@ def fits(spec: DraftSpec, target: Target) -> None:
     ):
         if found != expected:
             raise CheckpointError(f"{found}, but the target has {expected}", where=config, key=key, remedy="give the drafter of this target")
+    if spec.mask_token >= target.vocabulary:
+        raise CheckpointError(f"{spec.mask_token}", where=config, key="mask_token_id", remedy=f"expected an id below {target.vocabulary}")
     wrong = [tap for tap in spec.taps if not -2 <= tap < target.layers]
     if wrong:
         raise CheckpointError(f"layer {wrong[0]} is tapped, but the target has {target.layers} layers", where=config, key="target_layer_ids")
@@ -84,7 +95,7 @@ def fits(spec: DraftSpec, target: Target) -> None:
 def read_tensors(folder: Path) -> dict[str, Tensor]:
     """All tensors of model.safetensors or of the shards its index names."""
     index = folder / "model.safetensors.index.json"
-    names = sorted(set(json.loads(index.read_text())["weight_map"].values())) if index.exists() else ["model.safetensors"]
+    names = _shards(index) if index.exists() else ["model.safetensors"]
     tensors: dict[str, Tensor] = {}
     for name in names:
         try:
@@ -95,6 +106,14 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"not a safetensors file: {error}", where=folder / name) from error
     return tensors
+
+
+def _shards(index: Path) -> list[str]:
+    try:
+        named = json.loads(index.read_text())["weight_map"].values()
+        return sorted({str(Path(name).name) for name in named})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError("not an index of shards", where=index, key="weight_map", remedy="expected tensor names and their files") from error
 
 
 def renamed(tensors: Mapping[str, Tensor], spec: DraftSpec) -> dict[str, Tensor]:
@@ -135,6 +154,11 @@ def fill(drafter: AnyDrafter, tensors: dict[str, Tensor], target: Target, folder
         if name in tensors and tensors[name].shape != tensor.shape:
             raise CheckpointError(
                 f"shape {list(tensors[name].shape)}", where=file, key=name.removeprefix("backbone."), remedy=f"expected {list(tensor.shape)}"
+            )
+        if name in tensors and not tensors[name].is_floating_point():
+            kind = str(tensors[name].dtype).removeprefix("torch.")
+            raise CheckpointError(
+                kind, where=file, key=name.removeprefix("backbone."), remedy="expected floating point; quantised weights do not run"
             )
     unknown = [name for name in tensors if name not in expected and not PASSED_OVER.match(name.removeprefix("backbone."))]
     if unknown:

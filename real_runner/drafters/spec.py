@@ -33,7 +33,7 @@ class DraftSpec:
     confidence: Literal["none", "hidden", "hidden+token"] = "none"
     draft_vocabulary: int | None = None  # None: the target's
     causal_block: bool = False
-    window: int | None = None  # of every draft layer
+    windows: tuple[int | None, ...] = ()  # of each draft layer; none: all see everything
     norm_before_residual: bool = False  # Eagle3 of vLLM-speculators
     target_layers: int | None = None
     rope_shift: int = 0  # of the block's positions; anything but 0 is a mistake that the self-check makes on purpose

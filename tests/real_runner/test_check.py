@@ -106,6 +106,14 @@ def test_the_command_in_json_and_its_exit_codes(command):
     assert wrong.stdout == ""
     assert wrong.stderr.strip().count("\n") == 0
     assert "vocab_size: 53, but the target has 30" in wrong.stderr
+    other = command(*given, "--expect", GOLDEN / "eagle3")
+    assert other.returncode == 2
+    assert other.stdout == ""
+    assert "forced_prev_ids: missing; the drafter is dflash" in other.stderr
+    heads = command(*given, "--expect", GOLDEN / "dspark_vanilla")
+    assert heads.returncode == 1
+    worst = {one["what"]: one["detail"] for one in json.loads(heads.stdout)["differences"] if not one["holds"]}
+    assert worst["confidence_logits_given_forced_prev"] == "expected, but this drafter makes none"
 
 
 def test_serve_bench_writes_all_or_nothing(tmp_path, command):

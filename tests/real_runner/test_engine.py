@@ -80,6 +80,10 @@ def test_eos_inside_the_accepted_prefix_ends_the_text_there(target, drafters, tr
     cut = {i: out[: out.index(eos) + 1] if eos in out else out for i, out in truth.items()}
     assert done == cut
     assert sum(len(out) - 1 for out in done.values()) == sum(step.committed for step in engine.steps)
+    parts = [part for step in engine.steps for part in step.rounds]
+    assert any(part.ended for part in parts)
+    assert all(part.verified == 7 for part in parts)  # what went through the target, wherever the text ended
+    assert all(part.tokens == part.accepted + (0 if eos in part.drafted[: part.accepted] else 1) for part in parts)
 
 
 @pytest.mark.parametrize("name", ["dspark_rnn", "eagle3"])

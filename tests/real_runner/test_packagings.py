@@ -14,7 +14,7 @@ from real_runner.drafters.dspark import BlockDrafter
 from real_runner.drafters.loading import load_drafter
 from real_runner.drafters.packaging import read_spec
 from real_runner.engine import Engine
-from real_runner.expect import greedy
+from real_runner.expect import block_forward, greedy
 from real_runner.failures import CheckpointError
 from real_runner.records import Request
 from simulator.policies.verification import FixedLength, NoSpeculation
@@ -189,6 +189,22 @@ def broken(folder, change):
         (lambda c, t: c.update(model_type="mamba"), "config.json: model_type: unsupported draft backbone 'mamba'; supported: qwen3"),
         (lambda c, t: c.update(architectures=["MedusaModel"]), r"config.json: architectures: unknown packaging \['MedusaModel'\]; known: DeepSpec"),
         (lambda c, t: c.update(attention_sink_bias=True), "attention_sink_bias: True is not supported"),
+        (lambda c, t: c.pop("hidden_size"), "config.json: hidden_size: missing"),
+        (lambda c, t: c.pop("vocab_size"), "config.json: vocab_size: missing"),
+        (lambda c, t: c.update(target_layer_ids=3), "target_layer_ids: 3; expected a list of whole numbers"),
+        (lambda c, t: c.update(target_layer_ids="0,1"), "target_layer_ids: '0,1'; expected a list"),
+        (lambda c, t: c.update(block_size="seven"), "block_size: 'seven'; expected a whole number from 1"),
+        (lambda c, t: c.update(block_size=0), "block_size: 0; expected a whole number from 1"),
+        (lambda c, t: c.update(block_size=-7), "block_size: -7; expected a whole number from 1"),
+        (lambda c, t: c.update(architectures=["DFlashDraftModel"], dflash_config=[1]), "dflash_config: .1.; expected an object"),
+        (lambda c, t: c.update(mask_token_id=30), "mask_token_id: 30; expected an id below 30"),
+        (lambda c, t: t.update({"fc.weight": torch.zeros(64, 320, dtype=torch.int8)}), "fc.weight: int8; expected floating point"),
+        (lambda c, t: c.update(layer_types=["full_attention", "odd"]), "layer_types: .*; expected 2 of full_attention, sliding_attention"),
+        (lambda c, t: c.update(layer_types=["full_attention"]), "layer_types: .*; expected 2 of"),
+        (lambda c, t: c.update(num_hidden_layers=0), "num_hidden_layers: 0; expected a whole number from 1"),
+        (lambda c, t: c.update(rope_parameters={"rope_type": "odd", "rope_theta": 1e4}), "config.json: these draft layers cannot be made"),
+        (lambda c, t: c.update(num_attention_heads="four"), "config.json: these draft layers cannot be made"),
+        (lambda c, t: c.update(layer_types=["sliding_attention"] * 2), "sliding_window: missing"),
     ],
 )
 def test_what_does_not_fit_is_one_line(change, words, tmp_path, target):
@@ -222,3 +238,55 @@ def test_shards_are_read_through_their_index(tmp_path, target, drafters):
     loaded = load_drafter(str(tmp_path), target)
     assert isinstance(loaded, BlockDrafter)
     assert all(torch.equal(a, b) for a, b in zip(loaded.state_dict().values(), drafters["dspark_rnn"].state_dict().values(), strict=True))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"weight_map": null}', '{"weight_map": {"a": 1}}'])
+def test_an_index_that_is_none_is_one_line(text, tmp_path, target):
+    shutil.copytree(GOLDEN / "dflash", tmp_path / "draft")
+    (tmp_path / "draft" / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"index\.json: weight_map: not an index of shards"):
+        load_drafter(str(tmp_path / "draft"), target)
+
+
+def test_dflash_config_may_be_null(tmp_path):
+    config, tensors = native("dflash")
+    spec = read_spec(write(tmp_path / "draft", config | {"architectures": ["DFlashDraftModel"], "dflash_config": None}, tensors))
+    assert (spec.packaging, spec.gamma) == ("specforge", 6)
+
+
+SLIDING, FULL = "sliding_attention", "full_attention"
+
+
+def sliding(folder, *types, inside=True, **more):
+    """In the speculators packaging, with the window in the draft layers' own config as it is written there."""
+    config, tensors = native("dspark_vanilla")
+    made = speculators(config, **more)
+    made["transformer_layer_config"] |= {"layer_types": list(types), "sliding_window": 4 if inside else None}
+    return write(folder, made, tensors)
+
+
+@pytest.mark.parametrize(
+    "types, windows", [((SLIDING, SLIDING), (4, 4)), ((SLIDING, FULL), (4, None)), ((FULL, SLIDING), (None, 4)), ((FULL, FULL), (None, None))]
+)
+def test_each_draft_layer_has_its_own_window(types, windows, tmp_path, target):
+    drafter = load_drafter(str(sliding(tmp_path / "draft", *types)), target)
+    assert drafter.spec.windows == windows
+    assert tuple(layer.self_attn.sliding_window for layer in drafter.backbone.layers) == windows
+    given = load_file(GOLDEN / "dspark_vanilla" / "forward.safetensors")
+    same = torch.allclose(block_forward(drafter, given)["block_hidden"], given["block_hidden"], atol=1e-4)
+    assert same == (types == (FULL, FULL))
+
+
+def test_the_outer_window_goes_before_the_layers(tmp_path):
+    assert read_spec(sliding(tmp_path / "a", SLIDING, FULL, sliding_window=9)).windows == (9, None)
+    assert read_spec(sliding(tmp_path / "b", SLIDING, FULL, inside=False, sliding_window=9)).windows == (9, None)
+
+
+def test_causality_of_sliding_layers_is_honoured_or_refused(tmp_path):
+    assert not read_spec(sliding(tmp_path / "a", SLIDING, SLIDING, sliding_window_non_causal=True)).causal_block
+    assert read_spec(sliding(tmp_path / "b", SLIDING, SLIDING, sliding_window_non_causal=False)).causal_block
+    assert not read_spec(sliding(tmp_path / "c", FULL, FULL, sliding_window_non_causal=False)).causal_block  # speaks of sliding layers only
+    with pytest.raises(CheckpointError, match="sliding_window_non_causal: false with full layers beside sliding ones is not supported"):
+        read_spec(sliding(tmp_path / "d", SLIDING, FULL, sliding_window_non_causal=False))
+    with pytest.raises(CheckpointError, match="sliding_window_non_causal: true contradicts a causal block"):
+        read_spec(sliding(tmp_path / "e", SLIDING, SLIDING, sliding_window_non_causal=True, attention_mode="causal"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -141,3 +143,26 @@ def test_a_target_with_a_missing_tensor_is_named(tmp_path):
     save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
     with pytest.raises(CheckpointError, match=r"1 tensors are missing, expected model\.layers\.2\.mlp"):
         load_target(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "spoil, words",
+    [
+        (lambda c, f: f.write_bytes(f.read_bytes()[:-100]), "weights cannot be loaded"),
+        (lambda c, f: f.write_bytes(b"\x08\0"), "weights cannot be loaded"),
+        (lambda c, f: c.update(model_type="mamba2"), r"config\.json: model_type: unsupported family 'mamba2'"),
+        (lambda c, f: c.update(model_type="gpt2"), r"config\.json: model_type: unsupported family 'gpt2'"),
+        (lambda c, f: c.update(hidden_size="wide"), r"no target model can be read: .*hidden_size"),
+        (lambda c, f: c.update(num_attention_heads=[4]), "no target model can be read: .*num_attention_heads"),
+        (lambda c, f: c.update(rope_parameters={"rope_type": "odd", "rope_theta": 1e4}), "weights cannot be loaded|can be read"),
+        (lambda c, f: c.update(head_dim=0), "weights cannot be loaded"),
+    ],
+)
+def test_a_spoilt_target_is_one_line(spoil, words, tmp_path):
+    make("qwen3").save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    spoil(config, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=words) as raised:
+        load_target(str(tmp_path))
+    assert "\n" not in raised.value.line()

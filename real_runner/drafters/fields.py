@@ -1,0 +1,84 @@
+"""Reads single fields of a drafter's config.json; what is missing or of the wrong kind is one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from real_runner.failures import CheckpointError
+
+Config = dict[str, Any]
+FULL, SLIDING = "full_attention", "sliding_attention"
+
+
+def need(config: Config, key: str, folder: Path) -> Any:
+    """A field that must be there."""
+    if config.get(key) is None:
+        raise CheckpointError("missing", where=folder / "config.json", key=key)
+    return config[key]
+
+
+def whole(value: Any, key: str, folder: Path, least: int = 0) -> int:
+    """A whole number."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise CheckpointError(f"{value!r}", where=folder / "config.json", key=key, remedy=f"expected a whole number from {least}")
+    return value
+
+
+def needed(config: Config, key: str, folder: Path, least: int = 0) -> int:
+    """A whole number that must be there."""
+    return whole(need(config, key, folder), key, folder, least)
+
+
+def maybe(config: Config, key: str, folder: Path, least: int = 0) -> int | None:
+    """A whole number or nothing."""
+    return None if config.get(key) is None else whole(config[key], key, folder, least)
+
+
+def listed(value: Any, key: str, folder: Path) -> list[int]:
+    """Whole numbers, one at least."""
+    if not isinstance(value, list) or not value or any(isinstance(one, bool) or not isinstance(one, int) for one in value):
+        raise CheckpointError(f"{value!r}", where=folder / "config.json", key=key, remedy="expected a list of whole numbers")
+    return value
+
+
+def group(config: Config, key: str, folder: Path) -> Config:
+    """A nested object, empty where there is none."""
+    found = config.get(key)
+    if found is not None and not isinstance(found, dict):
+        raise CheckpointError(f"{found!r}", where=folder / "config.json", key=key, remedy="expected an object")
+    return found or {}
+
+
+def architectures(config: Config) -> str:
+    """All named in `architectures`."""
+    found = config.get("architectures") or ()
+    return " ".join(map(str, found)) if isinstance(found, (list, tuple)) else str(found)
+
+
+def windows(given: Config, layers: Config, folder: Path) -> tuple[int | None, ...]:
+    """The sliding window of each draft layer, None where it sees everything. Distances count from each token's own position, as engines serve it."""
+    file, count = folder / "config.json", needed(layers, "num_hidden_layers", folder, 1)
+    types = layers.get("layer_types") or [FULL] * count
+    if not isinstance(types, list) or len(types) != count or any(one not in (FULL, SLIDING) for one in types):
+        raise CheckpointError(f"{types!r}", where=file, key="layer_types", remedy=f"expected {count} of {FULL}, {SLIDING}")
+    if SLIDING not in types:
+        return (None,) * count
+    if layers.get("model_type") != "qwen3":
+        raise CheckpointError(f"{SLIDING} on a {layers.get('model_type')} draft backbone is not supported", where=file, key="layer_types")
+    size = needed(given if given.get("sliding_window") is not None else layers, "sliding_window", folder, 1)
+    return tuple(size if one == SLIDING else None for one in types)
+
+
+def causal(given: Config, sizes: tuple[int | None, ...], folder: Path) -> bool:
+    """Does a token of the block see only those before it? `sliding_window_non_causal: false` makes the sliding layers so, no others."""
+    file, key = folder / "config.json", "sliding_window_non_causal"
+    asked = bool(given.get("dflash_query_causal", given.get("attention_mode") == "causal"))
+    slid = [size is not None for size in sizes]
+    if given.get(key) is None or not any(slid):
+        return asked
+    if given[key] and asked:
+        raise CheckpointError("true contradicts a causal block", where=file, key=key)
+    if not given[key] and not all(slid) and not asked:
+        raise CheckpointError("false with full layers beside sliding ones is not supported", where=file, key=key, remedy="one mask for all layers is")
+    return not given[key]
