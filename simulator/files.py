@@ -27,6 +27,15 @@ def whole(path: Path) -> Iterator[Path]:
             draft.unlink(missing_ok=True)
 
 
+def why_not_writable(folder: Path) -> str | None:
+    """Make a folder; why it cannot be written to, None where it can."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        return problem.strerror or "cannot be made"
+    return None if os.access(folder, os.W_OK) else "no permission"
+
+
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write text or bytes to `path`, whole or not at all."""
     with whole(path) as draft:

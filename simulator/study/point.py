@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil
-from pathlib import Path
 from typing import Any
 
 from simulator.engine.simulate import ClosedTraffic, Fleet, OpenTraffic, Run, simulate
@@ -98,7 +97,7 @@ def _closed(scenario: Scenario, point: Point) -> ClosedTraffic:
 def _open(scenario: Scenario, point: Point) -> OpenTraffic:
     """Arrivals after a warm-up for the duration, then on until the measured ones are done or the drain is over."""
     plan = scenario.run
-    specs = arrivals(scenario.folder, scenario, point.load, point.replication)
+    specs = arrivals(scenario, point.load, point.replication)
     end = specs[-1].arrival_s if specs else 0.0
     until = plan.warmup_s + plan.duration_s if plan.duration_s is not None else np.nextafter(end, np.inf)
     if until <= plan.warmup_s:
@@ -108,7 +107,14 @@ def _open(scenario: Scenario, point: Point) -> OpenTraffic:
     return OpenTraffic(specs, plan.warmup_s, float(until), float(drain))
 
 
-def arrivals(folder: Path, scenario: Scenario, load: float, replication: int) -> list[RequestSpec]:
+def check_traffic(scenario: Scenario) -> None:
+    """Open traffic outlasts the warm-up at every load. Raises ScenarioError before anything is run."""
+    if scenario.workload.load_kind != "concurrency":
+        for load in sorted({load for policy in scenario.policies for load in scenario.loads(policy)}, reverse=True):
+            _open(scenario, Point(0, load, 0))
+
+
+def arrivals(scenario: Scenario, load: float, replication: int) -> list[RequestSpec]:
     """Open-loop requests of a load and replication: the same for every policy, made once per process."""
     return _arrivals(_Key(scenario), load, replication)
 

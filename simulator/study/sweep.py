@@ -17,7 +17,7 @@ from typing import Any
 
 from simulator.errors import DsimError, ScenarioError
 from simulator.files import write_whole
-from simulator.study.point import Point, run_point
+from simulator.study.point import Point, check_traffic, run_point
 from simulator.study.scenario import Scenario, validate_scenario
 from simulator.study.tables import requests_table, steps_table
 
@@ -42,6 +42,7 @@ def sweep(
 
     `details` names per-point tables (steps, requests) to be written beside the rows. Interrupting loses only the points under way.
     """
+    check_traffic(scenario)
     every = points(scenario)
     mark = fingerprint(scenario)
     new = [folder for folder in (keep, *keep.parents) if not os.path.exists(folder)] if keep else []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass, field
 from math import isfinite
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from simulator.errors import DsimError
+from simulator.files import why_not_writable
 from simulator.measurements.acceptance import ParametricAcceptance
 from simulator.measurements.cost import Costs, LinearDraft, Overhead
 from simulator.measurements.draft_blocks import RecordedBlocks
@@ -98,14 +98,9 @@ def profile_from_telemetry(telemetry: Path, folder: Path, assumed: Assumptions, 
 
 def _make(folder: Path) -> None:
     """Make the profile's folder, or say that it cannot be written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if os.access(folder, os.W_OK):
-            return
-        why = "no permission"
-    except OSError as problem:
-        why = problem.strerror or "cannot be made"
-    raise DsimError(f"cannot write ({why})", where=folder, remedy="choose another --out")
+    why = why_not_writable(folder)
+    if why is not None:
+        raise DsimError(f"cannot write ({why})", where=folder, remedy="choose another --out")
 
 
 def assumed_drafter(assumed: Assumptions, slots: int) -> tuple[Drafter, RecordedBlocks]:

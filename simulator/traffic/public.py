@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from simulator.errors import TraceError
-from simulator.files import whole
+from simulator.files import whole, why_not_writable
 from simulator.schema import Frozen
 
 _AZURE = "https://raw.githubusercontent.com/Azure/AzurePublicDataset/790921015d50dd6aae7f7e47f39ba0e235ad6b08/data/"
@@ -147,14 +147,9 @@ def adopt(name: str, file: Path) -> Path:
 
 def _make(folder: Path) -> None:
     """Make the cache's folder, or say that it cannot be written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if os.access(folder, os.W_OK):
-            return
-        why = "no permission"
-    except OSError as problem:
-        why = problem.strerror or "cannot be made"
-    raise TraceError(f"the cache cannot be written ({why})", where=folder, remedy="set DSIM_CACHE to a folder you may write")
+    why = why_not_writable(folder)
+    if why is not None:
+        raise TraceError(f"the cache cannot be written ({why})", where=folder, remedy="set DSIM_CACHE to a folder you may write")
 
 
 def _sha256(file: Path) -> str:
