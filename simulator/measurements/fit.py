@@ -108,7 +108,7 @@ def fit_cost(
         return np.asarray(x[0] + x[1] * tokens - x[2] * np.expm1(-tokens / x[3]) + steps)
 
     slope, base = np.polyfit(tokens, time, 1)
-    plain_rms = _rms(np.polyval([slope, base], tokens) / time - 1)
+    plain_rms = rms(np.polyval([slope, base], tokens) / time - 1)
     scale = float(np.median(tokens))
     start = np.array([max(base, time.min() / 2), max(slope, 1e-9), time.min() / 5, scale / 5, *([0.0] * len(edges))])
     upper = np.array([np.inf, np.inf, np.inf if concave else 1e-15, 4 * scale, *([np.inf] * len(edges))])
@@ -118,7 +118,7 @@ def fit_cost(
     found = least_squares(misfit, start, bounds=(lower, upper), x_scale=size, max_nfev=5000, ftol=1e-12, xtol=1e-12)
     a, b, c, d, *jumps = (float(v) for v in found.x)
     residual = time / model(found.x) - 1
-    note = f"fitted to {len(tokens)} operating points, {_rms(residual):.2%} rms; assumed accepted length {accepted_length:g}, budget {budget:g}"
+    note = f"fitted to {len(tokens)} operating points, {rms(residual):.2%} rms; assumed accepted length {accepted_length:g}, budget {budget:g}"
     curve = FittedCurve(
         provenance="fitted",
         source=source,
@@ -130,10 +130,11 @@ def fit_cost(
         cliffs=[Cliff(tokens=edge, add_s=_round(jump)) for edge, jump in zip(edges, jumps, strict=True)],
         measured_tokens=(_round(float(tokens.min())), _round(float(tokens.max()))),
     )
-    return CostFit(curve, _rms(residual), float(np.abs(residual).max()), len(tokens), plain_rms)
+    return CostFit(curve, rms(residual), float(np.abs(residual).max()), len(tokens), plain_rms)
 
 
-def _rms(residual: Floats) -> float:
+def rms(residual: Floats) -> float:
+    """Root mean square."""
     return float(np.sqrt(np.mean(np.square(residual))))
 
 

@@ -13,6 +13,7 @@ from simulator.engine.replica import ReplicaSettings
 from simulator.engine.simulate import ClosedTraffic, Fleet, simulate
 from simulator.measurements.acceptance import ParametricAcceptance
 from simulator.measurements.cost import Costs, LinearDraft, RoundCost
+from simulator.measurements.fit import rms
 from simulator.measurements.replay import lay_out
 from simulator.policies.prefill import Instant
 from simulator.policies.routing import RoundRobin
@@ -67,7 +68,7 @@ def fit_acceptance(
         nonlocal tried
         tried += 1
         speed, budget = scheduled_residuals(points, costs, draft, _with(shape, x), domains)
-        progress(f"trial {tried}: level {x[0]:+.3f}, spread {x[1]:.3f}: speed {_rms(speed):.2%}, budget {_rms(budget):.2%} rms")
+        progress(f"trial {tried}: level {x[0]:+.3f}, spread {x[1]:.3f}: speed {rms(speed):.2%}, budget {rms(budget):.2%} rms")
         return float(np.mean(np.square(speed)) + np.mean(np.square(budget)))
 
     start = np.array([shape.level_shift, shape.spread])
@@ -76,7 +77,7 @@ def fit_acceptance(
     found = minimize(misfit, start, method="Nelder-Mead", bounds=[(-4.0, 4.0), (0.0, 6.0)], options=options)
     best = shape.model_copy(update={"level_shift": round(float(found.x[0]), 3), "spread": round(float(found.x[1]), 3)})
     speed, budget = scheduled_residuals(points, costs, draft, _with(shape, found.x), domains)
-    return AcceptanceFit(best, _rms(speed), _rms(budget), tried)
+    return AcceptanceFit(best, rms(speed), rms(budget), tried)
 
 
 def scheduled_residuals(
@@ -101,7 +102,3 @@ def scheduled_residuals(
 def _with(shape: ParametricAcceptance, x: Floats) -> ParametricAcceptance:
     """`shape` with trial values, confidences calibrated as after sequential temperature scaling."""
     return shape.model_copy(update={"level_shift": float(x[0]), "spread": float(x[1]), "miscalibration": [1.0] * shape.gamma})
-
-
-def _rms(residual: Floats) -> float:
-    return float(np.sqrt(np.mean(np.square(residual))))
