@@ -307,12 +307,43 @@ def _draft_parts(target: Any, drafter: Any, batch: int, context: int, tiers: Any
     }
 
 
+def profiles(size: str) -> Callable[[str, bool], dict[str, Any]]:
+    """A profile for `profiles/`: the small real pair, or costs at true dimensions with published acceptance."""
+
+    def step(device: str, small: bool) -> dict[str, Any]:
+        import gpu_profiles
+
+        name = "smollm2-135m" if size == "small" else f"qwen3-{size}"
+        folder = gpu_profiles.place_of(name, device, folder_of(device))
+        if size == "small":
+            return gpu_profiles.real_pair(models(), folder, device, small)
+        return gpu_profiles.cost_only(size, pair("small" if small else size, device), folder, device, small)
+
+    return step
+
+
+def train_small(device: str, small: bool) -> dict[str, Any]:
+    """Drafters for the small real model, with more steps than a CPU can; DSIM_PROMPTS=math=FILE names the questions. Goes on when called again."""
+    import gpu_profiles
+
+    return gpu_profiles.trained(models(), os.environ.get("DSIM_PROMPTS"), folder_of(device), device, small)
+
+
+def models() -> Path:
+    """Where profiles/make_smollm2.py put the small real model."""
+    return Path(os.environ.get("DSIM_SMOLLM2", ROOT / "models" / "smollm2"))
+
+
 STEPS: dict[str, Callable[[str, bool], dict[str, Any]]] = {
     "tests": tests,
     "parity": parity,
     "graphs": graphs,
     "times_4b": times("4b"),
     "times_8b": times("8b"),
+    "profile_4b": profiles("4b"),
+    "profile_8b": profiles("8b"),
+    "train_small": train_small,
+    "profile_small": profiles("small"),
 }
 
 

@@ -6,12 +6,14 @@ import sys
 
 import typer
 
-from real_runner.commands import draft_check, serve_bench
+from real_runner.commands import draft_check, profile_measure, serve_bench, train_draft
 from simulator.errors import DsimError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command("draft-check")(draft_check)
 app.command("serve-bench")(serve_bench)
+app.command("profile")(profile_measure)
+app.command("train-draft")(train_draft)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,6 +17,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from simulator.errors import DsimError
+from simulator.files import why_not_writable
 from simulator.policies.verification import Verification, VerificationPolicy
 
 TargetOption = Annotated[str, typer.Option("--target", help="The target model: a local folder or a hub name.")]
@@ -84,6 +90,164 @@ def serve_bench(
         value = report[key]
         typer.echo(f"{key:<24}{value:.3f}" if isinstance(value, float) else f"{key:<24}{value}")
     typer.echo(f"{'tables':<24}{out}")
+
+
+def profile_measure(
+    target: TargetOption,
+    out: Annotated[Path, typer.Option("--out", help="Folder to make for the profile; an unfinished one is gone on with.")],
+    draft: Annotated[list[str] | None, typer.Option("--draft", help="A drafter, FOLDER or NAME=FOLDER; may be repeated.")] = None,
+    gpu: Annotated[bool, typer.Option("--gpu", help="Measure on the GPU, in bfloat16 and under captured graphs; the CPU without.")] = False,
+    prompts: Annotated[
+        list[str] | None, typer.Option("--prompts", help="JSON lines of `turns`, FILE or DOMAIN=FILE; may be repeated [default: our own sets].")
+    ] = None,
+    prompts_per_domain: Annotated[int, typer.Option("--prompts-per-domain", min=1, help="At most so many of each file.")] = 40,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", min=2, help="Most tokens of a text that acceptance is measured along.")] = 256,
+    temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="Of the texts and of drafting.")] = 1.0,
+    budget: Annotated[str, typer.Option("--budget", help="Time for the cost tables, e.g. 90s, 10m, 1h: it picks the grid.")] = "10m",
+    max_requests: Annotated[int | None, typer.Option("--max-requests", min=1, help="Largest batch [default: 256 on a GPU, 32 on a CPU].")] = None,
+    max_context: Annotated[int | None, typer.Option("--max-context", min=16, help="Longest context [default: 4096 on a GPU, 1024 on a CPU].")] = None,
+    tiers: Annotated[bool | None, typer.Option("--tiers/--no-tiers", help="Pad to captured sizes [default: on a GPU].")] = None,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Threads of torch on a CPU.")] = None,
+    keep_work: Annotated[bool, typer.Option("--keep-work", help="Keep texts and raw cells in OUT/work.")] = False,
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    output: Annotated[Literal["text", "json"], typer.Option("--format", help="For people or for machines.")] = "text",
+    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda or cuda:N; --gpu means cuda.")] = None,
+    dtype: Annotated[str | None, typer.Option("--dtype", help="float32 or bfloat16 [default: bfloat16 on a GPU, float32 on a CPU].")] = None,
+) -> None:
+    """Measure step costs and acceptance of a target and its drafters on this machine; interrupt and run again to go on."""
+    from real_runner.layout import Tiers
+    from real_runner.profile import Acceptance, CostPlan, may_write, measure_profile, named_drafts
+    from real_runner.progress import Progress
+    from real_runner.target import load_target
+
+    place = device or ("cuda" if gpu else "cpu")
+    on_gpu = place.startswith("cuda")
+    plan = CostPlan(seconds_of(budget), max_requests or (256 if on_gpu else 32), max_context or (4096 if on_gpu else 1024))
+    drafts, sets = named_drafts(draft or []), _prompt_sets(prompts)
+    may_write(out)
+    _quiet(place)
+    _use_threads(threads)
+    loaded = load_target(target, place, dtype or ("bfloat16" if on_gpu else "float32"))
+    use = Tiers() if (on_gpu if tiers is None else tiers) else None
+    acceptance = Acceptance(temperature, prompts_per_domain, max_tokens)
+    with _resumable(f"what is measured is kept in {out / 'work'}"):
+        made = measure_profile(
+            loaded, drafts, sets, out, acceptance=acceptance, costs=plan, tiers=use, seed=seed, command=_command("profile"), keep_work=keep_work,
+            progress=Progress(quiet=output == "json"),
+        )  # fmt: skip
+    if output == "json":
+        typer.echo(made.model_dump_json(indent=2))
+        return
+    typer.echo(f"{out}: {len(made.drafters)} drafters, {len(made.suspicious)} suspicious cells; look at it with `dsim profile show {out}`")
+
+
+def train_draft(
+    target: TargetOption,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the drafters, one folder each, and training.json; gone on with where it exists.")],
+    prompts: Annotated[
+        list[str] | None, typer.Option("--prompts", help="JSON lines of `turns`, FILE or DOMAIN=FILE; may be repeated [default: our own sets].")
+    ] = None,
+    texts: Annotated[Path | None, typer.Option("--texts", help="Texts said by the target already, instead of prompts.")] = None,
+    family: Annotated[list[str] | None, typer.Option("--family", help="dspark, dflash, eagle3 or mtp; may be repeated [default: dspark].")] = None,
+    gamma: Annotated[int, typer.Option("--gamma", min=1, help="Tokens drafted in a round; MTP drafts one.")] = 5,
+    layers: Annotated[int, typer.Option("--layers", min=1, help="Layers of DSpark and DFlash.")] = 2,
+    markov_rank: Annotated[int, typer.Option("--markov-rank", min=1, help="Rank of DSpark's sequential head.")] = 64,
+    draft_vocabulary: Annotated[int | None, typer.Option("--draft-vocabulary", min=2, help="Most frequent tokens only; cheaper.")] = None,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Optimiser steps.")] = 2000,
+    batch_texts: Annotated[int, typer.Option("--batch-texts", min=1, help="Texts in a step.")] = 4,
+    batch_anchors: Annotated[int, typer.Option("--batch-anchors", min=1, help="Anchors of each text in a step.")] = 128,
+    rate: Annotated[float, typer.Option("--rate", min=0.0, help="Highest learning rate.")] = 1e-3,
+    text_temperature: Annotated[float, typer.Option("--text-temperature", min=0.0, help="The target's texts are said at this temperature.")] = 0.7,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", min=2, help="Most tokens of a text.")] = 256,
+    held_out: Annotated[int, typer.Option("--held-out", min=2, help="Prompts kept apart, to judge on.")] = 24,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Threads of torch on a CPU.")] = None,
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    output: Annotated[Literal["text", "json"], typer.Option("--format", help="For people or for machines.")] = "text",
+    device: DeviceOption = "cpu",
+    dtype: DtypeOption = "float32",
+) -> None:
+    """Train small drafters for a target: its texts, training, evaluation on held-out prompts. Interrupt and run again to go on."""
+    families = _families(family or ["dspark"])
+    sets = [] if texts is not None else _prompt_sets(prompts)
+    if texts is not None and prompts:
+        raise DsimError("both texts and prompts are given", key="texts", remedy="give one of them")
+    if (reason := why_not_writable(out)) is not None:
+        raise DsimError(f"cannot be written to ({reason})", where=out, key="out", remedy="give a folder you can write to")
+    _quiet(device)
+    _use_threads(threads)
+    from real_runner.progress import Progress
+    from real_runner.target import load_target
+    from real_runner.train import DraftPlan, TextPlan, make_texts
+    from real_runner.train import train_draft as train
+    from real_runner.training.loop import Schedule
+
+    progress = Progress(quiet=output == "json")
+    plan = DraftPlan(families, gamma, layers, markov_rank, None, draft_vocabulary)
+    schedule = Schedule(steps=steps, texts=batch_texts, anchors=batch_anchors, rate=rate, held_out=held_out, seed=seed)
+    with _resumable(f"what is done is kept in {out / 'work'}"):
+        loaded = load_target(target, device, dtype)
+        said = make_texts(loaded, sets, texts, TextPlan(text_temperature, max_tokens, held_out=held_out), seed, out / "work", progress)
+        report = train(loaded, out, said, plan, schedule, seed=seed, progress=progress)
+    if output == "json":
+        typer.echo(json.dumps(report, indent=2))
+        return
+    for name, one in report["drafters"].items():
+        for temperature, seen in one["held_out"].items():
+            typer.echo(f"{name:<8} temperature {temperature:<4} accepted length {seen['accepted_length']:.2f} ± {seen['standard_error']:.2f}")
+    typer.echo(f"drafters in {out}; measure them: dsim profile --target {target} --draft {out / families[0]} --out profiles/NAME")
+
+
+def seconds_of(text: str) -> float:
+    """A duration as people write it: 90, 90s, 10m, 1.5h."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh]?)\s*", text)
+    if found is None or float(found.group(1)) <= 0:
+        raise DsimError(f"{text!r} is no duration", key="budget", remedy="write 90s, 10m or 1h")
+    return float(found.group(1)) * {"": 1, "s": 1, "m": 60, "h": 3600}[found.group(2)]
+
+
+def _prompt_sets(given: list[str] | None) -> list[Any]:
+    """Prompt files, read and checked: before the model is loaded."""
+    from real_runner.prompts import own_prompt_sets, read_prompt_set
+
+    if not given:
+        return [read_prompt_set(file, domain) for domain, file in own_prompt_sets().items()]
+    sets = []
+    for one in given:
+        domain, _, file = one.rpartition("=")
+        sets.append(read_prompt_set(Path(file), domain or None))
+    return sets
+
+
+def _families(given: list[str]) -> tuple[Any, ...]:
+    known = ("dspark", "dflash", "eagle3", "mtp")
+    for one in given:
+        if one not in known:
+            raise DsimError(f"unknown family {one!r}", key="family", remedy=f"choose of {', '.join(known)}")
+    return tuple(dict.fromkeys(given))
+
+
+def _use_threads(threads: int | None) -> None:
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def _resumable(said: str) -> Iterator[None]:
+    """An interruption ends with a line and exit code 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted: {said}; run the same command to go on", err=True)
+        raise typer.Exit(130) from None
+
+
+def _command(name: str) -> str:
+    """How this was called, for the record; folders by their last part, so that no machine's paths are kept."""
+    words = [word.rpartition("=")[2] if word.startswith("--") else word for word in sys.argv[1:]]
+    short = [Path(word).name if word.startswith(("/", "~", "..")) else word for word in words]
+    return shlex.join(["dsim", *(short or [name])])
 
 
 def read_policy(text: str) -> VerificationPolicy:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +16,16 @@ from real_runner.records import Request
 from real_runner.target import Target
 from simulator.errors import DsimError, TraceError
 
-OWN = (
-    "A farmer has 17 sheep and buys twice as many. Wolves take 5. How many are left? Reason step by step.",
-    "Write a Python function that returns the n-th Fibonacci number without recursion.",
-    "Explain to a ten-year-old why the sky is blue.",
-    "A train leaves at 9:40 and arrives at 13:05 after two stops of 7 minutes. How long did it move?",
-    "Write a SQL query that lists the three customers with the highest total of orders.",
-    "Give me three arguments for and three against working from home.",
-    "What is the sum of the first 40 odd numbers? Show how you get there.",
-    "Write a function that checks whether brackets in a string are balanced, with a short test.",
-)
+OWN = ("math", "code", "chat")  # the sets that come along
+
+
+@dataclass(frozen=True, slots=True)
+class PromptSet:
+    """User turns of one domain, the first of each line of `file`."""
+
+    domain: str
+    file: Path
+    turns: tuple[str, ...]
 
 
 def tokenizer_of(target: Target) -> Any | None:
@@ -49,6 +51,16 @@ def encode(text: str, tokenizer: Any) -> list[int]:
     return [int(token) for token in ids]
 
 
+def own_prompt_sets() -> dict[str, Path]:
+    """Domain -> file of the few prompts that come along."""
+    return {domain: Path(__file__).parent / "prompt_sets" / f"{domain}.jsonl" for domain in OWN}
+
+
+def read_prompt_set(file: Path, domain: str | None = None) -> PromptSet:
+    """Prompts of `domain`, by default the file's name without its ending. Raises DsimError for what is not a JSON-lines file with `turns`."""
+    return PromptSet(domain or file.stem, file, tuple(read_turns(file)))
+
+
 def read_turns(file: Path) -> list[str]:
     """The first turn of each line of a JSON-lines file."""
     turns: list[str] = []
@@ -58,7 +70,9 @@ def read_turns(file: Path) -> list[str]:
                 if line.strip():
                     turns.append(_first_turn(line, file, number))
     except OSError as error:
-        raise DsimError("cannot be read", where=file, remedy="give a JSON-lines file with `turns`") from error
+        raise DsimError(f"cannot be read ({error.strerror})", where=file, remedy="give a JSON-lines file with `turns`") from error
+    except UnicodeDecodeError as error:
+        raise DsimError("not UTF-8 text", where=file, remedy="give a JSON-lines file with `turns`") from error
     if not turns:
         raise DsimError("no prompt in it", where=file)
     return turns
@@ -66,20 +80,32 @@ def read_turns(file: Path) -> list[str]:
 
 def _first_turn(line: str, file: Path, number: int) -> str:
     try:
-        return str(json.loads(line)["turns"][0])
+        turn = json.loads(line)["turns"][0]
     except (ValueError, KeyError, IndexError, TypeError) as error:
         raise DsimError("expected an object with a list `turns`", where=f"{file}:{number}", key="turns") from error
+    if not isinstance(turn, str) or not turn.strip():
+        raise DsimError("expected text in the first turn", where=f"{file}:{number}", key="turns")
+    return turn
+
+
+def encoded(target: Target, sets: Sequence[PromptSet], limit: int | None = None) -> list[tuple[str, int, list[int]]]:
+    """Domain, index in its set and ids of every prompt, the first `limit` of each set at most. Raises DsimError without a tokenizer."""
+    tokenizer = tokenizer_of(target)
+    if tokenizer is None:
+        raise DsimError("the target has no tokenizer", where=target.name, remedy="prompts are text: add the tokenizer's files")
+    return [(one.domain, i, encode(turn, tokenizer)) for one in sets for i, turn in enumerate(one.turns[:limit])]
 
 
 def prompts_for(target: Target, count: int, file: Path | None = None, seed: int = 0) -> list[list[int]]:
-    """`count` prompts, repeated from the start where there are fewer."""
+    """`count` prompts, repeated from the start where there are fewer; without a file those that come along, domain after domain in turn."""
     tokenizer = tokenizer_of(target)
     if tokenizer is None:
         if file is not None:
             raise DsimError("the target has no tokenizer", where=target.name, remedy="leave the prompts away: the target then makes its own")
         return own_words(target, count, seed)
-    texts = OWN if file is None else read_turns(file)
-    return [encode(texts[i % len(texts)], tokenizer) for i in range(count)]
+    sets = own_prompt_sets().values() if file is None else [file]
+    turns = [turn for row in zip(*map(read_turns, sets), strict=False) for turn in row]
+    return [encode(turns[i % len(turns)], tokenizer) for i in range(count)]
 
 
 def own_words(target: Target, count: int, seed: int, length: int = 24) -> list[list[int]]:

@@ -7,8 +7,19 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+import typer.core
 
 from simulator.errors import DsimError
+
+
+class _MeasuresByDefault(typer.core.TyperGroup):
+    """`dsim profile --target …` measures: the same as `dsim profile measure --target …`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0].startswith("-") and args[0] not in ("--help", "-h"):
+            args = ["measure", *args]
+        return super().parse_args(ctx, args)
+
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -18,7 +29,11 @@ app = typer.Typer(
 )
 traces_app = typer.Typer(no_args_is_help=True, help="Public request traces: list, download, or take in a file that you have.")
 draft_app = typer.Typer(no_args_is_help=True, help="Draft checkpoints on their target (needs the `profile` extra).")
-profile_app = typer.Typer(no_args_is_help=True, help="Profiles: what is known of a (hardware, model, drafters).")
+profile_app = typer.Typer(
+    cls=_MeasuresByDefault,
+    no_args_is_help=True,
+    help="Profiles: what is known of a (hardware, model, drafters). `dsim profile --target … --draft … --out …` measures one.",
+)
 app.add_typer(traces_app, name="traces")
 app.add_typer(profile_app, name="profile")
 app.add_typer(draft_app, name="draft")
@@ -131,6 +146,12 @@ def fit(
     _print_json(told) if format == "json" else typer.echo(told["text"])
 
 
+@profile_app.command("measure", context_settings=PASS_ON)
+def profile_measure(context: typer.Context) -> None:
+    """Measure a target and its drafters on this machine's CPU or GPU (--gpu, --target, --draft, --out; see --help)."""
+    _real_runner("profile", "profile_measure", context.args)
+
+
 @profile_app.command("check")
 def profile_check(folder: Path, format: Format = "text") -> None:
     """Load a profile and everything it names; say what is in it and where each table came from."""
@@ -184,6 +205,12 @@ def traces_add(name: str, file: Path, format: Format = "text") -> None:
 def draft_check(context: typer.Context) -> None:
     """Recognise a drafter, say what it is, and check that it sits right on its target (--target, --draft, --expect; see --help)."""
     _real_runner("draft check", "draft_check", context.args)
+
+
+@app.command("train-draft", context_settings=PASS_ON)
+def train_draft(context: typer.Context) -> None:
+    """Train small drafters for a target: prompts, its texts, training, evaluation (--target, --prompts, --out, --family; see --help)."""
+    _real_runner("train-draft", "train_draft", context.args)
 
 
 @app.command("serve-bench", context_settings=PASS_ON)

@@ -1,0 +1,157 @@
+"""`dsim profile`: a target, its drafters, prompts and a device become a folder that the simulator reads.
+
+Order of work: everything the user gave is checked, texts, recorded blocks, calibration, step costs, profile.yaml last. What is done is kept in
+`out/work` until the profile is whole, so that an interrupted measurement goes on from where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from real_runner.blocks import record_blocks
+from real_runner.cost_tables import CostTables, measure_cost_tables
+from real_runner.drafters.loading import AnyDrafter, drafter_folder, load_drafter
+from real_runner.drafters.packaging import read_spec
+from real_runner.environment import environment, kv
+from real_runner.layout import Tiers
+from real_runner.progress import Progress
+from real_runner.prompts import PromptSet, encoded
+from real_runner.target import Target
+from real_runner.texts import generate_texts
+from simulator.errors import DsimError
+from simulator.files import why_not_writable, write_whole
+from simulator.measurements.calibration import calibrate
+from simulator.measurements.draft_blocks import RecordedBlocks
+from simulator.measurements.profile import Drafter, KvMemory, Profile, load_profile, save_profile
+
+ENGINE = "dsim real_runner"
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """How acceptance is measured: `prompts` of each set at most, `max_tokens` said to each at `temperature`."""
+
+    temperature: float = 1.0
+    prompts: int = 40
+    max_tokens: int = 256
+    at_once: int = 32
+
+
+@dataclass(frozen=True, slots=True)
+class CostPlan:
+    """Which step costs are measured, in `budget_s` seconds."""
+
+    budget_s: float = 600.0
+    max_requests: int = 32
+    max_context: int = 1024
+
+
+def named_drafts(given: Sequence[str]) -> dict[str, str]:
+    """`name=folder` or a folder, called by its last part. Raises DsimError where two share a name."""
+    found: dict[str, str] = {}
+    for one in given:
+        name, _, place = one.rpartition("=")
+        name = name or Path(place).name
+        if name in found:
+            raise DsimError(f"two drafters called {name!r}", key="draft", remedy=f"name them: --draft other={place}")
+        if not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
+            raise DsimError(f"{name!r} is no good file name", key="draft", remedy="name it: --draft NAME=FOLDER")
+        found[name] = place
+    return found
+
+
+def may_write(out: Path) -> None:
+    """Refuses, before anything long, a folder that holds a finished profile or cannot be written to."""
+    if (out / "profile.yaml").exists():
+        raise DsimError("holds a profile already", where=out, remedy="give another folder, or remove it to measure again")
+    if (reason := why_not_writable(out)) is not None:
+        raise DsimError(f"cannot be written to ({reason})", where=out, key="out", remedy="give a folder you can write to")
+
+
+def measure_profile(
+    target: Target, drafts: dict[str, str], sets: Sequence[PromptSet], out: Path, *, acceptance: Acceptance, costs: CostPlan, tiers: Tiers | None,
+    seed: int = 0, command: str = "dsim profile", keep_work: bool = False, progress: Progress | None = None,
+) -> Profile:  # fmt: skip
+    """Measures everything into `out` and returns the profile as loaded from there. Raises DsimError for what does not fit."""
+    progress = progress or Progress(quiet=True)
+    may_write(out)
+    work = out / "work"
+    for place in drafts.values():
+        read_spec(drafter_folder(place), target.layers)
+    prompts = encoded(target, sets, acceptance.prompts)
+    drafters = {name: load_drafter(place, target) for name, place in drafts.items()}
+    _same_measurement(work, target, drafts, [(domain, ids) for domain, _, ids in prompts], acceptance, seed)
+    blocks = measure_blocks(target, drafters, prompts, out, work, acceptance, seed, progress)
+    tables = measure_cost_tables(
+        target, drafters, temperature=acceptance.temperature, max_requests=costs.max_requests, max_context=costs.max_context,
+        budget_s=costs.budget_s, folder=work, tiers=tiers, progress=progress, seed=seed,
+    )  # fmt: skip
+    profile = assemble(target, drafters, blocks, tables, out, tiers, command)
+    if not keep_work:
+        shutil.rmtree(work, ignore_errors=True)
+    return profile
+
+
+def _same_measurement(work: Path, target: Target, drafts: dict[str, str], prompts: Any, acceptance: Acceptance, seed: int) -> None:
+    """What an interrupted run left must be of the same measurement."""
+    asked = {"target": target.name, "dtype": str(target.dtype), "device": target.device.type, "drafts": drafts, **asdict(acceptance), "seed": seed}
+    asked |= {"prompts_given": len(prompts), "prompt_tokens": sum(len(ids) for _, ids in prompts)}
+    file = work / "measurement.json"
+    if file.exists():
+        before = json.loads(file.read_text())
+        different = [key for key in asked if asked[key] != before.get(key)]
+        if different:
+            key = different[0]
+            remedy = "give the same options to go on, or another folder"
+            raise DsimError(f"an unfinished measurement with {key} {before.get(key)!r}, now {asked[key]!r}", where=work, key=key, remedy=remedy)
+    write_whole(file, json.dumps(asked, indent=1))
+
+
+def measure_blocks(
+    target: Target, drafters: dict[str, AnyDrafter], prompts: list[tuple[str, int, list[int]]], out: Path, work: Path, acceptance: Acceptance,
+    seed: int, progress: Progress,
+) -> dict[str, RecordedBlocks]:  # fmt: skip
+    """Texts of the target, then every drafter's blocks along them, in `out/blocks-<drafter>.parquet`; what is there already is taken."""
+    if not drafters:
+        return {}
+    texts = generate_texts(target, prompts, temperature=acceptance.temperature, max_tokens=acceptance.max_tokens, slots=acceptance.at_once,
+                           seed=seed, file=work / "texts.jsonl", progress=progress)  # fmt: skip
+    found = {}
+    for name, drafter in drafters.items():
+        file = out / f"blocks-{name}.parquet"
+        if not file.exists():
+            record_blocks(target, drafter, name, texts, temperature=acceptance.temperature, seed=seed, progress=progress).save(file)
+        found[name] = RecordedBlocks.load(file)
+    return found
+
+
+def assemble(
+    target: Target, drafters: dict[str, AnyDrafter], blocks: dict[str, RecordedBlocks], tables: CostTables, out: Path, tiers: Tiers | None,
+    command: str, *, name: str | None = None, notes: Sequence[str] = (),
+) -> Profile:  # fmt: skip
+    """Tables and profile.yaml in `out`, whose blocks are there; temperatures fitted on the first half of each domain's texts."""
+    tables.write(out)
+    per_token, memory, how = kv(target, drafters)
+    found = environment(target, tiers)
+    described = {}
+    for called, drafter in drafters.items():
+        has_confidence = blocks[called].confidence is not None
+        assert drafter.kv is not None
+        described[called] = Drafter(
+            family=drafter.spec.family, gamma=drafter.gamma, draft=tables.draft_cost(called), blocks=f"blocks-{called}.parquet",
+            confidence=has_confidence, temperatures=calibrate(blocks[called]).temperatures if has_confidence else None,
+            kv_bytes_per_token=drafter.kv.bytes_per_token,
+            note=f"texts of the target at temperature {blocks[called].temperature:g}" if blocks[called].temperature is not None else "",
+        )  # fmt: skip
+    profile = Profile(
+        format=1, name=name or out.name, hardware=str(found["device"]), engine=ENGINE, target=Path(target.name).name,
+        gpus_per_replica=1, costs=tables.costs, drafters=described, environment=found, suspicious=tables.suspicious, notes=[*notes, *tables.notes],
+        kv=KvMemory(provenance="measured", source=how, bytes_per_token=per_token, memory_bytes=memory, page_tokens=1),
+    )  # fmt: skip
+    save_profile(profile, out, f"Measured with: {command}\nSee docs/profiles.md.")
+    return load_profile(out)

@@ -1,0 +1,176 @@
+"""Training of one drafter: seeded batches, AdamW, warm-up and cosine; a state on disk now and then, from which an interrupted run goes on."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from real_runner.drafters.loading import AnyDrafter
+from real_runner.progress import Progress
+from real_runner.target import Target
+from real_runner.training.checkpoints import trained
+from real_runner.training.corpus import Corpus
+from real_runner.training.forward import hear
+from real_runner.training.losses import RECIPES, expected_length, loss_of
+from simulator.errors import DsimError
+from simulator.files import whole, write_whole
+
+SAVE_EVERY_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How long and how fast. A step is `texts` texts with `anchors` random anchors each."""
+
+    steps: int
+    texts: int = 4
+    anchors: int = 128
+    rate: float = 1e-3
+    warm_up: float = 0.04
+    clip: float = 1.0
+    held_out: int = 24  # texts at the end of the corpus that are never trained on
+    look_every: int = 100
+    seed: int = 0
+
+
+@dataclass(slots=True)
+class Course:
+    """What happened: loss and overlap of each look, on trained and on held-out texts."""
+
+    looks: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Trainer:
+    """Holds a drafter, its target's head over the draft vocabulary, and where it is."""
+
+    def __init__(self, drafter: AnyDrafter, target: Target, corpus: Corpus, schedule: Schedule) -> None:
+        if len(corpus) <= schedule.held_out:
+            raise DsimError(f"{len(corpus)} texts, of which {schedule.held_out} would be held out", key="texts", remedy="generate more")
+        self.drafter, self.target, self.corpus, self.schedule = drafter, target, corpus, schedule
+        self.recipe = RECIPES[drafter.spec.family]
+        ids = torch.arange(target.vocabulary) if drafter.d2t is None else drafter.d2t
+        self.head = target.head.weight if drafter.d2t is None else target.head.weight[ids]
+        self.place = torch.full((target.vocabulary,), -1).index_put_((ids.cpu(),), torch.arange(len(ids)))
+        self.parameters = [parameter for _, parameter in trained(drafter)]
+        self.optimiser = torch.optim.AdamW(self.parameters, lr=schedule.rate, betas=(0.9, 0.95), weight_decay=0.0)
+        self.done, self.course, self.seconds = 0, Course(), 0.0
+
+    def run(self, folder: Path, progress: Progress) -> Course:
+        """Trains to the end of the schedule; `folder/training.pt` is the state to go on from."""
+        state = folder / "training.pt"
+        if state.exists():
+            self._restore(state)
+        saved = begun = time.monotonic()
+        sums, counted = [0.0, 0.0], 0
+        with progress.stage(f"training {self.drafter.spec.family}", self.schedule.steps, self.done) as stage:
+            try:
+                while self.done < self.schedule.steps:
+                    loss, length = self._step()
+                    sums, counted = [sums[0] + loss, sums[1] + length], counted + 1
+                    self.done += 1
+                    if self.done % self.schedule.look_every == 0 or self.done == self.schedule.steps:
+                        look = {"step": self.done, "loss": sums[0] / counted, "expected_length": sums[1] / counted, **self.held_out()}
+                        self.course.looks.append(look)
+                        sums, counted = [0.0, 0.0], 0
+                    last = self.course.looks[-1] if self.course.looks else None
+                    stage.advance(1, f"expected length {last['held_out_expected_length']:.2f} held out" if last else f"loss {loss:.3f}")
+                    if time.monotonic() - saved > SAVE_EVERY_S:
+                        self._save(state, begun)
+                        saved = time.monotonic()
+            finally:
+                self._save(state, begun)
+        return self.course
+
+    def _rate(self) -> float:
+        warm = max(1, int(self.schedule.warm_up * self.schedule.steps))
+        if self.done < warm:
+            return self.schedule.rate * (self.done + 1) / warm
+        return self.schedule.rate * max(0.05, 0.5 * (1 + math.cos(math.pi * (self.done - warm) / max(1, self.schedule.steps - warm))))
+
+    def _step(self) -> tuple[float, float]:
+        """One optimiser step; mean loss and expected length of its texts."""
+        count = len(self.corpus) - self.schedule.held_out
+        luck = np.random.default_rng((self.schedule.seed, self.done))
+        epoch, at = divmod(self.done * self.schedule.texts, count)
+        order = np.concatenate([np.random.default_rng((self.schedule.seed, e, 1)).permutation(count) for e in (epoch, epoch + 1)])
+        losses, lengths = [], []
+        for text in order[at : at + self.schedule.texts]:
+            found = self._heard(int(text), luck)
+            if found is None:
+                continue
+            loss, length = found
+            (loss / self.schedule.texts).backward()
+            losses.append(float(loss.detach()))
+            lengths.append(length)
+        torch.nn.utils.clip_grad_norm_(self.parameters, self.schedule.clip)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self._rate()
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        return float(np.mean(losses or [0.0])), float(np.mean(lengths or [0.0]))
+
+    def _heard(self, text: int, luck: np.random.Generator | None) -> tuple[Tensor, float] | None:
+        """Loss and expected length at random anchors of a text, or without `luck` at evenly spaced ones; None for a text too short."""
+        piece, gamma, device = self.corpus.piece(text), self.drafter.gamma, self.target.device
+        anchors = np.arange(max(piece.prompt, 1), len(piece.ids) - 1)  # one token at least is known behind each
+        if not len(anchors):
+            return None
+        if len(anchors) > self.schedule.anchors:
+            anchors = (
+                np.sort(luck.choice(anchors, self.schedule.anchors, replace=False)) if luck else anchors[:: -(-len(anchors) // self.schedule.anchors)]
+            )
+        at = torch.from_numpy(anchors)
+        where = at.unsqueeze(1) + torch.arange(gamma)  # [A, γ]: the token whose successor each slot predicts
+        known = where < len(piece.ids) - 1
+        where = where.clamp(max=len(piece.ids) - 2)
+        cast = torch.autocast(device.type, torch.bfloat16) if self.target.dtype == torch.bfloat16 else nullcontext()
+        with cast:
+            features = (piece.last if self.drafter.spec.family == "mtp" else piece.features).float().to(device)
+            heard = hear(self.drafter, piece.ids.to(device), features, at.to(device), gamma)
+            with torch.no_grad():
+                unique, back = torch.unique(where, return_inverse=True)
+                rows = torch.nn.functional.linear(piece.last[unique].to(device), self.head).float()
+                law = (rows - piece.normaliser[unique].to(device).unsqueeze(1)).exp()[back.to(device)]
+        truth = self.place[piece.ids[where + 1]].to(device)
+        loss, overlap = loss_of(self.recipe, heard.logits, heard.confidence, law, truth, known.to(device))
+        return loss, float(expected_length(overlap, known.to(device)).mean())
+
+    @torch.no_grad()
+    def held_out(self) -> dict[str, float]:
+        """Loss and expected length on the texts kept apart."""
+        found = [self._heard(text, None) for text in range(len(self.corpus) - self.schedule.held_out, len(self.corpus))]
+        kept = [(float(loss), length) for loss, length in filter(None, found)]
+        return {"held_out_loss": float(np.mean([loss for loss, _ in kept])), "held_out_expected_length": float(np.mean([n for _, n in kept]))}
+
+    def _save(self, path: Path, begun: float) -> None:
+        own = {name: value.detach().cpu() for name, value in trained(self.drafter)}
+        state = {
+            "done": self.done,
+            "own": own,
+            "optimiser": self.optimiser.state_dict(),
+            "looks": self.course.looks,
+            "schedule": asdict(self.schedule),
+        }
+        with whole(path) as draft:
+            torch.save(state, draft)
+        write_whole(
+            path.with_name("training.json"), json.dumps({"schedule": asdict(self.schedule), "done": self.done, "looks": self.course.looks}, indent=2)
+        )
+
+    def _restore(self, path: Path) -> None:
+        state = torch.load(path, weights_only=True)
+        if state["schedule"] != asdict(self.schedule):
+            raise DsimError("was begun with another schedule", where=path, remedy="give the same options, another folder, or remove the file")
+        for name, value in trained(self.drafter):
+            value.data.copy_(state["own"][name])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.done, self.course.looks = state["done"], state["looks"]
