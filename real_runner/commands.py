@@ -12,12 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import typer
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from simulator.errors import DsimError
 from simulator.files import why_not_writable
+from simulator.measurements.profile import Profile
 from simulator.policies.verification import Verification, VerificationPolicy
 
 TargetOption = Annotated[str, typer.Option("--target", help="The target model: a local folder or a hub name.")]
@@ -195,6 +197,56 @@ def train_draft(
         for temperature, seen in one["held_out"].items():
             typer.echo(f"{name:<8} temperature {temperature:<4} accepted length {seen['accepted_length']:.2f} ± {seen['standard_error']:.2f}")
     typer.echo(f"drafters in {out}; measure them: dsim profile --target {target} --draft {out / families[0]} --out profiles/NAME")
+
+
+def serve_runs(
+    models: Path, profile: Profile, runs: list[tuple[str, str | None, VerificationPolicy, int]], serving: list[str], out: Path, quiet: bool
+) -> list[Path]:
+    """Serves every (policy, drafter, rule, concurrency), and with `rate` each policy under arrivals at its largest concurrency; the runs' folders.
+
+    `serving` are KEY=VALUE words: turns, max_tokens, least, temperature, seed, rate (requests/s), open_requests, device, dtype, threads, prompts.
+    Raises DsimError for what is unknown or does not fit, before anything is served.
+    """
+    given = _words(serving)
+    device = given.pop("device", "cpu")
+    sets = _prompt_sets([given.pop("prompts")] if "prompts" in given else None)
+    dtype, threads = given.pop("dtype", "bfloat16" if device != "cpu" else "float32"), given.pop("threads", None)
+    rate, count = float(given.pop("rate", 0)), int(given.pop("open_requests", 48))
+    temperatures = {profile.blocks(d).temperature for _, d, _, _ in runs if d is not None} - {None}
+    kinds = {"turns": int, "max_tokens": int, "least": int, "seed": int, "temperature": float}
+    given.setdefault("temperature", str(temperatures.pop()) if len(temperatures) == 1 else "1.0")
+    if (reason := why_not_writable(out)) is not None:
+        raise DsimError(f"cannot be written to ({reason})", where=out, key="out", remedy="give a folder you can write to")
+    _quiet(device)
+    _use_threads(None if threads is None else int(threads))
+    from real_runner.layout import Tiers
+    from real_runner.progress import Progress
+    from real_runner.runs import Load, Served, serve_all
+    from real_runner.target import load_target
+
+    load = Load(**{key: kinds[key](value) for key, value in given.items()})
+    asked = [Served(*run) for run in runs]
+    if rate > 0:
+        gaps = np.random.default_rng(load.seed).exponential(1 / rate, count)
+        most = {run.policy: run for run in sorted(asked, key=lambda r: r.concurrency)}
+        asked += [Served(r.policy, r.drafter, r.rule, r.concurrency, tuple(np.cumsum(gaps).tolist())) for r in most.values()]
+    target = load_target(str(models / "target"), device, dtype)
+    with _resumable(f"finished runs are kept in {out}"):
+        serve_all(target, models, profile, asked, sets, load, out, Tiers() if device != "cpu" else None, Progress(quiet))
+    return [out / run.folder for run in asked]
+
+
+def _words(given: list[str]) -> dict[str, str]:
+    known = ("turns", "max_tokens", "least", "temperature", "seed", "rate", "open_requests", "device", "dtype", "threads", "prompts")
+    found = {}
+    for word in given:
+        key, equals, value = word.partition("=")
+        if key not in known or not equals:
+            raise DsimError(f"{word!r} is not understood", key="serving", remedy=f"KEY=VALUE with one of {', '.join(known)}")
+        if key not in ("device", "dtype", "prompts") and not re.fullmatch(r"\d+(\.\d+)?", value):
+            raise DsimError(f"{value!r} is no number", key=f"serving.{key}", remedy="write a number")
+        found[key] = value
+    return found
 
 
 def seconds_of(text: str) -> float:

@@ -75,14 +75,24 @@ def validate(
     out: Annotated[Path | None, typer.Option(help="Folder for the report, tables and validation.json [default: reports/NAME].")] = None,
     override: Set = None,
     workers: Workers = None,
+    engine: Annotated[
+        Path | None, typer.Option("--engine", help="Folder with target/ and the profile's drafters: serve them really, and compare (see docs).")
+    ] = None,
+    serving: Annotated[
+        list[str] | None,
+        typer.Option("--serving", metavar="KEY=VALUE", help="How to serve: turns, max_tokens, rate, device, dtype, threads, prompts."),
+    ] = None,
     format: Format = "text",
 ) -> None:
-    """Hold a scenario's result against the published tables that it names. Exit code 1 where a limit is not kept."""
+    """Hold a scenario's result against the published tables that it names, or against a real engine. Exit code 1 where a limit is not kept."""
     from simulator.errors import ScenarioError
     from simulator.report.text import validation_table
     from simulator.study.scenario import load_scenario
 
     asked = load_scenario(scenario, override or [])
+    if engine is not None:
+        _against_engine(asked, engine, serving or [], out or Path("reports") / f"{asked.name}-engine", format)
+        return
     if not asked.validation:
         raise ScenarioError("names nothing to validate against", where=scenario, key="validation", remedy="add checks, see docs/scenarios.md")
     result, folder = _simulate(asked, out, workers, [], format)
@@ -163,6 +173,43 @@ def profile_check(folder: Path, format: Format = "text") -> None:
     _print_json(data) if format == "json" else typer.echo(text)
 
 
+@profile_app.command("show")
+def profile_show(
+    folder: Path,
+    out: Annotated[Path | None, typer.Option(help="Folder for profile.html and overview.png [default: reports/profile-NAME].")] = None,
+    format: Format = "text",
+) -> None:
+    """What a profile holds as a page and a picture: step costs, acceptance, calibration, what is suspicious."""
+    from simulator.measurements.profile import load_profile
+    from simulator.report.profile_numbers import drafter_data, drafter_numbers
+    from simulator.report.profile_page import default_folder, write_profile_page
+    from simulator.report.profile_text import acceptance_text, profile_text
+
+    profile = load_profile(folder)
+    drafters = drafter_numbers(profile)
+    page, picture = write_profile_page(profile, drafters, out or default_folder(profile))
+    data, text = profile_text(profile)
+    if format == "json":
+        _print_json(data | {"acceptance": {d.name: drafter_data(d) for d in drafters}, "page": str(page), "picture": str(picture)})
+        return
+    typer.echo("\n\n".join(part for part in (text, acceptance_text(drafters) if drafters else "", f"written to {page} and {picture}") if part))
+
+
+@profile_app.command("diff")
+def profile_diff(
+    first: Annotated[Path, typer.Argument(metavar="A")],
+    second: Annotated[Path, typer.Argument(metavar="B")],
+    format: Format = "text",
+) -> None:
+    """Do two profiles agree, B against A: what they were measured on, cost cells, accepted lengths, temperatures."""
+    from simulator.measurements.agreement import compare_profiles
+    from simulator.measurements.profile import load_profile
+    from simulator.report.profile_text import diff_text
+
+    data = compare_profiles(load_profile(first), load_profile(second))
+    _print_json(data) if format == "json" else typer.echo(diff_text(data))
+
+
 @traces_app.command("list")
 def traces_list(format: Format = "text") -> None:
     """The public traces that dsim knows: source, licence, citation, checksum, and which are here already."""
@@ -219,13 +266,40 @@ def serve_bench(context: typer.Context) -> None:
     _real_runner("serve-bench", "serve_bench", context.args)
 
 
-def _real_runner(name: str, function: str, arguments: list[str]) -> None:
-    """Hand a command over to the measuring half, which alone imports torch."""
+def _against_engine(asked: Any, models: Path, serving: list[str], out: Path, format: str) -> None:
+    """Serve the scenario's policies and loads with the real engine, simulate the same requests, compare."""
+    from simulator.files import write_whole
+    from simulator.report.engine_check import engine_picture, engine_table
+    from simulator.study.engine_check import compare, planned, read_run
+
+    runs = planned(asked)
+    _needs_torch("validate --engine")
+    from real_runner import commands
+
+    folders = commands.serve_runs(models, asked.known, runs, serving, out / "runs", quiet=format == "json")
+    found = compare(asked, [read_run(folder, asked.policies) for folder in folders])
+    import json
+
+    write_whole(out / "engine_check.json", json.dumps(found, indent=1) + "\n")
+    engine_picture(found, out / "engine_check.png", f"{asked.known.name}: simulator against engine")
+    if format == "json":
+        _print_json(found)
+        return
+    typer.echo(engine_table(found))
+    typer.echo(f"written to {out}: engine_check.json, engine_check.png, runs/")
+
+
+def _needs_torch(name: str) -> None:
     from importlib.util import find_spec
 
     missing = [package for package in ("torch", "transformers", "safetensors") if find_spec(package) is None]
     if missing:
         raise DsimError(f"measuring needs {missing[0]}, which is not installed", where=f"dsim {name}", remedy="pip install 'dsim[profile]'")
+
+
+def _real_runner(name: str, function: str, arguments: list[str]) -> None:
+    """Hand a command over to the measuring half, which alone imports torch."""
+    _needs_torch(name)
     from real_runner import commands
 
     handed = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

@@ -1,0 +1,120 @@
+"""The real engine on the requests of a scenario: what `dsim validate --engine` holds the simulator against. One folder of tables per run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from real_runner.costs import ProfileCosts
+from real_runner.drafters.loading import load_drafter
+from real_runner.engine import Engine
+from real_runner.layout import Tiers
+from real_runner.progress import Progress
+from real_runner.prompts import PromptSet, encoded
+from real_runner.records import Request
+from real_runner.serve import closed_loop, summary, write
+from real_runner.target import Target
+from simulator.errors import DsimError
+from simulator.measurements.profile import Profile
+from simulator.policies.verification import VerificationPolicy
+
+WARM_STEPS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """One run asked for: `policy` (its name, its drafter in the profile, its rule) at `concurrency` or, with `rate`, as arrivals in time."""
+
+    policy: str
+    drafter: str | None
+    rule: VerificationPolicy
+    concurrency: int
+    arrivals: tuple[float, ...] | None = None
+
+    @property
+    def folder(self) -> str:
+        """Its folder's name."""
+        plain = "".join(c if c.isalnum() else "-" for c in self.policy.lower()).strip("-")
+        return f"{plain}-{'open' if self.arrivals is not None else f'r{self.concurrency}'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Requests of each run: `turns` for every place in the engine and one before and one after, of `max_tokens` at most, up to the text's end."""
+
+    turns: int = 2
+    max_tokens: int = 96
+    temperature: float = 1.0
+    seed: int = 0
+    least: int = 12  # measured requests
+
+
+def serve_all(
+    target: Target, models: Path, profile: Profile, runs: Sequence[Served], sets: Sequence[PromptSet], load: Load, out: Path, tiers: Tiers | None,
+    progress: Progress,
+) -> None:  # fmt: skip
+    """Serves every run into `out/<folder>`; what is there already is left. Raises DsimError where the models do not fit the profile."""
+    prompts = encoded(target, sets)
+    by_domain = _mixed(prompts)
+    for name in {run.drafter for run in runs if run.drafter}:
+        if not (models / name).is_dir():
+            raise DsimError(
+                f"no drafter {name!r}", where=models, key="engine", remedy=f"the folder needs target/ and {name}/, as the profile's drafters"
+            )
+    asked = {"load": asdict(load), "profile": profile.name, "target": target.name, "prompts": len(prompts)}
+    with progress.stage("serving", len(runs), sum((out / run.folder).exists() for run in runs)) as stage:
+        for run in runs:
+            if (out / run.folder).exists():
+                _same(out / run.folder, asked)
+                continue
+            engine, requests = _engine(target, models, profile, run, by_domain, load, tiers)
+            if run.arrivals is None:
+                closed_loop(engine, requests, run.concurrency)
+            else:
+                engine.run(requests)
+            report = summary(engine, target, run.policy, WARM_STEPS) | {
+                "asked": asked,
+                "concurrency": run.concurrency,
+                "open_loop": run.arrivals is not None,
+            }
+            write(out / run.folder, engine, run.policy, report)
+            stage.advance(1, f"{run.policy} at {run.concurrency}")
+
+
+def _mixed(prompts: Sequence[tuple[str, int, list[int]]]) -> list[tuple[str, list[int]]]:
+    """Domain after domain in turn, so that every stretch of requests has them alike."""
+    domains = list(dict.fromkeys(domain for domain, _, _ in prompts))
+    each = {domain: [ids for name, _, ids in prompts if name == domain] for domain in domains}
+    return [(domain, each[domain][i]) for i in range(min(map(len, each.values()))) for domain in domains]
+
+
+def _engine(
+    target: Target, models: Path, profile: Profile, run: Served, prompts: list[tuple[str, list[int]]], load: Load, tiers: Tiers | None
+) -> tuple[Engine, list[Request]]:
+    count = len(run.arrivals) if run.arrivals is not None else run.concurrency * 2 + max(run.concurrency * load.turns, load.least)
+    requests = []
+    for i in range(count):
+        domain, ids = prompts[(i + load.seed) % len(prompts)]
+        requests.append(Request(i, ids, load.max_tokens, run.arrivals[i] if run.arrivals is not None else 0.0, domain))
+    drafter, known = None, None
+    if run.drafter is not None:
+        drafter, known = load_drafter(str(models / run.drafter), target), profile.drafter(run.drafter)
+        if drafter.gamma != known.gamma:
+            raise DsimError(f"drafts {drafter.gamma} tokens, the profile's {known.gamma}", where=models / run.drafter, key="engine")
+    length = max(len(r.prompt) + r.max_tokens for r in requests) + (2 * (drafter.gamma + drafter.spec.block) if drafter else 0) + 2
+    engine = Engine(
+        target, drafter, run.rule, slots=run.concurrency, length=length, temperature=load.temperature, seed=load.seed, tiers=tiers,
+        costs=None if run.drafter is None else ProfileCosts(profile, run.drafter, run.rule),
+        survival=None if run.drafter is None else profile.blocks(run.drafter).mean_survival(),
+        temperatures=known.temperatures if known is not None else None,
+    )  # fmt: skip
+    return engine, requests
+
+
+def _same(folder: Path, asked: dict[str, Any]) -> None:
+    before = json.loads((folder / "run.json").read_text()).get("asked", {})
+    if before != json.loads(json.dumps(asked)):
+        raise DsimError("holds a run of another load or profile", where=folder, remedy="give another folder, or remove it")

@@ -1,0 +1,234 @@
+"""The simulator against a real engine on the same requests: errors side by side, and where they come from.
+
+The engine's runs are folders of `requests.csv`, `steps.csv` and `run.json` (`dsim validate --engine`). For each, the requests that
+were really served (prompt, domain, and as many tokens as each really got) are simulated under the profile.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.engine.simulate import ClosedTraffic, Fleet, OpenTraffic, Run, simulate
+from simulator.errors import DsimError, ScenarioError
+from simulator.measurements.cost import RoundCost
+from simulator.study.point import fleet_of
+from simulator.study.scenario import Policy, Scenario
+from simulator.traffic.request import RequestSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Floats = NDArray[np.float64]
+NUMBERS = {
+    "tps_per_user_p10": "per-user speed p10", "tps_per_user_p50": "per-user speed p50", "tps_per_user_p90": "per-user speed p90",
+    "throughput_tok_s": "throughput", "accepted_length": "accepted length", "verification_budget": "verification budget",
+    "ttft_p50_s": "TTFT p50", "step_p10_s": "step p10", "step_p50_s": "step p50", "step_p90_s": "step p90",
+}  # fmt: skip
+HEADLINE = ("tps_per_user_p50", "throughput_tok_s")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run of the engine."""
+
+    policy: Policy
+    concurrency: int
+    open_loop: bool
+    requests: pd.DataFrame
+    steps: pd.DataFrame
+
+
+class Window(NamedTuple):
+    """What is compared: from when to when the engine was as full as asked, how many requests count, and which of all."""
+
+    start_s: float
+    end_s: float
+    requests: int
+    counted: NDArray[np.bool_]
+
+
+@dataclass
+class Listed:
+    """Closed loop in which whoever is done takes the next request of a list; past its end it begins anew."""
+
+    specs: Sequence[RequestSpec]
+    think_s: float = 0.0
+    _next: int = field(default=0, repr=False)
+
+    def spec(self, user: int, turn: int, arrival_s: float) -> RequestSpec:
+        """The next request, sent at `arrival_s`."""
+        given = self.specs[self._next % len(self.specs)]
+        index, self._next = self._next, self._next + 1
+        return RequestSpec(index, arrival_s, given.prompt_tokens, given.output_tokens, given.domain, given.cached_prompt_tokens)
+
+
+def planned(scenario: Scenario) -> list[tuple[str, str | None, Any, int]]:
+    """Name, drafter, rule and concurrency of every run that the scenario asks for. Raises ScenarioError where it is not of closed loops or of
+    a rule that no engine can run."""
+    if scenario.workload.load_kind != "concurrency":
+        raise ScenarioError("an engine is compared in a closed loop", where=scenario.file, key="workload.arrivals", remedy="use kind: closed_loop")
+    for policy in scenario.policies:
+        if policy.verification.clairvoyant:
+            raise ScenarioError(f"policy '{policy.name}' is a bound that no engine can run", where=scenario.file, remedy="leave it out")
+    return [(p.name, p.drafter, p.verification, int(load)) for p in scenario.policies for load in scenario.loads(p)]
+
+
+def read_run(folder: Path, policies: Sequence[Policy]) -> Measured:
+    """A run's folder. Raises DsimError where a file is missing or of another policy than the scenario's."""
+    import pandas as pd
+
+    try:
+        about = json.loads((folder / "run.json").read_text())
+        requests, steps = (pd.read_csv(folder / f"{name}.csv", keep_default_na=False, na_values=["nan", ""]) for name in ("requests", "steps"))
+    except (OSError, ValueError) as problem:
+        raise DsimError(f"no run of an engine ({problem})", where=folder, remedy="serve it again") from None
+    policy = next((p for p in policies if p.name == about["policy"]), None)
+    if policy is None:
+        raise DsimError(f"a run of policy {about['policy']!r}, which the scenario does not have", where=folder)
+    return Measured(policy, int(about["concurrency"]), bool(about.get("open_loop", False)), requests, steps)
+
+
+def compare(scenario: Scenario, runs: Sequence[Measured], replications: int = 5) -> dict[str, Any]:
+    """Every run beside its simulation, and over all of them: median and worst error, and how often the better policy was named."""
+    rows = [_compared(scenario, run, replications) for run in runs]
+    return {"runs": rows, "summary": _summary(rows), "ranking": _ranking(rows), "replications": replications}
+
+
+def _compared(scenario: Scenario, run: Measured, replications: int) -> dict[str, Any]:
+    window = window_of(run)
+    real = numbers(run.requests, run.steps, window)
+    simulated = [_simulated(scenario, run, replication) for replication in range(replications)]
+    mean = {name: float(np.mean([one[name] for one in simulated])) for name in NUMBERS}
+    spread = {name: float(np.std([one[name] for one in simulated], ddof=1)) for name in NUMBERS} if replications > 1 else {}
+    errors = {name: mean[name] / real[name] - 1 if real[name] else float("nan") for name in NUMBERS}
+    return {
+        "policy": run.policy.name, "concurrency": run.concurrency, "open_loop": run.open_loop, "requests": window.requests, "measured": real,
+        "simulated": mean, "simulated_std": spread, "error": errors, "why": _why(scenario, run, window, real, mean),
+    }  # fmt: skip
+
+
+def window_of(run: Measured) -> Window:
+    """Closed loop: from when as many are done as there are places until the last one comes; requests that came then, but the last ones."""
+    requests, places = run.requests, run.concurrency
+    if run.open_loop:
+        counted = np.ones(len(requests), dtype=bool)
+        return Window(float(requests["arrival_s"].min()), float(requests["arrival_s"].max()), len(requests), counted)
+    start = float(np.sort(requests["finish_s"].to_numpy())[min(places, len(requests)) - 1])
+    counted = (requests["arrival_s"] >= start).to_numpy() & (requests["request"] < len(requests) - places).to_numpy()
+    return Window(start, float(requests["arrival_s"].max()), int(counted.sum()), counted)
+
+
+def numbers(requests: pd.DataFrame, steps: pd.DataFrame, window: Window) -> dict[str, float]:
+    """The numbers compared, of an engine or of the simulator alike. Steps that took prompts in count for throughput, not for step times."""
+    start_s, end_s, _, counted = window
+    mine = requests[counted]
+    several = mine[(mine["output_tokens"] > 1) & (mine["finish_s"] > mine["first_token_s"])]
+    speed = ((several["output_tokens"] - 1) / (several["finish_s"] - several["first_token_s"])).to_numpy()
+    inside = steps[(steps["end_s"] > start_s) & (steps["end_s"] <= end_s)]
+    rounds = inside[inside["requests"] > 0]
+    plain = rounds[rounds["prefill_tokens"] == 0]
+    length = (plain["end_s"] - plain["start_s"]).to_numpy()
+    firsts = int(((requests["first_token_s"] > start_s) & (requests["first_token_s"] <= end_s)).sum())
+    found = {f"tps_per_user_p{q}": float(np.percentile(speed, q)) if len(speed) else float("nan") for q in (10, 50, 90)}
+    found["throughput_tok_s"] = float(inside["committed"].sum() + firsts) / (end_s - start_s)
+    found["accepted_length"] = 1 + float(rounds["accepted"].sum() / max(rounds["requests"].sum(), 1))
+    found["verification_budget"] = 1 + float(rounds["verified"].sum() / max(rounds["requests"].sum(), 1))
+    found["ttft_p50_s"] = float((mine["first_token_s"] - mine["arrival_s"]).median())
+    return found | {f"step_p{q}_s": float(np.percentile(length, q)) if len(length) else float("nan") for q in (10, 50, 90)}
+
+
+def _simulated(scenario: Scenario, run: Measured, replication: int) -> dict[str, float]:
+    fleet = _fleet(scenario, run, replication)
+    ordered = run.requests.sort_values("request")
+    specs = [
+        RequestSpec(int(i), float(at), int(prompt), max(int(out), 1), str(domain))
+        for i, at, prompt, out, domain in ordered[["request", "arrival_s", "prompt_tokens", "output_tokens", "domain"]].itertuples(index=False)
+    ]
+    if run.open_loop:
+        last = specs[-1].arrival_s
+        traffic: OpenTraffic | ClosedTraffic = OpenTraffic(specs, 0.0, float(np.nextafter(last, np.inf)), 1e6)
+    else:
+        turns = -(-len(specs) // run.concurrency)
+        traffic = ClosedTraffic(run.concurrency, Listed(specs), turns, np.ones(run.concurrency))
+    done = simulate(traffic, fleet)
+    frames = _frames(done, len(specs))
+    again = Measured(run.policy, run.concurrency, run.open_loop, *frames)
+    return numbers(*frames, window_of(again))
+
+
+def _fleet(scenario: Scenario, run: Measured, replication: int) -> Fleet:
+    """The scenario's, with as many places as the engine had."""
+    settings = scenario.engine.model_copy(update={"max_batch": run.concurrency})
+    return fleet_of(scenario.model_copy(update={"engine": settings}), run.policy, replication)
+
+
+def _frames(run: Run, count: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Tables like the engine's, of the first `count` requests."""
+    import pandas as pd
+
+    rows = [
+        (r.spec.index, r.spec.arrival_s, r.first_token_s, r.finish_s, r.spec.prompt_tokens, r.spec.output_tokens, r.spec.domain)
+        for r in run.requests
+        if r.finished and r.spec.index < count
+    ]
+    columns = ["request", "arrival_s", "first_token_s", "finish_s", "prompt_tokens", "output_tokens", "domain"]
+    return pd.DataFrame(rows, columns=columns), pd.DataFrame(run.steps.columns)
+
+
+def _why(scenario: Scenario, run: Measured, window: Window, real: dict[str, float], mean: dict[str, float]) -> dict[str, float]:
+    """The throughput's error in parts that multiply: cost model (the engine's own steps priced by it), acceptance, and what is left
+    (batching, queueing, prompts); the host's time and the step-time noise beside them."""
+    steps = run.steps[(run.steps["end_s"] > window.start_s) & (run.steps["end_s"] <= window.end_s)]
+    plain = steps[(steps["requests"] > 0) & (steps["prefill_tokens"] == 0)]
+    prices = _fleet(scenario, run, 0).prices
+    assert isinstance(prices, RoundCost)
+    priced = np.array([
+        float(prices.round_s(int(r), context / r)[int(verified)])
+        for r, verified, context in plain[["requests", "verified", "context_tokens"]].itertuples(index=False)
+    ])  # fmt: skip
+    length = (plain["end_s"] - plain["start_s"]).to_numpy()
+    cost = float(length.sum() / priced.sum() - 1) if len(priced) else float("nan")
+    acceptance = mean["accepted_length"] / real["accepted_length"] - 1
+    total = mean["throughput_tok_s"] / real["throughput_tok_s"] - 1
+    ratio = length / priced if len(priced) else np.array([np.nan])
+    return {
+        "cost_model": cost,
+        "acceptance": acceptance,
+        "rest": (1 + total) / ((1 + cost) * (1 + acceptance)) - 1,
+        "host_measured_s": float(plain["overhead_s"].mean()),
+        "host_model_s": prices.overhead_s,
+        "step_noise": float((np.percentile(ratio, 90) - np.percentile(ratio, 10)) / np.median(ratio)),
+    }
+
+
+def _summary(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    found = {}
+    for name in NUMBERS:
+        errors = np.abs([row["error"][name] for row in rows])
+        errors = errors[np.isfinite(errors)]
+        found[name] = {"median": float(np.median(errors)), "worst": float(errors.max())} if len(errors) else {}
+    return found
+
+
+def _ranking(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Over pairs of policies at one concurrency that differ by more than 3 % in measured throughput: how often the simulator names the better."""
+    right = pairs = 0
+    for a, b in combinations(rows, 2):
+        if (a["concurrency"], a["open_loop"]) != (b["concurrency"], b["open_loop"]):
+            continue
+        measured = a["measured"]["throughput_tok_s"] / b["measured"]["throughput_tok_s"] - 1
+        if abs(measured) > NOISE:
+            pairs += 1
+            right += (a["simulated"]["throughput_tok_s"] > b["simulated"]["throughput_tok_s"]) == (measured > 0)
+    return {"pairs": pairs, "right": right, "share": right / pairs if pairs else float("nan")}
+
+
+NOISE = 0.03

@@ -1,0 +1,201 @@
+"""`dsim profile` end to end on the byte-level pair that comes along: measured, interrupted and gone on with, refused in one line, simulated from."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from typer.testing import CliRunner
+
+from real_runner import profile as measuring
+from real_runner.layout import Tiers
+from real_runner.profile import Acceptance, CostPlan, measure_profile, named_drafts
+from real_runner.progress import Progress
+from real_runner.prompts import read_prompt_set
+from real_runner.target import load_target
+from simulator.cli import app
+from simulator.errors import DsimError
+from simulator.measurements.draft_blocks import RecordedBlocks
+from simulator.measurements.profile import load_profile
+
+PAIR = Path(__file__).parents[1] / "pair"
+DRAFTS = {name: str(PAIR / name) for name in ("mtp", "dflash", "eagle3", "dspark")}
+QUICK = {
+    "acceptance": Acceptance(temperature=1.0, prompts=3, max_tokens=40),
+    "costs": CostPlan(3.0, 2, 64),
+    "tiers": None,
+    "progress": Progress(quiet=True),
+}
+
+
+@pytest.fixture(scope="module")
+def pair():
+    return load_target(str(PAIR / "target"))
+
+
+@pytest.fixture(scope="module")
+def sets():
+    return [read_prompt_set(file) for file in sorted((PAIR / "prompts").glob("*.jsonl"))]
+
+
+@pytest.fixture(scope="module")
+def measured(pair, sets, tmp_path_factory):
+    out = tmp_path_factory.mktemp("profiles") / "pair"
+    measure_profile(pair, DRAFTS, sets, out, **QUICK)
+    return out
+
+
+def test_the_profile_is_whole_and_says_where_it_is_from(measured):
+    profile = load_profile(measured)
+    assert set(profile.drafters) == set(DRAFTS)
+    assert {row["provenance"] for row in profile.provenance()} == {"measured"}
+    assert profile.drafters["dspark"].temperatures is not None
+    assert profile.drafters["dflash"].temperatures is None
+    assert profile.blocks("dspark").domains == ("chat", "code", "math")
+    assert profile.kv.bytes_per_token == 4 * 2 * 2 * 32 * 4  # layers × (k, v) × KV heads × head × float32
+    assert profile.environment["device"]
+    assert not (measured / "work").exists()
+    costs = profile.costs.verify.seconds([1, 2, 6, 12], 2, 32)
+    assert (costs > 0).all()
+
+
+def test_every_drafter_runs_as_a_policy_on_the_measured_profile(measured, tmp_path):
+    policies = [
+        {"name": "none", "verification": {"kind": "none"}},
+        {"name": "MTP-1", "drafter": "mtp", "verification": {"kind": "fixed", "length": 1}},
+        {"name": "DFlash", "drafter": "dflash", "verification": {"kind": "fixed", "length": 5}},
+        {"name": "Eagle3", "drafter": "eagle3", "verification": {"kind": "fixed", "length": 3}},
+        {"name": "DSpark", "drafter": "dspark", "verification": {"kind": "fixed", "length": 5}},
+        {"name": "scheduled", "drafter": "dspark", "verification": {"kind": "confidence_scheduled"}},
+    ]
+    scenario = {
+        "name": "pair", "profile": str(measured), "policies": policies, "load": [1, 2], "run": {"replications": 2, "requests": 20},
+        "workload": {"arrivals": {"kind": "closed_loop"}, "prompt_tokens": {"kind": "fixed", "tokens": 20},
+                     "output_tokens": {"kind": "fixed", "tokens": 30}},
+        "engine": {"max_batch": 2},
+    }  # fmt: skip
+    file = tmp_path / "pair.yaml"
+    file.write_text(yaml.safe_dump(scenario))
+    ran = CliRunner().invoke(app, ["run", str(file), "--out", str(tmp_path / "out"), "--workers", "1", "--format", "json"])
+    assert ran.exit_code == 0, ran.output
+    points = json.loads(ran.stdout)["points"]
+    assert {point["policy"] for point in points} == {policy["name"] for policy in policies}
+
+
+@pytest.mark.parametrize("stage", ["record_blocks", "measure_cost_tables", "assemble"])
+def test_an_interrupted_measurement_goes_on(stage, pair, sets, measured, tmp_path, monkeypatch):
+    """What was made before the interruption is not made again, and the texts and blocks are those of an undisturbed run."""
+    out, calls = tmp_path / "pair", []
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(measuring, stage, stop)
+        with pytest.raises(KeyboardInterrupt):
+            measure_profile(pair, DRAFTS, sets, out, **QUICK)
+    kept = {file.name: file.stat().st_mtime_ns for file in out.glob("blocks-*")}
+    real = measuring.record_blocks
+    monkeypatch.setattr(measuring, "record_blocks", lambda *args, **more: calls.append(args[2]) or real(*args, **more))
+    measure_profile(pair, DRAFTS, sets, out, **QUICK)
+    assert len(calls) == (4 if stage == "record_blocks" else 0)
+    assert all((out / name).stat().st_mtime_ns == when for name, when in kept.items())
+    for name in DRAFTS:
+        ours, theirs = (RecordedBlocks.load(folder / f"blocks-{name}.parquet") for folder in (out, measured))
+        assert (ours.accepted == theirs.accepted).all()
+
+
+def test_another_measurement_is_not_mixed_into_an_unfinished_one(pair, sets, tmp_path, monkeypatch):
+    monkeypatch.setattr(measuring, "measure_blocks", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        measure_profile(pair, DRAFTS, sets, tmp_path, **QUICK)
+    with pytest.raises(DsimError, match=r"unfinished measurement with temperature 1\.0, now 0\.0"):
+        measure_profile(pair, DRAFTS, sets, tmp_path, **{**QUICK, "acceptance": Acceptance(0.0, 3, 40)})
+
+
+def test_a_full_disk_loses_nothing_that_was_measured(pair, sets, tmp_path, monkeypatch):
+    real = RecordedBlocks.save
+
+    def full(self, path):
+        if self.drafter == "dspark":
+            raise DsimError("cannot write (No space left on device)", where=path)
+        real(self, path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RecordedBlocks, "save", full)
+        with pytest.raises(DsimError, match="No space left"):
+            measure_profile(pair, DRAFTS, sets, tmp_path, **QUICK)
+    assert {file.name for file in tmp_path.glob("blocks-*")} == {"blocks-mtp.parquet", "blocks-dflash.parquet", "blocks-eagle3.parquet"}
+    measure_profile(pair, DRAFTS, sets, tmp_path, **QUICK)
+    assert set(load_profile(tmp_path).drafters) == set(DRAFTS)
+
+
+def cli(*words, **more):
+    return CliRunner().invoke(app, [str(word) for word in words], **more)
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (("--prompts", "nowhere.jsonl"), "nowhere.jsonl"),
+        (("--budget", "soon"), "'soon' is no duration"),
+        (("--draft", PAIR / "nothing"), "no such folder"),
+        (("--draft", PAIR / "dspark", "--draft", PAIR / "dspark"), "two drafters called 'dspark'"),
+        (("--draft", PAIR / "target"), "config.json"),
+        (("--dtype", "float7"), "unknown dtype"),
+        (("--device", "toaster"), "unknown device"),
+    ],
+)
+def test_mistakes_are_one_line_before_anything_long(words, said, tmp_path):
+    ran = cli("profile", "--target", PAIR / "target", "--out", tmp_path / "p", *words)
+    assert isinstance(ran.exception, DsimError), ran.output
+    assert said in ran.exception.line()
+    assert "\n" not in ran.exception.line()
+
+
+def test_a_finished_profile_is_not_overwritten(measured):
+    ran = cli("profile", "--target", PAIR / "target", "--out", measured)
+    assert isinstance(ran.exception, DsimError)
+    assert "holds a profile already" in ran.exception.line()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_said(tmp_path):
+    ran = cli("profile", "--gpu", "--target", PAIR / "target", "--out", tmp_path / "p")
+    assert isinstance(ran.exception, DsimError)
+    assert "no CUDA device" in ran.exception.line()
+
+
+def test_drafts_may_be_named():
+    assert named_drafts(["a=x/y", "x/z"]) == {"a": "x/y", "z": "x/z"}
+    with pytest.raises(DsimError, match="no good file name"):
+        named_drafts(["a/b=c"])
+
+
+def test_shapes_padded_to_tiers_can_be_measured(pair, sets, tmp_path):
+    """What a GPU captures, rehearsed: the staircase has the tiers as its keys."""
+    tiers = Tiers(tokens=(1, 2, 4, 8, 16), reach=(64, 128))
+    measure_profile(pair, {"dspark": DRAFTS["dspark"]}, sets[:1], tmp_path / "p", **{**QUICK, "tiers": tiers})
+    verify = load_profile(tmp_path / "p").costs.verify
+    assert verify.between == "step"
+    assert set(verify.table.curves)
+
+
+def test_train_draft_end_to_end(tmp_path):
+    """Prompts to a judged drafter, twice: the second call finds everything done."""
+    shutil.copy(PAIR / "prompts" / "math.jsonl", tmp_path / "math.jsonl")
+    words = ["train-draft", "--target", PAIR / "target", "--prompts", tmp_path / "math.jsonl", "--out", tmp_path / "out", "--steps", 4]
+    words += ["--max-tokens", 24, "--held-out", 3, "--batch-anchors", 8, "--batch-texts", 2, "--format", "json"]
+    first = cli(*words)
+    assert first.exit_code == 0, first.output
+    report = json.loads(first.stdout)
+    assert set(report["drafters"]["dspark"]["held_out"]) == {"0", "1"}
+    assert report["drafters"]["dspark"]["held_out"]["0"]["accepted_length"] >= 1.0
+    again = cli(*words)
+    assert json.loads(again.stdout)["drafters"] == report["drafters"]
+    wrong = cli(*words[:-2], "--family", "medusa")
+    assert isinstance(wrong.exception, DsimError)
