@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.errors import ProfileError
+from simulator.measurements.draft_blocks import RecordedBlocks
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -36,10 +37,54 @@ class CalibrationReport:
     brier: Floats
 
 
+@dataclass(frozen=True)
+class Calibration:
+    """Temperatures fitted on one half of the texts, and how raw and scaled confidences do on the other half.
+
+    Scaling keeps the order of the confidences of a position, so `conditional_auroc` is the same before and after; `auroc` of the reports ranks by
+    products of them, whose order it keeps at the first position and nearly at the others.
+    """
+
+    temperatures: list[float]  # [γ]
+    before: CalibrationReport
+    after: CalibrationReport
+    reliability_before: list[Reliability]  # [γ], of predicted prefix survival
+    reliability_after: list[Reliability]
+    conditional_auroc_before: Floats  # [γ], of c_k for A ≥ k among the rows with A ≥ k - 1
+    conditional_auroc_after: Floats
+
+
+def halves(blocks: RecordedBlocks) -> tuple[Integers, Integers]:
+    """Rows to fit on and rows to judge on: whole sequences by turns within each domain, the next domain going on with the other's turn."""
+    order = np.argsort(blocks.sequence_domain, kind="stable")
+    fit = np.zeros(len(order), dtype=np.bool_)
+    fit[order[::2]] = True
+    of_row = fit[blocks.sequence_of_row]
+    return np.flatnonzero(of_row), np.flatnonzero(~of_row)
+
+
+def calibrate(blocks: RecordedBlocks, bins: int = BINS) -> Calibration:
+    """Fits on one half of the sequences, judges on the other. Raises ProfileError for fewer than two sequences or without confidences."""
+    raw = blocks.conditional()
+    fit, judged = halves(blocks)
+    if not len(judged):
+        remedy = "record more texts"
+        raise ProfileError(f"calibration of drafter '{blocks.drafter}' wants two sequences, to fit on one and judge on the other", remedy=remedy)
+    temperatures = fit_temperatures(raw[fit], blocks.accepted[fit], bins)
+    accepted, scaled = blocks.accepted[judged], blocks.conditional(temperatures)[judged]
+    survival = [np.asarray(np.cumprod(confidence, axis=1)) for confidence in (raw[judged], scaled)]
+    before, after = (calibration_report(one, accepted, bins) for one in survival)
+    curves = [[reliability_curve(one[:, k - 1], accepted >= k, bins) for k in range(1, blocks.gamma + 1)] for one in survival]
+    return Calibration(
+        temperatures=temperatures, before=before, after=after, reliability_before=curves[0], reliability_after=curves[1],
+        conditional_auroc_before=conditional_auroc(raw[judged], accepted), conditional_auroc_after=conditional_auroc(scaled, accepted),
+    )  # fmt: skip
+
+
 def fit_temperatures(confidence: Floats, accepted: Integers, bins: int = BINS) -> list[float]:
     """Sequential temperature scaling: for k = 1 … γ the t_k minimising the ECE of Π_{j≤k} σ(logit(c_j)/t_j), those before k frozen.
 
-    `confidence` [N, γ] raw, `accepted` [N]; use rows that the result is not judged on.
+    `confidence` [N, γ] raw, `accepted` [N]; use rows that the result is not judged on. A position where no temperature does better than 1 keeps it.
     """
     if len(confidence) != len(accepted) or not len(accepted):
         raise ProfileError(f"calibration wants one outcome per row ({len(confidence)} rows, {len(accepted)} outcomes)", remedy="record again")
@@ -79,6 +124,12 @@ def auroc(predicted: Floats, outcome: Outcomes) -> float:
     return float((rankdata(predicted)[outcome].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 
 
+def conditional_auroc(confidence: Floats, accepted: Integers) -> Floats:
+    """AUROC of c_k [N, γ] for A ≥ k among the rows that got as far as k - 1  # [γ]."""
+    reached = [accepted >= k - 1 for k in range(1, confidence.shape[1] + 1)]
+    return np.array([auroc(confidence[rows, k - 1], accepted[rows] >= k) for k, rows in enumerate(reached, 1)])
+
+
 def brier(predicted: Floats, outcome: Outcomes) -> float:
     """Mean squared distance of prediction and outcome."""
     return float(np.mean((predicted - outcome) ** 2))
@@ -106,7 +157,7 @@ def calibration_report(survival: Floats, accepted: Integers, bins: int = BINS) -
 
 
 def _lowest(loss: Callable[[float], float], points: int = 33, rounds: int = 3) -> float:
-    """The minimiser in [_COLDEST, _HOTTEST] of a piecewise loss: ever finer logarithmic grids around the best point."""
+    """The minimiser in [_COLDEST, _HOTTEST] of a piecewise loss, 1 if none is better: ever finer logarithmic grids around the best point."""
     low, high = np.log(_COLDEST), np.log(_HOTTEST)
     for _ in range(rounds):
         grid = np.linspace(low, high, points)
@@ -114,4 +165,5 @@ def _lowest(loss: Callable[[float], float], points: int = 33, rounds: int = 3) -
         width = grid[1] - grid[0]
         low, high = max(best - 2 * width, np.log(_COLDEST)), min(best + 2 * width, np.log(_HOTTEST))
         points = 17
-    return float(np.exp(best))
+    found = float(np.exp(best))
+    return found if loss(found) < loss(1.0) else 1.0

@@ -73,6 +73,7 @@ class Profile(Frozen):
     environment: dict[str, Any] = {}
     assumed: list[str] = []
     not_identifiable: list[str] = []
+    suspicious: list[str] = []
     notes: list[str] = []
     _folder: Path = PrivateAttr(default_factory=Path)
     _blocks: dict[str, RecordedBlocks] = PrivateAttr(default_factory=dict)

@@ -1,0 +1,269 @@
+"""Do two profiles agree? Cost tables cell by cell, accepted lengths in standard errors, temperatures, and what they were measured on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from simulator.measurements.cost import DraftTable, FittedCurve, LinearDraft, LinearPrefill, MeasuredTable, PrefillTable
+from simulator.measurements.profile import Drafter, Profile
+from simulator.measurements.statistics import acceptance_statistics, visited_rows
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+KEYS = ("tokens", "requests", "slots", "context_tokens")
+POINTS = 33  # at which two formulas are compared
+WORST = 5
+_UNSUSPICIOUS = {"0", "0.0", "no", "false", "none"}
+Key = tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Seconds of one cell of a cost table; the quantiles are None where the table has none."""
+
+    p50_s: float
+    p10_s: float | None = None
+    p90_s: float | None = None
+
+    def apart_from(self, other: Cell) -> bool | None:
+        """Do the ranges p10 … p90 leave a gap? None where a side has no range."""
+        if self.p10_s is None or self.p90_s is None or other.p10_s is None or other.p90_s is None:
+            return None
+        return self.p10_s > other.p90_s or other.p10_s > self.p90_s
+
+
+Cells = dict[Key, Cell]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One cost of a profile: a file of cells, or a formula that can be priced at any cell."""
+
+    profile: Profile
+    cost: FittedCurve | MeasuredTable | LinearPrefill | PrefillTable | LinearDraft | DraftTable
+    file: str | None
+    gamma: int = 0
+
+    def cells(self) -> Cells:
+        assert self.file is not None
+        return cells_of(self.profile.folder / self.file)
+
+    def at(self, key: Key) -> Cell | None:
+        """The formula's seconds; None outside what its data covers and where it costs nothing."""
+        where = dict(key)
+        context = where.get("context_tokens", 0.0)
+        match self.cost:
+            case FittedCurve():
+                low, high = self.cost.tokens_range()
+                inside = low <= where["tokens"] <= high
+                seconds = float(self.cost.seconds(where["tokens"], where.get("requests", 1.0), context)) if inside else 0.0
+            case LinearPrefill():
+                seconds = self.cost.seconds(where["tokens"], context + where["tokens"] / 2)
+            case LinearDraft():
+                seconds = self.cost.seconds(where["requests"], context, self.gamma)
+            case _:
+                raise AssertionError("tables have cells")
+        return Cell(seconds) if seconds > 0 else None
+
+
+def cost_rows(path: Path) -> pd.DataFrame:
+    """A cost table that the profile loader has read, as rows: keys, p10_s, p50_s, p90_s, n, `eager` and `suspicious` (text, "" for none)."""
+    import pandas as pd
+
+    rows = pd.read_csv(path, comment="#")
+    for column in ("p10_s", "p90_s", "n"):
+        if column not in rows:
+            rows[column] = np.nan
+    rows["eager"] = rows["regime"].eq("eager") if "regime" in rows else False
+    told = rows["suspicious"].astype(object).fillna("").astype(str).str.strip() if "suspicious" in rows else pd.Series("", index=rows.index)
+    rows["suspicious"] = told.where(~told.str.lower().isin(_UNSUSPICIOUS), "")
+    return rows
+
+
+def cells_of(path: Path) -> Cells:
+    """The rows of a cost table by their keys (rounded to six digits)."""
+    rows = cost_rows(path)
+    keys = [key for key in KEYS if key in rows]
+    times = [[None if math.isnan(value) else float(value) for value in rows[column]] for column in ("p50_s", "p10_s", "p90_s")]
+    places = [[(key, float(f"{at:.6g}")) for key, at in zip(keys, row, strict=True) if not math.isnan(at)] for row in rows[keys].to_numpy()]
+    return {tuple(place): Cell(p50 or 0.0, p10, p90) for place, p50, p10, p90 in zip(places, *times, strict=True)}
+
+
+def compare_profiles(a: Profile, b: Profile) -> dict[str, Any]:
+    """B against A: verdict, what they were measured on, tables, accepted lengths, temperatures; plain data. Raises ProfileError."""
+    tables, ratios, priced = [], [], 0
+    for name, left, right in _shared_parts(a, b):
+        cells, compared_at = _priced(left, right)
+        table, found = _table(name, compared_at, *cells)
+        tables.append(table)
+        ratios += found
+        priced += len(found) if compared_at != "cells" else 0
+    lengths = list(_lengths(a, b))
+    apart = np.abs(np.array(ratios) - 1)
+    scores = [abs(row["z"]) for row in lengths if row["z"] is not None]
+    median, p90 = (float(np.quantile(apart, q)) if len(apart) else None for q in (0.5, 0.9))
+    return {
+        "verdict": _verdict(median, p90, len(apart), priced, scores),
+        "a": {"name": a.name, "folder": str(a.folder)},
+        "b": {"name": b.name, "folder": str(b.folder)},
+        "measured_on": differences(a, b),
+        "cells": len(apart),
+        "median_difference": median,
+        "p90_difference": p90,
+        "largest_z": max(scores, default=None),
+        "tables": tables,
+        "numbers": list(_numbers(a, b)),
+        "accepted_lengths": lengths,
+        "temperatures": list(_temperatures(a, b)),
+        "suspicious": {"a": a.suspicious, "b": b.suspicious},
+    }
+
+
+def differences(a: Profile, b: Profile) -> list[dict[str, str]]:
+    """What the two were measured on and with, where it differs: hardware, target, engine, environment, drafters."""
+    flat = [dict(_facts(profile)) for profile in (a, b)]
+    keys = list(dict.fromkeys([*flat[0], *flat[1]]))
+    rows = [{"what": key, "a": flat[0].get(key, "–"), "b": flat[1].get(key, "–")} for key in keys]
+    return [row for row in rows if row["a"] != row["b"]]
+
+
+def _facts(profile: Profile) -> Iterator[tuple[str, str]]:
+    yield from (("hardware", profile.hardware), ("target", profile.target), ("engine", profile.engine))
+    yield "GPUs per replica", f"{profile.gpus_per_replica:g}"
+    first = sorted(profile.environment.items(), key=lambda item: item[0] not in ("device", "dtype"))
+    yield from _flat(dict(first), "environment")
+    for name, drafter in profile.drafters.items():
+        temperature = profile.blocks(name).temperature
+        yield f"drafter {name}", f"{drafter.family}, block {drafter.gamma}"
+        yield f"drafter {name}, sampling temperature", "not stated" if temperature is None else f"{temperature:g}"
+
+
+def _flat(raw: Any, name: str) -> Iterator[tuple[str, str]]:
+    if isinstance(raw, Mapping):
+        for key, value in raw.items():
+            yield from _flat(value, f"{name}.{key}")
+    else:
+        yield name, str(raw)
+
+
+def _shared_parts(a: Profile, b: Profile) -> Iterator[tuple[str, _Part, _Part]]:
+    """The costs that both have, by name."""
+    left, right = dict(_parts(a)), dict(_parts(b))
+    yield from ((name, left[name], right[name]) for name in left if name in right)
+
+
+def _parts(profile: Profile) -> Iterator[tuple[str, _Part]]:
+    costs = profile.costs
+    yield "verify", _Part(profile, costs.verify, costs.verify.file if isinstance(costs.verify, MeasuredTable) else None)
+    if costs.prefill:
+        yield "prefill", _Part(profile, costs.prefill, costs.prefill.file if isinstance(costs.prefill, PrefillTable) else None)
+    for name, drafter in profile.drafters.items():
+        yield f"draft {name}", _Part(profile, drafter.draft, drafter.draft.file if isinstance(drafter.draft, DraftTable) else None, drafter.gamma)
+        for part, file in further_files(drafter).items():
+            yield f"{part} {name}", _Part(profile, drafter.draft, file)
+
+
+def further_files(drafter: Drafter) -> dict[str, str]:
+    """The sequential head's and the taking-in's cost tables of a drafter that has them apart."""
+    if not isinstance(drafter.draft, DraftTable):
+        return {}
+    return {part: file for part, file in (("head", drafter.draft.head), ("absorb", drafter.draft.absorb)) if file}
+
+
+def _priced(left: _Part, right: _Part) -> tuple[tuple[Cells, Cells], str]:
+    """Cells of both: as measured; a formula is priced at the other's cells, two formulas at the same points."""
+    if left.file and right.file:
+        return (left.cells(), right.cells()), "cells"
+    keys = list((left.cells() if left.file else right.cells()) if left.file or right.file else _points(left, right))
+    sides = [part.cells() if part.file else {key: cell for key in keys if (cell := part.at(key))} for part in (left, right)]
+    return (sides[0], sides[1]), "cells of the table, priced by the formula" if left.file or right.file else f"{len(keys)} points of two formulas"
+
+
+def _points(left: _Part, right: _Part) -> list[Key]:
+    """Where two formulas are compared: over what both cover."""
+    if isinstance(left.cost, FittedCurve) and isinstance(right.cost, FittedCurve):
+        ranges = (left.cost.tokens_range(), right.cost.tokens_range())
+        low, high = max(r[0] for r in ranges), min(r[1] for r in ranges)
+        return [(("tokens", float(np.clip(x, low, high))),) for x in np.geomspace(low, high, POINTS)] if low < high else []
+    if isinstance(left.cost, LinearPrefill):
+        return [(("tokens", float(x)),) for x in 2 ** np.arange(14)]
+    return [(("requests", float(x)),) for x in 2 ** np.arange(9)]
+
+
+def _table(name: str, compared_at: str, a: Cells, b: Cells) -> tuple[dict[str, Any], list[float]]:
+    """Agreement of one table, and the ratios B / A of its shared cells."""
+    shared = [key for key in a if key in b]
+    rows = [{**dict(key), "a_s": a[key].p50_s, "b_s": b[key].p50_s, "ratio": b[key].p50_s / a[key].p50_s} for key in shared]
+    gaps = [apart for key in shared if (apart := a[key].apart_from(b[key])) is not None]
+    ratios = [row["ratio"] for row in rows]
+    off = np.abs(np.array(ratios) - 1)
+    summary = {
+        "table": name,
+        "compared_at": compared_at,
+        "cells": len(rows),
+        "median_difference": float(np.median(off)) if rows else None,
+        "p90_difference": float(np.quantile(off, 0.9)) if rows else None,
+        "median_ratio": float(np.median(ratios)) if rows else None,
+        "with_ranges": len(gaps),
+        "ranges_apart": sum(gaps),
+        "worst": [rows[i] for i in np.argsort(-off, kind="stable")[:WORST] if off[i] > 0],
+        "only_in_a": [dict(key) for key in a if key not in b],
+        "only_in_b": [dict(key) for key in b if key not in a],
+    }
+    return summary, ratios
+
+
+def _numbers(a: Profile, b: Profile) -> Iterator[dict[str, Any]]:
+    """Single numbers that both have."""
+    yield {"what": "overhead per step, s", "a": a.costs.overhead.seconds, "b": b.costs.overhead.seconds}
+    yield {"what": "overhead per request and step, s", "a": a.costs.overhead.per_request_s, "b": b.costs.overhead.per_request_s}
+    if a.kv and b.kv:
+        yield {"what": "KV bytes per token", "a": a.kv.bytes_per_token, "b": b.kv.bytes_per_token}
+        yield {"what": "memory for KV, bytes", "a": a.kv.memory_bytes, "b": b.kv.memory_bytes}
+
+
+def _lengths(a: Profile, b: Profile) -> Iterator[dict[str, Any]]:
+    """Accepted length at the anchors that a run which verifies everything visits; z in standard errors of the difference, None without one.
+
+    The texts of the two count as independent: where they are the same, z is too small, not too large.
+    """
+    for name in a.drafters:
+        if name not in b.drafters:
+            continue
+        blocks = [profile.blocks(name) for profile in (a, b)]
+        for domain in (d for d in blocks[0].domains if d in blocks[1].domains):
+            x, y = (acceptance_statistics(of, domain, visited_rows(of)) for of in blocks)
+            error = math.hypot(x.accepted_length_error, y.accepted_length_error)
+            change = y.accepted_length - x.accepted_length
+            row = {"drafter": name, "domain": domain, "z": change / error if 0 < error < math.inf else None}
+            for side, found in (("a", x), ("b", y)):
+                row |= {side: found.accepted_length, f"{side}_sequences": found.sequences}
+                row[f"{side}_error"] = found.accepted_length_error if math.isfinite(found.accepted_length_error) else None
+            yield row
+
+
+def _temperatures(a: Profile, b: Profile) -> Iterator[dict[str, Any]]:
+    """Calibration of drafters that both have calibrated, position by position."""
+    for name, drafter in a.drafters.items():
+        x, y = drafter.temperatures, b.drafters[name].temperatures if name in b.drafters else None
+        if x and y:
+            apart = max(abs(v / u - 1) for u, v in zip(x, y, strict=False))
+            yield {"drafter": name, "a": x, "b": y, "largest_difference": apart}
+
+
+def _verdict(median: float | None, p90: float | None, cells: int, priced: int, scores: list[float]) -> str:
+    """One line."""
+    if median is None or p90 is None:
+        costs = "no cost cell in common"
+    else:
+        costs = f"median cell difference {100 * median:.1f} %, p90 {100 * p90:.1f} %, over {cells} cells"
+        costs += f" ({priced} of them priced by a formula)" if priced else ""
+    lengths = f"accepted lengths: largest |z| {max(scores):.1f} of {len(scores)}" if scores else "no accepted length to compare"
+    return f"{costs}; {lengths}"

@@ -1,0 +1,186 @@
+"""Pictures of acceptance: accepted length, conditional acceptance (the form of Figure 2), thresholds (Figure 5), reliability (Figure 6)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from simulator.measurements.calibration import Reliability
+from simulator.report import wording
+from simulator.report.plots import style
+from simulator.report.plots.profile_layout import finish, panels
+from simulator.report.plots.style import Look
+from simulator.report.profile_numbers import DrafterNumbers
+from simulator.report.reading import Estimate
+
+CERTAIN = "95 % intervals, whole texts as units"
+
+
+def accepted_length(drafters: Sequence[DrafterNumbers], look: Look = style.WIDE) -> Figure:
+    """Tokens committed per round, bonus included, per domain: a row per domain, a point per drafter."""
+    with style.dressed():
+        domains = domains_of(drafters)
+        figure, (axes,) = panels(look, 1, height=1.5 + (0.2 + 0.16 * len(drafters)) * len(domains))
+        draw_lengths(axes, drafters)
+        names = max(map(len, domains))
+        finish(figure, look, "Accepted length", f"tokens per round, bonus included; {CERTAIN}", handles(drafters), left=0.35 + 0.075 * min(names, 18))
+    return figure
+
+
+def conditional(drafters: Sequence[DrafterNumbers], look: Look = style.WIDE) -> Figure:
+    """P(slot k accepted | those before it), a panel per domain, a line per drafter."""
+    with style.dressed():
+        domains = domains_of(drafters)
+        figure, axes = panels(look, len(domains), height=3.7, columns=3, share_y=True)
+        for ax, domain in zip(axes, domains, strict=True):
+            draw_conditional(ax, drafters, domain)
+            style.titled(ax, wording.short(domain, 24))
+            ax.set_xlabel("position in the block")
+        finish(figure, look, "Conditional acceptance by position", CERTAIN, handles(drafters))
+    return figure
+
+
+def thresholds(drafters: Sequence[DrafterNumbers], look: Look = style.WIDE) -> Figure:
+    """Committed and rejected tokens per step under a static confidence threshold, all domains together."""
+    with style.dressed():
+        sure = [d for d in drafters if d.thresholds]
+        figure, axes = panels(look, 2, height=3.6, columns=2)
+        for ax, name in zip(axes, ("committed", "rejected"), strict=True):
+            for numbers in sure:
+                x = [p.threshold for p in numbers.thresholds]
+                y = np.array([p.committed_tokens if name == "committed" else p.rejected_tokens for p in numbers.thresholds])
+                error = np.array([p.committed_error if name == "committed" else p.rejected_error for p in numbers.thresholds])
+                tint = tint_of(numbers.name, drafters)
+                ax.plot(x, y, color=tint, linewidth=1.8)
+                if np.isfinite(error).all():
+                    ax.fill_between(x, y - 1.96 * error, y + 1.96 * error, color=tint, alpha=0.18, linewidth=0)
+            style.titled(ax, f"{name} tokens per step" + (", bonus included" if name == "committed" else ""))
+            ax.set_xlabel("threshold")
+            ax.set_xlim(0, 1)
+            ax.set_ylim(0, 1.08 * max((float(v) for line in ax.lines for v in np.asarray(line.get_ydata())), default=1.0) or 1)
+        finish(figure, look, "Confidence threshold", f"all domains; {CERTAIN}", handles(sure, drafters))
+    return figure
+
+
+def correlation(drafters: Sequence[DrafterNumbers], look: Look = style.WIDE) -> Figure:
+    """Correlation of accepted counts along a text, lag by lag."""
+    with style.dressed():
+        figure, (axes,) = panels(look, 1, height=3.2)
+        for numbers in drafters:
+            values = numbers.autocorrelation[1:]
+            lags = np.arange(1, len(values) + 1)
+            axes.plot(lags, values, color=tint_of(numbers.name, drafters), marker="o", markersize=3.5, linewidth=1.6)
+        axes.axhline(0, color=style.FAINT, linewidth=0.8)
+        axes.set_xlim(0, max(len(n.autocorrelation) for n in drafters) - 0.5)
+        axes.set_xticks(range(0, max(len(n.autocorrelation) for n in drafters), 5))
+        axes.set_xlabel("lag, anchors")
+        finish(figure, look, "Autocorrelation of accepted counts", "about the mean of the domain", handles(drafters))
+        style.titled(axes, "correlation")
+    return figure
+
+
+def reliability(numbers: DrafterNumbers, look: Look = style.WIDE) -> Figure:
+    """Observed against predicted prefix survival, a panel per position, before and after calibration."""
+    with style.dressed():
+        fit = numbers.calibration
+        assert fit is not None
+        figure, axes = panels(look, numbers.blocks.gamma, height=3.4, columns=4)
+        for k, ax in enumerate(axes, 1):
+            draw_reliability(ax, fit.reliability_before[k - 1], fit.reliability_after[k - 1])
+            style.titled(ax, f"position {k}, t = {fit.temperatures[k - 1]:.2f}")
+        title = f"Reliability of {wording.short(numbers.name, 24)}"
+        finish(figure, look, title, "observed against predicted prefix survival, on the texts not fitted on; size: anchors", _before_and_after())
+    return figure
+
+
+def draw_lengths(axes: Axes, drafters: Sequence[DrafterNumbers]) -> None:
+    domains = domains_of(drafters)
+    for place, numbers in enumerate(drafters):
+        shift = 0.6 * ((place + 0.5) / len(drafters) - 0.5)
+        for found in numbers.domains:
+            _bar(axes, domains.index(found.domain) + shift, found.accepted_length, tint_of(numbers.name, drafters), _marker(place))
+    axes.set_yticks(range(len(domains)), [wording.short(domain, 18) for domain in domains])
+    axes.tick_params(axis="y", labelcolor=style.INK)
+    axes.set_ylim(len(domains) - 0.5, -0.5)
+    axes.grid(visible=False, axis="y")
+    axes.set_xlim(1, 1.06 * max((float(x) for line in axes.lines for x in np.asarray(line.get_xdata())), default=2.0))
+
+
+def draw_conditional(axes: Axes, drafters: Sequence[DrafterNumbers], domain: str) -> None:
+    for place, numbers in enumerate(drafters):
+        found = next((d for d in numbers.domains if d.domain == domain), None)
+        known = [(k, c) for k, c in enumerate(found.conditional, 1) if c] if found else []
+        tint, shift = tint_of(numbers.name, drafters), 0.06 * (place - (len(drafters) - 1) / 2)
+        axes.plot([k + shift for k, _ in known], [c.mean for _, c in known], color=tint, linewidth=1.6, marker=_marker(place), markersize=4)
+        for k, c in known:
+            if c.low is not None and c.high is not None:
+                axes.plot([k + shift] * 2, [c.low, c.high], color=tint, linewidth=1.0)
+    most = max(numbers.blocks.gamma for numbers in drafters)
+    axes.set_xticks(range(1, most + 1))
+    axes.set_xlim(0.6, most + 0.4)
+    axes.set_ylim(_floor(drafters), 1.0)
+
+
+def draw_reliability(axes: Axes, before: Reliability, after: Reliability) -> None:
+    axes.plot([0, 1], [0, 1], color=style.FAINT, linewidth=0.8)
+    for curve, tint, face in ((before, style.MUTED, style.PAPER), (after, style.CYCLE[0], style.CYCLE[0])):
+        sizes = 4 + 42 * np.sqrt(curve.rows / curve.rows.sum())
+        axes.plot(curve.predicted, curve.observed, color=tint, linewidth=0.8, alpha=0.7)
+        axes.scatter(curve.predicted, curve.observed, s=sizes, color=face, edgecolors=tint, linewidths=0.9, zorder=3, clip_on=False)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+    axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
+
+
+def domains_of(drafters: Sequence[DrafterNumbers]) -> list[str]:
+    """Every domain of any drafter, in the order they appear."""
+    return list(dict.fromkeys(found.domain for numbers in drafters for found in numbers.domains))
+
+
+def tint_of(name: str, drafters: Sequence[DrafterNumbers]) -> str:
+    """The same for a drafter in every picture."""
+    return style.CYCLE[[numbers.name for numbers in drafters].index(name) % len(style.CYCLE)]
+
+
+def _bar(axes: Axes, y: float, found: Estimate, tint: str, marker: str) -> None:
+    if found.low is not None and found.high is not None:
+        axes.plot([found.low, found.high], [y, y], color=tint, linewidth=1.6)
+    axes.plot([found.mean], [y], color=tint, marker=marker, markersize=5, linestyle="none")
+
+
+def _floor(drafters: Sequence[DrafterNumbers]) -> float:
+    """A round number below everything drawn, 0 where that is low anyway."""
+    least = min((c.mean if c.low is None else c.low for numbers in drafters for d in numbers.domains for c in d.conditional if c), default=0.0)
+    return max(0.0, math.floor(10 * (least - 0.02)) / 10)
+
+
+def _marker(place: int) -> str:
+    return style.MARKERS[place % len(style.MARKERS)]
+
+
+def handles(shown: Sequence[DrafterNumbers], every: Sequence[DrafterNumbers] | None = None) -> list[Line2D]:
+    every = every or shown
+    names = [numbers.name for numbers in every]
+    return [
+        Line2D([], [], color=tint_of(n.name, every), marker=_marker(names.index(n.name)), markersize=5, linewidth=1.8, label=_legend_name(n.name))
+        for n in shown
+    ]
+
+
+def _legend_name(name: str) -> str:
+    return f" {wording.short(name)}" if name.startswith("_") else wording.short(name)
+
+
+def _before_and_after() -> list[Line2D]:
+    plain: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 5}
+    return [
+        Line2D([], [], color=style.MUTED, markerfacecolor=style.PAPER, label="before calibration", **plain),
+        Line2D([], [], color=style.CYCLE[0], label="after", **plain),
+    ]
