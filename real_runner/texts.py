@@ -1,167 +1,162 @@
-"""Texts that the target says to prompts, by ordinary decoding: what drafters are trained on and what their blocks are recorded along.
-
-A file of texts is JSON lines `{"prompt": [ids], "output": [ids], "domain": "math", "of": 17}` behind one line that says how they were made.
-"""
+"""Texts that the target says by ordinary decoding, kept in a file as they are made: what blocks are recorded along and drafters are trained on."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from real_runner.engine import Engine
 from real_runner.progress import Progress
 from real_runner.records import Request
 from real_runner.target import Target
 from simulator.errors import DsimError
+from simulator.files import write_whole
 from simulator.policies.verification import NoSpeculation
+from simulator.rng import stream
 
-Prompt = tuple[str, int, list[int]]  # domain, index in its set, ids
-HEADER = "texts_of"
+HEADER = "texts_of"  # the key by which a file's first line is known to describe the others
+Prompt = tuple[str, int, list[int]]  # domain, its number in the prompt set, token ids
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Ids of a prompt and of what was said to it, an end of text included; `of` is the prompt's index in its set."""
+    """Token ids of a prompt and of what the target said to it, an end-of-text token included where it came to one."""
 
     prompt: list[int]
     output: list[int]
-    domain: str
-    of: int
+    domain: str = "none"
+    of: int = 0  # the prompt's number in its set
 
 
 def generate_texts(
     target: Target, prompts: Sequence[Prompt], *, temperature: float, max_tokens: int, slots: int, seed: int, file: Path, progress: Progress
 ) -> list[Text]:
-    """One text for each of `prompts`, in their order; `slots` at a time, each batch with luck of its own and on disk before the next.
+    """One text for each prompt, in their order, `slots` at a time; each batch of them is appended to `file` and has its own luck, so that a run which
+    goes on after an interruption gives what an undisturbed one gives. The last positions of the target cut `max_tokens` short.
 
-    An interrupted run goes on from `file` and ends with the same texts. Raises DsimError where `file` holds texts made otherwise, or where a prompt
-    leaves the target no position to answer in; the answer to a long prompt may be shorter than `max_tokens`.
+    Raises DsimError where a prompt leaves no room for two tokens, or where `file` holds the texts of another run.
     """
-    limits = _limits(target, prompts, max_tokens, progress)
-    made = {"target": Path(target.name).name, "dtype": str(target.dtype), "temperature": temperature, "max_tokens": max_tokens, "seed": seed,
-            "slots": slots, "prompts": len(prompts), "checksum": zlib.crc32(json.dumps(list(prompts)).encode())}  # fmt: skip
-    texts = _begun(file, made, slots)
-    with progress.stage(f"texts at temperature {temperature:g}", len(prompts), len(texts)) as stage:
-        while len(texts) < len(prompts):
-            at = len(texts)
-            batch = [Request(i, prompts[i][2], limits[i]) for i in range(at, min(at + slots, len(prompts)))]
-            outputs = _decode(target, batch, temperature, _seed_of(seed, at // slots), stage)
-            said = [Text(prompts[r.request][2], outputs[r.request], *prompts[r.request][:2]) for r in batch]
-            _append(file, [json.dumps(asdict(text)) for text in said])
+    if max_tokens < 2 or slots < 1:
+        raise DsimError(f"{max_tokens} tokens, {slots} slots", key="max_tokens", remedy="2 tokens and 1 slot at least")
+    room = [_room(target, prompt, max_tokens) for prompt in prompts]
+    about = {
+        HEADER: Path(target.name).name, "weights": _mark(target), "dtype": str(target.dtype).removeprefix("torch."), "temperature": temperature,
+        "max_tokens": max_tokens, "seed": seed, "slots": slots, "prompts": _digest(json.dumps([[d, i, ids] for d, i, ids in prompts]).encode()),
+    }  # fmt: skip
+    texts = _kept(file, about, slots, len(prompts))
+    with progress.stage("texts", len(prompts), len(texts)) as stage:
+        for at in range(len(texts), len(prompts), slots):
+            luck = int(stream(seed, "texts", at // slots).integers(2**63))
+            said = _say(target, prompts[at : at + slots], room[at : at + slots], temperature, luck, stage)
+            _append(file, said)
             texts += said
     return texts
 
 
 def read_texts(file: Path) -> list[Text]:
-    """Texts of `generate_texts`, or given ones without its first line. `domain` may be missing (none), and `of` (the line's place in the file)."""
-    texts: list[Text] = []
-    for number, line, last in _lines(file):
-        given = _object(line, file, number, last)
-        if given is None or HEADER in given:
-            continue
-        prompt, output = given.get("prompt"), given.get("output")
-        if not (_ids(prompt) and _ids(output) and prompt):
-            raise DsimError("expected lists of token ids `prompt` and `output`", where=f"{file}:{number}", remedy="give texts as token ids")
-        texts.append(Text(prompt, output, str(given.get("domain", "none")), int(given.get("of", len(texts)))))
+    """Texts of `generate_texts`, or given ones: JSON lines with `prompt` and `output` (token ids), `domain` and `of` where there are any."""
+    texts = _read(file)[1]
     if not texts:
-        raise DsimError("no text in it", where=file)
+        raise DsimError("no text in it", where=file, key="texts", remedy="give JSON lines with `prompt` and `output`")
     return texts
 
 
-def _decode(target: Target, batch: list[Request], temperature: float, seed: int, stage: Progress) -> dict[int, list[int]]:
-    room = max(len(r.prompt) + r.max_tokens for r in batch) + 2
-    engine = Engine(target, None, NoSpeculation(), slots=len(batch), length=room, temperature=temperature, seed=seed)
-    for request in batch:
-        engine.submit(request)
-    engine.begin()
-    done, more = 0, True
-    while more:
-        more = engine.step()
-        stage.advance(len(engine.finished) - done)
-        done = len(engine.finished)
-    return {r.request: r.output for r in engine.finished}
-
-
-def _seed_of(seed: int, batch: int) -> int:
-    return int(np.random.SeedSequence((seed, batch)).generate_state(1)[0])
-
-
-def _limits(target: Target, prompts: Sequence[Prompt], max_tokens: int, progress: Progress) -> list[int]:
-    """How many tokens each answer may have within the target's positions."""
+def _room(target: Target, prompt: Prompt, max_tokens: int) -> int:
+    """Tokens that may be said to a prompt."""
+    domain, index, ids = prompt
     positions = getattr(target.config, "max_position_embeddings", None)
-    if positions is None:
-        return [max_tokens] * len(prompts)
-    limits = [min(max_tokens, positions - len(ids)) for _, _, ids in prompts]
-    for (domain, index, ids), limit in zip(prompts, limits, strict=True):
-        if limit < 1:
-            key = f"{domain} {index}"
-            raise DsimError(f"a prompt of {len(ids)} tokens, but the target has {positions} positions", key=key, remedy="leave it out")
-    if (short := sum(limit < max_tokens for limit in limits)) > 0:
-        progress.say(f"{short} of {len(prompts)} answers may have fewer than {max_tokens} tokens: the target has {positions} positions")
-    return limits
+    room = max_tokens if positions is None else min(max_tokens, positions - len(ids))
+    if room < 2:
+        raise DsimError(f"{len(ids)} tokens, the target has {positions} positions", key=f"prompt {index} of {domain}", remedy="leave it out")
+    return room
 
 
-def _begun(file: Path, made: dict[str, Any], slots: int) -> list[Text]:
-    """The whole batches that are there already; a new file gets its first line."""
-    if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        _append(file, [json.dumps({HEADER: made})])
-        return []
-    lines = list(_lines(file))
-    if not lines or not lines[0][1].endswith("\n"):  # interrupted in its first line
-        file.unlink()
-        return _begun(file, made, slots)
-    before = (_object(lines[0][1], file, 1, lines[0][2]) or {}).get(HEADER, {})
-    different = [key for key in made if made[key] != before.get(key)]
-    if different:
-        key = different[0]
-        raise DsimError(f"holds texts with {key} {before.get(key)!r}, now {made[key]!r}", where=file, key=key, remedy="remove it, or write elsewhere")
-    whole = [line for _, line, _ in lines[1:] if line.endswith("\n")]
-    kept = len(whole) if len(whole) == made["prompts"] else len(whole) // slots * slots
-    with file.open("r+b") as there:
-        there.truncate(sum(len(line.encode()) for line in (lines[0][1], *whole[:kept])))
-    return read_texts(file) if kept else []
+def _say(target: Target, prompts: Sequence[Prompt], room: list[int], temperature: float, seed: int, stage: Progress) -> list[Text]:
+    length = max(len(ids) + tokens for (_, _, ids), tokens in zip(prompts, room, strict=True)) + 1
+    engine = Engine(target, None, NoSpeculation(), slots=len(prompts), length=length, temperature=temperature, seed=seed)
+    for number, (_, _, ids) in enumerate(prompts):
+        engine.submit(Request(number, ids, room[number]))
+    told = 0
+    while engine.step():
+        stage.advance(len(engine.finished) - told)
+        told = len(engine.finished)
+    stage.advance(len(engine.finished) - told)
+    done = sorted(engine.finished, key=lambda r: r.request)
+    return [Text(request.prompt, request.output, domain, index) for request, (domain, index, _) in zip(done, prompts, strict=True)]
 
 
-def _append(file: Path, lines: list[str]) -> None:
+def _append(file: Path, texts: list[Text]) -> None:
+    """On disk before more is said."""
     try:
-        with file.open("a", encoding="utf-8", newline="") as there:
-            there.write("".join(line + "\n" for line in lines))
-            there.flush()
-            os.fsync(there.fileno())
+        with file.open("a", encoding="utf-8") as lines:
+            lines.write("".join(json.dumps(asdict(text)) + "\n" for text in texts))
+            lines.flush()
+            os.fsync(lines.fileno())
     except OSError as problem:
-        raise DsimError(f"cannot write ({problem.strerror})", where=file, remedy="free space; what is there is kept") from problem
+        raise DsimError(f"cannot write ({problem.strerror})", where=file, remedy="free space; whole batches that are there are kept") from problem
 
 
-def _lines(file: Path) -> list[tuple[int, str, bool]]:
-    """Number, text with its line end, and whether it is the last."""
+def _kept(file: Path, about: dict[str, Any], slots: int, wanted: int) -> list[Text]:
+    """What a run before made, in whole batches; the file then holds just that, or the header alone."""
+    texts: list[Text] = []
+    if file.exists():
+        header, texts = _read(file)
+        if header is None and texts:
+            raise DsimError("holds texts that were not made here", where=file, remedy="give another file")
+        different = [key for key in about if header is not None and header.get(key) != about[key]]
+        if different:
+            key = different[0]
+            remedy = "give the same options to go on, or another file"
+            raise DsimError(f"unfinished texts with {key} {(header or {}).get(key)!r}, now {about[key]!r}", where=file, key=key, remedy=remedy)
+    if len(texts) < wanted:
+        texts = texts[: len(texts) // slots * slots]
+        write_whole(file, "".join(json.dumps(line) + "\n" for line in (about, *map(asdict, texts))))
+    return texts
+
+
+def _read(file: Path) -> tuple[dict[str, Any] | None, list[Text]]:
+    """Header, where there is one, and texts; a last line that was cut off while it was written is passed over."""
+    header, texts = None, []
     try:
-        with file.open(encoding="utf-8", errors="replace", newline="\n") as there:
-            lines = there.readlines()
-    except OSError as problem:
-        raise DsimError(f"cannot be read ({problem.strerror})", where=file, remedy="give a JSON-lines file of texts") from problem
-    return [(number, line, number == len(lines)) for number, line in enumerate(lines, 1) if line.strip()]
+        with file.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                if not line.strip():
+                    continue
+                try:
+                    found = json.loads(line)
+                except ValueError as error:
+                    if not line.endswith("\n"):
+                        break
+                    raise DsimError("not JSON", where=f"{file}:{number}") from error
+                if number == 1 and isinstance(found, dict) and HEADER in found:
+                    header = found
+                else:
+                    texts.append(_text(found, f"{file}:{number}", len(texts)))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DsimError("cannot be read", where=file, remedy="give JSON lines with `prompt` and `output`") from error
+    return header, texts
 
 
-def _object(line: str, file: Path, number: int, last: bool) -> dict[str, Any] | None:
-    """A line's object; None for a last line that was not written to its end."""
-    try:
-        given = json.loads(line)
-    except ValueError as problem:
-        if last and not line.endswith("\n"):
-            return None
-        raise DsimError("not JSON", where=f"{file}:{number}", remedy="expected an object with `prompt` and `output`") from problem
-    if not isinstance(given, dict):
-        raise DsimError("expected an object with `prompt` and `output`", where=f"{file}:{number}")
-    return given
+def _text(found: Any, where: str, number: int) -> Text:
+    for key in ("prompt", "output"):
+        ids = found.get(key) if isinstance(found, dict) else None
+        if not isinstance(ids, list) or not ids or any(type(one) is not int or one < 0 for one in ids):
+            raise DsimError("expected a list of token ids", where=where, key=key)
+    of = found.get("of", number)
+    if type(of) is not int:
+        raise DsimError(f"{of!r}", where=where, key="of", remedy="expected the prompt's number in its set")
+    return Text(found["prompt"], found["output"], str(found.get("domain", "none")), of)
 
 
-def _ids(given: Any) -> bool:
-    return isinstance(given, list) and all(type(token) is int and token >= 0 for token in given)
+def _mark(target: Target) -> str:
+    """Tells weights apart that bear the same name."""
+    return _digest(target.head.weight[:64].float().cpu().numpy().tobytes())
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=8).hexdigest()

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+
+MOST = 500  # repeats of a cell
 
 
 class Stopwatch:
@@ -33,3 +38,42 @@ class Stopwatch:
                 spent[name] = spent.get(name, 0.0) + seconds
         self._marks.clear()
         return spent
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Quantiles of repeats, seconds."""
+
+    p10_s: float
+    p25_s: float
+    p50_s: float
+    p75_s: float
+    p90_s: float
+    n: int
+
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> Spread:
+        return cls(*np.quantile(seconds, (0.1, 0.25, 0.5, 0.75, 0.9)).tolist(), len(seconds))
+
+    @property
+    def relative(self) -> float:
+        """Interquartile range ÷ median."""
+        return (self.p75_s - self.p25_s) / self.p50_s if self.p50_s > 0 else 0.0
+
+
+def repeated(once: Callable[[], float], budget_s: float, settle_s: float, *, steady: float = 0.03, least: int = 5, enough: int = 10) -> Spread:
+    """Repeats of `once` (which gives seconds) until the interquartile range is within `steady` of the median, `enough` times at least, or until
+    `budget_s` are spent and there are `least` of them; ten budgets are never passed. Warmed up for `settle_s` and two calls before."""
+    begun, calls = time.monotonic(), 0
+    while calls < 2 or time.monotonic() - begun < settle_s:
+        once()
+        calls += 1
+    begun, seconds = time.monotonic(), [once()]
+    while True:
+        spent = time.monotonic() - begun
+        over = spent >= budget_s and len(seconds) >= least
+        if over or spent >= 10 * budget_s or len(seconds) >= MOST:
+            return Spread.of(seconds)
+        if len(seconds) >= enough and Spread.of(seconds).relative <= steady:
+            return Spread.of(seconds)
+        seconds.append(once())

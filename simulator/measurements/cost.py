@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, PrivateAttr, model_validator
 
 from simulator.errors import ProfileError
-from simulator.measurements.cost_table import CostTable, read_cost_table
+from simulator.measurements.cost_table import Between, CostTable, read_cost_table
 from simulator.schema import Frozen
 
 Floats = NDArray[np.float64]
@@ -71,17 +71,20 @@ class FittedCurve(Sourced):
 class MeasuredTable(Sourced):
     """A table of tokens (and optionally requests, context_tokens) against p10/p50/p90 seconds.
 
-    `between: step` pads a step up to the next captured graph size (a staircase); `linear` interpolates.
+    `between: step` pads a step up to the next row (a staircase); `linear` interpolates. `padded_to` are the sizes that the engine pads steps up
+    to, where not all of them were measured; `contexts: step` where it pads contexts up to the measured ones.
     """
 
     kind: Literal["table"] = "table"
     file: str
-    between: Literal["step", "linear"] = "step"
+    between: Between = "step"
+    contexts: Between = "linear"
+    padded_to: list[PositiveInt] = []
     _table: CostTable | None = PrivateAttr(None)
 
     def attach(self, folder: Path) -> None:
         """Read the file. Raises ProfileError with file, line and column."""
-        self._table = read_cost_table(folder / self.file, "tokens", self.between)
+        self._table = read_cost_table(folder / self.file, "tokens", self.between, self.contexts)
 
     @property
     def table(self) -> CostTable:
@@ -102,7 +105,8 @@ class MeasuredTable(Sourced):
 
     def seconds(self, tokens: ArrayLike, requests: float = 1, context_tokens: float = 0) -> Floats:
         """Median time of steps of `tokens` tokens of `requests` requests that hold `context_tokens` each on average."""
-        return self.table.seconds(np.asarray(tokens, dtype=np.float64), requests, context_tokens)
+        b = np.asarray(tokens, dtype=np.float64)
+        return self.table.seconds(GraphSizes(tuple(self.padded_to)).padded(b) if self.padded_to else b, requests, context_tokens)
 
 
 VerifyCost = Annotated[FittedCurve | MeasuredTable, Field(discriminator="kind")]
@@ -123,30 +127,58 @@ class LinearDraft(Sourced):
 
 
 class DraftTable(Sourced):
-    """Measured time of drafting a whole block by requests (and optionally context_tokens)."""
+    """Measured time of drafting by requests (and optionally context_tokens).
+
+    `file` alone is a whole block. With `head` it is what is paid once a round, and `head` (key slots, by requests) what the slots drafted add;
+    `absorb` (key tokens) is what taking in the features of a step's tokens adds.
+    """
 
     kind: Literal["table"] = "table"
     file: str
-    between: Literal["step", "linear"] = "linear"
+    head: str | None = None
+    absorb: str | None = None
+    between: Between = "linear"
+    contexts: Between = "linear"
     _table: CostTable | None = PrivateAttr(None)
+    _head: CostTable | None = PrivateAttr(None)
+    _absorb: CostTable | None = PrivateAttr(None)
 
     def attach(self, folder: Path) -> None:
-        """Read the file. Raises ProfileError with file, line and column."""
-        self._table = read_cost_table(folder / self.file, "requests", self.between)
+        """Read the files. Raises ProfileError with file, line and column."""
+        self._table = read_cost_table(folder / self.file, "requests", self.between, self.contexts)
+        if self.head is not None:
+            self._head = read_cost_table(folder / self.head, "slots", "linear", self.contexts)
+        if self.absorb is not None:
+            self._absorb = read_cost_table(folder / self.absorb, "tokens", "linear", self.contexts)
+
+    @property
+    def table(self) -> CostTable:
+        """The rows of `file`, once read."""
+        assert self._table is not None, "the profile loader attaches tables"
+        return self._table
 
     def seconds(self, requests: float, context_tokens: float, slots: int) -> float:
-        """Time to draft a block for each of `requests` requests (the block is drafted whole, `slots` or not)."""
-        assert self._table is not None
-        return float(self._table.seconds(np.asarray(float(requests)), 1, context_tokens))
+        """Time to draft `slots` tokens for each of `requests` requests; the whole block, whatever `slots`, where the head is not apart."""
+        once = float(self.table.seconds(np.asarray(float(requests)), 1, context_tokens))
+        return once if self._head is None else once + float(self._head.seconds(np.asarray(float(slots)), requests, context_tokens))
+
+    def absorb_s(self, tokens: ArrayLike, context_tokens: float) -> Floats:
+        """Time to take in the features of `tokens` tokens of the target; 0 where it is not apart."""
+        b = np.asarray(tokens, dtype=np.float64)
+        return b * 0.0 if self._absorb is None else self._absorb.seconds(b, 1, context_tokens)
 
 
 DraftCost = Annotated[LinearDraft | DraftTable, Field(discriminator="kind")]
 
 
 class LinearPrefill(Sourced):
-    """base + n (per_token + per_token_context a), where each of n prompt tokens attends to `a` earlier ones on average."""
+    """base + n (per_token + per_token_context a), where each of n prompt tokens attends to `a` earlier ones on average.
+
+    `apart`: the engine runs prompts in a pass of their own, so that a step that decodes as well pays the fixed part of both.
+    """
 
     kind: Literal["linear"] = "linear"
+    apart: bool = False
     base_s: NonNegativeFloat
     per_token_s: NonNegativeFloat
     per_token_context_s: NonNegativeFloat = 0.0
@@ -157,29 +189,36 @@ class LinearPrefill(Sourced):
 
 
 class PrefillTable(Sourced):
-    """Measured time of a prefill step by tokens (and optionally context_tokens cached before them)."""
+    """Measured time of a prefill step by tokens (and optionally context_tokens cached before them); `apart` as in LinearPrefill."""
 
     kind: Literal["table"] = "table"
     file: str
+    apart: bool = False
     _table: CostTable | None = PrivateAttr(None)
 
     def attach(self, folder: Path) -> None:
         """Read the file. Raises ProfileError with file, line and column."""
         self._table = read_cost_table(folder / self.file, "tokens", "linear")
 
+    @property
+    def table(self) -> CostTable:
+        """The rows, once read."""
+        assert self._table is not None, "the profile loader attaches tables"
+        return self._table
+
     def seconds(self, tokens: float, attended_tokens: float = 0) -> float:
         """Time of a prefill step of `tokens` new tokens that attend to `attended_tokens` earlier ones on average."""
-        assert self._table is not None
-        return float(self._table.seconds(np.asarray(float(tokens)), 1, max(attended_tokens - tokens / 2, 0.0)))
+        return float(self.table.seconds(np.asarray(float(tokens)), 1, max(attended_tokens - tokens / 2, 0.0)))
 
 
 PrefillCost = Annotated[LinearPrefill | PrefillTable, Field(discriminator="kind")]
 
 
 class Overhead(Sourced):
-    """Host and sampling time of every step that the other tables do not hold."""
+    """Host and sampling time of every step that the other tables do not hold; `per_request_s` for each that decodes."""
 
     seconds: NonNegativeFloat = 0.0
+    per_request_s: NonNegativeFloat = 0.0
 
 
 class Costs(Frozen):
@@ -218,9 +257,9 @@ class GraphSizes:
     sizes: tuple[int, ...]
     down: bool = False
 
-    def padded(self, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
+    def padded(self, tokens: ArrayLike) -> Floats:
         """The size that each number of tokens is priced at."""
-        sizes = np.array(sorted(self.sizes))
+        tokens, sizes = np.asarray(tokens, dtype=np.float64), np.array(sorted(self.sizes), dtype=np.float64)
         at = np.searchsorted(sizes, tokens, side="right" if self.down else "left") - self.down
         inside = (tokens <= sizes[-1]) & (at >= 0)
         return np.where(inside, sizes[np.clip(at, 0, len(sizes) - 1)], tokens)
@@ -245,6 +284,8 @@ class RoundCost:
         self.drafted, self.sizes = drafted, sizes
         self.overhead_s = costs.overhead.seconds
         self._curves: dict[tuple[int, float], Floats] = {}
+        self._drafts: dict[tuple[int, float], float] = {}
+        self._absorbs: dict[float, Floats] = {}
 
     @cached_property
     def _shared(self) -> bool:
@@ -253,7 +294,22 @@ class RoundCost:
     def draft_s(self, requests: int, context_tokens: float) -> float:
         """Time to draft for `requests` requests."""
         slots = self.slots if self.drafted is None else self.drafted(requests)
-        return self.draft.seconds(requests, context_tokens, slots) if self.draft and requests and slots else 0.0
+        if not (self.draft and requests and slots):
+            return 0.0
+        key = (requests, self._rounded(context_tokens))
+        if key not in self._drafts:
+            self._drafts[key] = self.draft.seconds(*key, slots)
+        return self._drafts[key]
+
+    def _absorb(self, most: int, context_tokens: float) -> Floats:
+        """Time to take in the features of 0 .. `most` tokens and somewhat more; cached by context."""
+        if not isinstance(self.draft, DraftTable) or self.draft.absorb is None or not self.slots:
+            return np.zeros(most + 1)
+        key = self._rounded(context_tokens)
+        known = self._absorbs.get(key)
+        if known is None or len(known) <= most:
+            known = self._absorbs[key] = self.draft.absorb_s(np.arange(2 * most + 1), key)
+        return known
 
     def _curve(self, requests: int, context_tokens: float) -> Floats:
         """Verify time at 0 .. requests (γ + 1) tokens and somewhat above; cached by requests and, finely rounded, by context."""
@@ -276,19 +332,22 @@ class RoundCost:
 
     def round_s(self, requests: int, context_tokens: float) -> Floats:
         """Time of the whole round at B = R + 0 .. Rγ tokens  # [R γ + 1]."""
-        curve = self._curve(requests, context_tokens)[requests : requests * (self.gamma + 1) + 1]
-        return curve + (self.draft_s(requests, context_tokens) + self.overhead_s)
+        most = requests * (self.gamma + 1)
+        curve = self._curve(requests, context_tokens)[requests : most + 1] + self._absorb(most, context_tokens)[requests : most + 1]
+        return curve + (self.draft_s(requests, context_tokens) + self.overhead_s + self.costs.overhead.per_request_s * requests)
 
     def chunk_s(self, tokens: int, attended_tokens: float, beside_decode: bool) -> float:
-        """Time that `tokens` prompt tokens add to a step; the fixed part is paid already where the step decodes as well."""
+        """Time that `tokens` prompt tokens add to a step; the fixed part is paid already where the step decodes as well, unless prompts run apart."""
         alone = self.prefill_s(tokens, attended_tokens)
-        return max(alone - self.prefill_s(0), 0.0) if beside_decode else alone
+        shared = beside_decode and self.costs.prefill is not None and not self.costs.prefill.apart
+        return max(alone - self.prefill_s(0), 0.0) if shared else alone
 
     def prefill_s(self, tokens: float, attended_tokens: float = 0) -> float:
-        """Time of a prefill step. Raises ProfileError where the profile has no prefill cost."""
+        """Time of a prefill step, features taken into the draft cache included. Raises ProfileError where the profile has no prefill cost."""
         if self.costs.prefill is None:
             raise ProfileError("has no prefill cost", key="costs.prefill", remedy="measure it, or use prefill: {kind: instant}")
-        return self.costs.prefill.seconds(tokens, attended_tokens)
+        taken_in = self.draft.absorb_s(tokens, max(attended_tokens - tokens / 2, 0.0)) if isinstance(self.draft, DraftTable) and self.slots else 0.0
+        return self.costs.prefill.seconds(tokens, attended_tokens) + float(taken_in)
 
 
 def attachments(*costs: Any) -> list[MeasuredTable | DraftTable | PrefillTable]:

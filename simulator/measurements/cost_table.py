@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from simulator.errors import ProfileError
 
 Floats = NDArray[np.float64]
+Key = Literal["tokens", "requests", "slots"]
+Between = Literal["step", "linear"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Curve:
     eager_x: Floats
     eager_s: Floats
 
-    def seconds(self, x: Floats, between: Literal["step", "linear"]) -> Floats:
+    def seconds(self, x: Floats, between: Between) -> Floats:
         """Below the first row its value; above the last graph the eager rows, or the last segment carried on."""
         if between == "step":
             at = np.minimum(np.searchsorted(self.graph_x, x), len(self.graph_x) - 1)
@@ -38,41 +40,69 @@ class Curve:
         beyond = np.interp(x, xs, ys) + np.maximum(x - xs[-1], 0) * max(slope, 0.0)
         return np.where(above, beyond, inside)
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The lowest and highest key measured."""
+        keys = np.concatenate([self.graph_x, self.eager_x])
+        return float(keys.min()), float(keys.max())
+
+    def carried(self, beside: Curve, x: Floats, between: Between) -> Floats:
+        """This curve where it was measured; beyond its ends it rises and falls as `beside` does."""
+        held = np.clip(x, *self.ends)
+        return self.seconds(held, between) + beside.seconds(x, between) - beside.seconds(held, between)
+
+    def lifted(self, by_s: float) -> Curve:
+        """The same curve, `by_s` higher."""
+        return Curve(self.graph_x, self.graph_s + by_s, self.eager_x, self.eager_s + by_s)
+
 
 @dataclass(frozen=True)
 class CostTable:
-    """Curves on the grid requests × contexts (one of each where the table does not vary with them)."""
+    """Curves on the grid requests × contexts (one of each where the table does not vary with them).
+
+    `contexts_between: step` reads the next measured context up, for engines that pad the context; `linear` interpolates.
+    """
 
     requests: Floats
     contexts: Floats
     curves: dict[tuple[float, float], Curve]
-    between: Literal["step", "linear"]
+    between: Between
     lowest: float
     highest: float
+    contexts_between: Between = "linear"
 
     def seconds(self, x: Floats, requests: float, context_tokens: float) -> Floats:
         """Median seconds at key values `x`, interpolated between the measured requests and contexts, held at their ends."""
+        x = np.asarray(x, dtype=np.float64)
+        if self.contexts_between == "step":
+            context_tokens = float(self.contexts[min(int(np.searchsorted(self.contexts, context_tokens)), len(self.contexts) - 1)])
         total = np.zeros(np.shape(x))
-        for r, request_weight in _bracket(self.requests, requests):
-            for c, context_weight in _bracket(self.contexts, context_tokens):
-                if request_weight * context_weight:
-                    total = total + request_weight * context_weight * self.curves[r, c].seconds(np.asarray(x), self.between)
+        for c, weight in _bracket(self.contexts, context_tokens):
+            total = total + weight * self._at(x, requests, c)
         return total
+
+    def _at(self, x: Floats, requests: float, context: float) -> Floats:
+        """At the same key on the curves of the two nearest numbers of requests: exact for T = f(tokens) + g(requests), cliffs in f included."""
+        around = [(self.curves[r, context], weight) for r, weight in _bracket(self.requests, requests)]
+        if len(around) == 1:
+            return around[0][0].seconds(x, self.between)
+        (low, low_weight), (high, high_weight) = around
+        return low_weight * low.carried(high, x, self.between) + high_weight * high.carried(low, x, self.between)
 
 
 def _bracket(grid: Floats, at: float) -> list[tuple[float, float]]:
-    """The grid points around `at` with their weights."""
-    if len(grid) == 1 or at <= grid[0]:
-        return [(float(grid[0]), 1.0)]
-    if at >= grid[-1]:
-        return [(float(grid[-1]), 1.0)]
+    """The grid points around `at` that have a weight, with it."""
     i = int(np.searchsorted(grid, at))
+    if i == 0 or i == len(grid) or grid[i] == at:
+        return [(float(grid[min(i, len(grid) - 1)]), 1.0)]
     weight = float((at - grid[i - 1]) / (grid[i] - grid[i - 1]))
     return [(float(grid[i - 1]), 1.0 - weight), (float(grid[i]), weight)]
 
 
-def read_cost_table(path: Path, key: Literal["tokens", "requests"], between: Literal["step", "linear"]) -> CostTable:
+def read_cost_table(path: Path, key: Key, between: Between, contexts_between: Between = "linear") -> CostTable:
     """A table of `key`, p50_s and optionally requests, context_tokens, p10_s, p90_s, n, regime (graph or eager), suspicious.
+
+    Many requests of long contexts may be missing, for they do not fit in memory; that corner is carried on from its neighbours.
 
     Raises ProfileError with file, line and column: missing columns, non-positive times, disordered quantiles, holes in the grid.
     """
@@ -93,6 +123,8 @@ def read_cost_table(path: Path, key: Literal["tokens", "requests"], between: Lit
     requests = rows["requests"].fillna(0.0) if key != "requests" and "requests" in rows else rows[key] * 0.0
     contexts = rows["context_tokens"].fillna(0.0) if "context_tokens" in rows else rows[key] * 0.0
     eager = rows["regime"].eq("eager") if "regime" in rows else rows[key] < 0
+    if eager.all():
+        eager = ~eager  # an engine without graphs: one regime
     curves = {}
     for r, c in sorted(set(zip(requests, contexts, strict=True))):
         part = rows[(requests == r) & (contexts == c)]
@@ -100,11 +132,24 @@ def read_cost_table(path: Path, key: Literal["tokens", "requests"], between: Lit
             raise ProfileError(f"no captured row at requests {r:g}, context {c:g}", where=path, key="regime")
         curves[float(r), float(c)] = _curve(part.sort_values(key), key, eager, path)
     grid_r, grid_c = np.unique(requests), np.unique(contexts)
-    for r in grid_r:
-        for c in grid_c:
-            if (float(r), float(c)) not in curves:
-                raise ProfileError(f"no rows for requests {r:g} at context {c:g}", where=path, remedy="measure the missing cells or drop the column")
-    return CostTable(grid_r, grid_c, curves, between, float(rows[key].min()), float(rows[key].max()))
+    _fill_corner(curves, grid_r, grid_c, path)
+    return CostTable(grid_r, grid_c, curves, between, float(rows[key].min()), float(rows[key].max()), contexts_between)
+
+
+def _fill_corner(curves: dict[tuple[float, float], Curve], requests: Floats, contexts: Floats, path: Path) -> None:
+    """Curves for the largest (requests, context) where they are missing: what the longer context adds is taken to grow with the requests."""
+    holes = [(i, j) for i, r in enumerate(requests) for j, c in enumerate(contexts) if (float(r), float(c)) not in curves]
+    for i, j in holes:
+        beyond = [(r, c) for r in requests[i:].tolist() for c in contexts[j:].tolist()]
+        if min(i, j) == 0 or any(place in curves for place in beyond):
+            problem = f"no rows for requests {requests[i]:g} at context {contexts[j]:g}"
+            raise ProfileError(problem, where=path, remedy="measure the missing cells or drop the column")
+    for i, j in holes:
+        fewer, shorter, r, c = float(requests[i - 1]), float(contexts[j - 1]), float(requests[i]), float(contexts[j])
+        long, short = curves[fewer, c], curves[fewer, shorter]
+        x = np.asarray(min(long.ends[1], short.ends[1]))
+        added = float(long.seconds(x, "linear") - short.seconds(x, "linear"))
+        curves[r, c] = curves[r, shorter].lifted(max(added, 0.0) * r / fewer)
 
 
 def _curve(part, key: str, eager, path: Path) -> Curve:  # type: ignore[no-untyped-def]

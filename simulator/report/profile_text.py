@@ -14,6 +14,8 @@ from simulator.measurements.profile import Profile
 from simulator.report import wording
 from simulator.report.profile_numbers import DrafterNumbers
 
+SHOWN = 10  # suspicious cells; all are in the tables
+
 
 def profile_text(profile: Profile) -> tuple[dict[str, Any], str]:
     """The profile as data and as text."""
@@ -52,7 +54,8 @@ def _text(profile: Profile, data: dict[str, Any]) -> str:
     console, sink = _console()
     console.print(f"{profile.name}: {profile.target}, {profile.gpus_per_replica:g} GPU(s) a replica", highlight=False)
     console.print(f"{profile.hardware}; {profile.engine}", highlight=False)
-    _list(console, "suspicious", data["suspicious"])
+    marked = data["suspicious"]
+    _list(console, "suspicious", marked if len(marked) <= SHOWN else [*marked[:SHOWN], f"{len(marked) - SHOWN} more, marked in the tables"])
     if data["suspicious"]:
         console.print()
     low, high = data["verify_tokens"]

@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.measurements.cost import MeasuredTable, PrefillTable
+from simulator.policies.prefill import Chunked, Disaggregated, Separate
+from simulator.rng import stream
 from simulator.study.scenario import Scenario
 
 Row = dict[str, Any]
+LENGTHS = 1000  # requests drawn to know a workload's lengths
 
 VERDICTS = {
     "overloaded": (
@@ -28,6 +35,8 @@ def warnings(scenario: Scenario, rows: Sequence[Row], points: Sequence[Row]) -> 
     yield from _verdicts(points)
     yield from _carried(scenario, points)
     yield from _range(scenario, rows)
+    yield from _requests_range(scenario, rows)
+    yield from _lengths_range(scenario)
     yield from _samples(scenario, points)
     yield from _counts(points)
     yield from _losslessness(scenario)
@@ -81,6 +90,67 @@ def _range(scenario: Scenario, rows: Sequence[Row]) -> Iterator[Row]:
             named = _some([f"{policy} at {load:g}" for policy, load in cells])
             text = f"Steps of {side} tokens that the cost was measured at: {named}; their cost is extrapolated."
             yield _warning(text, "measure the profile there, or change load")
+
+
+def _requests_range(scenario: Scenario, rows: Sequence[Row]) -> Iterator[Row]:
+    """Batches of more requests than a table holds: at least as many as ran on average, or as the tokens of the largest step are of."""
+    verify = scenario.known.costs.verify
+    if not isinstance(verify, MeasuredTable) or len(verify.table.requests) < 2:
+        return
+    budgets = {policy.name: 1 + _verified(scenario, policy.drafter, policy.verification) for policy in scenario.policies}
+    above = set()
+    for row in rows:
+        together = max(row["concurrency_mean"] or 0.0, (row["tokens_per_step_max"] or 0.0) / budgets[row["policy"]])
+        if together > verify.table.requests[-1]:
+            above.add((row["policy"], row["load"]))
+    if above:
+        named = _some([f"{policy} at {load:g}" for policy, load in sorted(above)])
+        text = f"Batches of more than the {verify.table.requests[-1]:.0f} requests that the cost was measured at: {named}; their cost is too low."
+        yield _warning(text, "measure the profile with a higher --max-requests, or lower engine.max_batch")
+
+
+def _verified(scenario: Scenario, drafter: str | None, rule: Any) -> int:
+    """The most drafted tokens of a request that are verified in a step."""
+    return int(rule.longest(scenario.known.drafter(drafter).gamma)) if drafter is not None else 0
+
+
+def _lengths_range(scenario: Scenario) -> Iterator[Row]:
+    """Contexts and prompts longer than what a table holds."""
+    verify, prefill, mode = scenario.known.costs.verify, scenario.known.costs.prefill, scenario.engine.prefill
+    prompt, output = _lengths(scenario)
+    if isinstance(verify, MeasuredTable) and len(verify.table.contexts) > 1:
+        context, most = float((output * (prompt + output / 2)).sum() / output.sum()), verify.table.contexts[-1]
+        if context > most:
+            text = f"Contexts of {context:,.0f} tokens on average while decoding, and the cost was measured up to {most:,.0f}: it is too low there."
+            yield _warning(text, "measure the profile with a higher --max-context")
+    if not isinstance(prefill, PrefillTable) or mode.kind == "instant":
+        return
+    long = float(np.quantile(prompt, 0.9))
+    match mode:
+        case Chunked():
+            at_once = min(mode.token_budget, long)
+        case Separate():
+            at_once = min(mode.max_tokens, long)
+        case Disaggregated():
+            at_once = long
+    if at_once > prefill.table.highest:
+        text = f"Prompts of up to {at_once:,.0f} tokens in a step, and prefill was measured up to {prefill.table.highest:,.0f}: it is extrapolated."
+        yield _warning(text, "measure the profile with a higher --max-context, or lower the token budget of prefill")
+    if len(prefill.table.contexts) > 1 and long - at_once > prefill.table.contexts[-1]:
+        text = f"Prompts of {long:,.0f} tokens in parts, and prefill was measured behind {prefill.table.contexts[-1]:,.0f} at most: it is too low."
+        yield _warning(text, "measure the profile with a higher --max-context")
+
+
+def _lengths(scenario: Scenario) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Prompt and output tokens of the trace's requests, or of so many drawn ones."""
+    workload = scenario.workload
+    if workload.trace is not None:
+        trace = workload.trace.load(scenario.folder)
+        return np.asarray(trace.prompt_tokens, dtype=np.float64), np.asarray(trace.output_tokens, dtype=np.float64)
+    assert workload.prompt_tokens is not None
+    assert workload.output_tokens is not None
+    luck = stream(scenario.run.seed, "lengths of warnings").random((2, LENGTHS))
+    return np.asarray(workload.prompt_tokens.at(luck[0]), dtype=np.float64), np.asarray(workload.output_tokens.at(luck[1]), dtype=np.float64)
 
 
 def _counts(points: Sequence[Row]) -> Iterator[Row]:

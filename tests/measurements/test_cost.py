@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,73 @@ def test_context_and_requests_are_interpolated_between_grid_points_and_held_outs
     assert cost.seconds([5], 99, 9999).tolist() == cost.seconds([5], 4, 300).tolist()
 
 
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(
+    of_tokens=st.lists(st.floats(0.0, 0.05), min_size=64, max_size=64),
+    of_requests=st.tuples(st.floats(0.0, 0.1), st.floats(0.0, 0.01)),
+    requests=st.integers(1, 16),
+    context=st.floats(0, 2000),
+)
+def test_between_numbers_of_requests_a_table_is_exact_for_any_rising_cost_of_tokens_plus_one_of_requests(
+    of_tokens: list[float], of_requests: tuple[float, float], requests: int, context: float
+) -> None:
+    """Curves at 1, 2, 4, 8, 16 requests hold R … 4R tokens only: at 3 requests neither neighbour covers all of 3 … 12, cliffs included."""
+    rising = 0.01 + np.cumsum(of_tokens)
+
+    def true(tokens: Any, at: float, held: float) -> Any:
+        return rising[np.asarray(tokens) - 1] + of_requests[0] * at + of_requests[1] * at * held / 1000
+
+    rows = ["tokens,requests,context_tokens,p50_s"]
+    rows += [f"{t},{r},{c},{float(true(t, r, c))!r}" for r in (1, 2, 4, 8, 16) for t in range(r, 4 * r + 1) for c in (100, 1000)]
+    with TemporaryDirectory() as folder:
+        cost = table(Path(folder), "\n".join(rows) + "\n", "linear")
+    tokens = np.arange(requests, 4 * requests + 1)
+    found = cost.seconds(tokens, requests, context)
+    np.testing.assert_allclose(found, true(tokens, requests, min(max(context, 100), 1000)), rtol=1e-9)
+    assert (np.diff(found) >= -1e-12).all()
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(times=st.lists(st.floats(0.001, 0.1), min_size=12, max_size=12), tokens=st.floats(1, 9), requests=st.floats(1, 6), context=st.floats(0, 90))
+def test_a_table_stays_within_its_neighbours_and_on_its_points(times: list[float], tokens: float, requests: float, context: float) -> None:
+    """Where all curves cover the tokens asked for."""
+    places = [(t, r, c) for t in (1, 9) for r in (1, 3, 6) for c in (10, 80)]
+    with TemporaryDirectory() as folder:
+        text = "\n".join(f"{t},{r},{c},{s!r}" for (t, r, c), s in zip(places, times, strict=True))
+        cost = table(Path(folder), f"tokens,requests,context_tokens,p50_s\n{text}\n", "linear")
+    assert min(times) - 1e-12 <= float(cost.seconds(tokens, requests, context)) <= max(times) + 1e-12
+    for (t, r, c), known in zip(places, times, strict=True):
+        assert float(cost.seconds(t, r, c)) == pytest.approx(known, rel=1e-12)
+
+
+def test_steps_and_contexts_are_padded_as_the_engine_pads_them(tmp_path: Path) -> None:
+    """Sizes 4, 8, 16 and 32 are captured, 4, 8 and 32 measured; contexts up to 100 and 1000."""
+    rows = "\n".join(f"{t},{c},{0.01 * t + 0.0001 * c}" for t in (4, 8, 32) for c in (100, 1000))
+    (tmp_path / "verify.csv").write_text(f"tokens,context_tokens,p50_s\n{rows}\n")
+    cost = MeasuredTable(**MADE, file="verify.csv", between="linear", contexts="step", padded_to=[4, 8, 16, 32])
+    cost.attach(tmp_path)
+    assert cost.seconds([1, 4, 5, 8, 9, 16, 17, 32], 1, 100).tolist() == pytest.approx([0.05, 0.05, 0.09, 0.09, 0.17, 0.17, 0.33, 0.33])
+    assert [float(cost.seconds(4, 1, c)) for c in (0, 100, 101, 1000, 5000)] == pytest.approx([0.05, 0.05, 0.14, 0.14, 0.14])
+
+
+def test_the_corner_that_memory_cut_off_is_carried_on_and_any_other_hole_refused(tmp_path: Path) -> None:
+    def rows(*missing: tuple[int, int]) -> str:
+        cells = [(t, r, c) for r in (2, 4, 8) for c in (10, 20, 40) if (r, c) not in missing for t in (r, 3 * r)]
+        return "tokens,requests,context_tokens,p50_s\n" + "\n".join(f"{t},{r},{c},{0.01 * t + 0.001 * r * c}" for t, r, c in cells) + "\n"
+
+    cost = table(tmp_path, rows((8, 20), (8, 40), (4, 40)), "linear")
+    for requests, context in ((8, 40), (8, 20), (4, 40), (8, 30)):
+        assert float(cost.seconds(12, requests, context)) == pytest.approx(0.12 + 0.001 * requests * context)
+    for hole in ((2, 40), (8, 10), (4, 20)):
+        with pytest.raises(ProfileError, match=rf"no rows for requests {hole[0]} at context {hole[1]}; measure the missing cells"):
+            table(tmp_path, rows(hole))
+
+
+def test_a_table_without_graphs_is_all_eager(tmp_path: Path) -> None:
+    cost = table(tmp_path, "tokens,p50_s,regime\n1,0.1,eager\n5,0.2,eager\n", "linear")
+    assert cost.seconds([1, 3, 5]).tolist() == pytest.approx([0.1, 0.15, 0.2])
+
+
 def test_what_a_table_varies_with(tmp_path: Path) -> None:
     assert table(tmp_path, "tokens,p50_s\n1,0.1\n").varies_with == "tokens"
     assert table(tmp_path, "tokens,requests,p50_s\n1,1,0.1\n").varies_with == "tokens"
@@ -108,6 +176,27 @@ def test_draft_costs(tmp_path: Path) -> None:
     assert attachments(linear, measured, None, curve()) == [measured]
 
 
+def test_drafting_by_parts_prices_the_slots_and_the_taking_in(tmp_path: Path) -> None:
+    (tmp_path / "draft.csv").write_text("requests,p50_s\n1,0.01\n9,0.02\n")
+    (tmp_path / "head.csv").write_text("requests,slots,p50_s\n1,1,0.001\n1,5,0.005\n9,1,0.003\n9,5,0.007\n")
+    (tmp_path / "absorb.csv").write_text("tokens,context_tokens,p50_s\n1,0,0.001\n41,0,0.005\n1,100,0.003\n41,100,0.007\n")
+    draft = DraftTable(**MADE, file="draft.csv", head="head.csv", absorb="absorb.csv")
+    draft.attach(tmp_path)
+    assert draft.seconds(5, 0, 3) == pytest.approx(0.015 + (0.003 + 0.005) / 2)
+    assert draft.absorb_s([1, 21, 41], 50).tolist() == pytest.approx([0.002, 0.004, 0.006])
+    for slots in (1, 3):
+        cost = round_cost(curve(), draft, slots=slots)
+        expected = curve().seconds(np.arange(5, 21)) + draft.seconds(5, 50, slots) + draft.absorb_s(np.arange(5, 21), 50) + 0.002
+        assert cost.round_s(5, 50.0).tolist() == pytest.approx(expected.tolist())
+        assert cost.draft_s(5, 50.0) == pytest.approx(draft.seconds(5, 50, slots))
+    assert round_cost(curve(), draft, slots=0).round_s(5, 50.0).tolist() == pytest.approx((curve().seconds(np.arange(5, 21)) + 0.002).tolist())
+
+
+def test_overhead_grows_with_the_requests() -> None:
+    costs = Costs(verify=curve(), overhead=Overhead(**MADE, seconds=0.002, per_request_s=0.001))
+    assert RoundCost(costs, None, 0, 0).round_s(4, 0.0).tolist() == pytest.approx([0.014 + 0.002 + 0.004])
+
+
 def test_prefill_costs_and_chunks(tmp_path: Path) -> None:
     linear = LinearPrefill(**MADE, base_s=0.01, per_token_s=0.001, per_token_context_s=1e-6)
     assert linear.seconds(100, 50) == pytest.approx(0.01 + 100 * (0.001 + 5e-5))
@@ -119,6 +208,33 @@ def test_prefill_costs_and_chunks(tmp_path: Path) -> None:
     measured.attach(tmp_path)
     assert measured.seconds(51, 51 / 2) == pytest.approx(0.06)  # attends to nothing but itself: nothing cached before it
     assert measured.seconds(51, 500 + 51 / 2) == pytest.approx((0.06 + 0.075) / 2)
+
+
+def test_prompts_that_run_apart_pay_their_fixed_part_beside_a_decoding_step_too(tmp_path: Path) -> None:
+    for shared in (LinearPrefill(**MADE, base_s=0.01, per_token_s=0.001), _prefill_table(tmp_path)):
+        apart = shared.model_copy(update={"apart": True})
+        alone = shared.seconds(100, 50)
+        assert round_cost(curve(), prefill=apart).chunk_s(100, 50, beside_decode=True) == pytest.approx(alone)
+        assert round_cost(curve(), prefill=shared).chunk_s(100, 50, beside_decode=True) == pytest.approx(alone - shared.seconds(0))
+
+
+def test_a_prompt_s_features_are_taken_into_the_draft_cache_of_the_policy_that_drafts(tmp_path: Path) -> None:
+    for name, text in (("draft", "requests,p50_s\n1,0.01\n"), ("absorb", "tokens,p50_s\n1,0.001\n101,0.021\n")):
+        (tmp_path / f"{name}.csv").write_text(text)
+    draft = DraftTable(**MADE, file="draft.csv", absorb="absorb.csv")
+    draft.attach(tmp_path)
+    prefill = LinearPrefill(**MADE, base_s=0.01, per_token_s=0.001, apart=True)
+    assert round_cost(curve(), draft, prefill=prefill).prefill_s(51, 25.5) == pytest.approx(0.061 + 0.011)
+    assert round_cost(curve(), draft, prefill=prefill).chunk_s(51, 25.5, beside_decode=True) == pytest.approx(0.061 + 0.011)
+    assert round_cost(curve(), draft, slots=0, prefill=prefill).prefill_s(51, 25.5) == pytest.approx(0.061)
+    assert round_cost(curve(), prefill=prefill).prefill_s(51, 25.5) == pytest.approx(0.061)
+
+
+def _prefill_table(folder: Path) -> PrefillTable:
+    (folder / "prefill.csv").write_text("tokens,p50_s\n1,0.01\n101,0.11\n")
+    measured = PrefillTable(**MADE, file="prefill.csv")
+    measured.attach(folder)
+    return measured
 
 
 def test_no_prefill_cost_is_refused_when_asked_for() -> None:
@@ -198,7 +314,7 @@ REFUSALS = {
     "tokens,p50_s,requests\n1,0.1,x\n": ":2: requests: 'x' is not a number of at least 0",
     "tokens,p10_s,p50_s,p90_s\n1,0.1,0.2,0.3\n2,0.1,0.05,0.3\n": ":3: p50_s: quantiles are out of order (p10 ≤ p50 ≤ p90)",
     "tokens,p50_s\n1,0.1\n2,0.2\n1,0.3\n": ": tokens: tokens 1 appears twice at the same requests and context",
-    "tokens,p50_s,regime\n1,0.1,eager\n": ": regime: no captured row at requests 0, context 0",
+    "tokens,requests,p50_s,regime\n1,1,0.1,graph\n2,2,0.1,eager\n": ": regime: no captured row at requests 2, context 0",
     "tokens,requests,context_tokens,p50_s\n1,1,0,0.1\n1,2,8,0.1\n": ": no rows for requests 1 at context 8; "
     "measure the missing cells or drop the column",
 }

@@ -131,9 +131,12 @@ def train_drafters(work: Path) -> None:
     sets = [read_prompt_set(file) for file in write_prompts(work / "prompts", seed=2, count=400)]
     text_plan = TextPlan(temperature=1.0, max_tokens=200, at_once=64)
     texts = make_texts(target, sets, None, text_plan, 0, work, Progress())
-    plan = DraftPlan(families=("dspark", "dflash", "eagle3", "mtp"), gamma=5, layers=2, markov_rank=32)
-    report = train_draft(target, work, texts, plan, Schedule(steps=600, texts=8, anchors=64, rate=2e-3, look_every=100), progress=Progress())
-    for family in plan.families:
+    report = {}
+    for families, steps in ((("dflash", "eagle3", "mtp"), 600), (("dspark",), 1500)):  # laws and confidences take longer to learn
+        plan = DraftPlan(families=families, gamma=5, layers=2, markov_rank=32)
+        schedule = Schedule(steps=steps, texts=8, anchors=64, rate=2e-3, look_every=200)
+        report = train_draft(target, work, texts, plan, schedule, progress=Progress())
+    for family in report["drafters"]:
         shutil.rmtree(HERE / family, ignore_errors=True)
         shutil.move(work / family, HERE / family)
     report["target"] = "tests/pair/target"

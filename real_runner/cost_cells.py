@@ -1,0 +1,281 @@
+"""One cell of a cost table: a part of the engine's step at one shape, run on the engine's own graphs and kernels, timed once per call.
+
+Caches of the machine are left as the engine leaves them. Verify and prefill stream all of the target's weights, so a repeat finds the caches
+as the step before it does in serving. The drafter's parts are small and would stay cached when repeated alone, while in serving the target
+passes between: before each of their repeats as many bytes are touched as the target's weights take (at most FLUSH_MOST).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from real_runner.costs import full_rounds
+from real_runner.drafters.chain import ChainDrafter
+from real_runner.drafters.spec import Drafter, Proposal
+from real_runner.environment import available_bytes
+from real_runner.failures import memory_of
+from real_runner.graphs import Captured
+from real_runner.layout import Ints, Layout, Tiers, lay_out, ship
+from real_runner.rounds import Device, Plan, Verified
+from real_runner.target import Target
+from real_runner.timing import Stopwatch
+
+Kind = Literal["verify", "prefill", "backbone", "head", "absorb", "overhead"]
+Once = Callable[[], float]
+FLUSH_MOST = 256 * 2**20  # bytes
+ROUNDS, PROMPT = 10, 16  # of the engine, for what a step takes beside its parts
+KEEP_FREE = 0.1  # of a CPU's memory: a cache that needs more would swap or be killed rather than refused
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Cell:
+    """What is measured: the keys that its kind has, 0 for the others. `context` is cached by each request before the step."""
+
+    kind: Kind
+    drafter: str = ""
+    requests: int = 0
+    tokens: int = 0
+    slots: int = 0
+    context: int = 0
+
+    def __str__(self) -> str:
+        keys = (("requests", self.requests), ("tokens", self.tokens), ("slots", self.slots), ("context", self.context))
+        told = ", ".join(f"{name} {value}" for name, value in keys if value)
+        return f"{self.kind}{f' of {self.drafter}' if self.drafter else ''} at {told}"
+
+
+@dataclass(frozen=True, slots=True)
+class Shapes:
+    """What a table may ask for at most: verified tokens of a request, and room in a cache row beside the context."""
+
+    gamma: int
+    beside: int
+
+    @classmethod
+    def of(cls, drafters: Mapping[str, Drafter]) -> Shapes:
+        gamma = max((drafter.gamma for drafter in drafters.values()), default=0)
+        block = max((max(drafter.spec.block, drafter.gamma) for drafter in drafters.values()), default=0)
+        return cls(gamma, gamma + block + 2)
+
+
+class Bench:
+    """Makes a cell ready to run; keeps the caches of the last (drafter, slots, length) that were asked for."""
+
+    def __init__(self, target: Target, drafters: Mapping[str, Drafter], tiers: Tiers | None, temperature: float, seed: int) -> None:
+        self.target, self.drafters, self.tiers, self.temperature, self.seed = target, drafters, tiers, temperature, seed
+        self.shapes = Shapes.of(drafters)
+        self.longest = max(drafters, key=lambda name: drafters[name].gamma, default="")
+        self._watch = Stopwatch(target.device)
+        self._room: tuple[str, int, int] | None = None
+        self._device: Device | None = None
+        self._flush: Tensor | None = None
+
+    def prepare(self, cell: Cell, slots: int) -> Once:
+        """One repeat of the cell in seconds, with caches of `slots` rows. Raises DsimError where it does not fit in memory."""
+        make: dict[str, Callable[[Cell, int], Once]] = {
+            "verify": self._verify, "prefill": self._prefill, "backbone": self._backbone, "head": self._head, "absorb": self._absorb,
+        }  # fmt: skip
+        return make[cell.kind](cell, slots)
+
+    def overheads(self, requests: int) -> list[float]:
+        """What full steps of the engine take beside drafting, verifying and prefill, seconds each; by the longest drafter."""
+        self.release()
+        gamma = self.shapes.gamma
+        room = (requests, PROMPT + (gamma + 1) * (ROUNDS + 3) + self.shapes.beside)
+        drafter = self.drafters.get(self.longest)
+        with memory_of(f"the engine with {requests} requests"):
+            steps = full_rounds(self.target, drafter, requests, gamma, room, self.tiers, PROMPT, ROUNDS, self.seed, self.temperature)
+        return [step.end_s - step.start_s - step.draft_s - step.verify_s for step in steps]
+
+    def release(self) -> None:
+        """Gives the caches back."""
+        self._device, self._room, self.target.kv = None, None, None
+        for drafter in self.drafters.values():
+            drafter.kv = None
+        if self.target.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _ready(self, group: str, slots: int, length: int) -> Device:
+        """A device with caches for the target ("verify": and the longest drafter; "prefill": alone), or for the drafter called `group`."""
+        if self._device is None or self._room != (group, slots, length):
+            self.release()
+            drafter = None if group == "prefill" else self.drafters.get(self.longest if group == "verify" else group)
+            widest = None if self.tiers is None else (self.tiers.pad(slots), drafter.gamma if drafter is not None else 0)
+            device = Device(self.target, drafter, (slots, length), temperature=self.temperature, seed=self.seed, widest=widest)
+            with memory_of(f"caches of {slots} requests × {length} tokens"):
+                self._must_fit(slots * length * (self._per_token() if group in ("verify", "prefill") else 0))
+                if group in ("verify", "prefill"):
+                    device.claim()
+                elif drafter is not None:
+                    self.target.tap(drafter.taps)
+                    drafter.allocate(slots, length)
+                    if self.tiers is not None and self.target.device.type == "cuda":
+                        device.runner = Captured()
+                self._touch(device)
+            self._device, self._room = device, (group, slots, length)
+        elif isinstance(self._device.runner, Captured):
+            self._device.runner = Captured()  # graphs of the cell before are of no use any more
+        return self._device
+
+    def _per_token(self) -> int:
+        """Bytes of a token in the target's cache, by its config."""
+        config = self.target.config
+        head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        return 2 * config.num_hidden_layers * config.num_key_value_heads * head * self.target.dtype.itemsize
+
+    def _must_fit(self, needed: int) -> None:
+        if self.target.device.type == "cpu" and needed > (1 - KEEP_FREE) * available_bytes():
+            raise MemoryError
+
+    def _touch(self, device: Device) -> None:
+        """Caches hold numbers: memory that was never written is all one page, and reads faster than it is."""
+        for cache in (self.target.kv, device.drafter.kv if device.drafter is not None else None):
+            for layer in cache._layers.values() if cache is not None else ():
+                for tensor in layer:
+                    tensor.fill_(0.01)
+
+    def _timed(self, run: Callable[[], Any], before: Callable[[], Any] | None = None) -> Once:
+        """Seconds of `run` alone, as the engine's own stopwatch takes them; `before` is done first, and not waited for."""
+        cuda = self.target.device.type == "cuda"
+
+        @torch.no_grad()
+        def once() -> float:
+            if cuda:
+                torch.cuda.synchronize(self.target.device)
+            if before is not None:
+                before()
+            self._watch.mark("")
+            run()
+            self._watch.mark("cell")
+            if cuda:
+                torch.cuda.synchronize(self.target.device)
+            return self._watch.read()["cell"]
+
+        return once
+
+    def _flushed(self) -> None:
+        if self._flush is None:
+            weights = sum(p.numel() * p.element_size() for p in self.target.model.parameters())
+            self._flush = torch.zeros(min(weights, FLUSH_MOST) // 4, dtype=torch.int32, device=self.target.device)
+        self._flush.add_(1)
+
+    def _batch(self, cell: Cell, slots: int, gamma: int, length: int) -> tuple[Layout, Plan]:
+        """`tokens` of the cell spread over its requests, as evenly as they go."""
+        rows, requests = np.arange(cell.requests), cell.requests
+        drafted = cell.tokens - requests
+        lengths = np.full(requests, drafted // requests) + (rows < drafted % requests)
+        width = None if self.tiers is None else gamma + 1
+        reach = cell.context + int(lengths.max()) + 1
+        layout = lay_out(rows, lengths + 1, reach, (slots, length), self.tiers, width)
+        return layout, Plan.of(layout, rows, lengths, rows, gamma, self._padded(requests), slots)
+
+    def _padded(self, requests: int) -> int:
+        return requests if self.tiers is None else self.tiers.pad(requests)
+
+    def _where(self, requests: int, slots: int) -> Ints:
+        return np.append(np.arange(requests), np.full(self._padded(requests) - requests, slots))
+
+    def _stand(self, device: Device, cell: Cell) -> None:
+        device.state.start.fill_(cell.context)
+        device.state.start[-1:].zero_()
+
+    def _verify(self, cell: Cell, slots: int) -> Once:
+        length = cell.context + self.shapes.beside
+        device = self._ready("verify", slots, length)
+        self._stand(device, cell)
+        gamma = -(-(cell.tokens - cell.requests) // cell.requests)  # of an engine that verifies as much of every request
+        layout, plan = self._batch(cell, slots, gamma, length)
+        proposal = None
+        if gamma:
+            assert device.drafter is not None
+            block = self._draft_layout(device.drafter, cell, slots, length)
+            with torch.no_grad():
+                proposal = device.draft(block, self._where(cell.requests, slots), device.drafter.gamma)
+            proposal = Proposal(proposal.tokens.clone(), None, None)
+        return self._timed(lambda: device.verify(layout, plan, ship(plan.packed, self.target.device), proposal))
+
+    def _draft_layout(self, drafter: Drafter, cell: Cell, slots: int, length: int) -> Layout:
+        rows, requests = np.arange(cell.requests), self._padded(cell.requests)
+        return drafter.lay_out(rows, cell.context, cache=(slots, length), tiers=self.tiers, requests=requests)
+
+    def _prefill(self, cell: Cell, slots: int) -> Once:
+        device = self._ready("prefill", 1, slots)  # of one request, `slots` tokens long
+        only, count = np.zeros(1, dtype=np.int64), np.array([cell.tokens])
+        layout = lay_out(only, count, cell.context + cell.tokens, (1, slots), None)
+        ids = np.arange(cell.tokens) % self.target.vocabulary
+        after, first = np.append(ids[1:], -1), device.new_tokens(1)
+        return self._timed(lambda: device.prefill(layout, ids, after, only, only, cell.context, first))
+
+    def _backbone(self, cell: Cell, slots: int) -> Once:
+        """What is paid once a round: inputs and, of a block drafter, its layers."""
+        length = cell.context + self.shapes.beside
+        device = self._ready(cell.drafter, slots, length)
+        self._stand(device, cell)
+        drafter: Any = device.drafter
+        layout, where, state = self._draft_layout(drafter, cell, slots, length), self._where(cell.requests, slots), device.state
+        if isinstance(drafter, ChainDrafter):
+            return self._timed(lambda: (ship(layout.ints, self.target.device), ship(where, self.target.device)), self._flushed)
+
+        def step(ints: Tensor, where: Tensor) -> tuple[Tensor | None, ...]:
+            return (drafter.block(ints, layout, where, state.start, state.anchor),)
+
+        key = ("backbone", layout.key)
+        run = device.runner
+        return self._timed(lambda: run.run(key, step, ship(layout.ints, self.target.device), ship(where, self.target.device)), self._flushed)
+
+    def _head(self, cell: Cell, slots: int) -> Once:
+        """What `slots` drafted tokens add, one after the other; of a chain drafter that is everything."""
+        length = cell.context + self.shapes.beside
+        device = self._ready(cell.drafter, slots, length)
+        self._stand(device, cell)
+        drafter: Any = device.drafter
+        layout, where, state = self._draft_layout(drafter, cell, slots, length), self._where(cell.requests, slots), device.state
+        ints, at = ship(layout.ints, self.target.device), ship(where, self.target.device)
+        laws = self._laws(len(where), cell.slots)
+        if isinstance(drafter, ChainDrafter):
+            inputs: tuple[Tensor, ...] = ints, at
+        else:
+            with torch.no_grad():
+                inputs = drafter.block(ints, layout, at, state.start, state.anchor).clone(), at
+
+        def step(given: Tensor, where: Tensor, luck: Tensor) -> tuple[Tensor | None, ...]:
+            if isinstance(drafter, ChainDrafter):
+                made = drafter.propose(given, layout, where, state.start, state.anchor, self.temperature, luck)
+            else:
+                made = drafter.sequence(given, state.anchor[where], self.temperature, luck)
+            if laws is not None and made.probabilities is not None:
+                laws.copy_(made.probabilities)
+            return made.tokens, made.confidence
+
+        key, runner = ("head", layout.key, cell.slots), device.runner
+        return self._timed(lambda: runner.run(key, step, *inputs, device.luck(len(where), cell.slots)), self._flushed)
+
+    def _laws(self, requests: int, slots: int) -> Tensor | None:
+        """Where the engine keeps what was drawn from, when shapes are padded."""
+        if self.tiers is None:
+            return None
+        return torch.empty(requests, slots, self.target.vocabulary, device=self.target.device)
+
+    def _absorb(self, cell: Cell, slots: int) -> Once:
+        """Taking in the features of a verified batch, as few requests as make up its tokens, and moving on."""
+        length = cell.context + self.shapes.beside
+        device = self._ready(cell.drafter, slots, length)
+        drafter, place = device.drafter, self.target.device
+        assert drafter is not None
+        layout, plan = self._batch(cell, slots, drafter.gamma, length)
+        made = torch.zeros(plan.requests, dtype=torch.long, device=place)
+        outcome = Verified(made, made.clone(), torch.zeros(plan.requests, drafter.gamma, dtype=torch.long, device=place))
+        features = torch.full((plan.tokens, len(drafter.taps) * self.target.hidden), 0.01, device=place, dtype=self.target.dtype)
+        packed = ship(plan.packed, place)
+
+        def before() -> None:
+            self._stand(device, cell)
+            self._flushed()
+
+        return self._timed(lambda: device.take_in(layout, plan, packed, outcome, features), before)

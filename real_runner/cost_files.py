@@ -1,0 +1,139 @@
+"""Measured cells as the CSV tables and the cost entries of a profile."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from real_runner.cost_cells import Cell
+from real_runner.cost_grid import Grid
+from real_runner.timing import Spread
+from simulator.files import write_whole
+from simulator.measurements.cost import Costs, DraftTable, MeasuredTable, Overhead, PrefillTable
+
+SPREAD, DRIFT, FEW = 0.10, 0.05, 5  # a cell beyond these is suspicious
+QUANTILES = ("p10_s", "p50_s", "p90_s")
+KEYS: dict[str, Callable[[Cell], dict[str, int]]] = {
+    "prefill": lambda cell: {"tokens": cell.tokens, "context_tokens": cell.context},
+    "backbone": lambda cell: {"requests": cell.requests, "context_tokens": cell.context},
+    "head": lambda cell: {"requests": cell.requests, "slots": cell.slots, "context_tokens": cell.context},
+    "absorb": lambda cell: {"tokens": cell.tokens, "context_tokens": cell.context},
+}
+
+
+@dataclass
+class CostTables:
+    """What was measured of every cell, and again at the end; `most` are the requests that fit, by context."""
+
+    first: Mapping[Cell, Spread]
+    again: Mapping[Cell, Spread]
+    grid: Grid
+    most: Mapping[int, int]
+    source: str
+    captured: bool
+    told: list[str]
+
+    def marks(self, cell: Cell) -> list[str]:
+        """Why a cell is not to be trusted."""
+        spread, found = self.first[cell], []
+        if spread.n < FEW:
+            found.append(f"{spread.n} repeats")
+        if spread.relative > SPREAD:
+            found.append(f"spread {spread.relative:.0%}")
+        if abs(drift := self.drift(cell)) > DRIFT:
+            found.append(f"{drift:+.0%} when measured again")
+        return found
+
+    def drift(self, cell: Cell) -> float:
+        """How much longer the cell took at the end; 0 where it was not measured again."""
+        later, first = self.again.get(cell), self.first[cell]
+        return 0.0 if later is None or first.p50_s <= 0 else later.p50_s / first.p50_s - 1
+
+    @cached_property
+    def cells(self) -> list[Cell]:
+        """Those that go into tables: a number of requests that ran out of memory once is not kept by halves."""
+        return [cell for cell in sorted(self.first) if cell.requests <= self.most.get(cell.context, self.grid.max_requests)]
+
+    @property
+    def suspicious(self) -> list[str]:
+        """One line per cell."""
+        return [f"{cell}: {', '.join(marks)}" for cell in self.cells if (marks := self.marks(cell))]
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know of the tables."""
+        drifts = [self.drift(cell) for cell in self.again if cell in self.first]
+        if not drifts:
+            return self.told
+        return [*self.told, f"{len(drifts)} cells measured again at the end took {np.median(drifts):+.1%} (median; {min(drifts):+.0%} to "
+                f"{max(drifts):+.0%})."]  # fmt: skip
+
+    @property
+    def costs(self) -> Costs:
+        """Verify, prefill and overhead of the profile."""
+        tiers = self.grid.tiers
+        return Costs(
+            verify=MeasuredTable(
+                provenance="measured", source=self.source, file="verify.csv", between="linear", contexts="linear" if tiers is None else "step",
+                padded_to=[] if tiers is None else list(tiers.tokens),
+            ),
+            prefill=PrefillTable(provenance="measured", source=self.source, file="prefill.csv", apart=True),
+            overhead=self.overhead,
+        )  # fmt: skip
+
+    @property
+    def overhead(self) -> Overhead:
+        """Host time of a step: seconds + per_request · R, the nearest to the medians."""
+        from scipy.optimize import nnls
+
+        known = {cell.requests: spread.p50_s for cell, spread in self.first.items() if cell.kind == "overhead"}
+        told = ", ".join(f"{1e3 * seconds:.3g} ms at {requests}" for requests, seconds in sorted(known.items()))
+        (fixed, each), _ = nnls(np.array([[1.0, requests] for requests in known]), np.maximum(list(known.values()), 0.0)) if known else ((0, 0), 0)
+        if len(known) == 1:
+            fixed, each = max(next(iter(known.values())), 0.0), 0.0
+        note = f"the engine's steps less their parts, medians by requests: {told}; without a policy that looks at confidences"
+        return Overhead(provenance="measured", source=self.source, note=note, seconds=float(fixed), per_request_s=float(each))
+
+    def draft_cost(self, name: str) -> DraftTable:
+        """Drafting of one drafter: backbone, head and taking in apart."""
+        files = {"file": f"draft-{name}.csv", "head": f"head-{name}.csv", "absorb": f"absorb-{name}.csv"}
+        contexts = "linear" if self.grid.tiers is None else "step"
+        return DraftTable(provenance="measured", source=self.source, between="linear", contexts=contexts, **files)
+
+    def write(self, folder: Path) -> None:
+        """verify.csv, prefill.csv and, of each drafter, draft-, head- and absorb-<name>.csv."""
+        self._write(folder / "verify.csv", "verify", "", "a step of so many tokens of so many requests, each with so much context before it")
+        self._write(folder / "prefill.csv", "prefill", "", "prompt tokens of one request behind the context before them")
+        for name in self.grid.drafters:
+            self._write(folder / f"draft-{name}.csv", "backbone", name, "drafting, what is paid once a round")
+            self._write(folder / f"head-{name}.csv", "head", name, "drafting, what so many slots add")
+            self._write(folder / f"absorb-{name}.csv", "absorb", name, "taking in the target's features of so many tokens")
+
+    def _write(self, path: Path, kind: str, drafter: str, what: str) -> None:
+        rows = [self._row(cell) for cell in self.cells if cell.kind == kind and cell.drafter == drafter]
+        rows.sort(key=lambda row: [row[key] for key in ("requests", "context_tokens", "tokens", "slots") if key in row])
+        text = io.StringIO()
+        text.write(f"# {self.source}; {what}; seconds\n")
+        table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+        write_whole(path, text.getvalue())
+
+    def _row(self, cell: Cell) -> dict[str, Any]:
+        spread = self.first[cell]
+        times = {name: f"{getattr(spread, name):.6g}" for name in QUANTILES}
+        regime = "graph" if self.captured and cell.kind != "prefill" else "eager"
+        keys = self._verify_keys(cell) if cell.kind == "verify" else KEYS[cell.kind](cell)
+        return {**keys, **times, "n": spread.n, "regime": regime, "suspicious": "; ".join(self.marks(cell))}
+
+    def _verify_keys(self, cell: Cell) -> dict[str, int]:
+        """By the size that the step was padded to."""
+        tokens = cell.tokens if self.grid.tiers is None else self.grid.tiers.pad(cell.tokens)
+        return {"requests": cell.requests, "tokens": tokens, "context_tokens": cell.context}

@@ -1,0 +1,95 @@
+"""What has been measured, line by line in a file, so that an interruption loses at most the cell at hand."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from real_runner.cost_cells import Cell
+from real_runner.progress import Progress
+from real_runner.timing import Spread
+from simulator.errors import DsimError
+from simulator.files import write_whole
+
+
+class Journal:
+    """Lines of JSON: the plan first, then cells, what did not fit in memory, and how far the grid was grown."""
+
+    def __init__(self, file: Path, plan: dict[str, Any], progress: Progress) -> None:
+        self._file = file
+        self.first: dict[Cell, Spread] = {}
+        self.again: dict[Cell, Spread] = {}
+        self.lost: list[tuple[Cell, int]] = []  # a cell that did not fit, and the slots there were
+        self.grown: list[bool] = []  # was the next step of the grid taken
+        self.spent: dict[str, list[float]] = {}  # seconds that cells took, by kind
+        lines = self._lines()
+        plan = json.loads(json.dumps(plan))
+        if lines and lines[0].get("plan") == plan:
+            for line in lines[1:]:
+                self._take(line)
+            write_whole(file, "".join(json.dumps(line) + "\n" for line in lines))  # without a torn last line
+        else:
+            if lines:
+                progress.say(f"{file} is of another measurement ({_difference(lines[0].get('plan'), plan)}): starting anew")
+            write_whole(file, json.dumps({"plan": plan}) + "\n")
+
+    def _lines(self) -> list[dict[str, Any]]:
+        """Up to the first line that is no JSON object; a last line cut short is one."""
+        found: list[dict[str, Any]] = []
+        if not self._file.exists():
+            return found
+        for text in self._file.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                line = json.loads(text)
+            except ValueError:
+                break
+            if not isinstance(line, dict):
+                break
+            found.append(line)
+        return found
+
+    def _take(self, line: dict[str, Any]) -> None:
+        if "grown" in line:
+            self.grown.append(line["grown"])
+        elif "slots" in line:
+            self.lost.append((Cell(**line["cell"]), line["slots"]))
+        else:
+            cell, spread = Cell(**line["cell"]), Spread(**line["spread"])
+            (self.again if line["again"] else self.first)[cell] = spread
+            self.spent.setdefault(cell.kind, []).append(line["spent_s"])
+
+    def _append(self, line: dict[str, Any]) -> None:
+        try:
+            with self._file.open("a", encoding="utf-8") as out:
+                out.write(json.dumps(line) + "\n")
+                out.flush()
+                os.fsync(out.fileno())
+        except OSError as error:
+            raise DsimError(f"cannot be written ({error.strerror})", where=self._file, remedy="free space and run again to go on") from error
+        self._take(line)
+
+    @property
+    def spent_s(self) -> float:
+        """Seconds of all cells."""
+        return sum(map(sum, self.spent.values()))
+
+    def measured(self, cell: Cell, spread: Spread, spent_s: float, again: bool) -> None:
+        self._append({"cell": asdict(cell), "spread": asdict(spread), "spent_s": round(spent_s, 6), "again": again})
+
+    def did_not_fit(self, cell: Cell, slots: int) -> None:
+        self._append({"cell": asdict(cell), "slots": slots})
+
+    def decide(self, at: int, grow: bool) -> bool:
+        """Is step `at` of the grid taken: as was decided before, or as decided now."""
+        if at >= len(self.grown):
+            self._append({"grown": grow})
+        return self.grown[at]
+
+
+def _difference(before: Any, now: dict[str, Any]) -> str:
+    if not isinstance(before, dict):
+        return "not a journal of ours"
+    return ", ".join(key for key in now if before.get(key) != now[key]) or "less was asked"

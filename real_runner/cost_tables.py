@@ -1,0 +1,206 @@
+"""The cost tables of a profile: cells of the engine's own steps, measured in random order within a time budget, and again at the end for drift."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from real_runner.cost_cells import Bench, Cell
+from real_runner.cost_files import CostTables
+from real_runner.cost_grid import Grid
+from real_runner.cost_journal import Journal
+from real_runner.drafters.spec import Drafter
+from real_runner.environment import fingerprint
+from real_runner.failures import memory_of
+from real_runner.layout import Tiers
+from real_runner.progress import Progress
+from real_runner.target import Target
+from real_runner.timing import Spread, repeated
+from simulator.errors import DsimError
+from simulator.rng import stream
+
+__all__ = ["CostTables", "measure_cost_tables"]
+
+AGAIN = 0.1  # of the cells are measured again at the end
+SHARE_LEAST_S, SHARE_MOST_S = 0.05, 2.0  # repeats of one cell
+SETTLE = 0.25  # of its share: warm-up
+
+
+def measure_cost_tables(
+    target: Target, drafters: Mapping[str, Drafter], *, temperature: float, max_requests: int, max_context: int, budget_s: float, folder: Path,
+    tiers: Tiers | None, progress: Progress, seed: int = 0,
+) -> CostTables:  # fmt: skip
+    """Costs of the engine's steps, for up to `max_requests` requests of `max_context` tokens of context each, in about `budget_s` seconds.
+
+    Every cell is kept in `folder/cells.jsonl` as soon as it is measured: a call of the same plan goes on from there. The corners are measured
+    whatever the budget. Raises DsimError where not even one request fits in memory.
+    """
+    grid = Grid(drafters, max_requests, max_context, tiers)
+    plan = _plan(target, drafters, temperature, max_requests, max_context, budget_s, tiers, seed)
+    journal = Journal(folder / "cells.jsonl", plan, progress)
+    work = _Work(grid, Bench(target, drafters, tiers, temperature, seed), journal, budget_s, seed)
+    with progress.stage("costs", budget_s, min(journal.spent_s, budget_s)):
+        work.grow(progress)
+        work.check(progress)
+    work.bench.release()
+    machine = fingerprint(target)
+    source = f"real_runner on {machine['device']}, {machine['dtype']}, temperature {temperature:g}"
+    captured = tiers is not None and target.device.type == "cuda"
+    return CostTables(journal.first, journal.again, grid, work.most, source, captured, work.notes())
+
+
+def _plan(
+    target: Target, drafters: Mapping[str, Drafter], temperature: float, max_requests: int, max_context: int, budget_s: float, tiers: Tiers | None,
+    seed: int,
+) -> dict[str, Any]:  # fmt: skip
+    """All that the times depend on."""
+    told = {
+        name: [drafter.spec.family, drafter.gamma, drafter.spec.block, list(drafter.spec.taps), drafter.spec.markov_rank, drafter.spec.markov_kind,
+               drafter.spec.confidence, drafter.spec.draft_vocabulary, drafter.spec.backbone]
+        for name, drafter in drafters.items()
+    }  # fmt: skip
+    model = [Path(target.name).name, target.config.model_type, target.layers, target.hidden, target.vocabulary]
+    return {
+        "machine": fingerprint(target), "target": model, "drafters": told, "temperature": temperature, "max_requests": max_requests,
+        "max_context": max_context, "budget_s": budget_s, "tiers": None if tiers is None else tiers.model_dump(mode="json"), "seed": seed,
+    }  # fmt: skip
+
+
+@dataclass
+class _Work:
+    """The measuring: what fits, what is next, what it takes."""
+
+    grid: Grid
+    bench: Bench
+    journal: Journal
+    budget_s: float
+    seed: int
+
+    def __post_init__(self) -> None:
+        self.most = dict.fromkeys(self.grid.contexts, self.grid.max_requests)  # requests that fit, by context
+        self.steps = [self.grid.cells(axes) for axes in self.grid.steps()]
+        self.taken = 0
+        for cell, slots in self.journal.lost:
+            self._shrink(cell, slots)
+        self.share_s = float(np.clip(0.85 * self.budget_s / len(self.steps[-1]), SHARE_LEAST_S, SHARE_MOST_S))
+
+    def grow(self, progress: Progress) -> None:
+        """The corners, then step after step of the grid while the budget lasts."""
+        for at, cells in enumerate(self.steps):
+            new = sorted(cell for cell in cells - (self.steps[at - 1] if at else set()) if self._fits(cell))
+            expected = sum(self._expected(cell) for cell in new) * (1 + AGAIN)
+            again = AGAIN * sum(self._expected(cell) for cell in self.journal.first)
+            if not self.journal.decide(at, at == 0 or self.journal.spent_s + expected + again <= self.budget_s):
+                return
+            self._measure(new, f"grid {at}", progress)
+            self.taken = at + 1
+
+    def _expected(self, cell: Cell) -> float:
+        """Seconds that a cell of its kind took so far."""
+        known = self.journal.spent.get(cell.kind)
+        return float(np.mean(known)) if known else self.share_s * (1 + SETTLE)
+
+    def check(self, progress: Progress) -> None:
+        """A tenth of the cells again, the corners among them: has the machine changed meanwhile."""
+        there = sorted(cell for cell in self.journal.first if cell.kind != "overhead" and self._fits(cell))
+        corners = [cell for cell in there if self._is_corner(cell)]
+        rest = [cell for cell in there if not self._is_corner(cell)]
+        count = max(0, round(AGAIN * len(there) - len(corners)))
+        chosen = stream(self.seed, "again").permutation(len(rest))[:count]
+        self._measure([*corners, *(rest[i] for i in sorted(chosen))], "again", progress, again=True)
+
+    def _is_corner(self, cell: Cell) -> bool:
+        """Verify at the ends of all axes."""
+        if cell.kind != "verify":
+            return False
+        most = self.most[cell.context]
+        ends = cell.context in (self.grid.contexts[0], self.grid.contexts[-1]) and cell.requests in (1, most)
+        return ends and cell.tokens in (cell.requests, cell.requests * (self.grid.shapes.gamma + 1))
+
+    def _measure(self, cells: Iterable[Cell], cause: str, progress: Progress, again: bool = False) -> None:
+        """Cells that are not there yet, in random order; those that share caches follow each other."""
+        luck = stream(self.seed, f"order of {cause}")
+        groups: dict[tuple[str, str, int], list[Cell]] = {}
+        for cell in cells:
+            groups.setdefault((cell.kind if cell.kind in ("verify", "prefill", "overhead") else "", cell.drafter, cell.context), []).append(cell)
+        places = list(groups.values())
+        for place in luck.permutation(len(places)):
+            for at in luck.permutation(len(places[place])):
+                cell = places[place][at]
+                if cell not in (self.journal.again if again else self.journal.first):
+                    self._one(cell, progress, again)
+
+    def _one(self, cell: Cell, progress: Progress, again: bool) -> None:
+        """A cell, with as few caches as it takes where memory ends; dropped where it does not fit at all."""
+        while self._fits(cell):
+            begun, slots = time.monotonic(), self._slots(cell)
+            try:
+                with memory_of(str(cell)):
+                    spread = self._spread(cell, slots)
+            except DsimError as error:
+                if "out of memory" not in error.problem:
+                    raise
+                self.bench.release()
+                self.journal.did_not_fit(cell, slots)
+                self._shrink(cell, slots)
+                progress.say(f"out of memory for {cell}: {self._left(cell)}")
+                continue
+            spent_s = time.monotonic() - begun
+            self.journal.measured(cell, spread, spent_s, again)
+            progress.advance(spent_s, str(cell))
+            return
+
+    def _spread(self, cell: Cell, slots: int) -> Spread:
+        if cell.kind == "overhead":
+            return Spread.of(self.bench.overheads(cell.requests))
+        once = self.bench.prepare(cell, slots)
+        with torch.no_grad():
+            return repeated(once, self.share_s, SETTLE * self.share_s)
+
+    def _slots(self, cell: Cell) -> int:
+        """Rows of the caches; of a prefill the tokens of its one row."""
+        if cell.kind == "prefill":
+            return self.grid.max_context + self.grid.prefill[-1]
+        return cell.requests if cell.kind == "overhead" else self.most[cell.context]
+
+    def _fits(self, cell: Cell) -> bool:
+        """Nothing as large has run out of memory."""
+        if cell.kind in ("prefill", "overhead"):
+            lost = [other for other, _ in self.journal.lost if other.kind == cell.kind]
+            return not any(other.tokens <= cell.tokens and other.requests <= cell.requests and other.context <= cell.context for other in lost)
+        return cell.requests <= self.most[cell.context]
+
+    def _shrink(self, cell: Cell, slots: int) -> None:
+        """Where `slots` requests do not fit at a context, they do not at a longer one. Raises DsimError where nothing is left."""
+        if cell.kind in ("prefill", "overhead"):
+            return
+        fewer = [requests for requests in self.grid.requests if requests < slots]
+        if not fewer:
+            raise DsimError(f"out of memory for one request at context {cell.context}", key="max_context", remedy="measure shorter contexts")
+        for context in self.most:
+            if context >= cell.context:
+                self.most[context] = min(self.most[context], fewer[-1])
+
+    def _left(self, cell: Cell) -> str:
+        if cell.kind in ("prefill", "overhead"):
+            return "left out, and what is larger"
+        return f"{self.most[cell.context]} requests at most from context {cell.context} on"
+
+    def notes(self) -> list[str]:
+        """What a reader of the tables must know."""
+        told = [f"Cost cells: {len(self.journal.first)} of the {len(self.steps[-1])} of the full grid, in {self.journal.spent_s:.0f} s."]
+        if self.journal.spent_s > 1.1 * self.budget_s:
+            told.append(f"The smallest grid took {self.journal.spent_s:.0f} s, more than the budget of {self.budget_s:.0f} s.")
+        for context, requests in self.most.items():
+            if requests < self.grid.max_requests:
+                told.append(f"Out of memory above {requests} requests at context {context}: not measured there.")
+        told += [f"Out of memory for {cell}: left out, and what is larger." for cell, _ in self.journal.lost if cell.kind in ("prefill", "overhead")]
+        if self.bench.longest:
+            told.append(f"Verify and overhead are measured beside {self.bench.longest}, every request verifying as much as the others.")
+        return told
