@@ -404,7 +404,7 @@ def main() -> int:
         except subprocess.TimeoutExpired:
             code, said = 1, f"stopped after {LIMIT_S} s"
         worst = max(worst, min(abs(code), 1))
-        print(f"{name:<12}{said:<24}{time.perf_counter() - begun:7.1f} s   {(folder / f'{name}.json').relative_to(ROOT)}", flush=True)
+        print(f"{name:<15}{said:<24}{time.perf_counter() - begun:7.1f} s   {(folder / f'{name}.json').relative_to(ROOT)}", flush=True)
     return worst
 
 

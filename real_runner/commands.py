@@ -64,6 +64,8 @@ def serve_bench(
     prompts: PromptsOption = None,
     temperature: Annotated[float, typer.Option("--temperature", min=0.0)] = 0.0,
     measure: Annotated[bool, typer.Option("--measure-costs", help="Measure the times of rounds first, for policies that weigh them.")] = False,
+    profile: Annotated[Path | None, typer.Option("--profile", help="Take costs, survivals and calibration of this profile instead.")] = None,
+    called: Annotated[str | None, typer.Option("--drafter", help="The drafter's name in the profile; its folder's without.")] = None,
     tiers: Annotated[bool, typer.Option("--tiers/--no-tiers", help="Pad to token-count tiers; on CUDA from captured graphs.")] = True,
     eos: Annotated[bool, typer.Option("--eos/--ignore-eos", help="Stop at the end of the text, or make all tokens.")] = False,
     seed: Annotated[int, typer.Option("--seed")] = 0,
@@ -80,9 +82,12 @@ def serve_bench(
     if out.exists():
         raise DsimError("exists already", where=out, remedy="give a folder that does not exist yet")
     rule = read_policy(policy)
+    known = None if profile is None else _known(profile, draft, called)
     loaded = load_target(target, device, dtype)
     load = _load(loaded, trace, prompts, requests, output_tokens, seed)
     options = {"temperature": temperature, "seed": seed, "tiers": Tiers() if tiers and device != "cpu" else None, "stop_at_eos": eos}
+    if known is not None:
+        options |= {"costs": known, "survival": known.survival, "temperatures": known.temperatures}
     engine, report = _serve(loaded, draft, rule, load, None if trace else concurrency, measure, options)
     write(out, engine, name or rule.kind, report)
     if output == "json":
@@ -315,6 +320,14 @@ def read_policy(text: str) -> VerificationPolicy:
     return rule
 
 
+def _known(folder: Path, draft: str | None, called: str | None) -> Any:
+    """Costs, survivals and calibration of a profile's drafter."""
+    from real_runner.costs import ProfileCosts
+    from simulator.measurements.profile import load_profile
+
+    return ProfileCosts(load_profile(folder), called or (None if draft is None else Path(draft).name))
+
+
 def _load(target: Any, trace: Path | None, prompts: Path | None, requests: int, output_tokens: int, seed: int) -> list[Any]:
     """The requests: texts in a closed loop, random ids of the right lengths under a trace."""
     from real_runner.prompts import prompts_for, random_prompts, read_trace
@@ -339,8 +352,9 @@ def _serve(
     slots = concurrency or min(64, len(load))
     blocks = 0 if drafter is None else 2 * (drafter.gamma + drafter.spec.block)
     length = max(len(request.prompt) + request.max_tokens for request in load) + blocks + 2
-    costs = measure_costs(target, drafter, slots=slots, length=length + 128, tiers=options["tiers"]) if measure and drafter is not None else None
-    engine = Engine(target, drafter, rule, slots=slots, length=length, costs=costs, **options)
+    if measure and drafter is not None:
+        options = {**options, "costs": measure_costs(target, drafter, slots=slots, length=length + 128, tiers=options["tiers"])}
+    engine = Engine(target, drafter, rule, slots=slots, length=length, **options)
     begun = time.perf_counter()
     if concurrency is None:
         engine.run(load)

@@ -130,6 +130,11 @@ def measure_blocks(
     return found
 
 
+def _temperatures(blocks: RecordedBlocks) -> list[float] | None:
+    """Of sequential temperature scaling; none where there are too few texts to fit on some and judge on others."""
+    return calibrate(blocks).temperatures if len(blocks.length) > 1 else None
+
+
 def assemble(
     target: Target, drafters: dict[str, AnyDrafter], blocks: dict[str, RecordedBlocks], tables: CostTables, out: Path, tiers: Tiers | None,
     command: str, *, name: str | None = None, notes: Sequence[str] = (),
@@ -144,7 +149,7 @@ def assemble(
         assert drafter.kv is not None
         described[called] = Drafter(
             family=drafter.spec.family, gamma=drafter.gamma, draft=tables.draft_cost(called), blocks=f"blocks-{called}.parquet",
-            confidence=has_confidence, temperatures=calibrate(blocks[called]).temperatures if has_confidence else None,
+            confidence=has_confidence, temperatures=_temperatures(blocks[called]) if has_confidence else None,
             kv_bytes_per_token=drafter.kv.bytes_per_token,
             note=f"texts of the target at temperature {blocks[called].temperature:g}" if blocks[called].temperature is not None else "",
         )  # fmt: skip

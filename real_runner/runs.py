@@ -99,17 +99,15 @@ def _engine(
     for i in range(count):
         domain, ids = prompts[(i + load.seed) % len(prompts)]
         requests.append(Request(i, ids, load.max_tokens, run.arrivals[i] if run.arrivals is not None else 0.0, domain))
-    drafter, known = None, None
+    drafter, known = None, ProfileCosts(profile, run.drafter)
     if run.drafter is not None:
-        drafter, known = load_drafter(str(models / run.drafter), target), profile.drafter(run.drafter)
-        if drafter.gamma != known.gamma:
-            raise DsimError(f"drafts {drafter.gamma} tokens, the profile's {known.gamma}", where=models / run.drafter, key="engine")
+        drafter, gamma = load_drafter(str(models / run.drafter), target), profile.drafter(run.drafter).gamma
+        if drafter.gamma != gamma:
+            raise DsimError(f"drafts {drafter.gamma} tokens, the profile's {gamma}", where=models / run.drafter, key="engine")
     length = max(len(r.prompt) + r.max_tokens for r in requests) + (2 * (drafter.gamma + drafter.spec.block) if drafter else 0) + 2
     engine = Engine(
         target, drafter, run.rule, slots=run.concurrency, length=length, temperature=load.temperature, seed=load.seed, tiers=tiers,
-        costs=None if run.drafter is None else ProfileCosts(profile, run.drafter, run.rule),
-        survival=None if run.drafter is None else profile.blocks(run.drafter).mean_survival(),
-        temperatures=known.temperatures if known is not None else None,
+        costs=known, survival=known.survival, temperatures=known.temperatures,
     )  # fmt: skip
     return engine, requests
 
