@@ -34,4 +34,20 @@ class CalloutCheck(Frozen):
     systems: Annotated[dict[str, str], Field(min_length=2, max_length=2)]
 
 
-Check = Annotated[CurveCheck | CalloutCheck, Field(discriminator="kind")]
+class SweepCheck(Frozen):
+    """A published sweep of concurrency (columns policy, concurrency and `y`): every cell as a gain over the first system at the same
+    concurrency, and where in the published grid `adaptive` overtakes the best of the others and where speculation stops paying.
+
+    `systems` maps the table's names to policies, ordinary decoding first. A crossing may lie `limit_steps` of the grid from the published one.
+    """
+
+    kind: Literal["sweep"] = "sweep"
+    table: str
+    y: str
+    metric: str
+    systems: Annotated[dict[str, str], Field(min_length=2)]
+    adaptive: str | None = None
+    limit_steps: Annotated[int, Field(ge=0)] | None = None
+
+
+Check = Annotated[CurveCheck | CalloutCheck | SweepCheck, Field(discriminator="kind")]
