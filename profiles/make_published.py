@@ -95,7 +95,7 @@ def pro() -> None:
     coding = coding_acceptance()
     level = logit(FIRST_SLOT) - logit(coding[0])
     for name, conditional, where in (
-        ("dspark", [float(sigmoid(logit(c) + level)) for c in coding], f"{BLOG}: the first slot survives «more than 70 %»; shape by slot: {INFERENCEX}"),
+        ("dspark", [sigmoid(logit(c) + level) for c in coding], f"{BLOG}: the first slot survives «more than 70 %»; shape by slot: {INFERENCEX}"),
         ("dspark-coding", coding, INFERENCEX),
     ):
         shape(conditional).generate(name, "fitted", where).save(folder / f"{name}.parquet")
@@ -109,7 +109,10 @@ def pro() -> None:
         between="linear",
         note=f"Flash's published draft cost × {scale:.3f}, the ratio of both models' steps of one token; Pro's is not published",
     )
-    notes = {"dspark": "first slot 72.5 % as the blog says of this sweep", "dspark-coding": "accepted length on code, which is easier than this sweep's mix"}
+    notes = {
+        "dspark": "first slot 72.5 %: the blog says «more than 70 %» of this sweep",
+        "dspark-coding": "accepted length on code; the sweep's prompts are a mix",
+    }
     drafters = {
         name: Drafter(family="dspark", gamma=7, draft=price, blocks=f"{name}.parquet", confidence=True, note=told) for name, told in notes.items()
     }
@@ -137,7 +140,7 @@ def pro() -> None:
                 "beyond 256 tokens a step grows as that of DeepSeek-V4-Flash-0731 on 4 B300 does, without its graph limit",
                 "drafting costs what it costs on Flash, times the ratio of both models' steps of one token",
                 "a step costs the same whether its tokens belong to many requests or to few: ordinary decoding alone cannot tell",
-                "all policies draft with DSpark-7; the blog says its fixed k starts at the block size 5, so fixed 1 and 3 were drafted in some other way",
+                "all policies draft with DSpark-7; the blog's fixed k starts at the block size 5, so fixed 1 and 3 were drafted in some other way",
                 "prompts are left out: their share is within the published speed of ordinary decoding, and taken as the same under every policy",
                 *CONFIDENCE,
             ],
@@ -199,7 +202,11 @@ def tpu(reading: str) -> None:
                 "acceptance from one published point: fixed 7 at concurrency 1, draft cost included",
                 "prompts are left out: their share is within the published throughput",
             ],
-            not_identifiable=["cost per token against cost per request: this profile and its twin are the two ends", "draft cost", "acceptance by slot"],
+            not_identifiable=[
+                "cost per token against cost per request: this profile and its twin are the two ends",
+                "draft cost",
+                "acceptance by slot",
+            ],
         ),
         folder,
     )
