@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from simulator.cli_exchange import export_app, import_app, probe
 from simulator.errors import DsimError
 
 app = typer.Typer(
@@ -22,6 +23,9 @@ profile_app = typer.Typer(no_args_is_help=True, help="Profiles: what is known of
 app.add_typer(traces_app, name="traces")
 app.add_typer(profile_app, name="profile")
 app.add_typer(draft_app, name="draft")
+app.add_typer(import_app, name="import")
+app.add_typer(export_app, name="export")
+app.command()(probe)
 PASS_ON: dict[str, Any] = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 
 Format = Annotated[Literal["text", "json"], typer.Option("--format", help="text for people, json for machines.")]
