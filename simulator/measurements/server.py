@@ -28,7 +28,7 @@ class Server:
     timeout_s: float = 300.0
 
     def body(self, prompt: str) -> dict[str, Any]:
-            """The request's JSON."""
+        """The request's JSON."""
         asked = {"messages": [{"role": "user", "content": prompt}]} if self.chat else {"prompt": prompt}
         told = {"model": self.model, "max_tokens": self.output_tokens, "stream": True, "stream_options": {"include_usage": True}}
         return {**told, **asked, **self.extra}
@@ -102,7 +102,8 @@ def ask(server: Server, prompt: str, user: int = 0, turn: int = 0) -> Answer:
     except requests.RequestException as problem:
         raise DsimError(f"cannot be reached ({type(problem).__name__})", where=server.url, remedy="check --base-url and that it runs") from None
     if len(stamps) < 2:
-        raise DsimError(f"streamed {len(stamps)} piece(s) of text", where=server.url, remedy="check that it streams, ask for more --output-tokens, or other prompts")
+        remedy = "check that it streams, ask for more --output-tokens, or other prompts"
+        raise DsimError(f"streamed {len(stamps)} piece(s) of text", where=server.url, remedy=remedy)
     counted = isinstance(usage.get("completion_tokens"), int) and usage["completion_tokens"] > 1
     tokens = usage["completion_tokens"] if counted else len(stamps)
     return Answer(user, turn, sent, stamps[0], stamps[-1], tokens, usage.get("prompt_tokens"), counted)

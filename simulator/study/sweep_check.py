@@ -52,7 +52,8 @@ def sweep_points(scenario: Scenario, rows: Sequence[Row], check: SweepCheck, tab
                 continue
             gain, published = simulated / plain, value / reference[load]
             head = {"policy": policy, "metric": f"{check.metric} over {base_policy}", "load": load, "table": check.table}
-            found.append(head | {"simulated": gain, "published": published, "difference": gain / published - 1})
+            fitted = load in check.fitted.get(system, [])
+            found.append(head | {"simulated": gain, "published": published, "difference": gain / published - 1, "fitted": fitted})
     return found
 
 

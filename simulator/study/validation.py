@@ -162,7 +162,7 @@ def _curve(scenario: Scenario, rows: Sequence[Row], check: CurveCheck) -> list[R
             continue
         simulated, published = float(np.mean(values)), float(np.interp(load, x, y))
         head = {"policy": check.policy, "metric": check.metric, "load": load, "table": check.table}
-        found.append(head | {"simulated": simulated, "published": published, "difference": simulated / published - 1})
+        found.append(head | {"simulated": simulated, "published": published, "difference": simulated / published - 1, "fitted": check.fitted})
     return found
 
 
@@ -181,6 +181,7 @@ def _rms_row(scenario: Scenario, check: CurveCheck, found: list[Row]) -> Row:
         "difference": rms,
         "unit": "fraction",
         "n": len(found),
+        "fitted": check.fitted,
         "limit": check.limit_rms,
         "ok": None if check.limit_rms is None else rms is not None and rms <= check.limit_rms,
     }
