@@ -41,7 +41,8 @@ def fit_run(run: RecordedRun, seconds: int | None = None, progress: Callable[[st
     """Five costs and a clock offset under which the simulated engine, given the run's own requests and settings, has the running totals of prompt
     and output tokens that the series shows in its first `seconds` (none given: in all). Stamps of requests enter nothing but their arrival.
 
-    The simulation is a step function of the costs, so the simplex of Nelder and Mead is used; the start is read off the series.
+    The simulation is a step function of the costs, so the simplex of Nelder and Mead is used, a wide one first and a narrower one from what it
+    found; the start is read off the series.
     """
     from scipy.optimize import minimize
 
@@ -62,10 +63,13 @@ def fit_run(run: RecordedRun, seconds: int | None = None, progress: Callable[[st
         simulated = token_series(simulate_run(run, costs_of(values, run)), float(values[5]), upto)
         return np.concatenate([(np.cumsum(a) - b) / b[-1] for a, b in zip(simulated, seen, strict=True)])
 
-    options: Any = {"maxfev": 300, "xatol": 1e-3, "fatol": 2e-5}
-    found = minimize(misfit, np.ones(6), method="Nelder-Mead", options=options)
-    best = np.abs(found.x) * scale
-    return RunFit(costs_of(best, run, upto, float(found.fun)), float(best[5]), float(found.fun), upto, tried)
+    at, left_over = np.ones(6), np.inf
+    for width in (0.4, 0.1):
+        options: Any = {"maxfev": 200, "xatol": 2e-3, "fatol": 2e-5, "initial_simplex": at * (1 + width * np.eye(7, 6, -1))}
+        found = minimize(misfit, at, method="Nelder-Mead", options=options)
+        at, left_over = np.abs(found.x), float(found.fun)
+    best = at * scale
+    return RunFit(costs_of(best, run, upto, left_over), float(best[5]), left_over, upto, tried)
 
 
 def _start(run: RecordedRun) -> Floats:
