@@ -21,10 +21,10 @@ export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check style types imports format bench profiles gpu clean
+.PHONY: help demo test check style types imports format bench profiles validation gpu clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' Makefile
 
 demo: $(READY) ## set up, simulate SCENARIO, write the report to OUT
 	$(BIN)/dsim run $(SCENARIO) --out $(OUT)
@@ -53,6 +53,10 @@ bench: $(READY_TORCH) ## time the simulator and real_runner on this machine
 
 profiles: $(READY) ## make the fitted profiles again from the published numbers
 	$(BIN)/python profiles/fit_deepseek_v4.py
+	$(BIN)/python profiles/make_published.py
+
+validation: $(READY) ## docs/validation.md and the README's table from the result files (made by dsim validate --published)
+	$(BIN)/python -m simulator.report.validation_page
 
 # A GPU image brings its own torch, built for its driver, and often no network: that Python is taken where it has all that is needed.
 ifneq ($(filter gpu,$(MAKECMDGOALS)),)
@@ -82,5 +86,5 @@ $(READY_DEV): pyproject.toml constraints.txt | $(READY)
 	@touch $@
 
 $(READY_TORCH): pyproject.toml constraints.txt | $(READY)
-	$(PIP) --editable '.[profile]'
+	$(PIP) --editable '.[profile,serving]'
 	@touch $@

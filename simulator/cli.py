@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 import typer.core
 
+from simulator.cli_exchange import export_app, import_app, probe
 from simulator.errors import DsimError
 
 
@@ -37,6 +38,9 @@ profile_app = typer.Typer(
 app.add_typer(traces_app, name="traces")
 app.add_typer(profile_app, name="profile")
 app.add_typer(draft_app, name="draft")
+app.add_typer(import_app, name="import")
+app.add_typer(export_app, name="export")
+app.command()(probe)
 PASS_ON: dict[str, Any] = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 
 Format = Annotated[Literal["text", "json"], typer.Option("--format", help="text for people, json for machines.")]
@@ -71,8 +75,8 @@ def run(
 
 @app.command()
 def validate(
-    scenario: ScenarioFile,
-    out: Annotated[Path | None, typer.Option(help="Folder for the report, tables and validation.json [default: reports/NAME].")] = None,
+    scenario: Annotated[Path | None, typer.Argument(metavar="[SCENARIO.yaml]")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the results [default: reports/NAME; docs/validation with --published].")] = None,
     override: Set = None,
     workers: Workers = None,
     engine: Annotated[
@@ -82,6 +86,9 @@ def validate(
         list[str] | None,
         typer.Option("--serving", metavar="KEY=VALUE", help="How to serve: turns, max_tokens, rate, device, dtype, threads, prompts."),
     ] = None,
+    published: Annotated[bool, typer.Option("--published", help="Run every comparison with what others measured.")] = False,
+    only: Annotated[list[str] | None, typer.Option("--only", help="With --published: this comparison alone; may be repeated.")] = None,
+    measured: Annotated[Path, typer.Option(help="With --published: where recorded runs lie.")] = Path("../shared/measured"),
     format: Format = "text",
 ) -> None:
     """Hold a scenario's result against the published tables that it names, or against a real engine. Exit code 1 where a limit is not kept."""
@@ -89,6 +96,12 @@ def validate(
     from simulator.report.text import validation_table
     from simulator.study.scenario import load_scenario
 
+    if published == (scenario is not None):
+        raise DsimError("give a scenario or --published", where="dsim validate", remedy="for example dsim validate scenarios/v4-flash-pareto.yaml")
+    if published:
+        _validate_published(out or Path("docs/validation"), measured, only or [], workers, format)
+        return
+    assert scenario is not None
     asked = load_scenario(scenario, override or [])
     if engine is not None:
         _against_engine(asked, engine, serving or [], out or Path("reports") / f"{asked.name}-engine", format)
@@ -103,6 +116,23 @@ def validate(
         typer.echo(validation_table(result))
         typer.echo(f"written to {folder / 'validation.json'}")
     if found["ok"] is False:
+        raise typer.Exit(1)
+
+
+def _validate_published(out: Path, measured: Path, only: list[str], workers: int | None, format: str) -> None:
+    """All comparisons with what others measured, a result file each."""
+    from simulator.report.text import validation_table
+    from simulator.study.published import validate_published
+    from simulator.study.sweep import check_workers
+
+    results = validate_published(Path("scenarios"), measured, out, only, check_workers(workers), lambda line: typer.echo(line, err=True))
+    if format == "json":
+        _print_json(results)
+    else:
+        for result in results:
+            typer.echo(f"{result['name']}: {result['title']}\n{validation_table({'validation': result})}\n")
+        typer.echo(f"written to {out}; make validation puts them into docs/validation.md")
+    if any(result["ok"] is False for result in results):
         raise typer.Exit(1)
 
 

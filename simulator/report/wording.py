@@ -142,10 +142,18 @@ def validation_cells(row: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
     """Simulated, published, difference, limit and verdict of one comparison: a curve's rms, or a gain with its difference in points."""
     verdict = {True: "within", False: "outside"}.get(row.get("ok"), "")  # type: ignore[arg-type]
     simulated, published, difference, limit = (number(row.get(key)) for key in ("simulated", "published", "difference", "limit"))
+    if row.get("unit") == "concurrency":
+        steps = DASH if difference is None else f"{plain(difference)} step{'' if difference == 1 else 's'}"
+        return simulated_or_beyond(simulated), simulated_or_beyond(published), steps, DASH if limit is None else plain(limit), verdict
     if row.get("unit") != "gain":
-        return plain(simulated), plain(published), percent(difference, 1, signed=False), percent(limit, 1, signed=False), verdict
+        return plain(simulated), plain(published), percent(difference, 1, signed=row.get("unit") == "value"), percent(limit, 1, signed=False), verdict
     apart = DASH if difference is None else f"{'+' if difference > 0 else '−' if difference < 0 else ''}{plain(abs(difference) * 100, 1)} points"
     return percent(simulated, 0), percent(published, 0), apart, percent(limit, 1, signed=False), verdict
+
+
+def simulated_or_beyond(concurrency: float | None) -> str:
+    """A concurrency at which curves cross, `beyond` where they do not within the grid."""
+    return "beyond" if concurrency is None else plain(concurrency)
 
 
 def speed_unit(story: Story) -> str:

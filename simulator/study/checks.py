@@ -13,7 +13,8 @@ class CurveCheck(Frozen):
     """A simulated metric against a published curve, at every simulated load within `between` that the curve covers.
 
     `table` names a table of the profile; `y` its column that `metric` is compared with; x is concurrency, the column of that
-    name, or else throughput ÷ speed, which is the number of users in flight.
+    name, or else throughput ÷ speed, which is the number of users in flight. `fitted` where the profile was fitted to this curve: then it
+    says how well the fit holds, and is no evidence.
     """
 
     kind: Literal["curve"] = "curve"
@@ -23,6 +24,7 @@ class CurveCheck(Frozen):
     metric: str
     between: tuple[PositiveFloat, PositiveFloat]
     limit_rms: PositiveFloat | None = None
+    fitted: bool = False
 
 
 class CalloutCheck(Frozen):
@@ -34,4 +36,22 @@ class CalloutCheck(Frozen):
     systems: Annotated[dict[str, str], Field(min_length=2, max_length=2)]
 
 
-Check = Annotated[CurveCheck | CalloutCheck, Field(discriminator="kind")]
+class SweepCheck(Frozen):
+    """A published sweep of concurrency (columns policy, concurrency and `y`): every cell as a gain over the first system at the same
+    concurrency, and where in the published grid `adaptive` overtakes the best of the others and where speculation stops paying.
+
+    `systems` maps the table's names to policies, ordinary decoding first. A crossing may lie `limit_steps` of the grid from the published one.
+    `fitted` names the cells that the profile was fitted to: system → concurrencies.
+    """
+
+    kind: Literal["sweep"] = "sweep"
+    table: str
+    y: str
+    metric: str
+    systems: Annotated[dict[str, str], Field(min_length=2)]
+    adaptive: str | None = None
+    limit_steps: Annotated[int, Field(ge=0)] | None = None
+    fitted: dict[str, list[PositiveFloat]] = {}
+
+
+Check = Annotated[CurveCheck | CalloutCheck | SweepCheck, Field(discriminator="kind")]

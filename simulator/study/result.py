@@ -49,7 +49,7 @@ def build_result(scenario: Scenario, rows: Sequence[Row]) -> dict[str, Any]:
             "not_identifiable": profile.not_identifiable,
             "provenance": profile.provenance(),
         },
-        "conditions": list(_conditions(scenario)),
+        "conditions": list(conditions(scenario)),
         "policies": [_policy(p) for p in scenario.policies],
         "load_kind": scenario.workload.load_kind,
         "load_unit": UNITS[scenario.workload.load_kind],
@@ -91,7 +91,8 @@ def _point(scenario: Scenario, rows: Sequence[Row], policy: Policy, load: float)
     }
 
 
-def _conditions(scenario: Scenario) -> Iterator[str]:
+def conditions(scenario: Scenario) -> Iterator[str]:
+    """What a reader must know of how it was simulated, a sentence each."""
     plan, engine, fleet = scenario.run, scenario.engine, scenario.fleet
     mode = engine.prefill
     told = {

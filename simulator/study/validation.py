@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.errors import ProfileError, ScenarioError
-from simulator.study.checks import CalloutCheck, CurveCheck
+from simulator.study.checks import CalloutCheck, CurveCheck, SweepCheck
 from simulator.study.metrics import NUMBERS
 from simulator.study.pareto import curves, estimate
 from simulator.study.scenario import Scenario
+from simulator.study.sweep_check import check_sweep, sweep_points, sweep_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,15 +41,22 @@ def check_checks(scenario: Scenario) -> None:
         table = _table(scenario, check.table)
         if isinstance(check, CurveCheck):
             _check_curve(scenario, check, table, key)
+        elif isinstance(check, SweepCheck):
+            _check_metric(scenario, check, key)
+            check_sweep(scenario, check, table, key)
         else:
             _check_callouts(scenario, check, table, key)
 
 
-def _check_curve(scenario: Scenario, check: CurveCheck, table: pd.DataFrame, key: str) -> None:
+def _check_metric(scenario: Scenario, check: CurveCheck | SweepCheck, key: str) -> None:
     if check.metric not in NUMBERS:
         near = difflib.get_close_matches(check.metric, NUMBERS, n=1, cutoff=0.5)
         remedy = f"did you mean '{near[0]}'?" if near else f"metrics: {', '.join(NUMBERS)}"
         raise ScenarioError(f"unknown metric '{check.metric}'", where=scenario.file, key=f"{key}.metric", remedy=remedy)
+
+
+def _check_curve(scenario: Scenario, check: CurveCheck, table: pd.DataFrame, key: str) -> None:
+    _check_metric(scenario, check, key)
     if check.between[0] > check.between[1]:
         raise ScenarioError("must be [lowest, highest]", where=scenario.file, key=f"{key}.between", remedy="turn it round")
     for name in ("concurrency", check.y):
@@ -77,6 +85,10 @@ def validate_result(scenario: Scenario, rows: Sequence[Row]) -> dict[str, Any]:
             found = _curve(scenario, rows, check)
             points += found
             summary.append(_rms_row(scenario, check, found))
+        elif isinstance(check, SweepCheck):
+            found = sweep_points(scenario, rows, check, _table(scenario, check.table))
+            points += found
+            summary += sweep_rows(scenario, check, found)
         else:
             summary += _callouts(scenario, rows, check)
     judged = [row["ok"] for row in summary if row.get("ok") is not None]
@@ -150,7 +162,7 @@ def _curve(scenario: Scenario, rows: Sequence[Row], check: CurveCheck) -> list[R
             continue
         simulated, published = float(np.mean(values)), float(np.interp(load, x, y))
         head = {"policy": check.policy, "metric": check.metric, "load": load, "table": check.table}
-        found.append(head | {"simulated": simulated, "published": published, "difference": simulated / published - 1})
+        found.append(head | {"simulated": simulated, "published": published, "difference": simulated / published - 1, "fitted": check.fitted})
     return found
 
 
@@ -169,6 +181,7 @@ def _rms_row(scenario: Scenario, check: CurveCheck, found: list[Row]) -> Row:
         "difference": rms,
         "unit": "fraction",
         "n": len(found),
+        "fitted": check.fitted,
         "limit": check.limit_rms,
         "ok": None if check.limit_rms is None else rms is not None and rms <= check.limit_rms,
     }

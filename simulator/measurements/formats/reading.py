@@ -1,0 +1,114 @@
+"""JSON of others, read field by field: what is missing or makes no sense is named with its file and field."""
+
+from __future__ import annotations
+
+import json
+import math
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from simulator.errors import DsimError
+
+
+def read_json(path: Path) -> Fields:
+    """The JSON object in a file. Raises DsimError."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DsimError("no such file", where=path, remedy="check the path") from None
+    except IsADirectoryError:
+        raise DsimError("is a folder", where=path, remedy="name the file in it") from None
+    except OSError as problem:
+        raise DsimError(f"cannot be read ({problem.strerror})", where=path) from None
+    except ValueError as problem:
+        raise DsimError(f"not JSON ({problem})", where=path) from None
+    if not isinstance(content, dict):
+        raise DsimError("holds no JSON object", where=path)
+    return Fields(path, content)
+
+
+class Fields:
+    """A JSON object of a file and the path of keys to it."""
+
+    def __init__(self, path: Path, content: dict[str, Any], at: str = "") -> None:
+        self.path, self.content, self.at = path, content, at
+
+    def __contains__(self, key: str) -> bool:
+        return self.content.get(key) is not None
+
+    def fail(self, key: str, problem: str, remedy: str | None = None) -> DsimError:
+        """The error for a field."""
+        return DsimError(problem, where=self.path, key=f"{self.at}{key}", remedy=remedy)
+
+    def _get(self, key: str) -> Any:
+        if self.content.get(key) is None:
+            there = ", ".join(list(self.content)[:12]) or "none"
+            raise self.fail(key, "is missing", f"fields here: {there}")
+        return self.content[key]
+
+    def object(self, key: str) -> Fields:
+        """A field that is itself an object."""
+        value = self._get(key)
+        if not isinstance(value, dict):
+            raise self.fail(key, "must be an object")
+        return Fields(self.path, value, f"{self.at}{key}.")
+
+    def objects(self, key: str) -> list[Fields]:
+        """A list of objects, not empty."""
+        value = self._get(key)
+        if not isinstance(value, list) or not value or not all(isinstance(item, dict) for item in value):
+            raise self.fail(key, "must be a list of objects, not empty")
+        return [Fields(self.path, item, f"{self.at}{key}.{i}.") for i, item in enumerate(value)]
+
+    def text(self, key: str, default: str) -> str:
+        """A text, `default` where there is none."""
+        return str(self.content[key]) if self.content.get(key) is not None else default
+
+    def number(self, key: str, least: float = 0.0, above: bool = False) -> float:
+        """A finite number of at least `least`, or above it."""
+        return self._number(key, self._get(key), least, above)
+
+    def _number(self, key: str, value: Any, least: float, above: bool) -> float:
+        if type(value) not in (int, float) or not math.isfinite(value) or value < least or (above and value == least):
+            raise self.fail(key, f"must be a number {'above' if above else 'of at least'} {least:g} (got {value!r})")
+        return float(value)
+
+    def whole(self, key: str, least: int = 0) -> int:
+        """A whole number of at least `least`."""
+        value = self.number(key, least)
+        if value != int(value):
+            raise self.fail(key, f"must be a whole number (got {value:g})")
+        return int(value)
+
+    def numbers(self, key: str, least: float = 0.0, above: bool = False) -> list[float]:
+        """A list of numbers, not empty."""
+        value = self._get(key)
+        if not isinstance(value, list) or not value:
+            raise self.fail(key, "must be a list of numbers, not empty")
+        return [self._number(f"{key}.{i}", item, least, above) for i, item in enumerate(value)]
+
+    def rising(self, key: str) -> list[float]:
+        """A list of whole numbers of at least 1, each above the one before."""
+        values = self.numbers(key, 1)
+        for i, (before, after) in enumerate(pairwise(values)):
+            if after <= before:
+                raise self.fail(f"{key}.{i + 1}", f"must be above the one before (got {after:g} after {before:g})")
+        return values
+
+    def pairs(self, key: str) -> list[tuple[float, float]]:
+        """A list of [x, y], x rising."""
+        value = self._get(key)
+        if not isinstance(value, list) or not value or not all(isinstance(item, list) and len(item) == 2 for item in value):
+            raise self.fail(key, "must be a list of [size, milliseconds], not empty")
+        found = [(self._number(f"{key}.{i}.0", x, 1, False), self._number(f"{key}.{i}.1", y, 0, True)) for i, (x, y) in enumerate(value)]
+        for i, (before, after) in enumerate(pairwise(found)):
+            if after[0] <= before[0]:
+                raise self.fail(f"{key}.{i + 1}.0", f"must be above the one before (got {after[0]:g} after {before[0]:g})")
+        return found
+
+    def same_length(self, first: str, second: str) -> None:
+        """Two lists of one length."""
+        a, b = len(self.content[first]), len(self.content[second])
+        if a != b:
+            raise self.fail(second, f"has {b} entries, {first} has {a}")

@@ -1,0 +1,134 @@
+"""A real run of vLLM with stamps per request and a series per second, as LLMServingSim's `bench` writes it (casys-kaist/LLMServingSim @ 5daddb2,
+vLLM 0.19): meta.json, requests.jsonl, timeseries.csv."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.errors import DsimError
+
+Floats = NDArray[np.float64]
+STAMPS = ("arrival_time", "queued_ts", "first_token_ts", "last_token_ts")
+COUNTS = ("input_toks", "output_toks")
+SERIES = ("t", "prompt_throughput", "gen_throughput", "running", "waiting")
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """Stamps in seconds since the first arrival, all on the engine's clock. Arrivals were taken on the wall clock: the two are joined where a
+    request was queued soonest after it arrived, so arrivals are late by that least delay at most."""
+
+    folder: Path
+    model: str
+    engine: str
+    gpus: float
+    max_batch: int
+    token_budget: int
+    arrival_s: Floats  # [n]
+    queued_s: Floats  # [n]
+    first_token_s: Floats  # [n]
+    last_token_s: Floats  # [n]
+    prompt_tokens: NDArray[np.int64]  # [n]
+    output_tokens: NDArray[np.int64]  # [n]
+    series: dict[str, Floats]  # [seconds] each: t, prompt_throughput (a prompt counts when it is done), gen_throughput, running, waiting
+
+    def __len__(self) -> int:
+        return len(self.arrival_s)
+
+
+def read_recorded_run(folder: Path) -> RecordedRun:
+    """The run in a folder. Raises DsimError with file, line and field."""
+    meta = _object(folder / "meta.json")
+    settings = meta.get("engine_kwargs")
+    if not isinstance(settings, dict):
+        raise DsimError("is missing or no mapping", where=folder / "meta.json", key="engine_kwargs", remedy="give the whole folder of the run")
+    sizes = [_positive(settings, key, folder / "meta.json") for key in ("max_num_seqs", "max_num_batched_tokens", "tensor_parallel_size")]
+    rows = _requests(folder / "requests.jsonl")
+    stamps = {key: np.array([row[key] for row in rows], dtype=np.float64) for key in STAMPS}
+    offset = (stamps["queued_ts"] - stamps["arrival_time"]).min()
+    start = stamps["arrival_time"].min() + offset
+    return RecordedRun(
+        folder=folder,
+        model=str(meta.get("model", "not stated")),
+        engine=f"vLLM {meta.get('vllm_version', 'not stated')}",
+        gpus=float(sizes[2]) * float(settings.get("data_parallel_size") or 1),
+        max_batch=int(sizes[0]),
+        token_budget=int(sizes[1]),
+        arrival_s=stamps["arrival_time"] + offset - start,
+        queued_s=stamps["queued_ts"] - start,
+        first_token_s=stamps["first_token_ts"] - start,
+        last_token_s=stamps["last_token_ts"] - start,
+        prompt_tokens=np.array([row["input_toks"] for row in rows], dtype=np.int64),
+        output_tokens=np.array([row["output_toks"] for row in rows], dtype=np.int64),
+        series=_series(folder / "timeseries.csv"),
+    )
+
+
+def _object(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DsimError("no such file", where=path, remedy="give a folder with meta.json, requests.jsonl and timeseries.csv") from None
+    except (OSError, ValueError) as problem:
+        raise DsimError(f"not JSON ({problem})", where=path) from None
+    if not isinstance(content, dict):
+        raise DsimError("holds no JSON object", where=path)
+    return content
+
+
+def _positive(content: dict[str, Any], key: str, where: Path | str) -> float:
+    value: Any = content.get(key)
+    if type(value) not in (int, float) or not 0 < value < float("inf"):
+        raise DsimError(f"must be a positive number (got {value!r})", where=where, key=key)
+    return float(value)
+
+
+def _requests(path: Path) -> list[dict[str, float]]:
+    """Rows in order of arrival."""
+    if not path.is_file():
+        raise DsimError("no such file", where=path, remedy="give a folder with meta.json, requests.jsonl and timeseries.csv")
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        try:
+            content = json.loads(line)
+        except ValueError as problem:
+            raise DsimError(f"not JSON ({problem})", where=where) from None
+        if not isinstance(content, dict):
+            raise DsimError("holds no JSON object", where=where)
+        row = {key: _positive(content, key, where) for key in (*STAMPS, *COUNTS)}
+        if not row["queued_ts"] <= row["first_token_ts"] <= row["last_token_ts"]:
+            raise DsimError("stamps must follow queued, first token, last token", where=where, key="first_token_ts")
+        rows.append(row)
+    if not rows:
+        raise DsimError("holds no request", where=path)
+    return sorted(rows, key=lambda row: row["arrival_time"])
+
+
+def _series(path: Path) -> dict[str, Floats]:
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(path)
+    except FileNotFoundError:
+        raise DsimError("no such file", where=path, remedy="give a folder with meta.json, requests.jsonl and timeseries.csv") from None
+    except ValueError as problem:
+        raise DsimError(f"not a CSV table ({problem})", where=path) from None
+    columns = {}
+    for name in SERIES:
+        if name not in table:
+            raise DsimError("column is missing", where=path, key=name, remedy=f"columns found: {', '.join(map(str, table.columns))}")
+        values = pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=np.float64)
+        if not len(values) or not (np.isfinite(values) & (values >= 0)).all():
+            bad = int((~(np.isfinite(values) & (values >= 0))).argmax()) if len(values) else 0
+            raise DsimError("must be a number of at least 0", where=f"{path}:{bad + 2}", key=name)
+        columns[name] = values
+    return columns

@@ -1,0 +1,186 @@
+"""A running server measured from outside: streamed completions of the OpenAI API from a fixed number of users, and a scrape of /metrics."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from simulator.errors import DsimError
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where to ask, and for what."""
+
+    base_url: str
+    model: str
+    chat: bool
+    output_tokens: int
+    extra: dict[str, Any] = field(default_factory=dict)
+    timeout_s: float = 300.0
+
+    def body(self, prompt: str) -> dict[str, Any]:
+        """The request's JSON."""
+        asked = {"messages": [{"role": "user", "content": prompt}]} if self.chat else {"prompt": prompt}
+        told = {"model": self.model, "max_tokens": self.output_tokens, "stream": True, "stream_options": {"include_usage": True}}
+        return {**told, **asked, **self.extra}
+
+    @property
+    def url(self) -> str:
+        return self.base_url.rstrip("/") + ("/chat/completions" if self.chat else "/completions")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One streamed answer; stamps of a monotonic clock, seconds. `tokens` as the server counts them, else the pieces that came."""
+
+    user: int
+    turn: int
+    sent_s: float
+    first_s: float
+    last_s: float
+    tokens: int
+    prompt_tokens: int | None
+    counted: bool
+
+    @property
+    def tps(self) -> float:
+        """(tokens - 1) / (last - first token)."""
+        return (self.tokens - 1) / (self.last_s - self.first_s)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What `users` users saw. Answers of the measured turns that lie between the last user's first answer and the first user's last."""
+
+    users: int
+    answers: list[Answer]
+    throughput_tok_s: float
+    decoding: float  # answers being streamed at once, on average
+
+    @property
+    def speeds(self) -> list[float]:
+        """Per-user speed of every answer."""
+        return [a.tps for a in self.answers]
+
+    @property
+    def tps_per_user(self) -> float:
+        """Mean over answers."""
+        return float(np.mean(self.speeds))
+
+    @property
+    def ttft_s(self) -> float:
+        """Median over answers."""
+        return float(np.median([a.first_s - a.sent_s for a in self.answers]))
+
+
+def ask(server: Server, prompt: str, user: int = 0, turn: int = 0) -> Answer:
+    """One streamed answer. Raises DsimError where the server does not answer as it should."""
+    import requests
+
+    sent = time.monotonic()
+    stamps: list[float] = []
+    usage: dict[str, Any] = {}
+    try:
+        with closing(requests.post(server.url, json=server.body(prompt), stream=True, timeout=server.timeout_s)) as response:
+            if response.status_code != 200:
+                raise DsimError(f"answered {response.status_code}: {response.text[:200]}", where=server.url, remedy="check --model and --chat")
+            for chunk in _events(response.iter_lines(chunk_size=1)):
+                if "error" in chunk:
+                    raise DsimError(f"answered with an error: {str(chunk['error'])[:200]}", where=server.url)
+                usage = chunk.get("usage") or usage
+                if any(_text(choice) for choice in chunk.get("choices") or []):
+                    stamps.append(time.monotonic())
+    except requests.RequestException as problem:
+        raise DsimError(f"cannot be reached ({type(problem).__name__})", where=server.url, remedy="check --base-url and that it runs") from None
+    if len(stamps) < 2:
+        remedy = "check that it streams, ask for more --output-tokens, or other prompts"
+        raise DsimError(f"streamed {len(stamps)} piece(s) of text", where=server.url, remedy=remedy)
+    counted = isinstance(usage.get("completion_tokens"), int) and usage["completion_tokens"] > 1
+    tokens = usage["completion_tokens"] if counted else len(stamps)
+    return Answer(user, turn, sent, stamps[0], stamps[-1], tokens, usage.get("prompt_tokens"), counted)
+
+
+def _events(lines: Iterator[bytes]) -> Iterator[dict[str, Any]]:
+    """The JSON of server-sent events up to [DONE]."""
+    for line in lines:
+        if line.startswith(b"data:"):
+            data = line[5:].strip()
+            if data == b"[DONE]":
+                return
+            try:
+                content = json.loads(data)
+            except ValueError:
+                raise DsimError(f"streamed something else than JSON ({data[:60]!r})", where="server") from None
+            if isinstance(content, dict):
+                yield content
+
+
+def _text(choice: dict[str, Any]) -> bool:
+    """Does this piece of a choice bring text (thinking included)?"""
+    delta = choice.get("delta") or {}
+    return bool(choice.get("text") or delta.get("content") or delta.get("reasoning_content") or delta.get("reasoning"))
+
+
+def measure(server: Server, prompts: Sequence[str], users: int, turns: int) -> Measured:
+    """A closed loop of `users`, a thread each, who ask again at once: one turn to warm up, `turns` that count, and on until all are there."""
+    answers: list[Answer] = []
+    failures: list[DsimError] = []
+    lock, done = threading.Lock(), threading.Event()
+    finished = [0] * users
+
+    def use(user: int) -> None:
+        turn = 0
+        while not done.is_set():
+            try:
+                answer = ask(server, prompts[(turn * users + user) % len(prompts)], user, turn)
+            except DsimError as problem:
+                with lock:
+                    failures.append(problem)
+                done.set()
+                return
+            with lock:
+                answers.append(answer)
+                finished[user] = turn = turn + 1
+                if min(finished) > turns:
+                    done.set()
+
+    threads = [threading.Thread(target=use, args=(user,), daemon=True) for user in range(users)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+    return _measured(users, answers)
+
+
+def _measured(users: int, answers: list[Answer]) -> Measured:
+    """Answers streamed while all users were there: first and last token inside the window from the last user's first answer to the first stop."""
+    start = max(min(a.last_s for a in answers if a.user == user) for user in range(users))
+    end = min(max(a.last_s for a in answers if a.user == user) for user in range(users))
+    inside = [a for a in answers if a.first_s >= start and a.last_s <= end] or [a for a in answers if a.turn > 0]
+    overlap = [max(min(a.last_s, end) - max(a.first_s, start), 0.0) for a in answers]
+    tokens = sum(a.tokens * share / (a.last_s - a.first_s) for a, share in zip(answers, overlap, strict=True))
+    length = end - start
+    return Measured(users, inside, tokens / length, sum(overlap) / length)
+
+
+def scrape(base_url: str, timeout_s: float = 5.0) -> str | None:
+    """The text of /metrics at the root of the server, None where there is none."""
+    import requests
+
+    parts = urlsplit(base_url)
+    try:
+        response = requests.get(f"{parts.scheme}://{parts.netloc}/metrics", timeout=timeout_s)
+    except requests.RequestException:
+        return None
+    return response.text if response.status_code == 200 and "# " in response.text[:4096] else None

@@ -1,0 +1,146 @@
+"""docs/validation.md and the README's headline table, from result files of comparisons: `python -m simulator.report.validation_page`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simulator.errors import DsimError
+from simulator.files import write_whole
+from simulator.report import wording
+from simulator.report.wording import percent, plain
+
+Row = dict[str, Any]
+BEGIN, END = "<!-- validation: begin -->", "<!-- validation: end -->"
+
+
+def read_results(folder: Path) -> list[Row]:
+    """Result files of a folder, in order of their names. Raises DsimError where there are none or one is broken."""
+    results = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as problem:
+            raise DsimError(f"not JSON ({problem})", where=path, remedy="run dsim validate --published again") from None
+        missing = {"name", "title", "command", "rows", "points"} - set(content if isinstance(content, dict) else {})
+        if missing:
+            raise DsimError("is missing", where=path, key=sorted(missing)[0], remedy="run dsim validate --published again")
+        results.append(content)
+    if not results:
+        raise DsimError("holds no result files", where=folder, remedy="run dsim validate --published")
+    return results
+
+
+def headline(results: Sequence[Row]) -> str:
+    """A line for each comparison: what, median and worst error over its cells, limits kept."""
+    lines = ["| compared with | cells not fitted | median error | worst | limits kept |", "|---|---|---|---|---|"]
+    for result in results:
+        errors = cell_errors(result)
+        judged = [row["ok"] for row in result["rows"] if row.get("ok") is not None]
+        kept = f"{sum(judged)} of {len(judged)}" if judged else "none set"
+        found = (percent(float(f(errors)), 1, signed=False) for f in (np.median, np.max)) if errors else ("–", "–")
+        lines.append(f"| [{headline_name(result)}](docs/validation.md#{anchor(result)}) | {len(errors)} | {' | '.join(found)} | {kept} |")
+    return "\n".join(lines)
+
+
+def headline_name(result: Row) -> str:
+    """The system and where the numbers are from, short."""
+    return f"{result['name']}: {wording.short('; '.join(result['sources']), 90)}"
+
+
+def anchor(result: Row) -> str:
+    """The link to a comparison's heading, as Markdown readers make it."""
+    return str(result["name"]).lower().replace(".", "")
+
+
+def cell_errors(result: Row) -> list[float]:
+    """Relative errors of what was not fitted: cells of curves and sweeps, gains (as ratios), values."""
+    cells = [cell for cell in (*result["points"], *result["rows"]) if not cell.get("fitted") and cell.get("difference") is not None]
+    values = [abs(cell["difference"]) for cell in cells if cell.get("unit", "value") == "value"]
+    gains = [abs((1 + row["simulated"]) / (1 + row["published"]) - 1) for row in cells if row.get("unit") == "gain"]
+    return values + gains
+
+
+def page(results: Sequence[Row]) -> str:
+    """All of docs/validation.md."""
+    parts = [
+        "# How far off is it?",
+        "Made by `make validation` from the result files in [validation/](validation); do not edit. Each comparison says what it was told and how it "
+        "was run; what was used to fit is not counted as evidence.",
+        headline(results).replace("(docs/validation.md#", "(#"),
+    ]
+    parts += [section(result) for result in results]
+    return "\n\n".join(parts) + "\n"
+
+
+def section(result: Row) -> str:
+    """One comparison."""
+    parts = [f"## {result['name']}", f"{result['title']}\n\n{result['system']}. Source: {'; '.join(result['sources'])}."]
+    parts.append(f"    {result['command']}")
+    parts.append(_rows_table(result["rows"]))
+    if result["points"]:
+        parts.append(_points_table(result["points"]))
+    told = [("Conditions", result.get("conditions")), ("Assumed", result.get("assumed")), ("Not known from the data", result.get("not_identifiable"))]
+    parts += [f"{title}:\n\n" + "\n".join(f"- {line}" for line in lines) for title, lines in told if lines]
+    provenance = [f"{row['table']}: {row['provenance']}" for row in result.get("provenance") or []]
+    if provenance:
+        parts.append("Provenance: " + "; ".join(provenance) + ".")
+    for name, fit in (result.get("fits") or {}).items():
+        values = [f"{key} {value:.4g} s" for group in ("verify", "prefill") for key, value in fit[group].items()]
+        parts.append(f"{name[0].upper()}{name[1:]}: {', '.join(values)}; {percent(fit['left_over'], 2, signed=False)} of all tokens left over (rms).")
+    return "\n\n".join(parts)
+
+
+def _rows_table(rows: Sequence[Row]) -> str:
+    lines = ["| what | simulated | published | difference | limit | |", "|---|---|---|---|---|---|"]
+    lines += [f"| {row['what']}{' (was fitted to)' * bool(row.get('fitted'))} | {' | '.join(wording.validation_cells(row))} |" for row in rows]
+    return "\n".join(lines)
+
+
+def _points_table(points: Sequence[Row]) -> str:
+    """Policies down, loads across: simulated, published and difference in a cell."""
+    blocks = []
+    for metric in dict.fromkeys((p["metric"], p["table"]) for p in points):
+        mine = [p for p in points if (p["metric"], p["table"]) == metric]
+        loads = sorted({p["load"] for p in mine})
+        lines = [
+            f"{metric[0]} (simulated / published, difference; \\* was fitted to):\n",
+            "| at load | " + " | ".join(f"{load:g}" for load in loads) + " |",
+            "|---" * (len(loads) + 1) + "|",
+        ]
+        for policy in dict.fromkeys(p["policy"] for p in mine):
+            cells = {
+                p["load"]: f"{plain(p['simulated'])} / {plain(p['published'])}, {percent(p['difference'], 1)}" for p in mine if p["policy"] == policy
+            }
+            lines.append(f"| {policy} | " + " | ".join(cells.get(load, "–") for load in loads) + " |")
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def _cell(point: Row) -> str:
+    """Simulated / published, difference; an asterisk where it was fitted to."""
+    return f"{plain(point['simulated'])} / {plain(point['published'])}, {percent(point['difference'], 1)}" + ("\\*" if point.get("fitted") else "")
+
+
+def with_headline(readme: str, table: str) -> str:
+    """The README with the table between its marks. Raises DsimError where the marks are gone."""
+    before, begin, rest = readme.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise DsimError(f"has no {BEGIN} … {END}", where="README.md", remedy="put the marks back")
+    return f"{before}{begin}\n{table}\n{end}{after}"
+
+
+def main(results: Path = Path("docs/validation"), out: Path = Path("docs/validation.md"), readme: Path = Path("README.md")) -> None:
+    """Write the page, and the table into the README."""
+    found = read_results(results)
+    write_whole(out, page(found))
+    write_whole(readme, with_headline(readme.read_text(encoding="utf-8"), headline(found)))
+
+
+if __name__ == "__main__":
+    main()

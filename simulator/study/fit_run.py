@@ -1,0 +1,174 @@
+"""The step cost of an engine from the per-second series of a real run, with the simulated engine in the loop; and the run against its simulation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.engine.replica import ReplicaSettings
+from simulator.engine.simulate import Fleet, OpenTraffic, Run, simulate
+from simulator.measurements.cost import Costs, FittedCurve, LinearPrefill, Overhead, RoundCost
+from simulator.measurements.fit import rms
+from simulator.measurements.recorded_run import RecordedRun
+from simulator.measurements.replay import nothing_drafted
+from simulator.policies.prefill import Chunked
+from simulator.policies.routing import RoundRobin
+from simulator.policies.verification import NoSpeculation
+from simulator.rng import stream
+from simulator.traffic.request import RequestSpec
+
+Floats = NDArray[np.float64]
+Row = dict[str, Any]
+QUANTILES = (10, 50, 90, 99)
+
+
+@dataclass(frozen=True)
+class RunFit:
+    """Fitted costs, the time of the first arrival on the clock of the series, and what is left over of the two running totals."""
+
+    costs: Costs
+    clock_s: float
+    residual: float  # rms over seconds, in shares of all tokens
+    seconds: int
+    evaluations: int
+
+
+def fit_run(run: RecordedRun, seconds: int | None = None, progress: Callable[[str], None] = lambda _: None) -> RunFit:
+    """Five costs and a clock offset under which the simulated engine, given the run's own requests and settings, has the running totals of prompt
+    and output tokens that the series shows in its first `seconds` (none given: in all). Stamps of requests enter nothing but their arrival.
+
+    The simulation is a step function of the costs, so the simplex of Nelder and Mead is used, a wide one first and a narrower one from what it
+    found; the start is read off the series.
+    """
+    from scipy.optimize import minimize
+
+    upto = min(seconds or len(run.series["t"]), len(run.series["t"]))
+    scale = _start(run)
+    seen = [np.cumsum(run.series[name])[:upto] for name in ("gen_throughput", "prompt_throughput")]
+    tried = 0
+
+    def misfit(x: Floats) -> float:
+        nonlocal tried
+        tried += 1
+        left = residuals(np.abs(x) * scale)
+        if tried % 25 == 0:
+            progress(f"trial {tried}: {rms(left):.3%} of all tokens")
+        return rms(left)
+
+    def residuals(values: Floats) -> Floats:
+        simulated = token_series(simulate_run(run, costs_of(values, run)), float(values[5]), upto)
+        return np.concatenate([(np.cumsum(a) - b) / b[-1] for a, b in zip(simulated, seen, strict=True)])
+
+    at, left_over = np.ones(6), np.inf
+    for width in (0.4, 0.1):
+        options: Any = {"maxfev": 200, "xatol": 2e-3, "fatol": 2e-5, "initial_simplex": at * (1 + width * np.eye(7, 6, -1))}
+        found = minimize(misfit, at, method="Nelder-Mead", options=options)
+        at, left_over = np.abs(found.x), float(found.fun)
+    best = at * scale
+    return RunFit(costs_of(best, run, upto, left_over), float(best[5]), left_over, upto, tried)
+
+
+def _start(run: RecordedRun) -> Floats:
+    """Costs to begin with: a step of few and of many requests from seconds without prompts, a prompt token from the busiest seconds."""
+    series = run.series
+    plain = (series["prompt_throughput"] == 0) & (series["gen_throughput"] > 0) & (series["running"] > 0)
+    step, requests = series["running"][plain] / series["gen_throughput"][plain], series["running"][plain]
+    slope, base = np.polyfit(requests, step, 1) if len(np.unique(requests)) > 1 else (0.0, float(np.median(step)))
+    context = float(run.prompt_tokens.mean() + run.output_tokens.mean() / 2)
+    slope, base = max(float(slope), 1e-5), max(float(base), 1e-4)
+    prompt = 1 / float(np.percentile(series["prompt_throughput"], 95))
+    return np.array([base, slope / 2, slope / 2 / context, prompt, prompt / 100 / context, 0.1])
+
+
+def costs_of(values: Floats, run: RecordedRun, seconds: int = 0, residual: float = 0.0) -> Costs:
+    """Costs from base, per token, per context token, per prompt token and per prompt token and attended token, seconds, five digits each."""
+    base, token, context, prompt, prompt_context = (float(f"{v:.5g}") for v in values[:5])
+    source = f"{run.engine}, {run.model}: per-second series of a run of {len(run)} requests"
+    note = f"fitted to the first {seconds} seconds with the simulated engine in the loop; {residual:.2%} of all tokens rms" if seconds else ""
+    low = float(max(run.series["running"].min(), 1.0))
+    return Costs(
+        verify=FittedCurve(
+            provenance="fitted", source=source, note=note, base_s=base, per_token_s=token, per_context_token_s=context,
+            measured_tokens=(low, float(max(run.series["running"].max(), low))),
+        ),
+        prefill=LinearPrefill(
+            provenance="fitted", source=source, note=note, base_s=base, per_token_s=prompt, per_token_context_s=prompt_context
+        ),
+        overhead=Overhead(provenance="fitted", source=source, note="within the step cost; the series cannot show it apart"),
+    )  # fmt: skip
+
+
+def simulate_run(run: RecordedRun, costs: Costs) -> Run:
+    """The run's own requests under the engine settings that it was recorded with; memory for KV is no limit."""
+    columns = zip(run.arrival_s.tolist(), run.prompt_tokens.tolist(), run.output_tokens.tolist(), strict=True)
+    specs = [RequestSpec(i, at_s, prompt, output, "") for i, (at_s, prompt, output) in enumerate(columns)]
+    prices = RoundCost(costs, None, 0, 0)
+    settings = ReplicaSettings(max_batch=run.max_batch, prefill=Chunked(token_budget=run.token_budget))
+    fleet = Fleet(1, settings, NoSpeculation(), nothing_drafted(), prices, prices, RoundRobin(), None, 16, stream(0, "routing"))
+    endless = 1e9
+    return simulate(OpenTraffic(specs, 0.0, endless, endless), fleet)
+
+
+def token_series(simulated: Run, clock_s: float, seconds: int) -> tuple[Floats, Floats]:
+    """Output and prompt tokens in every second of the series' clock, [seconds] each; a prompt counts when its first token is out."""
+    edges = np.arange(seconds + 1, dtype=np.float64)
+    first = np.array([r.first_token_s for r in simulated.requests]) + clock_s
+    prompt = np.array([r.spec.prompt_tokens for r in simulated.requests])
+    steps = np.histogram(simulated.steps["end_s"] + clock_s, edges, weights=simulated.steps["committed"])[0]
+    return steps + np.histogram(first, edges)[0], np.histogram(first, edges, weights=prompt)[0]
+
+
+def compare_run(run: RecordedRun, fit: RunFit) -> tuple[list[Row], list[Row]]:
+    """Quantiles of TTFT, TPOT and E2E, and the series of running and waiting requests: rows with simulated, published, difference; and the series."""
+    simulated = simulate_run(run, fit.costs)
+    stamps = np.array([(r.spec.arrival_s, r.first_token_s, r.finish_s) for r in simulated.requests])  # [n, 3]
+    arrival, first, last = stamps.T
+    tokens = run.output_tokens
+    pairs = {
+        "TTFT": (first - arrival, run.first_token_s - run.arrival_s),
+        "TTFT from queued": (first - arrival, run.first_token_s - run.queued_s),
+        "TPOT": ((last - first) / np.maximum(tokens - 1, 1), (run.last_token_s - run.first_token_s) / np.maximum(tokens - 1, 1)),
+        "E2E": (last - arrival, run.last_token_s - run.arrival_s),
+    }
+    rows = [
+        _row(f"{name} {statistic}", float(of(ours)), float(of(theirs)), len(run))
+        for name, (ours, theirs) in pairs.items()
+        for statistic, of in STATISTICS.items()
+    ]
+    inside = _inside(simulated, fit.clock_s, run.series["t"])
+    series = [
+        {"t": float(t), "name": name, "simulated": float(inside[name][i]), "published": float(run.series[name][i])}
+        for name in ("running", "waiting")
+        for i, t in enumerate(run.series["t"])
+    ]
+    for name in ("running", "waiting"):
+        ours, theirs = inside[name], run.series[name]
+        row = _row(f"{name} requests, mean over seconds", float(ours.mean()), float(theirs.mean()), len(theirs))
+        rows.append(row | {"mean_absolute_difference": float(np.abs(ours - theirs).mean())})
+    return rows, series
+
+
+def _quantile(q: int) -> Callable[[Floats], Any]:
+    return lambda values: np.percentile(values, q)
+
+
+STATISTICS: dict[str, Callable[[Floats], Any]] = {"mean": np.mean} | {f"p{q}": _quantile(q) for q in QUANTILES}
+
+
+def _row(what: str, simulated: float, published: float, n: int) -> Row:
+    return {"what": what, "simulated": simulated, "published": published, "difference": simulated / published - 1, "n": n}
+
+
+def _inside(simulated: Run, clock_s: float, at_s: Floats) -> dict[str, Floats]:
+    """Requests running (decoding, or with prompt tokens in the step) and waiting at each time of the series' clock."""
+    steps = simulated.steps
+    step = np.searchsorted(steps["end_s"] + clock_s, at_s, side="right") - 1  # the last one done
+    arrived = np.searchsorted(np.sort([r.spec.arrival_s for r in simulated.requests]) + clock_s, at_s, side="right")
+    gone = np.searchsorted(np.sort([r.finish_s for r in simulated.requests]) + clock_s, at_s, side="right")
+    waiting = np.where(step >= 0, steps["waiting_end"][np.maximum(step, 0)], 0.0)
+    waiting = np.minimum(waiting, arrived - gone)
+    return {"running": (arrived - gone - waiting).astype(np.float64), "waiting": waiting.astype(np.float64)}

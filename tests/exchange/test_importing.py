@@ -1,0 +1,197 @@
+"""Imported profiles load, price steps as the engine's own tables do, and go back into the engine's form."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from simulator.measurements.cost import RoundCost
+from simulator.measurements.profile import load_profile
+from simulator.study.exporting import best_lengths
+
+sys.path.insert(0, str(Path(__file__).parent))
+from engine_files import ADDITIVE, CURVES, METRICS, SAMPLED, STS, aiperf, bench, dump, guidellm
+
+Put = Callable[..., Path]
+Dsim = Callable[..., Any]
+
+
+def verify(folder: Path, tokens: list[float], requests: float = 1) -> list[float]:
+    return load_profile(folder).costs.verify.seconds(tokens, requests).tolist()
+
+
+def test_sglang_sampled(put: Put, dsim: Dsim, tmp_path: Path) -> None:
+    said = dsim("import", "sglang", "--sps", put("s.json", SAMPLED), "--out", tmp_path / "p", "--target", "m")
+    assert said.code == 0
+    assert verify(tmp_path / "p", [8, 16, 64]) == pytest.approx([1 / 100, 1 / 95, 1 / 50])
+    profile = load_profile(tmp_path / "p")
+    assert profile.costs.verify.provenance == "imported"
+    assert profile.target == "m"
+    assert profile.drafters == {}
+    assert dsim("profile", "check", tmp_path / "p").code == 0
+
+
+def test_sglang_additive_is_exact_and_goes_back(put: Put, dsim: Dsim, tmp_path: Path) -> None:
+    files = ("--sps", put("a.json", ADDITIVE), "--records", put("d.json", dump()), "--sts", put("sts.json", STS))
+    assert dsim("import", "sglang", *files, "--out", tmp_path / "p").code == 0
+    for requests, tokens in ((1, 8), (4, 64), (9, 100), (16, 128)):
+        told = (
+            0.008
+            + np.interp(requests, ADDITIVE["bs_probes"], ADDITIVE["alpha_seconds"])
+            + np.interp(tokens, ADDITIVE["m_probes"], ADDITIVE["theta_seconds"])
+        )
+        assert verify(tmp_path / "p", [tokens], requests) == pytest.approx([told], rel=1e-6)
+    drafter = load_profile(tmp_path / "p").drafter("dspark")
+    assert drafter.temperatures == STS["temperatures"]
+    assert drafter.confidence
+    out = tmp_path / "back.json"
+    assert dsim("export", "sglang-sps", tmp_path / "p", "--drafter", "dspark", "--out", out, "--max-batch", 16).code == 0
+    back = json.loads(out.read_text())
+    for i, requests in enumerate(back["bs_probes"]):
+        for j, tokens in enumerate(back["m_probes"]):
+            total = back["bias_seconds"] + back["alpha_seconds"][i] + back["theta_seconds"][j]
+            assert total == pytest.approx(verify(tmp_path / "p", [tokens], requests)[0], rel=1e-6)
+    out = tmp_path / "sts.json"
+    assert dsim("export", "sglang-sts", tmp_path / "p", "--drafter", "dspark", "--out", out).code == 0
+    assert json.loads(out.read_text())["temperatures"] == STS["temperatures"]
+
+
+def test_sglang_step_times_of_a_dump(put: Put, dsim: Dsim, tmp_path: Path) -> None:
+    assert dsim("import", "sglang", "--records", put("d.json", dump()), "--out", tmp_path / "p").code == 0
+    assert verify(tmp_path / "p", [4, 8]) == pytest.approx([0.011, 0.012])
+
+
+def test_a_scheduled_policy_runs_on_an_imported_profile(put: Put, dsim: Dsim, tmp_path: Path) -> None:
+    files = ("--sps", put("a.json", ADDITIVE), "--records", put("d.json", dump()), "--sts", put("sts.json", STS))
+    assert dsim("import", "sglang", *files, "--out", tmp_path / "p").code == 0
+    scenario = {
+        "name": "s", "profile": str(tmp_path / "p"),
+        "policies": [{"name": "x", "drafter": "dspark", "verification": {"kind": "confidence_scheduled"}}],
+        "workload": {
+            "arrivals": {"kind": "closed_loop"}, "prompt_tokens": {"kind": "fixed", "tokens": 9}, "output_tokens": {"kind": "fixed", "tokens": 30},
+        },
+        "load": [4], "engine": {"prefill": {"kind": "instant"}}, "run": {"replications": 1, "requests": 8},
+    }  # fmt: skip
+    said = dsim("run", put("s.yaml", json.dumps(scenario)), "--out", tmp_path / "o", "--workers", 1, "--format", "json")
+    assert said.code == 0
+    (point,) = json.loads(said.out)["frontier"]
+    assert 1 < point["metrics"]["accepted_length"]["mean"] < 4
+
+
+def test_vllm_curves_are_padded_as_the_engine_pads(put: Put, dsim: Dsim, tmp_path: Path) -> None:
+    files = ("--curves", put("c.json", CURVES), "--metrics", put("m.txt", METRICS))
+    assert dsim("import", "vllm", *files, "--out", tmp_path / "p").code == 0
+    # by hand from build_cost_tables_from_curves: next captured size up to the limit, interpolated and held above it, last slope beyond
+    expected = {1: 5.0, 2: 5.4, 8: 5.4, 9: 5.4, 17: 7.9, 64: 7.9, 65: 40.0, 128: 40.0, 192: 46.0, 256: 52.0, 320: 58.0}
+    assert verify(tmp_path / "p", list(expected)) == pytest.approx([ms / 1e3 for ms in expected.values()])
+    profile = load_profile(tmp_path / "p")
+    draft = profile.drafter("drafter").draft
+    assert [draft.seconds(r, 0, 3) for r in (1, 2, 8, 9)] == pytest.approx([0.9e-3, 1.1e-3, 1.1e-3, 1.6e-3])
+    blocks = profile.blocks("drafter")
+    assert blocks.provenance == "imported"
+    assert blocks.gamma == 3
+
+
+def test_survival_of_the_counters_is_met_by_walks(put: Put, dsim: Dsim, tmp_path: Path) -> None:
+    from simulator.measurements.statistics import acceptance_statistics, visited_rows
+
+    assert dsim("import", "vllm", "--curves", put("c.json", CURVES), "--metrics", put("m.txt", METRICS), "--out", tmp_path / "p").code == 0
+    blocks = load_profile(tmp_path / "p").blocks("drafter")
+    found = acceptance_statistics(blocks, rows=visited_rows(blocks))
+    assert np.all(np.abs(found.survival - [0.8, 0.5, 0.2]) < 4 * found.survival_error)
+
+
+def step_s(users: float, budget: float) -> float:
+    return 0.010 + 2e-4 * users * budget
+
+
+@pytest.mark.parametrize("tool", ["vllm", "aiperf", "guidellm"])
+def test_load_generators_give_back_the_cost_that_made_them(put: Put, dsim: Dsim, tmp_path: Path, tool: str) -> None:
+    users, out = (1, 4, 16, 64), ("--out", tmp_path / "p")
+    if tool == "vllm":
+        files = [put(f"b{n}.json", bench(n, step_s(n, 2))) for n in users]
+        said = dsim("import", "vllm", *(part for file in files for part in ("--bench", file)), *out)
+    elif tool == "aiperf":
+        files = [put(f"a{n}.json", aiperf(n, step_s(n, 1))) for n in users]
+        said = dsim("import", "aiperf", *files, *out, "--accepted-length", 1, "--budget", 1)
+    else:
+        file = put("g.json", guidellm([(n, step_s(n, 1)) for n in users]))
+        said = dsim("import", "guidellm", file, *out, "--accepted-length", 1, "--budget", 1)
+    assert said.code == 0, said.err
+    assert verify(tmp_path / "p", [2, 10, 50]) == pytest.approx([0.010 + 2e-4 * b for b in (2, 10, 50)], rel=1e-3)
+    profile = load_profile(tmp_path / "p")
+    assert profile.costs.verify.provenance == "imported"
+    assert list(profile.drafters) == (["drafter"] if tool == "vllm" else [])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("aiperf", "a1.json", "a2.json"), "a1.json: --accepted-length: does not tell the accepted length"),
+        (("aiperf", "a1.json", "--accepted-length", "1", "--budget", "1"), "too few operating points"),
+        (("aiperf", "a1.json", "a2.json", "--accepted-length", "2", "--budget", "1"), "outside 1 … 1"),
+        (("vllm", "--metrics", "m.txt"), "no step cost among the files"),
+        (("vllm", "--curves", "c.json", "--metrics-before", "m.txt"), "an earlier scrape needs a later one"),
+        (("sglang", "--sts", "sts.json"), "no step cost among the files"),
+        (("sglang", "--sps", "s.json", "--sts", "sts.json"), "a calibration needs recorded confidences"),
+        (("sglang", "--sps", "s.json", "--records", "d.json", "--sts", "two.json"), "two.json: temperatures: has 2 positions, the records 3"),
+    ],
+)
+def test_what_cannot_be_a_profile_is_refused_in_one_line(
+    put: Put, dsim: Dsim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], told: str
+) -> None:
+    files = {"a1.json": aiperf(1, 0.01), "a2.json": aiperf(9, 0.02), "m.txt": METRICS, "c.json": CURVES, "s.json": SAMPLED, "sts.json": STS}
+    for name, content in (files | {"d.json": dump(), "two.json": {"temperatures": [1.0, 1.0]}}).items():
+        put(name, content)
+    monkeypatch.chdir(tmp_path)
+    said = dsim("import", *arguments, "--out", "p")
+    assert said.code == 2
+    assert told in said.err
+    assert len(said.err.strip().splitlines()) == 1
+    assert not (tmp_path / "p").exists()
+
+
+def test_a_profile_that_is_there_is_kept(put: Put, dsim: Dsim, tmp_path: Path) -> None:
+    call = ("import", "sglang", "--sps", put("s.json", SAMPLED), "--out", tmp_path / "p")
+    assert dsim(*call).code == 0
+    said = dsim(*call)
+    assert said.code == 2
+    assert "there is a profile already" in said.err
+    assert dsim(*call, "--force").code == 0
+
+
+def test_the_best_lengths_are_those_of_a_search(put: Put, dsim: Dsim, tmp_path: Path) -> None:
+    assert dsim("import", "vllm", "--curves", put("c.json", CURVES), "--metrics", put("m.txt", METRICS), "--out", tmp_path / "p").code == 0
+    profile = load_profile(tmp_path / "p")
+    table = best_lengths(profile, "drafter", 64, 0)
+    assert table[0][0] == 1
+    assert table[-1][1] == 64
+    assert [b[0] for b in table[1:]] == [a[1] + 1 for a in table[:-1]]
+    price = RoundCost(profile.costs, profile.drafter("drafter").draft, 3, 3)
+    blocks = profile.blocks("drafter")
+
+    def rate(requests: int, k: int) -> float:
+        """Tokens per second by walking every sequence."""
+        rounds = tokens = 0
+        for first, length in zip(blocks.first_row, blocks.length, strict=True):
+            at = 0
+            while at < length:
+                taken = min(int(blocks.accepted[first + at]), k)
+                at, rounds, tokens = at + taken + 1, rounds + 1, tokens + taken + 1
+        seconds = price.round_s(requests, 0)[requests * k] - (price.draft_s(requests, 0) if k == 0 else 0.0)
+        return requests * tokens / rounds / seconds
+
+    for first, last, length in table:
+        for requests in {first, last}:
+            assert rate(requests, length) == pytest.approx(max(rate(requests, k) for k in range(4)))
+    assert table[0][2] == 3
+    assert table[-1][2] == 0  # 64 requests and one draft each leave the captured graphs
+    out = tmp_path / "k.json"
+    assert dsim("export", "vllm-lengths", tmp_path / "p", "--drafter", "drafter", "--out", out, "--max-batch", 64).code == 0
+    assert json.loads(out.read_text())["num_speculative_tokens_per_batch_size"] == [list(row) for row in table]

@@ -1,0 +1,253 @@
+"""`dsim probe`: against a server whose pace is known, and against transformers' own server in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+
+from simulator.errors import DsimError
+from simulator.measurements.profile import load_profile
+from simulator.measurements.server import Answer, Server, _measured, ask
+from simulator.study.probe import ProbePlan
+
+Dsim = Callable[..., Any]
+TOKENS = 12
+STEP_S = 0.02
+
+
+class Paced(BaseHTTPRequestHandler):
+    """Streams TOKENS tokens, one each STEP_S + 5 ms per request that is being answered, in pieces of two tokens, and counts them."""
+
+    protocol_version = "HTTP/1.1"
+    active = 0
+    drafts = 0
+    lock = threading.Lock()
+
+    def log_message(self, *_: Any) -> None: ...
+
+    def do_GET(self) -> None:
+        prefix = "vllm:spec_decode_num_"
+        text = (
+            f"# HELP x\n{prefix}drafts_total {self.drafts}\n{prefix}draft_tokens_total {self.drafts}\n{prefix}accepted_tokens_total {self.drafts}\n"
+        )
+        self._send("# HELP x\n" + totals + f'{prefix}accepted_tokens_per_pos_total{{position="0"}} {self.drafts}\n', "text/plain")
+
+    def _send(self, text: str, kind: str, status: int = 200) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(text.encode())))
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if body["model"] != "paced":
+            self._send('{"error": "no such model"}', "application/json", 404)
+            return
+        with self.lock:
+            Paced.active += 1
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self._event({"choices": [{"delta": {"role": "assistant"}}]})
+        for _ in range(body["max_tokens"] // 2):
+            time.sleep(2 * (STEP_S + 0.005 * self.active))
+            with self.lock:
+                Paced.drafts += 1
+            self._event({"choices": [{"delta": {"content": "two tokens"}}]})
+        self._event({"choices": [], "usage": {"completion_tokens": body["max_tokens"], "prompt_tokens": 7}})
+        self._chunk(b"data: [DONE]\n\n")
+        self._chunk(b"")
+        with self.lock:
+            Paced.active -= 1
+
+    def _event(self, content: dict[str, Any]) -> None:
+        self._chunk(b"data: " + json.dumps(content).encode() + b"\n\n")
+
+    def _chunk(self, data: bytes) -> None:
+        self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+        self.wfile.flush()
+
+
+@pytest.fixture
+def paced() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Paced)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/v1"
+    server.shutdown()
+    server.server_close()
+
+
+def test_an_answer_has_the_servers_own_count(paced: str) -> None:
+    found = ask(Server(paced, "paced", True, TOKENS), "hello")
+    assert found.tokens == TOKENS
+    assert found.counted
+    assert found.prompt_tokens == 7
+    assert found.last_s - found.first_s >= (TOKENS // 2 - 1) * 2 * (STEP_S + 0.005) * 0.95
+    assert found.first_s - found.sent_s >= 2 * STEP_S * 0.95
+
+
+def test_the_window_holds_what_all_users_were_there_for() -> None:
+    """Two users at 10 tok/s each without a pause: throughput and speed by hand."""
+    answers = [Answer(user, turn, turn * 2.0, turn * 2.0 + 0.1, turn * 2.0 + 2.0, 20, None, True) for user in (0, 1) for turn in range(4)]
+    found = _measured(2, answers)
+    assert found.tps_per_user == pytest.approx(10)
+    assert len(found.answers) == 6  # the first of each user warms up
+    assert found.decoding == pytest.approx(2 * 1.9 / 2)
+    assert found.throughput_tok_s == pytest.approx(20)
+
+
+def test_a_paced_server_gives_a_profile_of_its_pace(paced: str, dsim: Dsim, tmp_path: Path) -> None:
+    arguments = ("--base-url", paced, "--model", "paced", "--out", tmp_path / "p", "--concurrency", "1,3,6", "--check", "2", "--requests", 2)
+    said = dsim("probe", *arguments, "--output-tokens", TOKENS, "--format", "json")
+    assert said.code == 0, said.err
+    found = json.loads(said.out)
+    assert (found["accepted_length"], found["budget"]) == (2.0, 2.0)  # from the scraped counters: one draft accepted in every round
+    profile = load_profile(tmp_path / "p")
+    assert profile.costs.verify.provenance == "imported"
+    for point in found["points"]:
+        assert point["tokens_counted_by_server"] == point["answers"]
+        # 11 token gaps in 5 bursts of 2 (STEP + 5 ms · users) each; a loaded machine can only be slower
+        fastest = 11 / (5 * 2 * (STEP_S + 0.005 * point["users"]))
+        assert 0.3 * fastest < point["tps_per_user_mean"] < 1.1 * fastest
+    told = {row["users"]: row for row in found["comparison"]}
+    assert told[2]["held_out"]
+    assert not told[1]["held_out"]
+    assert json.loads((tmp_path / "p" / "probe.json").read_text())["points"] == found["points"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"--model": "other"}, "answered 404"),
+        ({"--base-url": "http://127.0.0.1:9/v1"}, "cannot be reached"),
+        ({"--base-url": "localhost:8000"}, "is no address"),
+        ({"--concurrency": "4"}, "one concurrency cannot carry a fit"),
+        ({"--concurrency": "1,x"}, "no list of whole numbers"),
+        ({"--check": "3"}, "names a concurrency that is fitted"),
+        ({"--extra": "[1]"}, "must be an object"),
+        ({"--prompts": "absent.txt"}, "cannot be read"),
+    ],
+)
+def test_mistakes_are_one_line(paced: str, dsim: Dsim, tmp_path: Path, changes: dict[str, str], told: str) -> None:
+    given = {"--base-url": paced, "--model": "paced", "--concurrency": "1,3", "--requests": "2", "--output-tokens": "4"} | changes
+    said = dsim("probe", "--out", tmp_path / "p", *(part for pair in given.items() for part in pair))
+    assert said.code == 2
+    assert told in said.err
+    assert said.err.strip().splitlines()[-1].startswith("error: ")
+    assert not (tmp_path / "p").exists()
+
+
+def test_prompts_of_both_forms(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one\n\ntwo\n")
+    (tmp_path / "b.jsonl").write_text('{"prompt": "three"}\n')
+    (tmp_path / "c.jsonl").write_text('{"text": "four"}\n')
+
+    def plan(name: str) -> ProbePlan:
+        return ProbePlan.of("http://x/v1", "m", tmp_path / name, "1,2", "", 2, 8, True, "{}", 9)
+
+    assert plan("a.txt").prompts == ("one", "two")
+    assert plan("b.jsonl").prompts == ("three",)
+    with pytest.raises(DsimError, match="needs an object with a text 'prompt'"):
+        plan("c.jsonl")
+
+
+# ---- a real server that is not ours ----
+
+SERVING = [name for name in ("torch", "transformers", "fastapi", "uvicorn", "openai") if find_spec(name) is None]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """`transformers serve` with the golden target of the real runner's tests and a tokenizer made here; address and model."""
+    if SERVING:
+        pytest.skip(f"transformers serve needs {SERVING[0]}: pip install 'dsim[serving]'")
+    folder = tmp_path_factory.mktemp("served") / "model"
+    shutil.copytree(Path(__file__).parents[1] / "golden" / "target", folder)
+    make_tokenizer(folder)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    serve = ["serve", str(folder), "--continuous-batching", "--device", "cpu", "--dtype", "float32", "--host", "127.0.0.1", "--port", str(port)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    log = (folder / "server.log").open("wb")
+    command = [sys.executable, "-m", "transformers.cli.transformers", *serve, "--cb-num-blocks", "64", "--cb-max-batch-tokens", "512"]
+    process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        wait_for(f"http://127.0.0.1:{port}/health", process, folder / "server.log")
+        yield f"http://127.0.0.1:{port}/v1", str(folder)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        log.close()
+
+
+def make_tokenizer(folder: Path) -> None:
+    """A word for every id, and a chat template that passes the text through."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+    from transformers import PreTrainedTokenizerFast
+
+    size = json.loads((folder / "config.json").read_text())["vocab_size"]
+    words = {"<unk>": 0} | {f"w{i}": i for i in range(1, size)}
+    tokenizer = Tokenizer(WordLevel(words, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = Whitespace()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<unk>")
+    fast.chat_template = "{% for message in messages %}{{ message['content'] }} {% endfor %}"
+    fast.save_pretrained(folder)
+
+
+def wait_for(address: str, process: subprocess.Popen[bytes], log: Path, seconds: float = 180) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            pytest.fail(f"the server ended: {log.read_text()[-2000:]}")
+        try:
+            with urlopen(address, timeout=2):
+                return
+        except OSError:
+            time.sleep(0.3)
+    pytest.fail(f"the server did not answer: {log.read_text()[-2000:]}")
+
+
+@pytest.mark.torch
+def test_a_real_server_is_measured_and_its_profile_simulates(served: tuple[str, str], dsim: Dsim, tmp_path: Path) -> None:
+    base_url, model = served
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("w5 w6 w7 w8 w9\nw10 w11 w12\n")
+    arguments = ("--base-url", base_url, "--model", model, "--out", tmp_path / "p", "--prompts", prompts, "--concurrency", "1,2,4", "--check", "3")
+    said = dsim("probe", *arguments, "--requests", 2, "--output-tokens", 16, "--format", "json")
+    assert said.code == 0, said.err
+    found = json.loads(said.out)
+    assert [point["users"] for point in found["points"]] == [1, 2, 3, 4]
+    for point in found["points"]:
+        assert 2 <= point["output_tokens_mean"] <= 16
+        assert point["ttft_p50_s"] > 0
+        assert 0 < point["decoding_mean"] <= point["users"]
+        assert point["throughput_tok_s"] <= 1.2 * point["users"] * point["tps_per_user_p90"]
+    profile = load_profile(tmp_path / "p")
+    speeds = {row["users"]: row["simulated"] for row in found["comparison"]}
+    for users, speed in speeds.items():  # a closed loop without prompts sees one over the step time
+        assert speed == pytest.approx(1 / float(profile.costs.verify.seconds([users])[0]), rel=0.01)

@@ -1,0 +1,111 @@
+"""A recorded run: costs found again from the series of a run whose costs are known, and the real run against its committed fit."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from simulator.errors import DsimError
+from simulator.measurements.recorded_run import RecordedRun, read_recorded_run
+from simulator.study.fit_run import RunFit as Fit
+from simulator.study.fit_run import compare_run, costs_of, fit_run, simulate_run, token_series
+
+ROOT = Path(__file__).resolve().parents[2]
+TRUE = np.array([0.02, 2e-4, 2e-7, 3e-4, 2e-9])
+
+
+def write_run(folder: Path, requests: int, costs: Any = None) -> Path:
+    """A run of the simulated engine as LLMServingSim's bench would have recorded it; its engine holds 8 requests and 256 tokens a step."""
+    luck = np.random.default_rng(3)
+    arrival = np.sort(luck.uniform(0, requests / 4, requests))
+    prompt, output = luck.integers(40, 400, requests), luck.integers(30, 120, requests)
+    none = np.zeros(requests)
+    bare = RecordedRun(folder, "m", "e", 1.0, 8, 256, arrival - arrival[0], none, none, none, prompt, output, {"running": np.array([1.0, 8.0])})
+    run = simulate_run(bare, costs_of(TRUE, bare))
+    first, last = (np.array([getattr(r, name) for r in run.requests]) for name in ("first_token_s", "finish_s"))
+    seconds = int(last.max()) + 2
+    generated, prompts = token_series(run, 0.25, seconds)
+    inside = [(int((bare.arrival_s + 0.25 <= t).sum() - (last + 0.25 <= t).sum())) for t in range(1, seconds + 1)]
+    folder.mkdir()
+    meta = {"model": "m", "vllm_version": "0.19.0", "engine_kwargs": {"tensor_parallel_size": 2, "max_num_seqs": 8, "max_num_batched_tokens": 256}}
+    (folder / "meta.json").write_text(json.dumps(meta))
+    with (folder / "requests.jsonl").open("w") as lines:
+        for i in range(requests):
+            at = 1000.0 + bare.arrival_s[i]
+            stamps = {"queued_ts": at - 900, "first_token_ts": 100 + first[i], "last_token_ts": 100 + last[i]}
+            row = {"request_id": f"b{i}", "input_toks": int(prompt[i]), "output_toks": int(output[i]), "arrival_time": at} | stamps
+            lines.write(json.dumps(row) + "\n")
+    rows = [f"{t + 1},{prompts[t]:g},{generated[t]:g},{min(inside[t], 8)},{max(inside[t] - 8, 0)}\n" for t in range(seconds)]
+    (folder / "timeseries.csv").write_text("t,prompt_throughput,gen_throughput,running,waiting\n" + "".join(rows))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("run") / "made", 30)
+
+
+def test_the_costs_that_made_a_run_explain_its_stamps(made: Path) -> None:
+    run = read_recorded_run(made)
+    rows, series = compare_run(run, Fit(costs_of(TRUE, run), 0.25, 0.0, 0, 0))
+    assert all(abs(row["difference"]) < 1e-6 for row in rows if "requests, mean" not in row["what"])
+    assert len(series) == 2 * len(run.series["t"])
+
+
+def test_a_fit_of_the_series_foresees_the_stamps(made: Path) -> None:
+    run = read_recorded_run(made)
+    fit = fit_run(run)
+    assert fit.residual < 0.01
+    found = {row["what"]: row["difference"] for row in compare_run(run, fit)[0]}
+    assert abs(found["TPOT p50"]) < 0.06  # a short run pins its costs less well than the real one
+    assert abs(found["E2E p50"]) < 0.06
+    assert abs(found["TTFT p90"]) < 0.15
+
+
+def test_wrong_costs_do_not_explain_it(made: Path) -> None:
+    run = read_recorded_run(made)
+    rows, _ = compare_run(run, Fit(costs_of(TRUE * 1.2, run), 0.25, 0.0, 0, 0))
+    assert next(row for row in rows if row["what"] == "TPOT p50")["difference"] == pytest.approx(0.2, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "told"),
+    [
+        ("meta.json", '"max_num_seqs": 8', '"max_num_seqs": 0', "max_num_seqs: must be a positive number"),
+        ("meta.json", "engine_kwargs", "settings", "engine_kwargs: is missing"),
+        ("requests.jsonl", '"output_toks"', '"tokens"', "requests.jsonl:1: output_toks"),
+        ("requests.jsonl", '"first_token_ts": 1', '"first_token_ts": 9', "stamps must follow"),
+        ("timeseries.csv", "running", "busy", "running: column is missing"),
+        ("timeseries.csv", "\n2,", "\n2,-", "timeseries.csv:3: prompt_throughput"),
+    ],
+)
+def test_a_broken_run_is_refused_with_file_and_field(made: Path, tmp_path: Path, file: str, old: str, new: str, told: str) -> None:
+    folder = shutil.copytree(made, tmp_path / "broken")
+    text = (folder / file).read_text()
+    assert old in text
+    (folder / file).write_text(text.replace(old, new, 1))
+    with pytest.raises(DsimError) as caught:
+        read_recorded_run(folder)
+    assert told in caught.value.line()
+
+
+@pytest.mark.shared
+def test_the_committed_fit_of_the_real_run_is_what_its_table_says(shared: Path) -> None:
+    result = json.loads((ROOT / "docs" / "validation" / "vllm_qwen3_32b_rtxpro6000.json").read_text())
+    run = read_recorded_run(shared / "measured" / result["name"])
+    for part, fit in result["fits"].items():
+        values = np.array([*fit["verify"].values(), *fit["prefill"].values()])
+        rows, _ = compare_run(run, Fit(costs_of(values, run), fit["clock_s"], 0.0, 0, 0))
+        suffix = "" if "whole" in part else f", {part}"
+        table = {row["what"]: row for row in result["rows"]}
+        for row in rows:
+            assert row["simulated"] == pytest.approx(table[row["what"] + suffix]["simulated"], rel=1e-9)
+            assert row["published"] == pytest.approx(table[row["what"] + suffix]["published"], rel=1e-9)
+        found = {row["what"]: abs(row["difference"]) for row in rows}
+        assert max(found["TPOT p50"], found["E2E p50"]) < 0.03
+        assert max(found["TTFT p50"], found["TTFT p90"]) < 0.12
