@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 
-jit = numba.njit(cache=True, error_model="numpy")
+_HOW = {"error_model": "numpy", "_nrt": False}  # no counting of references: nothing is allocated in here
+inner = numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **_HOW)
+entry = numba.njit(cache=True, **_HOW)
 
 # Where the kernel waits for the driver: nothing to do but go on, or what it asks for.
 ENDED, STARVED, FLUSH, GROW, TURNS, LUCK, PRICE, BELIEVED, PROMPT = range(9)
@@ -22,7 +24,7 @@ INSTANT, SEPARATE, CHUNKED, DISAGGREGATED = range(4)
 ROUND_ROBIN, LEAST_LOADED, POWER_OF_TWO, RANDOM = range(4)
 # What happens; the first kinds are processes of SimPy that begin.
 WAKE, STEP_ENDS, ARRIVE, LIMIT, DONE, STOP, THINK, ASK, PREFILL, GRANTED, PREFILLED, RELEASED, MOVED = range(13)
-RESTING, START, ARRIVING, ADMIT, STEP, PROMPTED = range(6)
+RESTING, BEGIN, START, ARRIVING, ADMIT, STEP, PROMPTED = range(7)
 
 _NORMAL = np.int64(1) << np.int64(60)  # SimPy's urgent events come before the normal ones of the same time
 _GOLDEN, _M1, _M2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
@@ -39,7 +41,7 @@ GLOBAL = np.dtype(
     )]
     + [("word", np.uint64)]
     + [(name, _f) for name in (
-        "now", "overhead_s", "transfer_s", "think_s", "prompt_base_s", "prompt_token_s", "prompt_context_s", "warmup_s", "until_s", "warm_s",
+        "now", "overhead_s", "transfer_s", "think_s", "prompt_base_s", "prompt_token_s", "prompt_context_s", "warmup_s", "until_s", "limit_s", "warm_s",
         "want_attended", "answer_s",
     )]
 )  # fmt: skip
@@ -50,6 +52,10 @@ REQUEST = np.dtype(
     )]
     + [(name, _f) for name in ("arrival_s", "first_s", "finish_s", "last_emit_s", "left_s", "waited_s", "asked_s")]
 )  # fmt: skip
+RECORDED = (
+    "made", "index", "user", "turn", "domain", "measured", "arrival_s", "first_s", "finish_s", "prompt", "output", "cached", "emitted",
+    "preemptions", "rejected",
+)  # of a request, as RequestRecord has them
 REPLICA = np.dtype(
     [(name, _i) for name in (
         "idle", "batch", "prefilling", "first", "head", "tail", "waiting", "used", "context", "newcomers",
@@ -62,7 +68,7 @@ SLOT = np.dtype(
     align=True,
 )
 EVENT = np.dtype([("time", _f), ("key", _i), ("kind", np.int32), ("arg", np.int32)])
-STEP_COLUMNS, REQUEST_COLUMNS = 17, 15
+STEP_COLUMNS, REQUEST_COLUMNS = 17, len(RECORDED)
 
 
 class World(NamedTuple):
@@ -77,8 +83,8 @@ class World(NamedTuple):
     newcomers: Any  # [P, M] requests
     events: Any  # heap of EVENT
     accepted: Any  # [N]
-    rank: Any  # [N, γ] place of a survival among all, rising
-    value: Any  # survivals by rank
+    rank: Any  # [N, γ] how many survivals lie below each
+    value: Any  # [N γ] all survivals, rising
     survival: Any  # [N, γ]
     by_row: Any  # [N] or [M + 1] lengths that depend on the row, or on the batch, alone
     first_row: Any  # [S]
@@ -107,8 +113,8 @@ class World(NamedTuple):
 # --- order of events
 
 
-@jit
-def push(w, time, urgent, kind, arg):
+@inner
+def _push(w, time, urgent, kind, arg):
     g, heap = w.g[0], w.events
     g.seq += 1
     key = g.seq if urgent else g.seq + _NORMAL
@@ -123,7 +129,7 @@ def push(w, time, urgent, kind, arg):
     heap[i].time, heap[i].key, heap[i].kind, heap[i].arg = time, key, kind, arg
 
 
-@jit
+@inner
 def _pop(w):
     """Time, kind and argument of the next event."""
     g, heap = w.g[0], w.events
@@ -151,7 +157,7 @@ def _pop(w):
 # --- prices
 
 
-@jit
+@inner
 def _context_key(total, size):
     """Which of CONTEXTS the rounded mean context is (cost.rounded_context)."""
     if total <= 0:
@@ -160,7 +166,7 @@ def _context_key(total, size):
     return 1 + exponent * 129 + int(np.rint(mantissa * 256.0)) - 128
 
 
-@jit
+@inner
 def _prompt_s(w, tokens, attended, beside):
     """Seconds of prompt tokens (RoundCost.prefill_s, or chunk_s where `beside` is 0 or 1); -1 where the driver must be asked."""
     g = w.g[0]
@@ -179,7 +185,7 @@ def _prompt_s(w, tokens, attended, beside):
 # --- how many tokens to verify (policies/verification.py)
 
 
-@jit
+@inner
 def _rank_down(w, n, top):
     """The first n of `keys` into `ranked`, descending: dealt into as many buckets as keys, then mended by insertion."""
     keys, ranked, counts = w.keys, w.ranked, w.counts
@@ -217,7 +223,7 @@ def _rank_down(w, n, top):
         ranked[j] = key
 
 
-@jit
+@inner
 def _shift(n, top):
     """So many bits less leave about as many buckets as there are keys."""
     shift = 0
@@ -226,7 +232,7 @@ def _shift(n, top):
     return shift
 
 
-@jit
+@inner
 def _kth(w, n, top, k):
     """The k-th largest of the first n `keys`, k counted from 1."""
     keys, ranked, counts = w.keys, w.ranked, w.counts
@@ -256,12 +262,12 @@ def _kth(w, n, top, k):
     return ranked[k - before - 1]
 
 
-@jit
+@inner
 def _known_row(slot, lag):
     return slot.row if lag == 0 else (slot.lag1 if lag == 1 else slot.lag2)
 
 
-@jit
+@inner
 def _gather(w, p, size, lag, least):
     """Ranks of the free tokens, request after request, into `keys`; how many there are."""
     gamma, keys, slots, rank = w.g[0].gamma, w.keys, w.slots, w.rank
@@ -274,7 +280,7 @@ def _gather(w, p, size, lag, least):
     return n
 
 
-@jit
+@inner
 def _budget(w, p, size, at, stop_early):
     """How many tokens beyond the least to admit: Θ's first fall, or its global maximum, along the ranked survivals."""
     g, price, value, ranked = w.g[0], w.believed, w.value, w.ranked
@@ -302,7 +308,7 @@ def _budget(w, p, size, at, stop_early):
     return admitted
 
 
-@jit
+@inner
 def _admit_tokens(w, p, size, admitted, least):
     """Lengths when the `admitted` likeliest present tokens beyond the first `least` are taken; the tokens verified."""
     g, slots, rank, value = w.g[0], w.slots, w.rank, w.value
@@ -316,12 +322,11 @@ def _admit_tokens(w, p, size, admitted, least):
     _gather(w, p, size, 0, least)
     worst = _kth(w, n, len(value) - 1, admitted)
     limit = worst if value[worst] > 0 else worst + 1  # what cannot be accepted is not verified
-    taken = 0
-    at = 0
+    taken, at, keys = 0, 0, w.keys
     for s in range(size):
         length = 0
         for _ in range(least, gamma):
-            length += w.keys[at] >= limit
+            length += keys[at] >= limit
             at += 1
         slots[p, s].length = length + least
         taken += length
@@ -341,7 +346,7 @@ def _admit_tokens(w, p, size, admitted, least):
     return taken + size * least
 
 
-@jit
+@inner
 def _uniform(w, p, size, at):
     """The one length that maximises the objective on mean survivals."""
     g = w.g[0]
@@ -359,7 +364,7 @@ def _uniform(w, p, size, at):
     return length
 
 
-@jit
+@inner
 def _choose_lengths(w, p, size, at):
     """Lengths into the slots; the tokens verified. `at`: where the prices begin that the policy believes in."""
     g, slots = w.g[0], w.slots
@@ -388,14 +393,14 @@ def _choose_lengths(w, p, size, at):
 # --- the batch (engine/batch.py)
 
 
-@jit
+@inner
 def _mix(x):
     x = (x ^ (x >> np.uint64(30))) * _M1
     x = (x ^ (x >> np.uint64(27))) * _M2
     return x ^ (x >> np.uint64(31))
 
 
-@jit
+@inner
 def _sequence(w, r):
     """The recorded sequence that request r is in, by its visit (Replay.walk, rng.uniform_at)."""
     request = w.requests[r]
@@ -406,7 +411,7 @@ def _sequence(w, r):
     return w.candidates[start + int(luck * count)]
 
 
-@jit
+@inner
 def _join(w, p, r):
     replica, request = w.replicas[p], w.requests[r]
     chosen = _sequence(w, r)
@@ -424,7 +429,7 @@ def _join(w, p, r):
     replica.newcomers += 1
 
 
-@jit
+@inner
 def _leave(w, p, s):
     """Take the request out of slot s; returns it."""
     replica, slots = w.replicas[p], w.slots
@@ -446,7 +451,7 @@ def _leave(w, p, s):
     return r
 
 
-@jit
+@inner
 def _commit(w, p, size):
     """Advance every request by its accepted tokens and the bonus; accepted and committed tokens of the batch."""
     g, replica, slots, accepted = w.g[0], w.replicas[p], w.slots, w.accepted
@@ -485,18 +490,18 @@ def _commit(w, p, size):
 # --- the replica (engine/replica.py)
 
 
-@jit
+@inner
 def _held(w, p):
     replica = w.replicas[p]
     return replica.waiting + replica.prefilling + replica.batch
 
 
-@jit
+@inner
 def _pages(g, tokens):
     return (tokens + g.page - 1) // g.page
 
 
-@jit
+@inner
 def _submit(w, p, r):
     """A request arrives at replica p; returns it where it can never fit, else -1."""
     g, replica, request = w.g[0], w.replicas[p], w.requests[r]
@@ -511,12 +516,12 @@ def _submit(w, p, r):
     replica.tail = r
     replica.waiting += 1
     if replica.idle:
-        push(w, g.now, False, WAKE, p)
+        _push(w, g.now, False, WAKE, p)
         replica.idle = 0
     return -1
 
 
-@jit
+@inner
 def _admit_one(w, p):
     """One waiting request enters if there are a slot and pages for its context and one round."""
     g, replica = w.g[0], w.replicas[p]
@@ -551,14 +556,14 @@ def _admit_one(w, p):
     return True
 
 
-@jit
+@inner
 def _first_token(w, r):
     request, now = w.requests[r], w.g[0].now
     request.first_s = request.last_emit_s = request.left_s = now
     request.emitted = 1
 
 
-@jit
+@inner
 def _start(w, p, r):
     """The context is in the cache: emit the first token if it is still owed, then decode."""
     request = w.requests[r]
@@ -571,14 +576,14 @@ def _start(w, p, r):
         _join(w, p, r)
 
 
-@jit
+@inner
 def _finish(w, p, r):
     w.replicas[p].used -= w.requests[r].pages
     w.requests[r].finish_s = w.g[0].now
     _settle(w, r)
 
 
-@jit
+@inner
 def _make_room(w, p):
     """Take pages for the coming round; while they do not fit, the last to have come is thrown out."""
     g, replica, slots = w.g[0], w.replicas[p], w.slots
@@ -596,7 +601,7 @@ def _make_room(w, p):
         _evict(w, p)
 
 
-@jit
+@inner
 def _evict(w, p):
     g, replica, requests = w.g[0], w.replicas[p], w.requests
     if replica.prefilling:
@@ -622,7 +627,7 @@ def _evict(w, p):
     request.preemptions += 1
     g.preempted += 1
     if g.prefill == DISAGGREGATED:
-        push(w, g.now, True, PREFILL, r)
+        _push(w, g.now, True, PREFILL, r)
     else:
         request.next = replica.head if replica.waiting else -1
         if not replica.waiting:
@@ -631,7 +636,7 @@ def _evict(w, p):
         replica.waiting += 1
 
 
-@jit
+@inner
 def _share(g, decode_tokens, pending):
     """Prompt tokens of a step, and whether it decodes (policies/prefill.py)."""
     if g.prefill == SEPARATE:
@@ -641,7 +646,7 @@ def _share(g, decode_tokens, pending):
     return 0, True
 
 
-@jit
+@inner
 def _begin_step(w, p):
     """Choose lengths, share the step with prompts and schedule its end; what must be asked of the driver, or 0."""
     g, replica = w.g[0], w.replicas[p]
@@ -678,11 +683,11 @@ def _begin_step(w, p):
     replica.start_s, replica.size, replica.decodes, replica.prefill_s = g.now, size, decodes, prefill_s
     replica.chunk, replica.pieces, replica.context_then = chunk, pieces, replica.context
     replica.waiting_then = replica.waiting + replica.prefilling - pieces
-    push(w, g.now + (replica.draft_s + replica.verify_s + g.overhead_s + prefill_s), False, STEP_ENDS, p)
+    _push(w, g.now + (replica.draft_s + replica.verify_s + g.overhead_s + prefill_s), False, STEP_ENDS, p)
     return 0
 
 
-@jit
+@inner
 def _note_joins(w, p):
     g, replica = w.g[0], w.replicas[p]
     n = replica.newcomers
@@ -695,7 +700,7 @@ def _note_joins(w, p):
     return n
 
 
-@jit
+@inner
 def _end_step(w, p):
     """Commit, record, let go of who is done, and of prompts that are."""
     g, replica = w.g[0], w.replicas[p]
@@ -729,7 +734,7 @@ def _end_step(w, p):
 # --- the world (engine/simulate.py)
 
 
-@jit
+@inner
 def _new(w, index, user, turn, arrival_s, prompt, output, cached, domain, measured):
     """A request from the free ones."""
     g = w.g[0]
@@ -746,7 +751,7 @@ def _new(w, index, user, turn, arrival_s, prompt, output, cached, domain, measur
     return r
 
 
-@jit
+@inner
 def _ask(w, user):
     """The next request of a user."""
     g = w.g[0]
@@ -759,17 +764,17 @@ def _ask(w, user):
     return _new(w, turn * g.users + user, user, turn, g.now, given[0], given[1], given[2], given[3], 1 <= turn <= g.turns)
 
 
-@jit
+@inner
 def _enter(w, r):
     """To the prefill machines where there are any, else to a replica; returns the request where it is rejected, else -1."""
     g, request = w.g[0], w.requests[r]
     if g.prefill == DISAGGREGATED and request.prompt + request.emitted - request.prefilled:
-        push(w, g.now, True, PREFILL, r)
+        _push(w, g.now, True, PREFILL, r)
         return -1
     return _route(w, r)
 
 
-@jit
+@inner
 def _route(w, r):
     g = w.g[0]
     chosen, n = 0, g.replicas
@@ -794,11 +799,11 @@ def _route(w, r):
     return _submit(w, chosen, r)
 
 
-@jit
+@inner
 def _close(w, r):
     """A request is done: write it down, count it; the next one of its user where he asks at once, else -1."""
     g, request = w.g[0], w.requests[r]
-    write_request(w, r, g.out_requests)
+    _write_request(w, r, g.out_requests)
     g.out_requests += 1
     user, measured, rejected = request.user, request.measured, request.rejected
     request.live, request.next = 0, g.free
@@ -809,23 +814,23 @@ def _close(w, r):
         g.outstanding -= 1
         if g.outstanding == 0 and not g.done:
             g.done = 1
-            push(w, g.now, False, DONE, 0)
+            _push(w, g.now, False, DONE, 0)
     if not g.closed:
         return -1
     if g.finished == g.users:
         g.warm, g.warm_s = 1, g.now
     if g.finished >= 4 * g.users * (g.turns + 1) and not g.done:
         g.done = 1
-        push(w, g.now, False, DONE, 0)
+        _push(w, g.now, False, DONE, 0)
     if g.done:
         return -1
     if rejected or g.think_s > 0:
-        push(w, g.now, True, THINK, user)
+        _push(w, g.now, True, THINK, user)
         return -1
     return _ask(w, user)
 
 
-@jit
+@inner
 def _settle(w, r):
     """Close a request and let in the ones that follow from it at once."""
     while r >= 0:
@@ -834,8 +839,8 @@ def _settle(w, r):
             r = _enter(w, r)
 
 
-@jit
-def write_request(w, r, at):
+@inner
+def _write_request(w, r, at):
     """One row of RequestRecord."""
     request, row = w.requests[r], w.out_requests[at]
     row[0], row[1], row[2], row[3], row[4], row[5] = request.made, request.index, request.user, request.turn, request.domain, request.measured
@@ -843,7 +848,7 @@ def write_request(w, r, at):
     row[11], row[12], row[13], row[14] = request.cached, request.emitted, request.preemptions, request.rejected
 
 
-@jit
+@inner
 def _grant(w):
     """The first request in line gets a free prefill worker, if there are both."""
     g = w.g[0]
@@ -851,10 +856,10 @@ def _grant(w):
         g.busy += 1
         r = g.queue_head
         g.queue_head = w.requests[r].next
-        push(w, g.now, False, GRANTED, r)
+        _push(w, g.now, False, GRANTED, r)
 
 
-@jit
+@inner
 def _ask_worker(w, r):
     g = w.g[0]
     w.requests[r].asked_s, w.requests[r].next = g.now, -1
@@ -866,7 +871,7 @@ def _ask_worker(w, r):
     _grant(w)
 
 
-@jit
+@inner
 def _granted(w, r):
     g, request, row = w.g[0], w.requests[r], w.out_waits[w.g[0].out_waits]
     row[0], row[1] = request.asked_s, g.now
@@ -874,7 +879,7 @@ def _granted(w, r):
     g.out_waits += 1
 
 
-@jit
+@inner
 def _prefill(w, r):
     """A worker takes up the prompt; what must be asked of the driver, or 0."""
     g, request = w.g[0], w.requests[r]
@@ -884,17 +889,17 @@ def _prefill(w, r):
     seconds = _prompt_s(w, tokens, cached + tokens / 2, -1)
     if seconds < 0:
         return PROMPT
-    push(w, g.now + seconds, False, PREFILLED, r)
+    _push(w, g.now + seconds, False, PREFILLED, r)
     return 0
 
 
-@jit
+@inner
 def _prefilled(w, r):
     """The prompt is done: emit the first token, free the worker, move the cache."""
     g, request = w.g[0], w.requests[r]
     if g.workers:
         g.busy -= 1
-        push(w, g.now, False, RELEASED, 0)
+        _push(w, g.now, False, RELEASED, 0)
     if request.emitted == 0:
         _first_token(w, r)
     request.prefilled = request.prompt + request.emitted
@@ -902,10 +907,10 @@ def _prefilled(w, r):
         request.finish_s = g.now
         _settle(w, r)
     else:
-        push(w, g.now + g.transfer_s, False, MOVED, r)
+        _push(w, g.now + g.transfer_s, False, MOVED, r)
 
 
-@jit
+@inner
 def _arrive(w):
     """Open loop: the next arrival if it is due; returns whether there may be another at this time."""
     g = w.g[0]
@@ -913,7 +918,7 @@ def _arrive(w):
         return False
     at = w.arrival_s[g.arrived]
     if at > g.now and not g.due:
-        push(w, g.now + (at - g.now), False, ARRIVE, 1)
+        _push(w, g.now + (at - g.now), False, ARRIVE, 1)
         return False
     g.due = 0
     given = w.arrivals[g.arrived]
@@ -923,13 +928,27 @@ def _arrive(w):
     return True
 
 
-@jit
+@inner
+def _begin(w):
+    """Everything that is due at time 0, in the order in which SimPy's processes begin."""
+    g = w.g[0]
+    for p in range(g.replicas):
+        _push(w, 0.0, True, WAKE, p)
+    if g.closed:
+        g.phase, g.actor = START, 0
+    else:
+        g.phase = RESTING
+        _push(w, 0.0, True, ARRIVE, 0)
+        _push(w, g.limit_s, False, LIMIT, 0)
+
+
+@inner
 def _settle_entered(w, r):
     if r >= 0:
         _settle(w, r)
 
 
-@jit
+@inner
 def _short_of(w):
     """What the driver must provide before the next event can be taken: nothing (0), room, turns or luck."""
     g, slack = w.g[0], w.g[0].slack
@@ -945,7 +964,7 @@ def _short_of(w):
     return 0
 
 
-@jit
+@entry
 def run(w):
     """Go on until the run ends or the driver is needed; says which."""
     g = w.g[0]
@@ -970,6 +989,8 @@ def run(w):
         elif g.phase == ARRIVING:
             if not _arrive(w):
                 g.phase = RESTING
+        elif g.phase == BEGIN:
+            _begin(w)
         elif g.phase == START:
             if g.actor == g.users:
                 g.phase = RESTING
@@ -994,7 +1015,7 @@ def run(w):
             elif kind == ARRIVE:
                 g.phase, g.due = ARRIVING, arg
             elif kind == THINK:
-                push(w, g.now + g.think_s, False, ASK, arg)
+                _push(w, g.now + g.think_s, False, ASK, arg)
             elif kind == ASK:
                 _settle_entered(w, _enter(w, _ask(w, arg)))
             elif kind == PREFILL:
@@ -1015,4 +1036,4 @@ def run(w):
                 return ENDED
             elif not g.stopping:  # done, or out of time: SimPy's any_of takes one more event to say so
                 g.stopping = 1
-                push(w, g.now, False, STOP, 0)
+                _push(w, g.now, False, STOP, 0)

@@ -87,13 +87,6 @@ class _Run:
 
     def run(self) -> End:
         k = self.k
-        for replica in range(self.fleet.replicas):
-            k.push(self.w, 0.0, True, k.WAKE, replica)
-        if self.closed is None:
-            k.push(self.w, 0.0, True, k.ARRIVE, 0)
-            k.push(self.w, self.traffic.until_s + self.traffic.drain_s, False, k.LIMIT, 0)  # type: ignore[union-attr]
-        else:
-            self._turns()
         answers: dict[int, Callable[[], None]] = {
             k.FLUSH: self._flush, k.GROW: self._grow, k.TURNS: self._turns, k.LUCK: self._luck, k.PRICE: self._price,
             k.BELIEVED: self._believe, k.PROMPT: self._prompt,
@@ -112,7 +105,8 @@ class _Run:
         live = users + 4 if self.closed else 1024
         rule, by_row = _rule(k, fleet)
         ranked = rule in (k.SYNCHRONOUS, k.ASYNCHRONOUS, k.ORACLE)
-        value, rank = np.unique(replay.survival, return_inverse=True) if ranked else (np.ones(1), np.zeros((1, 1)))
+        value = np.sort(replay.survival, axis=None) if ranked else np.ones(1)
+        rank = np.searchsorted(value, replay.survival) if ranked else np.zeros((1, 1))
         sequences = [replay.of_domain[name] for name in self.domains]
         at = np.cumsum([0, *map(len, sequences)])
         shortest = [int(replay.length[s].min()) for s in sequences]
@@ -131,8 +125,8 @@ class _Run:
             newcomers=np.zeros((count, most), np.int64),
             events=np.zeros(count + 3 * live + slack + 16, k.EVENT),
             accepted=replay.accepted.astype(np.int32),
-            rank=rank.reshape(replay.survival.shape if ranked else (1, 1)).astype(np.int32),
-            value=value.astype(np.float64),
+            rank=rank.astype(np.int32),
+            value=value,
             survival=np.ascontiguousarray(replay.survival, dtype=np.float64),
             by_row=by_row,
             first_row=replay.first_row.astype(np.int64),
@@ -178,15 +172,15 @@ class _Run:
         if isinstance(prompts, LinearPrefill):
             g["prompt_base_s"], g["prompt_token_s"], g["prompt_context_s"] = prompts.base_s, prompts.per_token_s, prompts.per_token_context_s
         g["word"] = word_of(fleet.replay.seed, "sequence", fleet.replay.replication)
-        g["window"], g["slack"] = window, slack
+        g["window"], g["slack"], g["phase"] = window, slack, k.BEGIN
         g["lucks"] = len(world.luck)  # all to be drawn
         g["queue_head"] = g["queue_tail"] = -1
         if self.closed is not None:
             g["closed"], g["users"], g["turns"], g["think_s"] = 1, self.closed.users, self.closed.turns, self.closed.source.think_s
-            g["outstanding"], g["phase"] = self.closed.users * self.closed.turns, k.START
+            g["outstanding"], g["refill"] = self.closed.users * self.closed.turns, 1
         else:
             warmup_s, until_s = self.traffic.warmup_s, self.traffic.until_s  # type: ignore[union-attr]
-            g["warmup_s"], g["until_s"] = warmup_s, until_s
+            g["warmup_s"], g["until_s"], g["limit_s"] = warmup_s, until_s, until_s + self.traffic.drain_s  # type: ignore[union-attr]
             g["outstanding"] = int(((warmup_s <= world.arrival_s) & (world.arrival_s < until_s)).sum())
         world.requests["next"] = np.append(np.arange(1, len(world.requests)), -1)
 
@@ -272,17 +266,13 @@ class _Run:
         """Write down what is still out, and how the run ended."""
         w, g, k = self.w, self.g, self.k
         self._flush()
-        live = np.flatnonzero(w.requests["live"])
-        live = live[np.argsort(w.requests["made"][live])]
-        for part in np.array_split(live, len(live) // _ROWS + 1):
-            for at, r in enumerate(part.tolist()):
-                k.write_request(w, r, at)
-            g["out_requests"] = len(part)
-            self._flush()
-        asked_s = w.requests["asked_s"][live]
-        waiting = asked_s[~np.isnan(asked_s)]
-        if len(waiting):
-            self.sink.waits(np.stack([np.sort(waiting), np.full(len(waiting), np.inf)], axis=-1))
+        live = w.requests[w.requests["live"] == 1]
+        live = live[np.argsort(live["made"])]
+        if len(live):
+            self.sink.requests(np.stack([live[name].astype(np.float64) for name in k.RECORDED], axis=-1), self.domains)
+        asked_s = np.sort(live["asked_s"][~np.isnan(live["asked_s"])])
+        if len(asked_s):
+            self.sink.waits(np.stack([asked_s, np.full(len(asked_s), np.inf)], axis=-1))
         decoding = [w.slots["pages"][p, :n].sum() for p, n in enumerate(w.replicas["batch"])]
         rings = [np.arange(r["first"], r["first"] + r["prefilling"]) % g["most"] for r in w.replicas]
         prefilling = [w.requests["pages"][w.prefilling[p, ring]].sum() for p, ring in enumerate(rings)]
