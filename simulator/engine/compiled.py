@@ -1014,6 +1014,9 @@ def run(w):
                 g.phase, g.actor = ADMIT, arg
             elif kind == ARRIVE:
                 g.phase, g.due = ARRIVING, arg
+                if g.outstanding == 0 and not g.done:  # nobody is measured
+                    g.done = 1
+                    _push(w, g.now, False, DONE, 0)
             elif kind == THINK:
                 _push(w, g.now + g.think_s, False, ASK, arg)
             elif kind == ASK:
