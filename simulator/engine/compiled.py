@@ -36,13 +36,13 @@ GLOBAL = np.dtype(
         "gamma", "lag", "most", "replicas", "prefill", "share", "workers", "capacity", "page", "lookahead", "shortest", "router", "rule", "length",
         "least", "same_prices", "linear_prompts", "closed", "users", "turns", "window", "slack",
         "seq", "events", "free", "made", "phase", "actor", "want_size", "want_context", "want_tokens", "beside", "answered",
-        "outstanding", "finished", "routed", "arrived", "due", "done", "stopping", "warm", "refill", "busy", "queue_head", "queue_tail", "rejected", "preempted",
-        "lucks", "out_steps", "out_requests", "out_joins", "out_waits",
+        "outstanding", "finished", "routed", "arrived", "due", "done", "stopping", "warm", "refill", "busy", "queue_head", "queue_tail",
+        "rejected", "preempted", "lucks", "out_steps", "out_requests", "out_joins", "out_waits",
     )]
     + [("word", np.uint64)]
     + [(name, _f) for name in (
-        "now", "overhead_s", "transfer_s", "think_s", "prompt_base_s", "prompt_token_s", "prompt_context_s", "warmup_s", "until_s", "limit_s", "warm_s",
-        "want_attended", "answer_s",
+        "now", "overhead_s", "transfer_s", "think_s", "prompt_base_s", "prompt_token_s", "prompt_context_s", "warmup_s", "until_s", "limit_s",
+        "warm_s", "want_attended", "answer_s",
     )]
 )  # fmt: skip
 REQUEST = np.dtype(
@@ -53,8 +53,21 @@ REQUEST = np.dtype(
     + [(name, _f) for name in ("arrival_s", "first_s", "finish_s", "last_emit_s", "left_s", "waited_s", "asked_s")]
 )  # fmt: skip
 RECORDED = (
-    "made", "index", "user", "turn", "domain", "measured", "arrival_s", "first_s", "finish_s", "prompt", "output", "cached", "emitted",
-    "preemptions", "rejected",
+    "made",
+    "index",
+    "user",
+    "turn",
+    "domain",
+    "measured",
+    "arrival_s",
+    "first_s",
+    "finish_s",
+    "prompt",
+    "output",
+    "cached",
+    "emitted",
+    "preemptions",
+    "rejected",
 )  # of a request, as RequestRecord has them
 REPLICA = np.dtype(
     [(name, _i) for name in (

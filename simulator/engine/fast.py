@@ -305,21 +305,14 @@ def _drawn(fleet: Fleet, n: int) -> NDArray[np.int64]:
 def _rule(k: Any, fleet: Fleet) -> tuple[int, NDArray[np.int32]]:
     """The kernel's number of the policy, and its table by row or by batch."""
     policy, replay = fleet.policy, fleet.replay
-    nothing = np.zeros(1, np.int32)
-    match policy:
-        case NoSpeculation():
-            return k.NONE, nothing
-        case FixedLength():
-            return k.FIXED, nothing
-        case Threshold():
-            tested = replay.confidence if policy.of == "conditional" else replay.survival
-            assert tested is not None
-            return k.BY_ROW, np.logical_and.accumulate(tested >= policy.threshold, axis=1).sum(axis=1).astype(np.int32)
-        case ByBatch():
-            return k.BY_BATCH, np.array([policy.drafted(r, replay.gamma) for r in range(fleet.settings.max_batch + 1)], np.int32)
-        case ConfidenceScheduled():
-            return (k.SYNCHRONOUS if policy.mode == "synchronous" else k.ASYNCHRONOUS), nothing
-        case Uniform():
-            return k.UNIFORM, nothing
-        case _:
-            return k.ORACLE, nothing
+    table = np.zeros(1, np.int32)
+    if isinstance(policy, Threshold):
+        tested = replay.confidence if policy.of == "conditional" else replay.survival
+        assert tested is not None
+        table = np.logical_and.accumulate(tested >= policy.threshold, axis=1).sum(axis=1).astype(np.int32)
+    elif isinstance(policy, ByBatch):
+        table = np.array([policy.drafted(r, replay.gamma) for r in range(fleet.settings.max_batch + 1)], np.int32)
+    rules = {"none": k.NONE, "fixed": k.FIXED, "threshold": k.BY_ROW, "by_batch": k.BY_BATCH, "uniform": k.UNIFORM, "oracle": k.ORACLE}
+    if isinstance(policy, ConfidenceScheduled):
+        return (k.SYNCHRONOUS if policy.mode == "synchronous" else k.ASYNCHRONOUS), table
+    return rules[policy.kind], table

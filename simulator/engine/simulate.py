@@ -18,7 +18,7 @@ from simulator.engine.step import StepRecord
 from simulator.policies.prefill import Disaggregated
 from simulator.traffic.request import Request, RequestSpec
 
-__all__ = ["ClosedTraffic", "End", "Fleet", "OpenTraffic", "Run", "Sink", "Traffic", "UserSource", "World", "simulate", "stream"]
+__all__ = ["ClosedTraffic", "End", "Fleet", "OpenTraffic", "Run", "Sink", "Traffic", "UserSource", "World", "observe", "simulate"]
 
 Path = Literal["auto", "compiled", "plain"]
 
@@ -26,10 +26,10 @@ Path = Literal["auto", "compiled", "plain"]
 def simulate(traffic: Traffic, fleet: Fleet, path: Path = "auto") -> Run:
     """Run `traffic` through `fleet` and keep everything."""
     kept = Kept()
-    return kept.run(stream(traffic, fleet, kept, path))
+    return kept.run(observe(traffic, fleet, kept, path))
 
 
-def stream(traffic: Traffic, fleet: Fleet, sink: Sink, path: Path = "auto") -> End:
+def observe(traffic: Traffic, fleet: Fleet, sink: Sink, path: Path = "auto") -> End:
     """Run `traffic` through `fleet`, telling `sink` what happens as it does: compiled where that can be, with the same numbers to the last bit."""
     why = "asked for" if path == "plain" else why_plain(traffic, fleet)
     assert not (why and path == "compiled"), why

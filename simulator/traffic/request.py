@@ -61,7 +61,7 @@ class RequestColumns(Sequence[RequestSpec]):
     def __getitem__(self, at: int | slice) -> RequestSpec | RequestColumns:
         columns = (self.request, self.arrival_s, self.prompt_tokens, self.output_tokens, self.cached_prompt_tokens, self.domain)
         if isinstance(at, slice):
-            return RequestColumns(*(column[at] for column in columns), self.domains)  # type: ignore[arg-type]
+            return RequestColumns(*(column[at] for column in columns), self.domains)  # type: ignore[arg-type, call-arg]
         index, arrival_s, prompt, output, cached, domain = (column[at].item() for column in columns)
         return RequestSpec(index, arrival_s, prompt, output, self.domains[domain], cached)
 

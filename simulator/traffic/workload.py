@@ -91,8 +91,8 @@ class Workload(Frozen):
         else:
             found, domain = np.unique(np.array(trace.domain[:n], dtype=np.str_), return_inverse=True)
             names = tuple(found.tolist())
-        lengths = (column[:n] for column in (trace.prompt_tokens, trace.output_tokens, trace.cached_prompt_tokens))
-        return RequestColumns(index, arrival_s[:n], *lengths, domain, names)
+        prompt, output, cached = trace.prompt_tokens[:n], trace.output_tokens[:n], trace.cached_prompt_tokens[:n]
+        return RequestColumns(index, arrival_s[:n], prompt, output, cached, domain, names)
 
     def _draw(self, seed: int, replication: int, *index: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """Prompt and output tokens and domain (its place in `domain_names`) at each index (broadcast)."""

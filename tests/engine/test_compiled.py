@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from random_worlds import fleets, requests
 from worlds import Users
 
-from simulator.engine.simulate import ClosedTraffic, End, Fleet, OpenTraffic, Traffic, stream
+from simulator.engine.simulate import ClosedTraffic, End, Fleet, OpenTraffic, Traffic, observe
 from simulator.traffic.request import RequestSpec
 
 pytest.importorskip("numba")
@@ -53,7 +53,7 @@ class Rows:
 def told(traffic: Traffic, over: Fleet, path: Any) -> tuple[dict[str, bytes], list[str], float, End]:
     over.luck.bit_generator.state = np.random.default_rng(7).bit_generator.state
     rows = Rows()
-    end = stream(traffic, over, rows, path)
+    end = observe(traffic, over, rows, path)
     assert end.path == path
     return {kind: b"".join(parts) for kind, parts in rows.kinds.items()}, rows.names, rows.start_s, end
 
@@ -70,7 +70,9 @@ def same(traffic: Traffic, over: Fleet) -> None:
 
 
 @MANY
-@given(over=fleets(), specs=requests(), warmup_s=st.sampled_from([0.0, 0.2]), until_s=st.sampled_from([0.3, 1.0]), drain_s=st.sampled_from([0.05, 1e6]))
+@given(
+    over=fleets(), specs=requests(), warmup_s=st.sampled_from([0.0, 0.2]), until_s=st.sampled_from([0.3, 1.0]), drain_s=st.sampled_from([0.05, 1e6])
+)
 def test_open_loop(over: Fleet, specs: list[RequestSpec], warmup_s: float, until_s: float, drain_s: float) -> None:
     same(OpenTraffic(specs, warmup_s, until_s, drain_s), over)
 
@@ -85,7 +87,12 @@ def test_events_at_the_same_time_keep_their_order(over: Fleet, specs: list[Reque
 
 @MANY
 @given(
-    over=fleets(), users=st.integers(1, 8), turns=st.integers(1, 4), think_s=st.sampled_from([0.0, 0.05]), seed=st.integers(0, 50), most=st.integers(1, 12)
+    over=fleets(),
+    users=st.integers(1, 8),
+    turns=st.integers(1, 4),
+    think_s=st.sampled_from([0.0, 0.05]),
+    seed=st.integers(0, 50),
+    most=st.integers(1, 12),
 )
 def test_closed_loop(over: Fleet, users: int, turns: int, think_s: float, seed: int, most: int) -> None:
     lengths = np.random.default_rng(seed).integers(1, most + 1, (2, users, 400))

@@ -25,6 +25,7 @@ from simulator.traffic.request import RequestSpec
 
 LOOSE = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
+
 def check_steps(run: Run, over: Fleet) -> None:
     steps, gamma = run.steps, over.policy.longest(over.replay.gamma)
     parts = steps["draft_s"] + steps["verify_s"] + steps["overhead_s"] + steps["prefill_s"]

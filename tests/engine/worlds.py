@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
-from simulator.engine.replica import ReplicaSettings
 from simulator.engine import simulate as engine
+from simulator.engine.replica import ReplicaSettings
 from simulator.engine.simulate import ClosedTraffic, Fleet, OpenTraffic, Run, Traffic
 from simulator.measurements.cost import Cliff, Costs, FittedCurve, LinearDraft, LinearPrefill, Overhead, RoundCost
 from simulator.measurements.draft_blocks import RecordedBlocks
