@@ -32,8 +32,13 @@ def uniform_at(seed: int, cause: str, *index: int | NDArray[np.int64]) -> NDArra
 
     The value at an address never depends on which other addresses were asked for, nor on their order.
     """
+    return np.asarray((word_of(seed, cause, *index) >> np.uint64(11)).astype(np.float64) * 2.0**-53)
+
+
+def word_of(seed: int, cause: str, *index: int | NDArray[np.int64]) -> NDArray[np.uint64]:
+    """The 64-bit words behind `uniform_at`; that of a longer address goes on from that of a shorter one."""
     word = np.asarray(_key(seed, cause, ()), dtype=np.uint64)
     with np.errstate(over="ignore"):
         for part in index:
             word = _mix((word + _GOLDEN) ^ _mix(np.asarray(part, dtype=np.int64).astype(np.uint64) + _GOLDEN))
-    return np.asarray((word >> np.uint64(11)).astype(np.float64) * 2.0**-53)
+    return word

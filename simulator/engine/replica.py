@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator
-from typing import Any
+from typing import Any, Protocol
 
 import simpy
 from pydantic import Field, PositiveInt
@@ -12,13 +12,19 @@ from pydantic import Field, PositiveInt
 from simulator.engine.batch import CONTEXT, PAGES, Batch
 from simulator.engine.kv_cache import KvCache
 from simulator.engine.step import StepRecord
-from simulator.measurements.cost import RoundPrices
+from simulator.measurements.cost import RoundPrices, rounded_context
 from simulator.measurements.replay import Replay
 from simulator.policies.admission import Admission, FirstCome
 from simulator.policies.prefill import Chunked, Prefill
 from simulator.policies.verification import Lengths, VerificationPolicy
 from simulator.schema import Frozen
 from simulator.traffic.request import Request
+
+
+class Log(Protocol):
+    """What rows are written to: a list, or a buffer that passes them on."""
+
+    def append(self, row: Any, /) -> None: ...
 
 
 class ReplicaSettings(Frozen):
@@ -49,16 +55,17 @@ class Replica:
         kv: KvCache,
         finished: Callable[[Request], None],
         evicted: Callable[[Request], None],
-        steps: list[StepRecord],
+        steps: Log,
+        join_gaps: Log,
     ) -> None:
         self.env, self.number, self.settings, self.policy = env, number, settings, policy
         self.prices, self.believed, self.kv = prices, believed, kv
-        self.finished, self.evicted, self.steps = finished, evicted, steps
+        self.finished, self.evicted = finished, evicted
+        self.steps, self.join_gaps = steps, join_gaps  # of joins: when, seconds since the last token, seconds of them in no batch
         self.batch = Batch(replay, settings.max_batch)
         self.lookahead = policy.longest(replay.gamma) + 1
         self.waiting: deque[Request] = deque()
         self.prefilling: deque[tuple[Request, int]] = deque()
-        self.join_gaps: list[tuple[float, float, float]] = []  # when, seconds since its last token, seconds of them in no batch
         self.last_round_s = 0.0  # when those in the batch last got tokens
         self.preemptions = 0
         self._idle: simpy.Event | None = None
@@ -185,7 +192,7 @@ class Replica:
 
     def _choose(self, size: int) -> tuple[Lengths, int, float, float]:
         """Lengths by the policy, and what the round then costs: lengths, verified tokens, draft and verify seconds."""
-        context = self.batch.context_total / size
+        context = rounded_context(self.batch.context_total / size)
         round_s = self.prices.round_s(size, context)
         believed = round_s if self.believed is self.prices else self.believed.round_s(size, context)
         lengths = self.policy.choose(self.batch.view(believed, self.policy.lag_steps))
@@ -197,8 +204,8 @@ class Replica:
         """Requests that decode for the first time since they came: their gap to the last token, for ITL."""
         newcomers = self.batch.newcomers
         if newcomers:
-            self.join_gaps.extend((self.env.now, self.env.now - r.last_emit_s, r.waited_s) for r in newcomers)
             for request in newcomers:
+                self.join_gaps.append((self.env.now, self.env.now - request.last_emit_s, request.waited_s))
                 request.waited_s = 0.0
             self.batch.newcomers = []
         return len(newcomers)

@@ -2,106 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Generator
+from dataclasses import replace
+from typing import Any, Literal
 
 import numpy as np
 import simpy
-from numpy.typing import NDArray
 
+from simulator.engine.fast import run_compiled, why_plain
+from simulator.engine.given import ClosedTraffic, Fleet, OpenTraffic, Traffic, UserSource
 from simulator.engine.kv_cache import KvCache
-from simulator.engine.replica import Replica, ReplicaSettings
-from simulator.engine.step import StepRecord, Steps
-from simulator.measurements.cost import RoundPrices
-from simulator.measurements.replay import Replay
+from simulator.engine.records import Buffer, End, Kept, RequestRecord, Run, Sink, record_of
+from simulator.engine.replica import Replica
+from simulator.engine.step import StepRecord
 from simulator.policies.prefill import Disaggregated
-from simulator.policies.routing import Router
-from simulator.policies.verification import VerificationPolicy
 from simulator.traffic.request import Request, RequestSpec
 
+__all__ = ["ClosedTraffic", "End", "Fleet", "OpenTraffic", "Run", "Sink", "Traffic", "UserSource", "World", "observe", "simulate"]
 
-class UserSource(Protocol):
-    """Closed loop: what each user asks next, and how long he thinks before."""
-
-    @property
-    def think_s(self) -> float: ...
-
-    def spec(self, user: int, turn: int, arrival_s: float) -> RequestSpec: ...
+Path = Literal["auto", "compiled", "plain"]
 
 
-@dataclass(frozen=True)
-class OpenTraffic:
-    """Requests that arrive whatever happens. Those arriving in [warmup_s, until_s) are measured; arrivals go on after that,
-    so that the last measured ones see the same load, until all measured are done or `drain_s` have passed."""
-
-    specs: Sequence[RequestSpec]
-    warmup_s: float
-    until_s: float
-    drain_s: float
+def simulate(traffic: Traffic, fleet: Fleet, path: Path = "auto") -> Run:
+    """Run `traffic` through `fleet` and keep everything."""
+    kept = Kept()
+    return kept.run(observe(traffic, fleet, kept, path))
 
 
-@dataclass(frozen=True)
-class ClosedTraffic:
-    """`users` per fleet with one request each at a time. Turn 0 starts part of the way through its answer, as in a stationary
-    state, and is not measured; turns 1 .. `turns` of every user are, and all go on until the last of those is done, or until
-    four times as many are done in all: then those still out are starved (by an order of admission that passes them over)."""
-
-    users: int
-    source: UserSource
-    turns: int
-    residual: NDArray[np.float64]  # [users] share of the first answer that is left
+def observe(traffic: Traffic, fleet: Fleet, sink: Sink, path: Path = "auto") -> End:
+    """Run `traffic` through `fleet`, telling `sink` what happens as it does: compiled where that can be, with the same numbers to the last bit."""
+    why = "asked for" if path == "plain" else why_plain(traffic, fleet)
+    assert not (why and path == "compiled"), why
+    return replace(World(traffic, fleet, sink).run(), why_plain=why) if why else run_compiled(traffic, fleet, sink)
 
 
-@dataclass(frozen=True)
-class Fleet:
-    """Replicas that serve together, and how they choose."""
-
-    replicas: int
-    settings: ReplicaSettings
-    policy: VerificationPolicy
-    replay: Replay
-    prices: RoundPrices
-    believed: RoundPrices
-    router: Router
-    kv_pages: int | None
-    page_tokens: int
-    luck: np.random.Generator
-
-
-@dataclass(frozen=True)
-class Run:
-    """What happened: steps, requests (with their stamps), and the window that metrics are taken over."""
-
-    steps: Steps
-    requests: list[Request]
-    join_gaps: NDArray[np.float64]  # [n, 3] of a request's first round: when, seconds since its last token, seconds of them in no batch
-    prefill_waits: NDArray[np.float64]  # [m, 2] from when to when a request waited for a prefill worker (infinite: still does)
-    start_s: float
-    end_s: float
-    unfinished: int
-    rejected: int
-    preemptions: int
-    kv_pages_left: int  # in use at the end, beside what running requests hold: 0 unless pages leak
-
-
-def simulate(traffic: OpenTraffic | ClosedTraffic, fleet: Fleet) -> Run:
-    """Run `traffic` through `fleet`."""
-    return _World(traffic, fleet).run()
-
-
-class _World:
+class World:
     """The live state of one run: the clock, the replicas, and which measured requests are still out."""
 
-    def __init__(self, traffic: OpenTraffic | ClosedTraffic, fleet: Fleet) -> None:
-        self.traffic, self.fleet = traffic, fleet
+    def __init__(self, traffic: Traffic, fleet: Fleet, sink: Sink) -> None:
+        self.traffic, self.fleet, self.sink = traffic, fleet, sink
         self.env = simpy.Environment()
         self.done = self.env.event()
-        self.requests: list[Request] = []
-        self.records: list[StepRecord] = []
-        self.prefill_waits: list[list[float]] = []
-        self.outstanding = self.finished_count = self.routed = 0
-        self.all_arrived = False
+        self.live: dict[int, Request] = {}  # by the number of those that came before
+        self.domains: dict[str, int] = {}
+        self.queued_s: dict[int, float] = {}  # those that wait for a prefill worker, and since when
+        self.records = Buffer(len(StepRecord._fields), sink.steps)
+        self.closed = Buffer(len(RequestRecord._fields), lambda rows: sink.requests(rows, list(self.domains)))
+        self.join_gaps, self.prefill_waits = Buffer(3, sink.joins), Buffer(2, sink.waits)
+        self.outstanding = self.finished_count = self.routed = self.made = self.rejected = 0
         self.warm_s = 0.0
         self.replicas = [self._replica(number) for number in range(fleet.replicas)]
         prefill = fleet.settings.prefill
@@ -112,10 +60,11 @@ class _World:
     def _replica(self, number: int) -> Replica:
         fleet, kv = self.fleet, KvCache(self.fleet.kv_pages, self.fleet.page_tokens)
         return Replica(
-            self.env, number, fleet.settings, fleet.policy, fleet.replay, fleet.prices, fleet.believed, kv, self._finished, self._enter, self.records
+            self.env, number, fleet.settings, fleet.policy, fleet.replay, fleet.prices, fleet.believed, kv, self._finished, self._enter,
+            self.records, self.join_gaps,
         )  # fmt: skip
 
-    def run(self) -> Run:
+    def run(self) -> End:
         if isinstance(self.traffic, ClosedTraffic):
             self._start_users(self.traffic)
             self.env.run(until=self.done)
@@ -125,21 +74,22 @@ class _World:
             self.env.process(self._arrive(self.traffic))
             self.env.run(until=self.env.any_of([self.done, self.env.timeout(limit)]))
             start, end = self.traffic.warmup_s, self.traffic.until_s
-        return self._record(start, end)
+        return self._end(start, end)
 
-    def _record(self, start_s: float, end_s: float) -> Run:
+    def _end(self, start_s: float, end_s: float) -> End:
+        """Write down what is still out, and how the run ended."""
         held = [r.kv.used - sum(r.batch.state[4, : len(r.batch)].tolist()) - sum(p for _, p in r.prefilling) for r in self.replicas]
-        gaps = [gap for replica in self.replicas for gap in replica.join_gaps]
-        measured = [r for r in self.requests if r.measured]
-        return Run(
-            steps=Steps(self.records),
-            requests=self.requests,
-            join_gaps=np.array(gaps, dtype=np.float64).reshape(-1, 3),
-            prefill_waits=np.array(self.prefill_waits, dtype=np.float64).reshape(-1, 2),
+        for request in self.live.values():
+            self._write(request)
+        for since_s in self.queued_s.values():
+            self.prefill_waits.append((since_s, np.inf))
+        for buffer in (self.records, self.closed, self.join_gaps, self.prefill_waits):
+            buffer.flush()
+        return End(
             start_s=start_s,
             end_s=end_s,
             unfinished=self.outstanding,
-            rejected=sum(r.rejected for r in measured),
+            rejected=self.rejected,
             preemptions=sum(r.preemptions for r in self.replicas),
             kv_pages_left=sum(held),
         )
@@ -152,9 +102,7 @@ class _World:
         for spec in traffic.specs:
             if spec.arrival_s > self.env.now:
                 yield self.env.timeout(spec.arrival_s - self.env.now)
-            request = Request(spec, measured=traffic.warmup_s <= spec.arrival_s < traffic.until_s)
-            self.requests.append(request)
-            self._enter(request)
+            self._enter(self._new(Request(spec, measured=traffic.warmup_s <= spec.arrival_s < traffic.until_s)))
 
     def _start_users(self, traffic: ClosedTraffic) -> None:
         """Closed loop: everybody at once, each some way into the first answer."""
@@ -168,9 +116,16 @@ class _World:
 
     def _ask(self, spec: RequestSpec, user: int, turn: int) -> None:
         assert isinstance(self.traffic, ClosedTraffic)
-        request = Request(spec, user=user, turn=turn, measured=1 <= turn <= self.traffic.turns)
-        self.requests.append(request)
-        self._enter(request)
+        self._enter(self._new(Request(spec, user=user, turn=turn, measured=1 <= turn <= self.traffic.turns)))
+
+    def _new(self, request: Request) -> Request:
+        request.made = self.made
+        self.live[self.made] = request
+        self.made += 1
+        return request
+
+    def _write(self, request: Request) -> None:
+        self.closed.append(record_of(request, self.domains.setdefault(request.spec.domain, len(self.domains))))
 
     def _enter(self, request: Request) -> None:
         """To the prefill machines where there are any, else straight to a replica."""
@@ -189,10 +144,9 @@ class _World:
         """Wait for a worker, process the prompt, emit the first token, move the cache."""
         slot = self.workers.request() if self.workers is not None else None
         if slot is not None:
-            self.prefill_waits.append([self.env.now, np.inf])
-            mine = self.prefill_waits[-1]
+            self.queued_s[request.made] = self.env.now
             yield slot
-            mine[1] = self.env.now
+            self.prefill_waits.append((self.queued_s.pop(request.made), self.env.now))
         cached = min(request.spec.cached_prompt_tokens, request.to_prefill - 1) if not request.preemptions else 0
         tokens = request.to_prefill - cached
         yield self.env.timeout(self.fleet.prices.prefill_s(tokens, cached + tokens / 2))
@@ -211,14 +165,18 @@ class _World:
 
     def _finished(self, request: Request) -> None:
         """A request is done: count it, and let its user ask again."""
+        self._write(request)
+        del self.live[request.made]
         self.finished_count += 1
         if request.measured:
+            self.rejected += request.rejected
             self.outstanding -= 1
             if self.outstanding == 0 and not self.done.triggered:
                 self.done.succeed()
         if isinstance(self.traffic, ClosedTraffic):
             if self.finished_count == self.traffic.users:
                 self.warm_s = self.env.now
+                self.sink.warm(self.warm_s)
             if self.finished_count >= 4 * self.traffic.users * (self.traffic.turns + 1) and not self.done.triggered:
                 self.done.succeed()
             if self.done.triggered:

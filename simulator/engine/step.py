@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import chain
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -41,10 +41,9 @@ class StepRecord(NamedTuple):
 class Steps:
     """Columns of all steps of a run, in order of their end."""
 
-    def __init__(self, records: list[StepRecord]) -> None:
-        ordered = sorted(records, key=lambda r: (r.end_s, r.replica))
-        width = len(StepRecord._fields)
-        table = np.fromiter(chain.from_iterable(ordered), np.float64, len(ordered) * width).reshape(-1, width)
+    def __init__(self, records: Sequence[StepRecord] | NDArray[np.float64]) -> None:
+        table = np.asarray(records, dtype=np.float64).reshape(-1, len(StepRecord._fields))
+        table = table[np.lexsort((table[:, 0], table[:, 2]))]
         self.columns: dict[str, NDArray[np.float64]] = {name: table[:, i] for i, name in enumerate(StepRecord._fields)}
 
     def __getitem__(self, name: str) -> NDArray[np.float64]:

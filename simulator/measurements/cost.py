@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from math import frexp, ldexp
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, Self
 
@@ -17,6 +18,7 @@ from simulator.measurements.cost_table import Between, CostTable, read_cost_tabl
 from simulator.schema import Frozen
 
 Floats = NDArray[np.float64]
+_MOST_CURVES = 4096  # kept at a time
 Provenance = Literal["measured", "imported", "published", "fitted", "synthetic"]
 
 
@@ -265,6 +267,14 @@ class GraphSizes:
         return np.where(inside, sizes[np.clip(at, 0, len(sizes) - 1)], tokens)
 
 
+def rounded_context(context_tokens: float) -> float:
+    """Context to three significant digits or so: few prices are ever asked for, the error is below 0.4 % of the context's share."""
+    if context_tokens <= 0:
+        return 0.0
+    mantissa, exponent = frexp(context_tokens)
+    return ldexp(round(mantissa * 256), exponent - 8)
+
+
 class RoundCost:
     """Prices rounds of one drafter that drafts `slots` of its `gamma` tokens: the cost model that a replica and its policy share.
 
@@ -313,22 +323,16 @@ class RoundCost:
 
     def _curve(self, requests: int, context_tokens: float) -> Floats:
         """Verify time at 0 .. requests (γ + 1) tokens and somewhat above; cached by requests and, finely rounded, by context."""
-        key = (0, 0.0) if self._shared else (requests, self._rounded(context_tokens))
+        key = (0, 0.0) if self._shared else (requests, rounded_context(context_tokens))
         known = self._curves.get(key)
         most = requests * (self.gamma + 1) + 1
         if known is None or len(known) < most:
             tokens = np.arange(2 * most)
+            if len(self._curves) >= _MOST_CURVES:
+                self._curves.clear()
             known = self.costs.verify.seconds(self.sizes.padded(tokens) if self.sizes else tokens, max(requests, 1), key[1])
             self._curves[key] = known
         return known
-
-    @staticmethod
-    def _rounded(context_tokens: float) -> float:
-        """Context to three significant digits or so: the cache stays small, the error below 0.4 % of the context's share."""
-        if context_tokens <= 0:
-            return 0.0
-        grain = 2.0 ** (int(np.log2(context_tokens)) - 7)
-        return float(round(context_tokens / grain) * grain)
 
     def round_s(self, requests: int, context_tokens: float) -> Floats:
         """Time of the whole round at B = R + 0 .. Rγ tokens  # [R γ + 1]."""

@@ -196,7 +196,8 @@ class Uniform(_Rule):
         return self.lag == 0
 
     def choose(self, view: StepView) -> Lengths:
-        committed = np.concatenate(([1.0], 1.0 + view.survival_at(self.lag).mean(axis=0).cumsum()))  # [γ+1]
+        mean = view.survival_at(self.lag).cumsum(axis=0)[-1] / view.requests  # summed request by request, as compiled code does
+        committed = np.concatenate(([1.0], 1.0 + mean.cumsum()))  # [γ+1]
         gain = committed / view.round_s[:: view.requests]
         length = int(gain[self.min_length :].argmax()) + self.min_length
         return np.full(view.requests, length, dtype=np.int64)
@@ -229,7 +230,7 @@ def _throughputs(survival: Floats, round_s: Floats, least: int) -> tuple[Floats,
     ranked = np.sort(survival[:, least:], axis=None)[::-1]
     possible = ranked.size if ranked.size == 0 or ranked[-1] > 0 else int(np.count_nonzero(ranked > 0))
     committed = np.empty(possible + 1)
-    committed[0] = requests + (survival[:, :least].sum() if least else 0.0)
+    committed[0] = requests + (survival[:, :least].cumsum()[-1] if least else 0.0)
     ranked[:possible].cumsum(out=committed[1:])
     committed[1:] += committed[0]
     start = requests * least

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil
 from typing import Any
 
-from simulator.engine.simulate import ClosedTraffic, Fleet, OpenTraffic, Run, simulate
+from simulator.engine.simulate import ClosedTraffic, Fleet, OpenTraffic, observe
 from simulator.errors import ScenarioError
 from simulator.measurements.cost import GraphSizes, RoundCost
 from simulator.measurements.profile import Profile
 from simulator.measurements.replay import Replay, lay_out, nothing_drafted
 from simulator.policies.verification import ByBatch
 from simulator.rng import stream, uniform_at
-from simulator.study.metrics import summarise
+from simulator.study.metrics import Meter
 from simulator.study.scenario import Policy, Scenario
-from simulator.traffic.request import RequestSpec
+from simulator.study.tables import RequestsFile, StepsFile
+from simulator.traffic.request import RequestColumns
 
 import numpy as np  # isort: skip
+from numpy.typing import NDArray  # isort: skip
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, order=True)
@@ -30,15 +35,19 @@ class Point:
     replication: int
 
 
-def run_point(scenario: Scenario, point: Point) -> tuple[dict[str, Any], Run]:
-    """The row of a point, and the run behind it."""
+def run_point(scenario: Scenario, point: Point, files: Sequence[StepsFile | RequestsFile] = ()) -> dict[str, Any]:
+    """The row of a point, its requests and steps written to `files` as they come."""
     policy = scenario.policies[point.policy]
     fleet = fleet_of(scenario, policy, point.replication)
-    closed = scenario.workload.load_kind == "concurrency"
-    traffic = _closed(scenario, point) if closed else _open(scenario, point)
-    run = simulate(traffic, fleet)
+    if scenario.workload.load_kind == "concurrency":
+        traffic, meter = _closed(scenario, point), Meter.closed()
+        end = observe(traffic, fleet, _Split(meter, files))
+    else:
+        window = _open(scenario, point)
+        meter = Meter(window.warmup_s, window.until_s, open_loop=True)
+        end = observe(window, fleet, _Split(meter, files))
     ttft_known = scenario.engine.prefill.kind != "instant"
-    numbers = summarise(run, scenario.gpus, scenario.fleet.replicas, ttft_known, not closed)
+    numbers = meter.row(end, scenario.gpus, scenario.fleet.replicas, ttft_known)
     head = {
         "policy": policy.name,
         "drafter": policy.drafter or "",
@@ -46,7 +55,30 @@ def run_point(scenario: Scenario, point: Point) -> tuple[dict[str, Any], Run]:
         "load": point.load,
         "replication": point.replication,
     }
-    return head | numbers, run
+    return head | numbers | {"path": end.path, "why_plain": end.why_plain}
+
+
+class _Split:
+    """A sink that passes all on to a meter and some to files."""
+
+    def __init__(self, meter: Meter, files: Sequence[StepsFile | RequestsFile]) -> None:
+        self.meter = meter
+        self.warm, self.joins, self.waits = meter.warm, meter.joins, meter.waits
+        self.step_takers: list[Callable[[Floats], None]] = [meter.steps, *(file for file in files if isinstance(file, StepsFile))]
+        self.request_takers: list[Callable[[Floats, Sequence[str]], None]] = [
+            meter.requests,
+            *(file for file in files if isinstance(file, RequestsFile)),
+        ]
+
+    def steps(self, rows: Floats) -> None:
+        """Rows of StepRecord."""
+        for take in self.step_takers:
+            take(rows)
+
+    def requests(self, rows: Floats, domains: Sequence[str]) -> None:
+        """Rows of RequestRecord."""
+        for take in self.request_takers:
+            take(rows, domains)
 
 
 def fleet_of(scenario: Scenario, policy: Policy, replication: int) -> Fleet:
@@ -99,7 +131,7 @@ def _open(scenario: Scenario, point: Point) -> OpenTraffic:
     """Arrivals after a warm-up for the duration, then on until the measured ones are done or the drain is over."""
     plan = scenario.run
     specs = arrivals(scenario, point.load, point.replication)
-    end = specs[-1].arrival_s if specs else 0.0
+    end = float(specs.arrival_s[-1]) if len(specs) else 0.0
     until = plan.warmup_s + plan.duration_s if plan.duration_s is not None else np.nextafter(end, np.inf)
     if until <= plan.warmup_s:
         problem = f"is {plan.warmup_s:g} s, but at load {point.load:g} the traffic ends after {end:.4g} s"
@@ -115,7 +147,7 @@ def check_traffic(scenario: Scenario) -> None:
             _open(scenario, Point(0, load, 0))
 
 
-def arrivals(scenario: Scenario, load: float, replication: int) -> list[RequestSpec]:
+def arrivals(scenario: Scenario, load: float, replication: int) -> RequestColumns:
     """Open-loop requests of a load and replication: the same for every policy, made once per process."""
     return _arrivals(_Key(scenario), load, replication)
 
@@ -134,7 +166,7 @@ class _Key:
 
 
 @lru_cache(maxsize=2)
-def _arrivals(key: _Key, load: float, replication: int) -> list[RequestSpec]:
+def _arrivals(key: _Key, load: float, replication: int) -> RequestColumns:
     scenario, plan = key.scenario, key.scenario.run
     horizon = None
     if plan.duration_s is not None:

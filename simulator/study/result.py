@@ -49,7 +49,7 @@ def build_result(scenario: Scenario, rows: Sequence[Row]) -> dict[str, Any]:
             "not_identifiable": profile.not_identifiable,
             "provenance": profile.provenance(),
         },
-        "conditions": list(conditions(scenario)),
+        "conditions": [*conditions(scenario), _paths(rows)],
         "policies": [_policy(p) for p in scenario.policies],
         "load_kind": scenario.workload.load_kind,
         "load_unit": UNITS[scenario.workload.load_kind],
@@ -122,6 +122,15 @@ def conditions(scenario: Scenario) -> Iterator[str]:
     if scenario.known.costs.verify.varies_with == "tokens":
         yield "The profile knows no cost of long contexts in decoding: speeds behind long prompts are optimistic."
     yield from scenario.notes
+
+
+def _paths(rows: Sequence[Row]) -> str:
+    """Which path of the engine ran."""
+    why = sorted({row["why_plain"] for row in rows if row["path"] == "plain"})
+    if not why:
+        return "Engine: compiled."
+    some = "" if all(row["path"] == "plain" for row in rows) else " in part"
+    return f"Engine: step by step in Python{some} ({'; '.join(why)}); compiled or not, the numbers are the same."
 
 
 def _answer(scenario: Scenario, points: Sequence[Row], found: Row) -> list[str]:

@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager, suppress
@@ -19,9 +20,10 @@ from simulator.errors import DsimError, ScenarioError
 from simulator.files import write_whole
 from simulator.study.point import Point, check_traffic, run_point
 from simulator.study.scenario import Scenario, validate_scenario
-from simulator.study.tables import requests_table, steps_table
+from simulator.study.tables import RequestsFile, StepsFile
 
 Row = dict[str, Any]
+KINDS: dict[str, type[StepsFile | RequestsFile]] = {"steps": StepsFile, "requests": RequestsFile}
 _scenario: Scenario | None = None
 
 
@@ -106,7 +108,7 @@ def _code() -> list[Path]:
     """The modules that make the numbers: a checkout changes without its version."""
     package = Path(__file__).parents[1]
     rooms = (package / room for room in ("traffic", "measurements", "policies", "engine"))
-    study = (package / "study" / f"{module}.py" for module in ("scenario", "point", "metrics"))
+    study = (package / "study" / f"{module}.py" for module in ("scenario", "point", "metrics", "spread"))
     return [*sorted(file for room in rooms for file in room.glob("*.py")), *study, package / "rng.py"]
 
 
@@ -164,6 +166,7 @@ def _held(*numbers: signal.Signals) -> Iterator[None]:
 def _begin(content: dict[str, Any], file: Path) -> None:
     """A worker reads the scenario once."""
     global _scenario  # noqa: PLW0603
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # files that are not whole are removed on the way out
     _scenario = validate_scenario(content, file)
 
 
@@ -174,15 +177,19 @@ def _work(point: Point, keep: Path | None, mark: str, details: tuple[str, ...]) 
 
 def _one(scenario: Scenario, point: Point, keep: Path | None, mark: str, details: Sequence[str]) -> Row:
     """Run a point, write its tables and last its row: a row that is there says that all of the point is."""
-    row, run = run_point(scenario, point)
     if keep is None:
-        return row
+        return run_point(scenario, point)
+    head = {"policy": scenario.policies[point.policy].name, "load": point.load, "replication": point.replication}
+    files = [KINDS[name](keep / f"{_name(point)}.{name}.parquet", head) for name in details]
+    whole = False
+    try:
+        row = run_point(scenario, point, files)
+        whole = True
+    finally:
+        with _held(signal.SIGINT, signal.SIGTERM):
+            for file in files:
+                file.close(whole)
     with _held(signal.SIGINT, signal.SIGTERM):  # the one ends a sweep, the other a worker: not in the middle of a file
-        for name, make in (("steps", steps_table), ("requests", requests_table)):
-            if name in details:
-                from simulator.study.tables import write_parquet
-
-                write_parquet(make(run, row), keep / f"{_name(point)}.{name}.parquet")
         write_whole(keep / f"{_name(point)}.json", json.dumps({"fingerprint": mark, "details": sorted(details), "row": row}))
     return row
 

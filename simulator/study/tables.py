@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from simulator.engine.simulate import Run
+from simulator.engine.records import RequestRecord
+from simulator.engine.step import StepRecord
+from simulator.errors import DsimError
 from simulator.files import whole
 from simulator.study.metrics import NUMBERS
 
 if TYPE_CHECKING:
     import pandas as pd
 
+Floats = NDArray[np.float64]
 HEAD = ("policy", "drafter", "load_kind", "load", "replication", "requests")
 
 
@@ -24,47 +30,88 @@ def points_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*HEAD, *NUMBERS, "verdict"])
 
 
-def requests_table(run: Run, row: dict[str, Any]) -> pd.DataFrame:
-    """Every request of a run with its stamps (seconds since the start) and speeds."""
-    import pandas as pd
+class RequestsFile:
+    """A sink that writes every request of a run to Parquet, chunk after chunk: stamps in seconds since the start, in order of their end."""
 
-    several = np.array([r.finish_s > r.first_token_s and r.spec.output_tokens > 1 for r in run.requests], dtype=np.bool_)
-    table = pd.DataFrame(
-        {
-            "request": [r.spec.index for r in run.requests],
-            "policy": row["policy"],
-            "load": row["load"],
-            "replication": row["replication"],
-            "domain": [r.spec.domain for r in run.requests],
-            "measured": [r.measured for r in run.requests],
-            "arrival_s": [r.spec.arrival_s for r in run.requests],
-            "first_token_s": [r.first_token_s for r in run.requests],
-            "finish_s": [r.finish_s for r in run.requests],
-            "prompt_tokens": [r.spec.prompt_tokens for r in run.requests],
-            "output_tokens": [r.spec.output_tokens for r in run.requests],
-            "preemptions": [r.preemptions for r in run.requests],
-        }
-    )
-    decode_s = (table["finish_s"] - table["first_token_s"]).where(several, np.nan)
-    table["tps_per_user"] = (table["output_tokens"] - 1) / decode_s
-    table["tpot_s"] = decode_s / (table["output_tokens"] - 1)
-    table["ttft_s"] = table["first_token_s"] - table["arrival_s"]
-    table["e2e_s"] = table["finish_s"] - table["arrival_s"]
-    return table
+    def __init__(self, path: Path, head: dict[str, Any]) -> None:
+        self._file, self._head = _ParquetFile(path), head
+
+    def __call__(self, rows: Floats, domains: Sequence[str]) -> None:
+        """Rows of RequestRecord."""
+        import pandas as pd
+
+        of = dict(zip(RequestRecord._fields, rows.T, strict=True))
+        of["request"] = of["request"].astype(np.int64)
+        columns: dict[str, Any] = {"request": of["request"], **self._head}
+        columns["domain"] = np.array(domains, dtype=object)[of["domain"].astype(np.int64)]
+        columns["measured"] = of["measured"] > 0
+        columns |= {name: of[name] for name in ("arrival_s", "first_token_s", "finish_s")}
+        columns |= {name: of[name].astype(np.int64) for name in ("prompt_tokens", "output_tokens", "preemptions")}
+        table = pd.DataFrame(columns)
+        several = (table["finish_s"] > table["first_token_s"]) & (table["output_tokens"] > 1)
+        decode_s = (table["finish_s"] - table["first_token_s"]).where(several, np.nan)
+        table["tps_per_user"] = (table["output_tokens"] - 1) / decode_s
+        table["tpot_s"] = decode_s / (table["output_tokens"] - 1)
+        table["ttft_s"] = table["first_token_s"] - table["arrival_s"]
+        table["e2e_s"] = table["finish_s"] - table["arrival_s"]
+        self._file.append(table)
+
+    def close(self, keep: bool) -> None:
+        """The file is whole, or not to be kept."""
+        self._file.close(keep)
 
 
-def steps_table(run: Run, row: dict[str, Any]) -> pd.DataFrame:
-    """Every step of a run."""
-    import pandas as pd
+class StepsFile:
+    """A sink that writes every step of a run to Parquet, chunk after chunk, in order of their end."""
 
-    table = pd.DataFrame(run.steps.columns)
-    counts = ["replica", "requests", "running", "joined", "verified", "accepted", "committed", "prefill_tokens", "context_tokens", "waiting"]
-    table[counts] = table[counts].astype(np.int64)
-    table.insert(0, "policy", row["policy"])
-    table.insert(1, "load", row["load"])
-    table.insert(2, "replication", row["replication"])
-    table["tokens"] = table["requests"] + table["verified"]
-    return table
+    def __init__(self, path: Path, head: dict[str, Any]) -> None:
+        self._file, self._head = _ParquetFile(path), head
+
+    def __call__(self, rows: Floats) -> None:
+        """Rows of StepRecord."""
+        import pandas as pd
+
+        table = pd.DataFrame(dict(zip(StepRecord._fields, rows.T, strict=True)))
+        counts = ["replica", "requests", "running", "joined", "verified", "accepted", "committed", "prefill_tokens", "context_tokens", "waiting"]
+        table[counts] = table[counts].astype(np.int64)
+        for at, (name, value) in enumerate(self._head.items()):
+            table.insert(at, name, value)
+        table["tokens"] = table["requests"] + table["verified"]
+        self._file.append(table)
+
+    def close(self, keep: bool) -> None:
+        """The file is whole, or not to be kept."""
+        self._file.close(keep)
+
+
+class _ParquetFile:
+    """Row groups one after the other under a name of its own, which is given up for the real one when all are there."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._draft = path, path.with_name(f".{path.name}.{os.getpid()}.parquet")
+        self._writer: Any = None
+
+    def append(self, table: pd.DataFrame) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        group = pa.Table.from_pandas(table, preserve_index=False)
+        try:
+            if self._writer is None:
+                self._draft.parent.mkdir(parents=True, exist_ok=True)
+                self._writer = pq.ParquetWriter(self._draft, group.schema, compression="zstd")
+            self._writer.write_table(group)
+        except OSError as problem:
+            remedy = "free space, or choose a folder you can write to"
+            raise DsimError(f"cannot write ({problem.strerror or problem})", where=self.path, remedy=remedy) from None
+
+    def close(self, keep: bool) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        if keep and self._writer is not None:
+            os.replace(self._draft, self.path)
+        else:
+            self._draft.unlink(missing_ok=True)
 
 
 def write_parquet(table: pd.DataFrame, path: Path) -> None:

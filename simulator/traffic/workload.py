@@ -15,7 +15,7 @@ from simulator.rng import stream, uniform_at
 from simulator.schema import Frozen
 from simulator.traffic.arrivals import Arrivals, ClosedLoop
 from simulator.traffic.lengths import Lengths
-from simulator.traffic.request import RequestSpec
+from simulator.traffic.request import RequestColumns, RequestSpec
 from simulator.traffic.traces import TraceSource
 
 Floats = NDArray[np.float64]
@@ -53,7 +53,7 @@ class Workload(Frozen):
             return "rate_scale"
         return "concurrency" if isinstance(self.arrivals, ClosedLoop) else "rate_rps"
 
-    def open_loop(self, load: float, horizon_s: float | None, seed: int, replication: int, folder: Path = Path()) -> list[RequestSpec]:
+    def open_loop(self, load: float, horizon_s: float | None, seed: int, replication: int, folder: Path = Path()) -> RequestColumns:
         """Requests in order of arrival in [0, horizon_s). `folder` is the scenario file's.
 
         Of a trace, played `load` times as fast, every replication has the same arrivals and lengths and other domains; without a horizon
@@ -69,8 +69,7 @@ class Workload(Frozen):
         arrival_s = self.arrivals.times(load, horizon_s, stream(seed, "arrivals", replication))
         index = np.arange(len(arrival_s))
         prompt, output, domain = self._draw(seed, replication, index)
-        columns = zip(index.tolist(), arrival_s.tolist(), prompt.tolist(), output.tolist(), domain.tolist(), strict=True)
-        return [RequestSpec(*values) for values in columns]
+        return RequestColumns(index, arrival_s, prompt, output, np.zeros_like(index), domain, self.domain_names)
 
     def closed_loop(self, users: int, seed: int, replication: int) -> ClosedLoopSource:
         """The requests that `users` users send one after the other."""
@@ -78,7 +77,7 @@ class Workload(Frozen):
         assert users > 0
         return ClosedLoopSource(self, users, seed, replication, self.arrivals.think_s)
 
-    def _replay(self, speed: float, horizon_s: float | None, seed: int, replication: int, folder: Path) -> list[RequestSpec]:
+    def _replay(self, speed: float, horizon_s: float | None, seed: int, replication: int, folder: Path) -> RequestColumns:
         assert self.trace is not None
         trace = self.trace.load(folder)
         arrival_s = trace.arrival_s / speed
@@ -86,25 +85,34 @@ class Workload(Frozen):
         if trace.domain is not None and self.domains:
             where, remedy = self.trace.find(folder), "drop the column or workload.domains"
             raise TraceError("the trace names the domain of each request, and workload.domains a mix", where=where, key="domain", remedy=remedy)
-        domain = list(trace.domain[:n]) if trace.domain is not None else self._domains(seed, replication, np.arange(n)).tolist()
-        lengths = (column[:n].tolist() for column in (trace.prompt_tokens, trace.output_tokens, trace.cached_prompt_tokens))
-        columns = zip(range(n), arrival_s[:n].tolist(), *lengths, domain, strict=True)
-        return [RequestSpec(i, at_s, prompt, output, name, cached) for i, at_s, prompt, output, cached, name in columns]
+        index, names = np.arange(n), self.domain_names
+        if trace.domain is None:
+            domain = self._domains(seed, replication, index)
+        else:
+            found, domain = np.unique(np.array(trace.domain[:n], dtype=np.str_), return_inverse=True)
+            names = tuple(found.tolist())
+        prompt, output, cached = trace.prompt_tokens[:n], trace.output_tokens[:n], trace.cached_prompt_tokens[:n]
+        return RequestColumns(index, arrival_s[:n], prompt, output, cached, domain, names)
 
-    def _draw(self, seed: int, replication: int, *index: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.object_]]:
-        """Prompt and output tokens and domain at each index (broadcast)."""
+    def _draw(self, seed: int, replication: int, *index: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Prompt and output tokens and domain (its place in `domain_names`) at each index (broadcast)."""
         assert self.prompt_tokens is not None
         assert self.output_tokens is not None
         prompt = self.prompt_tokens.at(uniform_at(seed, "prompt", replication, *index))
         output = self.output_tokens.at(uniform_at(seed, "output", replication, *index))
         return prompt, output, self._domains(seed, replication, *index)
 
-    def _domains(self, seed: int, replication: int, *index: NDArray[np.int64]) -> NDArray[np.object_]:
-        """The domain at each index (broadcast). Names in alphabetical order, so that their order in the file means nothing."""
-        names = sorted(self.domains) or [""]
+    @property
+    def domain_names(self) -> tuple[str, ...]:
+        """In alphabetical order, so that their order in the file means nothing."""
+        return tuple(sorted(self.domains)) or ("",)
+
+    def _domains(self, seed: int, replication: int, *index: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The place in `domain_names` of the domain at each index (broadcast)."""
+        names = self.domain_names
         edges = np.cumsum([self.domains.get(name, 1.0) for name in names])
         u = uniform_at(seed, "domain", replication, *index)
-        return np.array(names, dtype=object)[np.minimum(np.searchsorted(edges / edges[-1], u, side="right"), len(names) - 1)]
+        return np.minimum(np.searchsorted(edges / edges[-1], u, side="right"), len(names) - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,16 +124,26 @@ class ClosedLoopSource:
     seed: int
     replication: int
     think_s: float
-    _chunks: dict[int, tuple[list[list[int]], list[list[int]], list[list[str]]]] = field(default_factory=dict, repr=False, compare=False)
+    _chunks: dict[int, tuple[list[list[int]], list[list[int]], list[list[int]]]] = field(default_factory=dict, repr=False, compare=False)
 
     def spec(self, user: int, turn: int, arrival_s: float) -> RequestSpec:
         """The `turn`-th request of `user`, who sends it at `arrival_s`."""
         assert 0 <= user < self.users
         chunk, row = divmod(turn, _TURNS)
         prompt, output, domain = self._chunks.get(chunk) or self._drawn(chunk)
-        return RequestSpec(turn * self.users + user, arrival_s, prompt[row][user], output[row][user], domain[row][user])
+        return RequestSpec(turn * self.users + user, arrival_s, prompt[row][user], output[row][user], self.domains[domain[row][user]])
 
-    def _drawn(self, chunk: int) -> tuple[list[list[int]], list[list[int]], list[list[str]]]:
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """Names of the domains that `draw` counts."""
+        return self.workload.domain_names
+
+    def draw(self, user: NDArray[np.int64], turn: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Prompt, output and cached tokens and domain of these users' turns (broadcast). # [..., 4]"""
+        prompt, output, domain = self.workload._draw(self.seed, self.replication, user, turn)
+        return np.stack(np.broadcast_arrays(prompt, output, np.int64(0), domain), axis=-1)
+
+    def _drawn(self, chunk: int) -> tuple[list[list[int]], list[list[int]], list[list[int]]]:
         """Lengths and domains of a chunk of turns, [turn][user]."""
         turns = np.arange(chunk * _TURNS, (chunk + 1) * _TURNS)[:, None]
         prompt, output, domain = self.workload._draw(self.seed, self.replication, np.arange(self.users)[None, :], turns)

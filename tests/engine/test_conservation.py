@@ -14,57 +14,16 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import itertools
 
-from worlds import Users, blocks, costs, drafting, fleet, replay
+from random_worlds import fleets, requests
+from worlds import Users, costs, fleet, simulate
 
-from simulator.engine.simulate import ClosedTraffic, Fleet, OpenTraffic, Run, _World
+from simulator.engine.records import Kept
+from simulator.engine.simulate import ClosedTraffic, Fleet, OpenTraffic, Run, World
 from simulator.policies.admission import FirstCome, ShortestPrompt
-from simulator.policies.prefill import Chunked, Disaggregated, Instant, Separate
-from simulator.policies.routing import LeastLoaded, PowerOfTwo, RoundRobin
-from simulator.policies.verification import ByBatch, ConfidenceScheduled, FixedLength, NoSpeculation, Oracle, Threshold, Uniform
+from simulator.policies.prefill import Chunked, Separate
 from simulator.traffic.request import RequestSpec
 
 LOOSE = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-
-POLICIES = [
-    NoSpeculation(), FixedLength(length=0), FixedLength(length=1), FixedLength(length=3), Threshold(threshold=0.5),
-    Threshold(threshold=0.3, of="survival"), ByBatch(table=[(1, 1, 3), (2, 9, 1)]), ConfidenceScheduled(mode="synchronous"),
-    ConfidenceScheduled(), ConfidenceScheduled(lag=1, min_length=1), ConfidenceScheduled(lag=0), Uniform(), Uniform(lag=1, min_length=1), Oracle(),
-]  # fmt: skip
-PREFILLS = [
-    Instant(), Separate(max_tokens=5), Separate(), Chunked(token_budget=1), Chunked(token_budget=6), Chunked(),
-    Disaggregated(), Disaggregated(workers=1, transfer_s=0.3), Disaggregated(workers=2),
-]  # fmt: skip
-ROUTERS = [RoundRobin(), LeastLoaded(), PowerOfTwo()]
-
-
-@st.composite
-def fleets(draw: st.DrawFn) -> Fleet:
-    """Short recorded texts, so that requests cross them; batches and memory small enough to queue and preempt."""
-    gamma = draw(st.integers(1, 4))
-    accepted = draw(st.lists(st.lists(st.integers(0, gamma), min_size=1, max_size=6), min_size=2, max_size=5))
-    luck = np.random.default_rng(draw(st.integers(0, 99)))
-    confidence = luck.uniform(0.05, 0.95, (sum(map(len, accepted)), gamma))
-    domains = ["a", "b", *draw(st.lists(st.sampled_from("ab"), min_size=len(accepted) - 2, max_size=len(accepted) - 2))]
-    policy = draw(st.sampled_from(POLICIES))
-    drawn = replay(blocks(accepted, gamma, confidence, domains), seed=draw(st.integers(0, 9)), clairvoyant=policy.clairvoyant)
-    price = costs(0.01, 0.002, 1e-4, draw(st.sampled_from([0.0, 0.003])), (0.001, 0.001), [(4, 0.02)])
-    tight = draw(st.none() | st.integers(26, 60))
-    page = draw(st.integers(1, 4))
-    return fleet(
-        price, policy, drawn, drafting(0.001, 0.0005, 0.0002), draw(st.integers(1, 3)), draw(st.sampled_from(ROUTERS)),
-        None if tight is None else -(-tight // page), page, 0, max_batch=draw(st.integers(1, 5)), prefill=draw(st.sampled_from(PREFILLS)),
-        admission=draw(st.sampled_from([FirstCome(), ShortestPrompt()])),
-    )  # fmt: skip
-
-
-@st.composite
-def requests(draw: st.DrawFn) -> list[RequestSpec]:
-    arrivals = sorted(draw(st.lists(st.floats(0, 0.6), min_size=1, max_size=14)))
-    specs = []
-    for i, at in enumerate(arrivals):
-        prompt = draw(st.integers(1, 12))
-        specs.append(RequestSpec(i, at, prompt, draw(st.integers(1, 12)), draw(st.sampled_from(["a", "b", ""])), draw(st.integers(0, prompt))))
-    return specs
 
 
 def check_steps(run: Run, over: Fleet) -> None:
@@ -112,8 +71,7 @@ def check_requests(run: Run, over: Fleet) -> None:
 @LOOSE
 @given(over=fleets(), specs=requests())
 def test_an_open_loop_that_is_drained_conserves_everything(over: Fleet, specs: list[RequestSpec]) -> None:
-    world = _World(OpenTraffic(specs, 0.0, 1.0, 1e6), over)
-    run = world.run()
+    run = simulate(OpenTraffic(specs, 0.0, 1.0, 1e6), over)
     check_steps(run, over)
     check_requests(run, over)
     assert len(run.requests) == len(specs)
@@ -127,9 +85,6 @@ def test_an_open_loop_that_is_drained_conserves_everything(over: Fleet, specs: l
     assert (run.join_gaps[:, 2] <= run.join_gaps[:, 1] + 1e-12).all()
     assert run.preemptions == sum(r.preemptions for r in run.requests)
     assert run.kv_pages_left == 0
-    assert [replica.kv.used for replica in world.replicas] == [0] * over.replicas
-    assert [replica.held for replica in world.replicas] == [0] * over.replicas
-    assert [replica.batch.context_total for replica in world.replicas] == [0] * over.replicas
     lived = sum(r.finish_s - r.first_token_s for r in done) - run.join_gaps[:, 2].sum()  # Little's law, preemptions and all
     np.testing.assert_allclose((run.steps["running"] * (run.steps["end_s"] - run.steps["start_s"])).sum(), lived, rtol=1e-9, atol=1e-9)
     if over.settings.prefill.on_replica and not run.preemptions:
@@ -138,11 +93,21 @@ def test_an_open_loop_that_is_drained_conserves_everything(over: Fleet, specs: l
 
 
 @LOOSE
+@given(over=fleets(), specs=requests())
+def test_replicas_are_empty_when_all_is_done(over: Fleet, specs: list[RequestSpec]) -> None:
+    world = World(OpenTraffic(specs, 0.0, 1.0, 1e6), over, Kept())
+    world.run()
+    assert [replica.kv.used for replica in world.replicas] == [0] * over.replicas
+    assert [replica.held for replica in world.replicas] == [0] * over.replicas
+    assert [replica.batch.context_total for replica in world.replicas] == [0] * over.replicas
+
+
+@LOOSE
 @given(over=fleets(), users=st.integers(1, 8), turns=st.integers(2, 4), think_s=st.sampled_from([0.0, 0.05]), seed=st.integers(0, 50))
 def test_a_closed_loop_conserves_everything(over: Fleet, users: int, turns: int, think_s: float, seed: int) -> None:
     lengths = np.random.default_rng(seed).integers(1, 12, (2, users, 400))
     source = Users(users, lambda u, t: int(lengths[0, u, t % 400]), lambda u, t: int(lengths[1, u, t % 400]), think_s)
-    run = _World(ClosedTraffic(users, source, turns, np.random.default_rng(seed).random(users)), over).run()
+    run = simulate(ClosedTraffic(users, source, turns, np.random.default_rng(seed).random(users)), over)
     check_steps(run, over)
     check_requests(run, over)
     measured = [r for r in run.requests if r.measured]
@@ -166,14 +131,14 @@ def test_a_closed_loop_conserves_everything(over: Fleet, users: int, turns: int,
 
 def test_an_open_loop_cut_off_says_what_is_unfinished() -> None:
     specs = [RequestSpec(i, i * 0.1, 1, 50, "") for i in range(10)]
-    run = _World(OpenTraffic(specs, 0.25, 0.75, 0.5), fleet(costs(base=0.1), max_batch=1)).run()
+    run = simulate(OpenTraffic(specs, 0.25, 0.75, 0.5), fleet(costs(base=0.1), max_batch=1))
     assert [r.measured for r in run.requests] == [False] * 3 + [True] * 5 + [False] * 2
     assert (run.unfinished, run.rejected) == (5, 0)
     assert run.steps["end_s"].max() <= 0.75 + 0.5 + 1e-9
 
 
 def test_nobody_measured_is_no_run_at_all() -> None:
-    run = _World(OpenTraffic([RequestSpec(0, 0.1, 1, 5, "")], 1.0, 2.0, 1.0), fleet(costs(base=0.1))).run()
+    run = simulate(OpenTraffic([RequestSpec(0, 0.1, 1, 5, "")], 1.0, 2.0, 1.0), fleet(costs(base=0.1)))
     assert run.unfinished == 0
     assert not any(r.measured for r in run.requests)
 
@@ -181,7 +146,7 @@ def test_nobody_measured_is_no_run_at_all() -> None:
 def test_what_can_never_fit_is_rejected_and_what_just_fits_is_served() -> None:
     """Prompt 4, answer 5, look-ahead 1: 10 tokens are 5 pages of 2."""
     specs = [RequestSpec(0, 0.0, 4, 5, ""), RequestSpec(1, 0.0, 5, 5, ""), RequestSpec(2, 0.0, 4, 5, "")]
-    run = _World(OpenTraffic(specs, 0.0, 1.0, 1e3), fleet(costs(base=0.1), kv_pages=5, page_tokens=2)).run()
+    run = simulate(OpenTraffic(specs, 0.0, 1.0, 1e3), fleet(costs(base=0.1), kv_pages=5, page_tokens=2))
     assert [r.rejected for r in run.requests] == [False, True, False]
     assert [r.finished for r in run.requests] == [True, False, True]
     assert run.rejected == 1
@@ -190,8 +155,7 @@ def test_what_can_never_fit_is_rejected_and_what_just_fits_is_served() -> None:
 def test_tiny_memory_does_preempt_in_these_worlds() -> None:
     """The property tests would say little if nothing were ever thrown out."""
     specs = [RequestSpec(i, 0.01 * i, 2, 20, "") for i in range(6)]
-    world = _World(OpenTraffic(specs, 0.0, 1.0, 1e6), fleet(costs(0.01), kv_pages=30, page_tokens=1, max_batch=4, prefill=Chunked(token_budget=8)))
-    run = world.run()
+    run = simulate(OpenTraffic(specs, 0.0, 1.0, 1e6), fleet(costs(0.01), kv_pages=30, page_tokens=1, max_batch=4, prefill=Chunked(token_budget=8)))
     assert run.preemptions >= 2
     assert sum(r.preemptions for r in run.requests[:1]) == 0  # the first to come is never thrown out
     assert all(r.finished for r in run.requests)
@@ -202,6 +166,6 @@ def test_a_closed_loop_ends_though_an_admission_order_starves_a_user() -> None:
     """Shortest prompt first never admits the one long prompt while the others ask again and again: the run says so and ends."""
     source = Users(4, lambda _u, _t: 3, lambda u, _t: 100 if u == 0 else 1)
     over = fleet(costs(base=0.1), max_batch=1, admission=ShortestPrompt())
-    run = _World(ClosedTraffic(4, source, 3, np.full(4, 1.0)), over).run()
+    run = simulate(ClosedTraffic(4, source, 3, np.full(4, 1.0)), over)
     assert run.unfinished == 3
     assert {r.user for r in run.requests if r.measured and r.finished} == {1, 2, 3}

@@ -11,9 +11,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from worlds import blocks, costs, drafting, fleet, open_traffic, replay, stamps
+from worlds import blocks, costs, drafting, fleet, open_traffic, replay, simulate, stamps
 
-from simulator.engine.simulate import ClosedTraffic, Fleet, OpenTraffic, Run, simulate
+from simulator.engine.simulate import ClosedTraffic, Fleet, OpenTraffic, Run
 from simulator.policies.prefill import Chunked
 from simulator.policies.routing import PowerOfTwo
 from simulator.policies.verification import ConfidenceScheduled, FixedLength, NoSpeculation, Threshold, VerificationPolicy

@@ -13,10 +13,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import itertools
 
-from worlds import Users, blocks, costs, fleet, replay, run_closed, run_open
+from worlds import Users, blocks, costs, fleet, replay, run_closed, run_open, simulate
 
 from simulator.engine.kv_cache import KvCache
-from simulator.engine.simulate import ClosedTraffic, Run, simulate
+from simulator.engine.simulate import ClosedTraffic, Run
 from simulator.policies.admission import ShortestPrompt
 from simulator.policies.prefill import Chunked, Disaggregated, Instant, Separate
 from simulator.policies.routing import LeastLoaded

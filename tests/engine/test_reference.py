@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from worlds import blocks, costs, drafting, fleet, open_traffic, replay
+from worlds import blocks, costs, drafting, fleet, open_traffic, replay, simulate
 
-from simulator.engine.simulate import Fleet, simulate
+from simulator.engine.simulate import Fleet
 from simulator.policies.verification import ConfidenceScheduled, FixedLength, Oracle, StepView, Threshold, Uniform
 from simulator.traffic.request import RequestSpec
 

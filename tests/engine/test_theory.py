@@ -10,9 +10,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from worlds import Floats, Users, agrees, costs, drafting, fleet, independent, open_traffic, poisson, replay, run_closed, run_open, stamps
+from worlds import Floats, Users, agrees, costs, drafting, fleet, independent, open_traffic, poisson, replay, run_closed, run_open, simulate, stamps
 
-from simulator.engine.simulate import simulate
 from simulator.measurements.acceptance import ParametricAcceptance
 from simulator.measurements.cost import Costs
 from simulator.policies.prefill import Chunked, Disaggregated, Instant, Prefill, Separate

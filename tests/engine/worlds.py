@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
+from simulator.engine import simulate as engine
 from simulator.engine.replica import ReplicaSettings
-from simulator.engine.simulate import ClosedTraffic, Fleet, OpenTraffic, Run, simulate
+from simulator.engine.simulate import ClosedTraffic, Fleet, OpenTraffic, Run, Traffic
 from simulator.measurements.cost import Cliff, Costs, FittedCurve, LinearDraft, LinearPrefill, Overhead, RoundCost
 from simulator.measurements.draft_blocks import RecordedBlocks
 from simulator.measurements.replay import Replay, lay_out, nothing_drafted
@@ -21,6 +22,13 @@ from simulator.policies.verification import NoSpeculation, VerificationPolicy
 from simulator.traffic.request import Request, RequestSpec
 
 Floats = NDArray[np.float64]
+PATHS = ["plain", "compiled"]
+_path: list[Any] = ["plain"]  # by which simulate() goes here; the fixture `path` sets it
+
+
+def simulate(traffic: Traffic, over: Fleet) -> Run:
+    """The engine on the path under test."""
+    return engine.simulate(traffic, over, _path[0])
 
 
 def costs(
@@ -123,6 +131,15 @@ class Users:
     prompt: Callable[[int, int], int] = lambda _user, _turn: 1
     think_s: float = 0.0
     domain: str = ""
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        return (self.domain,)
+
+    def draw(self, user: NDArray[np.int64], turn: NDArray[np.int64]) -> NDArray[np.int64]:
+        pairs = np.broadcast(user, turn)
+        drawn = [(self.prompt(u, t), self.answer(u, t), 0, 0) for u, t in ((int(u), int(t)) for u, t in pairs)]
+        return np.array(drawn, dtype=np.int64).reshape(*pairs.shape, 4)
 
     def spec(self, user: int, turn: int, arrival_s: float) -> RequestSpec:
         return RequestSpec(turn * self.users + user, arrival_s, self.prompt(user, turn), self.answer(user, turn), self.domain)

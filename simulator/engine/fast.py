@@ -1,0 +1,318 @@
+"""The compiled path: which runs it can take, its tables, and the loop that gives the kernel what it asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
+from math import ldexp
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.engine.given import ClosedTraffic, Fleet, Traffic
+from simulator.engine.records import End, Sink
+from simulator.measurements.cost import LinearPrefill, RoundCost, RoundPrices
+from simulator.policies.admission import FirstCome, ShortestPrompt
+from simulator.policies.prefill import Chunked, Disaggregated, Instant, Separate
+from simulator.policies.routing import LeastLoaded, PowerOfTwo, RoundRobin
+from simulator.policies.verification import ByBatch, ConfidenceScheduled, FixedLength, NoSpeculation, Oracle, Threshold, Uniform
+from simulator.rng import word_of
+from simulator.traffic.request import RequestColumns
+
+_ROWS = 16384  # of each output, at most, between two looks of the driver
+_LUCK = 4096
+_MOST_PRICES = 1 << 23  # 64 MB of prices are kept, then asked for again
+
+_POLICIES = (NoSpeculation, FixedLength, Threshold, ByBatch, ConfidenceScheduled, Uniform, Oracle)
+_PREFILLS = (Instant, Separate, Chunked, Disaggregated)
+_ROUTERS = (RoundRobin, LeastLoaded, PowerOfTwo)
+
+
+@runtime_checkable
+class DrawnUsers(Protocol):
+    """A closed loop whose requests are a function of (user, turn) that gives many at once."""
+
+    @property
+    def domains(self) -> tuple[str, ...]: ...
+
+    def draw(self, user: NDArray[np.int64], turn: NDArray[np.int64]) -> NDArray[np.int64]: ...
+
+
+def why_plain(traffic: Traffic, fleet: Fleet) -> str:
+    """Why this run must go step by step through Python; empty where it can be compiled."""
+    if find_spec("numba") is None:
+        return "numba is not installed (pip install 'dsim[fast]')"
+    settings = fleet.settings
+    parts = [
+        ("policy", fleet.policy, _POLICIES),
+        ("cost model", fleet.prices, (RoundCost,)),
+        ("scheduler's cost model", fleet.believed, (RoundCost,)),
+        ("router", fleet.router, _ROUTERS),
+        ("prefill", settings.prefill, _PREFILLS),
+        ("admission", settings.admission, (FirstCome, ShortestPrompt)),
+    ]
+    for what, given, known in parts:
+        if type(given) not in known:
+            return f"the {what} is {type(given).__name__}, written in Python"
+    if isinstance(traffic, ClosedTraffic) and not isinstance(traffic.source, DrawnUsers):
+        return f"the users are {type(traffic.source).__name__}, written in Python"
+    return ""
+
+
+def run_compiled(traffic: Traffic, fleet: Fleet, sink: Sink) -> End:
+    """Run `traffic` through `fleet` in compiled code, telling `sink` what happens."""
+    return _Run(traffic, fleet, sink).run()
+
+
+@cache
+def _kernel() -> Any:
+    from simulator.engine import compiled
+
+    return compiled
+
+
+class _Run:
+    """The arrays of a run, and what the driver does when the kernel stops."""
+
+    def __init__(self, traffic: Traffic, fleet: Fleet, sink: Sink) -> None:
+        self.traffic, self.fleet, self.sink, self.k = traffic, fleet, sink, _kernel()
+        self.closed = traffic if isinstance(traffic, ClosedTraffic) else None
+        self.specs = None if isinstance(traffic, ClosedTraffic) else RequestColumns.of(traffic.specs)
+        self.domains = traffic.source.domains if isinstance(traffic, ClosedTraffic) else self.specs.domains  # type: ignore[attr-defined, union-attr]
+        self.ends = {"prices": 1, "believed": 1}  # of the rows in the price tables
+        self.w = self._world()
+        self.g = self.w.g[0]
+
+    def run(self) -> End:
+        k = self.k
+        answers: dict[int, Callable[[], None]] = {
+            k.FLUSH: self._flush, k.GROW: self._grow, k.TURNS: self._turns, k.LUCK: self._luck, k.PRICE: self._price,
+            k.BELIEVED: self._believe, k.PROMPT: self._prompt,
+        }  # fmt: skip
+        while (wanted := k.run(self.w)) != k.ENDED:
+            if wanted == k.STARVED:
+                raise RuntimeError("no events are left, and the run has not ended")
+            answers[wanted]()
+        return self._end()
+
+    def _world(self) -> Any:
+        k, fleet, replay = self.k, self.fleet, self.fleet.replay
+        most, count, gamma = fleet.settings.max_batch, fleet.replicas, replay.gamma
+        slack = 4 * most + 16
+        users = self.closed.users if self.closed else 0
+        live = users + 4 if self.closed else 1024
+        rule, by_row = _rule(k, fleet)
+        ranked = rule in (k.SYNCHRONOUS, k.ASYNCHRONOUS, k.ORACLE)
+        value = np.sort(replay.survival, axis=None) if ranked else np.ones(1)
+        rank = np.searchsorted(value, replay.survival) if ranked else np.zeros((1, 1))
+        sequences = [replay.of_domain[name] for name in self.domains]
+        at = np.cumsum([0, *map(len, sequences)])
+        shortest = [int(replay.length[s].min()) for s in sequences]
+        window = max(8, min(1024, (1 << 17) // max(users, 1)))
+        prices = _price_table(k, most)
+        same = fleet.believed is fleet.prices
+        believed = prices if same else _price_table(k, most)
+        specs = self.specs
+        world = k.World(
+            g=np.zeros(1, k.GLOBAL),
+            requests=np.zeros(live, k.REQUEST),
+            replicas=np.zeros(count, k.REPLICA),
+            slots=np.zeros((count, most), k.SLOT),
+            prefilling=np.zeros((count, most), np.int64),
+            pieces=np.zeros((count, most), np.int64),
+            newcomers=np.zeros((count, most), np.int64),
+            events=np.zeros(count + 3 * live + slack + 16, k.EVENT),
+            accepted=replay.accepted.astype(np.int32),
+            rank=rank.astype(np.int32),
+            value=value,
+            survival=np.ascontiguousarray(replay.survival, dtype=np.float64),
+            by_row=by_row,
+            first_row=replay.first_row.astype(np.int64),
+            length=replay.length.astype(np.int64),
+            candidates=np.concatenate([np.empty(0, np.int64), *sequences]).astype(np.int64),
+            domains=np.stack([at[:-1], np.diff(at), shortest], axis=-1).astype(np.int64),
+            price_at=prices[0], prices=prices[1], believed_at=believed[0], believed=believed[1],
+            arrival_s=np.empty(0) if specs is None else specs.arrival_s,
+            arrivals=np.empty((0, 5), np.int64) if specs is None else _arrivals(specs),
+            turns=np.zeros((users, window, 4), np.int64),
+            turn_from=np.zeros(users, np.int64),
+            turn_now=np.zeros(users, np.int64),
+            luck=np.zeros((_LUCK + slack, 2), np.int64),
+            out_steps=np.empty((_ROWS, k.STEP_COLUMNS)),
+            out_requests=np.empty((_ROWS + slack, k.REQUEST_COLUMNS)),
+            out_joins=np.empty((_ROWS + slack, 3)),
+            out_waits=np.empty((_ROWS, 2)),
+            keys=np.zeros(most * gamma + 1, np.int32),
+            ranked=np.zeros(most * gamma + 1, np.int32),
+            counts=np.zeros(2 * most * gamma + 8, np.int32),
+        )  # fmt: skip
+        self._set(world, rule, window, slack, same)
+        return world
+
+    def _set(self, world: Any, rule: int, window: int, slack: int, same: bool) -> None:
+        """Settings and the state at time 0."""
+        k, fleet, g = self.k, self.fleet, world.g
+        settings, policy, prefill = fleet.settings, fleet.policy, fleet.settings.prefill
+        prompts = fleet.prices.costs.prefill  # type: ignore[attr-defined]
+        g["gamma"], g["lag"], g["most"], g["replicas"] = fleet.replay.gamma, policy.lag_steps, settings.max_batch, fleet.replicas
+        g["prefill"] = _PREFILLS.index(type(prefill))
+        g["share"] = prefill.max_tokens if isinstance(prefill, Separate) else prefill.token_budget if isinstance(prefill, Chunked) else 0
+        if isinstance(prefill, Disaggregated):
+            g["workers"], g["transfer_s"] = prefill.workers or 0, prefill.transfer_s
+        g["capacity"], g["page"] = -1 if fleet.kv_pages is None else fleet.kv_pages, fleet.page_tokens
+        g["lookahead"] = policy.longest(fleet.replay.gamma) + 1
+        g["shortest"], g["router"], g["rule"] = isinstance(settings.admission, ShortestPrompt), _ROUTERS.index(type(fleet.router)), rule
+        if isinstance(policy, FixedLength):
+            g["length"] = min(policy.length, fleet.replay.gamma)
+        if isinstance(policy, ConfidenceScheduled | Uniform):
+            g["least"] = min(policy.min_length, fleet.replay.gamma)
+        g["overhead_s"], g["linear_prompts"], g["same_prices"] = fleet.prices.overhead_s, isinstance(prompts, LinearPrefill), same
+        if isinstance(prompts, LinearPrefill):
+            g["prompt_base_s"], g["prompt_token_s"], g["prompt_context_s"] = prompts.base_s, prompts.per_token_s, prompts.per_token_context_s
+        g["word"] = word_of(fleet.replay.seed, "sequence", fleet.replay.replication)
+        g["window"], g["slack"], g["phase"] = window, slack, k.BEGIN
+        g["lucks"] = len(world.luck)  # all to be drawn
+        g["queue_head"] = g["queue_tail"] = -1
+        if self.closed is not None:
+            g["closed"], g["users"], g["turns"], g["think_s"] = 1, self.closed.users, self.closed.turns, self.closed.source.think_s
+            g["outstanding"], g["refill"] = self.closed.users * self.closed.turns, 1
+        else:
+            warmup_s, until_s = self.traffic.warmup_s, self.traffic.until_s  # type: ignore[union-attr]
+            g["warmup_s"], g["until_s"], g["limit_s"] = warmup_s, until_s, until_s + self.traffic.drain_s  # type: ignore[union-attr]
+            g["outstanding"] = int(((warmup_s <= world.arrival_s) & (world.arrival_s < until_s)).sum())
+        world.requests["next"] = np.append(np.arange(1, len(world.requests)), -1)
+
+    def _flush(self) -> None:
+        """Hand the rows written so far to the sink."""
+        w, g, sink = self.w, self.g, self.sink
+        if g["warm"]:
+            sink.warm(float(g["warm_s"]))
+        for rows, count, take in (
+            (w.out_steps, "out_steps", sink.steps),
+            (w.out_requests, "out_requests", lambda part: sink.requests(part, self.domains)),
+            (w.out_joins, "out_joins", sink.joins),
+            (w.out_waits, "out_waits", sink.waits),
+        ):
+            if g[count]:
+                take(rows[: g[count]].copy())
+                g[count] = 0
+
+    def _grow(self) -> None:
+        """Twice as many requests at a time, and room for what may happen to them."""
+        w, n = self.w, len(self.w.requests)
+        requests = np.concatenate([w.requests, np.zeros(n, w.requests.dtype)])
+        requests["next"][n:] = np.append(np.arange(n + 1, 2 * n), self.g["free"])
+        self.g["free"] = n
+        self.w = w._replace(requests=requests, events=np.concatenate([w.events, np.zeros(3 * n, w.events.dtype)]))
+
+    def _turns(self) -> None:
+        """The turns that come next for every user."""
+        w, closed = self.w, self.closed
+        assert closed is not None
+        users = np.arange(closed.users)
+        w.turn_from[:] = w.turn_now
+        w.turns[:] = closed.source.draw(users[:, None], w.turn_now[:, None] + np.arange(w.turns.shape[1]))  # type: ignore[attr-defined]
+        for user in users[w.turn_now == 0]:  # turn 0 starts part of the way through its answer
+            prompt, output = w.turns[user, 0, :2]
+            left = max(1, int(np.ceil(int(output) * closed.residual[user])))
+            w.turns[user, 0, :2] = prompt + output - left, left
+        self.g["refill"] = 0
+
+    def _luck(self) -> None:
+        """Replicas drawn by the router: those not used yet, and new ones."""
+        w, used = self.w, int(self.g["lucks"])
+        w.luck[:-used] = w.luck[used:].copy()
+        w.luck[-used:] = _drawn(self.fleet, used)
+        self.g["lucks"] = 0
+
+    def _price(self) -> None:
+        self.w = self.w._replace(**self._priced("price_at", "prices", self.fleet.prices))
+
+    def _believe(self) -> None:
+        self.w = self.w._replace(**self._priced("believed_at", "believed", self.fleet.believed))
+
+    def _priced(self, index: str, table: str, model: RoundPrices) -> dict[str, Any]:
+        """The price row that is wanted, added to a table; the arrays that have changed."""
+        size, context = int(self.g["want_size"]), int(self.g["want_context"])
+        exponent, grain = divmod(context - 1, 129)
+        tokens = ldexp(grain + 128, exponent - 8) if context else 0.0
+        row = np.concatenate([[model.draft_s(size, tokens)], model.round_s(size, tokens)])
+        at, prices = getattr(self.w, index), getattr(self.w, table)
+        end = self.ends[table]
+        if end + len(row) > len(prices):
+            if len(prices) >= _MOST_PRICES:
+                at[:] = 0
+                end = 1
+            else:
+                prices = np.concatenate([prices, np.zeros(max(len(prices), len(row)))])
+        prices[end : end + len(row)] = row
+        at[size, context] = end
+        self.ends[table] = end + len(row)
+        changed = {table: prices}
+        if self.fleet.believed is self.fleet.prices:
+            changed = {"prices": prices, "believed": prices}
+        return changed
+
+    def _prompt(self) -> None:
+        """The time of prompt tokens, where it is not a line."""
+        g, prices = self.g, self.fleet.prices
+        tokens, attended, beside = int(g["want_tokens"]), float(g["want_attended"]), int(g["beside"])
+        g["answer_s"] = prices.prefill_s(tokens, attended) if beside < 0 else prices.chunk_s(tokens, attended, bool(beside))
+        g["answered"] = 1
+
+    def _end(self) -> End:
+        """Write down what is still out, and how the run ended."""
+        w, g, k = self.w, self.g, self.k
+        self._flush()
+        live = w.requests[w.requests["live"] == 1]
+        live = live[np.argsort(live["made"])]
+        if len(live):
+            self.sink.requests(np.stack([live[name].astype(np.float64) for name in k.RECORDED], axis=-1), self.domains)
+        asked_s = np.sort(live["asked_s"][~np.isnan(live["asked_s"])])
+        if len(asked_s):
+            self.sink.waits(np.stack([asked_s, np.full(len(asked_s), np.inf)], axis=-1))
+        decoding = [w.slots["pages"][p, :n].sum() for p, n in enumerate(w.replicas["batch"])]
+        rings = [np.arange(r["first"], r["first"] + r["prefilling"]) % g["most"] for r in w.replicas]
+        prefilling = [w.requests["pages"][w.prefilling[p, ring]].sum() for p, ring in enumerate(rings)]
+        traffic = self.traffic
+        return End(
+            start_s=float(g["warm_s"]) if isinstance(traffic, ClosedTraffic) else traffic.warmup_s,
+            end_s=float(g["now"]) if isinstance(traffic, ClosedTraffic) else traffic.until_s,
+            unfinished=int(g["outstanding"]),
+            rejected=int(g["rejected"]),
+            preemptions=int(g["preempted"]),
+            kv_pages_left=int(w.replicas["used"].sum() - sum(decoding) - sum(prefilling)),
+            path="compiled",
+        )
+
+
+def _arrivals(specs: RequestColumns) -> NDArray[np.int64]:
+    return np.stack([specs.request, specs.prompt_tokens, specs.output_tokens, specs.cached_prompt_tokens, specs.domain], axis=-1).astype(np.int64)
+
+
+def _price_table(k: Any, most: int) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    """An empty one: where rows begin, by requests and context, and the rows; place 0 stands for a price not known."""
+    return np.zeros((most + 1, k.CONTEXTS), np.int32), np.zeros(1 << 16)
+
+
+def _drawn(fleet: Fleet, n: int) -> NDArray[np.int64]:
+    """What `n` choices of the router draw, in the order in which it draws it. # [n, 2]"""
+    return fleet.luck.integers(np.tile([fleet.replicas, fleet.replicas - 1], (n, 1)))
+
+
+def _rule(k: Any, fleet: Fleet) -> tuple[int, NDArray[np.int32]]:
+    """The kernel's number of the policy, and its table by row or by batch."""
+    policy, replay = fleet.policy, fleet.replay
+    table = np.zeros(1, np.int32)
+    if isinstance(policy, Threshold):
+        tested = replay.confidence if policy.of == "conditional" else replay.survival
+        assert tested is not None
+        table = np.logical_and.accumulate(tested >= policy.threshold, axis=1).sum(axis=1).astype(np.int32)
+    elif isinstance(policy, ByBatch):
+        table = np.array([policy.drafted(r, replay.gamma) for r in range(fleet.settings.max_batch + 1)], np.int32)
+    rules = {"none": k.NONE, "fixed": k.FIXED, "threshold": k.BY_ROW, "by_batch": k.BY_BATCH, "uniform": k.UNIFORM, "oracle": k.ORACLE}
+    if isinstance(policy, ConfidenceScheduled):
+        return (k.SYNCHRONOUS if policy.mode == "synchronous" else k.ASYNCHRONOUS), table
+    return rules[policy.kind], table

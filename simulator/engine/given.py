@@ -1,0 +1,68 @@
+"""What a run is given: the traffic, and the replicas that serve it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.engine.replica import ReplicaSettings
+from simulator.measurements.cost import RoundPrices
+from simulator.measurements.replay import Replay
+from simulator.policies.routing import Router
+from simulator.policies.verification import VerificationPolicy
+from simulator.traffic.request import RequestSpec
+
+
+class UserSource(Protocol):
+    """Closed loop: what each user asks next, and how long he thinks before."""
+
+    @property
+    def think_s(self) -> float: ...
+
+    def spec(self, user: int, turn: int, arrival_s: float) -> RequestSpec: ...
+
+
+@dataclass(frozen=True)
+class OpenTraffic:
+    """Requests that arrive whatever happens. Those arriving in [warmup_s, until_s) are measured; arrivals go on after that,
+    so that the last measured ones see the same load, until all measured are done or `drain_s` have passed."""
+
+    specs: Sequence[RequestSpec]
+    warmup_s: float
+    until_s: float
+    drain_s: float
+
+
+@dataclass(frozen=True)
+class ClosedTraffic:
+    """`users` per fleet with one request each at a time. Turn 0 starts part of the way through its answer, as in a stationary
+    state, and is not measured; turns 1 .. `turns` of every user are, and all go on until the last of those is done, or until
+    four times as many are done in all: then those still out are starved (by an order of admission that passes them over)."""
+
+    users: int
+    source: UserSource
+    turns: int
+    residual: NDArray[np.float64]  # [users] share of the first answer that is left
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """Replicas that serve together, and how they choose."""
+
+    replicas: int
+    settings: ReplicaSettings
+    policy: VerificationPolicy
+    replay: Replay
+    prices: RoundPrices
+    believed: RoundPrices
+    router: Router
+    kv_pages: int | None
+    page_tokens: int
+    luck: np.random.Generator
+
+
+Traffic = OpenTraffic | ClosedTraffic

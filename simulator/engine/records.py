@@ -1,0 +1,158 @@
+"""What a run writes down as it goes, for whoever keeps, counts or files it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.engine.step import StepRecord, Steps
+from simulator.traffic.request import Request, RequestSpec
+
+Floats = NDArray[np.float64]
+_BUFFERED = 4096
+
+
+class RequestRecord(NamedTuple):
+    """One request when it is done or rejected, or as it stands at the end; `made` counts requests as they came, `domain` in the run's names."""
+
+    made: int
+    request: int
+    user: int
+    turn: int
+    domain: int
+    measured: int
+    arrival_s: float
+    first_token_s: float
+    finish_s: float
+    prompt_tokens: int
+    output_tokens: int
+    cached_prompt_tokens: int
+    emitted_tokens: int
+    preemptions: int
+    rejected: int
+
+
+class Sink(Protocol):
+    """Takes the rows of a run in the order in which things happened, some thousands at a time; rows are the sink's to keep."""
+
+    def warm(self, start_s: float) -> None:
+        """Closed loop: metrics count what ends after this; rows of before may still follow."""
+
+    def steps(self, rows: Floats) -> None:
+        """Rows of StepRecord # [n, 17]."""
+
+    def requests(self, rows: Floats, domains: Sequence[str]) -> None:
+        """Rows of RequestRecord # [n, 15]: as they finish, and last, in order of arrival, those that did not."""
+
+    def joins(self, rows: Floats) -> None:
+        """First rounds: when, seconds since the request's last token, seconds of them in no batch # [n, 3]."""
+
+    def waits(self, rows: Floats) -> None:
+        """From when to when a request waited for a prefill worker, infinite where it still does # [n, 2]."""
+
+
+@dataclass(frozen=True)
+class End:
+    """How a run ended: the window that metrics are taken over, what was left, and which path ran (with the reason where it is the plain one)."""
+
+    start_s: float
+    end_s: float
+    unfinished: int
+    rejected: int
+    preemptions: int
+    kv_pages_left: int  # in use at the end, beside what running requests hold: 0 unless pages leak
+    path: str = "plain"
+    why_plain: str = ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What happened: steps, requests (with their stamps), and the window that metrics are taken over."""
+
+    steps: Steps
+    requests: list[Request]
+    join_gaps: Floats  # [n, 3] of a request's first round: when, seconds since its last token, seconds of them in no batch
+    prefill_waits: Floats  # [m, 2] from when to when a request waited for a prefill worker (infinite: still does)
+    start_s: float
+    end_s: float
+    unfinished: int
+    rejected: int
+    preemptions: int
+    kv_pages_left: int
+    path: str = "plain"
+    why_plain: str = ""
+
+
+class Buffer:
+    """A list of rows that hands itself over when it is long."""
+
+    def __init__(self, width: int, take: Callable[[Floats], None]) -> None:
+        self.width, self.take = width, take
+        self.rows: list[Sequence[float]] = []
+
+    def append(self, row: Sequence[float]) -> None:
+        """One row more."""
+        self.rows.append(row)
+        if len(self.rows) >= _BUFFERED:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand over what is there."""
+        if self.rows:
+            self.take(np.array(self.rows, dtype=np.float64).reshape(-1, self.width))
+            self.rows.clear()
+
+
+class Kept:
+    """A sink that keeps everything."""
+
+    def __init__(self) -> None:
+        self._steps: list[Floats] = []
+        self._requests: list[Floats] = []
+        self._joins: list[Floats] = []
+        self._waits: list[Floats] = []
+        self._domains: Sequence[str] = ()
+        self.steps, self.joins, self.waits = self._steps.append, self._joins.append, self._waits.append
+
+    def warm(self, start_s: float) -> None:
+        """Said again at the end."""
+
+    def requests(self, rows: Floats, domains: Sequence[str]) -> None:
+        """Rows of RequestRecord."""
+        self._requests.append(rows)
+        self._domains = domains
+
+    def run(self, end: End) -> Run:
+        """The whole run, requests in the order in which they came."""
+        rows = _stacked(self._requests, len(RequestRecord._fields))
+        requests = [request_of(RequestRecord(*row), self._domains) for row in rows[rows[:, 0].argsort()].tolist()]
+        table = _stacked(self._steps, len(StepRecord._fields))
+        return Run(Steps(table), requests, _stacked(self._joins, 3), _stacked(self._waits, 2), **vars(end))
+
+
+def request_of(record: RequestRecord, domains: Sequence[str]) -> Request:
+    """The request of a row."""
+    numbers = (int(record.request), record.arrival_s, int(record.prompt_tokens), int(record.output_tokens))
+    spec = RequestSpec(*numbers, domains[int(record.domain)], int(record.cached_prompt_tokens))
+    return Request(
+        spec, made=int(record.made), user=int(record.user), turn=int(record.turn), measured=bool(record.measured),
+        first_token_s=record.first_token_s, finish_s=record.finish_s, emitted_tokens=int(record.emitted_tokens),
+        preemptions=int(record.preemptions), rejected=bool(record.rejected),
+    )  # fmt: skip
+
+
+def record_of(request: Request, domain: int) -> RequestRecord:
+    """The row of a request."""
+    spec = request.spec
+    return RequestRecord(
+        request.made, spec.index, request.user, request.turn, domain, request.measured, spec.arrival_s, request.first_token_s, request.finish_s,
+        spec.prompt_tokens, spec.output_tokens, spec.cached_prompt_tokens, request.emitted_tokens, request.preemptions, request.rejected,
+    )  # fmt: skip
+
+
+def _stacked(parts: list[Floats], width: int) -> Floats:
+    return np.concatenate([np.empty((0, width)), *parts])

@@ -1,0 +1,55 @@
+"""Small random worlds: every policy, way of processing prompts, router and order of admission, with short texts and tight memory."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import strategies as st
+from worlds import blocks, costs, drafting, fleet, replay
+
+from simulator.engine.simulate import Fleet
+from simulator.policies.admission import FirstCome, ShortestPrompt
+from simulator.policies.prefill import Chunked, Disaggregated, Instant, Separate
+from simulator.policies.routing import LeastLoaded, PowerOfTwo, RoundRobin
+from simulator.policies.verification import ByBatch, ConfidenceScheduled, FixedLength, NoSpeculation, Oracle, Threshold, Uniform
+from simulator.traffic.request import RequestSpec
+
+POLICIES = [
+    NoSpeculation(), FixedLength(length=0), FixedLength(length=1), FixedLength(length=3), Threshold(threshold=0.5),
+    Threshold(threshold=0.3, of="survival"), ByBatch(table=[(1, 1, 3), (2, 9, 1)]), ConfidenceScheduled(mode="synchronous"),
+    ConfidenceScheduled(), ConfidenceScheduled(lag=1, min_length=1), ConfidenceScheduled(lag=0), Uniform(), Uniform(lag=1, min_length=1), Oracle(),
+]  # fmt: skip
+PREFILLS = [
+    Instant(), Separate(max_tokens=5), Separate(), Chunked(token_budget=1), Chunked(token_budget=6), Chunked(),
+    Disaggregated(), Disaggregated(workers=1, transfer_s=0.3), Disaggregated(workers=2),
+]  # fmt: skip
+ROUTERS = [RoundRobin(), LeastLoaded(), PowerOfTwo()]
+
+
+@st.composite
+def fleets(draw: st.DrawFn) -> Fleet:
+    """Short recorded texts, so that requests cross them; batches and memory small enough to queue and preempt."""
+    gamma = draw(st.integers(1, 4))
+    accepted = draw(st.lists(st.lists(st.integers(0, gamma), min_size=1, max_size=6), min_size=2, max_size=5))
+    luck = np.random.default_rng(draw(st.integers(0, 99)))
+    confidence = luck.uniform(0.05, 0.95, (sum(map(len, accepted)), gamma))
+    domains = ["a", "b", *draw(st.lists(st.sampled_from("ab"), min_size=len(accepted) - 2, max_size=len(accepted) - 2))]
+    policy = draw(st.sampled_from(POLICIES))
+    drawn = replay(blocks(accepted, gamma, confidence, domains), seed=draw(st.integers(0, 9)), clairvoyant=policy.clairvoyant)
+    price = costs(0.01, 0.002, 1e-4, draw(st.sampled_from([0.0, 0.003])), (0.001, 0.001), [(4, 0.02)])
+    tight = draw(st.none() | st.integers(26, 60))
+    page = draw(st.integers(1, 4))
+    return fleet(
+        price, policy, drawn, drafting(0.001, 0.0005, 0.0002), draw(st.integers(1, 3)), draw(st.sampled_from(ROUTERS)),
+        None if tight is None else -(-tight // page), page, 0, max_batch=draw(st.integers(1, 5)), prefill=draw(st.sampled_from(PREFILLS)),
+        admission=draw(st.sampled_from([FirstCome(), ShortestPrompt()])),
+    )  # fmt: skip
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> list[RequestSpec]:
+    arrivals = sorted(draw(st.lists(st.floats(0, 0.6), min_size=1, max_size=14)))
+    specs = []
+    for i, at in enumerate(arrivals):
+        prompt = draw(st.integers(1, 12))
+        specs.append(RequestSpec(i, at, prompt, draw(st.integers(1, 12)), draw(st.sampled_from(["a", "b", ""])), draw(st.integers(0, prompt))))
+    return specs
