@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from simulator.engine.given import ClosedTraffic, Fleet, Traffic
 from simulator.engine.records import End, Sink
-from simulator.measurements.cost import LinearPrefill, RoundCost, RoundPrices
+from simulator.measurements.cost import DraftTable, LinearPrefill, RoundCost, RoundPrices
 from simulator.policies.admission import FirstCome, ShortestPrompt
 from simulator.policies.prefill import Chunked, Disaggregated, Instant, Separate
 from simulator.policies.routing import LeastLoaded, PowerOfTwo, RoundRobin
@@ -168,7 +168,8 @@ class _Run:
             g["length"] = min(policy.length, fleet.replay.gamma)
         if isinstance(policy, ConfidenceScheduled | Uniform):
             g["least"] = min(policy.min_length, fleet.replay.gamma)
-        g["overhead_s"], g["linear_prompts"], g["same_prices"] = fleet.prices.overhead_s, isinstance(prompts, LinearPrefill), same
+        plain = isinstance(prompts, LinearPrefill) and not prompts.apart and not isinstance(fleet.prices.draft, DraftTable)  # type: ignore[attr-defined]
+        g["overhead_s"], g["linear_prompts"], g["same_prices"] = fleet.prices.overhead_s, plain, same
         if isinstance(prompts, LinearPrefill):
             g["prompt_base_s"], g["prompt_token_s"], g["prompt_context_s"] = prompts.base_s, prompts.per_token_s, prompts.per_token_context_s
         g["word"] = word_of(fleet.replay.seed, "sequence", fleet.replay.replication)

@@ -306,7 +306,7 @@ class RoundCost:
         slots = self.slots if self.drafted is None else self.drafted(requests)
         if not (self.draft and requests and slots):
             return 0.0
-        key = (requests, self._rounded(context_tokens))
+        key = (requests, rounded_context(context_tokens))
         if key not in self._drafts:
             self._drafts[key] = self.draft.seconds(*key, slots)
         return self._drafts[key]
@@ -315,7 +315,7 @@ class RoundCost:
         """Time to take in the features of 0 .. `most` tokens and somewhat more; cached by context."""
         if not isinstance(self.draft, DraftTable) or self.draft.absorb is None or not self.slots:
             return np.zeros(most + 1)
-        key = self._rounded(context_tokens)
+        key = rounded_context(context_tokens)
         known = self._absorbs.get(key)
         if known is None or len(known) <= most:
             known = self._absorbs[key] = self.draft.absorb_s(np.arange(2 * most + 1), key)
