@@ -10,6 +10,7 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
+from simulator.engine.absences import Absence, present, watch
 from simulator.engine.kv_cache import KvCache
 from simulator.engine.replica import Replica, ReplicaSettings
 from simulator.engine.step import StepRecord, Steps
@@ -67,6 +68,7 @@ class Fleet:
     kv_pages: int | None
     page_tokens: int
     luck: np.random.Generator
+    absences: Sequence[Absence] = ()
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,11 @@ class _World:
         self.all_arrived = False
         self.warm_s = 0.0
         self.replicas = [self._replica(number) for number in range(fleet.replicas)]
+        self.away: dict[int, int] = {}
+        self.retired: list[Replica] = []
+        self.stranded: list[Request] = []  # came while every replica was away
+        for absence in fleet.absences:
+            self.env.process(watch(self.env, absence, self.replicas, self.away, self._replica, self.retired, self._enter, self._back))
         prefill = fleet.settings.prefill
         self.elsewhere = prefill if isinstance(prefill, Disaggregated) else None
         workers = self.elsewhere.workers if self.elsewhere else None
@@ -129,7 +136,8 @@ class _World:
 
     def _record(self, start_s: float, end_s: float) -> Run:
         held = [r.kv.used - sum(r.batch.state[4, : len(r.batch)].tolist()) - sum(p for _, p in r.prefilling) for r in self.replicas]
-        gaps = [gap for replica in self.replicas for gap in replica.join_gaps]
+        everyone = [*self.replicas, *self.retired]
+        gaps = [gap for replica in everyone for gap in replica.join_gaps]
         measured = [r for r in self.requests if r.measured]
         return Run(
             steps=Steps(self.records),
@@ -140,7 +148,7 @@ class _World:
             end_s=end_s,
             unfinished=self.outstanding,
             rejected=sum(r.rejected for r in measured),
-            preemptions=sum(r.preemptions for r in self.replicas),
+            preemptions=sum(r.preemptions for r in everyone),
             kv_pages_left=sum(held),
         )
 
@@ -181,9 +189,22 @@ class _World:
 
     def _route(self, request: Request) -> None:
         held = [replica.held for replica in self.replicas] if self.fleet.replicas > 1 else [0]
-        chosen = self.fleet.router.choose(self.routed, held, self.fleet.luck)
+        if self.away:
+            here = present(self.replicas, self.away)
+            if not here:
+                self.stranded.append(request)
+                return
+            chosen = here[self.fleet.router.choose(self.routed, [held[n] for n in here], self.fleet.luck)]
+        else:
+            chosen = self.fleet.router.choose(self.routed, held, self.fleet.luck)
         self.routed += 1
         self.replicas[chosen].submit(request)
+
+    def _back(self) -> None:
+        """A replica is there again: who waited for one goes on."""
+        waiting, self.stranded = self.stranded, []
+        for request in waiting:
+            self._route(request)
 
     def _prefill_elsewhere(self, request: Request, mode: Disaggregated) -> Generator[simpy.Event, Any, None]:
         """Wait for a worker, process the prompt, emit the first token, move the cache."""

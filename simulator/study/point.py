@@ -33,7 +33,7 @@ class Point:
 def run_point(scenario: Scenario, point: Point) -> tuple[dict[str, Any], Run]:
     """The row of a point, and the run behind it."""
     policy = scenario.policies[point.policy]
-    fleet = _fleet(scenario, policy, point.replication)
+    fleet = fleet_of(scenario, policy, point.replication)
     closed = scenario.workload.load_kind == "concurrency"
     traffic = _closed(scenario, point) if closed else _open(scenario, point)
     run = simulate(traffic, fleet)
@@ -49,7 +49,7 @@ def run_point(scenario: Scenario, point: Point) -> tuple[dict[str, Any], Run]:
     return head | numbers, run
 
 
-def _fleet(scenario: Scenario, policy: Policy, replication: int) -> Fleet:
+def fleet_of(scenario: Scenario, policy: Policy, replication: int) -> Fleet:
     profile, engine = scenario.known, scenario.engine
     replay = _replay(scenario, policy, replication)
     kv_tokens = engine.kv_tokens or profile.kv_tokens(policy.drafter)

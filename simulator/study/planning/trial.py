@@ -1,0 +1,96 @@
+"""One trial of a plan: a fleet of one cell meets the peak once. Its row holds what users saw against the promise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from simulator.engine.absences import Absence
+from simulator.engine.simulate import OpenTraffic, Run, simulate
+from simulator.study.metrics import summarise
+from simulator.study.planning.changes import Change, changes
+from simulator.study.planning.question import Plan, Sla
+from simulator.study.point import arrivals, fleet_of
+from simulator.traffic.request import Request, RequestSpec
+
+Row = dict[str, Any]
+Kind = Literal["peak", "alone", "loss"]
+ALONE_REQUESTS = 100
+_APART_S = 1e5  # seconds between requests that never meet
+
+
+@dataclass(frozen=True, order=True)
+class Trial:
+    """A cell under a change of assumptions ("" for none), its replicas, load, luck, and what happens: the peak, one request at a time, or
+    the peak and the loss of a replica in the middle of it."""
+
+    cell: int
+    replicas: int
+    load: float
+    replication: int
+    kind: Kind = "peak"
+    change: str = ""
+
+    @property
+    def name(self) -> str:
+        """Unique, and fit for a file."""
+        return f"{self.cell}-{self.change or 'base'}-{self.kind}-{self.replicas}-{self.load:.10g}-{self.replication}"
+
+
+def run_trial(plan: Plan, trial: Trial) -> Row:
+    """The row of a trial: all metrics of a run, the promised quantiles, and which trial it was."""
+    change = changes(plan, trial.cell)[trial.change] if trial.change else Change("", "")
+    scenario = change.scenario(plan.scenario(trial.cell, trial.replicas))
+    fleet = change.fleet(fleet_of(scenario, scenario.policies[0], trial.replication))
+    specs = [change.spec(s) for s in arrivals(scenario, trial.load, trial.replication)]
+    traffic = OpenTraffic(specs, plan.warmup_s, plan.warmup_s + plan.window_s, plan.drain_s)
+    if trial.kind == "alone":
+        traffic = _alone(specs)
+    if trial.kind == "loss":
+        middle = plan.warmup_s + plan.window_s / 2
+        fleet = replace(fleet, absences=(Absence(0, middle, middle + plan.asked.fleet.start_up_s, abrupt=True),))
+    run = simulate(traffic, fleet)
+    ttft_known = scenario.engine.prefill.kind != "instant"
+    numbers = summarise(run, scenario.gpus, trial.replicas, ttft_known, True)
+    if trial.kind == "alone":
+        numbers["verdict"] = "stable"
+    return {"replicas": trial.replicas, "load": trial.load, "replication": trial.replication} | numbers | promised(run, plan.asked.sla)
+
+
+def _alone(specs: Iterable[RequestSpec]) -> OpenTraffic:
+    """The first requests, so far apart that none meets another: the fastest that the machine can be for a user."""
+    few = [replace(s, arrival_s=i * _APART_S) for i, s in enumerate(list(specs)[:ALONE_REQUESTS])]
+    return OpenTraffic(few, 0.0, max(len(few), 1) * _APART_S, _APART_S)
+
+
+def promised(run: Run, sla: Sla) -> Row:
+    """The speed that `share` of the measured users reach, the TTFT that `share` do not exceed, and the share that each promise is kept to.
+
+    Who was never answered, or refused, counts as slowest (speed 0, TTFT unknown); answers of one token have no speed. Quantiles are
+    observed values, rounded to the side of the promise's breach.
+    """
+    measured = [r for r in run.requests if r.measured]
+    speed = np.sort([s for r in measured if (s := _speed(r)) is not None])
+    ttft = np.sort([r.first_token_s - r.spec.arrival_s if r.first_token_s == r.first_token_s else np.inf for r in measured])
+    row: Row = {"speed": None, "speed_kept": None, "ttft": None, "ttft_kept": None}
+    if len(speed):
+        at = max(int(np.ceil((1 - sla.speed.share) * len(speed) - 1e-9)) - 1, 0)
+        row |= {"speed": float(speed[at]), "speed_kept": float((speed >= sla.speed.tps).mean())}
+    if len(ttft):
+        promise = sla.ttft
+        at = min(int(np.floor((promise.share if promise else 0.9) * len(ttft) + 1e-9)), len(ttft) - 1)
+        row["ttft"] = float(ttft[at]) if np.isfinite(ttft[at]) else None
+        row["ttft_kept"] = float((ttft <= promise.seconds).mean()) if promise else None
+    return row
+
+
+def _speed(request: Request) -> float | None:
+    if request.spec.output_tokens < 2 and not request.rejected:
+        return None
+    if not request.finished or request.rejected:
+        return 0.0
+    seconds = request.finish_s - request.first_token_s
+    return (request.spec.output_tokens - 1) / seconds if seconds > 0 else np.inf
