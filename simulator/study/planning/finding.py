@@ -79,7 +79,7 @@ def search_cell(plan: Plan, cell: int, curve: list[Carried]) -> Generator[list[T
     keeps_load: Callable[[float], Generator[Any, Any, bool]] = partial(_keeps_load, known, found.replicas)
     if asked.fleet.survive_loss:
         keeps_load = partial(_keeps_load, known, needed)
-    found.carried_load = yield from largest(keeps_load, load, load * max(1.25, 1.1 * (needed + 1) / needed))
+    found.carried_load = yield from largest(keeps_load, load)
     return found
 
 
@@ -116,7 +116,7 @@ def search_change(plan: Plan, found: Found, change: Change) -> Generator[list[Tr
     asked = plan.asked
     known = Assessments(found.cell, asked.sla, asked.run.replications, change.name)
     load = plan.load * change.load
-    rows = yield from known.add(found.needed, load, "peak", 2)
+    rows = yield from known.add(found.needed, load, "peak", RUNG_REPLICATIONS)
     keeps: Callable[[int], Generator[Any, Any, bool]] = partial(_keeps, known, load, "peak")
     needed = yield from least(keeps, found.needed, asked.fleet.min_replicas, max(asked.fleet.max_replicas, found.needed))
     return Moved(change, needed, list(rows))
@@ -132,7 +132,7 @@ def search_capacities(plan: Plan, found: Found, sizes: list[int]) -> Generator[l
         guess = n * per_replica
         start = yield from _a_kept_load(found.known, n, guess)
         if start is not None:
-            out[n] = yield from largest(partial(_keeps_load, found.known, n), start, min(start * 1.5, guess * 1.2 if start < guess else start * 1.5))
+            out[n] = yield from largest(partial(_keeps_load, found.known, n), start)
     return out
 
 

@@ -42,7 +42,7 @@ def best_cell(plan: Plan, cells: Mapping[int, Found]) -> int:
     planned = [f for f in cells.values() if f.outcome == "planned" and f.replicas is not None]
     if not planned:
         raise _no_plan(plan, cells)
-    return min(planned, key=lambda f: (_dollars_per_hour(plan, f), -(f.carried_load or 0.0))).cell
+    return min(planned, key=lambda f: (_dollars_per_hour(plan, f), -(f.carried_load or 0.0), f.cell)).cell
 
 
 def _no_plan(plan: Plan, cells: Mapping[int, Found]) -> ScenarioError:
@@ -381,12 +381,12 @@ def _warnings(plan: Plan, found: Findings, result: Mapping[str, Any]) -> Iterato
 def _answer(plan: Plan, found: Findings, result: Mapping[str, Any]) -> Iterator[str]:
     asked, cells = plan.asked, {c["cell"]: c for c in result["cells"]}
     best = cells[found.best]
-    each = "" if best["gpus"] == best["replicas"] else f" ({best['gpus']:g} GPUs)"
+    fleet = _count(best["replicas"], "replica") + ("" if best["gpus"] == best["replicas"] else f" ({_count(best['gpus'], 'GPU')})")
     promise = f"{asked.sla.speed.tps:g} tok/s for {asked.sla.speed.share:.0%} of users"
     promise += f" and a first token within {asked.sla.ttft.seconds:g} s for {asked.sla.ttft.share:.0%}" if asked.sla.ttft else ""
     spare = ", one of them a spare," if asked.fleet.survive_loss else ""
     yield (
-        f"{best['label']} on {best['replicas']} replicas{each}{spare} keeps {promise} at {asked.peak_load_rps:g} requests per second: "
+        f"{best['label']} on {fleet}{spare} keeps {promise} at {asked.peak_load_rps:g} requests per second: "
         f"{best['cost_per_mtok']:.3g} {asked.price.currency} per million output tokens, {best['cost_per_hour']:.4g} an hour."
     )
     others = [c for c in cells.values() if c["outcome"] == "planned" and c["cell"] != found.best and not c["bound"]]
@@ -395,7 +395,7 @@ def _answer(plan: Plan, found: Findings, result: Mapping[str, Any]) -> Iterator[
         more = nearest["cost_per_hour"] / best["cost_per_hour"] - 1
         told = f"costs {more:+.0%}" if abs(more) > 0.005 else "costs the same"
         carries = f" and carries {nearest['carried_rps']:.3g} requests per second against {best['carried_rps']:.3g}" if nearest["carried_rps"] else ""
-        yield f"Next comes {nearest['label']}: {nearest['gpus']:g} GPUs, {told}{carries}."
+        yield f"Next comes {nearest['label']}: {_count(nearest['gpus'], 'GPU')}, {told}{carries}."
     if best["headroom"] is not None:
         point = next(p for p in best["points"] if p["replicas"] == best["replicas_needed"])
         seen = point["metrics"]["speed"]["mean"]
@@ -407,6 +407,10 @@ def _answer(plan: Plan, found: Findings, result: Mapping[str, Any]) -> Iterator[
             f"Users will see {seen:.3g} tok/s ({asked.sla.speed.share:.0%} of them at least){ttft} through the peak; "
             f"{best['headroom']:+.0%} load still fits."
         )
+
+
+def _count(number: float, what: str) -> str:
+    return f"{number:g} {what}" + ("" if number == 1 else "s")
 
 
 def paired_gain(plan: Plan, scheduled: int, rows: Mapping[int, Sequence[Row]], replicas: int) -> dict[str, Any] | None:

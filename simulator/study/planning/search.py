@@ -81,11 +81,19 @@ def least(keeps: Callable[[int], Generator[Any, Any, bool]], guess: int, low: in
     return good
 
 
-def largest(keeps: Callable[[float], Generator[Any, Any, bool]], start: float, top: float, step: float = LOAD_STEP) -> Generator[Any, Any, float]:
-    """The largest load that keeps, within a factor `step`, between a `start` that does and `top`."""
-    good, bad = start, top
-    if (yield from keeps(top)):
-        return top
+def largest(
+    keeps: Callable[[float], Generator[Any, Any, bool]], start: float, step: float = LOAD_STEP, most: float = 64.0
+) -> Generator[Any, Any, float]:
+    """The largest load that keeps, within a factor `step`, from a `start` that does: gallop up (to `most` times it), then bisect."""
+    good, bad, stride = start, 0.0, 1.12
+    while not bad:
+        above = good * stride
+        if above > start * most or (yield from keeps(above)):
+            good, stride = min(above, start * most), stride**2
+            if good >= start * most:
+                return good
+        else:
+            bad = above
     while bad / good > step:
         middle = (good * bad) ** 0.5
         if (yield from keeps(middle)):
