@@ -68,7 +68,8 @@ def outcome(cell: Mapping[str, Any]) -> str:
 def points(result: Result) -> Table:
     """Every simulated fleet at the planned load."""
     columns = (
-        Column("replicas"), Column("GPUs"), Column("load", "requests/s each"), Column("speed", "tok/s"), Column("surely", "tok/s"), Column("TTFT", "ms"),
+        Column("replicas"), Column("GPUs"), Column("load", "requests/s each"), Column("speed", "tok/s"), Column("surely", "tok/s"),
+        Column("TTFT", "ms"),
         Column("throughput", "tok/s/GPU"), Column("accepted length"), Column("budget", "tok/request/step"), Column("in service"), Column("n"),
         Column("promise", words=True),
     )  # fmt: skip
@@ -131,8 +132,8 @@ def day(result: Result) -> Table | None:
         late = found["reactive_short_share"] if way == "reactive" else 0.0
         hours, cost = found["replica_hours"][way], found["cost_per_mtok"][way]
         rows.append((Cell(said), Cell(wording.plain(hours, 1)), Cell(money(cost)), Cell(wording.percent(late, 1, signed=False))))
-    columns = (Column("fleet", words=True), Column("replica-hours"), Column("cost", f"{result['price']['currency']} per million output tokens"))
-    columns += (Column("requests that meet too few replicas"),)
+    unit = f"{result['price']['currency']} per million output tokens"
+    columns = (Column("fleet", words=True), Column("replica-hours"), Column("cost", unit), Column("requests that meet too few replicas"))
     caption = f"One span of the traffic ({found['span_s'] / 3600:.3g} h); a replica starts in {found['start_up_s']:g} s, paid while it starts."
     return Table("day-costs", caption, columns, (Group("", tuple(rows)),))
 
@@ -149,9 +150,8 @@ def gains(result: Result) -> Table | None:
         rows.append(
             (Cell(names[0]), Cell(names[1]), Cell(str(g["replicas"])), Cell(wording.gain_mean(found), wording.gain_bounds(found)), Cell(said))
         )
-    columns = (
-        Column("scheduled", words=True), Column("best fixed", words=True), Column("replicas"), Column("promised speed gained"), Column("verdict", words=True),
-    )  # fmt: skip
+    words = [Column(title, words=True) for title in ("scheduled", "best fixed", "verdict")]
+    columns = (words[0], words[1], Column("replicas"), Column("promised speed gained"), words[2])
     caption = "Confidence scheduling against the best fixed length beside it: same fleet, same traffic, same luck; 95 % interval."
     return Table("gains", caption, columns, (Group("", tuple(rows)),))
 

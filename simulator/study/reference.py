@@ -49,10 +49,8 @@ def _type(field: Mapping[str, Any], parts: Mapping[str, Any]) -> str:
     """A field's type in words; links to the parts of this page."""
     if "$ref" in field:
         return _named(field["$ref"], parts)
-    if "const" in field:
-        return f"`{field['const']}`"
-    if "enum" in field:
-        return ", ".join(f"`{v}`" for v in field["enum"])
+    if "const" in field or "enum" in field:
+        return ", ".join(f"`{v}`" for v in field.get("enum", [field.get("const")]))
     for union in ("anyOf", "oneOf"):
         if union in field:
             kinds = [_type(f, parts) for f in field[union] if f.get("type") != "null"]

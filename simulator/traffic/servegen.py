@@ -1,4 +1,4 @@
-"""A production service's day from ServeGen's client parameters (alibaba/ServeGen, Apache-2.0, arXiv 2505.09999): each client its own bursts and lengths."""
+"""A production service from ServeGen client parameters (alibaba/ServeGen, arXiv 2505.09999): each client with its own bursts and lengths."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Window:
         residual = rng.random() * scale * rng.standard_gamma(1 + 1 / c) ** (1 / c)  # uniform in a length-biased gap
         rest = partial_sums(lambda n: scale * rng.weibull(c, n), rate_rps * horizon_s - residual)
         times = (residual + np.concatenate([[0.0], rest])) / rate_rps
-        return times[times < horizon_s]
+        return np.asarray(times[times < horizon_s], dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -155,10 +155,7 @@ class ServeGenSource(Frozen):
                 )
             place = np.arange(len(times), dtype=np.int64)
             index = (turn * len(service.clients) + number) * _PER_WINDOW + place
-            lengths = [
-                law.at(uniform_at(seed, what, replication, np.int64(number), np.int64(turn), place))
-                for what, law in (("prompt", prompt), ("output", output))
-            ]
+            lengths = [law.at(uniform_at(seed, what, replication, number, turn, place)) for what, law in (("prompt", prompt), ("output", output))]
             kept = (times >= 0) & (times < horizon_s)
             out.append((times[kept], lengths[0][kept], lengths[1][kept], index[kept]))
         return out

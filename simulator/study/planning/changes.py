@@ -43,18 +43,12 @@ class Change:
         return spec if self.prompts == 1 else replace(spec, prompt_tokens=max(round(spec.prompt_tokens * self.prompts), 1))
 
 
-@dataclass(frozen=True)
 class ScaledPrices:
-    """Prices times `factor`, and those of tokens beyond the first of a round times `slope` again."""
+    """Prices times `factor`, and what a round's drafted tokens add times `slope` again."""
 
-    prices: RoundPrices
-    factor: float = 1.0
-    slope: float = 1.0
-
-    @property
-    def overhead_s(self) -> float:
-        """Seconds of every step that no table holds."""
-        return self.prices.overhead_s * self.factor
+    def __init__(self, prices: RoundPrices, factor: float = 1.0, slope: float = 1.0) -> None:
+        self.prices, self.factor, self.slope = prices, factor, slope
+        self.overhead_s = prices.overhead_s * factor
 
     def round_s(self, requests: int, context_tokens: float) -> Floats:
         """Time of a whole round at B = R + 0 .. Rγ tokens. # [R γ + 1]"""

@@ -60,11 +60,11 @@ def autoscaled(
     slots = max(288, len(start_s))
     slot_s = span_s / slots
     middle = (np.arange(slots) + 0.5) * slot_s
-    rate = rate_rps[np.searchsorted(start_s, middle, side="right") - 1]
+    rate: Floats = rate_rps[np.searchsorted(start_s, middle, side="right") - 1]
     needed = np.minimum(needed_at(rate, carries, low, spare), fixed)
     ahead = min(int(np.ceil(start_up_s / slot_s - 1e-9)), slots - 1)
     paid = np.max([np.roll(needed, -k) for k in range(ahead + 1)], axis=0)
     reactive = np.min([np.roll(needed, k) for k in range(ahead + 1)], axis=0)  # up: `ahead` slots late; down: at once
     short = reactive < needed
     share = float(rate[short].sum() / rate.sum()) if rate.sum() else 0.0
-    return Day(np.arange(slots) * slot_s, rate, needed, paid, reactive, slot_s, share, fixed)
+    return Day(np.arange(slots, dtype=np.float64) * slot_s, rate, needed, paid, reactive, slot_s, share, fixed)

@@ -42,6 +42,20 @@ class Moved:
     rows: list[Row]
 
 
+@dataclass
+class Findings:
+    """All that the searches brought."""
+
+    cells: dict[int, Found]
+    best: int
+    moved: list[Moved] = field(default_factory=list)
+    carries: dict[int, float] = field(default_factory=dict)  # fleet size to load
+    pairs: list[dict[str, Any]] = field(default_factory=list)
+    break_even: list[dict[str, Any]] = field(default_factory=list)
+    peak_rps: float = 0.0
+    trials: int = 0
+
+
 def mean_field(plan: Plan, cell: int) -> list[Carried]:
     """Load against speed of one replica of a cell, in the mean."""
     scenario = plan.scenario(cell, 1)

@@ -8,9 +8,9 @@ from typing import Any
 
 from simulator.policies.verification import ConfidenceScheduled, FixedLength
 from simulator.study.planning.breakeven import break_even
-from simulator.study.planning.finding import changes_of, mean_field, search_capacities, search_cell, search_change, search_pair
+from simulator.study.planning.finding import Findings, changes_of, mean_field, search_capacities, search_cell, search_change, search_pair
 from simulator.study.planning.question import Plan
-from simulator.study.planning.result import Findings, best_cell, build, paired_gain
+from simulator.study.planning.result import best_cell, build, paired_gain
 from simulator.study.planning.search import Asking
 from simulator.study.planning.work import Bench, Told
 from simulator.study.point import arrivals

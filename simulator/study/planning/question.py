@@ -68,6 +68,14 @@ class PlannedPolicy(Policy):
 
     lengths: Annotated[list[PositiveInt], Field(min_length=1)] | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _length_is_one_of_them(cls, given: Any) -> Any:
+        rule = given.get("verification") if isinstance(given, dict) else None
+        if isinstance(rule, dict) and rule.get("kind") == "fixed" and isinstance(given.get("lengths"), list) and given["lengths"]:
+            return given | {"verification": {"length": given["lengths"][0]} | rule}
+        return given
+
     @model_validator(mode="after")
     def _only_fixed_has_lengths(self) -> Self:
         if self.lengths and self.verification.kind != "fixed":
@@ -216,7 +224,8 @@ class Plan:
         out = []
         for policy, raw in zip(self.asked.policies, self._raw("policies"), strict=True):
             plain = {k: v for k, v in raw.items() if k != "lengths"}
-            for length in policy.lengths or [None]:
+            lengths: Sequence[int | None] = policy.lengths or [None]
+            for length in lengths:
                 named = deepcopy(plain)
                 if length is not None:
                     named |= {"name": f"{policy.name} k={length}", "verification": {"kind": "fixed", "length": length}}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,9 +10,10 @@ import numpy as np
 from simulator.errors import ScenarioError
 from simulator.study.pareto import estimate
 from simulator.study.planning.day import Day, autoscaled
-from simulator.study.planning.finding import Found, Moved
+from simulator.study.planning.finding import Findings, Found, Moved
 from simulator.study.planning.judge import judge, keeps, margins, prediction
-from simulator.study.planning.question import Plan, Sla, SpeedPromise
+from simulator.study.planning.question import Plan
+from simulator.study.planning.telling import answer_lines, conditions, warnings
 from simulator.study.planning.trial import Row
 
 TICKS = 12  # promises on the page's slider
@@ -21,20 +21,6 @@ METRICS = (
     "speed", "ttft", "throughput_tok_s_gpu", "accepted_length", "verification_budget", "waste_fraction", "concurrency_mean", "waiting_mean",
     "busy_fraction", "preemptions", "unfinished", "speed_kept", "ttft_kept", "requests",
 )  # fmt: skip
-
-
-@dataclass
-class Findings:
-    """All that the searches brought."""
-
-    cells: dict[int, Found]
-    best: int
-    moved: list[Moved] = field(default_factory=list)
-    carries: dict[int, float] = field(default_factory=dict)  # fleet size to load
-    pairs: list[dict[str, Any]] = field(default_factory=list)
-    break_even: list[dict[str, Any]] = field(default_factory=list)
-    peak_rps: float = 0.0
-    trials: int = 0
 
 
 def best_cell(plan: Plan, cells: Mapping[int, Found]) -> int:
@@ -113,11 +99,11 @@ def build(plan: Plan, found: Findings) -> dict[str, Any]:
         "what_if": [_moved(plan, found, m) for m in found.moved],
         "gains": found.pairs,
         "break_even": found.break_even,
-        "conditions": list(_conditions(plan, found)),
+        "conditions": list(conditions(plan, found.peak_rps)),
         "trials": found.trials,
     }
-    result["warnings"] = list(_warnings(plan, found, result))
-    result["answer"] = list(_answer(plan, found, result))
+    result["warnings"] = list(warnings(plan, found, result))
+    result["answer"] = list(answer_lines(plan, found, result))
     return result
 
 
@@ -189,7 +175,7 @@ def promises(plan: Plan, found: Findings) -> list[float]:
     if not plan.asked.promises:
         sure = [p for f in found.cells.values() for rows in f.known.peak(plan.load).values() for r in rows if (p := r["speed"] or 0) > 0]
         if sure:
-            low, high = min(min(sure), plan.asked.sla.speed.tps), max(max(sure), plan.asked.sla.speed.tps)
+            low, high = min(*sure, plan.asked.sla.speed.tps), max(*sure, plan.asked.sla.speed.tps)
             given |= {_round(v) for v in np.geomspace(max(low, 1.0), high, TICKS)}
     return sorted(given)
 
@@ -202,26 +188,39 @@ def _round(value: float) -> float:
 
 def _at_promise(plan: Plan, found: Findings, tps: float) -> dict[str, Any]:
     """What every cell needs at another promised speed, from the simulated fleets alone: `exact` where the next smaller one fails as well."""
-    sla = Sla(speed=SpeedPromise(tps=tps, share=plan.asked.sla.speed.share), ttft=plan.asked.sla.ttft)
-    spare = int(plan.asked.fleet.survive_loss)
-    rows = []
-    for number in sorted(found.cells):
-        points = {n: r for n, r in found.cells[number].known.peak(plan.load).items() if len(r) > 1}
-        kept = [n for n, r in points.items() if judge(r, sla) == "kept"]
-        it = plan.cells[number]
-        row: dict[str, Any] = {"cell": number, "replicas": None, "gpus": None, "cost_per_mtok": None, "throughput": None, "exact": False}
-        if kept:
-            needed = _stays_kept(sorted(points), set(kept))
-            if needed is not None:
-                gpus = it.gpus(needed + spare)
-                throughput = estimate([r["throughput_tok_s_gpu"] for r in points[needed]])["mean"]
-                exact = needed == plan.asked.fleet.min_replicas or (needed - 1 in points and judge(points[needed - 1], sla) != "kept")
-                row |= {"replicas": needed + spare, "gpus": gpus, "cost_per_mtok": cost_per_mtok(plan, gpus * it.gpu_hour)}
-                row |= {"throughput": throughput, "exact": exact}
-        rows.append(row)
+    asked = tps == plan.asked.sla.speed.tps
+    rows = [_needs(plan, found.cells[number], tps, asked) for number in sorted(found.cells)]
     possible = [r for r in rows if r["replicas"] is not None and not plan.cells[r["cell"]].scenario.policies[0].verification.clairvoyant]
-    cheapest = min(possible, key=lambda r: (r["cost_per_mtok"], -(r["throughput"] or 0)), default=None)
+    cheapest = min(possible, key=lambda r: (r["cost_per_mtok"], -(r["speed"] or 0)), default=None)
+    if asked:
+        cheapest = rows[found.best]
     return {"tps": tps, "cells": rows, "best": cheapest["cell"] if cheapest else None}
+
+
+def _needs(plan: Plan, found: Found, tps: float, asked: bool) -> dict[str, Any]:
+    """One cell at a promised speed; at the one asked for, what its search found."""
+    sla = plan.asked.sla.model_copy(update={"speed": plan.asked.sla.speed.model_copy(update={"tps": tps})})
+    points = {n: r for n, r in found.known.peak(plan.load).items() if len(r) > 1}
+    needed = found.needed if asked else _stays_kept(sorted(points), {n for n, r in points.items() if judge(r, sla) == "kept"})
+    row: dict[str, Any] = {
+        "cell": found.cell,
+        "replicas": None,
+        "gpus": None,
+        "cost_per_mtok": None,
+        "throughput": None,
+        "speed": None,
+        "exact": False,
+    }
+    if needed is None or (asked and found.replicas is None):
+        return row
+    replicas = (found.replicas if asked else None) or needed + int(plan.asked.fleet.survive_loss)
+    it = plan.cells[found.cell]
+    exact = asked or needed == plan.asked.fleet.min_replicas or (needed - 1 in points and judge(points[needed - 1], sla) != "kept")
+    means = {
+        name: estimate([r[metric] for r in points[needed]])["mean"] for name, metric in (("throughput", "throughput_tok_s_gpu"), ("speed", "speed"))
+    }
+    gpus = it.gpus(replicas)
+    return row | {"replicas": replicas, "gpus": gpus, "cost_per_mtok": cost_per_mtok(plan, gpus * it.gpu_hour), "exact": exact} | means
 
 
 def _stays_kept(sizes: Sequence[int], kept: set[int]) -> int | None:
@@ -308,109 +307,6 @@ def _profile(plan: Plan, number: int) -> dict[str, Any]:
         "not_identifiable": known.not_identifiable,
         "notes": known.notes,
     }
-
-
-def _conditions(plan: Plan, found: Findings) -> Iterator[str]:
-    asked = plan.asked
-    yield f"Traffic: {plan.shape.told}; {asked.peak_load_rps:g} requests per second on average, {found.peak_rps:.3g} in the busiest {plan.window_s:g} s."
-    yield f"Every trial: {plan.warmup_s:g} s of warm-up, {plan.window_s:g} s measured, at most {plan.drain_s:g} s for the last answers; then they are broken."
-    yield (
-        f"Accepted: a fleet whose next replication, too, keeps every promise with 95 % confidence (Student), from 2 to {asked.run.replications} "
-        "replications; the same luck for every fleet and policy."
-    )
-    yield f"Routing: {asked.fleet.routing.kind.replace('_', ' ')}. Keeping is taken to be monotone in replicas and in load."
-    if asked.workload.trace is not None:
-        yield "Every replication plays the same trace: intervals cover the luck of acceptance, not that of traffic."
-    yield "Costs count GPUs only, by the hour, over the whole span of the traffic; per million output tokens."
-    yield from asked.notes
-
-
-def _warnings(plan: Plan, found: Findings, result: Mapping[str, Any]) -> Iterator[dict[str, str]]:
-    def warn(text: str, remedy: str, severity: str = "warning") -> dict[str, str]:
-        return {"severity": severity, "text": text, "remedy": remedy}
-
-    best = found.cells[found.best]
-    for profile in result["profiles"]:
-        made_up = sorted({row["table"] for row in profile["provenance"] if row["provenance"] == "synthetic"})
-        if made_up:
-            yield warn(
-                f"{profile['name']}: {', '.join(made_up)} are assumptions, not measurements.",
-                "measure them, or see the tornado for what hangs on them",
-            )
-    for number in sorted(found.cells):
-        at = found.cells[number]
-        low, high = plan.cells[number].scenario.known.costs.verify.tokens_range()
-        rows = at.known.peak(plan.load).get(at.needed or 0, [])
-        most, least = max((r["tokens_per_step_max"] or 0 for r in rows), default=0), min((r["tokens_per_step_p50"] or low for r in rows), default=low)
-        if most > high or least < low:
-            side = f"up to {most:.0f}" if most > high else f"of {least:.0f}"
-            text = f"{plan.label(number)}: steps {side} tokens, beyond the {low:.0f} to {high:.0f} that the cost was measured at."
-            yield warn(text, "measure the profile there", "warning" if number == found.best else "note")
-        if at.outcome == "not clear":
-            yield warn(
-                f"{plan.label(number)}: the promise is not clearly kept nor broken at {plan.asked.fleet.max_replicas} replicas.",
-                "raise run.replications",
-            )
-    fewer = next(c["fewer"] for c in result["cells"] if c["cell"] == found.best)
-    if fewer and fewer["kept"] * 2 > fewer["n"]:
-        text = f"One replica less keeps the promise in {fewer['kept']} of {fewer['n']} replications, but not surely: the plan is on the safe side."
-        yield warn(text, "a longer run.window_s or more run.replications may settle it", "note")
-    rows = best.known.peak(plan.load).get(best.needed or 0, [])
-    if rows and min(r["requests"] for r in rows) < 100:
-        yield warn("Fewer than 100 measured requests in a replication: quantiles are rough.", "raise run.window_s")
-    answer_s = plan.shape.mean_output / plan.asked.sla.speed.tps
-    if plan.warmup_s < 2 * answer_s:
-        yield warn(
-            f"The warm-up is shorter than two answers ({2 * answer_s:.0f} s): the fleet is not full when measuring starts.", "raise run.warmup_s"
-        )
-    if plan.window_s > plan.shape.span_s:
-        yield warn(f"The traffic lasts {plan.shape.span_s:.0f} s at this rate, less than the window.", "shorten run.window_s")
-    if plan.cells[found.best].scenario.known.costs.verify.varies_with == "tokens":
-        yield warn("The profile knows no cost of long contexts in decoding: speeds behind long prompts are optimistic.", "measure by context", "note")
-    if plan.cells[found.best].scenario.known.kv is None:
-        yield warn("Memory for KV is not known, so it is no limit.", "give settings.kv_tokens", "note")
-    if plan.shape.span_s < 10 * plan.asked.fleet.start_up_s and result["day"]:
-        yield warn(
-            "The recorded traffic is short against the start-up time: it says little about scaling through a day.", "use a day's traffic", "note"
-        )
-    for n in sorted(found.cells):
-        if plan.cells[n].scenario.policies[0].verification.peeks:
-            yield warn(f"{plan.label(n)} looks at what it should not know: a bound, or not lossless.", "do not buy by it", "note")
-
-
-def _answer(plan: Plan, found: Findings, result: Mapping[str, Any]) -> Iterator[str]:
-    asked, cells = plan.asked, {c["cell"]: c for c in result["cells"]}
-    best = cells[found.best]
-    fleet = _count(best["replicas"], "replica") + ("" if best["gpus"] == best["replicas"] else f" ({_count(best['gpus'], 'GPU')})")
-    promise = f"{asked.sla.speed.tps:g} tok/s for {asked.sla.speed.share:.0%} of users"
-    promise += f" and a first token within {asked.sla.ttft.seconds:g} s for {asked.sla.ttft.share:.0%}" if asked.sla.ttft else ""
-    spare = ", one of them a spare," if asked.fleet.survive_loss else ""
-    yield (
-        f"{best['label']} on {fleet}{spare} keeps {promise} at {asked.peak_load_rps:g} requests per second: "
-        f"{best['cost_per_mtok']:.3g} {asked.price.currency} per million output tokens, {best['cost_per_hour']:.4g} an hour."
-    )
-    others = [c for c in cells.values() if c["outcome"] == "planned" and c["cell"] != found.best and not c["bound"]]
-    if others:
-        nearest = min(others, key=lambda c: (c["cost_per_hour"], -(c["headroom"] or 0)))
-        more = nearest["cost_per_hour"] / best["cost_per_hour"] - 1
-        told = f"costs {more:+.0%}" if abs(more) > 0.005 else "costs the same"
-        carries = f" and carries {nearest['carried_rps']:.3g} requests per second against {best['carried_rps']:.3g}" if nearest["carried_rps"] else ""
-        yield f"Next comes {nearest['label']}: {_count(nearest['gpus'], 'GPU')}, {told}{carries}."
-    if best["headroom"] is not None:
-        point = next(p for p in best["points"] if p["replicas"] == best["replicas_needed"])
-        seen = point["metrics"]["speed"]["mean"]
-        first = point["metrics"]["ttft"]["mean"]
-        ttft = (
-            f", the first token within {first * 1000:.0f} ms for {asked.sla.ttft.share if asked.sla.ttft else 0.9:.0%}" if first is not None else ""
-        )
-        yield (
-            f"Users will see {seen:.3g} tok/s ({asked.sla.speed.share:.0%} of them at least){ttft} through the peak; "
-            f"{best['headroom']:+.0%} load still fits."
-        )
-
-
-def _count(number: float, what: str) -> str:
-    return f"{number:g} {what}" + ("" if number == 1 else "s")
 
 
 def paired_gain(plan: Plan, scheduled: int, rows: Mapping[int, Sequence[Row]], replicas: int) -> dict[str, Any] | None:
