@@ -30,13 +30,18 @@ def write_plan(result: dict[str, Any], folder: Path) -> None:
     import pandas as pd
 
     write_json(result, folder / "result.json")
+    write_csv(pd.DataFrame(fleet_rows(result)), folder / "fleets.csv")
+
+
+def fleet_rows(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row a simulated fleet of a plan: which choice, how large, and the means of its metrics."""
     rows = []
     for cell in result["cells"]:
         for point in cell["points"]:
             plain = {k: v for k, v in point.items() if k != "metrics"}
             means = {name: found["mean"] for name, found in point["metrics"].items()}
             rows.append({"choice": cell["label"], "profile": cell["profile"], "policy": cell["policy"], "setting": cell["setting"]} | plain | means)
-    write_csv(pd.DataFrame(rows), folder / "fleets.csv")
+    return rows
 
 
 def write_json(data: Any, path: Path) -> None:
