@@ -214,7 +214,7 @@ def _dataset(path: Path) -> tuple[Floats, tuple[Lengths, ...], tuple[Lengths, ..
     except FileNotFoundError:
         remedy = "a plan needs lengths: use a service that ships them, such as reason/deepseek-r1"
         raise TraceError("no such file", where=path, key="servegen.path", remedy=remedy) from None
-    except (ValueError, KeyError, TypeError, SyntaxError, AttributeError) as problem:
+    except (ValueError, LookupError, TypeError, AttributeError) as problem:
         raise TraceError(f"is no ServeGen dataset ({problem})", where=path, remedy="keep ServeGen's own files") from None
     return np.array([float(t) for t in times]), tuple(laws[0]), tuple(laws[1])
 

@@ -85,13 +85,13 @@ def largest(
     keeps: Callable[[float], Generator[Any, Any, bool]], start: float, step: float = LOAD_STEP, most: float = 64.0
 ) -> Generator[Any, Any, float]:
     """The largest load that keeps, within a factor `step`, from a `start` that does: gallop up (to `most` times it), then bisect."""
-    good, bad, stride = start, 0.0, 1.12
+    good, bad, stride, top = start, 0.0, 1.12, start * most
     while not bad:
-        above = good * stride
-        if above > start * most or (yield from keeps(above)):
-            good, stride = min(above, start * most), stride**2
-            if good >= start * most:
-                return good
+        above = min(good * stride, top)
+        if (yield from keeps(above)):
+            if above == top:
+                return top
+            good, stride = above, stride**2
         else:
             bad = above
     while bad / good > step:
