@@ -164,11 +164,12 @@ class Scenario(Frozen):
         return self.fleet.replicas * self.known.gpus_per_replica + beside
 
 
-def load_scenario(path: Path, overrides: Sequence[str] = ()) -> Scenario:
+def load_scenario(path: Path | str, overrides: Sequence[str] = ()) -> Scenario:
     """The scenario in `path` with `key.to=value` overrides applied, its profile loaded, everything that can be checked checked.
 
     Raises ScenarioError, ProfileError or TraceError, one line each.
     """
+    path = Path(path)
     content = read_yaml(path)
     for override in overrides:
         apply_override(content, override)

@@ -122,7 +122,7 @@ class PlanFile(Frozen):
     question: str = ""
     profiles: Annotated[list[Annotated[Offer, BeforeValidator(lambda v: {"profile": v} if isinstance(v, str) else v)]], Field(min_length=1)]
     policies: Annotated[list[PlannedPolicy], Field(min_length=1)]
-    settings: Annotated[list[Setting], Field(min_length=1)] = [Setting()]
+    settings: Annotated[list[Setting], Field(min_length=1, default_factory=lambda: [Setting()])]
     workload: Workload
     load_rps: PositiveFloat
     growth: PositiveFloat = 1.0
