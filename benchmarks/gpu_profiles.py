@@ -48,7 +48,6 @@ def published_acceptance(size: str) -> Any:
 def cost_only(size: str, pair: tuple[Any, Any], folder: Path, device: str, small: bool) -> dict[str, Any]:
     """Costs of random weights (they take the time that real ones do), acceptance from the published table."""
     from real_runner.cost_tables import measure_cost_tables
-
     from real_runner.layout import Tiers
     from real_runner.profile import assemble
     from real_runner.progress import Progress

@@ -137,6 +137,40 @@ def _validate_published(out: Path, measured: Path, only: list[str], workers: int
 
 
 @app.command()
+def plan(
+    question: Annotated[Path, typer.Argument(metavar="PLAN.yaml")],
+    out: Annotated[Path | None, typer.Option(help="Folder for the page and tables [default: reports/NAME].")] = None,
+    override: Set = None,
+    workers: Workers = None,
+    format: Format = "text",
+) -> None:
+    """Which policy, how many replicas and GPUs keep a promise, and what that costs. Interrupt and run again to go on."""
+    from simulator.study.planning.question import load_plan
+    from simulator.study.sweep import check_workers
+
+    asked, processes = load_plan(question, override or []), check_workers(workers)
+    folder = out or Path("reports") / asked.asked.name
+    result = _planned(asked, folder, processes, format)
+    if format == "json":
+        _print_json(result)
+        return
+    from simulator.report.plan_text import summary
+
+    typer.echo(summary(result, folder))
+
+
+@app.command()
+def schema(
+    what: Annotated[Literal["scenario", "plan"], typer.Argument(help="Which kind of file.")] = "scenario",
+    format: Annotated[Literal["json", "markdown"], typer.Option("--format", help="json for editors, markdown for people.")] = "json",
+) -> None:
+    """Every key of a scenario or a plan: JSON Schema for editors, or the reference as Markdown."""
+    from simulator.study.reference import json_schema, reference
+
+    _print_json(json_schema(what)) if format == "json" else typer.echo(reference(what))
+
+
+@app.command()
 def compare(
     first: Annotated[Path, typer.Argument(metavar="A", help="A result folder, or its result.json.")],
     second: Annotated[Path, typer.Argument(metavar="B")],
@@ -360,6 +394,26 @@ def _simulate(asked: Any, out: Path | None, workers: int | None, details: list[s
             typer.echo(f"interrupted: {progress.done} of {progress.all} points are kept in {keep}; run the same command to go on", err=True)
             raise typer.Exit(130) from None
     return result, folder
+
+
+def _planned(asked: Any, folder: Path, workers: int | None, format: str) -> dict[str, Any]:
+    """Answer a plan with progress and write the output folder."""
+    from simulator.report.plan_page import write_plan_report
+    from simulator.study.output import write_plan
+    from simulator.study.planning.make import answer
+
+    keep = folder / "trials"
+    with _Progress(quiet=format == "json") as progress:
+        try:
+            result = answer(asked, keep, workers, progress, progress.say)
+            progress.say("writing the page")
+            write_plan(result, folder)
+            write_plan_report(result, folder)
+        except KeyboardInterrupt:
+            progress.close()
+            typer.echo(f"interrupted: {progress.done} trials are kept in {keep}; run the same command to go on", err=True)
+            raise typer.Exit(130) from None
+    return result
 
 
 class _Progress:

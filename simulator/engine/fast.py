@@ -44,6 +44,8 @@ def why_plain(traffic: Traffic, fleet: Fleet) -> str:
     """Why this run must go step by step through Python; empty where it can be compiled."""
     if find_spec("numba") is None:
         return "numba is not installed (pip install 'dsim[fast]')"
+    if fleet.absences:
+        return "replicas are away for a while, which is played in Python"
     settings = fleet.settings
     parts = [
         ("policy", fleet.policy, _POLICIES),

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from simulator.engine.absences import Absence
 from simulator.engine.replica import ReplicaSettings
 from simulator.measurements.cost import RoundPrices
 from simulator.measurements.replay import Replay
@@ -63,6 +64,7 @@ class Fleet:
     kv_pages: int | None
     page_tokens: int
     luck: np.random.Generator
+    absences: Sequence[Absence] = ()
 
 
 Traffic = OpenTraffic | ClosedTraffic

@@ -69,7 +69,7 @@ class Replica:
         self.last_round_s = 0.0  # when those in the batch last got tokens
         self.preemptions = 0
         self._idle: simpy.Event | None = None
-        env.process(self._run())
+        self.process = env.process(self._run())
 
     @property
     def held(self) -> int:

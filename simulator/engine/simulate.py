@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import simpy
 
+from simulator.engine.absences import present, watch
 from simulator.engine.fast import run_compiled, why_plain
 from simulator.engine.given import ClosedTraffic, Fleet, OpenTraffic, Traffic, UserSource
 from simulator.engine.kv_cache import KvCache
@@ -52,6 +53,11 @@ class World:
         self.outstanding = self.finished_count = self.routed = self.made = self.rejected = 0
         self.warm_s = 0.0
         self.replicas = [self._replica(number) for number in range(fleet.replicas)]
+        self.away: dict[int, int] = {}
+        self.retired: list[Replica] = []
+        self.stranded: list[Request] = []  # came while every replica was away
+        for absence in fleet.absences:
+            self.env.process(watch(self.env, absence, self.replicas, self.away, self._replica, self.retired, self._enter, self._back))
         prefill = fleet.settings.prefill
         self.elsewhere = prefill if isinstance(prefill, Disaggregated) else None
         workers = self.elsewhere.workers if self.elsewhere else None
@@ -90,7 +96,7 @@ class World:
             end_s=end_s,
             unfinished=self.outstanding,
             rejected=self.rejected,
-            preemptions=sum(r.preemptions for r in self.replicas),
+            preemptions=sum(r.preemptions for r in (*self.replicas, *self.retired)),
             kv_pages_left=sum(held),
         )
 
@@ -136,9 +142,22 @@ class World:
 
     def _route(self, request: Request) -> None:
         held = [replica.held for replica in self.replicas] if self.fleet.replicas > 1 else [0]
-        chosen = self.fleet.router.choose(self.routed, held, self.fleet.luck)
+        if self.away:
+            here = present(self.replicas, self.away)
+            if not here:
+                self.stranded.append(request)
+                return
+            chosen = here[self.fleet.router.choose(self.routed, [held[n] for n in here], self.fleet.luck)]
+        else:
+            chosen = self.fleet.router.choose(self.routed, held, self.fleet.luck)
         self.routed += 1
         self.replicas[chosen].submit(request)
+
+    def _back(self) -> None:
+        """A replica is there again: who waited for one goes on."""
+        waiting, self.stranded = self.stranded, []
+        for request in waiting:
+            self._route(request)
 
     def _prefill_elsewhere(self, request: Request, mode: Disaggregated) -> Generator[simpy.Event, Any, None]:
         """Wait for a worker, process the prompt, emit the first token, move the cache."""

@@ -38,7 +38,7 @@ def write_report(result: Result, folder: Path) -> Path:
     pictures = _draw(result, story, folder)
     around = _context(result, story) | {"pictures": pictures}
     for name in ("report.md", "report.html"):
-        text = _templates().get_template(f"{name}.j2").render(around)
+        text = templates().get_template(f"{name}.j2").render(around)
         write_whole(folder / name, text.encode())
     return folder / "report.html"
 
@@ -154,7 +154,7 @@ def _yaml(raw: Any) -> Any:
 
 
 @cache
-def _templates() -> Environment:
+def templates() -> Environment:
     environment = Environment(
         loader=PackageLoader("simulator.report"),
         autoescape=True,

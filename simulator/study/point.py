@@ -39,13 +39,14 @@ def run_point(scenario: Scenario, point: Point, files: Sequence[StepsFile | Requ
     """The row of a point, its requests and steps written to `files` as they come."""
     policy = scenario.policies[point.policy]
     fleet = fleet_of(scenario, policy, point.replication)
+    takers = [f for f in files if isinstance(f, StepsFile)], [f for f in files if isinstance(f, RequestsFile)]
     if scenario.workload.load_kind == "concurrency":
         traffic, meter = _closed(scenario, point), Meter.closed()
-        end = observe(traffic, fleet, _Split(meter, files))
+        end = observe(traffic, fleet, Split(meter, *takers))
     else:
         window = _open(scenario, point)
         meter = Meter(window.warmup_s, window.until_s, open_loop=True)
-        end = observe(window, fleet, _Split(meter, files))
+        end = observe(window, fleet, Split(meter, *takers))
     ttft_known = scenario.engine.prefill.kind != "instant"
     numbers = meter.row(end, scenario.gpus, scenario.fleet.replicas, ttft_known)
     head = {
@@ -58,17 +59,18 @@ def run_point(scenario: Scenario, point: Point, files: Sequence[StepsFile | Requ
     return head | numbers | {"path": end.path, "why_plain": end.why_plain}
 
 
-class _Split:
-    """A sink that passes all on to a meter and some to files."""
+class Split:
+    """A sink that passes all on to a meter, and steps and requests to others as well."""
 
-    def __init__(self, meter: Meter, files: Sequence[StepsFile | RequestsFile]) -> None:
-        self.meter = meter
+    def __init__(
+        self,
+        meter: Meter,
+        steps: Sequence[Callable[[Floats], None]] = (),
+        requests: Sequence[Callable[[Floats, Sequence[str]], None]] = (),
+    ) -> None:
         self.warm, self.joins, self.waits = meter.warm, meter.joins, meter.waits
-        self.step_takers: list[Callable[[Floats], None]] = [meter.steps, *(file for file in files if isinstance(file, StepsFile))]
-        self.request_takers: list[Callable[[Floats, Sequence[str]], None]] = [
-            meter.requests,
-            *(file for file in files if isinstance(file, RequestsFile)),
-        ]
+        self.step_takers: list[Callable[[Floats], None]] = [meter.steps, *steps]
+        self.request_takers: list[Callable[[Floats, Sequence[str]], None]] = [meter.requests, *requests]
 
     def steps(self, rows: Floats) -> None:
         """Rows of StepRecord."""

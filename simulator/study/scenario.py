@@ -164,14 +164,15 @@ class Scenario(Frozen):
         return self.fleet.replicas * self.known.gpus_per_replica + beside
 
 
-def load_scenario(path: Path, overrides: Sequence[str] = ()) -> Scenario:
+def load_scenario(path: Path | str, overrides: Sequence[str] = ()) -> Scenario:
     """The scenario in `path` with `key.to=value` overrides applied, its profile loaded, everything that can be checked checked.
 
     Raises ScenarioError, ProfileError or TraceError, one line each.
     """
+    path = Path(path)
     content = read_yaml(path)
     for override in overrides:
-        _override(content, override)
+        apply_override(content, override)
     scenario = validate_scenario(content, path)
     scenario._overrides = list(overrides)
     return scenario
@@ -257,7 +258,7 @@ def _check_policy(scenario: Scenario, policy: Policy, key: str) -> None:
         raise ScenarioError(problem, where=where, key="workload.domains", remedy=f"domains there: {there}")
 
 
-def _override(content: dict[str, Any], override: str) -> None:
+def apply_override(content: dict[str, Any], override: str) -> None:
     """Set one `path.to.key=value` (numbers index lists; a policy may be named) in the YAML's content."""
     path, sign, text = override.partition("=")
     if not sign or not path:

@@ -90,6 +90,8 @@ def _traffic_files(scenario: Scenario) -> Iterator[Path]:
     workload = scenario.workload
     if workload.trace is not None:
         yield workload.trace.find(scenario.folder)
+    if workload.servegen is not None:
+        yield from workload.servegen.files()
     for lengths in (workload.prompt_tokens, workload.output_tokens):
         if lengths is not None:
             yield from _paths(lengths.model_dump())
@@ -122,7 +124,7 @@ def _run(
     pool = ProcessPoolExecutor(min(workers, len(todo)), multiprocessing.get_context("spawn"), _begin, (scenario.content, scenario.file))
     resource_tracker.ensure_running()  # the first start of it would let signals through again
     try:
-        with _held(signal.SIGINT):  # for the workers' whole life: they are born with it. Ctrl-C is the parent's business
+        with held(signal.SIGINT):  # for the workers' whole life: they are born with it. Ctrl-C is the parent's business
             waiting: dict[Future[Row], Point] = {pool.submit(_work, p, keep, mark, tuple(details)): p for p in todo}
         while waiting:
             done, _ = wait(waiting, return_when=FIRST_COMPLETED)
@@ -135,10 +137,10 @@ def _run(
     finally:
         workers_left = list((getattr(pool, "_processes", None) or {}).values())  # the pool forgets them when it shuts down
         pool.shutdown(wait=False, cancel_futures=True)
-        _end(workers_left)
+        end_workers(workers_left)
 
 
-def _end(workers: Sequence[BaseProcess]) -> None:
+def end_workers(workers: Sequence[BaseProcess]) -> None:
     """No worker outlives the sweep: each may finish the file it is writing, then is ended, by force if it must be."""
     for act in (BaseProcess.terminate, BaseProcess.kill):
         for process in workers:
@@ -151,7 +153,7 @@ def _end(workers: Sequence[BaseProcess]) -> None:
 
 
 @contextmanager
-def _held(*numbers: signal.Signals) -> Iterator[None]:
+def held(*numbers: signal.Signals) -> Iterator[None]:
     """Hold signals back until the block ends, in this thread and for good in processes started meanwhile (not on Windows)."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
@@ -186,10 +188,10 @@ def _one(scenario: Scenario, point: Point, keep: Path | None, mark: str, details
         row = run_point(scenario, point, files)
         whole = True
     finally:
-        with _held(signal.SIGINT, signal.SIGTERM):
+        with held(signal.SIGINT, signal.SIGTERM):
             for file in files:
                 file.close(whole)
-    with _held(signal.SIGINT, signal.SIGTERM):  # the one ends a sweep, the other a worker: not in the middle of a file
+    with held(signal.SIGINT, signal.SIGTERM):  # the one ends a sweep, the other a worker: not in the middle of a file
         write_whole(keep / f"{_name(point)}.json", json.dumps({"fingerprint": mark, "details": sorted(details), "row": row}))
     return row
 

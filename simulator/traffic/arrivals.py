@@ -31,7 +31,7 @@ class Poisson(Frozen):
 
     def times(self, rate_rps: float, horizon_s: float, rng: np.random.Generator) -> Floats:
         """Arrival times in seconds, sorted, in [0, horizon_s). # [n]"""
-        return _rescaled(_partial_sums(rng.standard_exponential, rate_rps * horizon_s), rate_rps, horizon_s)
+        return _rescaled(partial_sums(rng.standard_exponential, rate_rps * horizon_s), rate_rps, horizon_s)
 
 
 class Gamma(Frozen):
@@ -47,7 +47,7 @@ class Gamma(Frozen):
         """Arrival times in seconds, sorted, in [0, horizon_s). # [n]"""
         shape = self.cv**-2
         residual = rng.random() * rng.standard_gamma(shape + 1) / shape  # a point uniform in a length-biased gap
-        gaps = _partial_sums(lambda n: rng.standard_gamma(shape, n) / shape, rate_rps * horizon_s - residual)
+        gaps = partial_sums(lambda n: rng.standard_gamma(shape, n) / shape, rate_rps * horizon_s - residual)
         return _rescaled(residual + np.concatenate([[0.0], gaps]), rate_rps, horizon_s)
 
 
@@ -92,7 +92,7 @@ class RateCurve(Frozen):
         knots_s, rates, mass = self._knots(horizon_s)
         begin, end = self._mass_at(np.array([self.start_s, self._end_s(horizon_s)]), knots_s, rates, mass)
         per_mass = rate_rps / self.time_scale  # requests per second of curve at its mean
-        unit = _partial_sums(rng.standard_exponential, per_mass * (end - begin))
+        unit = partial_sums(rng.standard_exponential, per_mass * (end - begin))
         curve_s = self._time_of(begin + unit / per_mass, knots_s, rates, mass)
         times = np.maximum.accumulate(np.maximum((curve_s - self.start_s) / self.time_scale, 0.0))
         return times[times < horizon_s]
@@ -149,7 +149,7 @@ def _area(heights: Floats, knots: Floats) -> Floats:
     return np.concatenate([[0.0], np.cumsum(np.diff(knots) * (heights[1:] + heights[:-1]) / 2)])
 
 
-def _partial_sums(draw: Callable[[int], Floats], total: float) -> Floats:
+def partial_sums(draw: Callable[[int], Floats], total: float) -> Floats:
     """Partial sums of the gaps drawn, those below `total`; chunks of one size, so that a larger total only adds to them. # [n]"""
     parts: list[Floats] = []
     last = 0.0

@@ -16,6 +16,7 @@ from simulator.schema import Frozen
 from simulator.traffic.arrivals import Arrivals, ClosedLoop
 from simulator.traffic.lengths import Lengths
 from simulator.traffic.request import RequestColumns, RequestSpec
+from simulator.traffic.servegen import ServeGenSource
 from simulator.traffic.traces import TraceSource
 
 Floats = NDArray[np.float64]
@@ -24,12 +25,14 @@ _TURNS = 16  # drawn at a time for all users
 
 
 class Workload(Frozen):
-    """What comes: a recorded `trace`, or `arrivals` with lengths of prompts and outputs (drawn independently of each other).
+    """What comes: a recorded `trace`, the clients of a `servegen` service, or `arrivals` with lengths of prompts and outputs (drawn
+    independently of each other).
 
     `domains` are the relative weights with which a request falls into each; without it requests have no domain ("").
     """
 
     trace: TraceSource | None = None
+    servegen: ServeGenSource | None = None
     arrivals: Arrivals | None = None
     prompt_tokens: Lengths | None = None
     output_tokens: Lengths | None = None
@@ -39,10 +42,13 @@ class Workload(Frozen):
     def _is_one_of_two(self) -> Self:
         names = ("arrivals", "prompt_tokens", "output_tokens")
         given = [name for name in names if getattr(self, name) is not None]
-        if self.trace is not None and given:
-            raise ValueError(f"a trace brings its own arrivals and lengths: drop the trace or {', '.join(given)}")
+        recorded = [name for name in ("trace", "servegen") if getattr(self, name) is not None]
+        if len(recorded) == 2:
+            raise ValueError("traffic comes from one place: drop trace or servegen")
+        if recorded and given:
+            raise ValueError(f"a {recorded[0]} brings its own arrivals and lengths: drop the {recorded[0]} or {', '.join(given)}")
         missing = [name for name in names if name not in given]
-        if self.trace is None and missing:
+        if not recorded and missing:
             raise ValueError(f"without a trace, arrivals, prompt_tokens and output_tokens are needed; missing: {', '.join(missing)}")
         return self
 
@@ -62,10 +68,14 @@ class Workload(Frozen):
         assert load > 0
         if self.trace is not None:
             return self._replay(load, horizon_s, seed, replication, folder)
-        assert self.arrivals is not None
         assert not isinstance(self.arrivals, ClosedLoop), "a closed loop has no arrivals of its own"
         if horizon_s is None:
             raise ScenarioError("arrivals without end need a horizon", key="horizon_s", remedy="add it")
+        if self.servegen is not None:
+            arrival_s, prompt, output, index = self.servegen.requests(load, horizon_s, seed, replication)
+            domain = self._domains(seed, replication, index)
+            return RequestColumns(index, arrival_s, prompt, output, np.zeros_like(index), domain, self.domain_names)
+        assert self.arrivals is not None
         arrival_s = self.arrivals.times(load, horizon_s, stream(seed, "arrivals", replication))
         index = np.arange(len(arrival_s))
         prompt, output, domain = self._draw(seed, replication, index)

@@ -7,13 +7,13 @@ import json
 import numpy as np
 import pytest
 import torch
-from real_runner.texts import Text
 
 from real_runner.alignment import overlaps
 from real_runner.drafters.dspark import BlockDrafter
 from real_runner.drafters.loading import load_drafter
 from real_runner.progress import Progress
 from real_runner.prompts import continued, own_words
+from real_runner.texts import Text
 from real_runner.training.checkpoints import Shape, default_taps, new_drafter, save_drafter, trained
 from real_runner.training.corpus import build_corpus
 from real_runner.training.forward import hear

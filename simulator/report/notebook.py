@@ -1,0 +1,174 @@
+"""dsim from Python and notebooks: results as dataframes and figures, shown well where a notebook shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from simulator.report.tables import Table
+from simulator.study.planning.question import Plan, load_plan, make_plan
+from simulator.study.scenario import Scenario, load_scenario
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+_STYLE = "border-collapse:collapse;font-variant-numeric:tabular-nums"
+_CELL = "text-align:{side};padding:3px 10px;vertical-align:top"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A scenario's answer. `result` is what result.json holds, `rows` one dictionary a point."""
+
+    result: dict[str, Any]
+    rows: list[dict[str, Any]]
+
+    @cached_property
+    def points(self) -> pd.DataFrame:
+        """policy × load × replication, one row each."""
+        from simulator.study.tables import points_table
+
+        return points_table(self.rows)
+
+    @property
+    def answer(self) -> list[str]:
+        """The answer in sentences."""
+        return list(self.result["answer"])
+
+    def figure(self) -> Figure:
+        """The frontier: throughput against per-user speed."""
+        from simulator.report import plots
+
+        return plots.pareto(self.result)
+
+    def save(self, folder: Path | str) -> Path:
+        """Write the report and the tables; the path of report.html."""
+        from simulator.report.page import write_report
+        from simulator.study.output import write_output
+
+        write_output(self.result, self.rows, Path(folder))
+        return write_report(self.result, Path(folder))
+
+    def _repr_html_(self) -> str:
+        return _shown(self.answer, self.result["warnings"], [], self.figure())
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan's answer. `result` is what result.json holds."""
+
+    result: dict[str, Any]
+
+    @cached_property
+    def choices(self) -> pd.DataFrame:
+        """One row a profile, policy and setting: replicas, GPUs, cost, headroom."""
+        import pandas as pd
+
+        names = (
+            "label",
+            "profile",
+            "policy",
+            "setting",
+            "outcome",
+            "replicas_needed",
+            "replicas",
+            "gpus",
+            "cost_per_mtok",
+            "cost_per_hour",
+            "headroom",
+        )
+        return pd.DataFrame([{name: cell[name] for name in names} for cell in self.result["cells"]])
+
+    @cached_property
+    def fleets(self) -> pd.DataFrame:
+        """One row a simulated fleet at the planned load."""
+        import pandas as pd
+
+        from simulator.study.output import fleet_rows
+
+        return pd.DataFrame(fleet_rows(self.result))
+
+    @cached_property
+    def what_if(self) -> pd.DataFrame:
+        """One row a moved assumption."""
+        import pandas as pd
+
+        rows = [
+            m | {"speed": m["speed"]["mean"], "speed_change": m["speed_change"]["mean"], "ttft": m["ttft"]["mean"]} for m in self.result["what_if"]
+        ]
+        return pd.DataFrame(rows)
+
+    @property
+    def answer(self) -> list[str]:
+        """The answer in sentences."""
+        return list(self.result["answer"])
+
+    def figure(self) -> Figure | None:
+        """The frontier of fleets."""
+        from simulator.report.plots.plan import frontier
+
+        return frontier(self.result)
+
+    def save(self, folder: Path | str) -> Path:
+        """Write the page and the tables; the path of report.html."""
+        from simulator.report.plan_page import write_plan_report
+        from simulator.study.output import write_plan
+
+        write_plan(self.result, Path(folder))
+        return write_plan_report(self.result, Path(folder))
+
+    def _repr_html_(self) -> str:
+        from simulator.report import plan_tables as tables
+
+        found = tables.present([tables.choices(self.result), tables.what_if(self.result)])
+        return _shown(self.answer, self.result["warnings"], found, self.figure())
+
+
+def evaluate(scenario: Scenario | Path | str, *, overrides: Sequence[str] = (), workers: int = 1, keep: Path | None = None) -> Evaluation:
+    """Simulate a scenario, as `dsim run` does. With more workers a script needs the guard `if __name__ == "__main__":`."""
+    from simulator.study.result import build_result
+    from simulator.study.sweep import sweep
+
+    asked = scenario if isinstance(scenario, Scenario) else load_scenario(Path(scenario), overrides)
+    rows = sweep(asked, keep, workers=workers)
+    return Evaluation(build_result(asked, rows), rows)
+
+
+def plan(question: Plan | Mapping[str, Any] | Path | str, *, overrides: Sequence[str] = (), workers: int = 1, keep: Path | None = None) -> Planned:
+    """Answer a plan, as `dsim plan` does: from a file, or from a dictionary whose paths are relative to the working folder."""
+    from simulator.study.planning.make import answer
+
+    if isinstance(question, Mapping):
+        question = make_plan(dict(question), Path("plan.yaml"))
+    asked = question if isinstance(question, Plan) else load_plan(Path(question), overrides)
+    return Planned(answer(asked, keep, workers))
+
+
+def _shown(answer: Sequence[str], warnings: Sequence[Mapping[str, str]], found: Sequence[Table], figure: Figure | None) -> str:
+    from simulator.report.plots import style
+
+    parts = [f"<p><strong>{escape(line)}</strong></p>" if not i else f"<p>{escape(line)}</p>" for i, line in enumerate(answer)]
+    parts += [f"<p>⚠ {escape(w['text'])} → {escape(w['remedy'])}</p>" for w in warnings if w["severity"] == "warning"]
+    parts += [_table(table) for table in found]
+    if figure is not None:
+        drawn = style.svg(figure, "notebook")
+        parts.append(f'<div style="max-width:820px;background:#fff">{drawn[drawn.index("<svg") :]}</div>')
+    return "\n".join(parts)
+
+
+def _table(table: Table) -> str:
+    """A table as plain HTML."""
+    sides = ["left" if column.words else "right" for column in table.columns]
+    titles = [escape(f"{c.title}, {c.unit}" if c.unit else c.title) for c in table.columns]
+    head = "".join(f'<th style="{_CELL.format(side=side)}">{title}</th>' for title, side in zip(titles, sides, strict=True))
+    body = ""
+    for group in table.groups:
+        for row in group.rows:
+            cells = zip(row, sides, strict=True)
+            body += "<tr>" + "".join(f'<td style="{_CELL.format(side=side)}">{escape(cell.text)}</td>' for cell, side in cells) + "</tr>"
+    return f'<table style="{_STYLE}"><caption>{escape(table.caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'

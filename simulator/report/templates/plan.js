@@ -1,0 +1,138 @@
+"use strict";
+(() => {
+  const result = JSON.parse(document.getElementById("result").textContent);
+  const cells = result.cells, dark = matchMedia("(prefers-color-scheme: dark)"), narrow = () => innerWidth < 640;
+  const still = { displayModeBar: false, responsive: true };
+  const shown = new Set(cells.map((c) => c.cell));
+  const $ = (id) => document.getElementById(id);
+  const number = (v, digits) => v === null || v === undefined ? "–" : v.toLocaleString("en", { maximumFractionDigits: digits });
+  const money = (v) => v === null ? "–" : v.toLocaleString("en", v >= 0.1 && v < 100 ? { minimumFractionDigits: 2, maximumFractionDigits: 2 } : { maximumSignificantDigits: 3 });
+  const label = (cell) => cells.find((c) => c.cell === cell).label;
+  let promised = Number($("tps").value);
+
+  const ink = (name) => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
+  const tint = (place) => ink("c" + (place % 7));
+  const marks = ["circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "x"];
+
+  function layout(x, y, more) {
+    const axis = { gridcolor: ink("grid"), zerolinecolor: ink("faint"), linecolor: ink("faint"), tickfont: { color: ink("muted") }, automargin: true, fixedrange: narrow() };
+    return Object.assign({
+      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { family: "inherit", size: 13, color: ink("ink") },
+      margin: { l: 8, r: 12, t: 12, b: 8 }, showlegend: false, hovermode: "closest",
+      hoverlabel: { bgcolor: ink("raised"), bordercolor: ink("grid"), font: { color: ink("ink") }, align: "left" },
+      xaxis: Object.assign({ title: { text: x, font: { color: ink("muted") } } }, axis),
+      yaxis: Object.assign({ title: { text: y, font: { color: ink("muted") } } }, axis),
+    }, more);
+  }
+
+  function told(cell, p) {
+    const m = p.metrics;
+    return `<b>${cell.label}</b><br>${number(p.replicas)} replicas, ${number(p.gpus, 1)} GPUs<br>` +
+      `${number(p.rps_per_replica, 2)} requests/s each, ${number(m.concurrency_mean.mean, 1)} in service<br>` +
+      `${number(m.speed.mean, 1)} tok/s (surely ${number(p.sure_speed, 1)})<br>` +
+      `TTFT ${m.ttft.mean === null ? "–" : number(m.ttft.mean * 1000, 0) + " ms"}<br>` +
+      `accepted length ${number(m.accepted_length.mean, 2)}, budget ${number(m.verification_budget.mean, 2)}<br>` +
+      `${money(p.cost_per_mtok)} ${result.price.currency} per million tokens<br>${p.verdict}, promise ${p.kept}`;
+  }
+
+  function frontier() {
+    const traces = cells.map((cell, place) => {
+      const points = cell.points.filter((p) => p.metrics.speed.mean !== null && p.metrics.throughput_tok_s_gpu.mean !== null);
+      return {
+        type: "scatter", mode: "lines+markers", name: cell.label, visible: shown.has(cell.cell),
+        x: points.map((p) => p.metrics.speed.mean), y: points.map((p) => p.metrics.throughput_tok_s_gpu.mean),
+        text: points.map((p) => told(cell, p)), hovertemplate: "%{text}<extra></extra>",
+        line: { color: tint(place), width: 2, dash: cell.bound ? "dash" : "solid" },
+        marker: { size: 9, symbol: points.map((p) => marks[place % 7] + (p.verdict === "stable" ? "" : "-open")), color: tint(place), line: { width: 2, color: tint(place) } },
+      };
+    });
+    const tps = result.by_promise[promised].tps;
+    const line = { type: "line", x0: tps, x1: tps, yref: "paper", y0: 0, y1: 1, line: { color: ink("muted"), dash: "dot", width: 1.5 } };
+    const note = { x: tps, y: 1, yref: "paper", text: "promised", showarrow: false, xanchor: "left", yanchor: "top", font: { color: ink("muted"), size: 12 } };
+    const share = Math.round(result.sla.speed.share * 100);
+    Plotly.react("chart-frontier", traces, layout(`tok/s that ${share} % of users reach`, "throughput, tok/s/GPU", { shapes: [line], annotations: [note] }), still);
+  }
+
+  function whatIf() {
+    if (!$("chart-what-if")) return;
+    const rows = result.what_if.filter((m) => m.speed_change.mean !== null).sort((a, b) => Math.abs(a.speed_change.mean) - Math.abs(b.speed_change.mean));
+    const name = (m) => `${m.label} [${m.replicas === null ? "–" : m.replicas}]`;
+    const width = narrow() ? 20 : 60;
+    const wrapped = (text) => text.split(" ").reduce((lines, word) => {
+      const last = lines[lines.length - 1];
+      if (last !== undefined && (last + " " + word).length <= width) lines[lines.length - 1] = last + " " + word; else lines.push(word);
+      return lines;
+    }, []).join("<br>");
+    const bars = {
+      type: "bar", orientation: "h", y: rows.map((m) => wrapped(name(m))), x: rows.map((m) => 100 * m.speed_change.mean),
+      marker: { color: rows.map((m) => m.speed_change.mean >= 0 ? ink("c2") : ink("c1")) },
+      error_x: { type: "data", symmetric: false, color: ink("muted"), thickness: 1.2, width: 3,
+        array: rows.map((m) => m.speed_change.high === null ? 0 : 100 * (m.speed_change.high - m.speed_change.mean)),
+        arrayminus: rows.map((m) => m.speed_change.low === null ? 0 : 100 * (m.speed_change.mean - m.speed_change.low)) },
+      hovertemplate: "%{y}<br>%{x:+.1f} %<extra></extra>",
+    };
+    const chart = $("chart-what-if");
+    chart.style.height = `${90 + rows.length * (narrow() ? 46 : 30)}px`;
+    Plotly.react(chart, [bars], layout("change of the promised speed, %", "", {}), still);
+  }
+
+  function day() {
+    if (!$("chart-day")) return;
+    const found = result.day, unit = found.span_s > 7200 ? 3600 : 60;
+    const at = found.rate_rps.map((_, i) => i * found.slot_s / unit);
+    const step = (values, name, color, dash) => ({ type: "scatter", mode: "lines", name, x: at, y: values, line: { shape: "hv", color, width: 2, dash }, hovertemplate: `${name}: %{y}<extra></extra>` });
+    const rate = { type: "scatter", mode: "lines", name: "requests/s", x: at, y: found.rate_rps, yaxis: "y2", line: { color: ink("faint"), width: 1.2 }, hovertemplate: "%{y:.1f} requests/s<extra></extra>" };
+    const traces = [rate, step(found.needed, "needed", tint(0)), step(found.paid, "started by forecast", tint(1)), step(at.map(() => found.fixed), "always on", ink("muted"), "dot")];
+    const more = layout(unit === 3600 ? "hours" : "minutes", "replicas", { showlegend: true, legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 }, hovermode: "x unified" });
+    more.yaxis.rangemode = "tozero";
+    more.yaxis2 = Object.assign({}, more.yaxis, { title: { text: "requests/s", font: { color: ink("muted") } }, overlaying: "y", side: "right", showgrid: false });
+    Plotly.react("chart-day", traces, more, still);
+  }
+
+  function pays() {
+    if (!$("chart-pays")) return;
+    const several = result.break_even.length > 1, dashes = ["solid", "dash", "dot", "dashdot"];
+    const traces = result.break_even.flatMap((b, which) => b.curves.map((c, place) => ({
+      type: "scatter", mode: "lines+markers", name: `${Math.round(100 * c.acceptance)} %${several ? " · " + b.profile : ""}`, x: b.batch, y: c.gain.map((g) => 100 * g),
+      text: c.best_length.map((k) => `k = ${k}`), hovertemplate: `acceptance ${Math.round(100 * c.acceptance)} %, %{x} requests: %{y:+.0f} % with %{text}<extra></extra>`,
+      line: { color: tint(place), width: 2, dash: dashes[which % 4] }, marker: { color: tint(place), size: 6 },
+    })));
+    const more = layout("requests in a batch", "gain in speed, %", { showlegend: true, legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, title: { text: "acceptance " } } });
+    more.xaxis.type = "log";
+    more.xaxis.tickvals = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024];
+    Plotly.react("chart-pays", traces, more, still);
+  }
+
+  function promise() {
+    const row = result.by_promise[promised], best = row.best === null ? null : row.cells.find((c) => c.cell === row.best);
+    $("tps-now").textContent = `${number(row.tps, 3)} tok/s`;
+    $("tps").setAttribute("aria-valuetext", `${number(row.tps, 3)} tokens per second`);
+    $("verdict").textContent = best === null
+      ? `None of the simulated fleets keeps ${number(row.tps, 3)} tok/s.`
+      : `${label(row.best)} keeps ${number(row.tps, 3)} tok/s on ${best.exact ? "" : "at most "}${number(best.replicas)} replicas, ${number(best.gpus, 1)} GPUs: ` +
+        `${money(best.cost_per_mtok)} ${result.price.currency} per million output tokens at ${number(best.throughput, 0)} tok/s per GPU.`;
+    const lines = document.querySelectorAll("#at-promise tbody tr");
+    row.cells.forEach((c, i) => {
+      const tds = lines[i].querySelectorAll("td");
+      [c.replicas === null ? "–" : (c.exact ? "" : "≤ ") + number(c.replicas), number(c.gpus, 1), money(c.cost_per_mtok), number(c.throughput, 0)].forEach((text, k) => { tds[k].textContent = text; });
+      lines[i].classList.toggle("chosen", c.cell === row.best);
+    });
+    document.querySelector("#at-promise caption span").textContent = `At ${number(row.tps, 3)} tok/s, from the simulated fleets; ≤: the next smaller fleet was not simulated; a dash: none of them keeps it.`;
+  }
+
+  function draw() { frontier(); whatIf(); day(); pays(); }
+
+  $("tps").addEventListener("input", (event) => { promised = Number(event.target.value); promise(); frontier(); });
+  document.querySelectorAll(".toggles input").forEach((box) => box.addEventListener("change", () => {
+    const cell = Number(box.dataset.cell);
+    if (box.checked) shown.add(cell); else shown.delete(cell);
+    frontier();
+  }));
+  dark.addEventListener("change", draw);
+  addEventListener("beforeprint", draw);
+  addEventListener("afterprint", draw);
+  let wide = !narrow();
+  addEventListener("resize", () => { if (wide === narrow()) { wide = !narrow(); draw(); } });
+  promise();
+  draw();
+})();

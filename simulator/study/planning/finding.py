@@ -1,0 +1,174 @@
+"""What is found for each cell: the least fleet, what it carries beyond, the points around it, and what changes when assumptions move."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
+
+from simulator.study.planning.changes import Change, changes
+from simulator.study.planning.fluid import Carried, carried, least_by_fluid
+from simulator.study.planning.question import Plan
+from simulator.study.planning.search import Assessments, below, bracket, ladder, largest, least
+from simulator.study.planning.trial import Kind, Row, Trial
+from simulator.study.point import fleet_of
+
+RUNG_REPLICATIONS = 3
+Outcome = Literal["planned", "unattainable", "too few replicas", "not clear"]
+
+
+@dataclass
+class Found:
+    """A cell's answer. `replicas` is what to buy, `needed` what the peak needs without a spare; None where the outcome is not `planned`."""
+
+    cell: int
+    outcome: Outcome
+    known: Assessments
+    fluid: float
+    alone: list[Row]
+    needed: int | None = None
+    replicas: int | None = None
+    carried_load: float | None = None
+    curve: list[Carried] = field(default_factory=list)
+
+
+@dataclass
+class Moved:
+    """A cell under a change: replicas then needed (None: not to be had), and the rows of the unchanged fleet in the changed world."""
+
+    change: Change
+    needed: int | None
+    rows: list[Row]
+
+
+@dataclass
+class Findings:
+    """All that the searches brought."""
+
+    cells: dict[int, Found]
+    best: int
+    moved: list[Moved] = field(default_factory=list)
+    carries: dict[int, float] = field(default_factory=dict)  # fleet size to load
+    pairs: list[dict[str, Any]] = field(default_factory=list)
+    break_even: list[dict[str, Any]] = field(default_factory=list)
+    peak_rps: float = 0.0
+    trials: int = 0
+
+
+def mean_field(plan: Plan, cell: int) -> list[Carried]:
+    """Load against speed of one replica of a cell, in the mean."""
+    scenario = plan.scenario(cell, 1)
+    fleet = fleet_of(scenario, scenario.policies[0], 0)
+    return carried(fleet, plan.shape.mean_prompt, plan.shape.mean_output, scenario.workload.domains)
+
+
+def search_cell(plan: Plan, cell: int, curve: list[Carried]) -> Generator[list[Trial], list[Row], Found]:
+    """The least fleet that keeps the promise through the peak (and, if asked, through a loss in it), the largest load it carries, and the
+    points of the frontier around it."""
+    asked, load = plan.asked, plan.load
+    known = Assessments(cell, asked.sla, asked.run.replications)
+    fluid = least_by_fluid(curve, asked.peak_load_rps, asked.sla.speed.tps)
+    alone = yield from known.add(1, load, "alone", 2)
+    found = Found(cell, "unattainable", known, fluid, alone, curve=curve)
+    if (yield from known.assess(1, load, "alone")) == "broken":
+        return found
+    low, high = asked.fleet.min_replicas, asked.fleet.max_replicas
+    keeps: Callable[[int], Generator[Any, Any, bool]] = partial(_keeps, known, load, "peak")
+    needed = yield from least(keeps, bracket(fluid, low, high), low, high)
+    if needed is None:
+        judged = yield from known.assess(high, load)
+        found.outcome = "too few replicas" if judged == "broken" else "not clear"
+        yield from _rungs(known, load, [high], below(fluid, low), high)
+        return found
+    found.needed = found.replicas = needed
+    if asked.fleet.survive_loss:
+        found.replicas = yield from least(partial(_keeps, known, load, "loss"), needed + 1, needed + 1, high) if needed < high else _none()
+        if found.replicas is None:
+            found.outcome = "too few replicas"
+            return found
+    found.outcome = "planned"
+    top = min(max(2 * needed, needed + 2), max(high, needed))
+    yield from _rungs(known, load, [needed - 1, needed, found.replicas], max(below(fluid, low), needed // 2, 1), top)
+    keeps_load: Callable[[float], Generator[Any, Any, bool]] = partial(_keeps_load, known, found.replicas)
+    if asked.fleet.survive_loss:
+        keeps_load = partial(_keeps_load, known, needed)
+    found.carried_load = yield from largest(keeps_load, load)
+    return found
+
+
+def _none() -> Generator[Any, Any, None]:
+    return
+    yield
+
+
+def _keeps(known: Assessments, load: float, kind: Kind, replicas: int) -> Generator[list[Trial], list[Row], bool]:
+    return (yield from known.assess(replicas, load, kind)) == "kept"
+
+
+def _keeps_load(known: Assessments, replicas: int, load: float) -> Generator[list[Trial], list[Row], bool]:
+    return (yield from known.assess(replicas, load)) == "kept"
+
+
+def _rungs(known: Assessments, load: float, around: list[int], low: int, high: int) -> Generator[list[Trial], list[Row], None]:
+    """Enough replications at each rung of the ladder, asked for together."""
+    rungs = [
+        n for n in ladder([n for n in around if n > 0], max(low, 1), max(high, 1)) if len(known.rows.get((n, load, "peak"), [])) < RUNG_REPLICATIONS
+    ]
+    wanted = {n: range(len(known.rows.get((n, load, "peak"), [])), RUNG_REPLICATIONS) for n in rungs}
+    trials = [Trial(known.cell, n, load, k) for n, ks in wanted.items() for k in ks]
+    if not trials:
+        return
+    rows = yield trials
+    for trial, row in zip(trials, rows, strict=True):
+        known.rows.setdefault((trial.replicas, load, "peak"), []).append(row)
+
+
+def search_change(plan: Plan, found: Found, change: Change) -> Generator[list[Trial], list[Row], Moved]:
+    """The least fleet in a changed world, looked for from the unchanged answer on; and what the unchanged fleet gives there."""
+    assert found.needed is not None
+    asked = plan.asked
+    known = Assessments(found.cell, asked.sla, asked.run.replications, change.name)
+    load = plan.load * change.load
+    rows = yield from known.add(found.needed, load, "peak", RUNG_REPLICATIONS)
+    keeps: Callable[[int], Generator[Any, Any, bool]] = partial(_keeps, known, load, "peak")
+    needed = yield from least(keeps, found.needed, asked.fleet.min_replicas, max(asked.fleet.max_replicas, found.needed))
+    return Moved(change, needed, list(rows))
+
+
+def search_capacities(plan: Plan, found: Found, sizes: list[int]) -> Generator[list[Trial], list[Row], dict[int, float]]:
+    """The largest load that each fleet size carries, in units of load: the steps of an autoscaler."""
+    out: dict[int, float] = {}
+    assert found.needed is not None
+    assert found.carried_load is not None
+    per_replica = found.carried_load / found.needed
+    for n in sizes:
+        guess = n * per_replica
+        start = yield from _a_kept_load(found.known, n, guess)
+        if start is not None:
+            out[n] = yield from largest(partial(_keeps_load, found.known, n), start)
+    return out
+
+
+def _a_kept_load(known: Assessments, replicas: int, guess: float) -> Generator[list[Trial], list[Row], float | None]:
+    """A load that `replicas` replicas carry, at or below a guess; None where none of a few does."""
+    for factor in (1.0, 0.8, 0.6, 0.4, 0.2):
+        if (yield from _keeps_load(known, replicas, guess * factor)):
+            return guess * factor
+    return None
+
+
+def search_pair(plan: Plan, cells: list[int], replicas: int) -> Generator[list[Trial], list[Row], dict[int, list[Row]]]:
+    """Rows of several cells at one fleet size with the same luck, for paired differences."""
+    count = max(RUNG_REPLICATIONS + 1, 4)
+    trials = [Trial(cell, replicas, plan.load, k) for cell in cells for k in range(min(count, plan.asked.run.replications))]
+    rows = yield trials
+    out: dict[int, list[Row]] = {}
+    for trial, row in zip(trials, rows, strict=True):
+        out.setdefault(trial.cell, []).append(row)
+    return out
+
+
+def changes_of(plan: Plan, found: Found) -> list[Change]:
+    """What a plan is shaken by."""
+    return list(changes(plan, found.cell).values())

@@ -1,0 +1,58 @@
+"""Is a promise kept? Decided on replications: accepted only when the next one, too, would keep it with 95 % confidence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import sqrt
+from typing import Any, Literal
+
+from simulator.study.planning.question import Sla
+
+Row = dict[str, Any]
+Judgement = Literal["kept", "broken", "open"]
+FAR = 0.15  # a miss by more than this is no bad luck, from one replication on
+
+
+def margins(row: Row, sla: Sla) -> list[float]:
+    """How far each promise is kept, relative to it: 0.1 is a tenth better than promised. Refused or unanswered: -1 or less."""
+    speed = (row["speed"] or 0.0) / sla.speed.tps - 1
+    if sla.ttft is None:
+        return [speed]
+    return [speed, -1.0 if row["ttft"] is None else 1 - row["ttft"] / sla.ttft.seconds]
+
+
+def piles_up(row: Row, sla: Sla) -> bool:
+    """Did requests pile up? Where no TTFT is promised, nothing else would notice a queue that stands before full replicas."""
+    return row["verdict"] == "overloaded" or (sla.ttft is None and row["verdict"] == "backlogged")
+
+
+def keeps(row: Row, sla: Sla) -> bool:
+    """Did this one replication keep every promise?"""
+    return not piles_up(row, sla) and min(margins(row, sla)) >= 0
+
+
+def judge(rows: Sequence[Row], sla: Sla) -> Judgement:
+    """`kept` where the 95 % prediction bound of the next replication keeps every promise, `broken` where its counterpart breaks one (or one
+    replication misses by far, or requests pile up), else `open`."""
+    if any(piles_up(row, sla) for row in rows):
+        return "broken"
+    found = [margins(row, sla) for row in rows]
+    if any(min(m) < -FAR for m in found):
+        return "broken"
+    if len(rows) < 2:
+        return "open"
+    bounds = [prediction([m[i] for m in found]) for i in range(len(found[0]))]
+    if any(high < 0 for _, high in bounds):
+        return "broken"
+    return "kept" if all(low >= 0 for low, _ in bounds) else "open"
+
+
+def prediction(values: Sequence[float]) -> tuple[float, float]:
+    """Bounds below and above which the next value falls with 5 % each (Student), from two or more values."""
+    from scipy.stats import t
+
+    n = len(values)
+    mean = sum(values) / n
+    deviation = sqrt(sum((v - mean) ** 2 for v in values) / (n - 1))
+    half = float(t.ppf(0.95, n - 1)) * deviation * sqrt(1 + 1 / n)
+    return mean - half, mean + half

@@ -1,0 +1,91 @@
+"""From a question to its answer: cells side by side, then the best one's day, its what-ifs, and who is better than whom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from simulator.policies.verification import ConfidenceScheduled, FixedLength
+from simulator.study.planning.breakeven import break_even
+from simulator.study.planning.finding import Findings, changes_of, mean_field, search_capacities, search_cell, search_change, search_pair
+from simulator.study.planning.question import Plan
+from simulator.study.planning.result import best_cell, build, paired_gain
+from simulator.study.planning.search import Asking
+from simulator.study.planning.work import Bench, Told
+from simulator.study.point import arrivals
+
+Say = Callable[[str], None]
+
+
+def answer(
+    plan: Plan, keep: Path | None = None, workers: int | None = None, told: Told = lambda _d, _a: None, say: Say = lambda _what: None
+) -> dict[str, Any]:
+    """The result of a plan. `keep` holds the trials that are done; `told(done, asked)` and `say(phase)` show progress."""
+    with Bench(plan, keep, workers, told) as bench:
+        say("searching fleets")
+        cells = bench.run({c: search_cell(plan, c, mean_field(plan, c)) for c in range(len(plan.cells))})
+        found = Findings(cells, best_cell(plan, {c: f for c, f in cells.items() if not _bound(plan, c)}), peak_rps=_peak_rps(plan))
+        best = cells[found.best]
+        say("what if, and the day")
+        searches: dict[Any, Asking] = {("change", c.name): search_change(plan, best, c) for c in changes_of(plan, best)}
+        pairs = _pairs(plan, found)
+        searches |= {("pair", cell): search_pair(plan, [cell, *fixed], n) for cell, (fixed, n) in pairs.items()}
+        if len(plan.shape.curve_rps) > 1:
+            searches["day"] = search_capacities(plan, best, _sizes(best.needed or 1))
+        done = bench.run(searches)
+        found.moved = [done["change", c.name] for c in changes_of(plan, best)]
+        found.carries = done.get("day", {})
+        gains = [paired_gain(plan, cell, done["pair", cell], n) for cell, (_, n) in pairs.items()]
+        found.pairs = [g for g in gains if g is not None]
+        found.trials = len(bench.rows)
+    say("break-even")
+    found.break_even = _break_evens(plan)
+    return build(plan, found)
+
+
+def _bound(plan: Plan, cell: int) -> bool:
+    rule = plan.cells[cell].scenario.policies[0].verification
+    return rule.clairvoyant or rule.peeks
+
+
+def _sizes(needed: int) -> list[int]:
+    """Fleet sizes whose largest load is looked for: one, half, all."""
+    return sorted({1, max(needed // 2, 1), needed})
+
+
+def _peak_rps(plan: Plan) -> float:
+    """Arrivals per second in the measured window, one replication."""
+    at = arrivals(plan.cells[0].scenario, plan.load, 0).arrival_s
+    return float(((plan.warmup_s <= at) & (at < plan.warmup_s + plan.window_s)).sum()) / plan.window_s
+
+
+def _pairs(plan: Plan, found: Findings) -> dict[int, tuple[list[int], int]]:
+    """Every confidence-scheduled cell with the fixed ones beside it, and the fleet that both are shown at: the smaller of their needs."""
+    out = {}
+    for number, cell in enumerate(plan.cells):
+        if not isinstance(cell.scenario.policies[0].verification, ConfidenceScheduled) or _bound(plan, number):
+            continue
+        beside = [
+            n
+            for n, other in enumerate(plan.cells)
+            if (other.profile, other.setting) == (cell.profile, cell.setting) and isinstance(other.scenario.policies[0].verification, FixedLength)
+        ]
+        needs = [found.cells[n].needed for n in [number, *beside] if found.cells[n].needed is not None]
+        if beside and needs:
+            out[number] = (beside, min(n for n in needs if n is not None))
+    return out
+
+
+def _break_evens(plan: Plan) -> list[dict[str, Any]]:
+    """One for each profile and drafter that drafts more than one token."""
+    seen, out = set(), []
+    for number, cell in enumerate(plan.cells):
+        policy = cell.scenario.policies[0]
+        if policy.drafter is None or (cell.profile, policy.drafter) in seen:
+            continue
+        seen.add((cell.profile, policy.drafter))
+        if cell.scenario.known.drafter(policy.drafter).gamma > 1:
+            found = break_even(plan, number)
+            out += [found] if found else []
+    return out

@@ -1,0 +1,284 @@
+"""What a plan asks: profiles, policies and engine settings to choose from, the traffic, the promise and the price, read from one YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, PrivateAttr, model_validator
+
+from simulator.errors import ScenarioError
+from simulator.policies.routing import LeastLoaded, Routing
+from simulator.schema import Frozen, read_yaml, validate
+from simulator.study.planning.traffic import Shape, shape_of
+from simulator.study.scenario import EngineSettings, Policy, Scenario, apply_override, validate_scenario
+from simulator.traffic.arrivals import ClosedLoop
+from simulator.traffic.workload import Workload
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class SpeedPromise(Frozen):
+    """At least `tps` tokens per second for `share` of the users, each over its own answer."""
+
+    tps: PositiveFloat
+    share: Share = 0.9
+
+
+class TtftPromise(Frozen):
+    """The first token within `seconds` for `share` of the users."""
+
+    seconds: PositiveFloat
+    share: Share = 0.9
+
+
+class Sla(Frozen):
+    """What every user is promised. A request that never ends has broken both."""
+
+    speed: SpeedPromise
+    ttft: TtftPromise | None = None
+
+
+class Offer(Frozen):
+    """A profile to choose from; its GPU-hour where it costs another price than the rest."""
+
+    profile: str
+    gpu_hour: PositiveFloat | None = None
+
+
+class Price(Frozen):
+    """What a GPU costs for an hour."""
+
+    gpu_hour: PositiveFloat
+    currency: str = "USD"
+
+
+class Setting(EngineSettings):
+    """One way to set the engine, with a name."""
+
+    name: Annotated[str, Field(min_length=1)] = "default"
+
+
+class PlannedPolicy(Policy):
+    """A policy as in a scenario; with `lengths` a fixed rule is offered at every one of them, as "NAME k=LENGTH"."""
+
+    lengths: Annotated[list[PositiveInt], Field(min_length=1)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _length_is_one_of_them(cls, given: Any) -> Any:
+        rule = given.get("verification") if isinstance(given, dict) else None
+        if isinstance(rule, dict) and rule.get("kind") == "fixed" and isinstance(given.get("lengths"), list) and given["lengths"]:
+            return given | {"verification": {"length": given["lengths"][0]} | rule}
+        return given
+
+    @model_validator(mode="after")
+    def _only_fixed_has_lengths(self) -> Self:
+        if self.lengths and self.verification.kind != "fixed":
+            raise ValueError("lengths go with {kind: fixed}")
+        if self.load is not None:
+            raise ValueError("a plan has one load: drop the policy's")
+        return self
+
+
+class FleetBounds(Frozen):
+    """How many replicas may be had, how requests find them, and what a loss or a start costs in time.
+
+    With `survive_loss` one replica may die in the peak window, and the promise is still kept.
+    """
+
+    min_replicas: PositiveInt = 1
+    max_replicas: PositiveInt = 512
+    routing: Routing = Field(default_factory=LeastLoaded)
+    survive_loss: bool = False
+    start_up_s: NonNegativeFloat = 300.0
+
+    @model_validator(mode="after")
+    def _bounds_in_order(self) -> Self:
+        least = self.min_replicas + self.survive_loss
+        if self.max_replicas < least:
+            extra = " and one more to survive a loss" if self.survive_loss else ""
+            raise ValueError(f"max_replicas = {self.max_replicas} is below min_replicas = {self.min_replicas}{extra}")
+        return self
+
+
+class PlanRun(Frozen):
+    """How much is simulated: seconds of warm-up and of peak (by default as long as the answers ask for), and how many replications at most."""
+
+    seed: int = 0
+    warmup_s: PositiveFloat | None = None
+    window_s: PositiveFloat | None = None
+    replications: Annotated[int, Field(ge=2)] = 8
+
+
+class PlanFile(Frozen):
+    """All of a plan's question. `load_rps` is the mean rate of the traffic, multiplied by `growth`; the plan is made for its peak."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
+    question: str = ""
+    profiles: Annotated[list[Annotated[Offer, BeforeValidator(lambda v: {"profile": v} if isinstance(v, str) else v)]], Field(min_length=1)]
+    policies: Annotated[list[PlannedPolicy], Field(min_length=1)]
+    settings: Annotated[list[Setting], Field(min_length=1, default_factory=lambda: [Setting()])]
+    workload: Workload
+    load_rps: PositiveFloat
+    growth: PositiveFloat = 1.0
+    sla: Sla
+    price: Price
+    fleet: FleetBounds = Field(default_factory=FleetBounds)
+    run: PlanRun = Field(default_factory=PlanRun)
+    promises: list[PositiveFloat] = []
+    what_if: bool | Literal["short"] = True
+    notes: list[str] = []
+    _file: Path = PrivateAttr(default_factory=Path)
+    _content: dict[str, Any] = PrivateAttr(default_factory=dict)
+    _overrides: list[str] = PrivateAttr(default_factory=list)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        for what, names in (("policies", [p.name for p in self.policies]), ("settings", [s.name for s in self.settings])):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise ValueError(f"two {what} are called '{twice[0]}'")
+        if isinstance(self.workload.arrivals, ClosedLoop):
+            raise ValueError("a plan wants traffic that comes whatever happens: arrivals of kind closed_loop have no rate")
+        if self.sla.ttft is not None and any(s.prefill.kind == "instant" for s in self.settings):
+            raise ValueError("sla.ttft is promised, but prefill: {kind: instant} leaves prompts out")
+        return self
+
+    @property
+    def peak_load_rps(self) -> float:
+        """Mean requests per second, growth included."""
+        return self.load_rps * self.growth
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One thing to choose: a profile, a policy and an engine setting."""
+
+    profile: int
+    policy: str
+    setting: str
+    scenario: Scenario
+    gpu_hour: float
+
+    @property
+    def gpus_per_replica(self) -> float:
+        """GPUs that one replica stands on."""
+        return self.scenario.known.gpus_per_replica
+
+    def gpus(self, replicas: int) -> float:
+        """GPUs of a fleet, prefill workers included where they are counted."""
+        return _with(self.scenario, replicas).gpus
+
+
+class Plan:
+    """A question ready to be answered: every cell checked against its profile, and the shape of the traffic known."""
+
+    def __init__(self, asked: PlanFile) -> None:
+        self.asked = asked
+        self.file, self.folder = asked._file, asked._file.parent
+        self.shape: Shape = shape_of(asked.workload, asked.peak_load_rps, self.folder)
+        self.cells: list[Cell] = self._cells()
+
+    @cached_property
+    def warmup_s(self) -> float:
+        """Seconds before anything is measured: three answers long at the promised speed, 15 at least."""
+        return self.asked.run.warmup_s or max(15.0, 3 * self._answer_s)
+
+    @cached_property
+    def window_s(self) -> float:
+        """Seconds of peak that are measured: six answers long, 400 requests, a minute at least."""
+        return self.asked.run.window_s or max(60.0, 6 * self._answer_s, 400 / self.asked.peak_load_rps)
+
+    @cached_property
+    def drain_s(self) -> float:
+        """Seconds that the longest answer may still take after the window, at the promised speed."""
+        return max(30.0, 1.2 * self.shape.longest_output / self.asked.sla.speed.tps)
+
+    @property
+    def _answer_s(self) -> float:
+        return self.shape.mean_output / self.asked.sla.speed.tps
+
+    @property
+    def load(self) -> float:
+        """The planned load in the workload's own unit: requests per second, or times the speed of the trace."""
+        return self.shape.load(self.asked.peak_load_rps)
+
+    def _cells(self) -> list[Cell]:
+        asked, cells = self.asked, []
+        workload = self.shape.at_peak(self._raw("workload"), self.warmup_s, self.window_s, self.drain_s)
+        for number, offer in enumerate(asked.profiles):
+            for policy, content in self._policies():
+                for setting, raw in zip(asked.settings, self._raw("settings") or [{}], strict=True):
+                    engine = {k: v for k, v in raw.items() if k != "name"}
+                    scenario = self._scenario(offer.profile, content, engine, workload)
+                    cells.append(Cell(number, policy, setting.name, scenario, offer.gpu_hour or asked.price.gpu_hour))
+        return cells
+
+    def _policies(self) -> list[tuple[str, dict[str, Any]]]:
+        """Name and content of every policy, fixed ones spread over their lengths."""
+        out = []
+        for policy, raw in zip(self.asked.policies, self._raw("policies"), strict=True):
+            plain = {k: v for k, v in raw.items() if k != "lengths"}
+            lengths: Sequence[int | None] = policy.lengths or [None]
+            for length in lengths:
+                named = deepcopy(plain)
+                if length is not None:
+                    named |= {"name": f"{policy.name} k={length}", "verification": {"kind": "fixed", "length": length}}
+                out.append((str(named["name"]), named))
+        return out
+
+    def _raw(self, key: str) -> Any:
+        return deepcopy(self.asked._content.get(key))
+
+    def _scenario(self, profile: str, policy: dict[str, Any], engine: dict[str, Any], workload: dict[str, Any]) -> Scenario:
+        asked = self.asked
+        content: dict[str, Any] = {
+            "name": asked.name,
+            "profile": profile,
+            "policies": [policy],
+            "workload": workload,
+            "load": self.load,
+            "fleet": {"routing": asked.fleet.routing.model_dump()},
+            "engine": engine,
+            "run": {"seed": asked.run.seed, "warmup_s": self.warmup_s, "duration_s": self.window_s, "drain_s": self.drain_s},
+        }
+        return validate_scenario(content, asked._file)
+
+    def scenario(self, cell: int, replicas: int) -> Scenario:
+        """The scenario of a cell with `replicas` replicas."""
+        return _with(self.cells[cell].scenario, replicas)
+
+    def label(self, cell: int) -> str:
+        """What a cell is called: its policy, and its profile and setting where there are several."""
+        it, asked = self.cells[cell], self.asked
+        parts = [it.policy]
+        parts += [it.scenario.known.name] if len(asked.profiles) > 1 else []
+        parts += [it.setting] if len(asked.settings) > 1 else []
+        return " · ".join(parts)
+
+
+def _with(scenario: Scenario, replicas: int) -> Scenario:
+    return scenario.model_copy(update={"fleet": scenario.fleet.model_copy(update={"replicas": replicas})})
+
+
+def load_plan(path: Path, overrides: Sequence[str] = ()) -> Plan:
+    """The plan's question in `path` with `key.to=value` overrides applied, all of it checked. Raises one-line errors."""
+    content = read_yaml(path)
+    for override in overrides:
+        apply_override(content, override)
+    return make_plan(content, path, overrides)
+
+
+def make_plan(content: dict[str, Any], path: Path, overrides: Sequence[str] = ()) -> Plan:
+    """A checked plan from the content of a YAML file that lies, or would lie, at `path`."""
+    if "price" not in content and "profiles" in content:
+        remedy = "add price: {gpu_hour: 2.5}, what a GPU costs you for an hour"
+        raise ScenarioError("a plan needs a price", where=path, key="price", remedy=remedy)
+    asked = validate(PlanFile, content, path, ScenarioError, context={"folder": path.parent})
+    asked._file, asked._content, asked._overrides = path, content, list(overrides)
+    return Plan(asked)

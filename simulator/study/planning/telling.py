@@ -1,0 +1,129 @@
+"""A plan's answer in sentences: under which conditions, with which warnings, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from simulator.study.planning.finding import Findings
+from simulator.study.planning.question import Plan
+
+Warned = dict[str, str]
+
+
+def conditions(plan: Plan, peak_rps: float) -> Iterator[str]:
+    """What every number holds under."""
+    asked = plan.asked
+    yield f"Traffic: {plan.shape.told}; {asked.peak_load_rps:g} requests per second on average, {peak_rps:.3g} in the busiest {plan.window_s:g} s."
+    yield f"Every trial: {plan.warmup_s:g} s of warm-up, {plan.window_s:g} s measured; unanswered {plan.drain_s:g} s later is a broken promise."
+    yield (
+        f"Accepted: a fleet whose next replication, too, keeps every promise with 95 % confidence (Student), from 2 to {asked.run.replications} "
+        "replications; the same luck for every fleet and policy."
+    )
+    yield f"Routing: {asked.fleet.routing.kind.replace('_', ' ')}. Keeping is taken to be monotone in replicas and in load."
+    if asked.workload.trace is not None:
+        yield "Every replication plays the same trace: intervals cover the luck of acceptance, not that of traffic."
+    yield "Costs count GPUs only, by the hour, over the whole span of the traffic; per million output tokens."
+    yield from asked.notes
+
+
+def warnings(plan: Plan, found: Findings, result: Mapping[str, Any]) -> Iterator[Warned]:
+    """What a reader must know before buying, each with its remedy."""
+    yield from _of_profiles(result)
+    for number in sorted(found.cells):
+        yield from _of_cell(plan, found, number)
+    yield from _of_best(plan, found, result)
+    yield from _of_traffic(plan, found, result)
+
+
+def _warn(text: str, remedy: str, severity: str = "warning") -> Warned:
+    return {"severity": severity, "text": text, "remedy": remedy}
+
+
+def _of_profiles(result: Mapping[str, Any]) -> Iterator[Warned]:
+    for profile in result["profiles"]:
+        made_up = sorted({row["table"] for row in profile["provenance"] if row["provenance"] == "synthetic"})
+        if made_up:
+            yield _warn(f"{profile['name']}: assumed, not measured: {', '.join(made_up)}.", "measure them; the tornado says what hangs on them")
+
+
+def _of_cell(plan: Plan, found: Findings, number: int) -> Iterator[Warned]:
+    """Prices beyond the measured range, searches that did not end clearly, policies that look where they must not."""
+    at, base = found.cells[number], plan.cells[number].scenario
+    low, high = base.known.costs.verify.tokens_range()
+    rows = at.known.peak(plan.load).get(at.needed or 0, [])
+    most = max((r["tokens_per_step_max"] or 0 for r in rows), default=0)
+    least = min((r["tokens_per_step_p50"] or low for r in rows), default=low)
+    if most > high or least < low:
+        side = f"up to {most:.0f}" if most > high else f"of {least:.0f}"
+        text = f"{plan.label(number)}: steps {side} tokens, beyond the {low:.0f} to {high:.0f} that the cost was measured at."
+        yield _warn(text, "measure the profile there", "warning" if number == found.best else "note")
+    if at.outcome == "not clear":
+        most = plan.asked.fleet.max_replicas
+        yield _warn(f"{plan.label(number)}: the promise is not clearly kept nor broken at {most} replicas.", "raise run.replications")
+    if base.policies[0].verification.peeks:
+        yield _warn(f"{plan.label(number)} looks at what it should not know: a bound, or not lossless.", "do not buy by it", "note")
+
+
+def _of_best(plan: Plan, found: Findings, result: Mapping[str, Any]) -> Iterator[Warned]:
+    best, costs = found.cells[found.best], plan.cells[found.best].scenario.known
+    fewer = next(c["fewer"] for c in result["cells"] if c["cell"] == found.best)
+    if fewer and fewer["kept"] * 2 > fewer["n"]:
+        text = f"One replica less keeps the promise in {fewer['kept']} of {fewer['n']} replications, but not surely: the plan is on the safe side."
+        yield _warn(text, "a longer run.window_s or more run.replications may settle it", "note")
+    rows = best.known.peak(plan.load).get(best.needed or 0, [])
+    if rows and min(r["requests"] for r in rows) < 100:
+        yield _warn("Fewer than 100 measured requests in a replication: quantiles are rough.", "raise run.window_s")
+    if costs.costs.verify.varies_with == "tokens":
+        yield _warn(
+            "The profile knows no cost of long contexts in decoding: speeds behind long prompts are optimistic.", "measure by context", "note"
+        )
+    if costs.kv is None and plan.cells[found.best].scenario.engine.kv_tokens is None:
+        yield _warn("Memory for KV is not known, so it is no limit.", "give settings.kv_tokens", "note")
+
+
+def _of_traffic(plan: Plan, found: Findings, result: Mapping[str, Any]) -> Iterator[Warned]:
+    answer_s = plan.shape.mean_output / plan.asked.sla.speed.tps
+    if plan.warmup_s < 2 * answer_s:
+        text = f"The warm-up is shorter than two answers ({2 * answer_s:.0f} s): the fleet is not full when measuring starts."
+        yield _warn(text, "raise run.warmup_s")
+    if plan.window_s > plan.shape.span_s:
+        yield _warn(f"The traffic lasts {plan.shape.span_s:.0f} s at this rate, less than the window.", "shorten run.window_s")
+    if result["day"] and plan.shape.span_s < 10 * plan.asked.fleet.start_up_s:
+        text = "The recorded traffic is short against the start-up time: it says little about scaling through a day."
+        yield _warn(text, "use a day's traffic", "note")
+
+
+def answer_lines(plan: Plan, found: Findings, result: Mapping[str, Any]) -> Iterator[str]:
+    """What to buy, what comes next, and what users will see."""
+    asked, cells = plan.asked, {c["cell"]: c for c in result["cells"]}
+    best = cells[found.best]
+    fleet = count(best["replicas"], "replica") + ("" if best["gpus"] == best["replicas"] else f" ({count(best['gpus'], 'GPU')})")
+    promise = f"{asked.sla.speed.tps:g} tok/s for {asked.sla.speed.share:.0%} of users"
+    promise += f" and a first token within {asked.sla.ttft.seconds:g} s for {asked.sla.ttft.share:.0%}" if asked.sla.ttft else ""
+    spare = ", the loss of one included," if asked.fleet.survive_loss else ""
+    yield (
+        f"{best['label']} on {fleet}{spare} keeps {promise} at {asked.peak_load_rps:g} requests per second: "
+        f"{best['cost_per_mtok']:.3g} {asked.price.currency} per million output tokens, {best['cost_per_hour']:.4g} an hour."
+    )
+    others = [c for c in cells.values() if c["outcome"] == "planned" and c["cell"] != found.best and not c["bound"]]
+    if others:
+        yield _next_best(min(others, key=lambda c: (c["cost_per_hour"], -(c["headroom"] or 0))), best)
+    if best["headroom"] is not None:
+        metrics = next(p for p in best["points"] if p["replicas"] == best["replicas_needed"])["metrics"]
+        seen, first = metrics["speed"]["mean"], metrics["ttft"]["mean"]
+        share = asked.sla.ttft.share if asked.sla.ttft else 0.9
+        ttft = f", {share:.0%} a first token within {first * 1000:.0f} ms," if first is not None else ""
+        yield f"At the peak {asked.sla.speed.share:.0%} of users see {seen:.3g} tok/s or more{ttft} and {best['headroom']:+.0%} load still fits."
+
+
+def _next_best(nearest: Mapping[str, Any], best: Mapping[str, Any]) -> str:
+    more = nearest["cost_per_hour"] / best["cost_per_hour"] - 1
+    told = f"costs {more:+.0%}" if abs(more) > 0.005 else "costs the same"
+    carries = f" and carries {nearest['carried_rps']:.3g} requests per second against {best['carried_rps']:.3g}" if nearest["carried_rps"] else ""
+    return f"Next comes {nearest['label']}: {count(nearest['gpus'], 'GPU')}, {told}{carries}."
+
+
+def count(number: float, what: str) -> str:
+    """`1 GPU`, `3 GPUs`."""
+    return f"{number:g} {what}" + ("" if number == 1 else "s")

@@ -1,0 +1,173 @@
+"""The shape of a plan's traffic: its mean lengths, its rate over time, and the stretch in which it peaks."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.traffic.arrivals import RateCurve
+from simulator.traffic.workload import Workload
+
+Floats = NDArray[np.float64]
+_SPARE = 1.6  # how much more load than planned a search may try before a trace's stretch runs out of requests
+_BINS = 96  # of a trace's span, for its curve
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the traffic is like at the planned mean rate.
+
+    `curve_s` and `curve_rps` are the rate over one span (a day, or as long as the trace lasts at this rate), each value holding until the next.
+    """
+
+    mean_rps: float
+    mean_prompt: float
+    mean_output: float
+    longest_output: float
+    curve_s: Floats  # [W]
+    curve_rps: Floats  # [W]
+    span_s: float
+    trace_rps: float | None  # recorded mean rate of a trace
+    workload: Workload
+    folder: Path
+    told: str
+
+    def load(self, rps: float) -> float:
+        """A mean rate in the workload's unit of load."""
+        return rps / self.trace_rps if self.trace_rps else rps
+
+    @property
+    def unit_rps(self) -> float:
+        """Requests per second in one unit of load."""
+        return self.trace_rps or 1.0
+
+    @property
+    def peak_rps(self) -> float:
+        """The highest rate of the curve."""
+        return float(self.curve_rps.max())
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Output tokens asked for per second, on average over the span."""
+        return self.mean_rps * self.mean_output
+
+    def at_peak(self, content: dict[str, Any], warmup_s: float, window_s: float, drain_s: float) -> dict[str, Any]:
+        """The workload's YAML, moved so that the measured window is the busiest of its length."""
+        content = deepcopy(content)
+        if self.workload.trace is not None:
+            content["trace"]["window_s"] = self._busiest_of_trace(warmup_s, window_s, drain_s)
+        elif self.workload.servegen is not None:
+            content["servegen"]["start_s"] = self._busiest_of_curve(warmup_s, window_s)
+        elif isinstance(self.workload.arrivals, RateCurve):
+            content["arrivals"]["start_s"] = self._busiest_of_curve(warmup_s, window_s) * self.workload.arrivals.time_scale
+        return content
+
+    def _busiest_of_trace(self, warmup_s: float, window_s: float, drain_s: float) -> list[float]:
+        """From, to, in seconds of the whole trace: warm-up, the busiest window, and enough after it for higher loads."""
+        assert self.workload.trace is not None
+        speed = self.load(self.mean_rps)
+        trace, offset = self.workload.trace.load(self.folder), (self.workload.trace.window_s or (0.0, 0.0))[0]
+        last = float(trace.arrival_s[-1])
+        before, width = warmup_s * speed, window_s * speed
+        starts = trace.arrival_s[trace.arrival_s <= max(last - width, 0.0)]
+        starts = starts[starts >= min(before, starts[-1])]
+        counts = np.searchsorted(trace.arrival_s, starts + width) - np.searchsorted(trace.arrival_s, starts)
+        begin = max(float(starts[int(counts.argmax())]) - before, 0.0)
+        end = min(begin + (warmup_s + window_s + drain_s) * speed * _SPARE, np.nextafter(last, np.inf))
+        return [offset + begin, offset + float(end)]
+
+    def _busiest_of_curve(self, warmup_s: float, window_s: float) -> float:
+        """When a run should start so that its window lies about the highest rate."""
+        top = int(self.curve_rps.argmax())
+        width = float(np.diff(np.append(self.curve_s, self.span_s))[top])
+        middle = float(self.curve_s[top]) + width / 2
+        return float((middle - window_s / 2 - warmup_s) % self.span_s)
+
+
+def shape_of(workload: Workload, mean_rps: float, folder: Path) -> Shape:
+    """The shape of a workload at a mean rate."""
+    if workload.trace is not None:
+        return _of_trace(workload, mean_rps, folder)
+    if workload.servegen is not None:
+        return _of_servegen(workload, mean_rps, folder)
+    assert workload.arrivals is not None
+    assert workload.prompt_tokens is not None
+    assert workload.output_tokens is not None
+    curve_s, curve_rps, span_s, told = np.zeros(1), np.array([mean_rps]), 86400.0, f"{workload.arrivals.kind} arrivals at a constant rate"
+    if isinstance(workload.arrivals, RateCurve):
+        curve_s, curve_rps, span_s = _of_rate_curve(workload.arrivals, mean_rps)
+        told = f"a rate curve over {span_s:,.0f} s"
+    return Shape(
+        mean_rps=mean_rps,
+        mean_prompt=workload.prompt_tokens.expected_tokens(),
+        mean_output=workload.output_tokens.expected_tokens(),
+        longest_output=float(workload.output_tokens.at(np.array([0.9995]))[0]),
+        curve_s=curve_s,
+        curve_rps=curve_rps,
+        span_s=span_s,
+        trace_rps=None,
+        workload=workload,
+        folder=folder,
+        told=told,
+    )
+
+
+def _of_rate_curve(curve: RateCurve, mean_rps: float) -> tuple[Floats, Floats, float]:
+    """Starts, rates and span of a curve, in seconds of the run."""
+    times = np.array([t for t, _ in curve.points])
+    span = (curve.period_s or max(float(times[-1] - times[0]), 1.0)) / curve.time_scale
+    starts = np.linspace(0, span, _BINS, endpoint=False)
+    from_zero = curve.model_copy(update={"start_s": 0.0 if curve.period_s else float(times[0])})
+    return starts, mean_rps * from_zero.relative_rate(starts + span / _BINS / 2), span
+
+
+def _of_trace(workload: Workload, mean_rps: float, folder: Path) -> Shape:
+    assert workload.trace is not None
+    trace = workload.trace.load(folder)
+    recorded_s = max(float(trace.arrival_s[-1]), 1e-9)
+    trace_rps = len(trace) / recorded_s
+    span_s = recorded_s * trace_rps / mean_rps
+    edges = np.linspace(0, recorded_s, _BINS + 1)
+    counts = np.histogram(trace.arrival_s, edges)[0]
+    return Shape(
+        mean_rps=mean_rps,
+        mean_prompt=float((trace.prompt_tokens - trace.cached_prompt_tokens).mean()),
+        mean_output=float(trace.output_tokens.mean()),
+        longest_output=float(np.quantile(trace.output_tokens, 0.9995)),
+        curve_s=edges[:-1] * trace_rps / mean_rps,
+        curve_rps=counts / (span_s / _BINS),
+        span_s=span_s,
+        trace_rps=trace_rps,
+        workload=workload,
+        folder=folder,
+        told=f"a trace of {len(trace):,} requests, played {mean_rps / trace_rps:.3g} times as fast as recorded",
+    )
+
+
+def _of_servegen(workload: Workload, mean_rps: float, folder: Path) -> Shape:
+    assert workload.servegen is not None
+    service = workload.servegen.service()
+    rates = service.rates  # [C, W]
+    scale = mean_rps / rates.sum(axis=0).mean()
+    means = [np.array([[law.mean for law in client.lengths(s)] for s in service.starts_s]) for client in service.clients]  # [C][W, 2]
+    prompt, output = (np.array([m[:, side] for m in means]) for side in (0, 1))
+    weight = rates / rates.sum()
+    longest = [client.lengths(float(s))[1].at(np.array([0.999]))[0] for client in service.clients for s in service.starts_s[::36]]
+    return Shape(
+        mean_rps=mean_rps,
+        mean_prompt=float((weight * prompt).sum()),
+        mean_output=float((weight * output).sum()),
+        longest_output=float(np.quantile(longest, 0.9)),
+        curve_s=service.starts_s - service.starts_s[0],
+        curve_rps=rates.sum(axis=0) * scale,
+        span_s=service.span_s,
+        trace_rps=None,
+        workload=workload,
+        folder=folder,
+        told=f"{len(service.clients)} clients of a recorded service (ServeGen), each scaled by {scale:.3g}",
+    )

@@ -1,0 +1,104 @@
+"""One trial of a plan: a fleet of one cell meets the peak once. Its row holds what users saw against the promise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.engine.absences import Absence
+from simulator.engine.records import RequestRecord
+from simulator.engine.simulate import OpenTraffic, observe
+from simulator.study.metrics import Meter
+from simulator.study.planning.changes import Change, changes
+from simulator.study.planning.question import Plan, Sla
+from simulator.study.point import Split, arrivals, fleet_of
+from simulator.traffic.request import RequestColumns
+
+Floats = NDArray[np.float64]
+Row = dict[str, Any]
+Kind = Literal["peak", "alone", "loss"]
+ALONE_REQUESTS = 100
+_APART_S = 1e5  # seconds between requests that never meet
+
+
+@dataclass(frozen=True, order=True)
+class Trial:
+    """A cell under a change of assumptions ("" for none), its replicas, load, luck, and what happens: the peak, one request at a time, or
+    the peak and the loss of a replica in the middle of it."""
+
+    cell: int
+    replicas: int
+    load: float
+    replication: int
+    kind: Kind = "peak"
+    change: str = ""
+
+    @property
+    def name(self) -> str:
+        """Unique, and fit for a file."""
+        return f"{self.cell}-{self.change or 'base'}-{self.kind}-{self.replicas}-{self.load:.10g}-{self.replication}"
+
+
+def run_trial(plan: Plan, trial: Trial) -> Row:
+    """The row of a trial: all metrics of a run, the promised quantiles, and which trial it was."""
+    change = changes(plan, trial.cell)[trial.change] if trial.change else Change("", "")
+    scenario = change.scenario(plan.scenario(trial.cell, trial.replicas))
+    fleet = change.fleet(fleet_of(scenario, scenario.policies[0], trial.replication))
+    specs = change.requests(arrivals(scenario, trial.load, trial.replication))
+    traffic = OpenTraffic(specs, plan.warmup_s, plan.warmup_s + plan.window_s, plan.drain_s)
+    if trial.kind == "alone":
+        traffic = _alone(specs)
+    if trial.kind == "loss":
+        middle = plan.warmup_s + plan.window_s / 2
+        fleet = replace(fleet, absences=(Absence(0, middle, middle + plan.asked.fleet.start_up_s, abrupt=True),))
+    meter = Meter(traffic.warmup_s, traffic.until_s, open_loop=True)
+    answers: list[Floats] = [np.empty((0, len(RequestRecord._fields)))]
+    end = observe(traffic, fleet, Split(meter, requests=[lambda rows, _domains: answers.append(rows)]))
+    numbers = meter.row(end, scenario.gpus, trial.replicas, ttft_known=scenario.engine.prefill.kind != "instant")
+    if trial.kind == "alone":
+        numbers["verdict"] = "stable"
+    head = {"replicas": trial.replicas, "load": trial.load, "replication": trial.replication}
+    return head | numbers | promised(np.concatenate(answers), plan.asked.sla)
+
+
+def _alone(specs: RequestColumns) -> OpenTraffic:
+    """The first requests, so far apart that none meets another: the fastest that the machine can be for a user."""
+    few = specs[:ALONE_REQUESTS]
+    few = replace(few, arrival_s=np.arange(len(few), dtype=np.float64) * _APART_S)
+    return OpenTraffic(few, 0.0, max(len(few), 1) * _APART_S, _APART_S)
+
+
+def promised(rows: Floats, sla: Sla) -> Row:
+    """The speed that `share` of the measured users reach, the TTFT that `share` do not exceed, and the share that each promise is kept to,
+    from rows of RequestRecord # [n, 15].
+
+    Who was never answered, or refused, counts as slowest (speed 0, TTFT unknown); answers of one token have no speed. Quantiles are
+    observed values, rounded to the side of the promise's breach.
+    """
+    of = dict(zip(RequestRecord._fields, rows[rows[:, RequestRecord._fields.index("measured")] > 0].T, strict=True))
+    speed = np.sort(_speed(of))
+    waited = of["first_token_s"] - of["arrival_s"]
+    ttft = np.sort(np.where(np.isnan(waited), np.inf, waited))
+    row: Row = {"speed": None, "speed_kept": None, "ttft": None, "ttft_kept": None}
+    if len(speed):
+        at = max(int(np.ceil((1 - sla.speed.share) * len(speed) - 1e-9)) - 1, 0)
+        row |= {"speed": float(speed[at]), "speed_kept": float((speed >= sla.speed.tps).mean())}
+    if len(ttft):
+        promise = sla.ttft
+        at = min(int(np.floor((promise.share if promise else 0.9) * len(ttft) + 1e-9)), len(ttft) - 1)
+        row["ttft"] = float(ttft[at]) if np.isfinite(ttft[at]) else None
+        row["ttft_kept"] = float((ttft <= promise.seconds).mean()) if promise else None
+    return row
+
+
+def _speed(of: dict[str, Floats]) -> Floats:
+    """Tokens per second of every request that has a speed. # [m]"""
+    refused = of["rejected"] > 0
+    answered = np.isfinite(of["finish_s"]) & ~refused
+    seconds = of["finish_s"] - of["first_token_s"]
+    at_once = answered & (seconds <= 0)
+    speed = np.where(answered, (of["output_tokens"] - 1) / np.where(answered & ~at_once, seconds, 1.0), 0.0)
+    return np.where(at_once, np.inf, speed)[(of["output_tokens"] >= 2) | refused]

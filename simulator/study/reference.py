@@ -1,0 +1,103 @@
+"""The keys of a scenario and of a plan, from the models that read them: JSON Schema for editors, tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+What = Literal["scenario", "plan"]
+
+
+def json_schema(what: What) -> dict[str, Any]:
+    """JSON Schema (2020-12) of a file."""
+    from simulator.study.planning.question import PlanFile
+    from simulator.study.scenario import Scenario
+
+    model = Scenario if what == "scenario" else PlanFile
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | model.model_json_schema()
+
+
+def reference(what: What) -> str:
+    """Every key with its type and default, one table a part, as Markdown."""
+    schema = json_schema(what)
+    parts = schema["$defs"]
+    lines = [
+        f"# Every key of a {what}",
+        "",
+        f"Made by `dsim schema {what} --format markdown` from the models that read the file; do not edit by hand.",
+        "",
+    ]
+    lines += _part(what.capitalize(), schema, parts)
+    for name in sorted(_used(schema, parts)):
+        if "properties" in parts[name]:
+            lines += _part(name, parts[name], parts)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _part(name: str, schema: Mapping[str, Any], parts: Mapping[str, Any]) -> list[str]:
+    """Heading, what it is, and its keys."""
+    told = " ".join((schema.get("description") or "").split())
+    lines = [f"## {name}", "", *([told, ""] if told else []), "| key | type | default |", "|---|---|---|"]
+    required = set(schema.get("required", []))
+    for key, field in schema["properties"].items():
+        default = "required" if key in required else _shown(field.get("default"))
+        lines.append(f"| `{key}` | {_type(field, parts)} | {default} |")
+    return [*lines, ""]
+
+
+def _type(field: Mapping[str, Any], parts: Mapping[str, Any]) -> str:
+    """A field's type in words; links to the parts of this page."""
+    if "$ref" in field:
+        return _named(field["$ref"], parts)
+    if "const" in field or "enum" in field:
+        return ", ".join(f"`{v}`" for v in field.get("enum", [field.get("const")]))
+    for union in ("anyOf", "oneOf"):
+        if union in field:
+            kinds = [_type(f, parts) for f in field[union] if f.get("type") != "null"]
+            return " or ".join(dict.fromkeys(kinds))
+    kind = field.get("type")
+    if kind == "array":
+        inner = field.get("items") or (field.get("prefixItems") or [{}])[0]
+        return f"list of {_type(inner, parts)}" if isinstance(inner, Mapping) and inner else "list"
+    if kind == "object":
+        inner = field.get("additionalProperties")
+        return f"mapping to {_type(inner, parts)}" if isinstance(inner, Mapping) else "mapping"
+    bounds = [f"{sign} {field[key]:g}" for key, sign in _BOUNDS if key in field]
+    return " ".join([{"integer": "whole number", "string": "text", "boolean": "true or false"}.get(str(kind), str(kind)), *bounds])
+
+
+_BOUNDS = (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"), ("exclusiveMaximum", "<"))
+
+
+def _named(ref: str, parts: Mapping[str, Any]) -> str:
+    name = ref.rsplit("/", 1)[-1]
+    return f"[{name}](#{name.lower()})" if "properties" in parts[name] else _type(parts[name], parts)
+
+
+def _shown(value: Any) -> str:
+    if value is None or value in ([], {}, ""):
+        return ""
+    return f"`{value}`" if not isinstance(value, bool) else f"`{str(value).lower()}`"
+
+
+def _used(schema: Any, parts: Mapping[str, Any]) -> set[str]:
+    """Names of all parts that a schema leads to."""
+    found: set[str] = set()
+    todo = list(_refs(schema.get("properties", {})))
+    while todo:
+        name = todo.pop()
+        if name not in found:
+            found.add(name)
+            todo += _refs(parts[name])
+    return found
+
+
+def _refs(content: Any) -> Iterator[str]:
+    if isinstance(content, Mapping):
+        if isinstance(content.get("$ref"), str):
+            yield content["$ref"].rsplit("/", 1)[-1]
+        for value in content.values():
+            yield from _refs(value)
+    elif isinstance(content, list):
+        for value in content:
+            yield from _refs(value)

@@ -1,0 +1,147 @@
+"""The peak is found where it is; ServeGen clients give the rates and lengths that they say."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from simulator.errors import TraceError
+from simulator.study.planning.question import Plan
+from simulator.study.planning.traffic import shape_of
+from simulator.study.point import arrivals
+from simulator.traffic.servegen import ServeGenSource
+from simulator.traffic.workload import Workload
+
+Make = Callable[..., Plan]
+
+
+def measured(plan: Plan) -> int:
+    specs = arrivals(plan.cells[0].scenario, plan.load, 0)
+    return sum(plan.warmup_s <= s.arrival_s < plan.warmup_s + plan.window_s for s in specs)
+
+
+def test_the_busiest_stretch_of_a_trace(make: Make, world: Path) -> None:
+    """One request a second for 200 s, but ten a second from 120 to 130."""
+    quiet = [float(t) for t in range(200) if not 120 <= t < 130]
+    busy = [120 + k / 10 for k in range(100)]
+    lines = [f"{t},50,20" for t in sorted(quiet + busy)]
+    (world / "trace.csv").write_text("arrival_s,prompt_tokens,output_tokens\n" + "\n".join(lines) + "\n")
+    rate = 290 / 199
+    plan = make(workload={"trace": {"path": "trace.csv"}}, load_rps=rate, run={"warmup_s": 5.0, "window_s": 10.0})
+    assert plan.load == pytest.approx(1.0)
+    assert measured(plan) == 100
+    twice = make(workload={"trace": {"path": "trace.csv"}}, load_rps=2 * rate, run={"warmup_s": 2.5, "window_s": 5.0})
+    assert twice.load == pytest.approx(2.0)
+    assert measured(twice) == 100
+
+
+def test_the_top_of_a_rate_curve(make: Make) -> None:
+    workload = {
+        "arrivals": {"kind": "rate_curve", "period_s": 1000, "points": [[0, 1], [400, 1], [500, 9], [600, 1]]},
+        "prompt_tokens": {"kind": "fixed", "tokens": 10}, "output_tokens": {"kind": "fixed", "tokens": 20},
+    }  # fmt: skip
+    plan = make(workload=workload, load_rps=90.0, run={"warmup_s": 5.0, "window_s": 10.0})
+    assert plan.shape.peak_rps == pytest.approx(90 * 9 / 1.8, rel=0.06)
+    expected = 450 * 10 * 0.9  # nearly the top, through the window
+    assert measured(plan) == pytest.approx(450 * 10, abs=450 * 10 - expected + 4 * math.sqrt(4500))
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Path:
+    """Two clients, two windows of 600 s: a steady one at 1/s, a bursty one that is there in the second window at 4/s."""
+    folder = tmp_path / "service"
+    folder.mkdir()
+    (folder / "chunk-0-trace.csv").write_text("0,1.0,1.0,Weibull,1.0,1.0\n600,1.0,1.0,Gamma,1.0,1.0\n")
+    (folder / "chunk-1-trace.csv").write_text("0,0,0,,0,0\n600,4.0,2.0,Weibull,0.55,1.0\n")
+    for number, (prompt, output) in enumerate((("{100: 0.5, 300: 0.5}", "{10: 1.0}"), ("{7: 1.0}", "{20: 0.25, 40: 0.75}"))):
+        content = {"0": {"input_tokens": prompt, "output_tokens": output}, "600": {"input_tokens": "{}", "output_tokens": "{}"}}
+        (folder / f"chunk-{number}-dataset.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_servegen_rates_and_lengths(service: Path) -> None:
+    source = ServeGenSource(path=service)
+    assert source.service().rates.tolist() == [[1.0, 1.0], [0.0, 4.0]]
+    counts, outputs = [], []
+    for k in range(40):
+        arrival, prompt, output, index = source.requests(3.0, 1200.0, 0, k)
+        assert (np.diff(arrival) >= 0).all()
+        assert len(set(index.tolist())) == len(index)
+        assert set(prompt.tolist()) == {7, 100, 300}
+        counts.append([(arrival < 600).sum(), (arrival >= 600).sum()])
+        outputs.append(output[prompt == 7].mean())
+    mean, error = np.mean(counts, axis=0), np.std(counts, axis=0, ddof=1) / np.sqrt(40)
+    assert (np.abs(mean - [600, 3000]) < 4 * error).all()  # at a mean of 3/s the record plays as it is
+    assert np.mean(outputs) == pytest.approx(35, abs=4 * np.std(outputs, ddof=1) / np.sqrt(40))
+
+
+def test_servegen_load_scales_and_begins_anew(service: Path) -> None:
+    source = ServeGenSource(path=service, start_s=600.0)
+    counts = [[((a := source.requests(6.0, 1200.0, 0, k)[0]) < 600).sum(), (a >= 600).sum()] for k in range(20)]
+    mean, error = np.mean(counts, axis=0), np.std(counts, axis=0, ddof=1) / np.sqrt(20)
+    assert (np.abs(mean - [6000, 1200]) < 4 * error).all()
+    quiet = ServeGenSource(path=service, clients=1)
+    assert quiet.service().rates.tolist() == [[0.0, 4.0]], "the busiest is kept"
+
+
+def test_a_higher_load_meets_the_same_luck_sooner(service: Path) -> None:
+    source = ServeGenSource(path=service, start_s=600.0)
+    slow, fast = (source.requests(load, 600.0, 0, 0) for load in (3.0, 6.0))
+    both = sorted(set(slow[3].tolist()) & set(fast[3].tolist()))
+    at = [{i: (t, p, o) for t, p, o, i in zip(*run, strict=True)} for run in (slow, fast)]
+    assert len(both) > 1000
+    assert all(at[1][i][0] == pytest.approx(at[0][i][0] / 2) and at[1][i][1:] == at[0][i][1:] for i in both)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "told"),
+    [
+        ("chunk-0-trace.csv", "0,many,1,Gamma,1,1\n600,1,1,Gamma,1,1\n", "chunk-0-trace.csv:1"),
+        ("chunk-0-trace.csv", "0,-1,1,Gamma,1,1\n600,1,1,Gamma,1,1\n", "at least 0"),
+        ("chunk-0-trace.csv", "0,1,1,Gamma,1,1\n", "windows"),
+        ("chunk-1-dataset.json", "{}", "no lengths"),
+        ("chunk-1-dataset.json", '{"0": {"input_tokens": "{a: 1}", "output_tokens": "{1: 1}"}}', "is no ServeGen dataset"),
+        ("chunk-1-dataset.json", "[1]", "is no ServeGen dataset"),
+    ],
+)
+def test_a_broken_service_is_refused_in_a_line(service: Path, file: str, text: str, told: str) -> None:
+    (service / file).write_text(text)
+    with pytest.raises(TraceError) as caught:
+        ServeGenSource(path=service).service()
+    assert told in caught.value.line()
+    assert "\n" not in caught.value.line()
+
+
+def test_a_service_without_lengths_or_folder_is_refused(service: Path) -> None:
+    (service / "chunk-1-dataset.json").unlink()
+    with pytest.raises(TraceError, match="lengths"):
+        ServeGenSource(path=service).service()
+    with pytest.raises(TraceError, match="no such folder"):
+        ServeGenSource(path=service / "nowhere").service()
+
+
+def test_a_day_of_a_service_is_planned_for_its_busiest_window(make: Make, service: Path) -> None:
+    plan = make(workload={"servegen": {"path": str(service)}}, load_rps=30.0, run={"warmup_s": 5.0, "window_s": 20.0})
+    assert plan.shape.curve_rps.tolist() == pytest.approx([10.0, 50.0])
+    assert plan.shape.mean_output == pytest.approx((2 * 10 + 4 * 35) / 6)
+    assert measured(plan) == pytest.approx(1000, rel=0.3)
+
+
+@pytest.mark.shared
+def test_the_recorded_service(shared: Path) -> None:
+    folder = shared / "traffic" / "servegen" / "data" / "reason" / "deepseek-r1"
+    source = ServeGenSource(path=folder)
+    service = source.service()
+    rates = service.rates.sum(axis=0)
+    assert len(service.clients) == 73
+    assert service.span_s == 86400
+    assert rates.mean() == pytest.approx(16, rel=0.01)
+    assert (rates.min(), rates.max()) == pytest.approx((4.3, 42.5), rel=0.01)
+    shape = shape_of(Workload(servegen=source), 16.0, folder)
+    assert shape.mean_output == pytest.approx(1527, rel=0.01)
+    assert shape.mean_prompt == pytest.approx(1268, rel=0.01)

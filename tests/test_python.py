@@ -1,0 +1,63 @@
+"""dsim from Python: three names, dataframes that agree with the result, and something to look at in a notebook."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from simulator import evaluate, load_scenario, plan
+from tests.planning.conftest import PLAN
+
+
+def quick(**changes: Any) -> dict[str, Any]:
+    return PLAN | {"policies": PLAN["policies"][:1], "load_rps": 30.0, "run": {"warmup_s": 1.0, "window_s": 3.0, "replications": 3}} | changes
+
+
+def test_evaluate(scenario: Callable[..., Path], tmp_path: Path) -> None:
+    found = evaluate(load_scenario(scenario()))
+    assert len(found.points) == 3 * 2 * 2
+    assert found.answer == found.result["answer"]
+    shown = found._repr_html_()
+    assert "<svg" in shown
+    assert found.answer[0].split("(")[0][:20] in shown
+    assert found.save(tmp_path / "report").is_file()
+
+
+def test_plan(world: Path) -> None:
+    (world / "plan.yaml").write_text(yaml.safe_dump(quick()))
+    found, same = plan(world / "plan.yaml"), plan(quick())
+    assert found.result["cells"] == same.result["cells"]
+    assert found.choices["replicas"].tolist() == [c["replicas"] for c in found.result["cells"]]
+    assert len(found.fleets) == len(found.result["cells"][0]["points"])
+    assert found.what_if.empty
+    assert "<table" in found._repr_html_()
+    assert found.save(world / "report").read_text().startswith("<!DOCTYPE html>")
+
+
+def test_the_package_stays_light() -> None:
+    code = "import sys, simulator; print([m for m in ('pandas', 'matplotlib', 'scipy', 'numpy') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(ImportError):
+        from simulator import nothing  # type: ignore[attr-defined] # noqa: F401
+
+
+def test_the_example_of_the_docs_runs(repository: Path, world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/python.md, block after block, in one namespace, as a notebook would."""
+    text = (repository / "docs" / "python.md").read_text()
+    monkeypatch.chdir(repository)
+    names: dict[str, Any] = {"OUT": world / "out"}
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) >= 4
+    for block in blocks:
+        exec(compile(block, "docs/python.md", "exec"), names)
+    assert (world / "out" / "report.html").is_file()
