@@ -130,7 +130,8 @@ return [...document.querySelectorAll('input, button, select, a[href], [role=regi
 }).map(e => e.outerHTML.slice(0, 80));
 """
 WIDER = """
-return [...document.querySelectorAll('body *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1 && !e.closest('.scroll, pre, svg, .skip, .chart'))
+return [...document.querySelectorAll('body *')]
+  .filter(e => e.getBoundingClientRect().right > innerWidth + 1 && !e.closest('.scroll, pre, svg, .skip, .chart'))
   .map(e => e.tagName + '.' + e.className + ' ' + e.textContent.slice(0, 30));
 """
 
