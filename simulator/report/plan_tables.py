@@ -29,6 +29,7 @@ def choices(result: Result) -> Table:
         Column("speed", "tok/s kept at the peak"),
         Column("TTFT", "ms kept at the peak"),
         Column("a replica fewer", "kept"),
+        Column("at most", "tok/s, alone on a replica"),
         Column("verdict", words=True),
     )
     rows = []
@@ -48,18 +49,19 @@ def choices(result: Result) -> Table:
                 Cell(wording.plain(speed.mean if speed else None, 1), wording.bounds(speed, 1)),
                 Cell(wording.plain(ttft.mean * 1000 if ttft else None, 0), wording.bounds(ttft.scaled(1000), 0) if ttft else ""),
                 Cell(f"{fewer['kept']} of {fewer['n']}" if fewer else wording.DASH),
+                Cell(wording.plain(cell["alone_tps"], 1)),
                 Cell(outcome(cell)),
             )
         )
     share = result["sla"]["speed"]["share"]
-    caption = f"Least fleets that keep the promise. Speed: what {share:.0%} of users reach; brackets: 95 % over replications."
+    caption = f"Least fleets that keep the promise. Speed: what {100 * share:.3g} % of users reach; brackets: 95 % over replications."
     return Table("choices", caption, columns, (Group("", tuple(rows)),))
 
 
 def outcome(cell: Mapping[str, Any]) -> str:
     """How a cell's search ended, in words."""
     if cell["outcome"] == "unattainable":
-        return f"not attainable: alone on a replica a user gets {wording.plain(cell['alone_tps'], 1)} tok/s"
+        return "not attainable with any fleet"
     return {"planned": "keeps the promise", "too few replicas": "not with the replicas allowed", "not clear": "not clear: more replications"}[
         cell["outcome"]
     ]

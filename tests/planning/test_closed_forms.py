@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.study.planning.fluid import Carried, least_by_fluid
+from simulator.study.planning.fluid import Carried, least_by_fluid, speed_by_fluid
 from simulator.study.planning.judge import keeps
 from simulator.study.planning.make import answer
 from simulator.study.planning.question import Plan
@@ -35,7 +35,7 @@ def flat(profile: dict[str, Any]) -> None:
     profile["costs"]["overhead"]["seconds"] = 0.0
 
 
-@pytest.mark.parametrize(("load", "slots"), [(9.0, 4), (9.0, 8), (23.0, 4), (3.0, 16)])
+@pytest.mark.parametrize(("load", "slots"), [(9.0, 4), (9.0, 8), (13.0, 4), (3.0, 16)])
 def test_constant_step_cost_without_queues(make: Make, edit_profile: Callable[..., None], load: float, slots: int) -> None:
     """101 tokens: 100 steps of 20 ms hold a slot for 2 s; a replica of S slots carries S / 2 requests per second, each user at 50 tok/s."""
     edit_profile(flat)
@@ -110,3 +110,8 @@ def test_the_fluid_bound_reads_between_batches() -> None:
     assert least_by_fluid(CURVE, 10, 80) == pytest.approx(10 / 3.5)
     assert least_by_fluid(CURVE, 10, 65) == pytest.approx(10 / 4.25)
     assert least_by_fluid(CURVE, 10, 101) == float("inf")
+
+
+def test_speed_by_the_fluid_is_its_inverse() -> None:
+    assert speed_by_fluid(CURVE, 4.25) == pytest.approx(65)
+    assert speed_by_fluid(CURVE, 5.1) is None

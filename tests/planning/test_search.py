@@ -62,7 +62,7 @@ def test_a_ladder_has_its_ends_and_what_was_asked_for(low: int, more: int, aroun
     assert rungs == sorted(set(rungs))
     assert {low, low + more} <= set(rungs)
     assert all(n in rungs for n in around if low <= n <= low + more)
-    assert len(rungs) <= 8 + len(around)
+    assert len(rungs) <= 6 + len(around)
 
 
 def test_a_bracket_stays_within_bounds() -> None:

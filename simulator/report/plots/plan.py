@@ -27,7 +27,7 @@ def frontier(result: Result) -> Figure | None:
             axes.plot(x, y, color=tint, marker=mark, markersize=5, linewidth=1.8)
             handles.append(Line2D([], [], color=tint, marker=mark, markersize=5, linewidth=1.8, label=wording.short(cell["label"])))
         axes.axvline(result["sla"]["speed"]["tps"], color=style.FAINT, linestyle=":", linewidth=1.2)
-        axes.set_xlabel(f"tok/s that {result['sla']['speed']['share']:.0%} of users reach (dotted: promised)")
+        axes.set_xlabel(f"tok/s that {100 * result['sla']['speed']['share']:.3g} % of users reach (dotted: promised)")
         axes.set_ylim(bottom=0)
         style.dress(figure, style.WIDE, "Throughput against speed", "fleets of every simulated size at the planned load", handles)
         style.titled(axes, "throughput, tok/s/GPU")

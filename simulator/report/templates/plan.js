@@ -49,7 +49,7 @@
     const tps = result.by_promise[promised].tps;
     const line = { type: "line", x0: tps, x1: tps, yref: "paper", y0: 0, y1: 1, line: { color: ink("muted"), dash: "dot", width: 1.5 } };
     const note = { x: tps, y: 1, yref: "paper", text: "promised", showarrow: false, xanchor: "left", yanchor: "top", font: { color: ink("muted"), size: 12 } };
-    const share = Math.round(result.sla.speed.share * 100);
+    const share = number(result.sla.speed.share * 100, 1);
     Plotly.react("chart-frontier", traces, layout(`tok/s that ${share} % of users reach`, "throughput, tok/s/GPU", { shapes: [line], annotations: [note] }), still);
   }
 
@@ -73,7 +73,7 @@
     };
     const chart = $("chart-what-if");
     chart.style.height = `${90 + rows.length * (narrow() ? 46 : 30)}px`;
-    Plotly.react(chart, [bars], layout("change of the promised speed, %", "", {}), still);
+    Plotly.react(chart, [bars], layout(narrow() ? "change of speed, %" : "change of the promised speed, %", "", {}), still);
   }
 
   function day() {
@@ -85,7 +85,8 @@
     const traces = [rate, step(found.needed, "needed", tint(0)), step(found.paid, "started by forecast", tint(1)), step(at.map(() => found.fixed), "always on", ink("muted"), "dot")];
     const more = layout(unit === 3600 ? "hours" : "minutes", "replicas", { showlegend: true, legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 }, hovermode: "x unified" });
     more.yaxis.rangemode = "tozero";
-    more.yaxis2 = Object.assign({}, more.yaxis, { title: { text: "requests/s", font: { color: ink("muted") } }, overlaying: "y", side: "right", showgrid: false });
+    if (found.fixed <= 8) more.yaxis.dtick = 1;
+    more.yaxis2 = Object.assign({}, more.yaxis, { title: { text: "requests/s", font: { color: ink("muted") } }, overlaying: "y", side: "right", showgrid: false, tickmode: "auto", dtick: null });
     Plotly.react("chart-day", traces, more, still);
   }
 

@@ -108,7 +108,7 @@ def _of_domains(base: Scenario) -> list[Change]:
     out = []
     for which, domain in (("worst", worst), ("best", best)):
         if set(mix) != {domain}:
-            out.append(Change(f"mix-{which}", f"{MIX_SHIFT:.0%} of requests become {domain}", "mix", scenario=_mix(domain)))
+            out.append(Change(f"mix-{which}", f"{100 * MIX_SHIFT:.0f} % of requests become {domain}", "mix", scenario=_mix(domain)))
     return out
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from functools import partial
+from math import ceil
 from typing import Any, Literal
 
 from simulator.study.planning.changes import Change, changes
-from simulator.study.planning.fluid import Carried, carried, least_by_fluid
+from simulator.study.planning.fluid import Carried, carried, least_by_fluid, speed_by_fluid
 from simulator.study.planning.question import Plan
-from simulator.study.planning.search import Assessments, below, bracket, ladder, largest, least
+from simulator.study.planning.search import LOAD_REPLICATIONS, Assessments, below, bracket, ladder, largest, least
 from simulator.study.planning.trial import Kind, Row, Trial
 from simulator.study.point import fleet_of
 
@@ -75,11 +76,13 @@ def search_cell(plan: Plan, cell: int, curve: list[Carried]) -> Generator[list[T
         return found
     low, high = asked.fleet.min_replicas, asked.fleet.max_replicas
     keeps: Callable[[int], Generator[Any, Any, bool]] = partial(_keeps, known, load, "peak")
-    needed = yield from least(keeps, bracket(fluid, low, high), low, high)
+    guess = yield from _better_guess(plan, known, curve, bracket(fluid, low, high))
+    needed = yield from least(keeps, guess, low, high)
     if needed is None:
         judged = yield from known.assess(high, load)
         found.outcome = "too few replicas" if judged == "broken" else "not clear"
-        yield from _rungs(known, load, [high], below(fluid, low), high)
+        start = yield from _a_kept_load(known, high, 0.8 * load)
+        found.carried_load = (yield from largest(partial(_keeps_load, known, high), start)) if start is not None else None
         return found
     found.needed = found.replicas = needed
     if asked.fleet.survive_loss:
@@ -88,13 +91,24 @@ def search_cell(plan: Plan, cell: int, curve: list[Carried]) -> Generator[list[T
             found.outcome = "too few replicas"
             return found
     found.outcome = "planned"
-    top = min(max(2 * needed, needed + 2), max(high, needed))
+    top = min(max(round(1.7 * needed), needed + 2), max(high, needed))
     yield from _rungs(known, load, [needed - 1, needed, found.replicas], max(below(fluid, low), needed // 2, 1), top)
     keeps_load: Callable[[float], Generator[Any, Any, bool]] = partial(_keeps_load, known, found.replicas)
     if asked.fleet.survive_loss:
         keeps_load = partial(_keeps_load, known, needed)
     found.carried_load = yield from largest(keeps_load, load)
     return found
+
+
+def _better_guess(plan: Plan, known: Assessments, curve: list[Carried], guess: int) -> Generator[list[Trial], list[Row], int]:
+    """One look at the guess says how much slower the promised user is than the mean one of the fluid; the fluid then says how many more it takes."""
+    asked = plan.asked
+    (row,) = (yield from known.add(guess, plan.load, "peak", 1))[:1]
+    mean = speed_by_fluid(curve, asked.peak_load_rps / guess)
+    if row["verdict"] == "overloaded" or not row["speed"] or not mean:
+        return min(max(guess + 1, round(1.5 * guess)), asked.fleet.max_replicas)
+    better = least_by_fluid(curve, asked.peak_load_rps, asked.sla.speed.tps * mean / row["speed"])
+    return max(asked.fleet.min_replicas, ceil(min(better, 2.0 * guess, asked.fleet.max_replicas)))
 
 
 def _none() -> Generator[Any, Any, None]:
@@ -107,7 +121,7 @@ def _keeps(known: Assessments, load: float, kind: Kind, replicas: int) -> Genera
 
 
 def _keeps_load(known: Assessments, replicas: int, load: float) -> Generator[list[Trial], list[Row], bool]:
-    return (yield from known.assess(replicas, load)) == "kept"
+    return (yield from known.assess(replicas, load, most=LOAD_REPLICATIONS)) == "kept"
 
 
 def _rungs(known: Assessments, load: float, around: list[int], low: int, high: int) -> Generator[list[Trial], list[Row], None]:

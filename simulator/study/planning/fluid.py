@@ -102,3 +102,9 @@ def least_by_fluid(curve: list[Carried], load_rps: float, tps: float) -> float:
             share = (fast.tps - tps) / (fast.tps - slow.tps)
             best = max(best, fast.rps + share * (slow.rps - fast.rps))
     return load_rps / best if best > 0 else float("inf")
+
+
+def speed_by_fluid(curve: list[Carried], rps: float) -> float | None:
+    """The mean speed of users where a replica carries `rps`; None beyond what it carries at all."""
+    rates, speeds = np.array([c.rps for c in curve]), np.array([c.tps for c in curve])
+    return float(np.interp(rps, rates, speeds)) if rps <= rates.max() else None

@@ -16,6 +16,7 @@ from simulator.study.planning.work import Bench, Told
 from simulator.study.point import arrivals
 
 Say = Callable[[str], None]
+SPANS = 10  # start-ups that the traffic must last for a day of scaling to say anything
 
 
 def answer(
@@ -25,13 +26,13 @@ def answer(
     with Bench(plan, keep, workers, told) as bench:
         say("searching fleets")
         cells = bench.run({c: search_cell(plan, c, mean_field(plan, c)) for c in range(len(plan.cells))})
-        found = Findings(cells, best_cell(plan, {c: f for c, f in cells.items() if not _bound(plan, c)}), peak_rps=_peak_rps(plan))
+        found = Findings(cells, best_cell(plan, {c: f for c, f in cells.items() if not plan.bound(c)}), peak_rps=_peak_rps(plan))
         best = cells[found.best]
         say("what if, and the day")
         searches: dict[Any, Asking] = {("change", c.name): search_change(plan, best, c) for c in changes_of(plan, best)}
         pairs = _pairs(plan, found)
         searches |= {("pair", cell): search_pair(plan, [cell, *fixed], n) for cell, (fixed, n) in pairs.items()}
-        if len(plan.shape.curve_rps) > 1:
+        if len(plan.shape.curve_rps) > 1 and plan.shape.span_s >= SPANS * plan.asked.fleet.start_up_s:
             searches["day"] = search_capacities(plan, best, _sizes(best.needed or 1))
         done = bench.run(searches)
         found.moved = [done["change", c.name] for c in changes_of(plan, best)]
@@ -42,11 +43,6 @@ def answer(
     say("break-even")
     found.break_even = _break_evens(plan)
     return build(plan, found)
-
-
-def _bound(plan: Plan, cell: int) -> bool:
-    rule = plan.cells[cell].scenario.policies[0].verification
-    return rule.clairvoyant or rule.peeks
 
 
 def _sizes(needed: int) -> list[int]:
@@ -64,7 +60,7 @@ def _pairs(plan: Plan, found: Findings) -> dict[int, tuple[list[int], int]]:
     """Every confidence-scheduled cell with the fixed ones beside it, and the fleet that both are shown at: the smaller of their needs."""
     out = {}
     for number, cell in enumerate(plan.cells):
-        if not isinstance(cell.scenario.policies[0].verification, ConfidenceScheduled) or _bound(plan, number):
+        if not isinstance(cell.scenario.policies[0].verification, ConfidenceScheduled) or plan.bound(number):
             continue
         beside = [
             n

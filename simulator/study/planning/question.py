@@ -183,6 +183,9 @@ class Plan:
         self.file, self.folder = asked._file, asked._file.parent
         self.shape: Shape = shape_of(asked.workload, asked.peak_load_rps, self.folder)
         self.cells: list[Cell] = self._cells()
+        if all(self.bound(cell) for cell in range(len(self.cells))):
+            remedy = "add a policy that can be run"
+            raise ScenarioError("all policies are bounds that no engine can reach", where=self.file, key="policies", remedy=remedy)
 
     @cached_property
     def warmup_s(self) -> float:
@@ -252,6 +255,11 @@ class Plan:
     def scenario(self, cell: int, replicas: int) -> Scenario:
         """The scenario of a cell with `replicas` replicas."""
         return _with(self.cells[cell].scenario, replicas)
+
+    def bound(self, cell: int) -> bool:
+        """Does a cell's policy know, or look at, what it must not? Shown, never chosen."""
+        rule = self.cells[cell].scenario.policies[0].verification
+        return rule.clairvoyant or rule.peeks
 
     def label(self, cell: int) -> str:
         """What a cell is called: its policy, and its profile and setting where there are several."""

@@ -13,7 +13,7 @@ from simulator.study.planning.day import Day, autoscaled
 from simulator.study.planning.finding import Findings, Found, Moved
 from simulator.study.planning.judge import judge, keeps, margins, prediction
 from simulator.study.planning.question import Plan
-from simulator.study.planning.telling import answer_lines, conditions, warnings
+from simulator.study.planning.telling import answer_lines, conditions, percent, warnings
 from simulator.study.planning.trial import Row
 
 TICKS = 12  # promises on the page's slider
@@ -37,18 +37,15 @@ def _no_plan(plan: Plan, cells: Mapping[int, Found]) -> ScenarioError:
     if all(f.outcome == "unattainable" for f in cells.values()):
         fastest = max(cells.values(), key=lambda f: min(r["speed"] or 0.0 for r in f.alone))
         slow = min(fastest.alone, key=lambda r: r["speed"] or 0.0)
-        attained = f"{slow['speed'] or 0:.3g} tok/s for {sla.speed.share:.0%} of users"
-        attained += f", first token within {slow['ttft']:.3g} s for {sla.ttft.share:.0%}" if sla.ttft and slow["ttft"] is not None else ""
+        attained = f"{slow['speed'] or 0:.3g} tok/s for {percent(sla.speed.share)} of users"
+        attained += f", first token within {slow['ttft']:.3g} s for {percent(sla.ttft.share)}" if sla.ttft and slow["ttft"] is not None else ""
         problem = f"no fleet keeps the promise: a request alone on a replica of {plan.label(fastest.cell)}, the best of all, gets {attained}"
         key = "sla.speed.tps" if (slow["speed"] or 0) < sla.speed.tps else "sla.ttft.seconds"
         return ScenarioError(problem, where=plan.file, key=key, remedy="promise less, or offer a faster profile or policy")
-    best, most = None, plan.asked.fleet.max_replicas
-    for found in cells.values():
-        rows = found.known.peak(plan.load).get(most, [])
-        speed = min((r["speed"] or 0.0 for r in rows), default=0.0)
-        best = max(best or (0.0, 0), (speed, found.cell))
-    told = f" {plan.label(best[1])} comes nearest: {best[0]:.3g} tok/s for {sla.speed.share:.0%} of users" if best and best[0] else ""
-    problem = f"{most} replicas do not keep the promise at {plan.asked.peak_load_rps:g} requests per second under any policy;{told}"
+    most = plan.asked.fleet.max_replicas
+    nearest = max(cells.values(), key=lambda f: f.carried_load or 0.0)
+    told = f"; {plan.label(nearest.cell)} carries most, {(nearest.carried_load or 0) * plan.shape.unit_rps:.3g}" if nearest.carried_load else ""
+    problem = f"{most} replicas do not keep the promise at {plan.asked.peak_load_rps:g} requests per second under any policy{told}"
     return ScenarioError(problem, where=plan.file, key="fleet.max_replicas", remedy="raise it, promise less, or lower the load")
 
 
@@ -118,7 +115,7 @@ def _cell(plan: Plan, found: Found) -> dict[str, Any]:
         "policy": it.policy,
         "setting": it.setting,
         "verification": rule.model_dump(mode="json"),
-        "bound": rule.clairvoyant,
+        "bound": plan.bound(found.cell),
         "outcome": found.outcome,
         "alone_tps": min((r["speed"] or 0.0 for r in found.alone), default=None),
         "fluid_bound": found.fluid if np.isfinite(found.fluid) else None,
@@ -190,7 +187,7 @@ def _at_promise(plan: Plan, found: Findings, tps: float) -> dict[str, Any]:
     """What every cell needs at another promised speed, from the simulated fleets alone: `exact` where the next smaller one fails as well."""
     asked = tps == plan.asked.sla.speed.tps
     rows = [_needs(plan, found.cells[number], tps, asked) for number in sorted(found.cells)]
-    possible = [r for r in rows if r["replicas"] is not None and not plan.cells[r["cell"]].scenario.policies[0].verification.clairvoyant]
+    possible = [r for r in rows if r["replicas"] is not None and not plan.bound(r["cell"])]
     cheapest = min(possible, key=lambda r: (r["cost_per_mtok"], -(r["speed"] or 0)), default=None)
     if asked:
         cheapest = rows[found.best]

@@ -14,6 +14,7 @@ from simulator.study.planning.trial import Kind, Trial
 Row = dict[str, Any]
 Asking = Generator[list[Trial], list[Row], Any]
 LOAD_STEP = 1.03  # how finely the largest load is found
+LOAD_REPLICATIONS = 4  # at most, for each load tried
 
 
 @dataclass
@@ -29,14 +30,14 @@ class Assessments:
     change: str = ""
     rows: dict[tuple[int, float, Kind], list[Row]] = field(default_factory=dict)
 
-    def assess(self, replicas: int, load: float, kind: Kind = "peak") -> Generator[list[Trial], list[Row], Judgement]:
-        """Replications, two at first, until the promise is surely kept or surely broken, or no more may be had."""
+    def assess(self, replicas: int, load: float, kind: Kind = "peak", most: int | None = None) -> Generator[list[Trial], list[Row], Judgement]:
+        """Replications, one, two, four, … , until the promise is surely kept or surely broken, or no more may be had."""
         while True:
             rows = self.rows.setdefault((replicas, load, kind), [])
             found = judge(rows, self.sla) if rows else "open"
-            if found != "open" or len(rows) >= self.most:
+            if found != "open" or len(rows) >= min(most or self.most, self.most):
                 return found
-            yield from self.add(replicas, load, kind, 2 if len(rows) < 2 else len(rows) + 2)
+            yield from self.add(replicas, load, kind, len(rows) + (1 if len(rows) < 2 else 2))
 
     def add(self, replicas: int, load: float, kind: Kind, replications: int) -> Generator[list[Trial], list[Row], list[Row]]:
         """All rows once there are `replications` of them."""
@@ -103,7 +104,7 @@ def largest(
     return good
 
 
-def ladder(around: Sequence[int], low: int, high: int, most: int = 8) -> list[int]:
+def ladder(around: Sequence[int], low: int, high: int, most: int = 6) -> list[int]:
     """Replica counts for the frontier: the given ones, and up to `most` spread evenly in ratio over [low, high]."""
     rungs = set(around)
     for i in range(most):

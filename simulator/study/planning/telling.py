@@ -89,8 +89,8 @@ def _of_traffic(plan: Plan, found: Findings, result: Mapping[str, Any]) -> Itera
         yield _warn(text, "raise run.warmup_s")
     if plan.window_s > plan.shape.span_s:
         yield _warn(f"The traffic lasts {plan.shape.span_s:.0f} s at this rate, less than the window.", "shorten run.window_s")
-    if result["day"] and plan.shape.span_s < 10 * plan.asked.fleet.start_up_s:
-        text = "The recorded traffic is short against the start-up time: it says little about scaling through a day."
+    if not result["day"] and len(plan.shape.curve_rps) > 1:
+        text = "The traffic is short against the start-up time of a replica: it says nothing about scaling through a day."
         yield _warn(text, "use a day's traffic", "note")
 
 
@@ -99,12 +99,12 @@ def answer_lines(plan: Plan, found: Findings, result: Mapping[str, Any]) -> Iter
     asked, cells = plan.asked, {c["cell"]: c for c in result["cells"]}
     best = cells[found.best]
     fleet = count(best["replicas"], "replica") + ("" if best["gpus"] == best["replicas"] else f" ({count(best['gpus'], 'GPU')})")
-    promise = f"{asked.sla.speed.tps:g} tok/s for {asked.sla.speed.share:.0%} of users"
-    promise += f" and a first token within {asked.sla.ttft.seconds:g} s for {asked.sla.ttft.share:.0%}" if asked.sla.ttft else ""
+    promise = f"{asked.sla.speed.tps:g} tok/s for {percent(asked.sla.speed.share)} of users"
+    promise += f" and a first token within {asked.sla.ttft.seconds:g} s for {percent(asked.sla.ttft.share)}" if asked.sla.ttft else ""
     spare = ", the loss of one included," if asked.fleet.survive_loss else ""
     yield (
         f"{best['label']} on {fleet}{spare} keeps {promise} at {asked.peak_load_rps:g} requests per second: "
-        f"{best['cost_per_mtok']:.3g} {asked.price.currency} per million output tokens, {best['cost_per_hour']:.4g} an hour."
+        f"{money(best['cost_per_mtok'])} {asked.price.currency} per million output tokens, {money(best['cost_per_hour'])} an hour."
     )
     others = [c for c in cells.values() if c["outcome"] == "planned" and c["cell"] != found.best and not c["bound"]]
     if others:
@@ -113,13 +113,14 @@ def answer_lines(plan: Plan, found: Findings, result: Mapping[str, Any]) -> Iter
         metrics = next(p for p in best["points"] if p["replicas"] == best["replicas_needed"])["metrics"]
         seen, first = metrics["speed"]["mean"], metrics["ttft"]["mean"]
         share = asked.sla.ttft.share if asked.sla.ttft else 0.9
-        ttft = f", {share:.0%} a first token within {first * 1000:.0f} ms," if first is not None else ""
-        yield f"At the peak {asked.sla.speed.share:.0%} of users see {seen:.3g} tok/s or more{ttft} and {best['headroom']:+.0%} load still fits."
+        ttft = f", {percent(share)} a first token within {first * 1000:.0f} ms," if first is not None else ""
+        users = percent(asked.sla.speed.share)
+        yield f"At the peak {users} of users see {seen:.3g} tok/s or more{ttft} and {signed(best['headroom'])} load still fits."
 
 
 def _next_best(nearest: Mapping[str, Any], best: Mapping[str, Any]) -> str:
     more = nearest["cost_per_hour"] / best["cost_per_hour"] - 1
-    told = f"costs {more:+.0%}" if abs(more) > 0.005 else "costs the same"
+    told = f"costs {signed(more)}" if abs(more) > 0.005 else "costs the same"
     carries = f" and carries {nearest['carried_rps']:.3g} requests per second against {best['carried_rps']:.3g}" if nearest["carried_rps"] else ""
     return f"Next comes {nearest['label']}: {count(nearest['gpus'], 'GPU')}, {told}{carries}."
 
@@ -127,3 +128,18 @@ def _next_best(nearest: Mapping[str, Any], best: Mapping[str, Any]) -> str:
 def count(number: float, what: str) -> str:
     """`1 GPU`, `3 GPUs`."""
     return f"{number:g} {what}" + ("" if number == 1 else "s")
+
+
+def percent(share: float) -> str:
+    """`90 %`."""
+    return f"{100 * share:.3g} %"
+
+
+def signed(change: float) -> str:
+    """`+12 %`."""
+    return f"{100 * change:+.0f} %".replace("-", "−")
+
+
+def money(amount: float) -> str:
+    """`0.93`, `1,250.00`."""
+    return f"{amount:,.2f}" if amount >= 0.1 else f"{amount:.3g}"
