@@ -81,7 +81,8 @@ def search_cell(plan: Plan, cell: int, curve: list[Carried]) -> Generator[list[T
     if needed is None:
         judged = yield from known.assess(high, load)
         found.outcome = "too few replicas" if judged == "broken" else "not clear"
-        start = yield from _a_kept_load(known, high, 0.8 * load)
+        share = min(high / fluid, 1.0)  # of the load, that the fluid would carry
+        start = (yield from _a_kept_load(known, high, load * share)) if share > 0 else None
         found.carried_load = (yield from largest(partial(_keeps_load, known, high), start)) if start is not None else None
         return found
     found.needed = found.replicas = needed
