@@ -162,11 +162,18 @@ def _simulated(scenario: Scenario, run: Measured, replication: int) -> dict[str,
         traffic: OpenTraffic | ClosedTraffic = OpenTraffic(specs, 0.0, float(np.nextafter(last, np.inf)), 1e6)
     else:
         turns = -(-len(specs) // run.concurrency)
-        traffic = ClosedTraffic(run.concurrency, Listed(specs), turns, np.ones(run.concurrency))
+        traffic = ClosedTraffic(run.concurrency, Listed(specs, _gap_s(run)), turns, np.ones(run.concurrency))
     done = simulate(traffic, fleet)
     frames = _frames(done, len(specs))
     again = Measured(run.policy, run.concurrency, run.open_loop, *frames)
     return numbers(*frames, window_of(again))
+
+
+def _gap_s(run: Measured) -> float:
+    """Seconds from a request's end to the next one's arrival, on average: whoever sends them learns of the end when the engine's step is over."""
+    ends, comes = np.sort(run.requests["finish_s"].to_numpy()), np.sort(run.requests["arrival_s"].to_numpy())
+    gaps = comes[run.concurrency :] - ends[: max(len(ends) - run.concurrency, 0)]
+    return float(max(gaps.mean(), 0.0)) if len(gaps) else 0.0
 
 
 def _fleet(scenario: Scenario, run: Measured, replication: int) -> Fleet:
