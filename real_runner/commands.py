@@ -115,6 +115,7 @@ def profile_measure(
     max_context: Annotated[int | None, typer.Option("--max-context", min=16, help="Longest context [default: 4096 on a GPU, 1024 on a CPU].")] = None,
     tiers: Annotated[bool | None, typer.Option("--tiers/--no-tiers", help="Pad to captured sizes [default: on a GPU].")] = None,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Threads of torch on a CPU.")] = None,
+    target_name: Annotated[str | None, typer.Option("--target-name", help="What reports call the target [default: its folder's name].")] = None,
     keep_work: Annotated[bool, typer.Option("--keep-work", help="Keep texts and raw cells in OUT/work.")] = False,
     seed: Annotated[int, typer.Option("--seed")] = 0,
     output: Annotated[Literal["text", "json"], typer.Option("--format", help="For people or for machines.")] = "text",
@@ -140,7 +141,7 @@ def profile_measure(
     with _resumable(f"what is measured is kept in {out / 'work'}"):
         made = measure_profile(
             loaded, drafts, sets, out, acceptance=acceptance, costs=plan, tiers=use, seed=seed, command=_command("profile"), keep_work=keep_work,
-            progress=Progress(quiet=output == "json"),
+            target_name=target_name, progress=Progress(quiet=output == "json"),
         )  # fmt: skip
     if output == "json":
         typer.echo(made.model_dump_json(indent=2))
@@ -212,9 +213,10 @@ def serve_runs(
     `serving` are KEY=VALUE words: turns, max_tokens, least, temperature, seed, rate (requests/s), open_requests, device, dtype, threads, prompts.
     Raises DsimError for what is unknown or does not fit, before anything is served.
     """
-    given = _words(serving)
+    files = [word.removeprefix("prompts=") for word in serving if word.startswith("prompts=")]
+    given = _words([word for word in serving if not word.startswith("prompts=")])
     device = given.pop("device", "cpu")
-    sets = _prompt_sets([given.pop("prompts")] if "prompts" in given else None)
+    sets = _prompt_sets(files or None)
     dtype, threads = given.pop("dtype", "bfloat16" if device != "cpu" else "float32"), given.pop("threads", None)
     rate, count = float(given.pop("rate", 0)), int(given.pop("open_requests", 48))
     temperatures = {profile.blocks(d).temperature for _, d, _, _ in runs if d is not None} - {None}
@@ -242,13 +244,13 @@ def serve_runs(
 
 
 def _words(given: list[str]) -> dict[str, str]:
-    known = ("turns", "max_tokens", "least", "temperature", "seed", "rate", "open_requests", "device", "dtype", "threads", "prompts")
+    known = ("turns", "max_tokens", "least", "temperature", "seed", "rate", "open_requests", "device", "dtype", "threads")
     found = {}
     for word in given:
         key, equals, value = word.partition("=")
         if key not in known or not equals:
-            raise DsimError(f"{word!r} is not understood", key="serving", remedy=f"KEY=VALUE with one of {', '.join(known)}")
-        if key not in ("device", "dtype", "prompts") and not re.fullmatch(r"\d+(\.\d+)?", value):
+            raise DsimError(f"{word!r} is not understood", key="serving", remedy=f"KEY=VALUE with one of prompts, {', '.join(known)}")
+        if key not in ("device", "dtype") and not re.fullmatch(r"\d+(\.\d+)?", value):
             raise DsimError(f"{value!r} is no number", key=f"serving.{key}", remedy="write a number")
         found[key] = value
     return found

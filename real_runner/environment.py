@@ -48,7 +48,7 @@ def environment(target: Target, tiers: Tiers | None) -> dict[str, Any]:
         found["cpu_flags"] = [flag for flag in FLAGS if flag in _cpu_info("flags", "Features").split()]
     found |= {"python": platform.python_version(), "transformers": version("transformers"), "system": platform.system()}
     found["tiers"] = None if tiers is None else {name: list(sizes) for name, sizes in tiers.model_dump().items()}
-    return found | {"dsim": _dsim()}
+    return {key: value for key, value in found.items() if value is not None} | {"dsim": _dsim()}
 
 
 def kv(target: Target, drafters: Mapping[str, Drafter]) -> tuple[int, int, str]:

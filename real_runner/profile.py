@@ -75,7 +75,7 @@ def may_write(out: Path) -> None:
 
 def measure_profile(
     target: Target, drafts: dict[str, str], sets: Sequence[PromptSet], out: Path, *, acceptance: Acceptance, costs: CostPlan, tiers: Tiers | None,
-    seed: int = 0, command: str = "dsim profile", keep_work: bool = False, progress: Progress | None = None,
+    seed: int = 0, command: str = "dsim profile", target_name: str | None = None, keep_work: bool = False, progress: Progress | None = None,
 ) -> Profile:  # fmt: skip
     """Measures everything into `out` and returns the profile as loaded from there. Raises DsimError for what does not fit."""
     progress = progress or Progress(quiet=True)
@@ -91,7 +91,7 @@ def measure_profile(
         target, drafters, temperature=acceptance.temperature, max_requests=costs.max_requests, max_context=costs.max_context,
         budget_s=costs.budget_s, folder=work, tiers=tiers, progress=progress, seed=seed,
     )  # fmt: skip
-    profile = assemble(target, drafters, blocks, tables, out, tiers, command)
+    profile = assemble(target, drafters, blocks, tables, out, tiers, command, target_name=target_name)
     if not keep_work:
         shutil.rmtree(work, ignore_errors=True)
     return profile
@@ -137,7 +137,7 @@ def _temperatures(blocks: RecordedBlocks) -> list[float] | None:
 
 def assemble(
     target: Target, drafters: dict[str, AnyDrafter], blocks: dict[str, RecordedBlocks], tables: CostTables, out: Path, tiers: Tiers | None,
-    command: str, *, name: str | None = None, notes: Sequence[str] = (),
+    command: str, *, target_name: str | None = None, notes: Sequence[str] = (),
 ) -> Profile:  # fmt: skip
     """Tables and profile.yaml in `out`, whose blocks are there; temperatures fitted on the first half of each domain's texts."""
     tables.write(out)
@@ -154,7 +154,7 @@ def assemble(
             note=f"texts of the target at temperature {blocks[called].temperature:g}" if blocks[called].temperature is not None else "",
         )  # fmt: skip
     profile = Profile(
-        format=1, name=name or out.name, hardware=str(found["device"]), engine=ENGINE, target=Path(target.name).name,
+        format=1, name=out.name, hardware=str(found["device"]), engine=ENGINE, target=target_name or Path(target.name).name,
         gpus_per_replica=1, costs=tables.costs, drafters=described, environment=found, suspicious=tables.suspicious, notes=[*notes, *tables.notes],
         kv=KvMemory(provenance="measured", source=how, bytes_per_token=per_token, memory_bytes=memory, page_tokens=1),
     )  # fmt: skip

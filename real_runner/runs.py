@@ -58,7 +58,7 @@ def serve_all(
 ) -> None:  # fmt: skip
     """Serves every run into `out/<folder>`; what is there already is left. Raises DsimError where the models do not fit the profile."""
     prompts = encoded(target, sets)
-    by_domain = _mixed(prompts)
+    mixed = _mixed(prompts)
     for name in {run.drafter for run in runs if run.drafter}:
         if not (models / name).is_dir():
             raise DsimError(
@@ -70,7 +70,7 @@ def serve_all(
             if (out / run.folder).exists():
                 _same(out / run.folder, asked)
                 continue
-            engine, requests = _engine(target, models, profile, run, by_domain, load, tiers)
+            engine, requests, numbers = _engine(target, models, profile, run, mixed, load, tiers)
             if run.arrivals is None:
                 closed_loop(engine, requests, run.concurrency)
             else:
@@ -79,25 +79,28 @@ def serve_all(
                 "asked": asked,
                 "concurrency": run.concurrency,
                 "open_loop": run.arrivals is not None,
+                "prompt_numbers": numbers,
             }
             write(out / run.folder, engine, run.policy, report)
             stage.advance(1, f"{run.policy} at {run.concurrency}")
 
 
-def _mixed(prompts: Sequence[tuple[str, int, list[int]]]) -> list[tuple[str, list[int]]]:
+def _mixed(prompts: Sequence[tuple[str, int, list[int]]]) -> list[tuple[str, int, list[int]]]:
     """Domain after domain in turn, so that every stretch of requests has them alike."""
     domains = list(dict.fromkeys(domain for domain, _, _ in prompts))
-    each = {domain: [ids for name, _, ids in prompts if name == domain] for domain in domains}
-    return [(domain, each[domain][i]) for i in range(min(map(len, each.values()))) for domain in domains]
+    each = {domain: [one for one in prompts if one[0] == domain] for domain in domains}
+    return [each[domain][i] for i in range(min(map(len, each.values()))) for domain in domains]
 
 
 def _engine(
-    target: Target, models: Path, profile: Profile, run: Served, prompts: list[tuple[str, list[int]]], load: Load, tiers: Tiers | None
-) -> tuple[Engine, list[Request]]:
+    target: Target, models: Path, profile: Profile, run: Served, prompts: list[tuple[str, int, list[int]]], load: Load, tiers: Tiers | None
+) -> tuple[Engine, list[Request], list[int]]:
+    """The engine, its requests, and which prompt of its domain each one is."""
     count = len(run.arrivals) if run.arrivals is not None else run.concurrency * 2 + max(run.concurrency * load.turns, load.least)
-    requests = []
+    requests, numbers = [], []
     for i in range(count):
-        domain, ids = prompts[(i + load.seed) % len(prompts)]
+        domain, number, ids = prompts[(i + load.seed) % len(prompts)]
+        numbers.append(number)
         requests.append(Request(i, ids, load.max_tokens, run.arrivals[i] if run.arrivals is not None else 0.0, domain))
     drafter, known = None, ProfileCosts(profile, run.drafter)
     if run.drafter is not None:
@@ -109,7 +112,7 @@ def _engine(
         target, drafter, run.rule, slots=run.concurrency, length=length, temperature=load.temperature, seed=load.seed, tiers=tiers,
         costs=known, survival=known.survival, temperatures=known.temperatures,
     )  # fmt: skip
-    return engine, requests
+    return engine, requests, numbers
 
 
 def _same(folder: Path, asked: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from simulator.engine.simulate import ClosedTraffic, Fleet, OpenTraffic, Run, simulate
 from simulator.errors import DsimError, ScenarioError
 from simulator.measurements.cost import RoundCost
+from simulator.measurements.replay import lay_out
 from simulator.study.point import fleet_of
 from simulator.study.scenario import Policy, Scenario
 from simulator.traffic.request import RequestSpec
@@ -44,6 +45,7 @@ class Measured:
     open_loop: bool
     requests: pd.DataFrame
     steps: pd.DataFrame
+    prompts: tuple[int, ...] | None = None  # which of its domain each request's prompt is
 
 
 class Window(NamedTuple):
@@ -93,7 +95,10 @@ def read_run(folder: Path, policies: Sequence[Policy]) -> Measured:
     policy = next((p for p in policies if p.name == about["policy"]), None)
     if policy is None:
         raise DsimError(f"a run of policy {about['policy']!r}, which the scenario does not have", where=folder)
-    return Measured(policy, int(about["concurrency"]), bool(about.get("open_loop", False)), requests, steps)
+    numbers = about.get("prompt_numbers")
+    return Measured(
+        policy, int(about["concurrency"]), bool(about.get("open_loop", False)), requests, steps, None if numbers is None else tuple(numbers)
+    )  # fmt: skip
 
 
 def compare(scenario: Scenario, runs: Sequence[Measured], replications: int = 5) -> dict[str, Any]:
@@ -146,10 +151,10 @@ def numbers(requests: pd.DataFrame, steps: pd.DataFrame, window: Window) -> dict
 
 
 def _simulated(scenario: Scenario, run: Measured, replication: int) -> dict[str, float]:
-    fleet = _fleet(scenario, run, replication)
+    fleet, texts = _pinned(scenario, run, _fleet(scenario, run, replication), replication)
     ordered = run.requests.sort_values("request")
     specs = [
-        RequestSpec(int(i), float(at), int(prompt), max(int(out), 1), str(domain))
+        RequestSpec(int(i), float(at), int(prompt), max(int(out), 1), texts[int(i)] if texts else str(domain))
         for i, at, prompt, out, domain in ordered[["request", "arrival_s", "prompt_tokens", "output_tokens", "domain"]].itertuples(index=False)
     ]
     if run.open_loop:
@@ -157,17 +162,40 @@ def _simulated(scenario: Scenario, run: Measured, replication: int) -> dict[str,
         traffic: OpenTraffic | ClosedTraffic = OpenTraffic(specs, 0.0, float(np.nextafter(last, np.inf)), 1e6)
     else:
         turns = -(-len(specs) // run.concurrency)
-        traffic = ClosedTraffic(run.concurrency, Listed(specs), turns, np.ones(run.concurrency))
+        traffic = ClosedTraffic(run.concurrency, Listed(specs, _gap_s(run)), turns, np.ones(run.concurrency))
     done = simulate(traffic, fleet)
     frames = _frames(done, len(specs))
     again = Measured(run.policy, run.concurrency, run.open_loop, *frames)
     return numbers(*frames, window_of(again))
 
 
+def _gap_s(run: Measured) -> float:
+    """Seconds from a request's end to the next one's arrival, on average: whoever sends them learns of the end when the engine's step is over."""
+    ends, comes = np.sort(run.requests["finish_s"].to_numpy()), np.sort(run.requests["arrival_s"].to_numpy())
+    gaps = comes[run.concurrency :] - ends[: max(len(ends) - run.concurrency, 0)]
+    return float(max(gaps.mean(), 0.0)) if len(gaps) else 0.0
+
+
 def _fleet(scenario: Scenario, run: Measured, replication: int) -> Fleet:
     """The scenario's, with as many places as the engine had."""
     settings = scenario.engine.model_copy(update={"max_batch": run.concurrency})
     return fleet_of(scenario.model_copy(update={"engine": settings}), run.policy, replication)
+
+
+def _pinned(scenario: Scenario, run: Measured, fleet: Fleet, replication: int) -> tuple[Fleet, list[str] | None]:
+    """Every request along the recorded text of its own prompt, where the profile was recorded on the same prompts: each text a domain of its own."""
+    if run.policy.drafter is None or run.prompts is None:
+        return fleet, None
+    drafter, blocks = scenario.known.drafter(run.policy.drafter), scenario.known.blocks(run.policy.drafter)
+    first = {domain: int(blocks.sequences_of(domain)[0]) for domain in blocks.domains}
+    count = {domain: len(blocks.sequences_of(domain)) for domain in blocks.domains}
+    asked = list(zip(run.requests.sort_values("request")["domain"], run.prompts, strict=False))
+    if any(domain not in first or number >= count[domain] for domain, number in asked):
+        return fleet, None
+    names = tuple(f"text {sequence}" for sequence in range(len(blocks.length)))
+    apart = replace(blocks, domains=names, sequence_domain=np.arange(len(names)))
+    replay = lay_out(apart, drafter.temperatures, run.policy.verification.clairvoyant, scenario.run.seed, replication)
+    return replace(fleet, replay=replay), [names[first[domain] + number] for domain, number in asked]
 
 
 def _frames(run: Run, count: int) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -112,7 +112,8 @@ def test_interrupted_at_any_time(after_s: float, world: Path, scenario: Callable
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    early = process.returncode == -signal.SIGINT and after_s < 0.5 and not err  # a loaded machine: Python itself was not up yet
+    assert process.returncode == 130 or early
     assert "Traceback" not in err, err
     assert len(err.splitlines()) <= 1, err
     assert not [name for name in tree(world) if Path(name).name.startswith(".")]
