@@ -42,9 +42,7 @@ class Paced(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         prefix = "vllm:spec_decode_num_"
-        text = (
-            f"# HELP x\n{prefix}drafts_total {self.drafts}\n{prefix}draft_tokens_total {self.drafts}\n{prefix}accepted_tokens_total {self.drafts}\n"
-        )
+        totals = "".join(f"{prefix}{name}_total {self.drafts}\n" for name in ("drafts", "draft_tokens", "accepted_tokens"))
         self._send("# HELP x\n" + totals + f'{prefix}accepted_tokens_per_pos_total{{position="0"}} {self.drafts}\n', "text/plain")
 
     def _send(self, text: str, kind: str, status: int = 200) -> None:
