@@ -19,8 +19,8 @@ BEGIN, END = "<!-- validation: begin -->", "<!-- validation: end -->"
 
 
 def read_results(folder: Path) -> list[Row]:
-    """Result files of a folder, in order of their names. Raises DsimError where there are none or one is broken."""
-    results = []
+    """Result files of a folder, in order of their names, each with what NAME.md beside it says of its misses. Raises DsimError where there are none or one is broken."""
+    results: list[Row] = []
     for path in sorted(folder.glob("*.json")):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -29,7 +29,8 @@ def read_results(folder: Path) -> list[Row]:
         missing = {"name", "title", "command", "rows", "points"} - set(content if isinstance(content, dict) else {})
         if missing:
             raise DsimError("is missing", where=path, key=sorted(missing)[0], remedy="run dsim validate --published again")
-        results.append(content)
+        reading = path.with_suffix(".md")
+        results.append(content | ({"reading": reading.read_text(encoding="utf-8").strip()} if reading.is_file() else {}))
     if not results:
         raise DsimError("holds no result files", where=folder, remedy="run dsim validate --published")
     return results
@@ -84,6 +85,8 @@ def section(result: Row) -> str:
     parts.append(_rows_table(result["rows"]))
     if result["points"]:
         parts.append(_points_table(result["points"]))
+    if "reading" in result:
+        parts.append(f"Where it misses, and why: {result['reading']}")
     told = [("Conditions", result.get("conditions")), ("Assumed", result.get("assumed")), ("Not known from the data", result.get("not_identifiable"))]
     parts += [f"{title}:\n\n" + "\n".join(f"- {line}" for line in lines) for title, lines in told if lines]
     provenance = [f"{row['table']}: {row['provenance']}" for row in result.get("provenance") or []]
