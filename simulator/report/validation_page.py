@@ -19,7 +19,8 @@ BEGIN, END = "<!-- validation: begin -->", "<!-- validation: end -->"
 
 
 def read_results(folder: Path) -> list[Row]:
-    """Result files of a folder, in order of their names, each with what NAME.md beside it says of its misses. Raises DsimError where there are none or one is broken."""
+    """Result files of a folder, in order of their names, each with what NAME.md beside it says of its misses. Raises DsimError
+    where there are none or one is broken."""
     results: list[Row] = []
     for path in sorted(folder.glob("*.json")):
         try:
