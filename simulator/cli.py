@@ -25,7 +25,6 @@ app.add_typer(profile_app, name="profile")
 app.add_typer(draft_app, name="draft")
 app.add_typer(import_app, name="import")
 app.add_typer(export_app, name="export")
-app.command()(probe)
 PASS_ON: dict[str, Any] = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 
 Format = Annotated[Literal["text", "json"], typer.Option("--format", help="text for people, json for machines.")]
@@ -220,6 +219,9 @@ def draft_check(context: typer.Context) -> None:
 def serve_bench(context: typer.Context) -> None:
     """Serve a load with the real engine; writes the request and step tables of a simulated run (needs the `profile` extra; see --help)."""
     _real_runner("serve-bench", "serve_bench", context.args)
+
+
+app.command()(probe)
 
 
 def _real_runner(name: str, function: str, arguments: list[str]) -> None:

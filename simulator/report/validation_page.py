@@ -67,8 +67,8 @@ def cell_errors(result: Row) -> list[float]:
     return values + gains
 
 
-def page(results: Sequence[Row]) -> str:
-    """All of docs/validation.md."""
+def page(results: Sequence[Row], not_compared: str) -> str:
+    """All of docs/validation.md; `not_compared` says what was published and is left out, and why."""
     parts = [
         "# How far off is it?",
         "Made by `make validation` from the result files in [validation/](validation); do not edit. Each comparison says what it was told and how it "
@@ -76,6 +76,7 @@ def page(results: Sequence[Row]) -> str:
         headline(results).replace("(docs/validation.md#", "(#"),
     ]
     parts += [section(result) for result in results]
+    parts += ["## What is not compared", not_compared.strip()]
     return "\n\n".join(parts) + "\n"
 
 
@@ -101,8 +102,14 @@ def section(result: Row) -> str:
 
 def _rows_table(rows: Sequence[Row]) -> str:
     lines = ["| what | simulated | published | difference | limit | |", "|---|---|---|---|---|---|"]
-    lines += [f"| {row['what']}{' (was fitted to)' * bool(row.get('fitted'))} | {' | '.join(wording.validation_cells(row))} |" for row in rows]
+    lines += [f"| {row['what']}{_aside(row)} | {' | '.join(wording.validation_cells(row))} |" for row in rows]
     return "\n".join(lines)
+
+
+def _aside(row: Row) -> str:
+    """What else a row's name must say."""
+    apart = row.get("mean_absolute_difference")
+    return " (was fitted to)" * bool(row.get("fitted")) + (f" ({plain(apart)} apart on average)" if apart is not None else "")
 
 
 def _points_table(points: Sequence[Row]) -> str:
@@ -142,7 +149,7 @@ def with_headline(readme: str, table: str) -> str:
 def main(results: Path = Path("docs/validation"), out: Path = Path("docs/validation.md"), readme: Path = Path("README.md")) -> None:
     """Write the page, and the table into the README."""
     found = read_results(results)
-    write_whole(out, page(found))
+    write_whole(out, page(found, (results / "not_compared.md").read_text(encoding="utf-8")))
     write_whole(readme, with_headline(readme.read_text(encoding="utf-8"), headline(found)))
 
 

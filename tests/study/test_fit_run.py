@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from simulator.errors import DsimError
+from simulator.measurements.profile import load_profile
 from simulator.measurements.recorded_run import RecordedRun, read_recorded_run
 from simulator.study.fit_run import RunFit as Fit
 from simulator.study.fit_run import compare_run, costs_of, fit_run, simulate_run, token_totals
@@ -71,6 +72,17 @@ def test_wrong_costs_do_not_explain_it(made: Path) -> None:
     run = read_recorded_run(made)
     rows, _ = compare_run(run, Fit(costs_of(TRUE * 1.2, run), 0.25, 0.0, 0, 0))
     assert next(row for row in rows if row["what"] == "TPOT p50")["difference"] == pytest.approx(0.2, abs=0.05)
+
+
+def test_a_run_becomes_a_profile(made: Path, tmp_path: Path, dsim: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = read_recorded_run(made)
+    monkeypatch.setattr("simulator.study.importing.fit_run", lambda _: Fit(costs_of(TRUE, run), 0.25, 0.0, 0, 0))
+    said = dsim("import", "vllm-run", made, "--out", tmp_path / "p", "--hardware", "two cards")
+    assert said.code == 0, said.err
+    profile = load_profile(tmp_path / "p")
+    assert (profile.engine, profile.target, profile.gpus_per_replica) == ("vLLM 0.19.0", "m", 2.0)
+    assert float(profile.costs.verify.seconds([8], 8, 100)[0]) == pytest.approx(0.1 + 8 * 4e-3 + 8 * 100 * 2e-6)
+    assert profile.costs.prefill.seconds(100, 50) == pytest.approx(0.1 + 100 * (1e-3 + 50 * 1e-7))
 
 
 @pytest.mark.parametrize(
