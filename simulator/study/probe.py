@@ -171,8 +171,8 @@ def _result(plan: ProbePlan, about: About, comparison: list[Row]) -> Row:
         "command": f"dsim probe --concurrency {grid}" + (f" --check {apart}" if apart else "")
         + f" --requests {plan.turns} --output-tokens {plan.server.output_tokens}",
         "dsim_version": version("dsim"),
-        "conditions": [f"Closed loop: {plan.turns} measured answers a user, at most {plan.server.output_tokens} tokens, {len(plan.prompts)} prompts."],
-        "assumed": ["what prompts cost other users is in the step cost: the probe's prompts and lengths"],
+        "conditions": [f"Closed loop: {plan.turns} measured answers a user, {plan.server.output_tokens} tokens at most, {len(plan.prompts)} prompts"],
+        "assumed": ["what prompts cost other users is in the step cost: the probe's prompts"],
         "rows": rows,
         "points": [],
         "ok": all(row["ok"] for row in rows if row["ok"] is not None),
