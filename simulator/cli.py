@@ -40,7 +40,6 @@ app.add_typer(profile_app, name="profile")
 app.add_typer(draft_app, name="draft")
 app.add_typer(import_app, name="import")
 app.add_typer(export_app, name="export")
-app.command()(probe)
 PASS_ON: dict[str, Any] = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 
 Format = Annotated[Literal["text", "json"], typer.Option("--format", help="text for people, json for machines.")]
@@ -328,6 +327,9 @@ def train_draft(context: typer.Context) -> None:
 def serve_bench(context: typer.Context) -> None:
     """Serve a load with the real engine; writes the request and step tables of a simulated run (needs the `profile` extra; see --help)."""
     _real_runner("serve-bench", "serve_bench", context.args)
+
+
+app.command()(probe)
 
 
 def _against_engine(asked: Any, models: Path, serving: list[str], out: Path, format: str) -> None:

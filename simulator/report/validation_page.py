@@ -19,8 +19,9 @@ BEGIN, END = "<!-- validation: begin -->", "<!-- validation: end -->"
 
 
 def read_results(folder: Path) -> list[Row]:
-    """Result files of a folder, in order of their names. Raises DsimError where there are none or one is broken."""
-    results = []
+    """Result files of a folder, in order of their names, each with what NAME.md beside it says of its misses. Raises DsimError
+    where there are none or one is broken."""
+    results: list[Row] = []
     for path in sorted(folder.glob("*.json")):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -29,7 +30,8 @@ def read_results(folder: Path) -> list[Row]:
         missing = {"name", "title", "command", "rows", "points"} - set(content if isinstance(content, dict) else {})
         if missing:
             raise DsimError("is missing", where=path, key=sorted(missing)[0], remedy="run dsim validate --published again")
-        results.append(content)
+        reading = path.with_suffix(".md")
+        results.append(content | ({"reading": reading.read_text(encoding="utf-8").strip()} if reading.is_file() else {}))
     if not results:
         raise DsimError("holds no result files", where=folder, remedy="run dsim validate --published")
     return results
@@ -65,8 +67,8 @@ def cell_errors(result: Row) -> list[float]:
     return values + gains
 
 
-def page(results: Sequence[Row]) -> str:
-    """All of docs/validation.md."""
+def page(results: Sequence[Row], not_compared: str) -> str:
+    """All of docs/validation.md; `not_compared` says what was published and is left out, and why."""
     parts = [
         "# How far off is it?",
         "Made by `make validation` from the result files in [validation/](validation); do not edit. Each comparison says what it was told and how it "
@@ -74,6 +76,7 @@ def page(results: Sequence[Row]) -> str:
         headline(results).replace("(docs/validation.md#", "(#"),
     ]
     parts += [section(result) for result in results]
+    parts += ["## What is not compared", not_compared.strip()]
     return "\n\n".join(parts) + "\n"
 
 
@@ -84,6 +87,8 @@ def section(result: Row) -> str:
     parts.append(_rows_table(result["rows"]))
     if result["points"]:
         parts.append(_points_table(result["points"]))
+    if "reading" in result:
+        parts.append(f"Where it misses, and why: {result['reading']}")
     told = [("Conditions", result.get("conditions")), ("Assumed", result.get("assumed")), ("Not known from the data", result.get("not_identifiable"))]
     parts += [f"{title}:\n\n" + "\n".join(f"- {line}" for line in lines) for title, lines in told if lines]
     provenance = [f"{row['table']}: {row['provenance']}" for row in result.get("provenance") or []]
@@ -97,8 +102,14 @@ def section(result: Row) -> str:
 
 def _rows_table(rows: Sequence[Row]) -> str:
     lines = ["| what | simulated | published | difference | limit | |", "|---|---|---|---|---|---|"]
-    lines += [f"| {row['what']}{' (was fitted to)' * bool(row.get('fitted'))} | {' | '.join(wording.validation_cells(row))} |" for row in rows]
+    lines += [f"| {row['what']}{_aside(row)} | {' | '.join(wording.validation_cells(row))} |" for row in rows]
     return "\n".join(lines)
+
+
+def _aside(row: Row) -> str:
+    """What else a row's name must say."""
+    apart = row.get("mean_absolute_difference")
+    return " (was fitted to)" * bool(row.get("fitted")) + (f" ({plain(apart)} apart on average)" if apart is not None else "")
 
 
 def _points_table(points: Sequence[Row]) -> str:
@@ -138,7 +149,7 @@ def with_headline(readme: str, table: str) -> str:
 def main(results: Path = Path("docs/validation"), out: Path = Path("docs/validation.md"), readme: Path = Path("README.md")) -> None:
     """Write the page, and the table into the README."""
     found = read_results(results)
-    write_whole(out, page(found))
+    write_whole(out, page(found, (results / "not_compared.md").read_text(encoding="utf-8")))
     write_whole(readme, with_headline(readme.read_text(encoding="utf-8"), headline(found)))
 
 

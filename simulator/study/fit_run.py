@@ -32,44 +32,44 @@ class RunFit:
 
     costs: Costs
     clock_s: float
-    residual: float  # rms over seconds, in shares of all tokens
-    seconds: int
+    residual: float  # rms over the rows of the series, in shares of all tokens
+    seconds: float
     evaluations: int
 
 
-def fit_run(run: RecordedRun, seconds: int | None = None, progress: Callable[[str], None] = lambda _: None) -> RunFit:
+def fit_run(run: RecordedRun, seconds: float | None = None, progress: Callable[[str], None] = lambda _: None) -> RunFit:
     """Five costs and a clock offset under which the simulated engine, given the run's own requests and settings, has the running totals of prompt
     and output tokens that the series shows in its first `seconds` (none given: in all). Stamps of requests enter nothing but their arrival.
 
-    The simulation is a step function of the costs, so the simplex of Nelder and Mead is used, a wide one first and a narrower one from what it
-    found; the start is read off the series.
+    The simulation is a step function of the costs, so the simplex of Nelder and Mead is used over their logarithms, a wide one first and a
+    narrower one from what it found; the start is read off the series.
     """
     from scipy.optimize import minimize
 
-    upto = min(seconds or len(run.series["t"]), len(run.series["t"]))
-    scale = _start(run)
-    seen = [np.cumsum(run.series[name])[:upto] for name in ("gen_throughput", "prompt_throughput")]
+    at_s = run.series["t"][run.series["t"] <= (seconds or np.inf)]
+    tick_s = float(np.diff(run.series["t"], prepend=0.0).min())
+    start = _start(run)
+    seen = [np.cumsum(run.series[name] * tick_s)[: len(at_s)] for name in ("gen_throughput", "prompt_throughput")]
     tried = 0
 
     def misfit(x: Floats) -> float:
         nonlocal tried
         tried += 1
-        left = residuals(np.abs(x) * scale)
+        values = start * np.exp(x)
+        simulated = token_totals(simulate_run(run, costs_of(values, run)), at_s - float(values[5]))
+        left = rms(np.concatenate([(a - b) / b[-1] for a, b in zip(simulated, seen, strict=True)]))
         if tried % 25 == 0:
-            progress(f"trial {tried}: {rms(left):.3%} of all tokens")
-        return rms(left)
+            progress(f"trial {tried}: {left:.3%} of all tokens")
+        return left
 
-    def residuals(values: Floats) -> Floats:
-        simulated = token_series(simulate_run(run, costs_of(values, run)), float(values[5]), upto)
-        return np.concatenate([(np.cumsum(a) - b) / b[-1] for a, b in zip(simulated, seen, strict=True)])
-
-    at, left_over = np.ones(6), np.inf
-    for width in (0.4, 0.1):
-        options: Any = {"maxfev": 200, "xatol": 2e-3, "fatol": 2e-5, "initial_simplex": at * (1 + width * np.eye(7, 6, -1))}
+    at, left_over = np.zeros(6), np.inf
+    for width in (0.5, 0.15):
+        simplex = np.vstack([at, at + width * np.eye(6)])
+        options: Any = {"maxfev": 200, "xatol": 3e-3, "fatol": 2e-5, "initial_simplex": simplex}
         found = minimize(misfit, at, method="Nelder-Mead", options=options)
-        at, left_over = np.abs(found.x), float(found.fun)
-    best = at * scale
-    return RunFit(costs_of(best, run, upto, left_over), float(best[5]), left_over, upto, tried)
+        at, left_over = found.x, float(found.fun)
+    best = start * np.exp(at)
+    return RunFit(costs_of(best, run, float(at_s[-1]), left_over), float(best[5]), left_over, float(at_s[-1]), tried)
 
 
 def _start(run: RecordedRun) -> Floats:
@@ -79,16 +79,17 @@ def _start(run: RecordedRun) -> Floats:
     step, requests = series["running"][plain] / series["gen_throughput"][plain], series["running"][plain]
     slope, base = np.polyfit(requests, step, 1) if len(np.unique(requests)) > 1 else (0.0, float(np.median(step)))
     context = float(run.prompt_tokens.mean() + run.output_tokens.mean() / 2)
-    slope, base = max(float(slope), 1e-5), max(float(base), 1e-4)
+    base = max(float(base), float(step.min()) / 2)
+    slope = max(float(slope), 0.2 * base / float(series["running"].max()))  # a full batch costs something, whatever the noise says
     prompt = 1 / float(np.percentile(series["prompt_throughput"], 95))
     return np.array([base, slope / 2, slope / 2 / context, prompt, prompt / 100 / context, 0.1])
 
 
-def costs_of(values: Floats, run: RecordedRun, seconds: int = 0, residual: float = 0.0) -> Costs:
+def costs_of(values: Floats, run: RecordedRun, seconds: float = 0.0, residual: float = 0.0) -> Costs:
     """Costs from base, per token, per context token, per prompt token and per prompt token and attended token, seconds, five digits each."""
     base, token, context, prompt, prompt_context = (float(f"{v:.5g}") for v in values[:5])
     source = f"{run.engine}, {run.model}: per-second series of a run of {len(run)} requests"
-    note = f"fitted to the first {seconds} seconds with the simulated engine in the loop; {residual:.2%} of all tokens rms" if seconds else ""
+    note = f"fitted to the first {seconds:g} seconds with the simulated engine in the loop; {residual:.2%} of all tokens rms" if seconds else ""
     low = float(max(run.series["running"].min(), 1.0))
     return Costs(
         verify=FittedCurve(
@@ -113,13 +114,14 @@ def simulate_run(run: RecordedRun, costs: Costs) -> Run:
     return simulate(OpenTraffic(specs, 0.0, endless, endless), fleet)
 
 
-def token_series(simulated: Run, clock_s: float, seconds: int) -> tuple[Floats, Floats]:
-    """Output and prompt tokens in every second of the series' clock, [seconds] each; a prompt counts when its first token is out."""
-    edges = np.arange(seconds + 1, dtype=np.float64)
-    first = np.array([r.first_token_s for r in simulated.requests]) + clock_s
-    prompt = np.array([r.spec.prompt_tokens for r in simulated.requests])
-    steps = np.histogram(simulated.steps["end_s"] + clock_s, edges, weights=simulated.steps["committed"])[0]
-    return steps + np.histogram(first, edges)[0], np.histogram(first, edges, weights=prompt)[0]
+def token_totals(simulated: Run, at_s: Floats) -> tuple[Floats, Floats]:
+    """Output and prompt tokens up to each time of the run's clock, [n] each; a prompt counts when its first token is out."""
+    first = np.array([r.first_token_s for r in simulated.requests])
+    order = np.argsort(first)
+    prompts = np.concatenate(([0.0], np.cumsum(np.array([r.spec.prompt_tokens for r in simulated.requests])[order])))
+    rounds = np.concatenate(([0.0], np.cumsum(simulated.steps["committed"])))  # steps are in order of their end
+    started = np.searchsorted(first[order], at_s, side="right")
+    return rounds[np.searchsorted(simulated.steps["end_s"], at_s, side="right")] + started, prompts[started]
 
 
 def compare_run(run: RecordedRun, fit: RunFit) -> tuple[list[Row], list[Row]]:

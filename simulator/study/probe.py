@@ -130,11 +130,11 @@ def probe_server(
     told = import_load(about, f"probe of {plan.server.model}", points, length, budget)
     comparison = compare(told["costs"], length, budget, measured, plan)
     record = {
-        "dsim_version": version("dsim"),
+        **_result(plan, about, comparison),
         "server": {"model": plan.server.model, "chat": plan.server.chat, "output_tokens": plan.server.output_tokens, "extra": plan.server.extra},
         "accepted_length": length,
         "budget": budget,
-        "points": [_record(measured[users], users in plan.check) for users in order],
+        "measured": [_record(measured[users], users in plan.check) for users in order],
         "comparison": comparison,
     }
     write_json(record, about.out / "probe.json")
@@ -145,6 +145,38 @@ def probe_server(
     if apart:
         lines.append(f"at those kept out of the fit: {max(apart):.1%} at worst")
     return {**record, "profile": str(about.out), "text": told["text"] + "\n" + "\n".join(lines)}
+
+
+FIT_LIMIT, APART_LIMIT = 0.05, 0.10  # median at the probed concurrencies, each at those kept out
+
+
+def _result(plan: ProbePlan, about: About, comparison: list[Row]) -> Row:
+    """The comparison in the form of a result file of docs/validation; copied there it joins the page."""
+    rows: list[Row] = []
+    for row in comparison:
+        what = f"per-user speed of {row['users']} users" + (", kept out of the fit" if row["held_out"] else "")
+        found = {"what": what, "policy": "", "simulated": row["simulated"], "published": row["measured"], "difference": row["difference"]}
+        limit = APART_LIMIT if row["held_out"] else None
+        judged = {"limit": limit, "ok": abs(row["difference"]) <= limit if limit else None, "fitted": not row["held_out"]}
+        rows.append({**found, "unit": "value", "n": row["n"], **judged})
+    median = float(np.median([abs(row["difference"]) for row in comparison if not row["held_out"]]))
+    told = {"what": "per-user speed at the probed concurrencies: median of differences", "policy": "", "simulated": None, "published": None}
+    rows.append({**told, "difference": median, "unit": "fraction", "limit": FIT_LIMIT, "ok": median <= FIT_LIMIT, "fitted": True})
+    grid, apart = (",".join(map(str, counts)) for counts in (plan.concurrency, plan.check))
+    return {
+        "name": f"probe-{about.name or about.out.resolve().name}",
+        "title": "A running server measured from outside, a profile fitted to it, and that profile simulated",
+        "system": f"{Path(plan.server.model).name}, {about.hardware}, {about.engine}",
+        "sources": ["dsim probe"],
+        "command": f"dsim probe --concurrency {grid}" + (f" --check {apart}" if apart else "")
+        + f" --requests {plan.turns} --output-tokens {plan.server.output_tokens}",
+        "dsim_version": version("dsim"),
+        "conditions": [f"Closed loop: {plan.turns} measured answers a user, {plan.server.output_tokens} tokens at most, {len(plan.prompts)} prompts"],
+        "assumed": ["what prompts cost other users is in the step cost: the probe's prompts"],
+        "rows": rows,
+        "points": [],
+        "ok": all(row["ok"] for row in rows if row["ok"] is not None),
+    }  # fmt: skip
 
 
 def _counters(server: Server) -> SpecCounters | None:

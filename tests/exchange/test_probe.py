@@ -23,6 +23,7 @@ import pytest
 from simulator.errors import DsimError
 from simulator.measurements.profile import load_profile
 from simulator.measurements.server import Answer, Server, _measured, ask
+from simulator.report.validation_page import page
 from simulator.study.probe import ProbePlan
 
 Dsim = Callable[..., Any]
@@ -120,7 +121,7 @@ def test_a_paced_server_gives_a_profile_of_its_pace(paced: str, dsim: Dsim, tmp_
     assert (found["accepted_length"], found["budget"]) == (2.0, 2.0)  # from the scraped counters: one draft accepted in every round
     profile = load_profile(tmp_path / "p")
     assert profile.costs.verify.provenance == "imported"
-    for point in found["points"]:
+    for point in found["measured"]:
         assert point["tokens_counted_by_server"] == point["answers"]
         # 11 token gaps in 5 bursts of 2 (STEP + 5 ms · users) each; a loaded machine can only be slower
         fastest = 11 / (5 * 2 * (STEP_S + 0.005 * point["users"]))
@@ -128,7 +129,10 @@ def test_a_paced_server_gives_a_profile_of_its_pace(paced: str, dsim: Dsim, tmp_
     told = {row["users"]: row for row in found["comparison"]}
     assert told[2]["held_out"]
     assert not told[1]["held_out"]
-    assert json.loads((tmp_path / "p" / "probe.json").read_text())["points"] == found["points"]
+    kept = json.loads((tmp_path / "p" / "probe.json").read_text())
+    assert kept["measured"] == found["measured"]
+    assert {row["what"]: row["fitted"] for row in kept["rows"]}["per-user speed of 2 users, kept out of the fit"] is False
+    assert "## probe-p" in page([kept], "")
 
 
 @pytest.mark.parametrize(
@@ -239,8 +243,8 @@ def test_a_real_server_is_measured_and_its_profile_simulates(served: tuple[str, 
     said = dsim("probe", *arguments, "--requests", 2, "--output-tokens", 16, "--format", "json")
     assert said.code == 0, said.err
     found = json.loads(said.out)
-    assert [point["users"] for point in found["points"]] == [1, 2, 3, 4]
-    for point in found["points"]:
+    assert [point["users"] for point in found["measured"]] == [1, 2, 3, 4]
+    for point in found["measured"]:
         assert 2 <= point["output_tokens_mean"] <= 16
         assert point["ttft_p50_s"] > 0
         assert 0 < point["decoding_mean"] <= point["users"]

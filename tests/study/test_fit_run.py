@@ -11,26 +11,27 @@ import numpy as np
 import pytest
 
 from simulator.errors import DsimError
+from simulator.measurements.profile import load_profile
 from simulator.measurements.recorded_run import RecordedRun, read_recorded_run
 from simulator.study.fit_run import RunFit as Fit
-from simulator.study.fit_run import compare_run, costs_of, fit_run, simulate_run, token_series
+from simulator.study.fit_run import compare_run, costs_of, fit_run, simulate_run, token_totals
 
 ROOT = Path(__file__).resolve().parents[2]
-TRUE = np.array([0.02, 2e-4, 2e-7, 3e-4, 2e-9])
+TRUE = np.array([0.1, 4e-3, 2e-6, 1e-3, 1e-7])
 
 
 def write_run(folder: Path, requests: int, costs: Any = None) -> Path:
     """A run of the simulated engine as LLMServingSim's bench would have recorded it; its engine holds 8 requests and 256 tokens a step."""
     luck = np.random.default_rng(3)
-    arrival = np.sort(luck.uniform(0, requests / 4, requests))
-    prompt, output = luck.integers(40, 400, requests), luck.integers(30, 120, requests)
+    arrival = np.sort(luck.uniform(0, requests / 2, requests))
+    prompt, output = luck.integers(40, 400, requests), luck.integers(10, 40, requests)
     none = np.zeros(requests)
     bare = RecordedRun(folder, "m", "e", 1.0, 8, 256, arrival - arrival[0], none, none, none, prompt, output, {"running": np.array([1.0, 8.0])})
     run = simulate_run(bare, costs_of(TRUE, bare))
     first, last = (np.array([getattr(r, name) for r in run.requests]) for name in ("first_token_s", "finish_s"))
-    seconds = int(last.max()) + 2
-    generated, prompts = token_series(run, 0.25, seconds)
-    inside = [(int((bare.arrival_s + 0.25 <= t).sum() - (last + 0.25 <= t).sum())) for t in range(1, seconds + 1)]
+    times = np.arange(1, int(10 * last.max()) + 10) / 10  # the series has a row each tenth of a second, and its clock began 0.25 s before
+    generated, prompts = (np.diff(total, prepend=0.0) * 10 for total in token_totals(run, times - 0.25))
+    inside = [int((bare.arrival_s + 0.25 <= t).sum() - (last + 0.25 <= t).sum()) for t in times]
     folder.mkdir()
     meta = {"model": "m", "vllm_version": "0.19.0", "engine_kwargs": {"tensor_parallel_size": 2, "max_num_seqs": 8, "max_num_batched_tokens": 256}}
     (folder / "meta.json").write_text(json.dumps(meta))
@@ -40,14 +41,14 @@ def write_run(folder: Path, requests: int, costs: Any = None) -> Path:
             stamps = {"queued_ts": at - 900, "first_token_ts": 100 + first[i], "last_token_ts": 100 + last[i]}
             row = {"request_id": f"b{i}", "input_toks": int(prompt[i]), "output_toks": int(output[i]), "arrival_time": at} | stamps
             lines.write(json.dumps(row) + "\n")
-    rows = [f"{t + 1},{prompts[t]:g},{generated[t]:g},{min(inside[t], 8)},{max(inside[t] - 8, 0)}\n" for t in range(seconds)]
+    rows = [f"{t:g},{p:g},{g:g},{min(n, 8)},{max(n - 8, 0)}\n" for t, p, g, n in zip(times, prompts, generated, inside, strict=True)]
     (folder / "timeseries.csv").write_text("t,prompt_throughput,gen_throughput,running,waiting\n" + "".join(rows))
     return folder
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_run(tmp_path_factory.mktemp("run") / "made", 30)
+    return write_run(tmp_path_factory.mktemp("run") / "made", 60)
 
 
 def test_the_costs_that_made_a_run_explain_its_stamps(made: Path) -> None:
@@ -60,17 +61,28 @@ def test_the_costs_that_made_a_run_explain_its_stamps(made: Path) -> None:
 def test_a_fit_of_the_series_foresees_the_stamps(made: Path) -> None:
     run = read_recorded_run(made)
     fit = fit_run(run)
-    assert fit.residual < 0.01
+    assert fit.residual < 0.02
     found = {row["what"]: row["difference"] for row in compare_run(run, fit)[0]}
-    assert abs(found["TPOT p50"]) < 0.06  # a short run pins its costs less well than the real one
-    assert abs(found["E2E p50"]) < 0.06
-    assert abs(found["TTFT p90"]) < 0.15
+    assert abs(found["TPOT p50"]) < 0.08  # a short run pins its costs less well than the real one
+    assert abs(found["E2E p50"]) < 0.08
+    assert abs(found["TTFT p90"]) < 0.10
 
 
 def test_wrong_costs_do_not_explain_it(made: Path) -> None:
     run = read_recorded_run(made)
     rows, _ = compare_run(run, Fit(costs_of(TRUE * 1.2, run), 0.25, 0.0, 0, 0))
     assert next(row for row in rows if row["what"] == "TPOT p50")["difference"] == pytest.approx(0.2, abs=0.05)
+
+
+def test_a_run_becomes_a_profile(made: Path, tmp_path: Path, dsim: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = read_recorded_run(made)
+    monkeypatch.setattr("simulator.study.importing.fit_run", lambda _: Fit(costs_of(TRUE, run), 0.25, 0.0, 0, 0))
+    said = dsim("import", "vllm-run", made, "--out", tmp_path / "p", "--hardware", "two cards")
+    assert said.code == 0, said.err
+    profile = load_profile(tmp_path / "p")
+    assert (profile.engine, profile.target, profile.gpus_per_replica) == ("vLLM 0.19.0", "m", 2.0)
+    assert float(profile.costs.verify.seconds([8], 8, 100)[0]) == pytest.approx(0.1 + 8 * 4e-3 + 8 * 100 * 2e-6)
+    assert profile.costs.prefill.seconds(100, 50) == pytest.approx(0.1 + 100 * (1e-3 + 50 * 1e-7))
 
 
 @pytest.mark.parametrize(
@@ -81,7 +93,7 @@ def test_wrong_costs_do_not_explain_it(made: Path) -> None:
         ("requests.jsonl", '"output_toks"', '"tokens"', "requests.jsonl:1: output_toks"),
         ("requests.jsonl", '"first_token_ts": 1', '"first_token_ts": 9', "stamps must follow"),
         ("timeseries.csv", "running", "busy", "running: column is missing"),
-        ("timeseries.csv", "\n2,", "\n2,-", "timeseries.csv:3: prompt_throughput"),
+        ("timeseries.csv", "\n0.2,", "\n0.2,-1", "timeseries.csv:3: prompt_throughput"),
     ],
 )
 def test_a_broken_run_is_refused_with_file_and_field(made: Path, tmp_path: Path, file: str, old: str, new: str, told: str) -> None:
