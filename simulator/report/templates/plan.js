@@ -130,8 +130,9 @@
     frontier();
   }));
   dark.addEventListener("change", draw);
-  addEventListener("beforeprint", draw);
-  addEventListener("afterprint", draw);
+  const paper = (on) => { document.documentElement.classList.toggle("paper", on); draw(); };
+  addEventListener("beforeprint", () => paper(true));
+  addEventListener("afterprint", () => paper(false));
   let wide = !narrow();
   addEventListener("resize", () => { if (wide === narrow()) { wide = !narrow(); draw(); } });
   promise();

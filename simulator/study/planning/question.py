@@ -194,8 +194,8 @@ class Plan:
 
     @cached_property
     def window_s(self) -> float:
-        """Seconds of peak that are measured: six answers long, 400 requests, a minute at least."""
-        return self.asked.run.window_s or max(60.0, 6 * self._answer_s, 400 / self.asked.peak_load_rps)
+        """Seconds of peak that are measured: six answers long, 400 requests, half a minute at least."""
+        return self.asked.run.window_s or max(30.0, 6 * self._answer_s, 400 / self.asked.peak_load_rps)
 
     @cached_property
     def drain_s(self) -> float:
