@@ -45,6 +45,10 @@ PASS_ON: dict[str, Any] = {"ignore_unknown_options": True, "allow_extra_args": T
 Format = Annotated[Literal["text", "json"], typer.Option("--format", help="text for people, json for machines.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="PATH.TO.KEY=VALUE", help="Override any key of the scenario; may be repeated.")]
 Workers = Annotated[int | None, typer.Option("--workers", help="Processes to simulate with (all cores by default).")]
+Ray = Annotated[
+    str | None,
+    typer.Option("--ray", metavar="[ADDRESS]", help="Run on a Ray cluster: host:port, auto (that of this machine), local (a new one)."),
+]
 ScenarioFile = Annotated[Path, typer.Argument(metavar="SCENARIO.yaml")]
 
 
@@ -54,6 +58,7 @@ def run(
     out: Annotated[Path | None, typer.Option(help="Folder for the report and tables [default: reports/NAME].")] = None,
     override: Set = None,
     workers: Workers = None,
+    ray: Ray = None,
     steps: Annotated[bool, typer.Option("--steps", help="Also write every step of every point (points/*.steps.parquet).")] = False,
     requests: Annotated[bool, typer.Option("--requests", help="Also write every request of every point (points/*.requests.parquet).")] = False,
     format: Format = "text",
@@ -63,7 +68,7 @@ def run(
 
     asked = load_scenario(scenario, override or [])
     details = [name for name, wanted in (("steps", steps), ("requests", requests)) if wanted]
-    result, folder = _simulate(asked, out, workers, details, format)
+    result, folder = _simulate(asked, out, workers, details, format, ray)
     if format == "json":
         _print_json(result)
         return
@@ -373,9 +378,12 @@ def _real_runner(name: str, function: str, arguments: list[str]) -> None:
     handed(arguments, prog_name=f"dsim {name}")
 
 
-def _simulate(asked: Any, out: Path | None, workers: int | None, details: list[str], format: str) -> tuple[dict[str, Any], Path]:
+def _simulate(
+    asked: Any, out: Path | None, workers: int | None, details: list[str], format: str, ray: str | None = None
+) -> tuple[dict[str, Any], Path]:
     """Run all points with progress and write the output folder."""
     from simulator.report.page import write_report
+    from simulator.study.cluster import check_ray
     from simulator.study.output import write_output
     from simulator.study.result import build_result
     from simulator.study.sweep import check_workers, sweep
@@ -386,7 +394,7 @@ def _simulate(asked: Any, out: Path | None, workers: int | None, details: list[s
     keep = folder / "points"
     with _Progress(quiet=format == "json") as progress:
         try:
-            rows = sweep(asked, keep, progress, check_workers(workers), details)
+            rows = sweep(asked, keep, progress, check_workers(workers), details, check_ray(ray))
             progress.say("writing the report")
             result = build_result(asked, rows)
             write_output(result, rows, folder)
@@ -464,7 +472,14 @@ def _print_json(data: Any) -> None:
 def main() -> None:
     """The `dsim` command: user errors are one line and exit code 2."""
     try:
-        app()
+        app(_addressed(sys.argv[1:]))
     except DsimError as error:
         typer.echo(f"error: {error.line()}", err=True)
         raise SystemExit(2) from None
+
+
+def _addressed(arguments: list[str]) -> list[str]:
+    """The command line with the address that a bare --ray stands for."""
+    at = arguments.index("--ray") + 1 if "--ray" in arguments else 0
+    bare = at and (at == len(arguments) or arguments[at].startswith("-") or arguments[at].endswith((".yaml", ".yml")))
+    return [*arguments[:at], "auto", *arguments[at:]] if bare else arguments

@@ -14,6 +14,7 @@ import numpy as np
 
 _HOW = {"error_model": "numpy", "_nrt": False}  # no counting of references: nothing is allocated in here
 inner = numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **_HOW)
+hot = numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True, **_HOW)  # a call copies all of World's fields
 entry = numba.njit(cache=True, **_HOW)
 
 # Where the kernel waits for the driver: nothing to do but go on, or what it asks for.
@@ -81,6 +82,7 @@ SLOT = np.dtype(
     align=True,
 )
 EVENT = np.dtype([("time", _f), ("key", _i), ("kind", np.int32), ("arg", np.int32)])
+FEW = 32  # tokens that are sorted as they come
 STEP_COLUMNS, REQUEST_COLUMNS = 17, len(RECORDED)
 
 
@@ -118,7 +120,8 @@ class World(NamedTuple):
     out_requests: Any
     out_joins: Any
     out_waits: Any
-    keys: Any  # [M γ] scratch
+    few: Any  # [FEW] scratch
+    keys: Any  # [M γ]
     ranked: Any  # [M γ]
     counts: Any
 
@@ -126,7 +129,7 @@ class World(NamedTuple):
 # --- order of events
 
 
-@inner
+@hot
 def _push(w, time, urgent, kind, arg):
     g, heap = w.g[0], w.events
     g.seq += 1
@@ -142,7 +145,7 @@ def _push(w, time, urgent, kind, arg):
     heap[i].time, heap[i].key, heap[i].kind, heap[i].arg = time, key, kind, arg
 
 
-@inner
+@hot
 def _pop(w):
     """Time, kind and argument of the next event."""
     g, heap = w.g[0], w.events
@@ -170,7 +173,7 @@ def _pop(w):
 # --- prices
 
 
-@inner
+@hot
 def _context_key(total, size):
     """Which of CONTEXTS the rounded mean context is (cost.rounded_context)."""
     if total <= 0:
@@ -198,19 +201,10 @@ def _prompt_s(w, tokens, attended, beside):
 # --- how many tokens to verify (policies/verification.py)
 
 
-@inner
+@hot
 def _rank_down(w, n, top):
     """The first n of `keys` into `ranked`, descending: dealt into as many buckets as keys, then mended by insertion."""
     keys, ranked, counts = w.keys, w.ranked, w.counts
-    if n <= 24:
-        for i in range(n):
-            key = keys[i]
-            j = i
-            while j > 0 and ranked[j - 1] < key:
-                ranked[j] = ranked[j - 1]
-                j -= 1
-            ranked[j] = key
-        return
     shift = _shift(n, top)
     buckets = (top >> shift) + 1
     for b in range(buckets):
@@ -236,7 +230,7 @@ def _rank_down(w, n, top):
         ranked[j] = key
 
 
-@inner
+@hot
 def _shift(n, top):
     """So many bits less leave about as many buckets as there are keys."""
     shift = 0
@@ -245,13 +239,10 @@ def _shift(n, top):
     return shift
 
 
-@inner
+@hot
 def _kth(w, n, top, k):
     """The k-th largest of the first n `keys`, k counted from 1."""
     keys, ranked, counts = w.keys, w.ranked, w.counts
-    if n <= 24:
-        _rank_down(w, n, top)
-        return ranked[k - 1]
     shift = _shift(n, top)
     buckets = (top >> shift) + 1
     for b in range(buckets):
@@ -275,12 +266,12 @@ def _kth(w, n, top, k):
     return ranked[k - before - 1]
 
 
-@inner
+@hot
 def _known_row(slot, lag):
     return slot.row if lag == 0 else (slot.lag1 if lag == 1 else slot.lag2)
 
 
-@inner
+@hot
 def _gather(w, p, size, lag, least):
     """Ranks of the free tokens, request after request, into `keys`; how many there are."""
     gamma, keys, slots, rank = w.g[0].gamma, w.keys, w.slots, w.rank
@@ -293,10 +284,28 @@ def _gather(w, p, size, lag, least):
     return n
 
 
-@inner
+@hot
+def _sorted_few(w, p, size, lag, least):
+    """The survivals of the free tokens of few requests into `few`, descending; how many there are."""
+    gamma, few, slots, survival = w.g[0].gamma, w.few, w.slots, w.survival
+    n = 0
+    for s in range(size):
+        row = _known_row(slots[p, s], lag)
+        for k in range(least, gamma):
+            a = survival[row, k]
+            j = n
+            while j > 0 and few[j - 1] < a:
+                few[j] = few[j - 1]
+                j -= 1
+            few[j] = a
+            n += 1
+    return n
+
+
+@hot
 def _budget(w, p, size, at, stop_early):
     """How many tokens beyond the least to admit: Θ's first fall, or its global maximum, along the ranked survivals."""
-    g, price, value, ranked = w.g[0], w.believed, w.value, w.ranked
+    g, price, value, ranked, few = w.g[0], w.believed, w.value, w.ranked, w.few
     least, lag, top = g.least, g.lag, len(w.value) - 1
     committed = float(size)
     if least:
@@ -304,12 +313,16 @@ def _budget(w, p, size, at, stop_early):
         for s in range(size):
             sure += w.survival[_known_row(w.slots[p, s], lag), 0]
         committed = size + sure
-    n = _gather(w, p, size, lag, least)
-    _rank_down(w, n, top)
+    n = size * (g.gamma - least)
+    if n <= FEW:
+        _sorted_few(w, p, size, lag, least)
+    else:
+        _gather(w, p, size, lag, least)
+        _rank_down(w, n, top)
     at += 1 + size * least
     best, admitted, total = committed / price[at], 0, 0.0
     for k in range(n):
-        survival = value[ranked[k]]
+        survival = few[k] if n <= FEW else value[ranked[k]]
         if survival <= 0:
             break
         total += survival
@@ -321,7 +334,32 @@ def _budget(w, p, size, at, stop_early):
     return admitted
 
 
-@inner
+@hot
+def _admit_few(w, p, size, admitted, least):
+    """_admit_tokens for few tokens, by the survivals themselves."""
+    gamma, slots, survival = w.g[0].gamma, w.slots, w.survival
+    _sorted_few(w, p, size, 0, least)
+    worst = w.few[admitted - 1]
+    taken = 0
+    for s in range(size):
+        length = least
+        row = slots[p, s].row
+        for k in range(least, gamma):
+            length += survival[row, k] >= worst if worst > 0 else survival[row, k] > 0
+        slots[p, s].length = length
+        taken += length - least
+    surplus = taken - admitted
+    if surplus > 0:
+        taken = admitted
+        for k in range(gamma - 1, least - 1, -1):
+            for s in range(size - 1, -1, -1):
+                if surplus > 0 and survival[slots[p, s].row, k] == worst:
+                    slots[p, s].length -= 1
+                    surplus -= 1
+    return taken + size * least
+
+
+@hot
 def _admit_tokens(w, p, size, admitted, least):
     """Lengths when the `admitted` likeliest present tokens beyond the first `least` are taken; the tokens verified."""
     g, slots, rank, value = w.g[0], w.slots, w.rank, w.value
@@ -332,6 +370,8 @@ def _admit_tokens(w, p, size, admitted, least):
             slots[p, s].length = least
         return size * least
     admitted = min(admitted, n)
+    if n <= FEW:
+        return _admit_few(w, p, size, admitted, least)
     _gather(w, p, size, 0, least)
     worst = _kth(w, n, len(value) - 1, admitted)
     limit = worst if value[worst] > 0 else worst + 1  # what cannot be accepted is not verified
@@ -377,7 +417,7 @@ def _uniform(w, p, size, at):
     return length
 
 
-@inner
+@hot
 def _choose_lengths(w, p, size, at):
     """Lengths into the slots; the tokens verified. `at`: where the prices begin that the policy believes in."""
     g, slots = w.g[0], w.slots
@@ -464,7 +504,7 @@ def _leave(w, p, s):
     return r
 
 
-@inner
+@hot
 def _commit(w, p, size):
     """Advance every request by its accepted tokens and the bonus; accepted and committed tokens of the batch."""
     g, replica, slots, accepted = w.g[0], w.replicas[p], w.slots, w.accepted
@@ -536,9 +576,9 @@ def _submit(w, p, r):
 
 @inner
 def _admit_one(w, p):
-    """One waiting request enters if there are a slot and pages for its context and one round."""
+    """One of the waiting requests enters if there are a slot and pages for its context and one round."""
     g, replica = w.g[0], w.replicas[p]
-    if not replica.waiting or replica.batch + replica.prefilling >= g.most:
+    if replica.batch + replica.prefilling >= g.most:
         return False
     r, before = replica.head, -1
     if g.shortest:
@@ -600,8 +640,6 @@ def _finish(w, p, r):
 def _make_room(w, p):
     """Take pages for the coming round; while they do not fit, the last to have come is thrown out."""
     g, replica, slots = w.g[0], w.replicas[p], w.slots
-    if g.capacity < 0:
-        return
     while replica.batch:
         more = 0
         for s in range(replica.batch):
@@ -649,7 +687,7 @@ def _evict(w, p):
         replica.waiting += 1
 
 
-@inner
+@hot
 def _share(g, decode_tokens, pending):
     """Prompt tokens of a step, and whether it decodes (policies/prefill.py)."""
     if g.prefill == SEPARATE:
@@ -659,7 +697,7 @@ def _share(g, decode_tokens, pending):
     return 0, True
 
 
-@inner
+@hot
 def _begin_step(w, p):
     """Choose lengths, share the step with prompts and schedule its end; what must be asked of the driver, or 0."""
     g, replica = w.g[0], w.replicas[p]
@@ -700,7 +738,7 @@ def _begin_step(w, p):
     return 0
 
 
-@inner
+@hot
 def _note_joins(w, p):
     g, replica = w.g[0], w.replicas[p]
     n = replica.newcomers
@@ -713,7 +751,7 @@ def _note_joins(w, p):
     return n
 
 
-@inner
+@hot
 def _end_step(w, p):
     """Commit, record, let go of who is done, and of prompts that are."""
     g, replica = w.g[0], w.replicas[p]
@@ -961,7 +999,7 @@ def _settle_entered(w, r):
         _settle(w, r)
 
 
-@inner
+@hot
 def _short_of(w):
     """What the driver must provide before the next event can be taken: nothing (0), room, turns or luck."""
     g, slack = w.g[0], w.g[0].slack
@@ -986,15 +1024,16 @@ def run(w):
         if short:
             return short
         if g.phase == ADMIT:
-            if _admit_one(w, g.actor):
-                continue
             replica = w.replicas[g.actor]
+            if replica.waiting and _admit_one(w, g.actor):
+                continue
             if replica.batch == 0 and replica.prefilling == 0:
                 replica.idle, g.phase = 1, RESTING
                 continue
-            _make_room(w, g.actor)
+            if g.capacity >= 0:
+                _make_room(w, g.actor)
             g.phase = STEP
-        elif g.phase == STEP:
+        if g.phase == STEP:
             wanted = _begin_step(w, g.actor)
             if wanted:
                 return wanted

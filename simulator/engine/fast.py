@@ -146,6 +146,7 @@ class _Run:
             out_requests=np.empty((_ROWS + slack, k.REQUEST_COLUMNS)),
             out_joins=np.empty((_ROWS + slack, 3)),
             out_waits=np.empty((_ROWS, 2)),
+            few=np.zeros(k.FEW),
             keys=np.zeros(most * gamma + 1, np.int32),
             ranked=np.zeros(most * gamma + 1, np.int32),
             counts=np.zeros(2 * most * gamma + 8, np.int32),

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from simulator.engine.records import End, RequestRecord, Run, record_of
 from simulator.engine.step import StepRecord
-from simulator.study.spread import Spread, WeightedSpread
+from simulator.study.spread import Spread
 
 Floats = NDArray[np.float64]
 Columns = dict[str, Floats]
@@ -54,7 +54,7 @@ class Meter:
         self.joins, self.waits = Chunks(3, self._joins), Chunks(2, self._waits)
         self.sums: dict[str, float] = dict.fromkeys(SUMS, 0.0)
         self.tokens_per_step = np.zeros(1, dtype=np.int64)  # how many steps had so many tokens
-        self.step_s, self.itl_s = Spread(), WeightedSpread()
+        self.step_s, self.itl_s = Spread(), Spread()
         self.speed, self.tpot_s, self.ttft_s, self.e2e_s = Spread(), Spread(), Spread(), Spread()
         self.came, self.went = np.zeros(GRID + 1), np.zeros(GRID + 1)  # before, or at, each time of the grid and after the one before
         self._last_end_s = np.full(1, np.nan)  # of each replica's last decoding step in the window
@@ -108,8 +108,9 @@ class Meter:
         return (times_s > self.start_s) & (times_s <= self.until_s)
 
     def _steps(self, rows: Floats) -> None:
-        rows = rows[self._inside(rows[:, 2])]
-        of = dict(zip(StepRecord._fields, rows.T, strict=True))
+        inside = self._inside(rows[:, 2])
+        columns = np.ascontiguousarray((rows if inside.all() else rows[inside]).T)
+        of = dict(zip(StepRecord._fields, columns, strict=True))
         length, users, sums = of["end_s"] - of["start_s"], of["running"], self.sums
         decoding = of["requests"] > 0
         sent = np.maximum(of["requests"] + of["verified"], 1)
@@ -133,7 +134,7 @@ class Meter:
         """ITL: gaps between the bursts a user sees, each burst once per user. Never inverted into a speed."""
         if not len(replica):
             return
-        order = np.argsort(replica, kind="stable")
+        order = np.argsort(replica.astype(np.int16 if replica.max() < 2**15 else np.int64), kind="stable")  # short ones are sorted by radix
         mine, end_s = replica[order].astype(np.int64), end_s[order]
         if mine[-1] >= len(self._last_end_s):
             self._last_end_s = np.append(self._last_end_s, np.full(mine[-1] + 1 - len(self._last_end_s), np.nan))
@@ -174,7 +175,7 @@ class Meter:
         self.sums["speed"] += speed.sum()
         self.speed.add(speed)
         self.tpot_s.add(1 / speed)
-        self.ttft_s.add(first - arrival)
+        self.ttft_s.add(np.maximum(first - arrival, 0.0))  # the clock adds floats
         self.e2e_s.add(last - arrival)
 
     def _count(self, counts: Floats, times_s: Floats) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 from simulator.errors import DsimError, ScenarioError
 from simulator.files import write_whole
+from simulator.study.bundle import paths_in
 from simulator.study.point import Point, check_traffic, run_point
 from simulator.study.scenario import Scenario, validate_scenario
 from simulator.study.tables import RequestsFile, StepsFile
@@ -39,10 +40,12 @@ def sweep(
     progress: Callable[[int, int], None] = lambda _done, _all: None,
     workers: int | None = None,
     details: Sequence[str] = (),
+    ray: str | None = None,
 ) -> list[Row]:
     """Rows of all points. Points found in `keep` are not run again; each new one is written there as soon as it is done.
 
-    `details` names per-point tables (steps, requests) to be written beside the rows. Interrupting loses only the points under way.
+    `details` names per-point tables (steps, requests) to be written beside the rows. Interrupting loses only the points under way. `ray` is
+    the address of a cluster to run on instead of this machine's cores.
     """
     check_traffic(scenario)
     every = points(scenario)
@@ -55,7 +58,11 @@ def sweep(
             rows[point] = kept
     todo = _long_first([p for p in every if p not in rows])
     progress(len(rows), len(every))
-    for point, row in _run(scenario, todo, workers or os.cpu_count() or 1, keep, mark, details):
+    if ray is None:
+        found = _run(scenario, todo, workers or os.cpu_count() or 1, keep, mark, details)
+    else:
+        found = _run_on_ray(scenario, todo, ray, keep, mark, details)
+    for point, row in found:
         rows[point] = row
         progress(len(rows), len(every))
     ordered = [rows[p] for p in every]
@@ -94,16 +101,15 @@ def _traffic_files(scenario: Scenario) -> Iterator[Path]:
         yield from workload.servegen.files()
     for lengths in (workload.prompt_tokens, workload.output_tokens):
         if lengths is not None:
-            yield from _paths(lengths.model_dump())
+            yield from paths_in(lengths.model_dump())
 
 
-def _paths(content: Any) -> Iterator[Path]:
-    """All paths in nested content."""
-    if isinstance(content, Path):
-        yield content
-    elif isinstance(content, dict | list | tuple):
-        for item in content.values() if isinstance(content, dict) else content:
-            yield from _paths(item)
+def code_mark() -> str:
+    """Tells this dsim from another whose numbers may differ."""
+    digest = hashlib.blake2b(digest_size=12)
+    for file in _code():
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def _code() -> list[Path]:
@@ -179,21 +185,45 @@ def _work(point: Point, keep: Path | None, mark: str, details: tuple[str, ...]) 
 
 def _one(scenario: Scenario, point: Point, keep: Path | None, mark: str, details: Sequence[str]) -> Row:
     """Run a point, write its tables and last its row: a row that is there says that all of the point is."""
-    if keep is None:
-        return run_point(scenario, point)
+    row = run_whole(scenario, point, {name: keep / f"{_name(point)}.{name}.parquet" for name in details} if keep else {})
+    _keep(row, point, keep, mark, details)
+    return row
+
+
+def run_whole(scenario: Scenario, point: Point, paths: dict[str, Path]) -> Row:
+    """Run a point; its tables (steps, requests) are at their paths afterwards, whole, or nothing is."""
     head = {"policy": scenario.policies[point.policy].name, "load": point.load, "replication": point.replication}
-    files = [KINDS[name](keep / f"{_name(point)}.{name}.parquet", head) for name in details]
+    files = [KINDS[name](path, head) for name, path in paths.items()]
     whole = False
     try:
         row = run_point(scenario, point, files)
         whole = True
     finally:
-        with held(signal.SIGINT, signal.SIGTERM):
+        with held(signal.SIGINT, signal.SIGTERM):  # the one ends a sweep, the other a worker: not in the middle of a file
             for file in files:
                 file.close(whole)
-    with held(signal.SIGINT, signal.SIGTERM):  # the one ends a sweep, the other a worker: not in the middle of a file
-        write_whole(keep / f"{_name(point)}.json", json.dumps({"fingerprint": mark, "details": sorted(details), "row": row}))
     return row
+
+
+def _keep(row: Row, point: Point, keep: Path | None, mark: str, details: Sequence[str]) -> None:
+    """Write down that a point is done."""
+    if keep is not None:
+        with held(signal.SIGINT, signal.SIGTERM):
+            write_whole(keep / f"{_name(point)}.json", json.dumps({"fingerprint": mark, "details": sorted(details), "row": row}))
+
+
+def _run_on_ray(
+    scenario: Scenario, todo: Sequence[Point], address: str, keep: Path | None, mark: str, details: Sequence[str]
+) -> Iterator[tuple[Point, Row]]:
+    """Points of a Ray cluster, their rows and tables written here."""
+    from simulator.study.cluster import run_on_ray
+
+    for point, row, files in run_on_ray(scenario, todo, address, mark, code_mark(), details if keep else ()) if todo else ():
+        for name, content in files.items():
+            assert keep is not None
+            write_whole(keep / f"{_name(point)}.{name}.parquet", content)
+        _keep(row, point, keep, mark, details)
+        yield point, row
 
 
 def _withdraw(every: Sequence[Point], keep: Path | None, new: Sequence[Path]) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from simulator.errors import TraceError
 from simulator.schema import Frozen
@@ -56,6 +56,19 @@ class Trace:
             output_tokens=self.output_tokens[kept],
             cached_prompt_tokens=self.cached_prompt_tokens[kept],
             domain=self.domain[kept] if self.domain else None,
+        )
+
+    def repeated(self, times: int) -> Trace:
+        """The trace played `times` times over, with its mean gap between the last arrival and the first of the next round."""
+        n = len(self)
+        period_s = self.arrival_s[-1] * (n / (n - 1)) if n > 1 else 1.0
+        return replace(
+            self,
+            arrival_s=(np.arange(times)[:, None] * period_s + self.arrival_s).ravel(),
+            prompt_tokens=np.tile(self.prompt_tokens, times),
+            output_tokens=np.tile(self.output_tokens, times),
+            cached_prompt_tokens=np.tile(self.cached_prompt_tokens, times),
+            domain=self.domain * times if self.domain else None,
         )
 
 
@@ -156,7 +169,8 @@ class TraceSource(Frozen):
     """Where a trace lies: a `path` (relative to the scenario file, else to the working folder) or the `name` of a public trace; a path goes
     before a name.
 
-    `window_s` keeps the arrivals in [start, end) of the trace; what a prefix cache learned before the window counts.
+    `window_s` keeps the arrivals in [start, end) of the trace; what a prefix cache learned before the window counts. `repeat` plays what
+    is kept so many times over, one after the other.
     """
 
     path: Path | None = None
@@ -164,6 +178,7 @@ class TraceSource(Frozen):
     format: Format = "auto"
     window_s: tuple[NonNegative, NonNegative] | None = None
     prefix_cache: PrefixCache = "none"
+    repeat: PositiveInt = 1
 
     @field_validator("name")
     @classmethod
@@ -193,8 +208,8 @@ class TraceSource(Frozen):
             if not len(window):
                 span = f"its arrivals span 0 to {trace.arrival_s[-1]:.6g} s"
                 raise TraceError(f"no request arrives in {list(self.window_s)}", where=path, key="window_s", remedy=span)
-            return window
-        return trace
+            trace = window
+        return trace.repeated(self.repeat) if self.repeat > 1 else trace
 
     def find(self, folder: Path) -> Path:
         """The file of the trace."""

@@ -26,7 +26,7 @@ ROUTERS = [RoundRobin(), LeastLoaded(), PowerOfTwo()]
 
 
 @st.composite
-def fleets(draw: st.DrawFn) -> Fleet:
+def fleets(draw: st.DrawFn, least: int = 1, most: int = 5) -> Fleet:
     """Short recorded texts, so that requests cross them; batches and memory small enough to queue and preempt."""
     gamma = draw(st.integers(1, 4))
     accepted = draw(st.lists(st.lists(st.integers(0, gamma), min_size=1, max_size=6), min_size=2, max_size=5))
@@ -36,11 +36,11 @@ def fleets(draw: st.DrawFn) -> Fleet:
     policy = draw(st.sampled_from(POLICIES))
     drawn = replay(blocks(accepted, gamma, confidence, domains), seed=draw(st.integers(0, 9)), clairvoyant=policy.clairvoyant)
     price = costs(0.01, 0.002, 1e-4, draw(st.sampled_from([0.0, 0.003])), (0.001, 0.001), [(4, 0.02)])
-    tight = draw(st.none() | st.integers(26, 60))
+    tight = draw(st.none() | st.integers(26, 12 * most))
     page = draw(st.integers(1, 4))
     return fleet(
         price, policy, drawn, drafting(0.001, 0.0005, 0.0002), draw(st.integers(1, 3)), draw(st.sampled_from(ROUTERS)),
-        None if tight is None else -(-tight // page), page, 0, max_batch=draw(st.integers(1, 5)), prefill=draw(st.sampled_from(PREFILLS)),
+        None if tight is None else -(-tight // page), page, 0, max_batch=draw(st.integers(least, most)), prefill=draw(st.sampled_from(PREFILLS)),
         admission=draw(st.sampled_from([FirstCome(), ShortestPrompt()])),
     )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,19 @@ def same(traffic: Traffic, over: Fleet) -> None:
 )
 def test_open_loop(over: Fleet, specs: list[RequestSpec], warmup_s: float, until_s: float, drain_s: float) -> None:
     same(OpenTraffic(specs, warmup_s, until_s, drain_s), over)
+
+
+@MANY
+@given(over=fleets(least=8, most=48), users=st.integers(20, 60), seed=st.integers(0, 1000), grid=st.sampled_from([0.0, 0.25]))
+def test_large_batches(over: Fleet, users: int, seed: int, grid: float) -> None:
+    """More tokens a step than are sorted as they come; on a grid of confidences, most of them ties."""
+    if grid and over.replay.gamma and not over.policy.clairvoyant:
+        survival = np.maximum(np.ceil(over.replay.survival / grid) * grid, 0.0)
+        survival[survival <= grid] = 0.0  # some that can never be accepted
+        over = replace(over, replay=replace(over.replay, survival=survival))
+    lengths = np.random.default_rng(seed).integers(1, 20, (2, users, 400))
+    source = Users(users, lambda u, t: int(lengths[0, u, t % 400]), lambda u, t: int(lengths[1, u, t % 400]), 0.0, "b")
+    same(ClosedTraffic(users, source, 2, np.random.default_rng(seed).random(users)), over)
 
 
 @MANY

@@ -26,7 +26,7 @@ def accepted_length(drafters: Sequence[DrafterNumbers], look: Look = style.WIDE)
     """Tokens committed per round, bonus included, per domain: a row per domain, a point per drafter."""
     with style.dressed():
         domains = domains_of(drafters)
-        figure, (axes,) = panels(look, 1, height=1.5 + (0.2 + 0.16 * len(drafters)) * len(domains))
+        figure, (axes,) = panels(look, 1, height=1.9 + 0.06 * len(drafters) + (0.2 + 0.16 * len(drafters)) * len(domains))
         draw_lengths(axes, drafters)
         names = max(map(len, domains))
         finish(figure, look, "Accepted length", f"tokens per round, bonus included; {CERTAIN}", handles(drafters), left=0.35 + 0.075 * min(names, 18))

@@ -1,0 +1,95 @@
+"""The points of a sweep as tasks of a Ray cluster: lost workers are tried again, rows are those of a local run."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from simulator.errors import DsimError
+from simulator.study.bundle import Bundle, bundle
+from simulator.study.point import Point
+from simulator.study.scenario import Scenario
+
+Row = dict[str, Any]
+Files = dict[str, bytes]  # by kind: steps, requests
+TRIES = 10  # of a point whose workers are lost
+LOCAL = "local"
+_unpacked: dict[str, Scenario] = {}
+
+
+def check_ray(address: str | None) -> str | None:
+    """The cluster asked for. Raises DsimError where Ray is not installed."""
+    if address is not None and find_spec("ray") is None:
+        raise DsimError("needs Ray, which is not installed", where="--ray", remedy="pip install 'dsim[ray]'")
+    return address
+
+
+def run_on_ray(
+    scenario: Scenario, todo: Sequence[Point], address: str, mark: str, code: str, details: Sequence[str]
+) -> Iterator[tuple[Point, Row, Files]]:
+    """Rows and tables of all points as they are done. `local` starts a Ray of its own here; `auto` and host:port join a cluster."""
+    import ray
+
+    started = not ray.is_initialized()
+    if started:
+        _join(address)
+    try:
+        task = ray.remote(num_cpus=1, max_retries=TRIES)(_point)
+        sent = ray.put(bundle(scenario))
+        waiting = {task.remote(sent, point, mark, code, tuple(details)): point for point in todo}
+        while waiting:
+            done, _ = ray.wait(list(waiting), num_returns=1)
+            point = waiting.pop(done[0])
+            row, files = _result(ray, done[0])
+            yield point, row, files
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _join(address: str) -> None:
+    import ray
+
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
+    try:
+        if address == LOCAL:
+            ray.init(address=LOCAL, include_dashboard=False, **quiet)
+        else:
+            ray.init(address=address, **quiet)
+    except (ConnectionError, ValueError, RuntimeError) as problem:
+        told = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
+        raise DsimError(f"no Ray cluster at '{address}' ({told})", where="--ray", remedy="start one with `ray start`, or use --ray local") from None
+
+
+def _result(ray: Any, reference: Any) -> tuple[Row, Files]:
+    try:
+        found: tuple[Row, Files] = ray.get(reference)
+    except ray.exceptions.RayTaskError as problem:
+        if isinstance(problem.cause, DsimError):
+            raise problem.cause from None
+        raise
+    except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError, ray.exceptions.ObjectLostError, ray.exceptions.OutOfMemoryError):
+        remedy = "often for want of memory: give workers more, and run again, what is done is kept"
+        raise DsimError(f"a point lost its worker {TRIES + 1} times", where="--ray", remedy=remedy) from None
+    return found
+
+
+def _point(sent: Bundle, point: Point, mark: str, code: str, details: Sequence[str]) -> tuple[Row, Files]:
+    """On the cluster: one point, from the files of the bundle."""
+    from simulator.study.sweep import code_mark, run_whole
+
+    if code_mark() != code:
+        remedy = "install the same on all nodes"
+        raise DsimError(f"a node of the cluster has another dsim than this machine ({version('dsim')} there)", where="--ray", remedy=remedy)
+    with tempfile.TemporaryDirectory(prefix="dsim-") as folder:
+        if mark not in _unpacked:
+            _unpacked.clear()
+            _unpacked[mark] = sent.unpack(Path(tempfile.mkdtemp(prefix="dsim-scenario-")))
+        files = {name: Path(folder) / f"{name}.parquet" for name in details}
+        row = run_whole(_unpacked[mark], point, files)
+        return row, {name: path.read_bytes() for name, path in files.items()}

@@ -1,0 +1,122 @@
+"""A sweep on a real Ray cluster of two nodes on this machine: the same bytes as locally, though a node dies on the way."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from simulator.errors import DsimError
+from simulator.study.bundle import bundle
+from simulator.study.output import write_output
+from simulator.study.point import Point, run_point
+from simulator.study.result import build_result
+from simulator.study.scenario import load_scenario
+from simulator.study.sweep import points, sweep
+
+Row = dict[str, Any]
+TABLES = ("points.csv", "points.parquet", "result.json")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """Two nodes of one core each; `second` may be killed."""
+    pytest.importorskip("ray")
+    os.environ["RAY_AUTH_MODE"] = "disabled"
+    os.environ["RAY_agent_register_timeout_ms"] = "120000"  # machines that are busy with other tests
+    from ray.cluster_utils import Cluster
+
+    small = {"num_cpus": 1, "object_store_memory": 100 * 1024 * 1024, "include_dashboard": False}
+    made = Cluster(initialize_head=True, head_node_args=small)
+    made.second = made.add_node(num_cpus=1, object_store_memory=100 * 1024 * 1024)
+    yield made
+    made.shutdown()
+
+
+def written(path: Path, rows: list[Row], folder: Path) -> dict[str, bytes]:
+    write_output(build_result(load_scenario(path), rows), rows, folder)
+    return {name: (folder / name).read_bytes() for name in TABLES}
+
+
+@pytest.mark.ray
+def test_two_nodes_of_which_one_is_killed_give_the_bytes_of_a_local_run(cluster: Any, world: Path, scenario: Callable[..., Path]) -> None:
+    import ray
+
+    path = scenario(run={"replications": 2, "requests": 4000})
+    asked = load_scenario(path)
+    local = written(path, sweep(asked, workers=1), world / "local")
+    assert written(path, sweep(asked, workers=2), world / "two") == local
+    ray.init(address=cluster.address, log_to_driver=False)
+    busy: list[float] = []
+
+    def kill(done: int, every: int) -> None:
+        if done == 3:
+            busy.append(2 - ray.available_resources().get("CPU", 0))
+            cluster.remove_node(cluster.second, allow_graceful=False)
+        assert done <= every
+
+    try:
+        kept = world / "points"
+        rows = sweep(asked, kept, kill, ray=cluster.address)
+        assert len(ray.nodes()) == 2
+        assert sum(node["Alive"] for node in ray.nodes()) == 1
+        assert busy == [2]  # a point was under way on the node that was killed
+        assert written(path, rows, world / "ray") == local
+        counted: list[int] = []
+        again = sweep(asked, kept, lambda done, _: counted.append(done), ray=cluster.address)
+        assert again == rows
+        assert counted == [len(points(asked))]  # nothing was run again
+        with_tables = sweep(load_scenario(path, ["run.requests=20"]), world / "tables", details=["steps", "requests"], ray=cluster.address)
+    finally:
+        ray.shutdown()
+    sweep(load_scenario(path, ["run.requests=20"]), world / "here", workers=1, details=["steps", "requests"])
+    assert {p.name: p.read_bytes() for p in (world / "tables").iterdir()} == {p.name: p.read_bytes() for p in (world / "here").iterdir()}
+    assert len(with_tables) == len(points(asked))
+
+
+@pytest.mark.ray
+def test_a_cluster_that_is_not_there_is_one_line(scenario: Callable[..., Path], dsim: Any) -> None:
+    pytest.importorskip("ray")
+    said = dsim("run", scenario(), "--ray", "127.0.0.1:1")
+    assert (said.code, said.out) == (2, "")
+    assert said.err.splitlines()[-1].startswith("error: --ray: no Ray cluster at '127.0.0.1:1'")
+
+
+def test_without_ray_the_option_says_what_to_install(monkeypatch: pytest.MonkeyPatch, scenario: Callable[..., Path], dsim: Any) -> None:
+    monkeypatch.setattr("simulator.study.cluster.find_spec", lambda _name: None)
+    assert dsim("run", scenario(), "--ray").err == "error: --ray: needs Ray, which is not installed; pip install 'dsim[ray]'\n"
+
+
+def test_a_bundle_runs_where_the_files_are_not(world: Path, scenario: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Profile, trace, lengths and the scheduler's profile travel along; the scenario's folder is then gone."""
+    (world / "trace.csv").write_text("arrival_s,prompt_tokens,output_tokens\n" + "".join(f"{i / 4},20,{5 + i % 7}\n" for i in range(40)))
+    (world / "lengths.csv").write_text("tokens\n" + "\n".join(str(5 + i % 9) for i in range(30)) + "\n")
+    drawn = {"kind": "mixture", "parts": [{"weight": 1, "lengths": {"kind": "empirical", "path": "lengths.csv", "column": "tokens"}}]}
+    workload = yaml.safe_load((world / "small.yaml").read_text())["workload"]
+    believed = {"max_batch": 8, "prefill": {"kind": "instant"}, "scheduler_profile": "tiny"}
+    paths = [
+        scenario("a.yaml", workload={"trace": {"path": "trace.csv"}, "domains": {"chat": 1}}, load=[1], engine=believed, run={"warmup_s": 0}),
+        scenario("b.yaml", workload=workload | {"output_tokens": drawn, "prompt_tokens": drawn}, run={"replications": 1, "requests": 12}),
+    ]
+    for path in paths:
+        asked = load_scenario(path)
+        point = Point(2, asked.load[0], 0)
+        expected, sent = run_point(asked, point), bundle(asked)
+        there = tmp_path_factory.mktemp("node")
+        hidden = world.rename(world.with_name("hidden"))
+        try:
+            assert run_point(sent.unpack(there), point) == expected
+        finally:
+            hidden.rename(world)
+
+
+def test_a_node_with_another_dsim_is_refused(scenario: Callable[..., Path]) -> None:
+    from simulator.study.cluster import _point
+
+    asked = load_scenario(scenario())
+    with pytest.raises(DsimError, match="another dsim"):
+        _point(bundle(asked), Point(0, 2.0, 0), "mark", "not this code", ())
