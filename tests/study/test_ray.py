@@ -27,7 +27,7 @@ def cluster() -> Iterator[Any]:
     """Two nodes of one core each; `second` may be killed."""
     pytest.importorskip("ray")
     os.environ["RAY_AUTH_MODE"] = "disabled"
-    os.environ["RAY_agent_register_timeout_ms"] = "120000"  # machines that are busy with other tests
+    os.environ["RAY_agent_register_timeout_ms"] = "120000"  # machines that are busy with other tests  # noqa: SIM112
     from ray.cluster_utils import Cluster
 
     small = {"num_cpus": 1, "object_store_memory": 100 * 1024 * 1024, "include_dashboard": False}
