@@ -18,7 +18,7 @@ from simulator.study.sweep import sweep
 from simulator.study.validation import check_checks
 
 ROOT = Path(__file__).resolve().parents[2]
-SCENARIOS = sorted((ROOT / "scenarios").glob("*.yaml"))
+SCENARIOS = sorted(path for path in (ROOT / "scenarios").glob("*.yaml") if not path.stem.endswith("-plan"))
 TRACED = {"azure-conversation": "azure2023/AzureLLMInferenceTrace_conv.csv", "mooncake": "mooncake_fast25/conversation_trace.jsonl"}
 SMALL = ("run.replications=1", "run.requests=4", "run.warmup_s=0")
 
