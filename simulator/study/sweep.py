@@ -26,6 +26,7 @@ from simulator.study.tables import RequestsFile, StepsFile
 Row = dict[str, Any]
 KINDS: dict[str, type[StepsFile | RequestsFile]] = {"steps": StepsFile, "requests": RequestsFile}
 _scenario: Scenario | None = None
+_unfinished = False  # does this process hold files that are not whole
 
 
 def points(scenario: Scenario) -> list[Point]:
@@ -171,10 +172,18 @@ def held(*numbers: signal.Signals) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def _leave(*_: object) -> None:
+    """A worker is asked to end. Files that are not whole are removed on the way out; where there are none it goes at once, for an exception may
+    come up inside a library's callback (a compiler's), which would swallow it."""
+    if _unfinished:
+        sys.exit(143)
+    os._exit(143)
+
+
 def _begin(content: dict[str, Any], file: Path) -> None:
     """A worker reads the scenario once."""
     global _scenario  # noqa: PLW0603
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # files that are not whole are removed on the way out
+    signal.signal(signal.SIGTERM, _leave)
     _scenario = validate_scenario(content, file)
 
 
@@ -193,8 +202,9 @@ def _one(scenario: Scenario, point: Point, keep: Path | None, mark: str, details
 def run_whole(scenario: Scenario, point: Point, paths: dict[str, Path]) -> Row:
     """Run a point; its tables (steps, requests) are at their paths afterwards, whole, or nothing is."""
     head = {"policy": scenario.policies[point.policy].name, "load": point.load, "replication": point.replication}
+    global _unfinished  # noqa: PLW0603
     files = [KINDS[name](path, head) for name, path in paths.items()]
-    whole = False
+    whole, _unfinished = False, bool(files)
     try:
         row = run_point(scenario, point, files)
         whole = True
@@ -202,6 +212,7 @@ def run_whole(scenario: Scenario, point: Point, paths: dict[str, Path]) -> Row:
         with held(signal.SIGINT, signal.SIGTERM):  # the one ends a sweep, the other a worker: not in the middle of a file
             for file in files:
                 file.close(whole)
+            _unfinished = False
     return row
 
 
