@@ -88,7 +88,7 @@ def test_nobody_is_lost_and_no_memory_leaks(arrivals: list[float], away: list[tu
     assert all(r.finished for r in found.requests)
     assert found.kv_pages_left == 0
     assert [r.spec.index for r in found.requests] == list(range(len(arrivals)))
-    assert all(r.spec.arrival_s <= r.first_token_s <= r.finish_s for r in found.requests)
+    assert all(r.spec.arrival_s - 1e-9 <= r.first_token_s <= r.finish_s for r in found.requests)  # the clock adds differences
 
 
 def test_no_absence_changes_nothing() -> None:

@@ -195,5 +195,8 @@ def test_policies_are_toggled_by_keyboard(browser: Any, folder: Path) -> None:
 def test_plans_in_the_repository_are_understood(repository: Path) -> None:
     from simulator.study.planning.question import PlanFile
 
-    for path in sorted((repository / "scenarios").glob("*plan.yaml")):
+    plans = sorted((repository / "scenarios" / "plans").glob("*.yaml"))
+    assert plans
+    for path in plans:
+        assert all((path.parent / profile / "profile.yaml").is_file() for profile in yaml.safe_load(path.read_text())["profiles"])
         PlanFile.model_validate(yaml.safe_load(path.read_text()), context={"folder": path.parent})

@@ -20,7 +20,7 @@ def frontier(result: Result) -> Figure | None:
         figure, (axes,) = style.canvas(style.WIDE, 4.6)
         handles = []
         for place, cell in enumerate(result["cells"]):
-            points = [p for p in cell["points"] if p["verdict"] != "overloaded" and p["metrics"]["speed"]["mean"] is not None]
+            points = [p for p in cell["points"] if p["verdict"] != "overloaded" and p["metrics"]["speed"]["mean"]]
             x = [p["metrics"]["speed"]["mean"] for p in points]
             y = [p["metrics"]["throughput_tok_s_gpu"]["mean"] for p in points]
             tint, mark = style.CYCLE[place % len(style.CYCLE)], style.MARKERS[place % len(style.MARKERS)]

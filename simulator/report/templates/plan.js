@@ -37,7 +37,7 @@
 
   function frontier() {
     const traces = cells.map((cell, place) => {
-      const points = cell.points.filter((p) => p.metrics.speed.mean !== null && p.metrics.throughput_tok_s_gpu.mean !== null);
+      const points = cell.points.filter((p) => p.metrics.speed.mean > 0 && p.metrics.throughput_tok_s_gpu.mean !== null);
       return {
         type: "scatter", mode: "lines+markers", name: cell.label, visible: shown.has(cell.cell),
         x: points.map((p) => p.metrics.speed.mean), y: points.map((p) => p.metrics.throughput_tok_s_gpu.mean),

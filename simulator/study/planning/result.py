@@ -73,7 +73,7 @@ def build(plan: Plan, found: Findings) -> dict[str, Any]:
         "plan": {
             "name": asked.name,
             "question": asked.question,
-            "file": asked._file.name if asked._file.parent.name != "scenarios" else f"scenarios/{asked._file.name}",
+            "file": asked._file.name if asked._file.parent.name != "plans" else f"scenarios/plans/{asked._file.name}",
             "seed": asked.run.seed,
             "overrides": asked._overrides,
             "content": asked._content,
