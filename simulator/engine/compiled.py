@@ -22,9 +22,9 @@ ENDED, STARVED, FLUSH, GROW, TURNS, LUCK, PRICE, BELIEVED, PROMPT = range(9)
 # Rules, ways of processing prompts, routers.
 NONE, FIXED, BY_ROW, BY_BATCH, SYNCHRONOUS, ASYNCHRONOUS, UNIFORM, ORACLE = range(8)
 INSTANT, SEPARATE, CHUNKED, DISAGGREGATED = range(4)
-ROUND_ROBIN, LEAST_LOADED, POWER_OF_TWO, RANDOM = range(4)
+ROUND_ROBIN, LEAST_LOADED, POWER_OF_TWO = range(3)  # others take what was drawn
 # What happens; the first kinds are processes of SimPy that begin.
-WAKE, STEP_ENDS, ARRIVE, LIMIT, DONE, STOP, THINK, ASK, PREFILL, GRANTED, PREFILLED, RELEASED, MOVED = range(13)
+WAKE, STEP_ENDS, ARRIVE, LIMIT, DONE, STOP, THINK, ASK, PREFILL, GRANTED, PREFILLED, RELEASED, MOVED, WINDOW = range(14)
 RESTING, BEGIN, START, ARRIVING, ADMIT, STEP, PROMPTED = range(7)
 
 _NORMAL = np.int64(1) << np.int64(60)  # SimPy's urgent events come before the normal ones of the same time
@@ -851,6 +851,16 @@ def _route(w, r):
 
 
 @inner
+def _count_down(w):
+    """One thing less that the run waits for."""
+    g = w.g[0]
+    g.outstanding -= 1
+    if g.outstanding == 0 and not g.done:
+        g.done = 1
+        _push(w, g.now, False, DONE, 0)
+
+
+@inner
 def _close(w, r):
     """A request is done: write it down, count it; the next one of its user where he asks at once, else -1."""
     g, request = w.g[0], w.requests[r]
@@ -862,10 +872,7 @@ def _close(w, r):
     g.finished += 1
     if measured:
         g.rejected += rejected
-        g.outstanding -= 1
-        if g.outstanding == 0 and not g.done:
-            g.done = 1
-            _push(w, g.now, False, DONE, 0)
+        _count_down(w)
     if not g.closed:
         return -1
     if g.finished == g.users:
@@ -1066,9 +1073,10 @@ def run(w):
                 g.phase, g.actor = ADMIT, arg
             elif kind == ARRIVE:
                 g.phase, g.due = ARRIVING, arg
-                if g.outstanding == 0 and not g.done:  # nobody is measured
-                    g.done = 1
-                    _push(w, g.now, False, DONE, 0)
+                if not arg:
+                    _push(w, g.until_s, False, WINDOW, 0)
+            elif kind == WINDOW:
+                _count_down(w)
             elif kind == THINK:
                 _push(w, g.now + g.think_s, False, ASK, arg)
             elif kind == ASK:

@@ -16,7 +16,7 @@ from simulator.engine.records import End, Sink
 from simulator.measurements.cost import LinearPrefill, RoundCost, RoundPrices
 from simulator.policies.admission import FirstCome, ShortestPrompt
 from simulator.policies.prefill import Chunked, Disaggregated, Instant, Separate
-from simulator.policies.routing import LeastLoaded, PowerOfTwo, RoundRobin
+from simulator.policies.routing import Assigned, LeastLoaded, PowerOfTwo, Random, RoundRobin
 from simulator.policies.verification import ByBatch, ConfidenceScheduled, FixedLength, NoSpeculation, Oracle, Threshold, Uniform
 from simulator.rng import word_of
 from simulator.traffic.request import RequestColumns
@@ -27,7 +27,7 @@ _MOST_PRICES = 1 << 23  # 64 MB of prices are kept, then asked for again
 
 _POLICIES = (NoSpeculation, FixedLength, Threshold, ByBatch, ConfidenceScheduled, Uniform, Oracle)
 _PREFILLS = (Instant, Separate, Chunked, Disaggregated)
-_ROUTERS = (RoundRobin, LeastLoaded, PowerOfTwo)
+_ROUTERS = (RoundRobin, LeastLoaded, PowerOfTwo, Random, Assigned)
 
 
 @runtime_checkable
@@ -82,6 +82,7 @@ class _Run:
         self.specs = None if isinstance(traffic, ClosedTraffic) else RequestColumns.of(traffic.specs)
         self.domains = traffic.source.domains if isinstance(traffic, ClosedTraffic) else self.specs.domains  # type: ignore[attr-defined, union-attr]
         self.ends = {"prices": 1, "believed": 1}  # of the rows in the price tables
+        self.chosen = 0  # of the assigned replicas
         self.w = self._world()
         self.g = self.w.g[0]
 
@@ -182,7 +183,7 @@ class _Run:
         else:
             warmup_s, until_s = self.traffic.warmup_s, self.traffic.until_s  # type: ignore[union-attr]
             g["warmup_s"], g["until_s"], g["limit_s"] = warmup_s, until_s, until_s + self.traffic.drain_s  # type: ignore[union-attr]
-            g["outstanding"] = int(((warmup_s <= world.arrival_s) & (world.arrival_s < until_s)).sum())
+            g["outstanding"] = 1 + int(((warmup_s <= world.arrival_s) & (world.arrival_s < until_s)).sum())  # the window is to end, too
         world.requests["next"] = np.append(np.arange(1, len(world.requests)), -1)
 
     def _flush(self) -> None:
@@ -225,8 +226,19 @@ class _Run:
         """Replicas drawn by the router: those not used yet, and new ones."""
         w, used = self.w, int(self.g["lucks"])
         w.luck[:-used] = w.luck[used:].copy()
-        w.luck[-used:] = _drawn(self.fleet, used)
+        w.luck[-used:] = self._chosen(used)
         self.g["lucks"] = 0
+
+    def _chosen(self, n: int) -> NDArray[np.int64]:
+        """What the next `n` choices of the router go by. # [n, 2]"""
+        router, count = self.fleet.router, self.fleet.replicas
+        if isinstance(router, Assigned):
+            part = router.replica[self.chosen : self.chosen + n]
+            self.chosen += n
+            return np.pad(part, (0, n - len(part)))[:, None].repeat(2, axis=1)
+        if isinstance(router, Random):
+            return self.fleet.luck.integers(np.full(n, count))[:, None].repeat(2, axis=1)
+        return self.fleet.luck.integers(np.tile([count, count - 1], (n, 1)))
 
     def _price(self) -> None:
         self.w = self.w._replace(**self._priced("price_at", "prices", self.fleet.prices))
@@ -296,11 +308,6 @@ def _arrivals(specs: RequestColumns) -> NDArray[np.int64]:
 def _price_table(k: Any, most: int) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
     """An empty one: where rows begin, by requests and context, and the rows; place 0 stands for a price not known."""
     return np.zeros((most + 1, k.CONTEXTS), np.int32), np.zeros(1 << 16)
-
-
-def _drawn(fleet: Fleet, n: int) -> NDArray[np.int64]:
-    """What `n` choices of the router draw, in the order in which it draws it. # [n, 2]"""
-    return fleet.luck.integers(np.tile([fleet.replicas, fleet.replicas - 1], (n, 1)))
 
 
 def _rule(k: Any, fleet: Fleet) -> tuple[int, NDArray[np.int32]]:

@@ -96,9 +96,10 @@ class World:
 
     def _arrive(self, traffic: OpenTraffic) -> Generator[simpy.Event, Any, None]:
         """Open loop: each request at its time."""
-        self.outstanding = sum(traffic.warmup_s <= s.arrival_s < traffic.until_s for s in traffic.specs)
-        if not self.outstanding:
-            self.done.succeed()
+        self.outstanding = 1 + sum(traffic.warmup_s <= s.arrival_s < traffic.until_s for s in traffic.specs)
+        window = self.env.timeout(traffic.until_s)
+        assert window.callbacks is not None
+        window.callbacks.append(lambda _: self._count_down())
         for spec in traffic.specs:
             if spec.arrival_s > self.env.now:
                 yield self.env.timeout(spec.arrival_s - self.env.now)
@@ -170,9 +171,7 @@ class World:
         self.finished_count += 1
         if request.measured:
             self.rejected += request.rejected
-            self.outstanding -= 1
-            if self.outstanding == 0 and not self.done.triggered:
-                self.done.succeed()
+            self._count_down()
         if isinstance(self.traffic, ClosedTraffic):
             if self.finished_count == self.traffic.users:
                 self.warm_s = self.env.now
@@ -185,6 +184,12 @@ class World:
                 self.env.process(self._think(request))
             else:
                 self._ask(self.traffic.source.spec(request.user, request.turn + 1, self.env.now), request.user, request.turn + 1)
+
+    def _count_down(self) -> None:
+        """One thing less that the run waits for."""
+        self.outstanding -= 1
+        if self.outstanding == 0 and not self.done.triggered:
+            self.done.succeed()
 
     def _think(self, request: Request) -> Generator[simpy.Event, Any, None]:
         assert isinstance(self.traffic, ClosedTraffic)

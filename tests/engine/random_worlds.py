@@ -9,7 +9,7 @@ from worlds import blocks, costs, drafting, fleet, replay
 from simulator.engine.simulate import Fleet
 from simulator.policies.admission import FirstCome, ShortestPrompt
 from simulator.policies.prefill import Chunked, Disaggregated, Instant, Separate
-from simulator.policies.routing import LeastLoaded, PowerOfTwo, RoundRobin
+from simulator.policies.routing import LeastLoaded, PowerOfTwo, Random, RoundRobin
 from simulator.policies.verification import ByBatch, ConfidenceScheduled, FixedLength, NoSpeculation, Oracle, Threshold, Uniform
 from simulator.traffic.request import RequestSpec
 
@@ -22,7 +22,7 @@ PREFILLS = [
     Instant(), Separate(max_tokens=5), Separate(), Chunked(token_budget=1), Chunked(token_budget=6), Chunked(),
     Disaggregated(), Disaggregated(workers=1, transfer_s=0.3), Disaggregated(workers=2),
 ]  # fmt: skip
-ROUTERS = [RoundRobin(), LeastLoaded(), PowerOfTwo()]
+ROUTERS = [RoundRobin(), LeastLoaded(), PowerOfTwo(), Random()]
 
 
 @st.composite
