@@ -976,7 +976,7 @@ def _arrive(w):
         return False
     at = w.arrival_s[g.arrived]
     if at > g.now and not g.due:
-        _push(w, g.now + (at - g.now), False, ARRIVE, 1)
+        _push(w, at, False, ARRIVE, 1)
         return False
     g.due = 0
     given = w.arrivals[g.arrived]

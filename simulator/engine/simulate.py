@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import replace
+from math import inf, nextafter
 from typing import Any, Literal
 
 import numpy as np
@@ -102,7 +103,7 @@ class World:
         window.callbacks.append(lambda _: self._count_down())
         for spec in traffic.specs:
             if spec.arrival_s > self.env.now:
-                yield self.env.timeout(spec.arrival_s - self.env.now)
+                yield self.env.timeout(_delay_to(spec.arrival_s, self.env.now))
             self._enter(self._new(Request(spec, measured=traffic.warmup_s <= spec.arrival_s < traffic.until_s)))
 
     def _start_users(self, traffic: ClosedTraffic) -> None:
@@ -195,3 +196,10 @@ class World:
         assert isinstance(self.traffic, ClosedTraffic)
         yield self.env.timeout(self.traffic.source.think_s)
         self._ask(self.traffic.source.spec(request.user, request.turn + 1, self.env.now), request.user, request.turn + 1)
+
+
+def _delay_to(at_s: float, now_s: float) -> float:
+    """The delay that takes a clock which adds floats from now to `at_s` exactly, whenever now is."""
+    delay_s = at_s - now_s
+    reached_s = now_s + delay_s
+    return delay_s if reached_s == at_s else nextafter(delay_s, inf if reached_s < at_s else 0.0)
