@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import tempfile
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
@@ -59,9 +60,12 @@ def _join(address: str) -> None:
         if address == LOCAL:
             ray.init(address=LOCAL, include_dashboard=False, **quiet)
         else:
+            host, colon, port = address.removeprefix("ray://").rpartition(":")
+            if colon:  # Ray itself would try for many minutes
+                socket.create_connection((host, int(port)), timeout=10).close()
             ray.init(address=address, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as problem:
-        told = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
+    except (OSError, ValueError, RuntimeError) as problem:
+        told = getattr(problem, "strerror", None) or (str(problem).splitlines() or [type(problem).__name__])[0]
         raise DsimError(f"no Ray cluster at '{address}' ({told})", where="--ray", remedy="start one with `ray start`, or use --ray local") from None
 
 
