@@ -35,7 +35,7 @@ _i, _f = np.int64, np.float64
 GLOBAL = np.dtype(
     [(name, _i) for name in (
         "gamma", "lag", "most", "replicas", "prefill", "share", "workers", "capacity", "page", "lookahead", "shortest", "router", "rule", "length",
-        "least", "same_prices", "linear_prompts", "closed", "users", "turns", "window", "slack",
+        "least", "linear_prompts", "closed", "users", "turns", "window", "slack",
         "seq", "events", "free", "made", "phase", "actor", "want_size", "want_context", "want_tokens", "beside", "answered",
         "outstanding", "finished", "routed", "arrived", "due", "done", "stopping", "warm", "refill", "busy", "queue_head", "queue_tail",
         "rejected", "preempted", "lucks", "out_steps", "out_requests", "out_joins", "out_waits",

@@ -111,7 +111,7 @@ class _Run:
         sequences = [replay.of_domain[name] for name in self.domains]
         at = np.cumsum([0, *map(len, sequences)])
         shortest = [int(replay.length[s].min()) for s in sequences]
-        window = max(8, min(1024, (1 << 17) // max(users, 1)))
+        window = max(8, min(1024, (1 << 17) // max(users, 1), 2 * self.closed.turns if self.closed else 0))
         prices = _price_table(k, most)
         same = fleet.believed is fleet.prices
         believed = prices if same else _price_table(k, most)
@@ -150,10 +150,10 @@ class _Run:
             ranked=np.zeros(most * gamma + 1, np.int32),
             counts=np.zeros(2 * most * gamma + 8, np.int32),
         )  # fmt: skip
-        self._set(world, rule, window, slack, same)
+        self._set(world, rule, window, slack)
         return world
 
-    def _set(self, world: Any, rule: int, window: int, slack: int, same: bool) -> None:
+    def _set(self, world: Any, rule: int, window: int, slack: int) -> None:
         """Settings and the state at time 0."""
         k, fleet, g = self.k, self.fleet, world.g
         settings, policy, prefill = fleet.settings, fleet.policy, fleet.settings.prefill
@@ -170,7 +170,7 @@ class _Run:
             g["length"] = min(policy.length, fleet.replay.gamma)
         if isinstance(policy, ConfidenceScheduled | Uniform):
             g["least"] = min(policy.min_length, fleet.replay.gamma)
-        g["overhead_s"], g["linear_prompts"], g["same_prices"] = fleet.prices.overhead_s, isinstance(prompts, LinearPrefill), same
+        g["overhead_s"], g["linear_prompts"] = fleet.prices.overhead_s, isinstance(prompts, LinearPrefill)
         if isinstance(prompts, LinearPrefill):
             g["prompt_base_s"], g["prompt_token_s"], g["prompt_context_s"] = prompts.base_s, prompts.per_token_s, prompts.per_token_context_s
         g["word"] = word_of(fleet.replay.seed, "sequence", fleet.replay.replication)

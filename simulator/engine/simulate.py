@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import replace
-from math import inf, nextafter
+from heapq import heappush
 from typing import Any, Literal
 
 import numpy as np
 import simpy
+from simpy.events import NORMAL
 
 from simulator.engine.fast import run_compiled, why_plain
 from simulator.engine.given import ClosedTraffic, Fleet, OpenTraffic, Traffic, UserSource
@@ -37,12 +38,23 @@ def observe(traffic: Traffic, fleet: Fleet, sink: Sink, path: Path = "auto") -> 
     return replace(World(traffic, fleet, sink).run(), why_plain=why) if why else run_compiled(traffic, fleet, sink)
 
 
+class Clock(simpy.Environment):
+    """SimPy's, which adds delays to the time; arrivals must not depend on what else made it stop before."""
+
+    def at(self, time_s: float) -> simpy.Event:
+        """An event at exactly this time, from now on."""
+        event = simpy.Event(self)
+        event._ok, event._value = True, None
+        heappush(self._queue, (time_s, NORMAL, next(self._eid), event))
+        return event
+
+
 class World:
     """The live state of one run: the clock, the replicas, and which measured requests are still out."""
 
     def __init__(self, traffic: Traffic, fleet: Fleet, sink: Sink) -> None:
         self.traffic, self.fleet, self.sink = traffic, fleet, sink
-        self.env = simpy.Environment()
+        self.env = Clock()
         self.done = self.env.event()
         self.live: dict[int, Request] = {}  # by the number of those that came before
         self.domains: dict[str, int] = {}
@@ -103,7 +115,7 @@ class World:
         window.callbacks.append(lambda _: self._count_down())
         for spec in traffic.specs:
             if spec.arrival_s > self.env.now:
-                yield self.env.timeout(_delay_to(spec.arrival_s, self.env.now))
+                yield self.env.at(spec.arrival_s)
             self._enter(self._new(Request(spec, measured=traffic.warmup_s <= spec.arrival_s < traffic.until_s)))
 
     def _start_users(self, traffic: ClosedTraffic) -> None:
@@ -196,10 +208,3 @@ class World:
         assert isinstance(self.traffic, ClosedTraffic)
         yield self.env.timeout(self.traffic.source.think_s)
         self._ask(self.traffic.source.spec(request.user, request.turn + 1, self.env.now), request.user, request.turn + 1)
-
-
-def _delay_to(at_s: float, now_s: float) -> float:
-    """The delay that takes a clock which adds floats from now to `at_s` exactly, whenever now is."""
-    delay_s = at_s - now_s
-    reached_s = now_s + delay_s
-    return delay_s if reached_s == at_s else nextafter(delay_s, inf if reached_s < at_s else 0.0)

@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import simpy
 from hypothesis import example, given
 from hypothesis import strategies as st
 from worlds import costs, fleet, open_traffic, simulate
 
-from simulator.engine.simulate import _delay_to
+from simulator.engine.simulate import Clock
 from simulator.traffic.request import RequestSpec
 
 
-@given(now_s=st.floats(0, 1e6), more_s=st.floats(0, 1e6))
-@example(now_s=0.1, more_s=0.2)
-def test_the_delay_reaches_the_time(now_s: float, more_s: float) -> None:
-    at_s = now_s + more_s
-    assert now_s + _delay_to(at_s, now_s) == at_s
+@given(times=st.lists(st.floats(0, 1e6), min_size=1, max_size=20).map(sorted), steps=st.lists(st.floats(1e-9, 1e3), max_size=20))
+@example(times=[0.01885702023146934, 0.11552067630843095], steps=[])  # no delay added to the one gives the other
+def test_the_clock_stops_at_the_time_itself(times: list[float], steps: list[float]) -> None:
+    clock, seen = Clock(), []
+
+    def arrivals() -> Iterator[simpy.Event]:
+        for at in times:
+            yield clock.at(at)
+            seen.append(clock.now)
+
+    def others() -> Iterator[simpy.Event]:
+        for step in steps:
+            yield clock.timeout(step)
+
+    clock.process(arrivals())
+    clock.process(others())
+    clock.run()
+    assert seen == times
 
 
 def test_first_tokens_of_an_empty_replica() -> None:

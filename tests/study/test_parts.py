@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from simulator.engine.simulate import OpenTraffic, simulate
+from simulator.engine.simulate import OpenTraffic, observe, simulate
+from simulator.study import metrics, spread
 from simulator.study import point as points
 from simulator.study.point import Point, run_point
 from simulator.study.scenario import load_scenario
@@ -80,3 +83,30 @@ def test_parts_run_on_several_processes_with_the_same_numbers(fleet: Callable[..
 @pytest.mark.parametrize("routing", [{"kind": "least_loaded"}, {"kind": "power_of_two"}])
 def test_a_router_that_looks_keeps_the_fleet_together(routing: dict[str, Any], fleet: Callable[..., Path]) -> None:
     assert points.parts(load_scenario(fleet(routing))) == 1
+
+
+@pytest.mark.parametrize("routing", [{"kind": "least_loaded"}, {"kind": "random"}], ids=lambda r: r["kind"])
+@pytest.mark.parametrize("chunk", [64, 1 << 15])
+def test_both_paths_give_the_same_row(routing: dict[str, Any], chunk: int, fleet: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Metrics and all, in chunks of any size, and through the digest of many values."""
+    pytest.importorskip("numba")
+    monkeypatch.setattr(metrics, "CHUNK", chunk)
+    monkeypatch.setattr(spread, "EXACT", chunk)
+    asked, rows = load_scenario(fleet(routing)), []
+    for path in ("plain", "compiled"):
+        monkeypatch.setattr(points, "observe", lambda *given, path=path: observe(*given, path))
+        rows.append(run_point(asked, Point(2, 60.0, 0)))
+    assert [row.pop("path") for row in rows] == ["plain", "compiled"]
+    assert [row.pop("why_plain") for row in rows] == ["asked for", ""]
+    assert rows[0] == rows[1]
+
+
+def test_the_result_says_which_path_ran_and_how_the_fleet_was_cut(fleet: Callable[..., Path], dsim: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = fleet({"kind": "random"})
+    said = json.loads(dsim("run", path, "--format", "json", "--workers", "1").out)["conditions"]
+    assert "Routing does not look at the replicas, so they are simulated as 5 fleets of their own." in said
+    if find_spec("numba"):
+        assert said[-1] == "Engine: compiled."
+    monkeypatch.setattr("simulator.engine.fast.find_spec", lambda _name: None)
+    said = json.loads(dsim("run", path, "--format", "json", "--workers", "1", "--out", "other").out)["conditions"]
+    assert said[-1].startswith("Engine: step by step in Python (numba is not installed (pip install 'dsim[fast]'))")
