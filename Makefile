@@ -48,7 +48,7 @@ format: $(READY_DEV) ## let ruff put code and imports in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY_TORCH) ## time the simulator and real_runner on this machine
+bench: $(READY_DEV) $(READY_TORCH) ## time the simulator and real_runner on this machine
 	$(BIN)/python benchmarks/run.py
 
 profiles: $(READY) ## make the fitted profiles again from the published numbers
@@ -82,7 +82,7 @@ $(READY): pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(READY_DEV): pyproject.toml constraints.txt | $(READY)
-	$(PIP) --editable '.[dev]'
+	$(PIP) --editable '.[dev,fast,ray]'
 	@touch $@
 
 $(READY_TORCH): pyproject.toml constraints.txt | $(READY)

@@ -329,6 +329,13 @@ def train_small(device: str, small: bool) -> dict[str, Any]:
     return gpu_profiles.trained(models(), os.environ.get("DSIM_PROMPTS"), folder_of(device), device, small)
 
 
+def engine_small(device: str, small: bool) -> dict[str, Any]:
+    """The simulator held against the engine on the small pair, under the profile that profile_small measured."""
+    import gpu_profiles
+
+    return gpu_profiles.engine_compared(models(), gpu_profiles.place_of("smollm2-135m", device, folder_of(device)), folder_of(device), device, small)
+
+
 def models() -> Path:
     """Where profiles/make_smollm2.py put the small real model."""
     return Path(os.environ.get("DSIM_SMOLLM2", ROOT / "models" / "smollm2"))
@@ -344,6 +351,7 @@ STEPS: dict[str, Callable[[str, bool], dict[str, Any]]] = {
     "profile_8b": profiles("8b"),
     "train_small": train_small,
     "profile_small": profiles("small"),
+    "engine_small": engine_small,
 }
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +95,42 @@ def real_pair(models: Path, folder: Path, device: str, small: bool) -> dict[str,
         command="make gpu (profile_small)",
     )  # fmt: skip
     return {"ok": True, "profile": made.name, "drafters": sorted(made.drafters), "suspicious": len(made.suspicious)}
+
+
+def engine_compared(models: Path, profile: Path, results: Path, device: str, small: bool) -> dict[str, Any]:
+    """`dsim validate --engine` on the small pair's profile: every drafter fixed and, with confidences, scheduled. A rehearsal need not keep the limits."""
+    import yaml
+
+    if not (profile / "profile.yaml").exists():
+        return {"ok": True, "skipped": "no profile of the small pair: run profile_small first"}
+    models = ROOT / "tests" / "pair" if small else models
+    drafters = yaml.safe_load((profile / "profile.yaml").read_text())["drafters"]
+    policies: list[dict[str, Any]] = [{"name": "no speculation", "verification": {"kind": "none"}}]
+    for name, drafter in drafters.items():
+        policies.append({"name": f"{name} {drafter['gamma']}", "drafter": name, "verification": {"kind": "fixed", "length": drafter["gamma"]}})
+        if drafter["confidence"]:
+            policies.append({"name": f"{name} scheduled", "drafter": name, "verification": {"kind": "confidence_scheduled"}})
+    question = {
+        "name": "engine", "question": "Does the engine do what the simulator says?", "profile": str(profile), "policies": policies,
+        "workload": {
+            "arrivals": {"kind": "closed_loop"}, "prompt_tokens": {"kind": "fixed", "tokens": 64}, "output_tokens": {"kind": "fixed", "tokens": 64},
+            "domains": dict.fromkeys(("math",) if small else DOMAINS, 1),
+        },
+        "load": [1, 2] if small else [1, 8, 32, 64, 128], "run": {"requests": 8},
+        "engine": {"max_batch": 2 if small else 128, "prefill": {"kind": "separate"}},
+    }  # fmt: skip
+    file, out = results / "engine.yaml", results / "engine"
+    results.mkdir(parents=True, exist_ok=True)
+    file.write_text(yaml.safe_dump(question, sort_keys=False))
+    shutil.rmtree(out, ignore_errors=True)
+    words = ["turns=1", "least=2", "max_tokens=8"] if small else ["turns=2", "least=16", "max_tokens=256", "rate=40", "open_requests=200"]
+    words += [f"device={device}", f"prompts=math={models / 'prompts' / 'math.jsonl'}"] if small else [f"device={device}"]
+    command = [sys.executable, "-c", "from simulator.cli import main; main()", "validate", str(file), "--engine", str(models), "--out", str(out)]
+    code = subprocess.run([*command, *(word for given in words for word in ("--serving", given))], check=False).returncode
+    if code not in (0, 1):
+        return {"ok": False, "exit code": code}
+    found = json.loads((out / "engine_check.json").read_text())
+    return {"ok": small or code == 0, "limits": found["rows"], "ranking": found["ranking"]}
 
 
 def trained(models: Path, prompts: str | None, results: Path, device: str, small: bool) -> dict[str, Any]:

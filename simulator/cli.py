@@ -341,23 +341,27 @@ def _against_engine(asked: Any, models: Path, serving: list[str], out: Path, for
     """Serve the scenario's policies and loads with the real engine, simulate the same requests, compare."""
     from simulator.files import write_whole
     from simulator.report.engine_check import engine_picture, engine_table
-    from simulator.study.engine_check import compare, planned, read_run
+    from simulator.study.engine_check import compare, judged, planned, read_run
 
     runs = planned(asked)
     _needs_torch("validate --engine")
     from real_runner import commands
 
     folders = commands.serve_runs(models, asked.known, runs, serving, out / "runs", quiet=format == "json")
-    found = compare(asked, [read_run(folder, asked.policies) for folder in folders])
     import json
+    import shlex
 
+    found = compare(asked, [read_run(folder, asked.policies) for folder in folders])
+    found = judged(asked, found, shlex.join(["dsim", *sys.argv[1:]]), json.loads((folders[0] / "run.json").read_text()))
     write_whole(out / "engine_check.json", json.dumps(found, indent=1) + "\n")
     engine_picture(found, out / "engine_check.png", f"{asked.known.name}: simulator against engine")
     if format == "json":
         _print_json(found)
-        return
-    typer.echo(engine_table(found))
-    typer.echo(f"written to {out}: engine_check.json, engine_check.png, runs/")
+    else:
+        typer.echo(engine_table(found))
+        typer.echo(f"written to {out}: engine_check.json, engine_check.png, runs/")
+    if not found["ok"]:
+        raise typer.Exit(1)
 
 
 def _needs_torch(name: str) -> None:

@@ -22,9 +22,9 @@ ENDED, STARVED, FLUSH, GROW, TURNS, LUCK, PRICE, BELIEVED, PROMPT = range(9)
 # Rules, ways of processing prompts, routers.
 NONE, FIXED, BY_ROW, BY_BATCH, SYNCHRONOUS, ASYNCHRONOUS, UNIFORM, ORACLE = range(8)
 INSTANT, SEPARATE, CHUNKED, DISAGGREGATED = range(4)
-ROUND_ROBIN, LEAST_LOADED, POWER_OF_TWO, RANDOM = range(4)
+ROUND_ROBIN, LEAST_LOADED, POWER_OF_TWO = range(3)  # others take what was drawn
 # What happens; the first kinds are processes of SimPy that begin.
-WAKE, STEP_ENDS, ARRIVE, LIMIT, DONE, STOP, THINK, ASK, PREFILL, GRANTED, PREFILLED, RELEASED, MOVED = range(13)
+WAKE, STEP_ENDS, ARRIVE, LIMIT, DONE, STOP, THINK, ASK, PREFILL, GRANTED, PREFILLED, RELEASED, MOVED, WINDOW = range(14)
 RESTING, BEGIN, START, ARRIVING, ADMIT, STEP, PROMPTED = range(7)
 
 _NORMAL = np.int64(1) << np.int64(60)  # SimPy's urgent events come before the normal ones of the same time
@@ -35,14 +35,14 @@ _i, _f = np.int64, np.float64
 GLOBAL = np.dtype(
     [(name, _i) for name in (
         "gamma", "lag", "most", "replicas", "prefill", "share", "workers", "capacity", "page", "lookahead", "shortest", "router", "rule", "length",
-        "least", "same_prices", "linear_prompts", "closed", "users", "turns", "window", "slack",
+        "least", "linear_prompts", "closed", "users", "turns", "window", "slack",
         "seq", "events", "free", "made", "phase", "actor", "want_size", "want_context", "want_tokens", "beside", "answered",
         "outstanding", "finished", "routed", "arrived", "due", "done", "stopping", "warm", "refill", "busy", "queue_head", "queue_tail",
         "rejected", "preempted", "lucks", "out_steps", "out_requests", "out_joins", "out_waits",
     )]
     + [("word", np.uint64)]
     + [(name, _f) for name in (
-        "now", "overhead_s", "transfer_s", "think_s", "prompt_base_s", "prompt_token_s", "prompt_context_s", "warmup_s", "until_s", "limit_s",
+        "now", "overhead_s", "transfer_s", "think_s", "prompt_factor", "prompt_base_s", "prompt_token_s", "prompt_context_s", "warmup_s", "until_s", "limit_s",
         "warm_s", "want_attended", "answer_s",
     )]
 )  # fmt: skip
@@ -189,8 +189,8 @@ def _prompt_s(w, tokens, attended, beside):
     if g.linear_prompts:
         alone = g.prompt_base_s + tokens * (g.prompt_token_s + g.prompt_context_s * attended)
         if beside == 1:
-            return max(alone - g.prompt_base_s, 0.0)
-        return alone
+            alone = max(alone - g.prompt_base_s, 0.0)
+        return alone * g.prompt_factor
     if g.answered:
         g.answered = 0
         return g.answer_s
@@ -851,6 +851,16 @@ def _route(w, r):
 
 
 @inner
+def _count_down(w):
+    """One thing less that the run waits for."""
+    g = w.g[0]
+    g.outstanding -= 1
+    if g.outstanding == 0 and not g.done:
+        g.done = 1
+        _push(w, g.now, False, DONE, 0)
+
+
+@inner
 def _close(w, r):
     """A request is done: write it down, count it; the next one of its user where he asks at once, else -1."""
     g, request = w.g[0], w.requests[r]
@@ -862,10 +872,7 @@ def _close(w, r):
     g.finished += 1
     if measured:
         g.rejected += rejected
-        g.outstanding -= 1
-        if g.outstanding == 0 and not g.done:
-            g.done = 1
-            _push(w, g.now, False, DONE, 0)
+        _count_down(w)
     if not g.closed:
         return -1
     if g.finished == g.users:
@@ -969,7 +976,7 @@ def _arrive(w):
         return False
     at = w.arrival_s[g.arrived]
     if at > g.now and not g.due:
-        _push(w, g.now + (at - g.now), False, ARRIVE, 1)
+        _push(w, at, False, ARRIVE, 1)
         return False
     g.due = 0
     given = w.arrivals[g.arrived]
@@ -1066,9 +1073,10 @@ def run(w):
                 g.phase, g.actor = ADMIT, arg
             elif kind == ARRIVE:
                 g.phase, g.due = ARRIVING, arg
-                if g.outstanding == 0 and not g.done:  # nobody is measured
-                    g.done = 1
-                    _push(w, g.now, False, DONE, 0)
+                if not arg:
+                    _push(w, g.until_s, False, WINDOW, 0)
+            elif kind == WINDOW:
+                _count_down(w)
             elif kind == THINK:
                 _push(w, g.now + g.think_s, False, ASK, arg)
             elif kind == ASK:

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from simulator.engine.given import ClosedTraffic, Fleet, Traffic
 from simulator.engine.records import End, Sink
-from simulator.measurements.cost import DraftTable, LinearPrefill, RoundCost, RoundPrices
+from simulator.measurements.cost import DraftTable, LinearPrefill, RoundCost, RoundPrices, ScaledPrices
 from simulator.policies.admission import FirstCome, ShortestPrompt
 from simulator.policies.prefill import Chunked, Disaggregated, Instant, Separate
-from simulator.policies.routing import LeastLoaded, PowerOfTwo, RoundRobin
+from simulator.policies.routing import Assigned, LeastLoaded, PowerOfTwo, Random, RoundRobin
 from simulator.policies.verification import ByBatch, ConfidenceScheduled, FixedLength, NoSpeculation, Oracle, Threshold, Uniform
 from simulator.rng import word_of
 from simulator.traffic.request import RequestColumns
@@ -27,7 +27,7 @@ _MOST_PRICES = 1 << 23  # 64 MB of prices are kept, then asked for again
 
 _POLICIES = (NoSpeculation, FixedLength, Threshold, ByBatch, ConfidenceScheduled, Uniform, Oracle)
 _PREFILLS = (Instant, Separate, Chunked, Disaggregated)
-_ROUTERS = (RoundRobin, LeastLoaded, PowerOfTwo)
+_ROUTERS = (RoundRobin, LeastLoaded, PowerOfTwo, Random, Assigned)
 
 
 @runtime_checkable
@@ -49,8 +49,8 @@ def why_plain(traffic: Traffic, fleet: Fleet) -> str:
     settings = fleet.settings
     parts = [
         ("policy", fleet.policy, _POLICIES),
-        ("cost model", fleet.prices, (RoundCost,)),
-        ("scheduler's cost model", fleet.believed, (RoundCost,)),
+        ("cost model", _unscaled(fleet.prices)[0], (RoundCost,)),
+        ("scheduler's cost model", _unscaled(fleet.believed)[0], (RoundCost,)),
         ("router", fleet.router, _ROUTERS),
         ("prefill", settings.prefill, _PREFILLS),
         ("admission", settings.admission, (FirstCome, ShortestPrompt)),
@@ -61,6 +61,11 @@ def why_plain(traffic: Traffic, fleet: Fleet) -> str:
     if isinstance(traffic, ClosedTraffic) and not isinstance(traffic.source, DrawnUsers):
         return f"the users are {type(traffic.source).__name__}, written in Python"
     return ""
+
+
+def _unscaled(prices: RoundPrices) -> tuple[Any, float]:
+    """The prices that are scaled, and by how much."""
+    return (prices.prices, prices.factor) if type(prices) is ScaledPrices else (prices, 1.0)
 
 
 def run_compiled(traffic: Traffic, fleet: Fleet, sink: Sink) -> End:
@@ -84,6 +89,7 @@ class _Run:
         self.specs = None if isinstance(traffic, ClosedTraffic) else RequestColumns.of(traffic.specs)
         self.domains = traffic.source.domains if isinstance(traffic, ClosedTraffic) else self.specs.domains  # type: ignore[attr-defined, union-attr]
         self.ends = {"prices": 1, "believed": 1}  # of the rows in the price tables
+        self.chosen = 0  # of the assigned replicas
         self.w = self._world()
         self.g = self.w.g[0]
 
@@ -112,7 +118,7 @@ class _Run:
         sequences = [replay.of_domain[name] for name in self.domains]
         at = np.cumsum([0, *map(len, sequences)])
         shortest = [int(replay.length[s].min()) for s in sequences]
-        window = max(8, min(1024, (1 << 17) // max(users, 1)))
+        window = max(8, min(1024, (1 << 17) // max(users, 1), 2 * self.closed.turns if self.closed else 0))
         prices = _price_table(k, most)
         same = fleet.believed is fleet.prices
         believed = prices if same else _price_table(k, most)
@@ -151,14 +157,15 @@ class _Run:
             ranked=np.zeros(most * gamma + 1, np.int32),
             counts=np.zeros(2 * most * gamma + 8, np.int32),
         )  # fmt: skip
-        self._set(world, rule, window, slack, same)
+        self._set(world, rule, window, slack)
         return world
 
-    def _set(self, world: Any, rule: int, window: int, slack: int, same: bool) -> None:
+    def _set(self, world: Any, rule: int, window: int, slack: int) -> None:
         """Settings and the state at time 0."""
         k, fleet, g = self.k, self.fleet, world.g
         settings, policy, prefill = fleet.settings, fleet.policy, fleet.settings.prefill
-        prompts = fleet.prices.costs.prefill  # type: ignore[attr-defined]
+        prices, factor = _unscaled(fleet.prices)
+        prompts = prices.costs.prefill
         g["gamma"], g["lag"], g["most"], g["replicas"] = fleet.replay.gamma, policy.lag_steps, settings.max_batch, fleet.replicas
         g["prefill"] = _PREFILLS.index(type(prefill))
         g["share"] = prefill.max_tokens if isinstance(prefill, Separate) else prefill.token_budget if isinstance(prefill, Chunked) else 0
@@ -171,8 +178,8 @@ class _Run:
             g["length"] = min(policy.length, fleet.replay.gamma)
         if isinstance(policy, ConfidenceScheduled | Uniform):
             g["least"] = min(policy.min_length, fleet.replay.gamma)
-        plain = isinstance(prompts, LinearPrefill) and not prompts.apart and not isinstance(fleet.prices.draft, DraftTable)  # type: ignore[attr-defined]
-        g["overhead_s"], g["linear_prompts"], g["same_prices"] = fleet.prices.overhead_s, plain, same
+        line = isinstance(prompts, LinearPrefill) and not prompts.apart and not isinstance(prices.draft, DraftTable)
+        g["overhead_s"], g["linear_prompts"], g["prompt_factor"] = fleet.prices.overhead_s, line, factor
         if isinstance(prompts, LinearPrefill):
             g["prompt_base_s"], g["prompt_token_s"], g["prompt_context_s"] = prompts.base_s, prompts.per_token_s, prompts.per_token_context_s
         g["word"] = word_of(fleet.replay.seed, "sequence", fleet.replay.replication)
@@ -185,7 +192,7 @@ class _Run:
         else:
             warmup_s, until_s = self.traffic.warmup_s, self.traffic.until_s  # type: ignore[union-attr]
             g["warmup_s"], g["until_s"], g["limit_s"] = warmup_s, until_s, until_s + self.traffic.drain_s  # type: ignore[union-attr]
-            g["outstanding"] = int(((warmup_s <= world.arrival_s) & (world.arrival_s < until_s)).sum())
+            g["outstanding"] = 1 + int(((warmup_s <= world.arrival_s) & (world.arrival_s < until_s)).sum())  # the window is to end, too
         world.requests["next"] = np.append(np.arange(1, len(world.requests)), -1)
 
     def _flush(self) -> None:
@@ -228,8 +235,19 @@ class _Run:
         """Replicas drawn by the router: those not used yet, and new ones."""
         w, used = self.w, int(self.g["lucks"])
         w.luck[:-used] = w.luck[used:].copy()
-        w.luck[-used:] = _drawn(self.fleet, used)
+        w.luck[-used:] = self._chosen(used)
         self.g["lucks"] = 0
+
+    def _chosen(self, n: int) -> NDArray[np.int64]:
+        """What the next `n` choices of the router go by. # [n, 2]"""
+        router, count = self.fleet.router, self.fleet.replicas
+        if isinstance(router, Assigned):
+            part = router.replica[self.chosen : self.chosen + n]
+            self.chosen += n
+            return np.pad(part, (0, n - len(part)))[:, None].repeat(2, axis=1)
+        if isinstance(router, Random):
+            return self.fleet.luck.integers(np.full(n, count))[:, None].repeat(2, axis=1)
+        return self.fleet.luck.integers(np.tile([count, count - 1], (n, 1)))
 
     def _price(self) -> None:
         self.w = self.w._replace(**self._priced("price_at", "prices", self.fleet.prices))
@@ -299,11 +317,6 @@ def _arrivals(specs: RequestColumns) -> NDArray[np.int64]:
 def _price_table(k: Any, most: int) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
     """An empty one: where rows begin, by requests and context, and the rows; place 0 stands for a price not known."""
     return np.zeros((most + 1, k.CONTEXTS), np.int32), np.zeros(1 << 16)
-
-
-def _drawn(fleet: Fleet, n: int) -> NDArray[np.int64]:
-    """What `n` choices of the router draw, in the order in which it draws it. # [n, 2]"""
-    return fleet.luck.integers(np.tile([fleet.replicas, fleet.replicas - 1], (n, 1)))
 
 
 def _rule(k: Any, fleet: Fleet) -> tuple[int, NDArray[np.int32]]:

@@ -30,7 +30,7 @@ class UserSource(Protocol):
 @dataclass(frozen=True)
 class OpenTraffic:
     """Requests that arrive whatever happens. Those arriving in [warmup_s, until_s) are measured; arrivals go on after that,
-    so that the last measured ones see the same load, until all measured are done or `drain_s` have passed."""
+    so that the last measured ones see the same load, until the window is over and all measured are done, or `drain_s` have passed."""
 
     specs: Sequence[RequestSpec]
     warmup_s: float

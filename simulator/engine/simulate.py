@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import replace
+from heapq import heappush
 from typing import Any, Literal
 
 import numpy as np
 import simpy
+from simpy.events import NORMAL
 
 from simulator.engine.absences import present, watch
 from simulator.engine.fast import run_compiled, why_plain
@@ -37,12 +39,23 @@ def observe(traffic: Traffic, fleet: Fleet, sink: Sink, path: Path = "auto") -> 
     return replace(World(traffic, fleet, sink).run(), why_plain=why) if why else run_compiled(traffic, fleet, sink)
 
 
+class Clock(simpy.Environment):
+    """SimPy's, which adds delays to the time; arrivals must not depend on what else made it stop before."""
+
+    def at(self, time_s: float) -> simpy.Event:
+        """An event at exactly this time, from now on."""
+        event = simpy.Event(self)
+        event._ok, event._value = True, None
+        heappush(self._queue, (time_s, NORMAL, next(self._eid), event))
+        return event
+
+
 class World:
     """The live state of one run: the clock, the replicas, and which measured requests are still out."""
 
     def __init__(self, traffic: Traffic, fleet: Fleet, sink: Sink) -> None:
         self.traffic, self.fleet, self.sink = traffic, fleet, sink
-        self.env = simpy.Environment()
+        self.env = Clock()
         self.done = self.env.event()
         self.live: dict[int, Request] = {}  # by the number of those that came before
         self.domains: dict[str, int] = {}
@@ -102,12 +115,13 @@ class World:
 
     def _arrive(self, traffic: OpenTraffic) -> Generator[simpy.Event, Any, None]:
         """Open loop: each request at its time."""
-        self.outstanding = sum(traffic.warmup_s <= s.arrival_s < traffic.until_s for s in traffic.specs)
-        if not self.outstanding:
-            self.done.succeed()
+        self.outstanding = 1 + sum(traffic.warmup_s <= s.arrival_s < traffic.until_s for s in traffic.specs)
+        window = self.env.timeout(traffic.until_s)
+        assert window.callbacks is not None
+        window.callbacks.append(lambda _: self._count_down())
         for spec in traffic.specs:
             if spec.arrival_s > self.env.now:
-                yield self.env.timeout(spec.arrival_s - self.env.now)
+                yield self.env.at(spec.arrival_s)
             self._enter(self._new(Request(spec, measured=traffic.warmup_s <= spec.arrival_s < traffic.until_s)))
 
     def _start_users(self, traffic: ClosedTraffic) -> None:
@@ -189,9 +203,7 @@ class World:
         self.finished_count += 1
         if request.measured:
             self.rejected += request.rejected
-            self.outstanding -= 1
-            if self.outstanding == 0 and not self.done.triggered:
-                self.done.succeed()
+            self._count_down()
         if isinstance(self.traffic, ClosedTraffic):
             if self.finished_count == self.traffic.users:
                 self.warm_s = self.env.now
@@ -204,6 +216,12 @@ class World:
                 self.env.process(self._think(request))
             else:
                 self._ask(self.traffic.source.spec(request.user, request.turn + 1, self.env.now), request.user, request.turn + 1)
+
+    def _count_down(self) -> None:
+        """One thing less that the run waits for."""
+        self.outstanding -= 1
+        if self.outstanding == 0 and not self.done.triggered:
+            self.done.succeed()
 
     def _think(self, request: Request) -> Generator[simpy.Event, Any, None]:
         assert isinstance(self.traffic, ClosedTraffic)

@@ -354,6 +354,31 @@ class RoundCost:
         return self.costs.prefill.seconds(tokens, attended_tokens) + float(taken_in)
 
 
+class ScaledPrices:
+    """Prices times `factor`, and what a round's drafted tokens add times `slope` again."""
+
+    def __init__(self, prices: RoundPrices, factor: float = 1.0, slope: float = 1.0) -> None:
+        self.prices, self.factor, self.slope = prices, factor, slope
+        self.overhead_s = prices.overhead_s * factor
+
+    def round_s(self, requests: int, context_tokens: float) -> Floats:
+        """Time of a whole round at B = R + 0 .. Rγ tokens. # [R γ + 1]"""
+        given = self.prices.round_s(requests, context_tokens) * self.factor
+        return given if self.slope == 1 else given[0] + (given - given[0]) * self.slope
+
+    def draft_s(self, requests: int, context_tokens: float) -> float:
+        """Time to draft."""
+        return self.prices.draft_s(requests, context_tokens) * self.factor
+
+    def chunk_s(self, tokens: int, attended_tokens: float, beside_decode: bool) -> float:
+        """Time that prompt tokens add to a step."""
+        return self.prices.chunk_s(tokens, attended_tokens, beside_decode) * self.factor
+
+    def prefill_s(self, tokens: float, attended_tokens: float = 0) -> float:
+        """Time of a prefill step."""
+        return self.prices.prefill_s(tokens, attended_tokens) * self.factor
+
+
 def attachments(*costs: Any) -> list[MeasuredTable | DraftTable | PrefillTable]:
     """Those of `costs` that live in a file of their own."""
     return [cost for cost in costs if isinstance(cost, MeasuredTable | DraftTable | PrefillTable)]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Literal, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from simulator.schema import Frozen
@@ -48,4 +50,33 @@ class PowerOfTwo(Frozen):
         return first if held[first] <= held[second] else second
 
 
-Routing = Annotated[RoundRobin | LeastLoaded | PowerOfTwo, Field(discriminator="kind")]
+class Random(Frozen):
+    """Any replica, whatever it holds."""
+
+    kind: Literal["random"] = "random"
+
+    def choose(self, arrival: int, held: Sequence[int], luck: np.random.Generator) -> int:
+        return int(luck.integers(len(held)))
+
+
+@dataclass(frozen=True, eq=False)
+class Assigned:
+    """Replicas chosen beforehand, for the requests in order of arrival."""
+
+    replica: NDArray[np.int64]  # [n]
+    kind: str = "assigned"
+
+    def choose(self, arrival: int, held: Sequence[int], luck: np.random.Generator) -> int:
+        return int(self.replica[arrival])
+
+
+def assigned(router: Router, arrivals: int, replicas: int, luck: np.random.Generator) -> Assigned | None:
+    """What a router that does not look at the replicas will choose; None where it does look."""
+    if isinstance(router, RoundRobin):
+        return Assigned(np.arange(arrivals) % replicas)
+    if isinstance(router, Random):
+        return Assigned(luck.integers(np.full(arrivals, replicas)))
+    return None
+
+
+Routing = Annotated[RoundRobin | LeastLoaded | PowerOfTwo | Random, Field(discriminator="kind")]

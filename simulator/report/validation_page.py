@@ -60,7 +60,9 @@ def anchor(result: Row) -> str:
 
 
 def cell_errors(result: Row) -> list[float]:
-    """Relative errors of what was not fitted: cells of curves and sweeps, gains (as ratios), values."""
+    """Relative errors of what was not fitted: cells of curves and sweeps (those of its headline, where it has one), gains (as ratios), values."""
+    if "headline" in result:
+        return [abs(cell["difference"]) for cell in result["points"] if cell["metric"] in result["headline"] and cell["difference"] is not None]
     cells = [cell for cell in (*result["points"], *result["rows"]) if not cell.get("fitted") and cell.get("difference") is not None]
     values = [abs(cell["difference"]) for cell in cells if cell.get("unit", "value") == "value"]
     gains = [abs((1 + row["simulated"]) / (1 + row["published"]) - 1) for row in cells if row.get("unit") == "gain"]
@@ -84,9 +86,12 @@ def section(result: Row) -> str:
     """One comparison."""
     parts = [f"## {result['name']}", f"{result['title']}\n\n{result['system']}. Source: {'; '.join(result['sources'])}."]
     parts.append(f"    {result['command']}")
-    parts.append(_rows_table(result["rows"]))
+    known = result.get("compared_with", "published")
+    parts.append(_rows_table(result["rows"], known))
     if result["points"]:
-        parts.append(_points_table(result["points"]))
+        parts.append(_points_table(result["points"], known))
+    if "picture" in result:
+        parts.append(f"![simulated and {known} frontier](validation/{result['picture']})")
     if "reading" in result:
         parts.append(f"Where it misses, and why: {result['reading']}")
     told = [("Conditions", result.get("conditions")), ("Assumed", result.get("assumed")), ("Not known from the data", result.get("not_identifiable"))]
@@ -100,8 +105,11 @@ def section(result: Row) -> str:
     return "\n\n".join(parts)
 
 
-def _rows_table(rows: Sequence[Row]) -> str:
-    lines = ["| what | simulated | published | difference | limit | |", "|---|---|---|---|---|---|"]
+def _rows_table(rows: Sequence[Row], known: str) -> str:
+    if all(row.get("simulated") is None and row.get("published") is None for row in rows):
+        lines = ["| what | | limit | |", "|---|---|---|---|"]
+        return "\n".join(lines + [f"| {row['what']} | {' | '.join(wording.validation_cells(row)[2:])} |" for row in rows])
+    lines = [f"| what | simulated | {known} | difference | limit | |", "|---|---|---|---|---|---|"]
     lines += [f"| {row['what']}{_aside(row)} | {' | '.join(wording.validation_cells(row))} |" for row in rows]
     return "\n".join(lines)
 
@@ -112,21 +120,20 @@ def _aside(row: Row) -> str:
     return " (was fitted to)" * bool(row.get("fitted")) + (f" ({plain(apart)} apart on average)" if apart is not None else "")
 
 
-def _points_table(points: Sequence[Row]) -> str:
+def _points_table(points: Sequence[Row], known: str) -> str:
     """Policies down, loads across: simulated, published and difference in a cell."""
     blocks = []
+    fitted = "; \\* was fitted to" if any(p.get("fitted") for p in points) else ""
     for metric in dict.fromkeys((p["metric"], p["table"]) for p in points):
         mine = [p for p in points if (p["metric"], p["table"]) == metric]
-        loads = sorted({p["load"] for p in mine})
+        loads = sorted({p["load"] for p in mine}, key=lambda load: (isinstance(load, str), load))
         lines = [
-            f"{metric[0]} (simulated / published, difference; \\* was fitted to):\n",
-            "| at load | " + " | ".join(f"{load:g}" for load in loads) + " |",
+            f"{metric[0]} (simulated / {known}, difference{fitted}):\n",
+            "| at load | " + " | ".join(load if isinstance(load, str) else f"{load:g}" for load in loads) + " |",
             "|---" * (len(loads) + 1) + "|",
         ]
         for policy in dict.fromkeys(p["policy"] for p in mine):
-            cells = {
-                p["load"]: f"{plain(p['simulated'])} / {plain(p['published'])}, {percent(p['difference'], 1)}" for p in mine if p["policy"] == policy
-            }
+            cells = {p["load"]: _cell(p) for p in mine if p["policy"] == policy}
             lines.append(f"| {policy} | " + " | ".join(cells.get(load, "–") for load in loads) + " |")
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)

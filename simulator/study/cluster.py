@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import tempfile
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
@@ -12,7 +13,7 @@ from typing import Any
 
 from simulator.errors import DsimError
 from simulator.study.bundle import Bundle, bundle
-from simulator.study.point import Point
+from simulator.study.point import Part, Point, run_part
 from simulator.study.scenario import Scenario
 
 Row = dict[str, Any]
@@ -30,9 +31,9 @@ def check_ray(address: str | None) -> str | None:
 
 
 def run_on_ray(
-    scenario: Scenario, todo: Sequence[Point], address: str, mark: str, code: str, details: Sequence[str]
-) -> Iterator[tuple[Point, Row, Files]]:
-    """Rows and tables of all points as they are done. `local` starts a Ray of its own here; `auto` and host:port join a cluster."""
+    scenario: Scenario, tasks: Sequence[tuple[Point, int | None]], address: str, mark: str, code: str, details: Sequence[str]
+) -> Iterator[tuple[Point, Row | Part, Files]]:
+    """Rows and tables of all points, or their parts, as they are done. `local` starts a Ray of its own here; `auto` and host:port join a cluster."""
     import ray
 
     started = not ray.is_initialized()
@@ -41,12 +42,11 @@ def run_on_ray(
     try:
         task = ray.remote(num_cpus=1, max_retries=TRIES)(_point)
         sent = ray.put(bundle(scenario))
-        waiting = {task.remote(sent, point, mark, code, tuple(details)): point for point in todo}
+        waiting = {task.remote(sent, point, part, mark, code, tuple(details)): point for point, part in tasks}
         while waiting:
             done, _ = ray.wait(list(waiting), num_returns=1)
             point = waiting.pop(done[0])
-            row, files = _result(ray, done[0])
-            yield point, row, files
+            yield point, *_result(ray, done[0])
     finally:
         if started:
             ray.shutdown()
@@ -60,15 +60,18 @@ def _join(address: str) -> None:
         if address == LOCAL:
             ray.init(address=LOCAL, include_dashboard=False, **quiet)
         else:
+            host, colon, port = address.removeprefix("ray://").rpartition(":")
+            if colon:  # Ray itself would try for many minutes
+                socket.create_connection((host, int(port)), timeout=10).close()
             ray.init(address=address, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as problem:
-        told = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
+    except (OSError, ValueError, RuntimeError) as problem:
+        told = getattr(problem, "strerror", None) or (str(problem).splitlines() or [type(problem).__name__])[0]
         raise DsimError(f"no Ray cluster at '{address}' ({told})", where="--ray", remedy="start one with `ray start`, or use --ray local") from None
 
 
-def _result(ray: Any, reference: Any) -> tuple[Row, Files]:
+def _result(ray: Any, reference: Any) -> tuple[Row | Part, Files]:
     try:
-        found: tuple[Row, Files] = ray.get(reference)
+        found: tuple[Row | Part, Files] = ray.get(reference)
     except ray.exceptions.RayTaskError as problem:
         if isinstance(problem.cause, DsimError):
             raise problem.cause from None
@@ -79,8 +82,8 @@ def _result(ray: Any, reference: Any) -> tuple[Row, Files]:
     return found
 
 
-def _point(sent: Bundle, point: Point, mark: str, code: str, details: Sequence[str]) -> tuple[Row, Files]:
-    """On the cluster: one point, from the files of the bundle."""
+def _point(sent: Bundle, point: Point, part: int | None, mark: str, code: str, details: Sequence[str]) -> tuple[Row | Part, Files]:
+    """On the cluster: one point, or a part of it, from the files of the bundle."""
     from simulator.study.sweep import code_mark, run_whole
 
     if code_mark() != code:
@@ -91,5 +94,7 @@ def _point(sent: Bundle, point: Point, mark: str, code: str, details: Sequence[s
             _unpacked.clear()
             _unpacked[mark] = sent.unpack(Path(tempfile.mkdtemp(prefix="dsim-scenario-")))
         files = {name: Path(folder) / f"{name}.parquet" for name in details}
+        if part is not None:
+            return run_part(_unpacked[mark], point, part), {}
         row = run_whole(_unpacked[mark], point, files)
         return row, {name: path.read_bytes() for name, path in files.items()}

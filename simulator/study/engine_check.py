@@ -260,3 +260,46 @@ def _ranking(rows: list[dict[str, Any]]) -> dict[str, float]:
 
 
 NOISE = 0.03
+LIMITS = {"tps_per_user_p50": (0.05, 0.12), "throughput_tok_s": (0.05, 0.12), "accepted_length": (None, 0.02), "verification_budget": (None, 0.02)}
+NAMED = 0.95  # of the pairs of policies
+
+
+def judged(scenario: Scenario, found: dict[str, Any], command: str, about: dict[str, Any]) -> dict[str, Any]:
+    """What `compare` found as a comparison of docs/validation.md: limits kept or not, every cell, and under which conditions; `about` is a run.json."""
+    summary, ranking = found["summary"], found["ranking"]
+    rows = []
+    for name, bounds in LIMITS.items():
+        for which, limit in zip(("median", "worst"), bounds, strict=True):
+            if limit is not None and summary[name]:
+                error = summary[name][which]
+                rows.append({"what": f"{NUMBERS[name]}: {which} error", "difference": error, "limit": limit, "ok": error <= limit})
+    if ranking["pairs"]:
+        what = f"pairs of policies whose better one is not named ({ranking['pairs']} pairs, measured throughputs more than 3 % apart)"
+        rows.append({"what": what, "difference": 1 - ranking["share"], "limit": 1 - NAMED, "ok": ranking["share"] >= NAMED})
+    points = [
+        {"metric": NUMBERS[name], "table": "measured", "policy": run["policy"], "load": "open" if run["open_loop"] else run["concurrency"],
+         "simulated": run["simulated"][name], "published": run["measured"][name], "difference": run["error"][name]}
+        for name in (*LIMITS, "ttft_p50_s", "step_p50_s") for run in found["runs"]
+    ]  # fmt: skip
+    profile = scenario.known
+    return found | {
+        "name": f"{profile.name}-engine", "title": "The real engine on a scenario's requests, simulated request by request", "command": command,
+        "system": f"{profile.target} on {profile.hardware}, {profile.engine}", "sources": ["this repository's engine, really run"],
+        "rows": rows, "points": points, "ok": all(row["ok"] for row in rows), "compared_with": "measured", "headline": [NUMBERS[name] for name in HEADLINE],
+        "conditions": _conditions(found["runs"], about),
+        "provenance": [{"table": "step costs and acceptance", "provenance": "measured"}],
+    }  # fmt: skip
+
+
+def _conditions(runs: list[dict[str, Any]], about: dict[str, Any]) -> list[str]:
+    machine, load = about.get("machine", {}), about.get("asked", {}).get("load", {})
+    counts = [run["requests"] for run in runs]
+    parts = [f"{part.replace('_', ' ')} {np.median(np.abs([run['why'][part] for run in runs])):.1%}" for part in ("cost_model", "acceptance", "rest")]
+    noise = [run["why"]["step_noise"] for run in runs]
+    return [
+        "Served on: " + ", ".join(f"{key} {value}" for key, value in machine.items() if value is not None) + ".",
+        f"{min(counts)} to {max(counts)} measured requests a run of {load.get('max_tokens', '?')} tokens at most, temperature {load.get('temperature', '?')}; "
+        "each is simulated with its own prompt, length and recorded text.",
+        "The throughput's error in parts that multiply (medians of their sizes): " + ", ".join(parts) + ".",
+        f"Noise: single steps spread around their price by {np.median(noise):.0%} in the median run and {max(noise):.0%} in the noisiest (p10 to p90).",
+    ]

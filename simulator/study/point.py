@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import ceil
 from typing import Any
 
-from simulator.engine.simulate import ClosedTraffic, Fleet, OpenTraffic, observe
+from simulator.engine.simulate import ClosedTraffic, End, Fleet, OpenTraffic, observe
 from simulator.errors import ScenarioError
 from simulator.measurements.cost import GraphSizes, RoundCost
 from simulator.measurements.profile import Profile
 from simulator.measurements.replay import Replay, lay_out, nothing_drafted
+from simulator.policies.routing import Assigned, Random, RoundRobin, assigned
 from simulator.policies.verification import ByBatch
 from simulator.rng import stream, uniform_at
 from simulator.study.metrics import Meter
@@ -24,6 +25,7 @@ import numpy as np  # isort: skip
 from numpy.typing import NDArray  # isort: skip
 
 Floats = NDArray[np.float64]
+MOST_PARTS = 16  # of a fleet; a constant, so that numbers do not depend on where it is run
 
 
 @dataclass(frozen=True, order=True)
@@ -35,20 +37,58 @@ class Point:
     replication: int
 
 
+@dataclass(frozen=True)
+class Part:
+    """What some replicas of a point's fleet did, that know nothing of the others."""
+
+    number: int
+    meter: Meter
+    end: End
+
+
 def run_point(scenario: Scenario, point: Point, files: Sequence[StepsFile | RequestsFile] = ()) -> dict[str, Any]:
     """The row of a point, its requests and steps written to `files` as they come."""
-    policy = scenario.policies[point.policy]
-    fleet = fleet_of(scenario, policy, point.replication)
+    return row_of(scenario, point, [run_part(scenario, point, part, files) for part in range(parts(scenario))])
+
+
+def parts(scenario: Scenario) -> int:
+    """Into how many fleets of their own the router divides the replicas: 1 where it looks at them, or where they share prefill workers."""
+    blind = isinstance(scenario.fleet.routing, RoundRobin | Random)
+    apart = blind and scenario.workload.load_kind != "concurrency" and scenario.engine.prefill.kind != "disaggregated"
+    return min(scenario.fleet.replicas, MOST_PARTS) if apart else 1
+
+
+def run_part(scenario: Scenario, point: Point, part: int, files: Sequence[StepsFile | RequestsFile] = ()) -> Part:
+    """One part of a point: replicas part, part + parts, …"""
+    fleet = fleet_of(scenario, scenario.policies[point.policy], point.replication)
     takers = [f for f in files if isinstance(f, StepsFile)], [f for f in files if isinstance(f, RequestsFile)]
     if scenario.workload.load_kind == "concurrency":
-        traffic, meter = _closed(scenario, point), Meter.closed()
-        end = observe(traffic, fleet, Split(meter, *takers))
-    else:
-        window = _open(scenario, point)
-        meter = Meter(window.warmup_s, window.until_s, open_loop=True)
-        end = observe(window, fleet, Split(meter, *takers))
-    ttft_known = scenario.engine.prefill.kind != "instant"
-    numbers = meter.row(end, scenario.gpus, scenario.fleet.replicas, ttft_known)
+        meter = Meter.closed()
+        return Part(part, meter, observe(_closed(scenario, point), fleet, Split(meter, *takers)))
+    traffic, count = _open(scenario, point), parts(scenario)
+    if count > 1:
+        traffic, fleet = _divided(traffic, fleet, part, count)
+    meter = Meter(traffic.warmup_s, traffic.until_s, open_loop=True)
+    return Part(part, meter, observe(traffic, fleet, Split(meter, *takers, part, count)))
+
+
+def _divided(traffic: OpenTraffic, fleet: Fleet, part: int, count: int) -> tuple[OpenTraffic, Fleet]:
+    """The requests that the router gives to one part of the fleet, and that part."""
+    specs = RequestColumns.of(traffic.specs)
+    chosen = assigned(fleet.router, len(specs), fleet.replicas, fleet.luck)
+    assert chosen is not None
+    mine = chosen.replica % count == part
+    replicas = len(range(part, fleet.replicas, count))
+    return replace(traffic, specs=specs.where(mine)), replace(fleet, replicas=replicas, router=Assigned(chosen.replica[mine] // count))
+
+
+def row_of(scenario: Scenario, point: Point, done: Sequence[Part]) -> dict[str, Any]:
+    """The numbers of a point from all its parts."""
+    policy, meter, first = scenario.policies[point.policy], done[0].meter, done[0].end
+    for other in done[1:]:
+        meter.merge(other.meter)
+    counts = {name: sum(getattr(part.end, name) for part in done) for name in ("unfinished", "rejected", "preemptions", "kv_pages_left")}
+    numbers = meter.row(replace(first, **counts), scenario.gpus, scenario.fleet.replicas, scenario.engine.prefill.kind != "instant")
     head = {
         "policy": policy.name,
         "drafter": policy.drafter or "",
@@ -56,24 +96,28 @@ def run_point(scenario: Scenario, point: Point, files: Sequence[StepsFile | Requ
         "load": point.load,
         "replication": point.replication,
     }
-    return head | numbers | {"path": end.path, "why_plain": end.why_plain}
+    return head | numbers | {"path": first.path, "why_plain": first.why_plain}
 
 
 class Split:
-    """A sink that passes all on to a meter, and steps and requests to others as well."""
+    """A sink that passes all on to a meter, and steps and requests to others too, where the replicas of a part have their numbers in the fleet."""
 
     def __init__(
         self,
         meter: Meter,
         steps: Sequence[Callable[[Floats], None]] = (),
         requests: Sequence[Callable[[Floats, Sequence[str]], None]] = (),
+        part: int = 0,
+        count: int = 1,
     ) -> None:
+        self.part, self.count = part, count
         self.warm, self.joins, self.waits = meter.warm, meter.joins, meter.waits
         self.step_takers: list[Callable[[Floats], None]] = [meter.steps, *steps]
         self.request_takers: list[Callable[[Floats, Sequence[str]], None]] = [meter.requests, *requests]
 
     def steps(self, rows: Floats) -> None:
         """Rows of StepRecord."""
+        rows[:, 0] = rows[:, 0] * self.count + self.part
         for take in self.step_takers:
             take(rows)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from simulator.study.metrics import NUMBERS
 from simulator.study.pareto import estimate, gains
+from simulator.study.point import parts
 from simulator.study.scenario import Policy, Scenario
 from simulator.study.validation import overlays, validate_result
 from simulator.study.warnings import warnings
@@ -107,8 +108,11 @@ def conditions(scenario: Scenario) -> Iterator[str]:
     yield f"Prefill: {told}" + (f" ({settings})." if settings else ".")
     kv = engine.kv_tokens or min((t for p in scenario.policies if (t := scenario.known.kv_tokens(p.drafter)) is not None), default=None)
     yield f"Memory for KV: {kv:,} tokens a replica, pages of {scenario.page_tokens}." if kv else "Memory for KV: not known, so not a limit."
+    apart = parts(scenario)
     spread = f", routed {fleet.routing.kind.replace('_', ' ')}" if fleet.replicas > 1 else ""
     yield f"Fleet: {fleet.replicas} replica(s) of {scenario.known.gpus_per_replica:g} GPU(s){spread}, at most {engine.max_batch} requests in a batch."
+    if apart > 1:
+        yield f"Routing does not look at the replicas, so they are simulated as {apart} fleets of their own."
     repeats = f"{plan.replications} replication(s), seed {plan.seed}."
     if scenario.workload.load_kind == "concurrency":
         yield f"Closed loop: at least {plan.requests} measured requests a replication; every user asks again at once. {repeats}"

@@ -19,7 +19,7 @@ from typing import Any
 from simulator.errors import DsimError, ScenarioError
 from simulator.files import write_whole
 from simulator.study.bundle import paths_in
-from simulator.study.point import Point, check_traffic, run_point
+from simulator.study.point import Part, Point, check_traffic, parts, row_of, run_part, run_point
 from simulator.study.scenario import Scenario, validate_scenario
 from simulator.study.tables import RequestsFile, StepsFile
 
@@ -124,19 +124,26 @@ def _code() -> list[Path]:
 def _run(
     scenario: Scenario, todo: Sequence[Point], workers: int, keep: Path | None, mark: str, details: Sequence[str]
 ) -> Iterator[tuple[Point, Row]]:
-    if workers == 1 or len(todo) <= 1:
+    tasks = _tasks(scenario, todo, details)
+    if workers == 1 or len(tasks) <= 1:
         for point in todo:
             yield point, _one(scenario, point, keep, mark, details)
         return
-    pool = ProcessPoolExecutor(min(workers, len(todo)), multiprocessing.get_context("spawn"), _begin, (scenario.content, scenario.file))
+    pool = ProcessPoolExecutor(min(workers, len(tasks)), multiprocessing.get_context("spawn"), _begin, (scenario.content, scenario.file))
     resource_tracker.ensure_running()  # the first start of it would let signals through again
     try:
         with held(signal.SIGINT):  # for the workers' whole life: they are born with it. Ctrl-C is the parent's business
-            waiting: dict[Future[Row], Point] = {pool.submit(_work, p, keep, mark, tuple(details)): p for p in todo}
+            waiting: dict[Future[Row | Part], Point] = {pool.submit(_work, p, part, keep, mark, tuple(details)): p for p, part in tasks}
+        gather = Gathering(scenario)
         while waiting:
             done, _ = wait(waiting, return_when=FIRST_COMPLETED)
             for future in done:
-                yield waiting.pop(future), future.result()
+                point, found = waiting.pop(future), future.result()
+                row = gather(point, found) if isinstance(found, Part) else found
+                if row is not None:
+                    if isinstance(found, Part):
+                        _keep(row, point, keep, mark, details)
+                    yield point, row
     except BrokenExecutor:
         raise DsimError(
             "a worker process died", key="--workers", remedy="often for want of memory: run again with fewer, what is done is kept"
@@ -187,9 +194,31 @@ def _begin(content: dict[str, Any], file: Path) -> None:
     _scenario = validate_scenario(content, file)
 
 
-def _work(point: Point, keep: Path | None, mark: str, details: tuple[str, ...]) -> Row:
+def _work(point: Point, part: int | None, keep: Path | None, mark: str, details: tuple[str, ...]) -> Row | Part:
     assert _scenario is not None
-    return _one(_scenario, point, keep, mark, details)
+    return _one(_scenario, point, keep, mark, details) if part is None else run_part(_scenario, point, part)
+
+
+def _tasks(scenario: Scenario, todo: Sequence[Point], details: Sequence[str]) -> list[tuple[Point, int | None]]:
+    """What is handed out: points, or their parts where they have some and write no tables."""
+    count = parts(scenario)
+    return [(point, part) for point in todo for part in (range(count) if count > 1 and not details else (None,))]
+
+
+class Gathering:
+    """Parts as they come in, until a point has all of its."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario, self.count = scenario, parts(scenario)
+        self.here: dict[Point, dict[int, Part]] = {}
+
+    def __call__(self, point: Point, found: Part) -> Row | None:
+        """The row of the point when this was the last of its parts."""
+        here = self.here.setdefault(point, {})
+        here[found.number] = found
+        if len(here) < self.count:
+            return None
+        return row_of(self.scenario, point, [self.here[point][part] for part in range(self.count)])
 
 
 def _one(scenario: Scenario, point: Point, keep: Path | None, mark: str, details: Sequence[str]) -> Row:
@@ -229,7 +258,11 @@ def _run_on_ray(
     """Points of a Ray cluster, their rows and tables written here."""
     from simulator.study.cluster import run_on_ray
 
-    for point, row, files in run_on_ray(scenario, todo, address, mark, code_mark(), details if keep else ()) if todo else ():
+    gather, tasks = Gathering(scenario), _tasks(scenario, todo, details if keep else ())
+    for point, found, files in run_on_ray(scenario, tasks, address, mark, code_mark(), details if keep else ()) if todo else ():
+        row = gather(point, found) if isinstance(found, Part) else found
+        if row is None:
+            continue
         for name, content in files.items():
             assert keep is not None
             write_whole(keep / f"{_name(point)}.{name}.parquet", content)

@@ -51,6 +51,14 @@ class RequestColumns(Sequence[RequestSpec]):
         index, prompt, output, cached, domain = np.array(whole, dtype=np.int64).reshape(-1, 5).T
         return cls(index, np.array([s.arrival_s for s in specs], dtype=np.float64), prompt, output, cached, domain, domains)
 
+    def where(self, kept: NDArray[np.bool_]) -> RequestColumns:
+        """Those that are kept, in the same order. # [n]"""
+        return RequestColumns(*(column[kept] for column in self._columns), self.domains)  # type: ignore[arg-type, call-arg]
+
+    @property
+    def _columns(self) -> tuple[NDArray[Any], ...]:
+        return self.request, self.arrival_s, self.prompt_tokens, self.output_tokens, self.cached_prompt_tokens, self.domain
+
     def __len__(self) -> int:
         return len(self.request)
 
@@ -59,10 +67,9 @@ class RequestColumns(Sequence[RequestSpec]):
     @overload
     def __getitem__(self, at: slice) -> RequestColumns: ...
     def __getitem__(self, at: int | slice) -> RequestSpec | RequestColumns:
-        columns = (self.request, self.arrival_s, self.prompt_tokens, self.output_tokens, self.cached_prompt_tokens, self.domain)
         if isinstance(at, slice):
-            return RequestColumns(*(column[at] for column in columns), self.domains)  # type: ignore[arg-type, call-arg]
-        index, arrival_s, prompt, output, cached, domain = (column[at].item() for column in columns)
+            return RequestColumns(*(column[at] for column in self._columns), self.domains)  # type: ignore[arg-type, call-arg]
+        index, arrival_s, prompt, output, cached, domain = (column[at].item() for column in self._columns)
         return RequestSpec(index, arrival_s, prompt, output, self.domains[domain], cached)
 
     def __iter__(self) -> Iterator[RequestSpec]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import strategies as st
 from worlds import blocks, costs, drafting, fleet, replay
 
 from simulator.engine.simulate import Fleet
+from simulator.measurements.cost import RoundPrices, ScaledPrices
 from simulator.policies.admission import FirstCome, ShortestPrompt
 from simulator.policies.prefill import Chunked, Disaggregated, Instant, Separate
-from simulator.policies.routing import LeastLoaded, PowerOfTwo, RoundRobin
+from simulator.policies.routing import LeastLoaded, PowerOfTwo, Random, RoundRobin
 from simulator.policies.verification import ByBatch, ConfidenceScheduled, FixedLength, NoSpeculation, Oracle, Threshold, Uniform
 from simulator.traffic.request import RequestSpec
 
@@ -22,7 +26,11 @@ PREFILLS = [
     Instant(), Separate(max_tokens=5), Separate(), Chunked(token_budget=1), Chunked(token_budget=6), Chunked(),
     Disaggregated(), Disaggregated(workers=1, transfer_s=0.3), Disaggregated(workers=2),
 ]  # fmt: skip
-ROUTERS = [RoundRobin(), LeastLoaded(), PowerOfTwo()]
+WRONG: list[Callable[[RoundPrices], dict[str, RoundPrices]]] = [  # steps that cost another amount, schedulers that believe in another
+    lambda _: {}, lambda _: {}, lambda prices: {"prices": ScaledPrices(prices, 1.1)}, lambda prices: {"believed": ScaledPrices(prices, 0.9, 1.5)},
+    lambda prices: dict.fromkeys(("prices", "believed"), ScaledPrices(prices, 0.9)),
+]  # fmt: skip
+ROUTERS = [RoundRobin(), LeastLoaded(), PowerOfTwo(), Random()]
 
 
 @st.composite
@@ -38,11 +46,12 @@ def fleets(draw: st.DrawFn, least: int = 1, most: int = 5) -> Fleet:
     price = costs(0.01, 0.002, 1e-4, draw(st.sampled_from([0.0, 0.003])), (0.001, 0.001), [(4, 0.02)])
     tight = draw(st.none() | st.integers(26, 12 * most))
     page = draw(st.integers(1, 4))
-    return fleet(
+    made = fleet(
         price, policy, drawn, drafting(0.001, 0.0005, 0.0002), draw(st.integers(1, 3)), draw(st.sampled_from(ROUTERS)),
         None if tight is None else -(-tight // page), page, 0, max_batch=draw(st.integers(least, most)), prefill=draw(st.sampled_from(PREFILLS)),
         admission=draw(st.sampled_from([FirstCome(), ShortestPrompt()])),
     )  # fmt: skip
+    return replace(made, **draw(st.sampled_from(WRONG))(made.prices))
 
 
 @st.composite

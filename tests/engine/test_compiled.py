@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from random_worlds import fleets, requests
-from worlds import Users
+from worlds import Users, blocks, costs, fleet, replay
 
 from simulator.engine.simulate import ClosedTraffic, End, Fleet, OpenTraffic, Traffic, observe
+from simulator.measurements.cost import PrefillTable, RoundCost
+from simulator.policies.prefill import Chunked, Disaggregated, Separate
+from simulator.policies.verification import ConfidenceScheduled
 from simulator.traffic.request import RequestSpec
 
 pytest.importorskip("numba")
@@ -112,3 +116,47 @@ def test_closed_loop(over: Fleet, users: int, turns: int, think_s: float, seed: 
     lengths = np.random.default_rng(seed).integers(1, most + 1, (2, users, 400))
     source = Users(users, lambda u, t: int(lengths[0, u, t % 400]), lambda u, t: int(lengths[1, u, t % 400]), think_s, "a")
     same(ClosedTraffic(users, source, turns, np.random.default_rng(seed).random(users)), over)
+
+
+class Own(ConfidenceScheduled):
+    """A policy of a user, even one that is a built-in by inheritance."""
+
+
+class OwnPrices(RoundCost):
+    """So is this cost model."""
+
+
+@pytest.mark.parametrize("change, told", [
+    ({"policy": Own()}, "the policy is Own, written in Python"),
+    ({"prices": OwnPrices(costs(0.01), None, 0, 0)}, "the cost model is OwnPrices, written in Python"),
+])  # fmt: skip
+def test_what_a_user_wrote_goes_by_the_plain_path_and_says_so(change: dict[str, Any], told: str) -> None:
+    over = replace(fleet(costs(0.01)), **change)
+    if "policy" in change:
+        over = replace(over, replay=replay(blocks([[1] * 9], 1, np.full((9, 1), 0.5))), prices=RoundCost(costs(0.01), None, 1, 1))
+        over = replace(over, believed=over.prices)
+    end = observe(OpenTraffic([RequestSpec(0, 0.0, 5, 9, "a")], 0.0, 1.0, 1.0), over, Rows())
+    assert (end.path, end.why_plain) == ("plain", told)
+
+
+def test_many_requests_at_once_and_long_queues_grow_the_arrays() -> None:
+    specs = [RequestSpec(i, 0.001 * (i // 700), 3, 2 + i % 3, "") for i in range(6000)]
+    same(OpenTraffic(specs, 0.0, 1.0, 1e6), fleet(costs(0.01, 1e-4, 1e-7, prefill=(0.001, 1e-5)), prefill=Disaggregated(workers=3), replicas=2))
+
+
+def test_prices_that_do_not_fit_are_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("simulator.engine.fast._MOST_PRICES", 1 << 16)
+    drawn = replay(blocks([[0, 1, 3, 2] * 20], 3, np.random.default_rng(0).uniform(0.1, 0.9, (80, 3))))
+    source = Users(90, lambda u, t: 2 + (7 * u + t) % 300, lambda u, t: 1 + (u * u + 31 * t) % 4000)
+    over = fleet(costs(0.01, 1e-4, 1e-7), ConfidenceScheduled(), drawn, max_batch=90)
+    same(ClosedTraffic(90, replace(source, domain="a"), 2, np.linspace(0.01, 1, 90)), over)
+
+
+def test_a_table_of_prefill_times_is_asked_step_by_step(tmp_path: Path) -> None:
+    (tmp_path / "prefill.csv").write_text("tokens,context_tokens,p50_s\n1,0,0.001\n64,0,0.004\n1,500,0.002\n64,500,0.009\n")
+    table = PrefillTable(provenance="synthetic", file="prefill.csv")
+    table.attach(tmp_path)
+    price = costs(0.01, 1e-4).model_copy(update={"prefill": table})
+    specs = [RequestSpec(i, 0.003 * i, 5 + 13 * i % 90, 1 + i % 9, "") for i in range(60)]
+    for prefill in (Chunked(token_budget=16), Separate(max_tokens=24), Disaggregated(workers=2, transfer_s=0.01)):
+        same(OpenTraffic(specs, 0.0, 1.0, 1e6), fleet(price, prefill=prefill, max_batch=4))

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from simulator.measurements.acceptance import ParametricAcceptance
-from simulator.measurements.cost import RoundCost
+from simulator.measurements.cost import RoundCost, ScaledPrices
 from simulator.study.planning.breakeven import accepted_length, break_even
-from simulator.study.planning.changes import ScaledPrices, changes, moved_acceptance
+from simulator.study.planning.changes import changes, moved_acceptance
 from simulator.study.planning.day import autoscaled, needed_at
 from simulator.study.planning.question import Plan
 from simulator.study.planning.trial import Trial, run_trial

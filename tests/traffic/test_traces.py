@@ -214,3 +214,12 @@ def test_a_source_that_makes_no_sense_is_refused(content: dict[str, Any], proble
 def test_a_hash_list_holds_whole_numbers_only() -> None:
     assert _is_hash_list([]) is True
     assert not any(map(_is_hash_list, (None, 3, [1.0], ["a"], [True])))
+
+
+def test_a_trace_is_played_several_times_over(tmp_path: Path) -> None:
+    """Gaps of 2 and 4 s: the next round begins the mean gap, 3 s, after the last arrival."""
+    (tmp_path / "t.csv").write_text("arrival_s,prompt_tokens,output_tokens,domain\n0,5,1,a\n2,6,2,b\n6,7,3,a\n")
+    trace = TraceSource(path=Path("t.csv"), repeat=2).load(tmp_path)
+    assert trace.arrival_s.tolist() == [0, 2, 6, 9, 11, 15]
+    assert trace.output_tokens.tolist() == [1, 2, 3] * 2
+    assert trace.domain == ("a", "b", "a") * 2

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from simulator.errors import ScenarioError, TraceError
-from simulator.traffic.request import RequestSpec
+from simulator.traffic.request import RequestColumns, RequestSpec
 from simulator.traffic.workload import Workload
 
 LENGTHS = {
@@ -147,3 +147,26 @@ def test_a_trace_brings_domains_and_cached_tokens_or_a_mix_is_drawn(tmp_path: Pa
 def test_contradictions_are_refused(content: dict[str, Any], problem: str) -> None:
     with pytest.raises(ValidationError, match=problem):
         Workload.model_validate(content)
+
+
+def test_many_turns_at_once_are_the_turns_one_by_one() -> None:
+    source = workload("closed_loop", **MIX).closed_loop(5, 3, 1)
+    users, turns = np.arange(5)[:, None], np.arange(13, 40)[None, :]
+    drawn = source.draw(users, turns)
+    for user in range(5):
+        for at, turn in enumerate(range(13, 40)):
+            spec = source.spec(user, turn, 0.0)
+            prompt, output, cached, domain = drawn[user, at].tolist()
+            assert (prompt, output, cached, source.domains[domain]) == (spec.prompt_tokens, spec.output_tokens, 0, spec.domain)
+
+
+def test_columns_are_a_list_of_requests() -> None:
+    listed = [RequestSpec(i, i / 3, 5 + i, 1 + i % 4, "ab"[i % 2], i % 3) for i in range(9000)]
+    columns = RequestColumns.of(listed)
+    assert len(columns) == 9000
+    assert columns == listed
+    assert (columns[7], columns[-1]) == (listed[7], listed[-1])
+    assert columns[3:6] == listed[3:6]
+    assert columns.where(columns.domain == 1) == listed[1::2]
+    assert RequestColumns.of(columns) is columns
+    assert len(RequestColumns.of([])) == 0

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.engine.simulate import Fleet
-from simulator.measurements.cost import RoundPrices
+from simulator.measurements.cost import ScaledPrices
 from simulator.measurements.profile import Profile
 from simulator.policies.verification import ConfidenceScheduled, Uniform
 from simulator.rng import stream
@@ -43,31 +43,6 @@ class Change:
         if self.prompts == 1:
             return given
         return replace(given, prompt_tokens=np.maximum(np.rint(given.prompt_tokens * self.prompts), 1).astype(np.int64))
-
-
-class ScaledPrices:
-    """Prices times `factor`, and what a round's drafted tokens add times `slope` again."""
-
-    def __init__(self, prices: RoundPrices, factor: float = 1.0, slope: float = 1.0) -> None:
-        self.prices, self.factor, self.slope = prices, factor, slope
-        self.overhead_s = prices.overhead_s * factor
-
-    def round_s(self, requests: int, context_tokens: float) -> Floats:
-        """Time of a whole round at B = R + 0 .. Rγ tokens. # [R γ + 1]"""
-        given = self.prices.round_s(requests, context_tokens) * self.factor
-        return given if self.slope == 1 else given[0] + (given - given[0]) * self.slope
-
-    def draft_s(self, requests: int, context_tokens: float) -> float:
-        """Time to draft."""
-        return self.prices.draft_s(requests, context_tokens) * self.factor
-
-    def chunk_s(self, tokens: int, attended_tokens: float, beside_decode: bool) -> float:
-        """Time that prompt tokens add to a step."""
-        return self.prices.chunk_s(tokens, attended_tokens, beside_decode) * self.factor
-
-    def prefill_s(self, tokens: float, attended_tokens: float = 0) -> float:
-        """Time of a prefill step."""
-        return self.prices.prefill_s(tokens, attended_tokens) * self.factor
 
 
 def changes(plan: Plan, cell: int) -> dict[str, Change]:

@@ -1,0 +1,145 @@
+"""How CPU time and memory grow with requests, a day of a trace on a fleet, the workload that peers were timed on, and sweeps on more processes.
+
+Every measurement is a process of its own, so that the peak of its memory is its own; CPU seconds count from after the imports and the loading
+of the compiled code to the finished row of metrics.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from measure import ROOT, child_s, save
+
+SHARED = Path(os.environ.get("DSIM_SHARED", ROOT.parent / "shared"))
+AZURE = SHARED / "traffic" / "azure2023" / "AzureLLMInferenceTrace_conv.csv"
+PEERS = SHARED / "measured" / "peers.csv"
+PARETO = ROOT / "scenarios" / "v4-flash-pareto.yaml"
+SCHEDULED = {"name": "scheduled", "drafter": "dspark", "verification": {"kind": "confidence_scheduled"}}
+PLAIN = {"name": "none", "verification": {"kind": "none"}}
+AZURE_RPS = 5.4714  # the trace's own mean rate
+GOALS = {"million": 12.0, "azure day": 180.0}  # CPU-seconds
+
+
+def main() -> None:
+    """Measure, show, save; with --one, a single measurement for a parent."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--small", action="store_true", help="a hundredth of the requests, for a look")
+    given = parser.parse_args()
+    if given.one:
+        print(json.dumps(_one(json.loads(given.one))))
+        return
+    scale = 100 if given.small else 1
+    rows: dict[str, Any] = {}
+    for requests in (10**4, 10**5, 10**6, 10**7):
+        rows[f"closed loop {requests:.0e}"] = _measured(kind="closed", requests=max(requests // scale, 1000))
+    rows["closed loop 1e+04, plain"] = _measured(kind="closed", requests=max(10**4 // scale, 300), path="plain")
+    rows["peers' workload"] = _measured(kind="peers", requests=10**6 // scale)
+    rows["peers' workload, plain"] = _measured(kind="peers", requests=3000 // (10 if given.small else 1), path="plain")
+    if AZURE.is_file():
+        rows["azure day"] = _measured(kind="azure", repeat=max(223 // scale, 1))
+    sweeps = _sweeps()
+    _show(rows, sweeps)
+    ratio = rows["closed loop 1e+07"]["cpu_s"] / rows["closed loop 1e+06"]["cpu_s"]
+    save("scale", {"profile": "deepseek-v4-flash", "numba": find_spec("numba") is not None, "small": given.small, "rows": rows,
+                   "ratio_1e7_1e6": ratio, "sweep_wall_s": sweeps, "peers": _peers()})  # fmt: skip
+
+
+def _measured(**what: Any) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--one", json.dumps(what)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={"OMP_NUM_THREADS": "1", **os.environ})
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return what | found
+
+
+def _one(what: dict[str, Any]) -> dict[str, Any]:
+    from simulator.engine import simulate
+    from simulator.study import point as study
+
+    observe = simulate.observe
+    study.observe = lambda *given: observe(*given, what.get("path", "auto"))
+    study.run_point(_scenario(what | {"requests": 300, "repeat": 1, "window_s": [0, 60]}), study.Point(0, _load(what), 0))  # load what is compiled
+    scenario = _scenario(what)
+    start = time.process_time()
+    row = study.run_point(scenario, study.Point(0, _load(what), 0))
+    cpu_s = time.process_time() - start
+    tokens = row["requests"] * (256 if what["kind"] != "azure" else 0) or None
+    return {
+        "requests_done": row["requests"],
+        "cpu_s": cpu_s,
+        "requests_per_cpu_s": row["requests"] / cpu_s,
+        "output_tokens_per_cpu_s": tokens and tokens / cpu_s,
+        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "ran": row["path"],
+    }
+
+
+def _load(what: dict[str, Any]) -> float:
+    return {"closed": 128.0, "peers": 6.0, "azure": 50 / AZURE_RPS}[what["kind"]]
+
+
+def _scenario(what: dict[str, Any]) -> Any:
+    from simulator.schema import read_yaml
+    from simulator.study.scenario import validate_scenario
+
+    content = {k: v for k, v in read_yaml(PARETO).items() if k not in ("baseline", "validation", "sla", "notes")}
+    content |= {"policies": [SCHEDULED], "load": [_load(what)], "run": {"replications": 1, "requests": what.get("requests", 1)}}
+    fixed = {"prompt_tokens": {"kind": "fixed", "tokens": 512}, "output_tokens": {"kind": "fixed", "tokens": 256}}
+    if what["kind"] == "closed":
+        content["workload"] = content["workload"] | fixed
+    elif what["kind"] == "peers":
+        content |= {"policies": [PLAIN], "workload": {"arrivals": {"kind": "poisson"}, **fixed}, "engine": {"prefill": {"kind": "chunked"}}}
+        content["run"] = {"replications": 1, "warmup_s": 0, "duration_s": what["requests"] / 6.0}
+    else:
+        trace = {"path": str(AZURE), "format": "azure", "repeat": what["repeat"]}
+        trace |= {"window_s": what["window_s"]} if "window_s" in what else {}
+        content |= {"workload": {"trace": trace, "domains": {"chat": 1}}, "engine": {"prefill": {"kind": "chunked"}}}
+        content |= {"fleet": {"replicas": 40, "routing": {"kind": "least_loaded"}}, "run": {"replications": 1, "warmup_s": 0}}
+    return validate_scenario(content, PARETO)
+
+
+def _sweeps() -> dict[str, float]:
+    """Wall seconds of the demo's sweep with one process and with two."""
+    taken = {}
+    for workers in (1, 2):
+        with tempfile.TemporaryDirectory() as folder:
+            start = "import sys; sys.argv[0] = 'dsim'; from simulator.cli import main; main()"
+            command = [sys.executable, "-c", start, "run", str(PARETO), "--out", f"{folder}/out", "--workers", str(workers)]
+            taken[str(workers)] = child_s([*command, "--set", "run.requests=20000"])[1]
+    return taken
+
+
+def _peers() -> list[dict[str, str]]:
+    if not PEERS.is_file():
+        return []
+    with PEERS.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _show(rows: dict[str, Any], sweeps: dict[str, float]) -> None:
+    print(f"{'':28}{'requests':>12}{'CPU s':>9}{'requests/s':>12}{'peak MB':>9}  path")
+    for name, row in rows.items():
+        print(f"{name:28}{row['requests_done']:12,}{row['cpu_s']:9.2f}{row['requests_per_cpu_s']:12,.0f}{row['peak_rss_mb']:9.0f}  {row['ran']}")
+    for peer in _peers():
+        print(f"{'peer: ' + peer['peer']:28}{'':21}{float(peer['requests_per_cpu_s']):12,.0f}{float(peer['peak_rss_mb']):9.0f}  {peer['core']}")
+    print(f"the demo's sweep with 20,000 requests a point: {sweeps['1']:.1f} s with one process, {sweeps['2']:.1f} s with two")
+    for name, row in (("million", rows["closed loop 1e+06"]), ("azure day", rows.get("azure day"))):
+        if row:
+            print(f"{name}: {row['cpu_s']:.1f} CPU-s, required {GOALS[name]:g}: {'met' if row['cpu_s'] < GOALS[name] else 'MISSED'}")
+
+
+if __name__ == "__main__":
+    main()

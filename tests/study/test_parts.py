@@ -1,0 +1,112 @@
+"""A fleet whose router does not look at the replicas is simulated in parts: the same requests, steps and numbers as in one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from simulator.engine.simulate import OpenTraffic, observe, simulate
+from simulator.study import metrics, spread
+from simulator.study import point as points
+from simulator.study.point import Point, run_point
+from simulator.study.scenario import load_scenario
+from simulator.study.sweep import sweep
+
+ROUTERS = [{"kind": "round_robin"}, {"kind": "random"}]
+
+
+@pytest.fixture
+def fleet(scenario: Callable[..., Path]) -> Callable[..., Path]:
+    """Five replicas with tight memory, open loop, prompts in chunks."""
+
+    def write(routing: dict[str, Any], **more: Any) -> Path:
+        workload = {
+            "arrivals": {"kind": "poisson"},
+            "prompt_tokens": {"kind": "fixed", "tokens": 50},
+            "output_tokens": {"kind": "lognormal", "mean_tokens": 20, "cv": 0.8, "max_tokens": 60},
+            "domains": {"chat": 2, "code": 1},
+        }
+        run = {"replications": 1, "warmup_s": 2, "duration_s": 8}
+        engine = {"max_batch": 8, "prefill": {"kind": "instant"}, "kv_tokens": 200}
+        return scenario(workload=workload, load=[60], engine=engine, fleet={"replicas": 5, "routing": routing}, run=run, sla=None, **more)
+
+    return write
+
+
+@pytest.mark.parametrize("routing", ROUTERS, ids=lambda r: r["kind"])
+def test_parts_are_the_fleet(routing: dict[str, Any], fleet: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = load_scenario(fleet(routing))
+    assert points.parts(asked) == 5
+    at = Point(2, 60.0, 0)
+    split = run_point(asked, at)
+    monkeypatch.setattr(points, "parts", lambda _scenario: 1)
+    whole = run_point(asked, at)
+    assert whole["requests"] > 200
+    assert 0 < split.pop("preemptions") <= whole.pop("preemptions")  # a part ends when its own measured requests are done
+    assert split.keys() == whole.keys()
+    for name, value in whole.items():
+        if isinstance(value, float):
+            assert split[name] == pytest.approx(value, rel=1e-12), name
+        else:
+            assert split[name] == value, name
+
+
+@pytest.mark.parametrize("routing", ROUTERS, ids=lambda r: r["kind"])
+def test_every_request_and_step_is_where_it_would_be(routing: dict[str, Any], fleet: Callable[..., Path], world: Path) -> None:
+    asked = load_scenario(fleet(routing))
+    sweep(asked, world / "points", workers=1, details=["steps", "requests"])
+    traffic = points._open(asked, Point(2, 60.0, 0))
+    run = simulate(OpenTraffic(traffic.specs, traffic.warmup_s, traffic.until_s, 0.0), points._fleet(asked, asked.policies[2], 0))
+    found = pd.read_parquet(world / "points" / "2-60-0.requests.parquet").set_index("request").sort_index()
+    for request in run.requests:
+        if request.finished:
+            assert found["finish_s"][request.spec.index] == request.finish_s
+    steps = pd.read_parquet(world / "points" / "2-60-0.steps.parquet").sort_values(["end_s", "replica"])
+    steps = steps[steps["end_s"] <= traffic.until_s]
+    for name in ("replica", "start_s", "end_s", "requests", "verified", "accepted", "committed"):
+        np.testing.assert_array_equal(steps[name], run.steps[name][run.steps["end_s"] <= traffic.until_s])
+
+
+def test_parts_run_on_several_processes_with_the_same_numbers(fleet: Callable[..., Path], world: Path) -> None:
+    asked = load_scenario(fleet(ROUTERS[0]))
+    assert sweep(asked, world / "points", workers=2) == sweep(asked, workers=1)
+    assert sweep(asked, world / "points", lambda done, every: None if done == every else pytest.fail("ran again"), workers=1)
+
+
+@pytest.mark.parametrize("routing", [{"kind": "least_loaded"}, {"kind": "power_of_two"}])
+def test_a_router_that_looks_keeps_the_fleet_together(routing: dict[str, Any], fleet: Callable[..., Path]) -> None:
+    assert points.parts(load_scenario(fleet(routing))) == 1
+
+
+@pytest.mark.parametrize("routing", [{"kind": "least_loaded"}, {"kind": "random"}], ids=lambda r: r["kind"])
+@pytest.mark.parametrize("chunk", [64, 1 << 15])
+def test_both_paths_give_the_same_row(routing: dict[str, Any], chunk: int, fleet: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Metrics and all, in chunks of any size, and through the digest of many values."""
+    pytest.importorskip("numba")
+    monkeypatch.setattr(metrics, "CHUNK", chunk)
+    monkeypatch.setattr(spread, "EXACT", chunk)
+    asked, rows = load_scenario(fleet(routing)), []
+    for path in ("plain", "compiled"):
+        monkeypatch.setattr(points, "observe", lambda *given, path=path: observe(*given, path))
+        rows.append(run_point(asked, Point(2, 60.0, 0)))
+    assert [row.pop("path") for row in rows] == ["plain", "compiled"]
+    assert [row.pop("why_plain") for row in rows] == ["asked for", ""]
+    assert rows[0] == rows[1]
+
+
+def test_the_result_says_which_path_ran_and_how_the_fleet_was_cut(fleet: Callable[..., Path], dsim: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = fleet({"kind": "random"})
+    said = json.loads(dsim("run", path, "--format", "json", "--workers", "1").out)["conditions"]
+    assert "Routing does not look at the replicas, so they are simulated as 5 fleets of their own." in said
+    if find_spec("numba"):
+        assert said[-1] == "Engine: compiled."
+    monkeypatch.setattr("simulator.engine.fast.find_spec", lambda _name: None)
+    said = json.loads(dsim("run", path, "--format", "json", "--workers", "1", "--out", "other").out)["conditions"]
+    assert said[-1].startswith("Engine: step by step in Python (numba is not installed (pip install 'dsim[fast]'))")
