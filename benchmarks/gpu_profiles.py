@@ -98,7 +98,8 @@ def real_pair(models: Path, folder: Path, device: str, small: bool) -> dict[str,
 
 
 def engine_compared(models: Path, profile: Path, results: Path, device: str, small: bool) -> dict[str, Any]:
-    """`dsim validate --engine` on the small pair's profile: every drafter fixed and, with confidences, scheduled. A rehearsal need not keep the limits."""
+    """`dsim validate --engine` on the small pair's profile: every drafter fixed, and scheduled where it has confidences. A rehearsal need not
+    keep the limits."""
     import yaml
 
     if not (profile / "profile.yaml").exists():

@@ -19,7 +19,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from measure import ROOT, child_s, save
+from measure import RESULTS, ROOT, child_s, save
+
+from simulator.files import write_whole
 
 SHARED = Path(os.environ.get("DSIM_SHARED", ROOT.parent / "shared"))
 AZURE = SHARED / "traffic" / "azure2023" / "AzureLLMInferenceTrace_conv.csv"
@@ -50,10 +52,12 @@ def main() -> None:
     if AZURE.is_file():
         rows["azure day"] = _measured(kind="azure", repeat=max(223 // scale, 1))
     sweeps = _sweeps()
-    _show(rows, sweeps)
     ratio = rows["closed loop 1e+07"]["cpu_s"] / rows["closed loop 1e+06"]["cpu_s"]
     save("scale", {"profile": "deepseek-v4-flash", "numba": find_spec("numba") is not None, "small": given.small, "rows": rows,
                    "ratio_1e7_1e6": ratio, "sweep_wall_s": sweeps, "peers": _peers()})  # fmt: skip
+    told = table(json.loads((RESULTS / "scale.json").read_text(encoding="utf-8")))
+    write_whole(RESULTS / "scale.md", told)
+    print(told)
 
 
 def _measured(**what: Any) -> dict[str, Any]:
@@ -129,16 +133,24 @@ def _peers() -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _show(rows: dict[str, Any], sweeps: dict[str, float]) -> None:
-    print(f"{'':28}{'requests':>12}{'CPU s':>9}{'requests/s':>12}{'peak MB':>9}  path")
+def table(found: dict[str, Any]) -> str:
+    """The result file as Markdown: our rows, those of peers, and what was asked of us."""
+    rows, machine = found["rows"], found["machine"]
+    lines = [f"`python benchmarks/scale.py` on {machine['cores']} cores of {machine['cpu']}, {machine['date'][:10]}; profile {found['profile']}.", ""]
+    lines += ["| run | requests | CPU s | requests per CPU-s | peak MB | path |", "|---|---|---|---|---|---|"]
     for name, row in rows.items():
-        print(f"{name:28}{row['requests_done']:12,}{row['cpu_s']:9.2f}{row['requests_per_cpu_s']:12,.0f}{row['peak_rss_mb']:9.0f}  {row['ran']}")
-    for peer in _peers():
-        print(f"{'peer: ' + peer['peer']:28}{'':21}{float(peer['requests_per_cpu_s']):12,.0f}{float(peer['peak_rss_mb']):9.0f}  {peer['core']}")
-    print(f"the demo's sweep with 20,000 requests a point: {sweeps['1']:.1f} s with one process, {sweeps['2']:.1f} s with two")
+        numbers = f"{row['requests_done']:,} | {row['cpu_s']:.2f} | {row['requests_per_cpu_s']:,.0f} | {row['peak_rss_mb']:.0f}"
+        lines.append(f"| {name} | {numbers} | {row['ran']} |")
+    for peer in found["peers"]:
+        told = f"{float(peer['requests_per_cpu_s']):,.0f} | {float(peer['peak_rss_mb']):.0f} | {peer['core']} |"
+        lines.append(f"| {peer['peer']} {peer['version']} ({peer['source']}) | | | {told}")
+    sweeps = found["sweep_wall_s"]
+    lines += ["", f"Ten million requests take {found['ratio_1e7_1e6']:.2f} times the CPU of one million."]
+    lines.append(f"The demo's sweep with 20,000 requests a point: {sweeps['1']:.1f} s with one process, {sweeps['2']:.1f} s with two.")
     for name, row in (("million", rows["closed loop 1e+06"]), ("azure day", rows.get("azure day"))):
         if row:
-            print(f"{name}: {row['cpu_s']:.1f} CPU-s, required {GOALS[name]:g}: {'met' if row['cpu_s'] < GOALS[name] else 'MISSED'}")
+            lines.append(f"{name}: {row['cpu_s']:.1f} CPU-s, required {GOALS[name]:g}: {'met' if row['cpu_s'] < GOALS[name] else 'MISSED'}.")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

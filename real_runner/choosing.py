@@ -74,11 +74,13 @@ class Chooser:
         for past in self._past:
             past[slot] = 1.0
 
-    def choose(self, logits: Floats | None, slots: Ints, context_tokens: float) -> tuple[Ints, Floats | None]:
-        """Lengths [R] for the requests in `slots` [R] with confidence `logits` [R, γ], and the confidences the policy saw."""
+    def choose(self, logits: Floats | None, slots: Ints, contexts: Ints) -> tuple[Ints, Floats | None]:
+        """Lengths [R] for the requests in `slots` [R] with confidence `logits` [R, γ] and cached `contexts` [R], and the confidences that the
+        policy saw."""
         if self.gamma == 0 or not self.policy.drafts:
             return np.zeros(len(slots), dtype=np.int64), None
-        view = self._view(logits, slots, context_tokens)
+        longest = getattr(self.costs, "to_longest", False)
+        view = self._view(logits, slots, float(contexts.max() * len(slots)) if longest else float(contexts.sum()))
         lengths = np.asarray(self.policy.choose(view), dtype=np.int64)
         for newer, older in zip(self._past[-2::-1], self._past[:0:-1], strict=True):
             older[slots] = newer[slots]

@@ -208,9 +208,11 @@ def train_draft(
 def serve_runs(
     models: Path, profile: Profile, runs: list[tuple[str, str | None, VerificationPolicy, int]], serving: list[str], out: Path, quiet: bool
 ) -> list[Path]:
-    """Serves every (policy, drafter, rule, concurrency), and with `rate` each policy under arrivals at its largest concurrency; the runs' folders.
+    """Serves every (policy, drafter, rule, concurrency), and with `rate` or `arrivals` each policy under arrivals in time at its largest
+    concurrency; the runs' folders.
 
-    `serving` are KEY=VALUE words: turns, max_tokens, least, temperature, seed, rate (requests/s), open_requests, device, dtype, threads, prompts.
+    `serving` are KEY=VALUE words: turns, max_tokens, least, temperature, seed, rate (requests/s), arrivals (CSV), open_requests, device, dtype,
+    threads, prompts.
     Raises DsimError for what is unknown or does not fit, before anything is served.
     """
     files = [word.removeprefix("prompts=") for word in serving if word.startswith("prompts=")]
@@ -218,7 +220,7 @@ def serve_runs(
     device = given.pop("device", "cpu")
     sets = _prompt_sets(files or None)
     dtype, threads = given.pop("dtype", "bfloat16" if device != "cpu" else "float32"), given.pop("threads", None)
-    rate, count = float(given.pop("rate", 0)), int(given.pop("open_requests", 48))
+    arrivals = _arrivals(given.pop("arrivals", None), float(given.pop("rate", 0)), int(given.pop("open_requests", 48)), int(given.get("seed", 0)))
     temperatures = {profile.blocks(d).temperature for _, d, _, _ in runs if d is not None} - {None}
     kinds = {"turns": int, "max_tokens": int, "least": int, "seed": int, "temperature": float}
     given.setdefault("temperature", str(temperatures.pop()) if len(temperatures) == 1 else "1.0")
@@ -233,24 +235,36 @@ def serve_runs(
 
     load = Load(**{key: kinds[key](value) for key, value in given.items()})
     asked = [Served(*run) for run in runs]
-    if rate > 0:
-        gaps = np.random.default_rng(load.seed).exponential(1 / rate, count)
+    if arrivals:
         most = {run.policy: run for run in sorted(asked, key=lambda r: r.concurrency)}
-        asked += [Served(r.policy, r.drafter, r.rule, r.concurrency, tuple(np.cumsum(gaps).tolist())) for r in most.values()]
+        asked += [Served(r.policy, r.drafter, r.rule, r.concurrency, arrivals) for r in most.values()]
     target = load_target(str(models / "target"), device, dtype)
     with _resumable(f"finished runs are kept in {out}"):
         serve_all(target, models, profile, asked, sets, load, out, Tiers() if device != "cpu" else None, Progress(quiet))
     return [out / run.folder for run in asked]
 
 
+def _arrivals(file: str | None, rate: float, count: int, seed: int) -> tuple[float, ...]:
+    """Arrival times from 0 on: the first `count` of a trace, played at `rate` where one is given, else Poisson at `rate`; none without either."""
+    from real_runner.prompts import read_trace
+
+    if file is None:
+        return tuple(np.cumsum(np.random.default_rng(seed).exponential(1 / rate, count)).tolist()) if rate > 0 else ()
+    times = np.sort([row[0] for row in read_trace(Path(file))])[:count]
+    times = times - times[0]
+    if rate > 0 and times[-1] > 0:
+        times = times * ((len(times) - 1) / rate / times[-1])
+    return tuple(times.tolist())
+
+
 def _words(given: list[str]) -> dict[str, str]:
-    known = ("turns", "max_tokens", "least", "temperature", "seed", "rate", "open_requests", "device", "dtype", "threads")
+    known = ("turns", "max_tokens", "least", "temperature", "seed", "rate", "arrivals", "open_requests", "device", "dtype", "threads")
     found = {}
     for word in given:
         key, equals, value = word.partition("=")
         if key not in known or not equals:
             raise DsimError(f"{word!r} is not understood", key="serving", remedy=f"KEY=VALUE with one of prompts, {', '.join(known)}")
-        if key not in ("device", "dtype") and not re.fullmatch(r"\d+(\.\d+)?", value):
+        if key not in ("device", "dtype", "arrivals") and not re.fullmatch(r"\d+(\.\d+)?", value):
             raise DsimError(f"{value!r} is no number", key=f"serving.{key}", remedy="write a number")
         found[key] = value
     return found

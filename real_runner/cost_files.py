@@ -85,7 +85,7 @@ class CostTables:
                 padded_to=[] if tiers is None else list(tiers.tokens),
             ),
             prefill=PrefillTable(provenance="measured", source=self.source, file="prefill.csv", apart=True),
-            overhead=self.overhead,
+            overhead=self.overhead, contexts="longest",
         )  # fmt: skip
 
     @property

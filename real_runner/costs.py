@@ -43,6 +43,7 @@ class ProfileCosts:
 
     def __init__(self, profile: Profile, drafter: str | None) -> None:
         self._profile, self._name = profile, drafter
+        self.to_longest = profile.costs.contexts == "longest"  # as this engine pays
         self._drafter = None if drafter is None else profile.drafter(drafter)
         self._prices: dict[int, RoundCost] = {}
 

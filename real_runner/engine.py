@@ -224,8 +224,8 @@ class Engine:
         starts = np.array([r.start for r in self.active])
         row = {request.slot: at for at, request in enumerate(drafted_for)}
         from_row = np.array([row[slot] for slot in slots])
-        step.context_tokens = int(starts.sum())
-        lengths, confidence = self.chooser.choose(None if logits is None else logits[from_row], slots, step.context_tokens)
+        step.context_tokens, step.longest_context = int(starts.sum()), int(starts.max())
+        lengths, confidence = self.chooser.choose(None if logits is None else logits[from_row], slots, starts)
         step.tokens = int(lengths.sum()) + len(slots)
         width = None if self.tiers is None else self.gamma + 1
         layout = lay_out(slots, lengths + 1, int((starts + lengths).max()) + 1, (self.slots, self.length), self.tiers, width)

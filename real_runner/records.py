@@ -12,7 +12,9 @@ REQUEST_COLUMNS = (
     "request policy arrival_s first_token_s finish_s prompt_tokens output_tokens tps_per_user ttft_s tpot_s e2e_s domain".split()  # noqa: SIM905
 )
 STEP_COLUMNS = (
-    "start_s end_s requests tokens verified accepted committed draft_s verify_s overhead_s prefill_tokens prefill_s context_tokens waiting".split()  # noqa: SIM905
+    *("start_s", "end_s", "requests", "tokens", "verified", "accepted", "committed"),
+    *("draft_s", "verify_s", "overhead_s", "prefill_tokens", "prefill_s"),
+    *("context_tokens", "longest_context", "waiting"),
 )
 
 
@@ -68,6 +70,7 @@ class Step:
     prefill_tokens: int = 0
     prefill_s: float = 0.0
     context_tokens: int = 0
+    longest_context: int = 0
     waiting: int = 0
     captured_graphs: int = 0  # graphs that had to be made in this step: its times are not those of serving
     rounds: list[Round] = field(default_factory=list)

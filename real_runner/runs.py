@@ -67,8 +67,9 @@ def serve_all(
     asked = {"load": asdict(load), "profile": profile.name, "target": target.name, "prompts": len(prompts)}
     with progress.stage("serving", len(runs), sum((out / run.folder).exists() for run in runs)) as stage:
         for run in runs:
+            mine = asked | ({} if run.arrivals is None else {"arrivals": list(run.arrivals)})
             if (out / run.folder).exists():
-                _same(out / run.folder, asked)
+                _same(out / run.folder, mine)
                 continue
             engine, requests, numbers = _engine(target, models, profile, run, mixed, load, tiers)
             if run.arrivals is None:
@@ -76,7 +77,7 @@ def serve_all(
             else:
                 engine.run(requests)
             report = summary(engine, target, run.policy, WARM_STEPS) | {
-                "asked": asked,
+                "asked": mine,
                 "concurrency": run.concurrency,
                 "open_loop": run.arrivals is not None,
                 "prompt_numbers": numbers,

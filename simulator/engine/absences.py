@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from math import nan
 
 import simpy
+from pydantic import PositiveFloat
 
 from simulator.engine.replica import Replica
+from simulator.rng import stream
+from simulator.schema import Frozen
 from simulator.traffic.request import Request
 
 
@@ -21,6 +24,23 @@ class Absence:
     start_s: float
     end_s: float
     abrupt: bool = False
+
+
+class Failures(Frozen):
+    """Replicas die at random: exponential times between failures, `every_hours` in the mean for each, and `restart_s` until it is back, empty."""
+
+    every_hours: PositiveFloat
+    restart_s: PositiveFloat = 120.0
+
+    def drawn(self, replicas: int, until_s: float, seed: int, replication: int) -> tuple[Absence, ...]:
+        """The failures of every replica in [0, until_s), the same for every policy; a larger fleet keeps those of the smaller."""
+        found = []
+        for number in range(replicas):
+            luck, at = stream(seed, "failures", replication, number), 0.0
+            while (at := at + luck.exponential(3600 * self.every_hours)) < until_s:
+                found.append(Absence(number, at, at + self.restart_s, abrupt=True))
+                at += self.restart_s
+        return tuple(found)
 
 
 def watch(

@@ -53,6 +53,11 @@ class Batch:
         self.requests.pop()
         return request, pages
 
+    def context(self, longest: bool) -> float:
+        """What a step is priced at: the mean of the requests' contexts, or the longest."""
+        size = len(self.requests)
+        return float(self.state[CONTEXT, :size].max()) if longest else self.context_total / size
+
     def view(self, round_s: Floats, lag: int) -> StepView:
         """What a policy may see of this step."""
         size, replay = len(self.requests), self.replay

@@ -35,14 +35,15 @@ _i, _f = np.int64, np.float64
 GLOBAL = np.dtype(
     [(name, _i) for name in (
         "gamma", "lag", "most", "replicas", "prefill", "share", "workers", "capacity", "page", "lookahead", "shortest", "router", "rule", "length",
-        "least", "linear_prompts", "closed", "users", "turns", "window", "slack",
+        "least", "to_longest", "linear_prompts", "closed", "users", "turns", "window", "slack",
         "seq", "events", "free", "made", "phase", "actor", "want_size", "want_context", "want_tokens", "beside", "answered",
         "outstanding", "finished", "routed", "arrived", "due", "done", "stopping", "warm", "refill", "busy", "queue_head", "queue_tail",
         "rejected", "preempted", "lucks", "out_steps", "out_requests", "out_joins", "out_waits",
     )]
     + [("word", np.uint64)]
     + [(name, _f) for name in (
-        "now", "overhead_s", "transfer_s", "think_s", "prompt_factor", "prompt_base_s", "prompt_token_s", "prompt_context_s", "warmup_s", "until_s", "limit_s",
+        "now", "overhead_s", "transfer_s", "think_s", "prompt_factor", "prompt_base_s", "prompt_token_s", "prompt_context_s", "warmup_s",
+        "until_s", "limit_s",
         "warm_s", "want_attended", "answer_s",
     )]
 )  # fmt: skip
@@ -697,6 +698,15 @@ def _share(g, decode_tokens, pending):
     return 0, True
 
 
+@inner
+def _longest(w, p, size):
+    """The longest context in the batch of a replica."""
+    found = 0
+    for i in range(size):
+        found = max(found, w.slots[p, i].context)
+    return found
+
+
 @hot
 def _begin_step(w, p):
     """Choose lengths, share the step with prompts and schedule its end; what must be asked of the driver, or 0."""
@@ -709,7 +719,7 @@ def _begin_step(w, p):
     if not g.answered:
         replica.verified, replica.draft_s, replica.verify_s = 0, 0.0, 0.0
         if decodes:
-            context = _context_key(replica.context, size)
+            context = _context_key(_longest(w, p, size) * size if g.to_longest else replica.context, size)
             at, believed_at = w.price_at[size, context], w.believed_at[size, context]
             if at == 0 or believed_at == 0:
                 g.want_size, g.want_context = size, context

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from simulator.engine.given import ClosedTraffic, Fleet, Traffic
 from simulator.engine.records import End, Sink
-from simulator.measurements.cost import DraftTable, LinearPrefill, RoundCost, RoundPrices, ScaledPrices
+from simulator.measurements.cost import DraftTable, LinearPrefill, RoundCost, RoundPrices, ScaledPrices, reads_to_longest
 from simulator.policies.admission import FirstCome, ShortestPrompt
 from simulator.policies.prefill import Chunked, Disaggregated, Instant, Separate
 from simulator.policies.routing import Assigned, LeastLoaded, PowerOfTwo, Random, RoundRobin
@@ -182,6 +182,7 @@ class _Run:
         g["overhead_s"], g["linear_prompts"], g["prompt_factor"] = fleet.prices.overhead_s, line, factor
         if isinstance(prompts, LinearPrefill):
             g["prompt_base_s"], g["prompt_token_s"], g["prompt_context_s"] = prompts.base_s, prompts.per_token_s, prompts.per_token_context_s
+        g["to_longest"] = reads_to_longest(fleet.prices)
         g["word"] = word_of(fleet.replay.seed, "sequence", fleet.replay.replication)
         g["window"], g["slack"], g["phase"] = window, slack, k.BEGIN
         g["lucks"] = len(world.luck)  # all to be drawn

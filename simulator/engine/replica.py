@@ -12,7 +12,7 @@ from pydantic import Field, PositiveInt
 from simulator.engine.batch import CONTEXT, PAGES, Batch
 from simulator.engine.kv_cache import KvCache
 from simulator.engine.step import StepRecord
-from simulator.measurements.cost import RoundPrices, rounded_context
+from simulator.measurements.cost import RoundPrices, reads_to_longest, rounded_context
 from simulator.measurements.replay import Replay
 from simulator.policies.admission import Admission, FirstCome
 from simulator.policies.prefill import Chunked, Prefill
@@ -62,7 +62,7 @@ class Replica:
         self.prices, self.believed, self.kv = prices, believed, kv
         self.finished, self.evicted = finished, evicted
         self.steps, self.join_gaps = steps, join_gaps  # of joins: when, seconds since the last token, seconds of them in no batch
-        self.batch = Batch(replay, settings.max_batch)
+        self.batch, self.to_longest = Batch(replay, settings.max_batch), reads_to_longest(prices)
         self.lookahead = policy.longest(replay.gamma) + 1
         self.waiting: deque[Request] = deque()
         self.prefilling: deque[tuple[Request, int]] = deque()
@@ -192,7 +192,7 @@ class Replica:
 
     def _choose(self, size: int) -> tuple[Lengths, int, float, float]:
         """Lengths by the policy, and what the round then costs: lengths, verified tokens, draft and verify seconds."""
-        context = rounded_context(self.batch.context_total / size)
+        context = rounded_context(self.batch.context(self.to_longest))
         round_s = self.prices.round_s(size, context)
         believed = round_s if self.believed is self.prices else self.believed.round_s(size, context)
         lengths = self.policy.choose(self.batch.view(believed, self.policy.lag_steps))

@@ -224,11 +224,13 @@ class Overhead(Sourced):
 
 
 class Costs(Frozen):
-    """All step costs of a profile."""
+    """All step costs of a profile. `contexts`: a step over requests with unlike contexts costs what it would with all at their mean, or with all
+    at the longest (kernels that pad attention)."""
 
     verify: VerifyCost
     prefill: PrefillCost | None = None
     overhead: Overhead
+    contexts: Literal["mean", "longest"] = "mean"
 
     @model_validator(mode="after")
     def _range_in_order(self) -> Self:
@@ -238,7 +240,8 @@ class Costs(Frozen):
 
 
 class RoundPrices(Protocol):
-    """What the engine and a policy ask of a cost model."""
+    """What the engine and a policy ask of a cost model. `context_tokens` is that of a request: the mean, or the longest where the model says
+    `to_longest`."""
 
     overhead_s: float
 
@@ -292,7 +295,7 @@ class RoundCost:
     ) -> None:
         self.costs, self.draft, self.gamma, self.slots = costs, draft, gamma, slots
         self.drafted, self.sizes = drafted, sizes
-        self.overhead_s = costs.overhead.seconds
+        self.overhead_s, self.to_longest = costs.overhead.seconds, costs.contexts == "longest"
         self._curves: dict[tuple[int, float], Floats] = {}
         self._drafts: dict[tuple[int, float], float] = {}
         self._absorbs: dict[float, Floats] = {}
@@ -354,12 +357,17 @@ class RoundCost:
         return self.costs.prefill.seconds(tokens, attended_tokens) + float(taken_in)
 
 
+def reads_to_longest(prices: RoundPrices) -> bool:
+    """Is a step priced at the longest context of its requests? A model that does not say so goes by the mean."""
+    return bool(getattr(prices, "to_longest", False))
+
+
 class ScaledPrices:
     """Prices times `factor`, and what a round's drafted tokens add times `slope` again."""
 
     def __init__(self, prices: RoundPrices, factor: float = 1.0, slope: float = 1.0) -> None:
         self.prices, self.factor, self.slope = prices, factor, slope
-        self.overhead_s = prices.overhead_s * factor
+        self.overhead_s, self.to_longest = prices.overhead_s * factor, reads_to_longest(prices)
 
     def round_s(self, requests: int, context_tokens: float) -> Floats:
         """Time of a whole round at B = R + 0 .. Rγ tokens. # [R γ + 1]"""

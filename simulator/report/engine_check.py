@@ -32,11 +32,15 @@ def engine_table(found: dict[str, Any]) -> str:
     rank = found["ranking"]
     if rank["pairs"]:
         lines.append(f"better policy named in {rank['right']} of {rank['pairs']} pairs whose measured throughputs differ by more than 3 %")
-    lines += [f"{row['what']}: {row['difference']:.1%}, limit {row['limit']:.0%}: {'within' if row['ok'] else 'outside'}" for row in found.get("rows", [])]
+    lines += [_judged(row) for row in found.get("rows", [])]
     lines.append(
         "simulated / measured; cost model, acceptance and rest are the parts of the throughput's error; noise: p10 to p90 of step time over its price"
     )
     return "\n".join(lines)
+
+
+def _judged(row: dict[str, Any]) -> str:
+    return f"{row['what']}: {row['difference']:.1%}, limit {row['limit']:.0%}: {'within' if row['ok'] else 'outside'}"
 
 
 def _plain(value: float) -> str:

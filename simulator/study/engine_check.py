@@ -219,8 +219,8 @@ def _why(scenario: Scenario, run: Measured, window: Window, real: dict[str, floa
     prices = _fleet(scenario, run, 0).prices
     assert isinstance(prices, RoundCost)
     priced = np.array([
-        float(prices.round_s(int(r), context / r)[int(verified)])
-        for r, verified, context in plain[["requests", "verified", "context_tokens"]].itertuples(index=False)
+        float(prices.round_s(int(r), context)[int(verified)])
+        for r, verified, context in zip(plain["requests"], plain["verified"], _contexts(plain, prices.to_longest), strict=True)
     ])  # fmt: skip
     length = (plain["end_s"] - plain["start_s"]).to_numpy()
     cost = float(length.sum() / priced.sum() - 1) if len(priced) else float("nan")
@@ -235,6 +235,13 @@ def _why(scenario: Scenario, run: Measured, window: Window, real: dict[str, floa
         "host_model_s": prices.overhead_s,
         "step_noise": float((np.percentile(ratio, 90) - np.percentile(ratio, 10)) / np.median(ratio)),
     }
+
+
+def _contexts(steps: pd.DataFrame, longest: bool) -> pd.Series:
+    """What each step is priced at: the longest context where that is so and was written down, else the mean."""
+    if longest and "longest_context" in steps:
+        return steps["longest_context"]
+    return steps["context_tokens"] / steps["requests"]
 
 
 def _summary(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
@@ -265,7 +272,8 @@ NAMED = 0.95  # of the pairs of policies
 
 
 def judged(scenario: Scenario, found: dict[str, Any], command: str, about: dict[str, Any]) -> dict[str, Any]:
-    """What `compare` found as a comparison of docs/validation.md: limits kept or not, every cell, and under which conditions; `about` is a run.json."""
+    """What `compare` found as a comparison of docs/validation.md: limits kept or not, every cell, and under which conditions; `about` is
+    a run.json."""
     summary, ranking = found["summary"], found["ranking"]
     rows = []
     for name, bounds in LIMITS.items():
@@ -285,7 +293,8 @@ def judged(scenario: Scenario, found: dict[str, Any], command: str, about: dict[
     return found | {
         "name": f"{profile.name}-engine", "title": "The real engine on a scenario's requests, simulated request by request", "command": command,
         "system": f"{profile.target} on {profile.hardware}, {profile.engine}", "sources": ["this repository's engine, really run"],
-        "rows": rows, "points": points, "ok": all(row["ok"] for row in rows), "compared_with": "measured", "headline": [NUMBERS[name] for name in HEADLINE],
+        "rows": rows, "points": points, "ok": all(row["ok"] for row in rows), "compared_with": "measured",
+        "headline": [NUMBERS[name] for name in HEADLINE],
         "conditions": _conditions(found["runs"], about),
         "provenance": [{"table": "step costs and acceptance", "provenance": "measured"}],
     }  # fmt: skip
@@ -298,8 +307,9 @@ def _conditions(runs: list[dict[str, Any]], about: dict[str, Any]) -> list[str]:
     noise = [run["why"]["step_noise"] for run in runs]
     return [
         "Served on: " + ", ".join(f"{key} {value}" for key, value in machine.items() if value is not None) + ".",
-        f"{min(counts)} to {max(counts)} measured requests a run of {load.get('max_tokens', '?')} tokens at most, temperature {load.get('temperature', '?')}; "
-        "each is simulated with its own prompt, length and recorded text.",
+        f"{min(counts)} to {max(counts)} measured requests a run of {load.get('max_tokens', '?')} tokens at most, temperature "
+        f"{load.get('temperature', '?')}; each is simulated with its own prompt, length and recorded text.",
         "The throughput's error in parts that multiply (medians of their sizes): " + ", ".join(parts) + ".",
-        f"Noise: single steps spread around their price by {np.median(noise):.0%} in the median run and {max(noise):.0%} in the noisiest (p10 to p90).",
+        f"Noise: single steps spread around their price (p10 to p90) by {np.median(noise):.0%} in the median run and {max(noise):.0%} in the "
+        "noisiest.",
     ]

@@ -52,9 +52,11 @@ def run_point(scenario: Scenario, point: Point, files: Sequence[StepsFile | Requ
 
 
 def parts(scenario: Scenario) -> int:
-    """Into how many fleets of their own the router divides the replicas: 1 where it looks at them, or where they share prefill workers."""
+    """Into how many fleets of their own the router divides the replicas: 1 where it looks at them, or where they share prefill workers or
+    the requests of one that fails."""
     blind = isinstance(scenario.fleet.routing, RoundRobin | Random)
-    apart = blind and scenario.workload.load_kind != "concurrency" and scenario.engine.prefill.kind != "disaggregated"
+    alone = scenario.fleet.failures is None and scenario.engine.prefill.kind != "disaggregated"
+    apart = blind and alone and scenario.workload.load_kind != "concurrency"
     return min(scenario.fleet.replicas, MOST_PARTS) if apart else 1
 
 
@@ -66,6 +68,9 @@ def run_part(scenario: Scenario, point: Point, part: int, files: Sequence[StepsF
         meter = Meter.closed()
         return Part(part, meter, observe(_closed(scenario, point), fleet, Split(meter, *takers)))
     traffic, count = _open(scenario, point), parts(scenario)
+    if (failures := scenario.fleet.failures) is not None:
+        drawn = failures.drawn(fleet.replicas, traffic.until_s + traffic.drain_s, scenario.run.seed, point.replication)
+        fleet = replace(fleet, absences=drawn)
     if count > 1:
         traffic, fleet = _divided(traffic, fleet, part, count)
     meter = Meter(traffic.warmup_s, traffic.until_s, open_loop=True)

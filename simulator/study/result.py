@@ -111,6 +111,11 @@ def conditions(scenario: Scenario) -> Iterator[str]:
     apart = parts(scenario)
     spread = f", routed {fleet.routing.kind.replace('_', ' ')}" if fleet.replicas > 1 else ""
     yield f"Fleet: {fleet.replicas} replica(s) of {scenario.known.gpus_per_replica:g} GPU(s){spread}, at most {engine.max_batch} requests in a batch."
+    if (failures := fleet.failures) is not None:
+        yield (
+            f"Every replica fails once in {failures.every_hours:g} hours in the mean (exponential) and is back, empty, after "
+            f"{failures.restart_s:g} s; its requests begin again elsewhere, and their TTFT counts from their arrival."
+        )
     if apart > 1:
         yield f"Routing does not look at the replicas, so they are simulated as {apart} fleets of their own."
     repeats = f"{plan.replications} replication(s), seed {plan.seed}."

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, PrivateAttr, model_validator
 
+from simulator.engine.absences import Failures
 from simulator.engine.replica import ReplicaSettings
 from simulator.errors import ProfileError, ScenarioError, TraceError
 from simulator.measurements.profile import Profile, load_profile
@@ -35,10 +36,11 @@ class Policy(Frozen):
 
 
 class FleetPlan(Frozen):
-    """How many replicas serve, and how requests are spread over them."""
+    """How many replicas serve, how requests are spread over them, and how often one fails."""
 
     replicas: PositiveInt = 1
     routing: Routing = Field(default_factory=LeastLoaded)
+    failures: Failures | None = None
 
 
 class EngineSettings(ReplicaSettings):
@@ -194,6 +196,9 @@ def validate_scenario(content: dict[str, Any], path: Path) -> Scenario:
             key="engine.prefill.kind",
             remedy="use {kind: instant} to leave prompts out, or a profile with costs.prefill",
         )
+    if scenario.fleet.failures is not None and scenario.workload.load_kind == "concurrency":
+        remedy = "use other arrivals, or leave failures out"
+        raise ScenarioError("need requests that arrive in time; users of a closed loop would wait", where=path, key="fleet.failures", remedy=remedy)
     if scenario.workload.trace is not None:
         _check_trace(scenario, scenario.workload.trace)
     return scenario

@@ -43,7 +43,7 @@ def fleets(draw: st.DrawFn, least: int = 1, most: int = 5) -> Fleet:
     domains = ["a", "b", *draw(st.lists(st.sampled_from("ab"), min_size=len(accepted) - 2, max_size=len(accepted) - 2))]
     policy = draw(st.sampled_from(POLICIES))
     drawn = replay(blocks(accepted, gamma, confidence, domains), seed=draw(st.integers(0, 9)), clairvoyant=policy.clairvoyant)
-    price = costs(0.01, 0.002, 1e-4, draw(st.sampled_from([0.0, 0.003])), (0.001, 0.001), [(4, 0.02)])
+    price = costs(0.01, 0.002, 1e-4, draw(st.sampled_from([0.0, 0.003])), (0.001, 0.001), [(4, 0.02)], draw(st.sampled_from(["mean", "longest"])))
     tight = draw(st.none() | st.integers(26, 12 * most))
     page = draw(st.integers(1, 4))
     made = fleet(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulator.engine.absences import Absence
+from simulator.engine.absences import Absence, Failures
 from simulator.engine.replica import ReplicaSettings
 from simulator.engine.simulate import Fleet, OpenTraffic, Run, simulate
 from simulator.measurements.cost import RoundCost
@@ -115,3 +116,18 @@ def test_what_a_dead_replica_did_is_still_counted() -> None:
     assert after.unfinished == 3
     assert [r.finished for r in after.requests] == [False] * 3
     assert after.kv_pages_left == 0
+
+
+def test_failures_come_as_often_as_asked_and_a_larger_fleet_keeps_those_of_the_smaller() -> None:
+    """Up times are exponential: n of them have a mean within four standard errors of the asked one."""
+    failures = Failures(every_hours=2.0, restart_s=300.0)
+    until = 400 * 3600.0
+    found = failures.drawn(40, until, 3, 0)
+    cycle = 2 * 3600.0 + 300.0
+    expected = 40 * until / cycle
+    assert abs(len(found) - expected) < 4 * expected**0.5  # a renewal process with less spread than Poisson
+    assert all(absence.abrupt and absence.end_s - absence.start_s == pytest.approx(300.0) for absence in found)
+    assert [a for a in found if a.replica < 7] == list(failures.drawn(7, until, 3, 0))
+    assert found != failures.drawn(40, until, 3, 1)
+    mine = sorted((a.start_s, a.end_s) for a in found if a.replica == 5)
+    assert all(end < start for (_, end), (start, _) in pairwise(mine))

@@ -40,7 +40,8 @@ def plain(specs: list[RequestSpec], over: Fleet) -> tuple[list[tuple[Any, ...]],
         past = [
             np.array([drawn.survival[r["seen"][-back]] if len(r["seen"]) >= back else np.ones(gamma) for r in running]) for back in range(1, lag + 1)
         ]
-        context = sum(r["spec"].prompt_tokens + r["spec"].output_tokens - r["left"] for r in running) / len(running)
+        contexts = [r["spec"].prompt_tokens + r["spec"].output_tokens - r["left"] for r in running]
+        context = max(contexts) if over.prices.to_longest else sum(contexts) / len(running)
         confidence = None if drawn.confidence is None else drawn.confidence[rows]
         price = over.prices.round_s(len(running), context)
         lengths = over.policy.choose(StepView(len(running), gamma, confidence, drawn.survival[rows], past, price))
@@ -80,7 +81,7 @@ def test_the_engine_is_the_plain_loop(policy: Any, seed: int, most: int, count: 
     accepted = [luck.integers(0, gamma + 1, luck.integers(1, 7)).tolist() for _ in range(6)]
     confidence = luck.uniform(0.1, 0.99, (sum(map(len, accepted)), gamma))
     drawn = replay(blocks(accepted, gamma, confidence, ["a", "a", "b", "b", "b", "a"]), seed, clairvoyant=policy.clairvoyant)
-    price = costs(0.01, 0.002, 3e-5, 0.001, cliffs=[(5, 0.004)])
+    price = costs(0.01, 0.002, 3e-5, 0.001, cliffs=[(5, 0.004)], contexts="longest" if seed % 2 else "mean")
     over = fleet(price, policy, drawn, drafting(0.001, 0.0005, 0.0002), max_batch=most)
     at = np.cumsum(luck.exponential(0.05, count))
     specs = [

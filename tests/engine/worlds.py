@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,7 @@ def costs(
     overhead: float = 0.0,
     prefill: tuple[float, float] | None = (0.0, 0.0),
     cliffs: Sequence[tuple[int, float]] = (),
+    contexts: Literal["mean", "longest"] = "mean",
 ) -> Costs:
     """Step costs; `prefill` is (base, per token), None where there is none."""
     steps = [Cliff(tokens=tokens, add_s=jump) for tokens, jump in cliffs]
@@ -45,7 +46,7 @@ def costs(
         provenance="synthetic", base_s=base, per_token_s=per_token, per_context_token_s=per_context, cliffs=steps, measured_tokens=(1, 1e6)
     )
     prompts = None if prefill is None else LinearPrefill(provenance="synthetic", base_s=prefill[0], per_token_s=prefill[1])
-    return Costs(verify=verify, prefill=prompts, overhead=Overhead(provenance="synthetic", seconds=overhead))
+    return Costs(verify=verify, prefill=prompts, overhead=Overhead(provenance="synthetic", seconds=overhead), contexts=contexts)
 
 
 def drafting(base: float = 0.0, per_request: float = 0.0, per_slot: float = 0.0) -> LinearDraft:

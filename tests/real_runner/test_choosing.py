@@ -40,7 +40,7 @@ def test_survivals_of_earlier_steps_follow_their_requests():
     for at, (slots, confidence) in enumerate(steps):
         if at == 3:
             chooser.joined(0)  # another request in the slot that came free
-        chooser.choose(logit(np.array(confidence)), np.array(slots), 0)
+        chooser.choose(logit(np.array(confidence)), np.array(slots), np.zeros(len(slots), dtype=np.int64))
     np.testing.assert_allclose(seen[0].lagged_survival, np.ones((2, 2, 2)))
     np.testing.assert_allclose(seen[2].survival, [[0.7, 0.49]])
     np.testing.assert_allclose(seen[2].lagged_survival, [[[0.8, 0.64]], [[0.9, 0.81]]])
@@ -50,7 +50,7 @@ def test_survivals_of_earlier_steps_follow_their_requests():
 def test_confidences_are_calibrated_by_position_before_the_policy_sees_them():
     chooser = Chooser(Spy(), 2, 1, has_confidence=True, costs=Flat(), temperatures=[1.0, 2.0])
     seen.clear()
-    _, shown = chooser.choose(np.array([[2.0, 2.0]]), np.array([0]), 0)
+    _, shown = chooser.choose(np.array([[2.0, 2.0]]), np.array([0]), np.zeros(1, dtype=np.int64))
     expected = 1 / (1 + np.exp(-np.array([2.0, 1.0])))
     np.testing.assert_allclose(shown[0], expected)
     np.testing.assert_allclose(seen[0].survival[0], [expected[0], expected.prod()])
@@ -58,7 +58,7 @@ def test_confidences_are_calibrated_by_position_before_the_policy_sees_them():
 
 def test_recorded_survivals_stand_in_for_a_missing_head():
     chooser = Chooser(Uniform(lag=0), 3, 2, has_confidence=False, costs=Flat(), survival=[0.9, 0.8, 0.7])
-    lengths, confidence = chooser.choose(None, np.array([0, 1]), 0)
+    lengths, confidence = chooser.choose(None, np.array([0, 1]), np.zeros(2, dtype=np.int64))
     assert lengths.tolist() == [3, 3]
     assert confidence is None
     with pytest.raises(DsimError, match="needs survivals"):

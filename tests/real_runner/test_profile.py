@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -200,3 +201,41 @@ def test_train_draft_end_to_end(tmp_path):
     assert json.loads(again.stdout)["drafters"] == report["drafters"]
     wrong = cli(*words[:-2], "--family", "medusa")
     assert isinstance(wrong.exception, DsimError)
+
+
+def test_the_engine_is_held_against_the_simulator(measured, tmp_path):
+    """Served really, closed loop and a trace segment, and kept: the same command serves nothing again; another segment is refused."""
+    policies = [
+        {"name": "none", "verification": {"kind": "none"}},
+        {"name": "scheduled", "drafter": "dspark", "verification": {"kind": "confidence_scheduled"}},
+    ]
+    scenario = {
+        "name": "pair", "profile": str(measured), "policies": policies, "load": [1, 2], "run": {"requests": 4},
+        "workload": {"arrivals": {"kind": "closed_loop"}, "prompt_tokens": {"kind": "fixed", "tokens": 20},
+                     "output_tokens": {"kind": "fixed", "tokens": 20}},
+        "engine": {"max_batch": 2, "prefill": {"kind": "separate"}},
+    }  # fmt: skip
+    file, trace, out = tmp_path / "pair.yaml", tmp_path / "trace.csv", tmp_path / "out"
+    file.write_text(yaml.safe_dump(scenario))
+    trace.write_text("arrival_s,prompt_tokens,output_tokens\n" + "".join(f"{at},9,9\n" for at in (5.0, 5.1, 5.3, 5.35, 5.6)))
+    words = ["turns=1", "least=2", "max_tokens=12", f"arrivals={trace}", "open_requests=4", f"prompts=math={PAIR / 'prompts' / 'math.jsonl'}"]
+    command = ["validate", str(file), "--engine", str(PAIR), "--out", str(out), "--format", "json"]
+    command += [part for word in words for part in ("--serving", word)]
+    said = CliRunner().invoke(app, command)
+    assert said.exit_code in (0, 1), said.output  # whether the limits are kept on a busy machine is not what is tested
+    found = json.loads((out / "engine_check.json").read_text())
+    assert found["ok"] == (said.exit_code == 0)
+    assert len(found["runs"]) == 6
+    for run in found["runs"]:
+        assert run["error"]["accepted_length"] == pytest.approx(0, abs=0.6)
+        assert run["why"]["step_noise"] > 0
+    assert [run["requests"] for run in found["runs"] if run["open_loop"]] == [4, 4]
+    stamps = {folder.name: (folder / "steps.csv").stat().st_mtime_ns for folder in (out / "runs").iterdir()}
+    arrived = pd.read_csv(out / "runs" / "none-open" / "requests.csv")["arrival_s"]
+    assert arrived.tolist() == pytest.approx([0.0, 0.1, 0.3, 0.35])
+    CliRunner().invoke(app, command)
+    assert stamps == {folder.name: (folder / "steps.csv").stat().st_mtime_ns for folder in (out / "runs").iterdir()}
+    trace.write_text("arrival_s,prompt_tokens,output_tokens\n0,9,9\n2,9,9\n3,9,9\n4,9,9\n")
+    refused = CliRunner().invoke(app, command)
+    assert isinstance(refused.exception, DsimError)
+    assert "holds a run of another load" in str(refused.exception)

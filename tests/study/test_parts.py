@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from simulator.engine.simulate import OpenTraffic, observe, simulate
+from simulator.errors import ScenarioError
 from simulator.study import metrics, spread
 from simulator.study import point as points
 from simulator.study.point import Point, run_point
+from simulator.study.result import conditions
 from simulator.study.scenario import load_scenario
 from simulator.study.sweep import sweep
 
@@ -110,3 +113,23 @@ def test_the_result_says_which_path_ran_and_how_the_fleet_was_cut(fleet: Callabl
     monkeypatch.setattr("simulator.engine.fast.find_spec", lambda _name: None)
     said = json.loads(dsim("run", path, "--format", "json", "--workers", "1", "--out", "other").out)["conditions"]
     assert said[-1].startswith("Engine: step by step in Python (numba is not installed (pip install 'dsim[fast]'))")
+
+
+def test_replicas_that_fail_make_a_fleet_one_and_cost_its_users_time(fleet: Callable[..., Path]) -> None:
+    path = fleet(ROUTERS[0])
+    content = yaml.safe_load(path.read_text())
+    content["fleet"]["failures"] = {"every_hours": 0.002, "restart_s": 1.0}
+    failing = path.with_name("failing.yaml")
+    failing.write_text(yaml.safe_dump(content))
+    asked = load_scenario(failing)
+    assert points.parts(asked) == 1
+    at = Point(2, 60.0, 0)
+    worse, well = run_point(asked, at), run_point(load_scenario(path), at)
+    assert worse["requests"] == well["requests"]  # nobody is lost
+    assert worse["e2e_p50_s"] > well["e2e_p50_s"]
+    assert any("fails once in 0.002 hours" in line for line in conditions(asked))
+    content["workload"]["arrivals"] = {"kind": "closed_loop"}
+    content["load"] = [4]
+    failing.write_text(yaml.safe_dump(content))
+    with pytest.raises(ScenarioError, match=r"fleet\.failures: need requests that arrive in time"):
+        load_scenario(failing)
