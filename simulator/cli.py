@@ -281,18 +281,19 @@ def profile_diff(
 @traces_app.command("list")
 def traces_list(format: Format = "text") -> None:
     """The public traces that dsim knows: source, licence, citation, checksum, and which are here already."""
-    from simulator.traffic.public import cached_path, catalogue
+    from simulator.traffic.public import cached_path, catalogue, is_here
 
     known = [
         {f: getattr(t, f) for f in ("name", "title", "url", "licence", "citation", "sha256", "size_bytes", "format")}
-        | {"here": str(cached_path(t.name)) if cached_path(t.name).is_file() else None}
+        | {"files": len(t.files), "here": str(cached_path(t.name)) if is_here(t.name) else None}
         for t in catalogue()
     ]
     if format == "json":
         _print_json(known)
         return
     for trace in known:
-        typer.echo(f"{trace['name']}: {trace['title']} ({trace['size_bytes'] / 1e6:.1f} MB, {trace['format']})")
+        many = f" in {trace['files']} files" if trace["files"] > 1 else ""
+        typer.echo(f"{trace['name']}: {trace['title']} ({trace['size_bytes'] / 1e6:.1f} MB{many}, {trace['format']})")
         for key in ("url", "licence", "citation", "sha256"):
             typer.echo(f"    {key:9} {trace[key]}")
         typer.echo(f"    here      {trace['here'] or 'no: dsim traces get ' + trace['name']}")
@@ -309,7 +310,7 @@ def traces_get(name: str, format: Format = "text") -> None:
 
 @traces_app.command("add")
 def traces_add(name: str, file: Path, format: Format = "text") -> None:
-    """Take a copy of a public trace that you have into the cache, checksum verified."""
+    """Take a copy of a public trace that you have (a file, or a folder of many) into the cache, checksums verified."""
     from simulator.traffic.public import adopt
 
     path = adopt(name, file)

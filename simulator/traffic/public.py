@@ -19,8 +19,14 @@ _SPLITWISE = "Patel et al., Splitwise: Efficient generative LLM inference using 
 _FAST25 = "Qin et al., Mooncake: Trading More Storage for Less Computation - A KVCache-centric Architecture for Serving LLM Chatbot, FAST 2025"
 
 
+REGISTRIES = Path(__file__).parent / "registries"
+
+
 class PublicTrace(Frozen):
-    """One public trace: where it is from, under which licence, and the checksum of the file this version of dsim knows."""
+    """One public trace: where it is from, under which licence, and the checksum of the file this version of dsim knows.
+
+    A trace of many files has a `registry`, a list of their checksums that comes with dsim; `url` is then their folder and `sha256` the list's.
+    """
 
     name: str
     title: str
@@ -29,12 +35,21 @@ class PublicTrace(Frozen):
     citation: str
     sha256: str
     size_bytes: int
-    format: Literal["azure", "mooncake"]
+    format: Literal["azure", "mooncake", "servegen"]
+    registry: str | None = None
 
     @property
     def file_name(self) -> str:
         """The file's name at its source."""
         return self.url.rsplit("/", 1)[-1]
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Names and checksums of its files at their source."""
+        if self.registry is None:
+            return {self.file_name: self.sha256}
+        lines = (REGISTRIES / self.registry).read_text(encoding="utf-8").splitlines()
+        return {name: known for known, name in (line.split() for line in lines)}
 
 
 _CATALOGUE = (
@@ -78,6 +93,17 @@ _CATALOGUE = (
         size_bytes=1136313,
         format="mooncake",
     ),
+    PublicTrace(
+        name="servegen-deepseek-r1",
+        title="A production DeepSeek-R1 service as 73 clients: rates, burstiness and lengths over a day in ten-minute windows",
+        url="https://raw.githubusercontent.com/alibaba/ServeGen/f891d11/data/reason/deepseek-r1/",
+        licence="Apache-2.0",
+        citation="Xiang et al., ServeGen: Workload Characterization and Generation of Large Language Model Serving in Production, arXiv 2505.09999",
+        sha256="83a41493ae6ba7446ffabdeef861a3bfadfec496f302eb05236aa73627847a9e",
+        size_bytes=13213280,
+        format="servegen",
+        registry="servegen-deepseek-r1.sha256",
+    ),
 )
 
 
@@ -107,41 +133,59 @@ def cache_folder() -> Path:
 
 
 def cached_path(name: str) -> Path:
-    """Where the trace is, or would be, in the cache."""
+    """Where the trace is, or would be, in the cache: a file, or the folder of its files."""
     return cache_folder() / (name + Path(entry(name).file_name).suffix)
 
 
+def is_here(name: str) -> bool:
+    """Is the whole trace in the cache?"""
+    trace, place = entry(name), cached_path(name)
+    return place.is_file() if trace.registry is None else all((place / file).is_file() for file in trace.files)
+
+
 def fetch(name: str, *, base_url: str | None = None) -> Path:
-    """Download the trace into the cache, unless it is there, and check it. `base_url` is another folder that holds the same file."""
+    """Download the trace into the cache, what of it is not there already, and check it. `base_url` is another folder that holds the same."""
+    trace, target = entry(name), cached_path(name)
+    source = (base_url or trace.url.rpartition("/")[0]).rstrip("/")
+    for file, known in trace.files.items():
+        _retrieve(trace, f"{source}/{file}", known, target if trace.registry is None else target / file)
+    return target
+
+
+def _retrieve(trace: PublicTrace, url: str, known: str, target: Path) -> None:
+    """One file. Raises TraceError where it cannot be had or is another."""
     import pooch
 
-    trace, target = entry(name), cached_path(name)
-    url = f"{base_url.rstrip('/')}/{trace.file_name}" if base_url else trace.url
+    name, what = trace.name, "FILE" if trace.registry is None else "FOLDER"
     _make(target.parent)
     pooch.get_logger().setLevel("WARNING")
-    by_hand = f"get the file by other means, then run `dsim traces add {name} FILE`"
+    by_hand = f"get the {what.lower()} by other means, then run `dsim traces add {name} {what}`"
     try:
-        got = pooch.retrieve(url, known_hash=f"sha256:{trace.sha256}", fname=target.name, path=target.parent)
+        pooch.retrieve(url, known_hash=f"sha256:{known}", fname=target.name, path=target.parent)
     except OSError as problem:  # all that requests raises is one
         response = getattr(problem, "response", None)
         why = f"HTTP {response.status_code}" if response is not None else problem.strerror or "no connection"
         raise TraceError(f"cannot download {url} ({why})", key=name, remedy=by_hand) from None
     except ValueError:
-        remedy = f"the file at the source has changed; {by_hand} (sha256 {trace.sha256})"
+        remedy = f"the file at the source has changed; {by_hand} (sha256 {known})"
         raise TraceError(f"what {url} holds is not the file dsim knows (wrong checksum)", key=name, remedy=remedy) from None
-    return Path(got)
 
 
 def adopt(name: str, file: Path) -> Path:
-    """Copy a file the user has into the cache, if it is the trace of this name."""
+    """Copy a file the user has (or a folder, of a trace of many files) into the cache, if it is the trace of this name."""
     trace, target = entry(name), cached_path(name)
-    found = _sha256(file)
-    if found != trace.sha256:
-        problem = f"is not the file of '{name}': its sha256 is {found[:12]}..., expected {trace.sha256[:12]}..."
-        raise TraceError(problem, where=file, remedy=f"get it from {trace.url}")
-    _make(target.parent)
-    with whole(target) as draft:
-        shutil.copyfile(file, draft)
+    pairs = [(file, target, trace.sha256)]
+    if trace.registry is not None:
+        pairs = [(file / part, target / part, known) for part, known in trace.files.items()]
+    for given, _, known in pairs:
+        found = _sha256(given)
+        if found != known:
+            problem = f"is not the file of '{name}': its sha256 is {found[:12]}..., expected {known[:12]}..."
+            raise TraceError(problem, where=given, remedy=f"get it from {trace.url}")
+    for given, place, _ in pairs:
+        _make(place.parent)
+        with whole(place) as draft:
+            shutil.copyfile(given, draft)
     return target
 
 

@@ -7,15 +7,16 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, PositiveInt, ValidationInfo, field_validator
+from pydantic import Field, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from simulator.errors import TraceError
 from simulator.rng import stream, uniform_at
 from simulator.schema import Frozen
+from simulator.traffic import public
 from simulator.traffic.arrivals import Gamma, Poisson, partial_sums
 
 Floats = NDArray[np.float64]
@@ -103,24 +104,57 @@ class Service:
 class ServeGenSource(Frozen):
     """A folder of ServeGen clients: `NAME-trace.csv` (start, rate, cv, family, two parameters) beside `NAME-dataset.json`.
 
-    `load` is the mean rate over the whole record, to which every client is scaled alike; `clients` keeps the busiest. A run starts
-    `start_s` into the record, which begins anew when it ends.
+    The folder is a `path`, or the `name` of a public one (`dsim traces`); a path goes before a name. `load` is the mean rate over the whole
+    record, to which every client is scaled alike; `clients` keeps the busiest. A run starts `start_s` into the record, which begins anew when
+    it ends.
     """
 
-    path: Path
+    path: Path | None = None
+    name: str | None = None
     clients: PositiveInt | None = None
     start_s: Annotated[float, Field(ge=0)] = 0.0
 
     @field_validator("path")
     @classmethod
-    def _resolve(cls, path: Path, info: ValidationInfo) -> Path:
+    def _resolve(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        if path is None:
+            return None
         given = path.expanduser()
         here = (Path((info.context or {}).get("folder", ".")) / given).resolve()
         return here if here.exists() else given.resolve()
 
+    @field_validator("name")
+    @classmethod
+    def _is_known(cls, name: str | None) -> str | None:
+        if name is not None:
+            try:
+                format = public.entry(name).format
+            except TraceError as problem:
+                raise ValueError(problem.line()) from None
+            if format != "servegen":
+                raise ValueError(f"'{name}' is a trace of requests, not a folder of clients: use workload.trace")
+        return name
+
+    @model_validator(mode="after")
+    def _is_somewhere(self) -> Self:
+        if self.path is None and self.name is None:
+            raise ValueError("a service needs the path of a folder or the name of a public one (see `dsim traces`)")
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """Where its files lie. Raises TraceError where a public one is not on this machine."""
+        if self.path is not None:
+            return self.path
+        assert self.name is not None
+        if not public.is_here(self.name):
+            remedy = f"run `dsim traces get {self.name}` or give --set workload.servegen.path=FOLDER"
+            raise TraceError(f"the public service '{self.name}' is not on this machine", key="workload.servegen.name", remedy=remedy)
+        return public.cached_path(self.name)
+
     def service(self) -> Service:
         """The clients, read once per process. Raises TraceError with file and line."""
-        read = _read(self.path)
+        read = _read(self.folder)
         if self.clients is None or self.clients >= len(read.clients):
             return read
         busiest = np.sort(np.argsort(-read.rates.sum(axis=1), kind="stable")[: self.clients])
@@ -128,7 +162,7 @@ class ServeGenSource(Frozen):
 
     def files(self) -> list[Path]:
         """All files that the numbers come from."""
-        return sorted([*self.path.glob("*-trace.csv"), *self.path.glob("*-dataset.json")])
+        return sorted([*self.folder.glob("*-trace.csv"), *self.folder.glob("*-dataset.json")])
 
     def requests(self, load_rps: float, horizon_s: float, seed: int, replication: int) -> tuple[Floats, Tokens, Tokens, NDArray[np.int64]]:
         """Arrival times, prompt and output tokens and indices of all requests in [0, horizon_s), in order of arrival. # [n] each"""

@@ -185,9 +185,11 @@ class TraceSource(Frozen):
     def _is_known(cls, name: str | None) -> str | None:
         if name is not None:
             try:
-                public.entry(name)
+                format = public.entry(name).format
             except TraceError as problem:
                 raise ValueError(problem.line()) from None
+            if format == "servegen":
+                raise ValueError(f"'{name}' is a folder of clients, not a trace of requests: use workload.servegen")
         return name
 
     @model_validator(mode="after")

@@ -13,6 +13,7 @@ import pytest
 
 from simulator.errors import TraceError
 from simulator.traffic import public
+from simulator.traffic.servegen import ServeGenSource
 from simulator.traffic.traces import TraceSource
 
 CONTENT = b"TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.6805900,374,44\n"
@@ -112,11 +113,11 @@ def test_a_cache_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch:
 def test_the_catalogue_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DSIM_CACHE", raising=False)
     names = [trace.name for trace in public.catalogue()]
-    assert len(set(names)) == len(names) == 4
+    assert len(set(names)) == len(names) == 5
     for trace in public.catalogue():
         assert trace.url.startswith("https://raw.githubusercontent.com/")
         assert len(trace.sha256) == 64
-        assert len(trace.url.split("/")[5]) == 40  # a full commit, so that the file cannot change
+        assert len(trace.url.split("/")[5]) == (7 if trace.registry else 40)  # a commit, so that the file cannot change; ServeGen's in short
         assert public.cached_path(trace.name).parent.name == "dsim"
     with pytest.raises(TraceError, match="unknown public trace 'mooncake-chat'; did you mean 'mooncake-"):
         public.entry("mooncake-chat")
@@ -124,7 +125,52 @@ def test_the_catalogue_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.shared
 def test_the_catalogue_describes_the_real_files(shared_traffic: Path) -> None:
-    for trace in public.catalogue():
+    for trace in (known for known in public.catalogue() if known.registry is None):
         folder = "azure2023" if trace.format == "azure" else "mooncake_fast25"
         content = (shared_traffic / folder / trace.file_name).read_bytes()
         assert (hashlib.sha256(content).hexdigest(), len(content)) == (trace.sha256, trace.size_bytes)
+
+
+CLIENT = {
+    "chunk-0-trace.csv": b"0,2.0,1.0,Gamma,1.0,0.5\n600,4.0,1.0,Gamma,1.0,0.25\n",
+    "chunk-0-dataset.json": b'{"0": {"input_tokens": "{10: 1.0}", "output_tokens": "{5: 0.5, 7: 0.5}"}}',
+}
+
+
+def test_a_service_of_many_files_is_fetched_whole_or_said_to_be_missing(
+    cache: Path, served: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, url = served
+    lines = [f"{hashlib.sha256(content).hexdigest()}  {name}" for name, content in CLIENT.items()]
+    (tmp_path / "list.sha256").write_text("\n".join(lines) + "\n")
+    service = TINY.model_copy(update={"name": "a-service", "url": "http://127.0.0.1:9/data/", "format": "servegen", "registry": "list.sha256"})
+    monkeypatch.setattr(public, "_CATALOGUE", (TINY, service))
+    monkeypatch.setattr(public, "REGISTRIES", tmp_path)
+    (folder / "chunk-0-trace.csv").write_bytes(CLIENT["chunk-0-trace.csv"])
+    with pytest.raises(TraceError, match=r"chunk-0-dataset\.json \(HTTP 404\).*dsim traces add a-service FOLDER"):
+        public.fetch("a-service", base_url=url)
+    assert not public.is_here("a-service")
+    source = ServeGenSource(name="a-service")
+    with pytest.raises(TraceError, match="run `dsim traces get a-service`"):
+        source.service()
+    (folder / "chunk-0-dataset.json").write_bytes(CLIENT["chunk-0-dataset.json"])
+    (folder / "chunk-0-trace.csv").unlink()  # is there already
+    assert public.fetch("a-service", base_url=url) == cache / "a-service"
+    assert source.service().rates.tolist() == [[2.0, 4.0]]
+    (folder / "chunk-0-trace.csv").write_bytes(b"0,1.0")
+    with pytest.raises(TraceError, match="is not the file of 'a-service'"):
+        public.adopt("a-service", folder)
+    with pytest.raises(ValueError, match=r"use workload\.servegen"):
+        TraceSource(name="a-service")
+    with pytest.raises(ValueError, match=r"use workload\.trace"):
+        ServeGenSource(name=TINY.name)
+
+
+@pytest.mark.shared
+def test_the_shipped_list_is_that_of_the_catalogue(shared_traffic: Path) -> None:
+    trace = public.entry("servegen-deepseek-r1")
+    registry = public.REGISTRIES / str(trace.registry)
+    assert hashlib.sha256(registry.read_bytes()).hexdigest() == trace.sha256
+    folder = shared_traffic / "servegen" / "data" / "reason" / "deepseek-r1"
+    assert {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in trace.files} == trace.files
+    assert sum((folder / name).stat().st_size for name in trace.files) == trace.size_bytes
