@@ -190,6 +190,7 @@ def probe(
     prompts: Annotated[Path | None, typer.Option(help="Prompts: a text file with one a line, or JSON lines with 'prompt' [default: ours].")] = None,
     concurrency: Annotated[str, typer.Option(help="Users at once, comma-separated, at least two.")] = "1,2,4,8,16,32",
     check: Annotated[str, typer.Option(help="Users at once that are measured and kept out of the fit, comma-separated.")] = "",
+    refine: Annotated[int, typer.Option(min=0, help="So many more, where the steps of neighbours differ by over a quarter.")] = 0,
     requests: Annotated[int, typer.Option(min=2, help="Measured requests of every user.")] = 3,
     output_tokens: Annotated[int, typer.Option(min=2, help="Tokens asked of every request.")] = 128,
     accepted_length: Length = None,
@@ -208,7 +209,7 @@ def probe(
     from simulator.study.importing import About
     from simulator.study.probe import ProbePlan, probe_server
 
-    plan = ProbePlan.of(base_url, model, prompts, concurrency, check, requests, output_tokens, chat, extra, timeout)
+    plan = ProbePlan.of(base_url, model, prompts, concurrency, check, requests, output_tokens, chat, extra, timeout, refine)
     about = About(out, name, hardware, engine, model, gpus_per_replica, force=force)
     _tell(probe_server(plan, about, accepted_length, budget, lambda line: typer.echo(line, err=True)), format)
 

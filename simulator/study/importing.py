@@ -18,7 +18,7 @@ from simulator.measurements.fit import CostFit, Telemetry, fit_cost
 from simulator.measurements.formats.loadgen import LoadPoint
 from simulator.measurements.formats.sglang import AdditiveSps, SampledSps, StepTime, read_sps, read_step_records, read_sts
 from simulator.measurements.formats.vllm import CostCurves, read_cost_curves, read_counters
-from simulator.measurements.profile import Drafter, Profile, save_profile
+from simulator.measurements.profile import Drafter, Profile, load_profile, save_profile
 from simulator.measurements.recorded_run import read_recorded_run
 from simulator.study.fit_run import fit_run
 from simulator.study.telemetry import DOMAIN, without_head
@@ -45,6 +45,9 @@ class About:
             raise DsimError("there is a profile already", where=self.out, remedy="choose another --out, or --force to replace it")
         if not 0 < self.gpus_per_replica < float("inf"):
             raise DsimError(f"{self.gpus_per_replica:g} GPUs is not positive", key="--gpus-per-replica")
+
+
+_LENGTH, _BUDGET = ("accepted_length", "--accepted-length"), ("budget", "--budget")  # of a round: in the points, and as options
 
 
 @dataclass
@@ -169,18 +172,32 @@ def _curve_cost(draft: _Draft, curves: CostCurves, name: str) -> None:
     draft.unknown += ["cost of context: one context length was profiled", "host time between steps"]
 
 
-def import_load(about: About, tool: str, points: Sequence[LoadPoint], assumed_length: float | None, assumed_budget: float | None) -> dict[str, Any]:
-    """Operating points of a load generator, at least two."""
+def import_load(
+    about: About, tool: str, points: Sequence[LoadPoint], assumed_length: float | None, assumed_budget: float | None, smooth_within: float = np.inf
+) -> dict[str, Any]:
+    """Operating points of a load generator, at least two. Where the fitted curve misses them by more than `smooth_within` (rms), their own step
+    times become a table."""
     about.check()
     draft = _Draft()
     fit = _fit(draft, points, assumed_length, assumed_budget, about)
+    if fit.rms > smooth_within:
+        _as_measured(draft, points, fit, *(_told(*key, points, given)[0] for key, given in ((_LENGTH, assumed_length), (_BUDGET, assumed_budget))))
     return _write(about, draft, tool, fit)
+
+
+def _as_measured(draft: _Draft, points: Sequence[LoadPoint], fit: CostFit, length: float, budget: float) -> None:
+    """A table of the points' step times: a round commits `length` tokens of each request at the per-user speed."""
+    rows = sorted((point.concurrency * budget, length / point.tps_per_user) for point in points)
+    draft.files["verify.csv"] = "tokens,p50_s\n" + "".join(f"{tokens:g},{seconds:.8g}\n" for tokens, seconds in rows)
+    note = f"the step times of {len(points)} operating points, for a smooth curve misses them by {fit.rms:.1%} rms; read straight between them"
+    draft.verify = MeasuredTable(provenance="imported", source=fit.curve.source, note=note, file="verify.csv", between="linear")
+    draft.unknown.append(f"steps of more than {rows[-1][0]:g} tokens")
 
 
 def _fit(draft: _Draft, points: Sequence[LoadPoint], assumed_length: float | None, assumed_budget: float | None, about: About) -> CostFit:
     """T(B) from speed and requests in flight; what a round commits and verifies as each file tells, or as was said."""
-    length, lengths = _told("accepted_length", "--accepted-length", points, assumed_length)
-    budget, budgets = _told("budget", "--budget", points, assumed_budget)
+    length, lengths = _told(*_LENGTH, points, assumed_length)
+    budget, budgets = _told(*_BUDGET, points, assumed_budget)
     if np.ptp(budgets) > CONSTANT * budget:
         problem = f"tokens verified per request differ between the files ({min(budgets):.2f} to {max(budgets):.2f})"
         raise DsimError(problem, key="budget", remedy="give results of one fixed length")
@@ -270,8 +287,11 @@ def _write(about: About, draft: _Draft, tool: str, fit: CostFit | None = None) -
     lines = [f"profile written to {about.out}"]
     if isinstance(draft.verify, FittedCurve) and fit is not None:
         lines.insert(0, f"step cost fitted to {fit.points} operating points, {fit.rms:.2%} rms, {fit.worst:.1%} at worst")
+    elif fit is not None:
+        lines.insert(0, f"step cost: {draft.verify.note}")
     if draft.blocks is not None:
         survival = " ".join(f"{s:.2f}" for s in draft.blocks.mean_survival())
         lines.insert(0, f"drafter {about.drafter}: block of {draft.blocks.gamma}, survival by position {survival} over all anchors")
     data = {"profile": str(about.out), "drafters": list(drafters), "rms": fit.rms if fit else None}
-    return data | {"assumed": draft.assumed, "not_identifiable": draft.unknown, "text": "\n".join(lines), "costs": profile.costs}
+    costs = load_profile(about.out).costs  # with its tables
+    return data | {"assumed": draft.assumed, "not_identifiable": draft.unknown, "text": "\n".join(lines), "costs": costs}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -54,6 +55,7 @@ class ProbePlan:
     concurrency: tuple[int, ...]
     check: tuple[int, ...]
     turns: int
+    refine: int = 0
 
     @classmethod
     def of(
@@ -68,6 +70,7 @@ class ProbePlan:
         chat: bool,
         extra: str,
         wait: float,
+        refine: int = 0,
     ) -> ProbePlan:
         """A plan from the command's options. Raises DsimError."""
         if urlsplit(base_url).scheme not in ("http", "https"):
@@ -83,7 +86,7 @@ class ProbePlan:
             raise DsimError("one concurrency cannot carry a fit", key="--concurrency", remedy="give at least two that differ by half")
         if set(grid) & set(apart):
             raise DsimError("names a concurrency that is fitted", key="--check", remedy="check others than --concurrency")
-        return cls(Server(base_url, model, chat, tokens, more, wait), _read_prompts(prompts), grid, apart, turns)
+        return cls(Server(base_url, model, chat, tokens, more, wait), _read_prompts(prompts), grid, apart, turns, refine)
 
 
 def _counts(text: str, key: str) -> tuple[int, ...]:
@@ -117,17 +120,27 @@ def probe_server(
     about.check()
     say(f"warming up {plan.server.url}")
     measure(plan.server, plan.prompts, 1, 1)
-    order = sorted((*plan.concurrency, *plan.check))
     before = _counters(plan.server)
-    measured = {}
-    for users in order:
-        measured[users] = measure(plan.server, plan.prompts, users, plan.turns)
-        found = measured[users]
-        say(f"{users} users: {found.tps_per_user:.2f} tok/s each, {found.throughput_tok_s:.1f} tok/s, TTFT {found.ttft_s * 1e3:.0f} ms")
+    measured: dict[int, Measured] = {}
+
+    def look(users: int, why: str = "") -> None:
+        found = measured[users] = measure(plan.server, plan.prompts, users, plan.turns)
+        told = f"{users} users: {found.tps_per_user:.2f} tok/s each, {found.throughput_tok_s:.1f} tok/s, TTFT {found.ttft_s * 1e3:.0f} ms"
+        say(told + why)
+
+    for users in sorted((*plan.concurrency, *plan.check)):
+        look(users)
+    for _ in range(plan.refine):
+        speeds = {users: found.tps_per_user for users, found in measured.items() if users not in plan.check}
+        between = widest_jump(speeds, plan.check)
+        if between is None:
+            break
+        look(between, " (between neighbours whose steps differ most)")
+    order = sorted(measured)
     after = _counters(plan.server)
     length, budget = _rounds(before, after, assumed_length, assumed_budget)
-    points = [_point(measured[users]) for users in plan.concurrency]
-    told = import_load(about, f"probe of {plan.server.model}", points, length, budget)
+    points = [_point(measured[users]) for users in order if users not in plan.check]
+    told = import_load(about, f"probe of {Path(plan.server.model).name}", points, length, budget, SMOOTH_WITHIN)
     comparison = compare(told["costs"], length, budget, measured, plan)
     record = {
         **_result(plan, about, comparison),
@@ -147,6 +160,23 @@ def probe_server(
     return {**record, "profile": str(about.out), "text": told["text"] + "\n" + "\n".join(lines)}
 
 
+SMOOTH_WITHIN = 0.03  # rms of a curve that is taken; kernels that change with the batch make others
+JUMP = 1.25  # ratio of neighbouring step times from which on a look between them is worth its time
+
+
+def widest_jump(speeds: dict[int, float], check: Sequence[int]) -> int | None:
+    """The number of users to look at between the two neighbours whose step times differ most (in ratio); None where none differ by much, or
+    nothing lies between. What is kept for checking is left alone."""
+    users = sorted(speeds)
+    jumps = []
+    for a, b in pairwise(users):
+        inside = [u for u in range(a + 1, b) if u not in check]
+        ratio = max(speeds[a] / speeds[b], speeds[b] / speeds[a])
+        if inside and ratio > JUMP:
+            jumps.append((ratio, min(inside, key=lambda u: (abs(u - (a + b) / 2), u))))
+    return max(jumps)[1] if jumps else None
+
+
 FIT_LIMIT, APART_LIMIT = 0.05, 0.10  # median at the probed concurrencies, each at those kept out
 
 
@@ -163,15 +193,19 @@ def _result(plan: ProbePlan, about: About, comparison: list[Row]) -> Row:
     told = {"what": "per-user speed at the probed concurrencies: median of differences", "policy": "", "simulated": None, "published": None}
     rows.append({**told, "difference": median, "unit": "fraction", "limit": FIT_LIMIT, "ok": median <= FIT_LIMIT, "fitted": True})
     grid, apart = (",".join(map(str, counts)) for counts in (plan.concurrency, plan.check))
+    added = sorted({row["users"] for row in comparison} - {*plan.concurrency, *plan.check})
+    looks = [f"Between neighbours whose steps differ most, {', '.join(map(str, added))} users were probed, too."] if added else []
     return {
         "name": f"probe-{about.name or about.out.resolve().name}",
         "title": "A running server measured from outside, a profile fitted to it, and that profile simulated",
         "system": f"{Path(plan.server.model).name}, {about.hardware}, {about.engine}",
         "sources": ["dsim probe"],
         "command": f"dsim probe --concurrency {grid}" + (f" --check {apart}" if apart else "")
-        + f" --requests {plan.turns} --output-tokens {plan.server.output_tokens}",
+        + (f" --refine {plan.refine}" if plan.refine else "") + f" --requests {plan.turns} --output-tokens {plan.server.output_tokens}",
         "dsim_version": version("dsim"),
-        "conditions": [f"Closed loop: {plan.turns} measured answers a user, {plan.server.output_tokens} tokens at most, {len(plan.prompts)} prompts"],
+        "conditions": [
+            f"Closed loop: {plan.turns} measured answers a user, {plan.server.output_tokens} tokens at most, {len(plan.prompts)} prompts.", *looks,
+        ],
         "assumed": ["what prompts cost other users is in the step cost: the probe's prompts"],
         "rows": rows,
         "points": [],

@@ -21,10 +21,12 @@ from urllib.request import urlopen
 import pytest
 
 from simulator.errors import DsimError
+from simulator.measurements.formats.loadgen import LoadPoint
 from simulator.measurements.profile import load_profile
 from simulator.measurements.server import Answer, Server, _measured, ask
 from simulator.report.validation_page import page
-from simulator.study.probe import ProbePlan
+from simulator.study.importing import About, import_load
+from simulator.study.probe import ProbePlan, widest_jump
 
 Dsim = Callable[..., Any]
 TOKENS = 12
@@ -133,6 +135,30 @@ def test_a_paced_server_gives_a_profile_of_its_pace(paced: str, dsim: Dsim, tmp_
     assert kept["measured"] == found["measured"]
     assert {row["what"]: row["fitted"] for row in kept["rows"]}["per-user speed of 2 users, kept out of the fit"] is False
     assert "## probe-p" in page([kept], "")
+
+
+def test_a_look_is_taken_where_steps_jump_and_what_is_kept_for_checking_is_left_alone() -> None:
+    steps = {1: 0.054, 2: 0.061, 4: 0.096, 8: 0.134, 16: 0.159}  # a server whose kernels change between three and four users
+    speeds = {users: 1 / step for users, step in steps.items()}
+    assert widest_jump(speeds, ()) == 3
+    assert widest_jump(speeds, (3,)) == 6  # 4 to 8 is the next
+    assert widest_jump(speeds | {3: 1 / 0.066, 6: 1 / 0.11}, (5, 10)) is None  # 3 to 4 has nothing between, the others differ less
+    assert widest_jump({1: 10.0, 9: 9.0}, ()) is None
+
+
+def test_a_server_that_no_curve_follows_becomes_a_table(tmp_path: Path) -> None:
+    """Step times that go up and down with the batch: the profile has them as they were, and straight lines between."""
+    steps = {1: 0.05, 2: 0.05, 4: 0.10, 8: 0.11, 12: 0.17, 16: 0.15}
+    points = [LoadPoint(f"{users} users", 1.5 / step, users * 1.5 / step, None) for users, step in steps.items()]
+    about = About(tmp_path / "p", None, "a machine", "an engine", "a model")
+    told = import_load(about, "test", points, 1.5, 2.0, smooth_within=0.03)
+    verify = load_profile(tmp_path / "p").costs.verify
+    assert verify.seconds([2 * users for users in steps]) == pytest.approx(list(steps.values()))
+    assert verify.seconds([20]) == pytest.approx(0.14)
+    assert "a smooth curve misses them" in told["text"]
+    smooth = [LoadPoint(f"{users} users", 1 / (0.02 + 0.001 * users), users / (0.02 + 0.001 * users), None) for users in steps]
+    told = import_load(About(tmp_path / "q", None, "a machine", "an engine", "a model"), "test", smooth, 1.0, 1.0, smooth_within=0.03)
+    assert "step cost fitted to 6 operating points" in told["text"]
 
 
 @pytest.mark.parametrize(
