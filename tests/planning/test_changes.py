@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from simulator.study.planning.changes import changes, moved_acceptance
 from simulator.study.planning.day import autoscaled, needed_at
 from simulator.study.planning.question import Plan
 from simulator.study.planning.trial import Trial, run_trial
+from simulator.study.point import Point, run_point
+from simulator.study.scenario import load_scenario
 from simulator.traffic.request import RequestColumns, RequestSpec
 from tests.engine.worlds import blocks, costs
 
@@ -109,6 +112,32 @@ def test_break_even_by_hand(make: Make, edit_profile: Callable[..., None]) -> No
     assert all(k == 3 for curve in free["curves"] for k in curve["best_length"])
     assert all(curve["stops_at"] is None for curve in free["curves"])
     assert break_even(make(), 0) is None
+
+
+def test_break_even_is_what_a_closed_loop_gains(make: Make, scenario: Callable[..., Path]) -> None:
+    """The mean field's gain of each best length over no drafting, against closed loops of that many users: within two percent."""
+    plan = make()
+    found = break_even(plan, 2)
+    assert found is not None
+    as_is = next(curve for curve in found["curves"] if curve["acceptance"] == 1.0)
+    workload = plan.cells[2].scenario.workload.model_dump(mode="json", exclude_none=True)
+    workload |= {"arrivals": {"kind": "closed_loop"}, "output_tokens": {"kind": "fixed", "tokens": 400}}
+    fixed = [{"name": str(k), "drafter": "head", "verification": {"kind": "fixed", "length": k}} for k in sorted({*as_is["best_length"]} - {0})]
+    policies = [{"name": "0", "verification": {"kind": "none"}}, *fixed]
+    settings = {"max_batch": 16, "prefill": {"kind": "instant"}}
+    path = scenario(
+        policies=policies, workload=workload, load=found["batch"], engine=settings, run={"requests": 600, "replications": 1}, baseline=None, sla=None,
+        validation=None,
+    )  # fmt: skip
+    asked = load_scenario(path)
+    compared = 0
+    for n, k, gain in zip(found["batch"], as_is["best_length"], as_is["gain"], strict=True):
+        if k:
+            with_it, without = (run_point(asked, Point([p["name"] for p in policies].index(name), float(n), 0)) for name in (str(k), "0"))
+            ratio = with_it["throughput_tok_s_gpu"] / without["throughput_tok_s_gpu"]
+            assert ratio == pytest.approx(1 + gain, rel=0.02)
+            compared += 1
+    assert compared >= 3
 
 
 def test_replicas_by_rate() -> None:

@@ -47,9 +47,10 @@ def break_even(plan: Plan, cell: int) -> dict[str, Any] | None:
 
 def accepted_length(blocks: RecordedBlocks, length: int, mix: Mapping[str, float] | None = None) -> float:
     """Tokens a round, bonus included, when `length` drafted tokens are verified each time: over the anchors that such a run visits, walking
-    every recorded sequence from its start; domains by their weight."""
+    every recorded sequence from its start. Domains by their weight among requests, which all have as many tokens to make: where fewer are
+    accepted, requests stay for more rounds, so the mean over rounds is harmonic."""
     mix = mix or {"": 1.0}
-    return sum(weight * _walked(blocks, length, domain) for domain, weight in mix.items()) / sum(mix.values())
+    return sum(mix.values()) / sum(weight / _walked(blocks, length, domain) for domain, weight in mix.items())
 
 
 def _walked(blocks: RecordedBlocks, length: int, domain: str) -> float:
