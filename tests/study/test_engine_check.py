@@ -13,7 +13,8 @@ import yaml
 from simulator.engine.simulate import ClosedTraffic, OpenTraffic, simulate
 from simulator.errors import DsimError, ScenarioError
 from simulator.report.engine_check import engine_picture, engine_table
-from simulator.study.engine_check import Listed, Measured, _frames, compare, planned, read_run
+from simulator.report.validation_page import cell_errors, page
+from simulator.study.engine_check import Listed, Measured, _frames, compare, judged, planned, read_run
 from simulator.study.point import fleet_of
 from simulator.study.scenario import load_scenario
 from simulator.traffic.request import RequestSpec
@@ -82,6 +83,7 @@ def test_a_wrong_cost_model_is_named(scenario, runs):
     assert row["why"]["cost_model"] == pytest.approx(0.25, abs=1e-6)
     assert row["error"]["throughput_tok_s"] == pytest.approx(0.25, abs=0.05)
     assert abs(row["why"]["rest"]) < 0.05
+    assert row["error_at_measured_pace"]["throughput_tok_s"] == pytest.approx(0, abs=0.03)  # put right, nothing of it is left
 
 
 def test_a_wrong_acceptance_is_named(scenario, runs):
@@ -113,6 +115,13 @@ def test_runs_are_read_from_folders_and_shown(scenario, runs, tmp_path):
     read = [read_run(folder, scenario.policies) for folder in folders]
     pd.testing.assert_frame_equal(read[2].requests, runs[2].requests, check_dtype=False)
     found = compare(scenario, read, replications=2)
+    found = judged(scenario, found, "dsim validate", {"machine": {"device": "a machine"}, "asked": {"load": {"max_tokens": 40, "temperature": 0}}})
+    assert found["ok"] == all(row["ok"] for row in found["rows"])
+    assert {row["what"]: row["limit"] for row in found["rows"]}["throughput: worst error"] == 0.12
+    written = page([json.loads(json.dumps(found))], "")
+    assert "## deepseek-v4-flash-engine" in written
+    assert "throughput (simulated / measured, difference)" in written
+    assert len(cell_errors(found)) == 2 * len(found["runs"])
     table = engine_table(found)
     assert table.count("MTP-1") == 2
     assert "median error" in table
