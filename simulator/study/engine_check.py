@@ -81,7 +81,8 @@ def planned(scenario: Scenario) -> list[tuple[str, str | None, Any, int]]:
     for policy in scenario.policies:
         if policy.verification.clairvoyant:
             raise ScenarioError(f"policy '{policy.name}' is a bound that no engine can run", where=scenario.file, remedy="leave it out")
-    return [(p.name, p.drafter, p.verification, int(load)) for p in scenario.policies for load in scenario.loads(p)]
+    runs = [(p.name, p.drafter, p.verification, int(load)) for p in scenario.policies for load in scenario.loads(p)]
+    return sorted(runs, key=lambda run: run[3])  # those that are compared with each other soon after each other: a machine drifts
 
 
 def read_run(folder: Path, policies: Sequence[Policy]) -> Measured:
