@@ -13,7 +13,7 @@ from measure import ROOT, alternating, save, spread
 
 from simulator.engine.simulate import Path, simulate
 from simulator.schema import read_yaml
-from simulator.study.point import Point, _closed, _fleet
+from simulator.study.point import Point, _closed, fleet_of
 from simulator.study.scenario import Scenario, validate_scenario
 
 SCENARIO = ROOT / "scenarios" / "v4-flash-pareto.yaml"
@@ -60,7 +60,7 @@ def _scenario() -> Scenario:
 
 def _steps_per_s(scenario: Scenario, point: Point, path: Path) -> float:
     """CPU seconds of the run alone: profile and replay tables are read before, metrics are taken after."""
-    fleet, traffic = _fleet(scenario, scenario.policies[point.policy], point.replication), _closed(scenario, point)
+    fleet, traffic = fleet_of(scenario, scenario.policies[point.policy], point.replication), _closed(scenario, point)
     start = time.process_time()
     run = simulate(traffic, fleet, path)
     return len(run.steps) / (time.process_time() - start)

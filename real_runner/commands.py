@@ -248,11 +248,15 @@ def _arrivals(file: str | None, rate: float, count: int, seed: int) -> tuple[flo
     """Arrival times from 0 on: the first `count` of a trace, played at `rate` where one is given, else Poisson at `rate`; none without either."""
     from real_runner.prompts import read_trace
 
+    if count < 2:
+        raise DsimError(f"{count} requests are no traffic", key="serving.open_requests", remedy="give two or more")
     if file is None:
         return tuple(np.cumsum(np.random.default_rng(seed).exponential(1 / rate, count)).tolist()) if rate > 0 else ()
     times = np.sort([row[0] for row in read_trace(Path(file))])[:count]
+    if len(times) < 2 or times[-1] <= times[0]:
+        raise DsimError("a segment needs requests at two times at least", where=file, key="serving.arrivals", remedy="give a longer one")
     times = times - times[0]
-    if rate > 0 and times[-1] > 0:
+    if rate > 0:
         times = times * ((len(times) - 1) / rate / times[-1])
     return tuple(times.tolist())
 
@@ -264,8 +268,10 @@ def _words(given: list[str]) -> dict[str, str]:
         key, equals, value = word.partition("=")
         if key not in known or not equals:
             raise DsimError(f"{word!r} is not understood", key="serving", remedy=f"KEY=VALUE with one of prompts, {', '.join(known)}")
-        if key not in ("device", "dtype", "arrivals") and not re.fullmatch(r"\d+(\.\d+)?", value):
+        if key in ("rate", "temperature") and not re.fullmatch(r"\d+(\.\d+)?", value):
             raise DsimError(f"{value!r} is no number", key=f"serving.{key}", remedy="write a number")
+        if key in ("turns", "max_tokens", "least", "seed", "open_requests", "threads") and not re.fullmatch(r"\d+", value):
+            raise DsimError(f"{value!r} is no whole number", key=f"serving.{key}", remedy="write a whole number")
         found[key] = value
     return found
 

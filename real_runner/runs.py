@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,6 +12,7 @@ from typing import Any
 from real_runner.costs import ProfileCosts
 from real_runner.drafters.loading import load_drafter
 from real_runner.engine import Engine
+from real_runner.environment import fingerprint
 from real_runner.layout import Tiers
 from real_runner.progress import Progress
 from real_runner.prompts import PromptSet, encoded
@@ -64,10 +66,19 @@ def serve_all(
             raise DsimError(
                 f"no drafter {name!r}", where=models, key="engine", remedy=f"the folder needs target/ and {name}/, as the profile's drafters"
             )
-    asked = {"load": asdict(load), "profile": profile.name, "target": target.name, "prompts": len(prompts)}
+    asked = {
+        "load": asdict(load), "profile": profile.name, "measured": _digest(profile.folder), "target": target.name, "machine": fingerprint(target),
+        "prompts": hashlib.sha256(json.dumps(prompts).encode()).hexdigest(),
+    }  # fmt: skip
+    folders = [run.folder for run in runs]
+    if (twice := next((run for run in runs if folders.count(run.folder) > 1), None)) is not None:
+        raise DsimError(
+            f"policy {twice.policy!r} at {twice.concurrency} and another share the folder {twice.folder}", key="policies", remedy="rename one"
+        )
     with progress.stage("serving", len(runs), sum((out / run.folder).exists() for run in runs)) as stage:
         for run in runs:
-            mine = asked | ({} if run.arrivals is None else {"arrivals": list(run.arrivals)})
+            mine = asked | {"drafter": run.drafter, "rule": run.rule.model_dump(mode="json")}  # type: ignore[attr-defined]
+            mine |= {} if run.arrivals is None else {"arrivals": list(run.arrivals)}
             if (out / run.folder).exists():
                 _same(out / run.folder, mine)
                 continue
@@ -116,7 +127,15 @@ def _engine(
     return engine, requests, numbers
 
 
+def _digest(folder: Path) -> str:
+    """Of all files of a profile but what is left of making it."""
+    found = hashlib.sha256()
+    for file in sorted(file for file in folder.iterdir() if file.is_file()):
+        found.update(file.name.encode() + file.read_bytes())
+    return found.hexdigest()
+
+
 def _same(folder: Path, asked: dict[str, Any]) -> None:
     before = json.loads((folder / "run.json").read_text()).get("asked", {})
     if before != json.loads(json.dumps(asked)):
-        raise DsimError("holds a run of another load or profile", where=folder, remedy="give another folder, or remove it")
+        raise DsimError("holds a run of another load, rule, profile or machine", where=folder, remedy="give another folder, or remove it")

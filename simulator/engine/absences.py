@@ -9,6 +9,7 @@ from math import nan
 import simpy
 from pydantic import PositiveFloat
 
+from simulator.engine.batch import LEFT
 from simulator.engine.replica import Replica
 from simulator.rng import stream
 from simulator.schema import Frozen
@@ -52,15 +53,19 @@ def watch(
     retired: list[Replica],
     again: Callable[[Request], None],
     back: Callable[[], None],
+    lose: Callable[[int], None],
 ) -> Generator[simpy.Event, None, None]:
     """Play one absence: `away` counts the absences of each replica, `again` routes a request anew, `retired` keeps the dead for the
-    records, `back` is told when one is there again."""
+    records, `back` is told when one is there again, `lose` of the decoded tokens that are gone with one."""
     number = absence.replica
     yield env.timeout(absence.start_s)
     away[number] = away.get(number, 0) + 1
     if absence.abrupt:
         dead = replicas[number]
+        held = {id(request): int(left) for request, left in zip(dead.batch.requests, dead.batch.state[LEFT], strict=False)}
         lost = _kill(dead)
+        emitted = (r.spec.output_tokens - max(held[id(r)], 0) if id(r) in held else r.emitted_tokens for r in lost)
+        lose(sum(max(tokens - 1, 0) for tokens in emitted))  # the first token comes with the prompt
         retired.append(dead)
         replicas[number] = fresh(number)
         for request in lost:

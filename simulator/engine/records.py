@@ -65,6 +65,7 @@ class End:
     rejected: int
     preemptions: int
     kv_pages_left: int  # in use at the end, beside what running requests hold: 0 unless pages leak
+    lost_tokens: int = 0  # committed by requests that then lost them with their replica, within the window
     path: str = "plain"
     why_plain: str = ""
 
@@ -83,6 +84,7 @@ class Run:
     rejected: int
     preemptions: int
     kv_pages_left: int
+    lost_tokens: int = 0
     path: str = "plain"
     why_plain: str = ""
 

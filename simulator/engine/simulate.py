@@ -67,10 +67,11 @@ class World:
         self.warm_s = 0.0
         self.replicas = [self._replica(number) for number in range(fleet.replicas)]
         self.away: dict[int, int] = {}
+        self.lost: list[tuple[float, int]] = []
         self.retired: list[Replica] = []
         self.stranded: list[Request] = []  # came while every replica was away
         for absence in fleet.absences:
-            self.env.process(watch(self.env, absence, self.replicas, self.away, self._replica, self.retired, self._enter, self._back))
+            self.env.process(watch(self.env, absence, self.replicas, self.away, self._replica, self.retired, self._enter, self._back, self._lose))
         prefill = fleet.settings.prefill
         self.elsewhere = prefill if isinstance(prefill, Disaggregated) else None
         workers = self.elsewhere.workers if self.elsewhere else None
@@ -111,6 +112,7 @@ class World:
             rejected=self.rejected,
             preemptions=sum(r.preemptions for r in (*self.replicas, *self.retired)),
             kv_pages_left=sum(held),
+            lost_tokens=sum(tokens for at, tokens in self.lost if start_s < at <= end_s),
         )
 
     def _arrive(self, traffic: OpenTraffic) -> Generator[simpy.Event, Any, None]:
@@ -166,6 +168,9 @@ class World:
             chosen = self.fleet.router.choose(self.routed, held, self.fleet.luck)
         self.routed += 1
         self.replicas[chosen].submit(request)
+
+    def _lose(self, tokens: int) -> None:
+        self.lost.append((self.env.now, tokens))
 
     def _back(self) -> None:
         """A replica is there again: who waited for one goes on."""

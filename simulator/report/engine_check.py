@@ -40,7 +40,8 @@ def engine_table(found: dict[str, Any]) -> str:
 
 
 def _judged(row: dict[str, Any]) -> str:
-    return f"{row['what']}: {row['difference']:.1%}, limit {row['limit']:.0%}: {'within' if row['ok'] else 'outside'}"
+    found = "not known" if row["difference"] is None else f"{row['difference']:.1%}"
+    return f"{row['what']}: {found}, limit {row['limit']:.0%}: {'within' if row['ok'] else 'outside'}"
 
 
 def _plain(value: float) -> str:

@@ -87,7 +87,7 @@ def section(result: Row) -> str:
     parts = [f"## {result['name']}", f"{result['title']}\n\n{result['system']}. Source: {'; '.join(result['sources'])}."]
     parts.append(f"    {result['command']}")
     known = result.get("compared_with", "published")
-    parts.append(_rows_table(result["rows"], known))
+    parts.append(_rows_table(result["rows"]) if known == "published" else _limits_table(result["rows"]))
     if result["points"]:
         parts.append(_points_table(result["points"], known))
     if "picture" in result:
@@ -105,11 +105,13 @@ def section(result: Row) -> str:
     return "\n\n".join(parts)
 
 
-def _rows_table(rows: Sequence[Row], known: str) -> str:
-    if all(row.get("simulated") is None and row.get("published") is None for row in rows):
-        lines = ["| what | | limit | |", "|---|---|---|---|"]
-        return "\n".join(lines + [f"| {row['what']} | {' | '.join(wording.validation_cells(row)[2:])} |" for row in rows])
-    lines = [f"| what | simulated | {known} | difference | limit | |", "|---|---|---|---|---|---|"]
+def _limits_table(rows: Sequence[Row]) -> str:
+    lines = ["| what | | limit | |", "|---|---|---|---|"]
+    return "\n".join(lines + [f"| {row['what']} | {' | '.join(wording.validation_cells(row)[2:])} |" for row in rows])
+
+
+def _rows_table(rows: Sequence[Row]) -> str:
+    lines = ["| what | simulated | published | difference | limit | |", "|---|---|---|---|---|---|"]
     lines += [f"| {row['what']}{_aside(row)} | {' | '.join(wording.validation_cells(row))} |" for row in rows]
     return "\n".join(lines)
 

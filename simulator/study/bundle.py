@@ -43,6 +43,10 @@ def bundle(scenario: Scenario) -> Bundle:
         files[f"trace/{file.name}"] = file.read_bytes()
         trace = {key: value for key, value in workload["trace"].items() if key != "name"}
         content["workload"] = workload | {"trace": trace | {"path": f"trace/{file.name}"}}
+    elif scenario.workload.servegen is not None:
+        files |= {f"servegen/{file.name}": file.read_bytes() for file in scenario.workload.servegen.files()}
+        service = {key: value for key, value in workload["servegen"].items() if key != "name"}
+        content["workload"] = workload | {"servegen": service | {"path": "servegen"}}
     else:
         places = {str(path): f"lengths/{number}{path.suffix}" for number, path in enumerate(_lengths(scenario))}
         files |= {place: Path(path).read_bytes() for path, place in places.items()}

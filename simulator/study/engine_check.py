@@ -157,7 +157,7 @@ def numbers(requests: pd.DataFrame, steps: pd.DataFrame, window: Window) -> dict
 
 
 def _simulated(scenario: Scenario, run: Measured, replication: int, pace: float = 1.0) -> dict[str, float]:
-    """The run's own requests; with `pace`, all costs are as many times what the profile says, for the machine and for what the rule believes."""
+    """The run's own requests; with `pace`, steps take so many times what the profile says."""
     fleet, texts = _pinned(scenario, run, _fleet(scenario, run, replication), replication)
     if pace != 1.0:
         slower = ScaledPrices(fleet.prices, pace)
@@ -288,15 +288,17 @@ def judged(scenario: Scenario, found: dict[str, Any], command: str, about: dict[
     rows = []
     for name, bounds in LIMITS.items():
         for which, limit in zip(("median", "worst"), bounds, strict=True):
-            if limit is not None and summary[name]:
-                error = summary[name][which]
-                rows.append({"what": f"{NUMBERS[name]}: {which} error", "difference": error, "limit": limit, "ok": error <= limit})
+            if limit is not None:
+                error = summary[name].get(which)
+                rows.append(
+                    {"what": f"{NUMBERS[name]}: {which} error", "difference": error, "limit": limit, "ok": error is not None and error <= limit}
+                )
     if ranking["pairs"]:
         what = f"pairs of policies whose better one is not named ({ranking['pairs']} pairs, measured throughputs more than 3 % apart)"
         rows.append({"what": what, "difference": 1 - ranking["share"], "limit": 1 - NAMED, "ok": ranking["share"] >= NAMED})
     points = [
         {"metric": NUMBERS[name], "table": "measured", "policy": run["policy"], "load": "open" if run["open_loop"] else run["concurrency"],
-         "simulated": run["simulated"][name], "published": run["measured"][name], "difference": run["error"][name]}
+         "simulated": _known(run["simulated"][name]), "published": _known(run["measured"][name]), "difference": _known(run["error"][name])}
         for name in (*LIMITS, "ttft_p50_s", "step_p50_s") for run in found["runs"]
     ]  # fmt: skip
     profile = scenario.known
@@ -308,6 +310,10 @@ def judged(scenario: Scenario, found: dict[str, Any], command: str, about: dict[
         "conditions": _conditions(found["runs"], about),
         "provenance": [{"table": "step costs and acceptance", "provenance": "measured"}],
     }  # fmt: skip
+
+
+def _known(value: float) -> float | None:
+    return value if np.isfinite(value) else None
 
 
 def _conditions(runs: list[dict[str, Any]], about: dict[str, Any]) -> list[str]:

@@ -94,6 +94,7 @@ class Meter:
         """All metrics; unknown ones are None."""
         for chunks in (self.steps, self._request_rows, self.joins, self.waits):
             chunks.flush()
+        self.sums["committed"] -= end.lost_tokens  # made again, and counted then
         row: dict[str, Any] = {"requests": int(self.sums["requests_done"])}
         row |= self._per_request(ttft_known)
         row |= self._per_step(end.end_s - end.start_s)
@@ -262,7 +263,7 @@ class Chunks:
         """Pass on what is left."""
         if self._held:
             everything = np.concatenate(self._rows)
-            self._rows, self._held = [everything[:0]], 0
+            self._rows, self._held = [np.empty((0, everything.shape[1]))], 0  # a view would hold on to all of it
             self.take(everything)
 
 

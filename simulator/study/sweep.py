@@ -218,7 +218,8 @@ class Gathering:
         here[found.number] = found
         if len(here) < self.count:
             return None
-        return row_of(self.scenario, point, [self.here[point][part] for part in range(self.count)])
+        del self.here[point]  # a meter holds all its values up to 65 536
+        return row_of(self.scenario, point, [here[part] for part in range(self.count)])
 
 
 def _one(scenario: Scenario, point: Point, keep: Path | None, mark: str, details: Sequence[str]) -> Row:

@@ -142,8 +142,13 @@ def _lengths_range(scenario: Scenario) -> Iterator[Row]:
 
 
 def _lengths(scenario: Scenario) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Prompt and output tokens of the trace's requests, or of so many drawn ones."""
+    """Prompt and output tokens of the trace's or service's requests, or of so many drawn ones."""
     workload = scenario.workload
+    if workload.servegen is not None:
+        service = workload.servegen.service()
+        rate = float(service.rates.sum(axis=0).mean())  # as recorded, over some thousands of requests
+        _, prompt, output, _ = workload.servegen.requests(rate, 5 * LENGTHS / rate, scenario.run.seed, 0)
+        return prompt.astype(np.float64), output.astype(np.float64)
     if workload.trace is not None:
         trace = workload.trace.load(scenario.folder)
         return np.asarray(trace.prompt_tokens, dtype=np.float64), np.asarray(trace.output_tokens, dtype=np.float64)

@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 
 from simulator.engine.absences import Absence, Failures
 from simulator.engine.replica import ReplicaSettings
-from simulator.engine.simulate import Fleet, OpenTraffic, Run, simulate
+from simulator.engine.simulate import Fleet, OpenTraffic, Run, observe, simulate
 from simulator.measurements.cost import RoundCost
 from simulator.measurements.replay import nothing_drafted
 from simulator.policies.prefill import Chunked, Instant
 from simulator.policies.routing import RoundRobin
 from simulator.policies.verification import NoSpeculation
+from simulator.study.metrics import Meter
+from simulator.study.point import Split
 from simulator.traffic.request import RequestSpec
 from tests.engine.worlds import costs
 
@@ -131,3 +133,14 @@ def test_failures_come_as_often_as_asked_and_a_larger_fleet_keeps_those_of_the_s
     assert found != failures.drawn(40, until, 3, 1)
     mine = sorted((a.start_s, a.end_s) for a in found if a.replica == 5)
     assert all(end < start for (_, end), (start, _) in pairwise(mine))
+
+
+def test_tokens_lost_with_a_replica_are_counted_once() -> None:
+    """Two replicas, ten tokens a second each; replica 0 dies at 0.55 with five decoded tokens of its request, which are made again elsewhere."""
+    given = fleet(2, [Absence(0, 0.55, 10.0, abrupt=True)])
+    specs = [RequestSpec(i, 0.0, 20, 11, "") for i in range(2)]
+    meter = Meter(0.0, 50.0, open_loop=True)
+    end = observe(OpenTraffic(specs, 0.0, 50.0, 50.0), given, Split(meter))
+    assert end.lost_tokens == 5
+    row = meter.row(end, 2, 2, ttft_known=False)
+    assert row["throughput_tok_s_gpu"] * 2 * 50.0 == pytest.approx(2 * 11 - 1)  # the first token at time 0 lies before the window

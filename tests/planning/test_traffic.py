@@ -11,9 +11,13 @@ import numpy as np
 import pytest
 
 from simulator.errors import TraceError
+from simulator.study.bundle import bundle
 from simulator.study.planning.question import Plan
 from simulator.study.planning.traffic import shape_of
 from simulator.study.point import arrivals
+from simulator.study.result import build_result
+from simulator.study.scenario import load_scenario
+from simulator.study.sweep import sweep
 from simulator.traffic.servegen import ServeGenSource
 from simulator.traffic.workload import Workload
 
@@ -78,6 +82,18 @@ def test_servegen_rates_and_lengths(service: Path) -> None:
     mean, error = np.mean(counts, axis=0), np.std(counts, axis=0, ddof=1) / np.sqrt(40)
     assert (np.abs(mean - [600, 3000]) < 4 * error).all()  # at a mean of 3/s the record plays as it is
     assert np.mean(outputs) == pytest.approx(35, abs=4 * np.std(outputs, ddof=1) / np.sqrt(40))
+
+
+def test_a_service_is_run_and_bundled_like_any_workload(service: Path, scenario: Callable[..., Path]) -> None:
+    workload = {"servegen": {"path": str(service)}, "domains": {"chat": 1}}
+    asked = load_scenario(scenario(workload=workload, load=[3.0], run={"replications": 1, "warmup_s": 0, "duration_s": 20}, baseline=None, sla=None))
+    rows = sweep(asked, workers=1)
+    result = build_result(asked, rows)
+    assert all(row["requests"] > 20 for row in rows)
+    assert isinstance(result["warnings"], list)
+    sent = bundle(asked)
+    assert sorted(name for name in sent.files if name.startswith("servegen/")) == sorted(f"servegen/{file.name}" for file in service.iterdir())
+    assert sent.content["workload"]["servegen"] == {"path": "servegen"}
 
 
 def test_servegen_load_scales_and_begins_anew(service: Path) -> None:

@@ -238,4 +238,4 @@ def test_the_engine_is_held_against_the_simulator(measured, tmp_path):
     trace.write_text("arrival_s,prompt_tokens,output_tokens\n0,9,9\n2,9,9\n3,9,9\n4,9,9\n")
     refused = CliRunner().invoke(app, command)
     assert isinstance(refused.exception, DsimError)
-    assert "holds a run of another load" in str(refused.exception)
+    assert "holds a run of another load, rule" in str(refused.exception)

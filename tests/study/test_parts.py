@@ -66,7 +66,7 @@ def test_every_request_and_step_is_where_it_would_be(routing: dict[str, Any], fl
     asked = load_scenario(fleet(routing))
     sweep(asked, world / "points", workers=1, details=["steps", "requests"])
     traffic = points._open(asked, Point(2, 60.0, 0))
-    run = simulate(OpenTraffic(traffic.specs, traffic.warmup_s, traffic.until_s, 0.0), points._fleet(asked, asked.policies[2], 0))
+    run = simulate(OpenTraffic(traffic.specs, traffic.warmup_s, traffic.until_s, 0.0), points.fleet_of(asked, asked.policies[2], 0))
     found = pd.read_parquet(world / "points" / "2-60-0.requests.parquet").set_index("request").sort_index()
     for request in run.requests:
         if request.finished:
