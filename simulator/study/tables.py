@@ -31,7 +31,8 @@ def points_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 class RequestsFile:
-    """A sink that writes every request of a run to Parquet, chunk after chunk: stamps in seconds since the start, in order of their end."""
+    """A sink that writes every request of a run to Parquet, chunk after chunk: stamps in seconds since the start, in order of
+    their end (of a fleet in parts, part after part)."""
 
     def __init__(self, path: Path, head: dict[str, Any]) -> None:
         self._file, self._head = _ParquetFile(path), head
@@ -62,7 +63,7 @@ class RequestsFile:
 
 
 class StepsFile:
-    """A sink that writes every step of a run to Parquet, chunk after chunk, in order of their end."""
+    """A sink that writes every step of a run to Parquet, chunk after chunk, in order of their end (of a fleet in parts, part after part)."""
 
     def __init__(self, path: Path, head: dict[str, Any]) -> None:
         self._file, self._head = _ParquetFile(path), head

@@ -113,7 +113,8 @@ def answer_lines(plan: Plan, found: Findings, result: Mapping[str, Any]) -> Iter
         metrics = next(p for p in best["points"] if p["replicas"] == best["replicas_needed"])["metrics"]
         seen, first = metrics["speed"]["mean"], metrics["ttft"]["mean"]
         share = asked.sla.ttft.share if asked.sla.ttft else 0.9
-        ttft = f", {percent(share)} a first token within {first * 1000:.0f} ms," if first is not None else ""
+        unknown = first is None or plan.cells[found.best].scenario.engine.prefill.kind == "instant"
+        ttft = "" if unknown else f", {percent(share)} a first token within {first * 1000:.0f} ms,"
         users = percent(asked.sla.speed.share)
         yield f"At the peak {users} of users see {seen:.3g} tok/s or more{ttft} and {signed(best['headroom'])} load still fits."
 
