@@ -91,7 +91,7 @@ def validate(
         typer.Option(
             "--serving",
             metavar="KEY=VALUE",
-            help="turns, least, max_tokens, temperature, seed, rate, arrivals, open_requests, device, dtype, threads, prompts.",
+            help="turns, least, max_tokens, temperature, seed, rate, arrivals, open_requests, device, dtype, threads or prompts.",
         ),
     ] = None,
     published: Annotated[bool, typer.Option("--published", help="Run every comparison with what others measured.")] = False,
