@@ -31,7 +31,8 @@ def read_results(folder: Path) -> list[Row]:
         if missing:
             raise DsimError("is missing", where=path, key=sorted(missing)[0], remedy="run dsim validate --published again")
         reading = path.with_suffix(".md")
-        results.append(content | ({"reading": reading.read_text(encoding="utf-8").strip()} if reading.is_file() else {}))
+        picture = {"picture": path.with_suffix(".png").name} if path.with_suffix(".png").is_file() else {}
+        results.append(content | picture | ({"reading": reading.read_text(encoding="utf-8").strip()} if reading.is_file() else {}))
     if not results:
         raise DsimError("holds no result files", where=folder, remedy="run dsim validate --published")
     return results
