@@ -94,10 +94,13 @@
     if (!$("chart-pays")) return;
     const several = result.break_even.length > 1, dashes = ["solid", "dash", "dot", "dashdot"];
     const traces = result.break_even.flatMap((b, which) => b.curves.map((c, place) => ({
-      type: "scatter", mode: "lines+markers", name: `${Math.round(100 * c.acceptance)} %${several ? " · " + b.profile : ""}`, x: b.batch, y: c.gain.map((g) => 100 * g),
-      text: c.best_length.map((k) => `k = ${k}`), hovertemplate: `acceptance ${Math.round(100 * c.acceptance)} %, %{x} requests: %{y:+.0f} % with %{text}<extra></extra>`,
+      type: "scatter", mode: "lines+markers", name: `${Math.round(100 * c.acceptance)} %`, showlegend: which === 0, x: b.batch, y: c.gain.map((g) => 100 * g),
+      text: c.best_length.map((k) => `k = ${k}`), hovertemplate: `${several ? b.profile + ", " : ""}acceptance ${Math.round(100 * c.acceptance)} %, %{x} requests: %{y:+.0f} % with %{text}<extra></extra>`,
       line: { color: tint(place), width: 2, dash: dashes[which % 4] }, marker: { color: tint(place), size: 6 },
     })));
+    if (several) result.break_even.forEach((b, which) => traces.push({ // which dash is which profile
+      type: "scatter", mode: "lines", name: b.profile, x: [null], y: [null], hoverinfo: "skip", line: { color: ink("muted"), width: 2, dash: dashes[which % 4] },
+    }));
     const more = layout("requests in a batch", "gain in speed, %", { showlegend: true, legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, title: { text: "acceptance " } } });
     more.xaxis.type = "log";
     more.xaxis.tickvals = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024];
