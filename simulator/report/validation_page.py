@@ -88,7 +88,7 @@ def section(result: Row) -> str:
     parts = [f"## {result['name']}", f"{result['title']}\n\n{result['system']}. Source: {'; '.join(result['sources'])}."]
     parts.append(f"    {result['command']}")
     known = result.get("compared_with", "published")
-    parts.append(_rows_table(result["rows"]) if known == "published" else _limits_table(result["rows"]))
+    parts.append(_limits_table(result["rows"]) if "headline" in result else _rows_table(result["rows"], known))
     if result["points"]:
         parts.append(_points_table(result["points"], known))
     if "picture" in result:
@@ -111,8 +111,8 @@ def _limits_table(rows: Sequence[Row]) -> str:
     return "\n".join(lines + [f"| {row['what']} | {' | '.join(wording.validation_cells(row)[2:])} |" for row in rows])
 
 
-def _rows_table(rows: Sequence[Row]) -> str:
-    lines = ["| what | simulated | published | difference | limit | |", "|---|---|---|---|---|---|"]
+def _rows_table(rows: Sequence[Row], known: str) -> str:
+    lines = [f"| what | simulated | {known} | difference | limit | |", "|---|---|---|---|---|---|"]
     lines += [f"| {row['what']}{_aside(row)} | {' | '.join(wording.validation_cells(row))} |" for row in rows]
     return "\n".join(lines)
 

@@ -209,6 +209,7 @@ def _result(plan: ProbePlan, about: About, comparison: list[Row]) -> Row:
         "assumed": ["what prompts cost other users is in the step cost: the probe's prompts"],
         "rows": rows,
         "points": [],
+        "compared_with": "measured",
         "ok": all(row["ok"] for row in rows if row["ok"] is not None),
     }  # fmt: skip
 
