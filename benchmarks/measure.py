@@ -75,8 +75,9 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
     return {"median": median(values), "lowest": min(values), "highest": max(values), "values": list(values)}
 
 
-def save(name: str, content: Mapping[str, Any]) -> None:
-    """`content` and the machine to results/NAME.json, whole or not at all."""
-    path = RESULTS / f"{name}.json"
-    write_whole(path, json.dumps({"machine": machine(), **content}, indent=1) + "\n")
+def save(name: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    """`content` and the machine to results/NAME.json, whole or not at all; returns both."""
+    path, whole = RESULTS / f"{name}.json", {"machine": machine(), **content}
+    write_whole(path, json.dumps(whole, indent=1) + "\n")
     print(f"written to {path.relative_to(ROOT)}")
+    return whole

@@ -53,9 +53,9 @@ def main() -> None:
         rows["azure day"] = _measured(kind="azure", repeat=max(223 // scale, 1))
     sweeps = _sweeps()
     ratio = rows["closed loop 1e+07"]["cpu_s"] / rows["closed loop 1e+06"]["cpu_s"]
-    save("scale", {"profile": "deepseek-v4-flash", "numba": find_spec("numba") is not None, "small": given.small, "rows": rows,
-                   "ratio_1e7_1e6": ratio, "sweep_wall_s": sweeps, "peers": _peers()})  # fmt: skip
-    told = table(json.loads((RESULTS / "scale.json").read_text(encoding="utf-8")))
+    saved = save("scale", {"profile": "deepseek-v4-flash", "numba": find_spec("numba") is not None, "small": given.small, "rows": rows,
+                           "ratio_1e7_1e6": ratio, "sweep_wall_s": sweeps, "peers": _peers()})  # fmt: skip
+    told = table(saved)
     write_whole(RESULTS / "scale.md", told)
     print(told)
 

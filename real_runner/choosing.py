@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from real_runner.layout import Ints
 from simulator.errors import DsimError
+from simulator.measurements.cost import reads_to_longest
 from simulator.policies.verification import StepView, VerificationPolicy
 
 Floats = NDArray[np.float64]
@@ -79,8 +80,7 @@ class Chooser:
         policy saw."""
         if self.gamma == 0 or not self.policy.drafts:
             return np.zeros(len(slots), dtype=np.int64), None
-        longest = getattr(self.costs, "to_longest", False)
-        view = self._view(logits, slots, float(contexts.max() * len(slots)) if longest else float(contexts.sum()))
+        view = self._view(logits, slots, float(contexts.max() * len(slots) if reads_to_longest(self.costs) else contexts.sum()))
         lengths = np.asarray(self.policy.choose(view), dtype=np.int64)
         for newer, older in zip(self._past[-2::-1], self._past[:0:-1], strict=True):
             older[slots] = newer[slots]

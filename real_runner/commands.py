@@ -220,20 +220,19 @@ def serve_runs(
     device = given.pop("device", "cpu")
     sets = _prompt_sets(files or None)
     dtype, threads = given.pop("dtype", "bfloat16" if device != "cpu" else "float32"), given.pop("threads", None)
-    arrivals = _arrivals(given.pop("arrivals", None), float(given.pop("rate", 0)), int(given.pop("open_requests", 48)), int(given.get("seed", 0)))
+    arrivals = _arrivals(given.pop("arrivals", None), given.pop("rate", 0.0), given.pop("open_requests", 48), given.get("seed", 0))
     temperatures = {profile.blocks(d).temperature for _, d, _, _ in runs if d is not None} - {None}
-    kinds = {"turns": int, "max_tokens": int, "least": int, "seed": int, "temperature": float}
-    given.setdefault("temperature", str(temperatures.pop()) if len(temperatures) == 1 else "1.0")
+    given.setdefault("temperature", temperatures.pop() if len(temperatures) == 1 else 1.0)
     if (reason := why_not_writable(out)) is not None:
         raise DsimError(f"cannot be written to ({reason})", where=out, key="out", remedy="give a folder you can write to")
     _quiet(device)
-    _use_threads(None if threads is None else int(threads))
+    _use_threads(threads)
     from real_runner.layout import Tiers
     from real_runner.progress import Progress
     from real_runner.runs import Load, Served, serve_all
     from real_runner.target import load_target
 
-    load = Load(**{key: kinds[key](value) for key, value in given.items()})
+    load = Load(**given)
     asked = [Served(*run) for run in runs]
     if arrivals:
         most = {run.policy: run for run in sorted(asked, key=lambda r: r.concurrency)}
@@ -261,18 +260,24 @@ def _arrivals(file: str | None, rate: float, count: int, seed: int) -> tuple[flo
     return tuple(times.tolist())
 
 
-def _words(given: list[str]) -> dict[str, str]:
-    known = ("turns", "max_tokens", "least", "temperature", "seed", "rate", "arrivals", "open_requests", "device", "dtype", "threads")
+_SERVING: dict[str, type] = {  # words of --serving, and what their values are
+    "turns": int, "max_tokens": int, "least": int, "temperature": float, "seed": int, "rate": float, "arrivals": str, "open_requests": int,
+    "device": str, "dtype": str, "threads": int,
+}  # fmt: skip
+_NUMBERS = {int: ("whole number", r"\d+"), float: ("number", r"\d+(\.\d+)?")}
+
+
+def _words(given: list[str]) -> dict[str, Any]:
     found = {}
     for word in given:
         key, equals, value = word.partition("=")
-        if key not in known or not equals:
-            raise DsimError(f"{word!r} is not understood", key="serving", remedy=f"KEY=VALUE with one of prompts, {', '.join(known)}")
-        if key in ("rate", "temperature") and not re.fullmatch(r"\d+(\.\d+)?", value):
-            raise DsimError(f"{value!r} is no number", key=f"serving.{key}", remedy="write a number")
-        if key in ("turns", "max_tokens", "least", "seed", "open_requests", "threads") and not re.fullmatch(r"\d+", value):
-            raise DsimError(f"{value!r} is no whole number", key=f"serving.{key}", remedy="write a whole number")
-        found[key] = value
+        if key not in _SERVING or not equals:
+            raise DsimError(f"{word!r} is not understood", key="serving", remedy=f"KEY=VALUE with one of prompts, {', '.join(_SERVING)}")
+        kind = _SERVING[key]
+        name, form = _NUMBERS.get(kind, ("", ".*"))
+        if not re.fullmatch(form, value):
+            raise DsimError(f"{value!r} is no {name}", key=f"serving.{key}", remedy=f"write a {name}")
+        found[key] = kind(value)
     return found
 
 

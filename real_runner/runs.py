@@ -67,7 +67,7 @@ def serve_all(
                 f"no drafter {name!r}", where=models, key="engine", remedy=f"the folder needs target/ and {name}/, as the profile's drafters"
             )
     asked = {
-        "load": asdict(load), "profile": profile.name, "measured": _digest(profile.folder), "target": target.name, "machine": fingerprint(target),
+        "load": asdict(load), "profile": profile.name, "measured": _digest(profile), "target": target.name, "machine": fingerprint(target),
         "prompts": hashlib.sha256(json.dumps(prompts).encode()).hexdigest(),
     }  # fmt: skip
     folders = [run.folder for run in runs]
@@ -127,10 +127,10 @@ def _engine(
     return engine, requests, numbers
 
 
-def _digest(folder: Path) -> str:
-    """Of all files of a profile but what is left of making it."""
+def _digest(profile: Profile) -> str:
+    """Of all that its numbers come from."""
     found = hashlib.sha256()
-    for file in sorted(file for file in folder.iterdir() if file.is_file()):
+    for file in profile.files():
         found.update(file.name.encode() + file.read_bytes())
     return found.hexdigest()
 

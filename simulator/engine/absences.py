@@ -9,7 +9,6 @@ from math import nan
 import simpy
 from pydantic import PositiveFloat
 
-from simulator.engine.batch import LEFT
 from simulator.engine.replica import Replica
 from simulator.rng import stream
 from simulator.schema import Frozen
@@ -62,10 +61,8 @@ def watch(
     away[number] = away.get(number, 0) + 1
     if absence.abrupt:
         dead = replicas[number]
-        held = {id(request): int(left) for request, left in zip(dead.batch.requests, dead.batch.state[LEFT], strict=False)}
         lost = _kill(dead)
-        emitted = (r.spec.output_tokens - max(held[id(r)], 0) if id(r) in held else r.emitted_tokens for r in lost)
-        lose(sum(max(tokens - 1, 0) for tokens in emitted))  # the first token comes with the prompt
+        lose(sum(max(request.emitted_tokens - 1, 0) for request in lost))  # the first token comes with the prompt
         retired.append(dead)
         replicas[number] = fresh(number)
         for request in lost:
@@ -81,8 +78,9 @@ def present(replicas: Sequence[Replica], away: dict[int, int]) -> list[int]:
 
 
 def _kill(replica: Replica) -> list[Request]:
-    """End its process in the middle of whatever it does; returns what it held, in order of arrival."""
-    lost = [*replica.waiting, *(request for request, _ in replica.prefilling), *replica.batch.requests]
+    """End its process in the middle of whatever it does; returns what it held, in order of arrival, with what it had emitted."""
+    running = [replica.batch.leave(slot)[0] for slot in reversed(range(len(replica.batch)))]
+    lost = [*replica.waiting, *(request for request, _ in replica.prefilling), *running]
     replica.process.defused = True
     if replica.process.is_alive and replica.process.target is not None:
         replica.process.interrupt()

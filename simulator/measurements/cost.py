@@ -357,7 +357,7 @@ class RoundCost:
         return self.costs.prefill.seconds(tokens, attended_tokens) + float(taken_in)
 
 
-def reads_to_longest(prices: RoundPrices) -> bool:
+def reads_to_longest(prices: object) -> bool:
     """Is a step priced at the longest context of its requests? A model that does not say so goes by the mean."""
     return bool(getattr(prices, "to_longest", False))
 

@@ -104,6 +104,10 @@ class Profile(Frozen):
             self._blocks[name] = blocks
         return self._blocks[name]
 
+    def files(self) -> list[Path]:
+        """All files that its numbers come from; what was published beside it is not among them."""
+        return sorted(file for file in self.folder.rglob("*") if file.is_file() and "published" not in file.parts)
+
     def kv_tokens(self, drafter: str | None) -> int | None:
         """Tokens of context that fit in a replica with this drafter's cache beside the target's; None where unknown."""
         if self.kv is None:

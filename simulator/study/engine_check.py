@@ -115,15 +115,20 @@ def _compared(scenario: Scenario, run: Measured, replications: int) -> dict[str,
     simulated = [_simulated(scenario, run, replication) for replication in range(replications)]
     mean = {name: float(np.mean([one[name] for one in simulated])) for name in NUMBERS}
     spread = {name: float(np.std([one[name] for one in simulated], ddof=1)) for name in NUMBERS} if replications > 1 else {}
-    errors = {name: mean[name] / real[name] - 1 if real[name] else float("nan") for name in NUMBERS}
+    errors = {name: _off(mean[name], real[name]) for name in NUMBERS}
     why = _why(scenario, run, window, real, mean)
     pace = 1 + why["cost_model"]
     paced = [_simulated(scenario, run, replication, pace) for replication in range(replications)] if np.isfinite(pace) else simulated
-    left = {name: float(np.mean([one[name] for one in paced])) / real[name] - 1 if real[name] else float("nan") for name in LEFT}
+    left = {name: _off(float(np.mean([one[name] for one in paced])), real[name]) for name in LEFT}
     return {
         "policy": run.policy.name, "concurrency": run.concurrency, "open_loop": run.open_loop, "requests": window.requests, "measured": real,
         "simulated": mean, "simulated_std": spread, "error": errors, "why": why, "error_at_measured_pace": left,
     }  # fmt: skip
+
+
+def _off(simulated: float, measured: float) -> float:
+    """By how much, relative; not known where nothing was measured."""
+    return simulated / measured - 1 if measured else float("nan")
 
 
 def window_of(run: Measured) -> Window:

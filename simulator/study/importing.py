@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,10 +95,15 @@ def import_sglang(about: About, sps: Path | None, sts: Path | None, records: Pat
     return _write(about, draft, "SGLang")
 
 
+def _by_tokens(rows: Iterable[tuple[float, float]]) -> str:
+    """A cost table of (tokens, seconds)."""
+    return "tokens,p50_s\n" + "".join(f"{tokens:g},{seconds:.8g}\n" for tokens, seconds in rows)
+
+
 def _sps_cost(draft: _Draft, table: SampledSps | AdditiveSps, name: str) -> None:
     if isinstance(table, SampledSps):
         rows = zip(table.tokens, (1 / s for s in table.steps_per_s), strict=True)
-        draft.files["verify.csv"] = "tokens,p50_s\n" + "".join(f"{tokens:g},{seconds:.8g}\n" for tokens, seconds in rows)
+        draft.files["verify.csv"] = _by_tokens(rows)
         note = "whole steps, drafting included, each measured at tokens ÷ (γ + 1) requests; interpolated, where SGLang takes the probe below"
         draft.unknown.append("cost per token against cost per request: the table was taken at whole blocks only")
     else:
@@ -181,14 +186,16 @@ def import_load(
     draft = _Draft()
     fit = _fit(draft, points, assumed_length, assumed_budget, about)
     if fit.rms > smooth_within:
-        _as_measured(draft, points, fit, *(_told(*key, points, given)[0] for key, given in ((_LENGTH, assumed_length), (_BUDGET, assumed_budget))))
+        length, _ = _told(*_LENGTH, points, assumed_length)
+        budget, _ = _told(*_BUDGET, points, assumed_budget)
+        _as_measured(draft, points, fit, length, budget)
     return _write(about, draft, tool, fit)
 
 
 def _as_measured(draft: _Draft, points: Sequence[LoadPoint], fit: CostFit, length: float, budget: float) -> None:
     """A table of the points' step times: a round commits `length` tokens of each request at the per-user speed."""
     rows = sorted((point.concurrency * budget, length / point.tps_per_user) for point in points)
-    draft.files["verify.csv"] = "tokens,p50_s\n" + "".join(f"{tokens:g},{seconds:.8g}\n" for tokens, seconds in rows)
+    draft.files["verify.csv"] = _by_tokens(rows)
     note = f"the step times of {len(points)} operating points, for a smooth curve misses them by {fit.rms:.1%} rms; read straight between them"
     draft.verify = MeasuredTable(provenance="imported", source=fit.curve.source, note=note, file="verify.csv", between="linear")
     draft.unknown.append(f"steps of more than {rows[-1][0]:g} tokens")

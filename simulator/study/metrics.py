@@ -94,13 +94,13 @@ class Meter:
         """All metrics; unknown ones are None."""
         for chunks in (self.steps, self._request_rows, self.joins, self.waits):
             chunks.flush()
-        self.sums["committed"] -= end.lost_tokens  # made again, and counted then
+        committed = self.sums["committed"] - end.lost_tokens  # those are made again, and counted then
         row: dict[str, Any] = {"requests": int(self.sums["requests_done"])}
         row |= self._per_request(ttft_known)
-        row |= self._per_step(end.end_s - end.start_s)
-        row |= self._per_second(end.end_s - end.start_s, gpus, replicas)
+        row |= self._per_step(end.end_s - end.start_s, committed)
+        row |= self._per_second(end.end_s - end.start_s, gpus, replicas, committed)
         row |= dict(zip(("itl_p50_s", "itl_p90_s", "itl_p99_s"), self.itl_s.quantiles((0.5, 0.9, 0.99)), strict=True))
-        row |= self._time_per_token()
+        row |= self._time_per_token(committed)
         row |= {"preemptions": end.preemptions, "unfinished": end.unfinished, "rejected": end.rejected}
         row["verdict"] = self._verdict(end, row["waiting_mean"], row["concurrency_mean"])
         return {name: _plain(value) for name, value in row.items()}
@@ -190,7 +190,7 @@ class Meter:
         row |= _quantiles(self.tpot_s, "tpot", "_s")
         return row | _quantiles(self.e2e_s, "e2e", "_s")
 
-    def _per_step(self, window_s: float) -> dict[str, float | None]:
+    def _per_step(self, window_s: float, committed: float) -> dict[str, float | None]:
         """Batch-level numbers: budget counts the anchor, accepted length the bonus token; waste is rejected over all verified tokens;
         overall speed is tokens of rounds over the time that requests spent in the batch."""
         requests, verified, accepted = (self.sums[name] for name in ("requests", "verified", "accepted"))
@@ -199,7 +199,7 @@ class Meter:
         steps = self.tokens_per_step.cumsum()
         middle = np.searchsorted(steps, [(steps[-1] + 1) // 2, steps[-1] // 2 + 1])
         return {
-            "tps_per_user_overall": self.sums["committed"] / self.sums["running_s"],
+            "tps_per_user_overall": committed / self.sums["running_s"],
             "verification_budget": 1 + verified / requests,
             "accepted_length": 1 + accepted / requests,
             "step_p50_s": self.step_s.quantiles([0.5])[0],
@@ -208,12 +208,12 @@ class Meter:
             "tokens_per_step_max": float(len(self.tokens_per_step) - 1),
         }
 
-    def _per_second(self, window_s: float, gpus: float, replicas: int) -> dict[str, float | None]:
+    def _per_second(self, window_s: float, gpus: float, replicas: int, committed: float) -> dict[str, float | None]:
         """Over the window's time: output tokens (first ones included) per GPU; requests in the batch, requests waiting (before a replica, the
         queue taken as linear between a step's start and end, or before a prefill worker) and the share of time in steps, per replica."""
         if window_s <= 0:
             return {"throughput_tok_s_gpu": None, "concurrency_mean": 0.0, "waiting_mean": 0.0, "busy_fraction": 0.0}
-        output = self.sums["committed"] + self.sums["first_tokens"]
+        output = committed + self.sums["first_tokens"]
         end_s = self.start_s + window_s
         queued = self.sums["queued_s"] + self.sums["still_queued"] * end_s - self.sums["still_queued_since_s"]
         return {
@@ -223,11 +223,10 @@ class Meter:
             "busy_fraction": self.sums["length_s"] / window_s / replicas,
         }
 
-    def _time_per_token(self) -> dict[str, float | None]:
+    def _time_per_token(self, committed: float) -> dict[str, float | None]:
         """Where a user's time per token goes: every running request lives through the whole step; times summed over requests ÷ tokens."""
         parts = {name: self.sums[f"{name}_s"] for name in ("draft", "verify_accepted", "verify_rejected", "overhead", "prefill")}
         parts["waiting"] = self.sums["out_of_batch_s"]
-        committed = self.sums["committed"]
         return {f"user_s_per_token_{name}": part / committed if committed else None for name, part in parts.items()}
 
     def _verdict(self, end: End, waiting: float, running: float) -> str:

@@ -86,7 +86,7 @@ def fingerprint(scenario: Scenario) -> str:
     relevant = {k: v for k, v in scenario.content.items() if k not in ("question", "sla", "validation", "notes", "baseline")}
     digest.update(json.dumps([relevant, version("dsim")], sort_keys=True, default=str).encode())
     for profile in (scenario.known, scenario.believed):
-        for file in sorted(p for p in profile.folder.rglob("*") if p.is_file() and "published" not in p.parts):
+        for file in profile.files():
             digest.update(file.name.encode() + file.read_bytes())
     for file in (*_traffic_files(scenario), *_code()):
         digest.update(file.read_bytes())

@@ -145,8 +145,7 @@ def _lengths(scenario: Scenario) -> tuple[NDArray[np.float64], NDArray[np.float6
     """Prompt and output tokens of the trace's or service's requests, or of so many drawn ones."""
     workload = scenario.workload
     if workload.servegen is not None:
-        service = workload.servegen.service()
-        rate = float(service.rates.sum(axis=0).mean())  # as recorded, over some thousands of requests
+        rate = workload.servegen.service().mean_rps  # as recorded, over some thousands of requests
         _, prompt, output, _ = workload.servegen.requests(rate, 5 * LENGTHS / rate, scenario.run.seed, 0)
         return prompt.astype(np.float64), output.astype(np.float64)
     if workload.trace is not None:

@@ -137,19 +137,44 @@ def cached_path(name: str) -> Path:
     return cache_folder() / (name + Path(entry(name).file_name).suffix)
 
 
+def _places(trace: PublicTrace) -> dict[str, Path]:
+    """Where each of its files is, or would be, in the cache, by its name at the source."""
+    target = cached_path(trace.name)
+    return {file: target if trace.registry is None else target / file for file in trace.files}
+
+
 def is_here(name: str) -> bool:
     """Is the whole trace in the cache?"""
-    trace, place = entry(name), cached_path(name)
-    return place.is_file() if trace.registry is None else all((place / file).is_file() for file in trace.files)
+    return all(place.is_file() for place in _places(entry(name)).values())
+
+
+def known_name(name: str, *, clients: bool) -> str:
+    """The name, if it is that of a folder of clients, or of a trace of requests. Raises ValueError, for validators."""
+    try:
+        format = entry(name).format
+    except TraceError as problem:
+        raise ValueError(problem.line()) from None
+    if (format == "servegen") != clients:
+        kinds = ("a folder of clients", "a trace of requests") if format == "servegen" else ("a trace of requests", "a folder of clients")
+        raise ValueError(f"'{name}' is {kinds[0]}, not {kinds[1]}: use workload.{'servegen' if format == 'servegen' else 'trace'}")
+    return name
+
+
+def find(name: str, key: str, instead: str) -> Path:
+    """The trace in the cache. Raises TraceError, at `key`, where it is not there; `instead` is what else the user can give."""
+    if not is_here(name):
+        problem = f"the public trace '{name}' is not on this machine"
+        raise TraceError(problem, key=key, remedy=f"run `dsim traces get {name}` or give --set {instead}")
+    return cached_path(name)
 
 
 def fetch(name: str, *, base_url: str | None = None) -> Path:
     """Download the trace into the cache, what of it is not there already, and check it. `base_url` is another folder that holds the same."""
-    trace, target = entry(name), cached_path(name)
+    trace = entry(name)
     source = (base_url or trace.url.rpartition("/")[0]).rstrip("/")
-    for file, known in trace.files.items():
-        _retrieve(trace, f"{source}/{file}", known, target if trace.registry is None else target / file)
-    return target
+    for file, place in _places(trace).items():
+        _retrieve(trace, f"{source}/{file}", trace.files[file], place)
+    return cached_path(name)
 
 
 def _retrieve(trace: PublicTrace, url: str, known: str, target: Path) -> None:
@@ -173,20 +198,18 @@ def _retrieve(trace: PublicTrace, url: str, known: str, target: Path) -> None:
 
 def adopt(name: str, file: Path) -> Path:
     """Copy a file the user has (or a folder, of a trace of many files) into the cache, if it is the trace of this name."""
-    trace, target = entry(name), cached_path(name)
-    pairs = [(file, target, trace.sha256)]
-    if trace.registry is not None:
-        pairs = [(file / part, target / part, known) for part, known in trace.files.items()]
-    for given, _, known in pairs:
+    trace = entry(name)
+    copies = [(file if trace.registry is None else file / part, place, trace.files[part]) for part, place in _places(trace).items()]
+    for given, _, known in copies:
         found = _sha256(given)
         if found != known:
             problem = f"is not the file of '{name}': its sha256 is {found[:12]}..., expected {known[:12]}..."
             raise TraceError(problem, where=given, remedy=f"get it from {trace.url}")
-    for given, place, _ in pairs:
+    for given, place, _ in copies:
         _make(place.parent)
         with whole(place) as draft:
             shutil.copyfile(given, draft)
-    return target
+    return cached_path(name)
 
 
 def _make(folder: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -96,6 +96,11 @@ class Service:
         return np.array([[w.rate_rps for w in client.windows] for client in self.clients])
 
     @property
+    def mean_rps(self) -> float:
+        """Requests per second of all clients over the whole record."""
+        return float(self.rates.sum(axis=0).mean())
+
+    @property
     def span_s(self) -> float:
         """Length of the whole record."""
         return float(len(self.starts_s) * self.window_s)
@@ -126,14 +131,7 @@ class ServeGenSource(Frozen):
     @field_validator("name")
     @classmethod
     def _is_known(cls, name: str | None) -> str | None:
-        if name is not None:
-            try:
-                format = public.entry(name).format
-            except TraceError as problem:
-                raise ValueError(problem.line()) from None
-            if format != "servegen":
-                raise ValueError(f"'{name}' is a trace of requests, not a folder of clients: use workload.trace")
-        return name
+        return None if name is None else public.known_name(name, clients=True)
 
     @model_validator(mode="after")
     def _is_somewhere(self) -> Self:
@@ -141,16 +139,13 @@ class ServeGenSource(Frozen):
             raise ValueError("a service needs the path of a folder or the name of a public one (see `dsim traces`)")
         return self
 
-    @property
+    @cached_property
     def folder(self) -> Path:
         """Where its files lie. Raises TraceError where a public one is not on this machine."""
         if self.path is not None:
             return self.path
         assert self.name is not None
-        if not public.is_here(self.name):
-            remedy = f"run `dsim traces get {self.name}` or give --set workload.servegen.path=FOLDER"
-            raise TraceError(f"the public service '{self.name}' is not on this machine", key="workload.servegen.name", remedy=remedy)
-        return public.cached_path(self.name)
+        return public.find(self.name, "servegen", "workload.servegen.path=FOLDER")
 
     def service(self) -> Service:
         """The clients, read once per process. Raises TraceError with file and line."""
@@ -167,7 +162,7 @@ class ServeGenSource(Frozen):
     def requests(self, load_rps: float, horizon_s: float, seed: int, replication: int) -> tuple[Floats, Tokens, Tokens, NDArray[np.int64]]:
         """Arrival times, prompt and output tokens and indices of all requests in [0, horizon_s), in order of arrival. # [n] each"""
         service = self.service()
-        scale = load_rps / (service.rates.sum(axis=0).mean())
+        scale = load_rps / service.mean_rps
         parts = [part for number in range(len(service.clients)) for part in self._client(service, number, scale, horizon_s, seed, replication)]
         arrival, prompt, output, index = (np.concatenate(column) for column in zip(*parts, strict=True))
         order = np.argsort(arrival, kind="stable")

@@ -183,14 +183,7 @@ class TraceSource(Frozen):
     @field_validator("name")
     @classmethod
     def _is_known(cls, name: str | None) -> str | None:
-        if name is not None:
-            try:
-                format = public.entry(name).format
-            except TraceError as problem:
-                raise ValueError(problem.line()) from None
-            if format == "servegen":
-                raise ValueError(f"'{name}' is a folder of clients, not a trace of requests: use workload.servegen")
-        return name
+        return None if name is None else public.known_name(name, clients=False)
 
     @model_validator(mode="after")
     def _is_somewhere(self) -> Self:
@@ -223,11 +216,7 @@ class TraceSource(Frozen):
                 raise TraceError("no such file", where=tries[0], remedy="give --set workload.trace.path=FILE")
             return there
         assert self.name is not None
-        cached = public.cached_path(self.name)
-        if cached.exists():
-            return cached
-        remedy = f"run `dsim traces get {self.name}` or give --set workload.trace.path=FILE"
-        raise TraceError(f"the public trace '{self.name}' is not on this machine", key="trace", remedy=remedy)
+        return public.find(self.name, "trace", "workload.trace.path=FILE")
 
 
 @lru_cache(maxsize=8)

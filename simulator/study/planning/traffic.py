@@ -153,7 +153,7 @@ def _of_servegen(workload: Workload, mean_rps: float, folder: Path) -> Shape:
     assert workload.servegen is not None
     service = workload.servegen.service()
     rates = service.rates  # [C, W]
-    scale = mean_rps / rates.sum(axis=0).mean()
+    scale = mean_rps / service.mean_rps
     means = [np.array([[law.mean for law in client.lengths(s)] for s in service.starts_s]) for client in service.clients]  # [C][W, 2]
     prompt, output = (np.array([m[:, side] for m in means]) for side in (0, 1))
     weight = rates / rates.sum()
