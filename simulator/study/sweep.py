@@ -8,12 +8,13 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from simulator.errors import DsimError, ScenarioError
@@ -27,6 +28,8 @@ Row = dict[str, Any]
 KINDS: dict[str, type[StepsFile | RequestsFile]] = {"steps": StepsFile, "requests": RequestsFile}
 _scenario: Scenario | None = None
 _unfinished = False  # does this process hold files that are not whole
+_holding = 0  # blocks that hold signals back, one in the other
+_leaving = False  # has this worker been asked to end
 
 
 def points(scenario: Scenario) -> list[Point]:
@@ -134,28 +137,54 @@ def _run(
     try:
         with held(signal.SIGINT):  # for the workers' whole life: they are born with it. Ctrl-C is the parent's business
             waiting: dict[Future[Row | Part], Point] = {pool.submit(_work, p, part, keep, mark, tuple(details)): p for p, part in tasks}
+            done = Done(waiting)
         gather = Gathering(scenario)
         while waiting:
-            done, _ = wait(waiting, return_when=FIRST_COMPLETED)
-            for future in done:
-                point, found = waiting.pop(future), future.result()
-                row = gather(point, found) if isinstance(found, Part) else found
-                if row is not None:
-                    if isinstance(found, Part):
-                        _keep(row, point, keep, mark, details)
-                    yield point, row
+            future = done.next()
+            point, found = waiting.pop(future), future.result()
+            row = gather(point, found) if isinstance(found, Part) else found
+            if row is not None:
+                if isinstance(found, Part):
+                    _keep(row, point, keep, mark, details)
+                yield point, row
     except BrokenExecutor:
         raise DsimError(
             "a worker process died", key="--workers", remedy="often for want of memory: run again with fewer, what is done is kept"
         ) from None
     finally:
-        workers_left = list((getattr(pool, "_processes", None) or {}).values())  # the pool forgets them when it shuts down
-        pool.shutdown(wait=False, cancel_futures=True)
-        end_workers(workers_left)
+        end_pool(pool)
 
 
-def end_workers(workers: Sequence[BaseProcess]) -> None:
-    """No worker outlives the sweep: each may finish the file it is writing, then is ended, by force if it must be."""
+class Done:
+    """Futures in the order in which they end. `concurrent.futures.wait` takes the lock of every future, and a Ctrl-C there leaves some of them
+    taken, at which the pool then waits for ever; here the main thread waits at a queue alone."""
+
+    def __init__(self, futures: Iterable[Future[Any]] = ()) -> None:
+        self._ended: SimpleQueue[Future[Any]] = SimpleQueue()
+        for future in futures:
+            self.expect(future)
+
+    def expect(self, future: Future[Any]) -> None:
+        """One more that will end."""
+        future.add_done_callback(self._ended.put)
+
+    def next(self) -> Future[Any]:
+        """Waits for one."""
+        return self._ended.get()
+
+
+def end_pool(pool: ProcessPoolExecutor) -> None:
+    """No worker outlives its work: each may finish the file it is writing, then is ended, by force if it must be. Nor does the pool's own thread,
+    which would close its pipe while the interpreter's end writes to it."""
+    workers = list((getattr(pool, "_processes", None) or {}).values())  # the pool forgets both when it shuts down
+    manager = getattr(pool, "_executor_manager_thread", None)
+    pool.shutdown(wait=False, cancel_futures=True)
+    _end(workers)
+    if manager is not None:
+        manager.join(2)
+
+
+def _end(workers: Sequence[BaseProcess]) -> None:
     for act in (BaseProcess.terminate, BaseProcess.kill):
         for process in workers:
             with suppress(OSError, ValueError):
@@ -168,29 +197,43 @@ def end_workers(workers: Sequence[BaseProcess]) -> None:
 
 @contextmanager
 def held(*numbers: signal.Signals) -> Iterator[None]:
-    """Hold signals back until the block ends, in this thread and for good in processes started meanwhile (not on Windows)."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    """Hold signals back until the block ends, in this thread and for good in processes started meanwhile (not on Windows). A library's thread may
+    take a signal all the same, and Python then runs its handler here: `_leave` waits for the end of the block as well."""
+    global _holding  # noqa: PLW0603
+    masks = hasattr(signal, "pthread_sigmask")
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers) if masks else set()
+    _holding += 1
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        _holding -= 1
+        if masks:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if _leaving and not _holding:
+            _leave()
 
 
 def _leave(*_: object) -> None:
     """A worker is asked to end. Files that are not whole are removed on the way out; where there are none it goes at once, for an exception may
     come up inside a library's callback (a compiler's), which would swallow it."""
+    global _leaving  # noqa: PLW0603
+    _leaving = True
+    if _holding:
+        return
     if _unfinished:
         sys.exit(143)
     os._exit(143)
 
 
+def be_a_worker() -> None:
+    """This process may be ended at any time, and ends behind the file it is writing."""
+    signal.signal(signal.SIGTERM, _leave)
+
+
 def _begin(content: dict[str, Any], file: Path) -> None:
     """A worker reads the scenario once."""
     global _scenario  # noqa: PLW0603
-    signal.signal(signal.SIGTERM, _leave)
+    be_a_worker()
     _scenario = validate_scenario(content, file)
 
 

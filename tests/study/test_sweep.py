@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -163,3 +166,27 @@ def test_workers() -> None:
     assert check_workers(3) == 3
     with pytest.raises(DsimError, match="--workers"):
         check_workers(0)
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="signals cannot be held back here")
+def test_a_worker_that_is_ended_in_the_middle_of_a_file_ends_behind_it(tmp_path: Path) -> None:
+    """Another thread takes the signal, as threads of numerical libraries do: Python runs its handler in the main thread all the same."""
+    script = f"""
+import os, signal, threading, time
+from pathlib import Path
+from simulator.files import whole
+from simulator.study import sweep
+
+signal.signal(signal.SIGTERM, sweep._leave)
+threading.Thread(target=time.sleep, args=(30,), daemon=True).start()
+with sweep.held(signal.SIGINT, signal.SIGTERM):
+    with whole(Path({str(tmp_path / "row.json")!r})) as draft:
+        draft.write_text("half")
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.2)
+        draft.write_text("whole")
+Path({str(tmp_path / "later")!r}).touch()
+"""
+    ended = subprocess.run([sys.executable, "-c", script], check=False, timeout=60)
+    assert ended.returncode == 143
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"row.json": "whole"}

@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Generator, Mapping
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from multiprocessing import resource_tracker
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +18,7 @@ from simulator.errors import DsimError
 from simulator.files import write_whole
 from simulator.study.planning.question import Plan, make_plan
 from simulator.study.planning.trial import Row, Trial, run_trial
-from simulator.study.sweep import end_workers, fingerprint, held
+from simulator.study.sweep import Done, be_a_worker, end_pool, fingerprint, held
 
 Key = TypeVar("Key")
 Found = TypeVar("Found")
@@ -35,7 +35,8 @@ class Bench:
         self.marks = [_mark(plan, cell) for cell in range(len(plan.cells))]
         self.rows: dict[Trial, Row] = {}
         self.asked: set[Trial] = set()
-        self._pool: Executor | None = None
+        self._pool: ProcessPoolExecutor | None = None
+        self._done = Done()
 
     def __enter__(self) -> Bench:
         if self.workers > 1:
@@ -46,15 +47,14 @@ class Bench:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._pool is not None:
-            left = list((getattr(self._pool, "_processes", None) or {}).values())
-            self._pool.shutdown(wait=False, cancel_futures=True)
-            end_workers(left)
+            end_pool(self._pool)
 
     def run(self, searches: Mapping[Key, Generator[list[Trial], list[Row], Found]]) -> dict[Key, Found]:
         """Drive all searches to their ends, side by side; what each found."""
         wanted: dict[Key, list[Trial]] = {}
         found: dict[Key, Found] = {}
         running: dict[Future[Row], Trial] = {}
+        self._done = Done()  # what an earlier run no longer waited for does not come here
         for key, search in searches.items():
             self._advance(key, search, None, wanted, found)
         try:
@@ -94,12 +94,13 @@ class Bench:
             return
         with held(signal.SIGINT):  # workers are born with it: Ctrl-C is the parent's business
             for trial in dict.fromkeys(missing):
-                running[self._pool.submit(_work, trial, self._file(trial), self.marks[trial.cell])] = trial
+                future = self._pool.submit(_work, trial, self._file(trial), self.marks[trial.cell])
+                running[future] = trial
+                self._done.expect(future)
 
     def _collect(self, running: dict[Future[Row], Trial]) -> None:
-        done, _ = wait(running, return_when=FIRST_COMPLETED)
-        for future in done:
-            self._note(running.pop(future), future.result())
+        future = self._done.next()
+        self._note(running.pop(future), future.result())
 
     def _note(self, trial: Trial, row: Row) -> None:
         self.rows[trial] = row
@@ -133,6 +134,7 @@ def _mark(plan: Plan, cell: int) -> str:
 def _begin(content: dict[str, Any], file: Path) -> None:
     """A worker reads the question once."""
     global _plan  # noqa: PLW0603
+    be_a_worker()
     _plan = make_plan(content, file)
 
 
