@@ -71,7 +71,7 @@ def _measured(**what: Any) -> dict[str, Any]:
 
 def _one(what: dict[str, Any]) -> dict[str, Any]:
     from simulator.engine import simulate
-    from simulator.study import point as study
+    from simulator.study.run import point as study
 
     observe = simulate.observe
     study.observe = lambda *given: observe(*given, what.get("path", "auto"))
@@ -97,7 +97,7 @@ def _load(what: dict[str, Any]) -> float:
 
 def _scenario(what: dict[str, Any]) -> Any:
     from simulator.schema import read_yaml
-    from simulator.study.scenario import validate_scenario
+    from simulator.study.run.scenario import validate_scenario
 
     content = {k: v for k, v in read_yaml(PARETO).items() if k not in ("baseline", "validation", "sla", "notes")}
     content |= {"policies": [SCHEDULED], "load": [_load(what)], "run": {"replications": 1, "requests": what.get("requests", 1)}}

@@ -13,7 +13,7 @@ __all__ = ["evaluate", "load_scenario", "plan"]
 def __getattr__(name: str) -> Any:
     """The three entry points, imported when asked for: the command must start without pandas."""
     if name == "load_scenario":
-        from simulator.study.scenario import load_scenario
+        from simulator.study.run.scenario import load_scenario
 
         return load_scenario
     if name in ("evaluate", "plan"):

@@ -64,7 +64,7 @@ def run(
     format: Format = "text",
 ) -> None:
     """Simulate a scenario: policies × load × replications, to a frontier and a report. Interrupt and run again to go on."""
-    from simulator.study.scenario import load_scenario
+    from simulator.study.run.scenario import load_scenario
 
     asked = load_scenario(scenario, override or [])
     details = [name for name, wanted in (("steps", steps), ("requests", requests)) if wanted]
@@ -102,7 +102,7 @@ def validate(
     """Hold a scenario's result against the published tables that it names, or against a real engine. Exit code 1 where a limit is not kept."""
     from simulator.errors import ScenarioError
     from simulator.report.text import validation_table
-    from simulator.study.scenario import load_scenario
+    from simulator.study.run.scenario import load_scenario
 
     if published == (scenario is not None):
         raise DsimError("give a scenario or --published", where="dsim validate", remedy="for example dsim validate scenarios/v4-flash-pareto.yaml")
@@ -130,8 +130,8 @@ def validate(
 def _validate_published(out: Path, measured: Path, only: list[str], workers: int | None, format: str) -> None:
     """All comparisons with what others measured, a result file each."""
     from simulator.report.text import validation_table
-    from simulator.study.published import validate_published
-    from simulator.study.sweep import check_workers
+    from simulator.study.run.sweep import check_workers
+    from simulator.study.validation.published import validate_published
 
     results = validate_published(Path("scenarios"), measured, out, only, check_workers(workers), lambda line: typer.echo(line, err=True))
     if format == "json":
@@ -154,7 +154,7 @@ def plan(
 ) -> None:
     """Which policy, how many replicas and GPUs keep a promise, and what that costs. Interrupt and run again to go on."""
     from simulator.study.planning.question import load_plan
-    from simulator.study.sweep import check_workers
+    from simulator.study.run.sweep import check_workers
 
     asked, processes = load_plan(question, override or []), check_workers(workers)
     folder = out or Path("reports") / asked.asked.name
@@ -186,7 +186,7 @@ def compare(
 ) -> None:
     """Two results side by side, second against first: which differences are more than luck, and what differs in the scenarios."""
     from simulator.report.text import compare as compared
-    from simulator.study.output import read_result
+    from simulator.study.run.output import read_result
 
     data, text = compared(read_result(first), read_result(second))
     _print_json(data) if format == "json" else typer.echo(text)
@@ -210,7 +210,7 @@ def fit(
     format: Format = "text",
 ) -> None:
     """Telemetry of the policy that runs today to a profile, provenance «fitted», with what was assumed written in it."""
-    from simulator.study.telemetry import Assumptions, profile_from_telemetry
+    from simulator.study.profiles.telemetry import Assumptions, profile_from_telemetry
 
     assumed = Assumptions(
         accepted_length=accepted_length,
@@ -346,7 +346,7 @@ def _against_engine(asked: Any, models: Path, serving: list[str], out: Path, for
     """Serve the scenario's policies and loads with the real engine, simulate the same requests, compare."""
     from simulator.files import write_whole
     from simulator.report.engine_check import engine_picture, engine_table
-    from simulator.study.engine_check import compare, judged, planned, read_run
+    from simulator.study.validation.engine_check import compare, judged, planned, read_run
 
     runs = planned(asked)
     _needs_torch("validate --engine")
@@ -392,11 +392,11 @@ def _simulate(
 ) -> tuple[dict[str, Any], Path]:
     """Run all points with progress and write the output folder."""
     from simulator.report.page import write_report
-    from simulator.study.cluster import check_ray
-    from simulator.study.output import write_output
-    from simulator.study.result import build_result
-    from simulator.study.sweep import check_workers, sweep
-    from simulator.study.validation import check_checks
+    from simulator.study.run.cluster import check_ray
+    from simulator.study.run.output import write_output
+    from simulator.study.run.result import build_result
+    from simulator.study.run.sweep import check_workers, sweep
+    from simulator.study.validation.compare import check_checks, compared
 
     check_checks(asked)
     folder = out or Path("reports") / asked.name
@@ -405,7 +405,7 @@ def _simulate(
         try:
             rows = sweep(asked, keep, progress, check_workers(workers), details, check_ray(ray))
             progress.say("writing the report")
-            result = build_result(asked, rows)
+            result = build_result(asked, rows, *compared(asked, rows))
             write_output(result, rows, folder)
             write_report(result, folder)
         except KeyboardInterrupt:
@@ -418,8 +418,8 @@ def _simulate(
 def _planned(asked: Any, folder: Path, workers: int | None, format: str) -> dict[str, Any]:
     """Answer a plan with progress and write the output folder."""
     from simulator.report.plan_page import write_plan_report
-    from simulator.study.output import write_plan
     from simulator.study.planning.make import answer
+    from simulator.study.run.output import write_plan
 
     keep = folder / "trials"
     with _Progress(quiet=format == "json") as progress:

@@ -43,8 +43,8 @@ def import_sglang(
     format: Format = "text",
 ) -> None:
     """SGLang's SPS table, confidence calibration and step records to a profile, provenance «imported»."""
-    from simulator.study.importing import About
-    from simulator.study.importing import import_sglang as imported
+    from simulator.study.profiles.importing import About
+    from simulator.study.profiles.importing import import_sglang as imported
 
     about = About(out, name, hardware, engine, target, gpus_per_replica, drafter, force)
     _tell(imported(about, sps, sts, records), format)
@@ -70,8 +70,8 @@ def import_vllm(
 ) -> None:
     """vLLM's cost curves, counters and benchmark results to a profile, provenance «imported»."""
     from simulator.measurements.formats.loadgen import read_vllm_bench
-    from simulator.study.importing import About
-    from simulator.study.importing import import_vllm as imported
+    from simulator.study.profiles.importing import About
+    from simulator.study.profiles.importing import import_vllm as imported
 
     about = About(out, name, hardware, engine, target, gpus_per_replica, drafter, force)
     points = [point for file in bench or [] for point in read_vllm_bench(file)]
@@ -88,7 +88,7 @@ def import_vllm_run(
     format: Format = "text",
 ) -> None:
     """A run that LLMServingSim's bench recorded with vLLM to a profile: costs fitted on its per-second series (minutes)."""
-    from simulator.study.importing import About, import_recorded_run
+    from simulator.study.profiles.importing import About, import_recorded_run
 
     _tell(import_recorded_run(About(out, name, hardware, force=force), folder), format)
 
@@ -109,7 +109,7 @@ def import_aiperf(
 ) -> None:
     """AIPerf's profile_export_aiperf.json files to a profile, provenance «imported»."""
     from simulator.measurements.formats.loadgen import read_aiperf
-    from simulator.study.importing import About, import_load
+    from simulator.study.profiles.importing import About, import_load
 
     about = About(out, name, hardware, engine, target, gpus_per_replica, force=force)
     points = [point for file in files for point in read_aiperf(file)]
@@ -132,7 +132,7 @@ def import_guidellm(
 ) -> None:
     """GuideLLM's benchmarks.json to a profile, provenance «imported»."""
     from simulator.measurements.formats.loadgen import read_guidellm
-    from simulator.study.importing import About, import_load
+    from simulator.study.profiles.importing import About, import_load
 
     about = About(out, name, hardware, engine, target, gpus_per_replica, force=force)
     points = [point for file in files for point in read_guidellm(file)]
@@ -150,7 +150,7 @@ def export_sglang_sps(
 ) -> None:
     """The SPS table for --speculative-dspark-sps-table-path."""
     from simulator.measurements.profile import load_profile
-    from simulator.study import exporting
+    from simulator.study.profiles import exporting
 
     typer.echo(exporting.export_sglang_sps(load_profile(profile), drafter, out, form, max_batch, context))
 
@@ -163,7 +163,7 @@ def export_sglang_sts(
 ) -> None:
     """The calibration for --speculative-dspark-confidence-sts-path."""
     from simulator.measurements.profile import load_profile
-    from simulator.study import exporting
+    from simulator.study.profiles import exporting
 
     typer.echo(exporting.export_sglang_sts(load_profile(profile), drafter, out))
 
@@ -178,7 +178,7 @@ def export_vllm_lengths(
 ) -> None:
     """The best length by batch size, num_speculative_tokens_per_batch_size of vLLM's speculative config."""
     from simulator.measurements.profile import load_profile
-    from simulator.study import exporting
+    from simulator.study.profiles import exporting
 
     typer.echo(exporting.export_vllm_lengths(load_profile(profile), drafter, out, max_batch, context))
 
@@ -206,8 +206,8 @@ def probe(
     format: Format = "text",
 ) -> None:
     """Measure any OpenAI-compatible streaming server over a grid of concurrency, and fit a profile to it."""
-    from simulator.study.importing import About
-    from simulator.study.probe import ProbePlan, probe_server
+    from simulator.study.profiles.importing import About
+    from simulator.study.profiles.probe import ProbePlan, probe_server
 
     plan = ProbePlan.of(base_url, model, prompts, concurrency, check, requests, output_tokens, chat, extra, timeout, refine)
     about = About(out, name, hardware, engine, model, gpus_per_replica, force=force)

@@ -11,7 +11,7 @@ import pytest
 
 from simulator.errors import DsimError, ProfileError, ScenarioError, TraceError
 from simulator.schema import read_yaml
-from simulator.study.scenario import Scenario, load_scenario
+from simulator.study.run.scenario import Scenario, load_scenario
 
 Write = Callable[..., Path]
 CHUNKED = {"max_batch": 8, "prefill": {"kind": "chunked", "token_budget": 9}}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from simulator.files import whole
-from simulator.study.engine_check import HEADLINE, NUMBERS
+from simulator.study.validation.engine_check import HEADLINE, NUMBERS
 
 SHOWN = (*HEADLINE, "accepted_length", "verification_budget", "ttft_p50_s", "step_p50_s")
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from simulator.report.tables import Table
 from simulator.study.planning.question import Plan, load_plan, make_plan
-from simulator.study.scenario import Scenario, load_scenario
+from simulator.study.run.scenario import Scenario, load_scenario
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +31,7 @@ class Evaluation:
     @cached_property
     def points(self) -> pd.DataFrame:
         """policy × load × replication, one row each."""
-        from simulator.study.tables import points_table
+        from simulator.study.run.tables import points_table
 
         return points_table(self.rows)
 
@@ -49,7 +49,7 @@ class Evaluation:
     def save(self, folder: Path | str) -> Path:
         """Write the report and the tables; the path of report.html."""
         from simulator.report.page import write_report
-        from simulator.study.output import write_output
+        from simulator.study.run.output import write_output
 
         write_output(self.result, self.rows, Path(folder))
         return write_report(self.result, Path(folder))
@@ -89,7 +89,7 @@ class Planned:
         """One row a simulated fleet at the planned load."""
         import pandas as pd
 
-        from simulator.study.output import fleet_rows
+        from simulator.study.run.output import fleet_rows
 
         return pd.DataFrame(fleet_rows(self.result))
 
@@ -117,7 +117,7 @@ class Planned:
     def save(self, folder: Path | str) -> Path:
         """Write the page and the tables; the path of report.html."""
         from simulator.report.plan_page import write_plan_report
-        from simulator.study.output import write_plan
+        from simulator.study.run.output import write_plan
 
         write_plan(self.result, Path(folder))
         return write_plan_report(self.result, Path(folder))
@@ -131,12 +131,13 @@ class Planned:
 
 def evaluate(scenario: Scenario | Path | str, *, overrides: Sequence[str] = (), workers: int = 1, keep: Path | None = None) -> Evaluation:
     """Simulate a scenario, as `dsim run` does. With more workers a script needs the guard `if __name__ == "__main__":`."""
-    from simulator.study.result import build_result
-    from simulator.study.sweep import sweep
+    from simulator.study.run.result import build_result
+    from simulator.study.run.sweep import sweep
+    from simulator.study.validation.compare import compared
 
     asked = scenario if isinstance(scenario, Scenario) else load_scenario(Path(scenario), overrides)
     rows = sweep(asked, keep, workers=workers)
-    return Evaluation(build_result(asked, rows), rows)
+    return Evaluation(build_result(asked, rows, *compared(asked, rows)), rows)
 
 
 def plan(question: Plan | Mapping[str, Any] | Path | str, *, overrides: Sequence[str] = (), workers: int = 1, keep: Path | None = None) -> Planned:

@@ -11,7 +11,7 @@ What = Literal["scenario", "plan"]
 def json_schema(what: What) -> dict[str, Any]:
     """JSON Schema (2020-12) of a file."""
     from simulator.study.planning.question import PlanFile
-    from simulator.study.scenario import Scenario
+    from simulator.study.run.scenario import Scenario
 
     model = Scenario if what == "scenario" else PlanFile
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | model.model_json_schema()

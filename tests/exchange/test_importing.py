@@ -13,7 +13,7 @@ import pytest
 
 from simulator.measurements.cost import RoundCost
 from simulator.measurements.profile import load_profile
-from simulator.study.exporting import best_lengths
+from simulator.study.profiles.exporting import best_lengths
 
 sys.path.insert(0, str(Path(__file__).parent))
 from engine_files import ADDITIVE, CURVES, METRICS, SAMPLED, STS, aiperf, bench, dump, guidellm

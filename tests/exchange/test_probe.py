@@ -25,8 +25,8 @@ from simulator.measurements.formats.loadgen import LoadPoint
 from simulator.measurements.profile import load_profile
 from simulator.measurements.server import Answer, Server, _measured, ask
 from simulator.report.validation_page import page
-from simulator.study.importing import About, import_load
-from simulator.study.probe import ProbePlan, widest_jump
+from simulator.study.profiles.importing import About, import_load
+from simulator.study.profiles.probe import ProbePlan, widest_jump
 
 Dsim = Callable[..., Any]
 TOKENS = 12

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from simulator.study.scenario import Scenario, load_scenario
-from simulator.study.warnings import warnings
+from simulator.study.run.scenario import Scenario, load_scenario
+from simulator.study.run.warnings import warnings
 
 
 def scenario(folder: Path, **change: Any) -> Scenario:

@@ -16,8 +16,8 @@ from simulator.study.planning.changes import changes, moved_acceptance
 from simulator.study.planning.day import autoscaled, needed_at
 from simulator.study.planning.question import Plan
 from simulator.study.planning.trial import Trial, run_trial
-from simulator.study.point import Point, run_point
-from simulator.study.scenario import load_scenario
+from simulator.study.run.point import Point, run_point
+from simulator.study.run.scenario import load_scenario
 from simulator.traffic.request import RequestColumns, RequestSpec
 from tests.engine.worlds import blocks, costs
 

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from simulator.errors import TraceError
-from simulator.study.bundle import bundle
 from simulator.study.planning.question import Plan
 from simulator.study.planning.traffic import shape_of
-from simulator.study.point import arrivals
-from simulator.study.result import build_result
-from simulator.study.scenario import load_scenario
-from simulator.study.sweep import sweep
+from simulator.study.run.bundle import bundle
+from simulator.study.run.point import arrivals
+from simulator.study.run.result import build_result
+from simulator.study.run.scenario import load_scenario
+from simulator.study.run.sweep import sweep
 from simulator.traffic.servegen import ServeGenSource
 from simulator.traffic.workload import Workload
 

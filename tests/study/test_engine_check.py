@@ -14,9 +14,9 @@ from simulator.engine.simulate import ClosedTraffic, OpenTraffic, simulate
 from simulator.errors import DsimError, ScenarioError
 from simulator.report.engine_check import engine_picture, engine_table
 from simulator.report.validation_page import cell_errors, page
-from simulator.study.engine_check import Listed, Measured, _frames, compare, judged, planned, read_run
-from simulator.study.point import fleet_of
-from simulator.study.scenario import load_scenario
+from simulator.study.run.point import fleet_of
+from simulator.study.run.scenario import load_scenario
+from simulator.study.validation.engine_check import Listed, Measured, _frames, compare, judged, planned, read_run
 from simulator.traffic.request import RequestSpec
 
 from ..conftest import ROOT

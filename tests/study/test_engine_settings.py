@@ -12,9 +12,9 @@ import pytest
 from simulator.errors import ScenarioError, TraceError
 from simulator.measurements.cost import Costs, FittedCurve, GraphSizes, LinearDraft, Overhead, RoundCost
 from simulator.policies.verification import ByBatch
-from simulator.study.pareto import gains
-from simulator.study.point import Point, run_point
-from simulator.study.scenario import load_scenario
+from simulator.study.run.pareto import gains
+from simulator.study.run.point import Point, run_point
+from simulator.study.run.scenario import load_scenario
 from simulator.traffic import public
 from simulator.traffic.traces import TraceSource
 

@@ -13,8 +13,8 @@ import pytest
 from simulator.errors import DsimError
 from simulator.measurements.profile import load_profile
 from simulator.measurements.recorded_run import RecordedRun, read_recorded_run
-from simulator.study.fit_run import RunFit as Fit
-from simulator.study.fit_run import compare_run, costs_of, fit_run, simulate_run, token_totals
+from simulator.study.profiles.fit_run import RunFit as Fit
+from simulator.study.profiles.fit_run import compare_run, costs_of, fit_run, simulate_run, token_totals
 
 ROOT = Path(__file__).resolve().parents[2]
 TRUE = np.array([0.1, 4e-3, 2e-6, 1e-3, 1e-7])
@@ -76,7 +76,7 @@ def test_wrong_costs_do_not_explain_it(made: Path) -> None:
 
 def test_a_run_becomes_a_profile(made: Path, tmp_path: Path, dsim: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     run = read_recorded_run(made)
-    monkeypatch.setattr("simulator.study.importing.fit_run", lambda _: Fit(costs_of(TRUE, run), 0.25, 0.0, 0, 0))
+    monkeypatch.setattr("simulator.study.profiles.importing.fit_run", lambda _: Fit(costs_of(TRUE, run), 0.25, 0.0, 0, 0))
     said = dsim("import", "vllm-run", made, "--out", tmp_path / "p", "--hardware", "two cards")
     assert said.code == 0, said.err
     profile = load_profile(tmp_path / "p")

@@ -18,7 +18,7 @@ from simulator.engine.step import StepRecord, Steps
 from simulator.policies.prefill import Chunked, Disaggregated, Instant, Prefill, Separate
 from simulator.policies.routing import LeastLoaded
 from simulator.policies.verification import FixedLength, NoSpeculation
-from simulator.study.metrics import NUMBERS, summarise
+from simulator.study.run.metrics import NUMBERS, summarise
 from simulator.traffic.request import Request, RequestSpec
 
 STEP = {

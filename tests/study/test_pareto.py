@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import t
 
-from simulator.study.pareto import curves, estimate, frontier, gains, student95
+from simulator.study.run.pareto import curves, estimate, frontier, gains, student95
 
 LOADS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 

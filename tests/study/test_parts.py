@@ -15,12 +15,12 @@ import yaml
 
 from simulator.engine.simulate import OpenTraffic, observe, simulate
 from simulator.errors import ScenarioError
-from simulator.study import metrics, spread
-from simulator.study import point as points
-from simulator.study.point import Point, run_point
-from simulator.study.result import conditions
-from simulator.study.scenario import load_scenario
-from simulator.study.sweep import sweep
+from simulator.study.run import metrics, spread
+from simulator.study.run import point as points
+from simulator.study.run.point import Point, run_point
+from simulator.study.run.result import conditions
+from simulator.study.run.scenario import load_scenario
+from simulator.study.run.sweep import sweep
 
 ROUTERS = [{"kind": "round_robin"}, {"kind": "random"}]
 

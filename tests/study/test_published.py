@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from simulator.study.published import RECORDED, published_scenarios
-from simulator.study.scenario import load_scenario
-from simulator.study.validation import check_checks
+from simulator.study.run.scenario import load_scenario
+from simulator.study.validation.compare import check_checks
+from simulator.study.validation.published import RECORDED, published_scenarios
 
 ROOT = Path(__file__).resolve().parents[2]
 Dsim = Callable[..., Any]

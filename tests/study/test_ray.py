@@ -11,12 +11,12 @@ import pytest
 import yaml
 
 from simulator.errors import DsimError
-from simulator.study.bundle import bundle
-from simulator.study.output import write_output
-from simulator.study.point import Point, run_point
-from simulator.study.result import build_result
-from simulator.study.scenario import load_scenario
-from simulator.study.sweep import points, sweep
+from simulator.study.run.bundle import bundle
+from simulator.study.run.output import write_output
+from simulator.study.run.point import Point, run_point
+from simulator.study.run.result import build_result
+from simulator.study.run.scenario import load_scenario
+from simulator.study.run.sweep import points, sweep
 
 Row = dict[str, Any]
 TABLES = ("points.csv", "points.parquet", "result.json")
@@ -86,7 +86,7 @@ def test_a_cluster_that_is_not_there_is_one_line(scenario: Callable[..., Path], 
 
 
 def test_without_ray_the_option_says_what_to_install(monkeypatch: pytest.MonkeyPatch, scenario: Callable[..., Path], dsim: Any) -> None:
-    monkeypatch.setattr("simulator.study.cluster.find_spec", lambda _name: None)
+    monkeypatch.setattr("simulator.study.run.cluster.find_spec", lambda _name: None)
     assert dsim("run", scenario(), "--ray").err == "error: --ray: needs Ray, which is not installed; pip install 'dsim[ray]'\n"
 
 
@@ -114,7 +114,7 @@ def test_a_bundle_runs_where_the_files_are_not(world: Path, scenario: Callable[.
 
 
 def test_a_node_with_another_dsim_is_refused(scenario: Callable[..., Path]) -> None:
-    from simulator.study.cluster import _point
+    from simulator.study.run.cluster import _point
 
     asked = load_scenario(scenario())
     with pytest.raises(DsimError, match="another dsim"):

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from simulator.study.scenario import load_scenario
-from simulator.study.sweep import sweep
+from simulator.study.run.scenario import load_scenario
+from simulator.study.run.sweep import sweep
 
 Dsim = Callable[..., Any]
 WRITTEN = {"result.json", "points.csv", "points.parquet", "report.html", "report.md", "pareto.svg", "pareto.png", "against_load.svg"}

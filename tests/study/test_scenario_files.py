@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from simulator.errors import ScenarioError
-from simulator.study.scenario import Scenario, load_scenario
-from simulator.study.sweep import sweep
-from simulator.study.validation import check_checks
+from simulator.study.run.scenario import Scenario, load_scenario
+from simulator.study.run.sweep import sweep
+from simulator.study.validation.compare import check_checks
 
 ROOT = Path(__file__).resolve().parents[2]
 SCENARIOS = sorted(path for path in (ROOT / "scenarios").glob("*.yaml") if not path.stem.endswith("-plan"))  # plans have tests of their own

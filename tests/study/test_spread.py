@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from simulator.study.spread import EXACT, Spread
+from simulator.study.run.spread import EXACT, Spread
 
 POINTS = (0.1, 0.5, 0.9, 0.99)
 

@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from simulator.errors import DsimError
-from simulator.study.scenario import Scenario, load_scenario
-from simulator.study.sweep import check_workers, fingerprint, points, sweep
+from simulator.study.run.scenario import Scenario, load_scenario
+from simulator.study.run.sweep import check_workers, fingerprint, points, sweep
 
 Row = dict[str, Any]
 Write = Callable[..., Path]
@@ -175,7 +175,7 @@ def test_a_worker_that_is_ended_in_the_middle_of_a_file_ends_behind_it(tmp_path:
 import os, signal, threading, time
 from pathlib import Path
 from simulator.files import whole
-from simulator.study import sweep
+from simulator.study.run import sweep
 
 signal.signal(signal.SIGTERM, sweep._leave)
 threading.Thread(target=time.sleep, args=(30,), daemon=True).start()

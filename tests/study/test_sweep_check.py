@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from simulator.errors import DsimError
-from simulator.study.scenario import load_scenario
-from simulator.study.sweep import sweep
-from simulator.study.sweep_check import first_at_least, first_fall
-from simulator.study.validation import check_checks, validate_result
+from simulator.study.run.scenario import load_scenario
+from simulator.study.run.sweep import sweep
+from simulator.study.validation.compare import check_checks, validate_result
+from simulator.study.validation.sweep_check import first_at_least, first_fall
 
 CHECK = {
     "kind": "sweep",

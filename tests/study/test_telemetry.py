@@ -14,8 +14,8 @@ import yaml
 
 from simulator.measurements.cost import FittedCurve
 from simulator.measurements.profile import load_profile
-from simulator.study.scenario import load_scenario
-from simulator.study.sweep import sweep
+from simulator.study.run.scenario import load_scenario
+from simulator.study.run.sweep import sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 FLASH = ROOT / "profiles" / "deepseek-v4-flash"

@@ -13,10 +13,10 @@ import pytest
 import yaml
 
 from simulator.errors import DsimError
-from simulator.study.checks import CurveCheck
-from simulator.study.scenario import load_scenario
-from simulator.study.sweep import sweep
-from simulator.study.validation import check_checks, overlays, validate_result
+from simulator.study.run.checks import CurveCheck
+from simulator.study.run.scenario import load_scenario
+from simulator.study.run.sweep import sweep
+from simulator.study.validation.compare import check_checks, overlays, validate_result
 
 ROOT = Path(__file__).resolve().parents[2]
 Dsim = Callable[..., Any]

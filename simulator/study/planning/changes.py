@@ -15,7 +15,7 @@ from simulator.measurements.cost import ScaledPrices
 from simulator.measurements.profile import Profile
 from simulator.policies.verification import ConfidenceScheduled, Uniform
 from simulator.rng import stream
-from simulator.study.scenario import Scenario
+from simulator.study.run.scenario import Scenario
 from simulator.traffic.request import RequestColumns
 
 if TYPE_CHECKING:

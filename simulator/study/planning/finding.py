@@ -13,7 +13,7 @@ from simulator.study.planning.fluid import Carried, carried, least_by_fluid, spe
 from simulator.study.planning.question import Plan
 from simulator.study.planning.search import LOAD_REPLICATIONS, Assessments, below, bracket, ladder, largest, least
 from simulator.study.planning.trial import Kind, Row, Trial
-from simulator.study.point import fleet_of
+from simulator.study.run.point import fleet_of
 
 RUNG_REPLICATIONS = 3
 Outcome = Literal["planned", "unattainable", "too few replicas", "not clear"]

@@ -13,7 +13,7 @@ from simulator.study.planning.question import Plan
 from simulator.study.planning.result import best_cell, build, paired_gain
 from simulator.study.planning.search import Asking
 from simulator.study.planning.work import Bench, Told
-from simulator.study.point import arrivals
+from simulator.study.run.point import arrivals
 
 Say = Callable[[str], None]
 SPANS = 10  # start-ups that the traffic must last for a day of scaling to say anything

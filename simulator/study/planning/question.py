@@ -15,7 +15,7 @@ from simulator.errors import ScenarioError
 from simulator.policies.routing import LeastLoaded, Routing
 from simulator.schema import Frozen, read_yaml, validate
 from simulator.study.planning.traffic import Shape, shape_of
-from simulator.study.scenario import EngineSettings, Policy, Scenario, apply_override, validate_scenario
+from simulator.study.run.scenario import EngineSettings, Policy, Scenario, apply_override, validate_scenario
 from simulator.traffic.arrivals import ClosedLoop
 from simulator.traffic.workload import Workload
 

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from simulator.errors import ScenarioError
-from simulator.study.pareto import estimate
 from simulator.study.planning.day import Day, autoscaled
 from simulator.study.planning.finding import Findings, Found, Moved
 from simulator.study.planning.judge import judge, keeps, margins, prediction
 from simulator.study.planning.question import Plan
 from simulator.study.planning.telling import answer_lines, conditions, percent, warnings
 from simulator.study.planning.trial import Row
+from simulator.study.run.pareto import estimate
 
 TICKS = 12  # promises on the page's slider
 METRICS = (

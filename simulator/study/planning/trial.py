@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from simulator.engine.absences import Absence
 from simulator.engine.records import RequestRecord
 from simulator.engine.simulate import OpenTraffic, observe
-from simulator.study.metrics import Meter
 from simulator.study.planning.changes import Change, changes
 from simulator.study.planning.question import Plan, Sla
-from simulator.study.point import Split, arrivals, fleet_of
+from simulator.study.run.metrics import Meter
+from simulator.study.run.point import Split, arrivals, fleet_of
 from simulator.traffic.request import RequestColumns
 
 Floats = NDArray[np.float64]

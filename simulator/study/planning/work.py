@@ -18,7 +18,7 @@ from simulator.errors import DsimError
 from simulator.files import write_whole
 from simulator.study.planning.question import Plan, make_plan
 from simulator.study.planning.trial import Row, Trial, run_trial
-from simulator.study.sweep import Done, be_a_worker, end_pool, fingerprint, held
+from simulator.study.run.sweep import Done, be_a_worker, end_pool, fingerprint, held
 
 Key = TypeVar("Key")
 Found = TypeVar("Found")

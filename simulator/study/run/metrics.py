@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from simulator.engine.records import End, RequestRecord, Run, record_of
 from simulator.engine.step import StepRecord
-from simulator.study.spread import Spread
+from simulator.study.run.spread import Spread
 
 Floats = NDArray[np.float64]
 Columns = dict[str, Floats]

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from simulator.errors import DsimError
-from simulator.study.bundle import Bundle, bundle
-from simulator.study.point import Part, Point, run_part
-from simulator.study.scenario import Scenario
+from simulator.study.run.bundle import Bundle, bundle
+from simulator.study.run.point import Part, Point, run_part
+from simulator.study.run.scenario import Scenario
 
 Row = dict[str, Any]
 Files = dict[str, bytes]  # by kind: steps, requests
@@ -84,7 +84,7 @@ def _result(ray: Any, reference: Any) -> tuple[Row | Part, Files]:
 
 def _point(sent: Bundle, point: Point, part: int | None, mark: str, code: str, details: Sequence[str]) -> tuple[Row | Part, Files]:
     """On the cluster: one point, or a part of it, from the files of the bundle."""
-    from simulator.study.sweep import code_mark, run_whole
+    from simulator.study.run.sweep import code_mark, run_whole
 
     if code_mark() != code:
         remedy = "install the same on all nodes"

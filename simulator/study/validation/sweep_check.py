@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from simulator.errors import ScenarioError
-from simulator.study.checks import SweepCheck
-from simulator.study.scenario import Scenario
+from simulator.study.run.checks import SweepCheck
+from simulator.study.run.scenario import Scenario
 
 if TYPE_CHECKING:
     import pandas as pd

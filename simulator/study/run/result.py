@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from simulator.study.metrics import NUMBERS
-from simulator.study.pareto import estimate, gains
-from simulator.study.point import parts
-from simulator.study.scenario import Policy, Scenario
-from simulator.study.validation import overlays, validate_result
-from simulator.study.warnings import warnings
+from simulator.study.run.metrics import NUMBERS
+from simulator.study.run.pareto import estimate, gains
+from simulator.study.run.point import parts
+from simulator.study.run.scenario import Policy, Scenario
+from simulator.study.run.warnings import warnings
 
 Row = dict[str, Any]
 UNITS = {
@@ -20,8 +19,8 @@ UNITS = {
 }
 
 
-def build_result(scenario: Scenario, rows: Sequence[Row]) -> dict[str, Any]:
-    """Everything a reader needs: frontier with intervals, gains, comparison with what was published, provenance, warnings."""
+def build_result(scenario: Scenario, rows: Sequence[Row], published: Sequence[Row] = (), validation: Row | None = None) -> dict[str, Any]:
+    """Everything a reader needs: frontier with intervals, gains, provenance, warnings; `published` curves and the comparison with them as given."""
     from importlib.metadata import version
 
     profile, plan = scenario.known, scenario.run
@@ -57,8 +56,8 @@ def build_result(scenario: Scenario, rows: Sequence[Row]) -> dict[str, Any]:
         "speed_metric": scenario.sla.speed,
         "frontier": points,
         "gains": found,
-        "published": overlays(scenario),
-        "validation": validate_result(scenario, rows) if scenario.validation else None,
+        "published": list(published),
+        "validation": validation,
         "answer": _answer(scenario, points, found),
         "warnings": list(warnings(scenario, rows, points)),
     }

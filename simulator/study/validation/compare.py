@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.errors import ProfileError, ScenarioError
-from simulator.study.checks import CalloutCheck, CurveCheck, SweepCheck
-from simulator.study.metrics import NUMBERS
-from simulator.study.pareto import curves, estimate
-from simulator.study.scenario import Scenario
-from simulator.study.sweep_check import check_sweep, sweep_points, sweep_rows
+from simulator.study.run.checks import CalloutCheck, CurveCheck, SweepCheck
+from simulator.study.run.metrics import NUMBERS
+from simulator.study.run.pareto import curves, estimate
+from simulator.study.run.scenario import Scenario
+from simulator.study.validation.sweep_check import check_sweep, sweep_points, sweep_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,6 +93,11 @@ def validate_result(scenario: Scenario, rows: Sequence[Row]) -> dict[str, Any]:
             summary += _callouts(scenario, rows, check)
     judged = [row["ok"] for row in summary if row.get("ok") is not None]
     return {"rows": summary, "points": points, "ok": all(judged) if judged else None}
+
+
+def compared(scenario: Scenario, rows: Sequence[Row]) -> tuple[list[Row], Row | None]:
+    """The published curves to draw beside a result, and the comparison with them where the scenario asks for one."""
+    return overlays(scenario), validate_result(scenario, rows) if scenario.validation else None
 
 
 def overlays(scenario: Scenario) -> list[Row]:

@@ -16,7 +16,7 @@ from simulator.measurements.profile import Profile, load_profile
 from simulator.policies.routing import LeastLoaded, Routing
 from simulator.policies.verification import ByBatch, FixedLength, Verification
 from simulator.schema import Frozen, read_yaml, validate
-from simulator.study.checks import Check
+from simulator.study.run.checks import Check
 from simulator.traffic.traces import TraceSource
 from simulator.traffic.workload import Workload
 

@@ -19,7 +19,7 @@ from simulator.policies.prefill import Instant
 from simulator.policies.routing import RoundRobin
 from simulator.policies.verification import ConfidenceScheduled
 from simulator.rng import stream, uniform_at
-from simulator.study.metrics import summarise
+from simulator.study.run.metrics import summarise
 from simulator.traffic.arrivals import ClosedLoop
 from simulator.traffic.lengths import Fixed
 from simulator.traffic.workload import Workload

@@ -20,8 +20,8 @@ from simulator.engine.simulate import ClosedTraffic, Fleet, OpenTraffic, Run, si
 from simulator.errors import DsimError, ScenarioError
 from simulator.measurements.cost import RoundCost, ScaledPrices
 from simulator.measurements.replay import lay_out
-from simulator.study.point import fleet_of
-from simulator.study.scenario import Policy, Scenario
+from simulator.study.run.point import fleet_of
+from simulator.study.run.scenario import Policy, Scenario
 from simulator.traffic.request import RequestSpec
 
 if TYPE_CHECKING:

@@ -26,9 +26,9 @@ from simulator.policies.prefill import Instant
 from simulator.policies.routing import RoundRobin
 from simulator.policies.verification import NoSpeculation
 from simulator.rng import stream, uniform_at
-from simulator.study.importing import About, import_load
-from simulator.study.metrics import summarise
-from simulator.study.output import write_json
+from simulator.study.profiles.importing import About, import_load
+from simulator.study.run.metrics import summarise
+from simulator.study.run.output import write_json
 from simulator.traffic.arrivals import ClosedLoop
 from simulator.traffic.lengths import Fixed
 from simulator.traffic.workload import Workload

@@ -20,8 +20,8 @@ from simulator.measurements.formats.sglang import AdditiveSps, SampledSps, StepT
 from simulator.measurements.formats.vllm import CostCurves, read_cost_curves, read_counters
 from simulator.measurements.profile import Drafter, Profile, load_profile, save_profile
 from simulator.measurements.recorded_run import read_recorded_run
-from simulator.study.fit_run import fit_run
-from simulator.study.telemetry import DOMAIN, without_head
+from simulator.study.profiles.fit_run import fit_run
+from simulator.study.profiles.telemetry import DOMAIN, without_head
 
 CONSTANT = 0.02  # relative differences between points below which budget and accepted length count as constant
 

@@ -19,10 +19,10 @@ from typing import Any
 
 from simulator.errors import DsimError, ScenarioError
 from simulator.files import write_whole
-from simulator.study.bundle import paths_in
-from simulator.study.point import Part, Point, check_traffic, parts, row_of, run_part, run_point
-from simulator.study.scenario import Scenario, validate_scenario
-from simulator.study.tables import RequestsFile, StepsFile
+from simulator.study.run.bundle import paths_in
+from simulator.study.run.point import Part, Point, check_traffic, parts, row_of, run_part, run_point
+from simulator.study.run.scenario import Scenario, validate_scenario
+from simulator.study.run.tables import RequestsFile, StepsFile
 
 Row = dict[str, Any]
 KINDS: dict[str, type[StepsFile | RequestsFile]] = {"steps": StepsFile, "requests": RequestsFile}
@@ -118,9 +118,9 @@ def code_mark() -> str:
 
 def _code() -> list[Path]:
     """The modules that make the numbers: a checkout changes without its version."""
-    package = Path(__file__).parents[1]
+    package = Path(__file__).parents[2]
     rooms = (package / room for room in ("traffic", "measurements", "policies", "engine"))
-    study = (package / "study" / f"{module}.py" for module in ("scenario", "point", "metrics", "spread"))
+    study = (package / "study" / "run" / f"{module}.py" for module in ("scenario", "point", "metrics", "spread"))
     return [*sorted(file for room in rooms for file in room.glob("*.py")), *study, package / "rng.py"]
 
 
@@ -300,7 +300,7 @@ def _run_on_ray(
     scenario: Scenario, todo: Sequence[Point], address: str, keep: Path | None, mark: str, details: Sequence[str]
 ) -> Iterator[tuple[Point, Row]]:
     """Points of a Ray cluster, their rows and tables written here."""
-    from simulator.study.cluster import run_on_ray
+    from simulator.study.run.cluster import run_on_ray
 
     gather, tasks = Gathering(scenario), _tasks(scenario, todo, details if keep else ())
     for point, found, files in run_on_ray(scenario, tasks, address, mark, code_mark(), details if keep else ()) if todo else ():

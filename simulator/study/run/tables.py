@@ -14,7 +14,7 @@ from simulator.engine.records import RequestRecord
 from simulator.engine.step import StepRecord
 from simulator.errors import DsimError
 from simulator.files import whole
-from simulator.study.metrics import NUMBERS
+from simulator.study.run.metrics import NUMBERS
 
 if TYPE_CHECKING:
     import pandas as pd

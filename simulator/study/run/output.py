@@ -9,7 +9,7 @@ from typing import Any
 
 from simulator.errors import DsimError
 from simulator.files import write_whole
-from simulator.study.tables import points_table, write_csv, write_parquet
+from simulator.study.run.tables import points_table, write_csv, write_parquet
 
 
 def write_output(result: dict[str, Any], rows: Sequence[dict[str, Any]], folder: Path) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from simulator.measurements.cost import MeasuredTable, PrefillTable
 from simulator.policies.prefill import Chunked, Disaggregated, Separate
 from simulator.rng import stream
-from simulator.study.scenario import Scenario
+from simulator.study.run.scenario import Scenario
 
 Row = dict[str, Any]
 LENGTHS = 1000  # requests drawn to know a workload's lengths

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simulator.study.scenario import Scenario, validate_scenario
+from simulator.study.run.scenario import Scenario, validate_scenario
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from simulator.measurements.replay import Replay, lay_out, nothing_drafted
 from simulator.policies.routing import Assigned, Random, RoundRobin, assigned
 from simulator.policies.verification import ByBatch
 from simulator.rng import stream, uniform_at
-from simulator.study.metrics import Meter
-from simulator.study.scenario import Policy, Scenario
-from simulator.study.tables import RequestsFile, StepsFile
+from simulator.study.run.metrics import Meter
+from simulator.study.run.scenario import Policy, Scenario
+from simulator.study.run.tables import RequestsFile, StepsFile
 from simulator.traffic.request import RequestColumns
 
 import numpy as np  # isort: skip

@@ -1,0 +1,1 @@
+"""A scenario simulated: from its YAML to rows, frontiers and warnings."""

@@ -1,0 +1,1 @@
+"""How far off dsim is: published tables, recorded runs, the real engine."""
