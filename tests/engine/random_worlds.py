@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 from hypothesis import strategies as st
-from worlds import blocks, costs, drafting, fleet, replay
 
 from simulator.engine.simulate import Fleet
 from simulator.measurements.cost import RoundPrices, ScaledPrices
@@ -16,6 +15,7 @@ from simulator.policies.prefill import Chunked, Disaggregated, Instant, Separate
 from simulator.policies.routing import LeastLoaded, PowerOfTwo, Random, RoundRobin
 from simulator.policies.verification import ByBatch, ConfidenceScheduled, FixedLength, NoSpeculation, Oracle, Threshold, Uniform
 from simulator.traffic.request import RequestSpec
+from tests.engine.worlds import blocks, costs, drafting, fleet, replay
 
 POLICIES = [
     NoSpeculation(), FixedLength(length=0), FixedLength(length=1), FixedLength(length=3), Threshold(threshold=0.5),

@@ -27,11 +27,6 @@ from tests.engine.worlds import costs
 STEP_S = 0.1
 
 
-@pytest.fixture(autouse=True, scope="module")
-def path() -> None:
-    """Absences run on one path only, and the engine finds it."""
-
-
 def fleet(replicas: int, absences: Sequence[Absence], prompts: bool = False, kv_pages: int = 400) -> Fleet:
     """Steps of 0.1 s; round robin; ten tokens take one second."""
     prices = RoundCost(costs(base=STEP_S), None, 0, 0)

@@ -10,22 +10,17 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from random_worlds import fleets, requests
-from worlds import Users, blocks, costs, fleet, replay
 
 from simulator.engine.simulate import ClosedTraffic, End, Fleet, OpenTraffic, Traffic, observe
 from simulator.measurements.cost import PrefillTable, RoundCost
 from simulator.policies.prefill import Chunked, Disaggregated, Separate
 from simulator.policies.verification import ConfidenceScheduled
 from simulator.traffic.request import RequestSpec
+from tests.engine.random_worlds import fleets, requests
+from tests.engine.worlds import Users, blocks, costs, fleet, replay
 
 pytest.importorskip("numba")
 MANY = settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-
-
-@pytest.fixture(autouse=True, scope="module")
-def path() -> None:
-    """Both paths are run here anyway."""
 
 
 class Rows:

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
+import itertools
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-import itertools
-
-from random_worlds import fleets, requests
-from worlds import Users, costs, fleet, simulate
-
 from simulator.engine.records import Kept
 from simulator.engine.simulate import ClosedTraffic, Fleet, OpenTraffic, Run, World
 from simulator.policies.admission import FirstCome, ShortestPrompt
 from simulator.policies.prefill import Chunked, Separate
 from simulator.traffic.request import RequestSpec
+from tests.engine.random_worlds import fleets, requests
+from tests.engine.worlds import Engine, Users, costs, fleet
 
 LOOSE = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
@@ -70,8 +64,8 @@ def check_requests(run: Run, over: Fleet) -> None:
 
 @LOOSE
 @given(over=fleets(), specs=requests())
-def test_an_open_loop_that_is_drained_conserves_everything(over: Fleet, specs: list[RequestSpec]) -> None:
-    run = simulate(OpenTraffic(specs, 0.0, 1.0, 1e6), over)
+def test_an_open_loop_that_is_drained_conserves_everything(engine: Engine, over: Fleet, specs: list[RequestSpec]) -> None:
+    run = engine.run(OpenTraffic(specs, 0.0, 1.0, 1e6), over)
     check_steps(run, over)
     check_requests(run, over)
     assert len(run.requests) == len(specs)
@@ -104,10 +98,10 @@ def test_replicas_are_empty_when_all_is_done(over: Fleet, specs: list[RequestSpe
 
 @LOOSE
 @given(over=fleets(), users=st.integers(1, 8), turns=st.integers(2, 4), think_s=st.sampled_from([0.0, 0.05]), seed=st.integers(0, 50))
-def test_a_closed_loop_conserves_everything(over: Fleet, users: int, turns: int, think_s: float, seed: int) -> None:
+def test_a_closed_loop_conserves_everything(engine: Engine, over: Fleet, users: int, turns: int, think_s: float, seed: int) -> None:
     lengths = np.random.default_rng(seed).integers(1, 12, (2, users, 400))
     source = Users(users, lambda u, t: int(lengths[0, u, t % 400]), lambda u, t: int(lengths[1, u, t % 400]), think_s)
-    run = simulate(ClosedTraffic(users, source, turns, np.random.default_rng(seed).random(users)), over)
+    run = engine.run(ClosedTraffic(users, source, turns, np.random.default_rng(seed).random(users)), over)
     check_steps(run, over)
     check_requests(run, over)
     measured = [r for r in run.requests if r.measured]
@@ -129,43 +123,43 @@ def test_a_closed_loop_conserves_everything(over: Fleet, users: int, turns: int,
                 assert following.spec.arrival_s == pytest.approx(last.finish_s + think_s)
 
 
-def test_an_open_loop_cut_off_says_what_is_unfinished() -> None:
+def test_an_open_loop_cut_off_says_what_is_unfinished(engine: Engine) -> None:
     specs = [RequestSpec(i, i * 0.1, 1, 50, "") for i in range(10)]
-    run = simulate(OpenTraffic(specs, 0.25, 0.75, 0.5), fleet(costs(base=0.1), max_batch=1))
+    run = engine.run(OpenTraffic(specs, 0.25, 0.75, 0.5), fleet(costs(base=0.1), max_batch=1))
     assert [r.measured for r in run.requests] == [False] * 3 + [True] * 5 + [False] * 2
     assert (run.unfinished, run.rejected) == (5, 0)
     assert run.steps["end_s"].max() <= 0.75 + 0.5 + 1e-9
 
 
-def test_nobody_measured_is_no_run_at_all() -> None:
-    run = simulate(OpenTraffic([RequestSpec(0, 0.1, 1, 5, "")], 1.0, 2.0, 1.0), fleet(costs(base=0.1)))
+def test_nobody_measured_is_no_run_at_all(engine: Engine) -> None:
+    run = engine.run(OpenTraffic([RequestSpec(0, 0.1, 1, 5, "")], 1.0, 2.0, 1.0), fleet(costs(base=0.1)))
     assert run.unfinished == 0
     assert not any(r.measured for r in run.requests)
 
 
-def test_what_can_never_fit_is_rejected_and_what_just_fits_is_served() -> None:
+def test_what_can_never_fit_is_rejected_and_what_just_fits_is_served(engine: Engine) -> None:
     """Prompt 4, answer 5, look-ahead 1: 10 tokens are 5 pages of 2."""
     specs = [RequestSpec(0, 0.0, 4, 5, ""), RequestSpec(1, 0.0, 5, 5, ""), RequestSpec(2, 0.0, 4, 5, "")]
-    run = simulate(OpenTraffic(specs, 0.0, 1.0, 1e3), fleet(costs(base=0.1), kv_pages=5, page_tokens=2))
+    run = engine.run(OpenTraffic(specs, 0.0, 1.0, 1e3), fleet(costs(base=0.1), kv_pages=5, page_tokens=2))
     assert [r.rejected for r in run.requests] == [False, True, False]
     assert [r.finished for r in run.requests] == [True, False, True]
     assert run.rejected == 1
 
 
-def test_tiny_memory_does_preempt_in_these_worlds() -> None:
+def test_tiny_memory_does_preempt_in_these_worlds(engine: Engine) -> None:
     """The property tests would say little if nothing were ever thrown out."""
     specs = [RequestSpec(i, 0.01 * i, 2, 20, "") for i in range(6)]
-    run = simulate(OpenTraffic(specs, 0.0, 1.0, 1e6), fleet(costs(0.01), kv_pages=30, page_tokens=1, max_batch=4, prefill=Chunked(token_budget=8)))
+    run = engine.run(OpenTraffic(specs, 0.0, 1.0, 1e6), fleet(costs(0.01), kv_pages=30, page_tokens=1, max_batch=4, prefill=Chunked(token_budget=8)))
     assert run.preemptions >= 2
     assert sum(r.preemptions for r in run.requests[:1]) == 0  # the first to come is never thrown out
     assert all(r.finished for r in run.requests)
     assert run.steps["prefill_tokens"].sum() > 12  # what was thrown out is computed again
 
 
-def test_a_closed_loop_ends_though_an_admission_order_starves_a_user() -> None:
+def test_a_closed_loop_ends_though_an_admission_order_starves_a_user(engine: Engine) -> None:
     """Shortest prompt first never admits the one long prompt while the others ask again and again: the run says so and ends."""
     source = Users(4, lambda _u, _t: 3, lambda u, _t: 100 if u == 0 else 1)
     over = fleet(costs(base=0.1), max_batch=1, admission=ShortestPrompt())
-    run = simulate(ClosedTraffic(4, source, 3, np.full(4, 1.0)), over)
+    run = engine.run(ClosedTraffic(4, source, 3, np.full(4, 1.0)), over)
     assert run.unfinished == 3
     assert {r.user for r in run.requests if r.measured and r.finished} == {1, 2, 3}

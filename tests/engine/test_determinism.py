@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from worlds import blocks, costs, drafting, fleet, open_traffic, replay, simulate, stamps
 
 from simulator.engine.simulate import ClosedTraffic, Fleet, OpenTraffic, Run
 from simulator.policies.prefill import Chunked
 from simulator.policies.routing import PowerOfTwo
 from simulator.policies.verification import ConfidenceScheduled, FixedLength, NoSpeculation, Threshold, VerificationPolicy
 from simulator.traffic.workload import Workload
+from tests.engine.worlds import Engine, blocks, costs, drafting, fleet, open_traffic, replay, stamps
 
 WORKLOAD = {
     "prompt_tokens": {"kind": "lognormal", "mean_tokens": 60, "cv": 0.8},
@@ -53,18 +48,18 @@ def everything(run: Run) -> list[Any]:
 
 @pytest.mark.parametrize("closed", [False, True])
 @pytest.mark.parametrize("policy", OTHERS, ids=lambda p: p.kind)
-def test_the_same_seed_gives_the_same_records_bit_for_bit(closed: bool, policy: VerificationPolicy) -> None:
-    first = simulate(traffic(closed), world(policy))
-    assert everything(first) == everything(simulate(traffic(closed), world(policy)))
-    assert everything(first) != everything(simulate(traffic(closed, seed=4), world(policy, seed=4)))
-    assert everything(first) != everything(simulate(traffic(closed, replication=2), world(policy, replication=2)))
-    assert everything(first) != everything(simulate(traffic(closed), world(policy, luck=1)))  # the router's own stream
+def test_the_same_seed_gives_the_same_records_bit_for_bit(engine: Engine, closed: bool, policy: VerificationPolicy) -> None:
+    first = engine.run(traffic(closed), world(policy))
+    assert everything(first) == everything(engine.run(traffic(closed), world(policy)))
+    assert everything(first) != everything(engine.run(traffic(closed, seed=4), world(policy, seed=4)))
+    assert everything(first) != everything(engine.run(traffic(closed, replication=2), world(policy, replication=2)))
+    assert everything(first) != everything(engine.run(traffic(closed), world(policy, luck=1)))  # the router's own stream
     assert closed or first.preemptions > 0
 
 
 @pytest.mark.parametrize("closed", [False, True])
-def test_another_policy_meets_the_same_requests_and_walks_the_same_texts(closed: bool) -> None:
-    runs = [simulate(traffic(closed), world(policy)) for policy in OTHERS]
+def test_another_policy_meets_the_same_requests_and_walks_the_same_texts(engine: Engine, closed: bool) -> None:
+    runs = [engine.run(traffic(closed), world(policy)) for policy in OTHERS]
     seen = [{r.spec.index: r for r in run.requests} for run in runs]
     common = set.intersection(*(set(requests) for requests in seen))
     assert len(common) >= 40

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from worlds import blocks, costs, drafting, fleet, open_traffic, replay, simulate
-
 from simulator.engine.simulate import Fleet
 from simulator.policies.verification import ConfidenceScheduled, FixedLength, Oracle, StepView, Threshold, Uniform
 from simulator.traffic.request import RequestSpec
+from tests.engine.worlds import Engine, blocks, costs, drafting, fleet, open_traffic, replay
 
 
 def plain(specs: list[RequestSpec], over: Fleet) -> tuple[list[tuple[Any, ...]], dict[int, tuple[float, float]]]:
@@ -75,7 +70,7 @@ POLICIES = [
 
 @settings(max_examples=120, deadline=None, derandomize=True)
 @given(policy=st.sampled_from(POLICIES), seed=st.integers(0, 10_000), most=st.integers(1, 6), count=st.integers(1, 20))
-def test_the_engine_is_the_plain_loop(policy: Any, seed: int, most: int, count: int) -> None:
+def test_the_engine_is_the_plain_loop(engine: Engine, policy: Any, seed: int, most: int, count: int) -> None:
     luck = np.random.default_rng(seed)
     gamma = int(luck.integers(1, 5))
     accepted = [luck.integers(0, gamma + 1, luck.integers(1, 7)).tolist() for _ in range(6)]
@@ -87,7 +82,7 @@ def test_the_engine_is_the_plain_loop(policy: Any, seed: int, most: int, count: 
     specs = [
         RequestSpec(i, float(s), int(luck.integers(1, 50)), int(luck.integers(1, 20)), str(luck.choice(["a", "b", ""]))) for i, s in enumerate(at)
     ]
-    run = simulate(open_traffic(specs), over)
+    run = engine.run(open_traffic(specs), over)
     steps, stamps = plain(specs, over)
     found = [run.steps[name] for name in ("start_s", "end_s", "requests", "verified", "accepted", "committed")]
     np.testing.assert_allclose(np.array(found).T, np.array(steps).reshape(-1, 6), rtol=1e-12)

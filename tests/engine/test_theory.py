@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from worlds import Floats, Users, agrees, costs, drafting, fleet, independent, open_traffic, poisson, replay, run_closed, run_open, simulate, stamps
 
 from simulator.measurements.acceptance import ParametricAcceptance
 from simulator.measurements.cost import Costs
 from simulator.policies.prefill import Chunked, Disaggregated, Instant, Prefill, Separate
 from simulator.policies.verification import FixedLength
 from simulator.traffic.request import RequestSpec
+from tests.engine.worlds import Engine, Floats, Users, agrees, costs, drafting, fleet, independent, open_traffic, poisson, replay, stamps
 
 STEP_S = 0.03
 SEEDS = range(30)
 
 
-def waits(specs: list[RequestSpec], warmup_s: float, **over: object) -> Floats:
+def waits(engine: Engine, specs: list[RequestSpec], warmup_s: float, **over: object) -> Floats:
     """Seconds from arrival to admission of the measured ones, at one request at a time."""
-    run = run_open(specs, fleet(costs(base=STEP_S), max_batch=1, **over), warmup_s=warmup_s)  # type: ignore[arg-type]
+    run = engine.open(specs, fleet(costs(base=STEP_S), max_batch=1, **over), warmup_s=warmup_s)  # type: ignore[arg-type]
     table = stamps([r for r in run.requests if r.measured])
     return np.asarray(table[:, 1] - table[:, 0])
 
@@ -42,19 +36,19 @@ def waiting_time(rate: float, steps: Floats, chance: Floats) -> float:
 
 
 @pytest.mark.parametrize("load", [0.3, 0.5])
-def test_m_d_1(load: float) -> None:
+def test_m_d_1(engine: Engine, load: float) -> None:
     rate = load / STEP_S
     traffic = [poisson(rate, [2] * 800, seed) for seed in SEEDS]
-    means = [waits(specs, 40 * STEP_S).mean() for specs in traffic]
+    means = [waits(engine, specs, 40 * STEP_S).mean() for specs in traffic]
     agrees(means, waiting_time(rate, np.array([1.0]), np.array([1.0])), power=0.2, controls=[luck_of_gaps(traffic, rate)])
 
 
-def test_m_g_1_with_answers_of_two_lengths() -> None:
+def test_m_g_1_with_answers_of_two_lengths(engine: Engine) -> None:
     rate = 0.5 / (2 * STEP_S)
     steps, chance = np.array([1.0, 5.0]), np.array([0.75, 0.25])
     outputs = [1 + np.random.default_rng(1000 + seed).choice(steps, 500, p=chance).astype(np.int64) for seed in SEEDS]
     traffic = [poisson(rate, lengths, seed) for seed, lengths in enumerate(outputs)]
-    means = [waits(specs, 100 * STEP_S).mean() for specs in traffic]
+    means = [waits(engine, specs, 100 * STEP_S).mean() for specs in traffic]
     luck_of_lengths = [lengths.mean() - 1 - steps @ chance for lengths in outputs]
     agrees(means, waiting_time(rate, steps, chance), power=0.2, controls=[luck_of_gaps(traffic, rate), luck_of_lengths])
 
@@ -76,7 +70,7 @@ def rounds_law(tokens: int, conditional: list[float], length: int) -> Floats:
     return np.array(law)
 
 
-def test_m_g_1_whose_service_is_speculative_decoding() -> None:
+def test_m_g_1_whose_service_is_speculative_decoding(engine: Engine) -> None:
     conditional, tokens = [0.8, 0.7, 0.5], 9
     law = rounds_law(tokens - 1, conditional, 3)
     n = np.arange(len(law), dtype=np.float64)
@@ -84,15 +78,15 @@ def test_m_g_1_whose_service_is_speculative_decoding() -> None:
     means, traffic = [], [poisson(rate, [tokens] * 320, seed) for seed in SEEDS]
     for seed, specs in enumerate(traffic):
         drawn = replay(independent(conditional, 16_384, seed, sequences=1024), seed)
-        means.append(waits(specs, 60 * STEP_S, policy=FixedLength(length=3), drawn=drawn).mean())
+        means.append(waits(engine, specs, 60 * STEP_S, policy=FixedLength(length=3), drawn=drawn).mean())
     agrees(means, waiting_time(rate, n, law), power=0.25, controls=[luck_of_gaps(traffic, rate)])
 
 
-def test_one_at_a_time_is_lindleys_recursion_for_every_request() -> None:
+def test_one_at_a_time_is_lindleys_recursion_for_every_request(engine: Engine) -> None:
     """The whole path, not the mean: W' = max(0, W + S - gap)."""
     steps = np.random.default_rng(5).integers(0, 6, 400)
     specs = poisson(0.8 / (2.5 * STEP_S), 1 + steps, 6)
-    found = waits(specs, 0.0)
+    found = waits(engine, specs, 0.0)
     wait, expected = 0.0, []
     for i, spec in enumerate(specs):
         if i:
@@ -102,17 +96,17 @@ def test_one_at_a_time_is_lindleys_recursion_for_every_request() -> None:
     np.testing.assert_allclose(found, expected, atol=1e-9)
 
 
-def sojourns(token_s: float, rate: float, outputs: list[np.ndarray], mean_tokens: float) -> tuple[list[Floats], list[list[float]]]:
+def sojourns(engine: Engine, token_s: float, rate: float, outputs: list[np.ndarray], mean_tokens: float) -> tuple[list[Floats], list[list[float]]]:
     """Stamps of each replication's measured requests when a step takes `token_s` for every request in it, and control variates."""
     traffic = [poisson(rate, 1 + lengths, seed) for seed, lengths in enumerate(outputs)]
     tables = []
     for specs in traffic:
-        run = run_open(specs, fleet(costs(per_token=token_s), max_batch=4096), warmup_s=15 / rate)
+        run = engine.open(specs, fleet(costs(per_token=token_s), max_batch=4096), warmup_s=15 / rate)
         tables.append(stamps([r for r in run.requests if r.measured]))
     return tables, [luck_of_gaps(traffic, rate), [lengths.mean() - mean_tokens for lengths in outputs]]
 
 
-def test_processor_sharing_token_by_token() -> None:
+def test_processor_sharing_token_by_token(engine: Engine) -> None:
     """Answers of geometric length make the batch a branching process with one immigrant into an empty house, so that the mean
     time in the batch is known at any coarseness: with offspring mean μ and variance v, (p/q) (v / (1-μ) + 1) / (1 + μ)."""
     token_s, q, load = 0.001, 1 / 15, 0.5
@@ -121,19 +115,19 @@ def test_processor_sharing_token_by_token() -> None:
     mean, variance = 1 - q + rate * token_s, q * (1 - q) + rate * token_s
     truth = token_s / q * (variance / (1 - mean) + 1) / (1 + mean)
     assert truth == pytest.approx(token_s / q / (1 - load), rel=0.05)  # near the continuous limit, yet not at it
-    tables, controls = sojourns(token_s, rate, outputs, 1 / q)
+    tables, controls = sojourns(engine, token_s, rate, outputs, 1 / q)
     agrees([float((t[:, 2] - t[:, 1]).mean()) for t in tables], truth, power=0.15, controls=controls)
 
 
 @pytest.mark.parametrize("law", ["fixed", "two lengths"])
-def test_processor_sharing_does_not_feel_the_law_of_lengths(law: str) -> None:
+def test_processor_sharing_does_not_feel_the_law_of_lengths(engine: Engine, law: str) -> None:
     """M/G/1-PS: E[T] = E[S] / (1 - ρ) whatever the law, and x / (1 - ρ) for those of size x. First come first served would give
     the second law a wait 1.75 times the first's. Steps of one token each leave a bias of up to one token for each in the batch."""
     token_s, load, size = 0.001, 0.5, 32
     rate = load / (size * token_s)
     draw = [np.random.default_rng(3000 + s).random(180) for s in SEEDS]
     outputs = [np.where(u < 0.25, 80, 16) if law == "two lengths" else np.full(len(u), size) for u in draw]
-    tables, controls = sojourns(token_s, rate, outputs, size)
+    tables, controls = sojourns(engine, token_s, rate, outputs, size)
     controls = controls if law == "two lengths" else controls[:1]
     bias = token_s / (1 - load)
     agrees([float((t[:, 2] - t[:, 0]).mean()) for t in tables], size * token_s / (1 - load), 0.25, bias, controls)
@@ -145,12 +139,12 @@ def test_processor_sharing_does_not_feel_the_law_of_lengths(law: str) -> None:
 
 @pytest.mark.parametrize("prefill", [Instant(), Separate(max_tokens=64), Chunked(token_budget=40), Disaggregated(workers=2, transfer_s=0.02)])
 @pytest.mark.parametrize("replicas", [1, 3])
-def test_littles_law_between_steps_and_stamps(prefill: Prefill, replicas: int) -> None:
+def test_littles_law_between_steps_and_stamps(engine: Engine, prefill: Prefill, replicas: int) -> None:
     """∫ (requests in the batch) dt from the steps = Σ (finish - first token - waiting for the batch) from the requests: L = λ W."""
     specs = poisson(6.0, np.random.default_rng(1).integers(1, 40, 150), 2, prompt=30)
     drawn = replay(independent([0.7, 0.5], 4096, 0))
     world = fleet(costs(0.01, 2e-4, 1e-6, 1e-3, (1e-3, 2e-3)), FixedLength(length=2), drawn, drafting(1e-3), replicas, prefill=prefill, max_batch=6)
-    run = simulate(open_traffic(specs), world)
+    run = engine.run(open_traffic(specs), world)
     assert run.unfinished == 0
     table = stamps(run.requests)
     inside = (run.steps["running"] * (run.steps["end_s"] - run.steps["start_s"])).sum()
@@ -160,13 +154,13 @@ def test_littles_law_between_steps_and_stamps(prefill: Prefill, replicas: int) -
 
 
 @pytest.mark.parametrize("length", [0, 1, 3, 5])
-def test_accepted_length_is_one_plus_the_sum_of_survivals(length: int) -> None:
+def test_accepted_length_is_one_plus_the_sum_of_survivals(engine: Engine, length: int) -> None:
     conditional = [0.85, 0.8, 0.7, 0.6, 0.5]
     truth = 1 + float(np.cumprod(conditional)[:length].sum())
     found = []
     for seed in range(24):
         drawn = replay(independent(conditional, 65_536, seed, sequences=256), seed)
-        run = run_closed(Users(16, lambda _u, _t: 200), 2, fleet(costs(STEP_S), FixedLength(length=length), drawn))
+        run = engine.closed(Users(16, lambda _u, _t: 200), 2, fleet(costs(STEP_S), FixedLength(length=length), drawn))
         found.append(1 + run.steps["accepted"].sum() / run.steps["requests"].sum())
     if length == 0:
         assert found == [1.0] * len(found)
@@ -174,7 +168,7 @@ def test_accepted_length_is_one_plus_the_sum_of_survivals(length: int) -> None:
         agrees(found, truth, power=0.03)
 
 
-def test_parametric_acceptance_without_spread_gives_the_closed_form() -> None:
+def test_parametric_acceptance_without_spread_gives_the_closed_form(engine: Engine) -> None:
     """σ(μ) alone: slots are independent and P(accepted | before) is what was asked for, chat and math apart."""
     conditional = {"chat": [0.7, 0.6, 0.5], "math": [0.9, 0.9, 0.8]}
     for domain, c in conditional.items():
@@ -182,12 +176,12 @@ def test_parametric_acceptance_without_spread_gives_the_closed_form() -> None:
         for seed in range(24):
             blocks = ParametricAcceptance(conditional=conditional, spread=0, seed=seed, sequences_per_domain=64).generate("toy")
             over = fleet(costs(STEP_S), FixedLength(length=3), replay(blocks, seed))
-            run = run_closed(Users(8, lambda _u, _t: 200, domain=domain), 3, over)
+            run = engine.closed(Users(8, lambda _u, _t: 200, domain=domain), 3, over)
             found.append(1 + run.steps["accepted"].sum() / run.steps["requests"].sum())
         agrees(found, 1 + float(np.cumprod(c).sum()), power=0.04)
 
 
-def test_speed_and_throughput_of_a_closed_loop_at_constant_step_time() -> None:
+def test_speed_and_throughput_of_a_closed_loop_at_constant_step_time(engine: Engine) -> None:
     """Rounds of an answer of n tokens have a known law N: speed is E[(n-1) / N] / T exactly, throughput R (n-1) / E[N] / T."""
     conditional, tokens, users = [0.8, 0.6], 41, 10
     law = rounds_law(tokens - 1, conditional, 2)
@@ -198,7 +192,7 @@ def test_speed_and_throughput_of_a_closed_loop_at_constant_step_time() -> None:
     speeds, deliveries = [], []
     for seed in range(24):
         drawn = replay(independent(conditional, 65_536, seed, sequences=512), seed)
-        run = run_closed(Users(users, lambda _u, _t: tokens), 12, fleet(costs(STEP_S), FixedLength(length=2), drawn), seed)
+        run = engine.closed(Users(users, lambda _u, _t: tokens), 12, fleet(costs(STEP_S), FixedLength(length=2), drawn), seed)
         table = stamps([r for r in run.requests if r.measured])
         speeds.append(float(((table[:, 3] - 1) / (table[:, 2] - table[:, 1])).mean()))
         window = run.steps.within(run.start_s, run.end_s)
@@ -207,12 +201,12 @@ def test_speed_and_throughput_of_a_closed_loop_at_constant_step_time() -> None:
     agrees(deliveries, throughput, power=0.03)
 
 
-def test_the_price_of_a_step_is_paid_in_full() -> None:
+def test_the_price_of_a_step_is_paid_in_full(engine: Engine) -> None:
     """Draft, verify by tokens and context, overhead: one request alone, every number by hand."""
     price: Costs = costs(base=0.01, per_token=0.002, per_context=1e-5, overhead=0.003)
     drawn = replay(independent([1 - 1e-12, 1 - 1e-12], 256, 0, sequences=1))  # always both accepted
     over = fleet(price, FixedLength(length=2), drawn, drafting(0.001, 0.0005, 0.0002))
-    run = run_open([RequestSpec(0, 1.0, 100, 7, "")], over)
+    run = engine.open([RequestSpec(0, 1.0, 100, 7, "")], over)
     assert run.steps["context_tokens"].tolist() == [101, 104]
     draft = 0.001 + 0.0005 + 2 * 0.0002
     assert run.steps["draft_s"].tolist() == pytest.approx([draft] * 2)

@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
-from simulator.engine import simulate as engine
 from simulator.engine.replica import ReplicaSettings
-from simulator.engine.simulate import ClosedTraffic, Fleet, OpenTraffic, Run, Traffic
+from simulator.engine.simulate import ClosedTraffic, Fleet, OpenTraffic, Path, Run, Traffic, simulate
 from simulator.measurements.cost import Cliff, Costs, FittedCurve, LinearDraft, LinearPrefill, Overhead, RoundCost
 from simulator.measurements.draft_blocks import RecordedBlocks
 from simulator.measurements.replay import Replay, lay_out, nothing_drafted
@@ -22,13 +21,6 @@ from simulator.policies.verification import NoSpeculation, VerificationPolicy
 from simulator.traffic.request import Request, RequestSpec
 
 Floats = NDArray[np.float64]
-PATHS = ["plain", "compiled"]
-_path: list[Any] = ["plain"]  # by which simulate() goes here; the fixture `path` sets it
-
-
-def simulate(traffic: Traffic, over: Fleet) -> Run:
-    """The engine on the path under test."""
-    return engine.simulate(traffic, over, _path[0])
 
 
 def costs(
@@ -119,10 +111,6 @@ def open_traffic(specs: Sequence[RequestSpec], warmup_s: float = 0.0, until_s: f
     return OpenTraffic(specs, warmup_s, specs[-1].arrival_s + 1e-9 if until_s is None else until_s, drain_s)
 
 
-def run_open(specs: Sequence[RequestSpec], over: Fleet, **window: float) -> Run:
-    return simulate(open_traffic(specs, **window), over)
-
-
 @dataclass(frozen=True)
 class Users:
     """A closed loop whose requests are a function of (user, turn)."""
@@ -146,8 +134,23 @@ class Users:
         return RequestSpec(turn * self.users + user, arrival_s, self.prompt(user, turn), self.answer(user, turn), self.domain)
 
 
-def run_closed(source: Users, turns: int, over: Fleet, seed: int = 0) -> Run:
-    return simulate(ClosedTraffic(source.users, source, turns, np.random.default_rng(seed).random(source.users)), over)
+@dataclass(frozen=True)
+class Engine:
+    """The engine on one of its paths; the fixture `engine` gives both."""
+
+    path: Path
+
+    def run(self, traffic: Traffic, over: Fleet) -> Run:
+        return simulate(traffic, over, self.path)
+
+    def open(self, specs: Sequence[RequestSpec], over: Fleet, **window: float) -> Run:
+        return self.run(open_traffic(specs, **window), over)
+
+    def closed(self, source: Users, turns: int, over: Fleet, seed: int = 0) -> Run:
+        return self.run(ClosedTraffic(source.users, source, turns, np.random.default_rng(seed).random(source.users)), over)
+
+
+PLAIN = Engine("plain")
 
 
 def stamps(requests: Sequence[Request]) -> Floats:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,7 @@ from simulator.errors import DsimError
 from simulator.measurements.formats.loadgen import read_aiperf, read_guidellm, read_vllm_bench
 from simulator.measurements.formats.sglang import AdditiveSps, SampledSps, additive_sps_json, read_sps, read_step_records, read_sts, sampled_sps_json
 from simulator.measurements.formats.vllm import counters_in, read_cost_curves, read_counters
-
-sys.path.insert(0, str(Path(__file__).parent))
-from engine_files import ADDITIVE, CURVES, METRICS, SAMPLED, STS, aiperf, bench, dump, guidellm
+from tests.exchange.engine_files import ADDITIVE, CURVES, METRICS, SAMPLED, STS, aiperf, bench, dump, guidellm
 
 Put = Callable[..., Path]
 

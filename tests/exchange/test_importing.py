@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,7 @@ import pytest
 from simulator.measurements.cost import RoundCost
 from simulator.measurements.profile import load_profile
 from simulator.study.profiles.exporting import best_lengths
-
-sys.path.insert(0, str(Path(__file__).parent))
-from engine_files import ADDITIVE, CURVES, METRICS, SAMPLED, STS, aiperf, bench, dump, guidellm
+from tests.exchange.engine_files import ADDITIVE, CURVES, METRICS, SAMPLED, STS, aiperf, bench, dump, guidellm
 
 Put = Callable[..., Path]
 Dsim = Callable[..., Any]

@@ -1,6 +1,6 @@
 """Makes the byte-level pair that the tests and a first try use: a target of a million parameters and a drafter of every family for it.
 
-Run: python tests/pair/make.py. Some ten minutes of one core: the target learns the little language of grammar.py, says texts to prompts of it, and
+Run: python -m tests.pair.make. Some ten minutes of one core: the target learns the little language of grammar.py, says texts to prompts of it, and
 the drafters learn from those (`dsim train-draft` does the same for any target). Everything is seeded; the folders beside this file are replaced.
 """
 
@@ -16,11 +16,9 @@ from typing import Any
 
 import torch
 
+from tests.pair.grammar import DOMAINS
+
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE.parents[1]), str(HERE)]
-
-from grammar import DOMAINS  # noqa: E402
-
 USER, ASSISTANT, END = 256, 257, 258
 VOCABULARY, LENGTH, STEPS, ROWS = 260, 256, 1500, 12
 TEMPLATE = (

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import copy
 import re
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-import synthetic_result as synthetic
-
 from simulator.errors import DsimError
 from simulator.report.page import write_report
+from tests.report import synthetic_result as synthetic
 
 VOID = {"meta", "br", "link", "img", "hr", "input"}
 

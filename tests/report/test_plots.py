@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-import synthetic_result as synthetic
-
 from simulator.report import plots
 from simulator.report.plots import style
 from simulator.report.reading import read
+from tests.report import synthetic_result as synthetic
 
 DRAW = (plots.pareto, plots.against_load, plots.accepted_length, plots.time_per_token, plots.latency)
 

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import copy
 import json
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-import synthetic_result as synthetic
 
 from simulator.report import wording
 from simulator.report.compare import difference
 from simulator.report.reading import Estimate
 from simulator.report.text import compare, frontier_plot, summary
+from tests.report import synthetic_result as synthetic
 
 
 def test_plot_has_every_policy_and_no_colour() -> None:

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))
-
-from worlds import Users, blocks, costs, drafting, fleet, independent, open_traffic, poisson, replay, run_closed, run_open, stamps
 
 from simulator.engine.simulate import ClosedTraffic, OpenTraffic, Run, simulate
 from simulator.engine.step import StepRecord, Steps
@@ -20,6 +14,7 @@ from simulator.policies.routing import LeastLoaded
 from simulator.policies.verification import FixedLength, NoSpeculation
 from simulator.study.run.metrics import NUMBERS, summarise
 from simulator.traffic.request import Request, RequestSpec
+from tests.engine.worlds import PLAIN, Users, blocks, costs, drafting, fleet, independent, open_traffic, poisson, replay, stamps
 
 STEP = {
     "replica": 0, "start_s": 0.0, "end_s": 0.0, "requests": 1, "running": 1, "joined": 0, "verified": 0, "accepted": 0,
@@ -156,7 +151,7 @@ def test_the_parts_of_the_time_per_token_in_a_closed_loop() -> None:
     """R users always in the batch: a token of a round takes 1 / overall speed, and the parts are that; each part by hand."""
     drawn = replay(independent([0.8, 0.6], 16_384, 0))
     over = fleet(costs(0.02, 0.001, overhead=0.003), FixedLength(length=2), drawn, drafting(0.004))
-    run = run_closed(Users(5, lambda _u, _t: 80), 6, over)
+    run = PLAIN.closed(Users(5, lambda _u, _t: 80), 6, over)
     row = numbers(run)
     parts = {name.removeprefix("user_s_per_token_"): value for name, value in row.items() if name.startswith("user_s_per_token_")}
     assert sum(parts.values()) == pytest.approx(1 / row["tps_per_user_overall"], rel=1e-9)
@@ -177,8 +172,8 @@ def first_tokens(run: Run) -> float:
 
 def test_throughput_is_per_gpu_of_the_whole_fleet() -> None:
     """Three replicas of two GPUs, each with 4 users at a constant step: everything per replica is as with one, and so is throughput."""
-    one = run_closed(Users(4, lambda _u, _t: 40), 8, fleet(costs(0.1)))
-    three = run_closed(Users(12, lambda _u, _t: 40), 8, fleet(costs(0.1), replicas=3))
+    one = PLAIN.closed(Users(4, lambda _u, _t: 40), 8, fleet(costs(0.1)))
+    three = PLAIN.closed(Users(12, lambda _u, _t: 40), 8, fleet(costs(0.1), replicas=3))
     single, several = numbers(one, gpus=2), numbers(three, gpus=6, replicas=3)
     assert single["tps_per_user_overall"] == pytest.approx(1 / 0.1)
     assert single["throughput_tok_s_gpu"] == pytest.approx((4 / 0.1 + first_tokens(one)) / 2)
@@ -209,8 +204,8 @@ def test_the_verdict_when_the_drain_is_over_before_the_requests_are() -> None:
 
 def test_a_closed_loop_beyond_its_slots_is_backlogged_and_within_them_stable() -> None:
     over = fleet(costs(0.1), max_batch=8)
-    assert numbers(run_closed(Users(8, lambda _u, _t: 20), 5, over))["verdict"] == "stable"
-    beyond = numbers(run_closed(Users(12, lambda _u, _t: 20), 5, over))
+    assert numbers(PLAIN.closed(Users(8, lambda _u, _t: 20), 5, over))["verdict"] == "stable"
+    beyond = numbers(PLAIN.closed(Users(12, lambda _u, _t: 20), 5, over))
     assert beyond["verdict"] == "backlogged"
     assert beyond["waiting_mean"] == pytest.approx(4, abs=0.5)
     assert beyond["concurrency_mean"] == pytest.approx(8, abs=0.1)
@@ -219,8 +214,8 @@ def test_a_closed_loop_beyond_its_slots_is_backlogged_and_within_them_stable() -
 def test_speculation_changes_what_it_should_and_nothing_else() -> None:
     """All accepted, three times the tokens a step: speed and throughput triple (up to the cut at the end), waste is nil."""
     drawn = replay(blocks([[2] * 600], 2))
-    plain = numbers(run_closed(Users(3, lambda _u, _t: 301), 2, fleet(costs(0.1), NoSpeculation())))
-    fast = numbers(run_closed(Users(3, lambda _u, _t: 301), 2, fleet(costs(0.1), FixedLength(length=2), drawn)))
+    plain = numbers(PLAIN.closed(Users(3, lambda _u, _t: 301), 2, fleet(costs(0.1), NoSpeculation())))
+    fast = numbers(PLAIN.closed(Users(3, lambda _u, _t: 301), 2, fleet(costs(0.1), FixedLength(length=2), drawn)))
     assert fast["tps_per_user_mean"] == pytest.approx(3 * plain["tps_per_user_mean"])
     assert fast["throughput_tok_s_gpu"] == pytest.approx(3 * plain["throughput_tok_s_gpu"])
     assert (fast["waste_fraction"], plain["waste_fraction"]) == (0, 0)
@@ -229,7 +224,7 @@ def test_speculation_changes_what_it_should_and_nothing_else() -> None:
 
 def test_the_window_of_an_open_loop_is_that_of_the_measured_arrivals() -> None:
     specs = poisson(2.0, [10] * 100, 0)
-    run = run_open(specs, fleet(costs(0.01)), warmup_s=5.0, until_s=25.0)
+    run = PLAIN.open(specs, fleet(costs(0.01)), warmup_s=5.0, until_s=25.0)
     row = numbers(run, open_loop=True)
     assert row["requests"] == sum(5 <= s.arrival_s < 25 for s in specs)
     assert (run.start_s, run.end_s) == (5.0, 25.0)
@@ -239,14 +234,14 @@ def test_the_window_of_an_open_loop_is_that_of_the_measured_arrivals() -> None:
 def test_requests_queued_for_a_prefill_worker_are_a_backlog() -> None:
     """One worker, 1 s a prompt, twelve users: eleven stand before the worker most of the time, none before the replica."""
     over = fleet(costs(0.01, prefill=(1.0, 0.0)), prefill=Disaggregated(workers=1))
-    row = numbers(run_closed(Users(12, lambda _u, _t: 10), 3, over))
+    row = numbers(PLAIN.closed(Users(12, lambda _u, _t: 10), 3, over))
     assert row["verdict"] == "backlogged"
 
 
 def test_first_tokens_are_output_tokens_too() -> None:
     """Answers of two tokens, one from the prompt and one from a round: a user gets 2 a second, and a GPU delivers as many."""
     over = fleet(costs(0.5, prefill=(0.5, 0.0)), prefill=Separate())
-    run = run_closed(Users(1, lambda _u, _t: 2), 40, over)
+    run = PLAIN.closed(Users(1, lambda _u, _t: 2), 40, over)
     assert numbers(run)["throughput_tok_s_gpu"] == pytest.approx(2.0, rel=0.05)
 
 
