@@ -72,7 +72,7 @@ def run(
     if format == "json":
         _print_json(result)
         return
-    from simulator.report.text import summary
+    from simulator.report.run.text import summary
 
     typer.echo(summary(result, folder))
 
@@ -101,7 +101,7 @@ def validate(
 ) -> None:
     """Hold a scenario's result against the published tables that it names, or against a real engine. Exit code 1 where a limit is not kept."""
     from simulator.errors import ScenarioError
-    from simulator.report.text import validation_table
+    from simulator.report.run.text import validation_table
     from simulator.study.run.scenario import load_scenario
 
     if published == (scenario is not None):
@@ -129,7 +129,7 @@ def validate(
 
 def _validate_published(out: Path, measured: Path, only: list[str], workers: int | None, format: str) -> None:
     """All comparisons with what others measured, a result file each."""
-    from simulator.report.text import validation_table
+    from simulator.report.run.text import validation_table
     from simulator.study.run.sweep import check_workers
     from simulator.study.validation.published import validate_published
 
@@ -162,7 +162,7 @@ def plan(
     if format == "json":
         _print_json(result)
         return
-    from simulator.report.plan_text import summary
+    from simulator.report.plan.text import summary
 
     typer.echo(summary(result, folder))
 
@@ -185,7 +185,7 @@ def compare(
     format: Format = "text",
 ) -> None:
     """Two results side by side, second against first: which differences are more than luck, and what differs in the scenarios."""
-    from simulator.report.text import compare as compared
+    from simulator.report.run.text import compare as compared
     from simulator.study.run.output import read_result
 
     data, text = compared(read_result(first), read_result(second))
@@ -238,11 +238,12 @@ def profile_measure(context: typer.Context) -> None:
 def profile_check(folder: Path, format: Format = "text") -> None:
     """Load a profile and everything it names; say what is in it and where each table came from."""
     from simulator.measurements.profile import load_profile
-    from simulator.report.profile_text import profile_text
+    from simulator.report.profile.numbers import profile_data
+    from simulator.report.profile.page import profile_page
+    from simulator.report.render.terminal import terminal
 
     profile = load_profile(folder)
-    data, text = profile_text(profile)
-    _print_json(data) if format == "json" else typer.echo(text)
+    _print_json(profile_data(profile)) if format == "json" else typer.echo(terminal(profile_page(profile)))
 
 
 @profile_app.command("show")
@@ -253,18 +254,17 @@ def profile_show(
 ) -> None:
     """What a profile holds as a page and a picture: step costs, acceptance, calibration, what is suspicious."""
     from simulator.measurements.profile import load_profile
-    from simulator.report.profile_numbers import drafter_data, drafter_numbers
-    from simulator.report.profile_page import default_folder, write_profile_page
-    from simulator.report.profile_text import acceptance_text, profile_text
+    from simulator.report.profile.numbers import drafter_data, drafter_numbers, profile_data
+    from simulator.report.profile.page import default_folder, profile_page, write_profile_page
+    from simulator.report.render.terminal import terminal
 
     profile = load_profile(folder)
     drafters = drafter_numbers(profile)
     page, picture = write_profile_page(profile, drafters, out or default_folder(profile))
-    data, text = profile_text(profile)
     if format == "json":
-        _print_json(data | {"acceptance": {d.name: drafter_data(d) for d in drafters}, "page": str(page), "picture": str(picture)})
+        _print_json(profile_data(profile) | {"acceptance": {d.name: drafter_data(d) for d in drafters}, "page": str(page), "picture": str(picture)})
         return
-    typer.echo("\n\n".join(part for part in (text, acceptance_text(drafters) if drafters else "", f"written to {page} and {picture}") if part))
+    typer.echo(f"{terminal(profile_page(profile, drafters))}\n\nwritten to {page} and {picture}")
 
 
 @profile_app.command("diff")
@@ -276,10 +276,11 @@ def profile_diff(
     """Do two profiles agree, B against A: what they were measured on, cost cells, accepted lengths, temperatures."""
     from simulator.measurements.agreement import compare_profiles
     from simulator.measurements.profile import load_profile
-    from simulator.report.profile_text import diff_text
+    from simulator.report.profile.diff import diff_page
+    from simulator.report.render.terminal import terminal
 
     data = compare_profiles(load_profile(first), load_profile(second))
-    _print_json(data) if format == "json" else typer.echo(diff_text(data))
+    _print_json(data) if format == "json" else typer.echo(terminal(diff_page(data)))
 
 
 @traces_app.command("list")
@@ -391,7 +392,7 @@ def _simulate(
     asked: Any, out: Path | None, workers: int | None, details: list[str], format: str, ray: str | None = None
 ) -> tuple[dict[str, Any], Path]:
     """Run all points with progress and write the output folder."""
-    from simulator.report.page import write_report
+    from simulator.report.run.page import write_report
     from simulator.study.run.cluster import check_ray
     from simulator.study.run.output import write_output
     from simulator.study.run.result import build_result
@@ -417,7 +418,7 @@ def _simulate(
 
 def _planned(asked: Any, folder: Path, workers: int | None, format: str) -> dict[str, Any]:
     """Answer a plan with progress and write the output folder."""
-    from simulator.report.plan_page import write_plan_report
+    from simulator.report.plan.page import write_plan_report
     from simulator.study.planning.make import answer
     from simulator.study.run.output import write_plan
 

@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simulator.report.tables import Table
+from simulator.report.page import Table
 from simulator.study.planning.question import Plan, load_plan, make_plan
 from simulator.study.run.scenario import Scenario, load_scenario
 
@@ -48,7 +48,7 @@ class Evaluation:
 
     def save(self, folder: Path | str) -> Path:
         """Write the report and the tables; the path of report.html."""
-        from simulator.report.page import write_report
+        from simulator.report.run.page import write_report
         from simulator.study.run.output import write_output
 
         write_output(self.result, self.rows, Path(folder))
@@ -116,7 +116,7 @@ class Planned:
 
     def save(self, folder: Path | str) -> Path:
         """Write the page and the tables; the path of report.html."""
-        from simulator.report.plan_page import write_plan_report
+        from simulator.report.plan.page import write_plan_report
         from simulator.study.run.output import write_plan
 
         write_plan(self.result, Path(folder))

@@ -1,174 +1,268 @@
-"""The report: one HTML file that needs nothing else, its Markdown twin, and the pictures as files."""
+"""What a page is made of: sections of blocks. render/ draws the same page as HTML, as Markdown, on a terminal and in a notebook."""
 
 from __future__ import annotations
 
-import math
-import shlex
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-import yaml
-from jinja2 import Environment, PackageLoader
-from markupsafe import Markup
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-from simulator.files import write_whole
-from simulator.report import tables, wording
-from simulator.report.reading import Result, Story, read
+    from simulator.report.plots.style import Look
+
+Form = Literal["html", "markdown", "terminal", "notebook"]
+PAGES: frozenset[Form] = frozenset(("html", "markdown"))
+HTML: frozenset[Form] = frozenset(("html",))
+MARKDOWN: frozenset[Form] = frozenset(("markdown",))
+TERMINAL: frozenset[Form] = frozenset(("terminal",))
+NOTEBOOK: frozenset[Form] = frozenset(("notebook",))
+USUAL = PAGES | TERMINAL  # a notebook shows the few blocks that ask for it
+
+NOTICES = "Before you rely on it"  # heading of the notices
+LONG = 24  # rows; a longer table is folded where a reader can unfold it
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One picture: its file stem, what it shows in words, and, on the page, its two drawings (wide and for a phone)."""
+class Block:
+    """A part of a section. `on`: the forms that show it."""
+
+    on: frozenset[Form] = field(default=USUAL, kw_only=True)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What stands in a cell; `detail` (an interval) stands smaller below it. `kind` is a verdict or provenance, shown as a tag."""
+
+    text: str
+    detail: str = ""
+    kind: str = ""
+    link: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    title: str
+    unit: str = ""
+    words: bool = False  # aligned left; numbers are aligned right
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows under a common heading; an empty name has none."""
+
+    name: str
+    rows: tuple[tuple[Cell, ...], ...]
+    tag: str = ""
+
+
+@dataclass(frozen=True)
+class Table(Block):
+    name: str
+    caption: str
+    columns: tuple[Column, ...]
+    groups: tuple[Group, ...]
+
+    @property
+    def length(self) -> int:
+        return sum(len(group.rows) for group in self.groups)
+
+    @property
+    def grouped(self) -> bool:
+        return any(group.name for group in self.groups)
+
+
+@dataclass(frozen=True)
+class Picture(Block):
+    """A still picture: the stem of its files, what it shows in words for those who cannot see it, how it is drawn."""
 
     stem: str
     alt: str
-    wide: Markup
-    phone: Markup
+    draw: Callable[[Look], Figure]
+    caption: str = ""
+
+    @cached_property
+    def wide(self) -> Figure:
+        """The drawing for a wide page, which also goes into files."""
+        from simulator.report.plots.style import WIDE
+
+        return self.draw(WIDE)
 
 
-_STEMS = ("pareto", "against_load", "accepted_length", "time_per_token", "latency")
+@dataclass(frozen=True)
+class Chart(Block):
+    """A chart that the page's own script draws into the element `id`; elsewhere the still picture, where there is one."""
+
+    on: frozenset[Form] = field(default=PAGES, kw_only=True)
+    id: str
+    alt: str
+    caption: str
+    still: Picture | None = None
 
 
-def write_report(result: Result, folder: Path) -> Path:
-    """Write report.html, report.md and the pictures into `folder`; the path of report.html."""
-    story = read(result)
-    pictures = _draw(result, story, folder)
-    around = _context(result, story) | {"pictures": pictures}
-    for name in ("report.md", "report.html"):
-        text = templates().get_template(f"{name}.j2").render(around)
-        write_whole(folder / name, text.encode())
-    return folder / "report.html"
+@dataclass(frozen=True)
+class Slider(Block):
+    """A choice among `values` that the page's script acts on; `status` is the id of the line that says what follows from it."""
+
+    on: frozenset[Form] = field(default=HTML, kw_only=True)
+    id: str
+    label: str
+    values: tuple[str, ...]
+    at: int
+    status: str
 
 
-def _draw(result: Result, story: Story, folder: Path) -> dict[str, Picture]:
-    """Draw what is worth drawing; pictures of an earlier result that this one does not have are removed."""
-    from simulator.report import plots
+@dataclass(frozen=True)
+class Toggles(Block):
+    """What the page's script shows or hides; (value, label) each, in the order of the colours."""
 
-    wanted = {
-        "pareto": plots.pareto,
-        "against_load": plots.against_load,
-        "accepted_length": plots.accepted_length if story.has("accepted_length") else None,
-        "time_per_token": plots.time_per_token if story.has(*plots.TIME_PARTS) else None,
-        "latency": plots.latency if plots.latency_tells(result) else None,
-    }
-    pictures = {}
-    for stem, draw in wanted.items():
-        if draw is None:
-            for ending in ("png", "svg"):
-                (folder / f"{stem}.{ending}").unlink(missing_ok=True)
-            continue
-        wide, phone = draw(result), draw(result, plots.PHONE)
-        plots.save(wide, folder, stem)
-        inline = [Markup(plots.inline(plots.svg(figure, name), name)) for figure, name in ((wide, stem), (phone, f"{stem}-phone"))]
-        pictures[stem] = Picture(stem, _alt(stem, story), *inline)
-    return pictures
+    on: frozenset[Form] = field(default=HTML, kw_only=True)
+    legend: str
+    entries: tuple[tuple[str, str], ...]
 
 
-def _alt(stem: str, story: Story) -> str:
-    """What a picture shows, for those who cannot see it; the numbers are in the tables."""
-    what = {
-        "pareto": "Throughput in tokens per second and GPU against per-user speed in tokens per second, one line per policy",
-        "against_load": "Throughput above and verification budget below, over load, one line per policy",
-        "accepted_length": "Accepted length, bonus included, over load, one line per policy",
-        "time_per_token": "Stacked bars: a user’s milliseconds per token by cause, per policy at a few loads",
-        "latency": "TTFT above and TPOT below, p50 and p99 in milliseconds, over load, one line per policy",
-    }[stem]
-    return f"{what}: {', '.join(policy.name for policy in story.policies)}."
+@dataclass(frozen=True)
+class Sketch(Block):
+    """A picture as text, for a terminal: from its width in characters and whether it takes colour."""
+
+    on: frozenset[Form] = field(default=TERMINAL, kw_only=True)
+    draw: Callable[[int, bool], str]
 
 
-def _context(result: Result, story: Story) -> dict[str, Any]:
-    """All that the templates are given."""
-    scenario, profile = result.get("scenario") or {}, result.get("profile") or {}
-    warnings = [warning for warning in result.get("warnings") or [] if warning]
-    return {
-        "result": result,
-        "story": story,
-        "title": scenario.get("question") or scenario.get("name") or "dsim report",
-        "scenario": scenario,
-        "profile": profile,
-        "facts": _facts(result, story, scenario, profile),
-        "warnings": sorted(warnings, key=lambda warning: warning.get("severity") != "warning"),
-        "overlays": {where: _overlays(result, x) for where, x in (("pareto", "tps_per_user"), ("against_load", story.load_kind))},
-        "policies": tables.policies(story),
-        "at_sla": tables.at_sla(result, story),
-        "at_matched_throughput": tables.at_matched_throughput(result, story),
-        "validation": tables.validation(result, story),
-        "latency": tables.latency(story),
-        "time_per_token": tables.time_per_token(story),
-        "points": tables.verdicts(story),
-        "provenance": tables.provenance(result),
-        "content": yaml.safe_dump(_yaml(scenario.get("content") or {}), sort_keys=False, allow_unicode=True, width=100),
-        "command": _command(scenario),
-        "definitions": wording.DEFINITIONS,
-    }
+@dataclass(frozen=True)
+class Text(Block):
+    """A paragraph."""
+
+    text: str
 
 
-def _overlays(result: Result, x: str) -> str:
-    """The published curves of a picture, named."""
-    labels = []
-    for raw in result.get("published") or []:
-        if raw.get("points") and raw.get("x") == x:
-            label, source = str(raw.get("label") or "published"), str(raw.get("source") or "")
-            labels.append(label if not source or source in label else f"{label} ({source})")
-    return f"Published, drawn broad and pale: {'; '.join(labels)}." if labels else ""
+@dataclass(frozen=True)
+class Lines(Block):
+    """A list, with a small heading where it needs one."""
+
+    lines: tuple[str, ...]
+    title: str = ""
 
 
-def _facts(result: Result, story: Story, scenario: Mapping[str, Any], profile: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The lines under the answer: what was simulated, on what."""
-    loads = story.loads()
-    span = "" if not loads else wording.load(loads[0]) if len(loads) == 1 else f"{wording.load(loads[0])}…{wording.load(loads[-1])}"
-    gpus = profile.get("gpus_per_replica")
-    facts = [
-        ("model", profile.get("target")),
-        ("hardware", f"{profile.get('hardware') or wording.DASH}" + (f", {gpus} GPU{'s' if gpus != 1 else ''} per replica" if gpus else "")),
-        ("engine", profile.get("engine")),
-        ("profile", profile.get("name")),
-        ("load", f"{span} {story.load_unit}".strip()),
-        ("replications", scenario.get("replications")),
-    ]
-    return [(name, str(value)) for name, value in facts if value not in (None, "")]
+@dataclass(frozen=True)
+class Terms(Block):
+    """Words and what they mean, or keys and values."""
+
+    entries: tuple[tuple[str, str], ...]
+    title: str = ""
 
 
-def _command(scenario: Mapping[str, Any]) -> str:
-    """What to type to get this report again."""
-    parts = ["dsim", "run", str(scenario.get("file") or "SCENARIO.yaml")]
-    raw = scenario.get("overrides") or []
-    overrides = [f"{key}={value}" for key, value in raw.items()] if isinstance(raw, Mapping) else [str(item) for item in raw]
-    for override in overrides:
-        parts += ["--set", override]
-    return shlex.join(parts)
+@dataclass(frozen=True)
+class Code(Block):
+    """What is typed, or a file as it is."""
+
+    text: str
+    label: str
 
 
-def _yaml(raw: Any) -> Any:
-    """Plain data only, with numbers that are no numbers as null."""
-    if isinstance(raw, Mapping):
-        return {str(key): _yaml(value) for key, value in raw.items()}
-    if isinstance(raw, list | tuple):
-        return [_yaml(value) for value in raw]
-    if isinstance(raw, float) and not math.isfinite(raw):
-        return None
-    return raw if isinstance(raw, str | int | float | bool | None) else str(raw)
+@dataclass(frozen=True)
+class Folded(Block):
+    """Blocks that a reader unfolds; where nothing unfolds they stand there."""
+
+    summary: str
+    blocks: tuple[Block, ...]
 
 
-@cache
-def templates() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("simulator.report"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"md": _markdown, "code": Markup}
-    return environment
+@dataclass(frozen=True)
+class Notice:
+    """What to know before relying on the page, and what to do about it. `serious` ones are warnings and come first."""
+
+    text: str
+    remedy: str = ""
+    serious: bool = False
+    label: str = ""
+    more: tuple[str, ...] = ()  # further ones of the kind, folded; `text` says how many
+
+    @property
+    def word(self) -> str:
+        return self.label or ("Warning" if self.serious else "Note")
 
 
-def _markdown(raw: Any) -> Markup:
-    """Text that Markdown shows as it is, on one line."""
-    text = " ".join(str(raw).split())
-    for mark in "\\`*_[]|<>#~":
-        text = text.replace(mark, {"<": "&lt;", ">": "&gt;"}.get(mark, f"\\{mark}"))
-    return Markup(text)
+@dataclass(frozen=True)
+class Section:
+    id: str
+    title: str
+    blocks: tuple[Block, ...]
+    short: str = ""  # its title in the page's list of sections
+
+    def shown(self, form: Form) -> tuple[Block, ...]:
+        return tuple(block for block in self.blocks if form in block.on)
+
+
+@dataclass(frozen=True)
+class Page:
+    """`kind` and `name` stand above the title. `script` names the .js and .css in templates/ that draw its charts from `data`."""
+
+    title: str
+    kind: str
+    name: str
+    version: str
+    sections: tuple[Section, ...]
+    answer: tuple[str, ...] = ()
+    facts: tuple[tuple[str, str], ...] = ()
+    notices: tuple[Notice, ...] = ()
+    script: str = ""
+    data: Any = None
+
+    def shown(self, form: Form) -> tuple[Section, ...]:
+        """The sections that have anything to show in this form."""
+        return tuple(section for section in self.sections if section.shown(form))
+
+    def pictures(self) -> list[Picture]:
+        """The still pictures of all sections."""
+        blocks = [block for section in self.sections for block in section.blocks]
+        stills = [block.still if isinstance(block, Chart) else block for block in blocks]
+        return [block for block in stills if isinstance(block, Picture)]
+
+
+Subject = TypeVar("Subject")
+AnyBlock = TypeVar("AnyBlock", bound=Block)
+
+
+def section(id: str, title: str, *blocks: Block | None, short: str = "") -> Section | None:
+    """A section of those blocks that there are and that hold anything; None without any."""
+    present = tuple(block for block in blocks if block is not None and not _is_empty(block))
+    return Section(id, title, present, short) if present else None
+
+
+def sections(makers: Iterable[Callable[[Subject], Section | None]], subject: Subject) -> tuple[Section, ...]:
+    """The sections of a page, in the order of the functions that make them."""
+    return tuple(made for make in makers if (made := make(subject)) is not None)
+
+
+def only(on: frozenset[Form], block: AnyBlock | None) -> AnyBlock | None:
+    """The block, shown in these forms alone."""
+    return None if block is None else replace(block, on=on)
+
+
+def listed(name: str, caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1) -> Table:
+    """A table of texts, its first `words` columns aligned left."""
+    heads = tuple(Column(title, words=place < words) for place, title in enumerate(columns))
+    return Table(name, caption, heads, (Group("", tuple(tuple(map(Cell, row)) for row in rows)),))
+
+
+def folded(table: Table | None) -> Table | Folded | None:
+    """A long table folded, a short one as it is."""
+    return table if table is None or table.length <= LONG else Folded(f"Table: {table.length} rows", (table,), on=table.on)
+
+
+def ordered(notices: Iterable[Notice]) -> tuple[Notice, ...]:
+    """Warnings before notes."""
+    return tuple(sorted(notices, key=lambda notice: not notice.serious))
+
+
+def _is_empty(block: Block) -> bool:
+    match block:
+        case Table():
+            return not block.length
+        case Lines():
+            return not block.lines
+        case Terms():
+            return not block.entries
+    return False

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from simulator.report import wording
+from simulator.report.page import Cell, Column, Group, Table
 from simulator.report.reading import estimate
-from simulator.report.tables import Cell, Column, Group, Table
 
 Result = Mapping[str, Any]
 

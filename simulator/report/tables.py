@@ -2,54 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from simulator.report import wording
+from simulator.report.page import Cell, Column, Group, Table
 from simulator.report.reading import PARTS, Estimate, Point, Result, Story, estimate, number
 from simulator.report.wording import DASH, Measure, measure
-
-
-@dataclass(frozen=True)
-class Cell:
-    """What stands in a cell; `detail` (an interval) stands smaller below it. `kind` is a verdict or provenance, shown as a tag."""
-
-    text: str
-    detail: str = ""
-    kind: str = ""
-
-
-@dataclass(frozen=True)
-class Column:
-    title: str
-    unit: str = ""
-    words: bool = False  # aligned left; numbers are aligned right
-
-
-@dataclass(frozen=True)
-class Group:
-    """Rows under a common heading; an empty name has none."""
-
-    name: str
-    rows: tuple[tuple[Cell, ...], ...]
-    tag: str = ""
-
-
-@dataclass(frozen=True)
-class Table:
-    name: str
-    caption: str
-    columns: tuple[Column, ...]
-    groups: tuple[Group, ...]
-
-    @property
-    def length(self) -> int:
-        return sum(len(group.rows) for group in self.groups)
-
-    @property
-    def grouped(self) -> bool:
-        return any(group.name for group in self.groups)
-
 
 _VERDICT: tuple[str, ...] = (
     "tps_per_user_mean",
@@ -149,15 +108,14 @@ def time_per_token(story: Story) -> Table:
     return Table("time-per-token", title, (Column("load"), *columns, Column("all", "ms")), tuple(groups))
 
 
-def provenance(result: Result) -> Table | None:
+def provenance(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Where every table of the profile comes from."""
-    rows = (result.get("profile") or {}).get("provenance") or []
     columns = tuple(Column(title, words=True) for title in ("table", "provenance", "source", "note"))
-    cells = [
+    cells = tuple(
         (_text(row.get("table")), Cell(str(row.get("provenance") or "unknown"), kind="provenance"), _text(row.get("source")), _text(row.get("note")))
         for row in rows
-    ]
-    return Table("provenance", "Where every table of the profile comes from.", columns, (Group("", tuple(cells)),)) if cells else None
+    )
+    return Table("provenance", "Where every table of the profile comes from.", columns, (Group("", cells),))
 
 
 def policies(story: Story) -> Table:

@@ -139,7 +139,7 @@ def test_interrupted_while_the_report_is_written(world: Path, dsim: Dsim, monkey
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("simulator.report.page.write_report", stop)
+        patch.setattr("simulator.report.run.page.write_report", stop)
         said = dsim("run", "small.yaml", "--out", "out", "--workers", 1)
     assert (said.code, said.out) == (130, "")
     assert said.err == "interrupted: 12 of 12 points are kept in out/points; run the same command to go on\n"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from simulator.errors import DsimError
-from simulator.report.page import write_report
+from simulator.report.run.page import write_report
 from tests.report import synthetic_result as synthetic
 
 VOID = {"meta", "br", "link", "img", "hr", "input"}

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from simulator.report.plan_page import write_plan_report
-from simulator.report.plan_text import summary
+from simulator.report.plan.page import write_plan_report
+from simulator.report.plan.text import summary
 from simulator.study.planning.make import answer
 from simulator.study.planning.question import make_plan
 from tests.planning.conftest import PLAN

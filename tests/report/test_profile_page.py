@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from test_page import Reader
 
 from simulator.errors import DsimError
 from simulator.measurements.draft_blocks import RecordedBlocks
 from simulator.measurements.profile import Profile, load_profile
-from simulator.report import profile_tables
-from simulator.report.plots import profile_costs, style
-from simulator.report.profile_numbers import drafter_data, drafter_numbers, remarks
-from simulator.report.profile_page import default_folder, write_profile_page
+from simulator.report.plots import style
+from simulator.report.profile import tables as profile_tables
+from simulator.report.profile.numbers import drafter_data, drafter_numbers, remarks
+from simulator.report.profile.page import default_folder, write_profile_page
+from simulator.report.profile.plots import costs as profile_costs
+from tests.report.test_page import Reader
 
 Content = dict[str, Any]
 VERIFY = """# seconds

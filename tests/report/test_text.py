@@ -11,7 +11,7 @@ import pytest
 from simulator.report import wording
 from simulator.report.compare import difference
 from simulator.report.reading import Estimate
-from simulator.report.text import compare, frontier_plot, summary
+from simulator.report.run.text import compare, frontier_plot, summary
 from tests.report import synthetic_result as synthetic
 
 

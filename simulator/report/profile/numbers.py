@@ -125,6 +125,36 @@ def remarks(profile: Profile, drafters: list[DrafterNumbers]) -> list[str]:
     return found
 
 
+def profile_data(profile: Profile) -> dict[str, Any]:
+    """What a profile holds, as plain data for JSON."""
+    drafters = {}
+    for name, drafter in profile.drafters.items():
+        blocks = profile.blocks(name)
+        drafters[name] = {
+            "family": drafter.family,
+            "gamma": drafter.gamma,
+            "confidence": drafter.confidence,
+            "calibrated": drafter.temperatures is not None,
+            "rows": len(blocks.accepted),
+            "domains": list(blocks.domains),
+            "mean_survival": [round(float(s), 4) for s in blocks.mean_survival()],
+        }
+    return {
+        "name": profile.name,
+        "hardware": profile.hardware,
+        "engine": profile.engine,
+        "target": profile.target,
+        "gpus_per_replica": profile.gpus_per_replica,
+        "suspicious": profile.suspicious,
+        "verify_tokens": list(profile.costs.verify.tokens_range()),
+        "kv_tokens": profile.kv_tokens(None),
+        "drafters": drafters,
+        "provenance": profile.provenance(),
+        "assumed": profile.assumed,
+        "not_identifiable": profile.not_identifiable,
+    }
+
+
 def drafter_data(numbers: DrafterNumbers) -> dict[str, Any]:
     """Plain data for JSON; None where a number does not exist."""
     fit = numbers.calibration

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from simulator.report import plan_tables as tables
-from simulator.report.tables import Table
+from simulator.report.page import Table
 
 
 def summary(result: Mapping[str, Any], folder: Path) -> str:

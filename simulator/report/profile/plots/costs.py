@@ -19,8 +19,8 @@ from simulator.measurements.cost import DraftTable, FittedCurve, LinearDraft, Li
 from simulator.measurements.profile import Drafter, Profile
 from simulator.report import wording
 from simulator.report.plots import style
-from simulator.report.plots.profile_layout import finish, panels, scale, shown_of
 from simulator.report.plots.style import Look
+from simulator.report.profile.plots.layout import finish, panels, scale, shown_of
 
 if TYPE_CHECKING:
     import pandas as pd

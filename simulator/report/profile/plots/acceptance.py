@@ -14,9 +14,9 @@ from matplotlib.lines import Line2D
 from simulator.measurements.calibration import Reliability
 from simulator.report import wording
 from simulator.report.plots import style
-from simulator.report.plots.profile_layout import finish, panels
 from simulator.report.plots.style import Look
-from simulator.report.profile_numbers import DrafterNumbers
+from simulator.report.profile.numbers import DrafterNumbers
+from simulator.report.profile.plots.layout import finish, panels
 from simulator.report.reading import Estimate
 
 CERTAIN = "95 % intervals, whole texts as units"

@@ -9,13 +9,32 @@ from simulator.measurements.agreement import KEYS, cost_rows, further_files
 from simulator.measurements.cost import DraftTable, LinearDraft, MeasuredTable, PrefillTable
 from simulator.measurements.profile import Profile
 from simulator.report import wording
-from simulator.report.profile_numbers import DrafterNumbers
+from simulator.report.page import Cell, Column, Group, Table
+from simulator.report.profile.numbers import DrafterNumbers
 from simulator.report.reading import Estimate
-from simulator.report.tables import Cell, Column, Group, Table
 from simulator.report.wording import DASH
 
 TITLES = {"tokens": "tokens", "requests": "requests", "slots": "slots", "context_tokens": "context"}
 DraftRow = tuple[str, str, str]  # drafter, part, what it costs
+
+
+def drafters(profile: Profile) -> Table:
+    """What drafters there are, with their recorded blocks."""
+    numbers = tuple(Column(title) for title in ("block", "anchors"))
+    words = [Column(title, words=True) for title in ("drafter", "family", "confidence", "domains", "survival by position, all anchors")]
+    rows = []
+    for name, drafter in profile.drafters.items():
+        blocks = profile.blocks(name)
+        sure = ("calibrated" if drafter.temperatures is not None else "raw") if drafter.confidence else "none"
+        survival = " ".join(f"{s:.2f}" for s in blocks.mean_survival())
+        texts = (name, drafter.family, str(drafter.gamma), f"{len(blocks.accepted):,}", sure, ", ".join(blocks.domains), survival)
+        rows.append(tuple(Cell(text) for text in texts))
+    return Table(
+        "drafter-list",
+        "The drafters, and the recorded blocks behind their acceptance.",
+        (*words[:2], *numbers, *words[2:]),
+        (Group("", tuple(rows)),),
+    )
 
 
 def cells(profile: Profile, what: str) -> Table | None:
@@ -57,10 +76,12 @@ def draft_rows(profile: Profile, name: str) -> list[DraftRow]:
     return found
 
 
-def drafting(rows: Sequence[DraftRow]) -> Table | None:
+def drafting(profile: Profile) -> Table:
+    """What drafting costs."""
+    rows = [row for name in profile.drafters for row in draft_rows(profile, name)]
     columns = tuple(Column(title, words=True) for title in ("drafter", "part", "cost per round"))
     listed = tuple(tuple(Cell(text) for text in row) for row in rows)
-    return Table("drafting-cost", "What drafting costs, part by part.", columns, (Group("", listed),)) if rows else None
+    return Table("drafting-cost", "What drafting costs, part by part.", columns, (Group("", listed),))
 
 
 def acceptance(drafters: Sequence[DrafterNumbers]) -> Table | None:

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from simulator.files import write_whole
 from simulator.report import plan_tables as tables
 from simulator.report import wording
-from simulator.report.page import templates
+from simulator.report.run.page import templates
 
 Result = Mapping[str, Any]
 

@@ -1,0 +1,1 @@
+"""A plan shown: its tables and page."""

@@ -1,0 +1,1 @@
+"""A profile shown: its numbers, tables, pictures and page, and how two of them differ."""

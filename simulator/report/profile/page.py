@@ -1,0 +1,212 @@
+"""A profile's page: step costs, acceptance, calibration, and what it all rests on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from simulator.files import write_whole
+from simulator.measurements.cost import FittedCurve
+from simulator.measurements.profile import Profile
+from simulator.report import wording
+from simulator.report.page import PAGES, Block, Lines, Notice, Page, Picture, Section, Terms, Text, folded, only, section, sections
+from simulator.report.profile import tables
+from simulator.report.profile.numbers import LAGS, DrafterNumbers, remarks
+from simulator.report.render.html import html
+from simulator.report.tables import provenance
+
+PAGE, OVERVIEW = "profile.html", "overview.png"
+SUSPICIOUS = 8  # shown at once; the others are folded, and marked in the tables
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What every section is made from."""
+
+    profile: Profile
+    drafters: Sequence[DrafterNumbers]
+
+    @property
+    def names(self) -> str:
+        return ", ".join(numbers.name for numbers in self.drafters)
+
+
+def default_folder(profile: Profile) -> Path:
+    """reports/profile-<name>, the name fit for a folder."""
+    return Path("reports") / f"profile-{re.sub(r'[^A-Za-z0-9._-]+', '-', profile.name).strip('-.') or 'unnamed'}"
+
+
+def write_profile_page(profile: Profile, drafters: Sequence[DrafterNumbers], folder: Path) -> tuple[Path, Path]:
+    """Write profile.html and overview.png into `folder`; their paths. Raises DsimError where the folder cannot be written."""
+    from simulator.report.plots.style import png
+    from simulator.report.profile.plots.overview import overview
+
+    write_whole(folder / PAGE, html(profile_page(profile, drafters)))
+    write_whole(folder / OVERVIEW, png(overview(profile, drafters)))
+    return folder / PAGE, folder / OVERVIEW
+
+
+def profile_page(profile: Profile, drafters: Sequence[DrafterNumbers] | None = None) -> Page:
+    """The page of a profile; without the numbers of its drafters a description alone."""
+    shown = Shown(profile, drafters or ())
+    return Page(
+        title=profile.name,
+        kind="dsim profile",
+        name="",
+        version=version("dsim"),
+        sections=sections(DESCRIPTION if drafters is None else SECTIONS, shown),
+        facts=_facts(profile),
+        notices=(*_suspicious(profile.suspicious), *(Notice(line) for line in remarks(profile, list(shown.drafters)))),
+    )
+
+
+def _suspicious(lines: Sequence[str]) -> Iterator[Notice]:
+    yield from (Notice(line, serious=True, label="Suspicious") for line in lines[:SUSPICIOUS])
+    if rest := lines[SUSPICIOUS:]:
+        yield Notice(f"{len(rest)} more that {'are' if len(rest) > 1 else 'is'} suspicious", serious=True, label="Suspicious", more=tuple(rest))
+
+
+def _facts(profile: Profile) -> tuple[tuple[str, str], ...]:
+    low, high = profile.costs.verify.tokens_range()
+    kv = profile.kv_tokens(None)
+    return (
+        ("target", profile.target),
+        ("hardware", profile.hardware),
+        ("GPUs per replica", f"{profile.gpus_per_replica:g}"),
+        ("engine", profile.engine),
+        ("drafters", ", ".join(f"{name} ({d.family}, block {d.gamma})" for name, d in profile.drafters.items()) or "none"),
+        ("verify cost known", f"{low:.4g}…{high:.4g} tokens per step"),
+        ("KV memory", f"{kv:,} tokens per replica" if kv else "not known"),
+        ("overhead", _overhead(profile)),
+    )
+
+
+def _overhead(profile: Profile) -> str:
+    overhead = profile.costs.overhead
+    beside = f" and {wording.plain(1000 * overhead.per_request_s)} ms per request" if overhead.per_request_s else ""
+    return f"{wording.plain(1000 * overhead.seconds)} ms per step{beside}"
+
+
+def _drafters(shown: Shown) -> Section | None:
+    return section("drafters", "Drafters", tables.drafters(shown.profile))
+
+
+def _verify(shown: Shown) -> Section | None:
+    from simulator.report.profile.plots import costs
+
+    picture = Picture(
+        "verify", "Milliseconds of a verify step by the tokens in it.", partial(costs.verify, shown.profile), _verify_note(shown.profile)
+    )
+    return section("verify", "Verify", only(PAGES, picture), folded(only(PAGES, tables.cells(shown.profile, "verify"))))
+
+
+def _draft(shown: Shown) -> Section | None:
+    from simulator.report.profile.plots import costs
+
+    profile, alt = shown.profile, f"Milliseconds of drafting a round by requests: {shown.names}."
+    caption = "Drafters that cost nothing of their own are not drawn. A table is shown at its middle context."
+    drawn = any(costs.draft_parts(profile, drafter) for drafter in profile.drafters.values())
+    picture = Picture("drafting", alt, partial(costs.drafting, profile), caption) if drawn else None
+    return section("draft", "Draft", only(PAGES, picture), only(PAGES, tables.drafting(profile)))
+
+
+def _prefill(shown: Shown) -> Section | None:
+    from simulator.report.profile.plots import costs
+
+    if not shown.profile.costs.prefill:
+        return section("prefill", "Prefill", Text("No prefill cost in this profile.", on=PAGES))
+    picture = Picture("prefill", "Milliseconds of a prefill step by its tokens.", partial(costs.prefill, shown.profile))
+    return section("prefill", "Prefill", only(PAGES, picture), folded(only(PAGES, tables.cells(shown.profile, "prefill"))))
+
+
+def _acceptance(shown: Shown) -> Section | None:
+    from simulator.report.profile.plots import acceptance
+
+    if not shown.drafters:
+        return None
+    length = "Counted over the rounds of a run that verifies the whole block every time; a run that verifies less visits other anchors."
+    correlation = f"How much the accepted count at one anchor says about those 1 to {LAGS} anchors on, within a text."
+    lengths, slots, lags = (partial(draw, shown.drafters) for draw in (acceptance.accepted_length, acceptance.conditional, acceptance.correlation))
+    return section(
+        "accepted",
+        "Acceptance",
+        Picture("length", f"Accepted length by domain: {shown.names}.", lengths, length, on=PAGES),
+        tables.acceptance(shown.drafters),
+        Picture(
+            "conditional",
+            f"Conditional acceptance by position and domain: {shown.names}.",
+            slots,
+            "The form of Figure 2 of the DSpark paper.",
+            on=PAGES,
+        ),
+        folded(only(PAGES, tables.positions(shown.drafters))),
+        Picture("correlation", f"Autocorrelation of accepted counts by lag: {shown.names}.", lags, correlation, on=PAGES),
+    )
+
+
+def _threshold(shown: Shown) -> Section | None:
+    from simulator.report.profile.plots import acceptance
+
+    if not any(numbers.thresholds for numbers in shown.drafters):
+        return None
+    caption = (
+        "The block is cut before the first conditional confidence below the threshold (the form of Figure 5 of the DSpark paper); confidences "
+        "calibrated where the profile has temperatures."
+    )
+    alt = "Committed and rejected tokens per step by confidence threshold."
+    return section("threshold", "Threshold", Picture("thresholds", alt, partial(acceptance.thresholds, shown.drafters), caption, on=PAGES))
+
+
+def _calibration(shown: Shown) -> Section | None:
+    from simulator.report.profile.plots import acceptance
+
+    blocks: list[Block] = []
+    for place, numbers in enumerate(shown.drafters):
+        if numbers.calibration:
+            alt = f"Observed against predicted prefix survival of {numbers.name} by position, before and after calibration."
+            draw, caption = partial(acceptance.reliability, numbers), "On the line a predicted share is the observed one."
+            blocks.append(Picture(f"reliability-{place}", alt, draw, caption, on=PAGES))
+            blocks.append(replace(tables.calibration(numbers), on=PAGES))
+    return section("calibration", "Calibration", *blocks)
+
+
+def _grounds(shown: Shown) -> Section | None:
+    profile = shown.profile
+    return section(
+        "grounds",
+        "Data and assumptions",
+        provenance(profile.provenance()),
+        Lines(tuple(profile.assumed), "Assumed, not measured"),
+        Lines(tuple(profile.not_identifiable), "Not identifiable from this data"),
+        Lines(tuple(profile.notes), "Notes"),
+        Terms(tuple(_flat(profile.environment)), "Environment", on=PAGES),
+    )
+
+
+DESCRIPTION = (_drafters, _grounds)
+SECTIONS = (_drafters, _verify, _draft, _prefill, _acceptance, _threshold, _calibration, _grounds)
+
+
+def _verify_note(profile: Profile) -> str:
+    """What the verify picture's lines are."""
+    cost = profile.costs.verify
+    if isinstance(cost, FittedCurve):
+        cliffs = "; ".join(f"a jump of {wording.plain(1000 * c.add_s)} ms above {c.tokens} tokens" for c in cost.cliffs)
+        return f"A formula with provenance «{cost.provenance}»{f': {cliffs}' if cliffs else ''}. Dotted: beyond the tokens that its data covers."
+    padded = "A step is padded to the next measured size." if cost.between == "step" else "Between cells the simulator interpolates."
+    if cost.padded_to:
+        padded += f" The engine pads steps to {len(cost.padded_to)} sizes, of which not all were measured."
+    return f"{padded} At most three contexts and six numbers of requests are drawn; the table has every cell."
+
+
+def _flat(raw: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in raw.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,1 @@
+"""Pictures of a profile. They import matplotlib: callers import them lazily."""

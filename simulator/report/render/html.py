@@ -1,0 +1,50 @@
+"""A page as one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
+
+from simulator.report.page import NOTICES, Block, Page, Picture
+
+
+def html(page: Page) -> str:
+    """The whole file, its pictures, styles and scripts inside."""
+    return templates().get_template("page.html.j2").render(page=page, notices_title=NOTICES)
+
+
+def blocks(*shown: Block) -> Markup:
+    """Blocks as HTML, each by the macro of blocks.html.j2 that has its name."""
+    macros = templates().get_template("blocks.html.j2").module
+    return Markup("\n").join(getattr(macros, type(block).__name__.lower())(block) for block in shown)
+
+
+@cache
+def templates() -> Environment:
+    environment = Environment(loader=PackageLoader("simulator.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.globals |= {"blocks": blocks, "plotly": _plotly}
+    environment.filters |= {"svg": _svg, "data": _data}
+    return environment
+
+
+def _svg(picture: Picture, narrow: bool) -> Markup:
+    from simulator.report.plots import style
+
+    name = f"{picture.stem}-phone" if narrow else picture.stem
+    return Markup(style.inline(style.svg(picture.draw(style.PHONE) if narrow else picture.wide, name), name))
+
+
+def _plotly() -> Markup:
+    """The plotting library."""
+    from plotly.offline import get_plotlyjs
+
+    return Markup(get_plotlyjs().replace("</script", "<\\/script"))
+
+
+def _data(raw: Any) -> Markup:
+    """JSON that can stand inside a script element."""
+    return Markup(json.dumps(raw, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c"))

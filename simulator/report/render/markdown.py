@@ -1,0 +1,82 @@
+"""A page as Markdown. Tables are the same as on the HTML page; pictures are the files beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from simulator.report.page import NOTICES, Block, Cell, Chart, Code, Folded, Lines, Notice, Page, Picture, Table, Terms, Text
+
+
+def markdown(page: Page) -> str:
+    """The whole file."""
+    parts = [f"# {escaped(page.title)}"]
+    parts += [f"**{escaped(line)}**" if not i else escaped(line) for i, line in enumerate(page.answer)]
+    if page.facts:
+        parts.append(_list(f"{escaped(name)}: {escaped(value)}" for name, value in page.facts))
+    if page.notices:
+        parts += [f"## {NOTICES}", _list(map(_notice, page.notices))]
+    for section in page.shown("markdown"):
+        parts += [f"## {escaped(section.title)}", *_blocks(section.shown("markdown"))]
+    return "\n\n".join(parts) + "\n"
+
+
+def escaped(raw: str) -> str:
+    """Text that Markdown shows as it is, on one line."""
+    text = " ".join(raw.split())
+    for mark in "\\`*_[]|<>#~":
+        text = text.replace(mark, {"<": "&lt;", ">": "&gt;"}.get(mark, f"\\{mark}"))
+    return text
+
+
+def table(shown: Table) -> str:
+    """The rows alone; the heading of a group is its rows' first column."""
+    heads = [escaped(f"{column.title}, {column.unit}" if column.unit else column.title) for column in shown.columns]
+    sides = [":---" if column.words else "---:" for column in shown.columns]
+    rows = [heads, sides]
+    if shown.grouped:
+        rows = [["", *heads], [":---", *sides]]
+    for group in shown.groups:
+        name = [escaped(f"{group.name} ({group.tag})" if group.tag else group.name)] if shown.grouped else []
+        rows += [name + [_cell(cell) for cell in row] for row in group.rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _blocks(shown: Iterable[Block]) -> Iterator[str]:
+    for block in shown:
+        match block:
+            case Table():
+                yield from filter(None, (escaped(block.caption), table(block)))
+            case Picture():
+                yield f"![{escaped(block.alt)}]({block.stem}.png)"
+                yield from filter(None, (escaped(block.caption),))
+            case Chart(still=Picture() as still):
+                yield from _blocks((still,))
+            case Text():
+                yield escaped(block.text)
+            case Lines():
+                yield from filter(None, (_heading(block.title), _list(map(escaped, block.lines))))
+            case Terms():
+                yield from filter(None, (_heading(block.title), _list(f"**{escaped(word)}**: {escaped(said)}" for word, said in block.entries)))
+            case Code():
+                yield "\n".join(f"    {line}".rstrip() for line in block.text.splitlines())
+            case Folded():
+                yield from _blocks(block.blocks)
+
+
+def _heading(title: str) -> str:
+    return f"{escaped(title)}:" if title else ""
+
+
+def _list(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _notice(notice: Notice) -> str:
+    if notice.more:
+        return "".join((escaped(notice.text), ":", *(f"\n  - {escaped(line)}" for line in notice.more)))
+    return f"**{escaped(notice.word)}.** {escaped(notice.text)}" + (f" → {escaped(notice.remedy)}" if notice.remedy else "")
+
+
+def _cell(cell: Cell) -> str:
+    text = f"[{escaped(cell.text)}]({cell.link})" if cell.link else escaped(cell.text)
+    return f"{text} ({escaped(cell.detail)})" if cell.detail else text

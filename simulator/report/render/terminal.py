@@ -1,0 +1,125 @@
+"""A page on a terminal: the sections that ask for it, then warnings and the answer, where the eye is when a command ends."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import sys
+from collections.abc import Iterable
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table as Grid
+from rich.text import Text as Line
+
+from simulator.report.page import Block, Cell, Code, Folded, Lines, Notice, Page, Sketch, Table, Terms, Text
+
+PIPED = 120  # characters a table takes where no terminal says how many it has; sentences are left whole there
+_WORDS = 16  # characters that a column of words keeps, where its words are that long
+_STYLES = {"backlogged": "yellow", "overloaded": "red", "outside": "red", "within": "green"}
+
+
+def terminal(page: Page, width: int | None = None, colour: bool | None = None) -> str:
+    """All of it, with an empty line between blocks. Colour only where a person sees it and has not asked for none."""
+    pen = _Pen(width, colour)
+    notices = [pen.drawn(Group(*map(_notice, page.notices)))] if page.notices else []
+    sections = [
+        "\n".join((pen.drawn(Line(section.title, style="bold")), "\n\n".join(pen.blocks(section.shown("terminal")))))
+        for section in page.shown("terminal")
+    ]
+    answer = pen.drawn(Group(*(Line(line, style="" if i else "bold") for i, line in enumerate(page.answer))))
+    body = [*sections, *notices, answer] if page.answer else [pen.drawn(_pairs(page.facts)), *notices, *sections]
+    return "\n\n".join(part for part in (pen.drawn(Line(page.title, style="bold")), *body) if part)
+
+
+class _Pen:
+    """Draws what rich can draw into text of a terminal's width."""
+
+    def __init__(self, width: int | None, colour: bool | None) -> None:
+        here = sys.stdout.isatty()
+        self.colour = colour if colour is not None else here and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        self.width = max(40, width or shutil.get_terminal_size((PIPED, 24)).columns)
+        self.whole = width is None and not here
+
+    def drawn(self, what: RenderableType, width: int | None = None) -> str:
+        out = io.StringIO()
+        console = Console(
+            file=out,
+            width=width or (100_000 if self.whole else self.width),
+            force_terminal=self.colour,
+            no_color=not self.colour,
+            color_system="standard" if self.colour else None,
+            highlight=False,
+        )
+        console.print(what)
+        return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+
+    def blocks(self, shown: Iterable[Block]) -> list[str]:
+        return [text for block in shown if (text := self.block(block))]
+
+    def block(self, block: Block) -> str:
+        match block:
+            case Table():
+                return "\n".join(filter(None, (self.drawn(Line(block.caption, style="dim")) if block.caption else "", self.table(block))))
+            case Sketch():
+                return block.draw(self.width, self.colour)
+            case Lines() | Terms():
+                grid = _pairs([("-", line) for line in block.lines] if isinstance(block, Lines) else block.entries)
+                return self.drawn(Group(Line(f"{block.title}:"), grid) if block.title else grid)
+            case Text() | Code():
+                return self.drawn(Line(block.text))
+            case Folded():
+                return "\n\n".join(self.blocks(block.blocks))
+        return ""
+
+    def table(self, table: Table) -> str:
+        """Intervals beside their numbers where there is room, else below them; wider than the terminal before a number is cut."""
+        console = Console(width=100_000)
+        grid = _grid(table, beside=True)
+        if console.measure(grid).minimum > self.width:
+            grid = _grid(table, beside=False)
+        return self.drawn(grid, max(self.width, console.measure(grid).minimum))
+
+
+def _grid(table: Table, beside: bool) -> Grid:
+    grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    texts = [[[_text(cell, beside) for cell in row] for row in group.rows] for group in table.groups]
+    columns = [(Line(f"{c.title}\n{c.unit}" if c.unit else c.title), c.words) for c in table.columns]
+    if table.grouped:
+        columns = [(Line(""), True), *columns]
+        for group, rows in zip(table.groups, texts, strict=True):
+            name = f"{group.name} ({group.tag})" if group.tag else group.name
+            for i, row in enumerate(rows):
+                row.insert(0, Line("" if i else name))
+    for place, (title, words) in enumerate(columns):
+        longest = max((len(line) for rows in texts for row in rows for line in row[place].plain.splitlines()), default=0)
+        least = min(_WORDS, longest) if words else longest
+        grid.add_column(title, justify="left" if words else "right", overflow="fold", no_wrap=not words, min_width=least, vertical="top")
+    for rows in texts:
+        for row in rows:
+            grid.add_row(*row, end_section=table.grouped and row is rows[-1])
+    return grid
+
+
+def _text(cell: Cell, beside: bool) -> Line:
+    style = _STYLES.get(cell.kind, "")
+    if not cell.detail:
+        return Line(cell.text, style=style)
+    return Line.assemble(cell.text, (f" ({cell.detail})" if beside else f"\n{cell.detail}", style))
+
+
+def _pairs(entries: Iterable[tuple[str, str]]) -> Grid:
+    grid = Grid.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in entries:
+        grid.add_row(Line(name), Line(value))
+    return grid
+
+
+def _notice(notice: Notice) -> RenderableType:
+    if notice.more:
+        return Line(notice.text)
+    line = Line.assemble((notice.word.lower(), "bold yellow" if notice.serious else "bold"), f": {notice.text}")
+    return Group(line, Line(f"  → {notice.remedy}")) if notice.remedy else line

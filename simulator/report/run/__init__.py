@@ -1,0 +1,1 @@
+"""A run shown: its tables and page."""

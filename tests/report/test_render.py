@@ -1,0 +1,115 @@
+"""One page in every form: what a section says is said everywhere, nothing is cut, and text is never taken for markup."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from simulator.measurements.profile import load_profile
+from simulator.report import page as model
+from simulator.report.page import Cell, Code, Column, Folded, Group, Lines, Notice, Page, Section, Sketch, Table, Terms, Text, section
+from simulator.report.profile import page as profile_page
+from simulator.report.render.html import html
+from simulator.report.render.markdown import markdown
+from simulator.report.render.notebook import notebook
+from simulator.report.render.terminal import terminal
+
+RATES = Table(
+    "rates", "How fast.", (Column("load"), Column("speed", "tok/s"), Column("note", words=True)),
+    (Group("one", ((Cell("80"), Cell("1,234.5", "1,230.1…1,240.2"), Cell("stable", kind="stable")),), "bound"),),
+)  # fmt: skip
+TOY = Section("toy", "A toy section", (RATES, Text("A paragraph."), Lines(("first line", "second"), "Lines"), Terms((("word", "meaning"),))))
+
+
+def of(*sections: Section, **more: object) -> Page:
+    return replace(Page("Title", "dsim test", "toy", "0", sections, answer=("Yes.",)), **more)  # type: ignore[arg-type]
+
+
+def test_a_section_is_said_in_every_form() -> None:
+    page = of(TOY, notices=(Notice("hot", "cool it", serious=True), Notice("3 more", more=("deep",))))
+    said = [
+        "Title",
+        "Yes.",
+        "A toy section",
+        "1,234.5",
+        "1,230.1…1,240.2",
+        "stable",
+        "How fast.",
+        "A paragraph.",
+        "second",
+        "meaning",
+        "hot",
+        "cool it",
+    ]
+    for text in (html(page), markdown(page), terminal(page)):
+        assert [word for word in said if word not in text] == []
+    assert "deep" in html(page)
+    assert "deep" in markdown(page)
+
+
+def test_one_function_in_the_list_adds_a_section(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profile_page, "DESCRIPTION", (*profile_page.DESCRIPTION, lambda shown: section("toy", "Toy of " + shown.profile.name, RATES)))
+    page = profile_page.profile_page(load_profile(world / "tiny"))
+    assert all("Toy of tiny" in draw(page) and "1,234.5" in draw(page) for draw in (html, markdown, terminal))
+
+
+def test_a_block_is_shown_where_it_says() -> None:
+    parts = (replace(RATES, on=model.TERMINAL), Text("pages alone", on=model.PAGES), Text("in notebooks", on=model.NOTEBOOK))
+    page = of(Section("toy", "Toy", parts), Section("none", "Nowhere to be seen", (Text("x", on=model.NOTEBOOK),)))
+    assert ["How fast." in draw(page) for draw in (html, markdown, terminal, notebook)] == [False, False, True, False]
+    assert ["pages alone" in draw(page) for draw in (html, markdown, terminal, notebook)] == [True, True, False, False]
+    assert ["in notebooks" in draw(page) for draw in (html, markdown, terminal, notebook)] == [False, False, False, True]
+    assert not any("Nowhere" in draw(page) for draw in (html, markdown, terminal))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in model.Block.__subclasses__() if kind not in (model.Picture, model.Chart)])
+def test_every_kind_of_block_is_drawn(kind: type[model.Block]) -> None:
+    examples = (
+        RATES, Text("spoken"), Lines(("spoken",)), Terms((("spoken", "of"),)), Code("spoken", "Command"), Folded("More", (Text("spoken"),)),
+        Sketch(lambda width, colour: "spoken"), model.Slider("tps", "spoken", ("1",), 0, "verdict"), model.Toggles("Show", (("0", "spoken"),)),
+    )  # fmt: skip
+    (block,) = (example for example in examples if type(example) is kind)
+    page = of(Section("toy", "Toy", (block,)))
+    for form, draw in (("html", html), ("markdown", markdown), ("terminal", terminal)):
+        assert ("spoken" in draw(page) or "1,234.5" in draw(page)) == (form in block.on)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_a_terminal_cuts_no_number(width: int) -> None:
+    many = Table(
+        "many", "Many.", tuple(Column(f"c{i}") for i in range(9)), (Group("", ((*(Cell(f"{i},234.567", "1.23…4.56") for i in range(9)),),)),)
+    )
+    words = "policies of a length that does not fit beside so many numbers"
+    noted = Table("noted", "Noted.", (Column("w", words=True), Column("n")), (Group("", ((Cell(words), Cell("123,456,789")),)),))
+    text = terminal(of(Section("toy", "Toy", (many, noted))), width)
+    assert re.findall(r"\d,234\.567", text) == [f"{i},234.567" for i in range(9)]
+    assert text.count("1.23…4.56") == 9
+    assert "123,456,789" in text
+    assert max(map(len, terminal(of(Section("toy", "Toy", (noted,))), width).splitlines())) <= width
+
+
+def test_sentences_are_left_whole_where_nobody_looks() -> None:
+    long = "word " * 60 + "end"
+    assert long in terminal(of(TOY, answer=(long,), notices=(Notice(long),)))
+    assert max(map(len, terminal(of(TOY, answer=(long,)), 80).splitlines())) <= 80
+
+
+def test_text_is_never_markup() -> None:
+    bad = "[bold]x[/bold] <b>*y*</b> | `z`"
+    page = of(Section("toy", bad, (Text(bad), Lines((bad,)), replace(RATES, caption=bad))), title=bad, answer=(bad,))
+    assert "<b>" not in html(page)
+    assert "<b>" not in markdown(page)
+    assert "\\| \\`z\\`" in markdown(page)
+    assert bad in terminal(page, 100)
+    assert "<b>" not in notebook(page)
+
+
+def test_colour_only_where_a_person_sees_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "\x1b" not in terminal(of(TOY))
+    assert "\x1b[" in terminal(of(TOY), colour=True)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b" not in terminal(of(TOY))
