@@ -7,6 +7,8 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
+from simulator.arrays import Floats, Integers
+
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -27,7 +29,7 @@ def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return x ^ (x >> np.uint64(31))
 
 
-def uniform_at(seed: int, cause: str, *index: int | NDArray[np.int64]) -> NDArray[np.float64]:
+def uniform_at(seed: int, cause: str, *index: int | Integers) -> Floats:
     """Uniforms in [0, 1) addressed by integer arrays (broadcast), e.g. `uniform_at(seed, "sequence", request, visit)`.
 
     The value at an address never depends on which other addresses were asked for, nor on their order.
@@ -35,7 +37,7 @@ def uniform_at(seed: int, cause: str, *index: int | NDArray[np.int64]) -> NDArra
     return np.asarray((word_of(seed, cause, *index) >> np.uint64(11)).astype(np.float64) * 2.0**-53)
 
 
-def word_of(seed: int, cause: str, *index: int | NDArray[np.int64]) -> NDArray[np.uint64]:
+def word_of(seed: int, cause: str, *index: int | Integers) -> NDArray[np.uint64]:
     """The 64-bit words behind `uniform_at`; that of a longer address goes on from that of a shorter one."""
     word = np.asarray(_key(seed, cause, ()), dtype=np.uint64)
     with np.errstate(over="ignore"):

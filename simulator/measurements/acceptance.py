@@ -6,15 +6,14 @@ from typing import Annotated, Literal
 
 import numpy as np
 from annotated_types import Gt, Lt
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from simulator.arrays import Floats
 from simulator.errors import ProfileError
 from simulator.measurements.draft_blocks import RecordedBlocks
 from simulator.rng import stream
 from simulator.schema import Frozen
 
-Floats = NDArray[np.float64]
 Share = Annotated[float, Field(ge=0, le=1)]
 Probability = Annotated[float, Gt(0), Lt(1)]
 
@@ -175,7 +174,7 @@ def _centre(weight: Floats, shrink: Floats, goal: float, centre: float, steps: i
     return centre
 
 
-def _logit(p: NDArray[np.float64] | np.float64) -> Floats:
+def _logit(p: Floats | np.float64) -> Floats:
     return np.asarray(np.log(p) - np.log1p(-p))
 
 

@@ -6,14 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from simulator.arrays import Flags, Floats, Integers
 from simulator.errors import ProfileError
 from simulator.measurements.draft_blocks import RecordedBlocks
-
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
-Outcomes = NDArray[np.bool_]
 
 BINS = 20
 _COLDEST, _HOTTEST = 0.1, 10.0  # temperatures searched
@@ -93,7 +89,7 @@ def fit_temperatures(confidence: Floats, accepted: Integers, bins: int = BINS) -
     for k in range(1, confidence.shape[1] + 1):
         odds, outcome = 1 / confidence[:, k - 1] - 1, accepted >= k
 
-        def loss(t: float, before: Floats = before, odds: Floats = odds, outcome: Outcomes = outcome) -> float:
+        def loss(t: float, before: Floats = before, odds: Floats = odds, outcome: Flags = outcome) -> float:
             return expected_calibration_error(_longer(before, odds, t), outcome, bins)
 
         temperatures.append(_lowest(loss))
@@ -107,13 +103,13 @@ def _longer(survival: Floats, odds: Floats, temperature: float) -> Floats:
         return np.asarray(survival / (1 + odds ** (1 / temperature)))
 
 
-def expected_calibration_error(predicted: Floats, outcome: Outcomes, bins: int = BINS) -> float:
+def expected_calibration_error(predicted: Floats, outcome: Flags, bins: int = BINS) -> float:
     """Mean distance of prediction and outcome over equal bins, weighted by rows: 0 … 1."""
     which = np.minimum((predicted * bins).astype(np.int64), bins - 1)
     return float(np.abs(np.bincount(which, weights=predicted - outcome, minlength=bins)).sum() / len(predicted))
 
 
-def auroc(predicted: Floats, outcome: Outcomes) -> float:
+def auroc(predicted: Floats, outcome: Flags) -> float:
     """P(a row with the outcome is ranked above one without), ties count half; NaN unless both kinds are there."""
     from scipy.stats import rankdata
 
@@ -130,12 +126,12 @@ def conditional_auroc(confidence: Floats, accepted: Integers) -> Floats:
     return np.array([auroc(confidence[rows, k - 1], accepted[rows] >= k) for k, rows in enumerate(reached, 1)])
 
 
-def brier(predicted: Floats, outcome: Outcomes) -> float:
+def brier(predicted: Floats, outcome: Flags) -> float:
     """Mean squared distance of prediction and outcome."""
     return float(np.mean((predicted - outcome) ** 2))
 
 
-def reliability_curve(predicted: Floats, outcome: Outcomes, bins: int = BINS) -> Reliability:
+def reliability_curve(predicted: Floats, outcome: Flags, bins: int = BINS) -> Reliability:
     """Mean prediction and observed share in each of the equal bins that hold any rows."""
     which = np.minimum((predicted * bins).astype(np.int64), bins - 1)
     rows = np.bincount(which, minlength=bins)
@@ -148,7 +144,7 @@ def reliability_curve(predicted: Floats, outcome: Outcomes, bins: int = BINS) ->
 def calibration_report(survival: Floats, accepted: Integers, bins: int = BINS) -> CalibrationReport:
     """ECE, AUROC and Brier score of predicted prefix survival [N, γ] at every position."""
 
-    def per_position(score: Callable[[Floats, Outcomes], float]) -> Floats:
+    def per_position(score: Callable[[Floats, Flags], float]) -> Floats:
         return np.array([score(survival[:, k - 1], accepted >= k) for k in range(1, survival.shape[1] + 1)])
 
     return CalibrationReport(

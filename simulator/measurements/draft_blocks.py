@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from simulator.arrays import Flags, Floats, Integers
 from simulator.errors import ProfileError
 from simulator.files import whole
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 
 FORMAT_VERSION = 1
 PROVENANCES = ("measured", "imported", "published", "fitted", "synthetic")
@@ -250,7 +249,7 @@ def _slots(table: pa.Table, name: str, gamma: int, path: Path) -> Floats | None:
     return np.stack([np.asarray(column.to_numpy(), dtype=np.float64) for column in columns], axis=1)
 
 
-def _refuse(wrong: NDArray[np.bool_], values: NDArray[Any], rule: str, name: str, path: Path) -> None:
+def _refuse(wrong: Flags, values: NDArray[Any], rule: str, name: str, path: Path) -> None:
     """Raise for the first row where `wrong` [N] or [N, γ] holds."""
     if not wrong.any():
         return

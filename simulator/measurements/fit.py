@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from simulator.arrays import Floats
 from simulator.errors import DsimError
 from simulator.measurements.cost import Cliff, FittedCurve
 from simulator.measurements.cost_table import line_of
 
-Floats = NDArray[np.float64]
 COLUMNS = ("concurrency", "tps_per_user", "throughput_tok_s_gpu")
 
 

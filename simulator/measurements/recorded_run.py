@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from simulator.arrays import Floats, Integers
 from simulator.errors import DsimError
 
-Floats = NDArray[np.float64]
 STAMPS = ("arrival_time", "queued_ts", "first_token_ts", "last_token_ts")
 COUNTS = ("input_toks", "output_toks")
 SERIES = ("t", "prompt_throughput", "gen_throughput", "running", "waiting")
@@ -34,8 +33,8 @@ class RecordedRun:
     queued_s: Floats  # [n]
     first_token_s: Floats  # [n]
     last_token_s: Floats  # [n]
-    prompt_tokens: NDArray[np.int64]  # [n]
-    output_tokens: NDArray[np.int64]  # [n]
+    prompt_tokens: Integers  # [n]
+    output_tokens: Integers  # [n]
     series: dict[str, Floats]  # [seconds] each: t, prompt_throughput (a prompt counts when it is done), gen_throughput, running, waiting
 
     def __len__(self) -> int:

@@ -5,13 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from simulator.arrays import Floats, Integers
 from simulator.measurements.draft_blocks import RecordedBlocks
 from simulator.rng import uniform_at
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -30,12 +27,12 @@ class Replay:
     """
 
     gamma: int
-    accepted: Ints  # [N+1]
+    accepted: Integers  # [N+1]
     survival: Floats  # [N+1, γ]
     confidence: Floats | None  # [N+1, γ] calibrated, conditional
-    first_row: Ints  # [S]
-    length: Ints  # [S]
-    of_domain: dict[str, Ints]  # sequence numbers of each domain; "" holds all
+    first_row: Integers  # [S]
+    length: Integers  # [S]
+    of_domain: dict[str, Integers]  # sequence numbers of each domain; "" holds all
     seed: int
     replication: int
 
@@ -82,8 +79,8 @@ def lay_out(blocks: RecordedBlocks, temperatures: list[float] | None, clairvoyan
     )
 
 
-class _AnyDomain(dict[str, Ints]):
-    def __missing__(self, domain: str) -> Ints:
+class _AnyDomain(dict[str, Integers]):
+    def __missing__(self, domain: str) -> Integers:
         return self[""]
 
 

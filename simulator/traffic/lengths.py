@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, PositiveInt, ValidationInfo, field_validator, model_validator
 from scipy.special import ndtr, ndtri
 
+from simulator.arrays import Floats, Integers
 from simulator.schema import Frozen
 from simulator.traffic.trace_files import read_table
 
-Floats = NDArray[np.float64]
-Tokens = NDArray[np.int64]
 Positive = Annotated[float, Field(gt=0)]
 _MOST_TOKENS = 2**53
 
@@ -23,11 +21,11 @@ _MOST_TOKENS = 2**53
 class _Drawn(Frozen):
     """What all lengths share: a sample is the lengths at random uniforms."""
 
-    def at(self, u: Floats) -> Tokens:
+    def at(self, u: Floats) -> Integers:
         """Lengths at uniforms in [0, 1). # [n] -> [n]"""
         raise NotImplementedError
 
-    def sample(self, n: int, rng: np.random.Generator) -> Tokens:
+    def sample(self, n: int, rng: np.random.Generator) -> Integers:
         """`n` independent lengths. # [n]"""
         return self.at(rng.random(n))
 
@@ -38,7 +36,7 @@ class Fixed(_Drawn):
     kind: Literal["fixed"] = "fixed"
     tokens: PositiveInt
 
-    def at(self, u: Floats) -> Tokens:
+    def at(self, u: Floats) -> Integers:
         """Lengths at uniforms in [0, 1). # [n] -> [n]"""
         return np.full(u.shape, self.tokens, dtype=np.int64)
 
@@ -100,7 +98,7 @@ class Lognormal(_Drawn):
         """Mean of the log length."""
         return float(np.log(self.mean_tokens) - self.sigma**2 / 2)
 
-    def at(self, u: Floats) -> Tokens:
+    def at(self, u: Floats) -> Integers:
         """Lengths at uniforms in [0, 1). # [n] -> [n]"""
         with np.errstate(over="ignore"):
             length = np.exp(self.mu + self.sigma * ndtri(u))
@@ -133,7 +131,7 @@ class Empirical(_Drawn):
         _sorted_column(self.path, self.column)
         return self
 
-    def at(self, u: Floats) -> Tokens:
+    def at(self, u: Floats) -> Integers:
         """Lengths at uniforms in [0, 1). # [n] -> [n]"""
         values = _sorted_column(self.path, self.column)
         return values[np.minimum((u * len(values)).astype(np.int64), len(values) - 1)]
@@ -156,7 +154,7 @@ class Mixture(_Drawn):
     kind: Literal["mixture"] = "mixture"
     parts: Annotated[tuple[Part, ...], Field(min_length=1)]
 
-    def at(self, u: Floats) -> Tokens:
+    def at(self, u: Floats) -> Integers:
         """Lengths at uniforms in [0, 1): one uniform chooses the part and, stretched over the part's share, the length in it. # [n] -> [n]"""
         shares = self._shares()
         edges = np.cumsum(shares)
@@ -182,7 +180,7 @@ Mixture.model_rebuild()
 
 
 @lru_cache(maxsize=32)
-def _sorted_column(path: Path, column: str) -> Tokens:
+def _sorted_column(path: Path, column: str) -> Integers:
     """A column of whole numbers of at least 1, sorted. # [n]"""
     values = np.sort(read_table(path, [column]).whole(column, least=1))
     values.setflags(write=False)

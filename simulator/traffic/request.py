@@ -10,6 +10,8 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from simulator.arrays import Flags, Floats, Integers
+
 
 @dataclass(frozen=True, slots=True)
 class RequestSpec:
@@ -32,12 +34,12 @@ class RequestSpec:
 class RequestColumns(Sequence[RequestSpec]):
     """Many requests as columns # [n]: what a list of RequestSpec says in a tenth of the memory. `domain` counts in `domains`."""
 
-    request: NDArray[np.int64]  # RequestSpec.index
-    arrival_s: NDArray[np.float64]
-    prompt_tokens: NDArray[np.int64]
-    output_tokens: NDArray[np.int64]
-    cached_prompt_tokens: NDArray[np.int64]
-    domain: NDArray[np.int64]
+    request: Integers  # RequestSpec.index
+    arrival_s: Floats
+    prompt_tokens: Integers
+    output_tokens: Integers
+    cached_prompt_tokens: Integers
+    domain: Integers
     domains: tuple[str, ...]
 
     @classmethod
@@ -51,7 +53,7 @@ class RequestColumns(Sequence[RequestSpec]):
         index, prompt, output, cached, domain = np.array(whole, dtype=np.int64).reshape(-1, 5).T
         return cls(index, np.array([s.arrival_s for s in specs], dtype=np.float64), prompt, output, cached, domain, domains)
 
-    def where(self, kept: NDArray[np.bool_]) -> RequestColumns:
+    def where(self, kept: Flags) -> RequestColumns:
         """Those that are kept, in the same order. # [n]"""
         return RequestColumns(*(column[kept] for column in self._columns), self.domains)  # type: ignore[arg-type, call-arg]
 

@@ -10,17 +10,15 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, PositiveInt, ValidationInfo, field_validator, model_validator
 
+from simulator.arrays import Floats, Integers
 from simulator.errors import TraceError
 from simulator.rng import stream, uniform_at
 from simulator.schema import Frozen
 from simulator.traffic import public
 from simulator.traffic.arrivals import Gamma, Poisson, partial_sums
 
-Floats = NDArray[np.float64]
-Tokens = NDArray[np.int64]
 _PER_WINDOW = 2**20  # more requests of one client in a window than this would share their luck
 
 
@@ -53,10 +51,10 @@ class Window:
 class Lengths:
     """Token counts that a client was seen with, rising, and the cumulative share of each."""
 
-    tokens: Tokens
+    tokens: Integers
     share: Floats
 
-    def at(self, u: Floats) -> Tokens:
+    def at(self, u: Floats) -> Integers:
         """Lengths at uniforms in [0, 1). # [n] -> [n]"""
         return self.tokens[np.minimum(np.searchsorted(self.share, u, side="right"), len(self.tokens) - 1)]
 
@@ -159,7 +157,7 @@ class ServeGenSource(Frozen):
         """All files that the numbers come from."""
         return sorted([*self.folder.glob("*-trace.csv"), *self.folder.glob("*-dataset.json")])
 
-    def requests(self, load_rps: float, horizon_s: float, seed: int, replication: int) -> tuple[Floats, Tokens, Tokens, NDArray[np.int64]]:
+    def requests(self, load_rps: float, horizon_s: float, seed: int, replication: int) -> tuple[Floats, Integers, Integers, Integers]:
         """Arrival times, prompt and output tokens and indices of all requests in [0, horizon_s), in order of arrival. # [n] each"""
         service = self.service()
         scale = load_rps / service.mean_rps
@@ -170,7 +168,7 @@ class ServeGenSource(Frozen):
 
     def _client(
         self, service: Service, number: int, scale: float, horizon_s: float, seed: int, replication: int
-    ) -> list[tuple[Floats, Tokens, Tokens, NDArray[np.int64]]]:
+    ) -> list[tuple[Floats, Integers, Integers, Integers]]:
         """One client, window by window; at least one (perhaps empty) part."""
         client, width, out = service.clients[number], service.window_s, []
         first, last = int(self.start_s // width), int(np.ceil((self.start_s + horizon_s) / width))

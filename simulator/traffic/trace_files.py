@@ -11,13 +11,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from simulator.arrays import Flags, Floats, Integers
 from simulator.errors import TraceError
 
-Floats = NDArray[np.float64]
-Tokens = NDArray[np.int64]
-Flags = NDArray[np.bool_]
 _MOST = 2**53  # whole numbers beyond this are not exact in a float
 
 
@@ -44,7 +41,7 @@ class Table:
         self.refuse(values < least, column, f"must be at least {least:g}", remedy)
         return values
 
-    def whole(self, column: str, *, least: int, remedy: str | None = None) -> Tokens:
+    def whole(self, column: str, *, least: int, remedy: str | None = None) -> Integers:
         """A column of whole numbers of at least `least`. # [n]"""
         values = self.numbers(column, least=least, remedy=remedy)
         self.refuse(values != np.rint(values), column, "not a whole number")

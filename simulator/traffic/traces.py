@@ -9,16 +9,14 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
+from simulator.arrays import Floats, Integers
 from simulator.errors import TraceError
 from simulator.schema import Frozen
 from simulator.traffic import public
 from simulator.traffic.trace_files import Table, head, read_jsonl, read_table
 
-Floats = NDArray[np.float64]
-Tokens = NDArray[np.int64]
 Format = Literal["auto", "azure", "mooncake", "csv"]
 PrefixCache = Literal["none", "infinite"]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -37,9 +35,9 @@ class Trace:
     """Requests in order of arrival, which starts at 0. All arrays # [n]; `domain` where the file names them."""
 
     arrival_s: Floats
-    prompt_tokens: Tokens
-    output_tokens: Tokens
-    cached_prompt_tokens: Tokens
+    prompt_tokens: Integers
+    output_tokens: Integers
+    cached_prompt_tokens: Integers
     domain: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
@@ -135,7 +133,7 @@ def _read_mooncake(path: Path, prefix_cache: PrefixCache) -> Trace:
     return _trace(arrival_s, prompt_tokens, output_tokens, cached)
 
 
-def _tokens(table: Table, prompt: str, output: str) -> tuple[Tokens, Tokens]:
+def _tokens(table: Table, prompt: str, output: str) -> tuple[Integers, Integers]:
     return table.whole(prompt, least=1), table.whole(output, least=1, remedy=_NO_OUTPUT)
 
 
@@ -143,7 +141,7 @@ def _is_hash_list(value: object) -> bool:
     return isinstance(value, list) and all(type(item) is int for item in value)
 
 
-def _seen_before(hashes: pd.Series[Any], arrival_s: Floats) -> Tokens:
+def _seen_before(hashes: pd.Series[Any], arrival_s: Floats) -> Integers:
     """Tokens in the leading blocks that earlier requests held, for each row: a prefix cache that forgets nothing. # [n]"""
     seen: set[int] = set()
     tokens = np.zeros(len(hashes), dtype=np.int64)
@@ -156,7 +154,7 @@ def _seen_before(hashes: pd.Series[Any], arrival_s: Floats) -> Tokens:
     return tokens
 
 
-def _trace(arrival_s: Floats, prompt: Tokens, output: Tokens, cached: Tokens | None = None, domain: list[str] | None = None) -> Trace:
+def _trace(arrival_s: Floats, prompt: Integers, output: Integers, cached: Integers | None = None, domain: list[str] | None = None) -> Trace:
     order = np.argsort(arrival_s, kind="stable")
     cached = np.zeros(len(order), dtype=np.int64) if cached is None else cached
     arrays = (arrival_s[order] - arrival_s[order[0]], prompt[order], output[order], cached[order])

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from simulator.arrays import Integers
 from simulator.errors import ScenarioError, TraceError
 from simulator.rng import stream, uniform_at
 from simulator.schema import Frozen
@@ -19,7 +19,6 @@ from simulator.traffic.request import RequestColumns, RequestSpec
 from simulator.traffic.servegen import ServeGenSource
 from simulator.traffic.traces import TraceSource
 
-Floats = NDArray[np.float64]
 LoadKind = Literal["concurrency", "rate_rps", "rate_scale"]
 _TURNS = 16  # drawn at a time for all users
 
@@ -104,7 +103,7 @@ class Workload(Frozen):
         prompt, output, cached = trace.prompt_tokens[:n], trace.output_tokens[:n], trace.cached_prompt_tokens[:n]
         return RequestColumns(index, arrival_s[:n], prompt, output, cached, domain, names)
 
-    def _draw(self, seed: int, replication: int, *index: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    def _draw(self, seed: int, replication: int, *index: Integers) -> tuple[Integers, Integers, Integers]:
         """Prompt and output tokens and domain (its place in `domain_names`) at each index (broadcast)."""
         assert self.prompt_tokens is not None
         assert self.output_tokens is not None
@@ -117,7 +116,7 @@ class Workload(Frozen):
         """In alphabetical order, so that their order in the file means nothing."""
         return tuple(sorted(self.domains)) or ("",)
 
-    def _domains(self, seed: int, replication: int, *index: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _domains(self, seed: int, replication: int, *index: Integers) -> Integers:
         """The place in `domain_names` of the domain at each index (broadcast)."""
         names = self.domain_names
         edges = np.cumsum([self.domains.get(name, 1.0) for name in names])
@@ -148,7 +147,7 @@ class ClosedLoopSource:
         """Names of the domains that `draw` counts."""
         return self.workload.domain_names
 
-    def draw(self, user: NDArray[np.int64], turn: NDArray[np.int64]) -> NDArray[np.int64]:
+    def draw(self, user: Integers, turn: Integers) -> Integers:
         """Prompt, output and cached tokens and domain of these users' turns (broadcast). # [..., 4]"""
         prompt, output, domain = self.workload._draw(self.seed, self.replication, user, turn)
         return np.stack(np.broadcast_arrays(prompt, output, np.int64(0), domain), axis=-1)

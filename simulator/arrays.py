@@ -1,0 +1,10 @@
+"""Array types of the package. Shapes stand in comments: `# [R, γ]`."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Flags = NDArray[np.bool_]
