@@ -162,9 +162,10 @@ def plan(
     if format == "json":
         _print_json(result)
         return
-    from simulator.report.plan.text import summary
+    from simulator.report.plan.page import plan_page
+    from simulator.report.render.terminal import terminal
 
-    typer.echo(summary(result, folder))
+    typer.echo(f"{terminal(plan_page(result))}\n\nwritten to {folder / 'report.html'}")
 
 
 @app.command()

@@ -108,7 +108,7 @@ class Planned:
         """The answer in sentences."""
         return list(self.result["answer"])
 
-    def figure(self) -> Figure | None:
+    def figure(self) -> Figure:
         """The frontier of fleets."""
         from simulator.report.plots.plan import frontier
 
@@ -123,10 +123,10 @@ class Planned:
         return write_plan_report(self.result, Path(folder))
 
     def _repr_html_(self) -> str:
-        from simulator.report import plan_tables as tables
+        from simulator.report.plan.page import plan_page
+        from simulator.report.render.notebook import notebook
 
-        found = tables.present([tables.choices(self.result), tables.what_if(self.result)])
-        return _shown(self.answer, self.result["warnings"], found, self.figure())
+        return notebook(plan_page(self.result))
 
 
 def evaluate(scenario: Scenario | Path | str, *, overrides: Sequence[str] = (), workers: int = 1, keep: Path | None = None) -> Evaluation:

@@ -46,6 +46,7 @@ class Column:
     title: str
     unit: str = ""
     words: bool = False  # aligned left; numbers are aligned right
+    spare: bool = False  # left out where a terminal has no room
 
 
 @dataclass(frozen=True)

@@ -24,12 +24,12 @@ def choices(result: Result) -> Table:
         Column("replicas"),
         Column("GPUs"),
         Column("cost", f"{result['price']['currency']} per million output tokens"),
-        Column("cost", f"{result['price']['currency']} per hour"),
+        Column("cost", f"{result['price']['currency']} per hour", spare=True),
         Column("headroom", "load that still fits"),
         Column("speed", "tok/s kept at the peak"),
-        Column("TTFT", "ms kept at the peak"),
-        Column("a replica fewer", "kept"),
-        Column("at most", "tok/s, alone on a replica"),
+        Column("TTFT", "ms kept at the peak", spare=True),
+        Column("a replica fewer", "kept", spare=True),
+        Column("at most", "tok/s, alone on a replica", spare=True),
         Column("verdict", words=True),
     )
     rows = []

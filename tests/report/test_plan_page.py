@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from simulator.report.plan.page import write_plan_report
-from simulator.report.plan.text import summary
+from simulator.report.plan.page import plan_page, write_plan_report
+from simulator.report.render.terminal import terminal
 from simulator.study.planning.make import answer
 from simulator.study.planning.question import make_plan
 from tests.planning.conftest import PLAN
@@ -63,8 +63,8 @@ def test_markdown_and_text_say_the_answer(folder: Path, result: Result) -> None:
     assert "plan_day.png" in text
     for line in result["answer"]:
         assert line.split(":")[0][:25] in text.replace("\\", "")
-        assert line in summary(result, folder)
-    assert all(w["text"] in summary(result, folder) for w in result["warnings"])
+        assert line in terminal(plan_page(result))
+    assert all(w["text"] in terminal(plan_page(result)) for w in result["warnings"])
 
 
 def test_promises_agree_with_the_points(result: Result) -> None:

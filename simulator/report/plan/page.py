@@ -1,84 +1,72 @@
-"""The page of a plan: one HTML file that needs nothing else, its Markdown twin with still pictures, and the pictures as files."""
+"""A plan's page: what to choose and what it costs, charts to explore it, and what it all rests on."""
 
 from __future__ import annotations
 
 import json
 import shlex
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
-from markupsafe import Markup
 
-from simulator.files import write_whole
 from simulator.report import plan_tables as tables
 from simulator.report import wording
-from simulator.report.run.page import templates
+from simulator.report.page import (
+    NOTEBOOK,
+    PAGES,
+    USUAL,
+    Chart,
+    Code,
+    Folded,
+    Lines,
+    Notice,
+    Page,
+    Picture,
+    Section,
+    Slider,
+    Terms,
+    Text,
+    Toggles,
+    folded,
+    only,
+    ordered,
+    section,
+    sections,
+)  # fmt: skip
+from simulator.report.render.files import write
 
 Result = Mapping[str, Any]
+PICTURES = ("plan_frontier", "plan_what_if", "plan_day")
 
 
 def write_plan_report(result: Result, folder: Path) -> Path:
     """Write report.html, report.md and the pictures into `folder`; the path of report.html."""
-    from simulator.report.plots import plan as pictures
-    from simulator.report.plots import style
-
-    around = _context(result)
-    for stem, draw in (("plan_frontier", pictures.frontier), ("plan_what_if", pictures.tornado), ("plan_day", pictures.day)):
-        figure = draw(result)
-        if figure is None:
-            for ending in ("png", "svg"):
-                (folder / f"{stem}.{ending}").unlink(missing_ok=True)
-        else:
-            style.save(figure, folder, stem)
-            around["pictures"].append(stem)
-    for name, text in (("report.md", _markdown(around)), ("report.html", page(result))):
-        write_whole(folder / name, text.encode())
-    return folder / "report.html"
+    return write(plan_page(result), folder, PICTURES)
 
 
-def page(result: Result) -> str:
-    """The whole page, its plotting library and data inside."""
-    from plotly.offline import get_plotlyjs
+def plan_page(result: Result) -> Page:
+    """The page of a plan."""
+    plan = result["plan"]
+    return Page(
+        title=plan["question"] or plan["name"],
+        kind="dsim plan",
+        name=plan["name"],
+        version=result["dsim_version"],
+        sections=sections(SECTIONS, result),
+        answer=tuple(result["answer"]),
+        facts=_facts(result),
+        notices=ordered(Notice(w["text"], w["remedy"], w["severity"] == "warning") for w in result["warnings"]),
+        script="plan",
+        data={key: value for key, value in result.items() if key not in ("plan", "profiles", "conditions", "warnings")},
+    )
 
-    around = _context(result)
-    around["plotly"] = Markup(get_plotlyjs().replace("</script", "<\\/script"))
-    around["data"] = Markup(json.dumps(_plain(result), ensure_ascii=False, allow_nan=False).replace("<", "\\u003c"))
-    return templates().get_template("plan.html.j2").render(around)
 
-
-def _markdown(around: Mapping[str, Any]) -> str:
-    return templates().get_template("plan.md.j2").render(around)
-
-
-def _context(result: Result) -> dict[str, Any]:
+def _facts(result: Result) -> tuple[tuple[str, str], ...]:
     best = next(c for c in result["cells"] if c["cell"] == result["best"])
-    currency = result["price"]["currency"]
-    asked = result["plan"]
-    return {
-        "result": result,
-        "title": asked["question"] or asked["name"],
-        "warnings": sorted(result["warnings"], key=lambda w: w["severity"] != "warning"),
-        "facts": _facts(result, best, currency),
-        "choices": tables.choices(result),
-        "at_promise": tables.at_promise(result, result["sla"]["speed"]["tps"]),
-        "points": tables.points(result),
-        "what_if": tables.what_if(result),
-        "day": tables.day(result),
-        "gains": tables.gains(result),
-        "break_even": tables.break_even(result),
-        "provenance": tables.provenance(result),
-        "command": _command(asked),
-        "content": yaml.safe_dump(json.loads(json.dumps(asked["content"], default=str)), sort_keys=False, allow_unicode=True),
-        "pictures": [],
-        "words": WORDS,
-    }
-
-
-def _facts(result: Result, best: Mapping[str, Any], currency: str) -> list[tuple[str, str]]:
-    load, price = result["load"], next(p for p in result["profiles"] if p["name"] == best["profile"])
-    return [
+    load, price, currency = result["load"], next(p for p in result["profiles"] if p["name"] == best["profile"]), result["price"]["currency"]
+    return (
         ("replicas", wording.load(best["replicas"])),
         ("GPUs", wording.load(best["gpus"])),
         (f"{currency} per million output tokens", tables.money(best["cost_per_mtok"])),
@@ -89,23 +77,117 @@ def _facts(result: Result, best: Mapping[str, Any], currency: str) -> list[tuple
         ("hardware", price["hardware"]),
         ("model", price["target"]),
         ("trials", str(result["trials"])),
-    ]
+    )
 
 
-def _command(asked: Mapping[str, Any]) -> str:
-    parts = ["dsim", "plan", str(asked["file"])]
-    for override in asked["overrides"]:
-        parts += ["--set", override]
-    return shlex.join(parts)
+def _share(result: Result) -> str:
+    """Of the users who reach the promised speed, in percent."""
+    return f"{100 * result['sla']['speed']['share']:.3g} %"
 
 
-def _plain(result: Result) -> dict[str, Any]:
-    """What the page's script reads: no YAML, no provenance."""
-    return {k: v for k, v in result.items() if k not in ("plan", "profiles", "conditions", "warnings")}
+def _choices(result: Result) -> Section | None:
+    return section("choose", "Choices", only(USUAL | NOTEBOOK, tables.choices(result)), tables.gains(result))
 
+
+def _other_slas(result: Result) -> Section | None:
+    values, tps = [row["tps"] for row in result["by_promise"]], result["sla"]["speed"]["tps"]
+    label = f"Promised speed for {_share(result)} of users"
+    slider = Slider("tps", label, tuple(f"{value:g} tok/s" for value in values), values.index(tps), "verdict")
+    return section("promise", "Another promised speed", slider, only(PAGES, tables.at_promise(result, tps)))
+
+
+def _frontier(result: Result) -> Section | None:
+    from simulator.report.plots import plan as plots
+
+    alt = f"Throughput in tokens per second and GPU against the speed that {_share(result)} of users reach, one line per choice"
+    caption = (
+        "Up and to the right is better. Each point is a fleet at the planned load: hover or tap for its size, load, accepted length and budget. "
+        "Hollow: a queue stands or grows."
+    )
+    still = Picture("plan_frontier", f"{alt}.", partial(plots.frontier, result))
+    chart = Chart("chart-frontier", f"{alt}, one point per fleet size. The table “Every simulated fleet” holds the numbers.", caption, still)
+    toggles = Toggles("Show", tuple((str(cell["cell"]), cell["label"]) for cell in result["cells"]))
+    return section("frontier", "The frontier", toggles, only(PAGES | NOTEBOOK, chart), short="Frontier")
+
+
+def _what_if(result: Result) -> Section | None:
+    from simulator.report.plots import plan as plots
+
+    if not result["what_if"]:
+        return None
+    alt = "Bars: change of the promised speed of the unchanged fleet, per assumption moved. The table below holds the numbers."
+    caption = "The planned fleet, unchanged, when one assumption moves; whiskers: 95 %. In brackets: the replicas then needed."
+    still = Picture("plan_what_if", "Change of the promised speed by assumption", partial(plots.tornado, result))
+    drawn = any(moved["speed_change"]["mean"] is not None for moved in result["what_if"])
+    chart = Chart("chart-what-if", alt, caption, still if drawn else None)
+    return section("what-ifs", "What if an assumption is wrong", chart, only(USUAL | NOTEBOOK, tables.what_if(result)), short="What if")
+
+
+def _day(result: Result) -> Section | None:
+    from simulator.report.plots import plan as plots
+
+    if not result["day"]:
+        return None
+    alt = "Requests per second and replicas over the span of the traffic: needed, started by forecast, and always on. The table below holds the sums."
+    start = f"{result['day']['start_up_s']:g} s"
+    caption = f"Replicas by the rate: how many are needed, how many run when each is started {start} ahead, and the planned fleet always on."
+    still = Picture("plan_day", "Rate and replicas through the day", partial(plots.day, result))
+    return section("day", "Through the day", Chart("chart-day", alt, caption, still), tables.day(result), short="The day")
+
+
+def _break_even(result: Result) -> Section | None:
+    if not result["break_even"]:
+        return None
+    alt = "Gain in speed of the best fixed block length over no drafting, by requests in a batch, one line per acceptance. The table has the numbers."
+    caption = (
+        "Gain of the best fixed length over no drafting, by requests in a batch; lines: acceptance relative to the profile’s. "
+        "In the mean, without queues or prompts."
+    )
+    table = tables.break_even(result)
+    return section(
+        "pays",
+        "When speculation pays",
+        Chart("chart-pays", alt, caption),
+        Folded("Table: best length and gain", (table,), on=PAGES) if table else None,
+        short="Break-even",
+    )
+
+
+def _every_fleet(result: Result) -> Section | None:
+    return section("every", "Every simulated fleet", folded(only(PAGES, tables.points(result))), short="Every fleet")
+
+
+def _grounds(result: Result) -> Section | None:
+    assumed = (
+        Folded(f"What was assumed for {profile['name']}, and what its data cannot show", (Lines(lines),), on=PAGES)
+        for profile in result["profiles"]
+        if (lines := tuple(profile["assumed"] + profile["not_identifiable"]))
+    )
+    conditions = Lines(tuple(result["conditions"]), on=PAGES)
+    return section("grounds", "Data and assumptions", conditions, only(PAGES, tables.provenance(result)), *assumed, short="Data")
+
+
+def _reproduce(result: Result) -> Section | None:
+    plan = result["plan"]
+    command = shlex.join(["dsim", "plan", str(plan["file"]), *(part for override in plan["overrides"] for part in ("--set", override))])
+    content = yaml.safe_dump(json.loads(json.dumps(plan["content"], default=str)), sort_keys=False, allow_unicode=True)
+    return section(
+        "again",
+        "Reproduce",
+        Code(command, "Command", on=PAGES),
+        Text(f"dsim {result['dsim_version']}, seed {plan['seed']}. Every number of this page is in result.json beside it.", on=PAGES),
+        Folded("The plan", (Code(content, "Plan"),), on=PAGES),
+    )
+
+
+def _definitions(_: Result) -> Section | None:
+    return section("words", "Definitions", Terms(WORDS, on=PAGES))
+
+
+SECTIONS = (_choices, _other_slas, _frontier, _what_if, _day, _break_even, _every_fleet, _grounds, _reproduce, _definitions)
 
 WORDS = (
-    ("promise", "The least speed that a share of the users must reach, each over its own answer, and the longest wait for the first token."),
+    ("promise", "The SLA: the speed that a share of the users must reach, each over its own answer, and the longest wait for the first token."),
     ("kept", "The next replication, too, keeps every promise, with 95 % confidence (Student's prediction bound over replications)."),
     ("speed", "(output tokens − 1) / (last token − first token) of a request; the share promised reaches at least the value shown."),
     ("TTFT", "From arrival to the first token. A request that died with its replica counts from its arrival to the first token it keeps."),

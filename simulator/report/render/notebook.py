@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
-from simulator.report.page import Block, Page, Picture
+from simulator.report.page import Block, Chart, Page, Picture
 from simulator.report.render.html import blocks
 
 _STYLE = Markup(
@@ -23,6 +23,8 @@ def notebook(page: Page) -> str:
 
 def _block(block: Block) -> Markup:
     """A picture stands alone and on white: a notebook knows neither the page's phone drawing nor its colours."""
+    if isinstance(block, Chart):
+        return _block(block.still) if block.still else Markup()
     if not isinstance(block, Picture):
         return blocks(block)
     from simulator.report.plots import style

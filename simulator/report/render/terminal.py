@@ -7,8 +7,10 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.table import Table as Grid
 from rich.text import Text as Line
@@ -16,7 +18,7 @@ from rich.text import Text as Line
 from simulator.report.page import Block, Cell, Code, Folded, Lines, Notice, Page, Sketch, Table, Terms, Text
 
 PIPED = 120  # characters a table takes where no terminal says how many it has; sentences are left whole there
-_WORDS = 16  # characters that a column of words keeps, where its words are that long
+_WORDS, _WORD = 12, 24  # characters that a column of words keeps, and a word in it, where they are that long
 _STYLES = {"backlogged": "yellow", "overloaded": "red", "outside": "red", "within": "green"}
 
 
@@ -74,32 +76,67 @@ class _Pen:
         return ""
 
     def table(self, table: Table) -> str:
-        """Intervals beside their numbers where there is room, else below them; wider than the terminal before a number is cut."""
-        console = Console(width=100_000)
-        grid = _grid(table, beside=True)
-        if console.measure(grid).minimum > self.width:
-            grid = _grid(table, beside=False)
-        return self.drawn(grid, max(self.width, console.measure(grid).minimum))
+        """Intervals beside their numbers where there is room, else below them, else without spare columns; wider than the terminal before a
+        number is cut."""
+        grid = _Grid(table, beside=True)
+        if grid.least > self.width:
+            grid = _Grid(table, beside=False)
+        while grid.least > self.width and any(column.spare for column in table.columns):
+            table = _without_last_spare(table)
+            grid = _Grid(table, beside=False)
+        return self.drawn(grid.drawn(self.width), max(self.width, grid.least))
 
 
-def _grid(table: Table, beside: bool) -> Grid:
-    grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-    texts = [[[_text(cell, beside) for cell in row] for row in group.rows] for group in table.groups]
-    columns = [(Line(f"{c.title}\n{c.unit}" if c.unit else c.title), c.words) for c in table.columns]
-    if table.grouped:
-        columns = [(Line(""), True), *columns]
-        for group, rows in zip(table.groups, texts, strict=True):
-            name = f"{group.name} ({group.tag})" if group.tag else group.name
-            for i, row in enumerate(rows):
-                row.insert(0, Line("" if i else name))
-    for place, (title, words) in enumerate(columns):
-        longest = max((len(line) for rows in texts for row in rows for line in row[place].plain.splitlines()), default=0)
-        least = min(_WORDS, longest) if words else longest
-        grid.add_column(title, justify="left" if words else "right", overflow="fold", no_wrap=not words, min_width=least, vertical="top")
-    for rows in texts:
-        for row in rows:
-            grid.add_row(*row, end_section=table.grouped and row is rows[-1])
-    return grid
+class _Grid:
+    """A table's texts, and the least and most characters of each column."""
+
+    def __init__(self, table: Table, beside: bool) -> None:
+        self.groups = [[[_text(cell, beside) for cell in row] for row in group.rows] for group in table.groups]
+        self.columns = [(f"{c.title}\n{c.unit}" if c.unit else c.title, c.words) for c in table.columns]
+        if table.grouped:
+            self.columns.insert(0, ("", True))
+            for group, rows in zip(table.groups, self.groups, strict=True):
+                for i, row in enumerate(rows):
+                    row.insert(0, Line("" if i else f"{group.name} ({group.tag})" if group.tag else group.name))
+        longest = [_longest(line for rows in self.groups for row in rows for line in row[i].plain.splitlines()) for i in range(len(self.columns))]
+        self.most = [max(cells, _longest(title.splitlines())) for cells, (title, _) in zip(longest, self.columns, strict=True)]
+        self.leasts = [self._least(i, words, title, longest[i]) for i, (title, words) in enumerate(self.columns)]
+
+    def _least(self, place: int, words: bool, title: str, longest: int) -> int:
+        """Characters that a column keeps: no number is broken, nor a word that is not very long."""
+        if words:
+            word = _longest(word for rows in self.groups for row in rows for word in row[place].plain.split())
+            longest = max(min(longest, _WORDS), min(word, _WORD))
+        return max(longest, _longest(title.split()))
+
+    @property
+    def least(self) -> int:
+        """Characters of the whole, two between columns."""
+        return sum(self.leasts) + 2 * (len(self.leasts) - 1)
+
+    def drawn(self, width: int) -> Grid:
+        """As wide as it needs to be or as there is room; the room goes where most is wanted."""
+        widths, room = [*self.leasts], width - self.least
+        for _ in range(min(room, sum(self.most) - sum(self.leasts))):
+            widest = max(range(len(widths)), key=lambda i: self.most[i] - widths[i])
+            widths[widest] += 1
+        grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+        for (title, words), wide in zip(self.columns, widths, strict=True):
+            grid.add_column(Line(title), justify="left" if words else "right", overflow="fold", vertical="top", width=wide)
+        for rows in self.groups:
+            for row in rows:
+                grid.add_row(*row, end_section=len(self.groups) > 1 and row is rows[-1])
+        return grid
+
+
+def _without_last_spare(table: Table) -> Table:
+    at = max(i for i, column in enumerate(table.columns) if column.spare)
+    groups = tuple(replace(group, rows=tuple(row[:at] + row[at + 1 :] for row in group.rows)) for group in table.groups)
+    return replace(table, columns=table.columns[:at] + table.columns[at + 1 :], groups=groups)
+
+
+def _longest(texts: Iterable[str]) -> int:
+    return max(map(cell_len, texts), default=0)
 
 
 def _text(cell: Cell, beside: bool) -> Line:
