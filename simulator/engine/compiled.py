@@ -20,9 +20,16 @@ entry = numba.njit(cache=True, **_HOW)
 # Where the kernel waits for the driver: nothing to do but go on, or what it asks for.
 ENDED, STARVED, FLUSH, GROW, TURNS, LUCK, PRICE, BELIEVED, PROMPT = range(9)
 # Rules, ways of processing prompts, routers.
-NONE, FIXED, BY_ROW, BY_BATCH, SYNCHRONOUS, ASYNCHRONOUS, UNIFORM, ORACLE = range(8)
+BY_ROW, BY_BATCH, SCHEDULED, UNIFORM = range(4)
 INSTANT, SEPARATE, CHUNKED, DISAGGREGATED = range(4)
-ROUND_ROBIN, LEAST_LOADED, POWER_OF_TWO = range(3)  # others take what was drawn
+LEAST_LOADED, POWER_OF_TWO, ASSIGNED = range(3)
+BRANCHES = {
+    "policy": ("rule", ("by_row", "by_batch", "scheduled", "uniform")),
+    "prefill": ("prefill", ("instant", "separate", "chunked", "disaggregated")),
+    "router": ("router", ("least_loaded", "power_of_two", "assigned")),
+    "admission": ("shortest", ("first_come", "shortest_prompt")),
+    "cost model": ("linear_prompts", ("asked", "linear")),
+}  # what of a fleet: where GLOBAL has its branch, and the branches by number
 # What happens; the first kinds are processes of SimPy that begin.
 WAKE, STEP_ENDS, ARRIVE, LIMIT, DONE, STOP, THINK, ASK, PREFILL, GRANTED, PREFILLED, RELEASED, MOVED, WINDOW = range(14)
 RESTING, BEGIN, START, ARRIVING, ADMIT, STEP, PROMPTED = range(7)
@@ -34,8 +41,8 @@ CONTEXTS = 48 * 129 + 1  # contexts that prices are kept at: exponent, and 128 â
 _i, _f = np.int64, np.float64
 GLOBAL = np.dtype(
     [(name, _i) for name in (
-        "gamma", "lag", "most", "replicas", "prefill", "share", "workers", "capacity", "page", "lookahead", "shortest", "router", "rule", "length",
-        "least", "to_longest", "linear_prompts", "closed", "users", "turns", "window", "slack",
+        "gamma", "lag", "most", "replicas", "prefill", "share", "workers", "capacity", "page", "lookahead", "shortest", "router", "rule",
+        "stop_early", "least", "to_longest", "linear_prompts", "closed", "users", "turns", "window", "slack",
         "seq", "events", "free", "made", "phase", "actor", "want_size", "want_context", "want_tokens", "beside", "answered",
         "outstanding", "finished", "routed", "arrived", "due", "done", "stopping", "warm", "refill", "busy", "queue_head", "queue_tail",
         "rejected", "preempted", "lucks", "out_steps", "out_requests", "out_joins", "out_waits",
@@ -304,7 +311,7 @@ def _sorted_few(w, p, size, lag, least):
 
 
 @hot
-def _budget(w, p, size, at, stop_early):
+def _budget(w, p, size, at):
     """How many tokens beyond the least to admit: Î˜'s first fall, or its global maximum, along the ranked survivals."""
     g, price, value, ranked, few = w.g[0], w.believed, w.value, w.ranked, w.few
     least, lag, top = g.least, g.lag, len(w.value) - 1
@@ -330,7 +337,7 @@ def _budget(w, p, size, at, stop_early):
         gain = (total + committed) / price[at + 1 + k]
         if gain > best:
             best, admitted = gain, k + 1
-        elif stop_early:
+        elif g.stop_early:
             break
     return admitted
 
@@ -423,8 +430,8 @@ def _choose_lengths(w, p, size, at):
     """Lengths into the slots; the tokens verified. `at`: where the prices begin that the policy believes in."""
     g, slots = w.g[0], w.slots
     rule = g.rule
-    if rule == SYNCHRONOUS or rule == ASYNCHRONOUS or rule == ORACLE:
-        return _admit_tokens(w, p, size, _budget(w, p, size, at, rule == SYNCHRONOUS), g.least)
+    if rule == SCHEDULED:
+        return _admit_tokens(w, p, size, _budget(w, p, size, at), g.least)
     if rule == BY_ROW:
         verified = 0
         for s in range(size):
@@ -432,13 +439,7 @@ def _choose_lengths(w, p, size, at):
             slots[p, s].length = length
             verified += length
         return verified
-    length = 0
-    if rule == FIXED:
-        length = g.length
-    elif rule == BY_BATCH:
-        length = w.by_row[size]
-    elif rule == UNIFORM:
-        length = _uniform(w, p, size, at)
+    length = w.by_row[size] if rule == BY_BATCH else _uniform(w, p, size, at)
     for s in range(size):
         slots[p, s].length = length
     return length * size
@@ -840,9 +841,7 @@ def _route(w, r):
     g = w.g[0]
     chosen, n = 0, g.replicas
     if n > 1:
-        if g.router == ROUND_ROBIN:
-            chosen = g.routed % n
-        elif g.router == LEAST_LOADED:
+        if g.router == LEAST_LOADED:
             fewest = _held(w, 0)
             for p in range(1, n):
                 held = _held(w, p)

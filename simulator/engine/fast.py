@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from importlib.util import find_spec
 from math import ldexp
@@ -13,21 +13,15 @@ from numpy.typing import NDArray
 
 from simulator.engine.given import ClosedTraffic, Fleet, Traffic
 from simulator.engine.records import End, Sink
-from simulator.measurements.cost import DraftTable, LinearPrefill, RoundCost, RoundPrices, ScaledPrices, reads_to_longest
-from simulator.policies.admission import FirstCome, ShortestPrompt
-from simulator.policies.prefill import Chunked, Disaggregated, Instant, Separate
-from simulator.policies.routing import Assigned, LeastLoaded, PowerOfTwo, Random, RoundRobin
-from simulator.policies.verification import ByBatch, ConfidenceScheduled, FixedLength, NoSpeculation, Oracle, Threshold, Uniform
+from simulator.kind import Lowered, lowering
+from simulator.measurements.cost import RoundPrices, reads_to_longest
+from simulator.policies.verification import StepView
 from simulator.rng import word_of
 from simulator.traffic.request import RequestColumns
 
 _ROWS = 16384  # of each output, at most, between two looks of the driver
 _LUCK = 4096
 _MOST_PRICES = 1 << 23  # 64 MB of prices are kept, then asked for again
-
-_POLICIES = (NoSpeculation, FixedLength, Threshold, ByBatch, ConfidenceScheduled, Uniform, Oracle)
-_PREFILLS = (Instant, Separate, Chunked, Disaggregated)
-_ROUTERS = (RoundRobin, LeastLoaded, PowerOfTwo, Random, Assigned)
 
 
 @runtime_checkable
@@ -46,26 +40,24 @@ def why_plain(traffic: Traffic, fleet: Fleet) -> str:
         return "numba is not installed (pip install 'dsim[fast]')"
     if fleet.absences:
         return "replicas are away for a while, which is played in Python"
-    settings = fleet.settings
-    parts = [
-        ("policy", fleet.policy, _POLICIES),
-        ("cost model", _unscaled(fleet.prices)[0], (RoundCost,)),
-        ("scheduler's cost model", _unscaled(fleet.believed)[0], (RoundCost,)),
-        ("router", fleet.router, _ROUTERS),
-        ("prefill", settings.prefill, _PREFILLS),
-        ("admission", settings.admission, (FirstCome, ShortestPrompt)),
-    ]
-    for what, given, known in parts:
-        if type(given) not in known:
-            return f"the {what} is {type(given).__name__}, written in Python"
+    for what, kind, numbers in _lowered(fleet):
+        if numbers is None:
+            return f"the {what} is {type(kind).__name__}, written in Python"
     if isinstance(traffic, ClosedTraffic) and not isinstance(traffic.source, DrawnUsers):
         return f"the users are {type(traffic.source).__name__}, written in Python"
     return ""
 
 
-def _unscaled(prices: RoundPrices) -> tuple[Any, float]:
-    """The prices that are scaled, and by how much."""
-    return (prices.prices, prices.factor) if type(prices) is ScaledPrices else (prices, 1.0)
+def _lowered(fleet: Fleet) -> Iterator[tuple[str, Any, Lowered | None]]:
+    """What a fleet is made of, each part with its lowering."""
+    replay, settings = fleet.replay, fleet.settings
+    rows = StepView(len(replay.accepted), replay.gamma, replay.confidence, replay.survival, (), np.empty(0))
+    yield "policy", fleet.policy, lowering(fleet.policy, rows, settings.max_batch)
+    for what, kind in (
+        ("scheduler's cost model", fleet.believed), ("cost model", fleet.prices), ("router", fleet.router), ("prefill", settings.prefill),
+        ("admission", settings.admission),
+    ):  # fmt: skip
+        yield what, kind, lowering(kind)
 
 
 def run_compiled(traffic: Traffic, fleet: Fleet, sink: Sink) -> End:
@@ -89,7 +81,7 @@ class _Run:
         self.specs = None if isinstance(traffic, ClosedTraffic) else RequestColumns.of(traffic.specs)
         self.domains = traffic.source.domains if isinstance(traffic, ClosedTraffic) else self.specs.domains  # type: ignore[attr-defined, union-attr]
         self.ends = {"prices": 1, "believed": 1}  # of the rows in the price tables
-        self.chosen = 0  # of the assigned replicas
+        self.drawn = 0  # choices of the router
         self.w = self._world()
         self.g = self.w.g[0]
 
@@ -111,8 +103,8 @@ class _Run:
         slack = 4 * most + 16
         users = self.closed.users if self.closed else 0
         live = users + 4 if self.closed else 1024
-        rule, by_row = _rule(k, fleet)
-        ranked = rule in (k.SYNCHRONOUS, k.ASYNCHRONOUS, k.ORACLE)
+        parts = {what: numbers for what, _, numbers in _lowered(fleet) if numbers is not None}
+        table, ranked = parts["policy"].table, parts["policy"].branch == "scheduled"
         value = np.sort(replay.survival, axis=None) if ranked else np.ones(1)
         rank = np.searchsorted(value, replay.survival) if ranked else np.zeros((1, 1))
         sequences = [replay.of_domain[name] for name in self.domains]
@@ -136,7 +128,7 @@ class _Run:
             rank=rank.astype(np.int32),
             value=value,
             survival=np.ascontiguousarray(replay.survival, dtype=np.float64),
-            by_row=by_row,
+            by_row=np.zeros(1, np.int32) if table is None else table.astype(np.int32),
             first_row=replay.first_row.astype(np.int64),
             length=replay.length.astype(np.int64),
             candidates=np.concatenate([np.empty(0, np.int64), *sequences]).astype(np.int64),
@@ -157,31 +149,20 @@ class _Run:
             ranked=np.zeros(most * gamma + 1, np.int32),
             counts=np.zeros(2 * most * gamma + 8, np.int32),
         )  # fmt: skip
-        self._set(world, rule, window, slack)
+        self._set(world, parts, window, slack)
         return world
 
-    def _set(self, world: Any, rule: int, window: int, slack: int) -> None:
+    def _set(self, world: Any, parts: Mapping[str, Lowered], window: int, slack: int) -> None:
         """Settings and the state at time 0."""
         k, fleet, g = self.k, self.fleet, world.g
-        settings, policy, prefill = fleet.settings, fleet.policy, fleet.settings.prefill
-        prices, factor = _unscaled(fleet.prices)
-        prompts = prices.costs.prefill
-        g["gamma"], g["lag"], g["most"], g["replicas"] = fleet.replay.gamma, policy.lag_steps, settings.max_batch, fleet.replicas
-        g["prefill"] = _PREFILLS.index(type(prefill))
-        g["share"] = prefill.max_tokens if isinstance(prefill, Separate) else prefill.token_budget if isinstance(prefill, Chunked) else 0
-        if isinstance(prefill, Disaggregated):
-            g["workers"], g["transfer_s"] = prefill.workers or 0, prefill.transfer_s
+        g["gamma"], g["most"], g["replicas"] = fleet.replay.gamma, fleet.settings.max_batch, fleet.replicas
         g["capacity"], g["page"] = -1 if fleet.kv_pages is None else fleet.kv_pages, fleet.page_tokens
-        g["lookahead"] = policy.longest(fleet.replay.gamma) + 1
-        g["shortest"], g["router"], g["rule"] = isinstance(settings.admission, ShortestPrompt), _ROUTERS.index(type(fleet.router)), rule
-        if isinstance(policy, FixedLength):
-            g["length"] = min(policy.length, fleet.replay.gamma)
-        if isinstance(policy, ConfidenceScheduled | Uniform):
-            g["least"] = min(policy.min_length, fleet.replay.gamma)
-        line = isinstance(prompts, LinearPrefill) and not prompts.apart and not isinstance(prices.draft, DraftTable)
-        g["overhead_s"], g["linear_prompts"], g["prompt_factor"] = fleet.prices.overhead_s, line, factor
-        if isinstance(prompts, LinearPrefill):
-            g["prompt_base_s"], g["prompt_token_s"], g["prompt_context_s"] = prompts.base_s, prompts.per_token_s, prompts.per_token_context_s
+        g["lookahead"] = fleet.policy.longest(fleet.replay.gamma) + 1
+        g["overhead_s"], g["prompt_factor"] = fleet.prices.overhead_s, 1.0
+        for what, (field, branches) in k.BRANCHES.items():
+            g[field] = branches.index(parts[what].branch)
+            for name, number in parts[what].settings.items():
+                g[name] = number
         g["to_longest"] = reads_to_longest(fleet.prices)
         g["word"] = word_of(fleet.replay.seed, "sequence", fleet.replay.replication)
         g["window"], g["slack"], g["phase"] = window, slack, k.BEGIN
@@ -236,19 +217,8 @@ class _Run:
         """Replicas drawn by the router: those not used yet, and new ones."""
         w, used = self.w, int(self.g["lucks"])
         w.luck[:-used] = w.luck[used:].copy()
-        w.luck[-used:] = self._chosen(used)
-        self.g["lucks"] = 0
-
-    def _chosen(self, n: int) -> NDArray[np.int64]:
-        """What the next `n` choices of the router go by. # [n, 2]"""
-        router, count = self.fleet.router, self.fleet.replicas
-        if isinstance(router, Assigned):
-            part = router.replica[self.chosen : self.chosen + n]
-            self.chosen += n
-            return np.pad(part, (0, n - len(part)))[:, None].repeat(2, axis=1)
-        if isinstance(router, Random):
-            return self.fleet.luck.integers(np.full(n, count))[:, None].repeat(2, axis=1)
-        return self.fleet.luck.integers(np.tile([count, count - 1], (n, 1)))
+        w.luck[-used:] = self.fleet.router.drawn(self.drawn, used, self.fleet.replicas, self.fleet.luck)
+        self.g["lucks"], self.drawn = 0, self.drawn + used
 
     def _price(self) -> None:
         self.w = self.w._replace(**self._priced("price_at", "prices", self.fleet.prices))
@@ -318,19 +288,3 @@ def _arrivals(specs: RequestColumns) -> NDArray[np.int64]:
 def _price_table(k: Any, most: int) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
     """An empty one: where rows begin, by requests and context, and the rows; place 0 stands for a price not known."""
     return np.zeros((most + 1, k.CONTEXTS), np.int32), np.zeros(1 << 16)
-
-
-def _rule(k: Any, fleet: Fleet) -> tuple[int, NDArray[np.int32]]:
-    """The kernel's number of the policy, and its table by row or by batch."""
-    policy, replay = fleet.policy, fleet.replay
-    table = np.zeros(1, np.int32)
-    if isinstance(policy, Threshold):
-        tested = replay.confidence if policy.of == "conditional" else replay.survival
-        assert tested is not None
-        table = np.logical_and.accumulate(tested >= policy.threshold, axis=1).sum(axis=1).astype(np.int32)
-    elif isinstance(policy, ByBatch):
-        table = np.array([policy.drafted(r, replay.gamma) for r in range(fleet.settings.max_batch + 1)], np.int32)
-    rules = {"none": k.NONE, "fixed": k.FIXED, "threshold": k.BY_ROW, "by_batch": k.BY_BATCH, "uniform": k.UNIFORM, "oracle": k.ORACLE}
-    if isinstance(policy, ConfidenceScheduled):
-        return (k.SYNCHRONOUS if policy.mode == "synchronous" else k.ASYNCHRONOUS), table
-    return rules[policy.kind], table

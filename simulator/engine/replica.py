@@ -100,17 +100,16 @@ class Replica:
 
     def _admit(self) -> None:
         """Waiting requests enter while there are slots and pages for their context and one round."""
-        settings, on_replica = self.settings, self.settings.prefill.on_replica
+        settings, order, here = self.settings, self.settings.admission, self.settings.prefill.where == "replica"
         while self.waiting and len(self.batch) + len(self.prefilling) < settings.max_batch:
-            first_come = isinstance(settings.admission, FirstCome)
-            chosen = 0 if first_come else settings.admission.next([r.spec.prompt_tokens for r in self.waiting])
+            chosen = order.next([r.spec.prompt_tokens for r in self.waiting]) if order.looks else 0
             request = self.waiting[chosen]
             pages = self.kv.pages(request.context_tokens + self.lookahead)
             if not self.kv.fits(pages):
                 return
             del self.waiting[chosen]
             self.kv.take(pages)
-            if on_replica:
+            if here:
                 request.prefilled_tokens = min(request.spec.cached_prompt_tokens, request.context_tokens - 1)
                 self.prefilling.append((request, pages))
             else:
@@ -155,7 +154,7 @@ class Replica:
         request.prefilled_tokens = 0
         request.preemptions += 1
         self.preemptions += 1
-        if self.settings.prefill.kind == "disaggregated":
+        if self.settings.prefill.where == "elsewhere":
             self.evicted(request)
         else:
             self.waiting.appendleft(request)
@@ -164,9 +163,9 @@ class Replica:
         """One step: choose lengths, share the step with prompts, wait, commit, record."""
         start, size, waiting = self.env.now, len(self.batch), len(self.waiting)
         pending = sum(r.to_prefill for r, _ in self.prefilling)
-        decodes = size > 0 and self.settings.prefill.share(0, pending)[1]
+        decodes = size > 0 and self.settings.prefill.decodes(pending)
         lengths, verified, draft_s, verify_s = self._choose(size) if decodes else (None, 0, 0.0, 0.0)
-        chunk, _ = self.settings.prefill.share(size + verified if decodes else 0, pending)
+        chunk = self.settings.prefill.chunk(size + verified if decodes else 0, pending)
         pieces = self._pieces(chunk) if chunk else []
         prefill_s = self._chunk_s(pieces, decodes) if pieces else 0.0
         context, waiting = self.batch.context_total, waiting + len(self.prefilling) - len(pieces)

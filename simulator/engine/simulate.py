@@ -18,7 +18,6 @@ from simulator.engine.kv_cache import KvCache
 from simulator.engine.records import Buffer, End, Kept, RequestRecord, Run, Sink, record_of
 from simulator.engine.replica import Replica
 from simulator.engine.step import StepRecord
-from simulator.policies.prefill import Disaggregated
 from simulator.traffic.request import Request, RequestSpec
 
 __all__ = ["ClosedTraffic", "End", "Fleet", "OpenTraffic", "Run", "Sink", "Traffic", "UserSource", "World", "observe", "simulate"]
@@ -72,10 +71,8 @@ class World:
         self.stranded: list[Request] = []  # came while every replica was away
         for absence in fleet.absences:
             self.env.process(watch(self.env, absence, self.replicas, self.away, self._replica, self.retired, self._enter, self._back, self._lose))
-        prefill = fleet.settings.prefill
-        self.elsewhere = prefill if isinstance(prefill, Disaggregated) else None
-        workers = self.elsewhere.workers if self.elsewhere else None
-        self.workers = simpy.Resource(self.env, workers) if workers else None
+        self.prefill = fleet.settings.prefill
+        self.workers = simpy.Resource(self.env, workers) if (workers := self.prefill.at_a_time) else None
 
     def _replica(self, number: int) -> Replica:
         fleet, kv = self.fleet, KvCache(self.fleet.kv_pages, self.fleet.page_tokens)
@@ -151,8 +148,8 @@ class World:
 
     def _enter(self, request: Request) -> None:
         """To the prefill machines where there are any, else straight to a replica."""
-        if self.elsewhere is not None and request.to_prefill:
-            self.env.process(self._prefill_elsewhere(request, self.elsewhere))
+        if self.prefill.where == "elsewhere" and request.to_prefill:
+            self.env.process(self._prefill_elsewhere(request))
         else:
             self._route(request)
 
@@ -178,7 +175,7 @@ class World:
         for request in waiting:
             self._route(request)
 
-    def _prefill_elsewhere(self, request: Request, mode: Disaggregated) -> Generator[simpy.Event, Any, None]:
+    def _prefill_elsewhere(self, request: Request) -> Generator[simpy.Event, Any, None]:
         """Wait for a worker, process the prompt, emit the first token, move the cache."""
         slot = self.workers.request() if self.workers is not None else None
         if slot is not None:
@@ -198,7 +195,7 @@ class World:
             request.finish_s = self.env.now
             self._finished(request)
             return
-        yield self.env.timeout(mode.transfer_s)
+        yield self.env.timeout(self.prefill.moving_s)
         self._route(request)
 
     def _finished(self, request: Request) -> None:

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import frexp, ldexp
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, Self
+from typing import Annotated, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, PrivateAttr, model_validator
 
 from simulator.errors import ProfileError
+from simulator.kind import Lowered, lowering
 from simulator.measurements.cost_table import Between, CostTable, read_cost_table
 from simulator.schema import Frozen
 
@@ -30,6 +31,55 @@ class Sourced(Frozen):
     note: str = ""
 
 
+class Cost(Sourced):
+    """A cost of steps. What it was measured up to is None where it does not depend on that, or has no end of its own.
+
+    Lowering of a prefill cost: `lowered()`; the other costs are asked for their prices, once each, on both paths.
+    """
+
+    @property
+    def most_tokens(self) -> float | None:
+        """The most tokens of a step."""
+        return None
+
+    @property
+    def most_requests(self) -> float | None:
+        """The most requests of a step."""
+        return None
+
+    @property
+    def most_context(self) -> float | None:
+        """The longest context."""
+        return None
+
+    def attach(self, folder: Path) -> None:
+        """Read its files, where it has any. Raises ProfileError with file, line and column."""
+
+
+class TableCost(Cost):
+    """A cost that is read from a CSV file."""
+
+    _table: CostTable | None = PrivateAttr(None)
+
+    @property
+    def table(self) -> CostTable:
+        """The rows, once read."""
+        assert self._table is not None, "the profile loader attaches tables"
+        return self._table
+
+    @property
+    def most_tokens(self) -> float | None:
+        return self.table.highest
+
+    @property
+    def most_requests(self) -> float | None:
+        return float(self.table.requests[-1]) if len(self.table.requests) > 1 else None
+
+    @property
+    def most_context(self) -> float | None:
+        return float(self.table.contexts[-1]) if len(self.table.contexts) > 1 else None
+
+
 class Cliff(Frozen):
     """A jump of the step time: steps of more than `tokens` tokens cost `add_s` more."""
 
@@ -37,7 +87,7 @@ class Cliff(Frozen):
     add_s: NonNegativeFloat
 
 
-class FittedCurve(Sourced):
+class FittedCurve(Cost):
     """T(B) = base + per_token B + concave (1 - exp(-B / concave_tokens)) + cliffs, plus per_context_token for every cached token read.
 
     The concave part is real in sparse models: more experts' weights are touched as the batch grows.
@@ -70,7 +120,7 @@ class FittedCurve(Sourced):
         return np.asarray(time + self.per_context_token_s * requests * context_tokens)
 
 
-class MeasuredTable(Sourced):
+class MeasuredTable(TableCost):
     """A table of tokens (and optionally requests, context_tokens) against p10/p50/p90 seconds.
 
     `between: step` pads a step up to the next row (a staircase); `linear` interpolates. `padded_to` are the sizes that the engine pads steps up
@@ -82,17 +132,9 @@ class MeasuredTable(Sourced):
     between: Between = "step"
     contexts: Between = "linear"
     padded_to: list[PositiveInt] = []
-    _table: CostTable | None = PrivateAttr(None)
 
     def attach(self, folder: Path) -> None:
-        """Read the file. Raises ProfileError with file, line and column."""
         self._table = read_cost_table(folder / self.file, "tokens", self.between, self.contexts)
-
-    @property
-    def table(self) -> CostTable:
-        """The rows, once read."""
-        assert self._table is not None, "the profile loader attaches tables"
-        return self._table
 
     def tokens_range(self) -> tuple[float, float]:
         """The tokens per step that were measured."""
@@ -101,9 +143,7 @@ class MeasuredTable(Sourced):
     @property
     def varies_with(self) -> Literal["tokens", "context", "shape"]:
         """What it depends on beside the tokens in the step."""
-        if len(self.table.requests) > 1:
-            return "shape"
-        return "context" if len(self.table.contexts) > 1 else "tokens"
+        return "shape" if self.most_requests else "context" if self.most_context else "tokens"
 
     def seconds(self, tokens: ArrayLike, requests: float = 1, context_tokens: float = 0) -> Floats:
         """Median time of steps of `tokens` tokens of `requests` requests that hold `context_tokens` each on average."""
@@ -114,7 +154,20 @@ class MeasuredTable(Sourced):
 VerifyCost = Annotated[FittedCurve | MeasuredTable, Field(discriminator="kind")]
 
 
-class LinearDraft(Sourced):
+class DrafterCost(Cost):
+    """The cost of drafting in a round. `takes_in`: the features of a step's tokens cost the drafter time of its own."""
+
+    @property
+    def takes_in(self) -> bool:
+        """Is `absorb_s` ever above 0?"""
+        return False
+
+    def absorb_s(self, tokens: ArrayLike, context_tokens: float) -> Floats:
+        """Time to take in the features of `tokens` tokens of the target; 0 where it is not apart."""
+        return np.asarray(tokens, dtype=np.float64) * 0.0
+
+
+class LinearDraft(DrafterCost):
     """base + per_request R + slots (per_slot + per_slot_request R), seconds per round."""
 
     kind: Literal["linear"] = "linear"
@@ -128,7 +181,7 @@ class LinearDraft(Sourced):
         return self.base_s + self.per_request_s * requests + slots * (self.per_slot_s + self.per_slot_request_s * requests)
 
 
-class DraftTable(Sourced):
+class DraftTable(DrafterCost, TableCost):
     """Measured time of drafting by requests (and optionally context_tokens).
 
     `file` alone is a whole block. With `head` it is what is paid once a round, and `head` (key slots, by requests) what the slots drafted add;
@@ -141,12 +194,10 @@ class DraftTable(Sourced):
     absorb: str | None = None
     between: Between = "linear"
     contexts: Between = "linear"
-    _table: CostTable | None = PrivateAttr(None)
     _head: CostTable | None = PrivateAttr(None)
     _absorb: CostTable | None = PrivateAttr(None)
 
     def attach(self, folder: Path) -> None:
-        """Read the files. Raises ProfileError with file, line and column."""
         self._table = read_cost_table(folder / self.file, "requests", self.between, self.contexts)
         if self.head is not None:
             self._head = read_cost_table(folder / self.head, "slots", "linear", self.contexts)
@@ -154,10 +205,8 @@ class DraftTable(Sourced):
             self._absorb = read_cost_table(folder / self.absorb, "tokens", "linear", self.contexts)
 
     @property
-    def table(self) -> CostTable:
-        """The rows of `file`, once read."""
-        assert self._table is not None, "the profile loader attaches tables"
-        return self._table
+    def takes_in(self) -> bool:
+        return self.absorb is not None
 
     def seconds(self, requests: float, context_tokens: float, slots: int) -> float:
         """Time to draft `slots` tokens for each of `requests` requests; the whole block, whatever `slots`, where the head is not apart."""
@@ -165,15 +214,15 @@ class DraftTable(Sourced):
         return once if self._head is None else once + float(self._head.seconds(np.asarray(float(slots)), requests, context_tokens))
 
     def absorb_s(self, tokens: ArrayLike, context_tokens: float) -> Floats:
-        """Time to take in the features of `tokens` tokens of the target; 0 where it is not apart."""
-        b = np.asarray(tokens, dtype=np.float64)
-        return b * 0.0 if self._absorb is None else self._absorb.seconds(b, 1, context_tokens)
+        if self._absorb is None:
+            return super().absorb_s(tokens, context_tokens)
+        return self._absorb.seconds(np.asarray(tokens, dtype=np.float64), 1, context_tokens)
 
 
 DraftCost = Annotated[LinearDraft | DraftTable, Field(discriminator="kind")]
 
 
-class LinearPrefill(Sourced):
+class LinearPrefill(Cost):
     """base + n (per_token + per_token_context a), where each of n prompt tokens attends to `a` earlier ones on average.
 
     `apart`: the engine runs prompts in a pass of their own, so that a step that decodes as well pays the fixed part of both.
@@ -189,24 +238,20 @@ class LinearPrefill(Sourced):
         """Time of a prefill step of `tokens` new tokens that attend to `attended_tokens` earlier ones on average."""
         return self.base_s + tokens * (self.per_token_s + self.per_token_context_s * attended_tokens)
 
+    def lowered(self) -> Lowered | None:
+        line = {"prompt_base_s": self.base_s, "prompt_token_s": self.per_token_s, "prompt_context_s": self.per_token_context_s}
+        return None if self.apart else Lowered("linear", line)
 
-class PrefillTable(Sourced):
+
+class PrefillTable(TableCost):
     """Measured time of a prefill step by tokens (and optionally context_tokens cached before them); `apart` as in LinearPrefill."""
 
     kind: Literal["table"] = "table"
     file: str
     apart: bool = False
-    _table: CostTable | None = PrivateAttr(None)
 
     def attach(self, folder: Path) -> None:
-        """Read the file. Raises ProfileError with file, line and column."""
         self._table = read_cost_table(folder / self.file, "tokens", "linear")
-
-    @property
-    def table(self) -> CostTable:
-        """The rows, once read."""
-        assert self._table is not None, "the profile loader attaches tables"
-        return self._table
 
     def seconds(self, tokens: float, attended_tokens: float = 0) -> float:
         """Time of a prefill step of `tokens` new tokens that attend to `attended_tokens` earlier ones on average."""
@@ -300,6 +345,10 @@ class RoundCost:
         self._drafts: dict[tuple[int, float], float] = {}
         self._absorbs: dict[float, Floats] = {}
 
+    @property
+    def _takes_in(self) -> bool:
+        return self.draft is not None and self.draft.takes_in and self.slots > 0
+
     @cached_property
     def _shared(self) -> bool:
         return self.costs.verify.varies_with == "tokens"
@@ -316,7 +365,7 @@ class RoundCost:
 
     def _absorb(self, most: int, context_tokens: float) -> Floats:
         """Time to take in the features of 0 .. `most` tokens and somewhat more; cached by context."""
-        if not isinstance(self.draft, DraftTable) or self.draft.absorb is None or not self.slots:
+        if self.draft is None or not self._takes_in:
             return np.zeros(most + 1)
         key = rounded_context(context_tokens)
         known = self._absorbs.get(key)
@@ -353,8 +402,13 @@ class RoundCost:
         """Time of a prefill step, features taken into the draft cache included. Raises ProfileError where the profile has no prefill cost."""
         if self.costs.prefill is None:
             raise ProfileError("has no prefill cost", key="costs.prefill", remedy="measure it, or use prefill: {kind: instant}")
-        taken_in = self.draft.absorb_s(tokens, max(attended_tokens - tokens / 2, 0.0)) if isinstance(self.draft, DraftTable) and self.slots else 0.0
+        taken_in = self.draft.absorb_s(tokens, max(attended_tokens - tokens / 2, 0.0)) if self.draft and self._takes_in else 0.0
         return self.costs.prefill.seconds(tokens, attended_tokens) + float(taken_in)
+
+    def lowered(self) -> Lowered:
+        """Rounds are asked for, size by size; prompts as well, unless their time is a line."""
+        line = None if self._takes_in else lowering(self.costs.prefill)
+        return line or Lowered("asked")
 
 
 def reads_to_longest(prices: object) -> bool:
@@ -386,7 +440,8 @@ class ScaledPrices:
         """Time of a prefill step."""
         return self.prices.prefill_s(tokens, attended_tokens) * self.factor
 
-
-def attachments(*costs: Any) -> list[MeasuredTable | DraftTable | PrefillTable]:
-    """Those of `costs` that live in a file of their own."""
-    return [cost for cost in costs if isinstance(cost, MeasuredTable | DraftTable | PrefillTable)]
+    def lowered(self) -> Lowered | None:
+        """As what is scaled; a line that is scaled twice is asked for, since the order of two factors moves the last bit."""
+        inner = lowering(self.prices)
+        twice = inner is not None and "prompt_factor" in inner.settings
+        return Lowered("asked") if twice else inner and Lowered(inner.branch, {**inner.settings, "prompt_factor": self.factor})

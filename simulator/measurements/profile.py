@@ -9,7 +9,7 @@ import yaml
 from pydantic import Field, PositiveFloat, PositiveInt, PrivateAttr, model_validator
 
 from simulator.errors import ProfileError
-from simulator.measurements.cost import Costs, DraftCost, Sourced, attachments
+from simulator.measurements.cost import Costs, DraftCost, Sourced
 from simulator.schema import Frozen, read_yaml, validate
 
 if TYPE_CHECKING:
@@ -140,8 +140,9 @@ def load_profile(folder: Path, where: Path | str | None = None) -> Profile:
         raise ProfileError(found, where=path, key="format", remedy="measure or fit it again")
     profile = validate(Profile, content, path, ProfileError)
     profile._folder = folder
-    for table in attachments(profile.costs.verify, profile.costs.prefill, *(d.draft for d in profile.drafters.values())):
-        table.attach(folder)
+    for cost in (profile.costs.verify, profile.costs.prefill, *(d.draft for d in profile.drafters.values())):
+        if cost is not None:
+            cost.attach(folder)
     for name, drafter in profile.drafters.items():
         if not (folder / drafter.blocks).is_file():
             raise ProfileError(f"no such file '{drafter.blocks}'", where=path, key=f"drafters.{name}.blocks", remedy="restore the recorded blocks")

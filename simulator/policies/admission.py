@@ -3,35 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from simulator.schema import Frozen
+from simulator.kind import Kind, Lowered
 
 
-class AdmissionOrder(Protocol):
-    """Picks from the waiting requests, given their prompt lengths in order of arrival."""
+class AdmissionOrder(Kind):
+    """Picks from the waiting requests, given their prompt lengths in order of arrival. Lowering: `lowered()`."""
 
-    def next(self, prompt_tokens: Sequence[int]) -> int: ...
-
-
-class FirstCome(Frozen):
-    """In order of arrival (vLLM's and SGLang's default); requests thrown out come back first."""
-
-    kind: Literal["first_come"] = "first_come"
+    looks: ClassVar[bool] = True  # at the prompts; else it is not asked, and the first is next
 
     def next(self, prompt_tokens: Sequence[int]) -> int:
+        """The place of the next one."""
         return 0
 
 
-class ShortestPrompt(Frozen):
+class FirstCome(AdmissionOrder):
+    """In order of arrival (vLLM's and SGLang's default); requests thrown out come back first."""
+
+    kind: Literal["first_come"] = "first_come"
+    looks: ClassVar = False
+
+    def lowered(self) -> Lowered:
+        return Lowered("first_come")
+
+
+class ShortestPrompt(AdmissionOrder):
     """The shortest prompt first: lower TTFT for most, at the cost of those with long prompts."""
 
     kind: Literal["shortest_prompt"] = "shortest_prompt"
 
     def next(self, prompt_tokens: Sequence[int]) -> int:
         return min(range(len(prompt_tokens)), key=prompt_tokens.__getitem__)
+
+    def lowered(self) -> Lowered:
+        return Lowered("shortest_prompt")
 
 
 Admission = Annotated[FirstCome | ShortestPrompt, Field(discriminator="kind")]

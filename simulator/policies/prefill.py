@@ -2,55 +2,107 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Protocol
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
-from simulator.schema import Frozen
+from simulator.kind import Kind, Lowered
 
 
-class PrefillMode(Protocol):
-    """How many prompt tokens a step takes, and whether it decodes."""
+class PrefillMode(Kind):
+    """How a step is shared between decoding and prompts, and what a run must know of prompts that are processed elsewhere.
 
-    kind: str
-    on_replica: ClassVar[bool]
+    `where`: in steps of the replica, on other machines before a replica is chosen, or nowhere, so that the profile needs no prefill cost and
+    TTFT means nothing. `summary` is what reports say of it. Lowering: `lowered()`.
+    """
 
-    def share(self, decode_tokens: int, pending_tokens: int) -> tuple[int, bool]: ...
+    where: ClassVar[Literal["nowhere", "replica", "elsewhere"]] = "replica"
+    summary: ClassVar[str] = ""
+
+    def decodes(self, pending_tokens: int) -> bool:
+        """Does a step decode while so many prompt tokens wait on the replica?"""
+        return True
+
+    def chunk(self, decode_tokens: int, pending_tokens: int) -> int:
+        """Prompt tokens of a step that sends `decode_tokens` through the target beside them."""
+        return 0
+
+    def at_once(self, prompt_tokens: float) -> float:
+        """The most tokens of such a prompt that one step takes."""
+        return prompt_tokens
+
+    @property
+    def at_a_time(self) -> int | None:
+        """Elsewhere: prompts that are processed at a time; None for as many as come."""
+        return None
+
+    @property
+    def moving_s(self) -> float:
+        """Elsewhere: seconds to move a cache to its replica."""
+        return 0.0
+
+    @property
+    def gpus(self) -> float:
+        """GPUs beside those of the replicas that throughput is divided by."""
+        return 0.0
+
+    @property
+    def words(self) -> str:
+        """What is done with prompts, with the settings."""
+        settings = ", ".join(f"{key} {value}" for key, value in self.model_dump(exclude={"kind"}, exclude_none=True).items())
+        summary = self.summary or f"prompts are processed {super().words}"
+        return f"{summary} ({settings})" if settings else summary
 
 
-class Instant(Frozen):
+class Instant(PrefillMode):
     """Not part of the question: requests arrive with their prompt processed, so TTFT says nothing. For comparing decode alone."""
 
     kind: Literal["instant"] = "instant"
-    on_replica: ClassVar[bool] = False
+    where: ClassVar = "nowhere"
+    summary: ClassVar = "prompts are not simulated: requests arrive with their prompt processed, and TTFT says nothing"
 
-    def share(self, decode_tokens: int, pending_tokens: int) -> tuple[int, bool]:
-        return 0, True
+    def lowered(self) -> Lowered:
+        return Lowered("instant")
 
 
-class Separate(Frozen):
+class Separate(PrefillMode):
     """Prompts first, in steps of their own of at most `max_tokens`; decoding waits meanwhile."""
 
     kind: Literal["separate"] = "separate"
     max_tokens: PositiveInt = 8192
-    on_replica: ClassVar[bool] = True
+    summary: ClassVar = "prompts are processed in steps of their own, before decoding goes on"
 
-    def share(self, decode_tokens: int, pending_tokens: int) -> tuple[int, bool]:
-        return min(pending_tokens, self.max_tokens), pending_tokens == 0
+    def decodes(self, pending_tokens: int) -> bool:
+        return pending_tokens == 0
+
+    def chunk(self, decode_tokens: int, pending_tokens: int) -> int:
+        return min(pending_tokens, self.max_tokens)
+
+    def at_once(self, prompt_tokens: float) -> float:
+        return min(self.max_tokens, prompt_tokens)
+
+    def lowered(self) -> Lowered:
+        return Lowered("separate", {"share": self.max_tokens})
 
 
-class Chunked(Frozen):
+class Chunked(PrefillMode):
     """Every step decodes; what its token budget leaves goes to prompt chunks."""
 
     kind: Literal["chunked"] = "chunked"
     token_budget: PositiveInt = 2048
-    on_replica: ClassVar[bool] = True
+    summary: ClassVar = "prompts are processed in chunks beside decoding"
 
-    def share(self, decode_tokens: int, pending_tokens: int) -> tuple[int, bool]:
-        return min(pending_tokens, max(self.token_budget - decode_tokens, 0)), True
+    def chunk(self, decode_tokens: int, pending_tokens: int) -> int:
+        return min(pending_tokens, max(self.token_budget - decode_tokens, 0))
+
+    def at_once(self, prompt_tokens: float) -> float:
+        return min(self.token_budget, prompt_tokens)
+
+    def lowered(self) -> Lowered:
+        return Lowered("chunked", {"share": self.token_budget})
 
 
-class Disaggregated(Frozen):
+class Disaggregated(PrefillMode):
     """On other machines, `workers` prompts at a time (none given: as many as come), then a transfer of the cache.
 
     The first token is emitted when the prompt is done, before the transfer. `gpus_per_worker` count in throughput per GPU
@@ -61,10 +113,28 @@ class Disaggregated(Frozen):
     workers: PositiveInt | None = None
     gpus_per_worker: NonNegativeFloat = 0.0
     transfer_s: NonNegativeFloat = 0.0
-    on_replica: ClassVar[bool] = False
+    where: ClassVar = "elsewhere"
+    summary: ClassVar = "prompts are processed on other machines"
 
-    def share(self, decode_tokens: int, pending_tokens: int) -> tuple[int, bool]:
-        return 0, True
+    @property
+    def at_a_time(self) -> int | None:
+        return self.workers
+
+    @property
+    def moving_s(self) -> float:
+        return self.transfer_s
+
+    @property
+    def gpus(self) -> float:
+        return (self.workers or 0) * self.gpus_per_worker
+
+    @property
+    def words(self) -> str:
+        unlimited = "" if self.workers else "; as many at a time as come, their GPUs not counted"
+        return f"{super().words[:-1]}{unlimited})"
+
+    def lowered(self) -> Lowered:
+        return Lowered("disaggregated", {"workers": self.workers or 0, "transfer_s": self.transfer_s})
 
 
 Prefill = Annotated[Instant | Separate | Chunked | Disaggregated, Field(discriminator="kind")]

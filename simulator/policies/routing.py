@@ -3,32 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
-from simulator.schema import Frozen
-
-
-class Router(Protocol):
-    """Chooses a replica for the `arrival`-th request, given `held[i]`: requests waiting or running on replica i."""
-
-    def choose(self, arrival: int, held: Sequence[int], luck: np.random.Generator) -> int: ...
+from simulator.kind import Kind, Lowered
 
 
-class RoundRobin(Frozen):
+class Router(Kind):
+    """Chooses a replica for the `arrival`-th request, given `held[i]`: requests waiting or running on replica i.
+
+    Where it does not look at them (`looks = False`) its fleet can be simulated in parts. Lowering: `lowered()`.
+    """
+
+    looks: ClassVar[bool] = True
+
+    def choose(self, arrival: int, held: Sequence[int], luck: np.random.Generator) -> int:
+        """The place of the replica."""
+        return 0
+
+    def drawn(self, first: int, arrivals: int, replicas: int, luck: np.random.Generator) -> NDArray[np.int64]:
+        """What the choices for requests first, first + 1, … go by: the replicas themselves, or what is drawn before looking. # [n, 1 or 2]"""
+        return np.array([[self.choose(arrival, [0] * replicas, luck)] for arrival in range(first, first + arrivals)])
+
+
+class RoundRobin(Router):
     """One after the other."""
 
     kind: Literal["round_robin"] = "round_robin"
+    looks: ClassVar = False
 
     def choose(self, arrival: int, held: Sequence[int], luck: np.random.Generator) -> int:
         return arrival % len(held)
 
+    def drawn(self, first: int, arrivals: int, replicas: int, luck: np.random.Generator) -> NDArray[np.int64]:
+        return np.arange(first, first + arrivals)[:, None] % replicas
 
-class LeastLoaded(Frozen):
+    def lowered(self) -> Lowered:
+        return Lowered("assigned")
+
+
+class LeastLoaded(Router):
     """The replica that holds the fewest requests, the first of equals."""
 
     kind: Literal["least_loaded"] = "least_loaded"
@@ -36,8 +53,11 @@ class LeastLoaded(Frozen):
     def choose(self, arrival: int, held: Sequence[int], luck: np.random.Generator) -> int:
         return min(range(len(held)), key=held.__getitem__)
 
+    def lowered(self) -> Lowered:
+        return Lowered("least_loaded")
 
-class PowerOfTwo(Frozen):
+
+class PowerOfTwo(Router):
     """The less loaded of two drawn at random (Mitzenmacher, 2001)."""
 
     kind: Literal["power_of_two"] = "power_of_two"
@@ -49,34 +69,46 @@ class PowerOfTwo(Frozen):
         second = (first + 1 + int(luck.integers(len(held) - 1))) % len(held)
         return first if held[first] <= held[second] else second
 
+    def drawn(self, first: int, arrivals: int, replicas: int, luck: np.random.Generator) -> NDArray[np.int64]:
+        return luck.integers(np.tile([replicas, replicas - 1], (arrivals, 1)))
 
-class Random(Frozen):
+    def lowered(self) -> Lowered:
+        return Lowered("power_of_two")
+
+
+class Random(Router):
     """Any replica, whatever it holds."""
 
     kind: Literal["random"] = "random"
+    looks: ClassVar = False
 
     def choose(self, arrival: int, held: Sequence[int], luck: np.random.Generator) -> int:
         return int(luck.integers(len(held)))
 
+    def drawn(self, first: int, arrivals: int, replicas: int, luck: np.random.Generator) -> NDArray[np.int64]:
+        return luck.integers(np.full((arrivals, 1), replicas))
 
-@dataclass(frozen=True, eq=False)
-class Assigned:
+    def lowered(self) -> Lowered:
+        return Lowered("assigned")
+
+
+class Assigned(Router):
     """Replicas chosen beforehand, for the requests in order of arrival."""
 
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+    kind: Literal["assigned"] = "assigned"
     replica: NDArray[np.int64]  # [n]
-    kind: str = "assigned"
+    looks: ClassVar = False
 
     def choose(self, arrival: int, held: Sequence[int], luck: np.random.Generator) -> int:
         return int(self.replica[arrival])
 
+    def drawn(self, first: int, arrivals: int, replicas: int, luck: np.random.Generator) -> NDArray[np.int64]:
+        part = self.replica[first : first + arrivals]
+        return np.pad(part, (0, arrivals - len(part)))[:, None]
 
-def assigned(router: Router, arrivals: int, replicas: int, luck: np.random.Generator) -> Assigned | None:
-    """What a router that does not look at the replicas will choose; None where it does look."""
-    if isinstance(router, RoundRobin):
-        return Assigned(np.arange(arrivals) % replicas)
-    if isinstance(router, Random):
-        return Assigned(luck.integers(np.full(arrivals, replicas)))
-    return None
+    def lowered(self) -> Lowered:
+        return Lowered("assigned")
 
 
 Routing = Annotated[RoundRobin | LeastLoaded | PowerOfTwo | Random, Field(discriminator="kind")]

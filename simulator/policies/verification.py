@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from simulator.schema import Frozen
+from simulator.kind import Kind, Lowered
 
 Floats = NDArray[np.floating[Any]]
 Lengths = NDArray[np.int64]  # [R], each in 0..γ
@@ -40,31 +40,17 @@ class StepView:
         return self.survival if lag == 0 else self.lagged_survival[lag - 1]
 
 
-class VerificationPolicy(Protocol):
-    """Anything that turns a view into lengths."""
+class VerificationPolicy(Kind):
+    """Turns a view into lengths.
 
-    @property
-    def kind(self) -> str: ...
+    Lowering: `lowered(rows, most)`, where `rows` is a view of all recorded rows (without lags and prices), and no batch is larger than `most`.
+    """
 
-    needs_confidence: ClassVar[bool]
-    drafts: ClassVar[bool]
-    clairvoyant: ClassVar[bool]
-
-    @property
-    def lag_steps(self) -> int: ...
-
-    @property
-    def peeks(self) -> bool: ...
-
-    def longest(self, gamma: int) -> int: ...
-
-    def choose(self, view: StepView) -> Lengths: ...
-
-
-class _Rule(Frozen):
     needs_confidence: ClassVar[bool] = False  # refuses a drafter without a confidence head
+    needs_prices: ClassVar[bool] = False  # the choice goes by what the round is thought to cost
     drafts: ClassVar[bool] = True
     clairvoyant: ClassVar[bool] = False  # the engine shows it the outcome as its survivals: a bound, never a plan
+    yardstick: ClassVar[bool] = False  # what a plan compares rules with that go by confidences and prices
 
     @property
     def lag_steps(self) -> int:
@@ -80,40 +66,57 @@ class _Rule(Frozen):
         """The most drafted tokens it may ever verify of one request."""
         return gamma
 
+    def drafted(self, requests: int, gamma: int) -> int:
+        """Tokens drafted of each of `requests` requests."""
+        return min(self.longest(gamma), gamma)
 
-class NoSpeculation(_Rule):
+    def choose(self, view: StepView) -> Lengths:
+        """Drafted tokens to verify of each request. # [R], each in 0..γ"""
+        return np.full(view.requests, self.drafted(view.requests, view.gamma), dtype=np.int64)
+
+    def at_other_lags(self) -> dict[int, Self]:
+        """The same rule with confidences so many steps old, where that can be said of it."""
+        return {}
+
+    def by_batch(self, rows: StepView, most: int) -> Lowered:
+        """Lowering of a rule that verifies all that it drafts."""
+        return Lowered("by_batch", table=np.array([self.drafted(requests, rows.gamma) for requests in range(most + 1)]))
+
+
+class NoSpeculation(VerificationPolicy):
     """Ordinary decoding: nothing drafted, nothing paid for it."""
 
     kind: Literal["none"] = "none"
-    drafts: ClassVar[bool] = False
+    drafts: ClassVar = False
 
     def longest(self, gamma: int) -> int:
         return 0
 
-    def choose(self, view: StepView) -> Lengths:
-        return np.zeros(view.requests, dtype=np.int64)
+    def lowered(self, rows: StepView, most: int) -> Lowered:
+        return self.by_batch(rows, most)
 
 
-class FixedLength(_Rule):
+class FixedLength(VerificationPolicy):
     """The same number of every request. MTP-1 is length 1 with the MTP drafter."""
 
     kind: Literal["fixed"] = "fixed"
     length: int = Field(ge=0)
+    yardstick: ClassVar = True
 
     def longest(self, gamma: int) -> int:
         return self.length
 
-    def choose(self, view: StepView) -> Lengths:
-        return np.full(view.requests, min(self.length, view.gamma), dtype=np.int64)
+    def lowered(self, rows: StepView, most: int) -> Lowered:
+        return self.by_batch(rows, most)
 
 
-class Threshold(_Rule):
+class Threshold(VerificationPolicy):
     """The prefix before the first slot whose confidence falls below `threshold`: conditional per slot (DeepSpec) or survival."""
 
     kind: Literal["threshold"] = "threshold"
     threshold: float = Field(ge=0, le=1)
     of: Literal["conditional", "survival"] = "conditional"
-    needs_confidence: ClassVar[bool] = True
+    needs_confidence: ClassVar = True
 
     def choose(self, view: StepView) -> Lengths:
         assert view.confidence is not None
@@ -121,8 +124,11 @@ class Threshold(_Rule):
         lengths: Lengths = np.logical_and.accumulate(tested >= self.threshold, axis=1).sum(axis=1, dtype=np.int64)
         return lengths
 
+    def lowered(self, rows: StepView, most: int) -> Lowered:
+        return Lowered("by_row", table=self.choose(rows))
 
-class ByBatch(_Rule):
+
+class ByBatch(VerificationPolicy):
     """One length for the batch, looked up by its size: `table` of [first, last, length], ends included, last row open-ended
     (vLLM's num_speculative_tokens_per_batch_size)."""
 
@@ -143,14 +149,13 @@ class ByBatch(_Rule):
         return max(length for _, _, length in self.table)
 
     def drafted(self, requests: int, gamma: int) -> int:
-        """Tokens drafted of each of `requests` requests: the length is known before drafting, so no more are."""
         return min(next((k for first, last, k in self.table if first <= requests <= last), self.table[-1][2]), gamma)
 
-    def choose(self, view: StepView) -> Lengths:
-        return np.full(view.requests, self.drafted(view.requests, view.gamma), dtype=np.int64)
+    def lowered(self, rows: StepView, most: int) -> Lowered:
+        return self.by_batch(rows, most)
 
 
-class ConfidenceScheduled(_Rule):
+class ConfidenceScheduled(VerificationPolicy):
     """The hardware-aware scheduler: as many of the most likely tokens of the batch as pay for themselves.
 
     synchronous: Algorithm 1 (paper §3.2.2) on present confidences, lossless by its early stop.
@@ -162,7 +167,8 @@ class ConfidenceScheduled(_Rule):
     mode: Literal["synchronous", "asynchronous"] = "asynchronous"
     lag: int = Field(default=2, ge=0, le=2)
     min_length: Literal[0, 1] = 0
-    needs_confidence: ClassVar[bool] = True
+    needs_confidence: ClassVar = True
+    needs_prices: ClassVar = True
 
     @property
     def lag_steps(self) -> int:
@@ -179,13 +185,21 @@ class ConfidenceScheduled(_Rule):
         present = ranked if self.lag_steps == 0 else None
         return _admit(view.survival, admitted, least, present)
 
+    def at_other_lags(self) -> dict[int, Self]:
+        lags = (0, 1, 2) if self.mode == "asynchronous" else ()
+        return {lag: self.model_copy(update={"lag": lag}) for lag in lags if lag != self.lag}
 
-class Uniform(_Rule):
+    def lowered(self, rows: StepView, most: int) -> Lowered:
+        return Lowered("scheduled", {"least": min(self.min_length, rows.gamma), "lag": self.lag_steps, "stop_early": self.mode == "synchronous"})
+
+
+class Uniform(VerificationPolicy):
     """One length for the whole batch that maximises the same objective on mean survivals, for engines without ragged verification."""
 
     kind: Literal["uniform"] = "uniform"
     lag: int = Field(default=2, ge=0, le=2)
     min_length: Literal[0, 1] = 0
+    needs_prices: ClassVar = True
 
     @property
     def lag_steps(self) -> int:
@@ -202,12 +216,19 @@ class Uniform(_Rule):
         length = int(gain[self.min_length :].argmax()) + self.min_length
         return np.full(view.requests, length, dtype=np.int64)
 
+    def at_other_lags(self) -> dict[int, Self]:
+        return {lag: self.model_copy(update={"lag": lag}) for lag in (0, 1, 2) if lag != self.lag}
 
-class Oracle(_Rule):
+    def lowered(self, rows: StepView, most: int) -> Lowered:
+        return Lowered("uniform", {"least": min(self.min_length, rows.gamma), "lag": self.lag})
+
+
+class Oracle(VerificationPolicy):
     """Knows what will be accepted, verifies of it what pays. An upper bound on every policy; never a plan."""
 
     kind: Literal["oracle"] = "oracle"
-    clairvoyant: ClassVar[bool] = True
+    clairvoyant: ClassVar = True
+    needs_prices: ClassVar = True
 
     @property
     def peeks(self) -> bool:
@@ -216,6 +237,9 @@ class Oracle(_Rule):
     def choose(self, view: StepView) -> Lengths:
         ranked, gain = _throughputs(view.survival, view.round_s, 0)
         return _admit(view.survival, int(gain.argmax()), 0, ranked)
+
+    def lowered(self, rows: StepView, most: int) -> Lowered:
+        return Lowered("scheduled")
 
 
 Verification = Annotated[

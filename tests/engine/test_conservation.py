@@ -81,7 +81,7 @@ def test_an_open_loop_that_is_drained_conserves_everything(engine: Engine, over:
     assert run.kv_pages_left == 0
     lived = sum(r.finish_s - r.first_token_s for r in done) - run.join_gaps[:, 2].sum()  # Little's law, preemptions and all
     np.testing.assert_allclose((run.steps["running"] * (run.steps["end_s"] - run.steps["start_s"])).sum(), lived, rtol=1e-9, atol=1e-9)
-    if over.settings.prefill.on_replica and not run.preemptions:
+    if over.settings.prefill.where == "replica" and not run.preemptions:
         owed = sum(r.spec.prompt_tokens - min(r.spec.cached_prompt_tokens, r.spec.prompt_tokens - 1) for r in done)
         assert run.steps["prefill_tokens"].sum() == owed
 

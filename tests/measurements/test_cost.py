@@ -23,7 +23,6 @@ from simulator.measurements.cost import (
     Overhead,
     PrefillTable,
     RoundCost,
-    attachments,
 )
 from simulator.measurements.cost_table import read_cost_table
 
@@ -173,7 +172,7 @@ def test_draft_costs(tmp_path: Path) -> None:
     measured.attach(tmp_path)
     assert measured.seconds(5, 50, 1) == pytest.approx(0.025)
     assert measured.seconds(5, 50, 7) == measured.seconds(5, 50, 1)  # a block is drafted whole
-    assert attachments(linear, measured, None, curve()) == [measured]
+    linear.attach(tmp_path)  # which reads nothing
 
 
 def test_drafting_by_parts_prices_the_slots_and_the_taking_in(tmp_path: Path) -> None:

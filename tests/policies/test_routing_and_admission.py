@@ -41,15 +41,15 @@ def test_orders_of_admission() -> None:
 @given(decode=st.integers(0, 50), pending=st.integers(0, 50), budget=st.integers(1, 40))
 def test_the_share_of_a_step_that_prompts_get(decode: int, pending: int, budget: int) -> None:
     for mode in (Instant(), Disaggregated()):
-        assert mode.share(decode, pending) == (0, True)
-    chunk, decodes = Chunked(token_budget=budget).share(decode, pending)
-    assert decodes
-    assert chunk == max(0, min(pending, budget - decode))
-    chunk, decodes = Separate(max_tokens=budget).share(decode, pending)
-    assert chunk == min(pending, budget)
-    assert decodes == (pending == 0)
+        assert (mode.chunk(decode, pending), mode.decodes(pending)) == (0, True)
+    chunked = Chunked(token_budget=budget)
+    assert chunked.decodes(pending)
+    assert chunked.chunk(decode, pending) == max(0, min(pending, budget - decode))
+    separate = Separate(max_tokens=budget)
+    assert separate.chunk(decode, pending) == min(pending, budget)
+    assert separate.decodes(pending) == (pending == 0)
 
 
-@pytest.mark.parametrize("mode, here", [(Instant(), False), (Separate(), True), (Chunked(), True), (Disaggregated(), False)])
-def test_where_prompts_are_processed(mode: Instant | Separate | Chunked | Disaggregated, here: bool) -> None:
-    assert mode.on_replica is here
+@pytest.mark.parametrize("mode, where", [(Instant(), "nowhere"), (Separate(), "replica"), (Chunked(), "replica"), (Disaggregated(), "elsewhere")])
+def test_where_prompts_are_processed(mode: Instant | Separate | Chunked | Disaggregated, where: str) -> None:
+    assert mode.where == where

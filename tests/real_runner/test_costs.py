@@ -21,7 +21,7 @@ from real_runner.records import Request
 from real_runner.timing import Spread, repeated
 from simulator.errors import DsimError
 from simulator.measurements.acceptance import ParametricAcceptance
-from simulator.measurements.cost import RoundCost, attachments
+from simulator.measurements.cost import RoundCost
 from simulator.measurements.profile import Drafter, Profile, load_profile, save_profile
 from simulator.policies.verification import ConfidenceScheduled
 
@@ -61,7 +61,7 @@ def attached(tables, folder):
     """Costs and draft costs, read back from the files."""
     tables.write(folder)
     costs, drafts = tables.costs, {name: tables.draft_cost(name) for name in tables.grid.drafters}
-    for part in attachments(costs.verify, costs.prefill, *drafts.values()):
+    for part in (costs.verify, costs.prefill, *drafts.values()):
         part.attach(folder)
     return costs, drafts
 

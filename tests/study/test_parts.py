@@ -17,8 +17,8 @@ from simulator.engine.simulate import OpenTraffic, observe, simulate
 from simulator.errors import ScenarioError
 from simulator.study.run import metrics, spread
 from simulator.study.run import point as points
+from simulator.study.run.conditions import conditions
 from simulator.study.run.point import Point, run_point
-from simulator.study.run.result import conditions
 from simulator.study.run.scenario import load_scenario
 from simulator.study.run.sweep import sweep
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from simulator.engine.simulate import Fleet
 from simulator.measurements.cost import ScaledPrices
 from simulator.measurements.profile import Profile
-from simulator.policies.verification import ConfidenceScheduled, Uniform
+from simulator.policies.verification import VerificationPolicy
 from simulator.rng import stream
 from simulator.study.run.scenario import Scenario
 from simulator.traffic.request import RequestColumns
@@ -89,15 +89,14 @@ def _of_domains(base: Scenario) -> list[Change]:
 
 def _of_schedulers(base: Scenario) -> list[Change]:
     rule, name = base.policies[0].verification, base.policies[0].drafter
-    if not isinstance(rule, ConfidenceScheduled | Uniform):
+    if not rule.needs_prices:
         return []
     out = [
         Change("table-flat", "scheduler thinks extra tokens cost half", "table", fleet=_believed(0.5)),
         Change("table-steep", "scheduler thinks extra tokens cost double", "table", fleet=_believed(2.0)),
     ]
-    lagged = isinstance(rule, Uniform) or rule.mode == "asynchronous"
-    out += [Change(f"lag-{k}", f"confidences {k} steps old", "lag", scenario=_lag(k)) for k in (0, 1, 2) if lagged and k != rule.lag]
-    if isinstance(rule, ConfidenceScheduled) and name and base.known.drafter(name).temperatures:
+    out += [Change(f"lag-{k}", f"confidences {k} steps old", "lag", scenario=_rule(other)) for k, other in rule.at_other_lags().items()]
+    if rule.needs_confidence and name and base.known.drafter(name).temperatures:
         out.append(Change("uncalibrated", "calibration off", "calibration", scenario=_uncalibrated))
     return out
 
@@ -114,9 +113,8 @@ def _believed(slope: float) -> Callable[[Fleet], Fleet]:
     return lambda fleet: replace(fleet, believed=ScaledPrices(fleet.believed, 1.0, slope))
 
 
-def _lag(steps: int) -> Callable[[Scenario], Scenario]:
+def _rule(rule: VerificationPolicy) -> Callable[[Scenario], Scenario]:
     def change(scenario: Scenario) -> Scenario:
-        rule = scenario.policies[0].verification.model_copy(update={"lag": steps})
         return scenario.model_copy(update={"policies": [scenario.policies[0].model_copy(update={"verification": rule})]})
 
     return change

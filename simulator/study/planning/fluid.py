@@ -84,7 +84,7 @@ def carried(fleet: Fleet, prompt: float, output: float, mix: Mapping[str, float]
     """
     most = fleet.settings.max_batch
     sizes = np.unique(np.geomspace(1, most, 24).round().astype(np.int64))
-    chunk_s = fleet.prices.chunk_s(round(prompt), prompt / 2, True) if fleet.settings.prefill.on_replica else 0.0
+    chunk_s = fleet.prices.chunk_s(round(prompt), prompt / 2, True) if fleet.settings.prefill.where == "replica" else 0.0
     out = []
     for size in sizes:
         at = operating(fleet, int(size), prompt + output / 2, mix)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from simulator.policies.verification import ConfidenceScheduled, FixedLength
 from simulator.study.planning.breakeven import break_even
 from simulator.study.planning.finding import Findings, changes_of, mean_field, search_capacities, search_cell, search_change, search_pair
 from simulator.study.planning.question import Plan
@@ -57,15 +56,16 @@ def _peak_rps(plan: Plan) -> float:
 
 
 def _pairs(plan: Plan, found: Findings) -> dict[int, tuple[list[int], int]]:
-    """Every confidence-scheduled cell with the fixed ones beside it, and the fleet that both are shown at: the smaller of their needs."""
+    """Cells that go by confidences and prices, each with its yardsticks and the fleet that both are shown at: the smaller of their needs."""
     out = {}
     for number, cell in enumerate(plan.cells):
-        if not isinstance(cell.scenario.policies[0].verification, ConfidenceScheduled) or plan.bound(number):
+        rule = cell.scenario.policies[0].verification
+        if not (rule.needs_confidence and rule.needs_prices) or plan.bound(number):
             continue
         beside = [
             n
             for n, other in enumerate(plan.cells)
-            if (other.profile, other.setting) == (cell.profile, cell.setting) and isinstance(other.scenario.policies[0].verification, FixedLength)
+            if (other.profile, other.setting) == (cell.profile, cell.setting) and other.scenario.policies[0].verification.yardstick
         ]
         needs = [found.cells[n].needed for n in [number, *beside] if found.cells[n].needed is not None]
         if beside and needs:

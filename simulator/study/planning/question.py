@@ -145,7 +145,7 @@ class PlanFile(Frozen):
                 raise ValueError(f"two {what} are called '{twice[0]}'")
         if isinstance(self.workload.arrivals, ClosedLoop):
             raise ValueError("a plan wants traffic that comes whatever happens: arrivals of kind closed_loop have no rate")
-        if self.sla.ttft is not None and any(s.prefill.kind == "instant" for s in self.settings):
+        if self.sla.ttft is not None and any(s.prefill.where == "nowhere" for s in self.settings):
             raise ValueError("sla.ttft is promised, but prefill: {kind: instant} leaves prompts out")
         return self
 

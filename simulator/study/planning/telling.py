@@ -20,7 +20,7 @@ def conditions(plan: Plan, peak_rps: float) -> Iterator[str]:
         f"Accepted: a fleet whose next replication, too, keeps every promise with 95 % confidence (Student), from 2 to {asked.run.replications} "
         "replications; the same luck for every fleet and policy."
     )
-    yield f"Routing: {asked.fleet.routing.kind.replace('_', ' ')}. Keeping is taken to be monotone in replicas and in load."
+    yield f"Routing: {asked.fleet.routing.words}. Keeping is taken to be monotone in replicas and in load."
     if asked.workload.trace is not None:
         yield "Every replication plays the same trace: intervals cover the luck of acceptance, not that of traffic."
     yield "Costs count GPUs only, by the hour, over the whole span of the traffic; per million output tokens."
@@ -113,7 +113,7 @@ def answer_lines(plan: Plan, found: Findings, result: Mapping[str, Any]) -> Iter
         metrics = next(p for p in best["points"] if p["replicas"] == best["replicas_needed"])["metrics"]
         seen, first = metrics["speed"]["mean"], metrics["ttft"]["mean"]
         share = asked.sla.ttft.share if asked.sla.ttft else 0.9
-        unknown = first is None or plan.cells[found.best].scenario.engine.prefill.kind == "instant"
+        unknown = first is None or plan.cells[found.best].scenario.engine.prefill.where == "nowhere"
         ttft = "" if unknown else f", {percent(share)} a first token within {first * 1000:.0f} ms,"
         users = percent(asked.sla.speed.share)
         yield f"At the peak {users} of users see {seen:.3g} tok/s or more{ttft} and {signed(best['headroom'])} load still fits."

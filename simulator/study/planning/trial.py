@@ -57,7 +57,7 @@ def run_trial(plan: Plan, trial: Trial) -> Row:
     meter = Meter(traffic.warmup_s, traffic.until_s, open_loop=True)
     answers: list[Floats] = [np.empty((0, len(RequestRecord._fields)))]
     end = observe(traffic, fleet, Split(meter, requests=[lambda rows, _domains: answers.append(rows)]))
-    numbers = meter.row(end, scenario.gpus, trial.replicas, ttft_known=scenario.engine.prefill.kind != "instant")
+    numbers = meter.row(end, scenario.gpus, trial.replicas, ttft_known=scenario.engine.prefill.where != "nowhere")
     if trial.kind == "alone":
         numbers["verdict"] = "stable"
     head = {"replicas": trial.replicas, "load": trial.load, "replication": trial.replication}

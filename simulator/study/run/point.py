@@ -13,8 +13,7 @@ from simulator.errors import ScenarioError
 from simulator.measurements.cost import GraphSizes, RoundCost
 from simulator.measurements.profile import Profile
 from simulator.measurements.replay import Replay, lay_out, nothing_drafted
-from simulator.policies.routing import Assigned, Random, RoundRobin, assigned
-from simulator.policies.verification import ByBatch
+from simulator.policies.routing import Assigned
 from simulator.rng import stream, uniform_at
 from simulator.study.run.metrics import Meter
 from simulator.study.run.scenario import Policy, Scenario
@@ -54,10 +53,9 @@ def run_point(scenario: Scenario, point: Point, files: Sequence[StepsFile | Requ
 def parts(scenario: Scenario) -> int:
     """Into how many fleets of their own the router divides the replicas: 1 where it looks at them, or where they share prefill workers or
     the requests of one that fails."""
-    blind = isinstance(scenario.fleet.routing, RoundRobin | Random)
-    alone = scenario.fleet.failures is None and scenario.engine.prefill.kind != "disaggregated"
-    apart = blind and alone and scenario.workload.load_kind != "concurrency"
-    return min(scenario.fleet.replicas, MOST_PARTS) if apart else 1
+    fleet = scenario.fleet
+    shared = fleet.routing.looks or fleet.failures is not None or scenario.engine.prefill.where == "elsewhere"
+    return 1 if shared or scenario.workload.load_kind == "concurrency" else min(fleet.replicas, MOST_PARTS)
 
 
 def run_part(scenario: Scenario, point: Point, part: int, files: Sequence[StepsFile | RequestsFile] = ()) -> Part:
@@ -80,11 +78,10 @@ def run_part(scenario: Scenario, point: Point, part: int, files: Sequence[StepsF
 def _divided(traffic: OpenTraffic, fleet: Fleet, part: int, count: int) -> tuple[OpenTraffic, Fleet]:
     """The requests that the router gives to one part of the fleet, and that part."""
     specs = RequestColumns.of(traffic.specs)
-    chosen = assigned(fleet.router, len(specs), fleet.replicas, fleet.luck)
-    assert chosen is not None
-    mine = chosen.replica % count == part
+    chosen = fleet.router.drawn(0, len(specs), fleet.replicas, fleet.luck)[:, 0]
+    mine = chosen % count == part
     replicas = len(range(part, fleet.replicas, count))
-    return replace(traffic, specs=specs.where(mine)), replace(fleet, replicas=replicas, router=Assigned(chosen.replica[mine] // count))
+    return replace(traffic, specs=specs.where(mine)), replace(fleet, replicas=replicas, router=Assigned(replica=chosen[mine] // count))
 
 
 def row_of(scenario: Scenario, point: Point, done: Sequence[Part]) -> dict[str, Any]:
@@ -93,7 +90,7 @@ def row_of(scenario: Scenario, point: Point, done: Sequence[Part]) -> dict[str, 
     for other in done[1:]:
         meter.merge(other.meter)
     counts = {name: sum(getattr(part.end, name) for part in done) for name in ("unfinished", "rejected", "preemptions", "kv_pages_left")}
-    numbers = meter.row(replace(first, **counts), scenario.gpus, scenario.fleet.replicas, scenario.engine.prefill.kind != "instant")
+    numbers = meter.row(replace(first, **counts), scenario.gpus, scenario.fleet.replicas, scenario.engine.prefill.where != "nowhere")
     head = {
         "policy": policy.name,
         "drafter": policy.drafter or "",
@@ -157,8 +154,9 @@ def fleet_of(scenario: Scenario, policy: Policy, replication: int) -> Fleet:
 
 def _prices(profile: Profile, policy: Policy, gamma: int, sizes: GraphSizes | None) -> RoundCost:
     drafter, rule = profile.drafter(policy.drafter) if policy.drafter else None, policy.verification
-    drafted = (lambda requests: rule.drafted(requests, gamma)) if isinstance(rule, ByBatch) else None
-    return RoundCost(profile.costs, drafter.draft if drafter else None, gamma, rule.longest(gamma), drafted, sizes)
+    return RoundCost(
+        profile.costs, drafter.draft if drafter else None, gamma, rule.longest(gamma), lambda requests: rule.drafted(requests, gamma), sizes
+    )
 
 
 def _replay(scenario: Scenario, policy: Policy, replication: int) -> Replay:

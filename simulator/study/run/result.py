@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from simulator.study.run.conditions import conditions, paths
 from simulator.study.run.metrics import NUMBERS
 from simulator.study.run.pareto import estimate, gains
-from simulator.study.run.point import parts
 from simulator.study.run.scenario import Policy, Scenario
 from simulator.study.run.warnings import warnings
 
@@ -49,7 +49,7 @@ def build_result(scenario: Scenario, rows: Sequence[Row], published: Sequence[Ro
             "not_identifiable": profile.not_identifiable,
             "provenance": profile.provenance(),
         },
-        "conditions": [*conditions(scenario), _paths(rows)],
+        "conditions": [*conditions(scenario), paths(rows)],
         "policies": [_policy(p) for p in scenario.policies],
         "load_kind": scenario.workload.load_kind,
         "load_unit": UNITS[scenario.workload.load_kind],
@@ -89,56 +89,6 @@ def _point(scenario: Scenario, rows: Sequence[Row], policy: Policy, load: float)
         "verdict": worst,
         "metrics": {name: estimate([r[name] for r in mine]) for name in NUMBERS},
     }
-
-
-def conditions(scenario: Scenario) -> Iterator[str]:
-    """What a reader must know of how it was simulated, a sentence each."""
-    plan, engine, fleet = scenario.run, scenario.engine, scenario.fleet
-    mode = engine.prefill
-    told = {
-        "instant": "prompts are not simulated: requests arrive with their prompt processed, and TTFT says nothing",
-        "separate": "prompts are processed in steps of their own, before decoding goes on",
-        "chunked": "prompts are processed in chunks beside decoding",
-        "disaggregated": "prompts are processed on other machines",
-    }[mode.kind]
-    settings = ", ".join(f"{k} {v}" for k, v in mode.model_dump().items() if k != "kind" and v is not None)
-    if mode.kind == "disaggregated" and mode.workers is None:
-        settings += ("; " if settings else "") + "as many at a time as come, their GPUs not counted"
-    yield f"Prefill: {told}" + (f" ({settings})." if settings else ".")
-    kv = engine.kv_tokens or min((t for p in scenario.policies if (t := scenario.known.kv_tokens(p.drafter)) is not None), default=None)
-    yield f"Memory for KV: {kv:,} tokens a replica, pages of {scenario.page_tokens}." if kv else "Memory for KV: not known, so not a limit."
-    apart = parts(scenario)
-    spread = f", routed {fleet.routing.kind.replace('_', ' ')}" if fleet.replicas > 1 else ""
-    yield f"Fleet: {fleet.replicas} replica(s) of {scenario.known.gpus_per_replica:g} GPU(s){spread}, at most {engine.max_batch} requests in a batch."
-    if (failures := fleet.failures) is not None:
-        yield (
-            f"Every replica fails once in {failures.every_hours:g} hours in the mean (exponential) and is back, empty, after "
-            f"{failures.restart_s:g} s; its requests begin again elsewhere, and their TTFT counts from their arrival."
-        )
-    if apart > 1:
-        yield f"Routing does not look at the replicas, so they are simulated as {apart} fleets of their own."
-    repeats = f"{plan.replications} replication(s), seed {plan.seed}."
-    if scenario.workload.load_kind == "concurrency":
-        yield f"Closed loop: at least {plan.requests} measured requests a replication; every user asks again at once. {repeats}"
-    else:
-        length = f"{plan.duration_s:g} s" if plan.duration_s is not None else "to the end of the trace"
-        yield f"Open loop: warm-up {plan.warmup_s:g} s, then measured {length}. {repeats}"
-    if engine.scheduler_profile is not None:
-        yield f"The schedulers go by the costs of profile '{scenario.believed.name}', the machine by those of '{scenario.known.name}'."
-    if scenario.workload.trace is not None:
-        yield "Every replication plays the same trace: intervals cover the luck of acceptance, not that of traffic."
-    if scenario.known.costs.verify.varies_with == "tokens":
-        yield "The profile knows no cost of long contexts in decoding: speeds behind long prompts are optimistic."
-    yield from scenario.notes
-
-
-def _paths(rows: Sequence[Row]) -> str:
-    """Which path of the engine ran."""
-    why = sorted({row["why_plain"] for row in rows if row["path"] == "plain"})
-    if not why:
-        return "Engine: compiled."
-    some = "" if all(row["path"] == "plain" for row in rows) else " in part"
-    return f"Engine: step by step in Python{some} ({'; '.join(why)}); compiled or not, the numbers are the same."
 
 
 def _answer(scenario: Scenario, points: Sequence[Row], found: Row) -> list[str]:

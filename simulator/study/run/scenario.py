@@ -14,7 +14,7 @@ from simulator.engine.replica import ReplicaSettings
 from simulator.errors import ProfileError, ScenarioError, TraceError
 from simulator.measurements.profile import Profile, load_profile
 from simulator.policies.routing import LeastLoaded, Routing
-from simulator.policies.verification import ByBatch, FixedLength, Verification
+from simulator.policies.verification import Verification
 from simulator.schema import Frozen, read_yaml, validate
 from simulator.study.run.checks import Check
 from simulator.traffic.traces import TraceSource
@@ -161,9 +161,7 @@ class Scenario(Frozen):
     @property
     def gpus(self) -> float:
         """GPUs that throughput is divided by: decode replicas, and prefill workers where their number is given."""
-        prefill = self.engine.prefill
-        beside = prefill.workers * prefill.gpus_per_worker if prefill.kind == "disaggregated" and prefill.workers else 0.0
-        return self.fleet.replicas * self.known.gpus_per_replica + beside
+        return self.fleet.replicas * self.known.gpus_per_replica + self.engine.prefill.gpus
 
 
 def load_scenario(path: Path | str, overrides: Sequence[str] = ()) -> Scenario:
@@ -189,7 +187,7 @@ def validate_scenario(content: dict[str, Any], path: Path) -> Scenario:
         scenario._believed = _load_profile(scenario.engine.scheduler_profile, "engine.scheduler_profile", path)
     for number, policy in enumerate(scenario.policies):
         _check_policy(scenario, policy, f"policies.{number}")
-    if scenario.engine.prefill.kind != "instant" and scenario.known.costs.prefill is None:
+    if scenario.engine.prefill.where != "nowhere" and scenario.known.costs.prefill is None:
         raise ScenarioError(
             f"profile '{scenario.known.name}' has no prefill cost",
             where=path,
@@ -253,7 +251,7 @@ def _check_policy(scenario: Scenario, policy: Policy, key: str) -> None:
         remedy = "use fixed, by_batch or uniform, or a drafter with a confidence head"
         problem = f"rule '{rule.kind}' needs confidences and drafter '{policy.drafter}' has none"
         raise ScenarioError(problem, where=where, key=f"{key}.verification", remedy=remedy)
-    if isinstance(rule, FixedLength | ByBatch) and rule.longest(drafter.gamma) > drafter.gamma:
+    if rule.longest(drafter.gamma) > drafter.gamma:
         problem = f"verifies {rule.longest(drafter.gamma)} tokens, drafter '{policy.drafter}' drafts {drafter.gamma}"
         raise ScenarioError(problem, where=where, key=f"{key}.verification", remedy=f"at most {drafter.gamma}")
     missing = sorted(set(scenario.workload.domains) - set(scenario.known.blocks(policy.drafter).domains))

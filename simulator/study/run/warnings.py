@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.measurements.cost import MeasuredTable, PrefillTable
-from simulator.policies.prefill import Chunked, Disaggregated, Separate
 from simulator.rng import stream
 from simulator.study.run.scenario import Scenario
 
@@ -123,16 +122,10 @@ def _lengths_range(scenario: Scenario) -> Iterator[Row]:
         if context > most:
             text = f"Contexts of {context:,.0f} tokens on average while decoding, and the cost was measured up to {most:,.0f}: it is too low there."
             yield _warning(text, "measure the profile with a higher --max-context")
-    if not isinstance(prefill, PrefillTable) or mode.kind == "instant":
+    if not isinstance(prefill, PrefillTable) or mode.where == "nowhere":
         return
     long = float(np.quantile(prompt, 0.9))
-    match mode:
-        case Chunked():
-            at_once = min(mode.token_budget, long)
-        case Separate():
-            at_once = min(mode.max_tokens, long)
-        case Disaggregated():
-            at_once = long
+    at_once = mode.at_once(long)
     if at_once > prefill.table.highest:
         text = f"Prompts of up to {at_once:,.0f} tokens in a step, and prefill was measured up to {prefill.table.highest:,.0f}: it is extrapolated."
         yield _warning(text, "measure the profile with a higher --max-context, or lower the token budget of prefill")

@@ -13,8 +13,8 @@ import yaml
 from simulator.errors import DsimError
 from simulator.measurements.recorded_run import RecordedRun, read_recorded_run
 from simulator.study.profiles.fit_run import RunFit, compare_run, fit_run
+from simulator.study.run.conditions import conditions
 from simulator.study.run.output import write_json
-from simulator.study.run.result import conditions
 from simulator.study.run.scenario import Scenario, load_scenario
 from simulator.study.run.sweep import sweep
 from simulator.study.validation.compare import check_checks, validate_result
