@@ -4,37 +4,55 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from simulator.schema import Frozen
+from simulator.kind import Kind
 
 Floats = NDArray[np.float64]
 NonNegative = Annotated[float, Field(ge=0)]
 _CHUNK = 4096
 
 
-class ClosedLoop(Frozen):
+class ArrivalProcess(Kind):
+    """When requests come. `load_kind` is what a load counts: requests per second of the fleet, or users at a time per replica."""
+
+    load_kind: ClassVar[Literal["concurrency", "rate_rps"]] = "rate_rps"
+
+    def times(self, rate_rps: float, horizon_s: float, rng: np.random.Generator) -> Floats:
+        """Arrival times in seconds, sorted, in [0, horizon_s). # [n]"""
+        raise NotImplementedError
+
+    def curve(self, bins: int) -> tuple[Floats, Floats, float] | None:
+        """Over a span in seconds of the run: where each of the bins starts, and the rate there in multiples of the load; None for a constant rate."""
+        return None
+
+    def starting(self, run_s: float) -> dict[str, float]:
+        """What is to be set for a run to begin so far into the curve."""
+        return {}
+
+
+class ClosedLoop(ArrivalProcess):
     """A fixed number of users; each sends its next request `think_s` seconds after its last answer ended."""
 
     kind: Literal["closed_loop"] = "closed_loop"
+    load_kind: ClassVar = "concurrency"
     think_s: NonNegative = 0.0
 
 
-class Poisson(Frozen):
+class Poisson(ArrivalProcess):
     """Independent arrivals: exponential gaps."""
 
     kind: Literal["poisson"] = "poisson"
 
     def times(self, rate_rps: float, horizon_s: float, rng: np.random.Generator) -> Floats:
-        """Arrival times in seconds, sorted, in [0, horizon_s). # [n]"""
         return _rescaled(partial_sums(rng.standard_exponential, rate_rps * horizon_s), rate_rps, horizon_s)
 
 
-class Gamma(Frozen):
+class Gamma(ArrivalProcess):
     """Gamma gaps with coefficient of variation `cv`: above 1 burstier than Poisson, below 1 smoother.
 
     The process starts in equilibrium (the first gap is a residual one), so the expected count is rate × horizon at every cv.
@@ -44,24 +62,22 @@ class Gamma(Frozen):
     cv: Annotated[float, Field(gt=0, le=100)]
 
     def times(self, rate_rps: float, horizon_s: float, rng: np.random.Generator) -> Floats:
-        """Arrival times in seconds, sorted, in [0, horizon_s). # [n]"""
         shape = self.cv**-2
         residual = rng.random() * rng.standard_gamma(shape + 1) / shape  # a point uniform in a length-biased gap
         gaps = partial_sums(lambda n: rng.standard_gamma(shape, n) / shape, rate_rps * horizon_s - residual)
         return _rescaled(residual + np.concatenate([[0.0], gaps]), rate_rps, horizon_s)
 
 
-class Constant(Frozen):
+class Constant(ArrivalProcess):
     """One request every 1 / rate seconds, the first at 0; no randomness."""
 
     kind: Literal["constant"] = "constant"
 
     def times(self, rate_rps: float, horizon_s: float, rng: np.random.Generator) -> Floats:
-        """Arrival times in seconds, sorted, in [0, horizon_s). # [n]"""
         return _rescaled(np.arange(np.ceil(rate_rps * horizon_s), dtype=np.float64), rate_rps, horizon_s)
 
 
-class RateCurve(Frozen):
+class RateCurve(ArrivalProcess):
     """Poisson arrivals whose rate follows a curve, such as a day's.
 
     `points` are (time_s, relative rate), joined by straight lines; only the shape counts, for the curve is scaled so that its mean is the load:
@@ -88,7 +104,7 @@ class RateCurve(Frozen):
         return self
 
     def times(self, rate_rps: float, horizon_s: float, rng: np.random.Generator) -> Floats:
-        """Arrival times in seconds, sorted, in [0, horizon_s), by inverting the cumulative rate (Çinlar, 1975). # [n]"""
+        """By inverting the cumulative rate (Çinlar, 1975)."""
         knots_s, rates, mass = self._knots(horizon_s)
         begin, end = self._mass_at(np.array([self.start_s, self._end_s(horizon_s)]), knots_s, rates, mass)
         per_mass = rate_rps / self.time_scale  # requests per second of curve at its mean
@@ -96,6 +112,16 @@ class RateCurve(Frozen):
         curve_s = self._time_of(begin + unit / per_mass, knots_s, rates, mass)
         times = np.maximum.accumulate(np.maximum((curve_s - self.start_s) / self.time_scale, 0.0))
         return times[times < horizon_s]
+
+    def curve(self, bins: int) -> tuple[Floats, Floats, float]:
+        times = np.array([t for t, _ in self.points])
+        span = (self.period_s or max(float(times[-1] - times[0]), 1.0)) / self.time_scale
+        starts = np.linspace(0, span, bins, endpoint=False)
+        from_zero = self.model_copy(update={"start_s": 0.0 if self.period_s else float(times[0])})
+        return starts, from_zero.relative_rate(starts + span / bins / 2), span
+
+    def starting(self, run_s: float) -> dict[str, float]:
+        return {"start_s": run_s * self.time_scale}
 
     def relative_rate(self, time_s: Floats) -> Floats:
         """The rate at each time of the run, as a multiple of the load. # [n] -> [n]"""
@@ -140,7 +166,6 @@ class RateCurve(Frozen):
         return np.asarray(rounds * knots_s[-1] + knots_s[i] + np.minimum(x, width))
 
 
-OpenLoop = Poisson | Gamma | Constant | RateCurve
 Arrivals = Annotated[ClosedLoop | Poisson | Gamma | Constant | RateCurve, Field(discriminator="kind")]
 
 

@@ -56,7 +56,7 @@ class Workload(Frozen):
         """What the number called load means: users at once, requests per second, or a multiple of the trace's speed."""
         if self.trace is not None:
             return "rate_scale"
-        return "concurrency" if isinstance(self.arrivals, ClosedLoop) else "rate_rps"
+        return "rate_rps" if self.arrivals is None else self.arrivals.load_kind
 
     def open_loop(self, load: float, horizon_s: float | None, seed: int, replication: int, folder: Path = Path()) -> RequestColumns:
         """Requests in order of arrival in [0, horizon_s). `folder` is the scenario file's.
@@ -67,7 +67,7 @@ class Workload(Frozen):
         assert load > 0
         if self.trace is not None:
             return self._replay(load, horizon_s, seed, replication, folder)
-        assert not isinstance(self.arrivals, ClosedLoop), "a closed loop has no arrivals of its own"
+        assert self.load_kind != "concurrency", "a closed loop has no arrivals of its own"
         if horizon_s is None:
             raise ScenarioError("arrivals without end need a horizon", key="horizon_s", remedy="add it")
         if self.servegen is not None:

@@ -12,13 +12,13 @@ from pydantic import ValidationError
 
 from simulator.rng import stream
 from simulator.schema import adapter
-from simulator.traffic.arrivals import Arrivals, Constant, Gamma, OpenLoop, Poisson, RateCurve
+from simulator.traffic.arrivals import ArrivalProcess, Arrivals, Constant, Gamma, Poisson, RateCurve
 
 DAY = RateCurve(points=((0, 1), (6, 4), (12, 0), (18, 3)), period_s=24)
 OPEN = [Poisson(), Gamma(cv=3), Gamma(cv=0.3), Constant(), DAY, RateCurve(points=((0, 1), (50, 3)))]
 
 
-def counts(arrivals: OpenLoop, rate: float, horizon: float, replications: int) -> Any:
+def counts(arrivals: ArrivalProcess, rate: float, horizon: float, replications: int) -> Any:
     return np.array([len(arrivals.times(rate, horizon, stream(3, "arrivals", r))) for r in range(replications)])
 
 
@@ -28,7 +28,7 @@ def standard_errors_off(sample: Any, expected: float) -> float:
 
 @pytest.mark.parametrize("arrivals", OPEN, ids=lambda a: a.kind)
 @given(rate=st.floats(0.01, 50), horizon=st.floats(0.01, 100), seed=st.integers(0, 99))
-def test_times_are_sorted_within_the_horizon_and_a_prefix_of_a_longer_run(arrivals: OpenLoop, rate: float, horizon: float, seed: int) -> None:
+def test_times_are_sorted_within_the_horizon_and_a_prefix_of_a_longer_run(arrivals: ArrivalProcess, rate: float, horizon: float, seed: int) -> None:
     times = arrivals.times(rate, horizon, stream(seed, "arrivals"))
     longer = arrivals.times(rate, 2 * horizon, stream(seed, "arrivals"))
     assert times.dtype == np.float64
@@ -40,7 +40,7 @@ def test_times_are_sorted_within_the_horizon_and_a_prefix_of_a_longer_run(arriva
 
 @pytest.mark.parametrize("arrivals", [Poisson(), Gamma(cv=3), Gamma(cv=0.3), Constant()], ids=lambda a: a.kind)
 @given(rate=st.floats(0.1, 20), factor=st.floats(1.01, 10))
-def test_a_higher_rate_is_the_same_process_rescaled(arrivals: OpenLoop, rate: float, factor: float) -> None:
+def test_a_higher_rate_is_the_same_process_rescaled(arrivals: ArrivalProcess, rate: float, factor: float) -> None:
     slow = arrivals.times(rate, 30, stream(1, "arrivals"))
     fast = arrivals.times(rate * factor, 30, stream(1, "arrivals"))
     assert len(fast) >= len(slow)
@@ -58,7 +58,7 @@ def test_a_curve_at_a_higher_rate_walks_the_same_unit_process() -> None:
 
 
 @pytest.mark.parametrize("arrivals", [Poisson(), Gamma(cv=3), Gamma(cv=0.4), DAY], ids=lambda a: a.kind)
-def test_the_mean_rate_is_the_load(arrivals: OpenLoop) -> None:
+def test_the_mean_rate_is_the_load(arrivals: ArrivalProcess) -> None:
     # Gamma(cv=3) started with an ordinary gap would count (cv^2 - 1) / 2 = 4 more than rate x horizon, about 8 standard errors
     sample = counts(arrivals, rate=2, horizon=48, replications=3000)
     assert standard_errors_off(sample, 2 * 48) < 4

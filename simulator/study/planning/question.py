@@ -16,7 +16,6 @@ from simulator.policies.routing import LeastLoaded, Routing
 from simulator.schema import Frozen, read_yaml, validate
 from simulator.study.planning.traffic import Shape, shape_of
 from simulator.study.run.scenario import EngineSettings, Policy, Scenario, apply_override, validate_scenario
-from simulator.traffic.arrivals import ClosedLoop
 from simulator.traffic.workload import Workload
 
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -143,7 +142,7 @@ class PlanFile(Frozen):
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
                 raise ValueError(f"two {what} are called '{twice[0]}'")
-        if isinstance(self.workload.arrivals, ClosedLoop):
+        if self.workload.load_kind == "concurrency":
             raise ValueError("a plan wants traffic that comes whatever happens: arrivals of kind closed_loop have no rate")
         if self.sla.ttft is not None and any(s.prefill.where == "nowhere" for s in self.settings):
             raise ValueError("sla.ttft is promised, but prefill: {kind: instant} leaves prompts out")

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.traffic.arrivals import RateCurve
 from simulator.traffic.workload import Workload
 
 Floats = NDArray[np.float64]
@@ -63,8 +62,8 @@ class Shape:
             content["trace"]["window_s"] = self._busiest_of_trace(warmup_s, window_s, drain_s)
         elif self.workload.servegen is not None:
             content["servegen"]["start_s"] = self._busiest_of_curve(warmup_s, window_s)
-        elif isinstance(self.workload.arrivals, RateCurve):
-            content["arrivals"]["start_s"] = self._busiest_of_curve(warmup_s, window_s) * self.workload.arrivals.time_scale
+        elif self.workload.arrivals is not None:
+            content["arrivals"] |= self.workload.arrivals.starting(self._busiest_of_curve(warmup_s, window_s))
         return content
 
     def _busiest_of_trace(self, warmup_s: float, window_s: float, drain_s: float) -> list[float]:
@@ -98,32 +97,22 @@ def shape_of(workload: Workload, mean_rps: float, folder: Path) -> Shape:
     assert workload.arrivals is not None
     assert workload.prompt_tokens is not None
     assert workload.output_tokens is not None
-    curve_s, curve_rps, span_s, told = np.zeros(1), np.array([mean_rps]), 86400.0, f"{workload.arrivals.kind} arrivals at a constant rate"
-    if isinstance(workload.arrivals, RateCurve):
-        curve_s, curve_rps, span_s = _of_rate_curve(workload.arrivals, mean_rps)
-        told = f"a rate curve over {span_s:,.0f} s"
+    curve = workload.arrivals.curve(_BINS)
+    curve_s, relative, span_s = curve or (np.zeros(1), np.ones(1), 86400.0)
+    told = f"a {workload.arrivals.words} over {span_s:,.0f} s" if curve else f"{workload.arrivals.kind} arrivals at a constant rate"
     return Shape(
         mean_rps=mean_rps,
         mean_prompt=workload.prompt_tokens.expected_tokens(),
         mean_output=workload.output_tokens.expected_tokens(),
         longest_output=float(workload.output_tokens.at(np.array([0.9995]))[0]),
         curve_s=curve_s,
-        curve_rps=curve_rps,
+        curve_rps=mean_rps * relative,
         span_s=span_s,
         trace_rps=None,
         workload=workload,
         folder=folder,
         told=told,
     )
-
-
-def _of_rate_curve(curve: RateCurve, mean_rps: float) -> tuple[Floats, Floats, float]:
-    """Starts, rates and span of a curve, in seconds of the run."""
-    times = np.array([t for t, _ in curve.points])
-    span = (curve.period_s or max(float(times[-1] - times[0]), 1.0)) / curve.time_scale
-    starts = np.linspace(0, span, _BINS, endpoint=False)
-    from_zero = curve.model_copy(update={"start_s": 0.0 if curve.period_s else float(times[0])})
-    return starts, mean_rps * from_zero.relative_rate(starts + span / _BINS / 2), span
 
 
 def _of_trace(workload: Workload, mean_rps: float, folder: Path) -> Shape:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.measurements.cost import MeasuredTable, PrefillTable
 from simulator.rng import stream
 from simulator.study.run.scenario import Scenario
 
@@ -94,17 +93,17 @@ def _range(scenario: Scenario, rows: Sequence[Row]) -> Iterator[Row]:
 def _requests_range(scenario: Scenario, rows: Sequence[Row]) -> Iterator[Row]:
     """Batches of more requests than a table holds: at least as many as ran on average, or as the tokens of the largest step are of."""
     verify = scenario.known.costs.verify
-    if not isinstance(verify, MeasuredTable) or len(verify.table.requests) < 2:
+    if (most := verify.most_requests) is None:
         return
     budgets = {policy.name: 1 + _verified(scenario, policy.drafter, policy.verification) for policy in scenario.policies}
     above = set()
     for row in rows:
         together = max(row["concurrency_mean"] or 0.0, (row["tokens_per_step_max"] or 0.0) / budgets[row["policy"]])
-        if together > verify.table.requests[-1]:
+        if together > most:
             above.add((row["policy"], row["load"]))
     if above:
         named = _some([f"{policy} at {load:g}" for policy, load in sorted(above)])
-        text = f"Batches of more than the {verify.table.requests[-1]:.0f} requests that the cost was measured at: {named}; their cost is too low."
+        text = f"Batches of more than the {most:.0f} requests that the cost was measured at: {named}; their cost is too low."
         yield _warning(text, "measure the profile with a higher --max-requests, or lower engine.max_batch")
 
 
@@ -117,20 +116,20 @@ def _lengths_range(scenario: Scenario) -> Iterator[Row]:
     """Contexts and prompts longer than what a table holds."""
     verify, prefill, mode = scenario.known.costs.verify, scenario.known.costs.prefill, scenario.engine.prefill
     prompt, output = _lengths(scenario)
-    if isinstance(verify, MeasuredTable) and len(verify.table.contexts) > 1:
-        context, most = float((output * (prompt + output / 2)).sum() / output.sum()), verify.table.contexts[-1]
+    if (most := verify.most_context) is not None:
+        context = float((output * (prompt + output / 2)).sum() / output.sum())
         if context > most:
             text = f"Contexts of {context:,.0f} tokens on average while decoding, and the cost was measured up to {most:,.0f}: it is too low there."
             yield _warning(text, "measure the profile with a higher --max-context")
-    if not isinstance(prefill, PrefillTable) or mode.where == "nowhere":
+    if prefill is None or mode.where == "nowhere":
         return
     long = float(np.quantile(prompt, 0.9))
     at_once = mode.at_once(long)
-    if at_once > prefill.table.highest:
-        text = f"Prompts of up to {at_once:,.0f} tokens in a step, and prefill was measured up to {prefill.table.highest:,.0f}: it is extrapolated."
+    if (tokens := prefill.most_tokens) is not None and at_once > tokens:
+        text = f"Prompts of up to {at_once:,.0f} tokens in a step, and prefill was measured up to {tokens:,.0f}: it is extrapolated."
         yield _warning(text, "measure the profile with a higher --max-context, or lower the token budget of prefill")
-    if len(prefill.table.contexts) > 1 and long - at_once > prefill.table.contexts[-1]:
-        text = f"Prompts of {long:,.0f} tokens in parts, and prefill was measured behind {prefill.table.contexts[-1]:,.0f} at most: it is too low."
+    if (behind := prefill.most_context) is not None and long - at_once > behind:
+        text = f"Prompts of {long:,.0f} tokens in parts, and prefill was measured behind {behind:,.0f} at most: it is too low."
         yield _warning(text, "measure the profile with a higher --max-context")
 
 
