@@ -53,7 +53,7 @@ def cost_only(size: str, pair: tuple[Any, Any], folder: Path, device: str, small
     from real_runner.cost_tables import measure_cost_tables
     from real_runner.layout import Tiers
     from real_runner.profile import assemble
-    from real_runner.progress import Progress
+    from simulator.progress import Progress
 
     target, drafter = pair
     tiers = Tiers() if device != "cpu" else None
@@ -73,9 +73,9 @@ def real_pair(models: Path, folder: Path, device: str, small: bool) -> dict[str,
     """Costs and acceptance of the small real model with its trained drafters; a rehearsal takes the byte-level pair of the tests."""
     from real_runner.layout import Tiers
     from real_runner.profile import Acceptance, CostPlan, measure_profile
-    from real_runner.progress import Progress
     from real_runner.prompts import own_prompt_sets, read_prompt_set
     from real_runner.target import load_target
+    from simulator.progress import Progress
 
     if small:
         models = ROOT / "tests" / "pair"
@@ -136,11 +136,11 @@ def engine_compared(models: Path, profile: Path, results: Path, device: str, sma
 
 def trained(models: Path, prompts: str | None, results: Path, device: str, small: bool) -> dict[str, Any]:
     """Drafters trained on the device into the models' folder; a rehearsal trains two steps for the byte-level pair."""
-    from real_runner.progress import Progress
     from real_runner.prompts import read_prompt_set
     from real_runner.target import load_target
     from real_runner.train import DraftPlan, TextPlan, make_texts, train_draft
     from real_runner.training.loop import Schedule
+    from simulator.progress import Progress
 
     if small:
         source, out, files = ROOT / "tests" / "pair" / "target", results / "trained", {"math": ROOT / "tests" / "pair" / "prompts" / "math.jsonl"}

@@ -51,7 +51,7 @@ def train(given: argparse.Namespace, family: str, target: Path) -> int:
     options += ["--text-temperature", 0.5, "--max-tokens", 200, *(word for one in given.prompts for word in ("--prompts", one))]
     options += [] if family == "mtp" else ["--draft-vocabulary", 8192]
     options += ["--threads", 1] if given.device == "cpu" else []
-    return subprocess.run([sys.executable, "-m", "real_runner", "train-draft", *map(str, options)], check=False).returncode
+    return subprocess.run([Path(sys.executable).with_name("dsim"), "train-draft", *map(str, options)], check=False).returncode
 
 
 def packaged(folder: Path) -> Path:

@@ -20,12 +20,12 @@ from real_runner.drafters.dspark import BlockDrafter
 from real_runner.drafters.loading import AnyDrafter
 from real_runner.failures import memory_of
 from real_runner.layout import Ints, lay_out, ship
-from real_runner.progress import Progress
 from real_runner.slots import SlotCache
 from real_runner.target import Target
 from real_runner.texts import Text
 from simulator.errors import DsimError
 from simulator.measurements.draft_blocks import RecordedBlocks
+from simulator.progress import Progress
 from simulator.rng import stream
 
 TOKENS_AT_ONCE = 2048  # texts × longest, through the target in one step

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from real_runner.cost_cells import Cell
-from real_runner.progress import Progress
 from real_runner.timing import Spread
 from simulator.errors import DsimError
 from simulator.files import write_whole
+from simulator.progress import Progress
 
 
 class Journal:

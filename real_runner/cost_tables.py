@@ -19,10 +19,10 @@ from real_runner.drafters.spec import Drafter
 from real_runner.environment import fingerprint
 from real_runner.failures import memory_of
 from real_runner.layout import Tiers
-from real_runner.progress import Progress
 from real_runner.target import Target
 from real_runner.timing import Spread, repeated
 from simulator.errors import DsimError
+from simulator.progress import Progress
 from simulator.rng import stream
 
 __all__ = ["CostTables", "measure_cost_tables"]

@@ -19,7 +19,6 @@ from real_runner.drafters.loading import AnyDrafter, drafter_folder, load_drafte
 from real_runner.drafters.packaging import read_spec
 from real_runner.environment import environment, kv
 from real_runner.layout import Tiers
-from real_runner.progress import Progress
 from real_runner.prompts import PromptSet, encoded
 from real_runner.target import Target
 from real_runner.texts import generate_texts
@@ -28,6 +27,7 @@ from simulator.files import why_not_writable, write_whole
 from simulator.measurements.calibration import calibrate
 from simulator.measurements.draft_blocks import RecordedBlocks
 from simulator.measurements.profile import Drafter, KvMemory, Profile, load_profile, save_profile
+from simulator.progress import Progress
 
 ENGINE = "dsim real_runner"
 

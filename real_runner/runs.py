@@ -14,7 +14,6 @@ from real_runner.drafters.loading import load_drafter
 from real_runner.engine import Engine
 from real_runner.environment import fingerprint
 from real_runner.layout import Tiers
-from real_runner.progress import Progress
 from real_runner.prompts import PromptSet, encoded
 from real_runner.records import Request
 from real_runner.serve import closed_loop, summary, write
@@ -22,6 +21,7 @@ from real_runner.target import Target
 from simulator.errors import DsimError
 from simulator.measurements.profile import Profile
 from simulator.policies.verification import VerificationPolicy
+from simulator.progress import Progress
 
 WARM_STEPS = 3
 

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from real_runner.engine import Engine
-from real_runner.progress import Progress
 from real_runner.records import Request
 from real_runner.target import Target
 from simulator.errors import DsimError
 from simulator.files import write_whole
 from simulator.policies.verification import NoSpeculation
+from simulator.progress import Progress
 from simulator.rng import stream
 
 HEADER = "texts_of"  # the key by which a file's first line is known to describe the others

@@ -17,7 +17,6 @@ import torch
 
 from real_runner.blocks import record_blocks
 from real_runner.drafters.loading import load_drafter
-from real_runner.progress import Progress
 from real_runner.prompts import PromptSet, encoded
 from real_runner.target import Target
 from real_runner.texts import Text, generate_texts, read_texts
@@ -27,6 +26,7 @@ from real_runner.training.loop import Schedule, Trainer
 from simulator.errors import DsimError
 from simulator.files import write_whole
 from simulator.measurements.statistics import acceptance_statistics, visited_rows
+from simulator.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from real_runner.layout import lay_out, ship
-from real_runner.progress import Progress
 from real_runner.target import POST_NORM, Target
 from real_runner.texts import Text
 from simulator.errors import DsimError
 from simulator.files import write_whole
+from simulator.progress import Progress
 
 TOKENS_AT_ONCE = 4096
 MEMORY = {torch.bfloat16: np.dtype(np.int16), torch.float32: np.dtype(np.float32)}  # numpy has no bfloat16: its bits are kept

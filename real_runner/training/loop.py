@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from real_runner.drafters.loading import AnyDrafter
-from real_runner.progress import Progress
 from real_runner.target import Target
 from real_runner.training.checkpoints import trained
 from real_runner.training.corpus import Corpus
@@ -23,6 +22,7 @@ from real_runner.training.forward import hear
 from real_runner.training.losses import RECIPES, expected_length, loss_of
 from simulator.errors import DsimError
 from simulator.files import whole, write_whole
+from simulator.progress import Progress
 
 SAVE_EVERY_S = 60.0
 

@@ -428,7 +428,7 @@ def test_out_cannot_be_made(refused: Callable[..., str]) -> None:
 
 
 def test_validate_without_checks(refused: Callable[..., str]) -> None:
-    refused("validate", "small.yaml", "--out", "out", says=("small.yaml", "validation", "names nothing"))
+    refused("validate", "small.yaml", "--out", "out", says=("small.yaml", "validation", "has no checks"))
 
 
 def test_compare(world: Path, refused: Callable[..., str]) -> None:

@@ -74,7 +74,7 @@ def test_interrupt_and_go_on(workers: int, world: Path, scenario: Callable[..., 
     assert out == ""
     assert len(err.splitlines()) == 1, err
     assert err.startswith("interrupted: ")
-    assert "72 points are kept in out/points; run the same command to go on" in err
+    assert "72 points are kept in out/points; run the same command to resume" in err
     assert 4 <= len(done) < 72, err
     assert sorted(tree(world / "out")) == sorted(f"points/{name}" for name in done)  # no drafts, no report
     for name in done:
@@ -142,4 +142,4 @@ def test_interrupted_while_the_report_is_written(world: Path, dsim: Dsim, monkey
         patch.setattr("simulator.report.run.page.write_report", stop)
         said = dsim("run", "small.yaml", "--out", "out", "--workers", 1)
     assert (said.code, said.out) == (130, "")
-    assert said.err == "interrupted: 12 of 12 points are kept in out/points; run the same command to go on\n"
+    assert said.err == "interrupted: 12 of 12 points are kept in out/points; run the same command to resume\n"

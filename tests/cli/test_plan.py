@@ -76,7 +76,7 @@ def test_an_interrupted_plan_goes_on(dsim: Dsim, plan_file: Callable[..., Path],
     monkeypatch.setattr(work, "run_trial", some)
     said = dsim("plan", plan_file(), "--out", "out", "--workers", 1)
     assert said.code == 130
-    assert "run the same command to go on" in said.err
+    assert "run the same command to resume" in said.err
     kept = len(list((world / "out" / "trials").glob("[!.]*.json")))
     assert kept == 3
     assert not (world / "out" / "result.json").exists()

@@ -119,11 +119,11 @@ def main() -> None:
 
 def train_drafters(work: Path) -> None:
     """With `dsim train-draft`'s own functions."""
-    from real_runner.progress import Progress
     from real_runner.prompts import read_prompt_set
     from real_runner.target import load_target
     from real_runner.train import DraftPlan, TextPlan, make_texts, train_draft
     from real_runner.training.loop import Schedule
+    from simulator.progress import Progress
 
     target = load_target(str(HERE / "target"))
     sets = [read_prompt_set(file) for file in write_prompts(work / "prompts", seed=2, count=400)]

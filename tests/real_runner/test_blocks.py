@@ -15,7 +15,6 @@ from real_runner.blocks import drafted_along, record_blocks
 from real_runner.drafters.loading import load_drafter
 from real_runner.engine import Engine
 from real_runner.layout import lay_out
-from real_runner.progress import Progress
 from real_runner.prompts import own_words
 from real_runner.records import Request
 from real_runner.texts import Text
@@ -23,6 +22,7 @@ from simulator.errors import DsimError
 from simulator.measurements.draft_blocks import RecordedBlocks
 from simulator.measurements.statistics import acceptance_statistics, visited_rows
 from simulator.policies.verification import FixedLength, NoSpeculation
+from simulator.progress import Progress
 
 from .conftest import TRAINED
 from .test_mtp import folder  # noqa: F401

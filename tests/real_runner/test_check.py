@@ -6,12 +6,10 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from safetensors.torch import load_file, save_file
 
-from real_runner.__main__ import main
 from real_runner.alignment import shifts, worn
 from real_runner.check import aligned, check, taps, weights
 from real_runner.prompts import continued, own_words, prompts_for, read_trace, read_turns
@@ -80,57 +78,47 @@ def test_wrong_expectations_are_caught(tmp_path, target):
         check(target, str(GOLDEN / "eagle3"), expect=tmp_path / "nothing", tokens=24)
 
 
-@pytest.fixture
-def command(capsys):
-    def run(*arguments):
-        code = main([str(argument) for argument in arguments])
-        said = capsys.readouterr()
-        return SimpleNamespace(returncode=code, stdout=said.out, stderr=said.err)
-
-    return run
-
-
-def test_the_command_in_json_and_its_exit_codes(command):
-    given = ("draft-check", "--target", GOLDEN / "target", "--draft", GOLDEN / "dflash", "--format", "json")
-    held = command(*given, "--expect", GOLDEN / "dflash")
-    assert held.returncode == 0, held.stderr
-    told = json.loads(held.stdout)
+def test_the_command_in_json_and_its_exit_codes(dsim):
+    given = ("draft", "check", "--target", GOLDEN / "target", "--draft", GOLDEN / "dflash", "--format", "json")
+    held = dsim(*given, "--expect", GOLDEN / "dflash")
+    assert held.code == 0, held.err
+    told = json.loads(held.out)
     assert told["holds"]
     assert told["understood"]["family"] == "dflash"
     assert told["understood"]["kv_bytes_per_token"] == 2 * 2 * 2 * 16 * 4
-    failed = command(*given, "--at-least", 8.5)
-    assert failed.returncode == 1
-    assert not json.loads(failed.stdout)["holds"]
-    wrong = command("draft-check", "--target", GOLDEN / "target", "--draft", GOLDEN / "gemma4_dspark")
-    assert wrong.returncode == 2
-    assert wrong.stdout == ""
-    assert wrong.stderr.strip().count("\n") == 0
-    assert "vocab_size: 53, but the target has 30" in wrong.stderr
-    other = command(*given, "--expect", GOLDEN / "eagle3")
-    assert other.returncode == 2
-    assert other.stdout == ""
-    assert "forced_prev_ids: missing; the drafter is dflash" in other.stderr
-    heads = command(*given, "--expect", GOLDEN / "dspark_vanilla")
-    assert heads.returncode == 1
-    worst = {one["what"]: one["detail"] for one in json.loads(heads.stdout)["differences"] if not one["holds"]}
+    failed = dsim(*given, "--at-least", 8.5)
+    assert failed.code == 1
+    assert not json.loads(failed.out)["holds"]
+    wrong = dsim("draft", "check", "--target", GOLDEN / "target", "--draft", GOLDEN / "gemma4_dspark")
+    assert wrong.code == 2
+    assert wrong.out == ""
+    assert wrong.err.strip().count("\n") == 0
+    assert "vocab_size: 53, but the target has 30" in wrong.err
+    other = dsim(*given, "--expect", GOLDEN / "eagle3")
+    assert other.code == 2
+    assert other.out == ""
+    assert "forced_prev_ids: missing; the drafter is dflash" in other.err
+    heads = dsim(*given, "--expect", GOLDEN / "dspark_vanilla")
+    assert heads.code == 1
+    worst = {one["what"]: one["detail"] for one in json.loads(heads.out)["differences"] if not one["holds"]}
     assert worst["confidence_logits_given_forced_prev"] == "expected, but this drafter makes none"
 
 
-def test_serve_bench_writes_all_or_nothing(tmp_path, command):
+def test_serve_bench_writes_all_or_nothing(tmp_path, dsim):
     given = ("serve-bench", "--target", GOLDEN / "target", "--draft", GOLDEN / "dspark_vanilla", "--output-tokens", 12, "--requests", 4)
-    refused = command(*given, "--policy", "{kind: confidence_scheduled}", "--out", tmp_path / "a")
-    assert refused.returncode == 2
-    assert "needs the time of a round" in refused.stderr
+    refused = dsim(*given, "--policy", "{kind: confidence_scheduled}", "--out", tmp_path / "a")
+    assert refused.code == 2
+    assert "needs the time of a round" in refused.err
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "trace.csv").write_text("arrival_s,prompt_tokens,output_tokens,domain\n0,5,8,code\n0.05,9,3,chat\n")
-    served = command(*given, "--policy", "{kind: fixed, length: 3}", "--trace", tmp_path / "trace.csv", "--out", tmp_path / "b", "--name", "three")
-    assert served.returncode == 0, served.stderr
+    served = dsim(*given, "--policy", "{kind: fixed, length: 3}", "--trace", tmp_path / "trace.csv", "--out", tmp_path / "b", "--name", "three")
+    assert served.code == 0, served.err
     rows = (tmp_path / "b" / "requests.csv").read_text().splitlines()
     assert rows[0].startswith("request,policy,arrival_s,first_token_s")
     assert [row.split(",")[1] for row in rows[1:]] == ["three", "three"]
     assert json.loads((tmp_path / "b" / "run.json").read_text())["machine"]["kind"] == "cpu"
     assert {file.name for file in (tmp_path / "b").iterdir()} == {"requests.csv", "steps.csv", "run.json"}
-    assert command(*given, "--out", tmp_path / "b").returncode == 2
+    assert dsim(*given, "--out", tmp_path / "b").code == 2
 
 
 def test_prompt_and_trace_files_that_are_wrong_are_one_line(tmp_path, target):

@@ -16,7 +16,6 @@ from real_runner.costs import ProfileCosts
 from real_runner.engine import Engine
 from real_runner.environment import environment, kv
 from real_runner.layout import Tiers
-from real_runner.progress import Progress
 from real_runner.records import Request
 from real_runner.timing import Spread, repeated
 from simulator.errors import DsimError
@@ -24,6 +23,7 @@ from simulator.measurements.acceptance import ParametricAcceptance
 from simulator.measurements.cost import RoundCost
 from simulator.measurements.profile import Drafter, Profile, load_profile, save_profile
 from simulator.policies.verification import ConfidenceScheduled
+from simulator.progress import Progress
 
 TIERS = Tiers(tokens=(1, 2, 4, 8, 16, 24, 32), reach=(32, 64, 128))
 

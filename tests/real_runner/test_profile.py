@@ -15,13 +15,13 @@ from typer.testing import CliRunner
 from real_runner import profile as measuring
 from real_runner.layout import Tiers
 from real_runner.profile import Acceptance, CostPlan, measure_profile, named_drafts
-from real_runner.progress import Progress
 from real_runner.prompts import read_prompt_set
 from real_runner.target import load_target
 from simulator.cli import app
 from simulator.errors import DsimError
 from simulator.measurements.draft_blocks import RecordedBlocks
 from simulator.measurements.profile import load_profile
+from simulator.progress import Progress
 
 PAIR = Path(__file__).parents[1] / "pair"
 DRAFTS = {name: str(PAIR / name) for name in ("mtp", "dflash", "eagle3", "dspark")}
@@ -143,12 +143,12 @@ def cli(*words, **more):
     "words, said",
     [
         (("--prompts", "nowhere.jsonl"), "nowhere.jsonl"),
-        (("--budget", "soon"), "'soon' is no duration"),
+        (("--budget", "soon"), "expected a duration such as 90s, 10m or 1h, got 'soon'"),
         (("--draft", PAIR / "nothing"), "no such folder"),
         (("--draft", PAIR / "dspark", "--draft", PAIR / "dspark"), "two drafters called 'dspark'"),
         (("--draft", PAIR / "target"), "config.json"),
         (("--dtype", "float7"), "unknown dtype"),
-        (("--device", "toaster"), "unknown device"),
+        (("--device", "toaster"), "expected cpu, cuda or cuda:N, got 'toaster'"),
     ],
 )
 def test_mistakes_are_one_line_before_anything_long(words, said, tmp_path):

@@ -7,9 +7,9 @@ import json
 import pytest
 
 from real_runner import texts as making
-from real_runner.progress import Progress
 from real_runner.texts import Text, generate_texts, read_texts
 from simulator.errors import DsimError
+from simulator.progress import Progress
 
 QUIET = Progress(quiet=True)
 PROMPTS = [("math", 0, [3, 16, 18, 17]), ("math", 1, [10, 12]), ("code", 0, [27, 7, 16]), ("code", 1, [5]), ("chat", 0, [11, 28, 10, 1])]

@@ -11,7 +11,6 @@ import torch
 from real_runner.alignment import overlaps
 from real_runner.drafters.dspark import BlockDrafter
 from real_runner.drafters.loading import load_drafter
-from real_runner.progress import Progress
 from real_runner.prompts import continued, own_words
 from real_runner.texts import Text
 from real_runner.training.checkpoints import Shape, default_taps, new_drafter, save_drafter, trained
@@ -20,6 +19,7 @@ from real_runner.training.forward import hear
 from real_runner.training.loop import Schedule, Trainer
 from real_runner.training.losses import RECIPES, expected_length, loss_of
 from simulator.errors import DsimError
+from simulator.progress import Progress
 
 from .conftest import GOLDEN, TRAINED
 

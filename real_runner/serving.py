@@ -1,0 +1,96 @@
+"""What `dsim validate --engine` serves with the real engine: every policy and load of a scenario, as its --serving words say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from real_runner.setup import needs_torch, quiet_on, read_prompt_sets, use_threads, writable
+from simulator.errors import DsimError
+from simulator.measurements.profile import Profile
+from simulator.policies.verification import VerificationPolicy
+from simulator.progress import Progress, resumable
+from simulator.schema import Frozen, validate
+
+
+class Serving(Frozen):
+    """The words of --serving."""
+
+    turns: int = Field(default=2, ge=1)
+    least: int = Field(default=12, ge=1)  # measured requests
+    max_tokens: int = Field(default=96, ge=1)
+    temperature: float | None = Field(default=None, ge=0)  # that of the profile's blocks, else 1
+    seed: int = Field(default=0, ge=0)
+    rate: float = Field(default=0.0, ge=0)  # requests/s
+    arrivals: Path | None = None
+    open_requests: int = Field(default=48, ge=2)
+    device: str = "cpu"
+    dtype: Literal["float32", "bfloat16"] | None = None  # float32 on a CPU, bfloat16 on a GPU
+    threads: int | None = Field(default=None, ge=1)
+    prompts: list[str] = []
+
+
+def read_serving(words: Sequence[str]) -> Serving:
+    """KEY=VALUE words. Raises DsimError."""
+    content: dict[str, Any] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise DsimError(f"expected KEY=VALUE, got {word!r}", where="--serving", remedy="for example --serving turns=4")
+        if key == "prompts":
+            content.setdefault(key, []).append(value)
+        else:
+            content[key] = value
+    return validate(Serving, content, "--serving", DsimError)
+
+
+def serve_runs(
+    models: Path, profile: Profile, runs: list[tuple[str, str | None, VerificationPolicy, int]], words: Sequence[str], out: Path, quiet: bool
+) -> list[Path]:
+    """Serves every (policy, drafter, rule, concurrency), and with `rate` or `arrivals` each policy at its largest concurrency under arrivals in
+    time; the runs' folders. Raises DsimError before anything is served.
+    """
+    needs_torch("validate --engine")
+    serving = read_serving(words)
+    sets, arrivals = read_prompt_sets(serving.prompts), _arrivals(serving)
+    writable(out)
+    quiet_on(serving.device)
+    use_threads(serving.threads)
+    from real_runner.layout import Tiers
+    from real_runner.runs import Load, Served, serve_all
+    from real_runner.target import load_target
+
+    on_gpu = serving.device != "cpu"
+    temperatures = {profile.blocks(d).temperature for _, d, _, _ in runs if d is not None} - {None}
+    temperature = temperatures.pop() if len(temperatures) == 1 else 1.0
+    if serving.temperature is not None:
+        temperature = serving.temperature
+    load = Load(serving.turns, serving.max_tokens, temperature, serving.seed, serving.least)
+    served = [Served(*run) for run in runs]
+    if arrivals:
+        largest = {run.policy: run for run in sorted(served, key=lambda r: r.concurrency)}
+        served += [Served(r.policy, r.drafter, r.rule, r.concurrency, arrivals) for r in largest.values()]
+    target = load_target(str(models / "target"), serving.device, serving.dtype or ("bfloat16" if on_gpu else "float32"))
+    with resumable(lambda: f"finished runs are kept in {out}"):
+        serve_all(target, models, profile, served, sets, load, out, Tiers() if on_gpu else None, Progress(quiet))
+    return [out / run.folder for run in served]
+
+
+def _arrivals(serving: Serving) -> tuple[float, ...]:
+    """Arrival times from 0 on, in seconds: the start of a trace, played at `rate` if there is one; else Poisson at `rate`; none without either."""
+    from real_runner.prompts import read_trace
+
+    rate, count = serving.rate, serving.open_requests
+    if serving.arrivals is None:
+        return tuple(np.cumsum(np.random.default_rng(serving.seed).exponential(1 / rate, count)).tolist()) if rate > 0 else ()
+    times = np.sort([row[0] for row in read_trace(serving.arrivals)])[:count]
+    if len(times) < 2 or times[-1] <= times[0]:
+        raise DsimError("expected requests at two times or more", where=serving.arrivals, key="--serving arrivals", remedy="use a longer trace")
+    times = times - times[0]
+    if rate > 0:
+        times = times * ((len(times) - 1) / rate / times[-1])
+    return tuple(times.tolist())

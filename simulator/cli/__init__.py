@@ -1,0 +1,63 @@
+"""The `dsim` command. Commands import what is heavy when they run, so that `dsim --help` is quick; real_runner's need torch only then."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import typer
+import typer.core
+
+from real_runner import commands as real_runner
+from simulator.cli import profiles, simulate, traces
+from simulator.cli.exchange import export_app, import_app
+from simulator.cli.options import group
+from simulator.errors import DsimError
+
+
+class _MeasuresByDefault(typer.core.TyperGroup):
+    """`dsim profile --target …` is short for `dsim profile measure --target …`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0].startswith("-") and args[0] not in ("--help", "-h"):
+            args = ["measure", *args]
+        return super().parse_args(ctx, args)
+
+
+app = group("Choose speculative-decoding policies and fleets for LLM serving by simulation, from measured costs and recorded acceptance.")
+for command in (simulate.run, simulate.validate, simulate.plan, simulate.compare, simulate.schema, profiles.fit, profiles.probe):
+    app.command()(command)
+app.command("train-draft")(real_runner.train_draft)
+app.command("serve-bench")(real_runner.serve_bench)
+
+profile_app = group("Measure, check, show and compare profiles. `dsim profile --target …` is short for `dsim profile measure --target …`.",
+                    cls=_MeasuresByDefault)  # fmt: skip
+profile_app.command("measure")(real_runner.profile_measure)
+profile_app.command()(profiles.check)
+profile_app.command("show")(profiles.show_page)
+profile_app.command()(profiles.diff)
+draft_app = group("Check draft checkpoints.")
+draft_app.callback()(lambda: None)  # a group of one command is a group all the same
+draft_app.command("check")(real_runner.draft_check)
+
+app.add_typer(profile_app, name="profile")
+app.add_typer(draft_app, name="draft")
+app.add_typer(traces.app, name="traces")
+app.add_typer(import_app, name="import")
+app.add_typer(export_app, name="export")
+
+
+def main() -> None:
+    """Runs the command line; a user's mistake is one line and exit code 2."""
+    try:
+        app(_with_address(sys.argv[1:]))
+    except DsimError as error:
+        typer.echo(f"error: {error.line()}", err=True)
+        raise SystemExit(2) from None
+
+
+def _with_address(arguments: list[str]) -> list[str]:
+    """The arguments with the address that a bare --ray stands for."""
+    at = arguments.index("--ray") + 1 if "--ray" in arguments else 0
+    bare = at and (at == len(arguments) or arguments[at].startswith("-") or arguments[at].endswith((".yaml", ".yml")))
+    return [*arguments[:at], "auto", *arguments[at:]] if bare else arguments

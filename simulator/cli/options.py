@@ -1,0 +1,33 @@
+"""Options that several commands share, and how their results are printed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+Format = Annotated[Literal["text", "json"], typer.Option("--format", help="Print text for people or JSON for programs.")]
+Override = Annotated[list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a key of the file. Repeatable.")]
+Workers = Annotated[int | None, typer.Option("--workers", help="Worker processes.", show_default="all cores")]
+Ray = Annotated[
+    str | None,
+    typer.Option("--ray", metavar="[ADDRESS]", help="Use a Ray cluster: host:port, auto (the one on this machine) or local (start one)."),
+]
+NewProfile = Annotated[Path, typer.Option("--out", help="Folder for the new profile.")]
+Name = Annotated[str | None, typer.Option(help="Profile name.", show_default="name of the folder")]
+Hardware = Annotated[str, typer.Option(help="Hardware that served.")]
+Engine = Annotated[str, typer.Option(help="Engine that served.")]
+Target = Annotated[str, typer.Option(help="Target model.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace an existing profile.")]
+
+
+def group(help: str, **more: Any) -> typer.Typer:
+    """A group of commands. Help is plain text: rich would read `[…]` in it as markup and cut long option names at 80 columns."""
+    return typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, help=help, **more)
+
+
+def show(format: str, data: Any, text: str) -> None:
+    """Prints a result on standard output: `data` as JSON or `text` for people."""
+    typer.echo(json.dumps(data, indent=2, ensure_ascii=False) if format == "json" else text)

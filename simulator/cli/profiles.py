@@ -1,0 +1,141 @@
+"""`dsim profile check, show, diff`, `dsim fit` and `dsim probe`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from simulator.cli.options import Engine, Force, Format, Hardware, Name, NewProfile, Target, show
+
+Folder = Annotated[Path, typer.Argument(metavar="PROFILE", help="Folder of the profile.")]
+
+
+def check(folder: Folder, format: Format = "text") -> None:
+    """Load a profile and say what it holds.
+
+    Reads every file that it names and shows where each table came from."""
+    from simulator.measurements.profile import load_profile
+    from simulator.report.profile.numbers import profile_data
+    from simulator.report.profile.page import profile_page
+    from simulator.report.render.terminal import terminal
+
+    profile = load_profile(folder)
+    show(format, profile_data(profile), terminal(profile_page(profile)))
+
+
+def show_page(
+    folder: Folder,
+    out: Annotated[Path | None, typer.Option(help="Folder for profile.html and overview.png.", show_default="reports/profile-NAME")] = None,
+    format: Format = "text",
+) -> None:
+    """Write a profile's page and picture.
+
+    They show step costs, acceptance, calibration and suspicious cells."""
+    from simulator.measurements.profile import load_profile
+    from simulator.report.profile.numbers import drafter_data, drafter_numbers, profile_data
+    from simulator.report.profile.page import default_folder, profile_page, write_profile_page
+    from simulator.report.render.terminal import terminal
+
+    profile = load_profile(folder)
+    drafters = drafter_numbers(profile)
+    page, picture = write_profile_page(profile, drafters, out or default_folder(profile))
+    data = profile_data(profile) | {"acceptance": {d.name: drafter_data(d) for d in drafters}, "page": str(page), "picture": str(picture)}
+    show(format, data, f"{terminal(profile_page(profile, drafters))}\n\nwritten to {page} and {picture}")
+
+
+def diff(
+    first: Annotated[Path, typer.Argument(metavar="A", help="Folder of a profile.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Folder of the profile to compare with A.")],
+    format: Format = "text",
+) -> None:
+    """Compare two profiles.
+
+    Compares the machines, cost cells, accepted lengths and temperatures of B with those of A."""
+    from simulator.measurements.agreement import compare_profiles
+    from simulator.measurements.profile import load_profile
+    from simulator.report.profile.diff import diff_page
+    from simulator.report.render.terminal import terminal
+
+    data = compare_profiles(load_profile(first), load_profile(second))
+    show(format, data, terminal(diff_page(data)))
+
+
+def fit(
+    telemetry: Annotated[
+        Path, typer.Argument(metavar="TELEMETRY.csv", help="CSV with two of the columns concurrency, tps_per_user, throughput_tok_s_gpu.")
+    ],
+    out: NewProfile,
+    accepted_length: Annotated[float, typer.Option(help="Assumed tokens committed per round, bonus token included; 1 without speculation.")],
+    budget: Annotated[float, typer.Option(help="Tokens verified per request and step, anchor included: 2 for MTP-1, 1 without speculation.")],
+    name: Name = None,
+    hardware: Hardware = "not stated",
+    engine: Engine = "not stated",
+    target: Target = "not stated",
+    gpus_per_replica: Annotated[float, typer.Option(help="GPUs that the concurrency column counts requests on.")] = 1.0,
+    drafter: Annotated[str, typer.Option(help="Name for the drafter in production.")] = "mtp",
+    draft_s_per_request: Annotated[float, typer.Option(help="Assumed drafting time per request and round, in seconds.")] = 0.0,
+    cliff: Annotated[list[int] | None, typer.Option(help="Tokens per step above which to fit a jump. Repeatable.")] = None,
+    force: Force = False,
+    format: Format = "text",
+) -> None:
+    """Fit a profile to production telemetry.
+
+    The profile records what was assumed."""
+    from simulator.study.profiles.telemetry import Assumptions, profile_from_telemetry
+
+    assumed = Assumptions(
+        accepted_length=accepted_length,
+        budget=budget,
+        drafter=drafter,
+        draft_s_per_request=draft_s_per_request,
+        cliffs=cliff or [],
+        name=name or out.resolve().name,
+        hardware=hardware,
+        engine=engine,
+        target=target,
+        gpus_per_replica=gpus_per_replica,
+    )
+    result = profile_from_telemetry(telemetry, out, assumed, force)
+    show(format, result, result["text"])
+
+
+def probe(
+    base_url: Annotated[str, typer.Option(help="Base URL of the API, for example http://127.0.0.1:8000/v1.")],
+    model: Annotated[str, typer.Option(help="Model name on the server.")],
+    out: NewProfile,
+    prompts: Annotated[
+        Path | None, typer.Option(help="Text file with one prompt per line, or JSON lines with a key 'prompt'.", show_default="built-in prompts")
+    ] = None,
+    concurrency: Annotated[str, typer.Option(help="Numbers of concurrent users to measure, at least two.")] = "1,2,4,8,16,32",
+    check: Annotated[str, typer.Option(help="Numbers of users to measure but leave out of the fit, as a check.")] = "",
+    refine: Annotated[int, typer.Option(min=0, help="Concurrency levels to add where neighbouring step times differ by more than 25 %.")] = 0,
+    requests: Annotated[int, typer.Option(min=2, help="Measured requests per user.")] = 3,
+    output_tokens: Annotated[int, typer.Option(min=2, help="Maximum tokens per answer.")] = 128,
+    accepted_length: Annotated[
+        float | None, typer.Option(help="Tokens committed per round, bonus token included.", show_default="from the server's metrics, else 1")
+    ] = None,
+    budget: Annotated[
+        float | None, typer.Option(help="Tokens verified per request and step, anchor included.", show_default="from the server's metrics, else 1")
+    ] = None,
+    chat: Annotated[bool, typer.Option("--chat/--completions", help="API to call.")] = True,
+    extra: Annotated[str, typer.Option(help="JSON object with more fields for every request.")] = "{}",
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds without data after which a request fails.")] = 300.0,
+    name: Name = None,
+    hardware: Hardware = "not stated",
+    engine: Engine = "not stated",
+    gpus_per_replica: Annotated[float, typer.Option(help="GPUs that serve the model.")] = 1.0,
+    force: Force = False,
+    format: Format = "text",
+) -> None:
+    """Measure a running server and fit a profile to it.
+
+    Works with any OpenAI-compatible server that streams. Simulates the profile at the measured concurrency and shows the difference."""
+    from simulator.cli.exchange import show_profile
+    from simulator.study.profiles.importing import About
+    from simulator.study.profiles.probe import ProbePlan, probe_server
+
+    plan = ProbePlan.of(base_url, model, prompts, concurrency, check, requests, output_tokens, chat, extra, timeout, refine)
+    about = About(out, name, hardware, engine, model, gpus_per_replica, force=force)
+    show_profile(format, probe_server(plan, about, accepted_length, budget, lambda line: typer.echo(line, err=True)))

@@ -1,0 +1,199 @@
+"""`dsim run`, `validate`, `plan`, `compare` and `schema`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from simulator.cli.options import Format, Override, Ray, Workers, show
+from simulator.errors import DsimError
+
+if TYPE_CHECKING:
+    from simulator.study.run.scenario import Scenario
+
+
+def run(
+    file: Annotated[Path, typer.Argument(metavar="SCENARIO.yaml")],
+    out: Annotated[Path | None, typer.Option(help="Folder for the report and tables.", show_default="reports/NAME")] = None,
+    override: Override = None,
+    workers: Workers = None,
+    ray: Ray = None,
+    steps: Annotated[bool, typer.Option("--steps", help="Also write every engine step (points/*.steps.parquet).")] = False,
+    requests: Annotated[bool, typer.Option("--requests", help="Also write every request (points/*.requests.parquet).")] = False,
+    format: Format = "text",
+) -> None:
+    """Simulate a scenario and write its frontier and report.
+
+    Run the same command again to resume after an interruption."""
+    from simulator.report.run.text import summary
+    from simulator.study.run.scenario import load_scenario
+
+    scenario = load_scenario(file, override or [])
+    details = [name for name, wanted in (("steps", steps), ("requests", requests)) if wanted]
+    result, folder = _simulate(scenario, out, workers, format, details, ray)
+    show(format, result, summary(result, folder))
+
+
+def validate(
+    file: Annotated[Path | None, typer.Argument(metavar="SCENARIO.yaml")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the results.", show_default="reports/NAME; docs/validation with --published")] = None,
+    override: Override = None,
+    workers: Workers = None,
+    engine: Annotated[
+        Path | None,
+        typer.Option("--engine", help="Folder with target/ and the drafters: serve them with the real engine and compare. Needs torch."),
+    ] = None,
+    serving: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--serving",
+            metavar="KEY=VALUE",
+            help="How --engine serves: turns, least, max_tokens, temperature, seed, rate, arrivals, open_requests, device, dtype, threads or "
+            "prompts. Repeatable.",
+        ),
+    ] = None,
+    published: Annotated[bool, typer.Option("--published", help="Run every comparison with published measurements.")] = False,
+    only: Annotated[list[str] | None, typer.Option("--only", help="With --published, run only this comparison. Repeatable.")] = None,
+    measured: Annotated[Path, typer.Option(help="With --published, folder of recorded runs.", show_default=False)] = Path("../shared/measured"),
+    format: Format = "text",
+) -> None:
+    """Compare a scenario with published tables or a real engine.
+
+    Exits with 1 if a limit is exceeded."""
+    from simulator.errors import ScenarioError
+    from simulator.report.run.text import validation_table
+    from simulator.study.run.scenario import load_scenario
+
+    if published == (file is not None):
+        problem = "expected either a scenario or --published"
+        raise DsimError(problem, where="dsim validate", remedy="for example dsim validate scenarios/v4-flash-pareto.yaml")
+    if file is None:
+        _validate_published(out or Path("docs/validation"), measured, only or [], workers, format)
+        return
+    scenario = load_scenario(file, override or [])
+    if engine is not None:
+        _compare_with_engine(scenario, engine, serving or [], out or Path("reports") / f"{scenario.name}-engine", format)
+        return
+    if not scenario.validation:
+        raise ScenarioError("has no checks to validate", where=file, key="validation", remedy="add checks, see docs/scenarios.md")
+    result, folder = _simulate(scenario, out, workers, format)
+    validation = result["validation"]
+    show(format, validation, f"{validation_table(result)}\nwritten to {folder / 'validation.json'}")
+    _exit_if(validation["ok"] is False)
+
+
+def _exit_if(exceeded: bool) -> None:
+    if exceeded:
+        raise typer.Exit(1)
+
+
+def _validate_published(out: Path, measured: Path, only: list[str], workers: int | None, format: str) -> None:
+    """Runs the comparisons with published measurements; writes one result file each."""
+    from simulator.report.run.text import validation_table
+    from simulator.study.run.sweep import check_workers
+    from simulator.study.validation.published import validate_published
+
+    results = validate_published(Path("scenarios"), measured, out, only, check_workers(workers), lambda line: typer.echo(line, err=True))
+    tables = "".join(f"{result['name']}: {result['title']}\n{validation_table({'validation': result})}\n\n" for result in results)
+    show(format, results, f"{tables}written to {out}; make validation puts them into docs/validation.md")
+    _exit_if(any(result["ok"] is False for result in results))
+
+
+def _compare_with_engine(scenario: Scenario, models: Path, serving: list[str], out: Path, format: str) -> None:
+    """Serves the scenario's policies and loads with the real engine, simulates the same requests and compares."""
+    import json
+
+    from real_runner.serving import serve_runs
+    from simulator.files import write_whole
+    from simulator.report.engine_check import engine_picture, engine_table
+    from simulator.study.validation.engine_check import compare, judged, planned, read_run
+
+    folders = serve_runs(models, scenario.known, planned(scenario), serving, out / "runs", quiet=format == "json")
+    comparison = compare(scenario, [read_run(folder, scenario.policies) for folder in folders])
+    comparison = judged(scenario, comparison, shlex.join(["dsim", *sys.argv[1:]]), json.loads((folders[0] / "run.json").read_text()))
+    write_whole(out / "engine_check.json", json.dumps(comparison, indent=1) + "\n")
+    engine_picture(comparison, out / "engine_check.png", f"{scenario.known.name}: simulator against engine")
+    show(format, comparison, f"{engine_table(comparison)}\nwritten to {out}: engine_check.json, engine_check.png, runs/")
+    _exit_if(not comparison["ok"])
+
+
+def plan(
+    file: Annotated[Path, typer.Argument(metavar="PLAN.yaml")],
+    out: Annotated[Path | None, typer.Option(help="Folder for the page and tables.", show_default="reports/NAME")] = None,
+    override: Override = None,
+    workers: Workers = None,
+    format: Format = "text",
+) -> None:
+    """Find the policy and fleet that meet an SLA at least cost.
+
+    Run the same command again to resume after an interruption."""
+    from simulator.progress import Progress, resumable
+    from simulator.report.plan.page import plan_page, write_plan_report
+    from simulator.report.render.terminal import terminal
+    from simulator.study.planning.make import answer
+    from simulator.study.planning.question import load_plan
+    from simulator.study.run.output import write_plan
+    from simulator.study.run.sweep import check_workers
+
+    question, processes = load_plan(file, override or []), check_workers(workers)
+    folder = out or Path("reports") / question.asked.name
+    keep, progress = folder / "trials", Progress(quiet=format == "json")
+    with resumable(lambda: f"{progress.done:.0f} trials are kept in {keep}"), progress.stage("planning"):
+        result = answer(question, keep, processes, progress.at, progress.doing)
+        progress.doing("writing the page")
+        write_plan(result, folder)
+        write_plan_report(result, folder)
+    show(format, result, f"{terminal(plan_page(result))}\n\nwritten to {folder / 'report.html'}")
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="A", help="A result folder or its result.json.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="The result to compare with A.")],
+    format: Format = "text",
+) -> None:
+    """Compare two results side by side.
+
+    Shows which differences of B from A exceed the noise, and which scenario keys differ."""
+    from simulator.report.run.text import compare as compared
+    from simulator.study.run.output import read_result
+
+    show(format, *compared(read_result(first), read_result(second)))
+
+
+def schema(
+    what: Annotated[Literal["scenario", "plan"], typer.Argument(help="Kind of file.")] = "scenario",
+    format: Annotated[Literal["json", "markdown"], typer.Option("--format", help="Print JSON Schema or a Markdown table.")] = "json",
+) -> None:
+    """Print every key of a scenario or plan file."""
+    from simulator.study.reference import json_schema, reference
+
+    show(format, json_schema(what), reference(what) if format == "markdown" else "")
+
+
+def _simulate(
+    scenario: Scenario, out: Path | None, workers: int | None, format: str, details: Sequence[str] = (), ray: str | None = None
+) -> tuple[dict[str, Any], Path]:
+    """Runs all points with progress and writes the output folder; the result and the folder."""
+    from simulator.progress import Progress, resumable
+    from simulator.report.run.page import write_report
+    from simulator.study.run.cluster import check_ray
+    from simulator.study.run.output import write_output
+    from simulator.study.run.result import build_result
+    from simulator.study.run.sweep import check_workers, sweep
+    from simulator.study.validation.compare import check_checks, compared
+
+    check_checks(scenario)
+    folder = out or Path("reports") / scenario.name
+    keep, progress = folder / "points", Progress(quiet=format == "json")
+    with resumable(lambda: f"{progress.done:.0f} of {progress.total:.0f} points are kept in {keep}"), progress.stage("simulating"):
+        rows = sweep(scenario, keep, progress.at, check_workers(workers), details, check_ray(ray))
+        progress.doing("writing the report")
+        result = build_result(scenario, rows, *compared(scenario, rows))
+        write_output(result, rows, folder)
+        write_report(result, folder)
+    return result, folder

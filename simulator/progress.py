@@ -1,0 +1,74 @@
+"""What long work shows on standard error: a bar on a terminal, a line now and then elsewhere; and how an interruption ends."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+LINE_EVERY_S = 30.0
+SPEED_OVER_S = 3600.0  # a step may take minutes, and two of them are needed to know the speed
+
+
+class Progress:
+    """Stages one after the other, each with a total in units of its own. Silent if `quiet`."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.done = self.total = 0.0
+
+    @contextmanager
+    def stage(self, name: str, total: float | None = None, done: float = 0.0) -> Iterator[Progress]:
+        """A stage of which `done` was done by an earlier run; that does not count for the speed."""
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        drawn = not self.quiet and sys.stderr.isatty()
+        self._bar = Bar(*columns, console=Console(stderr=True), transient=True, disable=not drawn, speed_estimate_period=SPEED_OVER_S)
+        self._id, self._name = self._bar.add_task(name, total=total), name
+        self._bar.tasks[0].completed = done
+        self._next_line_s = time.monotonic() + LINE_EVERY_S
+        with self._bar:
+            yield self
+
+    def advance(self, work: float = 1.0, what: str = "") -> None:
+        """`work` more is done; `what` is being done now."""
+        task = self._bar.tasks[0]
+        self._update(task.completed + work, task.total, what)
+
+    def at(self, done: float, total: float) -> None:
+        """`done` of `total` is done."""
+        self._update(done, total, "")
+
+    def doing(self, what: str) -> None:
+        """`what` begins, within the stage."""
+        self._name = what
+        self.advance(0.0)
+
+    def say(self, line: str) -> None:
+        """Prints a line that stays."""
+        if not self.quiet:
+            typer.echo(line, err=True)
+
+    def _update(self, done: float, total: float | None, what: str) -> None:
+        self.done, self.total = done, total or 0.0
+        self._bar.update(self._id, completed=done, total=total, description=f"{self._name} {what}".rstrip())
+        if self._bar.disable and time.monotonic() > self._next_line_s:
+            self._next_line_s = time.monotonic() + LINE_EVERY_S
+            left_s = self._bar.tasks[0].time_remaining
+            left = "" if left_s is None else f", about {left_s / 60:.0f} min left"
+            self.say(f"{self._name}: {done:.0f} of {self.total:.0f}{left} {what}".rstrip())
+
+
+@contextmanager
+def resumable(kept: Callable[[], str]) -> Iterator[None]:
+    """Ends an interruption with one line, which says what is `kept`, and exit code 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted: {kept()}; run the same command to resume", err=True)
+        raise typer.Exit(130) from None
