@@ -56,7 +56,7 @@ profiles: $(READY) ## make the fitted profiles again from the published numbers
 	$(BIN)/python profiles/make_published.py
 
 validation: $(READY) ## docs/validation.md and the README's table from the result files (made by dsim validate --published)
-	$(BIN)/python -m simulator.report.validation_page
+	$(BIN)/python -m simulator.report.validation.page
 
 # A GPU image brings its own torch, built for its driver, and often no network: that Python is taken where it has all that is needed.
 ifneq ($(filter gpu,$(MAKECMDGOALS)),)

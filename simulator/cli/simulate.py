@@ -110,15 +110,17 @@ def _compare_with_engine(scenario: Scenario, models: Path, serving: list[str], o
 
     from real_runner.serving import serve_runs
     from simulator.files import write_whole
-    from simulator.report.engine_check import engine_picture, engine_table
+    from simulator.report.render.terminal import terminal
+    from simulator.report.validation.engine import engine_page, write_picture
     from simulator.study.validation.engine_check import compare, judged, planned, read_run
 
     folders = serve_runs(models, scenario.known, planned(scenario), serving, out / "runs", quiet=format == "json")
     comparison = compare(scenario, [read_run(folder, scenario.policies) for folder in folders])
     comparison = judged(scenario, comparison, shlex.join(["dsim", *sys.argv[1:]]), json.loads((folders[0] / "run.json").read_text()))
     write_whole(out / "engine_check.json", json.dumps(comparison, indent=1) + "\n")
-    engine_picture(comparison, out / "engine_check.png", f"{scenario.known.name}: simulator against engine")
-    show(format, comparison, f"{engine_table(comparison)}\nwritten to {out}: engine_check.json, engine_check.png, runs/")
+    title = f"{scenario.known.name}: simulator against engine"
+    write_picture(comparison, out / "engine_check.png", title)
+    show(format, comparison, f"{terminal(engine_page(comparison, title))}\n\nwritten to {out}: engine_check.json, engine_check.png, runs/")
     _exit_if(not comparison["ok"])
 
 

@@ -139,6 +139,14 @@ class Text(Block):
 
 
 @dataclass(frozen=True)
+class Prose(Block):
+    """Markdown that somebody wrote, as it is."""
+
+    on: frozenset[Form] = field(default=MARKDOWN, kw_only=True)
+    markdown: str
+
+
+@dataclass(frozen=True)
 class Lines(Block):
     """A list, with a small heading where it needs one."""
 

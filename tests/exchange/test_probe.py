@@ -24,7 +24,8 @@ from simulator.errors import DsimError
 from simulator.measurements.formats.loadgen import LoadPoint
 from simulator.measurements.profile import load_profile
 from simulator.measurements.server import Answer, Server, _measured, ask
-from simulator.report.validation_page import page
+from simulator.report.render.markdown import markdown
+from simulator.report.validation.page import page
 from simulator.study.profiles.importing import About, import_load
 from simulator.study.profiles.probe import ProbePlan, widest_jump
 
@@ -134,7 +135,7 @@ def test_a_paced_server_gives_a_profile_of_its_pace(paced: str, dsim: Dsim, tmp_
     kept = json.loads((tmp_path / "p" / "probe.json").read_text())
     assert kept["measured"] == found["measured"]
     assert {row["what"]: row["fitted"] for row in kept["rows"]}["per-user speed of 2 users, kept out of the fit"] is False
-    assert "## probe-p" in page([kept], "")
+    assert "## probe-p" in markdown(page([kept], ""))
 
 
 def test_a_look_is_taken_where_steps_jump_and_what_is_kept_for_checking_is_left_alone() -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from simulator.errors import DsimError
-from simulator.report.validation_page import BEGIN, END, cell_errors, headline, page, read_results, with_headline
+from simulator.report.render.markdown import markdown, table
+from simulator.report.validation.page import BEGIN, END, cell_errors, headline, page, read_results, with_headline
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -17,10 +18,10 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_the_committed_page_is_made_of_the_committed_results() -> None:
     folder = ROOT / "docs" / "validation"
     results = read_results(folder)
-    made = page(results, (folder / "not_compared.md").read_text())
+    made = markdown(page(results, (folder / "not_compared.md").read_text()))
     assert (ROOT / "docs" / "validation.md").read_text() == made, "run make validation"
     readme = (ROOT / "README.md").read_text()
-    assert readme == with_headline(readme, headline(results)), "run make validation"
+    assert readme == with_headline(readme, table(headline(results))), "run make validation"
 
 
 def test_no_limit_is_said_to_be_kept_that_is_not() -> None:
@@ -45,7 +46,7 @@ def test_errors_are_of_what_was_not_fitted() -> None:
     assert cell_errors(result(points=fitted)) == pytest.approx([0.02])
     gain = {"what": "gain", "simulated": 0.55, "published": 0.50, "difference": 0.05, "unit": "gain"}
     assert cell_errors(result(points=[], rows=[gain])) == pytest.approx([1.55 / 1.5 - 1])
-    told = headline([result()])
+    told = table(headline([result()]))
     assert "| 2 | 6.0 % | 10.0 % | 1 of 1 |" in told
 
 

@@ -12,11 +12,13 @@ import yaml
 
 from simulator.engine.simulate import ClosedTraffic, OpenTraffic, simulate
 from simulator.errors import DsimError, ScenarioError
-from simulator.report.engine_check import engine_picture, engine_table
-from simulator.report.validation_page import cell_errors, page
+from simulator.report.render.markdown import markdown
+from simulator.report.render.terminal import terminal
+from simulator.report.validation.engine import engine_page, write_picture
+from simulator.report.validation.page import cell_errors, page
 from simulator.study.run.point import fleet_of
 from simulator.study.run.scenario import load_scenario
-from simulator.study.validation.engine_check import Listed, Measured, _frames, compare, judged, planned, read_run
+from simulator.study.validation.engine_check import HEADLINE, Listed, Measured, _frames, compare, judged, planned, read_run
 from simulator.traffic.request import RequestSpec
 
 from ..conftest import ROOT
@@ -118,14 +120,16 @@ def test_runs_are_read_from_folders_and_shown(scenario, runs, tmp_path):
     found = judged(scenario, found, "dsim validate", {"machine": {"device": "a machine"}, "asked": {"load": {"max_tokens": 40, "temperature": 0}}})
     assert found["ok"] == all(row["ok"] for row in found["rows"])
     assert {row["what"]: row["limit"] for row in found["rows"]}["throughput: worst error"] == 0.12
-    written = page([json.loads(json.dumps(found))], "")
+    written = markdown(page([json.loads(json.dumps(found))], ""))
     assert "## deepseek-v4-flash-engine" in written
     assert "throughput (simulated / measured, difference)" in written
     assert len(cell_errors(found)) == 2 * len(found["runs"])
-    table = engine_table(found)
-    assert table.count("MTP-1") == 2
+    table = terminal(engine_page(found, "check"))
+    runs = [row for row in found["runs"] if row["policy"] == "MTP-1"]
+    assert table.count("MTP-1") == 1
+    assert all(f"{row['simulated'][n]:.4g} / {row['measured'][n]:.4g}" in table for row in runs for n in HEADLINE)
     assert "median error" in table
-    engine_picture(found, tmp_path / "picture.png", "check")
+    write_picture(found, tmp_path / "picture.png", "check")
     assert (tmp_path / "picture.png").stat().st_size > 10_000
     (folders[0] / "run.json").unlink()
     with pytest.raises(DsimError, match="no run of an engine"):

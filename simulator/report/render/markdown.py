@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 
-from simulator.report.page import NOTICES, Block, Cell, Chart, Code, Folded, Lines, Notice, Page, Picture, Table, Terms, Text
+from simulator.report.page import NOTICES, Block, Cell, Chart, Code, Folded, Lines, Notice, Page, Picture, Prose, Table, Terms, Text
 
 
 def markdown(page: Page) -> str:
@@ -23,9 +24,9 @@ def markdown(page: Page) -> str:
 def escaped(raw: str) -> str:
     """Text that Markdown shows as it is, on one line."""
     text = " ".join(raw.split())
-    for mark in "\\`*_[]|<>#~":
+    for mark in "\\`*[]|<>#~":
         text = text.replace(mark, {"<": "&lt;", ">": "&gt;"}.get(mark, f"\\{mark}"))
-    return text
+    return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", text)  # inside a word it is no mark
 
 
 def table(shown: Table) -> str:
@@ -53,6 +54,8 @@ def _blocks(shown: Iterable[Block]) -> Iterator[str]:
                 yield from _blocks((still,))
             case Text():
                 yield escaped(block.text)
+            case Prose():
+                yield block.markdown
             case Lines():
                 yield from filter(None, (_heading(block.title), _list(map(escaped, block.lines))))
             case Terms():

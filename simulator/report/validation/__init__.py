@@ -1,0 +1,1 @@
+"""Validation shown: results beside what was published or measured, docs/validation.md, an engine's runs."""
