@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -14,6 +14,7 @@ from simulator.cli.options import Format, Override, Ray, Workers, show
 from simulator.errors import DsimError
 
 if TYPE_CHECKING:
+    from simulator.study.run.result import RunResult
     from simulator.study.run.scenario import Scenario
 
 
@@ -36,7 +37,7 @@ def run(
     scenario = load_scenario(file, override or [])
     details = [name for name, wanted in (("steps", steps), ("requests", requests)) if wanted]
     result, folder = _simulate(scenario, out, workers, format, details, ray)
-    show(format, result, summary(result, folder))
+    show(format, result.to_json(), summary(result, folder))
 
 
 def validate(
@@ -82,9 +83,9 @@ def validate(
     if not scenario.validation:
         raise ScenarioError("has no checks to validate", where=file, key="validation", remedy="add checks, see docs/scenarios.md")
     result, folder = _simulate(scenario, out, workers, format)
-    validation = result["validation"]
-    show(format, validation, f"{validation_table(result)}\nwritten to {folder / 'validation.json'}")
-    _exit_if(validation["ok"] is False)
+    assert result.validation is not None
+    show(format, result.validation.to_json(), f"{validation_table(result.validation)}\nwritten to {folder / 'validation.json'}")
+    _exit_if(result.validation.ok is False)
 
 
 def _exit_if(exceeded: bool) -> None:
@@ -95,11 +96,12 @@ def _exit_if(exceeded: bool) -> None:
 def _validate_published(out: Path, measured: Path, only: list[str], workers: int | None, format: str) -> None:
     """Runs the comparisons with published measurements; writes one result file each."""
     from simulator.report.run.text import validation_table
+    from simulator.study.run.result import Validation
     from simulator.study.run.sweep import check_workers
     from simulator.study.validation.published import validate_published
 
     results = validate_published(Path("scenarios"), measured, out, only, check_workers(workers), lambda line: typer.echo(line, err=True))
-    tables = "".join(f"{result['name']}: {result['title']}\n{validation_table({'validation': result})}\n\n" for result in results)
+    tables = "".join(f"{result['name']}: {result['title']}\n{validation_table(Validation.from_json(result))}\n\n" for result in results)
     show(format, results, f"{tables}written to {out}; make validation puts them into docs/validation.md")
     _exit_if(any(result["ok"] is False for result in results))
 
@@ -179,13 +181,13 @@ def schema(
 
 def _simulate(
     scenario: Scenario, out: Path | None, workers: int | None, format: str, details: Sequence[str] = (), ray: str | None = None
-) -> tuple[dict[str, Any], Path]:
+) -> tuple[RunResult, Path]:
     """Runs all points with progress and writes the output folder; the result and the folder."""
     from simulator.progress import Progress, resumable
     from simulator.report.run.page import write_report
+    from simulator.study.run.build import build_result
     from simulator.study.run.cluster import check_ray
     from simulator.study.run.output import write_output
-    from simulator.study.run.result import build_result
     from simulator.study.run.sweep import check_workers, sweep
     from simulator.study.validation.compare import check_checks, compared
 

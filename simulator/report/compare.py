@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rich import box
@@ -14,10 +15,10 @@ from rich.text import Text
 from scipy.special import stdtrit
 
 from simulator.report import wording
-from simulator.report.reading import Estimate, Result, estimate, number, read
+from simulator.study.run.metrics import METRICS
+from simulator.study.run.result import Estimate, Record, RunResult
 
 LEVEL = 0.95  # of the intervals in a result
-METRICS = ("tps_per_user_mean", "throughput_tok_s_gpu", "verification_budget", "accepted_length", "ttft_p99_s", "tpot_p99_s")
 _SHOWN = {
     "tps_per_user_mean": "tok/s per user",
     "throughput_tok_s_gpu": "tok/s/GPU",
@@ -27,49 +28,81 @@ _SHOWN = {
 _ABSENT = "(absent)"
 
 
-def compare(a: Result, b: Result) -> tuple[dict[str, Any], str]:
+class Difference(Record):
+    """b − a with Welch's interval; `relative` to a. Distinguishable: None where a side has no interval."""
+
+    a: Estimate
+    b: Estimate
+    difference: float
+    low: float | None = None
+    high: float | None = None
+    distinguishable: bool | None = None
+    relative: float | None
+
+
+class ComparedPoint(Record):
+    """One policy at one load in both results."""
+
+    policy: str
+    load: float
+    verdict_a: str
+    verdict_b: str
+    metrics: dict[str, Difference]
+
+
+@dataclass(frozen=True)
+class ComparedGain:
+    """A gain over the baseline in both results; `at` is the promised speed, or the point whose throughput is matched."""
+
+    where: str
+    at: float | str
+    policy: str
+    gain: Difference
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return {"where": self.where, "at": self.at, "policy": self.policy, **self.gain.to_json()}
+
+
+def compare(a: RunResult, b: RunResult) -> tuple[dict[str, Any], str]:
     """Policies × loads that both results have, b against a; as data for JSON and as text for a terminal."""
-    points = list(_points(a, b))
-    keys = [{(p.policy, p.load) for p in read(result).all_points()} for result in (a, b)]
+    points, gains = list(_points(a, b)), list(_gains(a, b))
+    keys = [{(p.policy, p.load) for p in result.frontier} for result in (a, b)]
+    verdicts = [metric.distinguishable for point in points for metric in point.metrics.values()]
+    verdicts += [row.gain.distinguishable for row in gains]
     data: dict[str, Any] = {
         "a": _identity(a),
         "b": _identity(b),
         "level": LEVEL,
         "scenario_differences": scenario_differences(a, b),
-        "points": points,
+        "points": [point.to_json() for point in points],
         "only_in_a": [{"policy": policy, "load": load} for policy, load in sorted(keys[0] - keys[1])],
         "only_in_b": [{"policy": policy, "load": load} for policy, load in sorted(keys[1] - keys[0])],
-        "gains": [*_gains(a, b, "at_sla", "sla_tps"), *_gains(a, b, "at_matched_throughput", "because")],
+        "gains": [row.to_json() for row in gains],
+        "compared": len(verdicts),
+        "distinguishable": verdicts.count(True),
+        "expected_by_chance": round((1 - LEVEL) * sum(verdict is not None for verdict in verdicts), 2),
     }
-    verdicts = [metric["distinguishable"] for point in points for metric in point["metrics"].values()]
-    verdicts += [row["distinguishable"] for row in data["gains"]]
-    data["compared"], data["distinguishable"] = len(verdicts), verdicts.count(True)
-    data["expected_by_chance"] = round((1 - LEVEL) * sum(verdict is not None for verdict in verdicts), 2)
-    return data, _text(data)
+    return data, _text(data, points, gains)
 
 
-def difference(a: Estimate, b: Estimate, n_a: int | None, n_b: int | None) -> dict[str, Any]:
-    """b − a with Welch's interval, from the two intervals and their numbers of replications.
-
-    Distinguishable: True or False, or None where a side has no interval. It does not use that both may have met the same luck, so it errs
-    on the side of "no".
-    """
+def difference(a: Estimate, b: Estimate, n_a: int, n_b: int) -> Difference:
+    """b − a with Welch's interval, from the two intervals and their numbers of replications. It does not use that both may have met the same
+    random draws, so it errs on the side of "not distinguishable"."""
     change = b.mean - a.mean
-    out: dict[str, Any] = {"a": a._asdict(), "b": b._asdict(), "difference": change, "low": None, "high": None, "distinguishable": None}
-    out["relative"] = change / abs(a.mean) if a.mean else None
-    errors = [_error(found, n) for found, n in ((a, n_a), (b, n_b))]
-    if any(error is None for error in errors):
-        return out
-    (ea, da), (eb, db) = (error for error in errors if error)
-    error = math.hypot(ea, eb)
-    if error == 0:
-        return out | {"low": change, "high": change, "distinguishable": change != 0}
-    freedom = error**4 / (ea**4 / da + eb**4 / db)
-    half = float(stdtrit(freedom, (1 + LEVEL) / 2)) * error
-    return out | {"low": change - half, "high": change + half, "distinguishable": bool(abs(change) > half)}
+    relative = change / abs(a.mean) if a.mean else None
+    errors = [_error(a, n_a), _error(b, n_b)]
+    low = high = distinguishable = None
+    known = [error for error in errors if error]
+    if len(known) == 2:
+        (ea, da), (eb, db) = known
+        error = math.hypot(ea, eb)
+        half = float(stdtrit(error**4 / (ea**4 / da + eb**4 / db), (1 + LEVEL) / 2)) * error if error else 0.0
+        low, high, distinguishable = change - half, change + half, abs(change) > half
+    return Difference(a=a, b=b, difference=change, low=low, high=high, distinguishable=distinguishable, relative=relative)
 
 
-def scenario_differences(a: Result, b: Result) -> list[dict[str, str]]:
+def scenario_differences(a: RunResult, b: RunResult) -> list[dict[str, str]]:
     """The keys of the scenarios, and of what they ran on, that differ: dotted names, both values as text."""
     flat = [dict(_flat(_compared(result))) for result in (a, b)]
     keys = list(dict.fromkeys([*flat[0], *flat[1]]))
@@ -77,11 +110,10 @@ def scenario_differences(a: Result, b: Result) -> list[dict[str, str]]:
     return [{"key": key, "a": left, "b": right} for key, left, right in values if left != right]
 
 
-def _compared(result: Result) -> dict[str, Any]:
-    scenario, profile = result.get("scenario") or {}, result.get("profile") or {}
-    ran = {key: scenario.get(key) for key in ("seed", "replications")}
-    known = {key: profile.get(key) for key in ("name", "hardware", "engine", "target", "gpus_per_replica")}
-    return {"dsim_version": result.get("dsim_version"), "run": ran, "profile": known, "scenario": scenario.get("content") or {}}
+def _compared(result: RunResult) -> dict[str, Any]:
+    ran = {"seed": result.scenario.seed, "replications": result.scenario.replications}
+    known = result.profile.model_dump(include={"name", "hardware", "engine", "target", "gpus_per_replica"})
+    return {"dsim_version": result.dsim_version, "run": ran, "profile": known, "scenario": result.scenario.content}
 
 
 def _flat(raw: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -96,51 +128,46 @@ def _flat(raw: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
         yield prefix, "null" if raw is None else str(raw)
 
 
-def _error(found: Estimate, n: int | None) -> tuple[float, int] | None:
+def _error(estimate: Estimate, n: int) -> tuple[float, int] | None:
     """Standard error and degrees of freedom behind a Student interval."""
-    if found.low is None or found.high is None or n is None or n < 2:
+    if estimate.low is None or estimate.high is None or n < 2:
         return None
-    return (found.high - found.low) / 2 / float(stdtrit(n - 1, (1 + LEVEL) / 2)), n - 1
+    return (estimate.high - estimate.low) / 2 / float(stdtrit(n - 1, (1 + LEVEL) / 2)), n - 1
 
 
-def _points(a: Result, b: Result) -> Iterator[dict[str, Any]]:
-    left, right = read(a), read(b)
-    others = {(point.policy, point.load): point for point in right.all_points()}
-    for point in left.all_points():
+def _points(a: RunResult, b: RunResult) -> Iterator[ComparedPoint]:
+    others = {(point.policy, point.load): point for point in b.frontier}
+    compared = dict.fromkeys([a.speed_metric, *(metric.name for metric in METRICS if metric.compared)])
+    for point in a.all_points():
         other = others.get((point.policy, point.load))
-        if other is None:
-            continue
-        metrics = {}
-        for metric in dict.fromkeys((left.speed, *METRICS)):
-            x, y = point.get(metric), other.get(metric)
-            if x and y:
-                metrics[metric] = difference(x, y, point.n, other.n)
-        yield {"policy": point.policy, "load": point.load, "verdict_a": point.verdict, "verdict_b": other.verdict, "metrics": metrics}
+        if other is not None:
+            pairs = {metric: (point.get(metric), other.get(metric)) for metric in compared}
+            metrics = {metric: difference(x, y, point.n, other.n) for metric, (x, y) in pairs.items() if x and y}
+            yield ComparedPoint(policy=point.policy, load=point.load, verdict_a=point.verdict, verdict_b=other.verdict, metrics=metrics)
 
 
-def _gains(a: Result, b: Result, where: str, key: str) -> Iterator[dict[str, Any]]:
+def _gains(a: RunResult, b: RunResult) -> Iterator[ComparedGain]:
     """Gains at the same promise by the same policy."""
-    counts = [min((p.n for p in read(result).all_points() if p.n is not None), default=None) for result in (a, b)]
-    others = {(str(row.get(key)), row.get("policy")): row for row in (b.get("gains") or {}).get(where) or []}
-    for row in (a.get("gains") or {}).get(where) or []:
-        other = others.get((str(row.get(key)), row.get("policy")))
-        x, y = estimate(row.get("gain")), estimate(other.get("gain")) if other else None
-        if x and y:
-            at = row.get(key) if number(row.get(key)) is not None else str(row.get(key))
-            yield {"where": where, "at": at, "policy": row.get("policy"), **difference(x, y, *counts)}
+    counts = [min((p.n for p in result.frontier), default=0) for result in (a, b)]
+    others = _gains_of(b)
+    for key, x in _gains_of(a).items():
+        if x and (y := others.get(key)):
+            yield ComparedGain(*key, difference(x, y, *counts))
 
 
-def _identity(result: Result) -> dict[str, Any]:
-    scenario, profile = result.get("scenario") or {}, result.get("profile") or {}
-    return {
-        "scenario": scenario.get("name"),
-        "file": scenario.get("file"),
-        "profile": profile.get("name"),
-        "dsim_version": result.get("dsim_version"),
-    }
+def _gains_of(result: RunResult) -> dict[tuple[str, float | str, str], Estimate | None]:
+    """Where, at what and whose gain it is."""
+    gains: dict[tuple[str, float | str, str], Estimate | None]
+    gains = {("at_sla", row.sla_tps, row.policy): row.gain for row in result.gains.at_sla}
+    return gains | {("at_matched_throughput", row.because, row.policy): row.gain for row in result.gains.at_matched_throughput}
 
 
-def _text(data: Mapping[str, Any], width: int = 110) -> str:
+def _identity(result: RunResult) -> dict[str, str]:
+    scenario = result.scenario
+    return {"scenario": scenario.name, "file": scenario.file, "profile": result.profile.name, "dsim_version": result.dsim_version}
+
+
+def _text(data: Mapping[str, Any], points: Sequence[ComparedPoint], gains: Sequence[ComparedGain], width: int = 110) -> str:
     out = io.StringIO()
     console = Console(file=out, width=width, color_system=None, highlight=False)
     for side in ("a", "b"):
@@ -151,18 +178,18 @@ def _text(data: Mapping[str, Any], width: int = 110) -> str:
         console.print(_listed("what differs", [(d["key"], d["a"], d["b"]) for d in data["scenario_differences"]], ("key", "A", "B"), numbers=False))
     else:
         console.print("The scenarios are the same.")
-    if data["points"]:
+    if points:
         console.print()
-        console.print(_listed("B against A; * more than luck", [_point_row(point) for point in data["points"]], ("policy", "load", *_SHOWN.values())))
+        console.print(_listed("B against A; * more than luck", [_point_row(point) for point in points], ("policy", "load", *_SHOWN.values())))
     else:
         console.print("No policy and load is in both.")
     for side in ("a", "b"):
         only = [f"{p['policy']} at {wording.load(p['load'])}" for p in data[f"only_in_{side}"]]
         if only:
             console.print(Text(f"only in {side.upper()}: {', '.join(only)}"))
-    if data["gains"]:
+    if gains:
         console.print()
-        console.print(_listed("gains over the baseline", [_gain_row(row) for row in data["gains"]], ("policy", "at", "A", "B", "B − A", "")))
+        console.print(_listed("gains over the baseline", [_gain_row(row) for row in gains], ("policy", "at", "A", "B", "B − A", "")))
     console.print()
     console.print(
         Text(
@@ -182,29 +209,23 @@ def _listed(title: str, rows: list[tuple[str, ...]], columns: tuple[str, ...], n
     return table
 
 
-def _point_row(point: Mapping[str, Any]) -> tuple[str, ...]:
+def _point_row(point: ComparedPoint) -> tuple[str, ...]:
     """`112.5 → 135.0 +20.0 % *` for the metrics that matter most; JSON has the others."""
     cells = []
     for metric in _SHOWN:
-        found = point["metrics"].get(metric)
-        if found is None:
+        change = point.metrics.get(metric)
+        if change is None:
             cells.append(wording.DASH)
             continue
-        a, b = (wording.plain(found[side]["mean"], wording.measure(metric).decimals) for side in ("a", "b"))
-        change = wording.percent(found["relative"], 1) if found["difference"] else "same"
-        cells.append(f"{a} → {b} {change}{' *' if found['distinguishable'] else '  '}")
-    return (point["policy"], wording.load(point["load"]), *cells)
+        a, b = (wording.plain(side.mean, wording.MEASURES[metric].decimals) for side in (change.a, change.b))
+        relative = wording.percent(change.relative, 1) if change.difference else "same"
+        cells.append(f"{a} → {b} {relative}{' *' if change.distinguishable else '  '}")
+    return (point.policy, wording.load(point.load), *cells)
 
 
-def _gain_row(row: Mapping[str, Any]) -> tuple[str, ...]:
-    at = f"{wording.load(number(row['at']))} tok/s/user" if row["where"] == "at_sla" else f"throughput of {row['at']}"
-    change = Estimate(100 * row["difference"], *(None if row[key] is None else 100 * row[key] for key in ("low", "high")))
-    a, b = (wording.gain_mean(Estimate(row[key]["mean"], None, None)) for key in ("a", "b"))
-    return (
-        str(row["policy"]),
-        at,
-        a,
-        b,
-        f"{wording.interval(change, 1)} points",
-        "*" if row["distinguishable"] else "same" if row["difference"] == 0 else "",
-    )
+def _gain_row(row: ComparedGain) -> tuple[str, ...]:
+    gain = row.gain
+    at = f"throughput of {row.at}" if isinstance(row.at, str) else f"{wording.load(row.at)} tok/s/user"
+    points = wording.interval(Estimate(gain.difference, gain.low, gain.high).scaled(100), 1)
+    mark = "*" if gain.distinguishable else "same" if gain.difference == 0 else ""
+    return (row.policy, at, *(wording.percent(side.mean) for side in (gain.a, gain.b)), f"{points} points", mark)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from simulator.report.page import Table
 from simulator.study.planning.question import Plan, load_plan, make_plan
+from simulator.study.run.result import RunResult
 from simulator.study.run.scenario import Scenario, load_scenario
 
 if TYPE_CHECKING:
@@ -23,9 +24,9 @@ _CELL = "text-align:{side};padding:3px 10px;vertical-align:top"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A scenario's answer. `result` is what result.json holds, `rows` one dictionary a point."""
+    """A scenario's answer; `rows` holds one dictionary a point."""
 
-    result: dict[str, Any]
+    run: RunResult
     rows: list[dict[str, Any]]
 
     @cached_property
@@ -35,24 +36,29 @@ class Evaluation:
 
         return points_table(self.rows)
 
+    @cached_property
+    def result(self) -> dict[str, Any]:
+        """What result.json holds."""
+        return self.run.to_json()
+
     @property
     def answer(self) -> list[str]:
         """The answer in sentences."""
-        return list(self.result["answer"])
+        return list(self.run.answer)
 
     def figure(self) -> Figure:
         """The frontier: throughput against per-user speed."""
         from simulator.report import plots
 
-        return plots.pareto(self.result)
+        return plots.pareto(self.run)
 
     def save(self, folder: Path | str) -> Path:
         """Write the report and the tables; the path of report.html."""
         from simulator.report.run.page import write_report
         from simulator.study.run.output import write_output
 
-        write_output(self.result, self.rows, Path(folder))
-        return write_report(self.result, Path(folder))
+        write_output(self.run, self.rows, Path(folder))
+        return write_report(self.run, Path(folder))
 
     def _repr_html_(self) -> str:
         return _shown(self.answer, self.result["warnings"], [], self.figure())
@@ -131,7 +137,7 @@ class Planned:
 
 def evaluate(scenario: Scenario | Path | str, *, overrides: Sequence[str] = (), workers: int = 1, keep: Path | None = None) -> Evaluation:
     """Simulate a scenario, as `dsim run` does. With more workers a script needs the guard `if __name__ == "__main__":`."""
-    from simulator.study.run.result import build_result
+    from simulator.study.run.build import build_result
     from simulator.study.run.sweep import sweep
     from simulator.study.validation.compare import compared
 

@@ -7,9 +7,14 @@ from typing import Any
 
 from simulator.report import wording
 from simulator.report.page import Cell, Column, Group, Table
-from simulator.report.reading import estimate
+from simulator.study.run.result import Estimate
 
 Result = Mapping[str, Any]
+
+
+def estimate(raw: Mapping[str, Any] | None) -> Estimate | None:
+    """Of a result's mean and interval."""
+    return None if raw is None or raw["mean"] is None else Estimate(**raw)
 
 
 def money(value: float | None) -> str:

@@ -19,7 +19,7 @@ from simulator.measurements.replay import nothing_drafted
 from simulator.policies.prefill import Chunked, Instant
 from simulator.policies.routing import RoundRobin
 from simulator.policies.verification import NoSpeculation
-from simulator.study.run.metrics import Meter
+from simulator.study.run.meter import Meter
 from simulator.study.run.point import Split
 from simulator.traffic.request import RequestSpec
 from tests.engine.worlds import costs

@@ -13,9 +13,9 @@ import pytest
 from simulator.errors import TraceError
 from simulator.study.planning.question import Plan
 from simulator.study.planning.traffic import shape_of
+from simulator.study.run.build import build_result
 from simulator.study.run.bundle import bundle
 from simulator.study.run.point import arrivals
-from simulator.study.run.result import build_result
 from simulator.study.run.scenario import load_scenario
 from simulator.study.run.sweep import sweep
 from simulator.traffic.servegen import ServeGenSource
@@ -90,7 +90,7 @@ def test_a_service_is_run_and_bundled_like_any_workload(service: Path, scenario:
     rows = sweep(asked, workers=1)
     result = build_result(asked, rows)
     assert all(row["requests"] > 20 for row in rows)
-    assert isinstance(result["warnings"], list)
+    assert isinstance(result.warnings, tuple)
     sent = bundle(asked)
     assert sorted(name for name in sent.files if name.startswith("servegen/")) == sorted(f"servegen/{file.name}" for file in service.iterdir())
     assert sent.content["workload"]["servegen"] == {"path": "servegen"}

@@ -12,6 +12,7 @@ import pytest
 
 from simulator.errors import DsimError
 from simulator.report.run.page import write_report
+from simulator.study.run.result import RunResult
 from tests.report import synthetic_result as synthetic
 
 VOID = {"meta", "br", "link", "img", "hr", "input"}
@@ -50,7 +51,7 @@ class Reader(HTMLParser):
 
 
 def page(folder: Path, result: dict[str, Any]) -> tuple[str, Reader]:
-    html = write_report(result, folder).read_text(encoding="utf-8")
+    html = write_report(RunResult.from_json(result), folder).read_text(encoding="utf-8")
     reader = Reader()
     reader.feed(html)
     reader.close()
@@ -117,7 +118,7 @@ def test_markdown_points_at_files_that_are_there(example: tuple[Path, str, Reade
 def test_same_result_same_bytes(tmp_path: Path) -> None:
     result = synthetic.example(loads=(5, 200), open_loop=True)
     for name in ("one", "two"):
-        write_report(copy.deepcopy(result), tmp_path / name)
+        write_report(RunResult.from_json(copy.deepcopy(result)), tmp_path / name)
     files = sorted(path.name for path in (tmp_path / "one").iterdir())
     assert files == sorted(
         [
@@ -131,22 +132,22 @@ def test_same_result_same_bytes(tmp_path: Path) -> None:
 
 def test_nothing_known_is_a_dash_not_a_none(tmp_path: Path) -> None:
     result = synthetic.example(loads=(5, 200))
+    unknown = {"mean": None, "low": None, "high": None}
     for i, point in enumerate(result["frontier"]):
         for j, metric in enumerate(point["metrics"]):
-            point["metrics"][metric] = (None, {"mean": None, "low": None, "high": None}, {"mean": 0.5, "low": None, "high": None}, float("nan"))[
-                (i + j) % 4
-            ]
-    result["frontier"][0].update(metrics={}, n=None, requests=None)
-    result["scenario"].update(overrides=None)
+            point["metrics"][metric] = (None, unknown, {"mean": 0.5, "low": None, "high": None})[(i + j) % 3]
+    result["frontier"][0].update(metrics={})
     result["scenario"]["content"]["odd"] = float("nan")
-    result.update(published=None, validation=None, gains=None, warnings=None)
+    result.update(published=[], validation=None, warnings=[])
+    result["gains"].update(at_sla=[], at_matched_throughput=[])
     html, reader = page(tmp_path, result)
     for text in (reader.text, (tmp_path / "report.md").read_text(encoding="utf-8"), html.partition("</style>")[2]):
         assert re.findall(r"(?<![\w-])(None|nan|NaN|inf|Undefined)\b", text) == []
 
 
 def test_least_result(tmp_path: Path) -> None:
-    _, reader = page(tmp_path, {"frontier": [], "policies": []})
+    result = synthetic.example() | {"frontier": [], "policies": [], "answer": []}
+    _, reader = page(tmp_path, result)
     assert "no answer" in reader.text
     assert (tmp_path / "pareto.png").exists()
 
@@ -167,7 +168,7 @@ def test_names_are_text_never_code(tmp_path: Path) -> None:
 
 def test_stale_pictures_go(tmp_path: Path) -> None:
     (tmp_path / "latency.png").write_bytes(b"old")
-    write_report(synthetic.example(loads=(5,)), tmp_path)
+    write_report(synthetic.result(loads=(5,)), tmp_path)
     assert not (tmp_path / "latency.png").exists()
     assert [path for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
@@ -175,4 +176,4 @@ def test_stale_pictures_go(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DsimError, match="file"):
-        write_report(synthetic.example(loads=(5,)), tmp_path / "file")
+        write_report(synthetic.result(loads=(5,)), tmp_path / "file")

@@ -10,15 +10,15 @@ import pytest
 
 from simulator.report import wording
 from simulator.report.compare import difference
-from simulator.report.reading import Estimate
 from simulator.report.run.text import compare, frontier_plot, summary
+from simulator.study.run.result import Estimate, RunResult
 from tests.report import synthetic_result as synthetic
 
 
 def test_plot_has_every_policy_and_no_colour() -> None:
-    result = synthetic.example()
+    result = synthetic.result()
     text = frontier_plot(result, 90)
-    assert all(policy["name"] in text for policy in result["policies"])
+    assert all(policy.name in text for policy in result.policies)
     inside = "".join(line for line in text.splitlines() if "│" in line or "┤" in line)
     assert all(letter in inside for letter in "ABCD")
     assert "\x1b" not in text
@@ -28,19 +28,19 @@ def test_plot_has_every_policy_and_no_colour() -> None:
 def test_no_colour_wins_over_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     monkeypatch.setenv("NO_COLOR", "1")
-    assert "\x1b" not in frontier_plot(synthetic.example(), 80) + summary(synthetic.example(), "out", 80)
+    assert "\x1b" not in frontier_plot(synthetic.result(), 80) + summary(synthetic.result(), "out", 80)
 
 
 def test_plot_of_nothing() -> None:
-    assert "No point" in frontier_plot({"policies": [{"name": "x"}], "frontier": []}, 60)
-    assert frontier_plot(synthetic.example(loads=(80,)), 60)
+    assert "No point" in frontier_plot(synthetic.result(loads=()), 60)
+    assert frontier_plot(synthetic.result(loads=(80,)), 60)
 
 
 def test_summary_says_what_matters() -> None:
-    result = synthetic.example(loads=(5, 80))
+    result = synthetic.result(loads=(5, 80))
     text = summary(result, Path("reports/x"), 100)
-    wanted = [*result["answer"], "reports/x/report.html", "+51 % (49…53)", "90.9 (90.0…91.8)", "oracle (bound)"]
-    wanted += [text for warning in result["warnings"] for text in (warning["text"], warning["remedy"])]
+    wanted = [*result.answer, "reports/x/report.html", "+51 % (49…53)", "90.9 (90.0…91.8)", "oracle (bound)"]
+    wanted += [text for remark in result.warnings for text in (remark.text, remark.remedy)]
     assert [line for line in wanted if line not in text] == []
     assert "\x1b" not in text
     assert max(map(len, text.splitlines())) <= 100
@@ -49,7 +49,7 @@ def test_summary_says_what_matters() -> None:
 def test_summary_takes_brackets_as_text() -> None:
     result = synthetic.example(policies=("[red]x[/red]", "b"), loads=(5,))
     result["answer"] = ["[bold]plain[/bold]"]
-    text = summary(result, "out", 120)
+    text = summary(RunResult.from_json(result), "out", 120)
     assert "[red]x[/red]" in text
     assert "[bold]plain[/bold]" in text
 
@@ -58,13 +58,13 @@ def test_difference_by_hand() -> None:
     # 5 replications each, s.e. 1 and 1: half-width 2.776 each. Welch: s.e. √2, 8 degrees of freedom, t = 2.306, half-width 3.261.
     a, b = Estimate(100.0, 97.224, 102.776), Estimate(103.0, 100.224, 105.776)
     found = difference(a, b, 5, 5)
-    assert found["high"] - found["difference"] == pytest.approx(3.261, abs=2e-3)
-    assert found["distinguishable"] is False
-    assert difference(a, Estimate(103.4, 100.624, 106.176), 5, 5)["distinguishable"] is True
-    assert difference(a, b, 5, None)["distinguishable"] is None
-    assert difference(Estimate(1.0, None, None), b, 1, 5)["distinguishable"] is None
-    assert difference(Estimate(2.0, 2.0, 2.0), Estimate(2.0, 2.0, 2.0), 5, 5)["distinguishable"] is False
-    assert difference(Estimate(2.0, 2.0, 2.0), Estimate(2.1, 2.1, 2.1), 5, 5)["distinguishable"] is True
+    assert (found.high or 0) - found.difference == pytest.approx(3.261, abs=2e-3)
+    assert found.distinguishable is False
+    assert difference(a, Estimate(103.4, 100.624, 106.176), 5, 5).distinguishable is True
+    assert difference(a, b, 5, 1).distinguishable is None
+    assert difference(Estimate(1.0, None, None), b, 1, 5).distinguishable is None
+    assert difference(Estimate(2.0, 2.0, 2.0), Estimate(2.0, 2.0, 2.0), 5, 5).distinguishable is False
+    assert difference(Estimate(2.0, 2.0, 2.0), Estimate(2.1, 2.1, 2.1), 5, 5).distinguishable is True
 
 
 def test_compare_finds_what_was_changed() -> None:
@@ -76,7 +76,7 @@ def test_compare_finds_what_was_changed() -> None:
     b["frontier"][3]["metrics"]["tps_per_user_mean"] = {key: 1.2 * value for key, value in speed.items()}
     b["gains"]["at_sla"][0]["gain"] = {"mean": 0.71, "low": 0.69, "high": 0.73}
     b["frontier"].pop()
-    data, text = compare(a, b)
+    data, text = compare(RunResult.from_json(a), RunResult.from_json(b))
     assert {row["key"] for row in data["scenario_differences"]} == {"run.seed", "scenario.load.kind"}
     assert data["only_in_a"] == [{"policy": "oracle", "load": 80.0}]
     assert data["only_in_b"] == []
@@ -91,7 +91,7 @@ def test_compare_finds_what_was_changed() -> None:
 
 
 def test_compare_with_itself() -> None:
-    result = synthetic.example(loads=(5, 80))
+    result = synthetic.result(loads=(5, 80))
     data, text = compare(result, result)
     assert data["distinguishable"] == 0
     assert "The scenarios are the same." in text

@@ -12,7 +12,8 @@ from simulator.engine.step import StepRecord, Steps
 from simulator.policies.prefill import Chunked, Disaggregated, Instant, Prefill, Separate
 from simulator.policies.routing import LeastLoaded
 from simulator.policies.verification import FixedLength, NoSpeculation
-from simulator.study.run.metrics import NUMBERS, summarise
+from simulator.study.run.meter import Measured, summarise
+from simulator.study.run.metrics import names
 from simulator.traffic.request import Request, RequestSpec
 from tests.engine.worlds import PLAIN, Users, blocks, costs, drafting, fleet, independent, open_traffic, poisson, replay, stamps
 
@@ -35,7 +36,7 @@ def made(requests: list[Request], records: list[StepRecord], end: float, gaps: A
     return Run(Steps(records), requests, np.array(gaps, dtype=np.float64).reshape(-1, 3), np.empty((0, 2)), start, end, unfinished, 0, 0, 0)
 
 
-def numbers(run: Run, gpus: float = 1, replicas: int = 1, ttft_known: bool = True, open_loop: bool = False) -> dict[str, Any]:
+def numbers(run: Run, gpus: float = 1, replicas: int = 1, ttft_known: bool = True, open_loop: bool = False) -> Measured:
     return summarise(run, gpus, replicas, ttft_known, open_loop)
 
 
@@ -60,7 +61,7 @@ def test_quantiles_are_over_measured_finished_requests() -> None:
     kept = [request(i, 0.0, 1.0, 1.0 + 10 / (i + 1), 11) for i in range(11)]
     others = [request(20, 0.0, 1.0, 1.001, 500, measured=False), Request(RequestSpec(21, 0.0, 1, 9, ""), measured=True)]
     row = numbers(made(kept + others, steps({"end_s": 1.0}), 1.0))
-    assert row["requests"] == 11
+    assert row.requests == 11
     assert [row[f"tps_per_user_{q}"] for q in ("mean", "p10", "p50", "p90")] == pytest.approx([6, 2, 6, 10])
     assert row["tpot_p50_s"] == pytest.approx(1 / 6)
     assert row["tpot_p90_s"] == pytest.approx(1 / 2)
@@ -98,7 +99,7 @@ def test_every_number_is_there_even_when_nothing_ran() -> None:
     """Tables have one shape, and an empty run says None, never 0 throughput from a division."""
     for run in (made([], [], 1.0), made([], steps({"end_s": 1.0, "requests": 0, "running": 0, "committed": 0}), 1.0), made([], [], 0.0)):
         row = numbers(run)
-        assert set(NUMBERS) <= set(row)
+        assert list(row.numbers) == list(names())
         assert row["throughput_tok_s_gpu"] is None
 
 
@@ -143,7 +144,7 @@ def test_the_parts_of_the_time_per_token_add_up_to_it(prefill: Prefill, kv_pages
     assert run.unfinished == 0
     assert (run.preemptions > 0) == (kv_pages is not None)
     row, table = numbers(run), stamps(run.requests)
-    parts = sum(value for name, value in row.items() if name.startswith("user_s_per_token_"))
+    parts = sum(value for name, value in row.numbers.items() if name.startswith("user_s_per_token_"))
     assert parts == pytest.approx((table[:, 2] - table[:, 1]).sum() / (table[:, 3] - 1).sum(), rel=1e-9)
 
 
@@ -153,7 +154,7 @@ def test_the_parts_of_the_time_per_token_in_a_closed_loop() -> None:
     over = fleet(costs(0.02, 0.001, overhead=0.003), FixedLength(length=2), drawn, drafting(0.004))
     run = PLAIN.closed(Users(5, lambda _u, _t: 80), 6, over)
     row = numbers(run)
-    parts = {name.removeprefix("user_s_per_token_"): value for name, value in row.items() if name.startswith("user_s_per_token_")}
+    parts = {name.removeprefix("user_s_per_token_"): value for name, value in row.numbers.items() if name.startswith("user_s_per_token_")}
     assert sum(parts.values()) == pytest.approx(1 / row["tps_per_user_overall"], rel=1e-9)
     assert sum(parts.values()) == pytest.approx(1 / row["tps_per_user_mean"], rel=0.05)
     rounds = sum(parts.values()) / (0.02 + 15 * 0.001 + 0.003 + 0.004)  # steps a token, every one alike
@@ -192,21 +193,21 @@ def test_the_verdict_on_m_d_1(load: float, expected: str, seed: int) -> None:
     until = 700 * step / load
     traffic = OpenTraffic(specs, 100 * step / load, until, 1e9)
     row = numbers(simulate(traffic, fleet(costs(base=step), max_batch=1)), open_loop=True)
-    assert row["verdict"] == expected
+    assert row.verdict == expected
 
 
 def test_the_verdict_when_the_drain_is_over_before_the_requests_are() -> None:
     specs = [RequestSpec(i, i * 1.0, 1, 200, "") for i in range(20)]
     row = numbers(simulate(OpenTraffic(specs, 0.0, 20.0, 1.0), fleet(costs(0.1), max_batch=4)), open_loop=True)
     assert row["unfinished"] > 0
-    assert row["verdict"] == "overloaded"
+    assert row.verdict == "overloaded"
 
 
 def test_a_closed_loop_beyond_its_slots_is_backlogged_and_within_them_stable() -> None:
     over = fleet(costs(0.1), max_batch=8)
-    assert numbers(PLAIN.closed(Users(8, lambda _u, _t: 20), 5, over))["verdict"] == "stable"
+    assert numbers(PLAIN.closed(Users(8, lambda _u, _t: 20), 5, over)).verdict == "stable"
     beyond = numbers(PLAIN.closed(Users(12, lambda _u, _t: 20), 5, over))
-    assert beyond["verdict"] == "backlogged"
+    assert beyond.verdict == "backlogged"
     assert beyond["waiting_mean"] == pytest.approx(4, abs=0.5)
     assert beyond["concurrency_mean"] == pytest.approx(8, abs=0.1)
 
@@ -226,7 +227,7 @@ def test_the_window_of_an_open_loop_is_that_of_the_measured_arrivals() -> None:
     specs = poisson(2.0, [10] * 100, 0)
     run = PLAIN.open(specs, fleet(costs(0.01)), warmup_s=5.0, until_s=25.0)
     row = numbers(run, open_loop=True)
-    assert row["requests"] == sum(5 <= s.arrival_s < 25 for s in specs)
+    assert row.requests == sum(5 <= s.arrival_s < 25 for s in specs)
     assert (run.start_s, run.end_s) == (5.0, 25.0)
     assert row["busy_fraction"] < 0.5
 
@@ -235,7 +236,7 @@ def test_requests_queued_for_a_prefill_worker_are_a_backlog() -> None:
     """One worker, 1 s a prompt, twelve users: eleven stand before the worker most of the time, none before the replica."""
     over = fleet(costs(0.01, prefill=(1.0, 0.0)), prefill=Disaggregated(workers=1))
     row = numbers(PLAIN.closed(Users(12, lambda _u, _t: 10), 3, over))
-    assert row["verdict"] == "backlogged"
+    assert row.verdict == "backlogged"
 
 
 def test_first_tokens_are_output_tokens_too() -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import t
 
 from simulator.study.run.pareto import curves, estimate, frontier, gains, student95
+from simulator.study.run.result import Estimate, Gains
 
 LOADS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 
@@ -24,7 +25,7 @@ def rows(policy: str, scale: float, replications: int = 3, loads: tuple[float, .
     ]  # fmt: skip
 
 
-def gained(table: list[dict[str, Any]], *promises: float, policies: tuple[str, ...] = ("base", "new")) -> dict[str, Any]:
+def gained(table: list[dict[str, Any]], *promises: float, policies: tuple[str, ...] = ("base", "new")) -> Gains:
     return gains(table, policies, "base", "tps_per_user_mean", promises)
 
 
@@ -67,51 +68,52 @@ def test_an_exponential_frontier_is_read_as_one() -> None:
 def test_an_interval_is_students() -> None:
     found = estimate([1.0, 2.0, 3.0, 6.0])
     half = t.ppf(0.975, 3) * np.std([1, 2, 3, 6], ddof=1) / 2
-    assert [found[k] for k in ("mean", "low", "high")] == pytest.approx([3.0, 3.0 - half, 3.0 + half])
+    assert found is not None
+    assert [found.mean, found.low, found.high] == pytest.approx([3.0, 3.0 - half, 3.0 + half])
     assert student95(1) == pytest.approx(12.706, abs=1e-3)
-    assert estimate([4.0]) == {"mean": 4.0, "low": None, "high": None}
-    assert estimate([4.0, None]) == estimate([]) == {"mean": None, "low": None, "high": None}  # unknown once is unknown
+    assert estimate([4.0]) == Estimate(4.0)
+    assert estimate([4.0, None]) is estimate([]) is None  # unknown once is unknown
 
 
 def test_an_interval_covers_what_it_says() -> None:
     """95 % of 2000 intervals over 4 replications: 1.6 standard errors of coverage either side of it is 0.8 %, four are 2 %."""
     luck = np.random.default_rng(0).normal(7.0, 2.0, (2000, 4))
     found = [estimate(sample.tolist()) for sample in luck]
-    covered = np.mean([(e["low"] or 0) <= 7.0 <= (e["high"] or 0) for e in found])
+    covered = np.mean([e is not None and (e.low or 0) <= 7.0 <= (e.high or 0) for e in found])
     assert abs(covered - 0.95) < 4 * np.sqrt(0.95 * 0.05 / 2000)
 
 
 def test_gains_are_paired_by_replication() -> None:
     """Luck moves both policies alike: every ratio is 1.5, so the interval of the gain has no width while that of throughput has."""
-    (base, new) = gained(rows("base", 1.0) + rows("new", 1.5), 60.0)["at_sla"]
-    assert base["gain"] is None
-    assert [new["gain"][k] for k in ("mean", "low", "high")] == pytest.approx([0.5] * 3)
-    assert new["throughput"]["high"] - new["throughput"]["low"] > 0.01 * new["throughput"]["mean"]
-    assert new["baseline_throughput"]["mean"] == pytest.approx(new["throughput"]["mean"] / 1.5)
-    assert new["note"] is None
+    (base, new) = gained(rows("base", 1.0) + rows("new", 1.5), 60.0).at_sla
+    assert base.gain is None
+    assert [new.gain.mean, new.gain.low, new.gain.high] == pytest.approx([0.5] * 3)
+    assert new.throughput.high - new.throughput.low > 0.01 * new.throughput.mean
+    assert new.baseline_throughput.mean == pytest.approx(new.throughput.mean / 1.5)
+    assert new.note is None
 
 
 def test_speed_gained_at_the_throughput_of_the_baseline() -> None:
     """new delivers at every load what base does, 1.2 times as fast."""
     faster = [r | {"tps_per_user_mean": 1.2 * r["tps_per_user_mean"]} for r in rows("new", 1.0)]
-    (matched,) = gained(rows("base", 1.0) + faster, 60.0)["at_matched_throughput"]
-    assert matched["gain"]["mean"] == pytest.approx(0.2, rel=0.02)  # read between loads
-    assert matched["tps"]["mean"] == pytest.approx(72, rel=0.005)
-    assert matched["baseline_tps"]["mean"] == 60.0
-    assert matched["because"] == "base at 60 tok/s/user"
+    (matched,) = gained(rows("base", 1.0) + faster, 60.0).at_matched_throughput
+    assert matched.gain.mean == pytest.approx(0.2, rel=0.02)  # read between loads
+    assert matched.tps.mean == pytest.approx(72, rel=0.005)
+    assert matched.baseline_tps.mean == 60.0
+    assert matched.because == "base at 60 tok/s/user"
 
 
 def test_out_of_reach_is_said_and_never_made_up() -> None:
     slow = [r | {"tps_per_user_mean": r["tps_per_user_mean"] / 2} for r in rows("new", 1.0)]
-    found = gained(rows("base", 1.0) + slow, 60.0, 10.0)["at_sla"]
+    found = gained(rows("base", 1.0) + slow, 60.0, 10.0).at_sla
     at_60, at_10 = found[1], found[3]
-    assert (at_60["throughput"], at_60["gain"]) == (None, None)
-    assert at_60["note"] == "new does not reach 60 tok/s/user at the simulated loads"
-    assert (at_10["throughput"], at_10["gain"]) == (None, None)
-    assert at_10["note"] == "new stays above 10 tok/s/user at all simulated loads: add higher loads"
-    assert found[2]["note"] == "base stays above 10 tok/s/user at all simulated loads: add higher loads"
-    assert at_10["at_least"] is not None  # what it delivers at its highest load
-    assert at_60["at_least"] is None
+    assert (at_60.throughput, at_60.gain) == (None, None)
+    assert at_60.note == "new does not reach 60 tok/s/user at the simulated loads"
+    assert (at_10.throughput, at_10.gain) == (None, None)
+    assert at_10.note == "new stays above 10 tok/s/user at all simulated loads: add higher loads"
+    assert found[2].note == "base stays above 10 tok/s/user at all simulated loads: add higher loads"
+    assert at_10.at_least is not None  # what it delivers at its highest load
+    assert at_60.at_least is None
 
 
 def test_one_replication_out_of_reach_is_enough_to_say_nothing() -> None:
@@ -119,7 +121,7 @@ def test_one_replication_out_of_reach_is_enough_to_say_nothing() -> None:
     for r in table:
         if r["policy"] == "new" and r["replication"] == 1:
             r["tps_per_user_mean"] /= 2
-    assert gained(table, 60.0)["at_sla"][1]["gain"] is None
+    assert gained(table, 60.0).at_sla[1].gain is None
 
 
 def test_overloaded_points_are_left_out() -> None:

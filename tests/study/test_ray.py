@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 from simulator.errors import DsimError
+from simulator.study.run.build import build_result
 from simulator.study.run.bundle import bundle
 from simulator.study.run.output import write_output
 from simulator.study.run.point import Point, run_point
-from simulator.study.run.result import build_result
 from simulator.study.run.scenario import load_scenario
 from simulator.study.run.sweep import points, sweep
 

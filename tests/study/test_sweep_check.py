@@ -62,21 +62,21 @@ def test_gains_and_crossings_by_hand(swept: Callable[..., Path]) -> None:
 
     simulated = [row("plain", 2, 10), row("plain", 6, 20), row("MTP-1", 2, 16), row("MTP-1", 6, 24), row("scheduled", 2, 17), row("scheduled", 6, 22)]
     found = validate_result(asked, simulated)
-    cells = {(p["policy"], p["load"]): p for p in found["points"]}
-    assert cells["MTP-1", 2]["simulated"] == pytest.approx(1.6)
-    assert cells["MTP-1", 2]["published"] == pytest.approx(1.5)
-    assert cells["MTP-1", 2]["fitted"]
-    assert cells["scheduled", 6]["difference"] == pytest.approx(1.1 / 1.2 - 1)
-    rows = {r["what"].split(",")[0]: r for r in found["rows"] if r["unit"] == "concurrency"}
+    cells = {(p.policy, p.load): p for p in found.points}
+    assert cells["MTP-1", 2].simulated == pytest.approx(1.6)
+    assert cells["MTP-1", 2].published == pytest.approx(1.5)
+    assert cells["MTP-1", 2].fitted
+    assert cells["scheduled", 6].difference == pytest.approx(1.1 / 1.2 - 1)
+    rows = {r.what.split(",")[0]: r for r in found.rows if r.unit == "concurrency"}
     overtakes = rows["scheduled overtakes the best of the others"]
-    assert (overtakes["simulated"], overtakes["published"], overtakes["difference"], overtakes["ok"]) == (2, 6, 1, True)
+    assert (overtakes.simulated, overtakes.published, overtakes.difference, overtakes.ok) == (2, 6, 1, True)
     behind = rows["scheduled no longer ahead of the best of the others"]  # simulated from 6 on; published never, once it is ahead
-    assert (behind["simulated"], behind["published"], behind["difference"]) == (6, None, 1)
+    assert (behind.simulated, behind.published, behind.difference) == (6, None, 1)
     pays = rows["speculation stops paying"]
-    assert (pays["simulated"], pays["published"], pays["difference"]) == (None, None, 0)
+    assert (pays.simulated, pays.published, pays.difference) == (None, None, 0)
     mtp = rows["MTP-1 stops paying"]
-    assert (mtp["simulated"], mtp["published"], mtp["ok"]) == (None, 6, True)
-    assert found["ok"] is True
+    assert (mtp.simulated, mtp.published, mtp.ok) == (None, 6, True)
+    assert found.ok is True
 
 
 def test_a_crossing_two_steps_off_is_outside(swept: Callable[..., Path]) -> None:
@@ -86,8 +86,8 @@ def test_a_crossing_two_steps_off_is_outside(swept: Callable[..., Path]) -> None
     asked = load_scenario(swept(table, systems={"none": "plain", "mtp": "MTP-1"}, adaptive=None))
     simulated = sweep(asked, workers=1)
     found = validate_result(asked, simulated)
-    assert found["ok"] is False  # MTP-1 pays at both loads of the tiny profile, the table says at neither
-    assert {r["difference"] for r in found["rows"] if r["unit"] == "concurrency"} == {2}
+    assert found.ok is False  # MTP-1 pays at both loads of the tiny profile, the table says at neither
+    assert {r.difference for r in found.rows if r.unit == "concurrency"} == {2}
 
 
 @pytest.mark.parametrize(

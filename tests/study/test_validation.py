@@ -14,6 +14,7 @@ import yaml
 
 from simulator.errors import DsimError
 from simulator.study.run.checks import CurveCheck
+from simulator.study.run.result import Validation
 from simulator.study.run.scenario import load_scenario
 from simulator.study.run.sweep import sweep
 from simulator.study.validation.compare import check_checks, overlays, validate_result
@@ -54,44 +55,44 @@ def test_without_a_limit_nothing_is_judged(checked: Path, world: Path, dsim: Dsi
 def test_published_numbers_come_from_the_table(checked: Path, world: Path) -> None:
     simulated = sweep(load_scenario(checked), workers=1)
 
-    def run(factor: float) -> dict[str, Any]:
+    def run(factor: float) -> Validation:
         rows = [(1, 90), (4, 80), (10, 70)]
         text = "concurrency,tps_per_user\n" + "".join(f"{x},{y * factor}\n" for x, y in rows)
         (world / "tiny" / "published" / "speed.csv").write_text(text)
         return validate_result(load_scenario(checked), simulated)
 
     first, second = run(1.0), run(1.1)
-    assert [p["load"] for p in first["points"]] == [2, 6]
-    assert [p["published"] for p in first["points"]] == pytest.approx([90 - 10 / 3, 80 - 20 / 6])
-    for a, b in zip(first["points"], second["points"], strict=True):
-        assert b["published"] == pytest.approx(1.1 * a["published"])
-        assert b["simulated"] == a["simulated"]
-        assert b["difference"] == pytest.approx(a["simulated"] / (1.1 * a["published"]) - 1)
-    assert first["rows"][0]["difference"] == pytest.approx(np.sqrt(np.mean([p["difference"] ** 2 for p in first["points"]])))
+    assert [p.load for p in first.points] == [2, 6]
+    assert [p.published for p in first.points] == pytest.approx([90 - 10 / 3, 80 - 20 / 6])
+    for a, b in zip(first.points, second.points, strict=True):
+        assert b.published == pytest.approx(1.1 * a.published)
+        assert b.simulated == a.simulated
+        assert b.difference == pytest.approx(a.simulated / (1.1 * a.published) - 1)
+    assert first.rows[0].difference == pytest.approx(np.sqrt(np.mean([p.difference**2 for p in first.points])))
 
 
 def test_only_loads_in_the_range_and_the_table_count(checked: Path, world: Path) -> None:
     rows = sweep(load_scenario(checked), workers=1)
-    assert [p["load"] for p in validate_result(load_scenario(checked, ["validation.0.between=[3, 9]"]), rows)["points"]] == [6]
+    assert [p.load for p in validate_result(load_scenario(checked, ["validation.0.between=[3, 9]"]), rows).points] == [6]
     (world / "tiny" / "published" / "speed.csv").write_text("concurrency,tps_per_user\n1,90\n4,80\n")
-    assert [p["load"] for p in validate_result(load_scenario(checked), rows)["points"]] == [2]
+    assert [p.load for p in validate_result(load_scenario(checked), rows).points] == [2]
 
 
 def test_a_limit_with_nothing_to_compare_is_not_kept(checked: Path) -> None:
     scenario = load_scenario(checked, ["validation.0.between=[100, 200]"])
     judged = validate_result(scenario, sweep(scenario, workers=1))
-    assert judged["ok"] is False
-    assert judged["rows"][0]["n"] == 0
+    assert judged.ok is False
+    assert judged.rows[0].n == 0
 
 
 def test_overlays_are_the_table(checked: Path) -> None:
     assert overlays(load_scenario(checked)) == []  # a table without throughput has nothing to draw there
     flash = load_scenario(ROOT / "scenarios" / "v4-flash-pareto.yaml")
-    drawn = {(row["label"], row["x"], row["y"]): row for row in overlays(flash)}
-    line = drawn["MTP-1, published (Figure 7)", "tps_per_user", "throughput_tok_s_gpu"]["points"]
-    assert line[0] == [50.3, 19433.801]
-    over_load = drawn["MTP-1, published (Figure 7)", "concurrency", "throughput_tok_s_gpu"]["points"]
-    assert over_load[0] == [pytest.approx(19433.801 / 50.3), 19433.801]
+    drawn = {(row.label, row.x, row.y): row for row in overlays(flash)}
+    line = drawn["MTP-1, published (Figure 7)", "tps_per_user", "throughput_tok_s_gpu"].points
+    assert line[0] == (50.3, 19433.801)
+    over_load = drawn["MTP-1, published (Figure 7)", "concurrency", "throughput_tok_s_gpu"].points
+    assert over_load[0] == (pytest.approx(19433.801 / 50.3), 19433.801)
     assert 100 <= len(line) <= 120
 
 
@@ -128,16 +129,16 @@ def callouts(world: Path) -> Path:
 
 def test_callouts_come_from_the_table(callouts: Path, world: Path) -> None:
     rows = sweep(load_scenario(callouts), workers=1)
-    first = validate_result(load_scenario(callouts), rows)["rows"]
-    assert [round(row["published"], 2) for row in first[:2]] == [0.51, 0.60]
-    assert "+51% throughput" in first[0]["what"]
-    assert first[0]["simulated"] == pytest.approx(0.5, abs=0.25)
-    assert first[0]["difference"] == pytest.approx(first[0]["simulated"] - first[0]["published"])
+    first = validate_result(load_scenario(callouts), rows).rows
+    assert [round(row.published, 2) for row in first[:2]] == [0.51, 0.60]
+    assert "+51% throughput" in first[0].what
+    assert first[0].simulated == pytest.approx(0.5, abs=0.25)
+    assert first[0].difference == pytest.approx(first[0].simulated - first[0].published)
     table = world / "flash" / "published" / "fig7_callouts.csv"
     table.write_text(table.read_text().replace("16035.804", "21223.116"))
-    second = validate_result(load_scenario(callouts), rows)["rows"]
-    assert second[0]["published"] == pytest.approx(1.0, abs=1e-3)
-    assert second[0]["simulated"] == first[0]["simulated"]
+    second = validate_result(load_scenario(callouts), rows).rows
+    assert second[0].published == pytest.approx(1.0, abs=1e-3)
+    assert second[0].simulated == first[0].simulated
     assert second[1] == first[1]
 
 

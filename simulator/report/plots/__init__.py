@@ -5,12 +5,10 @@ from __future__ import annotations
 from simulator.report.plots.frontier import pareto
 from simulator.report.plots.load import accepted_length, against_load, latency, latency_tells
 from simulator.report.plots.style import PHONE, WIDE, Look, inline, save, svg
-from simulator.report.plots.tokens import METRICS as TIME_PARTS
 from simulator.report.plots.tokens import time_per_token
 
 __all__ = [
     "PHONE",
-    "TIME_PARTS",
     "WIDE",
     "Look",
     "accepted_length",

@@ -12,110 +12,110 @@ from simulator.report import wording
 from simulator.report.plots import style
 from simulator.report.plots.frontier import draw_points, draw_published
 from simulator.report.plots.style import Look
-from simulator.report.reading import Estimate, Policy, Result, Story, number, read
+from simulator.study.run.result import Estimate, PolicyFacts, RunResult
 
 
-def against_load(result: Result, look: Look = style.WIDE) -> Figure:
+def against_load(result: RunResult, look: Look = style.WIDE) -> Figure:
     """Throughput (tok/s/GPU) above, tokens verified per request and step below, anchor included, over load."""
-    story = read(result)
     with style.dressed():
         figure, (top, below) = style.canvas(look, 6.2, rows=2, ratios=(1.35, 1))
         for axes, metric in ((top, "throughput_tok_s_gpu"), (below, "verification_budget")):
-            _curves(axes, story, metric)
-        overlays = [
-            draw_published(axes, result, story, story.load_kind, m) for axes, m in ((top, "throughput_tok_s_gpu"), (below, "verification_budget"))
-        ]
-        _finish(figure, look, story, "Throughput and verification budget over load", published=any(overlays))
+            _curves(axes, result, metric)
+        overlays = [draw_published(axes, result, result.load_kind, m) for axes, m in ((top, "throughput_tok_s_gpu"), (below, "verification_budget"))]
+        _finish(figure, look, result, "Throughput and verification budget over load", published=any(overlays))
         style.titled(top, "throughput, tok/s/GPU")
         style.titled(below, "verification budget, tokens per request" + (" (anchor incl.)" if look.narrow else " and step (anchor included)"))
     return figure
 
 
-def accepted_length(result: Result, look: Look = style.WIDE) -> Figure:
+def accepted_length(result: RunResult, look: Look = style.WIDE) -> Figure:
     """Accepted length (tokens per request and step, bonus included) over load."""
-    story = read(result)
     with style.dressed():
         figure, (axes,) = style.canvas(look, 3.9)
-        _curves(axes, story, "accepted_length")
-        _finish(figure, look, story, "Accepted length over load")
+        _curves(axes, result, "accepted_length")
+        _finish(figure, look, result, "Accepted length over load")
         style.titled(axes, "accepted length, tokens per step (bonus included)")
     return figure
 
 
-def latency(result: Result, look: Look = style.WIDE) -> Figure:
+def latency(result: RunResult, look: Look = style.WIDE) -> Figure:
     """TTFT p50 and p99 above, TPOT p50 and p99 below, in milliseconds, over load; p99 is the paler line."""
-    story = read(result)
     with style.dressed():
         figure, panels = style.canvas(look, 6.2, rows=2)
         for axes, name in zip(panels, ("ttft", "tpot"), strict=True):
-            means = [mean for q in (50, 99) for mean in _curves(axes, story, f"{name}_p{q}_s", 1000.0, pale=q == 99)]
+            means = [mean for q in (50, 99) for mean in _curves(axes, result, f"{name}_p{q}_s", 1000.0, pale=q == 99)]
             positive = [mean for mean in means if mean > 0]
             if positive and max(positive) > 50 * min(positive):
                 axes.set_yscale("log")
                 axes.minorticks_off()
-        _finish(figure, look, story, "Latency over load", "solid p50, pale dotted p99")
+        _finish(figure, look, result, "Latency over load", "solid p50, pale dotted p99")
         for axes, name in zip(panels, ("time to first token (TTFT), ms", "time per output token (TPOT), ms"), strict=True):
             style.titled(axes, name + (", log scale" if axes.get_yscale() == "log" else ""))
     return figure
 
 
-def latency_tells(result: Result) -> bool:
+def latency_tells(result: RunResult) -> bool:
     """Is there more to latency than the first step: an open loop, or a TTFT that is no longer a few steps?"""
-    story = read(result)
-    if not story.has("ttft_p50_s", "ttft_p99_s", "tpot_p50_s"):
+    if not result.has("ttft_p50_s", "ttft_p99_s", "tpot_p50_s"):
         return False
-    if story.load_kind != "concurrency":
+    if result.load_kind != "concurrency":
         return True
-    slow = ((point.mean("ttft_p99_s") or 0.0, point.mean("step_p50_s") or 0.02) for point in story.all_points())
+    slow = ((point.mean("ttft_p99_s") or 0.0, point.mean("step_p50_s") or 0.02) for point in result.all_points())
     return any(ttft > 3 * step for ttft, step in slow)
 
 
-def _curves(axes: Axes, story: Story, metric: str, factor: float = 1.0, pale: bool = False) -> list[float]:
+def _curves(axes: Axes, result: RunResult, metric: str, factor: float = 1.0, pale: bool = False) -> list[float]:
     """One line per policy; the means that were drawn."""
     drawn: list[float] = []
-    for policy in story.policies:
-        found = [(Estimate(point.load, None, None), point.get(metric), point.verdict) for point in story.points[policy.name]]
+    for policy in result.policies:
+        found = [(Estimate(point.load, None, None), point.get(metric), point.verdict) for point in result.points[policy.name]]
         points = [(x, y.scaled(factor), verdict) for x, y, verdict in found if y]
         if pale:
-            _pale(axes, policy, story, [(x.mean, y.mean) for x, y, _ in points])
+            _pale(axes, policy, result, [(x.mean, y.mean) for x, y, _ in points])
         else:
-            draw_points(axes, policy, story, points)
+            draw_points(axes, policy, result, points)
         drawn += [y.mean for _, y, _ in points]
     return drawn
 
 
-def _pale(axes: Axes, policy: Policy, story: Story, points: Sequence[tuple[float, float]]) -> None:
+def _pale(axes: Axes, policy: PolicyFacts, result: RunResult, points: Sequence[tuple[float, float]]) -> None:
     if points:
         x, y = zip(*points, strict=True)
         axes.plot(
-            x, y, color=style.colour(policy, story), linewidth=1.4, linestyle=":", alpha=0.75, marker=style.marker(policy), markersize=3, zorder=2
+            x,
+            y,
+            color=style.colour(policy, result),
+            linewidth=1.4,
+            linestyle=":",
+            alpha=0.75,
+            marker=style.marker(policy, result),
+            markersize=3,
+            zorder=2,
         )
 
 
-def _finish(figure: Figure, look: Look, story: Story, title: str, extra: str = "", published: bool = False) -> None:
-    handles = [style.handle(policy, story) for policy in story.policies]
-    handles += style.hollow_handle(story, story.points) + style.published_handle(published)
-    subtitle = "; ".join(part for part in (extra, wording.certainty(story)) if part)
+def _finish(figure: Figure, look: Look, result: RunResult, title: str, extra: str = "", published: bool = False) -> None:
+    handles = [style.handle(policy, result) for policy in result.policies]
+    handles += style.hollow_handle(result) + style.published_handle(published)
+    subtitle = "; ".join(part for part in (extra, wording.certainty(result)) if part)
     panels = figure.get_axes()
     for axes in panels:
-        _scale(axes, story.loads())
+        _scale(axes, result.loads())
         if not axes.lines:
             axes.text(0.5, 0.5, "not known for any point", transform=axes.transAxes, ha="center", color=style.MUTED)
         if axes.get_yscale() == "linear":
             axes.set_ylim(0, 1.08 * max(_heights(axes), default=1.0) or 1)
         style.thousands(axes.yaxis)
     style.dress(figure, look, title, subtitle, handles)
-    panels[-1].set_xlabel(f"load: {wording.short(story.load_unit, 70)}")
+    panels[-1].set_xlabel(f"load: {wording.short(result.load_unit, 70)}")
 
 
 def _heights(axes: Axes) -> Iterable[float]:
     """All that is drawn within the loads of the study; a published curve may go further."""
     last = axes.get_xlim()[1]
     for line in axes.lines:
-        for raw_x, raw_y in zip(np.asarray(line.get_xdata()), np.asarray(line.get_ydata()), strict=True):
-            x, y = number(raw_x), number(raw_y)
-            if x is not None and y is not None and x <= last:
-                yield y
+        x, y = (np.asarray(values, dtype=np.float64) for values in (line.get_xdata(), line.get_ydata()))
+        yield from y[(x <= last) & np.isfinite(y)].tolist()
 
 
 def _scale(axes: Axes, loads: list[float]) -> None:

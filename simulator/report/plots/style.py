@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from matplotlib.ticker import FuncFormatter
 
 from simulator.files import write_whole
 from simulator.report import wording
-from simulator.report.reading import Policy, Story
+from simulator.study.run.result import PolicyFacts, RunResult
 
 INK, MUTED, FAINT, GRID, PAPER = "#1b1f24", "#5b6670", "#8a949e", "#e3e6e9", "#ffffff"
 BASELINE = "#454c54"  # the black of Okabe and Ito's palette, softened; the policy all others are compared with
@@ -135,29 +135,31 @@ def thousands(axis: Any) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: wording.load(round(value, 9))))
 
 
-def colour(policy: Policy, story: Story) -> str:
+def colour(policy: PolicyFacts, result: RunResult) -> str:
     """The same for a policy in every picture; the baseline is neutral."""
-    if policy.name == story.baseline:
+    if policy.name == result.baseline:
         return BASELINE
-    others = [other.name for other in story.policies if other.name != story.baseline]
+    others = [other.name for other in result.policies if other.name != result.baseline]
     return CYCLE[others.index(policy.name) % len(CYCLE)]
 
 
-def marker(policy: Policy) -> str:
-    return MARKERS[policy.place % len(MARKERS)]
+def marker(policy: PolicyFacts, result: RunResult) -> str:
+    return MARKERS[result.place(policy) % len(MARKERS)]
 
 
-def handle(policy: Policy, story: Story) -> Line2D:
+def handle(policy: PolicyFacts, result: RunResult) -> Line2D:
     """A policy's entry in a legend."""
-    tint = colour(policy, story)
+    tint = colour(policy, result)
     name = wording.short(policy.name) + (" (bound, not a plan)" if policy.bound else "")
     label = f" {name}" if name.startswith("_") else name
-    return Line2D([], [], color=tint, marker=marker(policy), markersize=5, linewidth=1.8, linestyle="--" if policy.bound else "-", label=label)
+    return Line2D(
+        [], [], color=tint, marker=marker(policy, result), markersize=5, linewidth=1.8, linestyle="--" if policy.bound else "-", label=label
+    )
 
 
-def hollow_handle(story: Story, names: Iterable[str]) -> list[Line2D]:
+def hollow_handle(result: RunResult) -> list[Line2D]:
     """A legend entry for points that did not settle, where there are any."""
-    seen = {point.verdict for name in names for point in story.points[name]} & {"backlogged", "overloaded"}
+    seen = {point.verdict for point in result.frontier} - {"stable"}
     label = "hollow: " + " or ".join(sorted(seen))
     return [Line2D([], [], color=MUTED, marker="o", markersize=5, markerfacecolor=PAPER, linestyle="none", label=label)] if seen else []
 

@@ -20,7 +20,7 @@ from simulator.measurements.statistics import (
     threshold_sweep,
     visited_rows,
 )
-from simulator.report.reading import Estimate
+from simulator.study.run.result import Estimate
 
 LAGS = 20
 THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(20))
@@ -163,9 +163,9 @@ def drafter_data(numbers: DrafterNumbers) -> dict[str, Any]:
             d.domain: {
                 "texts": d.sequences,
                 "visited_anchors": d.visited,
-                "accepted_length": d.accepted_length._asdict(),
-                "accepted_length_all_anchors": d.over_all_anchors._asdict(),
-                "conditional_acceptance": [c._asdict() if c else None for c in d.conditional],
+                "accepted_length": d.accepted_length.to_json(),
+                "accepted_length_all_anchors": d.over_all_anchors.to_json(),
+                "conditional_acceptance": [c.to_json() if c else None for c in d.conditional],
             }
             for d in numbers.domains
         },

@@ -19,6 +19,7 @@ from simulator.report.profile import tables
 from simulator.report.profile.numbers import LAGS, DrafterNumbers, remarks
 from simulator.report.render.html import html
 from simulator.report.tables import provenance
+from simulator.study.run.result import sources
 
 PAGE, OVERVIEW = "profile.html", "overview.png"
 SUSPICIOUS = 8  # shown at once; the others are folded, and marked in the tables
@@ -180,7 +181,7 @@ def _grounds(shown: Shown) -> Section | None:
     return section(
         "grounds",
         "Data and assumptions",
-        provenance(profile.provenance()),
+        provenance(sources(profile)),
         Lines(tuple(profile.assumed), "Assumed, not measured"),
         Lines(tuple(profile.not_identifiable), "Not identifiable from this data"),
         Lines(tuple(profile.notes), "Notes"),

@@ -11,8 +11,8 @@ from simulator.measurements.profile import Profile
 from simulator.report import wording
 from simulator.report.page import Cell, Column, Group, Table
 from simulator.report.profile.numbers import DrafterNumbers
-from simulator.report.reading import Estimate
 from simulator.report.wording import DASH
+from simulator.study.run.result import Estimate
 
 TITLES = {"tokens": "tokens", "requests": "requests", "slots": "slots", "context_tokens": "context"}
 DraftRow = tuple[str, str, str]  # drafter, part, what it costs

@@ -16,7 +16,8 @@ from markupsafe import Markup
 
 from simulator.files import write_whole
 from simulator.report import tables, wording
-from simulator.report.reading import Result, Story, read
+from simulator.study.run.metrics import METRICS
+from simulator.study.run.result import RunResult, ScenarioFacts
 
 
 @dataclass(frozen=True)
@@ -32,26 +33,25 @@ class Picture:
 _STEMS = ("pareto", "against_load", "accepted_length", "time_per_token", "latency")
 
 
-def write_report(result: Result, folder: Path) -> Path:
+def write_report(result: RunResult, folder: Path) -> Path:
     """Write report.html, report.md and the pictures into `folder`; the path of report.html."""
-    story = read(result)
-    pictures = _draw(result, story, folder)
-    around = _context(result, story) | {"pictures": pictures}
+    pictures = _draw(result, folder)
+    around = _context(result) | {"pictures": pictures}
     for name in ("report.md", "report.html"):
         text = templates().get_template(f"{name}.j2").render(around)
         write_whole(folder / name, text.encode())
     return folder / "report.html"
 
 
-def _draw(result: Result, story: Story, folder: Path) -> dict[str, Picture]:
+def _draw(result: RunResult, folder: Path) -> dict[str, Picture]:
     """Draw what is worth drawing; pictures of an earlier result that this one does not have are removed."""
     from simulator.report import plots
 
     wanted = {
         "pareto": plots.pareto,
         "against_load": plots.against_load,
-        "accepted_length": plots.accepted_length if story.has("accepted_length") else None,
-        "time_per_token": plots.time_per_token if story.has(*plots.TIME_PARTS) else None,
+        "accepted_length": plots.accepted_length if result.has("accepted_length") else None,
+        "time_per_token": plots.time_per_token if result.has(*(metric.name for metric in METRICS if metric.place == "parts")) else None,
         "latency": plots.latency if plots.latency_tells(result) else None,
     }
     pictures = {}
@@ -63,11 +63,11 @@ def _draw(result: Result, story: Story, folder: Path) -> dict[str, Picture]:
         wide, phone = draw(result), draw(result, plots.PHONE)
         plots.save(wide, folder, stem)
         inline = [Markup(plots.inline(plots.svg(figure, name), name)) for figure, name in ((wide, stem), (phone, f"{stem}-phone"))]
-        pictures[stem] = Picture(stem, _alt(stem, story), *inline)
+        pictures[stem] = Picture(stem, _alt(stem, result), *inline)
     return pictures
 
 
-def _alt(stem: str, story: Story) -> str:
+def _alt(stem: str, result: RunResult) -> str:
     """What a picture shows, for those who cannot see it; the numbers are in the tables."""
     what = {
         "pareto": "Throughput in tokens per second and GPU against per-user speed in tokens per second, one line per policy",
@@ -76,68 +76,60 @@ def _alt(stem: str, story: Story) -> str:
         "time_per_token": "Stacked bars: a user’s milliseconds per token by cause, per policy at a few loads",
         "latency": "TTFT above and TPOT below, p50 and p99 in milliseconds, over load, one line per policy",
     }[stem]
-    return f"{what}: {', '.join(policy.name for policy in story.policies)}."
+    return f"{what}: {', '.join(policy.name for policy in result.policies)}."
 
 
-def _context(result: Result, story: Story) -> dict[str, Any]:
+def _context(result: RunResult) -> dict[str, Any]:
     """All that the templates are given."""
-    scenario, profile = result.get("scenario") or {}, result.get("profile") or {}
-    warnings = [warning for warning in result.get("warnings") or [] if warning]
     return {
         "result": result,
-        "story": story,
-        "title": scenario.get("question") or scenario.get("name") or "dsim report",
-        "scenario": scenario,
-        "profile": profile,
-        "facts": _facts(result, story, scenario, profile),
-        "warnings": sorted(warnings, key=lambda warning: warning.get("severity") != "warning"),
-        "overlays": {where: _overlays(result, x) for where, x in (("pareto", "tps_per_user"), ("against_load", story.load_kind))},
-        "policies": tables.policies(story),
-        "at_sla": tables.at_sla(result, story),
-        "at_matched_throughput": tables.at_matched_throughput(result, story),
-        "validation": tables.validation(result, story),
-        "latency": tables.latency(story),
-        "time_per_token": tables.time_per_token(story),
-        "points": tables.verdicts(story),
-        "provenance": tables.provenance(profile["provenance"]) if profile.get("provenance") else None,
-        "content": yaml.safe_dump(_yaml(scenario.get("content") or {}), sort_keys=False, allow_unicode=True, width=100),
-        "command": _command(scenario),
+        "title": result.scenario.question or result.scenario.name,
+        "scenario": result.scenario,
+        "profile": result.profile,
+        "facts": _facts(result),
+        "warnings": result.remarks(),
+        "overlays": {where: _overlays(result, x) for where, x in (("pareto", "tps_per_user"), ("against_load", result.load_kind))},
+        "policies": tables.policies(result),
+        "at_sla": tables.at_sla(result),
+        "at_matched_throughput": tables.at_matched_throughput(result),
+        "validation": tables.validation(result),
+        "latency": tables.latency(result),
+        "time_per_token": tables.time_per_token(result),
+        "points": tables.verdicts(result),
+        "provenance": tables.provenance(result.profile.provenance) if result.profile.provenance else None,
+        "content": yaml.safe_dump(_yaml(result.scenario.content), sort_keys=False, allow_unicode=True, width=100),
+        "command": _command(result.scenario),
         "definitions": wording.DEFINITIONS,
     }
 
 
-def _overlays(result: Result, x: str) -> str:
+def _overlays(result: RunResult, x: str) -> str:
     """The published curves of a picture, named."""
-    labels = []
-    for raw in result.get("published") or []:
-        if raw.get("points") and raw.get("x") == x:
-            label, source = str(raw.get("label") or "published"), str(raw.get("source") or "")
-            labels.append(label if not source or source in label else f"{label} ({source})")
+    curves = [curve for curve in result.published if curve.points and curve.x == x]
+    labels = [curve.label if not curve.source or curve.source in curve.label else f"{curve.label} ({curve.source})" for curve in curves]
     return f"Published, drawn broad and pale: {'; '.join(labels)}." if labels else ""
 
 
-def _facts(result: Result, story: Story, scenario: Mapping[str, Any], profile: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _facts(result: RunResult) -> list[tuple[str, str]]:
     """The lines under the answer: what was simulated, on what."""
-    loads = story.loads()
+    loads, profile = result.loads(), result.profile
     span = "" if not loads else wording.load(loads[0]) if len(loads) == 1 else f"{wording.load(loads[0])}…{wording.load(loads[-1])}"
-    gpus = profile.get("gpus_per_replica")
+    gpus = profile.gpus_per_replica
     facts = [
-        ("model", profile.get("target")),
-        ("hardware", f"{profile.get('hardware') or wording.DASH}" + (f", {gpus} GPU{'s' if gpus != 1 else ''} per replica" if gpus else "")),
-        ("engine", profile.get("engine")),
-        ("profile", profile.get("name")),
-        ("load", f"{span} {story.load_unit}".strip()),
-        ("replications", scenario.get("replications")),
+        ("model", profile.target),
+        ("hardware", f"{profile.hardware}, {gpus} GPU{'s' if gpus != 1 else ''} per replica"),
+        ("engine", profile.engine),
+        ("profile", profile.name),
+        ("load", f"{span} {result.load_unit}".strip()),
+        ("replications", str(result.scenario.replications)),
     ]
-    return [(name, str(value)) for name, value in facts if value not in (None, "")]
+    return [(name, value) for name, value in facts if value]
 
 
-def _command(scenario: Mapping[str, Any]) -> str:
+def _command(scenario: ScenarioFacts) -> str:
     """What to type to get this report again."""
-    parts = ["dsim", "run", str(scenario.get("file") or "SCENARIO.yaml")]
-    raw = scenario.get("overrides") or []
-    overrides = [f"{key}={value}" for key, value in raw.items()] if isinstance(raw, Mapping) else [str(item) for item in raw]
-    for override in overrides:
+    parts = ["dsim", "run", scenario.file]
+    for override in scenario.overrides:
         parts += ["--set", override]
     return shlex.join(parts)
 

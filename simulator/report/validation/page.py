@@ -16,6 +16,7 @@ from simulator.report.page import Cell, Code, Column, Group, Lines, Page, Prose,
 from simulator.report.render.markdown import markdown
 from simulator.report.render.markdown import table as table_lines
 from simulator.report.wording import DASH, percent, plain
+from simulator.study.run.result import ValidationRow
 
 Row = dict[str, Any]
 BEGIN, END = "<!-- validation: begin -->", "<!-- validation: end -->"
@@ -113,12 +114,12 @@ def _fit(name: str, fit: Row) -> Text:
 
 
 def _limits(rows: Sequence[Row]) -> Table:
-    cells = ((row["what"], *wording.validation_cells(row)[2:]) for row in rows)
+    cells = ((row["what"], *wording.validation_cells(ValidationRow.from_json(row))[2:]) for row in rows)
     return listed("limits", "", ("what", "difference", "limit", ""), cells)
 
 
 def _rows(rows: Sequence[Row], known: str) -> Table:
-    cells = ((f"{row['what']}{_aside(row)}", *wording.validation_cells(row)) for row in rows)
+    cells = ((f"{row['what']}{_aside(row)}", *wording.validation_cells(ValidationRow.from_json(row))) for row in rows)
     return listed("rows", "", ("what", "simulated", known, "difference", "limit", ""), cells)
 
 

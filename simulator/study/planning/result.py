@@ -14,13 +14,20 @@ from simulator.study.planning.judge import judge, keeps, margins, prediction
 from simulator.study.planning.question import Plan
 from simulator.study.planning.telling import answer_lines, conditions, percent, warnings
 from simulator.study.planning.trial import Row
-from simulator.study.run.pareto import estimate
+from simulator.study.run import pareto
+from simulator.study.run.result import UNKNOWN
 
 TICKS = 12  # promises on the page's slider
 METRICS = (
     "speed", "ttft", "throughput_tok_s_gpu", "accepted_length", "verification_budget", "waste_fraction", "concurrency_mean", "waiting_mean",
     "busy_fraction", "preemptions", "unfinished", "speed_kept", "ttft_kept", "requests",
 )  # fmt: skip
+
+
+def estimate(values: Sequence[float | None]) -> Mapping[str, float | None]:
+    """As result.json holds it."""
+    known = pareto.estimate(values)
+    return known.to_json() if known else UNKNOWN
 
 
 def best_cell(plan: Plan, cells: Mapping[int, Found]) -> int:

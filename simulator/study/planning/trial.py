@@ -13,7 +13,7 @@ from simulator.engine.records import RequestRecord
 from simulator.engine.simulate import OpenTraffic, observe
 from simulator.study.planning.changes import Change, changes
 from simulator.study.planning.question import Plan, Sla
-from simulator.study.run.metrics import Meter
+from simulator.study.run.meter import Meter
 from simulator.study.run.point import Split, arrivals, fleet_of
 from simulator.traffic.request import RequestColumns
 
@@ -57,10 +57,9 @@ def run_trial(plan: Plan, trial: Trial) -> Row:
     meter = Meter(traffic.warmup_s, traffic.until_s, open_loop=True)
     answers: list[Floats] = [np.empty((0, len(RequestRecord._fields)))]
     end = observe(traffic, fleet, Split(meter, requests=[lambda rows, _domains: answers.append(rows)]))
-    numbers = meter.row(end, scenario.gpus, trial.replicas, ttft_known=scenario.engine.prefill.where != "nowhere")
-    if trial.kind == "alone":
-        numbers["verdict"] = "stable"
+    measured = meter.row(end, scenario.gpus, trial.replicas, ttft_known=scenario.engine.prefill.where != "nowhere")
     head = {"replicas": trial.replicas, "load": trial.load, "replication": trial.replication}
+    numbers = {"requests": measured.requests} | measured.numbers | {"verdict": "stable" if trial.kind == "alone" else measured.verdict}
     return head | numbers | promised(np.concatenate(answers), plan.asked.sla)
 
 

@@ -19,7 +19,7 @@ from simulator.policies.prefill import Instant
 from simulator.policies.routing import RoundRobin
 from simulator.policies.verification import ConfidenceScheduled
 from simulator.rng import stream, uniform_at
-from simulator.study.run.metrics import summarise
+from simulator.study.run.meter import summarise
 from simulator.traffic.arrivals import ClosedLoop
 from simulator.traffic.lengths import Fixed
 from simulator.traffic.workload import Workload
@@ -94,8 +94,8 @@ def scheduled_residuals(
         fleet = Fleet(1, settings, ConfidenceScheduled(), replay, prices, prices, RoundRobin(), None, 16, stream(0, "routing"))
         traffic = ClosedTraffic(users, workload.closed_loop(users, 0, 0), max(2, 400 // users), uniform_at(0, "residual", 0, np.arange(users)))
         found = summarise(simulate(traffic, fleet), 1.0, 1, False, False)
-        speed[:, i] = found["tps_per_user_mean"] / point.tps_per_user - 1, found["tps_per_user_overall"] / point.tps_per_user - 1
-        budget[i] = found["verification_budget"] / point.budget - 1
+        speed[:, i] = found.known("tps_per_user_mean") / point.tps_per_user - 1, found.known("tps_per_user_overall") / point.tps_per_user - 1
+        budget[i] = found.known("verification_budget") / point.budget - 1
     return speed, budget
 
 

@@ -27,7 +27,7 @@ from simulator.policies.routing import RoundRobin
 from simulator.policies.verification import NoSpeculation
 from simulator.rng import stream, uniform_at
 from simulator.study.profiles.importing import About, import_load
-from simulator.study.run.metrics import summarise
+from simulator.study.run.meter import summarise
 from simulator.study.run.output import write_json
 from simulator.traffic.arrivals import ClosedLoop
 from simulator.traffic.lengths import Fixed
@@ -268,7 +268,7 @@ def simulated_speed(costs: Costs, users: int, budget: float, output_tokens: int)
     settings = ReplicaSettings(max_batch=users, prefill=Instant())
     fleet = Fleet(1, settings, NoSpeculation(), nothing_drafted(), prices, prices, RoundRobin(), None, 16, stream(0, "routing"))
     traffic = ClosedTraffic(users, workload.closed_loop(users, 0, 0), 2, uniform_at(0, "residual", 0, np.arange(users)))
-    return float(summarise(simulate(traffic, fleet), 1.0, 1, False, False)["tps_per_user_mean"])
+    return summarise(simulate(traffic, fleet), 1.0, 1, False, False).known("tps_per_user_mean")
 
 
 def _record(found: Measured, held_out: bool) -> Row:

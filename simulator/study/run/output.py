@@ -9,15 +9,16 @@ from typing import Any
 
 from simulator.errors import DsimError
 from simulator.files import write_whole
+from simulator.study.run.result import RunResult
 from simulator.study.run.tables import points_table, write_csv, write_parquet
 
 
-def write_output(result: dict[str, Any], rows: Sequence[dict[str, Any]], folder: Path) -> None:
+def write_output(result: RunResult, rows: Sequence[dict[str, Any]], folder: Path) -> None:
     """result.json, points.csv, points.parquet and, where there is one, validation.json; each whole or not at all, the same result in the
     same bytes. What an earlier result validated is removed."""
-    write_json(result, folder / "result.json")
-    if result["validation"] is not None:
-        write_json(result["validation"], folder / "validation.json")
+    write_json(result.to_json(), folder / "result.json")
+    if result.validation is not None:
+        write_json(result.validation.to_json(), folder / "validation.json")
     else:
         (folder / "validation.json").unlink(missing_ok=True)
     table = points_table(list(rows))
@@ -49,20 +50,14 @@ def write_json(data: Any, path: Path) -> None:
     write_whole(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
 
 
-def read_result(path: Path) -> dict[str, Any]:
-    """A result from its folder or file. Raises DsimError where there is none."""
+def read_result(path: Path) -> RunResult:
+    """A run's result from its folder or file. Raises DsimError where there is none."""
     file = path / "result.json" if path.is_dir() else path
+    remedy = "name the --out folder of a dsim run"
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"), parse_constant=lambda _: None)
     except FileNotFoundError:
-        raise DsimError("no such result", where=file, remedy="name the --out folder of a dsim run") from None
+        raise DsimError("no such result", where=file, remedy=remedy) from None
     except (OSError, ValueError) as problem:
         raise DsimError(f"not a result ({problem})", where=file, remedy="run the scenario again") from None
-    if not isinstance(content, dict) or not all(_mappings(content.get(key)) for key in ("frontier", "policies")):
-        raise DsimError("not a dsim result", where=file, remedy="name the result.json of a dsim run")
-    return content
-
-
-def _mappings(content: Any) -> bool:
-    """A list of mappings, not empty."""
-    return isinstance(content, list) and bool(content) and all(isinstance(item, dict) for item in content)
+    return RunResult.from_json(content, file, remedy)

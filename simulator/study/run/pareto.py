@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from simulator.study.run.result import Estimate, GainAtSla, GainAtThroughput, Gains
+
 Floats = NDArray[np.float64]
-Estimate = dict[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -50,16 +51,16 @@ def _between(x: Floats, y: Floats, at: float, back: Any) -> float | None:
     return float(back(float(PchipInterpolator(x, y)(at))))
 
 
-def estimate(values: Sequence[float | None]) -> Estimate:
+def estimate(values: Sequence[float | None]) -> Estimate | None:
     """Mean and 95 % Student interval over replications; no interval from fewer than two, nothing where any is unknown."""
     known = [v for v in values if v is not None]
     if not known or len(known) < len(values):
-        return {"mean": None, "low": None, "high": None}
+        return None
     mean = float(np.mean(known))
     if len(known) < 2:
-        return {"mean": mean, "low": None, "high": None}
+        return Estimate(mean)
     half = float(student95(len(known) - 1) * np.std(known, ddof=1) / np.sqrt(len(known)))
-    return {"mean": mean, "low": mean - half, "high": mean + half}
+    return Estimate(mean, mean - half, mean + half)
 
 
 def student95(freedom: int) -> float:
@@ -85,7 +86,7 @@ def overloaded_from(rows: Sequence[dict[str, Any]], policy: str) -> float | None
     return min(bad) if bad else None
 
 
-def gains(rows: Sequence[dict[str, Any]], policies: Sequence[str], baseline: str, speed: str, promises: Sequence[float]) -> dict[str, Any]:
+def gains(rows: Sequence[dict[str, Any]], policies: Sequence[str], baseline: str, speed: str, promises: Sequence[float]) -> Gains:
     """Throughput gained at each promised speed, and speed gained at the throughput that the baseline has there; paired by replication."""
     base = curves(rows, baseline, speed)
     at_sla, matched = [], []
@@ -98,40 +99,46 @@ def gains(rows: Sequence[dict[str, Any]], policies: Sequence[str], baseline: str
             if policy != baseline:
                 missed = _note(promise, baseline, base, reference, limits[baseline])
                 matched.append(_at_match(promise, policy, mine, reference, baseline, missed))
-    return {"baseline": baseline, "at_sla": at_sla, "at_matched_throughput": matched}
+    return Gains(baseline=baseline, at_sla=tuple(at_sla), at_matched_throughput=tuple(matched))
 
 
 def _at_promise(
     promise: float, policy: str, mine: dict[int, Curve], reference: dict[int, float | None], baseline: str, limit: float | None
-) -> dict[str, Any]:
+) -> GainAtSla:
     here = {k: curve.throughput_at(promise) for k, curve in mine.items()}
-    ratios = [_ratio(here[k], reference[k]) for k in here]
-    row: dict[str, Any] = {"sla_tps": promise, "policy": policy}
-    row |= {"throughput": _or_none(estimate(list(here.values()))), "baseline_throughput": _or_none(estimate(list(reference.values())))}
-    row["gain"] = _or_none(estimate(ratios)) if policy != baseline else None
     above = all(len(c.speed) and promise < c.speed[0] for c in mine.values())  # kept at every simulated load
-    row["at_least"] = _or_none(estimate([float(c.throughput[0]) for c in mine.values()])) if above else None
-    row["note"] = _note(promise, policy, mine, here, limit)
-    return row
+    return GainAtSla(
+        sla_tps=promise,
+        policy=policy,
+        throughput=estimate(list(here.values())),
+        baseline_throughput=estimate(list(reference.values())),
+        gain=estimate([gain(here[k], reference[k]) for k in here]) if policy != baseline else None,
+        at_least=estimate([float(c.throughput[0]) for c in mine.values()]) if above else None,
+        note=_note(promise, policy, mine, here, limit),
+    )
 
 
 def _at_match(
     promise: float, policy: str, mine: dict[int, Curve], reference: dict[int, float | None], baseline: str, missed: str | None
-) -> dict[str, Any]:
-    speeds = {k: curve.speed_at(found) if (found := reference[k]) is not None else None for k, curve in mine.items()}
-    because = f"{baseline} at {promise:g} tok/s/user"
-    row: dict[str, Any] = {"throughput": estimate(list(reference.values()))["mean"], "because": because, "policy": policy}
-    row |= {"sla_tps": promise, "tps": _or_none(estimate(list(speeds.values()))), "baseline_tps": {"mean": promise, "low": promise, "high": promise}}
-    row["gain"] = _or_none(estimate([_ratio(v, promise) for v in speeds.values()]))
-    missing = row["gain"] is None
-    row["note"] = f"{policy} was not simulated at that throughput: add loads" if missing and row["throughput"] is not None else None
-    if row["throughput"] is None:
-        row["note"] = missed
-    return row
+) -> GainAtThroughput:
+    speeds = {k: curve.speed_at(there) if (there := reference[k]) is not None else None for k, curve in mine.items()}
+    throughput = estimate(list(reference.values()))
+    gained = estimate([gain(v, promise) for v in speeds.values()])
+    note = f"{policy} was not simulated at that throughput: add loads" if gained is None else None
+    return GainAtThroughput(
+        throughput=throughput.mean if throughput else None,
+        because=f"{baseline} at {promise:g} tok/s/user",
+        policy=policy,
+        sla_tps=promise,
+        tps=estimate(list(speeds.values())),
+        baseline_tps=Estimate(promise, promise, promise),
+        gain=gained,
+        note=note if throughput else missed,
+    )
 
 
-def _note(promise: float, policy: str, mine: dict[int, Curve], found: dict[int, float | None], limit: float | None) -> str | None:
-    if all(value is not None for value in found.values()):
+def _note(promise: float, policy: str, mine: dict[int, Curve], throughput: dict[int, float | None], limit: float | None) -> str | None:
+    if all(value is not None for value in throughput.values()):
         return None
     speeds = [v for curve in mine.values() for v in curve.speed]
     if speeds and promise < min(speeds) and limit is not None:
@@ -141,9 +148,6 @@ def _note(promise: float, policy: str, mine: dict[int, Curve], found: dict[int, 
     return f"{policy} does not reach {promise:g} tok/s/user at the simulated loads"
 
 
-def _ratio(value: float | None, reference: float | None) -> float | None:
+def gain(value: float | None, reference: float | None) -> float | None:
+    """0.5 where a value is half as much again as its reference; None where one is not known."""
     return None if value is None or not reference else value / reference - 1
-
-
-def _or_none(found: Estimate) -> Estimate | None:
-    return found if found["mean"] is not None else None

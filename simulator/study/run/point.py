@@ -15,7 +15,7 @@ from simulator.measurements.profile import Profile
 from simulator.measurements.replay import Replay, lay_out, nothing_drafted
 from simulator.policies.routing import Assigned
 from simulator.rng import stream, uniform_at
-from simulator.study.run.metrics import Meter
+from simulator.study.run.meter import Meter
 from simulator.study.run.scenario import Policy, Scenario
 from simulator.study.run.tables import RequestsFile, StepsFile
 from simulator.traffic.request import RequestColumns
@@ -98,7 +98,7 @@ def row_of(scenario: Scenario, point: Point, done: Sequence[Part]) -> dict[str, 
         "load": point.load,
         "replication": point.replication,
     }
-    return head | numbers | {"path": first.path, "why_plain": first.why_plain}
+    return head | {"requests": numbers.requests} | numbers.numbers | {"verdict": numbers.verdict} | {"path": first.path, "why_plain": first.why_plain}
 
 
 class Split:

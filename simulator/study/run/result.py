@@ -1,150 +1,318 @@
-"""Rows of a sweep to the result: what result.json holds and every report is made from."""
+"""What a run's result holds, as frozen classes: result.json, validation.json and the rows of points.csv are these, written down.
+Files of other versions and foreign ones are judged in `from_json` and nowhere else."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from simulator.study.run.conditions import conditions, paths
-from simulator.study.run.metrics import NUMBERS
-from simulator.study.run.pareto import estimate, gains
-from simulator.study.run.scenario import Policy, Scenario
-from simulator.study.run.warnings import warnings
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
 
-Row = dict[str, Any]
-UNITS = {
-    "concurrency": "concurrent requests per replica",
-    "rate_rps": "requests per second, whole fleet",
-    "rate_scale": "times the speed of the trace",
-}
+from simulator.errors import DsimError
+from simulator.study.run.metrics import Number, Verdict
+
+if TYPE_CHECKING:
+    from simulator.measurements.profile import Profile
 
 
-def build_result(scenario: Scenario, rows: Sequence[Row], published: Sequence[Row] = (), validation: Row | None = None) -> dict[str, Any]:
-    """Everything a reader needs: frontier with intervals, gains, provenance, warnings; `published` curves and the comparison with them as given."""
-    from importlib.metadata import version
+class Record(BaseModel):
+    """Part of a result. Keys that a reader does not know are left out; those that were never set are not written."""
 
-    profile, plan = scenario.known, scenario.run
-    names = [p.name for p in scenario.policies]
-    points = [_point(scenario, rows, policy, load) for policy in scenario.policies for load in scenario.loads(policy)]
-    found = gains(rows, names, scenario.base, scenario.sla.speed, scenario.sla.tps_per_user)
-    return {
-        "dsim_version": version("dsim"),
-        "scenario": {
-            "name": scenario.name,
-            "question": scenario.question,
-            "file": scenario.file.name if scenario.file.parent.name != "scenarios" else f"scenarios/{scenario.file.name}",
-            "seed": plan.seed,
-            "replications": plan.replications,
-            "overrides": scenario.overrides,
-            "content": scenario.content,
-        },
-        "profile": {
-            "name": profile.name,
-            "hardware": profile.hardware,
-            "engine": profile.engine,
-            "target": profile.target,
-            "gpus_per_replica": profile.gpus_per_replica,
-            "notes": profile.notes,
-            "assumed": profile.assumed,
-            "not_identifiable": profile.not_identifiable,
-            "provenance": profile.provenance(),
-        },
-        "conditions": [*conditions(scenario), paths(rows)],
-        "policies": [_policy(p) for p in scenario.policies],
-        "load_kind": scenario.workload.load_kind,
-        "load_unit": UNITS[scenario.workload.load_kind],
-        "speed_metric": scenario.sla.speed,
-        "frontier": points,
-        "gains": found,
-        "published": list(published),
-        "validation": validation,
-        "answer": _answer(scenario, points, found),
-        "warnings": list(warnings(scenario, rows, points)),
-    }
+    model_config = ConfigDict(frozen=True)
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON holds it: what `from_json` reads."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+    @classmethod
+    def from_json(cls, data: object, where: Path | str = "", remedy: str = "make it again with this version of dsim") -> Self:
+        """Read from parsed JSON. Raises DsimError with the first key that does not fit."""
+        try:
+            return cls.model_validate(data)
+        except ValidationError as problem:
+            first = problem.errors()[0]
+            key = ".".join(map(str, first["loc"])) or None
+            raise DsimError(f"not a result of this dsim ({first['msg']})", where=where, key=key, remedy=remedy) from None
 
 
-def _policy(policy: Policy) -> dict[str, Any]:
-    rule = policy.verification
-    shown = rule.model_dump(mode="json")
-    return {
-        "name": policy.name,
-        "drafter": policy.drafter,
-        "verification": shown,
-        "bound": rule.clairvoyant,
-        "peeks": rule.peeks and not rule.clairvoyant,
-    }
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over replications and its 95 % interval; low and high are None where there is none (one replication)."""
+
+    mean: float
+    low: float | None = None
+    high: float | None = None
+
+    def scaled(self, factor: float) -> Estimate:
+        """In another unit; `factor` is positive."""
+        return Estimate(self.mean * factor, *(None if bound is None else bound * factor for bound in (self.low, self.high)))
+
+    def to_json(self) -> dict[str, float | None]:
+        """As JSON holds it."""
+        return {"mean": self.mean, "low": self.low, "high": self.high}
 
 
-def _point(scenario: Scenario, rows: Sequence[Row], policy: Policy, load: float) -> Row:
-    """One policy at one load: every metric with its interval over replications, and the worst verdict."""
-    mine = [r for r in rows if r["policy"] == policy.name and r["load"] == load]
-    verdicts = [r["verdict"] for r in mine]
-    worst = next((v for v in ("overloaded", "backlogged") if v in verdicts), "stable")
-    return {
-        "policy": policy.name,
-        "drafter": policy.drafter or "",
-        "load": load,
-        "n": len(mine),
-        "requests": sum(r["requests"] for r in mine),
-        "verdict": worst,
-        "metrics": {name: estimate([r[name] for r in mine]) for name in NUMBERS},
-    }
+def _maybe(raw: object) -> object:
+    return None if isinstance(raw, Mapping) and raw.get("mean") is None else raw
 
 
-def _answer(scenario: Scenario, points: Sequence[Row], found: Row) -> list[str]:
-    """Two lines: the most throughput at a promise, the most speed at matched throughput; bounds are never an answer."""
-    real = {p.name for p in scenario.policies if not p.verification.clairvoyant and not p.verification.peeks}
-    lines = []
-    reached = [r for r in found["at_sla"] if r["policy"] in real and (r["throughput"] or r["at_least"])]
-    reached = [r for r in reached if r["sla_tps"] == reached[0]["sla_tps"]]
-    carried = all(p["verdict"] != "overloaded" for p in points)
-    if len(reached) > 1 and carried and all(r["at_least"] for r in reached):
-        names = ", ".join(r["policy"] for r in reached)
-        lines.append(f"All of {names} keep {reached[0]['sla_tps']:g} tok/s for each user at every simulated load: raise load to tell them apart.")
-    elif reached:
-        lines.append(_at_promise(reached, found["baseline"]))
-    matched = [r for r in found["at_matched_throughput"] if r["policy"] in real and r["gain"] is not None]
-    if matched:
-        first = matched[0]["sla_tps"]
-        best = max((r for r in matched if r["sla_tps"] == first), key=lambda r: r["gain"]["mean"])
-        lines.append(
-            f"At the throughput of {best['because']} ({best['throughput']:,.0f} tok/s per GPU), {best['policy']} gives each user "
-            f"{best['tps']['mean']:.0f} tok/s, {_percent(best['gain'])}."
+UNKNOWN = {"mean": None, "low": None, "high": None}
+Maybe = Annotated[Estimate | None, BeforeValidator(_maybe), PlainSerializer(lambda e: e.to_json() if e else UNKNOWN)]  # None is three nulls in a file
+
+
+class PointRow(Record):
+    """A row of points.csv: one policy at one load in one replication."""
+
+    policy: str
+    drafter: str
+    load_kind: str
+    load: float
+    replication: int
+    requests: int
+    numbers: dict[str, Number]  # by metric
+    verdict: Verdict
+    path: str = "plain"  # of the engine, and why it is the plain one
+    why_plain: str = ""
+
+    def __getitem__(self, metric: str) -> Number:
+        return self.numbers[metric]
+
+
+class ScenarioFacts(Record):
+    """Which question, and how much was simulated."""
+
+    name: str
+    question: str = ""
+    file: str
+    seed: int
+    replications: int
+    overrides: tuple[str, ...] = ()
+    content: dict[str, Any]  # of the YAML
+
+
+class Source(Record):
+    """Where a table of a profile comes from."""
+
+    table: str
+    provenance: str
+    source: str = ""
+    note: str = ""
+
+
+def sources(profile: Profile) -> tuple[Source, ...]:
+    """Those of all its tables."""
+    return tuple(Source(**row) for row in profile.provenance())
+
+
+class ProfileFacts(Record):
+    """What was simulated, and what is known of it."""
+
+    name: str
+    hardware: str
+    engine: str
+    target: str
+    gpus_per_replica: float
+    notes: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
+    not_identifiable: tuple[str, ...] = ()
+    provenance: tuple[Source, ...] = ()
+
+    @classmethod
+    def of(cls, profile: Profile) -> Self:
+        """What a profile says of itself."""
+        return cls(
+            name=profile.name,
+            hardware=profile.hardware,
+            engine=profile.engine,
+            target=profile.target,
+            gpus_per_replica=profile.gpus_per_replica,
+            notes=tuple(profile.notes),
+            assumed=tuple(profile.assumed),
+            not_identifiable=tuple(profile.not_identifiable),
+            provenance=sources(profile),
         )
-    if len(lines) < 2:
-        usable = [p for p in points if p["policy"] in real and p["verdict"] != "overloaded" and p["metrics"]["throughput_tok_s_gpu"]["mean"]]
-        if not usable and not lines:
-            return ["Every point is overloaded: no policy carries these loads.", "Lower the load or add replicas (fleet.replicas)."]
-        lines += _at_highest_load(scenario, usable) if usable else []
-    return lines[:2]
 
 
-def _at_promise(reached: list[Row], baseline: str) -> str:
-    """Who delivers most at the first promise; a policy that keeps it at every simulated load delivers at least what it does at the highest."""
-    promise = reached[0]["sla_tps"]
-    best = max(reached, key=lambda r: (r["throughput"] or r["at_least"])["mean"])
-    gain = f", {_percent(best['gain'])} over {baseline}" if best["gain"] else ""
-    most = "" if best["throughput"] else "at least "
-    delivered = (best["throughput"] or best["at_least"])["mean"]
-    return f"At {promise:g} tok/s for each user, {best['policy']} delivers most: {most}{delivered:,.0f} tok/s per GPU{gain}."
+class PolicyFacts(Record):
+    """A policy of the study. `bound`: it knows what no policy can know, is drawn dashed and never a plan; `peeks`: its output is not lossless."""
+
+    name: str
+    drafter: str | None = None
+    verification: dict[str, Any]
+    bound: bool
+    peeks: bool = False
+
+    @property
+    def rule(self) -> str:
+        """`threshold (threshold 0.5, of survival)`."""
+        rest = ", ".join(f"{key} {value}" for key, value in self.verification.items() if key != "kind" and value is not None)
+        kind = str(self.verification.get("kind", ""))
+        return f"{kind} ({rest})" if rest else kind
 
 
-def _at_highest_load(scenario: Scenario, usable: list[Row]) -> list[str]:
-    """Without promises: who is fastest at the highest load that some policy still carries."""
-    speed, top = scenario.sla.speed, max(p["load"] for p in usable)
-    here = [p for p in usable if p["load"] == top]
-    best = max(here, key=lambda p: p["metrics"][speed]["mean"] or 0.0)
-    told = f"{best['metrics'][speed]['mean']:.0f} tok/s per user at {best['metrics']['throughput_tok_s_gpu']['mean']:,.0f} tok/s per GPU"
-    base = next((p for p in here if p["policy"] == scenario.base), None)
-    line = f"At load {top:g} ({UNITS[scenario.workload.load_kind]}) {best['policy']} is the fastest: {told}."
-    if base is None:
-        return [line, f"{scenario.base} does not carry that load."]
-    if base is best:
-        return [line, "No other policy is faster there."]
-    faster = best["metrics"][speed]["mean"] / base["metrics"][speed]["mean"] - 1
-    return [line, f"That is {faster:+.0%} over {scenario.base} ({base['metrics'][speed]['mean']:.0f} tok/s per user) on the same requests."]
+class PointResult(Record):
+    """One policy at one load over all replications: every metric with its interval, and the worst verdict."""
+
+    policy: str
+    drafter: str
+    load: float
+    n: int
+    requests: int
+    verdict: Verdict
+    metrics: dict[str, Maybe]
+
+    def get(self, metric: str) -> Estimate | None:
+        """A metric's estimate, None where it is not known."""
+        return self.metrics.get(metric)
+
+    def mean(self, metric: str) -> float | None:
+        """Its mean."""
+        estimate = self.metrics.get(metric)
+        return estimate.mean if estimate else None
 
 
-def _percent(gain: Row) -> str:
-    text = f"{gain['mean']:+.0%}"
-    return text if gain["low"] is None else f"{text} ({100 * gain['low']:.0f} … {100 * gain['high']:.0f} %)"
+class GainAtSla(Record):
+    """What a policy delivers (tok/s per GPU) at a promised speed, and gains over the baseline; `at_least` where all its loads keep the promise."""
+
+    sla_tps: float
+    policy: str
+    throughput: Estimate | None
+    baseline_throughput: Estimate | None
+    gain: Estimate | None
+    at_least: Estimate | None = None
+    note: str | None
+
+
+class GainAtThroughput(Record):
+    """How fast a policy is (tok/s per user) where it delivers what the baseline delivers at a promise, and what it gains."""
+
+    throughput: float | None
+    because: str
+    policy: str
+    sla_tps: float
+    tps: Estimate | None
+    baseline_tps: Estimate | None
+    gain: Estimate | None
+    note: str | None
+
+
+class Gains(Record):
+    """Gains over the baseline, paired by replication."""
+
+    baseline: str
+    at_sla: tuple[GainAtSla, ...]
+    at_matched_throughput: tuple[GainAtThroughput, ...]
+
+
+class PublishedCurve(Record):
+    """A published curve to be drawn behind the simulated ones of `policy`; points are (x, y)."""
+
+    label: str
+    policy: str
+    x: str
+    y: str
+    source: str
+    points: tuple[tuple[float, float], ...]
+
+
+class ValidationRow(Record):
+    """One comparison in a line. `difference` is relative (`unit` fraction or value), in gain (gain), or steps of a grid (concurrency)."""
+
+    what: str
+    policy: str | None = None
+    simulated: Number = None
+    interval: tuple[float | None, float | None] | None = None
+    published: Number = None
+    difference: Number
+    unit: str = "fraction"
+    n: int | None = None
+    mean_absolute_difference: float | None = None
+    fitted: bool = False
+    limit: Number = None
+    ok: bool | None = None
+
+
+class ValidationPoint(Record):
+    """One compared cell: a metric of a policy at a load."""
+
+    policy: str
+    metric: str
+    load: int | float | str
+    table: str
+    simulated: Number
+    published: Number
+    difference: Number
+    fitted: bool = False
+
+
+class Validation(Record):
+    """A result beside what was published; `ok`: all limits are kept (None: there are none)."""
+
+    rows: tuple[ValidationRow, ...]
+    points: tuple[ValidationPoint, ...] = ()
+    ok: bool | None = None
+
+
+class Remark(Record):
+    """What a reader must know before relying on a result, with its remedy."""
+
+    severity: Literal["warning", "note"]
+    text: str
+    remedy: str = ""
+
+
+class RunResult(Record):
+    """All of result.json; every report is made from it."""
+
+    dsim_version: str
+    scenario: ScenarioFacts
+    profile: ProfileFacts
+    conditions: tuple[str, ...] = ()
+    policies: tuple[PolicyFacts, ...]
+    load_kind: str
+    load_unit: str
+    speed_metric: str  # the metric that counts as per-user speed
+    frontier: tuple[PointResult, ...]
+    gains: Gains
+    published: tuple[PublishedCurve, ...] = ()
+    validation: Validation | None = None
+    answer: tuple[str, ...] = ()
+    warnings: tuple[Remark, ...] = ()
+
+    @property
+    def baseline(self) -> str:
+        """The policy that the others are compared with."""
+        return self.gains.baseline
+
+    def policy(self, name: str | None) -> PolicyFacts | None:
+        """The policy of that name, if there is one."""
+        return next((policy for policy in self.policies if policy.name == name), None)
+
+    def place(self, policy: PolicyFacts) -> int:
+        """Its place in the list, for its colour and mark."""
+        return self.policies.index(policy)
+
+    @cached_property
+    def points(self) -> Mapping[str, tuple[PointResult, ...]]:
+        """By policy, loads ascending."""
+        ordered = sorted(self.frontier, key=lambda point: point.load)
+        return {policy.name: tuple(point for point in ordered if point.policy == policy.name) for policy in self.policies}
+
+    def all_points(self) -> Iterable[PointResult]:
+        """Policy by policy, loads ascending."""
+        return (point for points in self.points.values() for point in points)
+
+    def loads(self) -> list[float]:
+        """Every load that any policy met, ascending."""
+        return sorted({point.load for point in self.frontier})
+
+    def has(self, *metrics: str) -> bool:
+        """Is any of these metrics known at any point?"""
+        return any(point.metrics.get(metric) for point in self.frontier for metric in metrics)
+
+    def remarks(self) -> list[Remark]:
+        """Warnings first, then notes."""
+        return sorted(self.warnings, key=lambda remark: remark.severity != "warning")

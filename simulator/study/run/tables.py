@@ -14,20 +14,19 @@ from simulator.engine.records import RequestRecord
 from simulator.engine.step import StepRecord
 from simulator.errors import DsimError
 from simulator.files import whole
-from simulator.study.run.metrics import NUMBERS
+from simulator.study.run.metrics import columns
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Floats = NDArray[np.float64]
-HEAD = ("policy", "drafter", "load_kind", "load", "replication", "requests")
 
 
 def points_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
     """policy × load × replication, one row each; unknown numbers are empty."""
     import pandas as pd
 
-    return pd.DataFrame(rows, columns=[*HEAD, *NUMBERS, "verdict"])
+    return pd.DataFrame(rows, columns=columns())
 
 
 class RequestsFile:

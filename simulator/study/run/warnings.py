@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.rng import stream
+from simulator.study.run.result import PointResult, Remark
 from simulator.study.run.scenario import Scenario
 
 Row = dict[str, Any]
@@ -28,7 +29,7 @@ COUNTS = {
 }
 
 
-def warnings(scenario: Scenario, rows: Sequence[Row], points: Sequence[Row]) -> Iterator[Row]:
+def warnings(scenario: Scenario, rows: Sequence[Row], points: Sequence[PointResult]) -> Iterator[Remark]:
     """Warnings and notes of a result, gravest first: severity, text, remedy."""
     yield from _verdicts(points)
     yield from _carried(scenario, points)
@@ -40,34 +41,34 @@ def warnings(scenario: Scenario, rows: Sequence[Row], points: Sequence[Row]) -> 
     yield from _losslessness(scenario)
 
 
-def _warning(text: str, remedy: str) -> Row:
-    return {"severity": "warning", "text": text, "remedy": remedy}
+def _warning(text: str, remedy: str) -> Remark:
+    return Remark(severity="warning", text=text, remedy=remedy)
 
 
-def _note(text: str, remedy: str) -> Row:
-    return {"severity": "note", "text": text, "remedy": remedy}
+def _note(text: str, remedy: str) -> Remark:
+    return Remark(severity="note", text=text, remedy=remedy)
 
 
-def _verdicts(points: Sequence[Row]) -> Iterator[Row]:
+def _verdicts(points: Sequence[PointResult]) -> Iterator[Remark]:
     for verdict, (told, remedy) in VERDICTS.items():
-        bad = [f"{p['policy']} at {p['load']:g}" for p in points if p["verdict"] == verdict]
+        bad = [f"{p.policy} at {p.load:g}" for p in points if p.verdict == verdict]
         if bad:
             yield _warning(f"{verdict.capitalize()}: {_some(bad)}: {told}.", remedy)
 
 
-def _carried(scenario: Scenario, points: Sequence[Row]) -> Iterator[Row]:
+def _carried(scenario: Scenario, points: Sequence[PointResult]) -> Iterator[Remark]:
     """Where some policy is overloaded: the highest simulated load that each still carries."""
-    if all(p["verdict"] != "overloaded" for p in points):
+    if all(p.verdict != "overloaded" for p in points):
         return
     told = []
     for policy in scenario.policies:
-        carried = [p["load"] for p in points if p["policy"] == policy.name and p["verdict"] != "overloaded"]
+        carried = [p.load for p in points if p.policy == policy.name and p.verdict != "overloaded"]
         told.append(f"{policy.name} {max(carried):g}" if carried else f"{policy.name} none")
     yield _note(f"Highest simulated load that is carried: {', '.join(told)}.", "add loads in between to find the limit")
 
 
-def _samples(scenario: Scenario, points: Sequence[Row]) -> Iterator[Row]:
-    few = [f"{p['policy']} at {p['load']:g} ({p['requests']})" for p in points if p["requests"] < 100]
+def _samples(scenario: Scenario, points: Sequence[PointResult]) -> Iterator[Remark]:
+    few = [f"{p.policy} at {p.load:g} ({p.requests})" for p in points if p.requests < 100]
     if few:
         closed = scenario.workload.load_kind == "concurrency"
         remedy = "raise run.requests" if closed else "raise run.duration_s or widen the trace's window"
@@ -78,7 +79,7 @@ def _samples(scenario: Scenario, points: Sequence[Row]) -> Iterator[Row]:
         yield _warning(f"{told}: {replications} replication(s).", "raise run.replications to 3 or more")
 
 
-def _range(scenario: Scenario, rows: Sequence[Row]) -> Iterator[Row]:
+def _range(scenario: Scenario, rows: Sequence[Row]) -> Iterator[Remark]:
     """Steps whose tokens lie beyond what the cost was measured at: prices there are extrapolated."""
     low, high = scenario.known.costs.verify.tokens_range()
     above = sorted({(r["policy"], r["load"]) for r in rows if (r["tokens_per_step_max"] or 0) > high})
@@ -90,7 +91,7 @@ def _range(scenario: Scenario, rows: Sequence[Row]) -> Iterator[Row]:
             yield _warning(text, "measure the profile there, or change load")
 
 
-def _requests_range(scenario: Scenario, rows: Sequence[Row]) -> Iterator[Row]:
+def _requests_range(scenario: Scenario, rows: Sequence[Row]) -> Iterator[Remark]:
     """Batches of more requests than a table holds: at least as many as ran on average, or as the tokens of the largest step are of."""
     verify = scenario.known.costs.verify
     if (most := verify.most_requests) is None:
@@ -112,7 +113,7 @@ def _verified(scenario: Scenario, drafter: str | None, rule: Any) -> int:
     return int(rule.longest(scenario.known.drafter(drafter).gamma)) if drafter is not None else 0
 
 
-def _lengths_range(scenario: Scenario) -> Iterator[Row]:
+def _lengths_range(scenario: Scenario) -> Iterator[Remark]:
     """Contexts and prompts longer than what a table holds."""
     verify, prefill, mode = scenario.known.costs.verify, scenario.known.costs.prefill, scenario.engine.prefill
     prompt, output = _lengths(scenario)
@@ -149,14 +150,14 @@ def _lengths(scenario: Scenario) -> tuple[NDArray[np.float64], NDArray[np.float6
     return np.asarray(workload.prompt_tokens.at(luck[0]), dtype=np.float64), np.asarray(workload.output_tokens.at(luck[1]), dtype=np.float64)
 
 
-def _counts(points: Sequence[Row]) -> Iterator[Row]:
+def _counts(points: Sequence[PointResult]) -> Iterator[Remark]:
     for what, (told, remedy) in COUNTS.items():
-        where = [f"{p['policy']} at {p['load']:g} ({m:.0f})" for p in points if (m := p["metrics"][what]["mean"])]
+        where = [f"{p.policy} at {p.load:g} ({m:.0f})" for p in points if (m := p.mean(what))]
         if where:
             yield _warning(f"{told} (mean of a replication): {_some(where)}.", remedy)
 
 
-def _losslessness(scenario: Scenario) -> Iterator[Row]:
+def _losslessness(scenario: Scenario) -> Iterator[Remark]:
     for policy in scenario.policies:
         if policy.verification.clairvoyant:
             yield _note(f"{policy.name} knows outcomes beforehand: a bound, not a plan.", "compare with it, do not buy by it")

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from simulator.errors import ProfileError, ScenarioError
 from simulator.study.run.checks import CalloutCheck, CurveCheck, SweepCheck
-from simulator.study.run.metrics import NUMBERS
-from simulator.study.run.pareto import curves, estimate
+from simulator.study.run.metrics import names
+from simulator.study.run.pareto import curves, estimate, gain
+from simulator.study.run.result import PublishedCurve, Validation, ValidationPoint, ValidationRow
 from simulator.study.run.scenario import Scenario
-from simulator.study.validation.sweep_check import check_sweep, sweep_points, sweep_rows
+from simulator.study.validation.sweep_check import cell, check_sweep, mean, root_mean_square, sweep_points, sweep_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,9 +50,9 @@ def check_checks(scenario: Scenario) -> None:
 
 
 def _check_metric(scenario: Scenario, check: CurveCheck | SweepCheck, key: str) -> None:
-    if check.metric not in NUMBERS:
-        near = difflib.get_close_matches(check.metric, NUMBERS, n=1, cutoff=0.5)
-        remedy = f"did you mean '{near[0]}'?" if near else f"metrics: {', '.join(NUMBERS)}"
+    if check.metric not in names():
+        near = difflib.get_close_matches(check.metric, names(), n=1, cutoff=0.5)
+        remedy = f"did you mean '{near[0]}'?" if near else f"metrics: {', '.join(names())}"
         raise ScenarioError(f"unknown metric '{check.metric}'", where=scenario.file, key=f"{key}.metric", remedy=remedy)
 
 
@@ -76,33 +77,33 @@ def _check_callouts(scenario: Scenario, check: CalloutCheck, table: pd.DataFrame
     _callout_cells(scenario, check, table)
 
 
-def validate_result(scenario: Scenario, rows: Sequence[Row]) -> dict[str, Any]:
-    """`rows` (as the report shows them: what, policy, simulated, published, difference, limit, ok) and `points` behind the curves."""
-    summary: list[Row] = []
-    points: list[Row] = []
+def validate_result(scenario: Scenario, rows: Sequence[Row]) -> Validation:
+    """Every check of the scenario in a row or more, and the points behind the curves."""
+    summary: list[ValidationRow] = []
+    points: list[ValidationPoint] = []
     for check in scenario.validation:
         if isinstance(check, CurveCheck):
-            found = _curve(scenario, rows, check)
-            points += found
-            summary.append(_rms_row(scenario, check, found))
+            compared = _curve(scenario, rows, check)
+            points += compared
+            summary.append(_rms_row(scenario, check, compared))
         elif isinstance(check, SweepCheck):
-            found = sweep_points(scenario, rows, check, _table(scenario, check.table))
-            points += found
-            summary += sweep_rows(scenario, check, found)
+            compared = sweep_points(scenario, rows, check, _table(scenario, check.table))
+            points += compared
+            summary += sweep_rows(scenario, check, compared)
         else:
             summary += _callouts(scenario, rows, check)
-    judged = [row["ok"] for row in summary if row.get("ok") is not None]
-    return {"rows": summary, "points": points, "ok": all(judged) if judged else None}
+    judged = [row.ok for row in summary if row.ok is not None]
+    return Validation(rows=tuple(summary), points=tuple(points), ok=all(judged) if judged else None)
 
 
-def compared(scenario: Scenario, rows: Sequence[Row]) -> tuple[list[Row], Row | None]:
+def compared(scenario: Scenario, rows: Sequence[Row]) -> tuple[list[PublishedCurve], Validation | None]:
     """The published curves to draw beside a result, and the comparison with them where the scenario asks for one."""
     return overlays(scenario), validate_result(scenario, rows) if scenario.validation else None
 
 
-def overlays(scenario: Scenario) -> list[Row]:
+def overlays(scenario: Scenario) -> list[PublishedCurve]:
     """Published curves that the checks name, to be drawn behind the simulated ones."""
-    drawn: dict[tuple[str, str], Row] = {}
+    drawn: dict[tuple[str, str], PublishedCurve] = {}
     for check in scenario.validation:
         if not isinstance(check, CurveCheck):
             continue
@@ -113,9 +114,8 @@ def overlays(scenario: Scenario) -> list[Row]:
         for x, y in pairs:
             if x in table and y in table:
                 thinned = table.iloc[np.unique(np.linspace(0, len(table) - 1, 120).astype(int))]
-                points = thinned[[x, y]].to_numpy(dtype=np.float64).tolist()
-                head = {"label": about.label, "policy": check.policy, "x": x, "y": y, "source": about.source}
-                drawn[check.table, x + y] = head | {"points": points}
+                points = tuple((float(px), float(py)) for px, py in thinned[[x, y]].to_numpy(dtype=np.float64))
+                drawn[check.table, x + y] = PublishedCurve(label=about.label, policy=check.policy, x=x, y=y, source=about.source, points=points)
     return list(drawn.values())
 
 
@@ -153,59 +153,54 @@ def _numbers(scenario: Scenario, name: str, table: pd.DataFrame, column: str) ->
     return values
 
 
-def _curve(scenario: Scenario, rows: Sequence[Row], check: CurveCheck) -> list[Row]:
+def _curve(scenario: Scenario, rows: Sequence[Row], check: CurveCheck) -> list[ValidationPoint]:
     table = _table(scenario, check.table)
     x, y = _column(scenario, check, table, "concurrency"), _column(scenario, check, table, check.y)
     order = np.argsort(x)
     x, y = x[order], y[order]
     low, high = max(check.between[0], x[0]), min(check.between[1], x[-1])
-    found = []
+    points = []
     policy = next(p for p in scenario.policies if p.name == check.policy)
     for load in scenario.loads(policy):
-        values = [r[check.metric] for r in rows if r["policy"] == check.policy and r["load"] == load and r.get(check.metric) is not None]
-        if not low <= load <= high or not values:
-            continue
-        simulated, published = float(np.mean(values)), float(np.interp(load, x, y))
-        head = {"policy": check.policy, "metric": check.metric, "load": load, "table": check.table}
-        found.append(head | {"simulated": simulated, "published": published, "difference": simulated / published - 1, "fitted": check.fitted})
-    return found
+        simulated, published = mean(rows, check.policy, load, check.metric), float(np.interp(load, x, y))
+        if low <= load <= high and simulated is not None:
+            points.append(cell(check, check.policy, check.metric, load, simulated, published, check.fitted))
+    return points
 
 
-def _rms_row(scenario: Scenario, check: CurveCheck, found: list[Row]) -> Row:
+def _rms_row(scenario: Scenario, check: CurveCheck, points: Sequence[ValidationPoint]) -> ValidationRow:
     about = scenario.known.published[check.table]
-    differences = np.array([row["difference"] for row in found])
-    rms = float(np.sqrt(np.mean(differences**2))) if len(found) else None
-    worst = max(found, key=lambda row: abs(row["difference"])) if found else None
-    span = f"load {found[0]['load']:g} to {found[-1]['load']:g}" if found else "no simulated load in range"
-    detail = f", worst {worst['difference']:+.1%} at {worst['load']:g}" if worst else ""
-    return {
-        "what": f"{check.metric} against {about.label}: rms of relative differences ({span}{detail})",
-        "policy": check.policy,
-        "simulated": None,
-        "published": None,
-        "difference": rms,
-        "unit": "fraction",
-        "n": len(found),
-        "fitted": check.fitted,
-        "limit": check.limit_rms,
-        "ok": None if check.limit_rms is None else rms is not None and rms <= check.limit_rms,
-    }
+    rms, worst = root_mean_square(points), max(points, key=lambda point: abs(point.difference or 0.0), default=None)
+    span = f"load {points[0].load:g} to {points[-1].load:g}" if points else "no simulated load in range"
+    detail = f", worst {worst.difference:+.1%} at {worst.load:g}" if worst else ""
+    return ValidationRow(
+        what=f"{check.metric} against {about.label}: rms of relative differences ({span}{detail})",
+        policy=check.policy,
+        simulated=None,
+        published=None,
+        difference=rms,
+        unit="fraction",
+        n=len(points),
+        fitted=check.fitted,
+        limit=check.limit_rms,
+        ok=None if check.limit_rms is None else rms is not None and rms <= check.limit_rms,
+    )
 
 
-def _callouts(scenario: Scenario, rows: Sequence[Row], check: CalloutCheck) -> list[Row]:
+def _callouts(scenario: Scenario, rows: Sequence[Row], check: CalloutCheck) -> list[ValidationRow]:
     """For each published anchor: what the second system gains over the first, simulated and published."""
     table = _table(scenario, check.table)
     base, other = check.systems.values()
     speed = scenario.sla.speed
     first, second = curves(rows, base, speed), curves(rows, other, speed)
-    out: list[Row] = []
+    out = []
     for sla, there, matched in _callout_cells(scenario, check, table):
         promise = float(sla["tps_per_user"])
         reference = {k: curve.throughput_at(promise) for k, curve in first.items()}
-        gain = [_gain(second[k].throughput_at(promise), reference[k]) for k in reference]
-        faster = [_gain(second[k].speed_at(ref) if ref is not None else None, promise) for k, ref in reference.items()]
+        gained = [gain(second[k].throughput_at(promise), reference[k]) for k in reference]
+        faster = [gain(second[k].speed_at(ref) if ref is not None else None, promise) for k, ref in reference.items()]
         published_gain = there["throughput_tok_s_gpu"] / sla["throughput_tok_s_gpu"] - 1
-        out.append(_callout(f"throughput gained at {promise:g} tok/s/user", other, gain, published_gain, there))
+        out.append(_callout(f"throughput gained at {promise:g} tok/s/user", other, gained, published_gain, there))
         out.append(_callout(f"speed gained at the throughput of {base} there", other, faster, matched["tps_per_user"] / promise - 1, matched))
     return out
 
@@ -226,21 +221,17 @@ def _callout_cells(scenario: Scenario, check: CalloutCheck, table: pd.DataFrame)
     return out
 
 
-def _callout(what: str, policy: str, simulated: list[float | None], published: float, row: Row) -> Row:
-    found = estimate(simulated)
-    mean = found["mean"]
+def _callout(what: str, policy: str, simulated: list[float | None], published: float, row: Row) -> ValidationRow:
+    estimated = estimate(simulated)
+    mean = estimated.mean if estimated else None
     label = f" (published as {row['label']})" if isinstance(row.get("label"), str) and row["label"] else ""
-    return {
-        "what": what + label,
-        "policy": policy,
-        "simulated": mean,
-        "interval": [found["low"], found["high"]],
-        "published": float(published),
-        "difference": None if mean is None else mean - float(published),
-        "unit": "gain",
-        "n": len(simulated),
-    }
-
-
-def _gain(value: float | None, reference: float | None) -> float | None:
-    return None if value is None or not reference else value / reference - 1
+    return ValidationRow(
+        what=what + label,
+        policy=policy,
+        simulated=mean,
+        interval=(estimated.low, estimated.high) if estimated else (None, None),
+        published=float(published),
+        difference=None if mean is None else mean - float(published),
+        unit="gain",
+        n=len(simulated),
+    )

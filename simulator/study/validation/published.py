@@ -82,7 +82,7 @@ def scenario_result(name: str, scenario: Scenario, workers: int | None = None) -
         "provenance": profile.provenance(),
         "assumed": profile.assumed,
         "not_identifiable": profile.not_identifiable,
-        **found,
+        **found.to_json(),
     }
 
 

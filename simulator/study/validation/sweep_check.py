@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from simulator.errors import ScenarioError
-from simulator.study.run.checks import SweepCheck
+from simulator.study.run.checks import CurveCheck, SweepCheck
+from simulator.study.run.result import ValidationPoint, ValidationRow
 from simulator.study.run.scenario import Scenario
 
 if TYPE_CHECKING:
@@ -40,38 +41,64 @@ def check_sweep(scenario: Scenario, check: SweepCheck, table: pd.DataFrame, key:
             raise ScenarioError(problem, where=where, key="load", remedy="add it")
 
 
-def sweep_points(scenario: Scenario, rows: Sequence[Row], check: SweepCheck, table: pd.DataFrame) -> list[Row]:
-    """One row per published cell: the metric over that of the first system at the same concurrency, simulated and published."""
+def sweep_points(scenario: Scenario, rows: Sequence[Row], check: SweepCheck, table: pd.DataFrame) -> list[ValidationPoint]:
+    """One point per published cell: the metric over that of the first system at the same concurrency, simulated and published."""
     (base, base_policy), *others = check.systems.items()
     reference = _cells(table, base, check.y)
-    found = []
+    points = []
     for system, policy in others:
         for load, value in _cells(table, system, check.y).items():
-            simulated, plain = (_mean(rows, name, load, check.metric) for name in (policy, base_policy))
+            simulated, plain = (mean(rows, name, load, check.metric) for name in (policy, base_policy))
             if load not in reference or simulated is None or not plain:
                 continue
-            gain, published = simulated / plain, value / reference[load]
-            head = {"policy": policy, "metric": f"{check.metric} over {base_policy}", "load": load, "table": check.table}
             fitted = load in check.fitted.get(system, [])
-            found.append(head | {"simulated": gain, "published": published, "difference": gain / published - 1, "fitted": fitted})
-    return found
+            points.append(cell(check, policy, f"{check.metric} over {base_policy}", load, simulated / plain, value / reference[load], fitted))
+    return points
 
 
-def sweep_rows(scenario: Scenario, check: SweepCheck, points: Sequence[Row]) -> list[Row]:
+def cell(check: CurveCheck | SweepCheck, policy: str, metric: str, load: float, simulated: float, published: float, fitted: bool) -> ValidationPoint:
+    """A simulated number beside the published one, and their relative difference."""
+    return ValidationPoint(
+        policy=policy,
+        metric=metric,
+        load=load,
+        table=check.table,
+        simulated=simulated,
+        published=published,
+        difference=simulated / published - 1,
+        fitted=fitted,
+    )
+
+
+def root_mean_square(points: Sequence[ValidationPoint]) -> float | None:
+    """Of the differences, None where there are no points."""
+    return float(np.sqrt(np.mean([(point.difference or 0.0) ** 2 for point in points]))) if points else None
+
+
+def sweep_rows(scenario: Scenario, check: SweepCheck, points: Sequence[ValidationPoint]) -> list[ValidationRow]:
     """The errors of each policy, and the crossings."""
     about = scenario.known.published[check.table]
     base, *others = check.systems.values()
     rows = []
     for policy in others:
-        mine = [p for p in points if p["policy"] == policy]
+        mine = [p for p in points if p.policy == policy]
         if not mine:
             continue
-        worst = max(mine, key=lambda p: abs(p["difference"]))
-        rms = float(np.sqrt(np.mean([p["difference"] ** 2 for p in mine])))
-        span = f"concurrency {mine[0]['load']:g} to {mine[-1]['load']:g}, worst {worst['difference']:+.1%} at {worst['load']:g}"
-        what = f"{check.metric} over {base} against {about.label}: rms of relative differences ({span})"
-        head = {"what": what, "policy": policy, "simulated": None, "published": None, "difference": rms, "unit": "fraction", "n": len(mine)}
-        rows.append(head | {"limit": None, "ok": None})
+        worst = max(mine, key=lambda p: abs(p.difference or 0.0))
+        span = f"concurrency {mine[0].load:g} to {mine[-1].load:g}, worst {worst.difference:+.1%} at {worst.load:g}"
+        rows.append(
+            ValidationRow(
+                what=f"{check.metric} over {base} against {about.label}: rms of relative differences ({span})",
+                policy=policy,
+                simulated=None,
+                published=None,
+                difference=root_mean_square(mine),
+                unit="fraction",
+                n=len(mine),
+                limit=None,
+                ok=None,
+            )
+        )
     fixed = [name for system, name in check.systems.items() if name != base and system != check.adaptive]
     if check.adaptive is not None:
         adaptive = check.systems[check.adaptive]
@@ -99,24 +126,34 @@ def first_fall(ratio: Sequence[float]) -> int:
     return next((i for i in range(above, len(ratio)) if ratio[i] <= 1), len(ratio))
 
 
-def _crossing(check: SweepCheck, what: str, policy: str, ratios: Sequence[dict[float, float]], place: Any) -> Row:
+def _crossing(
+    check: SweepCheck, what: str, policy: str, ratios: Sequence[dict[float, float]], place: Callable[[Sequence[float]], int]
+) -> ValidationRow:
     """A crossing in the published grid, simulated and published, and how many steps they lie apart; None is beyond the grid."""
     simulated, published = ratios
     grid = sorted(set(simulated) & set(published))
     here, there = (place([ratio[load] for load in grid]) for ratio in ratios)
     at = [*grid, None]
     steps = abs(here - there)
-    ok = None if check.limit_steps is None else steps <= check.limit_steps
-    head = {"what": what, "policy": policy, "simulated": at[here], "published": at[there], "difference": steps, "unit": "concurrency"}
-    return head | {"n": len(grid), "limit": check.limit_steps, "ok": ok}
+    return ValidationRow(
+        what=what,
+        policy=policy,
+        simulated=at[here],
+        published=at[there],
+        difference=steps,
+        unit="concurrency",
+        n=len(grid),
+        limit=check.limit_steps,
+        ok=None if check.limit_steps is None else steps <= check.limit_steps,
+    )
 
 
-def _ratio(points: Sequence[Row], side: str, above: Iterable[str], below: Iterable[str]) -> dict[float, float]:
+def _ratio(points: Sequence[ValidationPoint], side: str, above: Iterable[str], below: Iterable[str]) -> dict[float, float]:
     """The best gain of `above` over the best of `below` (nothing: ordinary decoding, 1) at every concurrency that all have."""
     best: list[dict[float, float]] = []
     for names in (list(above), list(below)):
-        loads = sorted({p["load"] for p in points})
-        cells = {load: [p[side] for p in points if p["load"] == load and p["policy"] in names] for load in loads}
+        loads = sorted({p.load for p in points if not isinstance(p.load, str)})
+        cells = {load: [getattr(p, side) for p in points if p.load == load and p.policy in names] for load in loads}
         best.append({load: max(values) if names else 1.0 for load, values in cells.items() if len(values) == len(names)})
     return {load: best[0][load] / best[1][load] for load in best[0] if load in best[1]}
 
@@ -127,6 +164,7 @@ def _cells(table: pd.DataFrame, system: str, y: str) -> dict[float, float]:
     return {float(load): float(value) for load, value in zip(mine["concurrency"], mine[y], strict=True)}
 
 
-def _mean(rows: Sequence[Row], policy: str, load: float, metric: str) -> float | None:
+def mean(rows: Sequence[Row], policy: str, load: float, metric: str) -> float | None:
+    """A metric of a policy at a load over the replications in which it is known."""
     values = [r[metric] for r in rows if r["policy"] == policy and r["load"] == load and r.get(metric) is not None]
     return float(np.mean(values)) if values else None

@@ -17,7 +17,7 @@ from simulator.report.plots import style
 from simulator.report.plots.style import Look
 from simulator.report.profile.numbers import DrafterNumbers
 from simulator.report.profile.plots.layout import finish, panels
-from simulator.report.reading import Estimate
+from simulator.study.run.result import Estimate
 
 CERTAIN = "95 % intervals, whole texts as units"
 

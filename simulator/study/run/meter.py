@@ -1,0 +1,263 @@
+"""Records of a run to its numbers, as they come and in bounded memory. Definitions as vLLM and AIPerf users know them, see docs/design.md."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.engine.records import End, RequestRecord, Run, record_of
+from simulator.engine.step import StepRecord
+from simulator.study.run.metrics import METRICS, Number, Totals, Verdict
+from simulator.study.run.spread import Spread
+
+Floats = NDArray[np.float64]
+
+CHUNK = 1 << 15  # rows added up at a time: fixed, so that sums do not depend on how the rows came
+GRID = 200  # times at which the requests in an open system are counted
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a run was measured to be: measured requests that finished, every metric by its name, and how it bore its load."""
+
+    requests: int
+    numbers: dict[str, Number]
+    verdict: Verdict
+
+    def __getitem__(self, metric: str) -> Number:
+        return self.numbers[metric]
+
+    def known(self, metric: str) -> float:
+        """A metric of a run of which it is sure to be known."""
+        number = self.numbers[metric]
+        assert number is not None, metric
+        return number
+
+
+def summarise(run: Run, gpus: float, replicas: int, ttft_known: bool, open_loop: bool) -> Measured:
+    """All metrics of a run that was kept: request quantiles over the measured requests, the rest over its window. Unknown ones are None."""
+    meter = Meter(run.start_s, run.end_s, open_loop)
+    meter.steps(np.stack(list(run.steps.columns.values()), axis=-1))
+    meter.requests(np.array([record_of(r, 0) for r in run.requests], dtype=np.float64).reshape(-1, len(RequestRecord._fields)), [])
+    meter.joins(run.join_gaps)
+    meter.waits(run.prefill_waits)
+    end = End(run.start_s, run.end_s, run.unfinished, run.rejected, run.preemptions, run.kv_pages_left)
+    return meter.row(end, gpus, replicas, ttft_known)
+
+
+class Meter:
+    """A sink that adds up. The window is (start_s, until_s]; that of a closed loop starts when the run says so and has no end."""
+
+    def __init__(self, start_s: float, until_s: float, open_loop: bool) -> None:
+        self.start_s, self.until_s, self.open_loop = start_s, until_s, open_loop
+        self.steps = Chunks(len(StepRecord._fields), self._steps)
+        self._request_rows = Chunks(len(RequestRecord._fields), self._requests)
+        self.joins, self.waits = Chunks(3, self._joins), Chunks(2, self._waits)
+        self.sums: defaultdict[str, float] = defaultdict(float)
+        self.tokens_per_step = np.zeros(1, dtype=np.int64)  # how many steps had so many tokens
+        self.step_s, self.itl_s = Spread(), Spread()
+        self.speed, self.tpot_s, self.ttft_s, self.e2e_s = Spread(), Spread(), Spread(), Spread()
+        self.came, self.went = np.zeros(GRID + 1), np.zeros(GRID + 1)  # before, or at, each time of the grid and after the one before
+        self._last_end_s = np.full(1, np.nan)  # of each replica's last decoding step in the window
+
+    @classmethod
+    def closed(cls) -> Meter:
+        """For a closed loop."""
+        return cls(np.inf, np.inf, open_loop=False)
+
+    def warm(self, start_s: float) -> None:
+        """Closed loop: the window starts."""
+        self.start_s = start_s
+
+    def requests(self, rows: Floats, _domains: Sequence[str]) -> None:
+        """Rows of RequestRecord."""
+        self._request_rows(rows)
+
+    def merge(self, other: Meter) -> None:
+        """All that `other` has seen, of replicas of its own."""
+        for mine, theirs in (
+            (self.steps, other.steps),
+            (self._request_rows, other._request_rows),
+            (self.joins, other.joins),
+            (self.waits, other.waits),
+        ):
+            mine.flush()
+            theirs.flush()
+        for name, value in other.sums.items():
+            self.sums[name] += value
+        self.tokens_per_step = _added(self.tokens_per_step, other.tokens_per_step)
+        self.came += other.came
+        self.went += other.went
+        for name in ("step_s", "itl_s", "speed", "tpot_s", "ttft_s", "e2e_s"):
+            getattr(self, name).merge(getattr(other, name))
+
+    def row(self, end: End, gpus: float, replicas: int, ttft_known: bool) -> Measured:
+        """All metrics; unknown ones are None."""
+        for chunks in (self.steps, self._request_rows, self.joins, self.waits):
+            chunks.flush()
+        totals = self._totals(end, gpus, replicas, ttft_known)
+        numbers = {metric.name: _plain(metric.of(totals)) for metric in METRICS}
+        verdict = self._verdict(end, numbers["waiting_mean"] or 0.0, numbers["concurrency_mean"] or 0.0)
+        return Measured(int(self.sums["requests_done"]), numbers, verdict)
+
+    def _totals(self, end: End, gpus: float, replicas: int, ttft_known: bool) -> Totals:
+        window_s, spreads = end.end_s - end.start_s, {"tpot": self.tpot_s, "e2e": self.e2e_s, "itl": self.itl_s}
+        spreads["ttft"] = self.ttft_s if ttft_known else Spread()
+        quantiles = {name: _quantiles(values, 50, 90, 99) for name, values in spreads.items()}
+        quantiles |= {"speed": _quantiles(self.speed, 10, 50, 90), "step": _quantiles(self.step_s, 50)}
+        steps = self.tokens_per_step.cumsum()
+        middle = np.searchsorted(steps, [(steps[-1] + 1) // 2, steps[-1] // 2 + 1])
+        queued_s = 0.0
+        if window_s > 0:  # those that still wait do so to the end
+            queued_s = self.sums["queued_s"] + self.sums["still_queued"] * (self.start_s + window_s) - self.sums["still_queued_since_s"]
+        return Totals(
+            sums=self.sums,
+            quantiles=quantiles,
+            steps_by_tokens=(float(middle.mean()), float(len(steps) - 1)),
+            window_s=window_s,
+            gpus=gpus,
+            replicas=replicas,
+            committed=self.sums["committed"] - end.lost_tokens,  # those are made again, and counted then
+            queued_s=queued_s,
+            requests_timed=self.speed.count,
+            preemptions=end.preemptions,
+            unfinished=end.unfinished,
+            rejected=end.rejected,
+        )
+
+    def _inside(self, times_s: Floats) -> NDArray[np.bool_]:
+        return (times_s > self.start_s) & (times_s <= self.until_s)
+
+    def _steps(self, rows: Floats) -> None:
+        inside = self._inside(rows[:, 2])
+        columns = np.ascontiguousarray((rows if inside.all() else rows[inside]).T)
+        of = dict(zip(StepRecord._fields, columns, strict=True))
+        length, users, sums = of["end_s"] - of["start_s"], of["running"], self.sums
+        decoding = of["requests"] > 0
+        sent = np.maximum(of["requests"] + of["verified"], 1)
+        rejected = of["verify_s"] * (of["verified"] - of["accepted"]) / sent
+        for name in ("requests", "verified", "accepted", "committed"):
+            sums[name] += of[name].sum()
+        sums["length_s"] += length.sum()
+        sums["running_s"] += (users * length).sum()
+        sums["waiting_s"] += ((of["waiting"] + of["waiting_end"]) / 2 * length).sum()
+        sums["draft_s"] += (users * of["draft_s"]).sum()
+        sums["verify_accepted_s"] += (users * (of["verify_s"] - rejected)).sum()
+        sums["verify_rejected_s"] += (users * rejected).sum()
+        sums["overhead_s"] += (users * of["overhead_s"]).sum()
+        sums["prefill_s"] += (users * of["prefill_s"]).sum()
+        self.step_s.add(length[decoding])
+        tokens = (of["requests"] + of["verified"])[decoding].astype(np.int64)
+        self.tokens_per_step = _added(self.tokens_per_step, np.bincount(tokens))
+        self._gaps(*(of[name][decoding] for name in ("replica", "end_s", "requests", "joined")))
+
+    def _gaps(self, replica: Floats, end_s: Floats, requests: Floats, joined: Floats) -> None:
+        """ITL: gaps between the bursts a user sees, each burst once per user. Never inverted into a speed."""
+        if not len(replica):
+            return
+        order = np.argsort(replica.astype(np.int16 if replica.max() < 2**15 else np.int64), kind="stable")  # short ones are sorted by radix
+        mine, end_s = replica[order].astype(np.int64), end_s[order]
+        if mine[-1] >= len(self._last_end_s):
+            self._last_end_s = np.append(self._last_end_s, np.full(mine[-1] + 1 - len(self._last_end_s), np.nan))
+        first = np.append(True, mine[1:] != mine[:-1])
+        before = np.where(first, self._last_end_s[mine], np.append(np.nan, end_s[:-1]))
+        last = np.append(first[1:], True)
+        self._last_end_s[mine[last]] = end_s[last]
+        stayed = (requests - joined)[order]
+        kept = (stayed > 0) & ~np.isnan(before)
+        self.itl_s.add((end_s - before)[kept], stayed[kept])
+
+    def _joins(self, rows: Floats) -> None:
+        rows = rows[self._inside(rows[:, 0])]
+        self.itl_s.add(rows[:, 1], np.ones(len(rows)))
+        self.sums["out_of_batch_s"] += rows[:, 2].sum()
+
+    def _waits(self, rows: Floats) -> None:
+        """Before a prefill worker; those that still wait do so to the end, which is added when it is known."""
+        begin, end = np.maximum(rows[:, 0], self.start_s), np.minimum(rows[:, 1], self.until_s)
+        over = np.isfinite(end)
+        self.sums["queued_s"] += np.maximum(end - begin, 0.0)[over].sum()
+        self.sums["still_queued"] += (~over).sum()
+        self.sums["still_queued_since_s"] += begin[~over].sum()
+
+    def _requests(self, rows: Floats) -> None:
+        """Speed is (tokens - 1) / (last token - first token) of each request, then quantiles over requests; TPOT its inverse."""
+        of = dict(zip(RequestRecord._fields, rows.T, strict=True))
+        self.sums["first_tokens"] += self._inside(of["first_token_s"]).sum()
+        if self.open_loop:
+            self._count(self.came, of["arrival_s"])
+            self._count(self.went, of["finish_s"][np.isfinite(of["finish_s"])])
+            self.sums["came"] += ((of["arrival_s"] >= self.start_s) & (of["arrival_s"] < self.until_s)).sum()
+        done = (of["measured"] > 0) & np.isfinite(of["finish_s"])
+        arrival, first, last, tokens = (of[name][done] for name in ("arrival_s", "first_token_s", "finish_s", "output_tokens"))
+        several = (tokens > 1) & (last > first)
+        speed = (tokens[several] - 1) / (last[several] - first[several])
+        self.sums["requests_done"] += len(arrival)
+        self.sums["speed"] += speed.sum()
+        self.speed.add(speed)
+        self.tpot_s.add(1 / speed)
+        self.ttft_s.add(np.maximum(first - arrival, 0.0))  # the clock adds floats
+        self.e2e_s.add(last - arrival)
+
+    def _count(self, counts: Floats, times_s: Floats) -> None:
+        grid = np.linspace(self.start_s, self.until_s, GRID)
+        counts += np.bincount(np.searchsorted(grid, times_s, side="left"), minlength=GRID + 1)
+
+    def _verdict(self, end: End, waiting: float, running: float) -> Verdict:
+        """overloaded: requests in the system grow by more than 5 % of the arrivals, beyond their noise; backlogged: a queue stands
+        before the replicas (at least one request, a tenth of those running) but does not grow; else stable."""
+        if self.open_loop:
+            inside = (self.came - self.went).cumsum()[:GRID]
+            growth = np.polyfit(np.linspace(0, 1, GRID), inside, 1)[0]
+            came = int(self.sums["came"])
+            if growth > max(0.05 * came, 3 * np.sqrt(max(came, 1))) or end.unfinished > 0.02 * max(came, 1):
+                return "overloaded"
+        return "backlogged" if waiting >= max(1.0, 0.1 * running) else "stable"
+
+
+class Chunks:
+    """Passes rows on, CHUNK at a time and the rest at the end."""
+
+    def __init__(self, width: int, take: Callable[[Floats], None]) -> None:
+        self.take = take
+        self._rows: list[Floats] = [np.empty((0, width))]
+        self._held = 0
+
+    def __call__(self, rows: Floats) -> None:
+        """More rows."""
+        self._rows.append(rows)
+        self._held += len(rows)
+        while self._held >= CHUNK:
+            everything = np.concatenate(self._rows)
+            self.take(everything[:CHUNK])
+            self._rows, self._held = [everything[CHUNK:]], len(everything) - CHUNK
+
+    def flush(self) -> None:
+        """Pass on what is left."""
+        if self._held:
+            everything = np.concatenate(self._rows)
+            self._rows, self._held = [np.empty((0, everything.shape[1]))], 0  # a view would hold on to all of it
+            self.take(everything)
+
+
+def _plain(value: Number) -> Number:
+    """A plain int or float, None where it is not finite."""
+    if isinstance(value, float | np.floating):
+        return float(value) if np.isfinite(value) else None
+    return int(value) if isinstance(value, np.integer) else value
+
+
+def _quantiles(values: Spread, *percentiles: int) -> dict[int, Number]:
+    return dict(zip(percentiles, values.quantiles([q / 100 for q in percentiles]), strict=True))
+
+
+def _added(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Two histograms, the shorter one filled up with zeros."""
+    longer, shorter = (first, second) if len(first) >= len(second) else (second, first)
+    total = longer.copy()
+    total[: len(shorter)] += shorter
+    return total

@@ -1,0 +1,73 @@
+"""Numbers as people read them, in answers and in tables alike: thousands, intervals, gains; a dash where nothing is known."""
+
+from __future__ import annotations
+
+from simulator.study.run.result import Estimate
+
+DASH = "–"
+
+
+def plain(value: float | None, decimals: int | None = None) -> str:
+    """A number with thousands separators and a true minus; decimals by size unless given."""
+    if value is None:
+        return DASH
+    if decimals is None:
+        size = abs(value)
+        decimals = 0 if size >= 100 or size == 0 else 1 if size >= 10 else 2 if size >= 0.1 else 4
+    text = f"{value:,.{decimals}f}"
+    return text.replace("-", "") if float(text.replace(",", "")) == 0 else text.replace("-", "−")
+
+
+def load(value: float | None) -> str:
+    """A load as the user wrote it: 80, 0.25."""
+    return DASH if value is None else f"{value:,.6g}".replace("-", "−")
+
+
+def bounds(estimate: Estimate | None, decimals: int | None = None) -> str:
+    """The interval alone, `79.8…80.9`; empty where there is none."""
+    if estimate is None or estimate.low is None or estimate.high is None:
+        return ""
+    return f"{plain(estimate.low, decimals)}…{plain(estimate.high, decimals)}"
+
+
+def interval(estimate: Estimate | None, decimals: int | None = None) -> str:
+    """`80.3 (79.8…80.9)`."""
+    if estimate is None:
+        return DASH
+    around = bounds(estimate, decimals)
+    return plain(estimate.mean, decimals) + (f" ({around})" if around else "")
+
+
+def percent(fraction: float | None, decimals: int | None = None, signed: bool = True) -> str:
+    """`+51 %` of 0.51."""
+    return DASH if fraction is None else f"{_signed(100 * fraction, decimals, signed)} %"
+
+
+def gain_bounds(estimate: Estimate | None) -> str:
+    """`49…53`, or `−2…+3` where zero lies between."""
+    if estimate is None or estimate.low is None or estimate.high is None:
+        return ""
+    decimals = _gain_decimals(estimate.mean)
+    return "…".join(_signed(100 * bound, decimals, estimate.low < 0) for bound in (estimate.low, estimate.high))
+
+
+def gain(estimate: Estimate | None) -> str:
+    """`+51 % (49…53)`."""
+    if estimate is None:
+        return DASH
+    around = gain_bounds(estimate)
+    return percent(estimate.mean) + (f" ({around})" if around else "")
+
+
+def gain_mean(estimate: Estimate | None) -> str:
+    """`+51 %`."""
+    return percent(estimate.mean if estimate else None)
+
+
+def _gain_decimals(fraction: float) -> int:
+    return 1 if abs(fraction) < 0.1 else 0
+
+
+def _signed(value: float, decimals: int | None, signed: bool) -> str:
+    text = plain(value, _gain_decimals(value / 100) if decimals is None else decimals)
+    return f"+{text}" if signed and value > 0 else text
