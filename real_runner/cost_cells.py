@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor
 
 from real_runner.costs import full_rounds
 from real_runner.drafters.chain import ChainDrafter
 from real_runner.drafters.spec import Drafter, Proposal
-from real_runner.environment import available_bytes
 from real_runner.failures import memory_of
 from real_runner.graphs import Captured
 from real_runner.layout import Ints, Layout, Tiers, lay_out, ship
@@ -130,7 +130,7 @@ class Bench:
         return 2 * config.num_hidden_layers * config.num_key_value_heads * head * self.target.dtype.itemsize
 
     def _must_fit(self, needed: int) -> None:
-        if self.target.device.type == "cpu" and needed > (1 - KEEP_FREE) * available_bytes():
+        if self.target.device.type == "cpu" and needed > (1 - KEEP_FREE) * psutil.virtual_memory().available:
             raise MemoryError
 
     def _touch(self, device: Device) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def needs_torch(command: str) -> None:
     """Raises DsimError where what the `profile` extra installs is missing."""
-    missing = [package for package in ("torch", "transformers", "safetensors") if find_spec(package) is None]
+    missing = [package for package in ("torch", "transformers", "safetensors", "psutil", "pynvml") if find_spec(package) is None]
     if missing:
         raise DsimError(f"needs {missing[0]}, which is not installed", where=f"dsim {command}", remedy="pip install 'dsim[profile]'")
 

@@ -28,7 +28,9 @@ class Progress:
         """A stage of which `done` was done by an earlier run; that does not count for the speed."""
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
         drawn = not self.quiet and sys.stderr.isatty()
-        self._bar = Bar(*columns, console=Console(stderr=True), transient=True, disable=not drawn, speed_estimate_period=SPEED_OVER_S)
+        self._bar = Bar(
+            *columns, console=Console(stderr=True), transient=True, disable=not drawn, speed_estimate_period=SPEED_OVER_S, get_time=time.monotonic
+        )
         self._id, self._name = self._bar.add_task(name, total=total), name
         self._bar.tasks[0].completed = done
         self._next_line_s = time.monotonic() + LINE_EVERY_S
@@ -56,12 +58,13 @@ class Progress:
 
     def _update(self, done: float, total: float | None, what: str) -> None:
         self.done, self.total = done, total or 0.0
-        self._bar.update(self._id, completed=done, total=total, description=f"{self._name} {what}".rstrip())
+        name = f"{self._name} {what}".rstrip()
+        self._bar.update(self._id, completed=done, total=total, description=name)
         if self._bar.disable and time.monotonic() > self._next_line_s:
             self._next_line_s = time.monotonic() + LINE_EVERY_S
             left_s = self._bar.tasks[0].time_remaining
             left = "" if left_s is None else f", about {left_s / 60:.0f} min left"
-            self.say(f"{self._name}: {done:.0f} of {self.total:.0f}{left} {what}".rstrip())
+            self.say(f"{name}: {done:.0f} of {self.total:.0f}{left}")
 
 
 @contextmanager

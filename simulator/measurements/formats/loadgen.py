@@ -11,8 +11,8 @@ from simulator.measurements.formats.reading import Fields, read_json
 
 @dataclass(frozen=True)
 class LoadPoint:
-    """What users saw at one load. Speed is (tokens - 1) / (last - first token) of a request, its mean or the inverse of mean TPOT; speculation
-    is None where the file does not tell: tokens committed and verified per round (bonus and anchor included), survival by position."""
+    """What users saw at one load. Speed is (tokens - 1) / (last - first token) of a request, its mean or the inverse of mean TPOT; tokens
+    committed and verified per round (bonus and anchor included) and survival by position are None where the file does not have them."""
 
     source: str
     tps_per_user: float
@@ -59,7 +59,7 @@ def _metric(fields: Fields, name: str, units: dict[str, float]) -> float:
     metric = fields.object(name)
     unit = metric.text("unit", "")
     if unit not in units:
-        raise metric.fail("unit", f"unknown unit '{unit}'", f"known: {', '.join(units)}")
+        raise metric.fail("unit", f"unknown unit '{unit}'", f"known units: {', '.join(units)}")
     return metric.number("avg", above=True) * units[unit]
 
 

@@ -1,4 +1,4 @@
-"""JSON of others, read field by field: what is missing or makes no sense is named with its file and field."""
+"""Files of engines and load generators, read field by field; what is missing or does not fit is named with its file and field."""
 
 from __future__ import annotations
 
@@ -11,20 +11,26 @@ from typing import Any
 from simulator.errors import DsimError
 
 
-def read_json(path: Path) -> Fields:
-    """The JSON object in a file. Raises DsimError."""
+def read_text(path: Path) -> str:
+    """The text of a file. Raises DsimError."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise DsimError("no such file", where=path, remedy="check the path") from None
     except IsADirectoryError:
-        raise DsimError("is a folder", where=path, remedy="name the file in it") from None
-    except OSError as problem:
-        raise DsimError(f"cannot be read ({problem.strerror})", where=path) from None
+        raise DsimError("expected a file, got a folder", where=path, remedy="name the file in it") from None
+    except (OSError, UnicodeDecodeError) as problem:
+        raise DsimError(f"cannot be read ({problem})", where=path) from None
+
+
+def read_json(path: Path) -> Fields:
+    """The JSON object in a file. Raises DsimError."""
+    try:
+        content = json.loads(read_text(path))
     except ValueError as problem:
-        raise DsimError(f"not JSON ({problem})", where=path) from None
+        raise DsimError(f"not valid JSON ({problem})", where=path) from None
     if not isinstance(content, dict):
-        raise DsimError("holds no JSON object", where=path)
+        raise DsimError("expected a JSON object", where=path)
     return Fields(path, content)
 
 
@@ -43,22 +49,22 @@ class Fields:
 
     def _get(self, key: str) -> Any:
         if self.content.get(key) is None:
-            there = ", ".join(list(self.content)[:12]) or "none"
-            raise self.fail(key, "is missing", f"fields here: {there}")
+            here = ", ".join(list(self.content)[:12]) or "none"
+            raise self.fail(key, "is missing", f"fields here: {here}")
         return self.content[key]
 
     def object(self, key: str) -> Fields:
         """A field that is itself an object."""
         value = self._get(key)
         if not isinstance(value, dict):
-            raise self.fail(key, "must be an object")
+            raise self.fail(key, "expected an object")
         return Fields(self.path, value, f"{self.at}{key}.")
 
     def objects(self, key: str) -> list[Fields]:
         """A list of objects, not empty."""
         value = self._get(key)
         if not isinstance(value, list) or not value or not all(isinstance(item, dict) for item in value):
-            raise self.fail(key, "must be a list of objects, not empty")
+            raise self.fail(key, "expected a list of objects")
         return [Fields(self.path, item, f"{self.at}{key}.{i}.") for i, item in enumerate(value)]
 
     def text(self, key: str, default: str) -> str:
@@ -71,44 +77,44 @@ class Fields:
 
     def _number(self, key: str, value: Any, least: float, above: bool) -> float:
         if type(value) not in (int, float) or not math.isfinite(value) or value < least or (above and value == least):
-            raise self.fail(key, f"must be a number {'above' if above else 'of at least'} {least:g} (got {value!r})")
+            raise self.fail(key, f"expected a number {'above' if above else 'of at least'} {least:g}, got {value!r}")
         return float(value)
 
     def whole(self, key: str, least: int = 0) -> int:
         """A whole number of at least `least`."""
         value = self.number(key, least)
         if value != int(value):
-            raise self.fail(key, f"must be a whole number (got {value:g})")
+            raise self.fail(key, f"expected a whole number, got {value:g}")
         return int(value)
 
     def numbers(self, key: str, least: float = 0.0, above: bool = False) -> list[float]:
         """A list of numbers, not empty."""
         value = self._get(key)
         if not isinstance(value, list) or not value:
-            raise self.fail(key, "must be a list of numbers, not empty")
+            raise self.fail(key, "expected a list of numbers")
         return [self._number(f"{key}.{i}", item, least, above) for i, item in enumerate(value)]
 
     def rising(self, key: str) -> list[float]:
-        """A list of whole numbers of at least 1, each above the one before."""
-        values = self.numbers(key, 1)
-        for i, (before, after) in enumerate(pairwise(values)):
+        """A list of numbers of at least 1, each above the one before."""
+        return self._rising(key + ".{}", self.numbers(key, 1))
+
+    def _rising(self, key: str, values: list[float]) -> list[float]:
+        for i, (before, after) in enumerate(pairwise(values), start=1):
             if after <= before:
-                raise self.fail(f"{key}.{i + 1}", f"must be above the one before (got {after:g} after {before:g})")
+                raise self.fail(key.format(i), f"expected a number above the one before, {before:g}, got {after:g}")
         return values
 
     def pairs(self, key: str) -> list[tuple[float, float]]:
         """A list of [x, y], x rising."""
         value = self._get(key)
         if not isinstance(value, list) or not value or not all(isinstance(item, list) and len(item) == 2 for item in value):
-            raise self.fail(key, "must be a list of [size, milliseconds], not empty")
-        found = [(self._number(f"{key}.{i}.0", x, 1, False), self._number(f"{key}.{i}.1", y, 0, True)) for i, (x, y) in enumerate(value)]
-        for i, (before, after) in enumerate(pairwise(found)):
-            if after[0] <= before[0]:
-                raise self.fail(f"{key}.{i + 1}.0", f"must be above the one before (got {after[0]:g} after {before[0]:g})")
-        return found
+            raise self.fail(key, "expected a list of [size, milliseconds]")
+        pairs = [(self._number(f"{key}.{i}.0", x, 1, False), self._number(f"{key}.{i}.1", y, 0, True)) for i, (x, y) in enumerate(value)]
+        self._rising(key + ".{}.0", [x for x, _ in pairs])
+        return pairs
 
     def same_length(self, first: str, second: str) -> None:
         """Two lists of one length."""
         a, b = len(self.content[first]), len(self.content[second])
         if a != b:
-            raise self.fail(second, f"has {b} entries, {first} has {a}")
+            raise self.fail(second, f"expected {a} entries as in {first}, got {b}")

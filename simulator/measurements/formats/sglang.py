@@ -77,11 +77,9 @@ def read_sps(path: Path) -> SampledSps | AdditiveSps:
         fields.same_length("sample_batch_tokens", "sample_steps_per_sec")
         most = fields.whole("max_batch_tokens", 1)
         if most < tokens[-1]:
-            raise fields.fail("max_batch_tokens", f"must be at least the largest probe, {tokens[-1]:g} (got {most})")
+            raise fields.fail("max_batch_tokens", f"expected at least the largest probe, {tokens[-1]:g}, got {most}")
         if len(tokens) < 2:
-            raise fields.fail(
-                "sample_batch_tokens", "has one probe: this is SGLang's flat stand-in, not a measured table", "profile the server first"
-            )
+            raise fields.fail("sample_batch_tokens", "expected two probes or more, got SGLang's flat stand-in", "profile the server first")
         return SampledSps(tokens, speed, most)
     bias = fields.number("bias_seconds", above=True)
     requests, alpha = fields.rising("bs_probes"), fields.numbers("alpha_seconds", -bias)
@@ -89,7 +87,7 @@ def read_sps(path: Path) -> SampledSps | AdditiveSps:
     fields.same_length("bs_probes", "alpha_seconds")
     fields.same_length("m_probes", "theta_seconds")
     if bias + min(alpha) + min(theta) <= 0:
-        raise fields.fail("bias_seconds", "the table gives steps that take no time", "profile the server again")
+        raise fields.fail("bias_seconds", "the table has steps that take no time", "profile the server again")
     return AdditiveSps(bias, requests, alpha, tokens, theta)
 
 
@@ -110,7 +108,7 @@ def read_step_records(path: Path, drafter: str) -> StepDump:
     gammas = {payload.whole("gamma", 1) for payload in payloads}
     modes = {payload.text("mode", "") for payload in payloads}
     if len(gammas) > 1 or len(modes) > 1:
-        raise payloads[0].fail("gamma", "ranks disagree", "give the dump of one server")
+        raise payloads[0].fail("gamma", "ranks disagree", "use the dump of one server")
     gamma, mode = gammas.pop(), modes.pop()
     steps = [(rank, step) for rank, payload in enumerate(payloads) for step in payload.objects("records")]
     rounds = _rounds(steps, gamma, mode)
@@ -133,7 +131,7 @@ class _Round:
 
 def _rounds(steps: Sequence[tuple[int, Fields]], gamma: int, mode: str) -> dict[tuple[int, str], list[_Round]]:
     """Rounds of every request in the order of its steps."""
-    found: dict[tuple[int, str], list[_Round]] = {}
+    requests: dict[tuple[int, str], list[_Round]] = {}
     for rank, step in steps:
         order = step.whole("forward_ct")
         for request in step.objects("reqs") if "reqs" in step else []:
@@ -142,15 +140,15 @@ def _rounds(steps: Sequence[tuple[int, Fields]], gamma: int, mode: str) -> dict[
                 raise DsimError(f"blocks were cut before verification (mode '{mode}')", where=step.path, key="mode", remedy=remedy)
             accepted = request.whole("correct_drafts")
             if accepted > gamma:
-                raise request.fail("correct_drafts", f"must be 0 … {gamma} (got {accepted})")
+                raise request.fail("correct_drafts", f"expected 0 … {gamma}, got {accepted}")
             confidence = request.numbers("confidence") if "confidence" in request else None
             if confidence is not None and (len(confidence) != gamma or max(confidence) > 1):
-                raise request.fail("confidence", f"must be {gamma} probabilities")
+                raise request.fail("confidence", f"expected {gamma} probabilities")
             name = request.text("rid", f"slot {request.whole('req_pool_index')}")
-            found.setdefault((rank, name), []).append(_Round(order, request.whole("prefix_len"), accepted, confidence))
-    for rounds in found.values():
+            requests.setdefault((rank, name), []).append(_Round(order, request.whole("prefix_len"), accepted, confidence))
+    for rounds in requests.values():
         rounds.sort(key=lambda r: (r.order, r.prefix))
-    return found
+    return requests
 
 
 def _blocks(rounds: dict[tuple[int, str], list[_Round]], gamma: int, drafter: str, name: str, mode: str) -> RecordedBlocks:
@@ -158,7 +156,7 @@ def _blocks(rounds: dict[tuple[int, str], list[_Round]], gamma: int, drafter: st
     every = [r for mine in rounds.values() for r in mine]
     heads = {r.confidence is not None for r in every}
     if len(heads) > 1:
-        raise DsimError("some rounds have confidences and some have none", where=name, key="reqs.confidence", remedy="give the dump of one run")
+        raise DsimError("some rounds have confidences and some have none", where=name, key="reqs.confidence", remedy="use the dump of one run")
     repeats = np.array([r.accepted + 1 for r in every])
     length = np.array([sum(r.accepted + 1 for r in mine) for mine in rounds.values()])
     accepted = np.repeat(np.array([r.accepted for r in every]), repeats)
@@ -176,13 +174,13 @@ def _blocks(rounds: dict[tuple[int, str], list[_Round]], gamma: int, drafter: st
 
 def _times(steps: Sequence[tuple[int, Fields]]) -> list[StepTime]:
     """Step times by shape, of the steps that have one."""
-    found: dict[tuple[int, int], list[float]] = {}
+    shapes: dict[tuple[int, int], list[float]] = {}
     for _, step in steps:
         key = next((key for key in ("step_cpu_ms", "step_gpu_ms") if key in step), None)
         if key is not None and "num_running_reqs" in step and "num_verify_tokens" in step:
             shape = step.whole("num_running_reqs", 1), step.whole("num_verify_tokens", 1)
-            found.setdefault(shape, []).append(step.number(key, above=True) / 1e3)
-    return [_step_time(*shape, found[shape]) for shape in sorted(found)]
+            shapes.setdefault(shape, []).append(step.number(key, above=True) / 1e3)
+    return [_step_time(*shape, shapes[shape]) for shape in sorted(shapes)]
 
 
 def _step_time(requests: int, tokens: int, seconds: list[float]) -> StepTime:

@@ -6,25 +6,29 @@ Forms as in vllm-project/vllm at 057929c (v1/worker/gpu/spec_decode/adaptive_ver
 from __future__ import annotations
 
 import json
-import re
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from simulator.errors import DsimError
-from simulator.measurements.formats.reading import read_json
+from simulator.measurements.formats.reading import read_json, read_text
+
+if TYPE_CHECKING:
+    from prometheus_client.samples import Sample
 
 PREFIX = "vllm:spec_decode_num_"
-_SAMPLE = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{(.*)\})?\s+(\S+)(?:\s+-?\d+)?$")
-_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+PER_POSITION = f"{PREFIX}accepted_tokens_per_pos"
+SCRAPE = "scrape /metrics of a vLLM server that speculates"
 
 
 @dataclass(frozen=True)
 class CostCurves:
     """Milliseconds of drafting by requests and of verifying by tokens, rising; above `graph_limit` tokens steps run without captured graphs
-    (0: not told)."""
+    (0: unknown)."""
 
     draft: list[tuple[float, float]]
     verify: list[tuple[float, float]]
@@ -58,7 +62,7 @@ def read_cost_curves(path: Path) -> CostCurves:
     draft, verify = (fields.pairs(key) for key in ("draft_curve", "verify_curve"))
     limit = fields.whole("cudagraph_limit") if "cudagraph_limit" in fields else 0
     if limit and limit < verify[0][0]:
-        raise fields.fail("cudagraph_limit", f"must be at least the smallest profiled step, {verify[0][0]:g} (got {limit})")
+        raise fields.fail("cudagraph_limit", f"expected at least the smallest profiled step, {verify[0][0]:g}, got {limit}")
     return CostCurves(_rising(draft), _rising(verify), limit)
 
 
@@ -68,78 +72,74 @@ def _rising(curve: list[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def read_counters(path: Path, before: Path | None = None) -> SpecCounters:
-    """Counters of all engines from /metrics in Prometheus' text form; less those of an earlier scrape. Raises DsimError with file and counter."""
+    """Counters of all engines in a scrape of /metrics, less those of an earlier scrape. Raises DsimError with file and counter."""
     now = _counters(path)
     if before is None:
         return _checked(now, path)
     then = _counters(before)
     if len(then.per_position) != len(now.per_position):
-        raise DsimError("has other positions than the later scrape", where=before, key=f"{PREFIX}accepted_tokens_per_pos", remedy="scrape one server")
-    gone = [a - b for a, b in zip(now.per_position, then.per_position, strict=True)]
-    less = SpecCounters(now.drafts - then.drafts, now.draft_tokens - then.draft_tokens, now.accepted_tokens - then.accepted_tokens, gone)
-    if min(less.drafts, less.draft_tokens, less.accepted_tokens, *gone) < 0:
+        problem = f"expected {len(now.per_position)} positions as in the later scrape, got {len(then.per_position)}"
+        raise DsimError(problem, where=before, key=PER_POSITION, remedy="scrape one server")
+    per_position = [a - b for a, b in zip(now.per_position, then.per_position, strict=True)]
+    less = SpecCounters(now.drafts - then.drafts, now.draft_tokens - then.draft_tokens, now.accepted_tokens - then.accepted_tokens, per_position)
+    if min(less.drafts, less.draft_tokens, less.accepted_tokens, *per_position) < 0:
         raise DsimError("a counter fell between the scrapes", where=path, key=f"{PREFIX}drafts", remedy="the server was restarted: scrape it again")
     return _checked(less, path)
 
 
 def counters_in(text: str, where: Path | str) -> SpecCounters | None:
     """The counters in a scrape, None where the server does not speculate. Raises DsimError where they are broken."""
-    totals: dict[str, float] = {}
-    positions: dict[int, float] = {}
+    totals: dict[str, float] = defaultdict(float)
+    positions: dict[str, float] = defaultdict(float)
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.startswith(PREFIX):
             continue
-        sample = _SAMPLE.match(line.strip())
-        place = f"{where}:{number}"
-        name = (sample[1] if sample else line.split("{")[0].split()[0]).removeprefix(PREFIX).removesuffix("_total")
-        if name.endswith("_created"):
-            continue
-        try:
-            value = float(sample[3]) if sample else float("nan")
-        except ValueError:
-            value = float("nan")
-        if not 0 <= value < float("inf"):
-            raise DsimError(f"not a counter's line ({line.strip()[:60]!r})", where=place, key=PREFIX + name, remedy="scrape /metrics again")
-        if name == "accepted_tokens_per_pos":
-            label = dict(_LABEL.findall(sample[2] or "")).get("position", "") if sample else ""
-            if not label.isdigit():
-                raise DsimError("has no position", where=place, key=PREFIX + name, remedy="scrape /metrics again")
-            positions[int(label)] = positions.get(int(label), 0.0) + value
-        else:
-            totals[name] = totals.get(name, 0.0) + value
+        sample = _sample(line, f"{where}:{number}")
+        name = sample.name.removesuffix("_total")
+        if name == PER_POSITION:
+            positions[sample.labels.get("position", "")] += sample.value
+        elif not name.endswith("_created"):
+            totals[name] += sample.value
     if not totals and not positions:
         return None
-    for name in ("drafts", "draft_tokens", "accepted_tokens"):
-        if name not in totals:
-            raise DsimError("is missing", where=where, key=PREFIX + name, remedy="scrape /metrics of a vLLM server that speculates")
-    if sorted(positions) != list(range(len(positions))) or not positions:
-        raise DsimError("positions must count up from 0", where=where, key=f"{PREFIX}accepted_tokens_per_pos", remedy="scrape /metrics again")
-    return SpecCounters(totals["drafts"], totals["draft_tokens"], totals["accepted_tokens"], [positions[k] for k in sorted(positions)])
+    for key in (f"{PREFIX}drafts", f"{PREFIX}draft_tokens", f"{PREFIX}accepted_tokens"):
+        if key not in totals:
+            raise DsimError("is missing", where=where, key=key, remedy=SCRAPE)
+    counted = [positions.get(str(k)) for k in range(len(positions))]
+    per_position = [count for count in counted if count is not None]
+    if not per_position or len(per_position) < len(positions):
+        raise DsimError(f"expected positions from 0 on, got {sorted(positions)}", where=where, key=PER_POSITION, remedy="scrape /metrics again")
+    return SpecCounters(totals[f"{PREFIX}drafts"], totals[f"{PREFIX}draft_tokens"], totals[f"{PREFIX}accepted_tokens"], per_position)
+
+
+def _sample(line: str, where: str) -> Sample:
+    """The sample on a line of Prometheus' text format. Raises DsimError where it is no count."""
+    from prometheus_client.parser import text_string_to_metric_families
+
+    try:
+        (sample,) = (sample for family in text_string_to_metric_families(line) for sample in family.samples)
+    except ValueError:
+        raise DsimError(f"expected a Prometheus sample, got {line[:80]!r}", where=where, remedy="scrape /metrics again") from None
+    if not 0 <= sample.value < float("inf"):
+        raise DsimError(f"expected a count, got {sample.value}", where=where, key=sample.name, remedy="scrape /metrics again")
+    return sample
 
 
 def _counters(path: Path) -> SpecCounters:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise DsimError("no such file", where=path, remedy="check the path") from None
-    except (OSError, UnicodeDecodeError) as problem:
-        raise DsimError(f"cannot be read ({problem})", where=path) from None
-    found = counters_in(text, path)
-    if found is None:
-        raise DsimError("is missing", where=path, key=f"{PREFIX}drafts", remedy="scrape /metrics of a vLLM server that speculates")
-    return found
+    counters = counters_in(read_text(path), path)
+    if counters is None:
+        raise DsimError("is missing", where=path, key=f"{PREFIX}drafts", remedy=SCRAPE)
+    return counters
 
 
 def _checked(counters: SpecCounters, path: Path) -> SpecCounters:
-    """Rounds there are, and survival that falls."""
+    """The counters, if rounds were counted and survival falls. Raises DsimError."""
     if counters.drafts <= 0:
-        raise DsimError("no round was drafted", where=path, key=f"{PREFIX}drafts", remedy="scrape again after some traffic")
+        raise DsimError("counts no drafted round", where=path, key=f"{PREFIX}drafts", remedy="scrape again after some traffic")
     for k, (longer, shorter) in enumerate(zip(counters.per_position, [counters.drafts, *counters.per_position], strict=False)):
         if longer > shorter:
-            raise DsimError(
-                f"position {k} was accepted {longer:g} times, more often than the one before ({shorter:g})",
-                where=path, key=f"{PREFIX}accepted_tokens_per_pos", remedy="scrape /metrics again",
-            )  # fmt: skip
+            problem = f"position {k} was accepted {longer:g} times, more often than the one before ({shorter:g})"
+            raise DsimError(problem, where=path, key=PER_POSITION, remedy="scrape /metrics again")
     return counters
 
 
