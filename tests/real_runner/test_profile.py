@@ -16,6 +16,7 @@ from real_runner import profile as measuring
 from real_runner.layout import Tiers
 from real_runner.profile import Acceptance, CostPlan, measure_profile, named_drafts
 from real_runner.prompts import read_prompt_set
+from real_runner.rounds import Device
 from real_runner.target import load_target
 from simulator.cli import app
 from simulator.errors import DsimError
@@ -203,14 +204,56 @@ def test_train_draft_end_to_end(tmp_path):
     assert isinstance(wrong.exception, DsimError)
 
 
-def test_the_engine_is_held_against_the_simulator(measured, tmp_path):
+class Clock:
+    """Time that passes only where the device works, by so many seconds a call, and while the host sleeps."""
+
+    WORK = {"prefill": 0.002, "draft": 0.001, "verify": 0.005}
+
+    def __init__(self, monkeypatch):
+        self.now_s = 0.0
+        for name, seconds in self.WORK.items():
+            monkeypatch.setattr(Device, name, self.worked(getattr(Device, name), seconds))
+        monkeypatch.setattr("real_runner.engine.time", self)
+        monkeypatch.setattr("real_runner.timing.time", self)
+
+    def worked(self, real, seconds):
+        def call(*arguments):
+            self.sleep(seconds)
+            return real(*arguments)
+
+        return call
+
+    def perf_counter(self):
+        return self.now_s
+
+    def sleep(self, seconds):
+        self.now_s += seconds + 1e-9  # a float that stands still would never reach an arrival
+
+
+@pytest.fixture
+def priced(measured, tmp_path):
+    """The measured acceptance with the very costs that the clock charges."""
+    folder = tmp_path / "priced"
+    shutil.copytree(measured, folder)
+    content = yaml.safe_load((folder / "profile.yaml").read_text())
+    cost = {name: {"provenance": "synthetic", "base_s": seconds} for name, seconds in Clock.WORK.items()}
+    verify = cost["verify"] | {"kind": "curve", "per_token_s": 0.0, "measured_tokens": [1, 100]}
+    prefill = cost["prefill"] | {"kind": "linear", "per_token_s": 0.0}
+    content["costs"] = {"verify": verify, "prefill": prefill, "overhead": {"provenance": "synthetic", "seconds": 0.0}}
+    for drafter in content["drafters"].values():
+        drafter["draft"] = cost["draft"] | {"kind": "linear"}
+    (folder / "profile.yaml").write_text(yaml.safe_dump(content))
+    return folder
+
+
+def test_the_engine_is_held_against_the_simulator(priced, tmp_path, monkeypatch):
     """Served really, closed loop and a trace segment, and kept: the same command serves nothing again; another segment is refused."""
     policies = [
         {"name": "none", "verification": {"kind": "none"}},
         {"name": "scheduled", "drafter": "dspark", "verification": {"kind": "confidence_scheduled"}},
     ]
     scenario = {
-        "name": "pair", "profile": str(measured), "policies": policies, "load": [1, 2], "run": {"requests": 4},
+        "name": "pair", "profile": str(priced), "policies": policies, "load": [1, 2], "run": {"requests": 4},
         "workload": {"arrivals": {"kind": "closed_loop"}, "prompt_tokens": {"kind": "fixed", "tokens": 20},
                      "output_tokens": {"kind": "fixed", "tokens": 20}},
         "engine": {"max_batch": 2, "prefill": {"kind": "separate"}},
@@ -221,14 +264,20 @@ def test_the_engine_is_held_against_the_simulator(measured, tmp_path):
     words = ["turns=1", "least=2", "max_tokens=12", f"arrivals={trace}", "open_requests=4", f"prompts=math={PAIR / 'prompts' / 'math.jsonl'}"]
     command = ["validate", str(file), "--engine", str(PAIR), "--out", str(out), "--format", "json"]
     command += [part for word in words for part in ("--serving", word)]
+    Clock(monkeypatch)
     said = CliRunner().invoke(app, command)
-    assert said.exit_code in (0, 1), said.output  # whether the limits are kept on a busy machine is not what is tested
+    assert said.exit_code in (0, 1), said.output  # so few tokens need not keep the limits
     found = json.loads((out / "engine_check.json").read_text())
     assert found["ok"] == (said.exit_code == 0)
     assert len(found["runs"]) == 6
     for run in found["runs"]:
         assert run["error"]["accepted_length"] == pytest.approx(0, abs=0.6)
-        assert run["why"]["step_noise"] > 0
+        assert run["why"]["cost_model"] == pytest.approx(0, abs=1e-5)
+        assert run["why"]["step_noise"] == pytest.approx(0, abs=1e-9)
+    for run in found["runs"]:  # without drafts the texts do not matter: what is left is batching, queueing and prompts
+        if run["policy"] == "none":
+            assert run["error"]["throughput_tok_s"] == pytest.approx(0, abs=1e-5)
+            assert run["error"]["ttft_p50_s"] == pytest.approx(0, abs=1e-5)
     assert [run["requests"] for run in found["runs"] if run["open_loop"]] == [4, 4]
     stamps = {folder.name: (folder / "steps.csv").stat().st_mtime_ns for folder in (out / "runs").iterdir()}
     arrived = pd.read_csv(out / "runs" / "none-open" / "requests.csv")["arrival_s"]
