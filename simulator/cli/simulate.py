@@ -31,13 +31,14 @@ def run(
     """Simulate a scenario and write its frontier and report.
 
     Run the same command again to resume after an interruption."""
-    from simulator.report.run.text import summary
+    from simulator.report.render.terminal import terminal
+    from simulator.report.run.page import run_page
     from simulator.study.run.scenario import load_scenario
 
     scenario = load_scenario(file, override or [])
     details = [name for name, wanted in (("steps", steps), ("requests", requests)) if wanted]
     result, folder = _simulate(scenario, out, workers, format, details, ray)
-    show(format, result.to_json(), summary(result, folder))
+    show(format, result.to_json(), f"{terminal(run_page(result))}\n\nreport: {folder / 'report.html'}")
 
 
 def validate(
@@ -67,7 +68,8 @@ def validate(
 
     Exits with 1 if a limit is exceeded."""
     from simulator.errors import ScenarioError
-    from simulator.report.run.text import validation_table
+    from simulator.report.render.terminal import terminal
+    from simulator.report.validation.page import compared_page
     from simulator.study.run.scenario import load_scenario
 
     if published == (file is not None):
@@ -84,7 +86,8 @@ def validate(
         raise ScenarioError("has no checks to validate", where=file, key="validation", remedy="add checks, see docs/scenarios.md")
     result, folder = _simulate(scenario, out, workers, format)
     assert result.validation is not None
-    show(format, result.validation.to_json(), f"{validation_table(result.validation)}\nwritten to {folder / 'validation.json'}")
+    page = compared_page(scenario.name, result.validation.rows)
+    show(format, result.validation.to_json(), f"{terminal(page)}\n\nwritten to {folder / 'validation.json'}")
     _exit_if(result.validation.ok is False)
 
 
@@ -95,14 +98,15 @@ def _exit_if(exceeded: bool) -> None:
 
 def _validate_published(out: Path, measured: Path, only: list[str], workers: int | None, format: str) -> None:
     """Runs the comparisons with published measurements; writes one result file each."""
-    from simulator.report.run.text import validation_table
+    from simulator.report.render.terminal import terminal
+    from simulator.report.validation.page import compared_page
     from simulator.study.run.result import Validation
     from simulator.study.run.sweep import check_workers
     from simulator.study.validation.published import validate_published
 
     results = validate_published(Path("scenarios"), measured, out, only, check_workers(workers), lambda line: typer.echo(line, err=True))
-    tables = "".join(f"{result['name']}: {result['title']}\n{validation_table(Validation.from_json(result))}\n\n" for result in results)
-    show(format, results, f"{tables}written to {out}; make validation puts them into docs/validation.md")
+    pages = [terminal(compared_page(f"{result['name']}: {result['title']}", Validation.from_json(result).rows)) for result in results]
+    show(format, results, "\n\n".join((*pages, f"written to {out}; make validation puts them into docs/validation.md")))
     _exit_if(any(result["ok"] is False for result in results))
 
 
@@ -163,10 +167,12 @@ def compare(
     """Compare two results side by side.
 
     Shows which differences of B from A exceed the noise, and which scenario keys differ."""
-    from simulator.report.run.text import compare as compared
+    from simulator.report.compare import compare as compared
+    from simulator.report.render.terminal import terminal
     from simulator.study.run.output import read_result
 
-    show(format, *compared(read_result(first), read_result(second)))
+    data, page = compared(read_result(first), read_result(second))
+    show(format, data, terminal(page))
 
 
 def schema(

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 from scipy.special import stdtrit
 
 from simulator.report import wording
+from simulator.report.page import Page, Section, Terms, Text, listed, section, sections
 from simulator.study.run.metrics import METRICS
 from simulator.study.run.result import Estimate, Record, RunResult
 
@@ -64,8 +60,8 @@ class ComparedGain:
         return {"where": self.where, "at": self.at, "policy": self.policy, **self.gain.to_json()}
 
 
-def compare(a: RunResult, b: RunResult) -> tuple[dict[str, Any], str]:
-    """Policies × loads that both results have, b against a; as data for JSON and as text for a terminal."""
+def compare(a: RunResult, b: RunResult) -> tuple[dict[str, Any], Page]:
+    """Policies × loads that both results have, b against a; as data for JSON and as a page."""
     points, gains = list(_points(a, b)), list(_gains(a, b))
     keys = [{(p.policy, p.load) for p in result.frontier} for result in (a, b)]
     verdicts = [metric.distinguishable for point in points for metric in point.metrics.values()]
@@ -83,7 +79,13 @@ def compare(a: RunResult, b: RunResult) -> tuple[dict[str, Any], str]:
         "distinguishable": verdicts.count(True),
         "expected_by_chance": round((1 - LEVEL) * sum(verdict is not None for verdict in verdicts), 2),
     }
-    return data, _text(data, points, gains)
+    verdict = (
+        f"{data['distinguishable']} of {data['compared']} differences are more than noise (Welch, {LEVEL:.0%}); "
+        f"about {wording.plain(data['expected_by_chance'], 1)} would look so by chance alone."
+    )
+    compared = _Compared(data, points, gains)
+    title = f"{b.scenario.name} against {a.scenario.name}"
+    return data, Page(title, "dsim compare", "", b.dsim_version, sections(SECTIONS, compared), answer=(verdict,))
 
 
 def difference(a: Estimate, b: Estimate, n_a: int, n_b: int) -> Difference:
@@ -167,46 +169,41 @@ def _identity(result: RunResult) -> dict[str, str]:
     return {"scenario": scenario.name, "file": scenario.file, "profile": result.profile.name, "dsim_version": result.dsim_version}
 
 
-def _text(data: Mapping[str, Any], points: Sequence[ComparedPoint], gains: Sequence[ComparedGain], width: int = 110) -> str:
-    out = io.StringIO()
-    console = Console(file=out, width=width, color_system=None, highlight=False)
-    for side in ("a", "b"):
-        names = [str(value) for value in (data[side]["scenario"], data[side]["file"], data[side]["profile"]) if value]
-        console.print(Text(f"{side.upper()}: {' · '.join(names)}"))
-    console.print()
-    if data["scenario_differences"]:
-        console.print(_listed("what differs", [(d["key"], d["a"], d["b"]) for d in data["scenario_differences"]], ("key", "A", "B"), numbers=False))
-    else:
-        console.print("The scenarios are the same.")
-    if points:
-        console.print()
-        console.print(_listed("B against A; * more than luck", [_point_row(point) for point in points], ("policy", "load", *_SHOWN.values())))
-    else:
-        console.print("No policy and load is in both.")
-    for side in ("a", "b"):
-        only = [f"{p['policy']} at {wording.load(p['load'])}" for p in data[f"only_in_{side}"]]
-        if only:
-            console.print(Text(f"only in {side.upper()}: {', '.join(only)}"))
-    if gains:
-        console.print()
-        console.print(_listed("gains over the baseline", [_gain_row(row) for row in gains], ("policy", "at", "A", "B", "B − A", "")))
-    console.print()
-    console.print(
-        Text(
-            f"{data['distinguishable']} of {data['compared']} differences are more than luck (Welch, {LEVEL:.0%}); "
-            f"about {wording.plain(data['expected_by_chance'], 1)} would look so by chance alone."
-        )
-    )
-    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
+@dataclass(frozen=True)
+class _Compared:
+    """What every section is made from."""
+
+    data: Mapping[str, Any]
+    points: Sequence[ComparedPoint]
+    gains: Sequence[ComparedGain]
 
 
-def _listed(title: str, rows: list[tuple[str, ...]], columns: tuple[str, ...], numbers: bool = True) -> Table:
-    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold", justify="right" if numbers and column not in ("policy", "at") else "left")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    return table
+def _scenarios(compared: _Compared) -> Section | None:
+    sides = []
+    for side in ("a", "b"):
+        names = (compared.data[side][key] for key in ("scenario", "file", "profile"))
+        sides.append((side.upper(), " · ".join(str(name) for name in names if name)))
+    rows = [(d["key"], d["a"], d["b"]) for d in compared.data["scenario_differences"]]
+    same = None if rows else Text("The scenarios are the same.")
+    return section("scenarios", "Scenarios", Terms(tuple(sides)), listed("differences", "What differs.", ("key", "A", "B"), rows, words=3), same)
+
+
+def _results(compared: _Compared) -> Section | None:
+    only = []
+    for side in ("a", "b"):
+        points = [f"{p['policy']} at {wording.load(p['load'])}" for p in compared.data[f"only_in_{side}"]]
+        only += [Text(f"only in {side.upper()}: {', '.join(points)}")] if points else []
+    rows = [_point_row(point) for point in compared.points]
+    table = listed("points", "B against A; * more than noise.", ("policy", "load", *_SHOWN.values()), rows)
+    return section("points", "Points", table, None if rows else Text("No policy and load is in both."), *only)
+
+
+def _gained(compared: _Compared) -> Section | None:
+    rows = [_gain_row(row) for row in compared.gains]
+    return section("gains", "Gains", listed("gains", "Gains over the baseline.", ("policy", "at", "A", "B", "B − A", ""), rows, words=2))
+
+
+SECTIONS = (_scenarios, _results, _gained)
 
 
 def _point_row(point: ComparedPoint) -> tuple[str, ...]:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simulator.report.page import Table
 from simulator.study.planning.question import Plan, load_plan, make_plan
 from simulator.study.run.result import RunResult
 from simulator.study.run.scenario import Scenario, load_scenario
@@ -17,9 +15,6 @@ from simulator.study.run.scenario import Scenario, load_scenario
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
-
-_STYLE = "border-collapse:collapse;font-variant-numeric:tabular-nums"
-_CELL = "text-align:{side};padding:3px 10px;vertical-align:top"
 
 
 @dataclass(frozen=True)
@@ -61,7 +56,10 @@ class Evaluation:
         return write_report(self.run, Path(folder))
 
     def _repr_html_(self) -> str:
-        return _shown(self.answer, self.result["warnings"], [], self.figure())
+        from simulator.report.render.notebook import notebook
+        from simulator.report.run.page import run_page
+
+        return notebook(run_page(self.run))
 
 
 @dataclass(frozen=True)
@@ -154,28 +152,3 @@ def plan(question: Plan | Mapping[str, Any] | Path | str, *, overrides: Sequence
         question = make_plan(dict(question), Path("plan.yaml"))
     asked = question if isinstance(question, Plan) else load_plan(Path(question), overrides)
     return Planned(answer(asked, keep, workers))
-
-
-def _shown(answer: Sequence[str], warnings: Sequence[Mapping[str, str]], found: Sequence[Table], figure: Figure | None) -> str:
-    from simulator.report.plots import style
-
-    parts = [f"<p><strong>{escape(line)}</strong></p>" if not i else f"<p>{escape(line)}</p>" for i, line in enumerate(answer)]
-    parts += [f"<p>⚠ {escape(w['text'])} → {escape(w['remedy'])}</p>" for w in warnings if w["severity"] == "warning"]
-    parts += [_table(table) for table in found]
-    if figure is not None:
-        drawn = style.svg(figure, "notebook")
-        parts.append(f'<div style="max-width:820px;background:#fff">{drawn[drawn.index("<svg") :]}</div>')
-    return "\n".join(parts)
-
-
-def _table(table: Table) -> str:
-    """A table as plain HTML."""
-    sides = ["left" if column.words else "right" for column in table.columns]
-    titles = [escape(f"{c.title}, {c.unit}" if c.unit else c.title) for c in table.columns]
-    head = "".join(f'<th style="{_CELL.format(side=side)}">{title}</th>' for title, side in zip(titles, sides, strict=True))
-    body = ""
-    for group in table.groups:
-        for row in group.rows:
-            cells = zip(row, sides, strict=True)
-            body += "<tr>" + "".join(f'<td style="{_CELL.format(side=side)}">{escape(cell.text)}</td>' for cell, side in cells) + "</tr>"
-    return f'<table style="{_STYLE}"><caption>{escape(table.caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'

@@ -8,7 +8,7 @@ from simulator.report import wording
 from simulator.report.page import Cell, Column, Group, Table
 from simulator.report.wording import DASH, MEASURES
 from simulator.study.run.metrics import METRICS, Metric
-from simulator.study.run.result import Estimate, PointResult, RunResult, Source
+from simulator.study.run.result import Estimate, PointResult, RunResult, Source, ValidationRow
 
 
 def at_sla(result: RunResult) -> Table | None:
@@ -38,17 +38,17 @@ def at_matched_throughput(result: RunResult) -> Table | None:
     return _trimmed(Table("at-matched-throughput", title, (Column("policy", words=True), *columns), listed)) if listed else None
 
 
-def validation(result: RunResult) -> Table | None:
+def validation(rows: Sequence[ValidationRow]) -> Table:
     """Simulated against published."""
     numbers = tuple(Column(title) for title in ("simulated", "published", "difference", "limit"))
     cells = []
-    for row in result.validation.rows if result.validation else ():
+    for row in rows:
         *shown, limit, verdict = wording.validation_cells(row)
         compared = [Cell(text) for text in shown] + [Cell(limit, verdict, kind=verdict)]
-        cells.append((Cell(row.what), *compared, _name(result, row.policy), Cell(wording.plain(row.n, 0))))
+        cells.append((Cell(row.what), *compared, Cell(row.policy or DASH), Cell(wording.plain(row.n, 0))))
     title = "Simulated against published. Curves: rms of relative differences over the simulated loads. Gains: difference in percentage points."
-    columns = (Column("what", words=True), *numbers, Column("policy", words=True), Column("n"))
-    return Table("validation", title, columns, (Group("", tuple(cells)),)) if cells else None
+    columns = (Column("what", words=True), *numbers, Column("policy", words=True), Column("n", spare=True))
+    return Table("validation", title, columns, (Group("", tuple(cells)),))
 
 
 def _shown(result: RunResult, place: str) -> list[Metric]:
@@ -67,6 +67,21 @@ def verdicts(result: RunResult) -> Table:
     speed = MEASURES[result.speed_metric]
     title = f"Every policy at every load ({result.load_unit}). {_certainty(result)}"
     return _points("points", title, result, [*([speed] if speed.place != "points" else []), *_shown(result, "points")], verdict=True)
+
+
+def brief(result: RunResult) -> Table:
+    """Every point in few numbers, intervals of the two that matter most."""
+    shown = (MEASURES[result.speed_metric], MEASURES["throughput_tok_s_gpu"])
+    groups = []
+    for policy in result.policies:
+        rows = []
+        for point in result.points[policy.name]:
+            means = (Cell(wording.plain(point.mean(name), 2)) for name in ("verification_budget", "accepted_length"))
+            numbers = (*(_metric(point, metric) for metric in shown), *means)
+            rows.append((Cell(wording.load(point.load)), *numbers, Cell("" if point.verdict == "stable" else point.verdict, kind=point.verdict)))
+        groups.append(Group(policy.name, tuple(rows), "bound" if policy.bound else ""))
+    columns = (Column("load"), *(Column(metric.title, metric.unit) for metric in shown), Column("budget"), Column("accepted"), Column("", words=True))
+    return Table("brief", f"Every policy at every load ({result.load_unit}). {_certainty(result)}", columns, tuple(groups))
 
 
 def time_per_token(result: RunResult) -> Table:

@@ -4,42 +4,37 @@ from __future__ import annotations
 
 import copy
 import json
-from pathlib import Path
 
 import pytest
 
 from simulator.report import wording
-from simulator.report.compare import difference
-from simulator.report.run.text import compare, frontier_plot, summary
+from simulator.report.compare import compare, difference
+from simulator.report.render.terminal import terminal
+from simulator.report.run.page import run_page
+from simulator.report.run.sketch import frontier
 from simulator.study.run.result import Estimate, RunResult
 from tests.report import synthetic_result as synthetic
 
 
 def test_plot_has_every_policy_and_no_colour() -> None:
     result = synthetic.result()
-    text = frontier_plot(result, 90)
+    text = frontier(result, 90, False)
     assert all(policy.name in text for policy in result.policies)
     inside = "".join(line for line in text.splitlines() if "│" in line or "┤" in line)
     assert all(letter in inside for letter in "ABCD")
     assert "\x1b" not in text
-    assert "\x1b[" in frontier_plot(result, 90, colour=True)
-
-
-def test_no_colour_wins_over_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
-    monkeypatch.setenv("NO_COLOR", "1")
-    assert "\x1b" not in frontier_plot(synthetic.result(), 80) + summary(synthetic.result(), "out", 80)
+    assert "\x1b[" in frontier(result, 90, True)
 
 
 def test_plot_of_nothing() -> None:
-    assert "No point" in frontier_plot(synthetic.result(loads=()), 60)
-    assert frontier_plot(synthetic.result(loads=(80,)), 60)
+    assert "No point" in frontier(synthetic.result(loads=()), 60, False)
+    assert frontier(synthetic.result(loads=(80,)), 60, False)
 
 
 def test_summary_says_what_matters() -> None:
     result = synthetic.result(loads=(5, 80))
-    text = summary(result, Path("reports/x"), 100)
-    wanted = [*result.answer, "reports/x/report.html", "+51 % (49…53)", "90.9 (90.0…91.8)", "oracle (bound)"]
+    text = terminal(run_page(result), 100)
+    wanted = [*result.answer, "+51 % (49…53)", "90.9 (90.0…91.8)", "oracle (bound)"]
     wanted += [text for remark in result.warnings for text in (remark.text, remark.remedy)]
     assert [line for line in wanted if line not in text] == []
     assert "\x1b" not in text
@@ -49,7 +44,7 @@ def test_summary_says_what_matters() -> None:
 def test_summary_takes_brackets_as_text() -> None:
     result = synthetic.example(policies=("[red]x[/red]", "b"), loads=(5,))
     result["answer"] = ["[bold]plain[/bold]"]
-    text = summary(RunResult.from_json(result), "out", 120)
+    text = terminal(run_page(RunResult.from_json(result)), 120)
     assert "[red]x[/red]" in text
     assert "[bold]plain[/bold]" in text
 
@@ -76,7 +71,8 @@ def test_compare_finds_what_was_changed() -> None:
     b["frontier"][3]["metrics"]["tps_per_user_mean"] = {key: 1.2 * value for key, value in speed.items()}
     b["gains"]["at_sla"][0]["gain"] = {"mean": 0.71, "low": 0.69, "high": 0.73}
     b["frontier"].pop()
-    data, text = compare(RunResult.from_json(a), RunResult.from_json(b))
+    data, page = compare(RunResult.from_json(a), RunResult.from_json(b))
+    text = terminal(page)
     assert {row["key"] for row in data["scenario_differences"]} == {"run.seed", "scenario.load.kind"}
     assert data["only_in_a"] == [{"policy": "oracle", "load": 80.0}]
     assert data["only_in_b"] == []
@@ -92,7 +88,8 @@ def test_compare_finds_what_was_changed() -> None:
 
 def test_compare_with_itself() -> None:
     result = synthetic.result(loads=(5, 80))
-    data, text = compare(result, result)
+    data, page = compare(result, result)
+    text = terminal(page)
     assert data["distinguishable"] == 0
     assert "The scenarios are the same." in text
 

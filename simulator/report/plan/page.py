@@ -93,7 +93,7 @@ def _other_slas(result: Result) -> Section | None:
     values, tps = [row["tps"] for row in result["by_promise"]], result["sla"]["speed"]["tps"]
     label = f"Promised speed for {_share(result)} of users"
     slider = Slider("tps", label, tuple(f"{value:g} tok/s" for value in values), values.index(tps), "verdict")
-    return section("promise", "Another promised speed", slider, only(PAGES, tables.at_promise(result, tps)))
+    return section("promise", "Another promised speed", slider, only(PAGES, tables.at_promise(result, tps)), short="Promised speed")
 
 
 def _frontier(result: Result) -> Section | None:
@@ -175,7 +175,7 @@ def _reproduce(result: Result) -> Section | None:
         "again",
         "Reproduce",
         Code(command, "Command", on=PAGES),
-        Text(f"dsim {result['dsim_version']}, seed {plan['seed']}. Every number of this page is in result.json beside it.", on=PAGES),
+        Text(f"dsim {result['dsim_version']}, seed {plan['seed']}. Every number is in result.json beside this page.", on=PAGES),
         Folded("The plan", (Code(content, "Plan"),), on=PAGES),
     )
 

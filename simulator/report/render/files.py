@@ -17,11 +17,11 @@ def write(page: Page, folder: Path, stems: Iterable[str]) -> Path:
     from simulator.report.plots import style
 
     pictures = page.pictures()
-    for stem in {*stems} - {picture.stem for picture in pictures}:
-        for ending in ("png", "svg"):
-            (folder / f"{stem}.{ending}").unlink(missing_ok=True)
     for picture in pictures:
         style.save(picture.wide, folder, picture.stem)
     for name, draw in (("report.md", markdown), ("report.html", html)):
         write_whole(folder / name, draw(page).encode())
+    for stem in {*stems} - {picture.stem for picture in pictures}:
+        for ending in ("png", "svg"):
+            (folder / f"{stem}.{ending}").unlink(missing_ok=True)
     return folder / "report.html"

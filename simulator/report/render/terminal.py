@@ -78,19 +78,21 @@ class _Pen:
     def table(self, table: Table) -> str:
         """Intervals beside their numbers where there is room, else below them, else without spare columns; wider than the terminal before a
         number is cut."""
-        grid = _Grid(table, beside=True)
-        if grid.least > self.width:
-            grid = _Grid(table, beside=False)
-        while grid.least > self.width and any(column.spare for column in table.columns):
+        while True:
+            for beside, gap in ((True, 2), (True, 1), (False, 2)):
+                grid = _Grid(table, beside, gap)
+                if grid.least <= self.width:
+                    return self.drawn(grid.drawn(self.width), self.width)
+            if not any(column.spare for column in table.columns):
+                return self.drawn(grid.drawn(grid.least), grid.least)
             table = _without_last_spare(table)
-            grid = _Grid(table, beside=False)
-        return self.drawn(grid.drawn(self.width), max(self.width, grid.least))
 
 
 class _Grid:
-    """A table's texts, and the least and most characters of each column."""
+    """A table's texts, and the least and most characters of each column; `gap` of them between columns."""
 
-    def __init__(self, table: Table, beside: bool) -> None:
+    def __init__(self, table: Table, beside: bool, gap: int) -> None:
+        self.gap = gap
         self.groups = [[[_text(cell, beside) for cell in row] for row in group.rows] for group in table.groups]
         self.columns = [(f"{c.title}\n{c.unit}" if c.unit else c.title, c.words) for c in table.columns]
         if table.grouped:
@@ -111,8 +113,8 @@ class _Grid:
 
     @property
     def least(self) -> int:
-        """Characters of the whole, two between columns."""
-        return sum(self.leasts) + 2 * (len(self.leasts) - 1)
+        """Characters of the whole."""
+        return sum(self.leasts) + self.gap * (len(self.leasts) - 1)
 
     def drawn(self, width: int) -> Grid:
         """As wide as it needs to be or as there is room; the room goes where most is wanted."""
@@ -120,7 +122,7 @@ class _Grid:
         for _ in range(min(room, sum(self.most) - sum(self.leasts))):
             widest = max(range(len(widths)), key=lambda i: self.most[i] - widths[i])
             widths[widest] += 1
-        grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+        grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, self.gap - 1, 0, 0), show_edge=False)
         for (title, words), wide in zip(self.columns, widths, strict=True):
             grid.add_column(Line(title), justify="left" if words else "right", overflow="fold", vertical="top", width=wide)
         for rows in self.groups:

@@ -1,137 +1,197 @@
-"""The report: one HTML file that needs nothing else, its Markdown twin, and the pictures as files."""
+"""A run's page: the answer, the frontier, what is gained over the baseline, every point, and what it all rests on."""
 
 from __future__ import annotations
 
 import math
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader
-from markupsafe import Markup
 
-from simulator.files import write_whole
 from simulator.report import tables, wording
+from simulator.report.page import (
+    NOTEBOOK,
+    PAGES,
+    TERMINAL,
+    Code,
+    Folded,
+    Lines,
+    Notice,
+    Page,
+    Picture,
+    Section,
+    Sketch,
+    Terms,
+    Text,
+    folded,
+    only,
+    section,
+    sections,
+)  # fmt: skip
+from simulator.report.render.files import write
+from simulator.report.run import sketch
 from simulator.study.run.metrics import METRICS
-from simulator.study.run.result import RunResult, ScenarioFacts
+from simulator.study.run.result import RunResult
 
-
-@dataclass(frozen=True)
-class Picture:
-    """One picture: its file stem, what it shows in words, and, on the page, its two drawings (wide and for a phone)."""
-
-    stem: str
-    alt: str
-    wide: Markup
-    phone: Markup
-
-
-_STEMS = ("pareto", "against_load", "accepted_length", "time_per_token", "latency")
+PICTURES = ("pareto", "against_load", "accepted_length", "time_per_token", "latency")
 
 
 def write_report(result: RunResult, folder: Path) -> Path:
     """Write report.html, report.md and the pictures into `folder`; the path of report.html."""
-    pictures = _draw(result, folder)
-    around = _context(result) | {"pictures": pictures}
-    for name in ("report.md", "report.html"):
-        text = templates().get_template(f"{name}.j2").render(around)
-        write_whole(folder / name, text.encode())
-    return folder / "report.html"
+    return write(run_page(result), folder, PICTURES)
 
 
-def _draw(result: RunResult, folder: Path) -> dict[str, Picture]:
-    """Draw what is worth drawing; pictures of an earlier result that this one does not have are removed."""
+def run_page(result: RunResult) -> Page:
+    """The page of a run."""
+    return Page(
+        title=result.scenario.question or result.scenario.name,
+        kind="dsim run",
+        name=result.scenario.name,
+        version=result.dsim_version,
+        sections=sections(SECTIONS, result),
+        answer=result.answer or ("There is no answer: see the warnings.",),
+        facts=_facts(result),
+        notices=tuple(Notice(remark.text, remark.remedy, remark.severity == "warning") for remark in result.remarks()),
+    )
+
+
+def _facts(result: RunResult) -> tuple[tuple[str, str], ...]:
+    """The lines under the answer: what was simulated, on what."""
+    loads, profile = result.loads(), result.profile
+    span = "" if not loads else wording.load(loads[0]) if len(loads) == 1 else f"{wording.load(loads[0])}…{wording.load(loads[-1])}"
+    gpus = profile.gpus_per_replica
+    facts = (
+        ("model", profile.target),
+        ("hardware", f"{profile.hardware}, {gpus:g} GPU{'s' if gpus != 1 else ''} per replica"),
+        ("engine", profile.engine),
+        ("profile", profile.name),
+        ("load", f"{span} {result.load_unit}".strip()),
+        ("replications", str(result.scenario.replications)),
+    )
+    return tuple((name, value) for name, value in facts if value)
+
+
+def _at_a_glance(result: RunResult) -> Section | None:
+    return section("glance", "At a glance", only(TERMINAL, tables.brief(result)))
+
+
+def _frontier(result: RunResult) -> Section | None:
     from simulator.report import plots
 
-    wanted = {
-        "pareto": plots.pareto,
-        "against_load": plots.against_load,
-        "accepted_length": plots.accepted_length if result.has("accepted_length") else None,
-        "time_per_token": plots.time_per_token if result.has(*(metric.name for metric in METRICS if metric.place == "parts")) else None,
-        "latency": plots.latency if plots.latency_tells(result) else None,
-    }
-    pictures = {}
-    for stem, draw in wanted.items():
-        if draw is None:
-            for ending in ("png", "svg"):
-                (folder / f"{stem}.{ending}").unlink(missing_ok=True)
-            continue
-        wide, phone = draw(result), draw(result, plots.PHONE)
-        plots.save(wide, folder, stem)
-        inline = [Markup(plots.inline(plots.svg(figure, name), name)) for figure, name in ((wide, stem), (phone, f"{stem}-phone"))]
-        pictures[stem] = Picture(stem, _alt(stem, result), *inline)
-    return pictures
+    arrows = "Arrows: what the best policy gains at the SLA (up) and at the baseline’s throughput (across)." if result.gains.at_sla else ""
+    caption = _sentences("Up and to the right is better.", arrows, _published_curves(result, "tps_per_user"))
+    alt = _alt("Throughput in tokens per second and GPU against per-user speed in tokens per second, one line per policy", result)
+    picture = Picture("pareto", alt, partial(plots.pareto, result), caption)
+    return section("frontier", "The frontier", only(PAGES | NOTEBOOK, picture), only(PAGES, tables.policies(result)), short="Frontier")
 
 
-def _alt(stem: str, result: RunResult) -> str:
+def _gains(result: RunResult) -> Section | None:
+    return section("gains", "Gains", tables.at_sla(result), tables.at_matched_throughput(result))
+
+
+def _published(result: RunResult) -> Section | None:
+    return section(
+        "published",
+        "Compared with published results",
+        only(PAGES, tables.validation(result.validation.rows if result.validation else ())),
+        short="Published",
+    )
+
+
+def _by_load(result: RunResult) -> Section | None:
+    from simulator.report import plots
+
+    caption = _sentences("The budget counts the anchor: a policy that verifies one drafted token has 2.", _published_curves(result, result.load_kind))
+    alt = _alt("Throughput above and verification budget below, over load, one line per policy", result)
+    load = Picture("against_load", alt, partial(plots.against_load, result), caption)
+    alt = _alt("Accepted length, bonus included, over load, one line per policy", result)
+    length = Picture("accepted_length", alt, partial(plots.accepted_length, result), "The bonus token is included.")
+    return section("load", "By load", only(PAGES, load), only(PAGES, length) if result.has("accepted_length") else None)
+
+
+def _latency(result: RunResult) -> Section | None:
+    from simulator.report import plots
+
+    alt = _alt("TTFT above and TPOT below, p50 and p99 in milliseconds, over load, one line per policy", result)
+    picture = Picture("latency", alt, partial(plots.latency, result), on=PAGES) if plots.latency_tells(result) else None
+    return section("latencies", "Latency", picture, folded(only(PAGES, tables.latency(result))))
+
+
+def _every_point(result: RunResult) -> Section | None:
+    return section("every-point", "Every point", folded(only(PAGES, tables.verdicts(result))))
+
+
+def _time_per_token(result: RunResult) -> Section | None:
+    from simulator.report import plots
+
+    if not result.has(*(metric.name for metric in METRICS if metric.place == "parts")):
+        return None
+    alt = _alt("Stacked bars: a user’s milliseconds per token by cause, per policy at a few loads", result)
+    caption = "Time in verification is shared between accepted and rejected tokens by their number."
+    picture = Picture("time_per_token", alt, partial(plots.time_per_token, result), caption)
+    return section(
+        "time", "Where a user’s time goes", only(PAGES, picture), folded(only(PAGES, tables.time_per_token(result))), short="Time per token"
+    )
+
+
+def _grounds(result: RunResult) -> Section | None:
+    profile = result.profile
+    return section(
+        "grounds",
+        "Data and assumptions",
+        Lines(result.conditions, "Conditions", on=PAGES),
+        Lines(profile.assumed, "Assumed, not measured", on=PAGES),
+        Lines(profile.not_identifiable, "Not identifiable from this data", on=PAGES),
+        Lines(profile.notes, "Notes on the profile", on=PAGES),
+        only(PAGES, tables.provenance(profile.provenance)),
+        short="Data",
+    )
+
+
+def _reproduce(result: RunResult) -> Section | None:
+    scenario = result.scenario
+    command = shlex.join(["dsim", "run", scenario.file, *(part for override in scenario.overrides for part in ("--set", override))])
+    ran = f"dsim {result.dsim_version}, seed {scenario.seed}, {scenario.replications} replications. Every number is in result.json beside this page."
+    content = yaml.safe_dump(_yaml(scenario.content), sort_keys=False, allow_unicode=True, width=100)
+    return section(
+        "again",
+        "Reproduce",
+        Code(command, "Command", on=PAGES),
+        Text(ran, on=PAGES),
+        Folded("The scenario", (Code(content, "Scenario"),), on=PAGES),
+    )
+
+
+def _definitions(result: RunResult) -> Section | None:
+    return section("words", "Definitions", Terms(wording.DEFINITIONS, on=PAGES))
+
+
+def _sketch(result: RunResult) -> Section | None:
+    return section("sketch", "The frontier", Sketch(partial(sketch.frontier, result)))
+
+
+SECTIONS = (
+    _at_a_glance, _frontier, _gains, _published, _by_load, _latency, _every_point, _time_per_token, _grounds, _reproduce, _definitions, _sketch,
+)  # fmt: skip
+
+
+def _alt(what: str, result: RunResult) -> str:
     """What a picture shows, for those who cannot see it; the numbers are in the tables."""
-    what = {
-        "pareto": "Throughput in tokens per second and GPU against per-user speed in tokens per second, one line per policy",
-        "against_load": "Throughput above and verification budget below, over load, one line per policy",
-        "accepted_length": "Accepted length, bonus included, over load, one line per policy",
-        "time_per_token": "Stacked bars: a user’s milliseconds per token by cause, per policy at a few loads",
-        "latency": "TTFT above and TPOT below, p50 and p99 in milliseconds, over load, one line per policy",
-    }[stem]
     return f"{what}: {', '.join(policy.name for policy in result.policies)}."
 
 
-def _context(result: RunResult) -> dict[str, Any]:
-    """All that the templates are given."""
-    return {
-        "result": result,
-        "title": result.scenario.question or result.scenario.name,
-        "scenario": result.scenario,
-        "profile": result.profile,
-        "facts": _facts(result),
-        "warnings": result.remarks(),
-        "overlays": {where: _overlays(result, x) for where, x in (("pareto", "tps_per_user"), ("against_load", result.load_kind))},
-        "policies": tables.policies(result),
-        "at_sla": tables.at_sla(result),
-        "at_matched_throughput": tables.at_matched_throughput(result),
-        "validation": tables.validation(result),
-        "latency": tables.latency(result),
-        "time_per_token": tables.time_per_token(result),
-        "points": tables.verdicts(result),
-        "provenance": tables.provenance(result.profile.provenance) if result.profile.provenance else None,
-        "content": yaml.safe_dump(_yaml(result.scenario.content), sort_keys=False, allow_unicode=True, width=100),
-        "command": _command(result.scenario),
-        "definitions": wording.DEFINITIONS,
-    }
-
-
-def _overlays(result: RunResult, x: str) -> str:
-    """The published curves of a picture, named."""
+def _published_curves(result: RunResult, x: str) -> str:
+    """Those in a picture, named."""
     curves = [curve for curve in result.published if curve.points and curve.x == x]
     labels = [curve.label if not curve.source or curve.source in curve.label else f"{curve.label} ({curve.source})" for curve in curves]
     return f"Published, drawn broad and pale: {'; '.join(labels)}." if labels else ""
 
 
-def _facts(result: RunResult) -> list[tuple[str, str]]:
-    """The lines under the answer: what was simulated, on what."""
-    loads, profile = result.loads(), result.profile
-    span = "" if not loads else wording.load(loads[0]) if len(loads) == 1 else f"{wording.load(loads[0])}…{wording.load(loads[-1])}"
-    gpus = profile.gpus_per_replica
-    facts = [
-        ("model", profile.target),
-        ("hardware", f"{profile.hardware}, {gpus} GPU{'s' if gpus != 1 else ''} per replica"),
-        ("engine", profile.engine),
-        ("profile", profile.name),
-        ("load", f"{span} {result.load_unit}".strip()),
-        ("replications", str(result.scenario.replications)),
-    ]
-    return [(name, value) for name, value in facts if value]
-
-
-def _command(scenario: ScenarioFacts) -> str:
-    """What to type to get this report again."""
-    parts = ["dsim", "run", scenario.file]
-    for override in scenario.overrides:
-        parts += ["--set", override]
-    return shlex.join(parts)
+def _sentences(*parts: str) -> str:
+    return " ".join(filter(None, parts))
 
 
 def _yaml(raw: Any) -> Any:
@@ -143,24 +203,3 @@ def _yaml(raw: Any) -> Any:
     if isinstance(raw, float) and not math.isfinite(raw):
         return None
     return raw if isinstance(raw, str | int | float | bool | None) else str(raw)
-
-
-@cache
-def templates() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("simulator.report"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"md": _markdown, "code": Markup}
-    return environment
-
-
-def _markdown(raw: Any) -> Markup:
-    """Text that Markdown shows as it is, on one line."""
-    text = " ".join(str(raw).split())
-    for mark in "\\`*_[]|<>#~":
-        text = text.replace(mark, {"<": "&lt;", ">": "&gt;"}.get(mark, f"\\{mark}"))
-    return Markup(text)

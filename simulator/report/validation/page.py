@@ -15,11 +15,18 @@ from simulator.report import wording
 from simulator.report.page import Cell, Code, Column, Group, Lines, Page, Prose, Section, Table, Text, listed, section
 from simulator.report.render.markdown import markdown
 from simulator.report.render.markdown import table as table_lines
+from simulator.report.tables import validation
 from simulator.report.wording import DASH, percent, plain
 from simulator.study.run.result import ValidationRow
 
 Row = dict[str, Any]
 BEGIN, END = "<!-- validation: begin -->", "<!-- validation: end -->"
+
+
+def compared_page(title: str, rows: Sequence[ValidationRow]) -> Page:
+    """What `dsim validate` shows of one comparison."""
+    shown = section("published", "Compared with published results", validation(rows))
+    return Page(title, "dsim validate", "", "", (shown,) if shown else ())
 
 
 def read_results(folder: Path) -> list[Row]:
