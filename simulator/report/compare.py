@@ -10,7 +10,7 @@ from typing import Any
 from scipy.special import stdtrit
 
 from simulator.report import wording
-from simulator.report.page import Page, Section, Terms, Text, listed, section, sections
+from simulator.report.page import Cell, Column, Group, Page, Section, Table, Terms, Text, listed, section, sections
 from simulator.study.run.metrics import METRICS
 from simulator.study.run.result import Estimate, Record, RunResult
 
@@ -193,8 +193,12 @@ def _results(compared: _Compared) -> Section | None:
     for side in ("a", "b"):
         points = [f"{p['policy']} at {wording.load(p['load'])}" for p in compared.data[f"only_in_{side}"]]
         only += [Text(f"only in {side.upper()}: {', '.join(points)}")] if points else []
-    rows = [_point_row(point) for point in compared.points]
-    table = listed("points", "B against A; * more than noise.", ("policy", "load", *_SHOWN.values()), rows)
+    groups: dict[str, list[tuple[Cell, ...]]] = {}
+    for point in compared.points:
+        groups.setdefault(point.policy, []).append(_point_row(point))
+    columns = tuple(Column(title) for title in ("load", *_SHOWN.values()))
+    rows = tuple(Group(policy, tuple(cells)) for policy, cells in groups.items())
+    table = Table("compared", "A → B, and the change; * more than noise.", columns, rows)
     return section("points", "Points", table, None if rows else Text("No policy and load is in both."), *only)
 
 
@@ -206,18 +210,17 @@ def _gained(compared: _Compared) -> Section | None:
 SECTIONS = (_scenarios, _results, _gained)
 
 
-def _point_row(point: ComparedPoint) -> tuple[str, ...]:
-    """`112.5 → 135.0 +20.0 % *` for the metrics that matter most; JSON has the others."""
+def _point_row(point: ComparedPoint) -> tuple[Cell, ...]:
+    """`112.5 → 135.0` and `+20.0 % *` for the metrics that matter most; JSON has the others."""
     cells = []
-    for metric in _SHOWN:
-        change = point.metrics.get(metric)
-        if change is None:
-            cells.append(wording.DASH)
+    for metric, found in ((metric, point.metrics.get(metric)) for metric in _SHOWN):
+        if found is None:
+            cells.append(Cell(wording.DASH))
             continue
-        a, b = (wording.plain(side.mean, wording.MEASURES[metric].decimals) for side in (change.a, change.b))
-        relative = wording.percent(change.relative, 1) if change.difference else "same"
-        cells.append(f"{a} → {b} {relative}{' *' if change.distinguishable else '  '}")
-    return (point.policy, wording.load(point.load), *cells)
+        a, b = (wording.plain(side.mean, wording.MEASURES[metric].decimals) for side in (found.a, found.b))
+        change = wording.percent(found.relative, 1) if found.difference else "same"
+        cells.append(Cell(f"{a} → {b}", f"{change} *" if found.distinguishable else change))
+    return (Cell(wording.load(point.load)), *cells)
 
 
 def _gain_row(row: ComparedGain) -> tuple[str, ...]:

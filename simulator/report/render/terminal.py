@@ -117,11 +117,10 @@ class _Grid:
         return sum(self.leasts) + self.gap * (len(self.leasts) - 1)
 
     def drawn(self, width: int) -> Grid:
-        """As wide as it needs to be or as there is room; the room goes where most is wanted."""
-        widths, room = [*self.leasts], width - self.least
-        for _ in range(min(room, sum(self.most) - sum(self.leasts))):
-            widest = max(range(len(widths)), key=lambda i: self.most[i] - widths[i])
-            widths[widest] += 1
+        """As wide as it needs to be or as there is room; the narrowest columns that want more have it first."""
+        widths = [*self.leasts]
+        for _ in range(min(width - self.least, sum(self.most) - sum(self.leasts))):
+            widths[min((i for i, most in enumerate(self.most) if widths[i] < most), key=lambda i: widths[i])] += 1
         grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, self.gap - 1, 0, 0), show_edge=False)
         for (title, words), wide in zip(self.columns, widths, strict=True):
             grid.add_column(Line(title), justify="left" if words else "right", overflow="fold", vertical="top", width=wide)
