@@ -144,8 +144,8 @@ def plan(
     from simulator.report.plan.page import plan_page, write_plan_report
     from simulator.report.render.terminal import terminal
     from simulator.study.planning.make import answer
+    from simulator.study.planning.output import write_plan
     from simulator.study.planning.question import load_plan
-    from simulator.study.run.output import write_plan
     from simulator.study.run.sweep import check_workers
 
     question, processes = load_plan(file, override or []), check_workers(workers)
@@ -156,7 +156,7 @@ def plan(
         progress.doing("writing the page")
         write_plan(result, folder)
         write_plan_report(result, folder)
-    show(format, result, f"{terminal(plan_page(result))}\n\nwritten to {folder / 'report.html'}")
+    show(format, result.to_json(), f"{terminal(plan_page(result))}\n\nwritten to {folder / 'report.html'}")
 
 
 def compare(

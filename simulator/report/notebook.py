@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simulator.study.planning.question import Plan, load_plan, make_plan
+from simulator.study.planning.result import PlanResult
 from simulator.study.run.result import RunResult
 from simulator.study.run.scenario import Scenario, load_scenario
 
@@ -64,73 +65,64 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Planned:
-    """A plan's answer. `result` is what result.json holds."""
+    """A plan's answer."""
 
-    result: dict[str, Any]
+    plan: PlanResult
+
+    @cached_property
+    def result(self) -> dict[str, Any]:
+        """What result.json holds."""
+        return self.plan.to_json()
 
     @cached_property
     def choices(self) -> pd.DataFrame:
         """One row a profile, policy and setting: replicas, GPUs, cost, headroom."""
         import pandas as pd
 
-        names = (
-            "label",
-            "profile",
-            "policy",
-            "setting",
-            "outcome",
-            "replicas_needed",
-            "replicas",
-            "gpus",
-            "cost_per_mtok",
-            "cost_per_hour",
-            "headroom",
-        )
-        return pd.DataFrame([{name: cell[name] for name in names} for cell in self.result["cells"]])
+        names = ["label", "profile", "policy", "setting", "outcome", "replicas_needed", "replicas", "gpus", "cost_per_mtok", "cost_per_hour"]
+        return pd.DataFrame([choice.model_dump() for choice in self.plan.cells], columns=[*names, "headroom"])
 
     @cached_property
     def fleets(self) -> pd.DataFrame:
         """One row a simulated fleet at the planned load."""
         import pandas as pd
 
-        from simulator.study.run.output import fleet_rows
+        from simulator.study.planning.output import fleet_rows
 
-        return pd.DataFrame(fleet_rows(self.result))
+        return pd.DataFrame(fleet_rows(self.plan))
 
     @cached_property
     def what_if(self) -> pd.DataFrame:
-        """One row a moved assumption."""
+        """One row a moved assumption; means."""
         import pandas as pd
 
-        rows = [
-            m | {"speed": m["speed"]["mean"], "speed_change": m["speed_change"]["mean"], "ttft": m["ttft"]["mean"]} for m in self.result["what_if"]
-        ]
-        return pd.DataFrame(rows)
+        means = ("speed", "speed_change", "ttft")
+        return pd.DataFrame([change.to_json() | {name: change.to_json()[name]["mean"] for name in means} for change in self.plan.what_if])
 
     @property
     def answer(self) -> list[str]:
         """The answer in sentences."""
-        return list(self.result["answer"])
+        return list(self.plan.answer)
 
-    def figure(self) -> Figure:
+    def figure(self) -> Figure | None:
         """The frontier of fleets."""
         from simulator.report.plots.plan import frontier
 
-        return frontier(self.result)
+        return frontier(self.plan)
 
     def save(self, folder: Path | str) -> Path:
         """Write the page and the tables; the path of report.html."""
         from simulator.report.plan.page import write_plan_report
-        from simulator.study.run.output import write_plan
+        from simulator.study.planning.output import write_plan
 
-        write_plan(self.result, Path(folder))
-        return write_plan_report(self.result, Path(folder))
+        write_plan(self.plan, Path(folder))
+        return write_plan_report(self.plan, Path(folder))
 
     def _repr_html_(self) -> str:
         from simulator.report.plan.page import plan_page
         from simulator.report.render.notebook import notebook
 
-        return notebook(plan_page(self.result))
+        return notebook(plan_page(self.plan))
 
 
 def evaluate(scenario: Scenario | Path | str, *, overrides: Sequence[str] = (), workers: int = 1, keep: Path | None = None) -> Evaluation:

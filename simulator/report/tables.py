@@ -15,8 +15,8 @@ def at_sla(result: RunResult) -> Table | None:
     """Throughput at a promised per-user speed, and what it gains over the baseline."""
     groups: dict[float, list[tuple[Cell, ...]]] = {}
     for row in sorted(result.gains.at_sla, key=lambda row: row.sla_tps):
-        reached = Cell(f"≥ {wording.plain(row.at_least.mean, 0)}") if row.at_least else _cell(row.throughput, 0)
-        cells = (_name(result, row.policy), Cell(wording.gain(row.gain)), reached, _cell(row.baseline_throughput, 0), Cell(row.note or ""))
+        reached = Cell(f"≥ {wording.plain(row.at_least.mean, 0)}") if row.at_least else estimated(row.throughput, 0)
+        cells = (_name(result, row.policy), Cell(wording.gain(row.gain)), reached, estimated(row.baseline_throughput, 0), Cell(row.note or ""))
         groups.setdefault(row.sla_tps, []).append(cells)
     title = f"Throughput at a promised per-user speed, and the gain over {result.baseline}. {_certainty(result)}"
     columns = (Column("gain"), Column("throughput", "tok/s/GPU"), Column("baseline", "tok/s/GPU"), Column("note", words=True))
@@ -31,7 +31,7 @@ def at_matched_throughput(result: RunResult) -> Table | None:
     groups: dict[str, list[tuple[Cell, ...]]] = {}
     for row in result.gains.at_matched_throughput:
         if row.throughput is not None:
-            speeds = (_cell(estimate, 1) for estimate in (row.tps, row.baseline_tps))
+            speeds = (estimated(estimate, 1) for estimate in (row.tps, row.baseline_tps))
             cells = (_name(result, row.policy), Cell(wording.gain(row.gain)), *speeds, Cell(row.note or ""))
             groups.setdefault(f"at {wording.plain(row.throughput, 0)} tok/s/GPU ({row.because})", []).append(cells)
     listed = tuple(Group(name, tuple(rows)) for name, rows in groups.items())
@@ -144,10 +144,11 @@ def _row(point: PointResult, shown: Sequence[Metric], verdict: bool) -> tuple[Ce
 
 def _metric(point: PointResult, metric: Metric) -> Cell:
     estimate = point.get(metric.name)
-    return _cell(estimate.scaled(metric.factor) if estimate else None, metric.decimals)
+    return estimated(estimate.scaled(metric.factor) if estimate else None, metric.decimals)
 
 
-def _cell(estimate: Estimate | None, decimals: int | None = None) -> Cell:
+def estimated(estimate: Estimate | None, decimals: int | None = None) -> Cell:
+    """A mean and, below it, its interval."""
     if estimate is None:
         return Cell(DASH)
     width = (estimate.high or 0) - (estimate.low or 0)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from simulator.study.run.metrics import METRICS, Metric
 from simulator.study.run.result import RunResult, ValidationRow
-from simulator.study.run.wording import DASH, bounds, gain, gain_bounds, gain_mean, interval, load, percent, plain
+from simulator.study.run.wording import DASH, bounds, gain, gain_bounds, gain_mean, interval, load, money, percent, plain, share
 
-__all__ = ["DASH", "DEFINITIONS", "MEASURES", "bounds", "certainty", "gain", "gain_bounds", "gain_mean", "interval", "load", "percent", "plain"]
-
+__all__ = [  # numbers too: pages take all their words from here
+    "DASH", "DEFINITIONS", "MEASURES", "bounds", "certainty", "gain", "gain_bounds", "gain_mean", "interval", "load", "money", "percent", "plain",
+    "replications", "share", "short", "speed_unit", "validation_cells",
+]  # fmt: skip
 
 MEASURES: dict[str, Metric] = {metric.name: metric for metric in METRICS}
 

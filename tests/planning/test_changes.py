@@ -107,10 +107,10 @@ def test_break_even_by_hand(make: Make, edit_profile: Callable[..., None]) -> No
     free = break_even(make(), 2)
     assert dear is not None
     assert free is not None
-    assert all(k == 0 for curve in dear["curves"] for k in curve["best_length"])
-    assert all(curve["stops_at"] == 1 for curve in dear["curves"])
-    assert all(k == 3 for curve in free["curves"] for k in curve["best_length"])
-    assert all(curve["stops_at"] is None for curve in free["curves"])
+    assert all(k == 0 for curve in dear.curves for k in curve.best_length)
+    assert all(curve.stops_at == 1 for curve in dear.curves)
+    assert all(k == 3 for curve in free.curves for k in curve.best_length)
+    assert all(curve.stops_at is None for curve in free.curves)
     assert break_even(make(), 0) is None
 
 
@@ -119,19 +119,19 @@ def test_break_even_is_what_a_closed_loop_gains(make: Make, scenario: Callable[.
     plan = make()
     found = break_even(plan, 2)
     assert found is not None
-    as_is = next(curve for curve in found["curves"] if curve["acceptance"] == 1.0)
+    as_is = next(curve for curve in found.curves if curve.acceptance == 1.0)
     workload = plan.cells[2].scenario.workload.model_dump(mode="json", exclude_none=True)
     workload |= {"arrivals": {"kind": "closed_loop"}, "output_tokens": {"kind": "fixed", "tokens": 400}}
-    fixed = [{"name": str(k), "drafter": "head", "verification": {"kind": "fixed", "length": k}} for k in sorted({*as_is["best_length"]} - {0})]
+    fixed = [{"name": str(k), "drafter": "head", "verification": {"kind": "fixed", "length": k}} for k in sorted({*as_is.best_length} - {0})]
     policies = [{"name": "0", "verification": {"kind": "none"}}, *fixed]
     settings = {"max_batch": 16, "prefill": {"kind": "instant"}}
     path = scenario(
-        policies=policies, workload=workload, load=found["batch"], engine=settings, run={"requests": 600, "replications": 1}, baseline=None, sla=None,
+        policies=policies, workload=workload, load=found.batch, engine=settings, run={"requests": 600, "replications": 1}, baseline=None, sla=None,
         validation=None,
     )  # fmt: skip
     asked = load_scenario(path)
     compared = 0
-    for n, k, gain in zip(found["batch"], as_is["best_length"], as_is["gain"], strict=True):
+    for n, k, gain in zip(found.batch, as_is.best_length, as_is.gain, strict=True):
         if k:
             with_it, without = (run_point(asked, Point([p["name"] for p in policies].index(name), float(n), 0)) for name in (str(k), "0"))
             ratio = with_it["throughput_tok_s_gpu"] / without["throughput_tok_s_gpu"]

@@ -46,12 +46,12 @@ def test_constant_step_cost_without_queues(make: Make, edit_profile: Callable[..
     )  # fmt: skip
     result = answer(plan, workers=1)
     by_hand = ceil(load * 2.0 / slots)
-    (cell,) = result["cells"]
-    assert cell["replicas"] == by_hand
-    assert cell["gpus"] == by_hand
-    assert cell["fluid_bound"] == pytest.approx(load * 2.0 / slots, rel=1e-6)
-    assert cell["cost_per_mtok"] == pytest.approx(by_hand * 3.0 / (load * 101 * 3600 / 1e6))
-    assert cell["alone_tps"] == pytest.approx(50, rel=1e-6)
+    (cell,) = result.cells
+    assert cell.replicas == by_hand
+    assert cell.gpus == by_hand
+    assert cell.fluid_bound == pytest.approx(load * 2.0 / slots, rel=1e-6)
+    assert cell.cost_per_mtok == pytest.approx(by_hand * 3.0 / (load * 101 * 3600 / 1e6))
+    assert cell.alone_tps == pytest.approx(50, rel=1e-6)
 
 
 def test_batch_by_the_promised_speed(make: Make, edit_profile: Callable[..., None]) -> None:
@@ -68,33 +68,33 @@ def test_batch_by_the_promised_speed(make: Make, edit_profile: Callable[..., Non
         run={"warmup_s": 15.0, "window_s": 30.0},
     )  # fmt: skip
     result = answer(plan, workers=1)
-    (cell,) = result["cells"]
-    assert cell["replicas"] == ceil(13 / 3)
-    assert cell["headroom"] >= 0
-    assert cell["carried_rps"] == pytest.approx(15, rel=0.07)  # 5 × 3, found in steps of 3 %, R whole
+    (cell,) = result.cells
+    assert cell.replicas == ceil(13 / 3)
+    assert (cell.headroom or -1) >= 0
+    assert cell.carried_rps == pytest.approx(15, rel=0.07)  # 5 × 3, found in steps of 3 %, R whole
 
 
 def test_the_search_finds_what_trying_every_fleet_finds(make: Make) -> None:
     plan = make(load_rps=60.0, run={"warmup_s": 1.0, "window_s": 5.0})
     result = answer(plan, workers=1)
-    for cell in result["cells"]:
-        rows = {n: [run_trial(plan, Trial(cell["cell"], n, plan.load, k)) for k in range(3)] for n in range(1, 8)}
+    for cell in result.cells:
+        rows = {n: [run_trial(plan, Trial(cell.cell, n, plan.load, k)) for k in range(3)] for n in range(1, 8)}
         all_keep = [n for n, found in rows.items() if all(keeps(r, plan.asked.sla) for r in found)]
         none_keeps = [n for n, found in rows.items() if not any(keeps(r, plan.asked.sla) for r in found)]
-        assert cell["replicas"] >= min(all_keep)
-        assert cell["replicas"] <= max(none_keeps, default=0) + 2, "more than one replica beyond the largest fleet that always fails"
+        assert cell.replicas >= min(all_keep)
+        assert cell.replicas <= max(none_keeps, default=0) + 2, "more than one replica beyond the largest fleet that always fails"
 
 
 def test_more_load_and_a_harder_promise_never_need_less(make: Make) -> None:
     policy = PLAIN
-    by_load = [answer(make(policies=policy, load_rps=load), workers=1)["cells"][0] for load in (30.0, 90.0)]
-    by_promise = [answer(make(policies=policy, load_rps=40.0, sla={"speed": {"tps": tps}}), workers=1)["cells"][0] for tps in (60, 84)]
-    by_price = [answer(make(policies=policy, load_rps=30.0, price={"gpu_hour": price}), workers=1)["cells"][0] for price in (1.0, 5.0)]
+    by_load = [answer(make(policies=policy, load_rps=load), workers=1).cells[0] for load in (30.0, 90.0)]
+    by_promise = [answer(make(policies=policy, load_rps=40.0, sla={"speed": {"tps": tps}}), workers=1).cells[0] for tps in (60, 84)]
+    by_price = [answer(make(policies=policy, load_rps=30.0, price={"gpu_hour": price}), workers=1).cells[0] for price in (1.0, 5.0)]
     for cells in (by_load, by_promise):
-        assert [c["replicas"] for c in cells] == sorted(c["replicas"] for c in cells)
-        assert cells[0]["replicas"] < cells[-1]["replicas"]
-    assert by_price[0]["replicas"] == by_price[1]["replicas"]
-    assert by_price[1]["cost_per_mtok"] == pytest.approx(5 * by_price[0]["cost_per_mtok"])
+        assert [c.replicas for c in cells] == sorted(c.replicas for c in cells)
+        assert cells[0].replicas < cells[-1].replicas
+    assert by_price[0].replicas == by_price[1].replicas
+    assert by_price[1].cost_per_mtok == pytest.approx(5 * by_price[0].cost_per_mtok)
 
 
 CURVE = [Carried(1, 2.0, 100.0), Carried(2, 3.5, 80.0), Carried(4, 5.0, 50.0)]

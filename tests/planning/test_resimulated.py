@@ -20,7 +20,7 @@ def kept(plan: Plan, cell: int, replicas: int) -> int:
 def test_fresh_seeds_keep_the_promise_and_one_replica_less_does_not(make: Callable[..., Plan]) -> None:
     plan = make(run={"warmup_s": 1.0, "window_s": 12.0}, policies=[{"name": "plain", "verification": {"kind": "none"}}], sla={"speed": {"tps": 82}})
     result = answer(plan, workers=1)
-    best = result["cells"][result["best"]]
-    assert best["replicas"] > 1
-    assert kept(plan, result["best"], best["replicas"]) >= 19
-    assert kept(plan, result["best"], best["replicas"] - 1) < 10
+    best = result.chosen
+    assert best.replicas > 1
+    assert kept(plan, result.best, best.replicas) >= 19
+    assert kept(plan, result.best, best.replicas - 1) < 10

@@ -16,13 +16,12 @@ from simulator.report.plan.page import plan_page, write_plan_report
 from simulator.report.render.terminal import terminal
 from simulator.study.planning.make import answer
 from simulator.study.planning.question import make_plan
+from simulator.study.planning.result import PlanResult
 from tests.planning.conftest import PLAN
-
-Result = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def result(made_profile: Path) -> Result:
+def result(made_profile: Path) -> PlanResult:
     """A plan with a day, what-ifs, two policies and a gain."""
     curve = {"kind": "rate_curve", "period_s": 7200, "points": [[0, 1], [1800, 3], [3600, 1]]}
     content = PLAN | {
@@ -34,7 +33,7 @@ def result(made_profile: Path) -> Result:
 
 
 @pytest.fixture(scope="module")
-def folder(result: Result, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(result: PlanResult, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("plan")
     write_plan_report(result, out)
     return out
@@ -49,53 +48,52 @@ def test_the_page_needs_nothing_else(folder: Path) -> None:
     assert "How many &lt;GPUs&gt; &amp; why?" in around
 
 
-def test_the_page_holds_the_result(folder: Path, result: Result) -> None:
+def test_the_page_holds_the_result(folder: Path, result: PlanResult) -> None:
     page = (folder / "report.html").read_text()
     inside = json.loads(re.search(r'<script type="application/json" id="result">(.*?)</script>', page, re.DOTALL)[1])  # type: ignore[index]
-    assert inside["by_promise"] == result["by_promise"]
-    assert inside["cells"] == result["cells"]
+    assert inside["by_promise"] == result.to_json()["by_promise"]
+    assert inside["cells"] == result.to_json()["cells"]
 
 
-def test_markdown_and_text_say_the_answer(folder: Path, result: Result) -> None:
+def test_markdown_and_text_say_the_answer(folder: Path, result: PlanResult) -> None:
     text = (folder / "report.md").read_text()
     for stem in re.findall(r"\]\((\w+\.png)\)", text):
         assert (folder / stem).stat().st_size > 5000
     assert "plan_day.png" in text
-    for line in result["answer"]:
+    for line in result.answer:
         assert line.split(":")[0][:25] in text.replace("\\", "")
         assert line in terminal(plan_page(result))
-    assert all(w["text"] in terminal(plan_page(result)) for w in result["warnings"])
+    assert all(w.text in terminal(plan_page(result)) for w in result.warnings)
 
 
-def test_promises_agree_with_the_points(result: Result) -> None:
+def test_promises_agree_with_the_points(result: PlanResult) -> None:
     """Each promise's fleets, read again from the points: the least from which on all simulated ones keep it."""
-    asked = result["sla"]["speed"]["tps"]
-    for promise in result["by_promise"]:
-        for cell, found in zip(result["cells"], promise["cells"], strict=True):
-            if promise["tps"] == asked:
-                assert found["replicas"] == cell["replicas"]
+    asked = result.sla.speed.tps
+    for promise in result.by_promise:
+        for cell, found in zip(result.cells, promise.cells, strict=True):
+            if promise.tps == asked:
+                assert found.replicas == cell.replicas
                 continue
-            keeps = {
-                p["replicas"]: p["verdict"] == "stable" and p["sure_speed"] is not None and p["sure_speed"] >= promise["tps"] for p in cell["points"]
-            }
+            keeps = {p.replicas: p.verdict == "stable" and p.sure_speed is not None and p.sure_speed >= promise.tps for p in cell.points}
             sizes = sorted(keeps)
             expected = next((n for i, n in enumerate(sizes) if all(keeps[m] for m in sizes[i:])), None)
-            assert found["replicas"] == expected
+            assert found.replicas == expected
 
 
-def test_a_harder_promise_never_costs_less(result: Result) -> None:
-    for place in range(len(result["cells"])):
-        fleets = [p["cells"][place]["replicas"] for p in result["by_promise"]]
+def test_a_harder_promise_never_costs_less(result: PlanResult) -> None:
+    for place in range(len(result.cells)):
+        fleets = [p.cells[place].replicas for p in result.by_promise]
         known = [n for n in fleets if n is not None]
         assert known == sorted(known)
         assert None not in fleets[: len(known)]
 
 
-def test_the_day_adds_up(result: Result) -> None:
-    day = result["day"]
-    assert sum(day["paid"]) * day["slot_s"] / 3600 == pytest.approx(day["replica_hours"]["forecast"])
-    assert day["replica_hours"]["forecast"] < day["replica_hours"]["fixed"]
-    assert max(day["needed"]) <= day["fixed"]
+def test_the_day_adds_up(result: PlanResult) -> None:
+    day = result.day
+    assert day is not None
+    assert sum(day.paid) * day.slot_s / 3600 == pytest.approx(day.replica_hours.forecast)
+    assert day.replica_hours.forecast < day.replica_hours.fixed
+    assert max(day.needed) <= day.fixed
 
 
 @pytest.fixture(scope="module")
@@ -150,29 +148,29 @@ def test_no_errors_no_overflow_every_control_has_a_name(browser: Any, folder: Pa
 
 
 @pytest.mark.browser
-def test_the_slider_says_what_the_result_says(browser: Any, folder: Path, result: Result) -> None:
+def test_the_slider_says_what_the_result_says(browser: Any, folder: Path, result: PlanResult) -> None:
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
 
     sized(browser, folder / "report.html", 1440)
     slider = browser.find_element(By.ID, "tps")
     slider.send_keys(Keys.HOME)
-    for promise in result["by_promise"]:
+    for promise in result.by_promise:
         shown = browser.execute_script(
             "return [document.getElementById('tps-now').textContent, document.getElementById('verdict').textContent,"
             "[...document.querySelectorAll('#at-promise tbody tr')].map(r => r.querySelector('td').textContent)]"
         )
-        assert shown[0] == f"{promise['tps']:g} tok/s"
-        fleets = ["–" if c["replicas"] is None else ("" if c["exact"] else "≤ ") + str(c["replicas"]) for c in promise["cells"]]
+        assert shown[0] == f"{promise.tps:g} tok/s"
+        fleets = ["–" if c.replicas is None else ("" if c.exact else "≤ ") + str(c.replicas) for c in promise.cells]
         assert shown[2] == fleets
-        if promise["best"] is None:
+        if promise.best is None:
             assert shown[1].startswith("None of the simulated fleets")
         else:
-            best = next(c for c in promise["cells"] if c["cell"] == promise["best"])
-            label = next(c["label"] for c in result["cells"] if c["cell"] == promise["best"])
+            best = next(c for c in promise.cells if c.cell == promise.best)
+            label = next(c.label for c in result.cells if c.cell == promise.best)
             assert shown[1].startswith(f"{label} keeps")
-            assert f"{best['replicas']} replicas" in shown[1]
-            assert f"{best['cost_per_mtok']:.2f} USD" in shown[1]
+            assert f"{best.replicas} replicas" in shown[1]
+            assert f"{best.cost_per_mtok:.2f} USD" in shown[1]
         slider.send_keys(Keys.ARROW_RIGHT)
     assert browser.get_log("browser") == []
 

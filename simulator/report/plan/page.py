@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -36,67 +34,68 @@ from simulator.report.page import (
     sections,
 )  # fmt: skip
 from simulator.report.render.files import write
+from simulator.report.wording import money
+from simulator.study.planning.result import PlanResult
 
-Result = Mapping[str, Any]
 PICTURES = ("plan_frontier", "plan_what_if", "plan_day")
 
 
-def write_plan_report(result: Result, folder: Path) -> Path:
+def write_plan_report(result: PlanResult, folder: Path) -> Path:
     """Write report.html, report.md and the pictures into `folder`; the path of report.html."""
     return write(plan_page(result), folder, PICTURES)
 
 
-def plan_page(result: Result) -> Page:
+def plan_page(result: PlanResult) -> Page:
     """The page of a plan."""
-    plan = result["plan"]
+    plan = result.plan
     return Page(
-        title=plan["question"] or plan["name"],
+        title=plan.question or plan.name,
         kind="dsim plan",
-        name=plan["name"],
-        version=result["dsim_version"],
+        name=plan.name,
+        version=result.dsim_version,
         sections=sections(SECTIONS, result),
-        answer=tuple(result["answer"]),
+        answer=result.answer,
         facts=_facts(result),
-        notices=ordered(Notice(w["text"], w["remedy"], w["severity"] == "warning") for w in result["warnings"]),
+        notices=ordered(Notice(w.text, w.remedy, w.severity == "warning") for w in result.warnings),
         script="plan",
-        data={key: value for key, value in result.items() if key not in ("plan", "profiles", "conditions", "warnings")},
+        data={key: value for key, value in result.to_json().items() if key not in ("plan", "profiles", "conditions", "warnings")},
     )
 
 
-def _facts(result: Result) -> tuple[tuple[str, str], ...]:
-    best = next(c for c in result["cells"] if c["cell"] == result["best"])
-    load, price, currency = result["load"], next(p for p in result["profiles"] if p["name"] == best["profile"]), result["price"]["currency"]
+def _facts(result: PlanResult) -> tuple[tuple[str, str], ...]:
+    best, load, currency = result.chosen, result.load, result.price.currency
+    profile = next(profile for profile in result.profiles if profile.name == best.profile)
     return (
-        ("replicas", wording.load(best["replicas"])),
-        ("GPUs", wording.load(best["gpus"])),
-        (f"{currency} per million output tokens", tables.money(best["cost_per_mtok"])),
-        (f"{currency} per hour", tables.money(best["cost_per_hour"])),
-        ("load that still fits", wording.percent(best["headroom"])),
-        ("a GPU-hour", f"{tables.money(price['gpu_hour'])} {currency}"),
-        ("load", f"{wording.load(load['mean_rps'])} requests/s, {wording.plain(load['peak_rps'], 1)} at the peak"),
-        ("hardware", price["hardware"]),
-        ("model", price["target"]),
-        ("trials", str(result["trials"])),
+        ("replicas", wording.load(best.replicas)),
+        ("GPUs", wording.load(best.gpus)),
+        (f"{currency} per million output tokens", money(best.cost_per_mtok)),
+        (f"{currency} per hour", money(best.cost_per_hour)),
+        ("load that still fits", wording.percent(best.headroom)),
+        ("a GPU-hour", f"{money(profile.gpu_hour)} {currency}"),
+        ("load", f"{wording.load(load.mean_rps)} requests/s, {wording.plain(load.peak_rps, 1)} at the peak"),
+        ("hardware", profile.hardware),
+        ("model", profile.target),
+        ("trials", str(result.trials)),
     )
 
 
-def _share(result: Result) -> str:
+def _share(result: PlanResult) -> str:
     """Of the users who reach the promised speed, in percent."""
-    return f"{100 * result['sla']['speed']['share']:.3g} %"
+    return wording.share(result.sla.speed.share)
 
 
-def _choices(result: Result) -> Section | None:
+def _choices(result: PlanResult) -> Section | None:
     return section("choose", "Choices", only(USUAL | NOTEBOOK, tables.choices(result)), tables.gains(result))
 
 
-def _other_slas(result: Result) -> Section | None:
-    values, tps = [row["tps"] for row in result["by_promise"]], result["sla"]["speed"]["tps"]
+def _other_slas(result: PlanResult) -> Section | None:
+    values, tps = [row.tps for row in result.by_promise], result.sla.speed.tps
     label = f"Promised speed for {_share(result)} of users"
     slider = Slider("tps", label, tuple(f"{value:g} tok/s" for value in values), values.index(tps), "verdict")
     return section("promise", "Another promised speed", slider, only(PAGES, tables.at_promise(result, tps)), short="Promised speed")
 
 
-def _frontier(result: Result) -> Section | None:
+def _frontier(result: PlanResult) -> Section | None:
     from simulator.report.plots import plan as plots
 
     alt = f"Throughput in tokens per second and GPU against the speed that {_share(result)} of users reach, one line per choice"
@@ -106,37 +105,37 @@ def _frontier(result: Result) -> Section | None:
     )
     still = Picture("plan_frontier", f"{alt}.", partial(plots.frontier, result))
     chart = Chart("chart-frontier", f"{alt}, one point per fleet size. The table “Every simulated fleet” holds the numbers.", caption, still)
-    toggles = Toggles("Show", tuple((str(cell["cell"]), cell["label"]) for cell in result["cells"]))
+    toggles = Toggles("Show", tuple((str(choice.cell), choice.label) for choice in result.cells))
     return section("frontier", "The frontier", toggles, only(PAGES | NOTEBOOK, chart), short="Frontier")
 
 
-def _what_if(result: Result) -> Section | None:
+def _what_if(result: PlanResult) -> Section | None:
     from simulator.report.plots import plan as plots
 
-    if not result["what_if"]:
+    if not result.what_if:
         return None
     alt = "Bars: change of the promised speed of the unchanged fleet, per assumption moved. The table below holds the numbers."
     caption = "The planned fleet, unchanged, when one assumption moves; whiskers: 95 %. In brackets: the replicas then needed."
     still = Picture("plan_what_if", "Change of the promised speed by assumption", partial(plots.tornado, result))
-    drawn = any(moved["speed_change"]["mean"] is not None for moved in result["what_if"])
+    drawn = any(change.speed_change for change in result.what_if)
     chart = Chart("chart-what-if", alt, caption, still if drawn else None)
     return section("what-ifs", "What if an assumption is wrong", chart, only(USUAL | NOTEBOOK, tables.what_if(result)), short="What if")
 
 
-def _day(result: Result) -> Section | None:
+def _day(result: PlanResult) -> Section | None:
     from simulator.report.plots import plan as plots
 
-    if not result["day"]:
+    if not result.day:
         return None
     alt = "Requests per second and replicas over the span of the traffic: needed, started by forecast, and always on. The table below holds the sums."
-    start = f"{result['day']['start_up_s']:g} s"
+    start = f"{result.day.start_up_s:g} s"
     caption = f"Replicas by the rate: how many are needed, how many run when each is started {start} ahead, and the planned fleet always on."
     still = Picture("plan_day", "Rate and replicas through the day", partial(plots.day, result))
     return section("day", "Through the day", Chart("chart-day", alt, caption, still), tables.day(result), short="The day")
 
 
-def _break_even(result: Result) -> Section | None:
-    if not result["break_even"]:
+def _break_even(result: PlanResult) -> Section | None:
+    if not result.break_even:
         return None
     alt = "Gain in speed of the best fixed block length over no drafting, by requests in a batch, one line per acceptance. The table has the numbers."
     caption = (
@@ -153,34 +152,34 @@ def _break_even(result: Result) -> Section | None:
     )
 
 
-def _every_fleet(result: Result) -> Section | None:
+def _every_fleet(result: PlanResult) -> Section | None:
     return section("every", "Every simulated fleet", folded(only(PAGES, tables.points(result))), short="Every fleet")
 
 
-def _grounds(result: Result) -> Section | None:
+def _grounds(result: PlanResult) -> Section | None:
     assumed = (
-        Folded(f"What was assumed for {profile['name']}, and what its data cannot show", (Lines(lines),), on=PAGES)
-        for profile in result["profiles"]
-        if (lines := tuple(profile["assumed"] + profile["not_identifiable"]))
+        Folded(f"What was assumed for {profile.name}, and what its data cannot show", (Lines(lines),), on=PAGES)
+        for profile in result.profiles
+        if (lines := profile.assumed + profile.not_identifiable)
     )
-    conditions = Lines(tuple(result["conditions"]), on=PAGES)
+    conditions = Lines(result.conditions, on=PAGES)
     return section("grounds", "Data and assumptions", conditions, only(PAGES, tables.provenance(result)), *assumed, short="Data")
 
 
-def _reproduce(result: Result) -> Section | None:
-    plan = result["plan"]
-    command = shlex.join(["dsim", "plan", str(plan["file"]), *(part for override in plan["overrides"] for part in ("--set", override))])
-    content = yaml.safe_dump(json.loads(json.dumps(plan["content"], default=str)), sort_keys=False, allow_unicode=True)
+def _reproduce(result: PlanResult) -> Section | None:
+    plan = result.plan
+    command = shlex.join(["dsim", "plan", plan.file, *(part for override in plan.overrides for part in ("--set", override))])
+    content = yaml.safe_dump(json.loads(json.dumps(plan.content, default=str)), sort_keys=False, allow_unicode=True)
     return section(
         "again",
         "Reproduce",
         Code(command, "Command", on=PAGES),
-        Text(f"dsim {result['dsim_version']}, seed {plan['seed']}. Every number is in result.json beside this page.", on=PAGES),
+        Text(f"dsim {result.dsim_version}, seed {plan.seed}. Every number is in result.json beside this page.", on=PAGES),
         Folded("The plan", (Code(content, "Plan"),), on=PAGES),
     )
 
 
-def _definitions(_: Result) -> Section | None:
+def _definitions(_: PlanResult) -> Section | None:
     return section("words", "Definitions", Terms(WORDS, on=PAGES))
 
 

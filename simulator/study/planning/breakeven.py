@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -11,12 +10,13 @@ from simulator.measurements.cost import RoundCost
 from simulator.measurements.draft_blocks import RecordedBlocks
 from simulator.study.planning.changes import moved_acceptance
 from simulator.study.planning.question import Plan
+from simulator.study.planning.result import BreakEven, BreakEvenCurve
 
 ACCEPTANCE = (0.6, 0.7, 0.8, 0.9, 1.0, 1.1)  # times the conditional acceptance of the profile
 SIZES = 12
 
 
-def break_even(plan: Plan, cell: int) -> dict[str, Any] | None:
+def break_even(plan: Plan, cell: int) -> BreakEven | None:
     """For one cell's profile and drafter: best fixed length by batch size, what it gains over no drafting, and the batch size from which
     nothing is gained, by acceptance. None where the cell drafts nothing."""
     scenario = plan.cells[cell].scenario
@@ -41,8 +41,8 @@ def break_even(plan: Plan, cell: int) -> dict[str, Any] | None:
             best.append(k)
             gain.append(tps[k] / nothing - 1)
         stops = next((n for n, k in zip(sizes, best, strict=True) if k == 0), None)
-        curves.append({"acceptance": factor, "best_length": best, "gain": gain, "stops_at": stops})
-    return {"profile": known.name, "drafter": name, "batch": sizes, "tps_without": alone, "curves": curves}
+        curves.append(BreakEvenCurve(acceptance=factor, best_length=tuple(best), gain=tuple(gain), stops_at=stops))
+    return BreakEven(profile=known.name, drafter=name, batch=tuple(sizes), tps_without=tuple(alone), curves=tuple(curves))
 
 
 def accepted_length(blocks: RecordedBlocks, length: int, mix: Mapping[str, float] | None = None) -> float:

@@ -1,4 +1,4 @@
-"""What is found for each cell: the least fleet, what it carries beyond, the points around it, and what changes when assumptions move."""
+"""What is result for each cell: the least fleet, what it carries beyond, the points around it, and what changes when assumptions move."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from functools import partial
 from math import ceil
-from typing import Any, Literal
+from typing import Any
 
 from simulator.study.planning.changes import Change, changes
 from simulator.study.planning.fluid import Carried, carried, least_by_fluid, speed_by_fluid
 from simulator.study.planning.question import Plan
+from simulator.study.planning.result import BreakEven, Outcome, PairedGain
 from simulator.study.planning.search import LOAD_REPLICATIONS, Assessments, below, bracket, ladder, largest, least
 from simulator.study.planning.trial import Kind, Row, Trial
 from simulator.study.run.point import fleet_of
 
 RUNG_REPLICATIONS = 3
-Outcome = Literal["planned", "unattainable", "too few replicas", "not clear"]
 
 
 @dataclass
-class Found:
+class CellResult:
     """A cell's answer. `replicas` is what to buy, `needed` what the peak needs without a spare; None where the outcome is not `planned`."""
 
     cell: int
@@ -35,7 +35,7 @@ class Found:
 
 
 @dataclass
-class Moved:
+class WhatIf:
     """A cell under a change: replicas then needed (None: not to be had), and the rows of the unchanged fleet in the changed world."""
 
     change: Change
@@ -44,15 +44,15 @@ class Moved:
 
 
 @dataclass
-class Findings:
-    """All that the searches brought."""
+class Search:
+    """What the searches of a plan have result."""
 
-    cells: dict[int, Found]
+    cells: dict[int, CellResult]
     best: int
-    moved: list[Moved] = field(default_factory=list)
+    what_ifs: list[WhatIf] = field(default_factory=list)
     carries: dict[int, float] = field(default_factory=dict)  # fleet size to load
-    pairs: list[dict[str, Any]] = field(default_factory=list)
-    break_even: list[dict[str, Any]] = field(default_factory=list)
+    pairs: list[PairedGain] = field(default_factory=list)
+    break_even: list[BreakEven] = field(default_factory=list)
     peak_rps: float = 0.0
     trials: int = 0
 
@@ -64,41 +64,41 @@ def mean_field(plan: Plan, cell: int) -> list[Carried]:
     return carried(fleet, plan.shape.mean_prompt, plan.shape.mean_output, scenario.workload.domains)
 
 
-def search_cell(plan: Plan, cell: int, curve: list[Carried]) -> Generator[list[Trial], list[Row], Found]:
+def search_cell(plan: Plan, cell: int, curve: list[Carried]) -> Generator[list[Trial], list[Row], CellResult]:
     """The least fleet that keeps the promise through the peak (and, if asked, through a loss in it), the largest load it carries, and the
     points of the frontier around it."""
     asked, load = plan.asked, plan.load
     known = Assessments(cell, asked.sla, asked.run.replications)
     fluid = least_by_fluid(curve, asked.peak_load_rps, asked.sla.speed.tps)
     alone = yield from known.add(1, load, "alone", 2)
-    found = Found(cell, "unattainable", known, fluid, alone, curve=curve)
+    result = CellResult(cell, "unattainable", known, fluid, alone, curve=curve)
     if (yield from known.assess(1, load, "alone")) == "broken":
-        return found
+        return result
     low, high = asked.fleet.min_replicas, asked.fleet.max_replicas
     keeps: Callable[[int], Generator[Any, Any, bool]] = partial(_keeps, known, load, "peak")
     guess = yield from _better_guess(plan, known, curve, bracket(fluid, low, high))
     needed = yield from least(keeps, guess, low, high)
     if needed is None:
         judged = yield from known.assess(high, load)
-        found.outcome = "too few replicas" if judged == "broken" else "not clear"
+        result.outcome = "too few replicas" if judged == "broken" else "not clear"
         share = min(high / fluid, 1.0)  # of the load, that the fluid would carry
         start = (yield from _a_kept_load(known, high, load * share)) if share > 0 else None
-        found.carried_load = (yield from largest(partial(_keeps_load, known, high), start)) if start is not None else None
-        return found
-    found.needed = found.replicas = needed
+        result.carried_load = (yield from largest(partial(_keeps_load, known, high), start)) if start is not None else None
+        return result
+    result.needed = result.replicas = needed
     if asked.fleet.survive_loss:
-        found.replicas = yield from least(partial(_keeps, known, load, "loss"), needed + 1, needed + 1, high) if needed < high else _none()
-        if found.replicas is None:
-            found.outcome = "too few replicas"
-            return found
-    found.outcome = "planned"
+        result.replicas = yield from least(partial(_keeps, known, load, "loss"), needed + 1, needed + 1, high) if needed < high else _none()
+        if result.replicas is None:
+            result.outcome = "too few replicas"
+            return result
+    result.outcome = "planned"
     top = min(max(round(1.7 * needed), needed + 2), max(high, needed))
-    yield from _rungs(known, load, [needed - 1, needed, found.replicas], max(below(fluid, low), needed // 2, 1), top)
-    keeps_load: Callable[[float], Generator[Any, Any, bool]] = partial(_keeps_load, known, found.replicas)
+    yield from _rungs(known, load, [needed - 1, needed, result.replicas], max(below(fluid, low), needed // 2, 1), top)
+    keeps_load: Callable[[float], Generator[Any, Any, bool]] = partial(_keeps_load, known, result.replicas)
     if asked.fleet.survive_loss:
         keeps_load = partial(_keeps_load, known, needed)
-    found.carried_load = yield from largest(keeps_load, load)
-    return found
+    result.carried_load = yield from largest(keeps_load, load)
+    return result
 
 
 def _better_guess(plan: Plan, known: Assessments, curve: list[Carried], guess: int) -> Generator[list[Trial], list[Row], int]:
@@ -139,29 +139,29 @@ def _rungs(known: Assessments, load: float, around: list[int], low: int, high: i
         known.rows.setdefault((trial.replicas, load, "peak"), []).append(row)
 
 
-def search_change(plan: Plan, found: Found, change: Change) -> Generator[list[Trial], list[Row], Moved]:
+def search_change(plan: Plan, result: CellResult, change: Change) -> Generator[list[Trial], list[Row], WhatIf]:
     """The least fleet in a changed world, looked for from the unchanged answer on; and what the unchanged fleet gives there."""
-    assert found.needed is not None
+    assert result.needed is not None
     asked = plan.asked
-    known = Assessments(found.cell, asked.sla, asked.run.replications, change.name)
+    known = Assessments(result.cell, asked.sla, asked.run.replications, change.name)
     load = plan.load * change.load
-    rows = yield from known.add(found.needed, load, "peak", RUNG_REPLICATIONS)
+    rows = yield from known.add(result.needed, load, "peak", RUNG_REPLICATIONS)
     keeps: Callable[[int], Generator[Any, Any, bool]] = partial(_keeps, known, load, "peak")
-    needed = yield from least(keeps, found.needed, asked.fleet.min_replicas, max(asked.fleet.max_replicas, found.needed))
-    return Moved(change, needed, list(rows))
+    needed = yield from least(keeps, result.needed, asked.fleet.min_replicas, max(asked.fleet.max_replicas, result.needed))
+    return WhatIf(change, needed, list(rows))
 
 
-def search_capacities(plan: Plan, found: Found, sizes: list[int]) -> Generator[list[Trial], list[Row], dict[int, float]]:
+def search_capacities(plan: Plan, result: CellResult, sizes: list[int]) -> Generator[list[Trial], list[Row], dict[int, float]]:
     """The largest load that each fleet size carries, in units of load: the steps of an autoscaler."""
     out: dict[int, float] = {}
-    assert found.needed is not None
-    assert found.carried_load is not None
-    per_replica = found.carried_load / found.needed
+    assert result.needed is not None
+    assert result.carried_load is not None
+    per_replica = result.carried_load / result.needed
     for n in sizes:
         guess = n * per_replica
-        start = yield from _a_kept_load(found.known, n, guess)
+        start = yield from _a_kept_load(result.known, n, guess)
         if start is not None:
-            out[n] = yield from largest(partial(_keeps_load, found.known, n), start)
+            out[n] = yield from largest(partial(_keeps_load, result.known, n), start)
     return out
 
 
@@ -184,6 +184,6 @@ def search_pair(plan: Plan, cells: list[int], replicas: int) -> Generator[list[T
     return out
 
 
-def changes_of(plan: Plan, found: Found) -> list[Change]:
+def changes_of(plan: Plan, result: CellResult) -> list[Change]:
     """What a plan is shaken by."""
-    return list(changes(plan, found.cell).values())
+    return list(changes(plan, result.cell).values())

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from simulator.study.planning.breakeven import break_even
-from simulator.study.planning.finding import Findings, changes_of, mean_field, search_capacities, search_cell, search_change, search_pair
+from simulator.study.planning.build import best_cell, build, paired_gain
+from simulator.study.planning.finding import Search, changes_of, mean_field, search_capacities, search_cell, search_change, search_pair
 from simulator.study.planning.question import Plan
-from simulator.study.planning.result import best_cell, build, paired_gain
+from simulator.study.planning.result import BreakEven, PlanResult
 from simulator.study.planning.search import Asking
 from simulator.study.planning.work import Bench, Told
 from simulator.study.run.point import arrivals
@@ -20,28 +21,28 @@ SPANS = 10  # start-ups that the traffic must last for a day of scaling to say a
 
 def answer(
     plan: Plan, keep: Path | None = None, workers: int | None = None, told: Told = lambda _d, _a: None, say: Say = lambda _what: None
-) -> dict[str, Any]:
+) -> PlanResult:
     """The result of a plan. `keep` holds the trials that are done; `told(done, asked)` and `say(phase)` show progress."""
     with Bench(plan, keep, workers, told) as bench:
         say("searching fleets")
         cells = bench.run({c: search_cell(plan, c, mean_field(plan, c)) for c in range(len(plan.cells))})
-        found = Findings(cells, best_cell(plan, {c: f for c, f in cells.items() if not plan.bound(c)}), peak_rps=_peak_rps(plan))
-        best = cells[found.best]
+        search = Search(cells, best_cell(plan, {c: f for c, f in cells.items() if not plan.bound(c)}), peak_rps=_peak_rps(plan))
+        best = cells[search.best]
         say("what if, and the day")
         searches: dict[Any, Asking] = {("change", c.name): search_change(plan, best, c) for c in changes_of(plan, best)}
-        pairs = _pairs(plan, found)
+        pairs = _pairs(plan, search)
         searches |= {("pair", cell): search_pair(plan, [cell, *fixed], n) for cell, (fixed, n) in pairs.items()}
         if len(plan.shape.curve_rps) > 1 and plan.shape.span_s >= SPANS * plan.asked.fleet.start_up_s:
             searches["day"] = search_capacities(plan, best, _sizes(best.needed or 1))
         done = bench.run(searches)
-        found.moved = [done["change", c.name] for c in changes_of(plan, best)]
-        found.carries = done.get("day", {})
+        search.what_ifs = [done["change", c.name] for c in changes_of(plan, best)]
+        search.carries = done.get("day", {})
         gains = [paired_gain(plan, cell, done["pair", cell], n) for cell, (_, n) in pairs.items()]
-        found.pairs = [g for g in gains if g is not None]
-        found.trials = len(bench.rows)
+        search.pairs = [g for g in gains if g is not None]
+        search.trials = len(bench.rows)
     say("break-even")
-    found.break_even = _break_evens(plan)
-    return build(plan, found)
+    search.break_even = _break_evens(plan)
+    return build(plan, search)
 
 
 def _sizes(needed: int) -> list[int]:
@@ -55,7 +56,7 @@ def _peak_rps(plan: Plan) -> float:
     return float(((plan.warmup_s <= at) & (at < plan.warmup_s + plan.window_s)).sum()) / plan.window_s
 
 
-def _pairs(plan: Plan, found: Findings) -> dict[int, tuple[list[int], int]]:
+def _pairs(plan: Plan, search: Search) -> dict[int, tuple[list[int], int]]:
     """Cells that go by confidences and prices, each with its yardsticks and the fleet that both are shown at: the smaller of their needs."""
     out = {}
     for number, cell in enumerate(plan.cells):
@@ -67,13 +68,13 @@ def _pairs(plan: Plan, found: Findings) -> dict[int, tuple[list[int], int]]:
             for n, other in enumerate(plan.cells)
             if (other.profile, other.setting) == (cell.profile, cell.setting) and other.scenario.policies[0].verification.yardstick
         ]
-        needs = [found.cells[n].needed for n in [number, *beside] if found.cells[n].needed is not None]
+        needs = [search.cells[n].needed for n in [number, *beside] if search.cells[n].needed is not None]
         if beside and needs:
             out[number] = (beside, min(n for n in needs if n is not None))
     return out
 
 
-def _break_evens(plan: Plan) -> list[dict[str, Any]]:
+def _break_evens(plan: Plan) -> list[BreakEven]:
     """One for each profile and drafter that drafts more than one token."""
     seen, out = set(), []
     for number, cell in enumerate(plan.cells):
@@ -82,6 +83,6 @@ def _break_evens(plan: Plan) -> list[dict[str, Any]]:
             continue
         seen.add((cell.profile, policy.drafter))
         if cell.scenario.known.drafter(policy.drafter).gamma > 1:
-            found = break_even(plan, number)
-            out += [found] if found else []
+            pays = break_even(plan, number)
+            out += [pays] if pays else []
     return out

@@ -1,333 +1,247 @@
-"""What was found, as the one dictionary that result.json holds and every report of a plan is made from."""
+"""What a plan's result holds, as frozen classes: its result.json is these, written down."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
-import numpy as np
+from pydantic import PlainSerializer
 
-from simulator.errors import ScenarioError
-from simulator.study.planning.day import Day, autoscaled
-from simulator.study.planning.finding import Findings, Found, Moved
-from simulator.study.planning.judge import judge, keeps, margins, prediction
-from simulator.study.planning.question import Plan
-from simulator.study.planning.telling import answer_lines, conditions, percent, warnings
-from simulator.study.planning.trial import Row
-from simulator.study.run import pareto
-from simulator.study.run.result import UNKNOWN
+from simulator.study.planning.judge import Judgement
+from simulator.study.planning.question import Price, Sla
+from simulator.study.run.metrics import Verdict
+from simulator.study.run.result import Maybe, Record, Remark, Source
 
-TICKS = 12  # promises on the page's slider
-METRICS = (
-    "speed", "ttft", "throughput_tok_s_gpu", "accepted_length", "verification_budget", "waste_fraction", "concurrency_mean", "waiting_mean",
-    "busy_fraction", "preemptions", "unfinished", "speed_kept", "ttft_kept", "requests",
-)  # fmt: skip
+Outcome = Literal["planned", "unattainable", "too few replicas", "not clear"]
+_WHOLE = PlainSerializer(lambda model: model.model_dump())  # defaults too
 
 
-def estimate(values: Sequence[float | None]) -> Mapping[str, float | None]:
-    """As result.json holds it."""
-    known = pareto.estimate(values)
-    return known.to_json() if known else UNKNOWN
+class PlanFacts(Record):
+    """Which question was asked."""
+
+    name: str
+    question: str = ""
+    file: str
+    seed: int
+    overrides: tuple[str, ...] = ()
+    content: dict[str, Any]  # of the YAML
 
 
-def best_cell(plan: Plan, cells: Mapping[int, Found]) -> int:
-    """The cheapest planned cell; of equally cheap ones that which carries most. Raises with the best attainable promise where there is none."""
-    planned = [f for f in cells.values() if f.outcome == "planned" and f.replicas is not None]
-    if not planned:
-        raise _no_plan(plan, cells)
-    return min(planned, key=lambda f: (_dollars_per_hour(plan, f), -(f.carried_load or 0.0), f.cell)).cell
+class LoadFacts(Record):
+    """What comes: requests per second in the mean and at the peak, and what a request is in the mean."""
+
+    mean_rps: float
+    peak_rps: float
+    mean_prompt_tokens: float
+    mean_output_tokens: float
+    told: str
 
 
-def _no_plan(plan: Plan, cells: Mapping[int, Found]) -> ScenarioError:
-    """Why nothing keeps the promise, and the nearest one that could be kept."""
-    sla = plan.asked.sla
-    if all(f.outcome == "unattainable" for f in cells.values()):
-        fastest = max(cells.values(), key=lambda f: min(r["speed"] or 0.0 for r in f.alone))
-        slow = min(fastest.alone, key=lambda r: r["speed"] or 0.0)
-        attained = f"{slow['speed'] or 0:.3g} tok/s for {percent(sla.speed.share)} of users"
-        attained += f", first token within {slow['ttft']:.3g} s for {percent(sla.ttft.share)}" if sla.ttft and slow["ttft"] is not None else ""
-        problem = f"no fleet keeps the promise: a request alone on a replica of {plan.label(fastest.cell)}, the best of all, gets {attained}"
-        key = "sla.speed.tps" if (slow["speed"] or 0) < sla.speed.tps else "sla.ttft.seconds"
-        return ScenarioError(problem, where=plan.file, key=key, remedy="promise less, or offer a faster profile or policy")
-    most = plan.asked.fleet.max_replicas
-    nearest = max(cells.values(), key=lambda f: f.carried_load or 0.0)
-    told = f"; {plan.label(nearest.cell)} carries most, {(nearest.carried_load or 0) * plan.shape.unit_rps:.3g}" if nearest.carried_load else ""
-    problem = f"{most} replicas do not keep the promise at {plan.asked.peak_load_rps:g} requests per second under any policy{told}"
-    return ScenarioError(problem, where=plan.file, key="fleet.max_replicas", remedy="raise it, promise less, or lower the load")
+class OfferedProfile(Record):
+    """A profile to choose from, its price, and what is known of it."""
+
+    name: str
+    hardware: str
+    engine: str
+    target: str
+    gpus_per_replica: float
+    gpu_hour: float
+    provenance: tuple[Source, ...] = ()
+    assumed: tuple[str, ...] = ()
+    not_identifiable: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
-def _dollars_per_hour(plan: Plan, found: Found) -> float:
-    assert found.replicas is not None
-    return plan.cells[found.cell].gpus(found.replicas) * plan.cells[found.cell].gpu_hour
+class FleetResult(Record):
+    """A simulated fleet at the planned load: is the SLA kept, and every metric with its interval over `n` replications. `sure_speed` is what
+    the next replication reaches with 95 % confidence, tok/s."""
+
+    replicas: int
+    gpus: float
+    rps_per_replica: float
+    cost_per_mtok: float
+    n: int
+    kept: Judgement
+    verdict: Verdict
+    sure_speed: float | None
+    metrics: dict[str, Maybe]
+
+    def mean(self, metric: str) -> float | None:
+        """Of a metric, None where it is not known."""
+        estimate = self.metrics.get(metric)
+        return estimate.mean if estimate else None
 
 
-def cost_per_mtok(plan: Plan, dollars_per_hour: float) -> float:
-    """Per million output tokens, over the whole span: what runs is paid for at night, too."""
-    return dollars_per_hour / (plan.shape.tokens_per_s * 3600 / 1e6)
+class SmallerFleet(Record):
+    """The fleet with one replica less than needed: `kept` of its `n` replications keep the SLA."""
+
+    replicas: int
+    n: int
+    kept: int
 
 
-def build(plan: Plan, found: Findings) -> dict[str, Any]:
-    """result.json."""
-    from importlib.metadata import version
+class LossResult(Record):
+    """What users see while one replica is lost."""
 
-    asked = plan.asked
-    cells = [_cell(plan, found.cells[n]) for n in sorted(found.cells)]
-    day = _day(plan, found)
-    ticks = promises(plan, found)
-    result: dict[str, Any] = {
-        "dsim_version": version("dsim"),
-        "kind": "plan",
-        "plan": {
-            "name": asked.name,
-            "question": asked.question,
-            "file": asked._file.name if asked._file.parent.name != "plans" else f"scenarios/plans/{asked._file.name}",
-            "seed": asked.run.seed,
-            "overrides": asked._overrides,
-            "content": asked._content,
-        },
-        "sla": asked.sla.model_dump(),
-        "price": asked.price.model_dump(),
-        "load": {
-            "mean_rps": asked.peak_load_rps,
-            "peak_rps": found.peak_rps,
-            "mean_prompt_tokens": plan.shape.mean_prompt,
-            "mean_output_tokens": plan.shape.mean_output,
-            "told": plan.shape.told,
-        },
-        "profiles": [_profile(plan, number) for number in range(len(asked.profiles))],
-        "cells": cells,
-        "best": found.best,
-        "promises": ticks,
-        "by_promise": [_at_promise(plan, found, tps) for tps in ticks],
-        "day": _day_told(plan, found, day) if day else None,
-        "what_if": [_moved(plan, found, m) for m in found.moved],
-        "gains": found.pairs,
-        "break_even": found.break_even,
-        "conditions": list(conditions(plan, found.peak_rps)),
-        "trials": found.trials,
-    }
-    result["warnings"] = list(warnings(plan, found, result))
-    result["answer"] = list(answer_lines(plan, found, result))
-    return result
+    speed: Maybe
+    ttft: Maybe
+    speed_kept: Maybe
 
 
-def _cell(plan: Plan, found: Found) -> dict[str, Any]:
-    """One cell with its points."""
-    it = plan.cells[found.cell]
-    rule = it.scenario.policies[0].verification
-    told: dict[str, Any] = {
-        "cell": found.cell,
-        "label": plan.label(found.cell),
-        "profile": it.scenario.known.name,
-        "policy": it.policy,
-        "setting": it.setting,
-        "verification": rule.model_dump(mode="json"),
-        "bound": plan.bound(found.cell),
-        "outcome": found.outcome,
-        "alone_tps": min((r["speed"] or 0.0 for r in found.alone), default=None),
-        "fluid_bound": found.fluid if np.isfinite(found.fluid) else None,
-        "replicas_needed": found.needed,
-        "replicas": found.replicas,
-        "gpus": None,
-        "cost_per_hour": None,
-        "cost_per_mtok": None,
-        "carried_rps": None,
-        "headroom": None,
-        "points": [_point(plan, found, n, rows) for n, rows in found.known.peak(plan.load).items()],
-        "fewer": _fewer(plan, found),
-        "loss": None,
-    }
-    if found.outcome == "planned" and found.replicas is not None:
-        hourly = _dollars_per_hour(plan, found)
-        told |= {"gpus": it.gpus(found.replicas), "cost_per_hour": hourly, "cost_per_mtok": cost_per_mtok(plan, hourly)}
-        if found.carried_load is not None:
-            told |= {"carried_rps": found.carried_load * plan.shape.unit_rps, "headroom": found.carried_load / plan.load - 1}
-        lost = found.known.rows.get((found.replicas, plan.load, "loss"))
-        told["loss"] = {name: estimate([r[name] for r in lost]) for name in ("speed", "ttft", "speed_kept")} if lost else None
-    return told
+class ChoiceResult(Record):
+    """A profile, policy and setting: the least fleet, what it costs and carries, and the fleets around it. `replicas` are bought, of which
+    `replicas_needed` carry the peak; None where the outcome is not `planned`. Costs are per hour and per million output tokens."""
+
+    cell: int
+    label: str
+    profile: str
+    policy: str
+    setting: str
+    verification: dict[str, Any]
+    bound: bool
+    outcome: Outcome
+    alone_tps: float | None
+    fluid_bound: float | None
+    replicas_needed: int | None
+    replicas: int | None
+    gpus: float | None
+    cost_per_hour: float | None
+    cost_per_mtok: float | None
+    carried_rps: float | None
+    headroom: float | None
+    points: tuple[FleetResult, ...]
+    fewer: SmallerFleet | None
+    loss: LossResult | None
+
+    @property
+    def at_peak(self) -> FleetResult | None:
+        """The fleet that just carries the peak."""
+        return next((fleet for fleet in self.points if fleet.replicas == self.replicas_needed), None)
 
 
-def _point(plan: Plan, found: Found, replicas: int, rows: Sequence[Row]) -> dict[str, Any]:
-    it = plan.cells[found.cell]
-    hourly = it.gpus(replicas) * it.gpu_hour
-    verdicts = [r["verdict"] for r in rows]
-    speeds = [r["speed"] or 0.0 for r in rows]
-    return {
-        "replicas": replicas,
-        "gpus": it.gpus(replicas),
-        "rps_per_replica": plan.asked.peak_load_rps / replicas,
-        "cost_per_mtok": cost_per_mtok(plan, hourly),
-        "n": len(rows),
-        "kept": judge(rows, plan.asked.sla),
-        "verdict": next((v for v in ("overloaded", "backlogged") if v in verdicts), "stable"),
-        "sure_speed": prediction(speeds)[0] if len(speeds) > 1 else None,
-        "metrics": {name: estimate([r[name] for r in rows]) for name in METRICS},
-    }
+class ChoiceAtPromise(Record):
+    """What a choice needs at another promised speed, from the simulated fleets; `exact` where the next smaller one fails as well."""
+
+    cell: int
+    replicas: int | None
+    gpus: float | None
+    cost_per_mtok: float | None
+    throughput: float | None
+    speed: float | None
+    exact: bool
 
 
-def _fewer(plan: Plan, found: Found) -> dict[str, Any] | None:
-    """The fleet with one replica less than needed: how many of its replications keep the promise."""
-    if found.needed is None or found.needed <= 1:
-        return None
-    rows = found.known.peak(plan.load).get(found.needed - 1, [])
-    return {"replicas": found.needed - 1, "n": len(rows), "kept": sum(keeps(r, plan.asked.sla) for r in rows)} if rows else None
+class PromiseResult(Record):
+    """All choices at a promised speed, and the cheapest."""
+
+    tps: float
+    cells: tuple[ChoiceAtPromise, ...]
+    best: int | None
 
 
-def promises(plan: Plan, found: Findings) -> list[float]:
-    """Speeds on the slider: those asked for, that of the SLA, and round ones over what the simulated fleets reach."""
-    given = set(plan.asked.promises) | {plan.asked.sla.speed.tps}
-    if not plan.asked.promises:
-        sure = [p for f in found.cells.values() for rows in f.known.peak(plan.load).values() for r in rows if (p := r["speed"] or 0) > 0]
-        if sure:
-            low, high = min(*sure, plan.asked.sla.speed.tps), max(*sure, plan.asked.sla.speed.tps)
-            given |= {_round(v) for v in np.geomspace(max(low, 1.0), high, TICKS)}
-    return sorted(given)
+class ThreeWays(Record):
+    """The same of a fleet that is always on, started by forecast, and started when needed."""
+
+    fixed: float
+    forecast: float
+    reactive: float
 
 
-def _round(value: float) -> float:
-    """To two significant digits."""
-    scale = 10 ** (int(np.floor(np.log10(value))) - 1)
-    return float(f"{round(value / scale) * scale:.6g}")
+class DayResult(Record):
+    """Replicas through the span of the traffic, slot by slot, and what they cost; `reactive_short_share` of the requests meet too few."""
+
+    cell: int
+    span_s: float
+    slot_s: float
+    rate_rps: tuple[float, ...]
+    needed: tuple[int, ...]
+    paid: tuple[int, ...]
+    reactive: tuple[int, ...]
+    fixed: int
+    start_up_s: float
+    carries_rps: dict[str, float]  # by replicas
+    replica_hours: ThreeWays
+    cost_per_mtok: ThreeWays
+    reactive_short_share: float
 
 
-def _at_promise(plan: Plan, found: Findings, tps: float) -> dict[str, Any]:
-    """What every cell needs at another promised speed, from the simulated fleets alone: `exact` where the next smaller one fails as well."""
-    asked = tps == plan.asked.sla.speed.tps
-    rows = [_needs(plan, found.cells[number], tps, asked) for number in sorted(found.cells)]
-    possible = [r for r in rows if r["replicas"] is not None and not plan.bound(r["cell"])]
-    cheapest = min(possible, key=lambda r: (r["cost_per_mtok"], -(r["speed"] or 0)), default=None)
-    if asked:
-        cheapest = rows[found.best]
-    return {"tps": tps, "cells": rows, "best": cheapest["cell"] if cheapest else None}
+class ChangeResult(Record):
+    """One assumption moved: the replicas then needed, and what the unchanged fleet gives; `speed_change` is paired by replication."""
+
+    name: str
+    label: str
+    pair: str
+    replicas: int | None
+    gpus: float | None
+    speed: Maybe
+    speed_change: Maybe
+    ttft: Maybe
+    keeps_unchanged: bool
+    overloads: bool
 
 
-def _needs(plan: Plan, found: Found, tps: float, asked: bool) -> dict[str, Any]:
-    """One cell at a promised speed; at the one asked for, what its search found."""
-    sla = plan.asked.sla.model_copy(update={"speed": plan.asked.sla.speed.model_copy(update={"tps": tps})})
-    points = {n: r for n, r in found.known.peak(plan.load).items() if len(r) > 1}
-    needed = found.needed if asked else _stays_kept(sorted(points), {n for n, r in points.items() if judge(r, sla) == "kept"})
-    row: dict[str, Any] = {
-        "cell": found.cell,
-        "replicas": None,
-        "gpus": None,
-        "cost_per_mtok": None,
-        "throughput": None,
-        "speed": None,
-        "exact": False,
-    }
-    if needed is None or (asked and found.replicas is None):
-        return row
-    replicas = (found.replicas if asked else None) or needed + int(plan.asked.fleet.survive_loss)
-    it = plan.cells[found.cell]
-    exact = asked or needed == plan.asked.fleet.min_replicas or (needed - 1 in points and judge(points[needed - 1], sla) != "kept")
-    means = {
-        name: estimate([r[metric] for r in points[needed]])["mean"] for name, metric in (("throughput", "throughput_tok_s_gpu"), ("speed", "speed"))
-    }
-    gpus = it.gpus(replicas)
-    return row | {"replicas": replicas, "gpus": gpus, "cost_per_mtok": cost_per_mtok(plan, gpus * it.gpu_hour), "exact": exact} | means
+class PairedGain(Record):
+    """The promised speed under a scheduled choice against the best fixed one, same fleet and random draws."""
+
+    scheduled: int
+    fixed: int
+    replicas: int
+    gain: Maybe
+    n: int
+    distinguishable: bool
+    worst_margin: float
 
 
-def _stays_kept(sizes: Sequence[int], kept: set[int]) -> int | None:
-    """The least size from which on all larger simulated ones keep."""
-    least = None
-    for n in reversed(sizes):
-        if n not in kept:
-            break
-        least = n
-    return least
+class BreakEvenCurve(Record):
+    """For one acceptance, by batch size: the best fixed length and what it gains over no drafting; from `stops_at` on nothing is gained."""
+
+    acceptance: float
+    best_length: tuple[int, ...]
+    gain: tuple[float, ...]
+    stops_at: int | None
 
 
-def _day(plan: Plan, found: Findings) -> Day | None:
-    best = found.cells[found.best]
-    if not found.carries or best.replicas is None:
-        return None
-    shape, fleet = plan.shape, plan.asked.fleet
-    per_load = found.peak_rps / plan.load  # requests per second in the busiest window, by load
-    carries = {n: load * per_load for n, load in found.carries.items()}
-    return autoscaled(
-        shape.curve_s, shape.curve_rps, shape.span_s, carries, best.replicas, fleet.min_replicas, int(fleet.survive_loss), fleet.start_up_s
-    )
+class BreakEven(Record):
+    """When speculation pays, for a profile and drafter; `batch` sizes, and the speed without drafting at each."""
+
+    profile: str
+    drafter: str
+    batch: tuple[int, ...]
+    tps_without: tuple[float, ...]
+    curves: tuple[BreakEvenCurve, ...]
 
 
-def _day_told(plan: Plan, found: Findings, day: Day) -> dict[str, Any]:
-    it = plan.cells[found.best]
-    gpus_each = it.gpus(1)
-    million = plan.shape.tokens_per_s * plan.shape.span_s / 1e6
+class PlanResult(Record):
+    """All of a plan's result.json; every report of it is made from it."""
 
-    def cost(hours: float) -> float:
-        return hours * gpus_each * it.gpu_hour / million
+    dsim_version: str
+    kind: Literal["plan"] = "plan"
+    plan: PlanFacts
+    sla: Annotated[Sla, _WHOLE]
+    price: Annotated[Price, _WHOLE]
+    load: LoadFacts
+    profiles: tuple[OfferedProfile, ...]
+    cells: tuple[ChoiceResult, ...]
+    best: int
+    promises: tuple[float, ...]
+    by_promise: tuple[PromiseResult, ...]
+    day: DayResult | None
+    what_if: tuple[ChangeResult, ...]
+    gains: tuple[PairedGain, ...]
+    break_even: tuple[BreakEven, ...]
+    conditions: tuple[str, ...]
+    trials: int
+    warnings: tuple[Remark, ...] = ()
+    answer: tuple[str, ...] = ()
 
-    return {
-        "cell": found.best,
-        "span_s": plan.shape.span_s,
-        "slot_s": day.slot_s,
-        "rate_rps": day.rate_rps.tolist(),
-        "needed": day.needed.tolist(),
-        "paid": day.paid.tolist(),
-        "reactive": day.reactive.tolist(),
-        "fixed": day.fixed,
-        "start_up_s": plan.asked.fleet.start_up_s,
-        "carries_rps": {str(n): load * found.peak_rps / plan.load for n, load in sorted(found.carries.items())},
-        "replica_hours": {"fixed": day.fixed_hours, "forecast": day.paid_hours, "reactive": day.reactive_hours},
-        "cost_per_mtok": {"fixed": cost(day.fixed_hours), "forecast": cost(day.paid_hours), "reactive": cost(day.reactive_hours)},
-        "reactive_short_share": day.short_share,
-    }
+    def choice(self, cell: int) -> ChoiceResult:
+        """The choice of that number."""
+        return next(choice for choice in self.cells if choice.cell == cell)
 
+    @property
+    def chosen(self) -> ChoiceResult:
+        """The one that is planned."""
+        return self.choice(self.best)
 
-def _moved(plan: Plan, found: Findings, moved: Moved) -> dict[str, Any]:
-    """A change: replicas then, and how the promised speed moves when the fleet stays; paired by replication."""
-    best = found.cells[found.best]
-    assert best.needed is not None
-    base = best.known.peak(plan.load)[best.needed]
-    pairs = list(zip(moved.rows, base, strict=False))
-    spare = int(plan.asked.fleet.survive_loss)
-    replicas = None if moved.needed is None else moved.needed + spare
-    it = plan.cells[found.best]
-    return {
-        "name": moved.change.name,
-        "label": moved.change.label,
-        "pair": moved.change.pair,
-        "replicas": replicas,
-        "gpus": None if replicas is None else it.gpus(replicas),
-        "speed": estimate([m["speed"] for m, _ in pairs]),
-        "speed_change": estimate([m["speed"] / b["speed"] - 1 if m["speed"] is not None and b["speed"] else None for m, b in pairs]),
-        "ttft": estimate([m["ttft"] for m, _ in pairs]),
-        "keeps_unchanged": judge(moved.rows, plan.asked.sla) == "kept",
-        "overloads": any(m["verdict"] == "overloaded" for m in moved.rows),
-    }
-
-
-def _profile(plan: Plan, number: int) -> dict[str, Any]:
-    known = next(c.scenario.known for c in plan.cells if c.profile == number)
-    return {
-        "name": known.name,
-        "hardware": known.hardware,
-        "engine": known.engine,
-        "target": known.target,
-        "gpus_per_replica": known.gpus_per_replica,
-        "gpu_hour": plan.asked.profiles[number].gpu_hour or plan.asked.price.gpu_hour,
-        "provenance": known.provenance(),
-        "assumed": known.assumed,
-        "not_identifiable": known.not_identifiable,
-        "notes": known.notes,
-    }
-
-
-def paired_gain(plan: Plan, scheduled: int, rows: Mapping[int, Sequence[Row]], replicas: int) -> dict[str, Any] | None:
-    """The promised speed under a scheduled policy against the best fixed one, same fleet and luck; the interval says whether it is luck."""
-    fixed = [c for c in rows if c != scheduled]
-    if not fixed:
-        return None
-    best = max(fixed, key=lambda c: float(np.mean([r["speed"] or 0.0 for r in rows[c]])))
-    ratios = [a["speed"] / b["speed"] - 1 for a, b in zip(rows[scheduled], rows[best], strict=True) if a["speed"] and b["speed"]]
-    gain = estimate(ratios)
-    clear = gain["low"] is not None and gain["high"] is not None and (gain["low"] > 0 or gain["high"] < 0)
-    return {
-        "scheduled": scheduled,
-        "fixed": best,
-        "replicas": replicas,
-        "gain": gain,
-        "n": len(ratios),
-        "distinguishable": clear,
-        "worst_margin": min(min(margins(r, plan.asked.sla)) for r in rows[scheduled]),
-    }
+    def remarks(self) -> list[Remark]:
+        """Warnings first, then notes."""
+        return sorted(self.warnings, key=lambda remark: remark.severity != "warning")

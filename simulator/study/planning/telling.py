@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
+from typing import Literal
 
-from simulator.study.planning.finding import Findings
+from simulator.study.planning.finding import Search
 from simulator.study.planning.question import Plan
-
-Warned = dict[str, str]
+from simulator.study.planning.result import ChoiceResult, PlanResult
+from simulator.study.run.result import Remark
+from simulator.study.run.wording import count, money, percent, share
 
 
 def conditions(plan: Plan, peak_rps: float) -> Iterator[str]:
@@ -27,29 +28,29 @@ def conditions(plan: Plan, peak_rps: float) -> Iterator[str]:
     yield from asked.notes
 
 
-def warnings(plan: Plan, found: Findings, result: Mapping[str, Any]) -> Iterator[Warned]:
+def warnings(plan: Plan, search: Search, result: PlanResult) -> Iterator[Remark]:
     """What a reader must know before buying, each with its remedy."""
     yield from _of_profiles(result)
-    for number in sorted(found.cells):
-        yield from _of_cell(plan, found, number)
-    yield from _of_best(plan, found, result)
-    yield from _of_traffic(plan, found, result)
+    for number in sorted(search.cells):
+        yield from _of_cell(plan, search, number)
+    yield from _of_best(plan, search, result)
+    yield from _of_traffic(plan, search, result)
 
 
-def _warn(text: str, remedy: str, severity: str = "warning") -> Warned:
-    return {"severity": severity, "text": text, "remedy": remedy}
+def _warn(text: str, remedy: str, severity: Literal["warning", "note"] = "warning") -> Remark:
+    return Remark(severity=severity, text=text, remedy=remedy)
 
 
-def _of_profiles(result: Mapping[str, Any]) -> Iterator[Warned]:
-    for profile in result["profiles"]:
-        made_up = sorted({row["table"] for row in profile["provenance"] if row["provenance"] == "synthetic"})
+def _of_profiles(result: PlanResult) -> Iterator[Remark]:
+    for profile in result.profiles:
+        made_up = sorted({source.table for source in profile.provenance if source.provenance == "synthetic"})
         if made_up:
-            yield _warn(f"{profile['name']}: assumed, not measured: {', '.join(made_up)}.", "measure them; the tornado says what hangs on them")
+            yield _warn(f"{profile.name}: assumed, not measured: {', '.join(made_up)}.", "measure them; the tornado says what hangs on them")
 
 
-def _of_cell(plan: Plan, found: Findings, number: int) -> Iterator[Warned]:
+def _of_cell(plan: Plan, search: Search, number: int) -> Iterator[Remark]:
     """Prices beyond the measured range, searches that did not end clearly, policies that look where they must not."""
-    at, base = found.cells[number], plan.cells[number].scenario
+    at, base = search.cells[number], plan.cells[number].scenario
     low, high = base.known.costs.verify.tokens_range()
     rows = at.known.peak(plan.load).get(at.needed or 0, [])
     most = max((r["tokens_per_step_max"] or 0 for r in rows), default=0)
@@ -57,7 +58,7 @@ def _of_cell(plan: Plan, found: Findings, number: int) -> Iterator[Warned]:
     if most > high or least < low:
         side = f"up to {most:.0f}" if most > high else f"of {least:.0f}"
         text = f"{plan.label(number)}: steps {side} tokens, beyond the {low:.0f} to {high:.0f} that the cost was measured at."
-        yield _warn(text, "measure the profile there", "warning" if number == found.best else "note")
+        yield _warn(text, "measure the profile there", "warning" if number == search.best else "note")
     if at.outcome == "not clear":
         most = plan.asked.fleet.max_replicas
         yield _warn(f"{plan.label(number)}: the promise is not clearly kept nor broken at {most} replicas.", "raise run.replications")
@@ -65,11 +66,11 @@ def _of_cell(plan: Plan, found: Findings, number: int) -> Iterator[Warned]:
         yield _warn(f"{plan.label(number)} looks at what it should not know: a bound, or not lossless.", "do not buy by it", "note")
 
 
-def _of_best(plan: Plan, found: Findings, result: Mapping[str, Any]) -> Iterator[Warned]:
-    best, costs = found.cells[found.best], plan.cells[found.best].scenario.known
-    fewer = next(c["fewer"] for c in result["cells"] if c["cell"] == found.best)
-    if fewer and fewer["kept"] * 2 > fewer["n"]:
-        text = f"One replica less keeps the promise in {fewer['kept']} of {fewer['n']} replications, but not surely: the plan is on the safe side."
+def _of_best(plan: Plan, search: Search, result: PlanResult) -> Iterator[Remark]:
+    best, costs = search.cells[search.best], plan.cells[search.best].scenario.known
+    fewer = result.chosen.fewer
+    if fewer and fewer.kept * 2 > fewer.n:
+        text = f"One replica less keeps the promise in {fewer.kept} of {fewer.n} replications, but not surely: the plan is on the safe side."
         yield _warn(text, "a longer run.window_s or more run.replications may settle it", "note")
     rows = best.known.peak(plan.load).get(best.needed or 0, [])
     if rows and min(r["requests"] for r in rows) < 100:
@@ -78,69 +79,49 @@ def _of_best(plan: Plan, found: Findings, result: Mapping[str, Any]) -> Iterator
         yield _warn(
             "The profile knows no cost of long contexts in decoding: speeds behind long prompts are optimistic.", "measure by context", "note"
         )
-    if costs.kv is None and plan.cells[found.best].scenario.engine.kv_tokens is None:
+    if costs.kv is None and plan.cells[search.best].scenario.engine.kv_tokens is None:
         yield _warn("Memory for KV is not known, so it is no limit.", "give settings.kv_tokens", "note")
 
 
-def _of_traffic(plan: Plan, found: Findings, result: Mapping[str, Any]) -> Iterator[Warned]:
+def _of_traffic(plan: Plan, search: Search, result: PlanResult) -> Iterator[Remark]:
     answer_s = plan.shape.mean_output / plan.asked.sla.speed.tps
     if plan.warmup_s < 2 * answer_s:
         text = f"The warm-up is shorter than two answers ({2 * answer_s:.0f} s): the fleet is not full when measuring starts."
         yield _warn(text, "raise run.warmup_s")
     if plan.window_s > plan.shape.span_s:
         yield _warn(f"The traffic lasts {plan.shape.span_s:.0f} s at this rate, less than the window.", "shorten run.window_s")
-    if not result["day"] and len(plan.shape.curve_rps) > 1:
+    if not result.day and len(plan.shape.curve_rps) > 1:
         text = "The traffic is short against the start-up time of a replica: it says nothing about scaling through a day."
         yield _warn(text, "use a day's traffic", "note")
 
 
-def answer_lines(plan: Plan, found: Findings, result: Mapping[str, Any]) -> Iterator[str]:
+def answer_lines(plan: Plan, result: PlanResult) -> Iterator[str]:
     """What to buy, what comes next, and what users will see."""
-    asked, cells = plan.asked, {c["cell"]: c for c in result["cells"]}
-    best = cells[found.best]
-    fleet = count(best["replicas"], "replica") + ("" if best["gpus"] == best["replicas"] else f" ({count(best['gpus'], 'GPU')})")
-    promise = f"{asked.sla.speed.tps:g} tok/s for {percent(asked.sla.speed.share)} of users"
-    promise += f" and a first token within {asked.sla.ttft.seconds:g} s for {percent(asked.sla.ttft.share)}" if asked.sla.ttft else ""
+    asked, best = plan.asked, result.chosen
+    assert best.replicas is not None
+    assert best.gpus is not None
+    fleet = count(best.replicas, "replica") + ("" if best.gpus == best.replicas else f" ({count(best.gpus, 'GPU')})")
+    promise = f"{asked.sla.speed.tps:g} tok/s for {share(asked.sla.speed.share)} of users"
+    promise += f" and a first token within {asked.sla.ttft.seconds:g} s for {share(asked.sla.ttft.share)}" if asked.sla.ttft else ""
     spare = ", the loss of one included," if asked.fleet.survive_loss else ""
     yield (
-        f"{best['label']} on {fleet}{spare} keeps {promise} at {asked.peak_load_rps:g} requests per second: "
-        f"{money(best['cost_per_mtok'])} {asked.price.currency} per million output tokens, {money(best['cost_per_hour'])} an hour."
+        f"{best.label} on {fleet}{spare} keeps {promise} at {asked.peak_load_rps:g} requests per second: "
+        f"{money(best.cost_per_mtok)} {asked.price.currency} per million output tokens, {money(best.cost_per_hour)} an hour."
     )
-    others = [c for c in cells.values() if c["outcome"] == "planned" and c["cell"] != found.best and not c["bound"]]
+    others = [c for c in result.cells if c.outcome == "planned" and c.cell != best.cell and not c.bound]
     if others:
-        yield _next_best(min(others, key=lambda c: (c["cost_per_hour"], -(c["headroom"] or 0))), best)
-    if best["headroom"] is not None:
-        metrics = next(p for p in best["points"] if p["replicas"] == best["replicas_needed"])["metrics"]
-        seen, first = metrics["speed"]["mean"], metrics["ttft"]["mean"]
-        share = asked.sla.ttft.share if asked.sla.ttft else 0.9
-        unknown = first is None or plan.cells[found.best].scenario.engine.prefill.where == "nowhere"
-        ttft = "" if unknown else f", {percent(share)} a first token within {first * 1000:.0f} ms,"
-        users = percent(asked.sla.speed.share)
-        yield f"At the peak {users} of users see {seen:.3g} tok/s or more{ttft} and {signed(best['headroom'])} load still fits."
+        yield _next_best(min(others, key=lambda c: (c.cost_per_hour or 0.0, -(c.headroom or 0))), best)
+    if best.headroom is not None and best.at_peak is not None:
+        speed, first = best.at_peak.mean("speed"), best.at_peak.mean("ttft")
+        waiting = share(asked.sla.ttft.share if asked.sla.ttft else 0.9)
+        unknown = first is None or plan.cells[best.cell].scenario.engine.prefill.where == "nowhere"
+        ttft = "" if unknown else f", {waiting} a first token within {(first or 0.0) * 1000:.0f} ms,"
+        users = share(asked.sla.speed.share)
+        yield f"At the peak {users} of users see {speed:.3g} tok/s or more{ttft} and {percent(best.headroom)} load still fits."
 
 
-def _next_best(nearest: Mapping[str, Any], best: Mapping[str, Any]) -> str:
-    more = nearest["cost_per_hour"] / best["cost_per_hour"] - 1
-    told = f"costs {signed(more)}" if abs(more) > 0.005 else "costs the same"
-    carries = f" and carries {nearest['carried_rps']:.3g} requests per second against {best['carried_rps']:.3g}" if nearest["carried_rps"] else ""
-    return f"Next comes {nearest['label']}: {count(nearest['gpus'], 'GPU')}, {told}{carries}."
-
-
-def count(number: float, what: str) -> str:
-    """`1 GPU`, `3 GPUs`."""
-    return f"{number:g} {what}" + ("" if number == 1 else "s")
-
-
-def percent(share: float) -> str:
-    """`90 %`."""
-    return f"{100 * share:.3g} %"
-
-
-def signed(change: float) -> str:
-    """`+12 %`."""
-    return f"{100 * change:+.0f} %".replace("-", "−")
-
-
-def money(amount: float) -> str:
-    """`0.93`, `1,250.00`."""
-    return f"{amount:,.2f}" if amount >= 0.1 else f"{amount:.3g}"
+def _next_best(nearest: ChoiceResult, best: ChoiceResult) -> str:
+    more = (nearest.cost_per_hour or 0.0) / (best.cost_per_hour or 1.0) - 1
+    costs = f"costs {percent(more)}" if abs(more) > 0.005 else "costs the same"
+    carries = f" and carries {nearest.carried_rps:.3g} requests per second against {best.carried_rps:.3g}" if nearest.carried_rps else ""
+    return f"Next comes {nearest.label}: {count(nearest.gpus or 0.0, 'GPU')}, {costs}{carries}."

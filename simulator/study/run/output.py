@@ -26,25 +26,6 @@ def write_output(result: RunResult, rows: Sequence[dict[str, Any]], folder: Path
     write_parquet(table, folder / "points.parquet")
 
 
-def write_plan(result: dict[str, Any], folder: Path) -> None:
-    """result.json and fleets.csv of a plan, one row a simulated fleet; each whole or not at all."""
-    import pandas as pd
-
-    write_json(result, folder / "result.json")
-    write_csv(pd.DataFrame(fleet_rows(result)), folder / "fleets.csv")
-
-
-def fleet_rows(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row a simulated fleet of a plan: which choice, how large, and the means of its metrics."""
-    rows = []
-    for cell in result["cells"]:
-        for point in cell["points"]:
-            plain = {k: v for k, v in point.items() if k != "metrics"}
-            means = {name: found["mean"] for name, found in point["metrics"].items()}
-            rows.append({"choice": cell["label"], "profile": cell["profile"], "policy": cell["policy"], "setting": cell["setting"]} | plain | means)
-    return rows
-
-
 def write_json(data: Any, path: Path) -> None:
     """Readable JSON, whole or not at all."""
     write_whole(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")

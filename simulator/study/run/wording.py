@@ -43,6 +43,21 @@ def percent(fraction: float | None, decimals: int | None = None, signed: bool = 
     return DASH if fraction is None else f"{_signed(100 * fraction, decimals, signed)} %"
 
 
+def share(fraction: float) -> str:
+    """`90 %` of 0.9, `99.9 %` of 0.999."""
+    return f"{100 * fraction:.3g} %"
+
+
+def money(amount: float | None) -> str:
+    """`0.93`, `12.50`, `1,250`."""
+    return plain(amount, 2 if amount is not None and 0.1 <= abs(amount) < 100 else None)
+
+
+def count(number: float, what: str) -> str:
+    """`1 GPU`, `3 GPUs`."""
+    return f"{number:g} {what}" + ("" if number == 1 else "s")
+
+
 def gain_bounds(estimate: Estimate | None) -> str:
     """`49…53`, or `−2…+3` where zero lies between."""
     if estimate is None or estimate.low is None or estimate.high is None:

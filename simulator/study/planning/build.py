@@ -1,0 +1,320 @@
+"""What was found, as the result of a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from simulator.errors import ScenarioError
+from simulator.study.planning.day import Day, autoscaled
+from simulator.study.planning.finding import CellResult, Search, WhatIf
+from simulator.study.planning.judge import judge, keeps, margins, prediction
+from simulator.study.planning.question import Plan
+from simulator.study.planning.result import (
+    ChangeResult,
+    ChoiceAtPromise,
+    ChoiceResult,
+    DayResult,
+    FleetResult,
+    LoadFacts,
+    LossResult,
+    OfferedProfile,
+    PairedGain,
+    PlanFacts,
+    PlanResult,
+    PromiseResult,
+    SmallerFleet,
+    ThreeWays,
+)
+from simulator.study.planning.telling import answer_lines, conditions, warnings
+from simulator.study.planning.trial import Row
+from simulator.study.run.build import worst
+from simulator.study.run.pareto import estimate, gain
+from simulator.study.run.result import sources
+from simulator.study.run.wording import share
+
+TICKS = 12  # promises on the page's slider
+METRICS = (
+    "speed", "ttft", "throughput_tok_s_gpu", "accepted_length", "verification_budget", "waste_fraction", "concurrency_mean", "waiting_mean",
+    "busy_fraction", "preemptions", "unfinished", "speed_kept", "ttft_kept", "requests",
+)  # fmt: skip
+
+
+def best_cell(plan: Plan, cells: Mapping[int, CellResult]) -> int:
+    """The cheapest planned cell; of equally cheap ones that which carries most. Raises with the best attainable promise where there is none."""
+    planned = [f for f in cells.values() if f.outcome == "planned" and f.replicas is not None]
+    if not planned:
+        raise _no_plan(plan, cells)
+    return min(planned, key=lambda f: (_dollars_per_hour(plan, f), -(f.carried_load or 0.0), f.cell)).cell
+
+
+def _no_plan(plan: Plan, cells: Mapping[int, CellResult]) -> ScenarioError:
+    """Why nothing keeps the promise, and the nearest one that could be kept."""
+    sla = plan.asked.sla
+    if all(f.outcome == "unattainable" for f in cells.values()):
+        fastest = max(cells.values(), key=lambda f: min(r["speed"] or 0.0 for r in f.alone))
+        slow = min(fastest.alone, key=lambda r: r["speed"] or 0.0)
+        attained = f"{slow['speed'] or 0:.3g} tok/s for {share(sla.speed.share)} of users"
+        attained += f", first token within {slow['ttft']:.3g} s for {share(sla.ttft.share)}" if sla.ttft and slow["ttft"] is not None else ""
+        problem = f"no fleet keeps the promise: a request alone on a replica of {plan.label(fastest.cell)}, the best of all, gets {attained}"
+        key = "sla.speed.tps" if (slow["speed"] or 0) < sla.speed.tps else "sla.ttft.seconds"
+        return ScenarioError(problem, where=plan.file, key=key, remedy="promise less, or offer a faster profile or policy")
+    most = plan.asked.fleet.max_replicas
+    nearest = max(cells.values(), key=lambda f: f.carried_load or 0.0)
+    carries = f"; {plan.label(nearest.cell)} carries most, {(nearest.carried_load or 0) * plan.shape.unit_rps:.3g}" if nearest.carried_load else ""
+    problem = f"{most} replicas do not keep the promise at {plan.asked.peak_load_rps:g} requests per second under any policy{carries}"
+    return ScenarioError(problem, where=plan.file, key="fleet.max_replicas", remedy="raise it, promise less, or lower the load")
+
+
+def _dollars_per_hour(plan: Plan, cell: CellResult) -> float:
+    assert cell.replicas is not None
+    return plan.cells[cell.cell].gpus(cell.replicas) * plan.cells[cell.cell].gpu_hour
+
+
+def cost_per_mtok(plan: Plan, dollars_per_hour: float) -> float:
+    """Per million output tokens, over the whole span: what runs is paid for at night, too."""
+    return dollars_per_hour / (plan.shape.tokens_per_s * 3600 / 1e6)
+
+
+def build(plan: Plan, search: Search) -> PlanResult:
+    """The result of a plan."""
+    from importlib.metadata import version
+
+    asked = plan.asked
+    day, ticks = _day(plan, search), promises(plan, search)
+    result = PlanResult(
+        dsim_version=version("dsim"),
+        kind="plan",
+        plan=PlanFacts(
+            name=asked.name,
+            question=asked.question,
+            file=asked._file.name if asked._file.parent.name != "plans" else f"scenarios/plans/{asked._file.name}",
+            seed=asked.run.seed,
+            overrides=tuple(asked._overrides),
+            content=asked._content,
+        ),
+        sla=asked.sla,
+        price=asked.price,
+        load=LoadFacts(
+            mean_rps=asked.peak_load_rps,
+            peak_rps=search.peak_rps,
+            mean_prompt_tokens=plan.shape.mean_prompt,
+            mean_output_tokens=plan.shape.mean_output,
+            told=plan.shape.told,
+        ),
+        profiles=tuple(_profile(plan, number) for number in range(len(asked.profiles))),
+        cells=tuple(_cell(plan, search.cells[n]) for n in sorted(search.cells)),
+        best=search.best,
+        promises=tuple(ticks),
+        by_promise=tuple(_at_promise(plan, search, tps) for tps in ticks),
+        day=_day_result(plan, search, day) if day else None,
+        what_if=tuple(_change(plan, search, what_if) for what_if in search.what_ifs),
+        gains=tuple(search.pairs),
+        break_even=tuple(search.break_even),
+        conditions=tuple(conditions(plan, search.peak_rps)),
+        trials=search.trials,
+    )
+    result = result.model_copy(update={"warnings": tuple(warnings(plan, search, result))})
+    return result.model_copy(update={"answer": tuple(answer_lines(plan, result))})
+
+
+def _cell(plan: Plan, cell: CellResult) -> ChoiceResult:
+    """One cell with its points."""
+    choice, bought = plan.cells[cell.cell], cell.replicas if cell.outcome == "planned" else None
+    hourly = None if bought is None else choice.gpus(bought) * choice.gpu_hour
+    carried = cell.carried_load if bought is not None else None
+    lost = cell.known.rows.get((bought, plan.load, "loss")) if bought is not None else None
+    return ChoiceResult(
+        cell=cell.cell,
+        label=plan.label(cell.cell),
+        profile=choice.scenario.known.name,
+        policy=choice.policy,
+        setting=choice.setting,
+        verification=choice.scenario.policies[0].verification.model_dump(mode="json"),
+        bound=plan.bound(cell.cell),
+        outcome=cell.outcome,
+        alone_tps=min((r["speed"] or 0.0 for r in cell.alone), default=None),
+        fluid_bound=cell.fluid if np.isfinite(cell.fluid) else None,
+        replicas_needed=cell.needed,
+        replicas=cell.replicas,
+        gpus=None if bought is None else choice.gpus(bought),
+        cost_per_hour=hourly,
+        cost_per_mtok=None if hourly is None else cost_per_mtok(plan, hourly),
+        carried_rps=None if carried is None else carried * plan.shape.unit_rps,
+        headroom=None if carried is None else carried / plan.load - 1,
+        points=tuple(_fleet(plan, cell, n, rows) for n, rows in cell.known.peak(plan.load).items()),
+        fewer=_fewer(plan, cell),
+        loss=LossResult(**{name: estimate([r[name] for r in lost]) for name in LossResult.model_fields}) if lost else None,
+    )
+
+
+def _fleet(plan: Plan, cell: CellResult, replicas: int, rows: Sequence[Row]) -> FleetResult:
+    choice = plan.cells[cell.cell]
+    speeds = [r["speed"] or 0.0 for r in rows]
+    return FleetResult(
+        replicas=replicas,
+        gpus=choice.gpus(replicas),
+        rps_per_replica=plan.asked.peak_load_rps / replicas,
+        cost_per_mtok=cost_per_mtok(plan, choice.gpus(replicas) * choice.gpu_hour),
+        n=len(rows),
+        kept=judge(rows, plan.asked.sla),
+        verdict=worst([r["verdict"] for r in rows]),
+        sure_speed=prediction(speeds)[0] if len(speeds) > 1 else None,
+        metrics={name: estimate([r[name] for r in rows]) for name in METRICS},
+    )
+
+
+def _fewer(plan: Plan, cell: CellResult) -> SmallerFleet | None:
+    """The fleet with one replica less than needed: how many of its replications keep the promise."""
+    if cell.needed is None or cell.needed <= 1:
+        return None
+    rows = cell.known.peak(plan.load).get(cell.needed - 1, [])
+    return SmallerFleet(replicas=cell.needed - 1, n=len(rows), kept=sum(keeps(r, plan.asked.sla) for r in rows)) if rows else None
+
+
+def promises(plan: Plan, search: Search) -> list[float]:
+    """Speeds on the slider: those asked for, that of the SLA, and round ones over what the simulated fleets reach."""
+    speeds = set(plan.asked.promises) | {plan.asked.sla.speed.tps}
+    if not plan.asked.promises:
+        reached = [p for f in search.cells.values() for rows in f.known.peak(plan.load).values() for r in rows if (p := r["speed"] or 0) > 0]
+        if reached:
+            low, high = min(*reached, plan.asked.sla.speed.tps), max(*reached, plan.asked.sla.speed.tps)
+            speeds |= {_round(v) for v in np.geomspace(max(low, 1.0), high, TICKS)}
+    return sorted(speeds)
+
+
+def _round(value: float) -> float:
+    """To two significant digits."""
+    scale = 10 ** (int(np.floor(np.log10(value))) - 1)
+    return float(f"{round(value / scale) * scale:.6g}")
+
+
+def _at_promise(plan: Plan, search: Search, tps: float) -> PromiseResult:
+    """What every cell needs at another promised speed, from the simulated fleets alone: `exact` where the next smaller one fails as well."""
+    planned = tps == plan.asked.sla.speed.tps
+    rows = [_needs(plan, search.cells[number], tps, planned) for number in sorted(search.cells)]
+    possible = [(r.cost_per_mtok, -(r.speed or 0), r.cell) for r in rows if r.cost_per_mtok is not None and not plan.bound(r.cell)]
+    cheapest = min(possible, key=lambda cost: cost[:2])[2] if possible else None
+    return PromiseResult(tps=tps, cells=tuple(rows), best=search.best if planned else cheapest)
+
+
+def _needs(plan: Plan, cell: CellResult, tps: float, planned: bool) -> ChoiceAtPromise:
+    """One cell at a promised speed; at the one that is planned for, what its search found."""
+    sla = plan.asked.sla.model_copy(update={"speed": plan.asked.sla.speed.model_copy(update={"tps": tps})})
+    points = {n: r for n, r in cell.known.peak(plan.load).items() if len(r) > 1}
+    needed = cell.needed if planned else _stays_kept(sorted(points), {n for n, r in points.items() if judge(r, sla) == "kept"})
+    if needed is None or (planned and cell.replicas is None):
+        return ChoiceAtPromise(cell=cell.cell, replicas=None, gpus=None, cost_per_mtok=None, throughput=None, speed=None, exact=False)
+    replicas = (cell.replicas if planned else None) or needed + int(plan.asked.fleet.survive_loss)
+    choice = plan.cells[cell.cell]
+    throughput, speed = (estimate([r[metric] for r in points[needed]]) for metric in ("throughput_tok_s_gpu", "speed"))
+    return ChoiceAtPromise(
+        cell=cell.cell,
+        replicas=replicas,
+        gpus=choice.gpus(replicas),
+        cost_per_mtok=cost_per_mtok(plan, choice.gpus(replicas) * choice.gpu_hour),
+        throughput=throughput.mean if throughput else None,
+        speed=speed.mean if speed else None,
+        exact=planned or needed == plan.asked.fleet.min_replicas or (needed - 1 in points and judge(points[needed - 1], sla) != "kept"),
+    )
+
+
+def _stays_kept(sizes: Sequence[int], kept: set[int]) -> int | None:
+    """The least size from which on all larger simulated ones keep."""
+    least = None
+    for n in reversed(sizes):
+        if n not in kept:
+            break
+        least = n
+    return least
+
+
+def _day(plan: Plan, search: Search) -> Day | None:
+    best = search.cells[search.best]
+    if not search.carries or best.replicas is None:
+        return None
+    shape, fleet = plan.shape, plan.asked.fleet
+    per_load = search.peak_rps / plan.load  # requests per second in the busiest window, by load
+    carries = {n: load * per_load for n, load in search.carries.items()}
+    return autoscaled(
+        shape.curve_s, shape.curve_rps, shape.span_s, carries, best.replicas, fleet.min_replicas, int(fleet.survive_loss), fleet.start_up_s
+    )
+
+
+def _day_result(plan: Plan, search: Search, day: Day) -> DayResult:
+    choice = plan.cells[search.best]
+    gpus_each = choice.gpus(1)
+    million = plan.shape.tokens_per_s * plan.shape.span_s / 1e6
+    hours = {"fixed": day.fixed_hours, "forecast": day.paid_hours, "reactive": day.reactive_hours}
+    return DayResult(
+        cell=search.best,
+        span_s=plan.shape.span_s,
+        slot_s=day.slot_s,
+        rate_rps=tuple(day.rate_rps.tolist()),
+        needed=tuple(day.needed.tolist()),
+        paid=tuple(day.paid.tolist()),
+        reactive=tuple(day.reactive.tolist()),
+        fixed=day.fixed,
+        start_up_s=plan.asked.fleet.start_up_s,
+        carries_rps={str(n): load * search.peak_rps / plan.load for n, load in sorted(search.carries.items())},
+        replica_hours=ThreeWays(**hours),
+        cost_per_mtok=ThreeWays(**{way: each * gpus_each * choice.gpu_hour / million for way, each in hours.items()}),
+        reactive_short_share=day.short_share,
+    )
+
+
+def _change(plan: Plan, search: Search, what_if: WhatIf) -> ChangeResult:
+    """A change: replicas then, and how the promised speed moves when the fleet stays; paired by replication."""
+    best = search.cells[search.best]
+    assert best.needed is not None
+    pairs = list(zip(what_if.rows, best.known.peak(plan.load)[best.needed], strict=False))
+    replicas = None if what_if.needed is None else what_if.needed + int(plan.asked.fleet.survive_loss)
+    return ChangeResult(
+        name=what_if.change.name,
+        label=what_if.change.label,
+        pair=what_if.change.pair,
+        replicas=replicas,
+        gpus=None if replicas is None else plan.cells[search.best].gpus(replicas),
+        speed=estimate([moved["speed"] for moved, _ in pairs]),
+        speed_change=estimate([gain(moved["speed"], base["speed"]) for moved, base in pairs]),
+        ttft=estimate([moved["ttft"] for moved, _ in pairs]),
+        keeps_unchanged=judge(what_if.rows, plan.asked.sla) == "kept",
+        overloads=any(moved["verdict"] == "overloaded" for moved in what_if.rows),
+    )
+
+
+def _profile(plan: Plan, number: int) -> OfferedProfile:
+    known = next(c.scenario.known for c in plan.cells if c.profile == number)
+    return OfferedProfile(
+        name=known.name,
+        hardware=known.hardware,
+        engine=known.engine,
+        target=known.target,
+        gpus_per_replica=known.gpus_per_replica,
+        gpu_hour=plan.asked.profiles[number].gpu_hour or plan.asked.price.gpu_hour,
+        provenance=sources(known),
+        assumed=tuple(known.assumed),
+        not_identifiable=tuple(known.not_identifiable),
+        notes=tuple(known.notes),
+    )
+
+
+def paired_gain(plan: Plan, scheduled: int, rows: Mapping[int, Sequence[Row]], replicas: int) -> PairedGain | None:
+    """The promised speed under a scheduled policy against the best fixed one, same fleet and random draws; distinguishable where the
+    interval leaves zero out."""
+    fixed = [c for c in rows if c != scheduled]
+    if not fixed:
+        return None
+    best = max(fixed, key=lambda c: float(np.mean([r["speed"] or 0.0 for r in rows[c]])))
+    ratios = [gain(a["speed"], b["speed"]) for a, b in zip(rows[scheduled], rows[best], strict=True) if a["speed"] and b["speed"]]
+    gained = estimate(ratios)
+    return PairedGain(
+        scheduled=scheduled,
+        fixed=best,
+        replicas=replicas,
+        gain=gained,
+        n=len(ratios),
+        distinguishable=gained is not None and gained.low is not None and gained.high is not None and (gained.low > 0 or gained.high < 0),
+        worst_margin=min(min(margins(r, plan.asked.sla)) for r in rows[scheduled]),
+    )
