@@ -19,8 +19,8 @@ from simulator.measurements.cost import Costs, LinearDraft, LinearPrefill, Overh
 from simulator.measurements.draft_blocks import RecordedBlocks
 from simulator.measurements.fit import CostFit, Telemetry, fit_cost, read_telemetry
 from simulator.measurements.profile import Drafter, Profile, PublishedTable, save_profile
+from simulator.study.profiles.about import without_head
 from simulator.study.profiles.fit_acceptance import AcceptanceFit, ScheduledPoint, fit_acceptance
-from simulator.study.profiles.telemetry import without_head
 
 HERE = Path(__file__).parent
 PAPER = "DSpark paper (DeepSeek-AI and Peking University, 2026, arXiv 2607.05147)"

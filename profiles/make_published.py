@@ -15,7 +15,7 @@ from simulator.measurements.acceptance import ParametricAcceptance
 from simulator.measurements.cost import Costs, DraftTable, LinearDraft, MeasuredTable, Overhead
 from simulator.measurements.draft_blocks import RecordedBlocks
 from simulator.measurements.profile import Drafter, Profile, PublishedTable, save_profile
-from simulator.study.profiles.telemetry import without_head
+from simulator.study.profiles.about import without_head
 
 HERE = Path(__file__).parent
 MADE_BY = "Made by `python profiles/make_published.py`; do not edit by hand."

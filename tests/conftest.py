@@ -15,7 +15,7 @@ import yaml
 
 from simulator.cli import main
 from simulator.measurements.acceptance import ParametricAcceptance
-from simulator.study.profiles.telemetry import without_head
+from simulator.study.profiles.about import without_head
 
 ROOT = Path(__file__).resolve().parents[1]
 Content = dict[str, Any]

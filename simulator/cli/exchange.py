@@ -47,7 +47,7 @@ def import_sglang(
     format: Format = "text",
 ) -> None:
     """Import SGLang's SPS table, calibration and step records."""
-    from simulator.study.profiles.importing import About
+    from simulator.study.profiles.about import About
     from simulator.study.profiles.importing import import_sglang as imported
 
     about = About(out, name, hardware, engine, target, gpus_per_replica, drafter, force)
@@ -74,7 +74,7 @@ def import_vllm(
 ) -> None:
     """Import vLLM's cost curves, counters and benchmark results."""
     from simulator.measurements.formats.loadgen import read_vllm_bench
-    from simulator.study.profiles.importing import About
+    from simulator.study.profiles.about import About
     from simulator.study.profiles.importing import import_vllm as imported
 
     about = About(out, name, hardware, engine, target, gpus_per_replica, drafter, force)
@@ -94,7 +94,8 @@ def import_vllm_run(
     """Import a vLLM run recorded by LLMServingSim's bench.
 
     Fits step costs to its per-second series; takes minutes."""
-    from simulator.study.profiles.importing import About, import_recorded_run
+    from simulator.study.profiles.about import About
+    from simulator.study.profiles.importing import import_recorded_run
 
     show_profile(format, import_recorded_run(About(out, name, hardware, force=force), folder))
 
@@ -116,7 +117,8 @@ def _import_loads(tool: Literal["AIPerf", "GuideLLM"]) -> Callable[..., None]:
         format: Format = "text",
     ) -> None:
         from simulator.measurements.formats.loadgen import read_aiperf, read_guidellm
-        from simulator.study.profiles.importing import About, import_load
+        from simulator.study.profiles.about import About
+        from simulator.study.profiles.importing import import_load
 
         about = About(out, name, hardware, engine, target, gpus_per_replica, force=force)
         read = read_aiperf if tool == "AIPerf" else read_guidellm

@@ -83,21 +83,11 @@ def fit(
     """Fit a profile to production telemetry.
 
     The profile records what was assumed."""
+    from simulator.study.profiles.about import About
     from simulator.study.profiles.telemetry import Assumptions, profile_from_telemetry
 
-    assumed = Assumptions(
-        accepted_length=accepted_length,
-        budget=budget,
-        drafter=drafter,
-        draft_s_per_request=draft_s_per_request,
-        cliffs=cliff or [],
-        name=name or out.resolve().name,
-        hardware=hardware,
-        engine=engine,
-        target=target,
-        gpus_per_replica=gpus_per_replica,
-    )
-    result = profile_from_telemetry(telemetry, out, assumed, force)
+    about = About(out, name, hardware, engine, target, gpus_per_replica, drafter, force)
+    result = profile_from_telemetry(telemetry, about, Assumptions(accepted_length, budget, draft_s_per_request, cliff or []))
     show(format, result, result["text"])
 
 
@@ -133,8 +123,9 @@ def probe(
 
     Works with any OpenAI-compatible server that streams. Simulates the profile at the measured concurrency and shows the difference."""
     from simulator.cli.exchange import show_profile
-    from simulator.study.profiles.importing import About
-    from simulator.study.profiles.probe import ProbePlan, probe_server
+    from simulator.study.profiles.about import About
+    from simulator.study.profiles.probe import probe_server
+    from simulator.study.profiles.probe_plan import ProbePlan
 
     plan = ProbePlan.of(base_url, model, prompts, concurrency, check, requests, output_tokens, chat, extra, timeout, refine)
     about = About(out, name, hardware, engine, model, gpus_per_replica, force=force)

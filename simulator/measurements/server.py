@@ -1,4 +1,4 @@
-"""A running server measured from outside: streamed completions of the OpenAI API from a fixed number of users, and a scrape of /metrics."""
+"""A running server measured from outside: streamed completions of the OpenAI API for a fixed number of users, and a scrape of /metrics."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from simulator.errors import DsimError
 
 @dataclass(frozen=True)
 class Server:
-    """Where to ask, and for what."""
+    """A server and the requests that it gets."""
 
     base_url: str
     model: str
@@ -28,10 +28,10 @@ class Server:
     timeout_s: float = 300.0
 
     def body(self, prompt: str) -> dict[str, Any]:
-        """The request's JSON."""
-        asked = {"messages": [{"role": "user", "content": prompt}]} if self.chat else {"prompt": prompt}
-        told = {"model": self.model, "max_tokens": self.output_tokens, "stream": True, "stream_options": {"include_usage": True}}
-        return {**told, **asked, **self.extra}
+        """A request's JSON."""
+        content = {"messages": [{"role": "user", "content": prompt}]} if self.chat else {"prompt": prompt}
+        options = {"model": self.model, "max_tokens": self.output_tokens, "stream": True, "stream_options": {"include_usage": True}}
+        return {**options, **content, **self.extra}
 
     @property
     def url(self) -> str:
@@ -40,7 +40,7 @@ class Server:
 
 @dataclass(frozen=True)
 class Answer:
-    """One streamed answer; stamps of a monotonic clock, seconds. `tokens` as the server counts them, else the pieces that came."""
+    """One streamed answer; times of a monotonic clock, seconds. `tokens` as the server counts them, else the chunks with text."""
 
     user: int
     turn: int
@@ -59,7 +59,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Measured:
-    """What `users` users saw. Answers of the measured turns that lie between the last user's first answer and the first user's last."""
+    """What `users` users saw in answers that lie between the last user's first answer and the first user's last."""
 
     users: int
     answers: list[Answer]
@@ -83,7 +83,7 @@ class Measured:
 
 
 def ask(server: Server, prompt: str, user: int = 0, turn: int = 0) -> Answer:
-    """One streamed answer. Raises DsimError where the server does not answer as it should."""
+    """One streamed answer. Raises DsimError where the server fails or does not stream."""
     import requests
 
     sent = time.monotonic()
@@ -92,7 +92,9 @@ def ask(server: Server, prompt: str, user: int = 0, turn: int = 0) -> Answer:
     try:
         with closing(requests.post(server.url, json=server.body(prompt), stream=True, timeout=server.timeout_s)) as response:
             if response.status_code != 200:
-                raise DsimError(f"answered {response.status_code}: {response.text[:200]}", where=server.url, remedy="check --model and --chat")
+                raise DsimError(
+                    f"answered {response.status_code}: {response.text[:200]}", where=server.url, remedy="check --model and --chat/--completions"
+                )
             for chunk in _events(response.iter_lines(chunk_size=1)):
                 if "error" in chunk:
                     raise DsimError(f"answered with an error: {str(chunk['error'])[:200]}", where=server.url)
@@ -102,8 +104,8 @@ def ask(server: Server, prompt: str, user: int = 0, turn: int = 0) -> Answer:
     except requests.RequestException as problem:
         raise DsimError(f"cannot be reached ({type(problem).__name__})", where=server.url, remedy="check --base-url and that it runs") from None
     if len(stamps) < 2:
-        remedy = "check that it streams, ask for more --output-tokens, or other prompts"
-        raise DsimError(f"streamed {len(stamps)} piece(s) of text", where=server.url, remedy=remedy)
+        remedy = "check that it streams, raise --output-tokens or change the prompts"
+        raise DsimError(f"expected two chunks of text or more, got {len(stamps)}", where=server.url, remedy=remedy)
     counted = isinstance(usage.get("completion_tokens"), int) and usage["completion_tokens"] > 1
     tokens = usage["completion_tokens"] if counted else len(stamps)
     return Answer(user, turn, sent, stamps[0], stamps[-1], tokens, usage.get("prompt_tokens"), counted)
@@ -119,19 +121,20 @@ def _events(lines: Iterator[bytes]) -> Iterator[dict[str, Any]]:
             try:
                 content = json.loads(data)
             except ValueError:
-                raise DsimError(f"streamed something else than JSON ({data[:60]!r})", where="server") from None
+                raise DsimError(f"expected JSON events, got {data[:60]!r}", where="server") from None
             if isinstance(content, dict):
                 yield content
 
 
 def _text(choice: dict[str, Any]) -> bool:
-    """Does this piece of a choice bring text (thinking included)?"""
+    """Does this chunk of a choice have text (reasoning included)?"""
     delta = choice.get("delta") or {}
     return bool(choice.get("text") or delta.get("content") or delta.get("reasoning_content") or delta.get("reasoning"))
 
 
 def measure(server: Server, prompts: Sequence[str], users: int, turns: int) -> Measured:
-    """A closed loop of `users`, a thread each, who ask again at once: one turn to warm up, `turns` that count, and on until all are there."""
+    """A closed loop of `users`, a thread each, without pauses: one turn to warm up, `turns` that count, and more until all users have them.
+    Raises DsimError."""
     answers: list[Answer] = []
     failures: list[DsimError] = []
     lock, done = threading.Lock(), threading.Event()
@@ -164,7 +167,7 @@ def measure(server: Server, prompts: Sequence[str], users: int, turns: int) -> M
 
 
 def _measured(users: int, answers: list[Answer]) -> Measured:
-    """Answers streamed while all users were there: first and last token inside the window from the last user's first answer to the first stop."""
+    """Answers with first and last token in the window that all users share: from the last user's first answer to the first user's last."""
     start = max(min(a.last_s for a in answers if a.user == user) for user in range(users))
     end = min(max(a.last_s for a in answers if a.user == user) for user in range(users))
     inside = [a for a in answers if a.first_s >= start and a.last_s <= end] or [a for a in answers if a.turn > 0]
@@ -175,7 +178,7 @@ def _measured(users: int, answers: list[Answer]) -> Measured:
 
 
 def scrape(base_url: str, timeout_s: float = 5.0) -> str | None:
-    """The text of /metrics at the root of the server, None where there is none."""
+    """The text of /metrics at the root of the server, None without one."""
     import requests
 
     parts = urlsplit(base_url)

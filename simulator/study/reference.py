@@ -1,4 +1,4 @@
-"""The keys of a scenario and of a plan, from the models that read them: JSON Schema for editors, tables for people."""
+"""Every key of a scenario or plan file, from the models that read them: JSON Schema for editors, tables for people."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def json_schema(what: What) -> dict[str, Any]:
 
 
 def reference(what: What) -> str:
-    """Every key with its type and default, one table a part, as Markdown."""
+    """Every key with its type and default as Markdown, one table per part."""
     schema = json_schema(what)
     parts = schema["$defs"]
     lines = [
@@ -35,9 +35,9 @@ def reference(what: What) -> str:
 
 
 def _part(name: str, schema: Mapping[str, Any], parts: Mapping[str, Any]) -> list[str]:
-    """Heading, what it is, and its keys."""
-    told = " ".join((schema.get("description") or "").split())
-    lines = [f"## {name}", "", *([told, ""] if told else []), "| key | type | default |", "|---|---|---|"]
+    """Heading, description and keys of a part."""
+    description = " ".join((schema.get("description") or "").split())
+    lines = [f"## {name}", "", *([description, ""] if description else []), "| key | type | default |", "|---|---|---|"]
     required = set(schema.get("required", []))
     for key, field in schema["properties"].items():
         default = "required" if key in required else _shown(field.get("default"))
@@ -46,7 +46,7 @@ def _part(name: str, schema: Mapping[str, Any], parts: Mapping[str, Any]) -> lis
 
 
 def _type(field: Mapping[str, Any], parts: Mapping[str, Any]) -> str:
-    """A field's type in words; links to the parts of this page."""
+    """A field's type in words, with links to other parts."""
     if "$ref" in field:
         return _named(field["$ref"], parts)
     if "const" in field or "enum" in field:
@@ -81,15 +81,15 @@ def _shown(value: Any) -> str:
 
 
 def _used(schema: Any, parts: Mapping[str, Any]) -> set[str]:
-    """Names of all parts that a schema leads to."""
-    found: set[str] = set()
+    """Names of all parts that a schema refers to."""
+    used: set[str] = set()
     todo = list(_refs(schema.get("properties", {})))
     while todo:
         name = todo.pop()
-        if name not in found:
-            found.add(name)
+        if name not in used:
+            used.add(name)
             todo += _refs(parts[name])
-    return found
+    return used
 
 
 def _refs(content: Any) -> Iterator[str]:

@@ -130,14 +130,17 @@ def test_load_generators_give_back_the_cost_that_made_them(put: Put, dsim: Dsim,
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("aiperf", "a1.json", "a2.json"), "a1.json: --accepted-length: does not tell the accepted length"),
+        (("aiperf", "a1.json", "a2.json"), "a1.json: --accepted-length: does not say the accepted length"),
         (("aiperf", "a1.json", "--accepted-length", "1", "--budget", "1"), "too few operating points"),
-        (("aiperf", "a1.json", "a2.json", "--accepted-length", "2", "--budget", "1"), "outside 1 … 1"),
-        (("vllm", "--metrics", "m.txt"), "no step cost among the files"),
+        (("aiperf", "a1.json", "a2.json", "--accepted-length", "2", "--budget", "1"), "expected 1 to the budget of 1, got 2"),
+        (("vllm", "--metrics", "m.txt"), "the files have no step costs"),
         (("vllm", "--curves", "c.json", "--metrics-before", "m.txt"), "an earlier scrape needs a later one"),
-        (("sglang", "--sts", "sts.json"), "no step cost among the files"),
+        (("sglang", "--sts", "sts.json"), "the files have no step costs"),
         (("sglang", "--sps", "s.json", "--sts", "sts.json"), "a calibration needs recorded confidences"),
-        (("sglang", "--sps", "s.json", "--records", "d.json", "--sts", "two.json"), "two.json: temperatures: has 2 positions, the records 3"),
+        (
+            ("sglang", "--sps", "s.json", "--records", "d.json", "--sts", "two.json"),
+            "two.json: temperatures: expected 3 positions as in the rec",
+        ),
     ],
 )
 def test_what_cannot_be_a_profile_is_refused_in_one_line(
@@ -159,7 +162,7 @@ def test_a_profile_that_is_there_is_kept(put: Put, dsim: Dsim, tmp_path: Path) -
     assert dsim(*call).code == 0
     said = dsim(*call)
     assert said.code == 2
-    assert "there is a profile already" in said.err
+    assert "already holds a profile" in said.err
     assert dsim(*call, "--force").code == 0
 
 

@@ -26,8 +26,10 @@ from simulator.measurements.profile import load_profile
 from simulator.measurements.server import Answer, Server, _measured, ask
 from simulator.report.render.markdown import markdown
 from simulator.report.validation.page import page
-from simulator.study.profiles.importing import About, import_load
-from simulator.study.profiles.probe import ProbePlan, widest_jump
+from simulator.study.profiles.about import About
+from simulator.study.profiles.importing import import_load
+from simulator.study.profiles.probe import widest_jump
+from simulator.study.profiles.probe_plan import ProbePlan
 
 Dsim = Callable[..., Any]
 TOKENS = 12
@@ -134,7 +136,7 @@ def test_a_paced_server_gives_a_profile_of_its_pace(paced: str, dsim: Dsim, tmp_
     assert not told[1]["held_out"]
     kept = json.loads((tmp_path / "p" / "probe.json").read_text())
     assert kept["measured"] == found["measured"]
-    assert {row["what"]: row["fitted"] for row in kept["rows"]}["per-user speed of 2 users, kept out of the fit"] is False
+    assert {row["what"]: row["fitted"] for row in kept["rows"]}["per-user speed of 2 users, left out of the fit"] is False
     assert "## probe-p" in markdown(page([kept], ""))
 
 
@@ -167,12 +169,12 @@ def test_a_server_that_no_curve_follows_becomes_a_table(tmp_path: Path) -> None:
     [
         ({"--model": "other"}, "answered 404"),
         ({"--base-url": "http://127.0.0.1:9/v1"}, "cannot be reached"),
-        ({"--base-url": "localhost:8000"}, "is no address"),
-        ({"--concurrency": "4"}, "one concurrency cannot carry a fit"),
-        ({"--concurrency": "1,x"}, "no list of whole numbers"),
-        ({"--check": "3"}, "names a concurrency that is fitted"),
-        ({"--extra": "[1]"}, "must be an object"),
-        ({"--prompts": "absent.txt"}, "cannot be read"),
+        ({"--base-url": "localhost:8000"}, "expected a URL"),
+        ({"--concurrency": "4"}, "expected at least two numbers of users"),
+        ({"--concurrency": "1,x"}, "expected whole numbers above 0"),
+        ({"--check": "3"}, "has a number of users that --concurrency fits"),
+        ({"--extra": "[1]"}, "expected a JSON object"),
+        ({"--prompts": "absent.txt"}, "absent.txt: no such file"),
     ],
 )
 def test_mistakes_are_one_line(paced: str, dsim: Dsim, tmp_path: Path, changes: dict[str, str], told: str) -> None:
@@ -194,7 +196,7 @@ def test_prompts_of_both_forms(tmp_path: Path) -> None:
 
     assert plan("a.txt").prompts == ("one", "two")
     assert plan("b.jsonl").prompts == ("three",)
-    with pytest.raises(DsimError, match="needs an object with a text 'prompt'"):
+    with pytest.raises(DsimError, match="expected an object with a text 'prompt'"):
         plan("c.jsonl")
 
 

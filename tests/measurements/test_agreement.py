@@ -17,7 +17,7 @@ from simulator.measurements.acceptance import ParametricAcceptance
 from simulator.measurements.agreement import cells_of, compare_profiles, cost_rows
 from simulator.measurements.draft_blocks import RecordedBlocks
 from simulator.measurements.profile import load_profile
-from simulator.study.profiles.telemetry import without_head
+from simulator.study.profiles.about import without_head
 
 Content = dict[str, Any]
 HEADER = "tokens,requests,context_tokens,p10_s,p50_s,p90_s,n,regime,suspicious"

@@ -1,4 +1,4 @@
-"""`dsim export`: what a profile knows, in the forms that engines load: SGLang's SPS table and calibration, vLLM's lengths by batch size."""
+"""`dsim export`: a profile in formats that engines load: SGLang's SPS table and calibration, vLLM's draft lengths by batch size."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from simulator.errors import DsimError
 from simulator.files import write_whole
@@ -17,11 +16,9 @@ from simulator.measurements.formats.vllm import lengths_by_batch_json
 from simulator.measurements.profile import Drafter, Profile
 from simulator.measurements.statistics import visited_rows
 
-Floats = NDArray[np.float64]
-
 
 def export_sglang_sps(profile: Profile, drafter: str, path: Path, form: str, max_batch: int, context_tokens: float) -> str:
-    """Write an SPS table of whole rounds; says what was written.
+    """Writes an SPS table of whole rounds; a line that says so.
 
     sampled: at 1 … max_batch requests of whole blocks. additive: bias + alpha(requests) + theta(tokens), the averages over the grid; exact where
     the profile's cost is a sum of both.
@@ -39,7 +36,7 @@ def export_sglang_sps(profile: Profile, drafter: str, path: Path, form: str, max
 
 
 def additive_table(price: RoundCost, requests: list[int], gamma: int, context_tokens: float) -> AdditiveSps:
-    """The sum closest to the profile's rounds on the grid of requests × tokens."""
+    """The least-squares sum for the profile's rounds on the grid of requests × tokens."""
     tokens = sorted({r * k for r in requests for k in (1, gamma + 1)})
     verify = np.array([price.costs.verify.seconds(tokens, r, context_tokens) for r in requests])  # [requests, tokens]
     step = verify + price.overhead_s + np.array([price.draft_s(r, context_tokens) for r in requests])[:, None]
@@ -50,17 +47,17 @@ def additive_table(price: RoundCost, requests: list[int], gamma: int, context_to
 
 
 def export_sglang_sts(profile: Profile, drafter: str, path: Path) -> str:
-    """Write the drafter's calibration, fitted on its recorded blocks where the profile holds none; says what was written."""
+    """Writes the drafter's calibration, fitted to its recorded blocks if the profile has none; a line that says so. Raises DsimError."""
     known, blocks = profile.drafter(drafter), profile.blocks(drafter)
     if blocks.confidence is None:
-        raise DsimError(f"drafter '{drafter}' has no confidence head", where=profile.folder, key="--drafter", remedy="choose one with confidences")
+        raise DsimError(f"drafter '{drafter}' has no confidence head", where=profile.folder, key="--drafter", remedy="choose a drafter with one")
     temperatures = known.temperatures or fit_temperatures(blocks.confidence, blocks.accepted)
     write_whole(path, sts_json(temperatures, blocks.source, blocks.rows))
-    return f"{path}: temperatures {', '.join(f'{t:.3f}' for t in temperatures)}" + ("" if known.temperatures else " (fitted on the recorded blocks)")
+    return f"{path}: temperatures {', '.join(f'{t:.3f}' for t in temperatures)}" + ("" if known.temperatures else " (fitted to the recorded blocks)")
 
 
 def export_vllm_lengths(profile: Profile, drafter: str, path: Path, max_batch: int, context_tokens: float) -> str:
-    """Write the best fixed length at every batch size as ranges; says what was written."""
+    """Writes the best fixed length at every batch size as ranges; a line that says so."""
     table = best_lengths(profile, drafter, max_batch, context_tokens)
     write_whole(path, lengths_by_batch_json(table))
     return f"{path}: " + ", ".join(f"{first}-{last}: {length}" for first, last, length in table)
@@ -90,8 +87,8 @@ def _priced(profile: Profile, drafter: str) -> tuple[Drafter, RoundCost]:
 
 
 def _grid(most: int) -> list[int]:
-    """1, 2, 4, 8, then by eights, tapering to 1.25 steps, up to `most`."""
-    found = [r for r in (1, 2, 4, 8) if r <= most]
-    while found[-1] < most:
-        found.append(min(max(found[-1] + 8, found[-1] * 5 // 4), most))
-    return found
+    """1, 2, 4, 8, then steps of 8 or 25 %, whichever is larger, up to `most`."""
+    grid = [r for r in (1, 2, 4, 8) if r <= most]
+    while grid[-1] < most:
+        grid.append(min(max(grid[-1] + 8, grid[-1] * 5 // 4), most))
+    return grid

@@ -1,4 +1,4 @@
-"""The step cost of an engine from the per-second series of a real run, with the simulated engine in the loop; and the run against its simulation."""
+"""Step costs fitted to the per-second series of a real run with the simulated engine in the loop, and the run compared with its simulation."""
 
 from __future__ import annotations
 
@@ -7,49 +7,47 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from simulator.arrays import Floats
 from simulator.engine.replica import ReplicaSettings
-from simulator.engine.simulate import Fleet, OpenTraffic, Run, simulate
+from simulator.engine.simulate import OpenTraffic, Run, simulate
 from simulator.measurements.cost import Costs, FittedCurve, LinearPrefill, Overhead, RoundCost
 from simulator.measurements.fit import rms
 from simulator.measurements.recorded_run import RecordedRun
 from simulator.measurements.replay import nothing_drafted
 from simulator.policies.prefill import Chunked
-from simulator.policies.routing import RoundRobin
 from simulator.policies.verification import NoSpeculation
-from simulator.rng import stream
+from simulator.study.profiles.one_replica import one_replica
 from simulator.traffic.request import RequestSpec
 
-Floats = NDArray[np.float64]
 Row = dict[str, Any]
 QUANTILES = (10, 50, 90, 99)
 
 
 @dataclass(frozen=True)
 class RunFit:
-    """Fitted costs, the time of the first arrival on the clock of the series, and what is left over of the two running totals."""
+    """Fitted costs, the time of the first arrival on the clock of the series, and the residual of the two running totals."""
 
     costs: Costs
     clock_s: float
-    residual: float  # rms over the rows of the series, in shares of all tokens
+    residual: float  # rms over the rows of the series, as a fraction of all tokens
     seconds: float
     evaluations: int
 
 
 def fit_run(run: RecordedRun, seconds: float | None = None, progress: Callable[[str], None] = lambda _: None) -> RunFit:
-    """Five costs and a clock offset under which the simulated engine, given the run's own requests and settings, has the running totals of prompt
-    and output tokens that the series shows in its first `seconds` (none given: in all). Stamps of requests enter nothing but their arrival.
+    """Five costs and a clock offset such that the simulated engine, with the run's own requests and settings, has the running totals of prompt and
+    output tokens in the first `seconds` of the series (all of it by default). Of the requests' timestamps only arrivals are used.
 
-    The simulation is a step function of the costs, so the simplex of Nelder and Mead is used over their logarithms, a wide one first and a
-    narrower one from what it found; the start is read off the series.
+    The simulation is a step function of the costs, so Nelder and Mead's simplex searches their logarithms: a wide one from a start read off the
+    series, then a narrower one from its optimum.
     """
     from scipy.optimize import minimize
 
     at_s = run.series["t"][run.series["t"] <= (seconds or np.inf)]
     tick_s = float(np.diff(run.series["t"], prepend=0.0).min())
     start = _start(run)
-    seen = [np.cumsum(run.series[name] * tick_s)[: len(at_s)] for name in ("gen_throughput", "prompt_throughput")]
+    measured = [np.cumsum(run.series[name] * tick_s)[: len(at_s)] for name in ("gen_throughput", "prompt_throughput")]
     tried = 0
 
     def misfit(x: Floats) -> float:
@@ -57,7 +55,7 @@ def fit_run(run: RecordedRun, seconds: float | None = None, progress: Callable[[
         tried += 1
         values = start * np.exp(x)
         simulated = token_totals(simulate_run(run, costs_of(values, run)), at_s - float(values[5]))
-        left = rms(np.concatenate([(a - b) / b[-1] for a, b in zip(simulated, seen, strict=True)]))
+        left = rms(np.concatenate([(a - b) / b[-1] for a, b in zip(simulated, measured, strict=True)]))
         if tried % 25 == 0:
             progress(f"trial {tried}: {left:.3%} of all tokens")
         return left
@@ -66,8 +64,8 @@ def fit_run(run: RecordedRun, seconds: float | None = None, progress: Callable[[
     for width in (0.5, 0.15):
         simplex = np.vstack([at, at + width * np.eye(6)])
         options: Any = {"maxfev": 200, "xatol": 3e-3, "fatol": 2e-5, "initial_simplex": simplex}
-        found = minimize(misfit, at, method="Nelder-Mead", options=options)
-        at, left_over = found.x, float(found.fun)
+        result = minimize(misfit, at, method="Nelder-Mead", options=options)
+        at, left_over = result.x, float(result.fun)
     best = start * np.exp(at)
     return RunFit(costs_of(best, run, float(at_s[-1]), left_over), float(best[5]), left_over, float(at_s[-1]), tried)
 
@@ -104,12 +102,11 @@ def costs_of(values: Floats, run: RecordedRun, seconds: float = 0.0, residual: f
 
 
 def simulate_run(run: RecordedRun, costs: Costs) -> Run:
-    """The run's own requests under the engine settings that it was recorded with; memory for KV is no limit."""
+    """The run's own requests under the engine settings that it was recorded with; memory for KV is ample."""
     columns = zip(run.arrival_s.tolist(), run.prompt_tokens.tolist(), run.output_tokens.tolist(), strict=True)
     specs = [RequestSpec(i, at_s, prompt, output, "") for i, (at_s, prompt, output) in enumerate(columns)]
-    prices = RoundCost(costs, None, 0, 0)
     settings = ReplicaSettings(max_batch=run.max_batch, prefill=Chunked(token_budget=run.token_budget))
-    fleet = Fleet(1, settings, NoSpeculation(), nothing_drafted(), prices, prices, RoundRobin(), None, 16, stream(0, "routing"))
+    fleet = one_replica(settings, NoSpeculation(), nothing_drafted(), RoundCost(costs, None, 0, 0))
     endless = 1e9
     return simulate(OpenTraffic(specs, 0.0, endless, endless), fleet)
 

@@ -1,98 +1,83 @@
-"""`dsim import`: what engines and load generators wrote, to a profile of provenance «imported» that says what the files could not tell."""
+"""`dsim import`: a profile from files of engines and load generators, which says what they could not tell."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from simulator.errors import DsimError
-from simulator.files import why_not_writable, write_whole
 from simulator.measurements.acceptance import ParametricAcceptance
-from simulator.measurements.cost import Costs, DraftCost, DraftTable, FittedCurve, LinearDraft, MeasuredTable, Overhead, VerifyCost
+from simulator.measurements.cost import Costs, DraftCost, DraftTable, LinearDraft, MeasuredTable, Overhead, PrefillCost, VerifyCost
 from simulator.measurements.draft_blocks import RecordedBlocks
 from simulator.measurements.fit import CostFit, Telemetry, fit_cost
 from simulator.measurements.formats.loadgen import LoadPoint
 from simulator.measurements.formats.sglang import AdditiveSps, SampledSps, StepTime, read_sps, read_step_records, read_sts
 from simulator.measurements.formats.vllm import CostCurves, read_cost_curves, read_counters
-from simulator.measurements.profile import Drafter, Profile, load_profile, save_profile
+from simulator.measurements.profile import Drafter, load_profile
 from simulator.measurements.recorded_run import read_recorded_run
+from simulator.study.profiles.about import DOMAIN, SLOPE, About, without_head
 from simulator.study.profiles.fit_run import fit_run
-from simulator.study.profiles.telemetry import DOMAIN, without_head
 
 CONSTANT = 0.02  # relative differences between points below which budget and accepted length count as constant
 
 
-@dataclass(frozen=True)
-class About:
-    """What the files do not say of themselves."""
-
-    out: Path
-    name: str | None = None
-    hardware: str = "not stated"
-    engine: str = "not stated"
-    target: str = "not stated"
-    gpus_per_replica: float = 1.0
-    drafter: str = "drafter"
-    force: bool = False
-
-    def check(self) -> None:
-        """A profile may be written there. Raises DsimError."""
-        if (self.out / "profile.yaml").exists() and not self.force:
-            raise DsimError("there is a profile already", where=self.out, remedy="choose another --out, or --force to replace it")
-        if not 0 < self.gpus_per_replica < float("inf"):
-            raise DsimError(f"{self.gpus_per_replica:g} GPUs is not positive", key="--gpus-per-replica")
-
-
-_LENGTH, _BUDGET = ("accepted_length", "--accepted-length"), ("budget", "--budget")  # of a round: in the points, and as options
-
-
 @dataclass
-class _Draft:
-    """A profile in the making: costs, at most one drafter, tables to be written beside profile.yaml."""
+class _Parts:
+    """A profile in the making: costs, at most one drafter, tables beside profile.yaml, what was assumed and what remains unknown."""
 
     verify: VerifyCost | None = None
     overhead: Overhead = field(default_factory=lambda: Overhead(provenance="imported", note="within the step times"))
-    prefill: Any = None
+    prefill: PrefillCost | None = None
     draft: DraftCost | None = None
     blocks: RecordedBlocks | None = None
-    family: Any = "other"
+    family: Literal["dspark", "other"] = "other"
     temperatures: list[float] | None = None
     note: str = ""
     files: dict[str, str] = field(default_factory=dict)
     assumed: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
 
+    def drafter(self, name: str) -> tuple[Drafter, RecordedBlocks] | None:
+        """The drafter and its blocks, None without blocks."""
+        if self.blocks is None:
+            return None
+        assert self.draft is not None
+        return Drafter(
+            family=self.family, gamma=self.blocks.gamma, draft=self.draft, blocks=f"{name}.parquet", confidence=self.blocks.confidence is not None,
+            temperatures=self.temperatures, note=self.note,
+        ), self.blocks  # fmt: skip
+
 
 def import_sglang(about: About, sps: Path | None, sts: Path | None, records: Path | None) -> dict[str, Any]:
-    """An SPS table, a calibration and a dump of decode steps of SGLang. A cost is needed: the table, or step times in the dump."""
+    """An SPS table, a calibration and a dump of decode steps of SGLang. Step costs come from the table or from times in the dump."""
     about.check()
-    draft = _Draft(family="dspark")
+    parts = _Parts(family="dspark")
     dump = read_step_records(records, about.drafter) if records else None
     if sps is not None:
-        _sps_cost(draft, read_sps(sps), sps.name)
+        _sps_cost(parts, read_sps(sps), sps.name)
     elif dump is not None and dump.times:
-        _step_times(draft, dump.times, records.name if records else "")
+        _step_times(parts, dump.times, records.name if records else "")
     else:
-        raise DsimError("no step cost among the files", key="--sps", remedy="give an SPS table, or records with step_cpu_time")
+        raise DsimError("the files have no step costs", key="--sps", remedy="give an SPS table, or records with step_cpu_time")
     if dump is not None and dump.blocks is not None:
-        draft.blocks = dump.blocks
-        draft.draft = LinearDraft(provenance="imported", source=sps.name if sps else "", note="within the step times")
-        draft.note = "anchors within an accepted block repeat the round before them: they were never drafted from"
-        draft.assumed.append("where a policy stops short of a whole accepted block, the next block is like the one it stopped in")
-        draft.unknown += ["domains of the requests", "acceptance probabilities of the draws"]
+        parts.blocks = dump.blocks
+        parts.draft = LinearDraft(provenance="imported", source=sps.name if sps else "", note="within the step times")
+        parts.note = "anchors within an accepted block repeat the round before them: they were never drafted from"
+        parts.assumed.append("where a policy stops short of a whole accepted block, the next block is like the one it stopped in")
+        parts.unknown += ["domains of the requests", "acceptance probabilities"]
     if sts is not None:
-        draft.temperatures = read_sts(sts)
-        if draft.blocks is None or draft.blocks.confidence is None:
+        parts.temperatures = read_sts(sts)
+        if parts.blocks is None or parts.blocks.confidence is None:
             raise DsimError("a calibration needs recorded confidences", where=sts, key="temperatures", remedy="give --records with confidences too")
-        if len(draft.temperatures) != draft.blocks.gamma:
-            found = f"has {len(draft.temperatures)} positions, the records {draft.blocks.gamma}"
-            raise DsimError(found, where=sts, key="temperatures", remedy="give the calibration of this drafter")
-        draft.assumed.append("the records were taken without the calibration, as SGLang's own collection is")
-    return _write(about, draft, "SGLang")
+        if len(parts.temperatures) != parts.blocks.gamma:
+            problem = f"expected {parts.blocks.gamma} positions as in the records, got {len(parts.temperatures)}"
+            raise DsimError(problem, where=sts, key="temperatures", remedy="give the calibration of this drafter")
+        parts.assumed.append("the records were taken without the calibration, as SGLang's own collection is")
+    return _write(about, parts, "SGLang")
 
 
 def _by_tokens(rows: Iterable[tuple[float, float]]) -> str:
@@ -100,33 +85,33 @@ def _by_tokens(rows: Iterable[tuple[float, float]]) -> str:
     return "tokens,p50_s\n" + "".join(f"{tokens:g},{seconds:.8g}\n" for tokens, seconds in rows)
 
 
-def _sps_cost(draft: _Draft, table: SampledSps | AdditiveSps, name: str) -> None:
+def _sps_cost(parts: _Parts, table: SampledSps | AdditiveSps, name: str) -> None:
     if isinstance(table, SampledSps):
         rows = zip(table.tokens, (1 / s for s in table.steps_per_s), strict=True)
-        draft.files["verify.csv"] = _by_tokens(rows)
+        parts.files["verify.csv"] = _by_tokens(rows)
         note = "whole steps, drafting included, each measured at tokens ÷ (γ + 1) requests; interpolated, where SGLang takes the probe below"
-        draft.unknown.append("cost per token against cost per request: the table was taken at whole blocks only")
+        parts.unknown.append("cost per token as opposed to cost per request: the table has whole blocks only")
     else:
         cells = [(m, r, table.seconds(r, m)) for r in table.requests for m in table.tokens]
-        draft.files["verify.csv"] = "tokens,requests,p50_s\n" + "".join(f"{m:g},{r:g},{seconds:.8g}\n" for m, r, seconds in cells)
+        parts.files["verify.csv"] = "tokens,requests,p50_s\n" + "".join(f"{m:g},{r:g},{seconds:.8g}\n" for m, r, seconds in cells)
         note = "bias + alpha(requests) + theta(tokens), whole steps, drafting included"
-    draft.verify = MeasuredTable(provenance="imported", source=f"SGLang SPS table {name}", note=note, file="verify.csv", between="linear")
-    draft.assumed.append("ordinary decoding is priced like a step of as many tokens with drafting")
+    parts.verify = MeasuredTable(provenance="imported", source=f"SGLang SPS table {name}", note=note, file="verify.csv", between="linear")
+    parts.assumed.append("ordinary decoding is priced like a step of as many tokens with drafting")
 
 
-def _step_times(draft: _Draft, times: Sequence[StepTime], name: str) -> None:
-    """Of each number of tokens the shape that was seen most."""
+def _step_times(parts: _Parts, times: Sequence[StepTime], name: str) -> None:
+    """Step costs from the most frequent shape of each number of tokens."""
     by_tokens: dict[int, StepTime] = {}
     for time in times:
         if time.tokens not in by_tokens or time.n > by_tokens[time.tokens].n:
             by_tokens[time.tokens] = time
     if len(by_tokens) < 2:
-        raise DsimError("has steps of one size alone", where=name, key="num_verify_tokens", remedy="record under several loads, or give --sps")
+        raise DsimError("expected steps of two sizes or more", where=name, key="num_verify_tokens", remedy="record several loads, or give --sps")
     rows = [f"{t.tokens},{t.p10_s:.8g},{t.seconds:.8g},{t.p90_s:.8g},{t.n}\n" for _, t in sorted(by_tokens.items())]
-    draft.files["verify.csv"] = "tokens,p10_s,p50_s,p90_s,n\n" + "".join(rows)
-    note = "whole steps, drafting included; of each number of tokens the shape seen most"
-    draft.verify = MeasuredTable(provenance="imported", source=f"SGLang step records {name}", note=note, file="verify.csv", between="linear")
-    draft.unknown.append("cost per token against cost per request")
+    parts.files["verify.csv"] = "tokens,p10_s,p50_s,p90_s,n\n" + "".join(rows)
+    note = "whole steps, drafting included; the most frequent shape of each number of tokens"
+    parts.verify = MeasuredTable(provenance="imported", source=f"SGLang step records {name}", note=note, file="verify.csv", between="linear")
+    parts.unknown.append("cost per token as opposed to cost per request")
 
 
 def import_vllm(
@@ -138,9 +123,9 @@ def import_vllm(
     assumed_length: float | None,
     assumed_budget: float | None,
 ) -> dict[str, Any]:
-    """Cost curves of adaptive verification or results of `vllm bench serve` for the cost; counters, or what the results say, for acceptance."""
+    """Step costs from cost curves of adaptive verification or from results of `vllm bench serve`; acceptance from counters or those results."""
     about.check()
-    draft = _Draft()
+    parts = _Parts()
     if before is not None and metrics is None:
         raise DsimError("an earlier scrape needs a later one", key="--metrics", remedy="give --metrics too")
     survival, source = (None, "")
@@ -149,156 +134,124 @@ def import_vllm(
         survival, source = counters.survival, f"vLLM counters {metrics.name}, {counters.drafts:,.0f} rounds"
     fit = None
     if curves is not None:
-        found = read_cost_curves(curves)
-        _curve_cost(draft, found, curves.name)
+        _curve_cost(parts, read_cost_curves(curves), curves.name)
     elif points:
-        fit = _fit(draft, points, assumed_length, assumed_budget, about)
+        fit = _fit(parts, points, assumed_length, assumed_budget, about)
         survival = survival or points[0].survival
         source = source or f"vllm bench serve, {points[0].source}"
-        draft.draft = LinearDraft(provenance="imported", note="within the fitted step cost")
+        parts.draft = LinearDraft(provenance="imported", note="within the fitted step cost")
     else:
-        raise DsimError("no step cost among the files", key="--curves", remedy="give the cost curves, or results of vllm bench serve with --bench")
+        raise DsimError("the files have no step costs", key="--curves", remedy="give cost curves, or results of vllm bench serve with --bench")
     if survival:
-        _acceptance(draft, survival, source, about.drafter)
-    elif draft.draft is not None:
-        draft.unknown.append("acceptance: none of the files tells it, so there is no drafter")
-    return _write(about, draft, "vLLM", fit)
+        _acceptance(parts, survival, source, about.drafter)
+    elif parts.draft is not None:
+        parts.unknown.append("acceptance: it is in none of the files, so there is no drafter")
+    return _write(about, parts, "vLLM", fit)
 
 
-def _curve_cost(draft: _Draft, curves: CostCurves, name: str) -> None:
+def _curve_cost(parts: _Parts, curves: CostCurves, name: str) -> None:
     source = f"vLLM cost curves {name}"
     rows = [f"{x:g},{y / 1e3:.8g},{'eager' if curves.graph_limit and x > curves.graph_limit else 'graph'}\n" for x, y in curves.verify]
-    draft.files["verify.csv"] = "tokens,p50_s,regime\n" + "".join(rows)
-    draft.files["draft.csv"] = "requests,p50_s\n" + "".join(f"{x:g},{y / 1e3:.8g}\n" for x, y in curves.draft)
+    parts.files["verify.csv"] = "tokens,p50_s,regime\n" + "".join(rows)
+    parts.files["draft.csv"] = "requests,p50_s\n" + "".join(f"{x:g},{y / 1e3:.8g}\n" for x, y in curves.draft)
     note = "medians of dummy steps at one context length, padded to captured graphs"
-    draft.verify = MeasuredTable(provenance="imported", source=source, note=note, file="verify.csv", between="step")
-    draft.draft = DraftTable(provenance="imported", source=source, note="medians of dummy steps", file="draft.csv", between="step")
-    draft.overhead = Overhead(provenance="imported", source=source, note="not in the curves: add what your server spends between steps")
-    draft.unknown += ["cost of context: one context length was profiled", "host time between steps"]
+    parts.verify = MeasuredTable(provenance="imported", source=source, note=note, file="verify.csv", between="step")
+    parts.draft = DraftTable(provenance="imported", source=source, note="medians of dummy steps", file="draft.csv", between="step")
+    parts.overhead = Overhead(provenance="imported", source=source, note="not in the curves: add the time that your server spends between steps")
+    parts.unknown += ["cost of context: one context length was profiled", "host time between steps"]
 
 
 def import_load(
     about: About, tool: str, points: Sequence[LoadPoint], assumed_length: float | None, assumed_budget: float | None, smooth_within: float = np.inf
 ) -> dict[str, Any]:
-    """Operating points of a load generator, at least two. Where the fitted curve misses them by more than `smooth_within` (rms), their own step
-    times become a table."""
+    """Two operating points of a load generator or more. Where the fitted curve misses them by more than `smooth_within` (rms), their own step times
+    become a table."""
     about.check()
-    draft = _Draft()
-    fit = _fit(draft, points, assumed_length, assumed_budget, about)
+    parts = _Parts()
+    fit = _fit(parts, points, assumed_length, assumed_budget, about)
     if fit.rms > smooth_within:
-        length, _ = _told(*_LENGTH, points, assumed_length)
-        budget, _ = _told(*_BUDGET, points, assumed_budget)
-        _as_measured(draft, points, fit, length, budget)
-    return _write(about, draft, tool, fit)
+        length, _ = _per_round("accepted_length", points, assumed_length)
+        budget, _ = _per_round("budget", points, assumed_budget)
+        _as_measured(parts, points, fit, length, budget)
+    return _write(about, parts, tool, fit)
 
 
-def _as_measured(draft: _Draft, points: Sequence[LoadPoint], fit: CostFit, length: float, budget: float) -> None:
+def _as_measured(parts: _Parts, points: Sequence[LoadPoint], fit: CostFit, length: float, budget: float) -> None:
     """A table of the points' step times: a round commits `length` tokens of each request at the per-user speed."""
     rows = sorted((point.concurrency * budget, length / point.tps_per_user) for point in points)
-    draft.files["verify.csv"] = _by_tokens(rows)
-    note = f"the step times of {len(points)} operating points, for a smooth curve misses them by {fit.rms:.1%} rms; read straight between them"
-    draft.verify = MeasuredTable(provenance="imported", source=fit.curve.source, note=note, file="verify.csv", between="linear")
-    draft.unknown.append(f"steps of more than {rows[-1][0]:g} tokens")
+    parts.files["verify.csv"] = _by_tokens(rows)
+    note = f"the step times of {len(points)} operating points, as a smooth curve misses them by {fit.rms:.1%} rms; interpolated linearly"
+    parts.verify = MeasuredTable(provenance="imported", source=fit.curve.source, note=note, file="verify.csv", between="linear")
+    parts.unknown.append(f"steps of more than {rows[-1][0]:g} tokens")
 
 
-def _fit(draft: _Draft, points: Sequence[LoadPoint], assumed_length: float | None, assumed_budget: float | None, about: About) -> CostFit:
-    """T(B) from speed and requests in flight; what a round commits and verifies as each file tells, or as was said."""
-    length, lengths = _told(*_LENGTH, points, assumed_length)
-    budget, budgets = _told(*_BUDGET, points, assumed_budget)
+def _fit(parts: _Parts, points: Sequence[LoadPoint], assumed_length: float | None, assumed_budget: float | None, about: About) -> CostFit:
+    """T(B) from speed and requests in flight; tokens committed and verified per round from the files, or as assumed."""
+    length, lengths = _per_round("accepted_length", points, assumed_length)
+    budget, budgets = _per_round("budget", points, assumed_budget)
     if np.ptp(budgets) > CONSTANT * budget:
-        problem = f"tokens verified per request differ between the files ({min(budgets):.2f} to {max(budgets):.2f})"
+        problem = f"expected one number of tokens verified per request, got {min(budgets):.2f} to {max(budgets):.2f}"
         raise DsimError(problem, key="budget", remedy="give results of one fixed length")
     if not 1 <= length <= budget:
-        remedy = "count the bonus token and the anchor; no speculation: 1 and 1"
-        raise DsimError(f"accepted length {length:g} lies outside 1 … {budget:g}, the verification budget", key="--accepted-length", remedy=remedy)
+        remedy = "count the bonus token and the anchor; without speculation both are 1"
+        raise DsimError(f"expected 1 to the budget of {budget:g}, got {length:g}", key="--accepted-length", remedy=remedy)
     speed = np.array([p.tps_per_user for p in points]) * length / lengths
     telemetry = Telemetry(np.array([p.concurrency for p in points]), speed)
     source = ", ".join(p.source for p in points[:4]) + (f" and {len(points) - 4} more" if len(points) > 4 else "")
-    found = fit_cost(telemetry, length, budget, source=source)
-    draft.verify = found.curve.model_copy(update={"provenance": "imported"})
-    draft.assumed.append(
-        f"accepted length {length:g} and {budget:g} tokens per request and step" + (" as the files say" if not assumed_length else "")
-    )
-    draft.assumed.append("the slope belongs to verified tokens: one policy alone cannot tell a cost per token from a cost per request")
-    draft.unknown += ["drafting, host time and prompts apart from the step", "prefill cost and memory for KV"]
-    return found
+    fit = fit_cost(telemetry, length, budget, source=source)
+    parts.verify = fit.curve.model_copy(update={"provenance": "imported"})
+    parts.assumed.append(f"accepted length {length:g} and {budget:g} tokens per request and step" + ("" if assumed_length else ", from the files"))
+    parts.assumed.append(SLOPE)
+    parts.unknown += ["drafting, host time and prompts as opposed to the rest of the step", "prefill cost and memory for KV"]
+    return fit
 
 
-def _told(name: str, option: str, points: Sequence[LoadPoint], assumed: float | None) -> tuple[float, Any]:
-    """A number of rounds: its mean and the one of every point."""
-    told = [getattr(p, name) for p in points]
-    if assumed is not None:
-        return assumed, np.full(len(points), assumed)
-    if any(value is None for value in told):
-        silent = next(p.source for p, value in zip(points, told, strict=True) if value is None)
-        problem = f"does not tell the {name.replace('_', ' ')} of a round"
-        raise DsimError(problem, where=silent, key=option, remedy="say it; without speculation both are 1")
-    return float(np.mean(told)), np.array(told, dtype=np.float64)
+def _per_round(name: str, points: Sequence[LoadPoint], assumed: float | None) -> tuple[float, Any]:
+    """accepted_length or budget of a round: the mean, and the value of every point."""
+    values = [getattr(p, name) if assumed is None else assumed for p in points]
+    if None in values:
+        problem, option = f"does not say the {name.replace('_', ' ')} of a round", f"--{name.replace('_', '-')}"
+        raise DsimError(problem, where=points[values.index(None)].source, key=option, remedy="give the option; without speculation it is 1")
+    return float(np.mean(values)) if assumed is None else assumed, np.array(values, dtype=np.float64)
 
 
-def _acceptance(draft: _Draft, survival: Sequence[float], source: str, drafter: str) -> None:
-    """Blocks made up from the survival at every position, without a confidence head; positions never accepted are left off."""
+def _acceptance(parts: _Parts, survival: Sequence[float], source: str, drafter: str) -> None:
+    """Synthetic blocks with the survival at every position, without a confidence head; positions that were never accepted are dropped."""
     alive = [s for s in survival if s > 0]
     conditional = [min(max(s / before, 1e-4), 1 - 1e-4) for s, before in zip(alive, [1.0, *alive], strict=False)]
     if not conditional:
-        raise DsimError("no drafted token was ever accepted", where=source, key="per position", remedy="scrape again after some traffic")
+        raise DsimError("counts no accepted token", where=source, key="per position", remedy="scrape again after some traffic")
     shape = ParametricAcceptance(conditional={DOMAIN: conditional}, miscalibration=[1.0] * len(conditional))
-    draft.blocks = without_head(shape.generate(drafter, "imported", f"{source}: survival by position"))
-    draft.note = "marginals imported; how acceptance varies along a text is the parametric generator's default"
-    draft.assumed.append("acceptance varies along a text as the parametric generator's defaults do: counters are averages")
-    draft.unknown += ["confidences", "acceptance by domain"]
+    parts.blocks = without_head(shape.generate(drafter, "imported", f"{source}: survival by position"))
+    parts.note = "marginals imported; variation along a text is the parametric generator's default"
+    parts.assumed.append("acceptance varies along a text as in the parametric generator's defaults: counters are averages")
+    parts.unknown += ["confidences", "acceptance by domain"]
 
 
 def import_recorded_run(about: About, folder: Path) -> dict[str, Any]:
-    """A real run with stamps and a per-second series: its costs, fitted with the simulated engine in the loop."""
+    """A recorded run with a per-second series: costs fitted with the simulated engine in the loop."""
     about.check()
     run = read_recorded_run(folder)
     fit = fit_run(run)
-    draft = _Draft(verify=fit.costs.verify, overhead=fit.costs.overhead, prefill=fit.costs.prefill)
-    draft.unknown += ["host time apart from the step", "memory for KV"]
-    known = {"engine": run.engine, "target": run.model, "gpus_per_replica": run.gpus}
-    merged = {key: value if getattr(about, key) in ("not stated", 1.0) else getattr(about, key) for key, value in known.items()}
-    return _write(About(**{**vars(about), **merged}), draft, run.engine)
+    parts = _Parts(verify=fit.costs.verify, overhead=fit.costs.overhead, prefill=fit.costs.prefill)
+    parts.unknown += ["host time as opposed to the rest of the step", "memory for KV"]
+    return _write(replace(about, engine=run.engine, target=run.model, gpus_per_replica=run.gpus), parts, run.engine)
 
 
-def _write(about: About, draft: _Draft, tool: str, fit: CostFit | None = None) -> dict[str, Any]:
-    """Tables, blocks and profile.yaml, and what was found for people and machines."""
-    assert draft.verify is not None
-    why = why_not_writable(about.out)
-    if why is not None:
-        raise DsimError(f"cannot write ({why})", where=about.out, remedy="choose another --out")
-    drafters = {}
-    if draft.blocks is not None:
-        assert draft.draft is not None
-        drafters[about.drafter] = Drafter(
-            family=draft.family, gamma=draft.blocks.gamma, draft=draft.draft, blocks=f"{about.drafter}.parquet",
-            confidence=draft.blocks.confidence is not None, temperatures=draft.temperatures, note=draft.note,
-        )  # fmt: skip
-    profile = Profile(
-        format=1,
-        name=about.name or about.out.resolve().name,
-        hardware=about.hardware,
-        engine=about.engine if about.engine != "not stated" else tool,
-        target=about.target,
-        gpus_per_replica=about.gpus_per_replica,
-        costs=Costs(verify=draft.verify, prefill=draft.prefill, overhead=draft.overhead),
-        drafters=drafters,
-        assumed=draft.assumed,
-        not_identifiable=draft.unknown,
-    )
-    for name, text in draft.files.items():
-        write_whole(about.out / name, text)
-    if draft.blocks is not None:
-        draft.blocks.save(about.out / f"{about.drafter}.parquet")
-    save_profile(profile, about.out, f"Made by dsim import from files of {tool}")
-    lines = [f"profile written to {about.out}"]
-    if isinstance(draft.verify, FittedCurve) and fit is not None:
-        lines.insert(0, f"step cost fitted to {fit.points} operating points, {fit.rms:.2%} rms, {fit.worst:.1%} at worst")
-    elif fit is not None:
-        lines.insert(0, f"step cost: {draft.verify.note}")
-    if draft.blocks is not None:
-        survival = " ".join(f"{s:.2f}" for s in draft.blocks.mean_survival())
-        lines.insert(0, f"drafter {about.drafter}: block of {draft.blocks.gamma}, survival by position {survival} over all anchors")
-    data = {"profile": str(about.out), "drafters": list(drafters), "rms": fit.rms if fit else None}
-    costs = load_profile(about.out).costs  # with its tables
-    return data | {"assumed": draft.assumed, "not_identifiable": draft.unknown, "text": "\n".join(lines), "costs": costs}
+def _write(about: About, parts: _Parts, tool: str, fit: CostFit | None = None) -> dict[str, Any]:
+    """Writes the profile; what was imported, for people and programs."""
+    assert parts.verify is not None
+    costs = Costs(verify=parts.verify, prefill=parts.prefill, overhead=parts.overhead)
+    about = replace(about, engine=tool) if about.engine == "not stated" else about
+    profile = about.write(costs, parts.drafter(about.drafter), parts.assumed, parts.unknown, f"Made by dsim import from files of {tool}", parts.files)
+    lines = []
+    if parts.blocks is not None:
+        survival = " ".join(f"{s:.2f}" for s in parts.blocks.mean_survival())
+        lines.append(f"drafter {about.drafter}: γ = {parts.blocks.gamma}, survival by position {survival} over all anchors")
+    if fit is not None:
+        fitted = f"step cost fitted to {fit.points} operating points, error {fit.rms:.2%} rms, {fit.worst:.1%} at most"
+        lines.append(f"step cost: {parts.verify.note}" if "verify.csv" in parts.files else fitted)
+    lines.append(f"profile written to {about.out}")
+    data = {"profile": str(about.out), "drafters": list(profile.drafters), "rms": fit.rms if fit else None}
+    loaded = load_profile(about.out).costs  # with its tables
+    return data | {"assumed": parts.assumed, "not_identifiable": parts.unknown, "text": "\n".join(lines), "costs": loaded}

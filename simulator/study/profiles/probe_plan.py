@@ -1,0 +1,88 @@
+"""What `dsim probe` measures, from its options."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from simulator.errors import DsimError
+from simulator.measurements.formats.reading import read_text
+from simulator.measurements.server import Server
+
+PROMPTS = (
+    "Explain how a bicycle stays upright when it is moving.",
+    "Write a short story about a lighthouse keeper who finds a message in a bottle.",
+    "List the steps to bake bread at home, with times and temperatures.",
+    "What are the main differences between a virus and a bacterium?",
+    "Describe the water cycle to a ten-year-old child.",
+    "Write a Python function that returns the prime numbers below n, and explain it.",
+    "Summarise the causes of the French Revolution in plain words.",
+    "Compare trains and aeroplanes for a journey of six hundred kilometres.",
+)
+
+
+@dataclass(frozen=True)
+class ProbePlan:
+    """What to measure: numbers of users to fit and to check, measured answers per user, and levels that may be added."""
+
+    server: Server
+    prompts: tuple[str, ...]
+    concurrency: tuple[int, ...]
+    check: tuple[int, ...]
+    turns: int
+    refine: int = 0
+
+    @classmethod
+    def of(
+        cls,
+        base_url: str,
+        model: str,
+        prompts: Path | None,
+        concurrency: str,
+        check: str,
+        turns: int,
+        tokens: int,
+        chat: bool,
+        extra: str,
+        wait: float,
+        refine: int = 0,
+    ) -> ProbePlan:
+        """A plan from the command's options. Raises DsimError."""
+        if urlsplit(base_url).scheme not in ("http", "https"):
+            raise DsimError(f"expected a URL such as http://127.0.0.1:8000/v1, got '{base_url}'", key="--base-url")
+        try:
+            more = json.loads(extra)
+        except ValueError as problem:
+            raise DsimError(f"not valid JSON ({problem})", key="--extra", remedy="""for example '{"temperature": 0}'""") from None
+        if not isinstance(more, dict):
+            raise DsimError("expected a JSON object", key="--extra", remedy="""for example '{"temperature": 0}'""")
+        grid, apart = _counts(concurrency, "--concurrency"), _counts(check, "--check") if check else ()
+        if len(grid) < 2:
+            raise DsimError("expected at least two numbers of users", key="--concurrency", remedy="give two that differ by half or more")
+        if set(grid) & set(apart):
+            raise DsimError("has a number of users that --concurrency fits", key="--check", remedy="check at other numbers")
+        return cls(Server(base_url, model, chat, tokens, more, wait), _read_prompts(prompts), grid, apart, turns, refine)
+
+
+def _counts(text: str, key: str) -> tuple[int, ...]:
+    if not re.fullmatch(r"\s*[1-9]\d*(\s*,\s*[1-9]\d*)*\s*", text):
+        raise DsimError(f"expected whole numbers above 0 such as 1,2,4,8, got '{text}'", key=key)
+    return tuple(sorted({int(part) for part in text.split(",")}))
+
+
+def _read_prompts(path: Path | None) -> tuple[str, ...]:
+    """One prompt per line, or JSON lines with a key `prompt`. Raises DsimError."""
+    if path is None:
+        return PROMPTS
+    lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    if path.suffix in (".jsonl", ".json"):
+        try:
+            lines = [json.loads(line)["prompt"] for line in lines]
+        except (ValueError, KeyError, TypeError):
+            raise DsimError("expected an object with a text 'prompt' on every line", where=path, key="--prompts") from None
+    if not lines or not all(isinstance(line, str) and line for line in lines):
+        raise DsimError("has no prompts", where=path, key="--prompts")
+    return tuple(lines)
