@@ -10,7 +10,8 @@ from typing import Any
 from scipy.special import stdtrit
 
 from simulator.report import wording
-from simulator.report.page import Cell, Column, Group, Page, Section, Table, Terms, Text, listed, section, sections
+from simulator.report.blocks import Cell, Column, Group, Table, Terms, Text, listed
+from simulator.report.page import Page, Section, section, sections
 from simulator.study.run.metrics import METRICS
 from simulator.study.run.result import Estimate, Record, RunResult
 

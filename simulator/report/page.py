@@ -1,181 +1,14 @@
-"""What a page is made of: sections of blocks. render/ draws the same page as HTML, as Markdown, on a terminal and in a notebook."""
+"""A page: sections of blocks. render/ draws the same page as HTML, as Markdown, on a terminal and in a notebook."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from simulator.report.plots.style import Look
-
-Form = Literal["html", "markdown", "terminal", "notebook"]
-PAGES: frozenset[Form] = frozenset(("html", "markdown"))
-HTML: frozenset[Form] = frozenset(("html",))
-MARKDOWN: frozenset[Form] = frozenset(("markdown",))
-TERMINAL: frozenset[Form] = frozenset(("terminal",))
-NOTEBOOK: frozenset[Form] = frozenset(("notebook",))
-USUAL = PAGES | TERMINAL  # a notebook shows the few blocks that ask for it
+from simulator.report.blocks import NOTEBOOK, USUAL, Block, Chart, Form, Picture, is_empty
 
 NOTICES = "Before you rely on it"  # heading of the notices
-LONG = 24  # rows; a longer table is folded where a reader can unfold it
-
-
-@dataclass(frozen=True)
-class Block:
-    """A part of a section. `on`: the forms that show it."""
-
-    on: frozenset[Form] = field(default=USUAL, kw_only=True)
-
-
-@dataclass(frozen=True)
-class Cell:
-    """What stands in a cell; `detail` (an interval) stands smaller below it. `kind` is a verdict or provenance, shown as a tag."""
-
-    text: str
-    detail: str = ""
-    kind: str = ""
-    link: str = ""
-
-
-@dataclass(frozen=True)
-class Column:
-    title: str
-    unit: str = ""
-    words: bool = False  # aligned left; numbers are aligned right
-    spare: bool = False  # left out where a terminal has no room
-
-
-@dataclass(frozen=True)
-class Group:
-    """Rows under a common heading; an empty name has none."""
-
-    name: str
-    rows: tuple[tuple[Cell, ...], ...]
-    tag: str = ""
-
-
-@dataclass(frozen=True)
-class Table(Block):
-    name: str
-    caption: str
-    columns: tuple[Column, ...]
-    groups: tuple[Group, ...]
-
-    @property
-    def length(self) -> int:
-        return sum(len(group.rows) for group in self.groups)
-
-    @property
-    def grouped(self) -> bool:
-        return any(group.name for group in self.groups)
-
-
-@dataclass(frozen=True)
-class Picture(Block):
-    """A still picture: the stem of its files, what it shows in words for those who cannot see it, how it is drawn."""
-
-    stem: str
-    alt: str
-    draw: Callable[[Look], Figure]
-    caption: str = ""
-
-    @cached_property
-    def wide(self) -> Figure:
-        """The drawing for a wide page, which also goes into files."""
-        from simulator.report.plots.style import WIDE
-
-        return self.draw(WIDE)
-
-
-@dataclass(frozen=True)
-class Chart(Block):
-    """A chart that the page's own script draws into the element `id`; elsewhere the still picture, where there is one."""
-
-    on: frozenset[Form] = field(default=PAGES, kw_only=True)
-    id: str
-    alt: str
-    caption: str
-    still: Picture | None = None
-
-
-@dataclass(frozen=True)
-class Slider(Block):
-    """A choice among `values` that the page's script acts on; `status` is the id of the line that says what follows from it."""
-
-    on: frozenset[Form] = field(default=HTML, kw_only=True)
-    id: str
-    label: str
-    values: tuple[str, ...]
-    at: int
-    status: str
-
-
-@dataclass(frozen=True)
-class Toggles(Block):
-    """What the page's script shows or hides; (value, label) each, in the order of the colours."""
-
-    on: frozenset[Form] = field(default=HTML, kw_only=True)
-    legend: str
-    entries: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True)
-class Sketch(Block):
-    """A picture as text, for a terminal: from its width in characters and whether it takes colour."""
-
-    on: frozenset[Form] = field(default=TERMINAL, kw_only=True)
-    draw: Callable[[int, bool], str]
-
-
-@dataclass(frozen=True)
-class Text(Block):
-    """A paragraph."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class Prose(Block):
-    """Markdown that somebody wrote, as it is."""
-
-    on: frozenset[Form] = field(default=MARKDOWN, kw_only=True)
-    markdown: str
-
-
-@dataclass(frozen=True)
-class Lines(Block):
-    """A list, with a small heading where it needs one."""
-
-    lines: tuple[str, ...]
-    title: str = ""
-
-
-@dataclass(frozen=True)
-class Terms(Block):
-    """Words and what they mean, or keys and values."""
-
-    entries: tuple[tuple[str, str], ...]
-    title: str = ""
-
-
-@dataclass(frozen=True)
-class Code(Block):
-    """What is typed, or a file as it is."""
-
-    text: str
-    label: str
-
-
-@dataclass(frozen=True)
-class Folded(Block):
-    """Blocks that a reader unfolds; where nothing unfolds they stand there."""
-
-    summary: str
-    blocks: tuple[Block, ...]
 
 
 @dataclass(frozen=True)
@@ -199,9 +32,10 @@ class Section:
     title: str
     blocks: tuple[Block, ...]
     short: str = ""  # its title in the page's list of sections
+    on: frozenset[Form] = USUAL | NOTEBOOK
 
     def shown(self, form: Form) -> tuple[Block, ...]:
-        return tuple(block for block in self.blocks if form in block.on)
+        return tuple(block for block in self.blocks if form in block.on & self.on)
 
 
 @dataclass(frozen=True)
@@ -231,13 +65,12 @@ class Page:
 
 
 Subject = TypeVar("Subject")
-AnyBlock = TypeVar("AnyBlock", bound=Block)
 
 
-def section(id: str, title: str, *blocks: Block | None, short: str = "") -> Section | None:
+def section(id: str, title: str, *blocks: Block | None, short: str = "", on: frozenset[Form] = USUAL | NOTEBOOK) -> Section | None:
     """A section of those blocks that there are and that hold anything; None without any."""
-    present = tuple(block for block in blocks if block is not None and not _is_empty(block))
-    return Section(id, title, present, short) if present else None
+    present = tuple(block for block in blocks if block is not None and not is_empty(block))
+    return Section(id, title, present, short, on) if present else None
 
 
 def sections(makers: Iterable[Callable[[Subject], Section | None]], subject: Subject) -> tuple[Section, ...]:
@@ -245,33 +78,6 @@ def sections(makers: Iterable[Callable[[Subject], Section | None]], subject: Sub
     return tuple(made for make in makers if (made := make(subject)) is not None)
 
 
-def only(on: frozenset[Form], block: AnyBlock | None) -> AnyBlock | None:
-    """The block, shown in these forms alone."""
-    return None if block is None else replace(block, on=on)
-
-
-def listed(name: str, caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1) -> Table:
-    """A table of texts, its first `words` columns aligned left."""
-    heads = tuple(Column(title, words=place < words) for place, title in enumerate(columns))
-    return Table(name, caption, heads, (Group("", tuple(tuple(map(Cell, row)) for row in rows)),))
-
-
-def folded(table: Table | None) -> Table | Folded | None:
-    """A long table folded, a short one as it is."""
-    return table if table is None or table.length <= LONG else Folded(f"Table: {table.length} rows", (table,), on=table.on)
-
-
 def ordered(notices: Iterable[Notice]) -> tuple[Notice, ...]:
     """Warnings before notes."""
     return tuple(sorted(notices, key=lambda notice: not notice.serious))
-
-
-def _is_empty(block: Block) -> bool:
-    match block:
-        case Table():
-            return not block.length
-        case Lines():
-            return not block.lines
-        case Terms():
-            return not block.entries
-    return False

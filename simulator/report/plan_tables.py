@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from simulator.report import wording
-from simulator.report.page import Cell, Column, Group, Table
+from simulator.report.blocks import Cell, Column, Group, Table
 from simulator.report.tables import estimated
 from simulator.report.tables import provenance as sources
 from simulator.report.wording import money

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from simulator.report import wording
-from simulator.report.page import Cell, Column, Group, Table
+from simulator.report.blocks import Cell, Column, Group, Table
 from simulator.report.wording import DASH, MEASURES
 from simulator.study.run.metrics import METRICS, Metric
 from simulator.study.run.result import Estimate, PointResult, RunResult, Source, ValidationRow

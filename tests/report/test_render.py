@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from simulator.measurements.profile import load_profile
-from simulator.report import page as model
-from simulator.report.page import Cell, Code, Column, Folded, Group, Lines, Notice, Page, Section, Sketch, Table, Terms, Text, section
+from simulator.report import blocks as model
+from simulator.report.blocks import Cell, Code, Column, Folded, Group, Lines, Sketch, Table, Terms, Text
+from simulator.report.page import Notice, Page, Section, section
 from simulator.report.profile import page as profile_page
 from simulator.report.render.html import html
 from simulator.report.render.markdown import markdown

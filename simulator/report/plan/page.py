@@ -11,28 +11,8 @@ import yaml
 
 from simulator.report import plan_tables as tables
 from simulator.report import wording
-from simulator.report.page import (
-    NOTEBOOK,
-    PAGES,
-    USUAL,
-    Chart,
-    Code,
-    Folded,
-    Lines,
-    Notice,
-    Page,
-    Picture,
-    Section,
-    Slider,
-    Terms,
-    Text,
-    Toggles,
-    folded,
-    only,
-    ordered,
-    section,
-    sections,
-)  # fmt: skip
+from simulator.report.blocks import NOTEBOOK, PAGES, USUAL, Chart, Code, Folded, Lines, Picture, Slider, Terms, Text, Toggles, folded, only
+from simulator.report.page import Notice, Page, Section, ordered, section, sections
 from simulator.report.render.files import write
 from simulator.report.wording import money
 from simulator.study.planning.result import PlanResult

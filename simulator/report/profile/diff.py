@@ -7,7 +7,8 @@ from importlib.metadata import version
 from typing import Any
 
 from simulator.report import wording
-from simulator.report.page import Notice, Page, Section, Terms, listed, section, sections
+from simulator.report.blocks import Terms, listed
+from simulator.report.page import Notice, Page, Section, section, sections
 
 Compared = Mapping[str, Any]  # what measurements.agreement.compare_profiles gives
 WORST = 3  # cells shown of each table

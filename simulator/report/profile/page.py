@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -14,9 +14,13 @@ from simulator.files import write_whole
 from simulator.measurements.cost import FittedCurve
 from simulator.measurements.profile import Profile
 from simulator.report import wording
-from simulator.report.page import PAGES, Block, Lines, Notice, Page, Picture, Section, Terms, Text, folded, only, section, sections
+from simulator.report.blocks import PAGES, Block, Lines, Picture, Terms, Text, folded, only
+from simulator.report.page import Notice, Page, Section, section, sections
+from simulator.report.plots.style import png
 from simulator.report.profile import tables
 from simulator.report.profile.numbers import LAGS, DrafterNumbers, remarks
+from simulator.report.profile.plots import acceptance, costs
+from simulator.report.profile.plots.overview import overview
 from simulator.report.render.html import html
 from simulator.report.tables import provenance
 from simulator.study.run.result import sources
@@ -44,9 +48,6 @@ def default_folder(profile: Profile) -> Path:
 
 def write_profile_page(profile: Profile, drafters: Sequence[DrafterNumbers], folder: Path) -> tuple[Path, Path]:
     """Write profile.html and overview.png into `folder`; their paths. Raises DsimError where the folder cannot be written."""
-    from simulator.report.plots.style import png
-    from simulator.report.profile.plots.overview import overview
-
     write_whole(folder / PAGE, html(profile_page(profile, drafters)))
     write_whole(folder / OVERVIEW, png(overview(profile, drafters)))
     return folder / PAGE, folder / OVERVIEW
@@ -98,82 +99,62 @@ def _drafters(shown: Shown) -> Section | None:
 
 
 def _verify(shown: Shown) -> Section | None:
-    from simulator.report.profile.plots import costs
-
-    picture = Picture(
-        "verify", "Milliseconds of a verify step by the tokens in it.", partial(costs.verify, shown.profile), _verify_note(shown.profile)
-    )
-    return section("verify", "Verify", only(PAGES, picture), folded(only(PAGES, tables.cells(shown.profile, "verify"))))
+    profile, alt = shown.profile, "Milliseconds of a verify step by the tokens in it."
+    picture = Picture("verify", alt, partial(costs.verify, profile), _verify_note(profile))
+    return section("verify", "Verify", picture, folded(tables.cells(profile, "verify")), on=PAGES)
 
 
 def _draft(shown: Shown) -> Section | None:
-    from simulator.report.profile.plots import costs
-
     profile, alt = shown.profile, f"Milliseconds of drafting a round by requests: {shown.names}."
     caption = "Drafters that cost nothing of their own are not drawn. A table is shown at its middle context."
     drawn = any(costs.draft_parts(profile, drafter) for drafter in profile.drafters.values())
     picture = Picture("drafting", alt, partial(costs.drafting, profile), caption) if drawn else None
-    return section("draft", "Draft", only(PAGES, picture), only(PAGES, tables.drafting(profile)))
+    return section("draft", "Draft", picture, tables.drafting(profile), on=PAGES)
 
 
 def _prefill(shown: Shown) -> Section | None:
-    from simulator.report.profile.plots import costs
-
     if not shown.profile.costs.prefill:
-        return section("prefill", "Prefill", Text("No prefill cost in this profile.", on=PAGES))
+        return section("prefill", "Prefill", Text("No prefill cost in this profile."), on=PAGES)
     picture = Picture("prefill", "Milliseconds of a prefill step by its tokens.", partial(costs.prefill, shown.profile))
-    return section("prefill", "Prefill", only(PAGES, picture), folded(only(PAGES, tables.cells(shown.profile, "prefill"))))
+    return section("prefill", "Prefill", picture, folded(tables.cells(shown.profile, "prefill")), on=PAGES)
 
 
 def _acceptance(shown: Shown) -> Section | None:
-    from simulator.report.profile.plots import acceptance
-
     if not shown.drafters:
         return None
-    length = "Counted over the rounds of a run that verifies the whole block every time; a run that verifies less visits other anchors."
-    correlation = f"How much the accepted count at one anchor says about those 1 to {LAGS} anchors on, within a text."
-    lengths, slots, lags = (partial(draw, shown.drafters) for draw in (acceptance.accepted_length, acceptance.conditional, acceptance.correlation))
-    return section(
-        "accepted",
-        "Acceptance",
-        Picture("length", f"Accepted length by domain: {shown.names}.", lengths, length, on=PAGES),
-        tables.acceptance(shown.drafters),
-        Picture(
-            "conditional",
-            f"Conditional acceptance by position and domain: {shown.names}.",
-            slots,
-            "The form of Figure 2 of the DSpark paper.",
-            on=PAGES,
-        ),
-        folded(only(PAGES, tables.positions(shown.drafters))),
-        Picture("correlation", f"Autocorrelation of accepted counts by lag: {shown.names}.", lags, correlation, on=PAGES),
+    rounds = "Counted over the rounds of a run that verifies the whole block every time; a run that verifies less visits other anchors."
+    lags = f"How much the accepted count at one anchor says about those 1 to {LAGS} anchors on, within a text."
+    length, conditional, correlation = (
+        Picture(stem, f"{what}: {shown.names}.", partial(draw, shown.drafters), caption, on=PAGES)
+        for stem, what, draw, caption in (
+            ("length", "Accepted length by domain", acceptance.accepted_length, rounds),
+            ("conditional", "Conditional acceptance by position and domain", acceptance.conditional, "The form of Figure 2 of the DSpark paper."),
+            ("correlation", "Autocorrelation of accepted counts by lag", acceptance.correlation, lags),
+        )
     )
+    positions = folded(only(PAGES, tables.positions(shown.drafters)))
+    return section("accepted", "Acceptance", length, tables.acceptance(shown.drafters), conditional, positions, correlation)
 
 
 def _threshold(shown: Shown) -> Section | None:
-    from simulator.report.profile.plots import acceptance
-
     if not any(numbers.thresholds for numbers in shown.drafters):
         return None
+    alt = "Committed and rejected tokens per step by confidence threshold."
     caption = (
         "The block is cut before the first conditional confidence below the threshold (the form of Figure 5 of the DSpark paper); confidences "
         "calibrated where the profile has temperatures."
     )
-    alt = "Committed and rejected tokens per step by confidence threshold."
-    return section("threshold", "Threshold", Picture("thresholds", alt, partial(acceptance.thresholds, shown.drafters), caption, on=PAGES))
+    return section("threshold", "Threshold", Picture("thresholds", alt, partial(acceptance.thresholds, shown.drafters), caption), on=PAGES)
 
 
 def _calibration(shown: Shown) -> Section | None:
-    from simulator.report.profile.plots import acceptance
-
     blocks: list[Block] = []
     for place, numbers in enumerate(shown.drafters):
         if numbers.calibration:
             alt = f"Observed against predicted prefix survival of {numbers.name} by position, before and after calibration."
             draw, caption = partial(acceptance.reliability, numbers), "On the line a predicted share is the observed one."
-            blocks.append(Picture(f"reliability-{place}", alt, draw, caption, on=PAGES))
-            blocks.append(replace(tables.calibration(numbers), on=PAGES))
-    return section("calibration", "Calibration", *blocks)
+            blocks += [Picture(f"reliability-{place}", alt, draw, caption), tables.calibration(numbers)]
+    return section("calibration", "Calibration", *blocks, on=PAGES)
 
 
 def _grounds(shown: Shown) -> Section | None:
@@ -186,6 +167,7 @@ def _grounds(shown: Shown) -> Section | None:
         Lines(tuple(profile.not_identifiable), "Not identifiable from this data"),
         Lines(tuple(profile.notes), "Notes"),
         Terms(tuple(_flat(profile.environment)), "Environment", on=PAGES),
+        short="Data",
     )
 
 

@@ -9,7 +9,7 @@ from simulator.measurements.agreement import KEYS, cost_rows, further_files
 from simulator.measurements.cost import DraftTable, LinearDraft, MeasuredTable, PrefillTable
 from simulator.measurements.profile import Profile
 from simulator.report import wording
-from simulator.report.page import Cell, Column, Group, Table
+from simulator.report.blocks import Cell, Column, Group, Table
 from simulator.report.profile.numbers import DrafterNumbers
 from simulator.report.wording import DASH
 from simulator.study.run.result import Estimate

@@ -9,7 +9,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
-from simulator.report.page import NOTICES, Block, Page, Picture
+from simulator.report.blocks import Block, Picture
+from simulator.report.page import NOTICES, Page
 
 
 def html(page: Page) -> str:

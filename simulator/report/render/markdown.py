@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from simulator.report.page import NOTICES, Block, Cell, Chart, Code, Folded, Lines, Notice, Page, Picture, Prose, Table, Terms, Text
+from simulator.report.blocks import Block, Cell, Chart, Code, Folded, Lines, Picture, Prose, Table, Terms, Text
+from simulator.report.page import NOTICES, Notice, Page
 
 
 def markdown(page: Page) -> str:

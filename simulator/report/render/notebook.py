@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
-from simulator.report.page import Block, Chart, Page, Picture
+from simulator.report.blocks import Block, Chart, Picture
+from simulator.report.page import Page
 from simulator.report.render.html import blocks
 
 _STYLE = Markup(

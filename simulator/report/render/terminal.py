@@ -15,7 +15,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table as Grid
 from rich.text import Text as Line
 
-from simulator.report.page import Block, Cell, Code, Folded, Lines, Notice, Page, Sketch, Table, Terms, Text
+from simulator.report.blocks import Block, Cell, Code, Folded, Lines, Sketch, Table, Terms, Text
+from simulator.report.page import Notice, Page
 
 PIPED = 120  # characters a table takes where no terminal says how many it has; sentences are left whole there
 _WORDS, _WORD = 12, 24  # characters that a column of words keeps, and a word in it, where they are that long

@@ -11,26 +11,9 @@ from typing import Any
 
 import yaml
 
-from simulator.report import tables, wording
-from simulator.report.page import (
-    NOTEBOOK,
-    PAGES,
-    TERMINAL,
-    Code,
-    Folded,
-    Lines,
-    Notice,
-    Page,
-    Picture,
-    Section,
-    Sketch,
-    Terms,
-    Text,
-    folded,
-    only,
-    section,
-    sections,
-)  # fmt: skip
+from simulator.report import plots, tables, wording
+from simulator.report.blocks import NOTEBOOK, PAGES, TERMINAL, Code, Draw, Folded, Lines, Picture, Sketch, Terms, Text, folded, only
+from simulator.report.page import Notice, Page, Section, section, sections
 from simulator.report.render.files import write
 from simulator.report.run import sketch
 from simulator.study.run.metrics import METRICS
@@ -75,16 +58,14 @@ def _facts(result: RunResult) -> tuple[tuple[str, str], ...]:
 
 
 def _at_a_glance(result: RunResult) -> Section | None:
-    return section("glance", "At a glance", only(TERMINAL, tables.brief(result)))
+    return section("glance", "At a glance", tables.brief(result), on=TERMINAL)
 
 
 def _frontier(result: RunResult) -> Section | None:
-    from simulator.report import plots
-
     arrows = "Arrows: what the best policy gains at the SLA (up) and at the baseline’s throughput (across)." if result.gains.at_sla else ""
     caption = _sentences("Up and to the right is better.", arrows, _published_curves(result, "tps_per_user"))
-    alt = _alt("Throughput in tokens per second and GPU against per-user speed in tokens per second, one line per policy", result)
-    picture = Picture("pareto", alt, partial(plots.pareto, result), caption)
+    what = "Throughput in tokens per second and GPU against per-user speed in tokens per second, one line per policy"
+    picture = _picture("pareto", what, partial(plots.pareto, result), result, caption)
     return section("frontier", "The frontier", only(PAGES | NOTEBOOK, picture), only(PAGES, tables.policies(result)), short="Frontier")
 
 
@@ -93,48 +74,37 @@ def _gains(result: RunResult) -> Section | None:
 
 
 def _published(result: RunResult) -> Section | None:
-    return section(
-        "published",
-        "Compared with published results",
-        only(PAGES, tables.validation(result.validation.rows if result.validation else ())),
-        short="Published",
-    )
+    table = tables.validation(result.validation.rows) if result.validation else None
+    return section("published", "Compared with published results", table, short="Published", on=PAGES)
 
 
 def _by_load(result: RunResult) -> Section | None:
-    from simulator.report import plots
-
-    caption = _sentences("The budget counts the anchor: a policy that verifies one drafted token has 2.", _published_curves(result, result.load_kind))
-    alt = _alt("Throughput above and verification budget below, over load, one line per policy", result)
-    load = Picture("against_load", alt, partial(plots.against_load, result), caption)
-    alt = _alt("Accepted length, bonus included, over load, one line per policy", result)
-    length = Picture("accepted_length", alt, partial(plots.accepted_length, result), "The bonus token is included.")
-    return section("load", "By load", only(PAGES, load), only(PAGES, length) if result.has("accepted_length") else None)
+    anchor = "The budget counts the anchor: a policy that verifies one drafted token has 2."
+    caption = _sentences(anchor, _published_curves(result, result.load_kind))
+    what = "Throughput above and verification budget below, over load, one line per policy"
+    load = _picture("against_load", what, partial(plots.against_load, result), result, caption)
+    what = "Accepted length, bonus included, over load, one line per policy"
+    length = _picture("accepted_length", what, partial(plots.accepted_length, result), result, "The bonus token is included.")
+    return section("load", "By load", load, length if result.has("accepted_length") else None, on=PAGES)
 
 
 def _latency(result: RunResult) -> Section | None:
-    from simulator.report import plots
-
-    alt = _alt("TTFT above and TPOT below, p50 and p99 in milliseconds, over load, one line per policy", result)
-    picture = Picture("latency", alt, partial(plots.latency, result), on=PAGES) if plots.latency_tells(result) else None
-    return section("latencies", "Latency", picture, folded(only(PAGES, tables.latency(result))))
+    what = "TTFT above and TPOT below, p50 and p99 in milliseconds, over load, one line per policy"
+    picture = _picture("latency", what, partial(plots.latency, result), result) if plots.latency_tells(result) else None
+    return section("latencies", "Latency", picture, folded(tables.latency(result)), on=PAGES)
 
 
 def _every_point(result: RunResult) -> Section | None:
-    return section("every-point", "Every point", folded(only(PAGES, tables.verdicts(result))))
+    return section("every-point", "Every point", folded(tables.verdicts(result)), on=PAGES)
 
 
 def _time_per_token(result: RunResult) -> Section | None:
-    from simulator.report import plots
-
     if not result.has(*(metric.name for metric in METRICS if metric.place == "parts")):
         return None
-    alt = _alt("Stacked bars: a user’s milliseconds per token by cause, per policy at a few loads", result)
+    what = "Stacked bars: a user’s milliseconds per token by cause, per policy at a few loads"
     caption = "Time in verification is shared between accepted and rejected tokens by their number."
-    picture = Picture("time_per_token", alt, partial(plots.time_per_token, result), caption)
-    return section(
-        "time", "Where a user’s time goes", only(PAGES, picture), folded(only(PAGES, tables.time_per_token(result))), short="Time per token"
-    )
+    picture = _picture("time_per_token", what, partial(plots.time_per_token, result), result, caption)
+    return section("time", "Where a user’s time goes", picture, folded(tables.time_per_token(result)), short="Time per token", on=PAGES)
 
 
 def _grounds(result: RunResult) -> Section | None:
@@ -142,12 +112,13 @@ def _grounds(result: RunResult) -> Section | None:
     return section(
         "grounds",
         "Data and assumptions",
-        Lines(result.conditions, "Conditions", on=PAGES),
-        Lines(profile.assumed, "Assumed, not measured", on=PAGES),
-        Lines(profile.not_identifiable, "Not identifiable from this data", on=PAGES),
-        Lines(profile.notes, "Notes on the profile", on=PAGES),
-        only(PAGES, tables.provenance(profile.provenance)),
+        Lines(result.conditions, "Conditions"),
+        Lines(profile.assumed, "Assumed, not measured"),
+        Lines(profile.not_identifiable, "Not identifiable from this data"),
+        Lines(profile.notes, "Notes on the profile"),
+        tables.provenance(profile.provenance),
         short="Data",
+        on=PAGES,
     )
 
 
@@ -156,17 +127,11 @@ def _reproduce(result: RunResult) -> Section | None:
     command = shlex.join(["dsim", "run", scenario.file, *(part for override in scenario.overrides for part in ("--set", override))])
     ran = f"dsim {result.dsim_version}, seed {scenario.seed}, {scenario.replications} replications. Every number is in result.json beside this page."
     content = yaml.safe_dump(_yaml(scenario.content), sort_keys=False, allow_unicode=True, width=100)
-    return section(
-        "again",
-        "Reproduce",
-        Code(command, "Command", on=PAGES),
-        Text(ran, on=PAGES),
-        Folded("The scenario", (Code(content, "Scenario"),), on=PAGES),
-    )
+    return section("again", "Reproduce", Code(command, "Command"), Text(ran), Folded("The scenario", (Code(content, "Scenario"),)), on=PAGES)
 
 
-def _definitions(result: RunResult) -> Section | None:
-    return section("words", "Definitions", Terms(wording.DEFINITIONS, on=PAGES))
+def _definitions(_: RunResult) -> Section | None:
+    return section("words", "Definitions", Terms(wording.DEFINITIONS), on=PAGES)
 
 
 def _sketch(result: RunResult) -> Section | None:
@@ -178,9 +143,8 @@ SECTIONS = (
 )  # fmt: skip
 
 
-def _alt(what: str, result: RunResult) -> str:
-    """What a picture shows, for those who cannot see it; the numbers are in the tables."""
-    return f"{what}: {', '.join(policy.name for policy in result.policies)}."
+def _picture(stem: str, what: str, draw: Draw, result: RunResult, caption: str = "") -> Picture:
+    return Picture(stem, f"{what}: {', '.join(policy.name for policy in result.policies)}.", draw, caption)
 
 
 def _published_curves(result: RunResult, x: str) -> str:

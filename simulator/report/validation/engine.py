@@ -7,7 +7,8 @@ from typing import Any
 
 from simulator.files import whole
 from simulator.report import wording
-from simulator.report.page import Cell, Column, Group, Page, Section, Table, Text, listed, section, sections
+from simulator.report.blocks import Cell, Column, Group, Table, Text, listed
+from simulator.report.page import Page, Section, section, sections
 from simulator.study.validation.engine_check import HEADLINE, NUMBERS
 
 Check = dict[str, Any]  # what study.validation.engine_check.compare gives

@@ -12,7 +12,8 @@ import numpy as np
 from simulator.errors import DsimError
 from simulator.files import write_whole
 from simulator.report import wording
-from simulator.report.page import Cell, Code, Column, Group, Lines, Page, Prose, Section, Table, Text, listed, section
+from simulator.report.blocks import Cell, Code, Column, Group, Lines, Prose, Table, Text, listed
+from simulator.report.page import Page, Section, section
 from simulator.report.render.markdown import markdown
 from simulator.report.render.markdown import table as table_lines
 from simulator.report.tables import validation
