@@ -167,8 +167,8 @@ def compare(
     """Compare two results side by side.
 
     Shows which differences of B from A exceed the noise, and which scenario keys differ."""
-    from simulator.report.compare import compare as compared
     from simulator.report.render.terminal import terminal
+    from simulator.report.run.compare import compare as compared
     from simulator.study.run.output import read_result
 
     data, page = compared(read_result(first), read_result(second))

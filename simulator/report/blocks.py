@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from simulator.report.plots.style import Look
+    from simulator.report.style import Look
 
 Form = Literal["html", "markdown", "terminal", "notebook"]
 PAGES: frozenset[Form] = frozenset(("html", "markdown"))
@@ -88,7 +88,7 @@ class Picture(Block):
     @cached_property
     def wide(self) -> Figure:
         """The drawing for a wide page, which also goes into files."""
-        from simulator.report.plots.style import WIDE
+        from simulator.report.style import WIDE
 
         return self.draw(WIDE)
 

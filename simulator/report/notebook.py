@@ -44,9 +44,9 @@ class Evaluation:
 
     def figure(self) -> Figure:
         """The frontier: throughput against per-user speed."""
-        from simulator.report import plots
+        from simulator.report.run.plots.frontier import pareto
 
-        return plots.pareto(self.run)
+        return pareto(self.run)
 
     def save(self, folder: Path | str) -> Path:
         """Write the report and the tables; the path of report.html."""
@@ -106,7 +106,7 @@ class Planned:
 
     def figure(self) -> Figure | None:
         """The frontier of fleets."""
-        from simulator.report.plots.plan import frontier
+        from simulator.report.plan.plots import frontier
 
         return frontier(self.plan)
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from simulator.report import plots
-from simulator.report.plots import style
+from simulator.report import style
+from simulator.report.run.plots import frontier, load, tokens
 from simulator.study.run.result import RunResult
 from tests.report import synthetic_result as synthetic
 
-DRAW = (plots.pareto, plots.against_load, plots.accepted_length, plots.time_per_token, plots.latency)
+DRAW = (frontier.pareto, load.against_load, load.accepted_length, tokens.time_per_token, load.latency)
 
 
 def texts(figure: object) -> str:
@@ -41,7 +41,7 @@ def test_units_on_every_axis() -> None:
 
 
 def test_bounds_are_dashed_and_unsettled_points_hollow() -> None:
-    figure = plots.pareto(synthetic.result(open_loop=True))
+    figure = frontier.pareto(synthetic.result(open_loop=True))
     lines = figure.axes[0].lines
     assert sum(line.get_linestyle() == "--" and line.get_linewidth() == 1.8 for line in lines) == 1
     assert any(line.get_markerfacecolor() == style.PAPER for line in lines)
@@ -53,29 +53,29 @@ def test_bounds_are_dashed_and_unsettled_points_hollow() -> None:
 
 def test_no_published_legend_without_published_curves() -> None:
     result = synthetic.result(loads=(5, 50)).model_copy(update={"published": ()})
-    assert "published" not in texts(plots.pareto(result))
+    assert "published" not in texts(frontier.pareto(result))
 
 
 def test_a_policy_keeps_its_colour() -> None:
     result = synthetic.result()
     tints = [style.colour(policy, result) for policy in result.policies]
     assert len(set(tints)) == len(tints)
-    for draw in (plots.pareto, plots.against_load, plots.accepted_length):
+    for draw in (frontier.pareto, load.against_load, load.accepted_length):
         drawn = {line.get_color() for axes in draw(synthetic.result()).axes for line in axes.lines}
         assert set(tints) <= drawn
 
 
 def test_latency_is_drawn_where_it_tells() -> None:
     closed = synthetic.example(loads=(5,))
-    assert not plots.latency_tells(RunResult.from_json(closed))
-    assert plots.latency_tells(synthetic.result(loads=(5,), open_loop=True))
+    assert not load.latency_tells(RunResult.from_json(closed))
+    assert load.latency_tells(synthetic.result(loads=(5,), open_loop=True))
     closed["frontier"][0]["metrics"]["ttft_p99_s"] = synthetic.around(1.0)
-    assert plots.latency_tells(RunResult.from_json(closed))
-    assert not plots.latency_tells(RunResult.from_json(closed | {"frontier": []}))
+    assert load.latency_tells(RunResult.from_json(closed))
+    assert not load.latency_tells(RunResult.from_json(closed | {"frontier": []}))
 
 
 def test_files_carry_no_date_and_no_software(tmp_path: Path) -> None:
-    png, svg = plots.save(plots.accepted_length(synthetic.result(loads=(5, 50))), tmp_path, "x")
+    png, svg = style.save(load.accepted_length(synthetic.result(loads=(5, 50))), tmp_path, "x")
     assert b"Software" not in png.read_bytes()
     assert b"<metadata>" not in svg.read_bytes()
     assert b"<dc:date>" not in svg.read_bytes()

@@ -15,7 +15,7 @@ import yaml
 from simulator.errors import DsimError
 from simulator.measurements.draft_blocks import RecordedBlocks
 from simulator.measurements.profile import Profile, load_profile
-from simulator.report.plots import style
+from simulator.report import style
 from simulator.report.profile import tables as profile_tables
 from simulator.report.profile.numbers import drafter_data, drafter_numbers, remarks
 from simulator.report.profile.page import default_folder, write_profile_page

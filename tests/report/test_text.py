@@ -8,8 +8,8 @@ import json
 import pytest
 
 from simulator.report import wording
-from simulator.report.compare import compare, difference
 from simulator.report.render.terminal import terminal
+from simulator.report.run.compare import compare, difference
 from simulator.report.run.page import run_page
 from simulator.report.run.sketch import frontier
 from simulator.study.run.result import Estimate, RunResult

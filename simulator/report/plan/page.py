@@ -9,10 +9,10 @@ from pathlib import Path
 
 import yaml
 
-from simulator.report import plan_tables as tables
 from simulator.report import wording
 from simulator.report.blocks import NOTEBOOK, PAGES, USUAL, Chart, Code, Folded, Lines, Picture, Slider, Terms, Text, Toggles, folded, only
 from simulator.report.page import Notice, Page, Section, ordered, section, sections
+from simulator.report.plan import tables
 from simulator.report.render.files import write
 from simulator.report.wording import money
 from simulator.study.planning.result import PlanResult
@@ -76,7 +76,7 @@ def _other_slas(result: PlanResult) -> Section | None:
 
 
 def _frontier(result: PlanResult) -> Section | None:
-    from simulator.report.plots import plan as plots
+    from simulator.report.plan import plots
 
     alt = f"Throughput in tokens per second and GPU against the speed that {_share(result)} of users reach, one line per choice"
     caption = (
@@ -90,7 +90,7 @@ def _frontier(result: PlanResult) -> Section | None:
 
 
 def _what_if(result: PlanResult) -> Section | None:
-    from simulator.report.plots import plan as plots
+    from simulator.report.plan import plots
 
     if not result.what_if:
         return None
@@ -103,7 +103,7 @@ def _what_if(result: PlanResult) -> Section | None:
 
 
 def _day(result: PlanResult) -> Section | None:
-    from simulator.report.plots import plan as plots
+    from simulator.report.plan import plots
 
     if not result.day:
         return None

@@ -16,12 +16,12 @@ from simulator.measurements.profile import Profile
 from simulator.report import wording
 from simulator.report.blocks import PAGES, Block, Lines, Picture, Terms, Text, folded, only
 from simulator.report.page import Notice, Page, Section, section, sections
-from simulator.report.plots.style import png
 from simulator.report.profile import tables
 from simulator.report.profile.numbers import LAGS, DrafterNumbers, remarks
 from simulator.report.profile.plots import acceptance, costs
 from simulator.report.profile.plots.overview import overview
 from simulator.report.render.html import html
+from simulator.report.style import png
 from simulator.report.tables import provenance
 from simulator.study.run.result import sources
 

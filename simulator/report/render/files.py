@@ -14,7 +14,7 @@ from simulator.report.render.markdown import markdown
 def write(page: Page, folder: Path, stems: Iterable[str]) -> Path:
     """Write report.html, report.md and the pictures; the path of report.html. `stems`: every picture that such a page may have; those of
     an earlier page that this one does not have are removed."""
-    from simulator.report.plots import style
+    from simulator.report import style
 
     pictures = page.pictures()
     for picture in pictures:

@@ -33,7 +33,7 @@ def templates() -> Environment:
 
 
 def _svg(picture: Picture, narrow: bool) -> Markup:
-    from simulator.report.plots import style
+    from simulator.report import style
 
     name = f"{picture.stem}-phone" if narrow else picture.stem
     return Markup(style.inline(style.svg(picture.draw(style.PHONE) if narrow else picture.wide, name), name))

@@ -28,7 +28,7 @@ def _block(block: Block) -> Markup:
         return _block(block.still) if block.still else Markup()
     if not isinstance(block, Picture):
         return blocks(block)
-    from simulator.report.plots import style
+    from simulator.report import style
 
     drawn = style.svg(block.wide, "notebook")
     return Markup('<div style="max-width:820px;background:#fff">{}</div>').format(Markup(drawn[drawn.index("<svg") :]))

@@ -11,11 +11,13 @@ from typing import Any
 
 import yaml
 
-from simulator.report import plots, tables, wording
+from simulator.report import wording
 from simulator.report.blocks import NOTEBOOK, PAGES, TERMINAL, Code, Draw, Folded, Lines, Picture, Sketch, Terms, Text, folded, only
 from simulator.report.page import Notice, Page, Section, section, sections
 from simulator.report.render.files import write
-from simulator.report.run import sketch
+from simulator.report.run import sketch, tables
+from simulator.report.run.plots import frontier, load, tokens
+from simulator.report.tables import provenance, validation
 from simulator.study.run.metrics import METRICS
 from simulator.study.run.result import RunResult
 
@@ -65,7 +67,7 @@ def _frontier(result: RunResult) -> Section | None:
     arrows = "Arrows: what the best policy gains at the SLA (up) and at the baseline’s throughput (across)." if result.gains.at_sla else ""
     caption = _sentences("Up and to the right is better.", arrows, _published_curves(result, "tps_per_user"))
     what = "Throughput in tokens per second and GPU against per-user speed in tokens per second, one line per policy"
-    picture = _picture("pareto", what, partial(plots.pareto, result), result, caption)
+    picture = _picture("pareto", what, partial(frontier.pareto, result), result, caption)
     return section("frontier", "The frontier", only(PAGES | NOTEBOOK, picture), only(PAGES, tables.policies(result)), short="Frontier")
 
 
@@ -74,7 +76,7 @@ def _gains(result: RunResult) -> Section | None:
 
 
 def _published(result: RunResult) -> Section | None:
-    table = tables.validation(result.validation.rows) if result.validation else None
+    table = validation(result.validation.rows) if result.validation else None
     return section("published", "Compared with published results", table, short="Published", on=PAGES)
 
 
@@ -82,15 +84,15 @@ def _by_load(result: RunResult) -> Section | None:
     anchor = "The budget counts the anchor: a policy that verifies one drafted token has 2."
     caption = _sentences(anchor, _published_curves(result, result.load_kind))
     what = "Throughput above and verification budget below, over load, one line per policy"
-    load = _picture("against_load", what, partial(plots.against_load, result), result, caption)
+    over_load = _picture("against_load", what, partial(load.against_load, result), result, caption)
     what = "Accepted length, bonus included, over load, one line per policy"
-    length = _picture("accepted_length", what, partial(plots.accepted_length, result), result, "The bonus token is included.")
-    return section("load", "By load", load, length if result.has("accepted_length") else None, on=PAGES)
+    length = _picture("accepted_length", what, partial(load.accepted_length, result), result, "The bonus token is included.")
+    return section("load", "By load", over_load, length if result.has("accepted_length") else None, on=PAGES)
 
 
 def _latency(result: RunResult) -> Section | None:
     what = "TTFT above and TPOT below, p50 and p99 in milliseconds, over load, one line per policy"
-    picture = _picture("latency", what, partial(plots.latency, result), result) if plots.latency_tells(result) else None
+    picture = _picture("latency", what, partial(load.latency, result), result) if load.latency_tells(result) else None
     return section("latencies", "Latency", picture, folded(tables.latency(result)), on=PAGES)
 
 
@@ -103,7 +105,7 @@ def _time_per_token(result: RunResult) -> Section | None:
         return None
     what = "Stacked bars: a user’s milliseconds per token by cause, per policy at a few loads"
     caption = "Time in verification is shared between accepted and rejected tokens by their number."
-    picture = _picture("time_per_token", what, partial(plots.time_per_token, result), result, caption)
+    picture = _picture("time_per_token", what, partial(tokens.time_per_token, result), result, caption)
     return section("time", "Where a user’s time goes", picture, folded(tables.time_per_token(result)), short="Time per token", on=PAGES)
 
 
@@ -116,7 +118,7 @@ def _grounds(result: RunResult) -> Section | None:
         Lines(profile.assumed, "Assumed, not measured"),
         Lines(profile.not_identifiable, "Not identifiable from this data"),
         Lines(profile.notes, "Notes on the profile"),
-        tables.provenance(profile.provenance),
+        provenance(profile.provenance),
         short="Data",
         on=PAGES,
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from simulator.report.plots import style
+from simulator.report import style
 from simulator.study.validation.engine_check import HEADLINE
 
 

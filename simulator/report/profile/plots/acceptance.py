@@ -12,11 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from simulator.measurements.calibration import Reliability
-from simulator.report import wording
-from simulator.report.plots import style
-from simulator.report.plots.style import Look
+from simulator.report import style, wording
 from simulator.report.profile.numbers import DrafterNumbers
 from simulator.report.profile.plots.layout import finish, panels
+from simulator.report.style import Look
 from simulator.study.run.result import Estimate
 
 CERTAIN = "95 % intervals, whole texts as units"

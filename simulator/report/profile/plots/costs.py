@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 from simulator.measurements.agreement import cost_rows, further_files
 from simulator.measurements.cost import DraftTable, FittedCurve, LinearDraft, LinearPrefill, MeasuredTable, PrefillTable
 from simulator.measurements.profile import Drafter, Profile
-from simulator.report import wording
-from simulator.report.plots import style
-from simulator.report.plots.style import Look
+from simulator.report import style, wording
 from simulator.report.profile.plots.layout import finish, panels, scale, shown_of
+from simulator.report.style import Look
 
 if TYPE_CHECKING:
     import pandas as pd

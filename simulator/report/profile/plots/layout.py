@@ -13,8 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from simulator.report.plots import style
-from simulator.report.plots.style import Look
+from simulator.report import style
+from simulator.report.style import Look
 
 T = TypeVar("T")
 

@@ -9,8 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from simulator.measurements.profile import Profile
-from simulator.report import wording
-from simulator.report.plots import style
+from simulator.report import style, wording
 from simulator.report.profile.numbers import DrafterNumbers
 from simulator.report.profile.plots import acceptance, costs
 from simulator.report.profile.plots.layout import finish, panels, scale

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from simulator.report.plots.style import FAINT, INK, MUTED, PAPER
+from simulator.report.style import FAINT, INK, MUTED, PAPER
 
 Path = Sequence[tuple[float, float]]  # a line's points, in data units
 Box = tuple[float, float, float, float]  # left, bottom, right, top; pixels

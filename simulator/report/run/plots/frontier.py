@@ -9,10 +9,9 @@ from typing import Any, TypeVar
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from simulator.report import wording
-from simulator.report.plots import style
-from simulator.report.plots.labels import Occupied, arrow, label_points, vertical
-from simulator.report.plots.style import Look
+from simulator.report import style, wording
+from simulator.report.run.plots.labels import Occupied, arrow, label_points, vertical
+from simulator.report.style import Look
 from simulator.study.run.result import Estimate, GainAtSla, GainAtThroughput, PolicyFacts, RunResult
 
 _Y = "throughput_tok_s_gpu"

@@ -6,9 +6,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from simulator.report import wording
-from simulator.report.plots import style
-from simulator.report.plots.style import Look
+from simulator.report import style, wording
+from simulator.report.style import Look
 from simulator.study.run.metrics import METRICS
 from simulator.study.run.result import PointResult, RunResult
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from simulator.report import wording
-from simulator.report.plots import style
-from simulator.report.plots.style import Look
+from simulator.report import style, wording
+from simulator.report.style import Look
 from simulator.study.planning.result import PlanResult
 
 

@@ -8,10 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from simulator.report import wording
-from simulator.report.plots import style
-from simulator.report.plots.frontier import draw_points, draw_published
-from simulator.report.plots.style import Look
+from simulator.report import style, wording
+from simulator.report.run.plots.frontier import draw_points, draw_published
+from simulator.report.style import Look
 from simulator.study.run.result import Estimate, PolicyFacts, RunResult
 
 

@@ -1,0 +1,1 @@
+"""Pictures of a run. They import matplotlib: callers import them lazily."""
