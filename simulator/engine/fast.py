@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.util import find_spec
 from math import ldexp
@@ -11,8 +11,10 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from simulator.arrays import Floats
 from simulator.engine.given import ClosedTraffic, Fleet, Traffic
-from simulator.engine.records import End, Sink
+from simulator.engine.kernel import layout as k
+from simulator.engine.records import End, RequestRecord, Sink
 from simulator.kind import Lowered, lowering
 from simulator.measurements.cost import RoundPrices, reads_to_longest
 from simulator.policies.verification import StepView
@@ -22,6 +24,9 @@ from simulator.traffic.request import RequestColumns
 _ROWS = 16384  # of each output, at most, between two looks of the driver
 _LUCK = 4096
 _MOST_PRICES = 1 << 23  # 64 MB of prices are kept, then asked for again
+
+
+Parts = Mapping[str, Lowered]
 
 
 @runtime_checkable
@@ -34,49 +39,48 @@ class DrawnUsers(Protocol):
     def draw(self, user: NDArray[np.int64], turn: NDArray[np.int64]) -> NDArray[np.int64]: ...
 
 
-def why_plain(traffic: Traffic, fleet: Fleet) -> str:
-    """Why this run must go step by step through Python; empty where it can be compiled."""
+def lower(traffic: Traffic, fleet: Fleet) -> tuple[Parts, str]:
+    """The parts of a fleet as numbers, and nothing; or why this run must go step by step through Python."""
     if find_spec("numba") is None:
-        return "numba is not installed (pip install 'dsim[fast]')"
+        return {}, "numba is not installed (pip install 'dsim[fast]')"
     if fleet.absences:
-        return "replicas are away for a while, which is played in Python"
-    for what, kind, numbers in _lowered(fleet):
-        if numbers is None:
-            return f"the {what} is {type(kind).__name__}, written in Python"
-    if isinstance(traffic, ClosedTraffic) and not isinstance(traffic.source, DrawnUsers):
-        return f"the users are {type(traffic.source).__name__}, written in Python"
-    return ""
-
-
-def _lowered(fleet: Fleet) -> Iterator[tuple[str, Any, Lowered | None]]:
-    """What a fleet is made of, each part with its lowering."""
-    replay, settings = fleet.replay, fleet.settings
+        return {}, "replicas are away for a while, which is played in Python"
+    replay, settings, parts = fleet.replay, fleet.settings, {}
     rows = StepView(len(replay.accepted), replay.gamma, replay.confidence, replay.survival, (), np.empty(0))
-    yield "policy", fleet.policy, lowering(fleet.policy, rows, settings.max_batch)
-    for what, kind in (
-        ("scheduler's cost model", fleet.believed), ("cost model", fleet.prices), ("router", fleet.router), ("prefill", settings.prefill),
-        ("admission", settings.admission),
-    ):  # fmt: skip
-        yield what, kind, lowering(kind)
+    kinds: dict[str, tuple[Any, ...]] = {
+        "policy": (fleet.policy, rows, settings.max_batch),
+        "cost model": (fleet.prices,),
+        "scheduler's cost model": (fleet.believed,),
+        "router": (fleet.router,),
+        "prefill": (settings.prefill,),
+        "admission": (settings.admission,),
+    }
+    for what, (kind, *about) in kinds.items():
+        if (numbers := lowering(kind, *about)) is None:
+            return {}, f"the {what} is {type(kind).__name__}, written in Python"
+        parts[what] = numbers
+    if isinstance(traffic, ClosedTraffic) and not isinstance(traffic.source, DrawnUsers):
+        return {}, f"the users are {type(traffic.source).__name__}, written in Python"
+    return parts, ""
 
 
-def run_compiled(traffic: Traffic, fleet: Fleet, sink: Sink) -> End:
+def run_compiled(traffic: Traffic, fleet: Fleet, parts: Parts, sink: Sink) -> End:
     """Run `traffic` through `fleet` in compiled code, telling `sink` what happens."""
-    return _Run(traffic, fleet, sink).run()
+    return _Run(traffic, fleet, parts, sink).run()
 
 
 @cache
-def _kernel() -> Any:
-    from simulator.engine import compiled
+def _kernel() -> Callable[[k.World], int]:
+    from simulator.engine.kernel.run import run
 
-    return compiled
+    return run  # type: ignore[no-any-return]
 
 
 class _Run:
     """The arrays of a run, and what the driver does when the kernel stops."""
 
-    def __init__(self, traffic: Traffic, fleet: Fleet, sink: Sink) -> None:
-        self.traffic, self.fleet, self.sink, self.k = traffic, fleet, sink, _kernel()
+    def __init__(self, traffic: Traffic, fleet: Fleet, parts: Parts, sink: Sink) -> None:
+        self.traffic, self.fleet, self.parts, self.sink = traffic, fleet, parts, sink
         self.closed = traffic if isinstance(traffic, ClosedTraffic) else None
         self.specs = None if isinstance(traffic, ClosedTraffic) else RequestColumns.of(traffic.specs)
         self.domains = traffic.source.domains if isinstance(traffic, ClosedTraffic) else self.specs.domains  # type: ignore[attr-defined, union-attr]
@@ -86,34 +90,34 @@ class _Run:
         self.g = self.w.g[0]
 
     def run(self) -> End:
-        k = self.k
+        go_on = _kernel()
         answers: dict[int, Callable[[], None]] = {
             k.FLUSH: self._flush, k.GROW: self._grow, k.TURNS: self._turns, k.LUCK: self._luck, k.PRICE: self._price,
             k.BELIEVED: self._believe, k.PROMPT: self._prompt,
         }  # fmt: skip
-        while (wanted := k.run(self.w)) != k.ENDED:
+        while (wanted := go_on(self.w)) != k.ENDED:
             if wanted == k.STARVED:
                 raise RuntimeError("no events are left, and the run has not ended")
             answers[wanted]()
         return self._end()
 
-    def _world(self) -> Any:
-        k, fleet, replay = self.k, self.fleet, self.fleet.replay
+    def _world(self) -> k.World:
+        fleet, replay = self.fleet, self.fleet.replay
         most, count, gamma = fleet.settings.max_batch, fleet.replicas, replay.gamma
         slack = 4 * most + 16
         users = self.closed.users if self.closed else 0
         live = users + 4 if self.closed else 1024
-        parts = {what: numbers for what, _, numbers in _lowered(fleet) if numbers is not None}
-        table, ranked = parts["policy"].table, parts["policy"].branch == "scheduled"
+        policy = self.parts["policy"]
+        ranked = policy.branch == "scheduled"
         value = np.sort(replay.survival, axis=None) if ranked else np.ones(1)
         rank = np.searchsorted(value, replay.survival) if ranked else np.zeros((1, 1))
         sequences = [replay.of_domain[name] for name in self.domains]
         at = np.cumsum([0, *map(len, sequences)])
         shortest = [int(replay.length[s].min()) for s in sequences]
         window = max(8, min(1024, (1 << 17) // max(users, 1), 2 * self.closed.turns if self.closed else 0))
-        prices = _price_table(k, most)
+        prices = _price_table(most)
         same = fleet.believed is fleet.prices
-        believed = prices if same else _price_table(k, most)
+        believed = prices if same else _price_table(most)
         specs = self.specs
         world = k.World(
             g=np.zeros(1, k.GLOBAL),
@@ -128,7 +132,7 @@ class _Run:
             rank=rank.astype(np.int32),
             value=value,
             survival=np.ascontiguousarray(replay.survival, dtype=np.float64),
-            by_row=np.zeros(1, np.int32) if table is None else table.astype(np.int32),
+            by_row=np.zeros(1, np.int32) if policy.table is None else policy.table.astype(np.int32),
             first_row=replay.first_row.astype(np.int64),
             length=replay.length.astype(np.int64),
             candidates=np.concatenate([np.empty(0, np.int64), *sequences]).astype(np.int64),
@@ -140,28 +144,28 @@ class _Run:
             turn_from=np.zeros(users, np.int64),
             turn_now=np.zeros(users, np.int64),
             luck=np.zeros((_LUCK + slack, 2), np.int64),
-            out_steps=np.empty((_ROWS, k.STEP_COLUMNS)),
-            out_requests=np.empty((_ROWS + slack, k.REQUEST_COLUMNS)),
-            out_joins=np.empty((_ROWS + slack, 3)),
-            out_waits=np.empty((_ROWS, 2)),
+            out_steps=np.empty(_ROWS, k.STEP_ROW),
+            out_requests=np.empty(_ROWS + slack, k.REQUEST),
+            out_joins=np.empty(_ROWS + slack, k.JOIN_ROW),
+            out_waits=np.empty(_ROWS, k.WAIT_ROW),
             few=np.zeros(k.FEW),
             keys=np.zeros(most * gamma + 1, np.int32),
             ranked=np.zeros(most * gamma + 1, np.int32),
             counts=np.zeros(2 * most * gamma + 8, np.int32),
         )  # fmt: skip
-        self._set(world, parts, window, slack)
+        self._set(world, window, slack)
         return world
 
-    def _set(self, world: Any, parts: Mapping[str, Lowered], window: int, slack: int) -> None:
+    def _set(self, world: k.World, window: int, slack: int) -> None:
         """Settings and the state at time 0."""
-        k, fleet, g = self.k, self.fleet, world.g
+        fleet, g = self.fleet, world.g
         g["gamma"], g["most"], g["replicas"] = fleet.replay.gamma, fleet.settings.max_batch, fleet.replicas
         g["capacity"], g["page"] = -1 if fleet.kv_pages is None else fleet.kv_pages, fleet.page_tokens
         g["lookahead"] = fleet.policy.longest(fleet.replay.gamma) + 1
         g["overhead_s"], g["prompt_factor"] = fleet.prices.overhead_s, 1.0
         for what, (field, branches) in k.BRANCHES.items():
-            g[field] = branches.index(parts[what].branch)
-            for name, number in parts[what].settings.items():
+            g[field] = branches.index(self.parts[what].branch)
+            for name, number in self.parts[what].settings.items():
                 g[name] = number
         g["to_longest"] = reads_to_longest(fleet.prices)
         g["word"] = word_of(fleet.replay.seed, "sequence", fleet.replay.replication)
@@ -182,15 +186,16 @@ class _Run:
         w, g, sink = self.w, self.g, self.sink
         if g["warm"]:
             sink.warm(float(g["warm_s"]))
-        for rows, count, take in (
-            (w.out_steps, "out_steps", sink.steps),
-            (w.out_requests, "out_requests", lambda part: sink.requests(part, self.domains)),
-            (w.out_joins, "out_joins", sink.joins),
-            (w.out_waits, "out_waits", sink.waits),
-        ):
-            if g[count]:
-                take(rows[: g[count]].copy())
-                g[count] = 0
+        takers: dict[str, Callable[[Floats], None]] = {
+            "out_steps": sink.steps,
+            "out_requests": lambda rows: sink.requests(rows, self.domains),
+            "out_joins": sink.joins,
+            "out_waits": sink.waits,
+        }
+        for output, take in takers.items():
+            if g[output]:
+                take(_columns(getattr(w, output)[: g[output]]))
+                g[output] = 0
 
     def _grow(self) -> None:
         """Twice as many requests at a time, and room for what may happen to them."""
@@ -257,12 +262,12 @@ class _Run:
 
     def _end(self) -> End:
         """Write down what is still out, and how the run ended."""
-        w, g, k = self.w, self.g, self.k
+        w, g = self.w, self.g
         self._flush()
         live = w.requests[w.requests["live"] == 1]
         live = live[np.argsort(live["made"])]
         if len(live):
-            self.sink.requests(np.stack([live[name].astype(np.float64) for name in k.RECORDED], axis=-1), self.domains)
+            self.sink.requests(_columns(live), self.domains)
         asked_s = np.sort(live["asked_s"][~np.isnan(live["asked_s"])])
         if len(asked_s):
             self.sink.waits(np.stack([asked_s, np.full(len(asked_s), np.inf)], axis=-1))
@@ -285,6 +290,13 @@ def _arrivals(specs: RequestColumns) -> NDArray[np.int64]:
     return np.stack([specs.request, specs.prompt_tokens, specs.output_tokens, specs.cached_prompt_tokens, specs.domain], axis=-1).astype(np.int64)
 
 
-def _price_table(k: Any, most: int) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+def _columns(records: NDArray[Any]) -> Floats:
+    """Rows of the kernel as a sink takes them, whose they then are."""
+    if records.dtype != k.REQUEST:
+        return records.view(np.float64).reshape(len(records), -1).copy()
+    return np.stack([records[name].astype(np.float64) for name in RequestRecord._fields], axis=-1)
+
+
+def _price_table(most: int) -> tuple[NDArray[np.int32], Floats]:
     """An empty one: where rows begin, by requests and context, and the rows; place 0 stands for a price not known."""
     return np.zeros((most + 1, k.CONTEXTS), np.int32), np.zeros(1 << 16)

@@ -12,7 +12,7 @@ import simpy
 from simpy.events import NORMAL
 
 from simulator.engine.absences import present, watch
-from simulator.engine.fast import run_compiled, why_plain
+from simulator.engine.fast import lower, run_compiled
 from simulator.engine.given import ClosedTraffic, Fleet, OpenTraffic, Traffic, UserSource
 from simulator.engine.kv_cache import KvCache
 from simulator.engine.records import Buffer, End, Kept, RequestRecord, Run, Sink, record_of
@@ -33,9 +33,9 @@ def simulate(traffic: Traffic, fleet: Fleet, path: Path = "auto") -> Run:
 
 def observe(traffic: Traffic, fleet: Fleet, sink: Sink, path: Path = "auto") -> End:
     """Run `traffic` through `fleet`, telling `sink` what happens as it does: compiled where that can be, with the same numbers to the last bit."""
-    why = "asked for" if path == "plain" else why_plain(traffic, fleet)
+    parts, why = ({}, "asked for") if path == "plain" else lower(traffic, fleet)
     assert not (why and path == "compiled"), why
-    return replace(World(traffic, fleet, sink).run(), why_plain=why) if why else run_compiled(traffic, fleet, sink)
+    return replace(World(traffic, fleet, sink).run(), why_plain=why) if why else run_compiled(traffic, fleet, parts, sink)
 
 
 class Clock(simpy.Environment):

@@ -1,0 +1,244 @@
+"""How many drafted tokens to verify (policies/verification.py)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from simulator.engine.kernel.compiling import hot, inner
+from simulator.engine.kernel.layout import BY_BATCH, BY_ROW, FEW, SCHEDULED
+
+
+@hot
+def known_row(slot, lag):
+    return slot.row if lag == 0 else (slot.lag1 if lag == 1 else slot.lag2)
+
+
+@hot
+def shift_for(n, top):
+    """So many bits less leave about as many buckets as there are keys."""
+    shift = 0
+    while (top >> shift) >= 2 * n:
+        shift += 1
+    return shift
+
+
+@hot
+def rank_down(w, n, top):
+    """The first n of `keys` into `ranked`, descending: dealt into as many buckets as keys, then mended by insertion."""
+    keys, ranked, counts = w.keys, w.ranked, w.counts
+    shift = shift_for(n, top)
+    buckets = (top >> shift) + 1
+    for b in range(buckets):
+        counts[b] = 0
+    for i in range(n):
+        counts[(top - keys[i]) >> shift] += 1
+    at = 0
+    for b in range(buckets):
+        held = counts[b]
+        counts[b] = at
+        at += held
+    for i in range(n):
+        key = keys[i]
+        b = (top - key) >> shift
+        ranked[counts[b]] = key
+        counts[b] += 1
+    for i in range(1, n):
+        key = ranked[i]
+        j = i
+        while j > 0 and ranked[j - 1] < key:
+            ranked[j] = ranked[j - 1]
+            j -= 1
+        ranked[j] = key
+
+
+@hot
+def kth(w, n, top, k):
+    """The k-th largest of the first n `keys`, k counted from 1."""
+    keys, ranked, counts = w.keys, w.ranked, w.counts
+    shift = shift_for(n, top)
+    buckets = (top >> shift) + 1
+    for b in range(buckets):
+        counts[b] = 0
+    for i in range(n):
+        counts[(top - keys[i]) >> shift] += 1
+    before, b = 0, 0
+    while before + counts[b] < k:
+        before += counts[b]
+        b += 1
+    kept = 0
+    for i in range(n):
+        key = keys[i]
+        if (top - key) >> shift == b:
+            j = kept
+            while j > 0 and ranked[j - 1] < key:
+                ranked[j] = ranked[j - 1]
+                j -= 1
+            ranked[j] = key
+            kept += 1
+    return ranked[k - before - 1]
+
+
+@hot
+def gather(w, p, size, lag, least):
+    """Ranks of the free tokens, request after request, into `keys`; how many there are."""
+    gamma, keys, slots, rank = w.g[0].gamma, w.keys, w.slots, w.rank
+    n = 0
+    for s in range(size):
+        row = known_row(slots[p, s], lag)
+        for k in range(least, gamma):
+            keys[n] = rank[row, k]
+            n += 1
+    return n
+
+
+@hot
+def sorted_few(w, p, size, lag, least):
+    """The survivals of the free tokens of few requests into `few`, descending; how many there are."""
+    gamma, few, slots, survival = w.g[0].gamma, w.few, w.slots, w.survival
+    n = 0
+    for s in range(size):
+        row = known_row(slots[p, s], lag)
+        for k in range(least, gamma):
+            a = survival[row, k]
+            j = n
+            while j > 0 and few[j - 1] < a:
+                few[j] = few[j - 1]
+                j -= 1
+            few[j] = a
+            n += 1
+    return n
+
+
+@hot
+def budget(w, p, size, at):
+    """How many tokens beyond the least to admit: Θ's first fall, or its global maximum, along the ranked survivals."""
+    g, price, value, ranked, few = w.g[0], w.believed, w.value, w.ranked, w.few
+    least, lag, top = g.least, g.lag, len(w.value) - 1
+    committed = float(size)
+    if least:
+        sure = 0.0
+        for s in range(size):
+            sure += w.survival[known_row(w.slots[p, s], lag), 0]
+        committed = size + sure
+    n = size * (g.gamma - least)
+    if n <= FEW:
+        sorted_few(w, p, size, lag, least)
+    else:
+        gather(w, p, size, lag, least)
+        rank_down(w, n, top)
+    at += 1 + size * least
+    best, admitted, total = committed / price[at], 0, 0.0
+    for k in range(n):
+        survival = few[k] if n <= FEW else value[ranked[k]]
+        if survival <= 0:
+            break
+        total += survival
+        gain = (total + committed) / price[at + 1 + k]
+        if gain > best:
+            best, admitted = gain, k + 1
+        elif g.stop_early:
+            break
+    return admitted
+
+
+@hot
+def admit_few(w, p, size, admitted, least):
+    """_admit_tokens for few tokens, by the survivals themselves."""
+    gamma, slots, survival = w.g[0].gamma, w.slots, w.survival
+    sorted_few(w, p, size, 0, least)
+    worst = w.few[admitted - 1]
+    taken = 0
+    for s in range(size):
+        length = least
+        row = slots[p, s].row
+        for k in range(least, gamma):
+            length += survival[row, k] >= worst if worst > 0 else survival[row, k] > 0
+        slots[p, s].length = length
+        taken += length - least
+    surplus = taken - admitted
+    if surplus > 0:
+        taken = admitted
+        for k in range(gamma - 1, least - 1, -1):
+            for s in range(size - 1, -1, -1):
+                if surplus > 0 and survival[slots[p, s].row, k] == worst:
+                    slots[p, s].length -= 1
+                    surplus -= 1
+    return taken + size * least
+
+
+@hot
+def admit_tokens(w, p, size, admitted, least):
+    """Lengths when the `admitted` likeliest present tokens beyond the first `least` are taken; the tokens verified."""
+    g, slots, rank, value = w.g[0], w.slots, w.rank, w.value
+    gamma = g.gamma
+    n = size * (gamma - least)
+    if admitted <= 0 or n == 0:
+        for s in range(size):
+            slots[p, s].length = least
+        return size * least
+    admitted = min(admitted, n)
+    if n <= FEW:
+        return admit_few(w, p, size, admitted, least)
+    gather(w, p, size, 0, least)
+    worst = kth(w, n, len(value) - 1, admitted)
+    limit = worst if value[worst] > 0 else worst + 1  # what cannot be accepted is not verified
+    taken, at, keys = 0, 0, w.keys
+    for s in range(size):
+        length = 0
+        for _ in range(least, gamma):
+            length += keys[at] >= limit
+            at += 1
+        slots[p, s].length = length + least
+        taken += length
+    surplus = taken - admitted
+    if surplus > 0:
+        left = surplus
+        for k in range(gamma - 1, least - 1, -1):
+            for s in range(size - 1, -1, -1):
+                if rank[slots[p, s].row, k] == worst:
+                    slots[p, s].length -= 1
+                    left -= 1
+                    if not left:
+                        break
+            if not left:
+                break
+        taken = admitted
+    return taken + size * least
+
+
+@inner
+def uniform_length(w, p, size, at):
+    """The one length that maximises the objective on mean survivals."""
+    g = w.g[0]
+    best, length, committed = -np.inf, 0, 0.0
+    for k in range(g.gamma + 1):
+        if k:
+            total = 0.0
+            for s in range(size):
+                total += w.survival[known_row(w.slots[p, s], g.lag), k - 1]
+            mean = total / size
+            committed = mean if k == 1 else committed + mean
+        gain = (1.0 + committed if k else 1.0) / w.believed[at + 1 + k * size]
+        if k >= g.least and (gain > best or k == g.least):
+            best, length = gain, k
+    return length
+
+
+@hot
+def choose_lengths(w, p, size, at):
+    """Lengths into the slots; the tokens verified. `at`: where the prices begin that the policy believes in."""
+    g, slots = w.g[0], w.slots
+    rule = g.rule
+    if rule == SCHEDULED:
+        return admit_tokens(w, p, size, budget(w, p, size, at), g.least)
+    if rule == BY_ROW:
+        verified = 0
+        for s in range(size):
+            length = w.by_row[slots[p, s].row]
+            slots[p, s].length = length
+            verified += length
+        return verified
+    length = w.by_row[size] if rule == BY_BATCH else uniform_length(w, p, size, at)
+    for s in range(size):
+        slots[p, s].length = length
+    return length * size

@@ -1,0 +1,158 @@
+"""A request outside the batch: made, routed to a replica's queue, closed, and followed by its user's next (engine/simulate.py)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from simulator.engine.kernel.compiling import inner
+from simulator.engine.kernel.events import push
+from simulator.engine.kernel.layout import DISAGGREGATED, DONE, LEAST_LOADED, POWER_OF_TWO, PREFILL, THINK, WAKE
+
+
+@inner
+def new_request(w, index, user, turn, arrival_s, prompt, output, cached, domain, measured):
+    """A request from the free ones."""
+    g = w.g[0]
+    r = g.free
+    request = w.requests[r]
+    g.free = request.next
+    request.request, request.user, request.turn, request.domain = index, user, turn, domain
+    request.arrival_s, request.measured = arrival_s, measured
+    request.prompt_tokens, request.output_tokens, request.cached_prompt_tokens = prompt, output, cached
+    request.emitted_tokens = request.prefilled_tokens = request.preemptions = request.visit = request.rejected = request.pages = 0
+    request.visits, request.row, request.next, request.live, request.made = 1, -1, -1, 1, g.made
+    request.first_token_s = request.finish_s = request.last_emit_s = request.left_s = request.asked_s = np.nan
+    request.waited_s = 0.0
+    g.made += 1
+    return r
+
+
+@inner
+def ask(w, user):
+    """The next request of a user."""
+    g = w.g[0]
+    turn = w.turn_now[user]
+    w.turn_now[user] += 1
+    at = turn - w.turn_from[user]
+    if at + 1 >= g.window:
+        g.refill = 1
+    drawn = w.turns[user, at]
+    return new_request(w, turn * g.users + user, user, turn, g.now, drawn[0], drawn[1], drawn[2], drawn[3], 1 <= turn <= g.turns)
+
+
+@inner
+def held_by(w, p):
+    replica = w.replicas[p]
+    return replica.waiting + replica.prefilling + replica.batch
+
+
+@inner
+def pages_of(g, tokens):
+    return (tokens + g.page - 1) // g.page
+
+
+@inner
+def submit(w, p, r):
+    """A request arrives at replica p; returns it where it can never fit, else -1."""
+    g, replica, request = w.g[0], w.replicas[p], w.requests[r]
+    if g.capacity >= 0 and pages_of(g, request.prompt_tokens + request.output_tokens + g.lookahead) > g.capacity:
+        request.rejected = 1
+        return r
+    request.next = -1
+    if replica.waiting:
+        w.requests[replica.tail].next = r
+    else:
+        replica.head = r
+    replica.tail = r
+    replica.waiting += 1
+    if replica.idle:
+        push(w, g.now, False, WAKE, p)
+        replica.idle = 0
+    return -1
+
+
+@inner
+def route(w, r):
+    g = w.g[0]
+    chosen, n = 0, g.replicas
+    if n > 1:
+        if g.router == LEAST_LOADED:
+            fewest = held_by(w, 0)
+            for p in range(1, n):
+                held = held_by(w, p)
+                if held < fewest:
+                    chosen, fewest = p, held
+        elif g.router == POWER_OF_TWO:
+            first = w.luck[g.lucks, 0]
+            second = (first + 1 + w.luck[g.lucks, 1]) % n
+            g.lucks += 1
+            chosen = first if held_by(w, first) <= held_by(w, second) else second
+        else:
+            chosen = w.luck[g.lucks, 0]
+            g.lucks += 1
+    g.routed += 1
+    return submit(w, chosen, r)
+
+
+@inner
+def enter(w, r):
+    """To the prefill machines where there are any, else to a replica; returns the request where it is rejected, else -1."""
+    g, request = w.g[0], w.requests[r]
+    if g.prefill == DISAGGREGATED and request.prompt_tokens + request.emitted_tokens - request.prefilled_tokens:
+        push(w, g.now, True, PREFILL, r)
+        return -1
+    return route(w, r)
+
+
+@inner
+def count_down(w):
+    """One thing less that the run waits for."""
+    g = w.g[0]
+    g.outstanding -= 1
+    if g.outstanding == 0 and not g.done:
+        g.done = 1
+        push(w, g.now, False, DONE, 0)
+
+
+@inner
+def close(w, r):
+    """A request is done: write it down, count it; the next one of its user where he asks at once, else -1."""
+    g, request = w.g[0], w.requests[r]
+    w.out_requests[g.out_requests] = request
+    g.out_requests += 1
+    user, measured, rejected = request.user, request.measured, request.rejected
+    request.live, request.next = 0, g.free
+    g.free = r
+    g.finished += 1
+    if measured:
+        g.rejected += rejected
+        count_down(w)
+    if not g.closed:
+        return -1
+    if g.finished == g.users:
+        g.warm, g.warm_s = 1, g.now
+    if g.finished >= 4 * g.users * (g.turns + 1) and not g.done:
+        g.done = 1
+        push(w, g.now, False, DONE, 0)
+    if g.done:
+        return -1
+    if rejected or g.think_s > 0:
+        push(w, g.now, True, THINK, user)
+        return -1
+    return ask(w, user)
+
+
+@inner
+def settle(w, r):
+    """Close a request and let in the ones that follow from it at once."""
+    while r >= 0:
+        r = close(w, r)
+        if r >= 0:
+            r = enter(w, r)
+
+
+@inner
+def first_token(w, r):
+    request, now = w.requests[r], w.g[0].now
+    request.first_token_s = request.last_emit_s = request.left_s = now
+    request.emitted_tokens = 1
