@@ -7,7 +7,7 @@ from simulator.engine.kernel.compiling import entry, hot, inner
 from simulator.engine.kernel.elsewhere import ask_worker, grant, granted, process_elsewhere, processed_elsewhere
 from simulator.engine.kernel.events import pop, push
 from simulator.engine.kernel.replica import admit_one, begin_step, end_step, make_room
-from simulator.engine.kernel.requests import ask, count_down, enter, new_request, route, settle
+from simulator.engine.kernel.requests import ask, count_down, enter, new_request, route, settle_entered
 
 
 @inner
@@ -24,7 +24,7 @@ def arrive(w):
     row = w.arrivals[g.arrived]
     g.arrived += 1
     r = new_request(w, row[0], -1, -1, at, row[1], row[2], row[3], row[4], g.warmup_s <= at < g.until_s)
-    settle(w, enter(w, r))
+    settle_entered(w, enter(w, r))
     return True
 
 
@@ -91,7 +91,7 @@ def run(w):
                 g.phase = k.RESTING
             else:
                 g.actor += 1
-                settle(w, enter(w, ask(w, g.actor - 1)))
+                settle_entered(w, enter(w, ask(w, g.actor - 1)))
         elif g.phase == k.PROMPTED:
             wanted = process_elsewhere(w, g.actor)
             if wanted:
@@ -116,7 +116,7 @@ def run(w):
             elif kind == k.THINK:
                 push(w, g.now + g.think_s, False, k.ASK, arg)
             elif kind == k.ASK:
-                settle(w, enter(w, ask(w, arg)))
+                settle_entered(w, enter(w, ask(w, arg)))
             elif kind == k.PREFILL:
                 if g.workers:
                     ask_worker(w, arg)
@@ -130,7 +130,7 @@ def run(w):
             elif kind == k.RELEASED:
                 grant(w)
             elif kind == k.MOVED:
-                settle(w, route(w, arg))
+                settle_entered(w, route(w, arg))
             elif kind == k.STOP or (kind == k.DONE and g.closed):
                 return k.ENDED
             elif not g.stopping:  # done, or out of time: SimPy's any_of takes one more event to say so
