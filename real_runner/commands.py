@@ -28,7 +28,7 @@ Dtype = Annotated[str, typer.Option("--dtype", help="Data type: float32 or bfloa
 Prompts = Annotated[Path | None, typer.Option("--prompts", help="JSON lines with a key 'turns'.", show_default="built-in prompts")]
 PromptSets = Annotated[
     list[str] | None,
-    typer.Option("--prompts", help="JSON lines with a key 'turns', as FILE or DOMAIN=FILE. Repeatable.", show_default="built-in prompts"),
+    typer.Option("--prompts", metavar="[DOMAIN=]FILE", help="JSON lines with a key 'turns'. Repeatable.", show_default="built-in prompts"),
 ]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads of torch.", show_default="torch's choice")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of all random draws.")]
@@ -118,7 +118,7 @@ def serve_bench(
 def profile_measure(
     target: TargetModel,
     out: Annotated[Path, typer.Option("--out", help="Folder for the profile. An unfinished one is resumed.")],
-    draft: Annotated[list[str] | None, typer.Option("--draft", help="Drafter, as FOLDER or NAME=FOLDER. Repeatable.")] = None,
+    draft: Annotated[list[str] | None, typer.Option("--draft", metavar="[NAME=]FOLDER", help="Drafter. Repeatable.")] = None,
     gpu: Annotated[bool, typer.Option("--gpu", help="Measure on the GPU, in bfloat16 and with captured graphs.")] = False,
     prompts: PromptSets = None,
     prompts_per_domain: Annotated[int, typer.Option("--prompts-per-domain", min=1, help="Maximum prompts per file.")] = 40,
@@ -180,7 +180,8 @@ def train_draft(
     prompts: PromptSets = None,
     texts: Annotated[Path | None, typer.Option("--texts", help="Texts that the target generated before, instead of prompts.")] = None,
     family: Annotated[
-        list[str] | None, typer.Option("--family", help="Drafter family: dspark, dflash, eagle3 or mtp. Repeatable.", show_default="dspark")
+        list[str] | None,
+        typer.Option("--family", metavar="NAME", help="Drafter family: dspark, dflash, eagle3 or mtp. Repeatable.", show_default="dspark"),
     ] = None,
     gamma: Annotated[int, typer.Option("--gamma", min=1, help="Tokens drafted per round (always 1 for MTP).")] = 5,
     layers: Annotated[int, typer.Option("--layers", min=1, help="Layers of DSpark and DFlash.")] = 2,

@@ -73,10 +73,10 @@ def fit(
     hardware: Hardware = "not stated",
     engine: Engine = "not stated",
     target: Target = "not stated",
-    gpus_per_replica: Annotated[float, typer.Option(help="GPUs that the concurrency column counts requests on.")] = 1.0,
+    gpus_per_replica: Annotated[float, typer.Option(help="GPUs that serve the requests of the concurrency column.")] = 1.0,
     drafter: Annotated[str, typer.Option(help="Name for the drafter in production.")] = "mtp",
     draft_s_per_request: Annotated[float, typer.Option(help="Assumed drafting time per request and round, in seconds.")] = 0.0,
-    cliff: Annotated[list[int] | None, typer.Option(help="Tokens per step above which to fit a jump. Repeatable.")] = None,
+    cliff: Annotated[list[int] | None, typer.Option(metavar="TOKENS", help="Tokens per step above which to fit a jump. Repeatable.")] = None,
     force: Force = False,
     format: Format = "text",
 ) -> None:

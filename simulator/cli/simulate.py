@@ -60,7 +60,7 @@ def validate(
         ),
     ] = None,
     published: Annotated[bool, typer.Option("--published", help="Run every comparison with published measurements.")] = False,
-    only: Annotated[list[str] | None, typer.Option("--only", help="With --published, run only this comparison. Repeatable.")] = None,
+    only: Annotated[list[str] | None, typer.Option("--only", metavar="NAME", help="With --published, run only this comparison. Repeatable.")] = None,
     measured: Annotated[Path, typer.Option(help="With --published, folder of recorded runs.", show_default=False)] = Path("../shared/measured"),
     format: Format = "text",
 ) -> None:
