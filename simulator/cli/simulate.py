@@ -100,14 +100,14 @@ def _validate_published(out: Path, measured: Path, only: list[str], workers: int
     """Runs the comparisons with published measurements; writes one result file each."""
     from simulator.report.render.terminal import terminal
     from simulator.report.validation.page import compared_page
-    from simulator.study.run.result import Validation
     from simulator.study.run.sweep import check_workers
     from simulator.study.validation.published import validate_published
 
     results = validate_published(Path("scenarios"), measured, out, only, check_workers(workers), lambda line: typer.echo(line, err=True))
-    pages = [terminal(compared_page(f"{result['name']}: {result['title']}", Validation.from_json(result).rows)) for result in results]
-    show(format, results, "\n\n".join((*pages, f"written to {out}; make validation puts them into docs/validation.md")))
-    _exit_if(any(result["ok"] is False for result in results))
+    pages = [terminal(compared_page(f"{result.name}: {result.title}", result.rows)) for result in results]
+    written = f"written to {out}; make validation puts them into docs/validation.md"
+    show(format, [result.to_json() for result in results], "\n\n".join((*pages, written)))
+    _exit_if(any(result.ok is False for result in results))
 
 
 def _compare_with_engine(scenario: Scenario, models: Path, serving: list[str], out: Path, format: str) -> None:
@@ -121,13 +121,13 @@ def _compare_with_engine(scenario: Scenario, models: Path, serving: list[str], o
     from simulator.study.validation.engine_check import compare, judged, planned, read_run
 
     folders = serve_runs(models, scenario.known, planned(scenario), serving, out / "runs", quiet=format == "json")
-    comparison = compare(scenario, [read_run(folder, scenario.policies) for folder in folders])
-    comparison = judged(scenario, comparison, shlex.join(["dsim", *sys.argv[1:]]), json.loads((folders[0] / "run.json").read_text()))
-    write_whole(out / "engine_check.json", json.dumps(comparison, indent=1) + "\n")
+    check = compare(scenario, [read_run(folder, scenario.policies) for folder in folders])
+    comparison = judged(scenario, check, shlex.join(["dsim", *sys.argv[1:]]), json.loads((folders[0] / "run.json").read_text()))
+    write_whole(out / "engine_check.json", json.dumps(comparison.to_json(), indent=1) + "\n")
     title = f"{scenario.known.name}: simulator against engine"
     write_picture(comparison, out / "engine_check.png", title)
-    show(format, comparison, f"{terminal(engine_page(comparison, title))}\n\nwritten to {out}: engine_check.json, engine_check.png, runs/")
-    _exit_if(not comparison["ok"])
+    show(format, comparison.to_json(), f"{terminal(engine_page(comparison, title))}\n\nwritten to {out}: engine_check.json, engine_check.png, runs/")
+    _exit_if(not comparison.ok)
 
 
 def plan(

@@ -25,11 +25,12 @@ from simulator.measurements.formats.loadgen import LoadPoint
 from simulator.measurements.profile import load_profile
 from simulator.measurements.server import Answer, Server, _measured, ask
 from simulator.report.render.markdown import markdown
-from simulator.report.validation.page import page
+from simulator.report.validation.page import Entry, page
 from simulator.study.profiles.about import About
 from simulator.study.profiles.importing import import_load
 from simulator.study.profiles.probe import widest_jump
 from simulator.study.profiles.probe_plan import ProbePlan
+from simulator.study.validation.result import Comparison
 
 Dsim = Callable[..., Any]
 TOKENS = 12
@@ -137,7 +138,7 @@ def test_a_paced_server_gives_a_profile_of_its_pace(paced: str, dsim: Dsim, tmp_
     kept = json.loads((tmp_path / "p" / "probe.json").read_text())
     assert kept["measured"] == found["measured"]
     assert {row["what"]: row["fitted"] for row in kept["rows"]}["per-user speed of 2 users, left out of the fit"] is False
-    assert "## probe-p" in markdown(page([kept], ""))
+    assert "## probe-p" in markdown(page([Entry(Comparison.from_json(kept))], ""))
 
 
 def test_a_look_is_taken_where_steps_jump_and_what_is_kept_for_checking_is_left_alone() -> None:
