@@ -123,10 +123,12 @@ def probe(
 
     Works with any OpenAI-compatible server that streams. Simulates the profile at the measured concurrency and shows the difference."""
     from simulator.cli.exchange import show_profile
+    from simulator.measurements.server import Server
     from simulator.study.profiles.about import About
     from simulator.study.profiles.probe import probe_server
-    from simulator.study.profiles.probe_plan import ProbePlan
+    from simulator.study.profiles.probe_plan import ProbePlan, read_extra
 
-    plan = ProbePlan.of(base_url, model, prompts, concurrency, check, requests, output_tokens, chat, extra, timeout, refine)
+    server = Server(base_url, model, chat, output_tokens, read_extra(extra), timeout)
+    plan = ProbePlan.of(server, prompts, concurrency, check, requests, refine)
     about = About(out, name, hardware, engine, model, gpus_per_replica, force=force)
     show_profile(format, probe_server(plan, about, accepted_length, budget, lambda line: typer.echo(line, err=True)))

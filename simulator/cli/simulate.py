@@ -48,7 +48,7 @@ def validate(
     workers: Workers = None,
     engine: Annotated[
         Path | None,
-        typer.Option("--engine", help="Folder with target/ and the drafters: serve them with the real engine and compare. Needs torch."),
+        typer.Option(help="Folder with target/ and the drafters: serve them with the real engine and compare. Needs torch."),
     ] = None,
     serving: Annotated[
         list[str] | None,
@@ -60,7 +60,7 @@ def validate(
         ),
     ] = None,
     published: Annotated[bool, typer.Option("--published", help="Run every comparison with published measurements.")] = False,
-    only: Annotated[list[str] | None, typer.Option("--only", metavar="NAME", help="With --published, run only this comparison. Repeatable.")] = None,
+    only: Annotated[list[str] | None, typer.Option(metavar="NAME", help="With --published, run only this comparison. Repeatable.")] = None,
     measured: Annotated[Path, typer.Option(help="With --published, folder of recorded runs.", show_default=False)] = Path("../shared/measured"),
     format: Format = "text",
 ) -> None:
@@ -177,7 +177,7 @@ def compare(
 
 def schema(
     what: Annotated[Literal["scenario", "plan"], typer.Argument(help="Kind of file.")] = "scenario",
-    format: Annotated[Literal["json", "markdown"], typer.Option("--format", help="Print JSON Schema or a Markdown table.")] = "json",
+    format: Annotated[Literal["json", "markdown"], typer.Option(help="Print JSON Schema or a Markdown table.")] = "json",
 ) -> None:
     """Print every key of a scenario or plan file."""
     from simulator.study.reference import json_schema, reference

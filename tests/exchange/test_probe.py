@@ -193,7 +193,7 @@ def test_prompts_of_both_forms(tmp_path: Path) -> None:
     (tmp_path / "c.jsonl").write_text('{"text": "four"}\n')
 
     def plan(name: str) -> ProbePlan:
-        return ProbePlan.of("http://x/v1", "m", tmp_path / name, "1,2", "", 2, 8, True, "{}", 9)
+        return ProbePlan.of(Server("http://x/v1", "m", True, 8), tmp_path / name, "1,2", "", 2)
 
     assert plan("a.txt").prompts == ("one", "two")
     assert plan("b.jsonl").prompts == ("three",)
