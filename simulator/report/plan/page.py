@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from simulator.report import wording
-from simulator.report.blocks import NOTEBOOK, PAGES, USUAL, Chart, Folded, Lines, Picture, Slider, Terms, Toggles, folded, only
+from simulator.report.blocks import NOTEBOOK, PAGES, USUAL, Chart, Folded, Lines, Picture, Slider, Stop, Terms, Toggles, folded, only
 from simulator.report.page import Page, Section, notices, section, sections
 from simulator.report.plan import plots, tables
 from simulator.report.render.files import write
@@ -57,7 +57,7 @@ def _facts(result: PlanResult) -> tuple[tuple[str, str], ...]:
 
 
 def _share(result: PlanResult) -> str:
-    """Of the users who reach the promised speed, in percent."""
+    """Of the users who must reach the speed of the SLA, in percent."""
     return wording.share(result.sla.speed.share)
 
 
@@ -66,10 +66,10 @@ def _choices(result: PlanResult) -> Section | None:
 
 
 def _other_speeds(result: PlanResult) -> Section | None:
-    values, tps = [row.tps for row in result.by_promise], result.sla.speed.tps
-    label = f"Promised speed for {_share(result)} of users"
-    slider = Slider("tps", label, tuple(f"{value:g} tok/s" for value in values), values.index(tps), "verdict")
-    return section("promise", "Another promised speed", slider, tables.at_promise(result, tps), short="Promised speed", on=PAGES)
+    stops = (Stop(f"{row.tps:g} tok/s", tables.best_at(result, row), (tables.at_promise(result, row),)) for row in result.by_promise)
+    at = [row.tps for row in result.by_promise].index(result.sla.speed.tps)
+    slider = Slider("tps", f"SLA: speed for {_share(result)} of users", tuple(stops), at)
+    return section("promise", "Another SLA", slider, on=PAGES)
 
 
 def _frontier(result: PlanResult) -> Section | None:
@@ -87,9 +87,9 @@ def _frontier(result: PlanResult) -> Section | None:
 def _what_if(result: PlanResult) -> Section | None:
     if not result.what_if:
         return None
-    alt = "Bars: change of the promised speed of the unchanged fleet, per assumption moved. The table below holds the numbers."
-    caption = "The planned fleet, unchanged, when one assumption moves; whiskers: 95 %. In brackets: the replicas then needed."
-    still = Picture("plan_what_if", "Change of the promised speed by assumption", partial(plots.tornado, result))
+    alt = "Bars: change of the SLA speed of the unchanged fleet, per assumption changed. The table below holds the numbers."
+    caption = "The planned fleet, unchanged, when one assumption changes; whiskers: 95 %. In brackets: the replicas then needed."
+    still = Picture("plan_what_if", "Change of the SLA speed by assumption", partial(plots.tornado, result))
     drawn = any(change.speed_change for change in result.what_if)
     chart = Chart("chart-what-if", alt, caption, still if drawn else None)
     return section("what-ifs", "What if an assumption is wrong", chart, only(USUAL | NOTEBOOK, tables.what_if(result)), short="What if")
@@ -142,9 +142,9 @@ def _definitions(_: PlanResult) -> Section | None:
 SECTIONS = (_choices, _other_speeds, _frontier, _what_if, _day, _break_even, _every_fleet, _grounds, _reproduce, _definitions)
 
 WORDS = (
-    ("promise", "The SLA: the speed that a share of the users must reach, each over its own answer, and the longest wait for the first token."),
-    ("kept", "The next replication, too, keeps every promise, with 95 % confidence (Student's prediction bound over replications)."),
-    ("speed", "(output tokens − 1) / (last token − first token) of a request; the share promised reaches at least the value shown."),
+    ("SLA", "The speed that a share of the users must reach, each over its own answer, and the longest wait for the first token."),
+    ("meets the SLA", "With 95 % confidence, another replication would meet it too (Student's prediction bound over replications)."),
+    ("speed", "(output tokens − 1) / (last token − first token) of a request; the share of users in the SLA reaches at least the value shown."),
     ("TTFT", "From arrival to the first token. A request that died with its replica counts from its arrival to the first token it keeps."),
     ("headroom", "How much more load the planned fleet still carries, found to within 3 %."),
     ("cost", "GPUs × price, whether busy or not, over the tokens of the whole span of the traffic."),
