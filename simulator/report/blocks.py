@@ -105,22 +105,15 @@ class Chart(Block):
 
 
 @dataclass(frozen=True)
-class Stop:
-    """One value of a slider: what follows from it in a sentence, and in blocks."""
-
-    value: str
-    says: str
-    blocks: tuple[Block, ...]
-
-
-@dataclass(frozen=True)
 class Slider(Block):
-    """A choice that the page's script acts on; elsewhere what stands at `at`."""
+    """A choice among `values` that the page's script acts on; `status` is the id of the line that says what follows from it."""
 
+    on: frozenset[Form] = field(default=HTML, kw_only=True)
     id: str
     label: str
-    stops: tuple[Stop, ...]
+    values: tuple[str, ...]
     at: int
+    status: str
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,19 @@ import pytest
 import yaml
 
 from simulator.errors import DsimError
+from simulator.study.planning.make import answer
+from simulator.study.planning.output import write_plan
+from simulator.study.planning.question import load_plan
+from simulator.study.planning.trial import Trial, run_trial
+from simulator.study.planning.work import plan_bundle
 from simulator.study.run.build import build_result
-from simulator.study.run.bundle import bundle
 from simulator.study.run.output import write_output
 from simulator.study.run.point import Point, run_point
 from simulator.study.run.scenario import load_scenario
-from simulator.study.run.sweep import points, sweep
+from simulator.study.run.sweep import bundle, points, sweep
+from simulator.study.work.cluster import on_node
+from simulator.study.work.kept import Task
+from tests.planning.conftest import PLAN
 
 Row = dict[str, Any]
 TABLES = ("points.csv", "points.parquet", "result.json")
@@ -78,15 +85,55 @@ def test_two_nodes_of_which_one_is_killed_give_the_bytes_of_a_local_run(cluster:
 
 
 @pytest.mark.ray
-def test_a_cluster_that_is_not_there_is_one_line(scenario: Callable[..., Path], dsim: Any) -> None:
+def test_a_plan_gives_the_bytes_of_a_local_one(cluster: Any, world: Path) -> None:
+    """Its files are not where the nodes look for them: profile and lengths travel along."""
+    import ray
+
+    (world / "lengths.csv").write_text("tokens\n10\n20\n30\n")
+    lengths = {"kind": "empirical", "path": "lengths.csv", "column": "tokens"}
+    small = {"policies": PLAN["policies"][:1], "load_rps": 30.0, "run": {"warmup_s": 1.0, "window_s": 3.0, "replications": 2}}
+    (world / "plan.yaml").write_text(yaml.safe_dump(PLAN | small | {"workload": PLAN["workload"] | {"output_tokens": lengths}}))
+    plan = load_plan(world / "plan.yaml")
+    write_plan(answer(plan, world / "trials", workers=1), world / "local")
+    ray.init(address=cluster.address, log_to_driver=False)
+    try:
+        write_plan(answer(plan, world / "far", ray=cluster.address), world / "ray")
+    finally:
+        ray.shutdown()
+    for name in ("fleets.csv", "result.json"):
+        assert (world / "ray" / name).read_bytes() == (world / "local" / name).read_bytes()
+    assert {p.name: p.read_bytes() for p in (world / "far").iterdir()} == {p.name: p.read_bytes() for p in (world / "trials").iterdir()}
+
+
+def test_a_plan_runs_where_its_files_are_not(world: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Profiles by name and with a price, and the profile that a setting's scheduler goes by."""
+    settings = [{"name": "same", "prefill": {"kind": "instant"}}, {"name": "misled", "prefill": {"kind": "instant"}, "scheduler_profile": "tiny"}]
+    content = PLAN | {"profiles": [{"profile": "tiny", "gpu_hour": 3.0}], "settings": settings, "run": {"warmup_s": 1.0, "window_s": 2.0}}
+    (world / "plan.yaml").write_text(yaml.safe_dump(content))
+    plan = load_plan(world / "plan.yaml")
+    trials = [Trial(cell, 2, plan.load, 0) for cell in range(len(plan.cells))]
+    expected, sent = [run_trial(plan, trial) for trial in trials], plan_bundle(plan)
+    there = tmp_path_factory.mktemp("node")
+    hidden = world.rename(world.with_name("hidden"))
+    try:
+        unpacked = sent.unpack(there)
+        assert [run_trial(unpacked, trial) for trial in trials] == expected
+    finally:
+        hidden.rename(world)
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_a_cluster_that_is_not_there_is_one_line(command: str, world: Path, scenario: Callable[..., Path], dsim: Any) -> None:
     pytest.importorskip("ray")
-    said = dsim("run", scenario(), "--ray", "127.0.0.1:1")
+    (world / "plan.yaml").write_text(yaml.safe_dump(PLAN))
+    said = dsim(command, world / "plan.yaml" if command == "plan" else scenario(), "--ray", "127.0.0.1:1")
     assert (said.code, said.out) == (2, "")
     assert said.err.splitlines()[-1].startswith("error: --ray: no Ray cluster at '127.0.0.1:1'")
 
 
 def test_without_ray_the_option_says_what_to_install(monkeypatch: pytest.MonkeyPatch, scenario: Callable[..., Path], dsim: Any) -> None:
-    monkeypatch.setattr("simulator.study.run.cluster.find_spec", lambda _name: None)
+    monkeypatch.setattr("simulator.study.work.cluster.find_spec", lambda _name: None)
     assert dsim("run", scenario(), "--ray").err == "error: --ray: needs Ray, which is not installed; pip install 'dsim[ray]'\n"
 
 
@@ -114,8 +161,6 @@ def test_a_bundle_runs_where_the_files_are_not(world: Path, scenario: Callable[.
 
 
 def test_a_node_with_another_dsim_is_refused(scenario: Callable[..., Path]) -> None:
-    from simulator.study.run.cluster import _point
-
     asked = load_scenario(scenario())
     with pytest.raises(DsimError, match="another dsim"):
-        _point(bundle(asked), Point(0, 2.0, 0), None, "mark", "not this code", ())
+        on_node(bundle(asked), "mark", "not this code", Task("key", "name", "mark", print))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,9 @@ import yaml
 
 from simulator.errors import DsimError
 from simulator.study.run.scenario import Scenario, load_scenario
-from simulator.study.run.sweep import check_workers, fingerprint, points, sweep
+from simulator.study.run.sweep import bundle, points, sweep
+from simulator.study.work import kept as store
+from simulator.study.work.local import worker_count
 
 Row = dict[str, Any]
 Write = Callable[..., Path]
@@ -96,21 +99,34 @@ def test_a_changed_file_of_lengths_reuses_nothing(world: Path, scenario: Write) 
         workload = yaml.safe_load((world / "small.yaml").read_text())["workload"] | {"output_tokens": output}
         scenario(workload=workload)
         (world / "lengths.csv").write_text("n\n20\n30\n")
-        first = fingerprint(loaded())
+        first = bundle(loaded()).mark
         (world / "lengths.csv").write_text("n\n20\n40\n")
-        assert fingerprint(loaded()) != first
+        assert bundle(loaded()).mark != first
 
 
 def test_a_changed_trace_reuses_nothing_and_a_read_one_does(world: Path, scenario: Write) -> None:
     trace = world / "t.csv"
     trace.write_text("arrival_s,prompt_tokens,output_tokens\n0,5,5\n1,5,5\n")
     scenario(workload={"trace": {"path": "t.csv"}}, load=[1], run={"replications": 1, "warmup_s": 0})
-    first = fingerprint(loaded())
+    first = bundle(loaded()).mark
     trace.read_text()
     trace.touch()
-    assert fingerprint(loaded()) == first
+    assert bundle(loaded()).mark == first
     trace.write_text("arrival_s,prompt_tokens,output_tokens\n0,5,5\n1,5,6\n")
-    assert fingerprint(loaded()) != first
+    assert bundle(loaded()).mark != first
+
+
+def test_a_changed_module_reuses_nothing_unless_it_only_draws_pages(kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "simulator"
+    shutil.copytree(store.PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr("simulator.study.work.bundle.code_mark", lambda: store.code_mark.__wrapped__(package))
+    assert rerun(kept) == (0, 12), "the same code in another place"
+    for module in ("report/__init__.py", "cli/__init__.py"):
+        (package / module).write_text("# changed\n")
+        assert rerun(kept) == (0, 12), module
+    for module in ("schema.py", "study/run/tables.py", "engine/new.py"):
+        (package / module).write_text("# changed\n")
+        assert rerun(kept) == (12, 12), module
 
 
 def test_loads_that_are_nearly_the_same_are_two_points(world: Path, scenario: Write) -> None:
@@ -158,14 +174,14 @@ def test_loads_of_one_policy(world: Path) -> None:
 def test_a_kept_point_says_whose_it_is(kept: Path) -> None:
     found = json.loads((kept / "1-6-1.json").read_text())
     assert (found["row"]["policy"], found["row"]["load"], found["row"]["replication"]) == ("MTP-1", 6, 1)
-    assert found["fingerprint"] == fingerprint(loaded())
+    assert found["fingerprint"] == bundle(loaded()).mark
 
 
 def test_workers() -> None:
-    assert check_workers(None) is None
-    assert check_workers(3) == 3
+    assert worker_count(None) >= 1
+    assert worker_count(3) == 3
     with pytest.raises(DsimError, match="--workers"):
-        check_workers(0)
+        worker_count(0)
 
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="signals cannot be held back here")
@@ -175,11 +191,11 @@ def test_a_worker_that_is_ended_in_the_middle_of_a_file_ends_behind_it(tmp_path:
 import os, signal, threading, time
 from pathlib import Path
 from simulator.files import whole
-from simulator.study.run import sweep
+from simulator.study.work import signals
 
-signal.signal(signal.SIGTERM, sweep._leave)
+signals.be_a_worker()
 threading.Thread(target=time.sleep, args=(30,), daemon=True).start()
-with sweep.held(signal.SIGINT, signal.SIGTERM):
+with signals.held(signal.SIGINT, signal.SIGTERM):
     with whole(Path({str(tmp_path / "row.json")!r})) as draft:
         draft.write_text("half")
         os.kill(os.getpid(), signal.SIGTERM)

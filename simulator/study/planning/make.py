@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from simulator.study.planning.finding import Search, changes_of, mean_field, sea
 from simulator.study.planning.question import Plan
 from simulator.study.planning.result import BreakEven, PlanResult
 from simulator.study.planning.search import Asking
-from simulator.study.planning.work import Bench, Told
+from simulator.study.planning.work import Progress, TrialRunner
 from simulator.study.run.point import arrivals
 
 Say = Callable[[str], None]
@@ -20,12 +21,18 @@ SPANS = 10  # start-ups that the traffic must last for a day of scaling to say a
 
 
 def answer(
-    plan: Plan, keep: Path | None = None, workers: int | None = None, told: Told = lambda _d, _a: None, say: Say = lambda _what: None
+    plan: Plan,
+    keep: Path | None = None,
+    workers: int | None = None,
+    progress: Progress = lambda _done, _asked: None,
+    say: Say = lambda _what: None,
+    ray: str | None = None,
 ) -> PlanResult:
-    """The result of a plan. `keep` holds the trials that are done; `told(done, asked)` and `say(phase)` show progress."""
-    with Bench(plan, keep, workers, told) as bench:
+    """The result of a plan. `keep` holds the trials that are done; `progress(done, asked)` and `say(phase)` show progress; `ray` is the address of a
+    cluster to run on."""
+    with closing(TrialRunner(plan, keep, workers, progress, ray)) as runner:
         say("searching fleets")
-        cells = bench.run({c: search_cell(plan, c, mean_field(plan, c)) for c in range(len(plan.cells))})
+        cells = runner.run({c: search_cell(plan, c, mean_field(plan, c)) for c in range(len(plan.cells))})
         search = Search(cells, best_cell(plan, {c: f for c, f in cells.items() if not plan.bound(c)}), peak_rps=_peak_rps(plan))
         best = cells[search.best]
         say("what if, and the day")
@@ -34,12 +41,12 @@ def answer(
         searches |= {("pair", cell): search_pair(plan, [cell, *fixed], n) for cell, (fixed, n) in pairs.items()}
         if len(plan.shape.curve_rps) > 1 and plan.shape.span_s >= SPANS * plan.asked.fleet.start_up_s:
             searches["day"] = search_capacities(plan, best, _sizes(best.needed or 1))
-        done = bench.run(searches)
+        done = runner.run(searches)
         search.what_ifs = [done["change", c.name] for c in changes_of(plan, best)]
         search.carries = done.get("day", {})
         gains = [paired_gain(plan, cell, done["pair", cell], n) for cell, (_, n) in pairs.items()]
         search.pairs = [g for g in gains if g is not None]
-        search.trials = len(bench.rows)
+        search.trials = len(runner.rows)
     say("break-even")
     search.break_even = _break_evens(plan)
     return build(plan, search)

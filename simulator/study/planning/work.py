@@ -1,151 +1,107 @@
-"""Many searches on one pool of processes: trials are run once, kept when done, and an interrupted plan goes on where it stopped."""
+"""Many searches on one executor: trials are run once, kept when done, and an interrupted plan can be resumed."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import multiprocessing
-import os
-import signal
+from collections import deque
 from collections.abc import Callable, Generator, Mapping
-from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
-from multiprocessing import resource_tracker
+from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeVar
 
-from simulator.errors import DsimError
-from simulator.files import write_whole
 from simulator.study.planning.question import Plan, make_plan
 from simulator.study.planning.trial import Row, Trial, run_trial
-from simulator.study.run.sweep import Done, be_a_worker, end_pool, fingerprint, held
+from simulator.study.run.sweep import bundle
+from simulator.study.work.bundle import Bundle, moved_workload, profile_files
+from simulator.study.work.cluster import cluster
+from simulator.study.work.kept import Kept, Task, digest
+from simulator.study.work.local import local, worker_count
 
 Key = TypeVar("Key")
-Found = TypeVar("Found")
-Told = Callable[[int, int], None]  # trials done, trials asked for so far
-_plan: Plan | None = None
+Answer = TypeVar("Answer")
+Search = Generator[list[Trial], Any, Answer]
+Progress = Callable[[int, int], None]  # trials done, trials asked for so far
 
 
-class Bench:
-    """Runs the trials that searches ask for, on `workers` processes, and keeps each in `keep`."""
+class TrialRunner:
+    """Runs the trials that searches ask for, on `workers` processes or the Ray cluster at `ray`, and keeps each in `keep`."""
 
-    def __init__(self, plan: Plan, keep: Path | None = None, workers: int | None = None, told: Told = lambda _done, _asked: None) -> None:
-        self.plan, self.keep, self.told = plan, keep, told
-        self.workers = workers or os.cpu_count() or 1
-        self.marks = [_mark(plan, cell) for cell in range(len(plan.cells))]
+    def __init__(self, plan: Plan, keep: Path | None, workers: int | None, progress: Progress, ray: str | None) -> None:
+        self.kept, self.progress = Kept(keep), progress
+        promise = [plan.asked.sla.model_dump(), plan.asked.fleet.start_up_s]
+        self.marks = [digest([bundle(cell.scenario).mark, promise]) for cell in plan.cells]
         self.rows: dict[Trial, Row] = {}
         self.asked: set[Trial] = set()
-        self._pool: ProcessPoolExecutor | None = None
-        self._done = Done()
+        self._todo: deque[Task] = deque()
+        read = partial(make_plan, plan.asked._content, plan.file)
+        number = worker_count(workers)
+        self._results = cluster(self._todo, ray, plan_bundle(plan), keep) if ray else local(self._todo, number, plan, read, keep)
 
-    def __enter__(self) -> Bench:
-        if self.workers > 1:
-            start = (self.plan.asked._content, self.plan.file)
-            self._pool = ProcessPoolExecutor(self.workers, multiprocessing.get_context("spawn"), _begin, start)
-            resource_tracker.ensure_running()
-        return self
+    def close(self) -> None:
+        """End the processes."""
+        self._results.close()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._pool is not None:
-            end_pool(self._pool)
+    def run(self, searches: Mapping[Key, Search[Answer]]) -> dict[Key, Answer]:
+        """Drive all searches to their ends, side by side; what each returns."""
+        waiting: dict[Key, list[Trial] | None] = dict.fromkeys(searches)  # for which trials; None: not started
+        answers: dict[Key, Answer] = {}
+        self._advance(searches, waiting, answers)
+        while waiting:
+            task, row = next(self._results)
+            self.kept.write(task, row)
+            self.rows[task.key] = row
+            self.progress(len(self.rows), len(self.asked))
+            self._advance(searches, waiting, answers)
+        return answers
 
-    def run(self, searches: Mapping[Key, Generator[list[Trial], list[Row], Found]]) -> dict[Key, Found]:
-        """Drive all searches to their ends, side by side; what each found."""
-        wanted: dict[Key, list[Trial]] = {}
-        found: dict[Key, Found] = {}
-        running: dict[Future[Row], Trial] = {}
-        self._done = Done()  # what an earlier run no longer waited for does not come here
-        for key, search in searches.items():
-            self._advance(key, search, None, wanted, found)
-        try:
-            while wanted:
-                for key in list(wanted):  # a search may go on several times on kept rows alone
-                    while key in wanted and all(t in self.rows for t in wanted[key]):
-                        self._advance(key, searches[key], [self.rows[t] for t in wanted[key]], wanted, found)
-                self._order(wanted, running)
-                if running:
-                    self._collect(running)
-        except BrokenExecutor:
-            remedy = "often for want of memory: run again with fewer, what is done is kept"
-            raise DsimError("a worker process died", key="--workers", remedy=remedy) from None
-        return found
+    def _advance(self, searches: Mapping[Key, Search[Answer]], waiting: dict[Key, list[Trial] | None], answers: dict[Key, Answer]) -> None:
+        """Let every search go on for as long as the rows that it waits for are here."""
+        for key, trials in list(waiting.items()):
+            try:
+                while all(trial in self.rows for trial in trials or ()):
+                    trials = searches[key].send(None if trials is None else [self.rows[trial] for trial in trials])
+                    self._ask(trials)
+                waiting[key] = trials
+            except StopIteration as end:
+                del waiting[key]
+                answers[key] = end.value
 
-    def _advance(self, key: Key, search: Any, rows: list[Row] | None, wanted: dict[Key, list[Trial]], found: dict[Key, Any]) -> None:
-        try:
-            wanted[key] = next(search) if rows is None else search.send(rows)
-            for trial in wanted[key]:
-                if trial not in self.asked:
-                    self.asked.add(trial)
-                    row = self._kept(trial)
-                    if row is not None:
-                        self.rows[trial] = row
-            self.told(len(self.rows), len(self.asked))
-        except StopIteration as end:
-            wanted.pop(key, None)
-            found[key] = end.value
+    def _ask(self, trials: list[Trial]) -> None:
+        """Each trial is looked up or run once, whoever asks for it."""
+        for trial in trials:
+            if trial not in self.asked:
+                self.asked.add(trial)
+                task = self._task(trial)
+                row = self.kept.read(task)
+                if row is None:
+                    self._todo.append(task)
+                else:
+                    self.rows[trial] = row
+        self.progress(len(self.rows), len(self.asked))
 
-    def _order(self, wanted: dict[Key, list[Trial]], running: dict[Future[Row], Trial]) -> None:
-        """Give the pool what is wanted and not under way; without a pool, run one here."""
-        under_way = set(running.values())
-        missing = [t for trials in wanted.values() for t in trials if t not in self.rows and t not in under_way]
-        if self._pool is None:
-            if missing:
-                self._note(missing[0], _one(self.plan, missing[0], self._file(missing[0]), self.marks[missing[0].cell]))
-            return
-        with held(signal.SIGINT):  # workers are born with it: Ctrl-C is the parent's business
-            for trial in dict.fromkeys(missing):
-                future = self._pool.submit(_work, trial, self._file(trial), self.marks[trial.cell])
-                running[future] = trial
-                self._done.expect(future)
-
-    def _collect(self, running: dict[Future[Row], Trial]) -> None:
-        future = self._done.next()
-        self._note(running.pop(future), future.result())
-
-    def _note(self, trial: Trial, row: Row) -> None:
-        self.rows[trial] = row
-        self.told(len(self.rows), len(self.asked))
-
-    def _file(self, trial: Trial) -> Path | None:
-        """Where a trial is kept: named by what its numbers depend on, so that another order of the policies finds it too."""
-        return self.keep / f"{self.marks[trial.cell][:12]}-{trial.name.partition('-')[2]}.json" if self.keep else None
-
-    def _kept(self, trial: Trial) -> Row | None:
-        file = self._file(trial)
-        if file is None:
-            return None
-        try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-            return content["row"] if content["fingerprint"] == self.marks[trial.cell] else None
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+    def _task(self, trial: Trial) -> Task:
+        """Named by what its numbers depend on, so that it is found under another order of the policies too."""
+        mark = self.marks[trial.cell]
+        return Task(trial, f"{mark[:12]}-{trial.name.partition('-')[2]}", mark, partial(_run, trial))
 
 
-def _mark(plan: Plan, cell: int) -> str:
-    """Changes when anything that a trial's numbers depend on does."""
-    asked = plan.asked
-    depends = [asked.sla.model_dump(), asked.fleet.start_up_s]
-    digest = hashlib.blake2b(fingerprint(plan.cells[cell].scenario).encode() + json.dumps(depends, sort_keys=True).encode(), digest_size=12)
-    for module in ("trial", "changes"):
-        digest.update((Path(__file__).parent / f"{module}.py").read_bytes())
-    return digest.hexdigest()
+def _run(trial: Trial, plan: Plan, _folder: Path | None) -> Row:
+    return run_trial(plan, trial)
 
 
-def _begin(content: dict[str, Any], file: Path) -> None:
-    """A worker reads the question once."""
-    global _plan  # noqa: PLW0603
-    be_a_worker()
-    _plan = make_plan(content, file)
-
-
-def _work(trial: Trial, file: Path | None, mark: str) -> Row:
-    assert _plan is not None
-    return _one(_plan, trial, file, mark)
-
-
-def _one(plan: Plan, trial: Trial, file: Path | None, mark: str) -> Row:
-    row = run_trial(plan, trial)
-    if file is not None:
-        with held(signal.SIGINT, signal.SIGTERM):
-            write_whole(file, json.dumps({"fingerprint": mark, "row": row}))
-    return row
+def plan_bundle(plan: Plan) -> Bundle[Plan]:
+    """All that the trials of a plan read."""
+    content, profiles = plan.asked._content, {}
+    for cell in plan.cells:
+        profiles[cell.scenario.profile] = cell.scenario.known
+        if (name := cell.scenario.engine.scheduler_profile) is not None:
+            profiles[name] = cell.scenario.believed
+    places = {name: f"profile-{number}" for number, name in enumerate(profiles)}
+    workload, files = moved_workload(content["workload"], plan.asked.workload, plan.folder)
+    for name, profile in profiles.items():
+        files |= profile_files(places[name], profile)
+    offers = [offer.model_dump(exclude_none=True) | {"profile": places[offer.profile]} for offer in plan.asked.profiles]
+    moved: dict[str, Any] = {"workload": workload, "profiles": offers}
+    if "settings" in content:
+        believed = [{"scheduler_profile": places[name]} if (name := raw.get("scheduler_profile")) else {} for raw in content["settings"]]
+        moved["settings"] = [raw | place for raw, place in zip(content["settings"], believed, strict=True)]
+    return Bundle(make_plan, plan.file.name, content | moved, files)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Number = int | float | None  # int stays int in files
+Number = float | None
 Verdict = Literal["stable", "backlogged", "overloaded"]
 Place = Literal["points", "latency", "parts", ""]
 

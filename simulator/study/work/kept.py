@@ -1,0 +1,88 @@
+"""A task, the store of those that are done, and the digests that say whether their results still hold."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from simulator.files import write_whole
+from simulator.study.work.signals import held
+
+PACKAGE = Path(__file__).parents[2]
+ONLY_TELL = ("report", "cli")  # rooms of the package that make no numbers: pages are drawn anew from the rows at every run
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is wanted (`key`) and how another process does it: `do(question, folder)` gives the result, and the tables NAME.DETAIL.parquet in the
+    folder. `mark` is the digest of all that they depend on."""
+
+    key: Any
+    name: str  # of its files
+    mark: str
+    do: Callable[[Any, Path | None], Any]
+    details: tuple[str, ...] = ()
+
+
+Results = Generator[tuple[Task, Any], None, None]  # as tasks are done; more may be asked for meanwhile, and a result only where one is to come
+
+
+class Kept:
+    """Finished tasks in `folder`, or nowhere."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+        self._made = [path for path in (folder, *folder.parents) if not os.path.exists(path)] if folder else []
+
+    def read(self, task: Task) -> Any:
+        """The result of a task that was done before with the same mark and tables; None where there is none."""
+        try:
+            content = json.loads(self._file(task).read_text(encoding="utf-8")) if self.folder else {}
+            return content["row"] if content["fingerprint"] == task.mark and set(task.details) <= set(content["details"]) else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def write(self, task: Task, result: Any) -> None:
+        """Write down that a task is done, after its tables: a result that is there says that all of the task is."""
+        if self.folder:
+            with held(signal.SIGINT, signal.SIGTERM):
+                write_whole(self._file(task), json.dumps({"fingerprint": task.mark, "details": sorted(task.details), "row": result}))
+
+    def withdraw(self, tasks: Iterable[Task]) -> None:
+        """Take back the results and tables of tasks, and the folders that were made for them."""
+        for task in tasks if self.folder else ():
+            for suffix in ("json", *(f"{name}.parquet" for name in task.details)):
+                self._file(task, suffix).unlink(missing_ok=True)
+        for folder in self._made:
+            with suppress(OSError):
+                folder.rmdir()
+
+    def _file(self, task: Task, suffix: str = "json") -> Path:
+        assert self.folder is not None
+        return self.folder / f"{task.name}.{suffix}"
+
+
+def digest(content: Any, files: Mapping[str, bytes] = MappingProxyType({})) -> str:
+    """Of nested content, and of files by name."""
+    made = hashlib.blake2b(json.dumps(content, sort_keys=True, default=str).encode(), digest_size=12)
+    for name, data in sorted(files.items()):
+        made.update(f"{name} {len(data)} ".encode() + data)
+    return made.hexdigest()
+
+
+@cache
+def code_mark(package: Path = PACKAGE) -> str:
+    """Changes when any module does that may make numbers: all but those that only tell them. A list of those that do would one day be short of
+    one, and stale results would pass for new; and a checkout changes without its version."""
+    modules = {path.relative_to(package): path for path in package.rglob("*.py")}
+    return digest(version("dsim"), {str(name): path.read_bytes() for name, path in modules.items() if name.parts[0] not in ONLY_TELL})
