@@ -13,7 +13,7 @@ READY_TORCH := $(VENV)/.ready-torch
 
 SCENARIO ?= scenarios/v4-flash-pareto.yaml
 OUT      ?= reports/$(basename $(notdir $(SCENARIO)))
-PYTEST   ?= -n auto --maxprocesses 4
+PYTEST   ?= -n auto --maxprocesses 4 --dist worksteal
 DEVICE   ?=
 SMALL    ?=
 

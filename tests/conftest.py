@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 import yaml
@@ -149,6 +149,17 @@ def dsim(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
         return Said(code, caught.out, caught.err)
 
     return call
+
+
+@pytest.fixture
+def sketched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are made and not drawn, which takes most of a report's time: for tests that look at something else."""
+    from matplotlib.figure import Figure
+
+    def savefig(_figure: Figure, out: IO[Any], *, format: str, **_: object) -> None:
+        out.write(b"\x89PNG" if format == "png" else '<svg viewBox="0 0 1 1"></svg>')
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
 
 
 @pytest.fixture(scope="session")

@@ -385,21 +385,21 @@ def test_mooncake_row(world: Path, scenario: Callable[..., Path], refused: Calla
 def test_every_point_infeasible(scenario: Callable[..., Path], refused: Callable[..., str]) -> None:
     """No request fits in the memory: known before anything is written."""
     scenario(engine={"max_batch": 8, "prefill": {"kind": "instant"}, "kv_tokens": 16})
-    refused("run", "small.yaml", "--out", "out", says=("small.yaml",))
+    refused("run", "small.yaml", "--out", "out", "--workers", 1, says=("small.yaml",))
 
 
 def test_every_point_infeasible_open(scenario: Callable[..., Path], refused: Callable[..., str]) -> None:
     workload = yaml.safe_load(Path("small.yaml").read_text())["workload"] | {"arrivals": {"kind": "poisson"}}
     engine = {"max_batch": 8, "prefill": {"kind": "instant"}, "kv_tokens": 16}
     scenario(workload=workload, engine=engine, run={"replications": 1, "warmup_s": 0, "duration_s": 5})
-    refused("run", "small.yaml", "--out", "out", says=("small.yaml",))
+    refused("run", "small.yaml", "--out", "out", "--workers", 1, says=("small.yaml",))
 
 
 def test_nothing_comes(scenario: Callable[..., Path], refused: Callable[..., str]) -> None:
     """A rate so low that nobody comes."""
     workload = yaml.safe_load(Path("small.yaml").read_text())["workload"] | {"arrivals": {"kind": "poisson"}}
     scenario(workload=workload, load=[1e-9], run={"replications": 1, "warmup_s": 0, "duration_s": 5})
-    refused("run", "small.yaml", "--out", "out", says=("small.yaml", "load"))
+    refused("run", "small.yaml", "--out", "out", "--workers", 1, says=("small.yaml", "load"))
 
 
 def test_out_is_a_file(world: Path, refused: Callable[..., str]) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 Dsim = Callable[..., Any]
 COMMAND = str(Path(sys.executable).with_name("dsim"))
-MANY = {"load": list(range(1, 13)), "run": {"replications": 2, "requests": 40}}
+MANY = {"load": [2, 4], "run": {"replications": 12, "requests": 40}}
 
 
 def tree(folder: Path) -> dict[str, bytes]:

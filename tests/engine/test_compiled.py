@@ -77,7 +77,7 @@ def test_open_loop(over: Fleet, specs: list[RequestSpec], warmup_s: float, until
     same(OpenTraffic(specs, warmup_s, until_s, drain_s), over)
 
 
-@MANY
+@settings(MANY, max_examples=80)
 @given(over=fleets(least=8, most=48), users=st.integers(20, 60), seed=st.integers(0, 1000), grid=st.sampled_from([0.0, 0.25]))
 def test_large_batches(over: Fleet, users: int, seed: int, grid: float) -> None:
     """More tokens a step than are sorted as they come; on a grid of confidences, most of them ties."""

@@ -38,7 +38,7 @@ def waiting_time(rate: float, steps: Floats, chance: Floats) -> float:
 @pytest.mark.parametrize("load", [0.3, 0.5])
 def test_m_d_1(engine: Engine, load: float) -> None:
     rate = load / STEP_S
-    traffic = [poisson(rate, [2] * 800, seed) for seed in SEEDS]
+    traffic = [poisson(rate, [2] * 800, seed) for seed in SEEDS[:20]]
     means = [waits(engine, specs, 40 * STEP_S).mean() for specs in traffic]
     agrees(means, waiting_time(rate, np.array([1.0]), np.array([1.0])), power=0.2, controls=[luck_of_gaps(traffic, rate)])
 
@@ -156,16 +156,15 @@ def test_littles_law_between_steps_and_stamps(engine: Engine, prefill: Prefill, 
 @pytest.mark.parametrize("length", [0, 1, 3, 5])
 def test_accepted_length_is_one_plus_the_sum_of_survivals(engine: Engine, length: int) -> None:
     conditional = [0.85, 0.8, 0.7, 0.6, 0.5]
-    truth = 1 + float(np.cumprod(conditional)[:length].sum())
     found = []
-    for seed in range(24):
+    for seed in range(12 if length else 1):
         drawn = replay(independent(conditional, 65_536, seed, sequences=256), seed)
         run = engine.closed(Users(16, lambda _u, _t: 200), 2, fleet(costs(STEP_S), FixedLength(length=length), drawn))
         found.append(1 + run.steps["accepted"].sum() / run.steps["requests"].sum())
     if length == 0:
-        assert found == [1.0] * len(found)
+        assert found == [1.0]
     else:
-        agrees(found, truth, power=0.03)
+        agrees(found, 1 + float(np.cumprod(conditional)[:length].sum()), power=0.03)
 
 
 def test_parametric_acceptance_without_spread_gives_the_closed_form(engine: Engine) -> None:
@@ -173,7 +172,7 @@ def test_parametric_acceptance_without_spread_gives_the_closed_form(engine: Engi
     conditional = {"chat": [0.7, 0.6, 0.5], "math": [0.9, 0.9, 0.8]}
     for domain, c in conditional.items():
         found = []
-        for seed in range(24):
+        for seed in range(12):
             blocks = ParametricAcceptance(conditional=conditional, spread=0, seed=seed, sequences_per_domain=64).generate("toy")
             over = fleet(costs(STEP_S), FixedLength(length=3), replay(blocks, seed))
             run = engine.closed(Users(8, lambda _u, _t: 200, domain=domain), 3, over)
@@ -190,7 +189,7 @@ def test_speed_and_throughput_of_a_closed_loop_at_constant_step_time(engine: Eng
     throughput = users * (tokens - 1) / float(law[1:] @ n) / STEP_S
     assert speed == pytest.approx((1 + 0.8 + 0.48) / STEP_S, rel=0.03)  # τ / T up to the cut at the end of an answer
     speeds, deliveries = [], []
-    for seed in range(24):
+    for seed in range(12):
         drawn = replay(independent(conditional, 65_536, seed, sequences=512), seed)
         run = engine.closed(Users(users, lambda _u, _t: tokens), 12, fleet(costs(STEP_S), FixedLength(length=2), drawn), seed)
         table = stamps([r for r in run.requests if r.measured])

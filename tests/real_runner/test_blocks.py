@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import cache
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ from .test_mtp import folder  # noqa: F401
 
 QUIET = Progress(quiet=True)
 NAMES = (*TRAINED, "mtp", "narrow")
-HALF = ([3, 16, 18, 17, 13, 11], 19)  # prompt and anchor
+HALF = ((3, 16, 18, 17, 13, 11), 19)  # prompt and anchor
 END = 16  # a token that is said now and then
 PROMPTS = [[3, 16, 18, 17], [10, 12], [27, 7, 16, 3, 16, 18, 17, 13], [5], [11, 28, 10, 1], [9] * 17]
 
@@ -119,7 +120,7 @@ def pooled(above, below, cluster):
     return ratio, np.sqrt((apart**2).sum() * len(apart) / (len(apart) - 1)) / total.sum()
 
 
-TEXTS, TOKENS = 600, 24
+TEXTS, TOKENS = 450, 24
 
 
 @pytest.fixture(scope="module")
@@ -129,10 +130,16 @@ def sampled(target):
 
 
 @pytest.fixture(scope="module")
+def recorded(target, zoo, sampled):
+    """The blocks of those texts, by drafter."""
+    return cache(lambda name: record(target, zoo[name], sampled, 1.0, seed=5))
+
+
+@pytest.fixture(scope="module")
 def decoded(target, zoo):
-    """Rounds of decoding at temperature 1 with all γ verified, other luck, the same law of prompts."""
+    """Rounds of decoding at temperature 1 with all γ verified, other random draws, the same law of prompts; by drafter."""
     prompts = own_words(target, TEXTS, 2, length=8)
-    return {name: serve(target, zoo[name], FixedLength(length=zoo[name].gamma), prompts, TOKENS, 1.0, seed=12)[1] for name in NAMES}
+    return cache(lambda name: serve(target, zoo[name], FixedLength(length=zoo[name].gamma), prompts, TOKENS, 1.0, seed=12)[1])
 
 
 def apart(blocks, rounds):
@@ -153,8 +160,8 @@ def apart(blocks, rounds):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_rounds_have_the_law_of_decoding_at_temperature_1(name, zoo, target, sampled, decoded):
-    z = apart(record(target, zoo[name], sampled, 1.0, seed=5), decoded[name])
+def test_rounds_have_the_law_of_decoding_at_temperature_1(name, recorded, decoded):
+    z = apart(recorded(name), decoded(name))
     assert abs(z[0]) < 3
     assert np.abs(z[1:]).max() < 4
 
@@ -162,12 +169,12 @@ def test_rounds_have_the_law_of_decoding_at_temperature_1(name, zoo, target, sam
 @pytest.mark.parametrize("name", ["dspark_vanilla", "eagle3"])
 def test_that_notices_a_draw_that_is_not_coupled(name, zoo, target, sampled, decoded, monkeypatch):
     monkeypatch.setattr(recording, "acceptance", torch.minimum)  # P(drafted and accepted), not given the committed token
-    assert abs(apart(record(target, zoo[name], sampled, 1.0, seed=5), decoded[name])[0]) > 10
+    assert abs(apart(record(target, zoo[name], sampled, 1.0, seed=5), decoded(name))[0]) > 10
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_slots_are_taken_as_often_as_q_says(name, zoo, target, sampled):
-    blocks = record(target, zoo[name], sampled, 1.0, seed=6)
+def test_slots_are_taken_as_often_as_q_says(name, recorded):
+    blocks = recorded(name)
     drawn = ~np.isnan(blocks.acceptance)
     taken = blocks.accepted[:, None] >= np.arange(1, blocks.gamma + 1)
     q = blocks.acceptance[drawn]
@@ -198,14 +205,19 @@ def first_two(target, drafter, prompt, anchor):
     return (law[0, 0].unsqueeze(1) * law[:, 1]).double().numpy()
 
 
-def drafts_p_value(target, drafter):
+@pytest.fixture(scope="module")
+def two_tokens(target):
+    """What the target says after a prompt and an anchor, `count` times."""
+    return cache(lambda prompt, anchor, count: serve(target, None, NoSpeculation(), [[*prompt, anchor]] * count, 2, 1.0, seed=21)[0])
+
+
+def drafts_p_value(target, drafter, two_tokens):
     """χ² of the drafted tokens at one anchor against the drafter's own law: texts come and go, the draft must not be bent by them."""
-    prompt, anchor, count = PROMPTS[2], 17, 6000
+    prompt, anchor, count = tuple(PROMPTS[2]), 17, 6000
     if drafter.d2t is not None:  # one after which the target often says what this drafter can say
         prompt, anchor = HALF
-    said = serve(target, None, NoSpeculation(), [[*prompt, anchor]] * count, 3, 1.0, seed=21)[0]
-    drawn = draw(target, drafter, [Text(prompt, [anchor, *text.output]) for text in said], 1.0, seed=7)
-    tokens = drawn[::3]  # the rows of anchor 0
+    texts = [Text(list(prompt), [anchor, *text.output]) for text in two_tokens(prompt, anchor, count)]
+    tokens = draw(target, drafter, texts, 1.0, seed=7)[::2]  # the rows of anchor 0
     counts = np.zeros((target.vocabulary,) * 2)
     np.add.at(counts, (tokens[:, 0], tokens[:, 1]), 1)
     expected = count * first_two(target, drafter, prompt, anchor)
@@ -215,13 +227,13 @@ def drafts_p_value(target, drafter):
 
 
 @pytest.mark.parametrize("name", ["dspark_vanilla", "dspark_rnn", "narrow"])
-def test_drafts_have_the_drafters_own_law(name, zoo, target):
-    assert drafts_p_value(target, zoo[name]) > 1e-3
+def test_drafts_have_the_drafters_own_law(name, zoo, target, two_tokens):
+    assert drafts_p_value(target, zoo[name], two_tokens) > 1e-3
 
 
-def test_that_notices_a_rejected_token_from_the_wrong_law(zoo, target, monkeypatch):
+def test_that_notices_a_rejected_token_from_the_wrong_law(zoo, target, two_tokens, monkeypatch):
     monkeypatch.setattr(sampling, "residual", lambda law, other: law)
-    assert drafts_p_value(target, zoo["dspark_vanilla"]) < 1e-6
+    assert drafts_p_value(target, zoo["dspark_vanilla"], two_tokens) < 1e-6
 
 
 @pytest.mark.parametrize("d2t", [None, [3, 0, 4]], ids=["full", "reduced"])
@@ -245,11 +257,11 @@ def test_one_slot_has_the_law_of_rejection_sampling(d2t):
 
 
 @pytest.mark.parametrize("name", ["dspark_vanilla", "eagle3"])
-def test_a_text_cut_by_a_limit_goes_on(name, zoo, target, sampled):
+def test_a_text_cut_by_a_limit_goes_on(name, zoo, target, sampled, recorded):
     """Anchors whose block runs past the cut have the law they have where the text is known; cutting A there would not."""
     cut, gamma = 16, zoo[name].gamma
-    short = record(target, zoo[name], [Text(t.prompt, t.output[:cut]) for t in sampled], 1.0).accepted.reshape(TEXTS, cut - 1)
-    whole = record(target, zoo[name], sampled, 1.0).accepted.reshape(TEXTS, TOKENS - 1)[:, : cut - 1]
+    short = record(target, zoo[name], [Text(t.prompt, t.output[:cut]) for t in sampled], 1.0, seed=5).accepted.reshape(TEXTS, cut - 1)
+    whole = recorded(name).accepted.reshape(TEXTS, TOKENS - 1)[:, : cut - 1]
     same = slice(0, cut - gamma)
     np.testing.assert_array_equal(short[:, same], whole[:, same])
     late = slice(cut - gamma, None)
@@ -280,7 +292,7 @@ def test_nothing_is_accepted_past_the_end_of_a_text(zoo, target, sampled, monkey
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_how_many_go_at_once_changes_nothing(name, temperature, zoo, target, sampled, monkeypatch):
-    texts = [Text(t.prompt, t.output[: 3 + i % 20]) for i, t in enumerate(sampled[:40])]
+    texts = [Text(t.prompt, t.output[: 3 + i % 20]) for i, t in enumerate(sampled[:20])]
     many, few = record(target, zoo[name], texts, temperature, at_once=64), None
     monkeypatch.setattr("real_runner.blocks.TOKENS_AT_ONCE", 70)
     few = record(target, zoo[name], texts, temperature, at_once=7)

@@ -28,7 +28,7 @@ PAIR = Path(__file__).parents[1] / "pair"
 DRAFTS = {name: str(PAIR / name) for name in ("mtp", "dflash", "eagle3", "dspark")}
 QUICK = {
     "acceptance": Acceptance(temperature=1.0, prompts=3, max_tokens=40),
-    "costs": CostPlan(3.0, 2, 64),
+    "costs": CostPlan(1.0, 2, 64),
     "tiers": None,
     "progress": Progress(quiet=True),
 }

@@ -116,7 +116,7 @@ def test_markdown_points_at_files_that_are_there(example: tuple[Path, str, Reade
 
 
 def test_same_result_same_bytes(tmp_path: Path) -> None:
-    result = synthetic.example(loads=(5, 200), open_loop=True)
+    result = synthetic.example(policies=("plain", "scheduled"), loads=(5, 200), open_loop=True)
     for name in ("one", "two"):
         write_report(RunResult.from_json(copy.deepcopy(result)), tmp_path / name)
     files = sorted(path.name for path in (tmp_path / "one").iterdir())

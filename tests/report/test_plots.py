@@ -25,7 +25,8 @@ def texts(figure: object) -> str:
 def test_any_size(policies: int, loads: tuple[int, ...]) -> None:
     result = synthetic.result([f"policy-{i}" for i in range(policies)], loads)
     for draw in DRAW:
-        assert all(f"policy-{i}" in texts(draw(result)) for i in range(policies))
+        shown = texts(draw(result))
+        assert all(f"policy-{i}" in shown for i in range(policies))
 
 
 def test_units_on_every_axis() -> None:

@@ -104,6 +104,7 @@ def test_both_paths_give_the_same_row(routing: dict[str, Any], chunk: int, fleet
     assert rows[0] == rows[1]
 
 
+@pytest.mark.usefixtures("sketched")
 def test_the_result_says_which_path_ran_and_how_the_fleet_was_cut(fleet: Callable[..., Path], dsim: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     path = fleet({"kind": "random"})
     said = json.loads(dsim("run", path, "--format", "json", "--workers", "1").out)["conditions"]

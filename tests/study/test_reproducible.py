@@ -25,11 +25,12 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def test_another_place_process_locale_and_number_of_workers(world: Path, dsim: Dsim, tmp_path_factory: pytest.TempPathFactory) -> None:
-    assert dsim("run", "small.yaml", "--out", "a", "--workers", 1, "--steps", "--requests").code == 0
+    small = ("--set", "load=[2, 3]", "--set", "run.replications=1", "--steps", "--requests")
+    assert dsim("run", "small.yaml", "--out", "a", "--workers", 1, *small).code == 0
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     environment = os.environ | {"LC_ALL": "C", "TZ": "Asia/Tokyo", "PYTHONHASHSEED": "7", "COLUMNS": "60", "HOME": str(elsewhere)}
     command = [str(Path(sys.executable).with_name("dsim")), "run", str(world / "small.yaml"), "--out", "b", "--workers", "2"]
-    subprocess.run([*command, "--steps", "--requests"], cwd=elsewhere, env=environment, check=True, capture_output=True)
+    subprocess.run([*command, *small], cwd=elsewhere, env=environment, check=True, capture_output=True)
     first = tree(world / "a")
     assert set(first) > WRITTEN
     assert tree(elsewhere / "b") == first

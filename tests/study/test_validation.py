@@ -25,7 +25,7 @@ CURVE = {"kind": "curve", "policy": "plain", "table": "speed", "y": "tps_per_use
 
 
 @pytest.fixture
-def checked(world: Path, scenario: Callable[..., Path]) -> Path:
+def checked(world: Path, sketched: None, scenario: Callable[..., Path]) -> Path:
     return scenario(validation=[CURVE | {"limit_rms": 0.5}], policies=[{"name": "plain", "verification": {"kind": "none"}}])
 
 
