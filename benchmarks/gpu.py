@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -278,6 +279,7 @@ def _draft_parts(target: Any, drafter: Any, batch: int, context: int, tiers: Any
     import numpy as np
     import torch
 
+    from real_runner.drafters.drafter import DraftBatch
     from real_runner.graphs import Captured, Eager
     from real_runner.layout import ship
 
@@ -290,14 +292,15 @@ def _draft_parts(target: Any, drafter: Any, batch: int, context: int, tiers: Any
     start = torch.full((batch + 1,), context, device=target.device)
     start[-1] = 0
     anchor = torch.zeros_like(start)
-    hidden = drafter.block(ints, layout, where, start, anchor)
+    drafting = DraftBatch(ints, layout, where, start, anchor)
+    hidden = drafter.begin(drafting)
     luck = torch.zeros(len(where), drafter.gamma, device=target.device)
 
     def backbone(ints: torch.Tensor) -> tuple[Any, ...]:
-        return (drafter.block(ints, layout, where, start, anchor),)
+        return (drafter.begin(replace(drafting, ints=ints)),)
 
     def head(hidden: torch.Tensor) -> tuple[Any, ...]:
-        made = drafter.sequence(hidden, anchor[where], 0.0, luck)
+        made = drafter.sample(hidden, drafting, 0.0, luck)
         return made.tokens, made.confidence
 
     return {

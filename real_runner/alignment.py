@@ -14,9 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from real_runner.drafters.chain import ChainDrafter
-from real_runner.drafters.dspark import BlockDrafter
-from real_runner.drafters.loading import AnyDrafter
+from real_runner.drafters.drafter import DraftBatch, Drafter, forced
 from real_runner.drafters.spec import DraftSpec
 from real_runner.layout import lay_out, ship
 from real_runner.target import POST_NORM, Target
@@ -32,7 +30,7 @@ def shifts(spec: DraftSpec, target: Target) -> Iterator[tuple[str, DraftSpec]]:
             taps = tuple(tap + by for tap in spec.taps)
             if min(taps) >= -1 and max(taps) < target.layers:
                 yield f"taps {by:+d}", replace(spec, taps=taps)
-    if spec.family in ("eagle3", "mtp"):
+    if spec.one_by_one:
         return
     for by in (-1, 1):
         if 0 <= spec.first_slot + by < spec.block:
@@ -41,7 +39,7 @@ def shifts(spec: DraftSpec, target: Target) -> Iterator[tuple[str, DraftSpec]]:
 
 
 @contextmanager
-def worn(drafter: AnyDrafter, spec: DraftSpec) -> Iterator[None]:
+def worn(drafter: Drafter, spec: DraftSpec) -> Iterator[None]:
     """The drafter behaving by another spec for a while; the weights are the same."""
     before = drafter.spec
     try:
@@ -52,7 +50,7 @@ def worn(drafter: AnyDrafter, spec: DraftSpec) -> Iterator[None]:
 
 
 @torch.no_grad()
-def overlaps(target: Target, drafter: AnyDrafter, texts: list[list[int]]) -> Floats:
+def overlaps(target: Target, drafter: Drafter, texts: list[list[int]]) -> Floats:
     """Σ_v min(p, q) of each slot at anchors along the texts, the tokens before it given: P(accepted | accepted so far)  # [texts, anchors, γ]."""
     length = min(len(text) for text in texts)
     ids = torch.tensor([text[:length] for text in texts], device=target.device)
@@ -67,41 +65,21 @@ def overlaps(target: Target, drafter: AnyDrafter, texts: list[list[int]]) -> Flo
     law = torch.softmax(seen.logits.float(), dim=-1).view(count, length, -1)
     drafter.allocate(count, room)
     following = torch.cat([ids[:, 1:], ids[:, :1]], dim=1).reshape(-1)
-    if isinstance(drafter, ChainDrafter):
-        seeds = drafter(following, drafter.feature(seen.features), layout.flat(ints, start)).view(count, length, -1)
-    else:
-        drafter.absorb(seen.features, following, where, where, ints, layout, start)
-    found = []
+    seeds = drafter.extend(seen.features, following, ints, layout, start)
+    overlap = []
     for at in range(length - gamma - 1, FIRST_ANCHOR - 1, -STRIDE):  # backwards: a block overwrites the context from its anchor on
         start[:count] = at
-        tokens = ids[:, at : at + gamma]
-        if isinstance(drafter, ChainDrafter):
-            logits = _chain(drafter, seeds[:, at - 1], tokens, slots, start, (count, room))
-        else:
-            logits = _block(drafter, tokens, slots, start, (count, room))
-        found.append(torch.minimum(_widened(logits, drafter), law[:, at : at + gamma]).sum(dim=-1).double().cpu().numpy())
-    return np.stack(found, axis=1)
+        if seeds is not None:
+            drafter.seeds[:count] = seeds.view(count, length, -1)[:, at - 1]
+        layout = drafter.lay_out(slots, at, cache=(count, room), tiers=None)
+        anchor = torch.cat([ids[:, at], ids[:1, at]])
+        batch = DraftBatch(ship(layout.ints, target.device), layout, where, start, anchor)
+        logits = forced(drafter.steps(drafter.begin(batch), batch, gamma), ids[:, at : at + gamma])[0]
+        overlap.append(torch.minimum(_widened(logits, drafter), law[:, at : at + gamma]).sum(dim=-1).double().cpu().numpy())
+    return np.stack(overlap, axis=1)
 
 
-def _block(drafter: BlockDrafter, tokens: Tensor, slots: NDArray[np.int64], start: Tensor, cache: tuple[int, int]) -> Tensor:
-    """Logits of a block given the text [texts, γ] from the anchor on  # [texts, γ, draft V]."""
-    anchor = torch.cat([tokens[:, 0], tokens[:1, 0]])
-    layout = drafter.lay_out(slots, int(start.max()), cache=cache, tiers=None)
-    hidden = drafter.block(ship(layout.ints, start.device), layout, ship(slots, start.device), start, anchor)
-    return drafter.forced(hidden, tokens)[0]
-
-
-def _chain(drafter: ChainDrafter, hidden: Tensor, tokens: Tensor, slots: NDArray[np.int64], start: Tensor, cache: tuple[int, int]) -> Tensor:
-    """The same for a drafter that goes token by token; the seed has read the anchor already."""
-    layout = drafter.lay_out(slots, int(start.max()), cache=cache, tiers=None)
-    ints, logits = ship(layout.ints, start.device), [drafter.logits(hidden)]
-    for step in range(1, tokens.shape[1]):
-        hidden = drafter(tokens[:, step], hidden, layout.flat(ints, start + step - 1))
-        logits.append(drafter.logits(hidden))
-    return torch.stack(logits, dim=1)
-
-
-def _widened(logits: Tensor, drafter: AnyDrafter) -> Tensor:
+def _widened(logits: Tensor, drafter: Drafter) -> Tensor:
     law = torch.softmax(logits.float(), dim=-1)
     if drafter.d2t is None:
         return law

@@ -15,9 +15,7 @@ import torch
 from torch import Tensor
 
 from real_runner import sampling
-from real_runner.drafters.chain import ChainDrafter
-from real_runner.drafters.dspark import BlockDrafter
-from real_runner.drafters.loading import AnyDrafter
+from real_runner.drafters.drafter import DraftBatch, Drafter, draft
 from real_runner.failures import memory_of
 from real_runner.layout import Ints, lay_out, ship
 from real_runner.slots import SlotCache
@@ -55,7 +53,7 @@ class _Said:
 
 
 def record_blocks(
-    target: Target, drafter: AnyDrafter, name: str, texts: Sequence[Text], *, temperature: float, seed: int, progress: Progress,
+    target: Target, drafter: Drafter, name: str, texts: Sequence[Text], *, temperature: float, seed: int, progress: Progress,
     rows_at_once: int = 128,
 ) -> RecordedBlocks:  # fmt: skip
     """One row for every output token of `texts` but the last. They must be samples of the target at `temperature`. Texts of one token have no row.
@@ -99,7 +97,7 @@ def _served(target: Target, texts: Sequence[Text]) -> list[Text]:
 
 @torch.no_grad()
 def drafted_along(
-    target: Target, drafter: AnyDrafter, texts: Sequence[Text], *, temperature: float, seed: int, rows_at_once: int = 128
+    target: Target, drafter: Drafter, texts: Sequence[Text], *, temperature: float, seed: int, rows_at_once: int = 128
 ) -> Iterator[Drafted]:
     """Blocks at every anchor, `rows_at_once` at a time at most. The luck of an anchor depends on seed, text and anchor alone."""
     target.tap(drafter.taps)
@@ -122,7 +120,7 @@ def _fitting(texts: Sequence[Text], at: int) -> int:
 
 
 def _group(
-    target: Target, drafter: AnyDrafter, texts: Sequence[Text], number: int, temperature: float, seed: int, rows_at_once: int
+    target: Target, drafter: Drafter, texts: Sequence[Text], number: int, temperature: float, seed: int, rows_at_once: int
 ) -> Iterator[Drafted]:
     """The blocks of a few texts; `number` is the first one's place among all."""
     prompts, outputs = (np.array([len(ids) for ids in given]) for given in ([t.prompt for t in texts], [t.output for t in texts]))
@@ -131,24 +129,21 @@ def _group(
     with memory_of(f"{count} texts and {rows} blocks of up to {room} tokens"):
         target.allocate(count, room)
         drafter.allocate(count + rows, room)
-        said, seeds = _hear(target, drafter, texts, number, temperature, seed)
+        said, seeds, firsts = _hear(target, drafter, texts, number, temperature, seed)
         text_of = np.repeat(np.arange(count), outputs - 1)
         anchor = np.concatenate([np.arange(n - 1) for n in outputs])
         luck = np.concatenate([stream(seed, "blocks", number + t).random((n - 1, drafter.gamma, 2), np.float32) for t, n in enumerate(outputs)])
         for at in range(0, len(anchor), rows):
             part = slice(at, at + rows)
-            draw = _Coupling(said, ship(text_of[part], target.device), ship(anchor[part], target.device), temperature,
-                             ship(luck[part], target.device), drafter.d2t)  # fmt: skip
+            coupling = _Coupling(said, ship(text_of[part], target.device), ship(anchor[part], target.device), temperature,
+                                 ship(luck[part], target.device), drafter.d2t)  # fmt: skip
             start = prompts[text_of[part]] + anchor[part]
-            tokens, confidence = _draft(drafter, draw, start, count, seeds)
-            yield Drafted(tokens.cpu(), None if confidence is None else confidence.cpu(), draw.accepted.cpu(), draw.acceptance.cpu())
+            tokens, confidence = _draft(drafter, coupling, start, count, seeds, firsts)
+            yield Drafted(tokens.cpu(), None if confidence is None else confidence.cpu(), coupling.accepted.cpu(), coupling.acceptance.cpu())
 
 
-def _hear(
-    target: Target, drafter: AnyDrafter, texts: Sequence[Text], number: int, temperature: float, seed: int
-) -> tuple[_Said, tuple[Tensor, Tensor] | None]:
-    """The target over whole texts, the drafter's context from it, and for a chain the hidden states a block starts from, with where each text's
-    begin among them."""
+def _hear(target: Target, drafter: Drafter, texts: Sequence[Text], number: int, temperature: float, seed: int) -> tuple[_Said, Tensor | None, Tensor]:
+    """The target over whole texts, the drafter's context from it, a chain's seeds after each token, and where each text's begin among them."""
     device, count = target.device, len(texts)
     assert target.kv is not None
     ids = [[*text.prompt, *text.output] for text in texts]
@@ -162,10 +157,7 @@ def _hear(
     layout = lay_out(np.arange(count), counts, int(counts.max()), (_slots(drafter), target.kv.length), None)
     ints, start = ship(layout.ints, device), start.new_zeros(_slots(drafter) + 1)
     following = torch.cat([flat_ids[1:], flat_ids[:1]])  # what follows a text's last token is never read
-    if isinstance(drafter, ChainDrafter):
-        return said, (drafter(following, drafter.feature(step.features), layout.flat(ints, start)), ship(layout.firsts, device))
-    drafter.absorb(step.features, following, ints[0, :1], ints[0, :1], ints, layout, start)
-    return said, None
+    return said, drafter.extend(step.features, following, ints, layout, start), ship(layout.firsts, device)
 
 
 def _extended(target: Target, texts: Sequence[Text], logits: Tensor, number: int, gamma: int, temperature: float, seed: int) -> _Said:
@@ -201,41 +193,20 @@ def _extended(target: Target, texts: Sequence[Text], logits: Tensor, number: int
     return _Said(ship(tokens, device), ship(known, device), table, norm, ship(row, device))
 
 
-def _draft(drafter: AnyDrafter, draw: _Coupling, start: Ints, first: int, seeds: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor | None]:
-    """Blocks from the anchors of `draw`, at positions `start` [C], in the cache's slots from `first` on  # [C, γ] each."""
-    device, slots = draw.text.device, first + np.arange(len(start))
+def _draft(drafter: Drafter, coupling: _Coupling, start: Ints, first: int, seeds: Tensor | None, firsts: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Blocks from the anchors of `coupling`, at positions `start` [C], in the cache's slots from `first` on  # [C, γ] each."""
+    device, slots = coupling.text.device, first + np.arange(len(start))
     assert drafter.kv is not None
     layout = drafter.lay_out(slots, int(start.max()), cache=(_slots(drafter), drafter.kv.length), tiers=None)
-    _copy_context(drafter.kv, draw.text, first, int(start.max()))
+    _copy_context(drafter.kv, coupling.text, first, int(start.max()))
     begin = np.zeros(_slots(drafter) + 1, dtype=np.int64)
     begin[slots] = start
-    where, ints, starts = ship(slots, device), ship(layout.ints, device), ship(begin, device)
-    anchors = draw.said.tokens[draw.text, draw.anchor]
-    if isinstance(drafter, ChainDrafter):
-        assert seeds is not None
-        hidden, tokens = seeds[0][seeds[1][draw.text] + starts[where] - 1], []
-        for slot in range(drafter.gamma):
-            tokens.append(draw(drafter.logits(hidden)))
-            if slot + 1 < drafter.gamma:
-                hidden = drafter(tokens[-1], hidden, layout.flat(ints, starts + slot))
-        return torch.stack(tokens, dim=1), None
-    hidden = drafter.block(ints, layout, where, starts, torch.zeros_like(starts).index_copy_(0, where, anchors))
-    return _head(drafter, hidden, anchors, draw)
-
-
-def _head(drafter: BlockDrafter, hidden: Tensor, anchors: Tensor, draw: _Coupling) -> tuple[Tensor, Tensor | None]:
-    """The sequential head as in `BlockDrafter.sequence`, the tokens being the coupled ones."""
-    base, head = drafter.base_logits(hidden), drafter.markov_head
-    state = None if head is None else head.begin(hidden[:, 0])
-    tokens = [anchors]
-    for slot in range(drafter.gamma):
-        logits = base[:, slot]
-        if head is not None and state is not None:
-            bias, state = head.step(hidden[:, slot], head.markov_w1(tokens[-1]), state)
-            logits = logits + bias
-        tokens.append(draw(logits))
-    both = torch.stack(tokens, dim=1)
-    return both[:, 1:], drafter._confidence(hidden, both[:, :-1])
+    where, starts = ship(slots, device), ship(begin, device)
+    anchors = torch.zeros_like(starts).index_copy_(0, where, coupling.said.tokens[coupling.text, coupling.anchor])
+    if seeds is not None:
+        drafter.seeds[where] = seeds[firsts[coupling.text] + starts[where] - 1]
+    batch = DraftBatch(ship(layout.ints, device), layout, where, starts, anchors)
+    return draft(drafter.steps(drafter.begin(batch), batch, drafter.gamma), coupling.draw)
 
 
 def acceptance(target: Tensor, draft: Tensor) -> Tensor:
@@ -249,16 +220,15 @@ class _Coupling:
     def __init__(self, said: _Said, text: Tensor, anchor: Tensor, temperature: float, luck: Tensor, d2t: Tensor | None) -> None:
         """Anchors [C] of the texts numbered `text` [C]; `luck` [C, γ, 2] uniform: acceptance, and the token where it is drawn."""
         self.said, self.text, self.anchor, self.temperature, self.luck, self.d2t = said, text, anchor, temperature, luck, d2t
-        self.slot = 0
         self.live = torch.ones_like(text, dtype=torch.bool)  # [C] all accepted so far
         self.accepted = torch.zeros_like(text)
         self.acceptance = torch.full(luck.shape[:2], float("nan"), device=text.device)
         if d2t is not None:
             self._place = torch.full((said.logits.shape[1],), -1, device=d2t.device).index_copy_(0, d2t, torch.arange(len(d2t), device=d2t.device))
 
-    def __call__(self, logits: Tensor) -> Tensor:
-        """Tokens [C] of the next slot from draft logits [C, draft V]."""
-        at = self.anchor + self.slot + 1
+    def draw(self, logits: Tensor, slot: int) -> Tensor:
+        """Tokens [C] of the next slot, numbered `slot`, from draft logits [C, draft V]."""
+        at = self.anchor + slot + 1
         committed, row = self.said.tokens[self.text, at], self.said.row[self.text, at - 1]
         open_ = self.live & (at < self.said.known[self.text])
         if self.temperature < sampling.GREEDY_BELOW:
@@ -272,15 +242,14 @@ class _Coupling:
             drafted = torch.where(place < 0, 0.0, law.gather(1, place.clamp(min=0).unsqueeze(1)).squeeze(1))
             wanted = (self.said.logits[row, committed].float() / self.temperature - self.said.norm[row]).exp()
             chance = acceptance(wanted, drafted)
-            taken = open_ & (self.luck[:, self.slot, 0] < chance)
-            tokens = torch.where(taken, committed, self._drawn(law, row, open_ & ~taken))
-        self.acceptance[:, self.slot] = torch.where(self.live, torch.where(open_, chance, 0.0), float("nan"))
+            taken = open_ & (self.luck[:, slot, 0] < chance)
+            tokens = torch.where(taken, committed, self._drawn(law, row, open_ & ~taken, self.luck[:, slot, 1]))
+        self.acceptance[:, slot] = torch.where(self.live, torch.where(open_, chance, 0.0), float("nan"))
         self.accepted += taken
         self.live = taken
-        self.slot += 1
         return tokens
 
-    def _drawn(self, law: Tensor, row: Tensor, rejected: Tensor) -> Tensor:
+    def _drawn(self, law: Tensor, row: Tensor, rejected: Tensor, luck: Tensor) -> Tensor:
         """From the draft `law` [C, draft V], or what is left of it beyond the target's law where the draft is `rejected` [C]  # [C]."""
         weights = law.clone()
         at = rejected.nonzero().squeeze(1)
@@ -289,11 +258,11 @@ class _Coupling:
             logits = logits if self.d2t is None else logits[:, self.d2t]
             p = (logits.float() / self.temperature - self.said.norm[row[at]].unsqueeze(1)).exp()
             weights[at] = sampling.residual(law[at], p)
-        drawn = sampling.draw(weights, self.luck[:, self.slot, 1])
+        drawn = sampling.draw(weights, luck)
         return drawn if self.d2t is None else self.d2t[drawn]
 
 
-def _slots(drafter: AnyDrafter) -> int:
+def _slots(drafter: Drafter) -> int:
     assert drafter.kv is not None
     return drafter.kv.slots
 

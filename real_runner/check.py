@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from real_runner.alignment import expected_length, overlaps, shifts, worn
-from real_runner.drafters.dspark import BlockDrafter
-from real_runner.drafters.loading import AnyDrafter, load_drafter
+from real_runner.drafters.drafter import Drafter
+from real_runner.drafters.loading import load_drafter
 from real_runner.drafters.spec import DraftSpec
 from real_runner.engine import Engine
 from real_runner.expect import Difference, compare
@@ -71,7 +71,7 @@ def check(
     return CheckReport(understood, findings, float(tau.mean()), differences)
 
 
-def describe(drafter: AnyDrafter, target: Target) -> dict[str, Any]:
+def describe(drafter: Drafter, target: Target) -> dict[str, Any]:
     """Family, block, taps, heads, sizes, KV per token."""
     spec = drafter.spec
     own = {name: value for name, value in drafter.named_parameters() if value is not target.head.weight}
@@ -82,7 +82,7 @@ def describe(drafter: AnyDrafter, target: Target) -> dict[str, Any]:
         "packaging": spec.packaging,
         "family": spec.family,
         "backbone": f"{spec.backbone['model_type']}, {len(drafter.backbone.layers)} layers, hidden {spec.hidden}",
-        "drafts": f"{spec.gamma} tokens of a block of {spec.block}" if isinstance(drafter, BlockDrafter) else f"{spec.gamma} tokens one by one",
+        "drafts": f"{spec.gamma} tokens " + ("one by one" if spec.one_by_one else f"of a block of {spec.block}"),
         "anchor slot": "predicts the first token" if spec.first_slot == 0 else "predicts nothing",
         "taps": "hidden state after the final norm" if spec.taps == (POST_NORM,) else str(list(spec.taps)),
         "markov head": f"{spec.markov_kind}, rank {spec.markov_rank}" if spec.markov_rank else "none",
@@ -94,7 +94,7 @@ def describe(drafter: AnyDrafter, target: Target) -> dict[str, Any]:
     }
 
 
-def weights(drafter: AnyDrafter, target: Target) -> list[Finding]:
+def weights(drafter: Drafter, target: Target) -> list[Finding]:
     """(a) embedding and head are frozen copies of the target's; trained packagings with a reduced vocabulary have their own head."""
     found = []
     for name, own, theirs in (
@@ -120,7 +120,7 @@ def taps(spec: DraftSpec, target: Target) -> Finding:
     return Finding("taps", rising and not last, f"{detail} of {target.layers} layers")
 
 
-def accepted_lengths(target: Target, drafter: AnyDrafter, prompts: list[list[int]], tokens: int) -> np.ndarray:
+def accepted_lengths(target: Target, drafter: Drafter, prompts: list[list[int]], tokens: int) -> np.ndarray:
     """Committed tokens of every full round of a greedy decode, the bonus included  # [rounds]."""
     room = max(map(len, prompts)) + tokens + 2 * (drafter.gamma + drafter.spec.block) + 2
     engine = Engine(target, drafter, FixedLength(length=drafter.gamma), slots=min(8, len(prompts)), length=room)
@@ -135,7 +135,7 @@ def long_enough(tau: np.ndarray, at_least: float) -> Finding:
     return Finding("accepted length", enough, said + ("" if enough else f", below {at_least}: misaligned slots or taps, or an untrained drafter"))
 
 
-def aligned(target: Target, drafter: AnyDrafter, texts: list[list[int]]) -> list[Finding]:
+def aligned(target: Target, drafter: Drafter, texts: list[list[int]]) -> list[Finding]:
     """(f) shifting taps, slots or rotary positions by one must not raise the expected length, text by text."""
     here, found = overlaps(target, drafter, texts), []
     for name, shifted in shifts(drafter.spec, target):

@@ -8,7 +8,7 @@ passes between: before each of their repeats as many bytes are touched as the ta
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 
 from real_runner.costs import full_rounds
-from real_runner.drafters.chain import ChainDrafter
-from real_runner.drafters.spec import Drafter, Proposal
+from real_runner.drafters.drafter import DraftBatch, Drafter, Proposal
 from real_runner.failures import memory_of
 from real_runner.graphs import Captured
 from real_runner.layout import Ints, Layout, Tiers, lay_out, ship
@@ -212,49 +211,41 @@ class Bench:
         after, first = np.append(ids[1:], -1), device.new_tokens(1)
         return self._timed(lambda: device.prefill(layout, ids, after, only, only, cell.context, first))
 
-    def _backbone(self, cell: Cell, slots: int) -> Once:
-        """What is paid once a round: inputs and, of a block drafter, its layers."""
-        length = cell.context + self.shapes.beside
+    def _drafting(self, cell: Cell, slots: int) -> tuple[Device, Drafter, DraftBatch, Ints]:
+        """What a drafting part of the cell runs on, and the slots as they are shipped."""
+        length, place = cell.context + self.shapes.beside, self.target.device
         device = self._ready(cell.drafter, slots, length)
         self._stand(device, cell)
-        drafter: Any = device.drafter
-        layout, where, state = self._draft_layout(drafter, cell, slots, length), self._where(cell.requests, slots), device.state
-        if isinstance(drafter, ChainDrafter):
-            return self._timed(lambda: (ship(layout.ints, self.target.device), ship(where, self.target.device)), self._flushed)
+        assert device.drafter is not None
+        layout, where = self._draft_layout(device.drafter, cell, slots, length), self._where(cell.requests, slots)
+        state = device.state
+        return device, device.drafter, DraftBatch(ship(layout.ints, place), layout, ship(where, place), state.start, state.anchor), where
 
-        def step(ints: Tensor, where: Tensor) -> tuple[Tensor | None, ...]:
-            return (drafter.block(ints, layout, where, state.start, state.anchor),)
+    def _backbone(self, cell: Cell, slots: int) -> Once:
+        """What is paid once a round: inputs and, of a block drafter, its layers."""
+        device, drafter, batch, where = self._drafting(cell, slots)
+        runner, layout, place = device.runner, batch.layout, self.target.device
 
-        key = ("backbone", layout.key)
-        run = device.runner
-        return self._timed(lambda: run.run(key, step, ship(layout.ints, self.target.device), ship(where, self.target.device)), self._flushed)
+        def step(ints: Tensor, slots: Tensor) -> tuple[Tensor | None, ...]:
+            return (drafter.begin(replace(batch, ints=ints, slots=slots)),)
+
+        return self._timed(lambda: runner.run(("backbone", layout.key), step, ship(layout.ints, place), ship(where, place)), self._flushed)
 
     def _head(self, cell: Cell, slots: int) -> Once:
         """What `slots` drafted tokens add, one after the other; of a chain drafter that is everything."""
-        length = cell.context + self.shapes.beside
-        device = self._ready(cell.drafter, slots, length)
-        self._stand(device, cell)
-        drafter: Any = device.drafter
-        layout, where, state = self._draft_layout(drafter, cell, slots, length), self._where(cell.requests, slots), device.state
-        ints, at = ship(layout.ints, self.target.device), ship(where, self.target.device)
-        laws = self._laws(len(where), cell.slots)
-        if isinstance(drafter, ChainDrafter):
-            inputs: tuple[Tensor, ...] = ints, at
-        else:
-            with torch.no_grad():
-                inputs = drafter.block(ints, layout, at, state.start, state.anchor).clone(), at
+        device, drafter, batch, where = self._drafting(cell, slots)
+        laws, runner = self._laws(len(where), cell.slots), device.runner
+        with torch.no_grad():
+            hidden = drafter.begin(batch).clone()
 
-        def step(given: Tensor, where: Tensor, luck: Tensor) -> tuple[Tensor | None, ...]:
-            if isinstance(drafter, ChainDrafter):
-                made = drafter.propose(given, layout, where, state.start, state.anchor, self.temperature, luck)
-            else:
-                made = drafter.sequence(given, state.anchor[where], self.temperature, luck)
+        def step(hidden: Tensor, slots: Tensor, luck: Tensor) -> tuple[Tensor | None, ...]:
+            made = drafter.sample(hidden, replace(batch, slots=slots), self.temperature, luck)
             if laws is not None and made.probabilities is not None:
                 laws.copy_(made.probabilities)
             return made.tokens, made.confidence
 
-        key, runner = ("head", layout.key, cell.slots), device.runner
-        return self._timed(lambda: runner.run(key, step, *inputs, device.luck(len(where), cell.slots)), self._flushed)
+        key = ("head", batch.layout.key, cell.slots)
+        return self._timed(lambda: runner.run(key, step, hidden, batch.slots, device.luck(len(where), cell.slots)), self._flushed)
 
     def _laws(self, requests: int, slots: int) -> Tensor | None:
         """Where the engine keeps what was drawn from, when shapes are padded."""

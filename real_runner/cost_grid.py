@@ -8,8 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from real_runner.cost_cells import Cell, Shapes
-from real_runner.drafters.chain import ChainDrafter
-from real_runner.drafters.spec import Drafter
+from real_runner.drafters.drafter import Drafter
 from real_runner.layout import Tiers
 
 CONTEXTS = 5  # of a grid without tiers, spaced by the same factor
@@ -125,7 +124,7 @@ class Grid:
 
     def _drafting(self, axes: Axes) -> Iterator[Cell]:
         for name, drafter in self.drafters.items():
-            gamma, chain = drafter.gamma, isinstance(drafter, ChainDrafter)
+            gamma, chain = drafter.gamma, drafter.spec.one_by_one
             ends = (axes.contexts[0], axes.contexts[-1]) if chain else axes.contexts[:1]  # only a chain's attention is in these parts
             slots = sorted({max(1, round(share * gamma)) for share in axes.slots})
             for requests in axes.requests:

@@ -15,7 +15,7 @@ from real_runner.cost_cells import Bench, Cell
 from real_runner.cost_files import CostTables
 from real_runner.cost_grid import Grid
 from real_runner.cost_journal import Journal
-from real_runner.drafters.spec import Drafter
+from real_runner.drafters.drafter import Drafter
 from real_runner.environment import fingerprint
 from real_runner.failures import memory_of
 from real_runner.layout import Tiers

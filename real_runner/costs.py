@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from real_runner.drafters.spec import Drafter
+from real_runner.drafters.drafter import Drafter
 from real_runner.engine import Engine
 from real_runner.layout import Tiers
 from real_runner.prompts import random_prompts

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from real_runner.choosing import Chooser, RoundCosts
-from real_runner.drafters.spec import Drafter, Proposal
+from real_runner.drafters.drafter import Drafter, Proposal
 from real_runner.failures import memory_of
 from real_runner.layout import Ints, Tiers, lay_out, ship
 from real_runner.records import Request, Round, Step

@@ -15,7 +15,7 @@ import psutil
 import pynvml
 import torch
 
-from real_runner.drafters.spec import Drafter
+from real_runner.drafters.drafter import Drafter
 from real_runner.layout import Tiers
 from real_runner.target import Target
 from simulator.errors import DsimError

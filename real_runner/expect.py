@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, NotRequired
 
@@ -14,9 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from typing_extensions import TypedDict
 
-from real_runner.drafters.chain import ChainDrafter
-from real_runner.drafters.dspark import BlockDrafter
-from real_runner.drafters.loading import AnyDrafter
+from real_runner.drafters.drafter import DraftBatch, Drafter, forced
 from real_runner.engine import Engine
 from real_runner.layout import Layout, lay_out
 from real_runner.records import Request, Round
@@ -60,7 +58,7 @@ class Difference:
     detail: str
 
 
-def compare(folder: Path, target: Target, drafter: AnyDrafter) -> list[Difference]:
+def compare(folder: Path, target: Target, drafter: Drafter) -> list[Difference]:
     """Everything that is expected, compared or failed; refuses a folder with nothing in it."""
     found: list[Difference] = []
     slack = 1.0 if target.dtype == torch.float32 else 100.0
@@ -73,9 +71,9 @@ def compare(folder: Path, target: Target, drafter: AnyDrafter) -> list[Differenc
     return found
 
 
-def _forward(expected: dict[str, Tensor], target: Target, drafter: AnyDrafter, slack: float) -> list[Difference]:
+def _forward(expected: dict[str, Tensor], target: Target, drafter: Drafter, slack: float) -> list[Difference]:
     """Every tensor of the file that is no input is compared, or fails."""
-    made = chain_forward(drafter, expected) if isinstance(drafter, ChainDrafter) else block_forward(drafter, expected)
+    made = forward(drafter, expected)
     if "prompt_ids" in expected:
         made["context_features"] = context_features(target, drafter, expected["prompt_ids"])
     found = []
@@ -87,22 +85,22 @@ def _forward(expected: dict[str, Tensor], target: Target, drafter: AnyDrafter, s
     return found
 
 
-def read_forward(file: Path, target: Target, drafter: AnyDrafter) -> dict[str, Tensor]:
+def read_forward(file: Path, target: Target, drafter: Drafter) -> dict[str, Tensor]:
     """The expected tensors, on the target's device; those that are given to the drafter are there and of its shapes."""
     try:
         given = {name: tensor.to(target.device) for name, tensor in load_file(file).items()}
     except (SafetensorError, OSError) as error:
         raise DsimError(f"not a safetensors file: {error}", where=file) from error
-    forced = "forced_next_ids" if isinstance(drafter, ChainDrafter) else "forced_prev_ids"
-    for name in ("context_features", "anchor_ids", forced):
+    tokens = "forced_next_ids" if drafter.spec.one_by_one else "forced_prev_ids"
+    for name in ("context_features", "anchor_ids", tokens):
         if name not in given:
             raise DsimError("missing", where=file, key=name, remedy=f"the drafter is {drafter.spec.family}: are these outputs of another family?")
     rows, width = given["context_features"].shape[0], len(drafter.taps) * drafter.spec.hidden
     if given["context_features"].dim() != 3 or (rows, given["context_features"].shape[-1]) != (2, width):
         raise DsimError(f"shape {list(given['context_features'].shape)}", where=file, key="context_features", remedy=f"expected [2, n, {width}]")
     length = given["context_features"].shape[1]
-    steps = given[forced].shape[-1] if isinstance(drafter, ChainDrafter) else drafter.gamma
-    for name, shape in (("anchor_ids", (2,)), (forced, (2, steps)), ("prompt_ids", (2, length))):
+    steps = given[tokens].shape[-1] if drafter.spec.one_by_one else drafter.gamma
+    for name, shape in (("anchor_ids", (2,)), (tokens, (2, steps)), ("prompt_ids", (2, length))):
         if name not in given:
             continue
         ids = given[name]
@@ -145,7 +143,7 @@ def _two_rows(length: int, room: int) -> tuple[Layout, Tensor]:
 
 
 @torch.no_grad()
-def context_features(target: Target, drafter: AnyDrafter, prompts: Tensor) -> Tensor:
+def context_features(target: Target, drafter: Drafter, prompts: Tensor) -> Tensor:
     """The target's tapped features of prompts [2, n]  # [2, n, m·d]."""
     length = prompts.shape[1]
     layout, _ = _two_rows(length, length)
@@ -156,8 +154,8 @@ def context_features(target: Target, drafter: AnyDrafter, prompts: Tensor) -> Te
     return target.step(prompts.reshape(-1), flat).features.view(2, length, -1)
 
 
-def _absorbed(drafter: AnyDrafter, given: dict[str, Tensor]) -> tuple[Layout, Tensor, Tensor, Tensor, Tensor]:
-    """The drafter after the given context; layout, ints, slots, start and anchor of the block to draft."""
+def _absorbed(drafter: Drafter, given: dict[str, Tensor]) -> DraftBatch:
+    """The drafter after the given context; the blocks to draft behind it."""
     context = given["context_features"].to(drafter.lm_head.weight.dtype)
     device, length = context.device, context.shape[1]
     room = length + 2 * (drafter.gamma + drafter.spec.block)
@@ -165,7 +163,6 @@ def _absorbed(drafter: AnyDrafter, given: dict[str, Tensor]) -> tuple[Layout, Te
     layout, slots = _two_rows(length, room)
     slots = slots.to(device)
     start = torch.zeros(3, dtype=torch.long, device=device)
-    anchor = torch.cat([given["anchor_ids"], given["anchor_ids"][:1]])
     following = given["anchor_ids"].unsqueeze(1)
     if "prompt_ids" in given:
         following = torch.cat([given["prompt_ids"][:, 1:], following], dim=1)
@@ -175,35 +172,27 @@ def _absorbed(drafter: AnyDrafter, given: dict[str, Tensor]) -> tuple[Layout, Te
     drafter.absorb(context.reshape(2 * length, -1), following.reshape(-1), last, slots, ints, layout, start)
     start[:2] = length
     block = drafter.lay_out(np.arange(2), length, cache=(2, room), tiers=None)
-    return block, torch.from_numpy(block.ints).to(device), slots, start, anchor
+    anchor = torch.cat([given["anchor_ids"], given["anchor_ids"][:1]])
+    return DraftBatch(torch.from_numpy(block.ints).to(device), block, slots, start, anchor)
 
 
 @torch.no_grad()
-def block_forward(drafter: BlockDrafter, given: dict[str, Tensor]) -> dict[str, Tensor]:
-    """DSpark and DFlash: hidden states, base logits, and logits and confidences given the previous tokens."""
-    layout, ints, slots, start, anchor = _absorbed(drafter, given)
-    hidden = drafter.block(ints, layout, slots, start, anchor)
-    found = {"block_hidden": hidden, "base_logits": drafter.base_logits(hidden)}
-    logits, confidence = drafter.forced(hidden, given["forced_prev_ids"])
-    found["logits_given_forced_prev"] = logits
-    if confidence is not None:
-        found["confidence_logits_given_forced_prev"] = confidence
-    return found
+def forward(drafter: Drafter, given: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Hidden states, logits and confidences along a forced continuation, by the names that the family's files have for them."""
+    batch = _absorbed(drafter, given)
+    hidden = drafter.begin(batch)
+    if drafter.spec.one_by_one:
+        previous = torch.cat([given["anchor_ids"].unsqueeze(1), given["forced_next_ids"]], dim=1)
+        logits, _ = forced(drafter.steps(hidden, batch, previous.shape[1]), previous)
+        return {"draft_hidden": hidden.unsqueeze(1), "logits_given_forced_prefix": logits}
+    previous = given["forced_prev_ids"]
+    first = torch.cat([previous[:, 0], previous[:1, 0]])
+    logits, confidence = forced(drafter.steps(hidden, replace(batch, anchor=first), drafter.gamma), previous)
+    made = {"block_hidden": hidden, "base_logits": drafter.base_logits(hidden), "logits_given_forced_prev": logits}
+    return made if confidence is None else {**made, "confidence_logits_given_forced_prev": confidence}
 
 
-@torch.no_grad()
-def chain_forward(drafter: ChainDrafter, given: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Eagle3: the hidden state after the prompt, and logits along a forced continuation."""
-    layout, ints, slots, start, _ = _absorbed(drafter, given)
-    hidden = drafter.seeds[slots]
-    found, logits = {"draft_hidden": hidden.unsqueeze(1)}, [drafter.logits(hidden)]
-    for step in range(given["forced_next_ids"].shape[1]):
-        hidden = drafter(given["forced_next_ids"][:, step], hidden, layout.flat(ints, start + step))
-        logits.append(drafter.logits(hidden))
-    return {**found, "logits_given_forced_prefix": torch.stack(logits, dim=1)}
-
-
-def greedy(expected: list[dict[str, Any]], target: Target, drafter: AnyDrafter, slack: float, slots: int | None = None) -> list[Difference]:
+def greedy(expected: list[dict[str, Any]], target: Target, drafter: Drafter, slack: float, slots: int | None = None) -> list[Difference]:
     """Greedy decodes with full blocks, as a batch of mixed lengths (`slots` at a time), against expected output ids, blocks and accepted counts."""
     # One more than the reference's tokens: it goes on until it has passed its limit, the engine stops when it has reached its own.
     requests = [Request(i, one["prompt"], sum(one["acceptance_lengths"][:-1]) + 2) for i, one in enumerate(expected)]

@@ -15,7 +15,8 @@ from typing import Any
 
 from real_runner.blocks import record_blocks
 from real_runner.cost_tables import CostTables, measure_cost_tables
-from real_runner.drafters.loading import AnyDrafter, drafter_folder, load_drafter
+from real_runner.drafters.drafter import Drafter
+from real_runner.drafters.loading import drafter_folder, load_drafter
 from real_runner.drafters.packaging import read_spec
 from real_runner.environment import environment, kv
 from real_runner.layout import Tiers
@@ -26,7 +27,8 @@ from simulator.errors import DsimError
 from simulator.files import why_not_writable, write_whole
 from simulator.measurements.calibration import calibrate
 from simulator.measurements.draft_blocks import RecordedBlocks
-from simulator.measurements.profile import Drafter, KvMemory, Profile, load_profile, save_profile
+from simulator.measurements.profile import Drafter as ProfileDrafter
+from simulator.measurements.profile import KvMemory, Profile, load_profile, save_profile
 from simulator.progress import Progress
 
 ENGINE = "dsim real_runner"
@@ -113,7 +115,7 @@ def _same_measurement(work: Path, target: Target, drafts: dict[str, str], prompt
 
 
 def measure_blocks(
-    target: Target, drafters: dict[str, AnyDrafter], prompts: list[tuple[str, int, list[int]]], out: Path, work: Path, acceptance: Acceptance,
+    target: Target, drafters: dict[str, Drafter], prompts: list[tuple[str, int, list[int]]], out: Path, work: Path, acceptance: Acceptance,
     seed: int, progress: Progress,
 ) -> dict[str, RecordedBlocks]:  # fmt: skip
     """Texts of the target, then every drafter's blocks along them, in `out/blocks-<drafter>.parquet`; what is there already is taken."""
@@ -136,7 +138,7 @@ def _temperatures(blocks: RecordedBlocks) -> list[float] | None:
 
 
 def assemble(
-    target: Target, drafters: dict[str, AnyDrafter], blocks: dict[str, RecordedBlocks], tables: CostTables, out: Path, tiers: Tiers | None,
+    target: Target, drafters: dict[str, Drafter], blocks: dict[str, RecordedBlocks], tables: CostTables, out: Path, tiers: Tiers | None,
     command: str, *, target_name: str | None = None, notes: Sequence[str] = (),
 ) -> Profile:  # fmt: skip
     """Tables and profile.yaml in `out`, whose blocks are there; temperatures fitted on the first half of each domain's texts."""
@@ -147,7 +149,7 @@ def assemble(
     for called, drafter in drafters.items():
         has_confidence = blocks[called].confidence is not None
         assert drafter.kv is not None
-        described[called] = Drafter(
+        described[called] = ProfileDrafter(
             family=drafter.spec.family, gamma=drafter.gamma, draft=tables.draft_cost(called), blocks=f"blocks-{called}.parquet",
             confidence=has_confidence, temperatures=_temperatures(blocks[called]) if has_confidence else None,
             kv_bytes_per_token=drafter.kv.bytes_per_token,

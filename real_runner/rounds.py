@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from real_runner import sampling
-from real_runner.drafters.spec import Drafter, Proposal
+from real_runner.drafters.drafter import DraftBatch, Drafter, Proposal
 from real_runner.failures import memory_of
 from real_runner.graphs import Captured, Eager, Runner
 from real_runner.layout import Ints, Layout, ship
@@ -164,7 +164,7 @@ class Device:
         drafter, state = self.drafter, self.state
 
         def step(ints: Tensor, where: Tensor, luck: Tensor) -> tuple[Tensor | None, ...]:
-            made = drafter.propose(ints, layout, where, state.start, state.anchor, self.temperature, luck)
+            made = drafter.propose(DraftBatch(ints, layout, where, state.start, state.anchor), self.temperature, luck)
             if made.probabilities is None or self.widest is None:
                 self._laws = made.probabilities
             elif self._laws is not None:

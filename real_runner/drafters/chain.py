@@ -2,47 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from real_runner.drafters.layers import backbone, choose, rotary
-from real_runner.drafters.spec import DraftSpec, Proposal
+from real_runner.drafters.drafter import DraftBatch, Drafter, Steps
+from real_runner.drafters.layers import rotary
+from real_runner.drafters.uncached import attend, key_value_of, query_of, turn
 from real_runner.layout import Ints, Layout, lay_out
-from real_runner.slots import FlatBatch, SlotCache
+from real_runner.slots import FlatBatch
 
 
-class ChainDrafter(nn.Module):
-    """Pairs the target's hidden state of token i with token i+1 at position i (format §4, Eagle3 forward).
+class ChainDrafter(Drafter):
+    """One decoder layer that pairs the target's hidden state of token i with token i+1 at position i (format §4, Eagle3 forward).
 
-    A subclass says how the target's features become hidden states (`feature`) and how a token and a hidden state pass its layer (`pass_layer`).
+    A subclass says how the target's features become hidden states (`feature`) and what a token and a hidden state are to the layer (`enter`).
     """
-
-    def __init__(self, spec: DraftSpec) -> None:
-        super().__init__()
-        self.spec, self.taps, self.gamma = spec, spec.taps, spec.gamma
-        self.backbone: Any = backbone(spec.backbone, spec.folder / "config.json")
-        self.lm_head = nn.Linear(spec.hidden, spec.draft_vocabulary or spec.vocabulary, bias=False)
-        self.d2t: Tensor | None = None
-        self.kv: SlotCache | None = None
-        self.seeds = torch.empty(0)  # [slots + 1, d] hidden state from which each request's first token is drafted
 
     def feature(self, features: Tensor) -> Tensor:
         """Target features [B, m·d] -> hidden states [B, d]."""
         raise NotImplementedError
 
-    def pass_layer(self, embedded: Tensor, hidden: Tensor, where: dict[str, Any]) -> Tensor:
-        """Embedded tokens and hidden states [1, B, d] -> hidden states [1, B, d] before the final norm."""
+    def enter(self, embedded: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """What the layer's attention reads and what its residual is, of embedded tokens and hidden states [..., d]."""
         raise NotImplementedError
 
-    def allocate(self, slots: int, length: int) -> None:
-        """Rows for `slots` requests."""
-        weight = self.lm_head.weight
-        self.kv = SlotCache(slots, length, weight.device, weight.dtype)
-        self.seeds = weight.new_zeros(slots + 1, self.spec.hidden)
-        zero = torch.zeros(1, dtype=torch.long, device=weight.device)
-        self.forward(zero, self.seeds[:1], FlatBatch(zero + slots, zero, zero + 1, zero, slice(slots, slots + 1), 1, 1, 1))
+    def leave(self, residual: Tensor, attended: Tensor) -> Tensor:
+        """Hidden states before the final norm, of what `enter` and the attention gave  # [..., d]."""
+        layer = self.backbone.layers[0]
+        hidden = residual + attended
+        return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
 
     def lay_out(self, slots: Ints, reach: int, **how: Any) -> Layout:
         return lay_out(slots, slots * 0 + 1, reach + self.gamma, width=1, **how)
@@ -51,27 +42,57 @@ class ChainDrafter(nn.Module):
         """Tokens [B] with hidden states [B, d] -> hidden states [B, d]."""
         hidden = hidden.unsqueeze(0)
         where = {"position_embeddings": rotary(self.backbone, hidden, flat.positions), "attention_mask": None, "flat": flat, "kv": self.kv}
-        return self.pass_layer(self.backbone.embed_tokens(ids).unsqueeze(0), hidden, where)[0]
+        inputs, residual = self.enter(self.backbone.embed_tokens(ids).unsqueeze(0), hidden)
+        attended, _ = self.backbone.layers[0].self_attn(inputs, **where)
+        return self.leave(residual, attended)[0]
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """[R, d] -> [R, draft V]."""
+    def extend(self, features: Tensor, next_ids: Tensor, ints: Tensor, layout: Layout, start: Tensor) -> Tensor:
+        return self.forward(next_ids, self.feature(features), layout.flat(ints, start))
+
+    def begin(self, batch: DraftBatch) -> Tensor:
+        return self.seeds[batch.slots]
+
+    def base_logits(self, hidden: Tensor) -> Tensor:
         return self.lm_head(self.backbone.norm(hidden))
 
-    @torch.no_grad()
-    def absorb(self, features: Tensor, next_ids: Tensor, last: Tensor, slots: Tensor, ints: Tensor, layout: Layout, start: Tensor) -> None:
-        """Extends the draft cache by a flat batch; the hidden states at the rows `last` [R] are the next seeds."""
-        self.seeds[slots] = self.forward(next_ids, self.feature(features), layout.flat(ints, start))[last]
+    def steps(self, hidden: Tensor, batch: DraftBatch, count: int) -> Steps:
+        requests = len(batch.slots)
+        padding = batch.ints.shape[1] - requests
 
-    @torch.no_grad()
-    def propose(self, ints: Tensor, layout: Layout, slots: Tensor, start: Tensor, anchor: Tensor, temperature: float, luck: Tensor) -> Proposal:
-        hidden, tokens, laws = self.seeds[slots], [], []
-        for slot in range(luck.shape[1]):
-            token, law = choose(self.logits(hidden), temperature, luck[:, slot], self.d2t, self.spec.vocabulary)
-            tokens.append(token)
-            laws.append(law)
-            if slot + 1 < luck.shape[1]:
-                flat = layout.flat(ints, start + slot)
-                padding = ints.shape[1] - len(slots)
-                grown = nn.functional.pad(hidden, (0, 0, 0, padding))
-                hidden = self.forward(nn.functional.pad(token, (0, padding)), grown, flat)[: len(slots)]
-        return Proposal(torch.stack(tokens, dim=1), torch.stack(laws, dim=1) if laws[0] is not None else None, None)
+        def onward(token: Tensor, hidden: Tensor, slot: int) -> Tensor:
+            flat = batch.layout.flat(batch.ints, batch.start + slot)
+            return self.forward(nn.functional.pad(token, (0, padding)), nn.functional.pad(hidden, (0, 0, 0, padding)), flat)[:requests]
+
+        return self._chained(hidden, onward, count)
+
+    def steps_along(self, ids: Tensor, features: Tensor, anchors: Tensor, count: int) -> Steps:
+        model, attention = self.backbone, self.backbone.layers[0].self_attn
+        rows, at = torch.arange(len(ids) - 1, device=ids.device), anchors - 1  # the row before the anchor has read it: it is the first step
+        inputs, residual = self.enter(model.embed_tokens(ids[1:]).to(features.dtype), self.feature(features[:-1]))
+        turned = turn(model, inputs, rows)
+        query, context = query_of(attention, inputs, turned), key_value_of(attention, inputs, turned)
+        before = rows <= at.unsqueeze(1)  # [A, L-1]: the row itself too
+        own: list[tuple[Tensor, Tensor]] = []
+
+        def passed(query: Tensor, residual: Tensor) -> Tensor:
+            keys, values = zip(*own, strict=True) if own else ((), ())
+            beside = (torch.stack(keys, 1), torch.stack(values, 1)) if own else None
+            seen = attend(attention, query.unsqueeze(1), context, before, beside)
+            return self.leave(residual, attention.o_proj(seen.reshape(len(at), -1)))
+
+        def onward(token: Tensor, hidden: Tensor, slot: int) -> Tensor:
+            inputs, residual = self.enter(model.embed_tokens(token).to(features.dtype), hidden)
+            turned = turn(model, inputs, at + slot + 1)
+            query = query_of(attention, inputs, turned)
+            own.append(key_value_of(attention, inputs, turned))
+            return passed(query, residual)
+
+        return self._chained(passed(query[at], residual[at]), onward, count)
+
+    def _chained(self, hidden: Tensor, onward: Callable[[Tensor, Tensor, int], Tensor], count: int) -> Steps:
+        """The steps, where `onward` takes a slot's token [R] and hidden states [R, d] to the next slot's hidden states."""
+        for slot in range(count - 1):
+            token = yield self.base_logits(hidden)
+            hidden = onward(token, hidden, slot)
+        yield self.base_logits(hidden)
+        return None

@@ -7,110 +7,101 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from real_runner.drafters.drafter import DraftBatch, Drafter, Steps
 from real_runner.drafters.heads import ConfidenceHead, MarkovHead
-from real_runner.drafters.layers import backbone, choose, inject, like_norm, rotary, run_layers, soft_capped
-from real_runner.drafters.spec import DraftSpec, Proposal
+from real_runner.drafters.layers import inject, like_norm, rotary, run_layers, soft_capped
+from real_runner.drafters.spec import DraftSpec
+from real_runner.drafters.uncached import attend, key_value_of, query_of, turn
 from real_runner.layout import Ints, Layout, lay_out
-from real_runner.slots import SlotCache
 
 
-class BlockDrafter(nn.Module):
+class BlockDrafter(Drafter):
     """DFlash is the one without Markov and confidence heads."""
 
     def __init__(self, spec: DraftSpec) -> None:
-        super().__init__()
-        self.spec, self.taps, self.gamma = spec, spec.taps, spec.gamma
-        self.backbone: Any = backbone(spec.backbone, spec.folder / "config.json")
+        super().__init__(spec)
         hidden = spec.hidden
-        head = spec.draft_vocabulary or spec.vocabulary
         self.fc = nn.Linear(len(spec.taps) * hidden, hidden, bias=False)
         self.hidden_norm = like_norm(self.backbone, hidden)
-        self.lm_head = nn.Linear(hidden, head, bias=False)
+        head = spec.draft_vocabulary or spec.vocabulary
         self.markov_head = MarkovHead(spec.markov_kind, spec.markov_rank, hidden, spec.vocabulary, head) if spec.markov_rank else None
         width = hidden + (spec.markov_rank if spec.confidence == "hidden+token" else 0)
         self.confidence_head = ConfidenceHead(width) if spec.confidence != "none" else None
-        self.d2t: Tensor | None = None  # [draft V] ids of the target's vocabulary
-        self.kv: SlotCache | None = None
         for i, layer in enumerate(self.backbone.layers):
             layer.self_attn.sliding_window = spec.windows[i] if spec.windows else None  # the packaging's, whatever the inherited config says
         self.requires_grad_(False)
-
-    def allocate(self, slots: int, length: int) -> None:
-        """Rows for `slots` requests."""
-        weight = self.fc.weight
-        self.kv = SlotCache(slots, length, weight.device, weight.dtype)
-        zero = torch.zeros(1, dtype=torch.long, device=weight.device)
-        self._inject(weight.new_zeros(1, self.fc.in_features), zero + slots, zero)
 
     def lay_out(self, slots: Ints, reach: int, **how: Any) -> Layout:
         block = self.spec.block
         return lay_out(slots, slots * 0 + block, reach + block, width=block, **how)
 
-    @torch.no_grad()
-    def absorb(self, features: Tensor, next_ids: Tensor, last: Tensor, slots: Tensor, ints: Tensor, layout: Layout, start: Tensor) -> None:
-        """Features [B, m·d] as context; what follows each token does not matter to a block drafter."""
-        self._inject(features, ints[0], start[ints[0]] + ints[1])
-
-    def _inject(self, features: Tensor, slots: Tensor, positions: Tensor) -> None:
+    def extend(self, features: Tensor, next_ids: Tensor, ints: Tensor, layout: Layout, start: Tensor) -> None:
+        """Features as context; what follows each token does not matter to a block drafter."""
         assert self.kv is not None, "allocate first"
+        slots = ints[0]
+        positions = start[slots] + ints[1]
         context = self.hidden_norm(self.fc(features)).unsqueeze(0)
         cos, sin = rotary(self.backbone, context, positions)
         for layer in self.backbone.layers:
             inject(layer.self_attn, context, cos, sin, self.kv, slots, positions)
 
     @torch.no_grad()
-    def block(self, ints: Tensor, layout: Layout, slots: Tensor, start: Tensor, anchor: Tensor) -> Tensor:
+    def begin(self, batch: DraftBatch) -> Tensor:
         """Hidden states after the final norm of the slots that predict  # [R, γ, d]."""
         assert self.kv is not None, "allocate first"
-        ids = torch.full((len(slots), self.spec.block), self.spec.mask_token, dtype=torch.long, device=slots.device)
-        ids[:, 0] = anchor[slots]
-        flat_ids = torch.nn.functional.pad(ids.view(-1), (0, ints.shape[1] - ids.numel()), value=self.spec.mask_token)
-        flat = layout.flat(ints, start, None if self.spec.causal_block else self.spec.block)
-        rope = flat.positions + self.spec.rope_shift
-        hidden = run_layers(self.backbone, self.backbone.embed_tokens(flat_ids), rope, flat, self.kv)
-        return hidden[: ids.numel()].view(len(slots), self.spec.block, -1)[:, self.spec.first_slot :]
+        slots, ints, spec = batch.slots, batch.ints, self.spec
+        ids = torch.full((len(slots), spec.block), spec.mask_token, dtype=torch.long, device=slots.device)
+        ids[:, 0] = batch.anchor[slots]
+        flat_ids = nn.functional.pad(ids.view(-1), (0, ints.shape[1] - ids.numel()), value=spec.mask_token)
+        flat = batch.layout.flat(ints, batch.start, None if spec.causal_block else spec.block)
+        hidden = run_layers(self.backbone, self.backbone.embed_tokens(flat_ids), flat.positions + spec.rope_shift, flat, self.kv)
+        return hidden[: ids.numel()].view(len(slots), spec.block, -1)[:, spec.first_slot :]
 
     def base_logits(self, hidden: Tensor) -> Tensor:
         """Capped before any bias is added  # [R, γ, draft V]."""
         return soft_capped(self.lm_head(hidden), getattr(self.backbone.config, "final_logit_softcapping", None))
 
-    def forced(self, hidden: Tensor, previous: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Logits [R, γ, V] and confidence logits [R, γ] given the previous token of each slot [R, γ]."""
-        logits = self.base_logits(hidden)
-        if self.markov_head is None:
-            return logits, self._confidence(hidden, previous)
-        embedded, state, biases = self.markov_head.markov_w1(previous), self.markov_head.begin(hidden[:, 0]), []
-        for slot in range(hidden.shape[1]):
-            bias, state = self.markov_head.step(hidden[:, slot], embedded[:, slot], state)
-            biases.append(bias)
-        return logits + torch.stack(biases, dim=1), self._confidence(hidden, previous)
+    def steps(self, hidden: Tensor, batch: DraftBatch, count: int) -> Steps:
+        return self.head_steps(hidden, batch.anchor[batch.slots], count)
 
-    def _confidence(self, hidden: Tensor, previous: Tensor) -> Tensor | None:
+    def steps_along(self, ids: Tensor, features: Tensor, anchors: Tensor, count: int) -> Steps:
+        spec, model = self.spec, self.backbone
+        blocks, width = len(anchors), spec.block
+        text, offsets = torch.arange(len(ids), device=ids.device), torch.arange(width, device=ids.device)
+        block_ids = torch.full((blocks, width), spec.mask_token, device=ids.device)
+        block_ids[:, 0] = ids[anchors]
+        hidden = model.embed_tokens(block_ids.view(-1)).to(features.dtype)
+        context = self.hidden_norm(self.fc(features))
+        before = text < anchors.repeat_interleave(width).unsqueeze(1)  # [A·width, L]
+        among = offsets <= offsets.unsqueeze(1) if spec.causal_block else torch.ones(width, width, dtype=torch.bool, device=ids.device)
+        turned, turned_context = turn(model, hidden, (anchors.unsqueeze(1) + offsets).view(-1)), turn(model, context, text)
+        for layer in model.layers:
+            attention = layer.self_attn
+            normed, around = layer.input_layernorm(hidden), key_value_of(attention, context, turned_context)
+            query, key, value = (
+                states.view(blocks, width, *states.shape[1:])
+                for states in (query_of(attention, normed, turned), *key_value_of(attention, normed, turned))
+            )
+            seen = attend(attention, query, around, before, (key, value), among)
+            hidden = hidden + attention.o_proj(seen.view(blocks * width, -1))
+            hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+        hidden = model.norm(hidden).view(blocks, width, -1)[:, spec.first_slot :]
+        return self.head_steps(hidden, ids[anchors], count)
+
+    def head_steps(self, hidden: Tensor, anchors: Tensor, count: int) -> Steps:
+        """The sequential head over hidden states [R, γ, d], from the anchors [R] on."""
+        if count < hidden.shape[1] or not hidden.is_contiguous():  # a strided view of bfloat16 takes a path 10 to 60 times slower on a CPU
+            hidden = hidden[:, :count].clone(memory_format=torch.contiguous_format)
+        base, head = self.base_logits(hidden), self.markov_head
+        state = None if head is None else head.begin(hidden[:, 0])
+        tokens = [anchors]
+        for slot in range(count):
+            logits = base[:, slot]
+            if head is not None and state is not None:
+                bias, state = head.step(hidden[:, slot], head.markov_w1(tokens[-1]), state)
+                logits = logits + bias
+            tokens.append((yield logits))
         if self.confidence_head is None:
             return None
-        with_token = self.spec.confidence == "hidden+token" and self.markov_head is not None
-        return self.confidence_head(hidden, self.markov_head.markov_w1(previous) if with_token else None)
-
-    @torch.no_grad()
-    def sequence(self, hidden: Tensor, anchors: Tensor, temperature: float, luck: Tensor) -> Proposal:
-        """The sequential head: slot by slot, each conditioned on the token drawn before it. `hidden` [R, γ, d], `anchors` [R], `luck` [R, n]."""
-        if luck.shape[1] < hidden.shape[1] or not hidden.is_contiguous():  # a strided view of bfloat16 takes a path 10 to 60 times slower on a CPU
-            hidden = hidden[:, : luck.shape[1]].clone(memory_format=torch.contiguous_format)
-        base = self.base_logits(hidden)
-        state = None if self.markov_head is None else self.markov_head.begin(hidden[:, 0])
-        previous, tokens, laws = anchors, [], []
-        for slot in range(luck.shape[1]):
-            logits = base[:, slot]
-            if self.markov_head is not None and state is not None:
-                bias, state = self.markov_head.step(hidden[:, slot], self.markov_head.markov_w1(previous), state)
-                logits = logits + bias
-            previous, law = choose(logits, temperature, luck[:, slot], self.d2t, self.spec.vocabulary)
-            tokens.append(previous)
-            laws.append(law)
-        drafted = torch.stack(tokens, dim=1)
-        confidence = self._confidence(hidden, torch.cat([anchors.unsqueeze(1), drafted[:, :-1]], dim=1))
-        return Proposal(drafted, torch.stack(laws, dim=1) if laws[0] is not None else None, confidence)
-
-    @torch.no_grad()
-    def propose(self, ints: Tensor, layout: Layout, slots: Tensor, start: Tensor, anchor: Tensor, temperature: float, luck: Tensor) -> Proposal:
-        return self.sequence(self.block(ints, layout, slots, start, anchor), anchor[slots], temperature, luck)
+        with_token = self.spec.confidence == "hidden+token" and head is not None
+        return self.confidence_head(hidden, head.markov_w1(torch.stack(tokens[:-1], dim=1)) if with_token else None)

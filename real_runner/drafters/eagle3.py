@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -29,10 +27,7 @@ class Eagle3Drafter(ChainDrafter):
     def feature(self, features: Tensor) -> Tensor:
         return self.fc(features)
 
-    def pass_layer(self, embedded: Tensor, hidden: Tensor, where: dict[str, Any]) -> Tensor:
+    def enter(self, embedded: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         layer = self.backbone.layers[0]
         normed = layer.hidden_norm(hidden)
-        residual = normed if self.spec.norm_before_residual else hidden
-        attended, _ = layer.self_attn(torch.cat([layer.input_layernorm(embedded), normed], dim=-1), **where)
-        hidden = residual + attended
-        return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+        return torch.cat([layer.input_layernorm(embedded), normed], dim=-1), normed if self.spec.norm_before_residual else hidden

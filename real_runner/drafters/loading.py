@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from real_runner.drafters.chain import ChainDrafter
+from real_runner.drafters.drafter import Drafter
 from real_runner.drafters.dspark import BlockDrafter
 from real_runner.drafters.eagle3 import Eagle3Drafter
 from real_runner.drafters.mtp import MtpDrafter
@@ -25,8 +25,7 @@ try:
 except ImportError:  # transformers before 5.2
     from transformers.modeling_utils import no_init_weights
 
-AnyDrafter = BlockDrafter | ChainDrafter
-CLASSES: dict[str, type[AnyDrafter]] = {"dspark": BlockDrafter, "dflash": BlockDrafter, "eagle3": Eagle3Drafter, "mtp": MtpDrafter}
+CLASSES: dict[str, type[Drafter]] = {"dspark": BlockDrafter, "dflash": BlockDrafter, "eagle3": Eagle3Drafter, "mtp": MtpDrafter}
 OWN = ("fc.", "hidden_norm.", "lm_head.", "markov_head.", "confidence_head.", "enorm.", "hnorm.", "eh_proj.")  # not of the backbone
 SHARED = {"lm_head.weight": "head", "backbone.embed_tokens.weight": "embedding"}  # may be left to the target
 PASSED_OVER = re.compile(r"^(d2t|t2d|verifier_lm_head\.weight|verifier_norm\.weight|.*rotary_emb\.inv_freq)$")
@@ -45,7 +44,7 @@ def drafter_folder(name: str) -> Path:
         raise CheckpointError("no such folder, and not to be had from the hub", where=name, remedy="give a drafter checkpoint's folder") from error
 
 
-def load_drafter(name: str, target: Target, spec: DraftSpec | None = None) -> AnyDrafter:
+def load_drafter(name: str, target: Target, spec: DraftSpec | None = None) -> Drafter:
     """The drafter in a folder, on the target's device and in its dtype; `spec` overrides what its config says."""
     folder = drafter_folder(name)
     spec = spec or read_spec(folder, target.layers)
@@ -58,7 +57,7 @@ def load_drafter(name: str, target: Target, spec: DraftSpec | None = None) -> An
         return placed(drafter, target)
 
 
-def random_drafter(spec: DraftSpec, target: Target) -> AnyDrafter:
+def random_drafter(spec: DraftSpec, target: Target) -> Drafter:
     """A drafter of given dimensions with random weights, embedding and head the target's: for times, not for words."""
     with memory_of("random weights of the drafter"), torch.device(target.device):
         drafter = CLASSES[spec.family](spec)
@@ -66,7 +65,7 @@ def random_drafter(spec: DraftSpec, target: Target) -> AnyDrafter:
         return placed(drafter, target)
 
 
-def placed(drafter: AnyDrafter, target: Target) -> AnyDrafter:
+def placed(drafter: Drafter, target: Target) -> Drafter:
     """On the target's device, its weights in the target's dtype. Rotary frequencies stay float32: rounded, their phases drift with the position."""
     weights = drafter.state_dict()
     for name, tensor in (*drafter.named_parameters(), *drafter.named_buffers()):
@@ -143,7 +142,7 @@ def _mtp_layer(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def fill(drafter: AnyDrafter, tensors: dict[str, Tensor], target: Target, folder: Path) -> None:
+def fill(drafter: Drafter, tensors: dict[str, Tensor], target: Target, folder: Path) -> None:
     """Checks every name and shape, then puts the tensors in place; embedding and head that are not there are the target's."""
     expected = drafter.state_dict()
     absent = {name for name in SHARED if name not in tensors}
@@ -171,7 +170,7 @@ def fill(drafter: AnyDrafter, tensors: dict[str, Tensor], target: Target, folder
     drafter.d2t = _vocabulary_map(drafter.spec, tensors, target, file)
 
 
-def share(drafter: AnyDrafter, target: Target, absent: set[str]) -> None:
+def share(drafter: Drafter, target: Target, absent: set[str]) -> None:
     """Lends the target's embedding and head for those of SHARED that are `absent`."""
     if "backbone.embed_tokens.weight" in absent:
         drafter.backbone.embed_tokens = target.embedding

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -25,7 +23,6 @@ class MtpDrafter(ChainDrafter):
     def feature(self, features: Tensor) -> Tensor:
         return features
 
-    def pass_layer(self, embedded: Tensor, hidden: Tensor, where: dict[str, Any]) -> Tensor:
+    def enter(self, embedded: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         joint = self.eh_proj(torch.cat([self.enorm(embedded), self.hnorm(hidden)], dim=-1))
-        out = self.backbone.layers[0](joint, **where)
-        return out[0] if isinstance(out, tuple) else out
+        return self.backbone.layers[0].input_layernorm(joint), joint

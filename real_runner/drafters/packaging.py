@@ -65,8 +65,6 @@ def _native(config: Config, folder: Path, target_layers: int | None) -> DraftSpe
 
 
 def _native_eagle(config: Config, folder: Path, target_layers: int | None) -> DraftSpec:
-    if str(config.get("model_type", "")).startswith("gemma"):
-        raise CheckpointError("Eagle3 on a Gemma backbone is not supported", where=folder / "config.json", key="model_type")
     taps = need(config, "target_layer_ids", folder)
     return _eagle_spec(config, config, folder, "deepspec", taps, need(config, "ttt_length", folder), config.get("num_target_layers"))
 
@@ -111,8 +109,7 @@ def _speculators(config: Config, folder: Path, target_layers: int | None) -> Dra
 
 
 def _mtp(config: Config, folder: Path, target_layers: int | None) -> DraftSpec:
-    one = {**config, "num_hidden_layers": 1, "layer_types": ["full_attention"]}
-    _sized(one, folder)
+    one = _one_layer(config, folder)
     gamma = whole(config.get("draft_length", 1), "draft_length", folder, 1)
     return DraftSpec(folder, "deepseek", "mtp", one, (POST_NORM,), block=1, first_slot=0, gamma=gamma)
 
@@ -156,8 +153,7 @@ def _block_spec(given: Config, layers: Config, folder: Path, packaging: Packagin
 
 
 def _eagle_spec(given: Config, layers: Config, folder: Path, packaging: Packaging, taps: Any, gamma: Any, target_layers: Any) -> DraftSpec:
-    _sized(layers, folder)
-    one = {**layers, "num_hidden_layers": 1, "layer_types": ["full_attention"], "model_type": layers.get("model_type", "llama")}
+    one = _one_layer({"model_type": "llama", **layers}, folder)
     return DraftSpec(
         folder,
         packaging,
@@ -171,6 +167,14 @@ def _eagle_spec(given: Config, layers: Config, folder: Path, packaging: Packagin
         norm_before_residual=bool(given.get("norm_before_residual", False)),
         target_layers=None if target_layers is None else whole(target_layers, "num_target_layers", folder, 1),
     )
+
+
+def _one_layer(layers: Config, folder: Path) -> Config:
+    """The backbone of a chain. Gemma's layers have norms that it does not apply."""
+    if str(layers.get("model_type")).startswith("gemma"):
+        raise CheckpointError("Eagle3 and MTP on a Gemma backbone are not supported", where=folder / "config.json", key="model_type")
+    _sized(layers, folder)
+    return {**layers, "num_hidden_layers": 1, "layer_types": ["full_attention"]}
 
 
 def _sized(layers: Config, folder: Path) -> None:

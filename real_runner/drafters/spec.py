@@ -1,15 +1,10 @@
-"""What every packaging is normalised to, and what the engine asks of a drafter."""
+"""What every packaging is normalised to."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
-
-from torch import Tensor
-
-from real_runner.layout import Ints, Layout
-from real_runner.slots import SlotCache
+from typing import Any, Literal
 
 Family = Literal["dspark", "dflash", "eagle3", "mtp"]
 Packaging = Literal["deepspec", "specforge", "speculators", "deepseek"]
@@ -46,34 +41,7 @@ class DraftSpec:
     def vocabulary(self) -> int:
         return int(self.backbone["vocab_size"])
 
-
-@dataclass(slots=True)
-class Proposal:
-    """Drafted tokens of R requests, as many of each as asked for, γ at most."""
-
-    tokens: Tensor  # [R, γ]
-    probabilities: Tensor | None  # [R, γ, V] of the drafter, at temperature > 0
-    confidence: Tensor | None  # [R, γ] logits: P(slot accepted | slots before it accepted) before the sigmoid
-
-
-class Drafter(Protocol):
-    """Drafts for all requests at once. Its KV cache has a row per slot, as the target's."""
-
-    spec: DraftSpec
-    taps: tuple[int, ...]
-    gamma: int
-    kv: SlotCache | None
-
-    def allocate(self, slots: int, length: int) -> None: ...
-
-    def lay_out(self, slots: Ints, reach: int, **how: Any) -> Layout:
-        """The tokens of one drafting of the requests in `slots` [R]."""
-        ...
-
-    def absorb(self, features: Tensor, next_ids: Tensor, last: Tensor, slots: Tensor, ints: Tensor, layout: Layout, start: Tensor) -> None:
-        """Takes in the target's features [B, m·d]; `next_ids` [B] follow each token, `last` [R] are the rows of the last kept ones."""
-        ...
-
-    def propose(self, ints: Tensor, layout: Layout, slots: Tensor, start: Tensor, anchor: Tensor, temperature: float, luck: Tensor) -> Proposal:
-        """Drafts from the anchors [slots + 1] at positions `start` [slots + 1]; `luck` [R, n] uniform, n ≤ γ tokens are drafted."""
-        ...
+    @property
+    def one_by_one(self) -> bool:
+        """Does every drafted token pass the layers (a chain), or all of them at once (a block)?"""
+        return self.family in ("eagle3", "mtp")

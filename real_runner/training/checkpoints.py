@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from real_runner.drafters.chain import ChainDrafter
-from real_runner.drafters.loading import CLASSES, AnyDrafter
+from real_runner.drafters.drafter import Drafter
+from real_runner.drafters.heads import MarkovHead
+from real_runner.drafters.loading import CLASSES
 from real_runner.drafters.packaging import read_spec
 from real_runner.target import Target
 from simulator.errors import DsimError
@@ -70,7 +71,7 @@ def new_config(shape: Shape, target: Target, vocabulary: int | None) -> dict[str
     return config | ({"markov_head_type": "vanilla", "confidence_head_with_markov": True} if head else {})
 
 
-def new_drafter(shape: Shape, target: Target, folder: Path, vocabulary: Tensor | None, seed: int) -> AnyDrafter:
+def new_drafter(shape: Shape, target: Target, folder: Path, vocabulary: Tensor | None, seed: int) -> Drafter:
     """An untrained drafter in `folder` (its config is written): embedding and head are the target's and frozen, all else is random float32.
 
     `vocabulary` [V'] ids of a reduced draft vocabulary. Raises DsimError where that does not fit the family.
@@ -89,9 +90,9 @@ def new_drafter(shape: Shape, target: Target, folder: Path, vocabulary: Tensor |
     else:
         drafter.d2t = vocabulary.to(target.device)
         drafter.lm_head.weight = nn.Parameter(target.head.weight[drafter.d2t].clone(), requires_grad=False)
-    if not isinstance(drafter, ChainDrafter) and drafter.markov_head is not None:
-        nn.init.normal_(drafter.markov_head.markov_w1.weight, std=0.02)
-        nn.init.zeros_(drafter.markov_head.markov_w2.weight)  # no bias until it is learnt
+    for head in (module for module in drafter.modules() if isinstance(module, MarkovHead)):
+        nn.init.normal_(head.markov_w1.weight, std=0.02)
+        nn.init.zeros_(head.markov_w2.weight)  # no bias until it is learnt
     drafter.to(target.device)
     for name, parameter in trained(drafter):
         parameter.requires_grad_(True)
@@ -101,12 +102,12 @@ def new_drafter(shape: Shape, target: Target, folder: Path, vocabulary: Tensor |
     return drafter
 
 
-def trained(drafter: AnyDrafter) -> list[tuple[str, nn.Parameter]]:
+def trained(drafter: Drafter) -> list[tuple[str, nn.Parameter]]:
     """Its own parameters: all but embedding and head."""
     return [(n, p) for n, p in drafter.named_parameters() if not n.startswith(("backbone.embed_tokens.", "lm_head."))]
 
 
-def save_drafter(drafter: AnyDrafter, target: Target, folder: Path) -> None:
+def save_drafter(drafter: Drafter, target: Target, folder: Path) -> None:
     """model.safetensors beside the config, in the target's dtype; MTP as the target's extra layer, which shares embedding and head."""
     family, reduced = drafter.spec.family, drafter.d2t is not None
     tensors: dict[str, Tensor] = {}

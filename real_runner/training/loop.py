@@ -14,11 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from real_runner.drafters.loading import AnyDrafter
+from real_runner.drafters.drafter import Drafter, forced
 from real_runner.target import Target
 from real_runner.training.checkpoints import trained
 from real_runner.training.corpus import Corpus
-from real_runner.training.forward import hear
 from real_runner.training.losses import RECIPES, expected_length, loss_of
 from simulator.errors import DsimError
 from simulator.files import whole, write_whole
@@ -52,7 +51,7 @@ class Course:
 class Trainer:
     """Holds a drafter, its target's head over the draft vocabulary, and where it is."""
 
-    def __init__(self, drafter: AnyDrafter, target: Target, corpus: Corpus, schedule: Schedule) -> None:
+    def __init__(self, drafter: Drafter, target: Target, corpus: Corpus, schedule: Schedule) -> None:
         if len(corpus) <= schedule.held_out:
             raise DsimError(f"{len(corpus)} texts, of which {schedule.held_out} would be held out", key="texts", remedy="generate more")
         self.drafter, self.target, self.corpus, self.schedule = drafter, target, corpus, schedule
@@ -130,18 +129,19 @@ class Trainer:
             )
         at = torch.from_numpy(anchors)
         where = at.unsqueeze(1) + torch.arange(gamma)  # [A, γ]: the token whose successor each slot predicts
-        known = where < len(piece.ids) - 1
+        known, previous = where < len(piece.ids) - 1, piece.ids[where.clamp(max=len(piece.ids) - 1)].to(device)
         where = where.clamp(max=len(piece.ids) - 2)
         cast = torch.autocast(device.type, torch.bfloat16) if self.target.dtype == torch.bfloat16 else nullcontext()
         with cast:
             features = (piece.last if self.drafter.spec.family == "mtp" else piece.features).float().to(device)
-            heard = hear(self.drafter, piece.ids.to(device), features, at.to(device), gamma)
+            ids = piece.ids.to(device)
+            logits, confidence = forced(self.drafter.steps_along(ids, features, at.to(device), gamma), previous)
             with torch.no_grad():
                 unique, back = torch.unique(where, return_inverse=True)
                 rows = torch.nn.functional.linear(piece.last[unique].to(device), self.head).float()
                 law = (rows - piece.normaliser[unique].to(device).unsqueeze(1)).exp()[back.to(device)]
         truth = self.place[piece.ids[where + 1]].to(device)
-        loss, overlap = loss_of(self.recipe, heard.logits, heard.confidence, law, truth, known.to(device))
+        loss, overlap = loss_of(self.recipe, logits, confidence, law, truth, known.to(device))
         return loss, float(expected_length(overlap, known.to(device)).mean())
 
     @torch.no_grad()

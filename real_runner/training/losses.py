@@ -34,7 +34,7 @@ def loss_of(recipe: Recipe, logits: Tensor, confidence: Tensor | None, law: Tens
     `logits` [A, γ, V'] of the drafter and `law` [A, γ, V'] of the target over the draft vocabulary; `truth` [A, γ] the text's token in it or -1;
     `known` [A, γ] slots before the text's end.
     """
-    slots = torch.arange(logits.shape[1])
+    slots = torch.arange(logits.shape[1], device=logits.device)
     weight = recipe.slot_decay**slots * known
     logits = logits.float()
     log_q = functional.log_softmax(logits, dim=-1)

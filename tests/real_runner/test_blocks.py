@@ -13,6 +13,8 @@ from scipy import stats
 from real_runner import blocks as recording
 from real_runner import sampling
 from real_runner.blocks import drafted_along, record_blocks
+from real_runner.drafters.drafter import DraftBatch, forced
+from real_runner.drafters.layers import choose
 from real_runner.drafters.loading import load_drafter
 from real_runner.engine import Engine
 from real_runner.layout import lay_out
@@ -129,6 +131,31 @@ def sampled(target):
     return serve(target, None, NoSpeculation(), own_words(target, TEXTS, 1, length=8), TOKENS, 1.0, seed=11)[0]
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_steps_fed_with_the_engines_tokens_give_the_engines_block(name, temperature, zoo, target, monkeypatch):
+    """Whoever sends the same tokens gets the same laws and confidences, bit for bit: what exact replay rests on."""
+    drafter, compared = zoo[name], []
+    sample = drafter.sample
+
+    def twice(hidden, batch, temperature, luck):
+        made = sample(hidden, batch, temperature, luck)
+        previous = torch.cat([batch.anchor[batch.slots].unsqueeze(1), made.tokens[:, :-1]], dim=1)
+        logits, confidence = forced(drafter.steps(drafter.begin(batch), batch, luck.shape[1]), previous)
+        for slot in range(luck.shape[1]):
+            tokens, law = choose(logits[:, slot], temperature, luck[:, slot], drafter.d2t, target.vocabulary)
+            assert torch.equal(tokens, made.tokens[:, slot])
+            assert law is None or torch.equal(law, made.probabilities[:, slot])
+        assert (confidence is None) == (made.confidence is None) == (drafter.spec.confidence == "none")
+        assert confidence is None or torch.equal(confidence, made.confidence)
+        compared.append(len(batch.slots))
+        return made
+
+    monkeypatch.setattr(drafter, "sample", twice)
+    serve(target, drafter, FixedLength(length=drafter.gamma), PROMPTS, TOKENS, temperature, seed=12)
+    assert len(compared) > 5
+
+
 @pytest.fixture(scope="module")
 def recorded(target, zoo, sampled):
     """The blocks of those texts, by drafter."""
@@ -195,10 +222,11 @@ def first_two(target, drafter, prompt, anchor):
     drafter.absorb(seen.features, torch.tensor([*prompt[1:], anchor]), where, where, ints, layout, start)
     start[0] = len(prompt)
     layout = drafter.lay_out(slots, len(prompt), cache=(1, room), tiers=None)
-    hidden = drafter.block(torch.from_numpy(layout.ints), layout, where, start, torch.tensor([anchor, 0]))
+    hidden = drafter.begin(DraftBatch(torch.from_numpy(layout.ints), layout, where, start, torch.tensor([anchor, 0])))
     previous = torch.full((vocabulary, gamma), anchor)
     previous[:, 1] = torch.arange(vocabulary)
-    narrow = torch.softmax(drafter.forced(hidden.expand(vocabulary, -1, -1), previous)[0][:, :2], dim=-1)
+    steps = drafter.head_steps(hidden.expand(vocabulary, -1, -1), previous[:, 0], gamma)
+    narrow = torch.softmax(forced(steps, previous)[0][:, :2], dim=-1)
     law = narrow
     if drafter.d2t is not None:
         law = narrow.new_zeros(vocabulary, 2, vocabulary).index_copy_(2, drafter.d2t, narrow)
@@ -247,7 +275,7 @@ def test_one_slot_has_the_law_of_rejection_sampling(d2t):
     said = recording._Said(tokens, torch.full((count,), 2), logits, (logits / temperature).logsumexp(dim=-1), torch.zeros_like(tokens))
     every, map_ = torch.arange(count), None if d2t is None else torch.tensor(d2t)
     coupling = recording._Coupling(said, every, every * 0, temperature, torch.rand(count, 1, 2, generator=luck), map_)
-    drafted = coupling(draft.expand(count, -1))
+    drafted = coupling.draw(draft.expand(count, -1), 0)
     for taken, expected in ((1, torch.minimum(p, d)), (0, (d - p).clamp(min=0))):
         seen = torch.bincount(drafted[coupling.accepted == taken], minlength=5) / count
         error = (expected * (1 - expected) / count).sqrt()

@@ -79,7 +79,7 @@ def test_the_host_waits_once_a_round(name, temperature, on_cuda, monkeypatch):
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert len(reads) == 5
-    assert engine.device.runner.captured == made or temperature == 1.0
+    assert engine.device.runner.captured == made  # every length is full, so that sampling changes no shape
 
 
 def test_bfloat16_runs_and_stays_close():

@@ -14,7 +14,7 @@ from real_runner.alignment import worn
 from real_runner.drafters.dspark import BlockDrafter
 from real_runner.drafters.loading import fill, load_drafter, placed, read_tensors, renamed
 from real_runner.drafters.packaging import read_spec
-from real_runner.expect import block_forward, compare, greedy
+from real_runner.expect import compare, forward, greedy
 from real_runner.target import load_target
 from simulator.errors import DsimError
 
@@ -49,7 +49,7 @@ def gemma():
 
 def test_gemma4_forward_agrees(gemma):
     drafter, expected = gemma
-    for name, value in block_forward(drafter, expected).items():
+    for name, value in forward(drafter, expected).items():
         worst = float((value - expected[name]).abs().max() / expected[name].abs().max())
         assert worst < 1e-4, (name, worst)
 
@@ -59,7 +59,7 @@ def test_gemma4_unified_text_is_the_same_backbone(gemma):
     spec = read_spec(GOLDEN / "gemma4_dspark")
     drafter = BlockDrafter(replace(spec, backbone={**spec.backbone, "model_type": "gemma4_unified_text"}))
     fill(drafter, renamed(read_tensors(spec.folder), spec), None, spec.folder)
-    found, expected = block_forward(drafter, gemma[1])["base_logits"], gemma[1]["base_logits"]
+    found, expected = forward(drafter, gemma[1])["base_logits"], gemma[1]["base_logits"]
     assert float((found - expected).abs().max() / expected.abs().max()) < 1e-4
 
 
@@ -71,7 +71,7 @@ def test_gemma4_parity_would_notice_a_wrong_forward(gemma, change, monkeypatch):
     if change == "cap":
         monkeypatch.setattr(drafter.backbone.config, "final_logit_softcapping", 15.0)
     with worn(drafter, replace(drafter.spec, rope_shift=1 if change == "rope" else 0)):
-        found = block_forward(drafter, expected)["base_logits"]
+        found = forward(drafter, expected)["base_logits"]
     assert float((found - expected["base_logits"]).abs().max() / expected["base_logits"].abs().max()) > 1e-3
 
 
@@ -110,7 +110,7 @@ def test_a_bfloat16_block_far_into_a_text_is_the_float32_one(half, target, draft
         mine.data = theirs.data.float()
 
     def off() -> float:
-        found, expected = (block_forward(drafter, given)["block_hidden"].float() for drafter in (rounded, truth))
+        found, expected = (forward(drafter, given)["block_hidden"].float() for drafter in (rounded, truth))
         return float((found - expected).norm() / expected.norm())
 
     assert off() < 0.02

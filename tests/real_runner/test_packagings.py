@@ -10,11 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from real_runner.drafters.drafter import DraftBatch
 from real_runner.drafters.dspark import BlockDrafter
 from real_runner.drafters.loading import load_drafter
 from real_runner.drafters.packaging import read_spec
 from real_runner.engine import Engine
-from real_runner.expect import block_forward, greedy
+from real_runner.expect import forward, greedy
 from real_runner.failures import CheckpointError
 from real_runner.records import Request
 from simulator.policies.verification import FixedLength, NoSpeculation
@@ -107,7 +108,7 @@ def test_reduced_vocabulary_is_lossless_in_law_too(tmp_path, target):
     engine.run([Request(i, [3, 16, 18], 8) for i in range(2)])
     anchor, start = torch.tensor([3, 4, 0]), torch.tensor([3, 3, 0])
     layout = drafter.lay_out(torch.arange(2).numpy(), 3, cache=(2, 64), tiers=None)
-    made = drafter.propose(torch.from_numpy(layout.ints), layout, torch.arange(2), start, anchor, 1.0, torch.rand(2, 7))
+    made = drafter.propose(DraftBatch(torch.from_numpy(layout.ints), layout, torch.arange(2), start, anchor), 1.0, torch.rand(2, 7))
     assert made.probabilities.shape == (2, 7, 30)
     assert (made.probabilities[..., 29] == 0).all()
     torch.testing.assert_close(made.probabilities.sum(-1), torch.ones(2, 7))
@@ -128,10 +129,10 @@ def test_original_dflash_predicts_15_of_16(tmp_path, target, drafters):
     # Slot i of the block predicts the token at its own place: the tokens drafted are those of hidden states 1 to 15.
     drafter.allocate(1, 64)
     layout = drafter.lay_out(torch.zeros(1).long().numpy(), 4, cache=(1, 64), tiers=None)
-    given = torch.from_numpy(layout.ints), layout, torch.zeros(1).long(), torch.tensor([0, 0]), torch.tensor([5, 0])
-    made = drafter.propose(*given, 0.0, torch.zeros(1, 15))
+    batch = DraftBatch(torch.from_numpy(layout.ints), layout, torch.zeros(1).long(), torch.tensor([0, 0]), torch.tensor([5, 0]))
+    made = drafter.propose(batch, 0.0, torch.zeros(1, 15))
     object.__setattr__(drafter.spec, "first_slot", 0)
-    assert torch.equal(made.tokens, drafter.base_logits(drafter.block(*given))[:, 1:].argmax(-1))
+    assert torch.equal(made.tokens, drafter.base_logits(drafter.begin(batch))[:, 1:].argmax(-1))
 
 
 def test_speculators_without_sample_from_anchor_keep_the_anchor_slot_silent(tmp_path):
@@ -273,7 +274,7 @@ def test_each_draft_layer_has_its_own_window(types, windows, tmp_path, target):
     assert drafter.spec.windows == windows
     assert tuple(layer.self_attn.sliding_window for layer in drafter.backbone.layers) == windows
     given = load_file(GOLDEN / "dspark_vanilla" / "forward.safetensors")
-    same = torch.allclose(block_forward(drafter, given)["block_hidden"], given["block_hidden"], atol=1e-4)
+    same = torch.allclose(forward(drafter, given)["block_hidden"], given["block_hidden"], atol=1e-4)
     assert same == (types == (FULL, FULL))
 
 
