@@ -28,7 +28,7 @@ Dtype = Annotated[str, typer.Option("--dtype", help="Data type: float32 or bfloa
 Prompts = Annotated[Path | None, typer.Option("--prompts", help="JSON lines with a key 'turns'.", show_default="built-in prompts")]
 PromptSets = Annotated[
     list[str] | None,
-    typer.Option("--prompts", help="JSON lines with a key 'turns', as FILE or DOMAIN=FILE. Repeatable.", show_default="built-in prompts"),
+    typer.Option("--prompts", metavar="[DOMAIN=]FILE", help="JSON lines with a key 'turns'. Repeatable.", show_default="built-in prompts"),
 ]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads of torch.", show_default="torch's choice")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of all random draws.")]
@@ -38,10 +38,10 @@ Format = Annotated[Literal["text", "json"], typer.Option("--format", help="Print
 
 def draft_check(
     target: TargetModel,
-    draft: Annotated[str, typer.Option("--draft", help="Drafter: a checkpoint folder or a hub name.")],
-    expect: Annotated[Path | None, typer.Option("--expect", help="Folder of expected tensors and greedy tokens to compare with.")] = None,
+    draft: Annotated[str, typer.Option(help="Drafter: a checkpoint folder or a hub name.")],
+    expect: Annotated[Path | None, typer.Option(help="Folder of expected tensors and greedy tokens to compare with.")] = None,
     prompts: Prompts = None,
-    at_least: Annotated[float, typer.Option("--at-least", help="Accepted length below which the drafter fails the check.")] = 1.2,
+    at_least: Annotated[float, typer.Option(help="Accepted length below which the drafter fails the check.")] = 1.2,
     format: Format = "text",
     device: Device = "cpu",
     dtype: Dtype = "float32",
@@ -62,23 +62,19 @@ def draft_check(
 
 def serve_bench(
     target: TargetModel,
-    out: Annotated[Path, typer.Option("--out", help="New folder for requests.csv, steps.csv and run.json.")],
-    draft: Annotated[str | None, typer.Option("--draft", help="Drafter.", show_default="none, ordinary decoding")] = None,
-    policy: Annotated[str, typer.Option("--policy", help="Verification rule as in a scenario, e.g. '{kind: fixed, length: 3}'.")] = "{kind: none}",
-    name: Annotated[str | None, typer.Option("--name", help="Name of the policy in the tables.", show_default="its kind")] = None,
-    concurrency: Annotated[int, typer.Option("--concurrency", min=1, help="Concurrent requests of the closed loop.")] = 8,
-    requests: Annotated[int, typer.Option("--requests", min=1, help="Requests of the closed loop, in all.")] = 32,
-    output_tokens: Annotated[int, typer.Option("--output-tokens", min=1, help="Output tokens per request of the closed loop.")] = 128,
-    trace: Annotated[
-        Path | None, typer.Option("--trace", help="CSV with arrival_s, prompt_tokens, output_tokens to serve instead of a closed loop.")
-    ] = None,
+    out: Annotated[Path, typer.Option(help="New folder for requests.csv, steps.csv and run.json.")],
+    draft: Annotated[str | None, typer.Option(help="Drafter.", show_default="none, ordinary decoding")] = None,
+    policy: Annotated[str, typer.Option(help="Verification rule as in a scenario, e.g. '{kind: fixed, length: 3}'.")] = "{kind: none}",
+    name: Annotated[str | None, typer.Option(help="Name of the policy in the tables.", show_default="its kind")] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Concurrent requests of the closed loop.")] = 8,
+    requests: Annotated[int, typer.Option(min=1, help="Requests of the closed loop, in all.")] = 32,
+    output_tokens: Annotated[int, typer.Option(min=1, help="Output tokens per request of the closed loop.")] = 128,
+    trace: Annotated[Path | None, typer.Option(help="CSV with arrival_s, prompt_tokens, output_tokens to serve instead of a closed loop.")] = None,
     prompts: Prompts = None,
-    temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="Sampling temperature.")] = 0.0,
+    temperature: Annotated[float, typer.Option(min=0.0, help="Sampling temperature.")] = 0.0,
     measure: Annotated[bool, typer.Option("--measure-costs", help="First measure round times, for policies that need costs.")] = False,
-    profile: Annotated[Path | None, typer.Option("--profile", help="Take costs, survival and calibration from this profile instead.")] = None,
-    drafter: Annotated[
-        str | None, typer.Option("--drafter", help="Name of the drafter in the profile.", show_default="name of the drafter's folder")
-    ] = None,
+    profile: Annotated[Path | None, typer.Option(help="Take costs, survival and calibration from this profile instead.")] = None,
+    drafter: Annotated[str | None, typer.Option(help="Name of the drafter in the profile.", show_default="name of the drafter's folder")] = None,
     tiers: Annotated[bool, typer.Option("--tiers/--no-tiers", help="On a GPU, pad batches to sizes with captured graphs.")] = True,
     eos: Annotated[bool, typer.Option("--eos/--ignore-eos", help="Stop at the end of text, or generate all tokens.")] = False,
     seed: Seed = 0,
@@ -117,32 +113,26 @@ def serve_bench(
 
 def profile_measure(
     target: TargetModel,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the profile. An unfinished one is resumed.")],
-    draft: Annotated[list[str] | None, typer.Option("--draft", help="Drafter, as FOLDER or NAME=FOLDER. Repeatable.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the profile. An unfinished one is resumed.")],
+    draft: Annotated[list[str] | None, typer.Option(metavar="[NAME=]FOLDER", help="Drafter. Repeatable.")] = None,
     gpu: Annotated[bool, typer.Option("--gpu", help="Measure on the GPU, in bfloat16 and with captured graphs.")] = False,
     prompts: PromptSets = None,
-    prompts_per_domain: Annotated[int, typer.Option("--prompts-per-domain", min=1, help="Maximum prompts per file.")] = 40,
-    max_tokens: Annotated[int, typer.Option("--max-tokens", min=2, help="Maximum tokens per text for measuring acceptance.")] = 256,
-    temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="Temperature of texts and drafts.")] = 1.0,
-    budget: Annotated[str, typer.Option("--budget", help="Time for the cost tables, e.g. 90s, 10m, 1h. It decides the grid.")] = "10m",
-    max_requests: Annotated[
-        int | None, typer.Option("--max-requests", min=1, help="Largest batch.", show_default="256 on a GPU, 32 on a CPU")
-    ] = None,
-    max_context: Annotated[
-        int | None, typer.Option("--max-context", min=16, help="Longest context.", show_default="4096 on a GPU, 1024 on a CPU")
-    ] = None,
+    prompts_per_domain: Annotated[int, typer.Option(min=1, help="Maximum prompts per file.")] = 40,
+    max_tokens: Annotated[int, typer.Option(min=2, help="Maximum tokens per text for measuring acceptance.")] = 256,
+    temperature: Annotated[float, typer.Option(min=0.0, help="Temperature of texts and drafts.")] = 1.0,
+    budget: Annotated[str, typer.Option(help="Time for the cost tables, e.g. 90s, 10m, 1h. It decides the grid.")] = "10m",
+    max_requests: Annotated[int | None, typer.Option(min=1, help="Largest batch.", show_default="256 on a GPU, 32 on a CPU")] = None,
+    max_context: Annotated[int | None, typer.Option(min=16, help="Longest context.", show_default="4096 on a GPU, 1024 on a CPU")] = None,
     tiers: Annotated[
         bool | None, typer.Option("--tiers/--no-tiers", help="Pad batches to sizes with captured graphs.", show_default="tiers on a GPU")
     ] = None,
     threads: Threads = None,
-    target_name: Annotated[
-        str | None, typer.Option("--target-name", help="Name of the target in reports.", show_default="name of its folder")
-    ] = None,
+    target_name: Annotated[str | None, typer.Option(help="Name of the target in reports.", show_default="name of its folder")] = None,
     keep_work: Annotated[bool, typer.Option("--keep-work", help="Keep texts and raw cells in OUT/work.")] = False,
     seed: Seed = 0,
     format: Format = "text",
-    device: Annotated[str | None, typer.Option("--device", help="Device: cpu, cuda or cuda:N.", show_default="cpu, or cuda with --gpu")] = None,
-    dtype: Annotated[str | None, typer.Option("--dtype", help="Data type.", show_default="bfloat16 on a GPU, float32 on a CPU")] = None,
+    device: Annotated[str | None, typer.Option(help="Device: cpu, cuda or cuda:N.", show_default="cpu, or cuda with --gpu")] = None,
+    dtype: Annotated[str | None, typer.Option(help="Data type.", show_default="bfloat16 on a GPU, float32 on a CPU")] = None,
 ) -> None:
     """Measure a target and its drafters on this machine.
 
@@ -176,25 +166,24 @@ def profile_measure(
 
 def train_draft(
     target: TargetModel,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the drafters and training.json. An unfinished one is resumed.")],
+    out: Annotated[Path, typer.Option(help="Folder for the drafters and training.json. An unfinished one is resumed.")],
     prompts: PromptSets = None,
-    texts: Annotated[Path | None, typer.Option("--texts", help="Texts that the target generated before, instead of prompts.")] = None,
+    texts: Annotated[Path | None, typer.Option(help="Texts that the target generated before, instead of prompts.")] = None,
     family: Annotated[
-        list[str] | None, typer.Option("--family", help="Drafter family: dspark, dflash, eagle3 or mtp. Repeatable.", show_default="dspark")
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Drafter family: dspark, dflash, eagle3 or mtp. Repeatable.", show_default="dspark"),
     ] = None,
-    gamma: Annotated[int, typer.Option("--gamma", min=1, help="Tokens drafted per round (always 1 for MTP).")] = 5,
-    layers: Annotated[int, typer.Option("--layers", min=1, help="Layers of DSpark and DFlash.")] = 2,
-    markov_rank: Annotated[int, typer.Option("--markov-rank", min=1, help="Rank of DSpark's sequential head.")] = 64,
-    draft_vocabulary: Annotated[
-        int | None, typer.Option("--draft-vocabulary", min=2, help="Draft only this many most frequent tokens.", show_default="all tokens")
-    ] = None,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Optimiser steps.")] = 2000,
-    batch_texts: Annotated[int, typer.Option("--batch-texts", min=1, help="Texts per step.")] = 4,
-    batch_anchors: Annotated[int, typer.Option("--batch-anchors", min=1, help="Anchors per text and step.")] = 128,
-    rate: Annotated[float, typer.Option("--rate", min=0.0, help="Peak learning rate.")] = 1e-3,
-    text_temperature: Annotated[float, typer.Option("--text-temperature", min=0.0, help="Temperature of the target's texts.")] = 0.7,
-    max_tokens: Annotated[int, typer.Option("--max-tokens", min=2, help="Maximum tokens per text.")] = 256,
-    held_out: Annotated[int, typer.Option("--held-out", min=2, help="Prompts held out for evaluation.")] = 24,
+    gamma: Annotated[int, typer.Option(min=1, help="Tokens drafted per round (always 1 for MTP).")] = 5,
+    layers: Annotated[int, typer.Option(min=1, help="Layers of DSpark and DFlash.")] = 2,
+    markov_rank: Annotated[int, typer.Option(min=1, help="Rank of DSpark's sequential head.")] = 64,
+    draft_vocabulary: Annotated[int | None, typer.Option(min=2, help="Draft only this many most frequent tokens.", show_default="all tokens")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 2000,
+    batch_texts: Annotated[int, typer.Option(min=1, help="Texts per step.")] = 4,
+    batch_anchors: Annotated[int, typer.Option(min=1, help="Anchors per text and step.")] = 128,
+    rate: Annotated[float, typer.Option(min=0.0, help="Peak learning rate.")] = 1e-3,
+    text_temperature: Annotated[float, typer.Option(min=0.0, help="Temperature of the target's texts.")] = 0.7,
+    max_tokens: Annotated[int, typer.Option(min=2, help="Maximum tokens per text.")] = 256,
+    held_out: Annotated[int, typer.Option(min=2, help="Prompts held out for evaluation.")] = 24,
     threads: Threads = None,
     seed: Seed = 0,
     format: Format = "text",

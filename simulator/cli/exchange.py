@@ -60,7 +60,7 @@ def import_vllm(
     curves: Annotated[Path | None, typer.Option(help="Cost curves of adaptive verification, as JSON.")] = None,
     metrics: Annotated[Path | None, typer.Option(help="A scrape of /metrics, for acceptance by position.")] = None,
     metrics_before: Annotated[Path | None, typer.Option(help="An earlier scrape to subtract.")] = None,
-    bench: Annotated[list[Path] | None, typer.Option(help="A result of vllm bench serve. Repeatable.")] = None,
+    bench: Annotated[list[Path] | None, typer.Option(metavar="RESULT.json", help="A result of vllm bench serve. Repeatable.")] = None,
     accepted_length: Length = None,
     budget: Budget = None,
     name: Name = None,

@@ -17,8 +17,8 @@ Ray = Annotated[
 ]
 NewProfile = Annotated[Path, typer.Option("--out", help="Folder for the new profile.")]
 Name = Annotated[str | None, typer.Option(help="Profile name.", show_default="name of the folder")]
-Hardware = Annotated[str, typer.Option(help="Hardware that served.")]
-Engine = Annotated[str, typer.Option(help="Engine that served.")]
+Hardware = Annotated[str, typer.Option(help="Hardware of the server.")]
+Engine = Annotated[str, typer.Option(help="Serving engine.")]
 Target = Annotated[str, typer.Option(help="Target model.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing profile.")]
 

@@ -73,10 +73,10 @@ def fit(
     hardware: Hardware = "not stated",
     engine: Engine = "not stated",
     target: Target = "not stated",
-    gpus_per_replica: Annotated[float, typer.Option(help="GPUs that the concurrency column counts requests on.")] = 1.0,
+    gpus_per_replica: Annotated[float, typer.Option(help="GPUs that serve the requests of the concurrency column.")] = 1.0,
     drafter: Annotated[str, typer.Option(help="Name for the drafter in production.")] = "mtp",
     draft_s_per_request: Annotated[float, typer.Option(help="Assumed drafting time per request and round, in seconds.")] = 0.0,
-    cliff: Annotated[list[int] | None, typer.Option(help="Tokens per step above which to fit a jump. Repeatable.")] = None,
+    cliff: Annotated[list[int] | None, typer.Option(metavar="TOKENS", help="Tokens per step above which to fit a jump. Repeatable.")] = None,
     force: Force = False,
     format: Format = "text",
 ) -> None:
@@ -123,10 +123,12 @@ def probe(
 
     Works with any OpenAI-compatible server that streams. Simulates the profile at the measured concurrency and shows the difference."""
     from simulator.cli.exchange import show_profile
+    from simulator.measurements.server import Server
     from simulator.study.profiles.about import About
     from simulator.study.profiles.probe import probe_server
-    from simulator.study.profiles.probe_plan import ProbePlan
+    from simulator.study.profiles.probe_plan import ProbePlan, read_extra
 
-    plan = ProbePlan.of(base_url, model, prompts, concurrency, check, requests, output_tokens, chat, extra, timeout, refine)
+    server = Server(base_url, model, chat, output_tokens, read_extra(extra), timeout)
+    plan = ProbePlan.of(server, prompts, concurrency, check, requests, refine)
     about = About(out, name, hardware, engine, model, gpus_per_replica, force=force)
     show_profile(format, probe_server(plan, about, accepted_length, budget, lambda line: typer.echo(line, err=True)))

@@ -48,7 +48,7 @@ def validate(
     workers: Workers = None,
     engine: Annotated[
         Path | None,
-        typer.Option("--engine", help="Folder with target/ and the drafters: serve them with the real engine and compare. Needs torch."),
+        typer.Option(help="Folder with target/ and the drafters: serve them with the real engine and compare. Needs torch."),
     ] = None,
     serving: Annotated[
         list[str] | None,
@@ -60,7 +60,7 @@ def validate(
         ),
     ] = None,
     published: Annotated[bool, typer.Option("--published", help="Run every comparison with published measurements.")] = False,
-    only: Annotated[list[str] | None, typer.Option("--only", help="With --published, run only this comparison. Repeatable.")] = None,
+    only: Annotated[list[str] | None, typer.Option(metavar="NAME", help="With --published, run only this comparison. Repeatable.")] = None,
     measured: Annotated[Path, typer.Option(help="With --published, folder of recorded runs.", show_default=False)] = Path("../shared/measured"),
     format: Format = "text",
 ) -> None:
@@ -100,13 +100,13 @@ def _validate_published(out: Path, measured: Path, only: list[str], workers: int
     """Runs the comparisons with published measurements; writes one result file each."""
     from simulator.report.render.terminal import terminal
     from simulator.report.validation.page import compared_page
-    from simulator.study.run.result import Validation
     from simulator.study.validation.published import validate_published
 
     results = validate_published(Path("scenarios"), measured, out, only, workers, lambda line: typer.echo(line, err=True))
-    pages = [terminal(compared_page(f"{result['name']}: {result['title']}", Validation.from_json(result).rows)) for result in results]
-    show(format, results, "\n\n".join((*pages, f"written to {out}; make validation puts them into docs/validation.md")))
-    _exit_if(any(result["ok"] is False for result in results))
+    pages = [terminal(compared_page(f"{result.name}: {result.title}", result.rows)) for result in results]
+    written = f"written to {out}; make validation puts them into docs/validation.md"
+    show(format, [result.to_json() for result in results], "\n\n".join((*pages, written)))
+    _exit_if(any(result.ok is False for result in results))
 
 
 def _compare_with_engine(scenario: Scenario, models: Path, serving: list[str], out: Path, format: str) -> None:
@@ -120,13 +120,13 @@ def _compare_with_engine(scenario: Scenario, models: Path, serving: list[str], o
     from simulator.study.validation.engine_check import compare, judged, planned, read_run
 
     folders = serve_runs(models, scenario.known, planned(scenario), serving, out / "runs", quiet=format == "json")
-    comparison = compare(scenario, [read_run(folder, scenario.policies) for folder in folders])
-    comparison = judged(scenario, comparison, shlex.join(["dsim", *sys.argv[1:]]), json.loads((folders[0] / "run.json").read_text()))
-    write_whole(out / "engine_check.json", json.dumps(comparison, indent=1) + "\n")
+    check = compare(scenario, [read_run(folder, scenario.policies) for folder in folders])
+    comparison = judged(scenario, check, shlex.join(["dsim", *sys.argv[1:]]), json.loads((folders[0] / "run.json").read_text()))
+    write_whole(out / "engine_check.json", json.dumps(comparison.to_json(), indent=1) + "\n")
     title = f"{scenario.known.name}: simulator against engine"
     write_picture(comparison, out / "engine_check.png", title)
-    show(format, comparison, f"{terminal(engine_page(comparison, title))}\n\nwritten to {out}: engine_check.json, engine_check.png, runs/")
-    _exit_if(not comparison["ok"])
+    show(format, comparison.to_json(), f"{terminal(engine_page(comparison, title))}\n\nwritten to {out}: engine_check.json, engine_check.png, runs/")
+    _exit_if(not comparison.ok)
 
 
 def plan(
@@ -176,7 +176,7 @@ def compare(
 
 def schema(
     what: Annotated[Literal["scenario", "plan"], typer.Argument(help="Kind of file.")] = "scenario",
-    format: Annotated[Literal["json", "markdown"], typer.Option("--format", help="Print JSON Schema or a Markdown table.")] = "json",
+    format: Annotated[Literal["json", "markdown"], typer.Option(help="Print JSON Schema or a Markdown table.")] = "json",
 ) -> None:
     """Print every key of a scenario or plan file."""
     from simulator.study.reference import json_schema, reference

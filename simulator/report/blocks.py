@@ -105,15 +105,22 @@ class Chart(Block):
 
 
 @dataclass(frozen=True)
-class Slider(Block):
-    """A choice among `values` that the page's script acts on; `status` is the id of the line that says what follows from it."""
+class Stop:
+    """One value of a slider: what follows from it in a sentence, and in blocks."""
 
-    on: frozenset[Form] = field(default=HTML, kw_only=True)
+    value: str
+    says: str
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True)
+class Slider(Block):
+    """A choice that the page's script acts on; elsewhere what stands at `at`."""
+
     id: str
     label: str
-    values: tuple[str, ...]
+    stops: tuple[Stop, ...]
     at: int
-    status: str
 
 
 @dataclass(frozen=True)

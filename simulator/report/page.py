@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from simulator.report.blocks import NOTEBOOK, USUAL, Block, Chart, Form, Picture, is_empty
+from simulator.study.run.result import Remark
 
 NOTICES = "Before you rely on it"  # heading of the notices
 
@@ -78,6 +79,7 @@ def sections(makers: Iterable[Callable[[Subject], Section | None]], subject: Sub
     return tuple(made for make in makers if (made := make(subject)) is not None)
 
 
-def ordered(notices: Iterable[Notice]) -> tuple[Notice, ...]:
-    """Warnings before notes."""
-    return tuple(sorted(notices, key=lambda notice: not notice.serious))
+def notices(remarks: Iterable[Remark]) -> tuple[Notice, ...]:
+    """Warnings first, then notes."""
+    every = (Notice(remark.text, remark.remedy, remark.severity == "warning") for remark in remarks)
+    return tuple(sorted(every, key=lambda notice: not notice.serious))

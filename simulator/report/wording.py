@@ -27,15 +27,15 @@ DEFINITIONS = (
         "Time to first token; time per output token after it; gap between bursts as an engine streams them (a burst is one step’s tokens, "
         "so ITL is never inverted into a speed); arrival to last token.",
     ),
-    ("SLA", "The least per-user speed that is promised."),
+    ("SLA", "The per-user speed that must be reached."),
     (
         "verdict",
         "Overloaded (open loop): requests in the system grow over the window by more than 5 % of those that arrive, and by more than chance, "
         "or more than 2 % of the measured ones never finish; a longer run would look worse. Backlogged: a queue of at least one request, and of "
-        "a tenth of those running, stands before the replicas but does not grow. Stable: neither.",
+        "a tenth of those running, waits in front of the replicas but does not grow. Stable: neither.",
     ),
-    ("bound", "A policy that knows what no policy can know. It shows how much is left to gain, and is never a plan."),
-    ("interval", "95 % over replications, each with its own luck and, but for a trace, its own traffic; the same for every policy."),
+    ("bound", "A policy that knows the outcomes in advance: an upper bound for comparison, never a plan."),
+    ("interval", "95 % over replications, each with its own random draws and, unless it is a trace, its own traffic; the same for every policy."),
     ("provenance", "Measured, imported (another engine’s log), published (read from a paper), fitted, or synthetic."),
 )
 

@@ -25,11 +25,12 @@ from simulator.measurements.formats.loadgen import LoadPoint
 from simulator.measurements.profile import load_profile
 from simulator.measurements.server import Answer, Server, _measured, ask
 from simulator.report.render.markdown import markdown
-from simulator.report.validation.page import page
+from simulator.report.validation.page import Entry, page
 from simulator.study.profiles.about import About
 from simulator.study.profiles.importing import import_load
 from simulator.study.profiles.probe import widest_jump
 from simulator.study.profiles.probe_plan import ProbePlan
+from simulator.study.validation.result import Comparison
 
 Dsim = Callable[..., Any]
 TOKENS = 12
@@ -137,7 +138,7 @@ def test_a_paced_server_gives_a_profile_of_its_pace(paced: str, dsim: Dsim, tmp_
     kept = json.loads((tmp_path / "p" / "probe.json").read_text())
     assert kept["measured"] == found["measured"]
     assert {row["what"]: row["fitted"] for row in kept["rows"]}["per-user speed of 2 users, left out of the fit"] is False
-    assert "## probe-p" in markdown(page([kept], ""))
+    assert "## probe-p" in markdown(page([Entry(Comparison.from_json(kept))], ""))
 
 
 def test_a_look_is_taken_where_steps_jump_and_what_is_kept_for_checking_is_left_alone() -> None:
@@ -192,7 +193,7 @@ def test_prompts_of_both_forms(tmp_path: Path) -> None:
     (tmp_path / "c.jsonl").write_text('{"text": "four"}\n')
 
     def plan(name: str) -> ProbePlan:
-        return ProbePlan.of("http://x/v1", "m", tmp_path / name, "1,2", "", 2, 8, True, "{}", 9)
+        return ProbePlan.of(Server("http://x/v1", "m", True, 8), tmp_path / name, "1,2", "", 2)
 
     assert plan("a.txt").prompts == ("one", "two")
     assert plan("b.jsonl").prompts == ("three",)

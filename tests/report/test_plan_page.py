@@ -157,18 +157,18 @@ def test_the_slider_says_what_the_result_says(browser: Any, folder: Path, result
     slider.send_keys(Keys.HOME)
     for promise in result.by_promise:
         shown = browser.execute_script(
-            "return [document.getElementById('tps-now').textContent, document.getElementById('verdict').textContent,"
-            "[...document.querySelectorAll('#at-promise tbody tr')].map(r => r.querySelector('td').textContent)]"
+            "return [document.getElementById('tps-now').textContent, document.getElementById('tps-says').textContent,"
+            "[...document.querySelectorAll('[data-stop]:not([hidden]) tbody tr')].map(r => r.querySelector('td').textContent)]"
         )
         assert shown[0] == f"{promise.tps:g} tok/s"
         fleets = ["–" if c.replicas is None else ("" if c.exact else "≤ ") + str(c.replicas) for c in promise.cells]
         assert shown[2] == fleets
         if promise.best is None:
-            assert shown[1].startswith("None of the simulated fleets")
+            assert shown[1].startswith("No simulated fleet meets")
         else:
             best = next(c for c in promise.cells if c.cell == promise.best)
             label = next(c.label for c in result.cells if c.cell == promise.best)
-            assert shown[1].startswith(f"{label} keeps")
+            assert shown[1].startswith(f"{label} meets")
             assert f"{best.replicas} replicas" in shown[1]
             assert f"{best.cost_per_mtok:.2f} USD" in shown[1]
         slider.send_keys(Keys.ARROW_RIGHT)

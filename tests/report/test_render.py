@@ -70,7 +70,8 @@ def test_a_block_is_shown_where_it_says() -> None:
 def test_every_kind_of_block_is_drawn(kind: type[model.Block]) -> None:
     examples = (
         RATES, Text("spoken"), Lines(("spoken",)), Terms((("spoken", "of"),)), Code("spoken", "Command"), Folded("More", (Text("spoken"),)),
-        Sketch(lambda width, colour: "spoken"), model.Slider("tps", "spoken", ("1",), 0, "verdict"), model.Toggles("Show", (("0", "spoken"),)),
+        Sketch(lambda width, colour: "spoken"), model.Slider("tps", "label", (model.Stop("1", "spoken", (RATES,)),), 0),
+        model.Toggles("Show", (("0", "spoken"),)),
         model.Prose("spoken"),
     )  # fmt: skip
     (block,) = (example for example in examples if type(example) is kind)

@@ -10,7 +10,8 @@ import pytest
 
 from simulator.errors import DsimError
 from simulator.report.render.markdown import markdown, table
-from simulator.report.validation.page import BEGIN, END, cell_errors, headline, page, read_results, with_headline
+from simulator.report.validation.page import BEGIN, END, Entry, cell_errors, headline, page, read_results, with_headline
+from simulator.study.validation.result import Comparison
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,28 +26,28 @@ def test_the_committed_page_is_made_of_the_committed_results() -> None:
 
 
 def test_no_limit_is_said_to_be_kept_that_is_not() -> None:
-    for result in read_results(ROOT / "docs" / "validation"):
-        judged = [row["ok"] for row in result["rows"] if row.get("ok") is not None]
-        assert result["ok"] == (all(judged) if judged else None)
-        for row in result["rows"]:
-            if row.get("ok") is not None:
-                assert row["ok"] == (abs(row["difference"]) <= row["limit"])
+    for result in (entry.comparison for entry in read_results(ROOT / "docs" / "validation")):
+        judged = [row.ok for row in result.rows if row.ok is not None]
+        assert result.ok == (all(judged) if judged else None)
+        for row in result.rows:
+            if row.ok is not None:
+                assert row.ok == (abs(row.difference or 0) <= (row.limit or 0))
 
 
-def result(**changes: Any) -> dict[str, Any]:
+def result(**changes: Any) -> Comparison:
     row = {"what": "TPOT", "simulated": 1.02, "published": 1.0, "difference": 0.02, "unit": "value", "limit": 0.03, "ok": True}
     point = {"policy": "a", "metric": "speed", "table": "t", "load": 4, "simulated": 90.0, "published": 100.0, "difference": -0.1}
     whole = {"name": "x", "title": "t", "system": "s", "sources": ["paper"], "command": "c", "rows": [row], "points": [point], "ok": True}
-    return whole | changes
+    return Comparison.from_json(whole | changes)
 
 
 def test_errors_are_of_what_was_not_fitted() -> None:
     assert cell_errors(result()) == pytest.approx([0.1, 0.02])
-    fitted = [result()["points"][0] | {"fitted": True}]
+    fitted = [result().to_json()["points"][0] | {"fitted": True}]
     assert cell_errors(result(points=fitted)) == pytest.approx([0.02])
     gain = {"what": "gain", "simulated": 0.55, "published": 0.50, "difference": 0.05, "unit": "gain"}
     assert cell_errors(result(points=[], rows=[gain])) == pytest.approx([1.55 / 1.5 - 1])
-    told = table(headline([result()]))
+    told = table(headline([Entry(result())]))
     assert "| 2 | 6.0 % | 10.0 % | 1 of 1 |" in told
 
 
@@ -57,5 +58,5 @@ def test_a_readme_without_marks_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DsimError, match="holds no result files"):
         read_results(tmp_path)
     (tmp_path / "x.json").write_text(json.dumps({"name": "x"}))
-    with pytest.raises(DsimError, match=r"x\.json: command: is missing"):
+    with pytest.raises(DsimError, match=r"x\.json: title: not a result"):
         read_results(tmp_path)

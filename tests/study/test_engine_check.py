@@ -15,7 +15,7 @@ from simulator.errors import DsimError, ScenarioError
 from simulator.report.render.markdown import markdown
 from simulator.report.render.terminal import terminal
 from simulator.report.validation.engine import engine_page, write_picture
-from simulator.report.validation.page import cell_errors, page
+from simulator.report.validation.page import Entry, cell_errors, page
 from simulator.study.run.point import fleet_of
 from simulator.study.run.scenario import load_scenario
 from simulator.study.validation.engine_check import HEADLINE, Listed, Measured, _frames, compare, judged, planned, read_run
@@ -63,14 +63,14 @@ def runs(scenario):
 
 def test_an_engine_that_is_as_the_profile_says_shows_only_the_luck_of_texts(scenario, runs):
     found = compare(scenario, runs, replications=4)
-    for row in found["runs"]:
-        luck = row["simulated_std"]["accepted_length"] / row["measured"]["accepted_length"]
-        assert abs(row["error"]["accepted_length"]) < 4 * max(luck, 0.003)
-        assert abs(row["error"]["throughput_tok_s"]) < 0.04
-        assert row["why"]["cost_model"] == pytest.approx(0, abs=1e-9)
-        assert row["why"]["step_noise"] == pytest.approx(0, abs=1e-9)
-    assert found["ranking"]["pairs"] == 2
-    assert found["ranking"]["share"] == 1.0
+    for row in found.runs:
+        luck = row.simulated_std["accepted_length"] / row.measured["accepted_length"]
+        assert abs(row.error["accepted_length"]) < 4 * max(luck, 0.003)
+        assert abs(row.error["throughput_tok_s"]) < 0.04
+        assert row.why.cost_model == pytest.approx(0, abs=1e-9)
+        assert row.why.step_noise == pytest.approx(0, abs=1e-9)
+    assert found.ranking.pairs == 2
+    assert found.ranking.share == 1.0
 
 
 def slower(run, factor):
@@ -81,28 +81,28 @@ def slower(run, factor):
 
 
 def test_a_wrong_cost_model_is_named(scenario, runs):
-    row = compare(scenario, [slower(runs[1], 1.25)], replications=2)["runs"][0]
-    assert row["why"]["cost_model"] == pytest.approx(0.25, abs=1e-6)
-    assert row["error"]["throughput_tok_s"] == pytest.approx(0.25, abs=0.05)
-    assert abs(row["why"]["rest"]) < 0.05
-    assert row["error_at_measured_pace"]["throughput_tok_s"] == pytest.approx(0, abs=0.03)  # put right, nothing of it is left
+    row = compare(scenario, [slower(runs[1], 1.25)], replications=2).runs[0]
+    assert row.why.cost_model == pytest.approx(0.25, abs=1e-6)
+    assert row.error["throughput_tok_s"] == pytest.approx(0.25, abs=0.05)
+    assert abs(row.why.rest) < 0.05
+    assert row.error_at_measured_pace["throughput_tok_s"] == pytest.approx(0, abs=0.03)  # put right, nothing of it is left
 
 
 def test_a_wrong_acceptance_is_named(scenario, runs):
     steps = runs[3].steps
     fewer = np.floor(steps["accepted"] * 0.5)
     worse = steps.assign(accepted=fewer, committed=steps["committed"] - (steps["accepted"] - fewer))
-    row = compare(scenario, [replace(runs[3], steps=worse)], replications=2)["runs"][0]
-    assert row["why"]["acceptance"] > 0.15
-    assert row["why"]["cost_model"] == pytest.approx(0, abs=1e-9)
+    row = compare(scenario, [replace(runs[3], steps=worse)], replications=2).runs[0]
+    assert row.why.acceptance > 0.15
+    assert row.why.cost_model == pytest.approx(0, abs=1e-9)
 
 
 def test_arrivals_in_time_are_simulated_as_they_came(scenario):
     run = served(scenario, scenario.policies[0], 16, requests=60, rate=1.5)
-    row = compare(scenario, [run], replications=2)["runs"][0]
-    assert row["open_loop"]
-    assert row["error"]["tps_per_user_p50"] == pytest.approx(0, abs=0.03)
-    assert row["error"]["ttft_p50_s"] == pytest.approx(0, abs=0.25)
+    row = compare(scenario, [run], replications=2).runs[0]
+    assert row.open_loop
+    assert row.error["tps_per_user_p50"] == pytest.approx(0, abs=0.03)
+    assert row.error["ttft_p50_s"] == pytest.approx(0, abs=0.25)
 
 
 def test_runs_are_read_from_folders_and_shown(scenario, runs, tmp_path):
@@ -118,16 +118,16 @@ def test_runs_are_read_from_folders_and_shown(scenario, runs, tmp_path):
     pd.testing.assert_frame_equal(read[2].requests, runs[2].requests, check_dtype=False)
     found = compare(scenario, read, replications=2)
     found = judged(scenario, found, "dsim validate", {"machine": {"device": "a machine"}, "asked": {"load": {"max_tokens": 40, "temperature": 0}}})
-    assert found["ok"] == all(row["ok"] for row in found["rows"])
-    assert {row["what"]: row["limit"] for row in found["rows"]}["throughput: worst error"] == 0.12
-    written = markdown(page([json.loads(json.dumps(found))], ""))
+    assert found.ok == all(row.ok for row in found.rows)
+    assert {row.what: row.limit for row in found.rows}["throughput: worst error"] == 0.12
+    written = markdown(page([Entry(found.comparison())], ""))
     assert "## deepseek-v4-flash-engine" in written
     assert "throughput (simulated / measured, difference)" in written
-    assert len(cell_errors(found)) == 2 * len(found["runs"])
+    assert len(cell_errors(found.comparison())) == 2 * len(found.runs)
     table = terminal(engine_page(found, "check"))
-    runs = [row for row in found["runs"] if row["policy"] == "MTP-1"]
+    runs = [row for row in found.runs if row.policy == "MTP-1"]
     assert table.count("MTP-1") == 1
-    assert all(f"{row['simulated'][n]:.4g} / {row['measured'][n]:.4g}" in table for row in runs for n in HEADLINE)
+    assert all(f"{row.simulated[n]:.4g} / {row.measured[n]:.4g}" in table for row in runs for n in HEADLINE)
     assert "median error" in table
     write_picture(found, tmp_path / "picture.png", "check")
     assert (tmp_path / "picture.png").stat().st_size > 10_000

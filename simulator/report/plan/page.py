@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 from functools import partial
 from pathlib import Path
 
-import yaml
-
 from simulator.report import wording
-from simulator.report.blocks import NOTEBOOK, PAGES, USUAL, Chart, Code, Folded, Lines, Picture, Slider, Terms, Text, Toggles, folded, only
-from simulator.report.page import Notice, Page, Section, ordered, section, sections
-from simulator.report.plan import tables
+from simulator.report.blocks import NOTEBOOK, PAGES, USUAL, Chart, Folded, Lines, Picture, Slider, Stop, Terms, Toggles, folded, only
+from simulator.report.page import Page, Section, notices, section, sections
+from simulator.report.plan import plots, tables
 from simulator.report.render.files import write
+from simulator.report.reproduce import reproduce
 from simulator.report.wording import money
 from simulator.study.planning.result import PlanResult
 
@@ -36,7 +33,7 @@ def plan_page(result: PlanResult) -> Page:
         sections=sections(SECTIONS, result),
         answer=result.answer,
         facts=_facts(result),
-        notices=ordered(Notice(w.text, w.remedy, w.severity == "warning") for w in result.warnings),
+        notices=notices(result.warnings),
         script="plan",
         data={key: value for key, value in result.to_json().items() if key not in ("plan", "profiles", "conditions", "warnings")},
     )
@@ -60,7 +57,7 @@ def _facts(result: PlanResult) -> tuple[tuple[str, str], ...]:
 
 
 def _share(result: PlanResult) -> str:
-    """Of the users who reach the promised speed, in percent."""
+    """Of the users who must reach the speed of the SLA, in percent."""
     return wording.share(result.sla.speed.share)
 
 
@@ -68,16 +65,14 @@ def _choices(result: PlanResult) -> Section | None:
     return section("choose", "Choices", only(USUAL | NOTEBOOK, tables.choices(result)), tables.gains(result))
 
 
-def _other_slas(result: PlanResult) -> Section | None:
-    values, tps = [row.tps for row in result.by_promise], result.sla.speed.tps
-    label = f"Promised speed for {_share(result)} of users"
-    slider = Slider("tps", label, tuple(f"{value:g} tok/s" for value in values), values.index(tps), "verdict")
-    return section("promise", "Another promised speed", slider, only(PAGES, tables.at_promise(result, tps)), short="Promised speed")
+def _other_speeds(result: PlanResult) -> Section | None:
+    stops = (Stop(f"{row.tps:g} tok/s", tables.best_at(result, row), (tables.at_promise(result, row),)) for row in result.by_promise)
+    at = [row.tps for row in result.by_promise].index(result.sla.speed.tps)
+    slider = Slider("tps", f"SLA: speed for {_share(result)} of users", tuple(stops), at)
+    return section("promise", "Another SLA", slider, on=PAGES)
 
 
 def _frontier(result: PlanResult) -> Section | None:
-    from simulator.report.plan import plots
-
     alt = f"Throughput in tokens per second and GPU against the speed that {_share(result)} of users reach, one line per choice"
     caption = (
         "Up and to the right is better. Each point is a fleet at the planned load: hover or tap for its size, load, accepted length and budget. "
@@ -90,21 +85,17 @@ def _frontier(result: PlanResult) -> Section | None:
 
 
 def _what_if(result: PlanResult) -> Section | None:
-    from simulator.report.plan import plots
-
     if not result.what_if:
         return None
-    alt = "Bars: change of the promised speed of the unchanged fleet, per assumption moved. The table below holds the numbers."
-    caption = "The planned fleet, unchanged, when one assumption moves; whiskers: 95 %. In brackets: the replicas then needed."
-    still = Picture("plan_what_if", "Change of the promised speed by assumption", partial(plots.tornado, result))
+    alt = "Bars: change of the SLA speed of the unchanged fleet, per assumption changed. The table below holds the numbers."
+    caption = "The planned fleet, unchanged, when one assumption changes; whiskers: 95 %. In brackets: the replicas then needed."
+    still = Picture("plan_what_if", "Change of the SLA speed by assumption", partial(plots.tornado, result))
     drawn = any(change.speed_change for change in result.what_if)
     chart = Chart("chart-what-if", alt, caption, still if drawn else None)
     return section("what-ifs", "What if an assumption is wrong", chart, only(USUAL | NOTEBOOK, tables.what_if(result)), short="What if")
 
 
 def _day(result: PlanResult) -> Section | None:
-    from simulator.report.plan import plots
-
     if not result.day:
         return None
     alt = "Requests per second and replicas over the span of the traffic: needed, started by forecast, and always on. The table below holds the sums."
@@ -115,60 +106,45 @@ def _day(result: PlanResult) -> Section | None:
 
 
 def _break_even(result: PlanResult) -> Section | None:
-    if not result.break_even:
+    table = tables.break_even(result)
+    if table is None:
         return None
     alt = "Gain in speed of the best fixed block length over no drafting, by requests in a batch, one line per acceptance. The table has the numbers."
     caption = (
         "Gain of the best fixed length over no drafting, by requests in a batch; lines: acceptance relative to the profile’s. "
         "In the mean, without queues or prompts."
     )
-    table = tables.break_even(result)
-    return section(
-        "pays",
-        "When speculation pays",
-        Chart("chart-pays", alt, caption),
-        Folded("Table: best length and gain", (table,), on=PAGES) if table else None,
-        short="Break-even",
-    )
+    shown = Folded("Table: best length and gain", (table,))
+    return section("pays", "When speculation pays", Chart("chart-pays", alt, caption), shown, short="Break-even", on=PAGES)
 
 
 def _every_fleet(result: PlanResult) -> Section | None:
-    return section("every", "Every simulated fleet", folded(only(PAGES, tables.points(result))), short="Every fleet")
+    return section("every", "Every simulated fleet", folded(tables.points(result)), short="Every fleet", on=PAGES)
 
 
 def _grounds(result: PlanResult) -> Section | None:
     assumed = (
-        Folded(f"What was assumed for {profile.name}, and what its data cannot show", (Lines(lines),), on=PAGES)
+        Folded(f"What was assumed for {profile.name}, and what its data cannot show", (Lines(lines),))
         for profile in result.profiles
         if (lines := profile.assumed + profile.not_identifiable)
     )
-    conditions = Lines(result.conditions, on=PAGES)
-    return section("grounds", "Data and assumptions", conditions, only(PAGES, tables.provenance(result)), *assumed, short="Data")
+    return section("grounds", "Data and assumptions", Lines(result.conditions), tables.provenance(result), *assumed, short="Data", on=PAGES)
 
 
 def _reproduce(result: PlanResult) -> Section | None:
-    plan = result.plan
-    command = shlex.join(["dsim", "plan", plan.file, *(part for override in plan.overrides for part in ("--set", override))])
-    content = yaml.safe_dump(json.loads(json.dumps(plan.content, default=str)), sort_keys=False, allow_unicode=True)
-    return section(
-        "again",
-        "Reproduce",
-        Code(command, "Command", on=PAGES),
-        Text(f"dsim {result.dsim_version}, seed {plan.seed}. Every number is in result.json beside this page.", on=PAGES),
-        Folded("The plan", (Code(content, "Plan"),), on=PAGES),
-    )
+    return reproduce("plan", result.plan, result.dsim_version)
 
 
 def _definitions(_: PlanResult) -> Section | None:
-    return section("words", "Definitions", Terms(WORDS, on=PAGES))
+    return section("words", "Definitions", Terms(WORDS), on=PAGES)
 
 
-SECTIONS = (_choices, _other_slas, _frontier, _what_if, _day, _break_even, _every_fleet, _grounds, _reproduce, _definitions)
+SECTIONS = (_choices, _other_speeds, _frontier, _what_if, _day, _break_even, _every_fleet, _grounds, _reproduce, _definitions)
 
 WORDS = (
-    ("promise", "The SLA: the speed that a share of the users must reach, each over its own answer, and the longest wait for the first token."),
-    ("kept", "The next replication, too, keeps every promise, with 95 % confidence (Student's prediction bound over replications)."),
-    ("speed", "(output tokens − 1) / (last token − first token) of a request; the share promised reaches at least the value shown."),
+    ("SLA", "The speed that a share of the users must reach, each over its own answer, and the longest wait for the first token."),
+    ("meets the SLA", "With 95 % confidence, another replication would meet it too (Student's prediction bound over replications)."),
+    ("speed", "(output tokens − 1) / (last token − first token) of a request; the share of users in the SLA reaches at least the value shown."),
     ("TTFT", "From arrival to the first token. A request that died with its replica counts from its arrival to the first token it keeps."),
     ("headroom", "How much more load the planned fleet still carries, found to within 3 %."),
     ("cost", "GPUs × price, whether busy or not, over the tokens of the whole span of the traffic."),

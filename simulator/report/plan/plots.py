@@ -21,7 +21,7 @@ def frontier(result: PlanResult, look: Look = style.WIDE) -> Figure:
             axes.plot([x for x, _ in fleets], [y for _, y in fleets], color=tint, marker=mark, markersize=5, linewidth=1.8)
             handles.append(Line2D([], [], color=tint, marker=mark, markersize=5, linewidth=1.8, label=wording.short(cell.label)))
         axes.axvline(result.sla.speed.tps, color=style.FAINT, linestyle=":", linewidth=1.2)
-        axes.set_xlabel(f"tok/s that {wording.share(result.sla.speed.share)} of users reach (dotted: promised)")
+        axes.set_xlabel(f"tok/s that {wording.share(result.sla.speed.share)} of users reach (dotted: SLA)")
         axes.set_ylim(bottom=0)
         style.dress(figure, look, "Throughput against speed", "fleets of every simulated size at the planned load", handles)
         style.titled(axes, "throughput, tok/s/GPU")
@@ -40,7 +40,7 @@ def tornado(result: PlanResult, look: Look = style.WIDE) -> Figure:
                 axes.plot([percent.low, percent.high], [row, row], color=style.INK, linewidth=1)
         axes.set_yticks(range(len(moved)), [f"{change.label}  [{wording.load(change.replicas)}]" for change, _ in moved])
         axes.axvline(0, color=style.MUTED, linewidth=0.8)
-        axes.set_xlabel("change of the promised speed, % (in brackets: replicas then needed)")
+        axes.set_xlabel("change of the SLA speed, % (in brackets: replicas then needed)")
         style.dress(figure, look, "What if an assumption is wrong", "the planned fleet unchanged", [], left=3.3)
     return figure
 

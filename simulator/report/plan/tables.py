@@ -9,7 +9,7 @@ from simulator.report.blocks import Cell, Column, Group, Table
 from simulator.report.tables import estimated
 from simulator.report.tables import provenance as sources
 from simulator.report.wording import money
-from simulator.study.planning.result import PlanResult
+from simulator.study.planning.result import ChoiceAtPromise, PlanResult, PromiseResult
 from simulator.study.run.result import Estimate
 
 
@@ -22,9 +22,9 @@ def choices(result: PlanResult) -> Table:
         Column("cost", f"{result.price.currency} per million output tokens"),
         Column("cost", f"{result.price.currency} per hour", spare=True),
         Column("headroom", "load that still fits"),
-        Column("speed", "tok/s kept at the peak"),
-        Column("TTFT", "ms kept at the peak", spare=True),
-        Column("a replica fewer", "kept", spare=True),
+        Column("speed", "tok/s at the peak"),
+        Column("TTFT", "ms at the peak", spare=True),
+        Column("one replica fewer", "meets it", spare=True),
         Column("at most", "tok/s, alone on a replica", spare=True),
         Column("verdict", words=True),
     )
@@ -47,15 +47,15 @@ def choices(result: PlanResult) -> Table:
             )
         )
     share = wording.share(result.sla.speed.share)
-    caption = f"Least fleets that keep the promise. Speed: what {share} of users reach; brackets: 95 % over replications."
+    caption = f"Smallest fleets that meet the SLA. Speed: what {share} of users reach; brackets: 95 % over replications."
     return Table("choices", caption, columns, (Group("", tuple(rows)),))
 
 
 _OUTCOMES = {
-    "planned": "keeps the promise",
+    "planned": "meets the SLA",
     "unattainable": "not attainable with any fleet",
     "too few replicas": "not with the replicas allowed",
-    "not clear": "not clear: more replications",
+    "not clear": "undecided: needs more replications",
 }
 
 
@@ -66,10 +66,10 @@ def _ms(seconds: Estimate | None) -> Estimate | None:
 def points(result: PlanResult) -> Table:
     """Every simulated fleet at the planned load."""
     columns = (
-        Column("replicas"), Column("GPUs"), Column("load", "requests/s each"), Column("speed", "tok/s"), Column("surely", "tok/s"),
+        Column("replicas"), Column("GPUs"), Column("load", "requests/s each"), Column("speed", "tok/s"), Column("lower bound", "tok/s"),
         Column("TTFT", "ms"),
         Column("throughput", "tok/s/GPU"), Column("accepted length"), Column("budget", "tok/request/step"), Column("in service"), Column("n"),
-        Column("promise", words=True),
+        Column("SLA", words=True),
     )  # fmt: skip
     groups = []
     for choice in result.cells:
@@ -93,25 +93,25 @@ def points(result: PlanResult) -> Table:
             )
         if rows:
             groups.append(Group(choice.label, tuple(rows)))
-    caption = "Every simulated fleet at the planned load. Surely: what the next replication reaches with 95 % confidence."
+    caption = "Every simulated fleet at the planned load. Lower bound: what the next replication reaches with 95 % confidence."
     return Table("points", caption, columns, tuple(groups))
 
 
 def what_if(result: PlanResult) -> Table | None:
-    """The answer in other worlds."""
+    """The answer when one assumption is another."""
     if not result.what_if:
         return None
     columns = (
-        Column("if", words=True), Column("replicas needed"), Column("GPUs"), Column("promised speed of the unchanged fleet", "change"),
+        Column("if", words=True), Column("replicas needed"), Column("GPUs"), Column("SLA speed of the unchanged fleet", "change"),
         Column("the unchanged fleet", words=True),
     )  # fmt: skip
     rows = []
     for change in result.what_if:
-        kept = "still keeps the promise" if change.keeps_unchanged else "is overloaded" if change.overloads else "does not surely keep it"
+        kept = "still meets the SLA" if change.keeps_unchanged else "is overloaded" if change.overloads else "may miss the SLA"
         needed = "more than allowed" if change.replicas is None else wording.load(change.replicas)
         speed = Cell(wording.gain_mean(change.speed_change), wording.gain_bounds(change.speed_change))
         rows.append((Cell(change.label), Cell(needed), Cell(wording.load(change.gpus)), speed, Cell(kept)))
-    caption = f"{result.chosen.label} on {result.chosen.replicas} replicas, one assumption moved at a time; same traffic, same luck."
+    caption = f"{result.chosen.label} on {result.chosen.replicas} replicas, one assumption changed at a time; same traffic and random draws."
     return Table("what-if", caption, columns, (Group("", tuple(rows)),))
 
 
@@ -128,7 +128,7 @@ def day(result: PlanResult) -> Table | None:
     rows = tuple((Cell(way), Cell(wording.plain(h, 1)), Cell(money(c)), Cell(wording.percent(late, 1, signed=False))) for way, h, c, late in ways)
     unit = f"{result.price.currency} per million output tokens"
     columns = (Column("fleet", words=True), Column("replica-hours"), Column("cost", unit), Column("requests that meet too few replicas"))
-    caption = f"One span of the traffic ({span.span_s / 3600:.3g} h); a replica starts in {span.start_up_s:g} s, paid while it starts."
+    caption = f"One span of the traffic ({span.span_s / 3600:.3g} h); a replica takes {span.start_up_s:g} s to start, paid from the beginning."
     return Table("day-costs", caption, columns, (Group("", rows),))
 
 
@@ -138,13 +138,13 @@ def gains(result: PlanResult) -> Table | None:
         return None
     rows = []
     for pair in result.gains:
-        verdict = "more than luck" if pair.distinguishable else "not distinguishable"
+        verdict = "more than noise" if pair.distinguishable else "not distinguishable"
         names = (Cell(result.choice(cell).label) for cell in (pair.scheduled, pair.fixed))
         gained = Cell(wording.gain_mean(pair.gain), wording.gain_bounds(pair.gain))
         rows.append((*names, Cell(str(pair.replicas)), gained, Cell(verdict)))
     words = [Column(title, words=True) for title in ("scheduled", "best fixed", "verdict")]
-    columns = (words[0], words[1], Column("replicas"), Column("promised speed gained"), words[2])
-    caption = "Confidence scheduling against the best fixed length beside it: same fleet, same traffic, same luck; 95 % interval."
+    columns = (words[0], words[1], Column("replicas"), Column("SLA speed gained"), words[2])
+    caption = "Confidence scheduling against the best fixed length beside it: same fleet, traffic and random draws; 95 % interval."
     return Table("gains", caption, columns, (Group("", tuple(rows)),))
 
 
@@ -172,17 +172,30 @@ def provenance(result: PlanResult) -> Table:
     return replace(sources(()), caption="Where every table came from.", groups=groups)
 
 
-def at_promise(result: PlanResult, tps: float) -> Table:
-    """What every cell needs at another promised speed."""
-    row = next(row for row in result.by_promise if row.tps == tps)
+def at_promise(result: PlanResult, promise: PromiseResult) -> Table:
+    """What every choice needs at another promised speed."""
     columns = (
         Column("policy", words=True), Column("replicas"), Column("GPUs"), Column("cost", f"{result.price.currency} per million output tokens"),
         Column("throughput", "tok/s/GPU"),
     )  # fmt: skip
-    cells = []
-    for c in row.cells:
-        replicas = wording.DASH if c.replicas is None else ("" if c.exact else "≤ ") + wording.load(c.replicas)
-        label = Cell(result.choice(c.cell).label)
-        cells.append((label, Cell(replicas), Cell(wording.load(c.gpus)), Cell(money(c.cost_per_mtok)), Cell(wording.plain(c.throughput, 0))))
-    caption = f"At {tps:g} tok/s, from the simulated fleets; ≤: the next smaller fleet was not simulated; a dash: none of them keeps it."
-    return Table("at-promise", caption, columns, (Group("", tuple(cells)),))
+    rows = []
+    for c in promise.cells:
+        label = Cell(result.choice(c.cell).label, "cheapest" if c.cell == promise.best else "")
+        rows.append((label, Cell(_replicas(c)), Cell(wording.load(c.gpus)), Cell(money(c.cost_per_mtok)), Cell(wording.plain(c.throughput, 0))))
+    caption = f"At {promise.tps:g} tok/s, from the simulated fleets. ≤: the next smaller fleet was not simulated. –: none of them meets it."
+    return Table(f"at-promise-{promise.tps:g}", caption, columns, (Group("", tuple(rows)),))
+
+
+def best_at(result: PlanResult, promise: PromiseResult) -> str:
+    """The cheapest choice at another promised speed, in a sentence."""
+    best = next((c for c in promise.cells if c.cell == promise.best), None)
+    if best is None:
+        return f"No simulated fleet meets {promise.tps:g} tok/s."
+    return (
+        f"{result.choice(best.cell).label} meets {promise.tps:g} tok/s on {_replicas(best)} replicas, {wording.load(best.gpus)} GPUs: "
+        f"{money(best.cost_per_mtok)} {result.price.currency} per million output tokens at {wording.plain(best.throughput, 0)} tok/s per GPU."
+    )
+
+
+def _replicas(choice: ChoiceAtPromise) -> str:
+    return wording.DASH if choice.replicas is None else ("" if choice.exact else "≤ ") + wording.load(choice.replicas)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from simulator.report.blocks import Block, Cell, Chart, Code, Folded, Lines, Picture, Prose, Table, Terms, Text
+from simulator.report.blocks import Block, Cell, Chart, Code, Folded, Lines, Picture, Prose, Slider, Table, Terms, Text
 from simulator.report.page import NOTICES, Notice, Page
 
 
@@ -63,6 +63,8 @@ def _blocks(shown: Iterable[Block]) -> Iterator[str]:
                 yield from filter(None, (_heading(block.title), _list(f"**{escaped(word)}**: {escaped(said)}" for word, said in block.entries)))
             case Code():
                 yield "\n".join(f"    {line}".rstrip() for line in block.text.splitlines())
+            case Slider():
+                yield from _blocks((Text(block.stops[block.at].says), *block.stops[block.at].blocks))
             case Folded():
                 yield from _blocks(block.blocks)
 

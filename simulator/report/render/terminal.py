@@ -6,7 +6,7 @@ import io
 import os
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from rich import box
@@ -15,7 +15,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table as Grid
 from rich.text import Text as Line
 
-from simulator.report.blocks import Block, Cell, Code, Folded, Lines, Sketch, Table, Terms, Text
+from simulator.report.blocks import Block, Cell, Code, Folded, Lines, Sketch, Slider, Table, Terms, Text
 from simulator.report.page import Notice, Page
 
 PIPED = 120  # characters a table takes where no terminal says how many it has; sentences are left whole there
@@ -58,23 +58,24 @@ class _Pen:
         console.print(what)
         return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
-    def blocks(self, shown: Iterable[Block]) -> list[str]:
-        return [text for block in shown if (text := self.block(block))]
-
-    def block(self, block: Block) -> str:
-        match block:
-            case Table():
-                return "\n".join(filter(None, (self.drawn(Line(block.caption, style="dim")) if block.caption else "", self.table(block))))
-            case Sketch():
-                return block.draw(self.width, self.colour)
-            case Lines() | Terms():
-                grid = _pairs([("-", line) for line in block.lines] if isinstance(block, Lines) else block.entries)
-                return self.drawn(Group(Line(f"{block.title}:"), grid) if block.title else grid)
-            case Text() | Code():
-                return self.drawn(Line(block.text))
-            case Folded():
-                return "\n\n".join(self.blocks(block.blocks))
-        return ""
+    def blocks(self, shown: Iterable[Block]) -> Iterator[str]:
+        """Each block's text."""
+        for block in shown:
+            match block:
+                case Table():
+                    caption = [self.drawn(Line(block.caption, style="dim"))] if block.caption else []
+                    yield "\n".join((*caption, self.table(block)))
+                case Sketch():
+                    yield block.draw(self.width, self.colour)
+                case Lines() | Terms():
+                    grid = _pairs([("-", line) for line in block.lines] if isinstance(block, Lines) else block.entries)
+                    yield self.drawn(Group(Line(f"{block.title}:"), grid) if block.title else grid)
+                case Text() | Code():
+                    yield self.drawn(Line(block.text))
+                case Folded():
+                    yield from self.blocks(block.blocks)
+                case Slider():
+                    yield from self.blocks((Text(block.stops[block.at].says), *block.stops[block.at].blocks))
 
     def table(self, table: Table) -> str:
         """Intervals beside their numbers where there is room, else below them, else without spare columns; wider than the terminal before a

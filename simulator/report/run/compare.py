@@ -1,4 +1,4 @@
-"""Two results side by side: what differs between the scenarios, and which differences are more than luck."""
+"""Two results side by side: what differs between the scenarios, and which differences are more than noise."""
 
 from __future__ import annotations
 

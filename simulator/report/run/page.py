@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import math
-import shlex
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from simulator.report import wording
-from simulator.report.blocks import NOTEBOOK, PAGES, TERMINAL, Code, Draw, Folded, Lines, Picture, Sketch, Terms, Text, folded, only
-from simulator.report.page import Notice, Page, Section, section, sections
+from simulator.report.blocks import NOTEBOOK, PAGES, TERMINAL, Draw, Lines, Picture, Sketch, Terms, folded, only
+from simulator.report.page import Page, Section, notices, section, sections
 from simulator.report.render.files import write
+from simulator.report.reproduce import reproduce
 from simulator.report.run import sketch, tables
 from simulator.report.run.plots import frontier, load, tokens
 from simulator.report.tables import provenance, validation
@@ -39,7 +34,7 @@ def run_page(result: RunResult) -> Page:
         sections=sections(SECTIONS, result),
         answer=result.answer or ("There is no answer: see the warnings.",),
         facts=_facts(result),
-        notices=tuple(Notice(remark.text, remark.remedy, remark.severity == "warning") for remark in result.remarks()),
+        notices=notices(result.warnings),
     )
 
 
@@ -125,11 +120,7 @@ def _grounds(result: RunResult) -> Section | None:
 
 
 def _reproduce(result: RunResult) -> Section | None:
-    scenario = result.scenario
-    command = shlex.join(["dsim", "run", scenario.file, *(part for override in scenario.overrides for part in ("--set", override))])
-    ran = f"dsim {result.dsim_version}, seed {scenario.seed}, {scenario.replications} replications. Every number is in result.json beside this page."
-    content = yaml.safe_dump(_yaml(scenario.content), sort_keys=False, allow_unicode=True, width=100)
-    return section("again", "Reproduce", Code(command, "Command"), Text(ran), Folded("The scenario", (Code(content, "Scenario"),)), on=PAGES)
+    return reproduce("run", result.scenario, result.dsim_version)
 
 
 def _definitions(_: RunResult) -> Section | None:
@@ -158,14 +149,3 @@ def _published_curves(result: RunResult, x: str) -> str:
 
 def _sentences(*parts: str) -> str:
     return " ".join(filter(None, parts))
-
-
-def _yaml(raw: Any) -> Any:
-    """Plain data only, with numbers that are no numbers as null."""
-    if isinstance(raw, Mapping):
-        return {str(key): _yaml(value) for key, value in raw.items()}
-    if isinstance(raw, list | tuple):
-        return [_yaml(value) for value in raw]
-    if isinstance(raw, float) and not math.isfinite(raw):
-        return None
-    return raw if isinstance(raw, str | int | float | bool | None) else str(raw)

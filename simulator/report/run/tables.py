@@ -19,7 +19,7 @@ def at_sla(result: RunResult) -> Table | None:
         reached = Cell(f"≥ {wording.plain(row.at_least.mean, 0)}") if row.at_least else estimated(row.throughput, 0)
         cells = (_name(result, row.policy), Cell(wording.gain(row.gain)), reached, estimated(row.baseline_throughput, 0), Cell(row.note or ""))
         groups.setdefault(row.sla_tps, []).append(cells)
-    title = f"Throughput at a promised per-user speed, and the gain over {result.baseline}. {_certainty(result)}"
+    title = f"Throughput at the per-user speed of an SLA, and the gain over {result.baseline}. {_certainty(result)}"
     columns = (Column("gain"), Column("throughput", "tok/s/GPU"), Column("baseline", "tok/s/GPU"), Column("note", words=True))
     listed = tuple(Group(f"at {wording.load(sla)} tok/s per user", tuple(rows)) for sla, rows in groups.items())
     return _trimmed(Table("at-sla", title, (Column("policy", words=True), *columns), listed)) if listed else None
@@ -91,10 +91,10 @@ def policies(result: RunResult) -> Table:
     """What each policy is."""
     rows = []
     for policy in result.policies:
-        role = "bound: knows what no policy can know" if policy.bound else "baseline" if policy.name == result.baseline else ""
+        role = "bound: knows the outcomes in advance" if policy.bound else "baseline" if policy.name == result.baseline else ""
         rows.append((Cell(policy.name), Cell(policy.drafter or ""), Cell(policy.rule), Cell(role)))
     columns = tuple(Column(title, words=True) for title in ("policy", "drafter", "verification", "role"))
-    return Table("policies", "The policies compared; all met the same traffic and the same luck.", columns, (Group("", tuple(rows)),))
+    return Table("policies", "The policies compared; all see the same traffic and random draws.", columns, (Group("", tuple(rows)),))
 
 
 def _trimmed(table: Table) -> Table:

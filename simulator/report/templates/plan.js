@@ -7,7 +7,6 @@
   const $ = (id) => document.getElementById(id);
   const number = (v, digits) => v === null || v === undefined ? "–" : v.toLocaleString("en", { maximumFractionDigits: digits });
   const money = (v) => v === null ? "–" : v.toLocaleString("en", v >= 0.1 && v < 100 ? { minimumFractionDigits: 2, maximumFractionDigits: 2 } : { maximumSignificantDigits: 3 });
-  const label = (cell) => cells.find((c) => c.cell === cell).label;
   let promised = Number($("tps").value);
 
   const ink = (name) => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
@@ -29,10 +28,10 @@
     const m = p.metrics;
     return `<b>${cell.label}</b><br>${number(p.replicas)} replicas, ${number(p.gpus, 1)} GPUs<br>` +
       `${number(p.rps_per_replica, 2)} requests/s each, ${number(m.concurrency_mean.mean, 1)} in service<br>` +
-      `${number(m.speed.mean, 1)} tok/s (surely ${number(p.sure_speed, 1)})<br>` +
+      `${number(m.speed.mean, 1)} tok/s (lower bound ${number(p.sure_speed, 1)})<br>` +
       `TTFT ${m.ttft.mean === null ? "–" : number(m.ttft.mean * 1000, 0) + " ms"}<br>` +
       `accepted length ${number(m.accepted_length.mean, 2)}, budget ${number(m.verification_budget.mean, 2)}<br>` +
-      `${money(p.cost_per_mtok)} ${result.price.currency} per million tokens<br>${p.verdict}, promise ${p.kept}`;
+      `${money(p.cost_per_mtok)} ${result.price.currency} per million tokens<br>${p.verdict}, SLA ${p.kept}`;
   }
 
   function frontier() {
@@ -48,7 +47,7 @@
     });
     const tps = result.by_promise[promised].tps;
     const line = { type: "line", x0: tps, x1: tps, yref: "paper", y0: 0, y1: 1, line: { color: ink("muted"), dash: "dot", width: 1.5 } };
-    const note = { x: tps, y: 1, yref: "paper", text: "promised", showarrow: false, xanchor: "left", yanchor: "top", font: { color: ink("muted"), size: 12 } };
+    const note = { x: tps, y: 1, yref: "paper", text: "SLA", showarrow: false, xanchor: "left", yanchor: "top", font: { color: ink("muted"), size: 12 } };
     const share = number(result.sla.speed.share * 100, 1);
     Plotly.react("chart-frontier", traces, layout(`tok/s that ${share} % of users reach`, "throughput, tok/s/GPU", { shapes: [line], annotations: [note] }), still);
   }
@@ -73,7 +72,7 @@
     };
     const chart = $("chart-what-if");
     chart.style.height = `${90 + rows.length * (narrow() ? 46 : 30)}px`;
-    Plotly.react(chart, [bars], layout(narrow() ? "change of speed, %" : "change of the promised speed, %", "", {}), still);
+    Plotly.react(chart, [bars], layout(narrow() ? "change of speed, %" : "change of the SLA speed, %", "", {}), still);
   }
 
   function day() {
@@ -108,20 +107,13 @@
   }
 
   function promise() {
-    const row = result.by_promise[promised], best = row.best === null ? null : row.cells.find((c) => c.cell === row.best);
-    $("tps-now").textContent = `${number(row.tps, 3)} tok/s`;
-    $("tps").setAttribute("aria-valuetext", `${number(row.tps, 3)} tokens per second`);
-    $("verdict").textContent = best === null
-      ? `None of the simulated fleets keeps ${number(row.tps, 3)} tok/s.`
-      : `${label(row.best)} keeps ${number(row.tps, 3)} tok/s on ${best.exact ? "" : "at most "}${number(best.replicas)} replicas, ${number(best.gpus, 1)} GPUs: ` +
-        `${money(best.cost_per_mtok)} ${result.price.currency} per million output tokens at ${number(best.throughput, 0)} tok/s per GPU.`;
-    const lines = document.querySelectorAll("#at-promise tbody tr");
-    row.cells.forEach((c, i) => {
-      const tds = lines[i].querySelectorAll("td");
-      [c.replicas === null ? "–" : (c.exact ? "" : "≤ ") + number(c.replicas), number(c.gpus, 1), money(c.cost_per_mtok), number(c.throughput, 0)].forEach((text, k) => { tds[k].textContent = text; });
-      lines[i].classList.toggle("chosen", c.cell === row.best);
+    document.querySelectorAll("[data-stop]").forEach((stop) => {
+      stop.hidden = Number(stop.dataset.stop) !== promised;
+      if (stop.hidden) return;
+      $("tps-now").textContent = stop.dataset.value;
+      $("tps").setAttribute("aria-valuetext", stop.dataset.value);
+      $("tps-says").textContent = stop.dataset.says;
     });
-    document.querySelector("#at-promise caption span").textContent = `At ${number(row.tps, 3)} tok/s, from the simulated fleets; ≤: the next smaller fleet was not simulated; a dash: none of them keeps it.`;
   }
 
   function draw() { frontier(); whatIf(); day(); pays(); }

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from simulator.files import whole
 from simulator.report import wording
 from simulator.report.blocks import Cell, Column, Group, Table, Text, listed
 from simulator.report.page import Page, Section, section, sections
 from simulator.study.validation.engine_check import HEADLINE, NUMBERS
+from simulator.study.validation.result import EngineComparison, EngineRun
 
-Check = dict[str, Any]  # what study.validation.engine_check.compare gives
 SHOWN = (*HEADLINE, "accepted_length", "verification_budget", "ttft_p50_s", "step_p50_s")
 PARTS = {"cost_model": "cost model", "acceptance": "acceptance", "rest": "rest", "step_noise": "noise"}
 
 
-def engine_page(check: Check, title: str) -> Page:
+def engine_page(check: EngineComparison, title: str) -> Page:
     """The page of a comparison; a terminal alone shows it."""
     return Page(title, "dsim validate", "", "", sections(SECTIONS, check))
 
 
-def write_picture(check: Check, path: Path, title: str) -> None:
+def write_picture(check: EngineComparison, path: Path, title: str) -> None:
     """Both frontiers on one picture."""
     from simulator.report.validation.plots import engine_frontiers
 
@@ -29,12 +28,12 @@ def write_picture(check: Check, path: Path, title: str) -> None:
         engine_frontiers(check, title).savefig(draft, dpi=150)
 
 
-def _runs(check: Check) -> Section | None:
+def _runs(check: EngineComparison) -> Section | None:
     numbers = (Column(NUMBERS[name], spare=name not in HEADLINE) for name in SHOWN)
     columns = (Column("load"), *numbers, *(Column(name) for name in PARTS.values()))
     groups = []
-    for policy in dict.fromkeys(row["policy"] for row in check["runs"]):
-        rows = tuple(_row(row) for row in check["runs"] if row["policy"] == policy)
+    for policy in dict.fromkeys(row.policy for row in check.runs):
+        rows = tuple(_row(row) for row in check.runs if row.policy == policy)
         groups.append(Group(policy, rows))
     caption = (
         "Simulated / measured, and the error. Cost model, acceptance and rest are the parts of the throughput's error; noise: p10 to p90 of step "
@@ -43,23 +42,23 @@ def _runs(check: Check) -> Section | None:
     return section("runs", "Simulator against engine", Table("runs", caption, columns, tuple(groups)))
 
 
-def _row(run: dict[str, Any]) -> tuple[Cell, ...]:
-    numbers = (Cell(f"{run['simulated'][n]:.4g} / {run['measured'][n]:.4g}", wording.percent(run["error"][n], 1)) for n in SHOWN)
-    parts = (Cell(wording.percent(run["why"][name], 1, signed=name != "step_noise")) for name in PARTS)
-    return (Cell("open" if run["open_loop"] else str(run["concurrency"])), *numbers, *parts)
+def _row(run: EngineRun) -> tuple[Cell, ...]:
+    numbers = (Cell(f"{run.simulated[n]:.4g} / {run.measured[n]:.4g}", wording.percent(run.error[n], 1)) for n in SHOWN)
+    parts = (Cell(wording.percent(getattr(run.why, name), 1, signed=name != "step_noise")) for name in PARTS)
+    return (Cell(str(run.load)), *numbers, *parts)
 
 
-def _errors(check: Check) -> Section | None:
-    errors = [(NUMBERS[name], _share(one["median"]), _share(one["worst"])) for name, one in check["summary"].items() if one]
-    limits = [(row["what"], _share(row["difference"]), _share(row["limit"]), "within" if row["ok"] else "outside") for row in check.get("rows", [])]
-    rank = check["ranking"]
-    ranked = f"The better policy is named in {rank['right']} of {rank['pairs']} pairs whose measured throughputs differ by more than 3 %."
+def _errors(check: EngineComparison) -> Section | None:
+    errors = [(NUMBERS[name], _share(one.median), _share(one.worst)) for name, one in check.summary.items() if one.median is not None]
+    limits = [(row.what, _share(row.difference), _share(row.limit), "within" if row.ok else "outside") for row in check.rows]
+    rank = check.ranking
+    ranked = f"The better policy is named in {rank.right} of {rank.pairs} pairs whose measured throughputs differ by more than 3 %."
     return section(
         "errors",
         "Errors",
         listed("summary", "Over all runs.", ("number", "median error", "worst"), errors),
         listed("limits", "Limits.", ("what", "error", "limit", ""), limits),
-        Text(ranked) if rank["pairs"] else None,
+        Text(ranked) if rank.pairs else None,
     )
 
 

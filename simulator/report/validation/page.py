@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,9 +18,9 @@ from simulator.report.render.markdown import markdown
 from simulator.report.render.markdown import table as table_lines
 from simulator.report.tables import validation
 from simulator.report.wording import DASH, percent, plain
-from simulator.study.run.result import ValidationRow
+from simulator.study.run.result import ValidationPoint, ValidationRow
+from simulator.study.validation.result import Comparison, Fit
 
-Row = dict[str, Any]
 BEGIN, END = "<!-- validation: begin -->", "<!-- validation: end -->"
 
 
@@ -30,32 +30,38 @@ def compared_page(title: str, rows: Sequence[ValidationRow]) -> Page:
     return Page(title, "dsim validate", "", "", (shown,) if shown else ())
 
 
-def read_results(folder: Path) -> list[Row]:
-    """Result files of a folder, in order of their names, each with what NAME.md beside it says of its misses. Raises DsimError
-    where there are none or one is broken."""
-    results: list[Row] = []
+@dataclass(frozen=True)
+class Entry:
+    """A comparison, the picture beside its file, and what NAME.md there says of its misses."""
+
+    comparison: Comparison
+    picture: str = ""
+    reading: str = ""
+
+
+def read_results(folder: Path) -> list[Entry]:
+    """Result files of a folder, in order of their names. Raises DsimError where there are none or one is broken."""
+    remedy = "run dsim validate --published again"
+    results = []
     for path in sorted(folder.glob("*.json")):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as problem:
-            raise DsimError(f"not JSON ({problem})", where=path, remedy="run dsim validate --published again") from None
-        missing = {"name", "title", "command", "rows", "points"} - set(content if isinstance(content, dict) else {})
-        if missing:
-            raise DsimError("is missing", where=path, key=sorted(missing)[0], remedy="run dsim validate --published again")
-        reading = path.with_suffix(".md")
-        picture = {"picture": path.with_suffix(".png").name} if path.with_suffix(".png").is_file() else {}
-        results.append(content | picture | ({"reading": reading.read_text(encoding="utf-8").strip()} if reading.is_file() else {}))
+            raise DsimError(f"not JSON ({problem})", where=path, remedy=remedy) from None
+        reading, picture = path.with_suffix(".md"), path.with_suffix(".png")
+        misses = reading.read_text(encoding="utf-8").strip() if reading.is_file() else ""
+        results.append(Entry(Comparison.from_json(content, path, remedy), picture.name if picture.is_file() else "", misses))
     if not results:
         raise DsimError("holds no result files", where=folder, remedy="run dsim validate --published")
     return results
 
 
-def headline(results: Sequence[Row], file: str = "docs/validation.md") -> Table:
+def headline(results: Sequence[Entry], file: str = "docs/validation.md") -> Table:
     """A line for each comparison: what, median and worst error over its cells, limits kept. `file` is what its links point into."""
     rows = []
-    for result in results:
+    for result in (entry.comparison for entry in results):
         errors = cell_errors(result)
-        judged = [row["ok"] for row in result["rows"] if row.get("ok") is not None]
+        judged = [row.ok for row in result.rows if row.ok is not None]
         kept = f"{sum(judged)} of {len(judged)}" if judged else "none set"
         shares = (percent(float(share(errors)), 1, signed=False) if errors else DASH for share in (np.median, np.max))
         name = Cell(headline_name(result), link=f"{file}#{anchor(result)}")
@@ -64,27 +70,28 @@ def headline(results: Sequence[Row], file: str = "docs/validation.md") -> Table:
     return Table("headline", "", columns, (Group("", tuple(rows)),))
 
 
-def headline_name(result: Row) -> str:
+def headline_name(result: Comparison) -> str:
     """The system and where the numbers are from, short."""
-    return f"{result['name']}: {wording.short('; '.join(result['sources']), 90)}"
+    return f"{result.name}: {wording.short('; '.join(result.sources), 90)}"
 
 
-def anchor(result: Row) -> str:
+def anchor(result: Comparison) -> str:
     """The link to a comparison's heading, as Markdown readers make it."""
-    return str(result["name"]).lower().replace(".", "")
+    return result.name.lower().replace(".", "")
 
 
-def cell_errors(result: Row) -> list[float]:
+def cell_errors(result: Comparison) -> list[float]:
     """Relative errors of what was not fitted: cells of curves and sweeps (those of its headline, where it has one), gains (as ratios), values."""
-    if "headline" in result:
-        return [abs(cell["difference"]) for cell in result["points"] if cell["metric"] in result["headline"] and cell["difference"] is not None]
-    cells = [cell for cell in (*result["points"], *result["rows"]) if not cell.get("fitted") and cell.get("difference") is not None]
-    values = [abs(cell["difference"]) for cell in cells if cell.get("unit", "value") == "value"]
-    gains = [abs((1 + row["simulated"]) / (1 + row["published"]) - 1) for row in cells if row.get("unit") == "gain"]
+    if result.headline is not None:
+        return [abs(point.difference) for point in result.points if point.metric in result.headline and point.difference is not None]
+    rows = [row for row in result.rows if not row.fitted]
+    differences = [*(point.difference for point in result.points if not point.fitted), *(row.difference for row in rows if row.unit == "value")]
+    values = [abs(difference) for difference in differences if difference is not None]
+    gains = [abs((1 + r.simulated) / (1 + r.published) - 1) for r in rows if r.unit == "gain" and r.simulated is not None and r.published is not None]
     return values + gains
 
 
-def page(results: Sequence[Row], not_compared: str) -> Page:
+def page(results: Sequence[Entry], not_compared: str) -> Page:
     """All of docs/validation.md; `not_compared` says what was published and is left out, and why."""
     made = (
         "Made by `make validation` from the result files in [validation/](validation); do not edit. Each comparison says what it was given and how "
@@ -95,65 +102,65 @@ def page(results: Sequence[Row], not_compared: str) -> Page:
     return Page("How far off is it?", "docs", "validation", "", tuple(part for part in parts if part))
 
 
-def _comparison(result: Row) -> Section | None:
-    known, reading, picture = result.get("compared_with", "published"), result.get("reading"), result.get("picture")
-    provenance = [f"{row['table']}: {row['provenance']}" for row in result.get("provenance") or []]
+def _comparison(entry: Entry) -> Section | None:
+    result, known = entry.comparison, entry.comparison.compared_with
+    provenance = [f"{source.table}: {source.provenance}" for source in result.provenance]
     return section(
         anchor(result),
-        result["name"],
-        Text(result["title"]),
-        Text(f"{result['system']}. Source: {'; '.join(result['sources'])}."),
-        Code(result["command"], "Command"),
-        _limits(result["rows"]) if "headline" in result else _rows(result["rows"], known),
-        *_points(result["points"], known),
-        Prose(f"![simulated and {known} frontier](validation/{picture})") if picture else None,
-        Prose(f"Where it misses, and why: {reading}") if reading else None,
-        Lines(tuple(result.get("conditions") or ()), "Conditions"),
-        Lines(tuple(result.get("assumed") or ()), "Assumed"),
-        Lines(tuple(result.get("not_identifiable") or ()), "Not identifiable from this data"),
+        result.name,
+        Text(result.title),
+        Text(f"{result.system}. Source: {'; '.join(result.sources)}."),
+        Code(result.command, "Command"),
+        _limits(result.rows) if result.headline is not None else _rows(result.rows, known),
+        *_points(result.points, known),
+        Prose(f"![simulated and {known} frontier](validation/{entry.picture})") if entry.picture else None,
+        Prose(f"Where it misses, and why: {entry.reading}") if entry.reading else None,
+        Lines(result.conditions, "Conditions"),
+        Lines(result.assumed, "Assumed"),
+        Lines(result.not_identifiable, "Not identifiable from this data"),
         Text(f"Provenance: {'; '.join(provenance)}.") if provenance else None,
-        *(_fit(name, fit) for name, fit in (result.get("fits") or {}).items()),
+        *(_fit(name, fit) for name, fit in result.fits.items()),
     )
 
 
-def _fit(name: str, fit: Row) -> Text:
-    values = [f"{key} {value:.4g} s" for group in ("verify", "prefill") for key, value in fit[group].items()]
-    return Text(f"{name[0].upper()}{name[1:]}: {', '.join(values)}; {percent(fit['left_over'], 2, signed=False)} of all tokens left over (rms).")
+def _fit(name: str, fit: Fit) -> Text:
+    values = [f"{key} {value:.4g} s" for group in (fit.verify, fit.prefill) for key, value in group.items()]
+    return Text(f"{name[0].upper()}{name[1:]}: {', '.join(values)}; {percent(fit.left_over, 2, signed=False)} of all tokens left over (rms).")
 
 
-def _limits(rows: Sequence[Row]) -> Table:
-    cells = ((row["what"], *wording.validation_cells(ValidationRow.from_json(row))[2:]) for row in rows)
+def _limits(rows: Sequence[ValidationRow]) -> Table:
+    cells = ((row.what, *wording.validation_cells(row)[2:]) for row in rows)
     return listed("limits", "", ("what", "difference", "limit", ""), cells)
 
 
-def _rows(rows: Sequence[Row], known: str) -> Table:
-    cells = ((f"{row['what']}{_aside(row)}", *wording.validation_cells(ValidationRow.from_json(row))) for row in rows)
+def _rows(rows: Sequence[ValidationRow], known: str) -> Table:
+    cells = ((f"{row.what}{_aside(row)}", *wording.validation_cells(row)) for row in rows)
     return listed("rows", "", ("what", "simulated", known, "difference", "limit", ""), cells)
 
 
-def _aside(row: Row) -> str:
+def _aside(row: ValidationRow) -> str:
     """What else a row's name must say."""
-    apart = row.get("mean_absolute_difference")
-    return " (was fitted to)" * bool(row.get("fitted")) + (f" ({plain(apart)} apart on average)" if apart is not None else "")
+    apart = row.mean_absolute_difference
+    return " (was fitted to)" * row.fitted + (f" ({plain(apart)} apart on average)" if apart is not None else "")
 
 
-def _points(points: Sequence[Row], known: str) -> Iterator[Table]:
+def _points(points: Sequence[ValidationPoint], known: str) -> Iterator[Table]:
     """A table of each metric: policies down, loads across; simulated, known and difference in a cell, an asterisk where it was fitted to."""
-    fitted = "; * was fitted to" if any(p.get("fitted") for p in points) else ""
-    for metric, table in dict.fromkeys((p["metric"], p["table"]) for p in points):
-        mine = [p for p in points if (p["metric"], p["table"]) == (metric, table)]
-        loads = sorted({p["load"] for p in mine}, key=lambda load: (isinstance(load, str), load))
+    fitted = "; * was fitted to" if any(p.fitted for p in points) else ""
+    for metric, table in dict.fromkeys((p.metric, p.table) for p in points):
+        mine = [p for p in points if (p.metric, p.table) == (metric, table)]
+        loads = sorted({p.load for p in mine}, key=lambda load: (isinstance(load, str), load))
         heads = ("at load", *(load if isinstance(load, str) else f"{load:g}" for load in loads))
         rows = []
-        for policy in dict.fromkeys(p["policy"] for p in mine):
-            cells = {p["load"]: _cell(p) for p in mine if p["policy"] == policy}
+        for policy in dict.fromkeys(p.policy for p in mine):
+            cells = {p.load: _cell(p) for p in mine if p.policy == policy}
             rows.append((policy, *(cells.get(load, DASH) for load in loads)))
         yield listed(metric, f"{metric} (simulated / {known}, difference{fitted}):", heads, rows)
 
 
-def _cell(point: Row) -> str:
+def _cell(point: ValidationPoint) -> str:
     """Simulated / published, difference; an asterisk where it was fitted to."""
-    return f"{plain(point['simulated'])} / {plain(point['published'])}, {percent(point['difference'], 1)}{'*' * bool(point.get('fitted'))}"
+    return f"{plain(point.simulated)} / {plain(point.published)}, {percent(point.difference, 1)}{'*' * point.fitted}"
 
 
 def with_headline(readme: str, table: str) -> str:

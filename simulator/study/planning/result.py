@@ -241,7 +241,3 @@ class PlanResult(Record):
     def chosen(self) -> ChoiceResult:
         """The one that is planned."""
         return self.choice(self.best)
-
-    def remarks(self) -> list[Remark]:
-        """Warnings first, then notes."""
-        return sorted(self.warnings, key=lambda remark: remark.severity != "warning")

@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from simulator.errors import DsimError
@@ -36,35 +37,27 @@ class ProbePlan:
     refine: int = 0
 
     @classmethod
-    def of(
-        cls,
-        base_url: str,
-        model: str,
-        prompts: Path | None,
-        concurrency: str,
-        check: str,
-        turns: int,
-        tokens: int,
-        chat: bool,
-        extra: str,
-        wait: float,
-        refine: int = 0,
-    ) -> ProbePlan:
+    def of(cls, server: Server, prompts: Path | None, concurrency: str, check: str, turns: int, refine: int = 0) -> ProbePlan:
         """A plan from the command's options. Raises DsimError."""
-        if urlsplit(base_url).scheme not in ("http", "https"):
-            raise DsimError(f"expected a URL such as http://127.0.0.1:8000/v1, got '{base_url}'", key="--base-url")
-        try:
-            more = json.loads(extra)
-        except ValueError as problem:
-            raise DsimError(f"not valid JSON ({problem})", key="--extra", remedy="""for example '{"temperature": 0}'""") from None
-        if not isinstance(more, dict):
-            raise DsimError("expected a JSON object", key="--extra", remedy="""for example '{"temperature": 0}'""")
+        if urlsplit(server.base_url).scheme not in ("http", "https"):
+            raise DsimError(f"expected a URL such as http://127.0.0.1:8000/v1, got '{server.base_url}'", key="--base-url")
         grid, apart = _counts(concurrency, "--concurrency"), _counts(check, "--check") if check else ()
         if len(grid) < 2:
             raise DsimError("expected at least two numbers of users", key="--concurrency", remedy="give two that differ by half or more")
         if set(grid) & set(apart):
             raise DsimError("has a number of users that --concurrency fits", key="--check", remedy="check at other numbers")
-        return cls(Server(base_url, model, chat, tokens, more, wait), _read_prompts(prompts), grid, apart, turns, refine)
+        return cls(server, _read_prompts(prompts), grid, apart, turns, refine)
+
+
+def read_extra(text: str) -> dict[str, Any]:
+    """More fields of a request's JSON. Raises DsimError."""
+    try:
+        fields = json.loads(text)
+    except ValueError as problem:
+        raise DsimError(f"not valid JSON ({problem})", key="--extra", remedy="""for example '{"temperature": 0}'""") from None
+    if not isinstance(fields, dict):
+        raise DsimError("expected a JSON object", key="--extra", remedy="""for example '{"temperature": 0}'""")
+    return fields
 
 
 def _counts(text: str, key: str) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Number = float | None
+Number = int | float | None  # int stays int in files
 Verdict = Literal["stable", "backlogged", "overloaded"]
 Place = Literal["points", "latency", "parts", ""]
 

@@ -312,7 +312,3 @@ class RunResult(Record):
     def has(self, *metrics: str) -> bool:
         """Is any of these metrics known at any point?"""
         return any(point.metrics.get(metric) for point in self.frontier for metric in metrics)
-
-    def remarks(self) -> list[Remark]:
-        """Warnings first, then notes."""
-        return sorted(self.warnings, key=lambda remark: remark.severity != "warning")

@@ -21,7 +21,9 @@ from simulator.errors import DsimError, ScenarioError
 from simulator.measurements.cost import RoundCost, ScaledPrices
 from simulator.measurements.replay import lay_out
 from simulator.study.run.point import fleet_of
+from simulator.study.run.result import Source, ValidationPoint, ValidationRow
 from simulator.study.run.scenario import Policy, Scenario
+from simulator.study.validation.result import Causes, EngineCheck, EngineComparison, EngineRun, ErrorSummary, Ranking
 from simulator.traffic.request import RequestSpec
 
 if TYPE_CHECKING:
@@ -103,27 +105,32 @@ def read_run(folder: Path, policies: Sequence[Policy]) -> Measured:
     )  # fmt: skip
 
 
-def compare(scenario: Scenario, runs: Sequence[Measured], replications: int = 5) -> dict[str, Any]:
+def compare(scenario: Scenario, runs: Sequence[Measured], replications: int = 5) -> EngineCheck:
     """Every run beside its simulation, and over all of them: median and worst error, and how often the better policy was named."""
     rows = [_compared(scenario, run, replications) for run in runs]
-    return {"runs": rows, "summary": _summary(rows), "ranking": _ranking(rows), "replications": replications}
+    return EngineCheck(runs=tuple(rows), summary=_summary(rows), ranking=_ranking(rows), replications=replications)
 
 
-def _compared(scenario: Scenario, run: Measured, replications: int) -> dict[str, Any]:
+def _compared(scenario: Scenario, run: Measured, replications: int) -> EngineRun:
     window = window_of(run)
     real = numbers(run.requests, run.steps, window)
     simulated = [_simulated(scenario, run, replication) for replication in range(replications)]
     mean = {name: float(np.mean([one[name] for one in simulated])) for name in NUMBERS}
-    spread = {name: float(np.std([one[name] for one in simulated], ddof=1)) for name in NUMBERS} if replications > 1 else {}
-    errors = {name: _off(mean[name], real[name]) for name in NUMBERS}
     why = _why(scenario, run, window, real, mean)
-    pace = 1 + why["cost_model"]
+    pace = 1 + why.cost_model
     paced = [_simulated(scenario, run, replication, pace) for replication in range(replications)] if np.isfinite(pace) else simulated
-    left = {name: _off(float(np.mean([one[name] for one in paced])), real[name]) for name in LEFT}
-    return {
-        "policy": run.policy.name, "concurrency": run.concurrency, "open_loop": run.open_loop, "requests": window.requests, "measured": real,
-        "simulated": mean, "simulated_std": spread, "error": errors, "why": why, "error_at_measured_pace": left,
-    }  # fmt: skip
+    return EngineRun(
+        policy=run.policy.name,
+        concurrency=run.concurrency,
+        open_loop=run.open_loop,
+        requests=window.requests,
+        measured=real,
+        simulated=mean,
+        simulated_std={name: float(np.std([one[name] for one in simulated], ddof=1)) for name in NUMBERS} if replications > 1 else {},
+        error={name: _off(mean[name], real[name]) for name in NUMBERS},
+        why=why,
+        error_at_measured_pace={name: _off(float(np.mean([one[name] for one in paced])), real[name]) for name in LEFT},
+    )
 
 
 def _off(simulated: float, measured: float) -> float:
@@ -226,7 +233,7 @@ def _frames(run: Run, count: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     return pd.DataFrame(rows, columns=columns), pd.DataFrame(run.steps.columns)
 
 
-def _why(scenario: Scenario, run: Measured, window: Window, real: dict[str, float], mean: dict[str, float]) -> dict[str, float]:
+def _why(scenario: Scenario, run: Measured, window: Window, real: dict[str, float], mean: dict[str, float]) -> Causes:
     """The throughput's error in parts that multiply: cost model (the engine's own steps priced by it), acceptance, and what is left
     (batching, queueing, prompts); the host's time and the step-time noise beside them."""
     steps = run.steps[(run.steps["end_s"] > window.start_s) & (run.steps["end_s"] <= window.end_s)]
@@ -242,14 +249,14 @@ def _why(scenario: Scenario, run: Measured, window: Window, real: dict[str, floa
     acceptance = mean["accepted_length"] / real["accepted_length"] - 1
     total = mean["throughput_tok_s"] / real["throughput_tok_s"] - 1
     ratio = length / priced if len(priced) else np.array([np.nan])
-    return {
-        "cost_model": cost,
-        "acceptance": acceptance,
-        "rest": (1 + total) / ((1 + cost) * (1 + acceptance)) - 1,
-        "host_measured_s": float(plain["overhead_s"].mean()),
-        "host_model_s": prices.overhead_s,
-        "step_noise": float((np.percentile(ratio, 90) - np.percentile(ratio, 10)) / np.median(ratio)),
-    }
+    return Causes(
+        cost_model=cost,
+        acceptance=acceptance,
+        rest=(1 + total) / ((1 + cost) * (1 + acceptance)) - 1,
+        host_measured_s=float(plain["overhead_s"].mean()),
+        host_model_s=prices.overhead_s,
+        step_noise=float((np.percentile(ratio, 90) - np.percentile(ratio, 10)) / np.median(ratio)),
+    )
 
 
 def _contexts(steps: pd.DataFrame, longest: bool) -> pd.Series:
@@ -259,26 +266,26 @@ def _contexts(steps: pd.DataFrame, longest: bool) -> pd.Series:
     return steps["context_tokens"] / steps["requests"]
 
 
-def _summary(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    found = {}
+def _summary(runs: Sequence[EngineRun]) -> dict[str, ErrorSummary]:
+    summary = {}
     for name in NUMBERS:
-        errors = np.abs([row["error"][name] for row in rows])
+        errors = np.abs([run.error[name] for run in runs])
         errors = errors[np.isfinite(errors)]
-        found[name] = {"median": float(np.median(errors)), "worst": float(errors.max())} if len(errors) else {}
-    return found
+        summary[name] = ErrorSummary(median=float(np.median(errors)), worst=float(errors.max())) if len(errors) else ErrorSummary()
+    return summary
 
 
-def _ranking(rows: list[dict[str, Any]]) -> dict[str, float]:
+def _ranking(runs: Sequence[EngineRun]) -> Ranking:
     """Over pairs of policies at one concurrency that differ by more than 3 % in measured throughput: how often the simulator names the better."""
     right = pairs = 0
-    for a, b in combinations(rows, 2):
-        if (a["concurrency"], a["open_loop"]) != (b["concurrency"], b["open_loop"]):
+    for a, b in combinations(runs, 2):
+        if a.load != b.load:
             continue
-        measured = a["measured"]["throughput_tok_s"] / b["measured"]["throughput_tok_s"] - 1
+        measured = a.measured["throughput_tok_s"] / b.measured["throughput_tok_s"] - 1
         if abs(measured) > NOISE:
             pairs += 1
-            right += (a["simulated"]["throughput_tok_s"] > b["simulated"]["throughput_tok_s"]) == (measured > 0)
-    return {"pairs": pairs, "right": right, "share": right / pairs if pairs else float("nan")}
+            right += (a.simulated["throughput_tok_s"] > b.simulated["throughput_tok_s"]) == (measured > 0)
+    return Ranking(pairs=pairs, right=right, share=right / pairs if pairs else float("nan"))
 
 
 NOISE = 0.03
@@ -286,47 +293,53 @@ LIMITS = {"tps_per_user_p50": (0.05, 0.12), "throughput_tok_s": (0.05, 0.12), "a
 NAMED = 0.95  # of the pairs of policies
 
 
-def judged(scenario: Scenario, found: dict[str, Any], command: str, about: dict[str, Any]) -> dict[str, Any]:
-    """What `compare` found as a comparison of docs/validation.md: limits kept or not, every cell, and under which conditions; `about` is
-    a run.json."""
-    summary, ranking = found["summary"], found["ranking"]
-    rows = []
+def judged(scenario: Scenario, check: EngineCheck, command: str, about: dict[str, Any]) -> EngineComparison:
+    """A check as a comparison of docs/validation.md: limits kept or not, every cell, and under which conditions; `about` is a run.json."""
+    ranking, rows = check.ranking, []
     for name, bounds in LIMITS.items():
         for which, limit in zip(("median", "worst"), bounds, strict=True):
             if limit is not None:
-                error = summary[name].get(which)
-                rows.append(
-                    {"what": f"{NUMBERS[name]}: {which} error", "difference": error, "limit": limit, "ok": error is not None and error <= limit}
-                )
-    if ranking["pairs"]:
-        what = f"pairs of policies whose better one is not named ({ranking['pairs']} pairs, measured throughputs more than 3 % apart)"
-        rows.append({"what": what, "difference": 1 - ranking["share"], "limit": 1 - NAMED, "ok": ranking["share"] >= NAMED})
-    points = [
-        {"metric": NUMBERS[name], "table": "measured", "policy": run["policy"], "load": "open" if run["open_loop"] else run["concurrency"],
-         "simulated": _known(run["simulated"][name]), "published": _known(run["measured"][name]), "difference": _known(run["error"][name])}
-        for name in (*LIMITS, "ttft_p50_s", "step_p50_s") for run in found["runs"]
-    ]  # fmt: skip
+                error = getattr(check.summary[name], which)
+                ok = error is not None and error <= limit
+                rows.append(ValidationRow(what=f"{NUMBERS[name]}: {which} error", difference=error, limit=limit, ok=ok))
+    if ranking.pairs:
+        what = f"pairs of policies whose better one is not named ({ranking.pairs} pairs, measured throughputs more than 3 % apart)"
+        rows.append(ValidationRow(what=what, difference=1 - ranking.share, limit=1 - NAMED, ok=ranking.share >= NAMED))
     profile = scenario.known
-    return found | {
-        "name": f"{profile.name}-engine", "title": "The real engine on a scenario's requests, simulated request by request", "command": command,
-        "system": f"{profile.target} on {profile.hardware}, {profile.engine}", "sources": ["this repository's engine, really run"],
-        "rows": rows, "points": points, "ok": all(row["ok"] for row in rows), "compared_with": "measured",
-        "headline": [NUMBERS[name] for name in HEADLINE],
-        "conditions": _conditions(found["runs"], about),
-        "provenance": [{"table": "step costs and acceptance", "provenance": "measured"}],
-    }  # fmt: skip
+    return EngineComparison(
+        runs=check.runs,
+        summary=check.summary,
+        ranking=ranking,
+        replications=check.replications,
+        name=f"{profile.name}-engine",
+        title="The real engine on a scenario's requests, simulated request by request",
+        command=command,
+        system=f"{profile.target} on {profile.hardware}, {profile.engine}",
+        sources=("this repository's engine, really run",),
+        rows=tuple(rows),
+        points=tuple(_point(run, name) for name in (*LIMITS, "ttft_p50_s", "step_p50_s") for run in check.runs),
+        ok=all(row.ok for row in rows),
+        compared_with="measured",
+        headline=tuple(NUMBERS[name] for name in HEADLINE),
+        conditions=tuple(_conditions(check.runs, about)),
+        provenance=(Source(table="step costs and acceptance", provenance="measured"),),
+    )
 
 
-def _known(value: float) -> float | None:
-    return value if np.isfinite(value) else None
+def _point(run: EngineRun, name: str) -> ValidationPoint:
+    simulated, measured, error = (value if np.isfinite(value) else None for value in (run.simulated[name], run.measured[name], run.error[name]))
+    return ValidationPoint(
+        policy=run.policy, metric=NUMBERS[name], load=run.load, table="measured", simulated=simulated, published=measured, difference=error
+    )
 
 
-def _conditions(runs: list[dict[str, Any]], about: dict[str, Any]) -> list[str]:
+def _conditions(runs: Sequence[EngineRun], about: dict[str, Any]) -> list[str]:
     machine, load = about.get("machine", {}), about.get("asked", {}).get("load", {})
-    counts = [run["requests"] for run in runs]
-    parts = [f"{part.replace('_', ' ')} {np.median(np.abs([run['why'][part] for run in runs])):.1%}" for part in ("cost_model", "acceptance", "rest")]
-    noise = [run["why"]["step_noise"] for run in runs]
-    left = [f"{NUMBERS[name]} {np.nanmedian(np.abs([run['error_at_measured_pace'][name] for run in runs])):.1%}" for name in LEFT]
+    counts = [run.requests for run in runs]
+    causes = {part: np.median(np.abs([getattr(run.why, part) for run in runs])) for part in ("cost_model", "acceptance", "rest")}
+    parts = [f"{part.replace('_', ' ')} {size:.1%}" for part, size in causes.items()]
+    noise = [run.why.step_noise for run in runs]
+    left = [f"{NUMBERS[name]} {np.nanmedian(np.abs([run.error_at_measured_pace[name] for run in runs])):.1%}" for name in LEFT]
     return [
         "Served on: " + ", ".join(f"{key} {value}" for key, value in machine.items() if value is not None) + ".",
         f"{min(counts)} to {max(counts)} measured requests a run of {load.get('max_tokens', '?')} tokens at most, temperature "
