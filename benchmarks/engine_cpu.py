@@ -19,8 +19,8 @@ from transformers.utils import logging
 from real_runner.drafters.loading import load_drafter
 from real_runner.engine import Engine
 from real_runner.prompts import prompts_for
-from real_runner.records import Request
-from real_runner.serve import fingerprint
+from real_runner.records import ServedRequest
+from real_runner.serve import machine
 from real_runner.target import load_target
 from simulator.files import write_whole
 from simulator.policies.verification import FixedLength, NoSpeculation
@@ -32,7 +32,7 @@ def timed(engine: Engine, prompts: list[list[int]], tokens: int) -> tuple[float,
     """Seconds to answer all prompts, and the answers."""
     before = len(engine.finished)
     begun = time.perf_counter()
-    engine.run([Request(i, prompt, tokens) for i, prompt in enumerate(prompts)])
+    engine.run([ServedRequest(i, prompt, tokens) for i, prompt in enumerate(prompts)])
     spent = time.perf_counter() - begun
     return spent, [r.output for r in sorted(engine.finished[before:], key=lambda r: r.request)]
 
@@ -76,7 +76,7 @@ def main() -> None:
     target = load_target(given.target, dtype=given.dtype)
     prompts = prompts_for(target, 16)
     room = max(map(len, prompts)) + given.tokens + 64
-    found: dict[str, object] = {"machine": fingerprint(target), "tokens": given.tokens}
+    found: dict[str, object] = {"machine": machine(target), "tokens": given.tokens}
 
     def plain(slots: int) -> Engine:
         return Engine(target, None, NoSpeculation(), slots=slots, length=room, stop_at_eos=False)

@@ -64,7 +64,7 @@ def graphs(device: str, small: bool) -> dict[str, Any]:
     from real_runner.drafters.loading import load_drafter
     from real_runner.engine import Engine
     from real_runner.layout import Tiers
-    from real_runner.records import Request
+    from real_runner.records import ServedRequest
     from real_runner.target import load_target
     from simulator.policies.verification import FixedLength
 
@@ -77,12 +77,12 @@ def graphs(device: str, small: bool) -> dict[str, Any]:
         for way, tiers in (("eager", None), ("captured", Tiers(reach=(256,)))):
             for _ in range(2):  # the first run warms up and captures
                 engine = Engine(target, drafter, FixedLength(length=drafter.gamma), slots=6, length=256, tiers=tiers, stop_at_eos=False)
-                done = engine.run([Request(i, prompt, 96) for i, prompt in enumerate(prompts)])
+                done = engine.run([ServedRequest(i, prompt, 96) for i, prompt in enumerate(prompts)])
                 if way == "captured":
                     engine.begin()
                     engine.finished.clear()
                     engine.steps.clear()
-                    done = engine.run([Request(i, prompt, 96) for i, prompt in enumerate(prompts)])
+                    done = engine.run([ServedRequest(i, prompt, 96) for i, prompt in enumerate(prompts)])
             texts[way] = {r.request: r.output for r in done}
             full = [s.end_s - s.start_s for s in engine.steps if len(s.rounds) == 6 and not s.captured_graphs and not s.prefill_tokens]
             round_s[way] = statistics.median(full)
@@ -196,23 +196,23 @@ def times(size: str) -> Callable[[str, bool], dict[str, Any]]:
         import torch
 
         from real_runner.layout import Tiers
-        from real_runner.serve import fingerprint
+        from real_runner.serve import machine
 
         name = "small" if small else size
         target, drafter = pair(name, device)
         context, rounds, batches = (24, 4, (1, 2)) if small else (512, 16, (1, 2, 4, 8, 16, 32, 64))
         tiers = Tiers() if device != "cpu" else Tiers(tokens=(1, 2, 4, 8, 16), reach=(64,))
-        machine, rows, parts = reached(device, small), [], []
+        limits, rows, parts = reached(device, small), [], []
         for batch in batches:
-            rows += [_round(target, drafter, batch, verified, context, rounds, tiers, machine) for verified in (0, 1, 3, 7)]
+            rows += [_round(target, drafter, batch, verified, context, rounds, tiers, limits) for verified in (0, 1, 3, 7)]
             parts.append(_draft_parts(target, drafter, batch, context, tiers, device))
         peak = torch.cuda.max_memory_allocated() if device != "cpu" else None
         return {
             "ok": all(row["n"] > 0 for row in rows),
             "dimensions": name,
             "context_tokens_each": context,
-            "reached": machine,
-            "machine": fingerprint(target),
+            "reached": limits,
+            "machine": machine(target),
             "peak_bytes": peak,
             "rounds": rows,
             "draft_parts": parts,
@@ -227,7 +227,7 @@ def _round(target: Any, drafter: Any, batch: int, verified: int, context: int, r
 
     from real_runner.engine import Engine
     from real_runner.prompts import random_prompts
-    from real_runner.records import Request
+    from real_runner.records import ServedRequest
     from simulator.policies.verification import FixedLength, NoSpeculation
 
     policy = FixedLength(length=verified) if verified else NoSpeculation()
@@ -235,7 +235,7 @@ def _round(target: Any, drafter: Any, batch: int, verified: int, context: int, r
     tokens = (rounds + admissions + 6) * (1 if not verified else 2)
     length = context + tokens + 32
     engine = Engine(target, drafter, policy, slots=batch, length=length, tiers=tiers, stop_at_eos=False)
-    engine.run([Request(i, ids, tokens) for i, ids in enumerate(random_prompts(target, [context] * batch, 0))])
+    engine.run([ServedRequest(i, ids, tokens) for i, ids in enumerate(random_prompts(target, [context] * batch, 0))])
     kept = [s for s in engine.steps if len(s.rounds) == batch and not s.captured_graphs and not s.prefill_tokens][1 : rounds + 1]
     median = {part: statistics.median(getattr(s, part) for s in kept) if kept else None for part in ("verify_s", "draft_s", "overhead_s")}
     bound = _bounds(target, drafter, batch, verified, context, machine)

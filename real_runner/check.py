@@ -16,7 +16,7 @@ from real_runner.drafters.spec import DraftSpec
 from real_runner.engine import Engine
 from real_runner.expect import Difference, compare
 from real_runner.prompts import continued, prompts_for
-from real_runner.records import Request
+from real_runner.records import ServedRequest
 from real_runner.target import POST_NORM, Target
 from simulator.policies.verification import FixedLength
 
@@ -124,7 +124,7 @@ def accepted_lengths(target: Target, drafter: Drafter, prompts: list[list[int]],
     """Committed tokens of every full round of a greedy decode, the bonus included  # [rounds]."""
     room = max(map(len, prompts)) + tokens + 2 * (drafter.gamma + drafter.spec.block) + 2
     engine = Engine(target, drafter, FixedLength(length=drafter.gamma), slots=min(8, len(prompts)), length=room)
-    engine.run([Request(i, prompt, tokens) for i, prompt in enumerate(prompts)])
+    engine.run([ServedRequest(i, prompt, tokens) for i, prompt in enumerate(prompts)])
     return np.array([part.tokens for step in engine.steps for part in step.rounds])
 
 

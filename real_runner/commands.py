@@ -268,13 +268,13 @@ def _profile_costs(folder: Path, draft: str | None, drafter: str | None) -> Prof
 def _load(target: Any, trace: Path | None, prompts: Path | None, requests: int, output_tokens: int, seed: int) -> list[Any]:
     """The requests: texts in a closed loop, random ids of the right lengths under a trace."""
     from real_runner.prompts import prompts_for, random_prompts, read_trace
-    from real_runner.records import Request
+    from real_runner.records import ServedRequest
 
     if trace is None:
-        return [Request(i, ids, output_tokens) for i, ids in enumerate(prompts_for(target, requests, prompts, seed))]
+        return [ServedRequest(i, ids, output_tokens) for i, ids in enumerate(prompts_for(target, requests, prompts, seed))]
     rows = read_trace(trace)
     ids = random_prompts(target, [row[1] for row in rows], seed)
-    return [Request(i, ids[i], row[2], row[0], row[3]) for i, row in enumerate(rows)]
+    return [ServedRequest(i, ids[i], row[2], row[0], row[3]) for i, row in enumerate(rows)]
 
 
 def _serve(

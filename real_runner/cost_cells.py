@@ -33,7 +33,7 @@ KEEP_FREE = 0.1  # of a CPU's memory: a cache that needs more would swap or be k
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Cell:
+class CostCell:
     """What is measured: the keys that its kind has, 0 for the others. `context` is cached by each request before the step."""
 
     kind: Kind
@@ -63,7 +63,7 @@ class Shapes:
         return cls(gamma, gamma + block + 2)
 
 
-class Bench:
+class CellBench:
     """Makes a cell ready to run; keeps the caches of the last (drafter, slots, length) that were asked for."""
 
     def __init__(self, target: Target, drafters: Mapping[str, Drafter], tiers: Tiers | None, temperature: float, seed: int) -> None:
@@ -75,9 +75,9 @@ class Bench:
         self._device: Device | None = None
         self._flush: Tensor | None = None
 
-    def prepare(self, cell: Cell, slots: int) -> Once:
+    def prepare(self, cell: CostCell, slots: int) -> Once:
         """One repeat of the cell in seconds, with caches of `slots` rows. Raises DsimError where it does not fit in memory."""
-        make: dict[str, Callable[[Cell, int], Once]] = {
+        make: dict[str, Callable[[CostCell, int], Once]] = {
             "verify": self._verify, "prefill": self._prefill, "backbone": self._backbone, "head": self._head, "absorb": self._absorb,
         }  # fmt: skip
         return make[cell.kind](cell, slots)
@@ -164,7 +164,7 @@ class Bench:
             self._flush = torch.zeros(min(weights, FLUSH_MOST) // 4, dtype=torch.int32, device=self.target.device)
         self._flush.add_(1)
 
-    def _batch(self, cell: Cell, slots: int, gamma: int, length: int) -> tuple[Layout, Plan]:
+    def _batch(self, cell: CostCell, slots: int, gamma: int, length: int) -> tuple[Layout, Plan]:
         """`tokens` of the cell spread over its requests, as evenly as they go."""
         rows, requests = np.arange(cell.requests), cell.requests
         drafted = cell.tokens - requests
@@ -180,11 +180,11 @@ class Bench:
     def _where(self, requests: int, slots: int) -> Ints:
         return np.append(np.arange(requests), np.full(self._padded(requests) - requests, slots))
 
-    def _stand(self, device: Device, cell: Cell) -> None:
+    def _stand(self, device: Device, cell: CostCell) -> None:
         device.state.start.fill_(cell.context)
         device.state.start[-1:].zero_()
 
-    def _verify(self, cell: Cell, slots: int) -> Once:
+    def _verify(self, cell: CostCell, slots: int) -> Once:
         length = cell.context + self.shapes.beside
         device = self._ready("verify", slots, length)
         self._stand(device, cell)
@@ -199,11 +199,11 @@ class Bench:
             proposal = Proposal(proposal.tokens.clone(), None, None)
         return self._timed(lambda: device.verify(layout, plan, ship(plan.packed, self.target.device), proposal))
 
-    def _draft_layout(self, drafter: Drafter, cell: Cell, slots: int, length: int) -> Layout:
+    def _draft_layout(self, drafter: Drafter, cell: CostCell, slots: int, length: int) -> Layout:
         rows, requests = np.arange(cell.requests), self._padded(cell.requests)
         return drafter.lay_out(rows, cell.context, cache=(slots, length), tiers=self.tiers, requests=requests)
 
-    def _prefill(self, cell: Cell, slots: int) -> Once:
+    def _prefill(self, cell: CostCell, slots: int) -> Once:
         device = self._ready("prefill", 1, slots)  # of one request, `slots` tokens long
         only, count = np.zeros(1, dtype=np.int64), np.array([cell.tokens])
         layout = lay_out(only, count, cell.context + cell.tokens, (1, slots), None)
@@ -211,7 +211,7 @@ class Bench:
         after, first = np.append(ids[1:], -1), device.new_tokens(1)
         return self._timed(lambda: device.prefill(layout, ids, after, only, only, cell.context, first))
 
-    def _drafting(self, cell: Cell, slots: int) -> tuple[Device, Drafter, DraftBatch, Ints]:
+    def _drafting(self, cell: CostCell, slots: int) -> tuple[Device, Drafter, DraftBatch, Ints]:
         """What a drafting part of the cell runs on, and the slots as they are shipped."""
         length, place = cell.context + self.shapes.beside, self.target.device
         device = self._ready(cell.drafter, slots, length)
@@ -221,7 +221,7 @@ class Bench:
         state = device.state
         return device, device.drafter, DraftBatch(ship(layout.ints, place), layout, ship(where, place), state.start, state.anchor), where
 
-    def _backbone(self, cell: Cell, slots: int) -> Once:
+    def _backbone(self, cell: CostCell, slots: int) -> Once:
         """What is paid once a round: inputs and, of a block drafter, its layers."""
         device, drafter, batch, where = self._drafting(cell, slots)
         runner, layout, place = device.runner, batch.layout, self.target.device
@@ -231,7 +231,7 @@ class Bench:
 
         return self._timed(lambda: runner.run(("backbone", layout.key), step, ship(layout.ints, place), ship(where, place)), self._flushed)
 
-    def _head(self, cell: Cell, slots: int) -> Once:
+    def _head(self, cell: CostCell, slots: int) -> Once:
         """What `slots` drafted tokens add, one after the other; of a chain drafter that is everything."""
         device, drafter, batch, where = self._drafting(cell, slots)
         laws, runner = self._laws(len(where), cell.slots), device.runner
@@ -253,7 +253,7 @@ class Bench:
             return None
         return torch.empty(requests, slots, self.target.vocabulary, device=self.target.device)
 
-    def _absorb(self, cell: Cell, slots: int) -> Once:
+    def _absorb(self, cell: CostCell, slots: int) -> Once:
         """Taking in the features of a verified batch, as few requests as make up its tokens, and moving on."""
         length = cell.context + self.shapes.beside
         device = self._ready(cell.drafter, slots, length)

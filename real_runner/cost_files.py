@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from real_runner.cost_cells import Cell
+from real_runner.cost_cells import CostCell
 from real_runner.cost_grid import Grid
-from real_runner.timing import Spread
+from real_runner.timing import Quantiles
 from simulator.files import write_whole
 from simulator.measurements.cost import Costs, DraftTable, MeasuredTable, Overhead, PrefillTable
 
 SPREAD, DRIFT, FEW = 0.10, 0.05, 5  # a cell beyond these is suspicious
 QUANTILES = ("p10_s", "p50_s", "p90_s")
-KEYS: dict[str, Callable[[Cell], dict[str, int]]] = {
+KEYS: dict[str, Callable[[CostCell], dict[str, int]]] = {
     "prefill": lambda cell: {"tokens": cell.tokens, "context_tokens": cell.context},
     "backbone": lambda cell: {"requests": cell.requests, "context_tokens": cell.context},
     "head": lambda cell: {"requests": cell.requests, "slots": cell.slots, "context_tokens": cell.context},
@@ -32,15 +32,15 @@ KEYS: dict[str, Callable[[Cell], dict[str, int]]] = {
 class CostTables:
     """What was measured of every cell, and again at the end; `most` are the requests that fit, by context."""
 
-    first: Mapping[Cell, Spread]
-    again: Mapping[Cell, Spread]
+    first: Mapping[CostCell, Quantiles]
+    again: Mapping[CostCell, Quantiles]
     grid: Grid
     most: Mapping[int, int]
     source: str
     captured: bool
     told: list[str]
 
-    def marks(self, cell: Cell) -> list[str]:
+    def marks(self, cell: CostCell) -> list[str]:
         """Why a cell is not to be trusted."""
         spread, found = self.first[cell], []
         if spread.n < FEW:
@@ -51,13 +51,13 @@ class CostTables:
             found.append(f"{drift:+.0%} when measured again")
         return found
 
-    def drift(self, cell: Cell) -> float:
+    def drift(self, cell: CostCell) -> float:
         """How much longer the cell took at the end; 0 where it was not measured again."""
         later, first = self.again.get(cell), self.first[cell]
         return 0.0 if later is None or first.p50_s <= 0 else later.p50_s / first.p50_s - 1
 
     @cached_property
-    def cells(self) -> list[Cell]:
+    def cells(self) -> list[CostCell]:
         """Those that go into tables: a number of requests that ran out of memory once is not kept by halves."""
         return [cell for cell in sorted(self.first) if cell.requests <= self.most.get(cell.context, self.grid.max_requests)]
 
@@ -126,14 +126,14 @@ class CostTables:
         table.writerows(rows)
         write_whole(path, text.getvalue())
 
-    def _row(self, cell: Cell) -> dict[str, Any]:
+    def _row(self, cell: CostCell) -> dict[str, Any]:
         spread = self.first[cell]
         times = {name: f"{getattr(spread, name):.6g}" for name in QUANTILES}
         regime = "graph" if self.captured and cell.kind != "prefill" else "eager"
         keys = self._verify_keys(cell) if cell.kind == "verify" else KEYS[cell.kind](cell)
         return {**keys, **times, "n": spread.n, "regime": regime, "suspicious": "; ".join(self.marks(cell))}
 
-    def _verify_keys(self, cell: Cell) -> dict[str, int]:
+    def _verify_keys(self, cell: CostCell) -> dict[str, int]:
         """By the size that the step was padded to."""
         tokens = cell.tokens if self.grid.tiers is None else self.grid.tiers.pad(cell.tokens)
         return {"requests": cell.requests, "tokens": tokens, "context_tokens": cell.context}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from real_runner.cost_cells import Cell, Shapes
+from real_runner.cost_cells import CostCell, Shapes
 from real_runner.drafters.drafter import Drafter
 from real_runner.layout import Tiers
 
@@ -101,14 +101,14 @@ class Grid:
             yield tuple(order[at : at + size])
             at, size = at + size, 2 * size
 
-    def cells(self, axes: Axes) -> set[Cell]:
+    def cells(self, axes: Axes) -> set[CostCell]:
         """All cells of a grid with these axes."""
         return {*self._verify(axes), *self._drafting(axes), *self._prefill(axes), *self._overhead(axes)}
 
-    def _verify(self, axes: Axes) -> Iterator[Cell]:
+    def _verify(self, axes: Axes) -> Iterator[CostCell]:
         for requests in axes.requests:
             for tokens in self._tokens(requests, axes):
-                yield from (Cell("verify", requests=requests, tokens=tokens, context=context) for context in axes.contexts)
+                yield from (CostCell("verify", requests=requests, tokens=tokens, context=context) for context in axes.contexts)
 
     def _tokens(self, requests: int, axes: Axes) -> list[int]:
         """Tokens of the steps of so many requests; with tiers one that fills each tier asked for, as far as the requests do."""
@@ -122,26 +122,26 @@ class Grid:
         }
         return sorted(found.values())
 
-    def _drafting(self, axes: Axes) -> Iterator[Cell]:
+    def _drafting(self, axes: Axes) -> Iterator[CostCell]:
         for name, drafter in self.drafters.items():
             gamma, chain = drafter.gamma, drafter.spec.one_by_one
             ends = (axes.contexts[0], axes.contexts[-1]) if chain else axes.contexts[:1]  # only a chain's attention is in these parts
             slots = sorted({max(1, round(share * gamma)) for share in axes.slots})
             for requests in axes.requests:
                 once = axes.contexts[:1] if chain else axes.contexts
-                yield from (Cell("backbone", name, requests, context=context) for context in once)
-                yield from (Cell("head", name, requests, slots=slot, context=context) for slot in slots for context in ends)
+                yield from (CostCell("backbone", name, requests, context=context) for context in once)
+                yield from (CostCell("head", name, requests, slots=slot, context=context) for slot in slots for context in ends)
             most = self.max_requests * (gamma + 1)
             for tokens in sorted({round(most**share) for share in axes.absorbed}):
-                yield from (Cell("absorb", name, -(-tokens // (gamma + 1)), tokens, context=context) for context in ends)
+                yield from (CostCell("absorb", name, -(-tokens // (gamma + 1)), tokens, context=context) for context in ends)
 
-    def _prefill(self, axes: Axes) -> Iterator[Cell]:
+    def _prefill(self, axes: Axes) -> Iterator[CostCell]:
         for tokens in axes.prefill:
-            yield from (Cell("prefill", tokens=tokens, context=context) for context in axes.before)
+            yield from (CostCell("prefill", tokens=tokens, context=context) for context in axes.before)
 
-    def _overhead(self, axes: Axes) -> Iterator[Cell]:
+    def _overhead(self, axes: Axes) -> Iterator[CostCell]:
         few = in_halves(self.requests)[:3]
-        yield from (Cell("overhead", requests=requests) for requests in few if requests in axes.requests)
+        yield from (CostCell("overhead", requests=requests) for requests in few if requests in axes.requests)
 
 
 def in_halves(values: list[int]) -> list[int]:

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from real_runner.cost_cells import Cell
-from real_runner.timing import Spread
+from real_runner.cost_cells import CostCell
+from real_runner.timing import Quantiles
 from simulator.errors import DsimError
 from simulator.files import write_whole
 from simulator.progress import Progress
@@ -20,9 +20,9 @@ class Journal:
 
     def __init__(self, file: Path, plan: dict[str, Any], progress: Progress) -> None:
         self._file = file
-        self.first: dict[Cell, Spread] = {}
-        self.again: dict[Cell, Spread] = {}
-        self.lost: list[tuple[Cell, int]] = []  # a cell that did not fit, and the slots there were
+        self.first: dict[CostCell, Quantiles] = {}
+        self.again: dict[CostCell, Quantiles] = {}
+        self.lost: list[tuple[CostCell, int]] = []  # a cell that did not fit, and the slots there were
         self.grown: list[bool] = []  # was the next step of the grid taken
         self.spent: dict[str, list[float]] = {}  # seconds that cells took, by kind
         lines = self._lines()
@@ -55,9 +55,9 @@ class Journal:
         if "grown" in line:
             self.grown.append(line["grown"])
         elif "slots" in line:
-            self.lost.append((Cell(**line["cell"]), line["slots"]))
+            self.lost.append((CostCell(**line["cell"]), line["slots"]))
         else:
-            cell, spread = Cell(**line["cell"]), Spread(**line["spread"])
+            cell, spread = CostCell(**line["cell"]), Quantiles(**line["spread"])
             (self.again if line["again"] else self.first)[cell] = spread
             self.spent.setdefault(cell.kind, []).append(line["spent_s"])
 
@@ -76,10 +76,10 @@ class Journal:
         """Seconds of all cells."""
         return sum(map(sum, self.spent.values()))
 
-    def measured(self, cell: Cell, spread: Spread, spent_s: float, again: bool) -> None:
+    def measured(self, cell: CostCell, spread: Quantiles, spent_s: float, again: bool) -> None:
         self._append({"cell": asdict(cell), "spread": asdict(spread), "spent_s": round(spent_s, 6), "again": again})
 
-    def did_not_fit(self, cell: Cell, slots: int) -> None:
+    def did_not_fit(self, cell: CostCell, slots: int) -> None:
         self._append({"cell": asdict(cell), "slots": slots})
 
     def decide(self, at: int, grow: bool) -> bool:

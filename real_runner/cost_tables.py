@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from real_runner.cost_cells import Bench, Cell
+from real_runner.cost_cells import CellBench, CostCell
 from real_runner.cost_files import CostTables
 from real_runner.cost_grid import Grid
 from real_runner.cost_journal import Journal
 from real_runner.drafters.drafter import Drafter
-from real_runner.environment import fingerprint
+from real_runner.environment import machine
 from real_runner.failures import memory_of
 from real_runner.layout import Tiers
 from real_runner.target import Target
-from real_runner.timing import Spread, repeated
+from real_runner.timing import Quantiles, repeated
 from simulator.errors import DsimError
 from simulator.progress import Progress
 from simulator.rng import stream
@@ -44,13 +44,13 @@ def measure_cost_tables(
     grid = Grid(drafters, max_requests, max_context, tiers)
     plan = _plan(target, drafters, temperature, max_requests, max_context, budget_s, tiers, seed)
     journal = Journal(folder / "cells.jsonl", plan, progress)
-    work = _Work(grid, Bench(target, drafters, tiers, temperature, seed), journal, budget_s, seed)
+    work = _Work(grid, CellBench(target, drafters, tiers, temperature, seed), journal, budget_s, seed)
     with progress.stage("costs", budget_s, min(journal.spent_s, budget_s)):
         work.grow(progress)
         work.check(progress)
     work.bench.release()
-    machine = fingerprint(target)
-    source = f"real_runner on {machine['device']}, {machine['dtype']}, temperature {temperature:g}"
+    facts = machine(target)
+    source = f"real_runner on {facts['device']}, {facts['dtype']}, temperature {temperature:g}"
     captured = tiers is not None and target.device.type == "cuda"
     return CostTables(journal.first, journal.again, grid, work.most, source, captured, work.notes())
 
@@ -67,7 +67,7 @@ def _plan(
     }  # fmt: skip
     model = [Path(target.name).name, target.config.model_type, target.layers, target.hidden, target.vocabulary]
     return {
-        "machine": fingerprint(target), "target": model, "drafters": told, "temperature": temperature, "max_requests": max_requests,
+        "machine": machine(target), "target": model, "drafters": told, "temperature": temperature, "max_requests": max_requests,
         "max_context": max_context, "budget_s": budget_s, "tiers": None if tiers is None else tiers.model_dump(mode="json"), "seed": seed,
     }  # fmt: skip
 
@@ -77,7 +77,7 @@ class _Work:
     """The measuring: what fits, what is next, what it takes."""
 
     grid: Grid
-    bench: Bench
+    bench: CellBench
     journal: Journal
     budget_s: float
     seed: int
@@ -101,7 +101,7 @@ class _Work:
             self._measure(new, f"grid {at}", progress)
             self.taken = at + 1
 
-    def _expected(self, cell: Cell) -> float:
+    def _expected(self, cell: CostCell) -> float:
         """Seconds that a cell of its kind took so far."""
         known = self.journal.spent.get(cell.kind)
         return float(np.mean(known)) if known else self.share_s * (1 + SETTLE)
@@ -115,7 +115,7 @@ class _Work:
         chosen = stream(self.seed, "again").permutation(len(rest))[:count]
         self._measure([*corners, *(rest[i] for i in sorted(chosen))], "again", progress, again=True)
 
-    def _is_corner(self, cell: Cell) -> bool:
+    def _is_corner(self, cell: CostCell) -> bool:
         """Verify at the ends of all axes."""
         if cell.kind != "verify":
             return False
@@ -123,10 +123,10 @@ class _Work:
         ends = cell.context in (self.grid.contexts[0], self.grid.contexts[-1]) and cell.requests in (1, most)
         return ends and cell.tokens in (cell.requests, cell.requests * (self.grid.shapes.gamma + 1))
 
-    def _measure(self, cells: Iterable[Cell], cause: str, progress: Progress, again: bool = False) -> None:
+    def _measure(self, cells: Iterable[CostCell], cause: str, progress: Progress, again: bool = False) -> None:
         """Cells that are not there yet, in random order; those that share caches follow each other."""
         luck = stream(self.seed, f"order of {cause}")
-        groups: dict[tuple[str, str, int], list[Cell]] = {}
+        groups: dict[tuple[str, str, int], list[CostCell]] = {}
         for cell in cells:
             groups.setdefault((cell.kind if cell.kind in ("verify", "prefill", "overhead") else "", cell.drafter, cell.context), []).append(cell)
         places = list(groups.values())
@@ -136,7 +136,7 @@ class _Work:
                 if cell not in (self.journal.again if again else self.journal.first):
                     self._one(cell, progress, again)
 
-    def _one(self, cell: Cell, progress: Progress, again: bool) -> None:
+    def _one(self, cell: CostCell, progress: Progress, again: bool) -> None:
         """A cell, with as few caches as it takes where memory ends; dropped where it does not fit at all."""
         while self._fits(cell):
             begun, slots = time.monotonic(), self._slots(cell)
@@ -156,27 +156,27 @@ class _Work:
             progress.advance(spent_s, str(cell))
             return
 
-    def _spread(self, cell: Cell, slots: int) -> Spread:
+    def _spread(self, cell: CostCell, slots: int) -> Quantiles:
         if cell.kind == "overhead":
-            return Spread.of(self.bench.overheads(cell.requests))
+            return Quantiles.of(self.bench.overheads(cell.requests))
         once = self.bench.prepare(cell, slots)
         with torch.no_grad():
             return repeated(once, self.share_s, SETTLE * self.share_s)
 
-    def _slots(self, cell: Cell) -> int:
+    def _slots(self, cell: CostCell) -> int:
         """Rows of the caches; of a prefill the tokens of its one row."""
         if cell.kind == "prefill":
             return self.grid.max_context + self.grid.prefill[-1]
         return cell.requests if cell.kind == "overhead" else self.most[cell.context]
 
-    def _fits(self, cell: Cell) -> bool:
+    def _fits(self, cell: CostCell) -> bool:
         """Nothing as large has run out of memory."""
         if cell.kind in ("prefill", "overhead"):
             lost = [other for other, _ in self.journal.lost if other.kind == cell.kind]
             return not any(other.tokens <= cell.tokens and other.requests <= cell.requests and other.context <= cell.context for other in lost)
         return cell.requests <= self.most[cell.context]
 
-    def _shrink(self, cell: Cell, slots: int) -> None:
+    def _shrink(self, cell: CostCell, slots: int) -> None:
         """Where `slots` requests do not fit at a context, they do not at a longer one. Raises DsimError where nothing is left."""
         if cell.kind in ("prefill", "overhead"):
             return
@@ -187,7 +187,7 @@ class _Work:
             if context >= cell.context:
                 self.most[context] = min(self.most[context], fewer[-1])
 
-    def _left(self, cell: Cell) -> str:
+    def _left(self, cell: CostCell) -> str:
         if cell.kind in ("prefill", "overhead"):
             return "left out, and what is larger"
         return f"{self.most[cell.context]} requests at most from context {cell.context} on"

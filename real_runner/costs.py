@@ -11,7 +11,7 @@ from real_runner.drafters.drafter import Drafter
 from real_runner.engine import Engine
 from real_runner.layout import Tiers
 from real_runner.prompts import random_prompts
-from real_runner.records import Request, Step
+from real_runner.records import ServedRequest, Step
 from real_runner.target import Target
 from simulator.measurements.cost import RoundCost
 from simulator.measurements.profile import Profile
@@ -102,6 +102,6 @@ def full_rounds(
         target, drafter if verified else None, policy, slots=room[0], length=room[1], tiers=tiers, seed=seed, temperature=temperature,
         stop_at_eos=False,
     )  # fmt: skip
-    engine.run([Request(i, ids, (verified + 1) * (rounds + 2)) for i, ids in enumerate(random_prompts(target, [prompt] * size, seed))])
+    engine.run([ServedRequest(i, ids, (verified + 1) * (rounds + 2)) for i, ids in enumerate(random_prompts(target, [prompt] * size, seed))])
     steps = [step for step in engine.steps if len(step.rounds) == size and not step.captured_graphs and not step.prefill_tokens]
     return steps[1 : rounds + 1] if len(steps) > 1 else steps

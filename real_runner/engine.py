@@ -20,7 +20,7 @@ from real_runner.choosing import Chooser, RoundCosts
 from real_runner.drafters.drafter import Drafter, Proposal
 from real_runner.failures import memory_of
 from real_runner.layout import Ints, Tiers, lay_out, ship
-from real_runner.records import Request, Round, Step
+from real_runner.records import Round, ServedRequest, Step
 from real_runner.rounds import Device, Plan, Report, Verified
 from real_runner.target import Target
 from real_runner.timing import Stopwatch
@@ -32,7 +32,7 @@ from simulator.policies.verification import VerificationPolicy
 class _Flying:
     """A verification whose outcome has not been read."""
 
-    requests: list[Request]
+    requests: list[ServedRequest]
     lengths: Ints
     confidence: NDArray[np.float64] | None
     outcome: Verified
@@ -71,12 +71,12 @@ class Engine:
         self.lossless = not policy.peeks or self.device.greedy
         self.eos = target.eos if stop_at_eos else frozenset[int]()
         self.prefill_tokens, self.prefill_chunk = prefill_tokens, prefill_chunk
-        self.waiting: deque[Request] = deque()
-        self.active: list[Request] = []  # in the order of slots
-        self.finished: list[Request] = []
+        self.waiting: deque[ServedRequest] = deque()
+        self.active: list[ServedRequest] = []  # in the order of slots
+        self.finished: list[ServedRequest] = []
         self.steps: list[Step] = []
         self._free = list(range(slots))
-        self._joined: list[Request] = []  # prefilled, first token not read yet
+        self._joined: list[ServedRequest] = []  # prefilled, first token not read yet
         self._first: torch.Tensor | None = None
         self._flying: _Flying | None = None
         self._open: Step | None = None
@@ -92,7 +92,7 @@ class Engine:
         self.device.claim()
         self._begun = time.perf_counter()
 
-    def submit(self, request: Request) -> None:
+    def submit(self, request: ServedRequest) -> None:
         """Queues a request; refuses one that could not fit."""
         block = self.drafter.spec.block if self.drafter else 0
         need = len(request.prompt) + request.max_tokens + self.gamma + max(self.gamma, block) + 1
@@ -104,7 +104,7 @@ class Engine:
             raise DsimError(f"a token outside the vocabulary of {self.target.vocabulary}", key=f"request {request.request}")
         self.waiting.append(request)
 
-    def run(self, requests: Sequence[Request] = ()) -> list[Request]:
+    def run(self, requests: Sequence[ServedRequest] = ()) -> list[ServedRequest]:
         """Serves these, and what was submitted, to the end; requests that have not arrived yet wait."""
         for request in sorted(requests, key=lambda r: r.arrival_s):
             self.submit(request)
@@ -137,7 +137,7 @@ class Engine:
 
     def _admit(self, step: Step) -> None:
         """Gives waiting requests free slots and prefills them, as many as the token budget allows and one at least."""
-        joining: list[Request] = []
+        joining: list[ServedRequest] = []
         budget, now = self.prefill_tokens, self.now()
         while self._free and self.waiting and self.waiting[0].arrival_s <= now and (not joining or len(self.waiting[0].prompt) <= budget):
             request = self.waiting.popleft()
@@ -216,7 +216,7 @@ class Engine:
             step.committed += len(kept)
             request.output.extend(kept)
 
-    def _verify(self, step: Step, drafted_for: list[Request], proposal: Proposal | None, logits: NDArray[np.float64] | None) -> None:
+    def _verify(self, step: Step, drafted_for: list[ServedRequest], proposal: Proposal | None, logits: NDArray[np.float64] | None) -> None:
         """Chooses lengths for those still active and sends the flat batch through the target."""
         if not self.active:
             return

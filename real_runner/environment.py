@@ -25,7 +25,7 @@ RESERVE = 0.1  # of a GPU's memory, for activations and captured graphs
 SHARE = 0.5  # of a CPU's available memory
 
 
-def fingerprint(target: Target) -> dict[str, Any]:
+def machine(target: Target) -> dict[str, Any]:
     """The machine and software that times depend on, in short."""
     cuda = target.device.type == "cuda"
     return {
@@ -39,8 +39,8 @@ def fingerprint(target: Target) -> dict[str, Any]:
 
 
 def environment(target: Target, tiers: Tiers | None) -> dict[str, Any]:
-    """The fingerprint with driver and clocks if the driver tells them, versions, kernels' flags, graph tiers and the commit (or version) of dsim."""
-    facts = fingerprint(target)
+    """As `machine`, with driver and clocks if the driver tells them, versions, kernels' flags, graph tiers and the commit (or version) of dsim."""
+    facts = machine(target)
     if target.device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(target.device)
         facts |= {"compute_capability": f"{major}.{minor}", **_gpu_facts(target.device)}

@@ -17,7 +17,7 @@ from typing_extensions import TypedDict
 from real_runner.drafters.drafter import DraftBatch, Drafter, forced
 from real_runner.engine import Engine
 from real_runner.layout import Layout, lay_out
-from real_runner.records import Request, Round
+from real_runner.records import Round, ServedRequest
 from real_runner.target import Target
 from simulator.errors import DsimError
 from simulator.policies.verification import FixedLength
@@ -195,7 +195,7 @@ def forward(drafter: Drafter, given: dict[str, Tensor]) -> dict[str, Tensor]:
 def greedy(expected: list[dict[str, Any]], target: Target, drafter: Drafter, slack: float, slots: int | None = None) -> list[Difference]:
     """Greedy decodes with full blocks, as a batch of mixed lengths (`slots` at a time), against expected output ids, blocks and accepted counts."""
     # One more than the reference's tokens: it goes on until it has passed its limit, the engine stops when it has reached its own.
-    requests = [Request(i, one["prompt"], sum(one["acceptance_lengths"][:-1]) + 2) for i, one in enumerate(expected)]
+    requests = [ServedRequest(i, one["prompt"], sum(one["acceptance_lengths"][:-1]) + 2) for i, one in enumerate(expected)]
     room = max(len(one["output_ids"]) for one in expected) + 4 * (drafter.gamma + drafter.spec.block)
     engine = Engine(target, drafter, FixedLength(length=drafter.gamma), slots=slots or len(requests), length=room, stop_at_eos=False)
     rounds: dict[int, list[Round]] = {i: [] for i in range(len(expected))}

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from real_runner.records import Request
+from real_runner.records import ServedRequest
 from real_runner.target import Target
 from simulator.errors import DsimError, TraceError
 
@@ -121,7 +121,7 @@ def continued(target: Target, prompts: list[list[int]], tokens: int, seed: int =
 
     room = max(map(len, prompts)) + tokens + 2
     engine = Engine(target, None, NoSpeculation(), slots=min(len(prompts), 16), length=room, temperature=1.0, seed=seed, stop_at_eos=False)
-    done = engine.run([Request(i, prompt, tokens) for i, prompt in enumerate(prompts)])
+    done = engine.run([ServedRequest(i, prompt, tokens) for i, prompt in enumerate(prompts)])
     return [r.prompt + r.output for r in sorted(done, key=lambda r: r.request)]
 
 

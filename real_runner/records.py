@@ -19,7 +19,7 @@ STEP_COLUMNS = (
 
 
 @dataclass(slots=True, eq=False)
-class Request:
+class ServedRequest:
     """A prompt to be answered. Live state below the line is the engine's."""
 
     request: int
@@ -91,7 +91,7 @@ class Step:
         return {column: sums[column] if column in sums else getattr(self, column) for column in STEP_COLUMNS}
 
 
-def request_table(finished: list[Request], policy: str) -> pd.DataFrame:
+def request_table(finished: list[ServedRequest], policy: str) -> pd.DataFrame:
     """One row per finished request."""
     rows = []
     for one in sorted(finished, key=lambda r: r.request):

@@ -12,10 +12,10 @@ from typing import Any
 from real_runner.costs import ProfileCosts
 from real_runner.drafters.loading import load_drafter
 from real_runner.engine import Engine
-from real_runner.environment import fingerprint
+from real_runner.environment import machine
 from real_runner.layout import Tiers
 from real_runner.prompts import PromptSet, encoded
-from real_runner.records import Request
+from real_runner.records import ServedRequest
 from real_runner.serve import closed_loop, summary, write
 from real_runner.target import Target
 from simulator.errors import DsimError
@@ -67,7 +67,7 @@ def serve_all(
                 f"no drafter {name!r}", where=models, key="engine", remedy=f"the folder needs target/ and {name}/, as the profile's drafters"
             )
     asked = {
-        "load": asdict(load), "profile": profile.name, "measured": _digest(profile), "target": target.name, "machine": fingerprint(target),
+        "load": asdict(load), "profile": profile.name, "measured": _digest(profile), "target": target.name, "machine": machine(target),
         "prompts": hashlib.sha256(json.dumps(prompts).encode()).hexdigest(),
     }  # fmt: skip
     folders = [run.folder for run in runs]
@@ -106,14 +106,14 @@ def _mixed(prompts: Sequence[tuple[str, int, list[int]]]) -> list[tuple[str, int
 
 def _engine(
     target: Target, models: Path, profile: Profile, run: Served, prompts: list[tuple[str, int, list[int]]], load: Load, tiers: Tiers | None
-) -> tuple[Engine, list[Request], list[int]]:
+) -> tuple[Engine, list[ServedRequest], list[int]]:
     """The engine, its requests, and which prompt of its domain each one is."""
     count = len(run.arrivals) if run.arrivals is not None else run.concurrency * 2 + max(run.concurrency * load.turns, load.least)
     requests, numbers = [], []
     for i in range(count):
         domain, number, ids = prompts[(i + load.seed) % len(prompts)]
         numbers.append(number)
-        requests.append(Request(i, ids, load.max_tokens, run.arrivals[i] if run.arrivals is not None else 0.0, domain))
+        requests.append(ServedRequest(i, ids, load.max_tokens, run.arrivals[i] if run.arrivals is not None else 0.0, domain))
     drafter, known = None, ProfileCosts(profile, run.drafter)
     if run.drafter is not None:
         drafter, gamma = load_drafter(str(models / run.drafter), target), profile.drafter(run.drafter).gamma

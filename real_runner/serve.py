@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from real_runner.engine import Engine
-from real_runner.environment import fingerprint
-from real_runner.records import Request, request_table, step_table
+from real_runner.environment import machine
+from real_runner.records import ServedRequest, request_table, step_table
 from real_runner.target import Target
 from simulator.errors import DsimError
 
 
-def closed_loop(engine: Engine, requests: Sequence[Request], concurrency: int) -> list[Request]:
+def closed_loop(engine: Engine, requests: Sequence[ServedRequest], concurrency: int) -> list[ServedRequest]:
     """Keeps `concurrency` requests in the engine: the next one arrives when one has finished."""
     coming = deque(requests)
     engine.begin()
@@ -51,7 +51,7 @@ def summary(engine: Engine, target: Target, policy_name: str, warm_steps: int) -
         "verified_per_round": sum(p.verified for p in verified) / len(verified) if verified else None,
         "committed_tokens_per_s": sum(step.committed for step in steps) / busy if busy else None,
         "captured_graphs": engine.device.runner.captured,
-        "machine": fingerprint(target),
+        "machine": machine(target),
     }
 
 

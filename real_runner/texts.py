@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from real_runner.engine import Engine
-from real_runner.records import Request
+from real_runner.records import ServedRequest
 from real_runner.target import Target
 from simulator.errors import DsimError
 from simulator.files import write_whole
@@ -80,7 +80,7 @@ def _say(target: Target, prompts: Sequence[Prompt], room: list[int], temperature
     length = max(len(ids) + tokens for (_, _, ids), tokens in zip(prompts, room, strict=True)) + 1
     engine = Engine(target, None, NoSpeculation(), slots=len(prompts), length=length, temperature=temperature, seed=seed)
     for number, (_, _, ids) in enumerate(prompts):
-        engine.submit(Request(number, ids, room[number]))
+        engine.submit(ServedRequest(number, ids, room[number]))
     told = 0
     while engine.step():
         stage.advance(len(engine.finished) - told)

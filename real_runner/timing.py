@@ -41,7 +41,7 @@ class Stopwatch:
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
+class Quantiles:
     """Quantiles of repeats, seconds."""
 
     p10_s: float
@@ -52,7 +52,7 @@ class Spread:
     n: int
 
     @classmethod
-    def of(cls, seconds: Sequence[float]) -> Spread:
+    def of(cls, seconds: Sequence[float]) -> Quantiles:
         return cls(*np.quantile(seconds, (0.1, 0.25, 0.5, 0.75, 0.9)).tolist(), len(seconds))
 
     @property
@@ -61,7 +61,7 @@ class Spread:
         return (self.p75_s - self.p25_s) / self.p50_s if self.p50_s > 0 else 0.0
 
 
-def repeated(once: Callable[[], float], budget_s: float, settle_s: float, *, steady: float = 0.03, least: int = 5, enough: int = 10) -> Spread:
+def repeated(once: Callable[[], float], budget_s: float, settle_s: float, *, steady: float = 0.03, least: int = 5, enough: int = 10) -> Quantiles:
     """Repeats of `once` (which gives seconds) until the interquartile range is within `steady` of the median, `enough` times at least, or until
     `budget_s` are spent and there are `least` of them; ten budgets are never passed. Warmed up for `settle_s` and two calls before."""
     begun, calls = time.monotonic(), 0
@@ -73,7 +73,7 @@ def repeated(once: Callable[[], float], budget_s: float, settle_s: float, *, ste
         spent = time.monotonic() - begun
         over = spent >= budget_s and len(seconds) >= least
         if over or spent >= 10 * budget_s or len(seconds) >= MOST:
-            return Spread.of(seconds)
-        if len(seconds) >= enough and Spread.of(seconds).relative <= steady:
-            return Spread.of(seconds)
+            return Quantiles.of(seconds)
+        if len(seconds) >= enough and Quantiles.of(seconds).relative <= steady:
+            return Quantiles.of(seconds)
         seconds.append(once())

@@ -19,7 +19,7 @@ from real_runner.drafters.loading import load_drafter
 from real_runner.engine import Engine
 from real_runner.layout import lay_out
 from real_runner.prompts import own_words
-from real_runner.records import Request
+from real_runner.records import ServedRequest
 from real_runner.texts import Text
 from simulator.errors import DsimError
 from simulator.measurements.draft_blocks import RecordedBlocks
@@ -58,7 +58,7 @@ def serve(target, drafter, rule, prompts, tokens, temperature=0.0, seed=0):
     """Texts of an engine, and each one's rounds."""
     longest = max(map(len, prompts)) + tokens
     engine = Engine(target, drafter, rule, slots=min(len(prompts), 256), length=longest + 24, temperature=temperature, seed=seed)
-    done = sorted(engine.run([Request(i, p, tokens) for i, p in enumerate(prompts)]), key=lambda r: r.request)
+    done = sorted(engine.run([ServedRequest(i, p, tokens) for i, p in enumerate(prompts)]), key=lambda r: r.request)
     rounds = [[] for _ in prompts]
     for part in (part for step in engine.steps for part in step.rounds):
         rounds[part.request].append(part)

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from real_runner import cost_tables
-from real_runner.cost_cells import Bench, Cell
+from real_runner.cost_cells import CellBench, CostCell
 from real_runner.cost_grid import Grid, in_halves
 from real_runner.cost_tables import measure_cost_tables
 from real_runner.costs import ProfileCosts
 from real_runner.engine import Engine
 from real_runner.environment import environment, kv
 from real_runner.layout import Tiers
-from real_runner.records import Request
-from real_runner.timing import Spread, repeated
+from real_runner.records import ServedRequest
+from real_runner.timing import Quantiles, repeated
 from simulator.errors import DsimError
 from simulator.measurements.acceptance import ParametricAcceptance
 from simulator.measurements.cost import RoundCost
@@ -42,13 +42,13 @@ def instant(monkeypatch):
         made.append((cell, slots))
         return lambda: seconds(cell)
 
-    monkeypatch.setattr(Bench, "prepare", prepare)
-    monkeypatch.setattr(Bench, "overheads", lambda self, requests: [0.002 + 0.0001 * requests] * 5)
-    monkeypatch.setattr(cost_tables, "repeated", lambda once, budget, settle: Spread.of([once() for _ in range(10)]))
+    monkeypatch.setattr(CellBench, "prepare", prepare)
+    monkeypatch.setattr(CellBench, "overheads", lambda self, requests: [0.002 + 0.0001 * requests] * 5)
+    monkeypatch.setattr(cost_tables, "repeated", lambda once, budget, settle: Quantiles.of([once() for _ in range(10)]))
     return made
 
 
-def seconds(cell: Cell) -> float:
+def seconds(cell: CostCell) -> float:
     return 0.01 + 0.001 * cell.tokens + 1e-5 * cell.requests * cell.context + 0.003 * cell.slots + 1e-4 * cell.requests
 
 
@@ -142,14 +142,14 @@ def test_with_tiers_every_captured_size_is_measured_where_its_requests_reach_it(
 
 def test_an_interrupted_measurement_goes_on_and_ends_with_the_same_cells(pair, tmp_path, instant, monkeypatch):
     whole = measure(pair, tmp_path / "whole")
-    calls, real = count(), Bench.prepare
+    calls, real = count(), CellBench.prepare
 
     def interrupted(self, cell, slots):
         if next(calls) == 40:
             raise KeyboardInterrupt
         return real(self, cell, slots)
 
-    monkeypatch.setattr(Bench, "prepare", interrupted)
+    monkeypatch.setattr(CellBench, "prepare", interrupted)
     with pytest.raises(KeyboardInterrupt):
         measure(pair, tmp_path / "parts")
     file = tmp_path / "parts" / "cells.jsonl"
@@ -175,14 +175,14 @@ def test_another_plan_starts_anew_and_says_what_differs(pair, tmp_path, instant,
 
 
 def test_out_of_memory_drops_the_largest_batches_of_long_contexts_and_keeps_the_rest(pair, tmp_path, instant, monkeypatch):
-    real = Bench.prepare
+    real = CellBench.prepare
 
     def narrow(self, cell, slots):
         if cell.kind != "prefill" and slots * cell.context > 4 * 45:
             raise MemoryError
         return real(self, cell, slots)
 
-    monkeypatch.setattr(Bench, "prepare", narrow)
+    monkeypatch.setattr(CellBench, "prepare", narrow)
     tables = measure(pair, tmp_path)
     assert tables.most == {16: 6, 23: 6, 32: 4, 45: 4, 64: 2}
     assert max(c.requests for c in tables.cells if c.kind == "verify" and c.context == 64) == 2
@@ -198,7 +198,7 @@ def test_no_memory_for_one_request_is_one_line(pair, tmp_path, instant, monkeypa
     def none(self, cell, slots):
         raise MemoryError
 
-    monkeypatch.setattr(Bench, "prepare", none)
+    monkeypatch.setattr(CellBench, "prepare", none)
     with pytest.raises(DsimError, match="out of memory for one request at context"):
         measure(pair, tmp_path)
 
@@ -211,8 +211,8 @@ def test_cells_that_spread_or_drift_or_have_few_repeats_are_suspicious_and_say_s
         slower = 1 + 1e-3 * next(clock)
         made = [once() * slower for _ in range(10)]
         if made[0] < 0.0265:
-            return Spread.of([once() * (1 + 0.5 * (i % 2)) for i in range(4)])
-        return Spread.of(made)
+            return Quantiles.of([once() * (1 + 0.5 * (i % 2)) for i in range(4)])
+        return Quantiles.of(made)
 
     monkeypatch.setattr(cost_tables, "repeated", unsteady)
     tables = measure(pair, tmp_path)
@@ -289,7 +289,7 @@ def test_the_engine_chooses_by_the_costs_of_a_profile(pair, tmp_path):
     assert len(costs.survival) == 7
     policy = ConfidenceScheduled()
     engine = Engine(pair[0], drafter, policy, slots=2, length=96, costs=costs, temperatures=costs.temperatures, survival=costs.survival)
-    done = engine.run([Request(i, [1, 2, 3], 12) for i in range(2)])
+    done = engine.run([ServedRequest(i, [1, 2, 3], 12) for i in range(2)])
     assert [len(r.output) for r in done] == [12, 12]
     assert ProfileCosts(profile, None).round_s(2, 40.0, 0).shape == (1,)
 

@@ -13,7 +13,7 @@ from real_runner.engine import Engine
 from real_runner.expect import compare
 from real_runner.graphs import Captured
 from real_runner.layout import Tiers
-from real_runner.records import Request
+from real_runner.records import ServedRequest
 from real_runner.target import load_target
 from simulator.policies.verification import FixedLength, Threshold
 
@@ -30,7 +30,7 @@ def on_cuda():
 
 def requests(name, tokens=64):
     expected = json.loads((GOLDEN / name / "greedy_decode.json").read_text())
-    return [Request(i, one["prompt"], tokens) for i, one in enumerate(expected)]
+    return [ServedRequest(i, one["prompt"], tokens) for i, one in enumerate(expected)]
 
 
 @pytest.mark.parametrize("name", TRAINED)

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from real_runner.engine import Engine
 from real_runner.layout import Tiers, lay_out
-from real_runner.records import REQUEST_COLUMNS, STEP_COLUMNS, Request, request_table, step_table
+from real_runner.records import REQUEST_COLUMNS, STEP_COLUMNS, ServedRequest, request_table, step_table
 from real_runner.serve import closed_loop
 from simulator.errors import DsimError
 from simulator.policies.verification import ConfidenceScheduled, FixedLength, NoSpeculation, Oracle, Threshold, Uniform
@@ -22,7 +22,7 @@ def outputs(engine, requests):
 
 
 def requests(tokens=20, **kwargs):
-    return [Request(i, prompt, tokens + i, **kwargs) for i, prompt in enumerate(PROMPTS)]
+    return [ServedRequest(i, prompt, tokens + i, **kwargs) for i, prompt in enumerate(PROMPTS)]
 
 
 @pytest.fixture(scope="module")
@@ -129,14 +129,14 @@ def test_records_add_up(target, drafters):
 
 def test_arrivals_are_waited_for(target):
     engine = Engine(target, None, NoSpeculation(), slots=4, length=64, stop_at_eos=False)
-    done = engine.run([Request(0, [3], 2), Request(1, [4], 2, arrival_s=0.15)])
+    done = engine.run([ServedRequest(0, [3], 2), ServedRequest(1, [4], 2, arrival_s=0.15)])
     late = next(r for r in done if r.request == 1)
     assert late.first_token_s >= 0.15
 
 
 def test_closed_loop_keeps_the_concurrency(target):
     engine = Engine(target, None, NoSpeculation(), slots=2, length=64, stop_at_eos=False)
-    done = closed_loop(engine, [Request(i, [3 + i], 5) for i in range(5)], 2)
+    done = closed_loop(engine, [ServedRequest(i, [3 + i], 5) for i in range(5)], 2)
     assert sorted(r.request for r in done) == [0, 1, 2, 3, 4]
     assert max(len(step.rounds) for step in engine.steps) == 2
     assert done[-1].arrival_s > 0
@@ -203,7 +203,11 @@ def test_policies_that_lack_something_are_refused(policy, options, words, target
 
 @pytest.mark.parametrize(
     "request_, words",
-    [(Request(0, [], 4), "needs a prompt"), (Request(0, [3] * 60, 10), "a slot holds 64"), (Request(0, [31], 4), "outside the vocabulary")],
+    [
+        (ServedRequest(0, [], 4), "needs a prompt"),
+        (ServedRequest(0, [3] * 60, 10), "a slot holds 64"),
+        (ServedRequest(0, [31], 4), "outside the vocabulary"),
+    ],
 )
 def test_requests_that_cannot_be_served_are_refused(request_, words, target):
     engine = Engine(target, None, NoSpeculation(), slots=2, length=64)

@@ -7,7 +7,7 @@ import torch
 
 from real_runner.engine import Engine
 from real_runner.layout import Tiers
-from real_runner.records import Request
+from real_runner.records import ServedRequest
 from simulator.policies.verification import FixedLength, NoSpeculation, Threshold
 
 PROMPTS = [[3, 16], [10, 12, 10, 1, 13], [27, 7, 16, 3, 16, 18], [5], [11, 28, 10, 1], [9] * 17, [1, 2, 3, 4, 5, 6]]
@@ -42,7 +42,7 @@ class Replayed:
 
 
 def requests():
-    return [Request(i, prompt, 20 + i) for i, prompt in enumerate(PROMPTS)]
+    return [ServedRequest(i, prompt, 20 + i) for i, prompt in enumerate(PROMPTS)]
 
 
 @pytest.mark.parametrize("name", ["dspark_rnn", "dflash", "eagle3", None])

@@ -9,7 +9,7 @@ from scipy import stats
 
 from real_runner import sampling
 from real_runner.engine import Engine
-from real_runner.records import Request
+from real_runner.records import ServedRequest
 from simulator.policies.verification import ByBatch, ConfidenceScheduled, FixedLength, NoSpeculation, Threshold, Uniform
 
 TRAINED = ("dspark_vanilla", "dspark_gated", "dspark_rnn", "dflash", "eagle3")
@@ -52,7 +52,7 @@ def test_greedy_output_is_the_targets_own(name, rule, slots, target, drafters, t
         pytest.skip("no confidence head")
     few = slice(2, 4) if slots == 1 else slice(None)
     engine = Engine(target, drafter, policy, slots=slots, length=96, costs=LinearCosts(), survival=SURVIVAL, stop_at_eos=False)
-    done = engine.run([Request(i, PROMPTS[i], 24 + i) for i in range(8)[few]])
+    done = engine.run([ServedRequest(i, PROMPTS[i], 24 + i) for i in range(8)[few]])
     assert {r.request: r.output for r in done} == dict(list(enumerate(truth))[few])
     rounds = [part for step in engine.steps for part in step.rounds]
     assert all(part.accepted <= part.verified <= engine.gamma for part in rounds)
@@ -65,7 +65,7 @@ def first_tokens(target, drafter, policy, texts, prompt, temperature=1.0):
     engine = Engine(
         target, drafter, policy, slots=256, length=len(prompt) + 24, temperature=temperature, seed=7, costs=LinearCosts(), stop_at_eos=False
     )
-    done = engine.run([Request(i, prompt, 3) for i in range(texts)])
+    done = engine.run([ServedRequest(i, prompt, 3) for i in range(texts)])
     counts = np.zeros((target.vocabulary,) * 3)
     np.add.at(counts, tuple(np.array([r.output for r in done]).T), 1)
     return counts

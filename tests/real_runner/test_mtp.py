@@ -15,7 +15,7 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer, Qwen3RMS
 from real_runner.drafters.loading import load_drafter
 from real_runner.engine import Engine
 from real_runner.failures import CheckpointError
-from real_runner.records import Request
+from real_runner.records import ServedRequest
 from simulator.policies.verification import ByBatch, FixedLength, NoSpeculation, Uniform
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -75,7 +75,7 @@ def test_drafts_are_those_of_the_naive_computation(folder, target, plain):
     assert (drafter.spec.family, drafter.gamma) == ("mtp", 2)
     naive = Naive(folder, plain.model)
     engine = Engine(target, drafter, FixedLength(length=2), slots=3, length=64, stop_at_eos=False)
-    done = {r.request: r for r in engine.run([Request(i, p, 16) for i, p in enumerate(PROMPTS)])}
+    done = {r.request: r for r in engine.run([ServedRequest(i, p, 16) for i, p in enumerate(PROMPTS)])}
     seen = 0
     for i, prompt in enumerate(PROMPTS):
         assert done[i].output == plain(prompt, 16)
@@ -91,7 +91,7 @@ def test_drafts_are_those_of_the_naive_computation(folder, target, plain):
 def test_mtp_1_is_length_one(folder, target):
     drafter = load_drafter(str(folder), target)
     engine = Engine(target, drafter, FixedLength(length=1), slots=3, length=64, stop_at_eos=False)
-    engine.run([Request(0, PROMPTS[0], 4)])
+    engine.run([ServedRequest(0, PROMPTS[0], 4)])
     assert engine.gamma == 1
     assert all(len(part.drafted) == 1 for step in engine.steps for part in step.rounds)
 
@@ -108,7 +108,7 @@ class Flat:
 def test_greedy_output_is_the_targets_own_under_every_policy_that_needs_no_head(policy, slots, folder, target, plain):
     drafter = load_drafter(str(folder), target)
     engine = Engine(target, drafter, policy, slots=slots, length=64, costs=Flat(), survival=[0.7, 0.4], stop_at_eos=False)
-    done = {r.request: r.output for r in engine.run([Request(i, p, 14 + i) for i, p in enumerate(PROMPTS)])}
+    done = {r.request: r.output for r in engine.run([ServedRequest(i, p, 14 + i) for i, p in enumerate(PROMPTS)])}
     assert done == {i: plain(p, 14 + i) for i, p in enumerate(PROMPTS)}
 
 

@@ -17,7 +17,7 @@ from real_runner.drafters.packaging import read_spec
 from real_runner.engine import Engine
 from real_runner.expect import forward, greedy
 from real_runner.failures import CheckpointError
-from real_runner.records import Request
+from real_runner.records import ServedRequest
 from simulator.policies.verification import FixedLength, NoSpeculation
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -105,7 +105,7 @@ def test_reduced_vocabulary_is_lossless_in_law_too(tmp_path, target):
     """At temperature 1 the law it draws from spans the target's vocabulary and is zero outside the draft's."""
     drafter = load_drafter(str(as_speculators_reduced(tmp_path / "draft")[0]), target)
     engine = Engine(target, drafter, FixedLength(length=7), slots=2, length=64, temperature=1.0, stop_at_eos=False)
-    engine.run([Request(i, [3, 16, 18], 8) for i in range(2)])
+    engine.run([ServedRequest(i, [3, 16, 18], 8) for i in range(2)])
     anchor, start = torch.tensor([3, 4, 0]), torch.tensor([3, 3, 0])
     layout = drafter.lay_out(torch.arange(2).numpy(), 3, cache=(2, 64), tiers=None)
     made = drafter.propose(DraftBatch(torch.from_numpy(layout.ints), layout, torch.arange(2), start, anchor), 1.0, torch.rand(2, 7))
@@ -124,8 +124,8 @@ def test_original_dflash_predicts_15_of_16(tmp_path, target, drafters):
     one = Engine(target, drafter, FixedLength(length=15), slots=2, length=96, stop_at_eos=False)
     truth = Engine(target, None, NoSpeculation(), slots=2, length=96, stop_at_eos=False)
     load = [[3, 16, 18], [27, 7]]
-    mine = {r.request: r.output for r in one.run([Request(i, ids, 24) for i, ids in enumerate(load)])}
-    assert mine == {r.request: r.output for r in truth.run([Request(i, ids, 24) for i, ids in enumerate(load)])}
+    mine = {r.request: r.output for r in one.run([ServedRequest(i, ids, 24) for i, ids in enumerate(load)])}
+    assert mine == {r.request: r.output for r in truth.run([ServedRequest(i, ids, 24) for i, ids in enumerate(load)])}
     # Slot i of the block predicts the token at its own place: the tokens drafted are those of hidden states 1 to 15.
     drafter.allocate(1, 64)
     layout = drafter.lay_out(torch.zeros(1).long().numpy(), 4, cache=(1, 64), tiers=None)
