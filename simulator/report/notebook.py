@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from simulator.study.planning.question import Plan, load_plan, make_plan
 from simulator.study.planning.result import PlanResult
-from simulator.study.run.result import RunResult
+from simulator.study.run.result import PointRow, RunResult
 from simulator.study.run.scenario import Scenario, load_scenario
 
 if TYPE_CHECKING:
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A scenario's answer; `rows` holds one dictionary a point."""
+    """A scenario's answer, and the rows of its points."""
 
     run: RunResult
-    rows: list[dict[str, Any]]
+    rows: list[PointRow]
 
     @cached_property
     def points(self) -> pd.DataFrame:

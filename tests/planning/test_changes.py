@@ -66,8 +66,8 @@ def test_every_change_reaches_its_world(make: Make) -> None:
     assert "acceptance-down" not in offered[0]
     base = run_trial(plan, Trial(2, 2, plan.load, 0))
     rows = {name: run_trial(plan, Trial(2, 2, plan.load, 0, "peak", name)) for name in offered[2]}
-    assert rows["cost-up"]["speed"] == pytest.approx(base["speed"] / 1.1, rel=0.03)
-    assert rows["cost-down"]["speed"] > base["speed"] > rows["cost-up"]["speed"]
+    assert rows["cost-up"].speed == pytest.approx(base.speed / 1.1, rel=0.03)
+    assert rows["cost-down"].speed > base.speed > rows["cost-up"].speed
     assert rows["acceptance-down"]["accepted_length"] < base["accepted_length"] < rows["acceptance-up"]["accepted_length"]
     assert rows["mix-worst"]["accepted_length"] < base["accepted_length"] < rows["mix-best"]["accepted_length"]
     assert rows["table-flat"]["verification_budget"] >= base["verification_budget"] >= rows["table-steep"]["verification_budget"]

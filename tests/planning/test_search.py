@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from simulator.study.planning.judge import judge, keeps, prediction
 from simulator.study.planning.question import Sla, SpeedPromise, TtftPromise
 from simulator.study.planning.search import bracket, ladder, largest, least
+from simulator.study.planning.trial import TrialRow
+from simulator.study.run.metrics import Verdict
 from tests.planning.conftest import drive
 
 SLA = Sla(speed=SpeedPromise(tps=100))
@@ -71,8 +73,8 @@ def test_a_bracket_stays_within_bounds() -> None:
     assert bracket(0.1, 3, 100) == 3
 
 
-def row(speed: float | None, ttft: float | None = 0.5, verdict: str = "stable") -> dict[str, Any]:
-    return {"speed": speed, "ttft": ttft, "verdict": verdict}
+def row(speed: float | None, ttft: float | None = 0.5, verdict: Verdict = "stable") -> TrialRow:
+    return TrialRow(replicas=1, load=1.0, replication=0, verdict=verdict, numbers={"speed": speed, "ttft": ttft})
 
 
 def test_prediction_bounds_are_students() -> None:
@@ -100,7 +102,7 @@ def test_prediction_bounds_are_students() -> None:
         ([row(100), row(100)], SLA, "kept"),
     ],
 )
-def test_judgement(rows: list[dict[str, Any]], sla: Sla, judgement: str) -> None:
+def test_judgement(rows: list[TrialRow], sla: Sla, judgement: str) -> None:
     assert judge(rows, sla) == judgement
 
 

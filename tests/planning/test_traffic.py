@@ -88,7 +88,7 @@ def test_a_service_is_run_and_bundled_like_any_workload(service: Path, scenario:
     asked = load_scenario(scenario(workload=workload, load=[3.0], run={"replications": 1, "warmup_s": 0, "duration_s": 20}, baseline=None, sla=None))
     rows = sweep(asked, workers=1)
     result = build_result(asked, rows)
-    assert all(row["requests"] > 20 for row in rows)
+    assert all(row.requests > 20 for row in rows)
     assert isinstance(result.warnings, tuple)
     sent = bundle(asked)
     assert sorted(name for name in sent.files if name.startswith("servegen/")) == sorted(f"servegen/{file.name}" for file in service.iterdir())

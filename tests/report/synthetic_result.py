@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from simulator.study.run.result import RunResult
+from simulator.study.run.metrics import Number, Verdict
+from simulator.study.run.result import PointRow, RunResult
 
 PARTS = ("draft", "verify_accepted", "verify_rejected", "overhead", "prefill", "waiting")
 LOADS = (5, 10, 20, 40, 60, 80, 100, 130, 160, 200, 260, 320, 380)
@@ -117,6 +118,12 @@ def example(
             },
         ],
     }
+
+
+def row(policy: str, load: float, numbers: dict[str, Number], replication: int = 0, verdict: Verdict = "stable") -> PointRow:
+    """A row of a sweep that has these numbers alone."""
+    head = {"policy": policy, "drafter": "", "load_kind": "concurrency", "load": load, "replication": replication, "requests": 100}
+    return PointRow(**head, verdict=verdict, numbers=numbers, path="compiled", why_plain="")
 
 
 def result(*shape: Any, **more: Any) -> RunResult:

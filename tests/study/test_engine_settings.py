@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,11 +11,14 @@ import pytest
 from simulator.errors import ScenarioError, TraceError
 from simulator.measurements.cost import Costs, FittedCurve, GraphSizes, LinearDraft, Overhead, RoundCost
 from simulator.policies.verification import ByBatch
+from simulator.study.run.metrics import Verdict
 from simulator.study.run.pareto import gains
 from simulator.study.run.point import Point, run_point
+from simulator.study.run.result import Estimate, PointRow
 from simulator.study.run.scenario import load_scenario
 from simulator.traffic import public
 from simulator.traffic.traces import TraceSource
+from tests.report import synthetic_result as synthetic
 
 CURVE = FittedCurve(provenance="synthetic", base_s=0.01, per_token_s=0.001, measured_tokens=(1, 1000))
 COSTS = Costs(verify=CURVE, overhead=Overhead(provenance="synthetic"))
@@ -64,13 +66,14 @@ def test_one_load_may_stand_alone(scenario: Callable[..., Path]) -> None:
     assert load_scenario(scenario(), ["load=3"]).load == [3]
 
 
-def row(policy: str, load: float, speed: float, throughput: float, verdict: str = "stable") -> dict[str, Any]:
-    return {"policy": policy, "load": load, "replication": 0, "tps_per_user_mean": speed, "throughput_tok_s_gpu": throughput, "verdict": verdict}
+def row(policy: str, load: float, speed: float, throughput: float, verdict: Verdict = "stable") -> PointRow:
+    numbers = {"tps_per_user_mean": speed, "throughput_tok_s_gpu": throughput}
+    return synthetic.row(policy, load, numbers, verdict=verdict)
 
 
 def test_a_policy_that_is_overloaded_higher_up_does_not_keep_the_promise_everywhere() -> None:
     rows = [row("a", 1, 100, 10), row("a", 2, 60, 15, "overloaded"), row("b", 1, 120, 10), row("b", 2, 90, 20)]
-    found = gains(rows, ["a", "b"], "a", "tps_per_user_mean", [80])["at_sla"]
-    assert found[0]["at_least"]["mean"] == 10
-    assert found[0]["note"] == "a keeps 80 tok/s/user until it is overloaded, at load 2 or before: add loads below that"
-    assert found[1]["note"] == "b stays above 80 tok/s/user at all simulated loads: add higher loads"
+    found = gains(rows, ["a", "b"], "a", "tps_per_user_mean", [80]).at_sla
+    assert found[0].at_least == Estimate(10)
+    assert found[0].note == "a keeps 80 tok/s/user until it is overloaded, at load 2 or before: add loads below that"
+    assert found[1].note == "b stays above 80 tok/s/user at all simulated loads: add higher loads"

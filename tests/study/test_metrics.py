@@ -12,7 +12,7 @@ from simulator.engine.step import StepRecord, Steps
 from simulator.policies.prefill import Chunked, Disaggregated, Instant, Prefill, Separate
 from simulator.policies.routing import LeastLoaded
 from simulator.policies.verification import FixedLength, NoSpeculation
-from simulator.study.run.meter import Measured, summarise
+from simulator.study.run.meter import RunMetrics, summarise
 from simulator.study.run.metrics import names
 from simulator.traffic.request import Request, RequestSpec
 from tests.engine.worlds import PLAIN, Users, blocks, costs, drafting, fleet, independent, open_traffic, poisson, replay, stamps
@@ -36,7 +36,7 @@ def made(requests: list[Request], records: list[StepRecord], end: float, gaps: A
     return Run(Steps(records), requests, np.array(gaps, dtype=np.float64).reshape(-1, 3), np.empty((0, 2)), start, end, unfinished, 0, 0, 0)
 
 
-def numbers(run: Run, gpus: float = 1, replicas: int = 1, ttft_known: bool = True, open_loop: bool = False) -> Measured:
+def numbers(run: Run, gpus: float = 1, replicas: int = 1, ttft_known: bool = True, open_loop: bool = False) -> RunMetrics:
     return summarise(run, gpus, replicas, ttft_known, open_loop)
 
 

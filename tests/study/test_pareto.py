@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import t
 
+from simulator.study.run.metrics import Verdict
 from simulator.study.run.pareto import curves, estimate, frontier, gains, student95
-from simulator.study.run.result import Estimate, Gains
+from simulator.study.run.result import Estimate, Gains, PointRow
+from tests.report import synthetic_result as synthetic
 
 LOADS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 
 
-def rows(policy: str, scale: float, replications: int = 3, loads: tuple[float, ...] = LOADS, **more: Any) -> list[dict[str, Any]]:
+def rows(
+    policy: str, scale: float, replications: int = 3, loads: tuple[float, ...] = LOADS, verdict: Verdict = "stable", **more: float | None
+) -> list[PointRow]:
     """A policy whose speed falls from 100 as 100 / (1 + load/16) and whose throughput is `scale` times load × speed."""
-    return [
-        {"policy": policy, "load": load, "replication": k, "verdict": "stable", "tps_per_user_mean": 100 / (1 + load / 16),
-         "throughput_tok_s_gpu": scale * (1 + 0.02 * (k - 1)) * load * 100 / (1 + load / 16)} | more
-        for load in loads for k in range(replications)
-    ]  # fmt: skip
+    made = []
+    for load in loads:
+        for k in range(replications):
+            speed = 100 / (1 + load / 16)
+            numbers = {"tps_per_user_mean": speed, "throughput_tok_s_gpu": scale * (1 + 0.02 * (k - 1)) * load * speed} | more
+            made.append(synthetic.row(policy, load, numbers, k, verdict))
+    return made
 
 
-def gained(table: list[dict[str, Any]], *promises: float, policies: tuple[str, ...] = ("base", "new")) -> Gains:
+def faster(row: PointRow, factor: float) -> PointRow:
+    """The same point with another speed."""
+    return row.model_copy(update={"numbers": row.numbers | {"tps_per_user_mean": factor * (row["tps_per_user_mean"] or 0.0)}})
+
+
+def gained(table: list[PointRow], *promises: float, policies: tuple[str, ...] = ("base", "new")) -> Gains:
     return gains(table, policies, "base", "tps_per_user_mean", promises)
 
 
@@ -35,7 +44,7 @@ points = st.lists(st.tuples(st.sampled_from([1.0, 2.0, 3.0]) | st.floats(0.1, 10
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(points)
 def test_a_frontier_holds_the_undominated_points_and_no_other(drawn: list[tuple[float, float]]) -> None:
-    curve = frontier([v for v, _ in drawn], [x for _, x in drawn])
+    curve = frontier(drawn)
     kept = list(zip(curve.speed.tolist(), curve.throughput.tolist(), strict=True))
     better = lambda a, b: a != b and a[0] >= b[0] and a[1] >= b[1]  # noqa: E731
     assert set(kept) == {p for p in drawn if not any(better(q, p) for q in drawn)}
@@ -44,23 +53,23 @@ def test_a_frontier_holds_the_undominated_points_and_no_other(drawn: list[tuple[
 
 
 def test_a_frontier_leaves_out_points_that_deliver_nothing() -> None:
-    assert frontier([5.0, 3.0], [0.0, 2.0]).speed.tolist() == [3.0]
-    assert frontier([], []).throughput_at(1.0) is None
+    assert frontier([(5.0, 0.0), (3.0, 2.0)]).speed.tolist() == [3.0]
+    assert frontier([]).throughput_at(1.0) is None
 
 
 def test_reading_between_loads_is_exact_at_them_monotone_between_and_nothing_outside() -> None:
-    curve = frontier([10.0, 20.0, 40.0], [1000.0, 900.0, 50.0])
+    curve = frontier([(10.0, 1000.0), (20.0, 900.0), (40.0, 50.0)])
     assert [curve.throughput_at(v) for v in (10, 20, 40)] == pytest.approx([1000, 900, 50])
     assert [curve.speed_at(x) for x in (1000, 900, 50)] == pytest.approx([10, 20, 40])
     assert curve.throughput_at(9.99) is curve.throughput_at(40.01) is curve.speed_at(1001) is curve.speed_at(49) is None
     between = [curve.throughput_at(v) or 0 for v in np.linspace(10, 40, 200)]
     assert (np.diff(between) <= 1e-9).all()
-    assert frontier([10.0], [5.0]).throughput_at(10.0) == pytest.approx(5.0)
+    assert frontier([(10.0, 5.0)]).throughput_at(10.0) == pytest.approx(5.0)
 
 
 def test_an_exponential_frontier_is_read_as_one() -> None:
     """Straight in (speed, log throughput): the monotone cubic is exact."""
-    curve = frontier([10.0, 20.0, 30.0], np.exp([9.0, 7.0, 5.0]).tolist())
+    curve = frontier(zip([10.0, 20.0, 30.0], np.exp([9.0, 7.0, 5.0]).tolist(), strict=True))
     assert curve.throughput_at(17.0) == pytest.approx(np.exp(7.6))
     assert curve.speed_at(float(np.exp(5.5))) == pytest.approx(27.5)
 
@@ -95,8 +104,8 @@ def test_gains_are_paired_by_replication() -> None:
 
 def test_speed_gained_at_the_throughput_of_the_baseline() -> None:
     """new delivers at every load what base does, 1.2 times as fast."""
-    faster = [r | {"tps_per_user_mean": 1.2 * r["tps_per_user_mean"]} for r in rows("new", 1.0)]
-    (matched,) = gained(rows("base", 1.0) + faster, 60.0).at_matched_throughput
+    quick = [faster(r, 1.2) for r in rows("new", 1.0)]
+    (matched,) = gained(rows("base", 1.0) + quick, 60.0).at_matched_throughput
     assert matched.gain.mean == pytest.approx(0.2, rel=0.02)  # read between loads
     assert matched.tps.mean == pytest.approx(72, rel=0.005)
     assert matched.baseline_tps.mean == 60.0
@@ -104,7 +113,7 @@ def test_speed_gained_at_the_throughput_of_the_baseline() -> None:
 
 
 def test_out_of_reach_is_said_and_never_made_up() -> None:
-    slow = [r | {"tps_per_user_mean": r["tps_per_user_mean"] / 2} for r in rows("new", 1.0)]
+    slow = [faster(r, 0.5) for r in rows("new", 1.0)]
     found = gained(rows("base", 1.0) + slow, 60.0, 10.0).at_sla
     at_60, at_10 = found[1], found[3]
     assert (at_60.throughput, at_60.gain) == (None, None)
@@ -117,10 +126,7 @@ def test_out_of_reach_is_said_and_never_made_up() -> None:
 
 
 def test_one_replication_out_of_reach_is_enough_to_say_nothing() -> None:
-    table = rows("base", 1.0) + rows("new", 1.0)
-    for r in table:
-        if r["policy"] == "new" and r["replication"] == 1:
-            r["tps_per_user_mean"] /= 2
+    table = rows("base", 1.0) + [faster(r, 0.5) if r.replication == 1 else r for r in rows("new", 1.0)]
     assert gained(table, 60.0).at_sla[1].gain is None
 
 

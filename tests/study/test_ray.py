@@ -19,13 +19,13 @@ from simulator.study.planning.work import plan_bundle
 from simulator.study.run.build import build_result
 from simulator.study.run.output import write_output
 from simulator.study.run.point import Point, run_point
+from simulator.study.run.result import PointRow
 from simulator.study.run.scenario import load_scenario
 from simulator.study.run.sweep import bundle, points, sweep
 from simulator.study.work.cluster import on_node
 from simulator.study.work.kept import Task
 from tests.planning.conftest import PLAN
 
-Row = dict[str, Any]
 TABLES = ("points.csv", "points.parquet", "result.json")
 
 
@@ -44,7 +44,7 @@ def cluster() -> Iterator[Any]:
     made.shutdown()
 
 
-def written(path: Path, rows: list[Row], folder: Path) -> dict[str, bytes]:
+def written(path: Path, rows: list[PointRow], folder: Path) -> dict[str, bytes]:
     write_output(build_result(load_scenario(path), rows), rows, folder)
     return {name: (folder / name).read_bytes() for name in TABLES}
 

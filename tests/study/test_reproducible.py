@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from simulator.study.run.result import PointRow
 from simulator.study.run.scenario import load_scenario
 from simulator.study.run.sweep import sweep
 
@@ -49,13 +50,13 @@ def test_policies_do_not_disturb_each_other(change: Callable[[dict[str, Any]], N
     content = yaml.safe_load((world / "small.yaml").read_text())
     change(content)
 
-    def rows(*names: str) -> dict[str, list[dict[str, Any]]]:
+    def rows(*names: str) -> dict[str, list[PointRow]]:
         asked = copy.deepcopy(content)
         known = {policy["name"]: policy for policy in content["policies"]}
         asked["policies"] = [known[name] for name in names]
         (world / "some.yaml").write_text(yaml.safe_dump(asked))
         found = sweep(load_scenario(world / "some.yaml"), workers=1)
-        return {name: [row for row in found if row["policy"] == name] for name in names}
+        return {name: [row for row in found if row.policy == name] for name in names}
 
     every = rows("plain", "MTP-1", "scheduled")
     for some in (("plain", "scheduled"), ("scheduled", "MTP-1"), ("MTP-1",)):
@@ -65,7 +66,7 @@ def test_policies_do_not_disturb_each_other(change: Callable[[dict[str, Any]], N
 def test_loads_and_replications_do_not_disturb_each_other(world: Path) -> None:
     every = sweep(load_scenario(world / "small.yaml"), workers=1)
     one = sweep(load_scenario(world / "small.yaml", ["load=[6]", "run.replications=1"]), workers=1)
-    assert one == [row for row in every if row["load"] == 6 and row["replication"] == 0]
+    assert one == [row for row in every if row.load == 6 and row.replication == 0]
 
 
 def test_another_seed_gives_other_numbers(world: Path) -> None:

@@ -68,8 +68,8 @@ def test_every_shipped_scenario_runs(path: Path, own_trace: Callable[[str], Path
     fewer = [f"policies.{i}.load=[{first}]" for i, policy in enumerate(scenario.policies) if policy.load]
     short = ["run.duration_s=3"] if scenario.run.duration_s else []
     rows = sweep(load(path, own_trace, *SMALL, *short, f"load=[{first}]", *fewer), workers=1)
-    assert [row["policy"] for row in rows] == [policy.name for policy in scenario.policies]
-    assert all(row["requests"] > 0 for row in rows)
+    assert [row.policy for row in rows] == [policy.name for policy in scenario.policies]
+    assert all(row.requests > 0 for row in rows)
 
 
 @pytest.mark.shared
@@ -142,7 +142,7 @@ def test_frozen(world: Path) -> None:
 def test_a_trace_may_name_domains(world: Path, scenario: Callable[..., Path]) -> None:
     (world / "t.csv").write_text("arrival_s,prompt_tokens,output_tokens,domain\n0,5,5,chat\n1,5,5,code\n2,5,5,code\n")
     path = scenario(workload={"trace": {"path": "t.csv"}}, load=[1], run={"replications": 1, "warmup_s": 0})
-    assert [row["requests"] for row in sweep(load_scenario(path), workers=1)] == [3, 3, 3]
+    assert [row.requests for row in sweep(load_scenario(path), workers=1)] == [3, 3, 3]
 
 
 def test_the_first_of_many_mistakes_is_an_unknown_key(world: Path) -> None:

@@ -50,7 +50,7 @@ def rerun(kept: Path, *overrides: str) -> tuple[int, int]:
 def test_rows_are_in_order_whatever_finished_first(world: Path) -> None:
     scenario = loaded()
     rows = sweep(scenario, workers=1)
-    found = [(r["policy"], r["load"], r["replication"]) for r in rows]
+    found = [(r.policy, r.load, r.replication) for r in rows]
     assert found == [(p.name, load, k) for p in scenario.policies for load in (2, 6) for k in (0, 1)]
     assert sweep(scenario, workers=2) == rows
 
@@ -168,7 +168,7 @@ def test_an_infeasible_sweep_takes_back_only_its_own(world: Path) -> None:
 
 def test_loads_of_one_policy(world: Path) -> None:
     rows = sweep(loaded("policies.MTP-1.load=[4]"), workers=1)
-    assert {(r["policy"], r["load"]) for r in rows} == {("plain", 2), ("plain", 6), ("MTP-1", 4), ("scheduled", 2), ("scheduled", 6)}
+    assert {(r.policy, r.load) for r in rows} == {("plain", 2), ("plain", 6), ("MTP-1", 4), ("scheduled", 2), ("scheduled", 6)}
 
 
 def test_a_kept_point_says_whose_it_is(kept: Path) -> None:

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from simulator.errors import DsimError
+from simulator.study.run.result import PointRow
 from simulator.study.run.scenario import load_scenario
 from simulator.study.run.sweep import sweep
 from simulator.study.validation.compare import check_checks, validate_result
 from simulator.study.validation.sweep_check import first_at_least, first_fall
+from tests.report import synthetic_result as synthetic
 
 CHECK = {
     "kind": "sweep",
@@ -57,8 +59,8 @@ def test_gains_and_crossings_by_hand(swept: Callable[..., Path]) -> None:
     asked = load_scenario(swept(fitted={"mtp": [2]}))
     check_checks(asked)
 
-    def row(policy: str, load: float, value: float) -> dict[str, Any]:
-        return {"policy": policy, "load": load, "throughput_tok_s_gpu": value}
+    def row(policy: str, load: float, value: float) -> PointRow:
+        return synthetic.row(policy, load, {"throughput_tok_s_gpu": value})
 
     simulated = [row("plain", 2, 10), row("plain", 6, 20), row("MTP-1", 2, 16), row("MTP-1", 6, 24), row("scheduled", 2, 17), row("scheduled", 6, 22)]
     found = validate_result(asked, simulated)

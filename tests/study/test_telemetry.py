@@ -41,7 +41,7 @@ def simulated(profile: str, folder: Path, loads: list[int], verification: dict[s
     }
     (folder / "today.yaml").write_text(yaml.safe_dump(content))
     rows = sweep(load_scenario(folder / "today.yaml"), workers=1)
-    return {load: float(np.mean([row["tps_per_user_mean"] for row in rows if row["load"] == load])) for load in loads}
+    return {load: float(np.mean([row["tps_per_user_mean"] for row in rows if row.load == load])) for load in loads}
 
 
 def test_the_published_line_gives_the_shipped_curve_and_comes_back(world: Path, dsim: Dsim) -> None:

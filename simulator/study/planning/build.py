@@ -28,7 +28,7 @@ from simulator.study.planning.result import (
     ThreeWays,
 )
 from simulator.study.planning.telling import answer_lines, conditions, warnings
-from simulator.study.planning.trial import Row
+from simulator.study.planning.trial import TrialRow
 from simulator.study.run.build import worst
 from simulator.study.run.pareto import estimate, gain
 from simulator.study.run.result import sources
@@ -53,12 +53,12 @@ def _no_plan(plan: Plan, cells: Mapping[int, CellResult]) -> ScenarioError:
     """Why nothing keeps the promise, and the nearest one that could be kept."""
     sla = plan.asked.sla
     if all(f.outcome == "unattainable" for f in cells.values()):
-        fastest = max(cells.values(), key=lambda f: min(r["speed"] or 0.0 for r in f.alone))
-        slow = min(fastest.alone, key=lambda r: r["speed"] or 0.0)
-        attained = f"{slow['speed'] or 0:.3g} tok/s for {share(sla.speed.share)} of users"
-        attained += f", first token within {slow['ttft']:.3g} s for {share(sla.ttft.share)}" if sla.ttft and slow["ttft"] is not None else ""
+        fastest = max(cells.values(), key=lambda f: min(r.speed or 0.0 for r in f.alone))
+        slow = min(fastest.alone, key=lambda r: r.speed or 0.0)
+        attained = f"{slow.speed or 0:.3g} tok/s for {share(sla.speed.share)} of users"
+        attained += f", first token within {slow.ttft:.3g} s for {share(sla.ttft.share)}" if sla.ttft and slow.ttft is not None else ""
         problem = f"no fleet keeps the promise: a request alone on a replica of {plan.label(fastest.cell)}, the best of all, gets {attained}"
-        key = "sla.speed.tps" if (slow["speed"] or 0) < sla.speed.tps else "sla.ttft.seconds"
+        key = "sla.speed.tps" if (slow.speed or 0) < sla.speed.tps else "sla.ttft.seconds"
         return ScenarioError(problem, where=plan.file, key=key, remedy="promise less, or offer a faster profile or policy")
     most = plan.asked.fleet.max_replicas
     nearest = max(cells.values(), key=lambda f: f.carried_load or 0.0)
@@ -134,7 +134,7 @@ def _cell(plan: Plan, cell: CellResult) -> ChoiceResult:
         verification=choice.scenario.policies[0].verification.model_dump(mode="json"),
         bound=plan.bound(cell.cell),
         outcome=cell.outcome,
-        alone_tps=min((r["speed"] or 0.0 for r in cell.alone), default=None),
+        alone_tps=min((r.speed or 0.0 for r in cell.alone), default=None),
         fluid_bound=cell.fluid if np.isfinite(cell.fluid) else None,
         replicas_needed=cell.needed,
         replicas=cell.replicas,
@@ -149,9 +149,9 @@ def _cell(plan: Plan, cell: CellResult) -> ChoiceResult:
     )
 
 
-def _fleet(plan: Plan, cell: CellResult, replicas: int, rows: Sequence[Row]) -> FleetResult:
+def _fleet(plan: Plan, cell: CellResult, replicas: int, rows: Sequence[TrialRow]) -> FleetResult:
     choice = plan.cells[cell.cell]
-    speeds = [r["speed"] or 0.0 for r in rows]
+    speeds = [r.speed or 0.0 for r in rows]
     return FleetResult(
         replicas=replicas,
         gpus=choice.gpus(replicas),
@@ -159,7 +159,7 @@ def _fleet(plan: Plan, cell: CellResult, replicas: int, rows: Sequence[Row]) -> 
         cost_per_mtok=cost_per_mtok(plan, choice.gpus(replicas) * choice.gpu_hour),
         n=len(rows),
         kept=judge(rows, plan.asked.sla),
-        verdict=worst([r["verdict"] for r in rows]),
+        verdict=worst([r.verdict for r in rows]),
         sure_speed=prediction(speeds)[0] if len(speeds) > 1 else None,
         metrics={name: estimate([r[name] for r in rows]) for name in METRICS},
     )
@@ -177,7 +177,7 @@ def promises(plan: Plan, search: Search) -> list[float]:
     """Speeds on the slider: those asked for, that of the SLA, and round ones over what the simulated fleets reach."""
     speeds = set(plan.asked.promises) | {plan.asked.sla.speed.tps}
     if not plan.asked.promises:
-        reached = [p for f in search.cells.values() for rows in f.known.peak(plan.load).values() for r in rows if (p := r["speed"] or 0) > 0]
+        reached = [p for f in search.cells.values() for rows in f.known.peak(plan.load).values() for r in rows if (p := r.speed or 0) > 0]
         if reached:
             low, high = min(*reached, plan.asked.sla.speed.tps), max(*reached, plan.asked.sla.speed.tps)
             speeds |= {_round(v) for v in np.geomspace(max(low, 1.0), high, TICKS)}
@@ -276,11 +276,11 @@ def _change(plan: Plan, search: Search, what_if: WhatIf) -> ChangeResult:
         pair=what_if.change.pair,
         replicas=replicas,
         gpus=None if replicas is None else plan.cells[search.best].gpus(replicas),
-        speed=estimate([moved["speed"] for moved, _ in pairs]),
-        speed_change=estimate([gain(moved["speed"], base["speed"]) for moved, base in pairs]),
-        ttft=estimate([moved["ttft"] for moved, _ in pairs]),
+        speed=estimate([moved.speed for moved, _ in pairs]),
+        speed_change=estimate([gain(moved.speed, base.speed) for moved, base in pairs]),
+        ttft=estimate([moved.ttft for moved, _ in pairs]),
         keeps_unchanged=judge(what_if.rows, plan.asked.sla) == "kept",
-        overloads=any(moved["verdict"] == "overloaded" for moved in what_if.rows),
+        overloads=any(moved.verdict == "overloaded" for moved in what_if.rows),
     )
 
 
@@ -300,14 +300,14 @@ def _profile(plan: Plan, number: int) -> OfferedProfile:
     )
 
 
-def paired_gain(plan: Plan, scheduled: int, rows: Mapping[int, Sequence[Row]], replicas: int) -> PairedGain | None:
+def paired_gain(plan: Plan, scheduled: int, rows: Mapping[int, Sequence[TrialRow]], replicas: int) -> PairedGain | None:
     """The promised speed under a scheduled policy against the best fixed one, same fleet and random draws; distinguishable where the
     interval leaves zero out."""
     fixed = [c for c in rows if c != scheduled]
     if not fixed:
         return None
-    best = max(fixed, key=lambda c: float(np.mean([r["speed"] or 0.0 for r in rows[c]])))
-    ratios = [gain(a["speed"], b["speed"]) for a, b in zip(rows[scheduled], rows[best], strict=True) if a["speed"] and b["speed"]]
+    best = max(fixed, key=lambda c: float(np.mean([r.speed or 0.0 for r in rows[c]])))
+    ratios = [gain(a.speed, b.speed) for a, b in zip(rows[scheduled], rows[best], strict=True) if a.speed and b.speed]
     gained = estimate(ratios)
     return PairedGain(
         scheduled=scheduled,

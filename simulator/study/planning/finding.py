@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from math import ceil
-from typing import Any
 
 from simulator.study.planning.changes import Change, changes
 from simulator.study.planning.fluid import Carried, carried, least_by_fluid, speed_by_fluid
 from simulator.study.planning.question import Plan
 from simulator.study.planning.result import BreakEven, Outcome, PairedGain
-from simulator.study.planning.search import LOAD_REPLICATIONS, Assessments, below, bracket, ladder, largest, least
-from simulator.study.planning.trial import Kind, Row, Trial
+from simulator.study.planning.search import LOAD_REPLICATIONS, Assessments, Steps, below, bracket, ladder, largest, least
+from simulator.study.planning.trial import Kind, Trial, TrialRow
 from simulator.study.run.point import fleet_of
 
 RUNG_REPLICATIONS = 3
@@ -27,7 +26,7 @@ class CellResult:
     outcome: Outcome
     known: Assessments
     fluid: float
-    alone: list[Row]
+    alone: list[TrialRow]
     needed: int | None = None
     replicas: int | None = None
     carried_load: float | None = None
@@ -40,7 +39,7 @@ class WhatIf:
 
     change: Change
     needed: int | None
-    rows: list[Row]
+    rows: list[TrialRow]
 
 
 @dataclass
@@ -64,7 +63,7 @@ def mean_field(plan: Plan, cell: int) -> list[Carried]:
     return carried(fleet, plan.shape.mean_prompt, plan.shape.mean_output, scenario.workload.domains)
 
 
-def search_cell(plan: Plan, cell: int, curve: list[Carried]) -> Generator[list[Trial], list[Row], CellResult]:
+def search_cell(plan: Plan, cell: int, curve: list[Carried]) -> Steps[CellResult]:
     """The least fleet that keeps the promise through the peak (and, if asked, through a loss in it), the largest load it carries, and the
     points of the frontier around it."""
     asked, load = plan.asked, plan.load
@@ -75,7 +74,7 @@ def search_cell(plan: Plan, cell: int, curve: list[Carried]) -> Generator[list[T
     if (yield from known.assess(1, load, "alone")) == "broken":
         return result
     low, high = asked.fleet.min_replicas, asked.fleet.max_replicas
-    keeps: Callable[[int], Generator[Any, Any, bool]] = partial(_keeps, known, load, "peak")
+    keeps: Callable[[int], Steps[bool]] = partial(_keeps, known, load, "peak")
     guess = yield from _better_guess(plan, known, curve, bracket(fluid, low, high))
     needed = yield from least(keeps, guess, low, high)
     if needed is None:
@@ -94,38 +93,38 @@ def search_cell(plan: Plan, cell: int, curve: list[Carried]) -> Generator[list[T
     result.outcome = "planned"
     top = min(max(round(1.7 * needed), needed + 2), max(high, needed))
     yield from _rungs(known, load, [needed - 1, needed, result.replicas], max(below(fluid, low), needed // 2, 1), top)
-    keeps_load: Callable[[float], Generator[Any, Any, bool]] = partial(_keeps_load, known, result.replicas)
+    keeps_load: Callable[[float], Steps[bool]] = partial(_keeps_load, known, result.replicas)
     if asked.fleet.survive_loss:
         keeps_load = partial(_keeps_load, known, needed)
     result.carried_load = yield from largest(keeps_load, load)
     return result
 
 
-def _better_guess(plan: Plan, known: Assessments, curve: list[Carried], guess: int) -> Generator[list[Trial], list[Row], int]:
+def _better_guess(plan: Plan, known: Assessments, curve: list[Carried], guess: int) -> Steps[int]:
     """One look at the guess says how much slower the promised user is than the mean one of the fluid; the fluid then says how many more it takes."""
     asked = plan.asked
     (row,) = (yield from known.add(guess, plan.load, "peak", 1))[:1]
     mean = speed_by_fluid(curve, asked.peak_load_rps / guess)
-    if row["verdict"] == "overloaded" or not row["speed"] or not mean:
+    if row.verdict == "overloaded" or not row.speed or not mean:
         return min(max(guess + 1, round(1.5 * guess)), asked.fleet.max_replicas)
-    better = least_by_fluid(curve, asked.peak_load_rps, asked.sla.speed.tps * mean / row["speed"])
+    better = least_by_fluid(curve, asked.peak_load_rps, asked.sla.speed.tps * mean / row.speed)
     return max(asked.fleet.min_replicas, ceil(min(better, 2.0 * guess, asked.fleet.max_replicas)))
 
 
-def _none() -> Generator[Any, Any, None]:
+def _none() -> Steps[None]:
     return
     yield
 
 
-def _keeps(known: Assessments, load: float, kind: Kind, replicas: int) -> Generator[list[Trial], list[Row], bool]:
+def _keeps(known: Assessments, load: float, kind: Kind, replicas: int) -> Steps[bool]:
     return (yield from known.assess(replicas, load, kind)) == "kept"
 
 
-def _keeps_load(known: Assessments, replicas: int, load: float) -> Generator[list[Trial], list[Row], bool]:
+def _keeps_load(known: Assessments, replicas: int, load: float) -> Steps[bool]:
     return (yield from known.assess(replicas, load, most=LOAD_REPLICATIONS)) == "kept"
 
 
-def _rungs(known: Assessments, load: float, around: list[int], low: int, high: int) -> Generator[list[Trial], list[Row], None]:
+def _rungs(known: Assessments, load: float, around: list[int], low: int, high: int) -> Steps[None]:
     """Enough replications at each rung of the ladder, asked for together."""
     rungs = [
         n for n in ladder([n for n in around if n > 0], max(low, 1), max(high, 1)) if len(known.rows.get((n, load, "peak"), [])) < RUNG_REPLICATIONS
@@ -139,19 +138,19 @@ def _rungs(known: Assessments, load: float, around: list[int], low: int, high: i
         known.rows.setdefault((trial.replicas, load, "peak"), []).append(row)
 
 
-def search_change(plan: Plan, result: CellResult, change: Change) -> Generator[list[Trial], list[Row], WhatIf]:
+def search_change(plan: Plan, result: CellResult, change: Change) -> Steps[WhatIf]:
     """The least fleet in a changed world, looked for from the unchanged answer on; and what the unchanged fleet gives there."""
     assert result.needed is not None
     asked = plan.asked
     known = Assessments(result.cell, asked.sla, asked.run.replications, change.name)
     load = plan.load * change.load
     rows = yield from known.add(result.needed, load, "peak", RUNG_REPLICATIONS)
-    keeps: Callable[[int], Generator[Any, Any, bool]] = partial(_keeps, known, load, "peak")
+    keeps: Callable[[int], Steps[bool]] = partial(_keeps, known, load, "peak")
     needed = yield from least(keeps, result.needed, asked.fleet.min_replicas, max(asked.fleet.max_replicas, result.needed))
     return WhatIf(change, needed, list(rows))
 
 
-def search_capacities(plan: Plan, result: CellResult, sizes: list[int]) -> Generator[list[Trial], list[Row], dict[int, float]]:
+def search_capacities(plan: Plan, result: CellResult, sizes: list[int]) -> Steps[dict[int, float]]:
     """The largest load that each fleet size carries, in units of load: the steps of an autoscaler."""
     out: dict[int, float] = {}
     assert result.needed is not None
@@ -165,7 +164,7 @@ def search_capacities(plan: Plan, result: CellResult, sizes: list[int]) -> Gener
     return out
 
 
-def _a_kept_load(known: Assessments, replicas: int, guess: float) -> Generator[list[Trial], list[Row], float | None]:
+def _a_kept_load(known: Assessments, replicas: int, guess: float) -> Steps[float | None]:
     """A load that `replicas` replicas carry, at or below a guess; None where none of a few does."""
     for factor in (1.0, 0.8, 0.6, 0.4, 0.2):
         if (yield from _keeps_load(known, replicas, guess * factor)):
@@ -173,12 +172,12 @@ def _a_kept_load(known: Assessments, replicas: int, guess: float) -> Generator[l
     return None
 
 
-def search_pair(plan: Plan, cells: list[int], replicas: int) -> Generator[list[Trial], list[Row], dict[int, list[Row]]]:
+def search_pair(plan: Plan, cells: list[int], replicas: int) -> Steps[dict[int, list[TrialRow]]]:
     """Rows of several cells at one fleet size with the same luck, for paired differences."""
     count = max(RUNG_REPLICATIONS + 1, 4)
     trials = [Trial(cell, replicas, plan.load, k) for cell in cells for k in range(min(count, plan.asked.run.replications))]
     rows = yield trials
-    out: dict[int, list[Row]] = {}
+    out: dict[int, list[TrialRow]] = {}
     for trial, row in zip(trials, rows, strict=True):
         out.setdefault(trial.cell, []).append(row)
     return out

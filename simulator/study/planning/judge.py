@@ -4,34 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import sqrt
-from typing import Any, Literal
+from typing import Literal
 
 from simulator.study.planning.question import Sla
+from simulator.study.planning.trial import TrialRow
 
-Row = dict[str, Any]
 Judgement = Literal["kept", "broken", "open"]
 FAR = 0.15  # a miss by more than this is no bad luck, from one replication on
 
 
-def margins(row: Row, sla: Sla) -> list[float]:
+def margins(row: TrialRow, sla: Sla) -> list[float]:
     """How far each promise is kept, relative to it: 0.1 is a tenth better than promised. Refused or unanswered: -1 or less."""
-    speed = (row["speed"] or 0.0) / sla.speed.tps - 1
+    speed = (row.speed or 0.0) / sla.speed.tps - 1
     if sla.ttft is None:
         return [speed]
-    return [speed, -1.0 if row["ttft"] is None else 1 - row["ttft"] / sla.ttft.seconds]
+    return [speed, -1.0 if row.ttft is None else 1 - row.ttft / sla.ttft.seconds]
 
 
-def piles_up(row: Row, sla: Sla) -> bool:
+def piles_up(row: TrialRow, sla: Sla) -> bool:
     """Did requests pile up? Where no TTFT is promised, nothing else would notice a queue that stands before full replicas."""
-    return row["verdict"] == "overloaded" or (sla.ttft is None and row["verdict"] == "backlogged")
+    return row.verdict == "overloaded" or (sla.ttft is None and row.verdict == "backlogged")
 
 
-def keeps(row: Row, sla: Sla) -> bool:
+def keeps(row: TrialRow, sla: Sla) -> bool:
     """Did this one replication keep every promise?"""
     return not piles_up(row, sla) and min(margins(row, sla)) >= 0
 
 
-def judge(rows: Sequence[Row], sla: Sla) -> Judgement:
+def judge(rows: Sequence[TrialRow], sla: Sla) -> Judgement:
     """`kept` where the 95 % prediction bound of the next replication keeps every promise, `broken` where its counterpart breaks one (or one
     replication misses by far, or requests pile up), else `open`."""
     if any(piles_up(row, sla) for row in rows):

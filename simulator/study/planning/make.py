@@ -12,7 +12,7 @@ from simulator.study.planning.build import best_cell, build, paired_gain
 from simulator.study.planning.finding import Search, changes_of, mean_field, search_capacities, search_cell, search_change, search_pair
 from simulator.study.planning.question import Plan
 from simulator.study.planning.result import BreakEven, PlanResult
-from simulator.study.planning.search import Asking
+from simulator.study.planning.search import Steps
 from simulator.study.planning.work import Progress, TrialRunner
 from simulator.study.run.point import arrivals
 
@@ -36,7 +36,7 @@ def answer(
         search = Search(cells, best_cell(plan, {c: f for c, f in cells.items() if not plan.bound(c)}), peak_rps=_peak_rps(plan))
         best = cells[search.best]
         say("what if, and the day")
-        searches: dict[Any, Asking] = {("change", c.name): search_change(plan, best, c) for c in changes_of(plan, best)}
+        searches: dict[Any, Steps[Any]] = {("change", c.name): search_change(plan, best, c) for c in changes_of(plan, best)}
         pairs = _pairs(plan, search)
         searches |= {("pair", cell): search_pair(plan, [cell, *fixed], n) for cell, (fixed, n) in pairs.items()}
         if len(plan.shape.curve_rps) > 1 and plan.shape.span_s >= SPANS * plan.asked.fleet.start_up_s:

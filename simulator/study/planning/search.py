@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from math import ceil, floor
-from typing import Any
+from typing import TypeVar
 
 from simulator.study.planning.judge import Judgement, judge
 from simulator.study.planning.question import Sla
-from simulator.study.planning.trial import Kind, Trial
+from simulator.study.planning.trial import Kind, Trial, TrialRow
 
-Row = dict[str, Any]
-Asking = Generator[list[Trial], list[Row], Any]
+Answer = TypeVar("Answer")
+Steps = Generator[list[Trial], list[TrialRow], Answer]  # a search: yields trials, receives their rows, returns its answer
 LOAD_STEP = 1.03  # how finely the largest load is found
 LOAD_REPLICATIONS = 4  # at most, for each load tried
 
@@ -28,9 +28,9 @@ class Assessments:
     sla: Sla
     most: int  # replications, at most
     change: str = ""
-    rows: dict[tuple[int, float, Kind], list[Row]] = field(default_factory=dict)
+    rows: dict[tuple[int, float, Kind], list[TrialRow]] = field(default_factory=dict)
 
-    def assess(self, replicas: int, load: float, kind: Kind = "peak", most: int | None = None) -> Generator[list[Trial], list[Row], Judgement]:
+    def assess(self, replicas: int, load: float, kind: Kind = "peak", most: int | None = None) -> Steps[Judgement]:
         """Replications, one, two, four, … , until the promise is surely kept or surely broken, or no more may be had."""
         while True:
             rows = self.rows.setdefault((replicas, load, kind), [])
@@ -39,7 +39,7 @@ class Assessments:
                 return found
             yield from self.add(replicas, load, kind, len(rows) + (1 if len(rows) < 2 else 2))
 
-    def add(self, replicas: int, load: float, kind: Kind, replications: int) -> Generator[list[Trial], list[Row], list[Row]]:
+    def add(self, replicas: int, load: float, kind: Kind, replications: int) -> Steps[list[TrialRow]]:
         """All rows once there are `replications` of them."""
         rows = self.rows.setdefault((replicas, load, kind), [])
         missing = range(len(rows), min(replications, self.most))
@@ -47,12 +47,12 @@ class Assessments:
             rows += yield [Trial(self.cell, replicas, load, k, kind, self.change) for k in missing]
         return rows
 
-    def peak(self, load: float) -> dict[int, list[Row]]:
+    def peak(self, load: float) -> dict[int, list[TrialRow]]:
         """Rows of the peak at a load, by replicas, rising."""
         return {n: rows for (n, at, kind), rows in sorted(self.rows.items()) if at == load and kind == "peak" and rows}
 
 
-def least(keeps: Callable[[int], Generator[Any, Any, bool]], guess: int, low: int, high: int) -> Generator[Any, Any, int | None]:
+def least(keeps: Callable[[int], Steps[bool]], guess: int, low: int, high: int) -> Steps[int | None]:
     """The least n in [low, high] that keeps, None where even `high` does not: gallop from a guess, then bisect. Keeping is taken as monotone."""
     guess, step = min(max(guess, low), high), 1
     if (yield from keeps(guess)):
@@ -82,9 +82,7 @@ def least(keeps: Callable[[int], Generator[Any, Any, bool]], guess: int, low: in
     return good
 
 
-def largest(
-    keeps: Callable[[float], Generator[Any, Any, bool]], start: float, step: float = LOAD_STEP, most: float = 64.0
-) -> Generator[Any, Any, float]:
+def largest(keeps: Callable[[float], Steps[bool]], start: float, step: float = LOAD_STEP, most: float = 64.0) -> Steps[float]:
     """The largest load that keeps, within a factor `step`, from a `start` that does: gallop up (to `most` times it), then bisect."""
     good, bad, stride, top = start, 0.0, 1.12, start * most
     while not bad:

@@ -73,7 +73,7 @@ def _of_best(plan: Plan, search: Search, result: PlanResult) -> Iterator[Remark]
         text = f"One replica less keeps the promise in {fewer.kept} of {fewer.n} replications, but not surely: the plan is on the safe side."
         yield _warn(text, "a longer run.window_s or more run.replications may settle it", "note")
     rows = best.known.peak(plan.load).get(best.needed or 0, [])
-    if rows and min(r["requests"] for r in rows) < 100:
+    if rows and min(r["requests"] or 0 for r in rows) < 100:
         yield _warn("Fewer than 100 measured requests in a replication: quantiles are rough.", "raise run.window_s")
     if costs.costs.verify.varies_with == "tokens":
         yield _warn(

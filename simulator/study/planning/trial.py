@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +14,12 @@ from simulator.engine.simulate import OpenTraffic, observe
 from simulator.study.planning.changes import Change, changes
 from simulator.study.planning.question import Plan, Sla
 from simulator.study.run.meter import Meter
+from simulator.study.run.metrics import Number
 from simulator.study.run.point import Split, arrivals, fleet_of
+from simulator.study.run.result import Row
 from simulator.traffic.request import RequestColumns
 
 Floats = NDArray[np.float64]
-Row = dict[str, Any]
 Kind = Literal["peak", "alone", "loss"]
 ALONE_REQUESTS = 100
 _APART_S = 1e5  # seconds between requests that never meet
@@ -42,7 +43,22 @@ class Trial:
         return f"{self.cell}-{self.change or 'base'}-{self.kind}-{self.replicas}-{self.load:.10g}-{self.replication}"
 
 
-def run_trial(plan: Plan, trial: Trial) -> Row:
+class TrialRow(Row):
+    """What a trial showed; its numbers are the metrics and what was promised. `speed` (tok/s) is what the promised share of users reach, `ttft`
+    (seconds) what it does not exceed, None where somebody was never answered."""
+
+    replicas: int
+
+    @property
+    def speed(self) -> Number:
+        return self["speed"]
+
+    @property
+    def ttft(self) -> Number:
+        return self["ttft"]
+
+
+def run_trial(plan: Plan, trial: Trial) -> TrialRow:
     """The row of a trial: all metrics of a run, the promised quantiles, and which trial it was."""
     change = changes(plan, trial.cell)[trial.change] if trial.change else Change("", "")
     scenario = change.scenario(plan.scenario(trial.cell, trial.replicas))
@@ -58,9 +74,13 @@ def run_trial(plan: Plan, trial: Trial) -> Row:
     answers: list[Floats] = [np.empty((0, len(RequestRecord._fields)))]
     end = observe(traffic, fleet, Split(meter, requests=[lambda rows, _domains: answers.append(rows)]))
     measured = meter.row(end, scenario.gpus, trial.replicas, ttft_known=scenario.engine.prefill.where != "nowhere")
-    head = {"replicas": trial.replicas, "load": trial.load, "replication": trial.replication}
-    numbers = {"requests": measured.requests} | measured.numbers | {"verdict": "stable" if trial.kind == "alone" else measured.verdict}
-    return head | numbers | promised(np.concatenate(answers), plan.asked.sla)
+    return TrialRow(
+        replicas=trial.replicas,
+        load=trial.load,
+        replication=trial.replication,
+        verdict="stable" if trial.kind == "alone" else measured.verdict,
+        numbers={"requests": measured.requests} | measured.numbers | promised(np.concatenate(answers), plan.asked.sla),
+    )
 
 
 def _alone(specs: RequestColumns) -> OpenTraffic:
@@ -70,7 +90,7 @@ def _alone(specs: RequestColumns) -> OpenTraffic:
     return OpenTraffic(few, 0.0, max(len(few), 1) * _APART_S, _APART_S)
 
 
-def promised(rows: Floats, sla: Sla) -> Row:
+def promised(rows: Floats, sla: Sla) -> dict[str, Number]:
     """The speed that `share` of the measured users reach, the TTFT that `share` do not exceed, and the share that each promise is kept to,
     from rows of RequestRecord # [n, 15].
 
@@ -81,7 +101,7 @@ def promised(rows: Floats, sla: Sla) -> Row:
     speed = np.sort(_speed(of))
     waited = of["first_token_s"] - of["arrival_s"]
     ttft = np.sort(np.where(np.isnan(waited), np.inf, waited))
-    row: Row = {"speed": None, "speed_kept": None, "ttft": None, "ttft_kept": None}
+    row: dict[str, Number] = {"speed": None, "speed_kept": None, "ttft": None, "ttft_kept": None}
     if len(speed):
         at = max(int(np.ceil((1 - sla.speed.share) * len(speed) - 1e-9)) - 1, 0)
         row |= {"speed": float(speed[at]), "speed_kept": float((speed >= sla.speed.tps).mean())}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from simulator.study.planning.question import Plan, make_plan
-from simulator.study.planning.trial import Row, Trial, run_trial
+from simulator.study.planning.trial import Trial, TrialRow, run_trial
 from simulator.study.run.sweep import bundle
 from simulator.study.work.bundle import Bundle, moved_workload, profile_files
 from simulator.study.work.cluster import cluster
@@ -26,10 +26,10 @@ class TrialRunner:
     """Runs the trials that searches ask for, on `workers` processes or the Ray cluster at `ray`, and keeps each in `keep`."""
 
     def __init__(self, plan: Plan, keep: Path | None, workers: int | None, progress: Progress, ray: str | None) -> None:
-        self.kept, self.progress = Kept(keep), progress
+        self.kept, self.progress = Kept(keep, TrialRow), progress
         promise = [plan.asked.sla.model_dump(), plan.asked.fleet.start_up_s]
         self.marks = [digest([bundle(cell.scenario).mark, promise]) for cell in plan.cells]
-        self.rows: dict[Trial, Row] = {}
+        self.rows: dict[Trial, TrialRow] = {}
         self.asked: set[Trial] = set()
         self._todo: deque[Task] = deque()
         read = partial(make_plan, plan.asked._content, plan.file)
@@ -84,7 +84,7 @@ class TrialRunner:
         return Task(trial, f"{mark[:12]}-{trial.name.partition('-')[2]}", mark, partial(_run, trial))
 
 
-def _run(trial: Trial, plan: Plan, _folder: Path | None) -> Row:
+def _run(trial: Trial, plan: Plan, _folder: Path | None) -> TrialRow:
     return run_trial(plan, trial)
 
 

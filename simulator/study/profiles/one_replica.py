@@ -12,7 +12,7 @@ from simulator.policies.prefill import Instant
 from simulator.policies.routing import RoundRobin
 from simulator.policies.verification import VerificationPolicy
 from simulator.rng import stream, uniform_at
-from simulator.study.run.meter import Measured, summarise
+from simulator.study.run.meter import RunMetrics, summarise
 from simulator.traffic.arrivals import ClosedLoop
 from simulator.traffic.lengths import Fixed
 from simulator.traffic.workload import Workload
@@ -31,7 +31,7 @@ def closed_loop(
     replay: Replay,
     prices: RoundPrices,
     domains: dict[str, float] | None = None,
-) -> Measured:
+) -> RunMetrics:
     """Metrics of a closed loop of `users` without prompts, `turns` measured requests each; the same random draws at every call."""
     workload = Workload(arrivals=ClosedLoop(), prompt_tokens=Fixed(tokens=1), output_tokens=Fixed(tokens=output_tokens), domains=domains or {})
     fleet = one_replica(ReplicaSettings(max_batch=users, prefill=Instant()), policy, replay, prices)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from simulator.study.run.conditions import conditions, paths
 from simulator.study.run.metrics import METRICS, Verdict
@@ -13,6 +12,7 @@ from simulator.study.run.result import (
     GainAtSla,
     Gains,
     PointResult,
+    PointRow,
     PolicyFacts,
     ProfileFacts,
     PublishedCurve,
@@ -24,7 +24,6 @@ from simulator.study.run.scenario import Policy, Scenario
 from simulator.study.run.warnings import warnings
 from simulator.study.run.wording import gain, gain_mean
 
-Row = dict[str, Any]
 UNITS = {
     "concurrency": "concurrent requests per replica",
     "rate_rps": "requests per second, whole fleet",
@@ -33,7 +32,7 @@ UNITS = {
 
 
 def build_result(
-    scenario: Scenario, rows: Sequence[Row], published: Sequence[PublishedCurve] = (), validation: Validation | None = None
+    scenario: Scenario, rows: Sequence[PointRow], published: Sequence[PublishedCurve] = (), validation: Validation | None = None
 ) -> RunResult:
     """Everything a reader needs: frontier with intervals, gains, provenance, warnings; `published` curves and the comparison with them as given."""
     from importlib.metadata import version
@@ -74,16 +73,16 @@ def _policy(policy: Policy) -> PolicyFacts:
     return PolicyFacts(name=policy.name, drafter=policy.drafter, verification=shown, bound=rule.clairvoyant, peeks=peeks)
 
 
-def _point(scenario: Scenario, rows: Sequence[Row], policy: Policy, load: float) -> PointResult:
+def _point(scenario: Scenario, rows: Sequence[PointRow], policy: Policy, load: float) -> PointResult:
     """One policy at one load: every metric with its interval over replications, and the worst verdict."""
-    mine = [r for r in rows if r["policy"] == policy.name and r["load"] == load]
+    mine = [r for r in rows if r.policy == policy.name and r.load == load]
     return PointResult(
         policy=policy.name,
         drafter=policy.drafter or "",
         load=load,
         n=len(mine),
-        requests=sum(r["requests"] for r in mine),
-        verdict=worst([r["verdict"] for r in mine]),
+        requests=sum(r.requests for r in mine),
+        verdict=worst([r.verdict for r in mine]),
         metrics={metric.name: estimate([r[metric.name] for r in mine]) for metric in METRICS},
     )
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from simulator.study.run.point import parts
+from simulator.study.run.result import PointRow
 from simulator.study.run.scenario import Scenario
 
 
@@ -40,10 +40,10 @@ def conditions(scenario: Scenario) -> Iterator[str]:
     yield from scenario.notes
 
 
-def paths(rows: Sequence[Mapping[str, Any]]) -> str:
+def paths(rows: Sequence[PointRow]) -> str:
     """Which path of the engine ran."""
-    why = sorted({row["why_plain"] for row in rows if row["path"] == "plain"})
+    why = sorted({row.why_plain for row in rows if row.path == "plain"})
     if not why:
         return "Engine: compiled."
-    some = "" if all(row["path"] == "plain" for row in rows) else " in part"
+    some = "" if all(row.path == "plain" for row in rows) else " in part"
     return f"Engine: step by step in Python{some} ({'; '.join(why)}); compiled or not, the numbers are the same."

@@ -21,7 +21,7 @@ GRID = 200  # times at which the requests in an open system are counted
 
 
 @dataclass(frozen=True)
-class Measured:
+class RunMetrics:
     """What a run was measured to be: measured requests that finished, every metric by its name, and how it bore its load."""
 
     requests: int
@@ -38,7 +38,7 @@ class Measured:
         return number
 
 
-def summarise(run: Run, gpus: float, replicas: int, ttft_known: bool, open_loop: bool) -> Measured:
+def summarise(run: Run, gpus: float, replicas: int, ttft_known: bool, open_loop: bool) -> RunMetrics:
     """All metrics of a run that was kept: request quantiles over the measured requests, the rest over its window. Unknown ones are None."""
     meter = Meter(run.start_s, run.end_s, open_loop)
     meter.steps(np.stack(list(run.steps.columns.values()), axis=-1))
@@ -95,14 +95,14 @@ class Meter:
         for name in ("step_s", "itl_s", "speed", "tpot_s", "ttft_s", "e2e_s"):
             getattr(self, name).merge(getattr(other, name))
 
-    def row(self, end: End, gpus: float, replicas: int, ttft_known: bool) -> Measured:
+    def row(self, end: End, gpus: float, replicas: int, ttft_known: bool) -> RunMetrics:
         """All metrics; unknown ones are None."""
         for chunks in (self.steps, self._request_rows, self.joins, self.waits):
             chunks.flush()
         totals = self._totals(end, gpus, replicas, ttft_known)
         numbers = {metric.name: _plain(metric.of(totals)) for metric in METRICS}
         verdict = self._verdict(end, numbers["waiting_mean"] or 0.0, numbers["concurrency_mean"] or 0.0)
-        return Measured(int(self.sums["requests_done"]), numbers, verdict)
+        return RunMetrics(int(self.sums["requests_done"]), numbers, verdict)
 
     def _totals(self, end: End, gpus: float, replicas: int, ttft_known: bool) -> Totals:
         window_s, spreads = end.end_s - end.start_s, {"tpot": self.tpot_s, "e2e": self.e2e_s, "itl": self.itl_s}

@@ -9,11 +9,11 @@ from typing import Any
 
 from simulator.errors import DsimError
 from simulator.files import write_whole
-from simulator.study.run.result import RunResult
+from simulator.study.run.result import PointRow, RunResult
 from simulator.study.run.tables import points_table, write_csv, write_parquet
 
 
-def write_output(result: RunResult, rows: Sequence[dict[str, Any]], folder: Path) -> None:
+def write_output(result: RunResult, rows: Sequence[PointRow], folder: Path) -> None:
     """result.json, points.csv, points.parquet and, where there is one, validation.json; each whole or not at all, the same result in the
     same bytes. What an earlier result validated is removed."""
     write_json(result.to_json(), folder / "result.json")
@@ -21,7 +21,7 @@ def write_output(result: RunResult, rows: Sequence[dict[str, Any]], folder: Path
         write_json(result.validation.to_json(), folder / "validation.json")
     else:
         (folder / "validation.json").unlink(missing_ok=True)
-    table = points_table(list(rows))
+    table = points_table(rows)
     write_csv(table, folder / "points.csv")
     write_parquet(table, folder / "points.parquet")
 

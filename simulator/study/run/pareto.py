@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.study.run.result import Estimate, GainAtSla, GainAtThroughput, Gains
+from simulator.study.run.result import Estimate, GainAtSla, GainAtThroughput, Gains, PointRow
 
 Floats = NDArray[np.float64]
 
@@ -30,11 +30,10 @@ class Curve:
         return _between(np.log(self.throughput[::-1]), self.speed[::-1], float(np.log(throughput)), float)
 
 
-def frontier(speed: Iterable[float], throughput: Iterable[float]) -> Curve:
-    """The undominated ones of some points."""
-    points = sorted(zip(speed, throughput, strict=True), reverse=True)
+def frontier(points: Iterable[tuple[float, float]]) -> Curve:
+    """The undominated ones of some points (speed, throughput)."""
     kept: list[tuple[float, float]] = []
-    for v, x in points:
+    for v, x in sorted(points, reverse=True):
         if x > 0 and (not kept or (x > kept[-1][1] and v < kept[-1][0])):
             kept.append((v, x))
     table = np.array(kept[::-1], dtype=np.float64).reshape(-1, 2)
@@ -70,23 +69,23 @@ def student95(freedom: int) -> float:
     return float(t.ppf(0.975, freedom))
 
 
-def curves(rows: Sequence[dict[str, Any]], policy: str, speed: str) -> dict[int, Curve]:
+def curves(rows: Sequence[PointRow], policy: str, speed: str) -> dict[int, Curve]:
     """One frontier a replication from the rows of a policy, overloaded points left out."""
-    mine = [r for r in rows if r["policy"] == policy and r["verdict"] != "overloaded" and r[speed] and r["throughput_tok_s_gpu"]]
-    replications = sorted({r["replication"] for r in rows})
-    return {
-        k: frontier([r[speed] for r in mine if r["replication"] == k], [r["throughput_tok_s_gpu"] for r in mine if r["replication"] == k])
-        for k in replications
-    }
+    mine: dict[int, list[tuple[float, float]]] = {k: [] for k in sorted({r.replication for r in rows})}
+    for row in rows:
+        v, x = row[speed], row["throughput_tok_s_gpu"]
+        if row.policy == policy and row.verdict != "overloaded" and v and x:
+            mine[row.replication].append((v, x))
+    return {k: frontier(points) for k, points in mine.items()}
 
 
-def overloaded_from(rows: Sequence[dict[str, Any]], policy: str) -> float | None:
+def overloaded_from(rows: Sequence[PointRow], policy: str) -> float | None:
     """The lowest load at which a policy is overloaded in some replication, None where it carries all."""
-    bad = [r["load"] for r in rows if r["policy"] == policy and r["verdict"] == "overloaded"]
+    bad = [r.load for r in rows if r.policy == policy and r.verdict == "overloaded"]
     return min(bad) if bad else None
 
 
-def gains(rows: Sequence[dict[str, Any]], policies: Sequence[str], baseline: str, speed: str, promises: Sequence[float]) -> Gains:
+def gains(rows: Sequence[PointRow], policies: Sequence[str], baseline: str, speed: str, promises: Sequence[float]) -> Gains:
     """Throughput gained at each promised speed, and speed gained at the throughput that the baseline has there; paired by replication."""
     base = curves(rows, baseline, speed)
     at_sla, matched = [], []

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import ceil
-from typing import Any
 
 from simulator.engine.simulate import ClosedTraffic, End, Fleet, OpenTraffic, observe
 from simulator.errors import ScenarioError
@@ -16,6 +15,7 @@ from simulator.measurements.replay import Replay, lay_out, nothing_drafted
 from simulator.policies.routing import Assigned
 from simulator.rng import stream, uniform_at
 from simulator.study.run.meter import Meter
+from simulator.study.run.result import PointRow
 from simulator.study.run.scenario import Policy, Scenario
 from simulator.study.run.tables import RequestsFile, StepsFile
 from simulator.traffic.request import RequestColumns
@@ -45,7 +45,7 @@ class Part:
     end: End
 
 
-def run_point(scenario: Scenario, point: Point, files: Sequence[StepsFile | RequestsFile] = ()) -> dict[str, Any]:
+def run_point(scenario: Scenario, point: Point, files: Sequence[StepsFile | RequestsFile] = ()) -> PointRow:
     """The row of a point, its requests and steps written to `files` as they come."""
     return row_of(scenario, point, [run_part(scenario, point, part, files) for part in range(parts(scenario))])
 
@@ -84,21 +84,25 @@ def _divided(traffic: OpenTraffic, fleet: Fleet, part: int, count: int) -> tuple
     return replace(traffic, specs=specs.where(mine)), replace(fleet, replicas=replicas, router=Assigned(replica=chosen[mine] // count))
 
 
-def row_of(scenario: Scenario, point: Point, done: Sequence[Part]) -> dict[str, Any]:
+def row_of(scenario: Scenario, point: Point, done: Sequence[Part]) -> PointRow:
     """The numbers of a point from all its parts."""
     policy, meter, first = scenario.policies[point.policy], done[0].meter, done[0].end
     for other in done[1:]:
         meter.merge(other.meter)
     counts = {name: sum(getattr(part.end, name) for part in done) for name in ("unfinished", "rejected", "preemptions", "kv_pages_left")}
     numbers = meter.row(replace(first, **counts), scenario.gpus, scenario.fleet.replicas, scenario.engine.prefill.where != "nowhere")
-    head = {
-        "policy": policy.name,
-        "drafter": policy.drafter or "",
-        "load_kind": scenario.workload.load_kind,
-        "load": point.load,
-        "replication": point.replication,
-    }
-    return head | {"requests": numbers.requests} | numbers.numbers | {"verdict": numbers.verdict} | {"path": first.path, "why_plain": first.why_plain}
+    return PointRow(
+        policy=policy.name,
+        drafter=policy.drafter or "",
+        load_kind=scenario.workload.load_kind,
+        load=point.load,
+        replication=point.replication,
+        requests=numbers.requests,
+        verdict=numbers.verdict,
+        numbers=numbers.numbers,
+        path=first.path,
+        why_plain=first.why_plain,
+    )
 
 
 class Split:

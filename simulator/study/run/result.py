@@ -63,22 +63,27 @@ UNKNOWN = {"mean": None, "low": None, "high": None}
 Maybe = Annotated[Estimate | None, BeforeValidator(_maybe), PlainSerializer(lambda e: e.to_json() if e else UNKNOWN)]  # None is three nulls in a file
 
 
-class PointRow(Record):
-    """A row of points.csv: one policy at one load in one replication."""
+class Row(Record):
+    """One simulated run: its load, replication, verdict and every number by name."""
+
+    load: float
+    replication: int
+    verdict: Verdict
+    numbers: dict[str, Number]
+
+    def __getitem__(self, name: str) -> Number:
+        return self.numbers[name]
+
+
+class PointRow(Row):
+    """A row of points.csv: one policy at one load in one replication; its numbers are the metrics."""
 
     policy: str
     drafter: str
     load_kind: str
-    load: float
-    replication: int
     requests: int
-    numbers: dict[str, Number]  # by metric
-    verdict: Verdict
-    path: str = "plain"  # of the engine, and why it is the plain one
-    why_plain: str = ""
-
-    def __getitem__(self, metric: str) -> Number:
-        return self.numbers[metric]
+    path: str  # of the engine, and why it is the plain one
+    why_plain: str
 
 
 class ScenarioFacts(Record):

@@ -9,10 +9,10 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from simulator.errors import ScenarioError
 from simulator.study.run.point import Part, Point, check_traffic, parts, row_of, run_part, run_point
+from simulator.study.run.result import PointRow
 from simulator.study.run.scenario import Scenario, validate_scenario
 from simulator.study.run.tables import RequestsFile, StepsFile
 from simulator.study.work.bundle import Bundle, moved_workload, profile_files
@@ -21,7 +21,6 @@ from simulator.study.work.kept import Kept, Task
 from simulator.study.work.local import local, worker_count
 from simulator.study.work.signals import unfinished
 
-Row = dict[str, Any]
 KINDS: dict[str, type[StepsFile | RequestsFile]] = {"steps": StepsFile, "requests": RequestsFile}
 
 
@@ -49,14 +48,14 @@ def sweep(
     workers: int | None = None,
     details: Sequence[str] = (),
     ray: str | None = None,
-) -> list[Row]:
+) -> list[PointRow]:
     """Rows of all points. Points found in `keep` are not run again; each new one is written there as soon as it is done.
 
     `details` names per-point tables (steps, requests) to be written beside the rows. Interrupting loses only the points under way. `ray` is
     the address of a cluster to run on instead of this machine's cores. Raises ScenarioError where no request finishes at any point.
     """
     check_traffic(scenario)
-    sent, kept, every = bundle(scenario), Kept(keep), points(scenario)
+    sent, kept, every = bundle(scenario), Kept(keep, PointRow), points(scenario)
     tasks = {point: _task(point, sent.mark, tuple(details) if keep else ()) for point in every}
     rows = {point: row for point, task in tasks.items() if (row := kept.read(task)) is not None}
     todo = _split(scenario, [task for point, task in tasks.items() if point not in rows])
@@ -69,7 +68,7 @@ def sweep(
             rows[point] = row
             progress(len(rows), len(every))
     ordered = [rows[point] for point in every]
-    if all(not row["requests"] for row in ordered):
+    if all(not row.requests for row in ordered):
         kept.withdraw(tasks.values())
         raise ScenarioError(
             "no request finished at any point",
@@ -85,7 +84,7 @@ def _task(point: Point, mark: str, details: tuple[str, ...]) -> Task:
     return Task(point, name, mark, partial(_run_point, point, {detail: f"{name}.{detail}.parquet" for detail in details}), details)
 
 
-def _run_point(point: Point, tables: dict[str, str], scenario: Scenario, folder: Path | None) -> Row:
+def _run_point(point: Point, tables: dict[str, str], scenario: Scenario, folder: Path | None) -> PointRow:
     """The row; tables of steps and requests are in `folder` afterwards, whole, or nothing is."""
     if folder is None or not tables:
         return run_point(scenario, point)
@@ -108,7 +107,7 @@ def _split(scenario: Scenario, tasks: Sequence[Task]) -> deque[Task]:
     return deque(replace(task, do=partial(_run_part, task.key, part)) for task in ordered for part in range(count))
 
 
-def _rows(scenario: Scenario, results: Iterable[tuple[Task, Row | Part]]) -> Iterator[tuple[Point, Row]]:
+def _rows(scenario: Scenario, results: Iterable[tuple[Task, PointRow | Part]]) -> Iterator[tuple[Point, PointRow]]:
     """Rows as they are done; that of a point in parts with the last of them."""
     waiting: dict[Point, list[Part]] = {}
     for task, result in results:

@@ -15,6 +15,7 @@ from simulator.engine.step import StepRecord
 from simulator.errors import DsimError
 from simulator.files import whole
 from simulator.study.run.metrics import columns
+from simulator.study.run.result import PointRow
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,11 +23,11 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 
-def points_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+def points_table(rows: Sequence[PointRow]) -> pd.DataFrame:
     """policy × load × replication, one row each; unknown numbers are empty."""
     import pandas as pd
 
-    return pd.DataFrame(rows, columns=columns())
+    return pd.DataFrame([row.model_dump(exclude={"numbers"}) | row.numbers for row in rows], columns=columns())
 
 
 class RequestsFile:

@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.rng import stream
-from simulator.study.run.result import PointResult, Remark
+from simulator.study.run.result import PointResult, PointRow, Remark
 from simulator.study.run.scenario import Scenario
 
-Row = dict[str, Any]
 LENGTHS = 1000  # requests drawn to know a workload's lengths
 
 VERDICTS = {
@@ -29,7 +28,7 @@ COUNTS = {
 }
 
 
-def warnings(scenario: Scenario, rows: Sequence[Row], points: Sequence[PointResult]) -> Iterator[Remark]:
+def warnings(scenario: Scenario, rows: Sequence[PointRow], points: Sequence[PointResult]) -> Iterator[Remark]:
     """Warnings and notes of a result, gravest first: severity, text, remedy."""
     yield from _verdicts(points)
     yield from _carried(scenario, points)
@@ -79,11 +78,11 @@ def _samples(scenario: Scenario, points: Sequence[PointResult]) -> Iterator[Rema
         yield _warning(f"{told}: {replications} replication(s).", "raise run.replications to 3 or more")
 
 
-def _range(scenario: Scenario, rows: Sequence[Row]) -> Iterator[Remark]:
+def _range(scenario: Scenario, rows: Sequence[PointRow]) -> Iterator[Remark]:
     """Steps whose tokens lie beyond what the cost was measured at: prices there are extrapolated."""
     low, high = scenario.known.costs.verify.tokens_range()
-    above = sorted({(r["policy"], r["load"]) for r in rows if (r["tokens_per_step_max"] or 0) > high})
-    below = sorted({(r["policy"], r["load"]) for r in rows if r["tokens_per_step_p50"] and r["tokens_per_step_p50"] < low})
+    above = sorted({(r.policy, r.load) for r in rows if (r["tokens_per_step_max"] or 0) > high})
+    below = sorted({(r.policy, r.load) for r in rows if r["tokens_per_step_p50"] and r["tokens_per_step_p50"] < low})
     for side, cells in ((f"more than the {high:.0f}", above), (f"fewer than the {low:.0f}", below)):
         if cells:
             named = _some([f"{policy} at {load:g}" for policy, load in cells])
@@ -91,7 +90,7 @@ def _range(scenario: Scenario, rows: Sequence[Row]) -> Iterator[Remark]:
             yield _warning(text, "measure the profile there, or change load")
 
 
-def _requests_range(scenario: Scenario, rows: Sequence[Row]) -> Iterator[Remark]:
+def _requests_range(scenario: Scenario, rows: Sequence[PointRow]) -> Iterator[Remark]:
     """Batches of more requests than a table holds: at least as many as ran on average, or as the tokens of the largest step are of."""
     verify = scenario.known.costs.verify
     if (most := verify.most_requests) is None:
@@ -99,9 +98,9 @@ def _requests_range(scenario: Scenario, rows: Sequence[Row]) -> Iterator[Remark]
     budgets = {policy.name: 1 + _verified(scenario, policy.drafter, policy.verification) for policy in scenario.policies}
     above = set()
     for row in rows:
-        together = max(row["concurrency_mean"] or 0.0, (row["tokens_per_step_max"] or 0.0) / budgets[row["policy"]])
+        together = max(row["concurrency_mean"] or 0.0, (row["tokens_per_step_max"] or 0.0) / budgets[row.policy])
         if together > most:
-            above.add((row["policy"], row["load"]))
+            above.add((row.policy, row.load))
     if above:
         named = _some([f"{policy} at {load:g}" for policy, load in sorted(above)])
         text = f"Batches of more than the {most:.0f} requests that the cost was measured at: {named}; their cost is too low."

@@ -14,14 +14,14 @@ from simulator.errors import ProfileError, ScenarioError
 from simulator.study.run.checks import CalloutCheck, CurveCheck, SweepCheck
 from simulator.study.run.metrics import names
 from simulator.study.run.pareto import curves, estimate, gain
-from simulator.study.run.result import PublishedCurve, Validation, ValidationPoint, ValidationRow
+from simulator.study.run.result import PointRow, PublishedCurve, Validation, ValidationPoint, ValidationRow
 from simulator.study.run.scenario import Scenario
 from simulator.study.validation.sweep_check import cell, check_sweep, mean, root_mean_square, sweep_points, sweep_rows
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Row = dict[str, Any]
+Cells = dict[str, Any]  # of a published table, by column
 Floats = NDArray[np.float64]
 CALLOUT_COLUMNS = ("anchor", "role", "system", "tps_per_user", "throughput_tok_s_gpu")
 
@@ -77,7 +77,7 @@ def _check_callouts(scenario: Scenario, check: CalloutCheck, table: pd.DataFrame
     _callout_cells(scenario, check, table)
 
 
-def validate_result(scenario: Scenario, rows: Sequence[Row]) -> Validation:
+def validate_result(scenario: Scenario, rows: Sequence[PointRow]) -> Validation:
     """Every check of the scenario in a row or more, and the points behind the curves."""
     summary: list[ValidationRow] = []
     points: list[ValidationPoint] = []
@@ -96,7 +96,7 @@ def validate_result(scenario: Scenario, rows: Sequence[Row]) -> Validation:
     return Validation(rows=tuple(summary), points=tuple(points), ok=all(judged) if judged else None)
 
 
-def compared(scenario: Scenario, rows: Sequence[Row]) -> tuple[list[PublishedCurve], Validation | None]:
+def compared(scenario: Scenario, rows: Sequence[PointRow]) -> tuple[list[PublishedCurve], Validation | None]:
     """The published curves to draw beside a result, and the comparison with them where the scenario asks for one."""
     return overlays(scenario), validate_result(scenario, rows) if scenario.validation else None
 
@@ -153,7 +153,7 @@ def _numbers(scenario: Scenario, name: str, table: pd.DataFrame, column: str) ->
     return values
 
 
-def _curve(scenario: Scenario, rows: Sequence[Row], check: CurveCheck) -> list[ValidationPoint]:
+def _curve(scenario: Scenario, rows: Sequence[PointRow], check: CurveCheck) -> list[ValidationPoint]:
     table = _table(scenario, check.table)
     x, y = _column(scenario, check, table, "concurrency"), _column(scenario, check, table, check.y)
     order = np.argsort(x)
@@ -187,7 +187,7 @@ def _rms_row(scenario: Scenario, check: CurveCheck, points: Sequence[ValidationP
     )
 
 
-def _callouts(scenario: Scenario, rows: Sequence[Row], check: CalloutCheck) -> list[ValidationRow]:
+def _callouts(scenario: Scenario, rows: Sequence[PointRow], check: CalloutCheck) -> list[ValidationRow]:
     """For each published anchor: what the second system gains over the first, simulated and published."""
     table = _table(scenario, check.table)
     base, other = check.systems.values()
@@ -205,10 +205,10 @@ def _callouts(scenario: Scenario, rows: Sequence[Row], check: CalloutCheck) -> l
     return out
 
 
-def _callout_cells(scenario: Scenario, check: CalloutCheck, table: pd.DataFrame) -> list[tuple[Row, Row, Row]]:
+def _callout_cells(scenario: Scenario, check: CalloutCheck, table: pd.DataFrame) -> list[tuple[Cells, Cells, Cells]]:
     """Of each anchor: the baseline's point at a promise, the other's there, and the other's at matched throughput."""
     base, other = check.systems
-    out: list[tuple[Row, Row, Row]] = []
+    out: list[tuple[Cells, Cells, Cells]] = []
     for anchor in sorted(set(table["anchor"])):
         part = table[table["anchor"] == anchor]
         cell: dict[tuple[str, str], Any] = {(str(r["role"]).split("_")[0], r["system"]): r for r in part.to_dict("records")}
@@ -221,7 +221,7 @@ def _callout_cells(scenario: Scenario, check: CalloutCheck, table: pd.DataFrame)
     return out
 
 
-def _callout(what: str, policy: str, simulated: list[float | None], published: float, row: Row) -> ValidationRow:
+def _callout(what: str, policy: str, simulated: list[float | None], published: float, row: Cells) -> ValidationRow:
     estimated = estimate(simulated)
     mean = estimated.mean if estimated else None
     label = f" (published as {row['label']})" if isinstance(row.get("label"), str) and row["label"] else ""

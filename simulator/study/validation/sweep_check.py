@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from simulator.errors import ScenarioError
 from simulator.study.run.checks import CurveCheck, SweepCheck
-from simulator.study.run.result import ValidationPoint, ValidationRow
+from simulator.study.run.result import PointRow, ValidationPoint, ValidationRow
 from simulator.study.run.scenario import Scenario
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Row = dict[str, Any]
 
 
 def check_sweep(scenario: Scenario, check: SweepCheck, table: pd.DataFrame, key: str) -> None:
@@ -41,7 +39,7 @@ def check_sweep(scenario: Scenario, check: SweepCheck, table: pd.DataFrame, key:
             raise ScenarioError(problem, where=where, key="load", remedy="add it")
 
 
-def sweep_points(scenario: Scenario, rows: Sequence[Row], check: SweepCheck, table: pd.DataFrame) -> list[ValidationPoint]:
+def sweep_points(scenario: Scenario, rows: Sequence[PointRow], check: SweepCheck, table: pd.DataFrame) -> list[ValidationPoint]:
     """One point per published cell: the metric over that of the first system at the same concurrency, simulated and published."""
     (base, base_policy), *others = check.systems.items()
     reference = _cells(table, base, check.y)
@@ -164,7 +162,7 @@ def _cells(table: pd.DataFrame, system: str, y: str) -> dict[float, float]:
     return {float(load): float(value) for load, value in zip(mine["concurrency"], mine[y], strict=True)}
 
 
-def mean(rows: Sequence[Row], policy: str, load: float, metric: str) -> float | None:
+def mean(rows: Sequence[PointRow], policy: str, load: float, metric: str) -> float | None:
     """A metric of a policy at a load over the replications in which it is known."""
-    values = [r[metric] for r in rows if r["policy"] == policy and r["load"] == load and r.get(metric) is not None]
+    values = [number for r in rows if r.policy == policy and r.load == load and (number := r[metric]) is not None]
     return float(np.mean(values)) if values else None

@@ -13,11 +13,14 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel
 
 from simulator.files import write_whole
 from simulator.study.work.signals import held
 
+Row = TypeVar("Row", bound=BaseModel)
 PACKAGE = Path(__file__).parents[2]
 ONLY_TELL = ("report", "cli")  # rooms of the package that make no numbers: pages are drawn anew from the rows at every run
 
@@ -37,26 +40,28 @@ class Task:
 Results = Generator[tuple[Task, Any], None, None]  # as tasks are done; more may be asked for meanwhile, and a result only where one is to come
 
 
-class Kept:
-    """Finished tasks in `folder`, or nowhere."""
+class Kept(Generic[Row]):
+    """Finished tasks in `folder`, or nowhere; their results are rows of `kind`."""
 
-    def __init__(self, folder: Path | None) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path | None, kind: type[Row]) -> None:
+        self.folder, self.kind = folder, kind
         self._made = [path for path in (folder, *folder.parents) if not os.path.exists(path)] if folder else []
 
-    def read(self, task: Task) -> Any:
+    def read(self, task: Task) -> Row | None:
         """The result of a task that was done before with the same mark and tables; None where there is none."""
         try:
             content = json.loads(self._file(task).read_text(encoding="utf-8")) if self.folder else {}
-            return content["row"] if content["fingerprint"] == task.mark and set(task.details) <= set(content["details"]) else None
+            holds = content["fingerprint"] == task.mark and set(task.details) <= set(content["details"])
+            return self.kind.model_validate(content["row"]) if holds else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def write(self, task: Task, result: Any) -> None:
+    def write(self, task: Task, result: Row) -> None:
         """Write down that a task is done, after its tables: a result that is there says that all of the task is."""
         if self.folder:
             with held(signal.SIGINT, signal.SIGTERM):
-                write_whole(self._file(task), json.dumps({"fingerprint": task.mark, "details": sorted(task.details), "row": result}))
+                content = {"fingerprint": task.mark, "details": sorted(task.details), "row": result.model_dump(mode="json")}
+                write_whole(self._file(task), json.dumps(content))
 
     def withdraw(self, tasks: Iterable[Task]) -> None:
         """Take back the results and tables of tasks, and the folders that were made for them."""
