@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.errors import DsimError
-from simulator.report import tables
 from simulator.report.render.markdown import table as markdown
+from simulator.report.run import tables
 from simulator.study.run import build, meter, metrics
 from simulator.study.run.build import build_result
 from simulator.study.run.metrics import Metric, Totals, columns_table
