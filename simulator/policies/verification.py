@@ -80,7 +80,7 @@ class VerificationPolicy(Kind):
 
     def by_batch(self, rows: StepView, most: int) -> Lowered:
         """Lowering of a rule that verifies all that it drafts."""
-        return Lowered("by_batch", table=np.array([self.drafted(requests, rows.gamma) for requests in range(most + 1)]))
+        return Lowered("by_batch", table=np.array([0, *(self.drafted(requests, rows.gamma) for requests in range(1, most + 1))]))
 
 
 class NoSpeculation(VerificationPolicy):

@@ -1,0 +1,165 @@
+"""What kinds say to the compiled engine: every field of theirs, in words that it knows; and where what was compiled is kept."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+
+from simulator.engine.kernel import layout
+from simulator.kind import Kind, Lowered, lowering
+from simulator.measurements.cost import LinearPrefill, PrefillCost
+from simulator.policies.admission import Admission, FirstCome, ShortestPrompt
+from simulator.policies.prefill import Chunked, Disaggregated, Instant, Prefill, Separate
+from simulator.policies.routing import LeastLoaded, PowerOfTwo, Random, RoundRobin, Routing
+from simulator.policies.verification import (
+    ByBatch,
+    ConfidenceScheduled,
+    FixedLength,
+    Lengths,
+    NoSpeculation,
+    Oracle,
+    StepView,
+    Threshold,
+    Uniform,
+    Verification,
+)
+
+LUCK = np.random.default_rng(0)
+CONFIDENCE = LUCK.random((60, 5))
+ROWS = StepView(60, 5, CONFIDENCE, CONFIDENCE.cumprod(axis=1), (), np.empty(0))
+SOURCE: Any = {"provenance": "synthetic"}
+NOT_THE_RUN_S = {"kind", "gpus_per_worker", "provenance", "source", "note"}  # tell kinds apart, count GPUs, say where numbers are from
+
+# Of every kind one, and for every field a value that must be lowered to something else.
+RULES: list[tuple[Any, dict[str, Any]]] = [
+    (NoSpeculation(), {}),
+    (FixedLength(length=2), {"length": 3}),
+    (Threshold(threshold=0.5), {"threshold": 0.2, "of": "survival"}),
+    (ByBatch(table=[(1, 4, 5), (5, 9, 2)]), {"table": [(1, 3, 5), (4, 9, 2)]}),
+    (ConfidenceScheduled(), {"mode": "synchronous", "lag": 1, "min_length": 1}),
+    (Uniform(), {"lag": 1, "min_length": 1}),
+    (Oracle(), {}),
+]
+OTHERS: list[tuple[Any, dict[str, Any]]] = [
+    (Instant(), {}),
+    (Separate(), {"max_tokens": 7}),
+    (Chunked(), {"token_budget": 7}),
+    (Disaggregated(), {"workers": 2, "transfer_s": 0.5}),
+    (RoundRobin(), {}),
+    (LeastLoaded(), {}),
+    (PowerOfTwo(), {}),
+    (Random(), {}),
+    (FirstCome(), {}),
+    (ShortestPrompt(), {}),
+    (
+        LinearPrefill(**SOURCE, base_s=0.1, per_token_s=0.2),
+        {"base_s": 0.3, "per_token_s": 0.4, "per_token_context_s": 0.5, "apart": True},
+    ),
+]
+
+
+def lowered(kind: Any) -> Lowered | None:
+    return lowering(kind, *((ROWS, 12) if isinstance(kind, tuple(type(rule) for rule, _ in RULES)) else ()))
+
+
+def plain(numbers: Lowered | None) -> Any:
+    return numbers and (numbers.branch, dict(numbers.settings), None if numbers.table is None else numbers.table.tolist())
+
+
+def test_the_list_is_whole() -> None:
+    """A kind that joins a union must be here, or say that it runs in Python by having no lowering."""
+    unions = [get_args(get_args(union)[0]) for union in (Verification, Prefill, Routing, Admission, PrefillCost)]
+    known = {kind for union in unions for kind in union if "lowered" in vars(kind)}
+    assert known == {type(kind) for kind, _ in RULES + OTHERS}
+
+
+@pytest.mark.parametrize("kind, other", RULES + OTHERS, ids=lambda k: getattr(k, "kind", ""))
+def test_every_field_is_lowered(kind: Any, other: dict[str, Any]) -> None:
+    """A new field fails here until it is listed, and one that is listed until the lowering heeds it."""
+    assert set(type(kind).model_fields) - NOT_THE_RUN_S == set(other)
+    before = plain(lowered(kind))
+    assert before is not None
+    for field, value in other.items():
+        assert plain(lowered(type(kind).model_validate({**dict(kind), field: value}))) != before, field
+
+
+@pytest.mark.parametrize("kind", [kind for kind, _ in RULES + OTHERS], ids=lambda k: k.kind)
+def test_the_kernel_knows_the_words(kind: Any) -> None:
+    numbers = lowered(kind)
+    assert numbers is not None
+    assert any(numbers.branch in branches for _, branches in layout.BRANCHES.values())
+    assert set(numbers.settings) <= set(layout.GLOBAL.names or ())
+
+
+def test_branches_stand_at_their_numbers() -> None:
+    for _, branches in layout.BRANCHES.values():
+        for number, name in enumerate(branches):
+            assert getattr(layout, name.upper(), number) == number
+
+
+def test_a_subclass_does_something_else() -> None:
+    class Odd(FixedLength):
+        def choose(self, view: StepView) -> Lengths:
+            return np.arange(view.requests) % 2 * self.length
+
+    assert lowering(FixedLength(length=2), ROWS, 12) is not None
+    assert lowering(Odd(length=2), ROWS, 12) is None
+
+
+def test_words_follow_from_the_kind() -> None:
+    class TwoWords(Kind):
+        kind: str = "two_words"
+
+    assert TwoWords().words == "two words"
+
+
+@pytest.fixture
+def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the kernel's sources, in whose place the cache is looked for."""
+    compiling = pytest.importorskip("simulator.engine.kernel.compiling")
+    folder = tmp_path / "kernel"
+    folder.mkdir()
+    for file in compiling.SOURCES.glob("*.py"):
+        shutil.copy(file, folder)
+    monkeypatch.setattr(compiling, "SOURCES", folder)
+    monkeypatch.setattr(compiling.numba.config, "CACHE_DIR", "")
+    monkeypatch.setattr("pooch.os_cache", lambda name: tmp_path / "user" / name)
+    return folder
+
+
+def test_compiled_code_is_kept_by_all_sources(sources: Path) -> None:
+    """A change in any file leads to another folder, and what the old one held is removed."""
+    from simulator.engine.kernel.compiling import kept_in
+
+    first = kept_in()
+    assert first is not None
+    assert first.parent == sources / "__pycache__"
+    assert kept_in() == first
+    for file in sources.glob("*.py"):
+        with file.open("a") as more:
+            more.write("# another thought\n")
+        second = kept_in()
+        assert second is not None
+        assert second != first
+        assert [path.name for path in first.parent.iterdir()] == [second.name]
+        first = second
+
+
+def test_where_the_sources_cannot_be_written_beside(sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from simulator.engine.kernel import compiling
+
+    (sources / "__pycache__").write_text("not a folder")
+    kept = compiling.kept_in()
+    assert kept is not None
+    assert kept.parent == tmp_path / "user" / "dsim"
+    monkeypatch.setattr(compiling.numba.config, "CACHE_DIR", str(tmp_path / "mine"))
+    kept = compiling.kept_in()
+    assert kept is not None
+    assert kept.parent == tmp_path / "mine"
+    monkeypatch.setattr(compiling.numba.config, "CACHE_DIR", os.devnull)
+    assert compiling.kept_in() is None
