@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+
+from tests.planning.conftest import PLAN
 
 Dsim = Callable[..., Any]
 COMMAND = str(Path(sys.executable).with_name("dsim"))
@@ -25,18 +28,18 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def kept(folder: Path) -> dict[str, int]:
-    """Points that are done, with the time each was written."""
+    """Points or trials that are done, with the time each was written."""
     found = {}
-    for path in (folder / "points").glob("[!.]*.json"):
+    for path in folder.glob("*/[!.]*.json"):
         found[path.name] = path.stat().st_mtime_ns
     return found
 
 
-def start(world: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(world: Path, *arguments: str, command: str = "run", file: str = "small.yaml") -> subprocess.Popen[str]:
     """A real dsim, leader of its own group and open to Ctrl-C as in a terminal (a shell's background jobs are born deaf to it)."""
-    command = [COMMAND, "run", "small.yaml", "--out", "out", *arguments]
+    words = [COMMAND, command, file, "--out", "out", *arguments]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=world, start_new_session=True, preexec_fn=open_to_interrupts, **pipes)  # noqa: PLW1509 - no other way
+    return subprocess.Popen(words, cwd=world, start_new_session=True, preexec_fn=open_to_interrupts, **pipes)  # noqa: PLW1509 - no other way
 
 
 def open_to_interrupts() -> None:
@@ -84,6 +87,23 @@ def test_interrupt_and_go_on(workers: int, world: Path, scenario: Callable[..., 
     assert len(after) == 72
     assert {name: after[name] for name in done} == done
     assert dsim("run", "small.yaml", "--out", "whole", "--workers", 1).code == 0
+    assert tree(world / "out") == tree(world / "whole")
+
+
+def test_interrupt_a_plan_and_resume(world: Path, dsim: Dsim) -> None:
+    (world / "plan.yaml").write_text(yaml.safe_dump(PLAN | {"policies": PLAN["policies"][:2]}))
+    process = start(world, "--workers", "2", command="plan", file="plan.yaml")
+    wait_for_points(world / "out", 4)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    done = kept(world / "out")
+    assert (process.returncode, out, len(err.splitlines())) == (130, "", 1), err
+    assert ends(process.pid)
+    assert sorted(tree(world / "out")) == sorted(f"trials/{name}" for name in done)
+    assert dsim("plan", "plan.yaml", "--out", "out", "--workers", 1).code == 0
+    after = kept(world / "out")
+    assert {name: after[name] for name in done} == done
+    assert dsim("plan", "plan.yaml", "--out", "whole", "--workers", 1).code == 0
     assert tree(world / "out") == tree(world / "whole")
 
 

@@ -91,6 +91,14 @@ def test_changed_published_tables_do(kept: Path) -> None:
     assert rerun(kept) == (0, 12)
 
 
+def test_a_profile_below_a_folder_called_published(world: Path, scenario: Write) -> None:
+    shutil.copytree(world / "tiny", world / "published" / "tiny")
+    scenario(profile="published/tiny")
+    first, file = bundle(loaded()).mark, world / "published" / "tiny" / "profile.yaml"
+    file.write_text(file.read_text() + "# changed\n")
+    assert bundle(loaded()).mark != first
+
+
 def test_a_changed_file_of_lengths_reuses_nothing(world: Path, scenario: Write) -> None:
     (world / "lengths.csv").write_text("n\n20\n30\n")
     lengths = {"kind": "empirical", "path": "lengths.csv", "column": "n"}

@@ -70,7 +70,7 @@ class TrialRunner:
         for trial in trials:
             if trial not in self.asked:
                 self.asked.add(trial)
-                task = self._task(trial)
+                task = _task(trial, self.marks[trial.cell])
                 row = self.kept.read(task)
                 if row is None:
                     self._todo.append(task)
@@ -78,10 +78,10 @@ class TrialRunner:
                     self.rows[trial] = row
         self.progress(len(self.rows), len(self.asked))
 
-    def _task(self, trial: Trial) -> Task:
-        """Named by what its numbers depend on, so that it is found under another order of the policies too."""
-        mark = self.marks[trial.cell]
-        return Task(trial, f"{mark[:12]}-{trial.name.partition('-')[2]}", mark, partial(_run, trial))
+
+def _task(trial: Trial, mark: str) -> Task:
+    """Named by what its numbers depend on, so that it is found under another order of the policies too."""
+    return Task(trial, f"{mark[:12]}-{trial.name.partition('-')[2]}", mark, partial(_run, trial))
 
 
 def _run(trial: Trial, plan: Plan, _folder: Path | None) -> TrialRow:

@@ -38,7 +38,7 @@ def bundle(scenario: Scenario) -> Bundle[Scenario]:
     if scenario.engine.scheduler_profile is not None:
         content["engine"] = content["engine"] | {"scheduler_profile": "scheduler_profile"}
         files |= profile_files("scheduler_profile", scenario.believed)
-    return Bundle(validate_scenario, scenario.file.name, content, files, words=("question", "sla", "validation", "notes", "baseline"))
+    return Bundle(validate_scenario, scenario.file.name, content, files, ignored=("question", "sla", "validation", "notes", "baseline"))
 
 
 def sweep(

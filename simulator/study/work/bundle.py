@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,14 +18,14 @@ Files = dict[str, bytes]  # by place in the bundle
 
 @dataclass(frozen=True)
 class Bundle(Generic[T]):
-    """The content of the YAML file called `name`, its paths pointing into the bundle, and the files there. `words` are keys that no number
-    depends on."""
+    """The content of the YAML file called `name`, its paths pointing into the bundle, and the files there. No number
+    depends on the keys that are `ignored`."""
 
     read: Callable[[dict[str, Any], Path], T]
     name: str
     content: dict[str, Any]
     files: Files
-    words: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
 
     def unpack(self, folder: Path) -> T:
         """The scenario or plan, its files in `folder`."""
@@ -37,7 +37,7 @@ class Bundle(Generic[T]):
     @cached_property
     def mark(self) -> str:
         """Changes when anything that the numbers depend on does: the content, the files it names, the code."""
-        depends = {key: value for key, value in self.content.items() if key not in self.words}
+        depends = {key: value for key, value in self.content.items() if key not in self.ignored}
         return digest([depends, code_mark()], {name: data for name, data in self.files.items() if "/published/" not in name})
 
 
@@ -50,31 +50,26 @@ def moved_workload(content: dict[str, Any], workload: Workload, folder: Path) ->
     """The content of a workload in a YAML file in `folder` with its paths pointing into the bundle, and the files there."""
     if workload.trace is not None:
         file = workload.trace.find(folder)
-        trace = {key: value for key, value in content["trace"].items() if key != "name"}
-        return content | {"trace": trace | {"path": f"trace/{file.name}"}}, {f"trace/{file.name}": file.read_bytes()}
+        return _placed(content, "trace", f"trace/{file.name}", [file])
     if workload.servegen is not None:
-        service = {key: value for key, value in content["servegen"].items() if key != "name"}
-        files = {f"servegen/{file.name}": file.read_bytes() for file in workload.servegen.files()}
-        return content | {"servegen": service | {"path": "servegen"}}, files
-    lengths = [lengths.model_dump() for lengths in (workload.prompt_tokens, workload.output_tokens) if lengths is not None]
-    places = {path: f"lengths/{number}{path.suffix}" for number, path in enumerate(_paths(lengths))}
-    return _moved(content, folder, places), {place: path.read_bytes() for path, place in places.items()}
+        return _placed(content, "servegen", "servegen", workload.servegen.files())
+    files: Files = {}
+    lengths = {key: value for key in ("prompt_tokens", "output_tokens") if (value := getattr(workload, key)) is not None}
+    return content | {key: _moved(value.model_dump(), files) for key, value in lengths.items()}, files
 
 
-def _paths(content: Any) -> Iterator[Path]:
-    """All paths in nested content."""
+def _placed(content: dict[str, Any], key: str, path: str, files: list[Path]) -> tuple[dict[str, Any], Files]:
+    """A workload whose requests come from files, named or not."""
+    source = {name: value for name, value in content[key].items() if name != "name"}
+    return content | {key: source | {"path": path}}, {f"{key}/{file.name}": file.read_bytes() for file in files}
+
+
+def _moved(content: Any, files: Files) -> Any:
+    """Nested content with its paths replaced by places in the bundle, and what is there added to `files`."""
     if isinstance(content, Path):
-        yield content
-    elif isinstance(content, dict | list | tuple):
-        for item in content.values() if isinstance(content, dict) else content:
-            yield from _paths(item)
-
-
-def _moved(content: Any, folder: Path, places: dict[Path, str]) -> Any:
-    """Nested content with the paths of files replaced by their places in the bundle."""
+        place = f"lengths/{len(files)}{content.suffix}"
+        files[place] = content.read_bytes()
+        return place
     if isinstance(content, dict):
-        moved = {key: _moved(value, folder, places) for key, value in content.items()}
-        if "path" in content:
-            moved["path"] = places[(folder / Path(content["path"]).expanduser()).resolve()]
-        return moved
-    return [_moved(item, folder, places) for item in content] if isinstance(content, list) else content
+        return {key: _moved(value, files) for key, value in content.items()}
+    return [_moved(item, files) for item in content] if isinstance(content, list | tuple) else content

@@ -90,4 +90,4 @@ def code_mark(package: Path = PACKAGE) -> str:
     """Changes when any module does that may make numbers: all but those that only tell them. A list of those that do would one day be short of
     one, and stale results would pass for new; and a checkout changes without its version."""
     modules = {path.relative_to(package): path for path in package.rglob("*.py")}
-    return digest(version("dsim"), {str(name): path.read_bytes() for name, path in modules.items() if name.parts[0] not in ONLY_TELL})
+    return digest(version("dsim"), {name.as_posix(): path.read_bytes() for name, path in modules.items() if name.parts[0] not in ONLY_TELL})
