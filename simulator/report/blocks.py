@@ -72,6 +72,11 @@ class Table(Block):
     def grouped(self) -> bool:
         return any(group.name for group in self.groups)
 
+    def cut(self, kept: Sequence[int]) -> Table:
+        """With these of its columns alone."""
+        groups = tuple(replace(group, rows=tuple(tuple(row[i] for i in kept) for row in group.rows)) for group in self.groups)
+        return replace(self, columns=tuple(self.columns[i] for i in kept), groups=groups)
+
 
 Draw: TypeAlias = "Callable[[Look], Figure]"
 

@@ -25,14 +25,26 @@ def provenance(rows: Sequence[Source]) -> Table:
     return Table("provenance", "Where every table of the profile comes from.", columns, (Group("", cells),))
 
 
-def validation(rows: Sequence[ValidationRow]) -> Table:
-    """Simulated against published."""
-    numbers = tuple(Column(title) for title in ("simulated", "published", "difference", "limit"))
+def validation(rows: Sequence[ValidationRow], known: str = "published") -> Table:
+    """Simulated against what is known."""
     cells = []
     for row in rows:
         *shown, limit, verdict = wording.validation_cells(row)
         compared = [Cell(text) for text in shown] + [Cell(limit, verdict, kind=verdict)]
-        cells.append((Cell(row.what), *compared, Cell(row.policy or DASH), Cell(wording.plain(row.n, 0))))
-    title = "Simulated against published. Curves: rms of relative differences over the simulated loads. Gains: difference in percentage points."
+        cells.append((Cell(row.what + _aside(row)), *compared, Cell(row.policy or ""), Cell(wording.plain(row.n, 0))))
+    title = f"Simulated against {known}. Curves: rms of relative differences over the simulated loads. Gains: difference in percentage points."
+    numbers = (Column(title) for title in ("simulated", known, "difference", "limit"))
     columns = (Column("what", words=True), *numbers, Column("policy", words=True), Column("n", spare=True))
-    return Table("validation", title, columns, (Group("", tuple(cells)),))
+    return without_empty(Table("validation", title, columns, (Group("", tuple(cells)),)), ("", DASH))
+
+
+def _aside(row: ValidationRow) -> str:
+    """What else a row's name must say."""
+    apart = row.mean_absolute_difference
+    return " (was fitted to)" * row.fitted + (f" ({wording.plain(apart)} apart on average)" if apart is not None else "")
+
+
+def without_empty(table: Table, nothing: tuple[str, ...] = ("",)) -> Table:
+    """Without the columns that say nothing in any row."""
+    rows = [row for group in table.groups for row in group.rows]
+    return table.cut([i for i in range(len(table.columns)) if any(row[i].text not in nothing for row in rows)])

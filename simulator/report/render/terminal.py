@@ -7,7 +7,6 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 
 from rich import box
 from rich.cells import cell_len
@@ -85,9 +84,10 @@ class _Pen:
                 grid = _Grid(table, beside, gap)
                 if grid.least <= self.width:
                     return self.drawn(grid.drawn(self.width), self.width)
-            if not any(column.spare for column in table.columns):
+            spare = [i for i, column in enumerate(table.columns) if column.spare]
+            if not spare:
                 return self.drawn(grid.drawn(grid.least), grid.least)
-            table = _without_last_spare(table)
+            table = table.cut([i for i in range(len(table.columns)) if i != spare[-1]])
 
 
 class _Grid:
@@ -130,12 +130,6 @@ class _Grid:
             for row in rows:
                 grid.add_row(*row, end_section=len(self.groups) > 1 and row is rows[-1])
         return grid
-
-
-def _without_last_spare(table: Table) -> Table:
-    at = max(i for i, column in enumerate(table.columns) if column.spare)
-    groups = tuple(replace(group, rows=tuple(row[:at] + row[at + 1 :] for row in group.rows)) for group in table.groups)
-    return replace(table, columns=table.columns[:at] + table.columns[at + 1 :], groups=groups)
 
 
 def _longest(texts: Iterable[str]) -> int:

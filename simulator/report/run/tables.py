@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from simulator.report import wording
 from simulator.report.blocks import Cell, Column, Group, Table
-from simulator.report.tables import estimated
+from simulator.report.tables import estimated, without_empty
 from simulator.report.wording import DASH, MEASURES
 from simulator.study.run.metrics import METRICS, Metric
 from simulator.study.run.result import PointResult, RunResult
@@ -22,7 +22,7 @@ def at_sla(result: RunResult) -> Table | None:
     title = f"Throughput at the per-user speed of an SLA, and the gain over {result.baseline}. {_certainty(result)}"
     columns = (Column("gain"), Column("throughput", "tok/s/GPU"), Column("baseline", "tok/s/GPU"), Column("note", words=True))
     listed = tuple(Group(f"at {wording.load(sla)} tok/s per user", tuple(rows)) for sla, rows in groups.items())
-    return _trimmed(Table("at-sla", title, (Column("policy", words=True), *columns), listed)) if listed else None
+    return without_empty(Table("at-sla", title, (Column("policy", words=True), *columns), listed)) if listed else None
 
 
 def at_matched_throughput(result: RunResult) -> Table | None:
@@ -36,7 +36,7 @@ def at_matched_throughput(result: RunResult) -> Table | None:
             cells = (_name(result, row.policy), Cell(wording.gain(row.gain)), *speeds, Cell(row.note or ""))
             groups.setdefault(f"at {wording.plain(row.throughput, 0)} tok/s/GPU ({row.because})", []).append(cells)
     listed = tuple(Group(name, tuple(rows)) for name, rows in groups.items())
-    return _trimmed(Table("at-matched-throughput", title, (Column("policy", words=True), *columns), listed)) if listed else None
+    return without_empty(Table("at-matched-throughput", title, (Column("policy", words=True), *columns), listed)) if listed else None
 
 
 def _shown(result: RunResult, place: str) -> list[Metric]:
@@ -95,14 +95,6 @@ def policies(result: RunResult) -> Table:
         rows.append((Cell(policy.name), Cell(policy.drafter or ""), Cell(policy.rule), Cell(role)))
     columns = tuple(Column(title, words=True) for title in ("policy", "drafter", "verification", "role"))
     return Table("policies", "The policies compared; all see the same traffic and random draws.", columns, (Group("", tuple(rows)),))
-
-
-def _trimmed(table: Table) -> Table:
-    """Without its last column where that is empty in every row."""
-    if any(row[-1].text for group in table.groups for row in group.rows):
-        return table
-    groups = tuple(Group(group.name, tuple(row[:-1] for row in group.rows), group.tag) for group in table.groups)
-    return Table(table.name, table.caption, table.columns[:-1], groups)
 
 
 def _points(name: str, title: str, result: RunResult, shown: Sequence[Metric], verdict: bool) -> Table:

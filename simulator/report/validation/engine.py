@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from simulator.files import whole
 from simulator.report import wording
 from simulator.report.blocks import Cell, Column, Group, Table, Text, listed
 from simulator.report.page import Page, Section, section, sections
+from simulator.report.tables import validation
 from simulator.study.validation.engine_check import HEADLINE, NUMBERS
 from simulator.study.validation.result import EngineComparison, EngineRun
 
@@ -50,14 +52,13 @@ def _row(run: EngineRun) -> tuple[Cell, ...]:
 
 def _errors(check: EngineComparison) -> Section | None:
     errors = [(NUMBERS[name], _share(one.median), _share(one.worst)) for name, one in check.summary.items() if one.median is not None]
-    limits = [(row.what, _share(row.difference), _share(row.limit), "within" if row.ok else "outside") for row in check.rows]
     rank = check.ranking
     ranked = f"The better policy is named in {rank.right} of {rank.pairs} pairs whose measured throughputs differ by more than 3 %."
     return section(
         "errors",
         "Errors",
         listed("summary", "Over all runs.", ("number", "median error", "worst"), errors),
-        listed("limits", "Limits.", ("what", "error", "limit", ""), limits),
+        replace(validation(check.rows, "measured"), caption="Limits."),
         Text(ranked) if rank.pairs else None,
     )
 

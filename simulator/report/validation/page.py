@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -111,7 +111,7 @@ def _comparison(entry: Entry) -> Section | None:
         Text(result.title),
         Text(f"{result.system}. Source: {'; '.join(result.sources)}."),
         Code(result.command, "Command"),
-        _limits(result.rows) if result.headline is not None else _rows(result.rows, known),
+        replace(validation(result.rows, known), caption=""),
         *_points(result.points, known),
         Prose(f"![simulated and {known} frontier](validation/{entry.picture})") if entry.picture else None,
         Prose(f"Where it misses, and why: {entry.reading}") if entry.reading else None,
@@ -126,22 +126,6 @@ def _comparison(entry: Entry) -> Section | None:
 def _fit(name: str, fit: Fit) -> Text:
     values = [f"{key} {value:.4g} s" for group in (fit.verify, fit.prefill) for key, value in group.items()]
     return Text(f"{name[0].upper()}{name[1:]}: {', '.join(values)}; {percent(fit.left_over, 2, signed=False)} of all tokens left over (rms).")
-
-
-def _limits(rows: Sequence[ValidationRow]) -> Table:
-    cells = ((row.what, *wording.validation_cells(row)[2:]) for row in rows)
-    return listed("limits", "", ("what", "difference", "limit", ""), cells)
-
-
-def _rows(rows: Sequence[ValidationRow], known: str) -> Table:
-    cells = ((f"{row.what}{_aside(row)}", *wording.validation_cells(row)) for row in rows)
-    return listed("rows", "", ("what", "simulated", known, "difference", "limit", ""), cells)
-
-
-def _aside(row: ValidationRow) -> str:
-    """What else a row's name must say."""
-    apart = row.mean_absolute_difference
-    return " (was fitted to)" * row.fitted + (f" ({plain(apart)} apart on average)" if apart is not None else "")
 
 
 def _points(points: Sequence[ValidationPoint], known: str) -> Iterator[Table]:
