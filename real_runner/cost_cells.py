@@ -7,6 +7,7 @@ passes between: before each of their repeats as many bytes are touched as the ta
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -44,9 +45,22 @@ class CostCell:
     context: int = 0
 
     def __str__(self) -> str:
-        keys = (("requests", self.requests), ("tokens", self.tokens), ("slots", self.slots), ("context", self.context))
-        told = ", ".join(f"{name} {value}" for name, value in keys if value)
-        return f"{self.kind}{f' of {self.drafter}' if self.drafter else ''} at {told}"
+        keys = ", ".join(f"{name} {value}" for name in ("requests", "tokens", "slots", "context") if (value := getattr(self, name)))
+        return f"{self.kind}{f' of {self.drafter}' if self.drafter else ''} at {keys}"
+
+    @property
+    def shrinks(self) -> bool:
+        """Where memory ends, is it measured with fewer requests? Otherwise it is left out, with all that are larger."""
+        return self.kind not in ("prefill", "overhead")
+
+    @property
+    def caches(self) -> tuple[str, str, int]:
+        """Cells with the same need the same caches; the parts of a drafter share theirs."""
+        return ("" if self.kind in ("backbone", "head", "absorb") else self.kind, self.drafter, self.context)
+
+    def covers(self, other: CostCell) -> bool:
+        """Is this cell as large as `other` or larger, and of its kind?"""
+        return self.kind == other.kind and self.tokens >= other.tokens and self.requests >= other.requests and self.context >= other.context
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +107,12 @@ class CellBench:
         return [step.end_s - step.start_s - step.draft_s - step.verify_s for step in steps]
 
     def release(self) -> None:
-        """Gives the caches back."""
+        """Frees the caches of target and drafters."""
         self._device, self._room, self.target.kv = None, None, None
         for drafter in self.drafters.values():
             drafter.kv = None
         if self.target.device.type == "cuda":
+            gc.collect()  # a cycle may hold what did not fit
             torch.cuda.empty_cache()
 
     def _ready(self, group: str, slots: int, length: int) -> Device:
@@ -133,11 +148,12 @@ class CellBench:
             raise MemoryError
 
     def _touch(self, device: Device) -> None:
-        """Caches hold numbers: memory that was never written is all one page, and reads faster than it is."""
+        """Fills the caches: memory that was never written is all one page and reads faster. On a GPU random numbers, as equal ones draw less power
+        and so clock higher."""
         for cache in (self.target.kv, device.drafter.kv if device.drafter is not None else None):
             for layer in cache._layers.values() if cache is not None else ():
                 for tensor in layer:
-                    tensor.fill_(0.01)
+                    tensor.normal_() if tensor.is_cuda else tensor.fill_(0.01)
 
     def _timed(self, run: Callable[[], Any], before: Callable[[], Any] | None = None) -> Once:
         """Seconds of `run` alone, as the engine's own stopwatch takes them; `before` is done first, and not waited for."""

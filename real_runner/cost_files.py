@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,11 +20,12 @@ from simulator.measurements.cost import Costs, DraftTable, MeasuredTable, Overhe
 
 SPREAD, DRIFT, FEW = 0.10, 0.05, 5  # a cell beyond these is suspicious
 QUANTILES = ("p10_s", "p50_s", "p90_s")
-KEYS: dict[str, Callable[[CostCell], dict[str, int]]] = {
-    "prefill": lambda cell: {"tokens": cell.tokens, "context_tokens": cell.context},
-    "backbone": lambda cell: {"requests": cell.requests, "context_tokens": cell.context},
-    "head": lambda cell: {"requests": cell.requests, "slots": cell.slots, "context_tokens": cell.context},
-    "absorb": lambda cell: {"tokens": cell.tokens, "context_tokens": cell.context},
+TABLES = {  # by kind of cell: file, where {} is a drafter's name; what a row is; its keys
+    "verify": ("verify.csv", "a step of so many tokens of so many requests, each with so much context before it", ("requests", "tokens", "context")),
+    "prefill": ("prefill.csv", "prompt tokens of one request behind the context before them", ("tokens", "context")),
+    "backbone": ("draft-{}.csv", "drafting, what is paid once a round", ("requests", "context")),
+    "head": ("head-{}.csv", "drafting, what so many slots add", ("requests", "slots", "context")),
+    "absorb": ("absorb-{}.csv", "taking in the target's features of so many tokens", ("tokens", "context")),
 }
 
 
@@ -38,18 +39,18 @@ class CostTables:
     most: Mapping[int, int]
     source: str
     captured: bool
-    told: list[str]
+    remarks: list[str]
 
     def marks(self, cell: CostCell) -> list[str]:
         """Why a cell is not to be trusted."""
-        spread, found = self.first[cell], []
-        if spread.n < FEW:
-            found.append(f"{spread.n} repeats")
-        if spread.relative > SPREAD:
-            found.append(f"spread {spread.relative:.0%}")
+        quantiles, marks = self.first[cell], []
+        if quantiles.n < FEW:
+            marks.append(f"{quantiles.n} repeats")
+        if quantiles.relative > SPREAD:
+            marks.append(f"spread {quantiles.relative:.0%}")
         if abs(drift := self.drift(cell)) > DRIFT:
-            found.append(f"{drift:+.0%} when measured again")
-        return found
+            marks.append(f"{drift:+.0%} when measured again")
+        return marks
 
     def drift(self, cell: CostCell) -> float:
         """How much longer the cell took at the end; 0 where it was not measured again."""
@@ -71,8 +72,8 @@ class CostTables:
         """What a reader must know of the tables."""
         drifts = [self.drift(cell) for cell in self.again if cell in self.first]
         if not drifts:
-            return self.told
-        return [*self.told, f"{len(drifts)} cells measured again at the end took {np.median(drifts):+.1%} (median; {min(drifts):+.0%} to "
+            return self.remarks
+        return [*self.remarks, f"{len(drifts)} cells measured again at the end took {np.median(drifts):+.1%} (median; {min(drifts):+.0%} to "
                 f"{max(drifts):+.0%})."]  # fmt: skip
 
     @property
@@ -93,12 +94,12 @@ class CostTables:
         """Host time of a step: seconds + per_request · R, the nearest to the medians."""
         from scipy.optimize import nnls
 
-        known = {cell.requests: spread.p50_s for cell, spread in self.first.items() if cell.kind == "overhead"}
-        told = ", ".join(f"{1e3 * seconds:.3g} ms at {requests}" for requests, seconds in sorted(known.items()))
+        known = {cell.requests: quantiles.p50_s for cell, quantiles in self.first.items() if cell.kind == "overhead"}
+        medians = ", ".join(f"{1e3 * seconds:.3g} ms at {requests}" for requests, seconds in sorted(known.items()))
         (fixed, each), _ = nnls(np.array([[1.0, requests] for requests in known]), np.maximum(list(known.values()), 0.0)) if known else ((0, 0), 0)
         if len(known) == 1:
             fixed, each = max(next(iter(known.values())), 0.0), 0.0
-        note = f"the engine's steps less their parts, medians by requests: {told}; without a policy that looks at confidences"
+        note = f"the engine's steps less their parts, medians by requests: {medians}; without a policy that looks at confidences"
         return Overhead(provenance="measured", source=self.source, note=note, seconds=float(fixed), per_request_s=float(each))
 
     def draft_cost(self, name: str) -> DraftTable:
@@ -109,31 +110,22 @@ class CostTables:
 
     def write(self, folder: Path) -> None:
         """verify.csv, prefill.csv and, of each drafter, draft-, head- and absorb-<name>.csv."""
-        self._write(folder / "verify.csv", "verify", "", "a step of so many tokens of so many requests, each with so much context before it")
-        self._write(folder / "prefill.csv", "prefill", "", "prompt tokens of one request behind the context before them")
-        for name in self.grid.drafters:
-            self._write(folder / f"draft-{name}.csv", "backbone", name, "drafting, what is paid once a round")
-            self._write(folder / f"head-{name}.csv", "head", name, "drafting, what so many slots add")
-            self._write(folder / f"absorb-{name}.csv", "absorb", name, "taking in the target's features of so many tokens")
+        for kind, (file, what, keys) in TABLES.items():
+            for name in self.grid.drafters if "{}" in file else [""]:
+                rows = [self._row(cell, keys) for cell in self.cells if cell.kind == kind and cell.drafter == name]
+                rows.sort(key=lambda row: [row[key] for key in ("requests", "context_tokens", "tokens", "slots") if key in row])
+                text = io.StringIO()
+                text.write(f"# {self.source}; {what}; seconds\n")
+                table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+                table.writeheader()
+                table.writerows(rows)
+                write_whole(folder / file.format(name), text.getvalue())
 
-    def _write(self, path: Path, kind: str, drafter: str, what: str) -> None:
-        rows = [self._row(cell) for cell in self.cells if cell.kind == kind and cell.drafter == drafter]
-        rows.sort(key=lambda row: [row[key] for key in ("requests", "context_tokens", "tokens", "slots") if key in row])
-        text = io.StringIO()
-        text.write(f"# {self.source}; {what}; seconds\n")
-        table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
-        write_whole(path, text.getvalue())
-
-    def _row(self, cell: CostCell) -> dict[str, Any]:
-        spread = self.first[cell]
-        times = {name: f"{getattr(spread, name):.6g}" for name in QUANTILES}
+    def _row(self, cell: CostCell, keys: Sequence[str]) -> dict[str, Any]:
+        quantiles = self.first[cell]
+        row: dict[str, Any] = {"context_tokens" if key == "context" else key: getattr(cell, key) for key in keys}
+        if cell.kind == "verify" and self.grid.tiers is not None:
+            row["tokens"] = self.grid.tiers.pad(cell.tokens)  # what the step was padded to
+        row |= {name: f"{getattr(quantiles, name):.6g}" for name in QUANTILES}
         regime = "graph" if self.captured and cell.kind != "prefill" else "eager"
-        keys = self._verify_keys(cell) if cell.kind == "verify" else KEYS[cell.kind](cell)
-        return {**keys, **times, "n": spread.n, "regime": regime, "suspicious": "; ".join(self.marks(cell))}
-
-    def _verify_keys(self, cell: CostCell) -> dict[str, int]:
-        """By the size that the step was padded to."""
-        tokens = cell.tokens if self.grid.tiers is None else self.grid.tiers.pad(cell.tokens)
-        return {"requests": cell.requests, "tokens": tokens, "context_tokens": cell.context}
+        return {**row, "n": quantiles.n, "regime": regime, "suspicious": "; ".join(self.marks(cell))}

@@ -17,7 +17,7 @@ from real_runner.cost_grid import Grid
 from real_runner.cost_journal import Journal
 from real_runner.drafters.drafter import Drafter
 from real_runner.environment import machine
-from real_runner.failures import memory_of
+from real_runner.failures import OutOfMemory, memory_of
 from real_runner.layout import Tiers
 from real_runner.target import Target
 from real_runner.timing import Quantiles, repeated
@@ -60,14 +60,14 @@ def _plan(
     seed: int,
 ) -> dict[str, Any]:  # fmt: skip
     """All that the times depend on."""
-    told = {
+    shapes = {
         name: [drafter.spec.family, drafter.gamma, drafter.spec.block, list(drafter.spec.taps), drafter.spec.markov_rank, drafter.spec.markov_kind,
                drafter.spec.confidence, drafter.spec.draft_vocabulary, drafter.spec.backbone]
         for name, drafter in drafters.items()
     }  # fmt: skip
     model = [Path(target.name).name, target.config.model_type, target.layers, target.hidden, target.vocabulary]
     return {
-        "machine": machine(target), "target": model, "drafters": told, "temperature": temperature, "max_requests": max_requests,
+        "machine": machine(target), "target": model, "drafters": shapes, "temperature": temperature, "max_requests": max_requests,
         "max_context": max_context, "budget_s": budget_s, "tiers": None if tiers is None else tiers.model_dump(mode="json"), "seed": seed,
     }  # fmt: skip
 
@@ -128,7 +128,7 @@ class _Work:
         luck = stream(self.seed, f"order of {cause}")
         groups: dict[tuple[str, str, int], list[CostCell]] = {}
         for cell in cells:
-            groups.setdefault((cell.kind if cell.kind in ("verify", "prefill", "overhead") else "", cell.drafter, cell.context), []).append(cell)
+            groups.setdefault(cell.caches, []).append(cell)
         places = list(groups.values())
         for place in luck.permutation(len(places)):
             for at in luck.permutation(len(places[place])):
@@ -137,48 +137,48 @@ class _Work:
                     self._one(cell, progress, again)
 
     def _one(self, cell: CostCell, progress: Progress, again: bool) -> None:
-        """A cell, with as few caches as it takes where memory ends; dropped where it does not fit at all."""
+        """Measures a cell, where memory ends with fewer cache rows; drops it where it does not fit at all."""
         while self._fits(cell):
             begun, slots = time.monotonic(), self._slots(cell)
-            try:
-                with memory_of(str(cell)):
-                    spread = self._spread(cell, slots)
-            except DsimError as error:
-                if "out of memory" not in error.problem:
-                    raise
-                self.bench.release()
-                self.journal.did_not_fit(cell, slots)
-                self._shrink(cell, slots)
-                progress.say(f"out of memory for {cell}: {self._left(cell)}")
-                continue
+            quantiles = self._tried(cell, slots)
             spent_s = time.monotonic() - begun
-            self.journal.measured(cell, spread, spent_s, again)
-            progress.advance(spent_s, str(cell))
-            return
+            if quantiles is not None:
+                self.journal.measured(cell, quantiles, spent_s, again)
+                progress.advance(spent_s, str(cell))
+                return
+            self.bench.release()
+            self.journal.did_not_fit(cell, slots)
+            self._shrink(cell, slots)
+            left = f"{self.most[cell.context]} requests at most from context {cell.context} on" if cell.shrinks else "left out, and what is larger"
+            progress.say(f"out of memory for {cell}: {left}")
 
-    def _spread(self, cell: CostCell, slots: int) -> Quantiles:
-        if cell.kind == "overhead":
-            return Quantiles.of(self.bench.overheads(cell.requests))
-        once = self.bench.prepare(cell, slots)
-        with torch.no_grad():
-            return repeated(once, self.share_s, SETTLE * self.share_s)
+    def _tried(self, cell: CostCell, slots: int) -> Quantiles | None:
+        """Times of a cell; None where it does not fit. By then no frame holds the caches any more, so that they can be freed."""
+        try:
+            with memory_of(str(cell)):
+                if cell.kind == "overhead":
+                    return Quantiles.of(self.bench.overheads(cell.requests))
+                once = self.bench.prepare(cell, slots)
+                with torch.no_grad():
+                    return repeated(once, self.share_s, SETTLE * self.share_s)
+        except OutOfMemory:
+            return None
 
     def _slots(self, cell: CostCell) -> int:
         """Rows of the caches; of a prefill the tokens of its one row."""
         if cell.kind == "prefill":
             return self.grid.max_context + self.grid.prefill[-1]
-        return cell.requests if cell.kind == "overhead" else self.most[cell.context]
+        return self.most[cell.context] if cell.shrinks else cell.requests
 
     def _fits(self, cell: CostCell) -> bool:
         """Nothing as large has run out of memory."""
-        if cell.kind in ("prefill", "overhead"):
-            lost = [other for other, _ in self.journal.lost if other.kind == cell.kind]
-            return not any(other.tokens <= cell.tokens and other.requests <= cell.requests and other.context <= cell.context for other in lost)
-        return cell.requests <= self.most[cell.context]
+        if cell.shrinks:
+            return cell.requests <= self.most[cell.context]
+        return not any(cell.covers(lost) for lost, _ in self.journal.lost)
 
     def _shrink(self, cell: CostCell, slots: int) -> None:
         """Where `slots` requests do not fit at a context, they do not at a longer one. Raises DsimError where nothing is left."""
-        if cell.kind in ("prefill", "overhead"):
+        if not cell.shrinks:
             return
         fewer = [requests for requests in self.grid.requests if requests < slots]
         if not fewer:
@@ -187,20 +187,15 @@ class _Work:
             if context >= cell.context:
                 self.most[context] = min(self.most[context], fewer[-1])
 
-    def _left(self, cell: CostCell) -> str:
-        if cell.kind in ("prefill", "overhead"):
-            return "left out, and what is larger"
-        return f"{self.most[cell.context]} requests at most from context {cell.context} on"
-
     def notes(self) -> list[str]:
         """What a reader of the tables must know."""
-        told = [f"Cost cells: {len(self.journal.first)} of the {len(self.steps[-1])} of the full grid, in {self.journal.spent_s:.0f} s."]
+        notes = [f"Cost cells: {len(self.journal.first)} of the {len(self.steps[-1])} of the full grid, in {self.journal.spent_s:.0f} s."]
         if self.journal.spent_s > 1.1 * self.budget_s:
-            told.append(f"The smallest grid took {self.journal.spent_s:.0f} s, more than the budget of {self.budget_s:.0f} s.")
+            notes.append(f"The smallest grid took {self.journal.spent_s:.0f} s, more than the budget of {self.budget_s:.0f} s.")
         for context, requests in self.most.items():
             if requests < self.grid.max_requests:
-                told.append(f"Out of memory above {requests} requests at context {context}: not measured there.")
-        told += [f"Out of memory for {cell}: left out, and what is larger." for cell, _ in self.journal.lost if cell.kind in ("prefill", "overhead")]
+                notes.append(f"Out of memory above {requests} requests at context {context}: not measured there.")
+        notes += [f"Out of memory for {cell}: left out, and what is larger." for cell, _ in self.journal.lost if not cell.shrinks]
         if self.bench.longest:
-            told.append(f"Verify and overhead are measured beside {self.bench.longest}, every request verifying as much as the others.")
-        return told
+            notes.append(f"Verify and overhead are measured beside {self.bench.longest}, every request verifying as much as the others.")
+        return notes

@@ -15,14 +15,17 @@ class CheckpointError(DsimError):
     """A target or drafter that cannot be used as it is."""
 
 
+class OutOfMemory(DsimError):
+    """There is not enough memory, on a device or on the host."""
+
+
 @contextmanager
 def memory_of(what: str, where: str | Path | None = None) -> Iterator[None]:
-    """Turns running out of memory while making `what` into one line."""
+    """Turns running out of memory while making `what` into OutOfMemory."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise DsimError(f"out of memory for {what}", where=where, remedy="use fewer slots, a shorter context or a smaller dtype") from error
-    except RuntimeError as error:
-        if "allocate memory" not in str(error) and "out of memory" not in str(error):
+    except (MemoryError, RuntimeError) as error:
+        known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+        if not known and not any(words in str(error) for words in ("allocate memory", "out of memory", "ALLOC_FAILED")):  # cuBLAS and cuDNN: the last
             raise
-        raise DsimError(f"out of memory for {what}", where=where, remedy="use fewer slots, a shorter context or a smaller dtype") from error
+        raise OutOfMemory(f"out of memory for {what}", where=where, remedy="use fewer slots, a shorter context or a smaller dtype") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Hashable
 from typing import Any, Protocol
 
@@ -38,6 +39,7 @@ class Captured:
     def __init__(self) -> None:
         self._graphs: dict[Hashable, tuple[Any, tuple[Tensor, ...], tuple[Tensor | None, ...]]] = {}
         self._pool: Any = None
+        self._side: Any = None  # one stream for all first calls: each stream has memory of its own
 
     @property
     def captured(self) -> int:
@@ -48,22 +50,28 @@ class Captured:
         if key not in self._graphs:
             return self._capture(key, step, inputs)
         graph, held, outputs = self._graphs[key]
-        for own, given in zip(held, inputs, strict=True):
-            if own.data_ptr() != given.data_ptr():
-                own.copy_(given, non_blocking=True)
+        for own, new in zip(held, inputs, strict=True):
+            if own.data_ptr() != new.data_ptr():
+                own.copy_(new, non_blocking=True)
         graph.replay()
         return outputs
 
     def _capture(self, key: Hashable, step: Step, inputs: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
         held = tuple(tensor.clone() for tensor in inputs)
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
+        self._side = self._side or torch.cuda.Stream()
+        self._side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._side):
             first = step(*held)
-        torch.cuda.current_stream().wait_stream(side)
+        torch.cuda.current_stream().wait_stream(self._side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
-            outputs = step(*held)
+        collecting = gc.isenabled()
+        gc.disable()  # an older graph that is finalised during a capture would break it
+        try:
+            with torch.cuda.graph(graph, pool=self._pool):
+                outputs = step(*held)
+        finally:
+            if collecting:
+                gc.enable()
         self._pool = graph.pool() if self._pool is None else self._pool
         self._graphs[key] = (graph, held, outputs)
         return first

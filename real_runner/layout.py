@@ -41,6 +41,7 @@ class Layout:
     row_count: int
     width: int
     reach: int
+    tiered: bool = True  # is the token count one of few? Otherwise a graph of it would hardly be met again
 
     @property
     def key(self) -> tuple[int, ...]:
@@ -85,7 +86,7 @@ def lay_out(
     ints[0, :tokens] = np.repeat(slots, counts)
     ints[1, :tokens] = np.arange(tokens) - np.repeat(firsts, counts)
     ints[2, :tokens] = np.repeat(rank * width, counts) + ints[1, :tokens]
-    return Layout(ints, firsts, rows, row_count, width, min(reach, length))
+    return Layout(ints, firsts, rows, row_count, width, min(reach, length), tiers is None or padded <= tiers.tokens[-1])
 
 
 def ship(array: NDArray[np.generic], device: torch.device) -> Tensor:

@@ -118,6 +118,9 @@ class Device:
             with memory_of(f"the drafter's laws over {target.vocabulary} tokens for {self.widest[0]} requests"):
                 self._laws = torch.empty((*self.widest, target.vocabulary), device=target.device)
 
+    def _runner(self, layout: Layout) -> Runner:
+        return self.runner if layout.tiered else Eager()
+
     def read(self, outcome: Verified | None, first: Tensor | None, confidence: Tensor | None) -> Report:
         """The one place in a round where the host waits for the device: everything in one copy."""
         parts = [] if outcome is None else [outcome.accepted, outcome.bonus, outcome.drafted]
@@ -173,7 +176,7 @@ class Device:
 
         device = self.target.device
         inputs = ship(layout.ints, device), ship(slots, device), self.luck(len(slots), gamma)
-        tokens, confidence = self.runner.run(("draft", layout.key, len(slots), gamma), step, *inputs)
+        tokens, confidence = self._runner(layout).run(("draft", layout.key, len(slots), gamma), step, *inputs)
         assert tokens is not None
         return Proposal(tokens, None, confidence)
 
@@ -199,7 +202,7 @@ class Device:
             inputs.append(proposal.tokens)
         inputs += [] if self.greedy else [self.luck(plan.requests, gamma + 1)]
         key = ("verify", layout.key, plan.requests, gamma, tuple(tuple(tensor.shape) for tensor in inputs))
-        accepted, bonus, drafted, features = (kept for kept in self.runner.run(key, step, *inputs) if kept is not None)
+        accepted, bonus, drafted, features = (kept for kept in self._runner(layout).run(key, step, *inputs) if kept is not None)
         return Verified(accepted.clone(), bonus.clone(), drafted.clone()), features
 
     def take_in(self, layout: Layout, plan: Plan, packed: Tensor, outcome: Verified, features: Tensor) -> None:
@@ -217,4 +220,6 @@ class Device:
             state.advance(where[0], accepted + 1, bonus)
             return ()
 
-        self.runner.run(("take in", layout.key, plan.requests, plan.gamma), step, packed, outcome.accepted, outcome.bonus, outcome.drafted, features)
+        self._runner(layout).run(
+            ("take in", layout.key, plan.requests, plan.gamma), step, packed, outcome.accepted, outcome.bonus, outcome.drafted, features
+        )

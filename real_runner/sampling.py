@@ -18,7 +18,8 @@ def probabilities(logits: Tensor, temperature: float) -> Tensor:
 
 def draw(weights: Tensor, luck: Tensor) -> Tensor:
     """The token at which the running sum of `weights` [..., V] passes `luck` [...] in [0, 1) of its total: never one of weight zero  # [...]."""
-    running = weights.cumsum(dim=-1)
+    # A GPU adds in the order of a tree: in float32 the sum steps at tokens of weight zero now and then, in float64 by less than `luck` can resolve.
+    running = weights.cumsum(dim=-1, dtype=torch.float64 if weights.is_cuda else None)
     total = running[..., -1:]
     at = torch.minimum(luck.unsqueeze(-1) * total, torch.nextafter(total, torch.zeros_like(total)))
     return torch.searchsorted(running, at, right=True).squeeze(-1).clamp_(max=weights.shape[-1] - 1)

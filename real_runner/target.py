@@ -41,6 +41,8 @@ class Target:
         self.embedding: nn.Module = model.get_input_embeddings()
         self.head: nn.Module = model.get_output_embeddings()
         self.device, self.dtype = self.head.weight.device, self.head.weight.dtype
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)  # events, streams and graphs are the current device's
         self.taps: tuple[int, ...] = ()
         self._tapped: dict[int, Tensor] = {}
         self._hooks: list[Any] = []

@@ -15,6 +15,7 @@ from real_runner.cost_tables import measure_cost_tables
 from real_runner.costs import ProfileCosts
 from real_runner.engine import Engine
 from real_runner.environment import environment, kv
+from real_runner.failures import OutOfMemory, memory_of
 from real_runner.layout import Tiers
 from real_runner.records import ServedRequest
 from real_runner.timing import Quantiles, repeated
@@ -311,3 +312,11 @@ def test_memory_for_keys_and_values(pair):
     assert memory > 2**20
     assert "assumed" in how
     assert all(drafter.kv.bytes_per_token > 0 for drafter in drafters.values())
+
+
+@pytest.mark.parametrize("words", ["CUDA out of memory. Tried to allocate 2 GiB", "CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"])
+def test_libraries_say_in_words_that_memory_ran_out(words):
+    with pytest.raises(OutOfMemory, match="out of memory for a step"), memory_of("a step"):
+        raise RuntimeError(words)
+    with pytest.raises(RuntimeError, match="device-side assert"), memory_of("a step"):
+        raise RuntimeError("CUDA error: device-side assert triggered")

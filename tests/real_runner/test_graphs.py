@@ -61,6 +61,19 @@ def test_replaying_is_the_same_as_calling(name, temperature, target, drafters):
     assert sum(step.captured_graphs for step in engine.steps) == runner.captured
 
 
+def test_steps_above_the_last_tier_are_not_captured(target, drafters):
+    """Every count of tokens would be a graph of its own, hardly ever met again."""
+    few = Tiers(tokens=(1, 2, 4, 8), reach=(16, 32, 64))
+    texts = []
+    for tiers in (None, few):
+        engine = Engine(target, drafters["dspark_rnn"], Threshold(threshold=0.4), slots=4, length=64, tiers=tiers, stop_at_eos=False)
+        engine.device.runner = Replayed()
+        texts.append({r.request: r.output for r in engine.run(requests())})
+    kept = [layout[0] for _, layout, *_ in engine.device.runner.steps]
+    assert texts[0] == texts[1]
+    assert max(step.tokens for step in engine.steps) > 8 >= max(kept)
+
+
 def test_the_replay_would_notice_a_host_value_baked_in():
     runner = Replayed()
     for value in (1, 2):
