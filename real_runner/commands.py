@@ -90,10 +90,10 @@ def serve_bench(
     from real_runner.serve import write
     from real_runner.target import load_target
 
-    quiet_on(device)
     if out.exists():
         raise DsimError("exists already", where=out, key="--out", remedy="choose a new folder")
     rule = read_policy(policy)
+    quiet_on(device)
     costs = None if profile is None else _profile_costs(profile, draft, drafter)
     loaded = load_target(target, device, dtype)
     load = _load(loaded, trace, prompts, requests, output_tokens, seed)

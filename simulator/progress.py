@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-LINE_EVERY_S = 30.0
+LINE_EVERY_S = 60.0
 SPEED_OVER_S = 3600.0  # a step may take minutes, and two of them are needed to know the speed
 
 

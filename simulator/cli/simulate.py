@@ -83,7 +83,7 @@ def validate(
         _compare_with_engine(scenario, engine, serving or [], out or Path("reports") / f"{scenario.name}-engine", format)
         return
     if not scenario.validation:
-        raise ScenarioError("has no checks to validate", where=file, key="validation", remedy="add checks, see docs/scenarios.md")
+        raise ScenarioError("has no checks", where=file, key="validation", remedy="add some, see docs/scenarios.md")
     result, folder = _simulate(scenario, out, workers, format)
     assert result.validation is not None
     page = compared_page(scenario.name, result.validation.rows)

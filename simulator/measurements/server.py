@@ -102,7 +102,9 @@ def ask(server: Server, prompt: str, user: int = 0, turn: int = 0) -> Answer:
                 if any(_text(choice) for choice in chunk.get("choices") or []):
                     stamps.append(time.monotonic())
     except requests.RequestException as problem:
-        raise DsimError(f"cannot be reached ({type(problem).__name__})", where=server.url, remedy="check --base-url and that it runs") from None
+        raise DsimError(
+            f"cannot be reached ({type(problem).__name__})", where=server.url, remedy="check --base-url and that the server runs"
+        ) from None
     if len(stamps) < 2:
         remedy = "check that it streams, raise --output-tokens or change the prompts"
         raise DsimError(f"expected two chunks of text or more, got {len(stamps)}", where=server.url, remedy=remedy)

@@ -12,6 +12,7 @@ from simulator.progress import Progress, resumable
 def test_without_a_terminal_there_is_a_line_every_so_often(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     now = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress, "LINE_EVERY_S", 30.0)
     shown = Progress()
     with shown.stage("simulating", 72) as stage:
         for second in (10.0, 31.0, 40.0, 62.0):
@@ -41,6 +42,7 @@ def test_quiet_is_quiet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 def test_an_estimate_does_not_count_what_an_earlier_run_did(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     now = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress, "LINE_EVERY_S", 30.0)
     with Progress().stage("texts", 100, done=80) as stage:
         for second in (0.0, 60.0, 120.0):
             now[0] = second

@@ -195,3 +195,14 @@ def test_the_best_lengths_are_those_of_a_search(put: Put, dsim: Dsim, tmp_path: 
     out = tmp_path / "k.json"
     assert dsim("export", "vllm-lengths", tmp_path / "p", "--drafter", "drafter", "--out", out, "--max-batch", 64).code == 0
     assert json.loads(out.read_text())["num_speculative_tokens_per_batch_size"] == [list(row) for row in table]
+
+
+def test_an_export_names_the_option_that_is_wrong(put: Put, dsim: Dsim, tmp_path: Path) -> None:
+    assert dsim("import", "vllm", "--curves", put("c.json", CURVES), "--metrics", put("m.txt", METRICS), "--out", tmp_path / "p").code == 0
+    for command in ("sglang-sps", "sglang-sts", "vllm-lengths"):
+        said = dsim("export", command, tmp_path / "p", "--drafter", "other", "--out", tmp_path / "x")
+        assert said.code == 2
+        assert "--drafter: profile 'p' has no drafter 'other'" in said.err
+    said = dsim("export", "sglang-sts", tmp_path / "p", "--drafter", "drafter", "--out", tmp_path / "x")
+    assert "--drafter: drafter 'drafter' has no confidence head" in said.err
+    assert not (tmp_path / "x").exists()

@@ -48,7 +48,7 @@ def additive_table(price: RoundCost, requests: list[int], gamma: int, context_to
 
 def export_sglang_sts(profile: Profile, drafter: str, path: Path) -> str:
     """Writes the drafter's calibration, fitted to its recorded blocks if the profile has none; a line that says so. Raises DsimError."""
-    known, blocks = profile.drafter(drafter), profile.blocks(drafter)
+    known, blocks = profile.drafter(drafter, "--drafter", profile.folder), profile.blocks(drafter)
     if blocks.confidence is None:
         raise DsimError(f"drafter '{drafter}' has no confidence head", where=profile.folder, key="--drafter", remedy="choose a drafter with one")
     temperatures = known.temperatures or fit_temperatures(blocks.confidence, blocks.accepted)
