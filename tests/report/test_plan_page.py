@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from simulator.errors import DsimError
 from simulator.report.plan.page import plan_page, write_plan_report
 from simulator.report.render.terminal import terminal
 from simulator.study.planning.make import answer
@@ -53,6 +54,15 @@ def test_the_page_holds_the_result(folder: Path, result: PlanResult) -> None:
     inside = json.loads(re.search(r'<script type="application/json" id="result">(.*?)</script>', page, re.DOTALL)[1])  # type: ignore[index]
     assert inside["by_promise"] == result.to_json()["by_promise"]
     assert inside["cells"] == result.to_json()["cells"]
+
+
+def test_a_plan_survives_a_file(result: PlanResult) -> None:
+    written = json.loads(json.dumps(result.to_json()))
+    assert PlanResult.from_json(written) == result
+    assert json.dumps(PlanResult.from_json(written).to_json()) == json.dumps(result.to_json())
+    del written["cells"][0]["headroom"]
+    with pytest.raises(DsimError, match=r"cells\.0\.headroom: not a result of this dsim"):
+        PlanResult.from_json(written)
 
 
 def test_markdown_and_text_say_the_answer(folder: Path, result: PlanResult) -> None:

@@ -121,7 +121,7 @@ def test_a_metric_is_one_record(scenario: Callable[..., Path], monkeypatch: pyte
     def share_in_steps(totals: Totals) -> float:
         return totals.sums["length_s"] / totals.window_s
 
-    toy = Metric("toy_share", share_in_steps, "time in steps ÷ window", "a toy", "%", 100.0, 1, place="points")
+    toy = Metric("toy_share", "a toy", "%", share_in_steps, "time in steps ÷ window", 100.0, 1, place="points")
     more = (*metrics.METRICS, toy)
     for module in (metrics, meter, build, tables):
         monkeypatch.setattr(module, "METRICS", more)

@@ -29,7 +29,7 @@ from simulator.study.planning.result import (
 )
 from simulator.study.planning.telling import answer_lines, conditions, warnings
 from simulator.study.planning.trial import TrialRow
-from simulator.study.run.build import worst
+from simulator.study.run.build import shown_file, worst
 from simulator.study.run.pareto import estimate, gain
 from simulator.study.run.result import sources
 from simulator.study.run.wording import share
@@ -37,7 +37,7 @@ from simulator.study.run.wording import share
 TICKS = 12  # promises on the page's slider
 METRICS = (
     "speed", "ttft", "throughput_tok_s_gpu", "accepted_length", "verification_budget", "waste_fraction", "concurrency_mean", "waiting_mean",
-    "busy_fraction", "preemptions", "unfinished", "speed_kept", "ttft_kept", "requests",
+    "busy_fraction", "preemptions", "unfinished", "speed_kept", "ttft_kept", "requests"
 )  # fmt: skip
 
 
@@ -86,13 +86,8 @@ def build(plan: Plan, search: Search) -> PlanResult:
     result = PlanResult(
         dsim_version=version("dsim"),
         kind="plan",
-        plan=PlanFacts(
-            name=asked.name,
-            question=asked.question,
-            file=asked._file.name if asked._file.parent.name != "plans" else f"scenarios/plans/{asked._file.name}",
-            seed=asked.run.seed,
-            overrides=tuple(asked._overrides),
-            content=asked._content,
+        plan=PlanFacts.of(
+            asked, file=shown_file(asked._file, "scenarios/plans"), seed=asked.run.seed, overrides=asked._overrides, content=asked._content
         ),
         sla=asked.sla,
         price=asked.price,
@@ -247,15 +242,12 @@ def _day_result(plan: Plan, search: Search, day: Day) -> DayResult:
     gpus_each = choice.gpus(1)
     million = plan.shape.tokens_per_s * plan.shape.span_s / 1e6
     hours = {"fixed": day.fixed_hours, "forecast": day.paid_hours, "reactive": day.reactive_hours}
-    return DayResult(
+    slots = {name: getattr(day, name).tolist() for name in ("rate_rps", "needed", "paid", "reactive")}
+    return DayResult.of(
+        day,
+        **slots,
         cell=search.best,
         span_s=plan.shape.span_s,
-        slot_s=day.slot_s,
-        rate_rps=tuple(day.rate_rps.tolist()),
-        needed=tuple(day.needed.tolist()),
-        paid=tuple(day.paid.tolist()),
-        reactive=tuple(day.reactive.tolist()),
-        fixed=day.fixed,
         start_up_s=plan.asked.fleet.start_up_s,
         carries_rps={str(n): load * search.peak_rps / plan.load for n, load in sorted(search.carries.items())},
         replica_hours=ThreeWays(**hours),
@@ -270,10 +262,8 @@ def _change(plan: Plan, search: Search, what_if: WhatIf) -> ChangeResult:
     assert best.needed is not None
     pairs = list(zip(what_if.rows, best.known.peak(plan.load)[best.needed], strict=False))
     replicas = None if what_if.needed is None else what_if.needed + int(plan.asked.fleet.survive_loss)
-    return ChangeResult(
-        name=what_if.change.name,
-        label=what_if.change.label,
-        pair=what_if.change.pair,
+    return ChangeResult.of(
+        what_if.change,
         replicas=replicas,
         gpus=None if replicas is None else plan.cells[search.best].gpus(replicas),
         speed=estimate([moved.speed for moved, _ in pairs]),
@@ -286,18 +276,8 @@ def _change(plan: Plan, search: Search, what_if: WhatIf) -> ChangeResult:
 
 def _profile(plan: Plan, number: int) -> OfferedProfile:
     known = next(c.scenario.known for c in plan.cells if c.profile == number)
-    return OfferedProfile(
-        name=known.name,
-        hardware=known.hardware,
-        engine=known.engine,
-        target=known.target,
-        gpus_per_replica=known.gpus_per_replica,
-        gpu_hour=plan.asked.profiles[number].gpu_hour or plan.asked.price.gpu_hour,
-        provenance=sources(known),
-        assumed=tuple(known.assumed),
-        not_identifiable=tuple(known.not_identifiable),
-        notes=tuple(known.notes),
-    )
+    price = plan.asked.profiles[number].gpu_hour or plan.asked.price.gpu_hour
+    return OfferedProfile.of(known, gpu_hour=price, provenance=sources(known))
 
 
 def paired_gain(plan: Plan, scheduled: int, rows: Mapping[int, Sequence[TrialRow]], replicas: int) -> PairedGain | None:

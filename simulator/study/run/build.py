@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from simulator.study.run.conditions import conditions, paths
 from simulator.study.run.metrics import METRICS, Verdict
@@ -19,6 +20,7 @@ from simulator.study.run.result import (
     RunResult,
     ScenarioFacts,
     Validation,
+    sources,
 )
 from simulator.study.run.scenario import Policy, Scenario
 from simulator.study.run.warnings import warnings
@@ -43,16 +45,8 @@ def build_result(
     gained = gains(rows, names, scenario.base, scenario.sla.speed, scenario.sla.tps_per_user)
     return RunResult(
         dsim_version=version("dsim"),
-        scenario=ScenarioFacts(
-            name=scenario.name,
-            question=scenario.question,
-            file=scenario.file.name if scenario.file.parent.name != "scenarios" else f"scenarios/{scenario.file.name}",
-            seed=plan.seed,
-            replications=plan.replications,
-            overrides=tuple(scenario.overrides),
-            content=scenario.content,
-        ),
-        profile=ProfileFacts.of(profile),
+        scenario=ScenarioFacts.of(scenario, file=shown_file(scenario.file, "scenarios"), seed=plan.seed, replications=plan.replications),
+        profile=ProfileFacts.of(profile, provenance=sources(profile)),
         conditions=(*conditions(scenario), paths(rows)),
         policies=tuple(_policy(p) for p in scenario.policies),
         load_kind=scenario.workload.load_kind,
@@ -67,10 +61,15 @@ def build_result(
     )
 
 
+def shown_file(file: Path, folder: str) -> str:
+    """Its name, with the folder of shipped ones where it lies in one."""
+    return file.name if file.parent.name != Path(folder).name else f"{folder}/{file.name}"
+
+
 def _policy(policy: Policy) -> PolicyFacts:
     rule = policy.verification
-    shown, peeks = rule.model_dump(mode="json"), rule.peeks and not rule.clairvoyant
-    return PolicyFacts(name=policy.name, drafter=policy.drafter, verification=shown, bound=rule.clairvoyant, peeks=peeks)
+    peeks = rule.peeks and not rule.clairvoyant
+    return PolicyFacts.of(policy, verification=rule.model_dump(mode="json"), bound=rule.clairvoyant, peeks=peeks)
 
 
 def _point(scenario: Scenario, rows: Sequence[PointRow], policy: Policy, load: float) -> PointResult:

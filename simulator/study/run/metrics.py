@@ -4,7 +4,7 @@ The columns of points.csv, the report's tables and the table in docs/design.md f
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Number = int | float | None  # int stays int in files
@@ -30,6 +30,12 @@ class Totals:
     rejected: int
 
     @property
+    def throughput(self) -> Number:
+        """Output tokens per second and GPU, None where there were none."""
+        output = self.committed + self.sums["first_tokens"]
+        return output / self.window_s / self.gpus if self.window_s > 0 and output else None
+
+    @property
     def decoded(self) -> bool:
         """Was there a decode step in the window?"""
         return bool(self.sums["requests"]) and self.window_s > 0
@@ -45,46 +51,36 @@ class Metric:
     table that it stands in; `compared` by `dsim compare`. Metrics of one `doc` are one row in the documentation."""
 
     name: str
+    title: str
+    unit: str
     of: Callable[[Totals], Number]
     doc: str
-    title: str
-    unit: str = ""
     factor: float = 1.0
     decimals: int | None = None
     place: Place = ""
     compared: bool = False
 
 
-def _quantile(spread: str, percentile: int) -> Callable[[Totals], Number]:
+def _at(spread: str, percentile: int) -> Callable[[Totals], Number]:
     return lambda t: t.quantiles[spread][percentile]
 
 
-def _speeds(*percentiles: int) -> tuple[Metric, ...]:
-    return tuple(
-        Metric(f"tps_per_user_p{q}", _quantile("speed", q), _SPEED, f"per-user speed, p{q}", "tok/s", decimals=1, place="points") for q in percentiles
-    )
+def _decoded(of: Callable[[Totals], Number]) -> Callable[[Totals], Number]:
+    """Not known where there was no decode step."""
+    return lambda t: of(t) if t.decoded else None
 
 
-def _times(name: str, doc: str, compared: int = 0) -> tuple[Metric, ...]:
+def _times(name: str, doc: str, compared: int = 0) -> list[Metric]:
     """p50, p90 and p99 of a spread of times."""
-    unit, factor = ("s", 1.0) if name == "E2E" else ("ms", 1000.0)
-    stem = name.lower()
-    return tuple(
-        Metric(
-            f"{stem}_p{q}_s", _quantile(stem, q), doc, f"{name}\N{NO-BREAK SPACE}p{q}", unit, factor, place="latency", compared=q == compared
-        )
-        for q in (50, 90, 99)
-    )  # fmt: skip
+    unit, factor, spread = ("s", 1.0, "e2e") if name == "E2E" else ("ms", 1000.0, name.lower())
+    title = f"{name}\N{NO-BREAK SPACE}p"
+    metrics = {q: Metric(f"{spread}_p{q}_s", f"{title}{q}", unit, _at(spread, q), doc, factor, place="latency") for q in (50, 90, 99)}
+    return [replace(metric, compared=q == compared) for q, metric in metrics.items()]
 
 
 def _part(name: str, title: str, total: str) -> Metric:
     """A cause of a user's time per token."""
-    return Metric(f"user_s_per_token_{name}", lambda t: t.sums[total] / t.committed if t.committed else None, _PARTS, title, "ms", 1000.0, 2, "parts")
-
-
-def _round(name: str, of: Callable[[Totals], Number], doc: str, title: str, unit: str = "", **shown: object) -> Metric:
-    """A metric of decode steps: not known where there was none."""
-    return Metric(name, lambda t: of(t) if t.decoded else None, doc, title, unit, **shown)  # type: ignore[arg-type]
+    return Metric(f"user_s_per_token_{name}", title, "ms", lambda t: t.sums[total] / t.committed if t.committed else None, _PARTS, 1000.0, 2, "parts")
 
 
 _SPEED = "over measured requests of more than one token: (output tokens − 1) ÷ (last − first token). p10 is the speed that nine of ten users exceed"
@@ -96,128 +92,60 @@ _LOST = "measured requests without an end at the end; those that fit in no repli
 _TOKENS = "B = requests + verified of decode steps"
 
 METRICS: tuple[Metric, ...] = (
-    Metric(
-        "tps_per_user_mean",
-        lambda t: t.sums["speed"] / t.requests_timed if t.requests_timed else None,
-        _SPEED,
-        "per-user speed, mean",
-        "tok/s",
-        decimals=1,
-        place="points",
-        compared=True,
-    ),
-    _round(
-        "tps_per_user_overall",
-        lambda t: t.committed / t.sums["running_s"],
-        "tokens committed in decode steps ÷ Σ over steps of running requests × step length: long answers and slow stretches weigh by their time; "
-        "requests in the batch × this is the throughput less first tokens",
-        "per-user speed, overall",
-        "tok/s",
-        decimals=1,
-    ),
-    *_speeds(10, 50, 90),
-    Metric(
-        "throughput_tok_s_gpu",
-        lambda t: output / t.window_s / t.gpus if t.window_s > 0 and (output := t.committed + t.sums["first_tokens"]) else None,
-        "output tokens of the window, those committed in decode steps and the first ones that prefill emits, ÷ window ÷ GPUs. GPUs are replicas × "
-        "the profile's, and prefill workers where their number is given",
-        "throughput",
-        "tok/s/GPU",
-        decimals=0,
-        place="points",
-        compared=True,
-    ),
-    _round(
-        "verification_budget",
-        lambda t: 1 + t.sums["verified"] / t.sums["requests"],
-        "1 + verified ÷ requests, summed over decode steps: anchor included",
-        "verification budget, anchor incl.",
-        "tok/request/step",
-        decimals=2,
-        place="points",
-        compared=True,
-    ),
-    _round(
-        "accepted_length",
-        lambda t: 1 + t.sums["accepted"] / t.sums["requests"],
-        "1 + accepted ÷ requests, summed over decode steps: bonus included, not cut at the ends of answers",
-        "accepted length, bonus incl.",
-        "tok/step",
-        decimals=2,
-        place="points",
-        compared=True,
-    ),
+    Metric("tps_per_user_mean", "per-user speed, mean", "tok/s", lambda t: t.sums["speed"] / t.requests_timed if t.requests_timed else None,
+           _SPEED, decimals=1, place="points", compared=True),
+    Metric("tps_per_user_overall", "per-user speed, overall", "tok/s", _decoded(lambda t: t.committed / t.sums["running_s"]), decimals=1,
+           doc="tokens committed in decode steps ÷ Σ over steps of running requests × step length: long answers and slow stretches weigh by their "
+           "time; requests in the batch × this is the throughput less first tokens"),
+    *(Metric(f"tps_per_user_p{q}", f"per-user speed, p{q}", "tok/s", _at("speed", q), _SPEED, decimals=1, place="points") for q in (10, 50, 90)),
+    Metric("throughput_tok_s_gpu", "throughput", "tok/s/GPU", lambda t: t.throughput, decimals=0, place="points", compared=True,
+           doc="output tokens of the window, those committed in decode steps and the first ones that prefill emits, ÷ window ÷ GPUs. GPUs are "
+           "replicas × the profile's, and prefill workers where their number is given"),
+    Metric("verification_budget", "verification budget, anchor incl.", "tok/request/step",
+           _decoded(lambda t: 1 + t.sums["verified"] / t.sums["requests"]), decimals=2, place="points", compared=True,
+           doc="1 + verified ÷ requests, summed over decode steps: anchor included"),
+    Metric("accepted_length", "accepted length, bonus incl.", "tok/step", _decoded(lambda t: 1 + t.sums["accepted"] / t.sums["requests"]),
+           decimals=2, place="points", compared=True,
+           doc="1 + accepted ÷ requests, summed over decode steps: bonus included, not cut at the ends of answers"),
     *_times("TTFT", "first token − arrival; empty with `prefill: instant`, where it would mean nothing", compared=99),
     *_times("TPOT", "1 ÷ per-user speed of each request, then quantiles", compared=99),
-    *_times(
-        "ITL",
-        "gaps between the bursts that a user sees, each burst once per user, a request's first gap included. Bursts hold several tokens: never "
-        "invert this into a speed",
-    ),
+    *_times("ITL", "gaps between the bursts that a user sees, each burst once per user, a request's first gap included. Bursts hold several tokens: "
+            "never invert this into a speed"),
     *_times("E2E", "last token − arrival"),
-    _round("step_p50_s", _quantile("step", 50), "median length of a decode step", "step time p50", "ms", factor=1000.0, place="points"),
-    _round(
-        "waste_fraction",
-        lambda t: (t.sums["verified"] - t.sums["accepted"]) / (t.sums["requests"] + t.sums["verified"]),
-        "(verified − accepted) ÷ (requests + verified): share of the target's tokens that were thrown away",
-        "verified in vain",
-        "%",
-        factor=100.0,
-        decimals=1,
-        place="points",
-    ),
-    Metric(
-        "concurrency_mean",
-        lambda t: t.per_replica(t.sums["running_s"]),
-        "running requests over time, per replica: Σ running × step length ÷ window ÷ replicas",
-        "requests in service",
-        decimals=1,
-        place="points",
-    ),
-    Metric(
-        "waiting_mean",
-        lambda t: t.per_replica(t.sums["waiting_s"] + t.queued_s),
-        "the same of requests waiting at a replica (mean of a step's start and end) or for a prefill worker",
-        "requests waiting",
-        decimals=1,
-        place="points",
-    ),
-    Metric("busy_fraction", lambda t: t.per_replica(t.sums["length_s"]), "share of the window that a replica spends in steps", "busy", "%", 100.0, 1),
-    Metric(
-        "preemptions",
-        lambda t: t.preemptions,
-        "requests thrown out of KV memory and computed again, whole run (to its end: window over, measured requests done)",
-        "preemptions",
-        decimals=0,
-        place="points",
-    ),
-    Metric("unfinished", lambda t: t.unfinished, _LOST, "unfinished", decimals=0, place="points"),
-    Metric("rejected", lambda t: t.rejected, _LOST, "rejected", decimals=0),
-    _round("tokens_per_step_p50", lambda t: t.steps_by_tokens[0], _TOKENS, "tokens in a step, p50"),
-    _round("tokens_per_step_max", lambda t: t.steps_by_tokens[1], _TOKENS, "tokens in a step, most", decimals=0),
+    Metric("step_p50_s", "step time p50", "ms", _decoded(_at("step", 50)), "median length of a decode step", factor=1000.0, place="points"),
+    Metric("waste_fraction", "verified in vain", "%",
+           _decoded(lambda t: (t.sums["verified"] - t.sums["accepted"]) / (t.sums["requests"] + t.sums["verified"])), factor=100.0, decimals=1,
+           place="points", doc="(verified − accepted) ÷ (requests + verified): share of the target's tokens that were thrown away"),
+    Metric("concurrency_mean", "requests in service", "", lambda t: t.per_replica(t.sums["running_s"]), decimals=1, place="points",
+           doc="running requests over time, per replica: Σ running × step length ÷ window ÷ replicas"),
+    Metric("waiting_mean", "requests waiting", "", lambda t: t.per_replica(t.sums["waiting_s"] + t.queued_s), decimals=1, place="points",
+           doc="the same of requests waiting at a replica (mean of a step's start and end) or for a prefill worker"),
+    Metric("busy_fraction", "busy", "%", lambda t: t.per_replica(t.sums["length_s"]), factor=100.0, decimals=1,
+           doc="share of the window that a replica spends in steps"),
+    Metric("preemptions", "preemptions", "", lambda t: t.preemptions, decimals=0, place="points",
+           doc="requests thrown out of KV memory and computed again, whole run (to its end: window over, measured requests done)"),
+    Metric("unfinished", "unfinished", "", lambda t: t.unfinished, _LOST, decimals=0, place="points"),
+    Metric("rejected", "rejected", "", lambda t: t.rejected, _LOST, decimals=0),
+    Metric("tokens_per_step_p50", "tokens in a step, p50", "", _decoded(lambda t: t.steps_by_tokens[0]), _TOKENS),
+    Metric("tokens_per_step_max", "tokens in a step, most", "", _decoded(lambda t: t.steps_by_tokens[1]), _TOKENS, decimals=0),
     _part("draft", "draft", "draft_s"),
     _part("verify_accepted", "verify, accepted", "verify_accepted_s"),
     _part("verify_rejected", "verify, rejected", "verify_rejected_s"),
     _part("overhead", "overhead", "overhead_s"),
     _part("prefill", "prefill of others", "prefill_s"),
     _part("waiting", "waiting", "out_of_batch_s"),
-)
+)  # fmt: skip
 
-HEAD = (
-    (
-        ("policy", "drafter", "load_kind", "load", "replication"),
-        "which point; `load_kind` is `concurrency` (users per replica), `rate_rps` (fleet) or `rate_scale` (times the trace's speed)",
-    ),
-    (("requests",), "measured requests that finished"),
-)
-TAIL = (
-    (
-        ("verdict",),
-        "`overloaded`: open loop, and requests in the system grow over the window by more than 5 % of the arrivals (and more than three times "
-        "their square root), or more than 2 % never finish. `backlogged`: on average at least one request, and a tenth of those running, waits. "
-        "Else `stable`",
-    ),
-)
+HEAD = {
+    ("policy", "drafter", "load_kind", "load", "replication"): "which point; `load_kind` is `concurrency` (users per replica), `rate_rps` (fleet) "
+    "or `rate_scale` (times the trace's speed)",
+    ("requests",): "measured requests that finished",
+}
+TAIL = {
+    ("verdict",): "`overloaded`: open loop, and requests in the system grow over the window by more than 5 % of the arrivals (and more than three "
+    "times their square root), or more than 2 % never finish. `backlogged`: on average at least one request, and a tenth of those running, waits. "
+    "Else `stable`",
+}
 
 
 def names() -> tuple[str, ...]:
@@ -227,22 +155,21 @@ def names() -> tuple[str, ...]:
 
 def columns() -> list[str]:
     """Those of points.csv."""
-    return [*(name for group, _ in HEAD for name in group), *names(), *(name for group, _ in TAIL for name in group)]
+    return [*(name for group in HEAD for name in group), *names(), *(name for group in TAIL for name in group)]
 
 
 def columns_table() -> str:
     """The table of docs/design.md: every column of points.csv, those of one definition in a row."""
-    docs: dict[str, list[str]] = {}
+    docs: dict[str, tuple[str, ...]] = {}
     for metric in METRICS:
-        docs.setdefault(metric.doc, []).append(metric.name)
-    rows = [*HEAD, *((tuple(group), doc) for doc, group in docs.items()), *TAIL]
-    return "\n".join(["| column | definition |", "|---|---|", *(f"| {_listed(group)} | {doc} |" for group, doc in rows)])
+        docs[metric.doc] = (*docs.get(metric.doc, ()), metric.name)
+    rows = HEAD | {group: doc for doc, group in docs.items()} | TAIL
+    return "\n".join(["| column | definition |", "|---|---|", *(f"| {_listed(group)} | {doc} |" for group, doc in rows.items())])
 
 
 def _listed(group: tuple[str, ...]) -> str:
     """Names side by side; after the first one, what they have in common is left out: `ttft_p50_s`, `_p90_s`."""
-    shared = 0
-    while len({name[: shared + 1] for name in group}) == 1 and len(group) > 1:
-        shared += 1
-    shared = max(group[0][:shared].rfind("_"), 0)
+    first, last = min(group), max(group)
+    alike = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), 0)
+    shared = max(first[:alike].rfind("_"), 0)
     return ", ".join(f"`{name[shared:] if place else name}`" for place, name in enumerate(group))

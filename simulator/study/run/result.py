@@ -23,6 +23,11 @@ class Record(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
+    @classmethod
+    def of(cls, source: object, **more: Any) -> Self:
+        """With what `source` has under the same names, and more."""
+        return cls(**{name: getattr(source, name) for name in cls.model_fields if name not in more}, **more)
+
     def to_json(self) -> dict[str, Any]:
         """As JSON holds it: what `from_json` reads."""
         return self.model_dump(mode="json", exclude_unset=True)
@@ -124,21 +129,6 @@ class ProfileFacts(Record):
     assumed: tuple[str, ...] = ()
     not_identifiable: tuple[str, ...] = ()
     provenance: tuple[Source, ...] = ()
-
-    @classmethod
-    def of(cls, profile: Profile) -> Self:
-        """What a profile says of itself."""
-        return cls(
-            name=profile.name,
-            hardware=profile.hardware,
-            engine=profile.engine,
-            target=profile.target,
-            gpus_per_replica=profile.gpus_per_replica,
-            notes=tuple(profile.notes),
-            assumed=tuple(profile.assumed),
-            not_identifiable=tuple(profile.not_identifiable),
-            provenance=sources(profile),
-        )
 
 
 class PolicyFacts(Record):

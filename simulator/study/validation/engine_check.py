@@ -119,10 +119,9 @@ def _compared(scenario: Scenario, run: Measured, replications: int) -> EngineRun
     why = _why(scenario, run, window, real, mean)
     pace = 1 + why.cost_model
     paced = [_simulated(scenario, run, replication, pace) for replication in range(replications)] if np.isfinite(pace) else simulated
-    return EngineRun(
+    return EngineRun.of(
+        run,
         policy=run.policy.name,
-        concurrency=run.concurrency,
-        open_loop=run.open_loop,
         requests=window.requests,
         measured=real,
         simulated=mean,
@@ -306,11 +305,8 @@ def judged(scenario: Scenario, check: EngineCheck, command: str, about: dict[str
         what = f"pairs of policies whose better one is not named ({ranking.pairs} pairs, measured throughputs more than 3 % apart)"
         rows.append(ValidationRow(what=what, difference=1 - ranking.share, limit=1 - NAMED, ok=ranking.share >= NAMED))
     profile = scenario.known
-    return EngineComparison(
-        runs=check.runs,
-        summary=check.summary,
-        ranking=ranking,
-        replications=check.replications,
+    return EngineComparison.of(
+        check,
         name=f"{profile.name}-engine",
         title="The real engine on a scenario's requests, simulated request by request",
         command=command,
