@@ -1,18 +1,84 @@
-"""Files written whole or not at all."""
+"""Files read with one-line errors, and written whole or not at all."""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
 
 from simulator.errors import DsimError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@contextmanager
+def opened(path: Path, error: type[DsimError] = DsimError, remedy: str = "check the path") -> Iterator[TextIO]:
+    """A text file. Raises `error` when it cannot be opened or read to its end."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            yield stream
+    except FileNotFoundError:
+        raise error("no such file", where=path, remedy=remedy) from None
+    except IsADirectoryError:
+        raise error("expected a file, got a folder", where=path, remedy="name the file in it") from None
+    except UnicodeDecodeError:
+        raise error("is not UTF-8 text", where=path, remedy="save it as UTF-8") from None
+    except OSError as problem:
+        raise error(f"cannot be read ({problem.strerror})", where=path, remedy=remedy) from None
+
+
+def read_text(path: Path, error: type[DsimError] = DsimError, remedy: str = "check the path") -> str:
+    """The text of a file. Raises `error` when it cannot be read."""
+    with opened(path, error, remedy) as stream:
+        return stream.read()
+
+
+def read_json(path: Path, error: type[DsimError] = DsimError, remedy: str = "check the path") -> dict[str, Any]:
+    """The JSON object in a file. Raises `error`."""
+    return _json_object(read_text(path, error, remedy), path, error)
+
+
+def json_lines(path: Path, error: type[DsimError] = DsimError, remedy: str = "check the path") -> Iterator[tuple[str, dict[str, Any]]]:
+    """("FILE:LINE", object) for every line that is not empty. Raises `error`."""
+    with opened(path, error, remedy) as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                where = f"{path}:{number}"
+                yield where, _json_object(line, where, error, "each line holds one JSON object")
+
+
+def _json_object(text: str, where: str | Path, error: type[DsimError], remedy: str | None = None) -> dict[str, Any]:
+    try:
+        content: Any = json.loads(text)
+    except ValueError as problem:
+        raise error(f"not valid JSON ({problem})", where=where, remedy=remedy) from None
+    if not isinstance(content, dict):
+        raise error("expected a JSON object", where=where, remedy=remedy)
+    return content
+
+
+def read_csv(path: Path, columns: Sequence[str] = (), error: type[DsimError] = DsimError, remedy: str = "check the path") -> pd.DataFrame:
+    """A CSV table that has at least `columns`; lines that start with # are comments. Raises `error`."""
+    import pandas as pd
+
+    with opened(path, error, remedy) as stream:
+        try:
+            table = pd.read_csv(stream, comment="#")
+        except (pd.errors.ParserError, pd.errors.EmptyDataError) as problem:
+            raise error(f"not a CSV table ({problem})", where=path) from None
+    for name in columns:
+        if name not in table:
+            raise error("column is missing", where=path, key=name, remedy=f"columns found: {', '.join(map(str, table.columns))}")
+    return table
 
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends well, and vanishes when it does not."""
+    """A temporary path beside `path`. It replaces `path` when the block succeeds and is removed when it fails."""
     draft = path.with_name(f".{path.name}.{os.getpid()}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -28,18 +94,15 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def why_not_writable(folder: Path) -> str | None:
-    """Make a folder; why it cannot be written to, None where it can."""
+    """Create a folder. Returns why it cannot be written to, None where it can."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
-        return problem.strerror or "cannot be made"
+        return problem.strerror or "cannot be created"
     return None if os.access(folder, os.W_OK) else "no permission"
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write text or bytes to `path`, whole or not at all."""
+    """Write text (UTF-8) or bytes to `path`, whole or not at all."""
     with whole(path) as draft:
-        if isinstance(content, str):
-            draft.write_text(content, encoding="utf-8")
-        else:
-            draft.write_bytes(content)
+        draft.write_bytes(content.encode() if isinstance(content, str) else content)

@@ -56,12 +56,12 @@ LINES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "wrong type": (
         {"run": {"replications": "many"}},
-        "run.replications: input should be a valid integer, unable to parse string as an integer (got 'many')",
+        "run.replications: must be a valid integer, unable to parse string as an integer (got 'many')",
     ),
-    "wrong type in a list": ({"load": [1, "two"]}, "load.1: input should be a valid number, unable to parse string as a number (got 'two')"),
+    "wrong type in a list": ({"load": [1, "two"]}, "load.1: must be a valid number, unable to parse string as a number (got 'two')"),
     "out of range": (
         policies({"kind": "threshold", "threshold": 1.5}),
-        "policies.1.verification.threshold: input should be less than or equal to 1 (got 1.5)",
+        "policies.1.verification.threshold: must be less than or equal to 1 (got 1.5)",
     ),
     "not a mapping": ({"run": 5}, "run: must be a mapping of keys to values (got 5)"),
     "whole numbers": ({"load": [1.5]}, "load counts users in a closed loop, so it must be whole"),
@@ -117,10 +117,10 @@ def test_an_unknown_key_is_told_before_what_it_left_missing(scenario: Write) -> 
 
 
 YAMLS = {
-    "a: [1, 2\nb: 3\n": ":2: not valid YAML (expected ',' or ']', but got ':'); mend the line",
-    "a: 1\n\tb: 2\n": ":2: not valid YAML (found character '\\t' that cannot start any token); mend the line",
-    "- a\n- b\n": ": holds no mapping of keys to values; see the examples in scenarios/",
-    "": ": holds no mapping of keys to values; see the examples in scenarios/",
+    "a: [1, 2\nb: 3\n": ":2: not valid YAML (expected ',' or ']', but got ':'); fix the line",
+    "a: 1\n\tb: 2\n": ":2: not valid YAML (found character '\\t' that cannot start any token); fix the line",
+    "- a\n- b\n": ": expected a mapping of keys to values; see the examples in scenarios/",
+    "": ": expected a mapping of keys to values; see the examples in scenarios/",
 }
 
 
@@ -137,7 +137,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes("größe: 1".encode("latin-1"))
     for name, line in (
         ("no.yaml", "no such file; check the path"),
-        ("", "is a folder, not a YAML file; name the file in it"),
+        ("", "expected a file, got a folder; name the file in it"),
         ("latin.yaml", "is not UTF-8 text; save it as UTF-8"),
     ):
         with pytest.raises(ScenarioError) as refused:
@@ -176,7 +176,7 @@ OVERRIDES = {
     "load.0.x.y=1": "--set: load.0.x.y: 'x' lies below a plain value; set the value above it",
     "run.replicatons=5": "{f}: run.replicatons: unknown key 'replicatons'; did you mean 'replications'?",
     "runs.replications=5": "{f}: runs: unknown key 'runs'; did you mean 'run'?",
-    "run.replications=0": "{f}: run.replications: input should be greater than 0 (got 0)",
+    "run.replications=0": "{f}: run.replications: must be greater than 0 (got 0)",
 }
 
 

@@ -1,4 +1,4 @@
-"""Sequential temperature scaling of confidences, and how well predicted prefix survival matches (paper §3.2.1 and Figure 6)."""
+"""Sequential temperature scaling of confidences, and how well it predicts prefix survival (DSpark paper, §3.2.1 and Figure 6)."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class CalibrationReport:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Temperatures fitted on one half of the texts, and how raw and scaled confidences do on the other half.
+    """Temperatures fitted on one half of the texts, and the calibration of raw and scaled confidences on the other half.
 
-    Scaling keeps the order of the confidences of a position, so `conditional_auroc` is the same before and after; `auroc` of the reports ranks by
-    products of them, whose order it keeps at the first position and nearly at the others.
+    Scaling keeps the order of confidences at a position, so `conditional_auroc` does not change. `auroc` in the reports ranks by products of
+    confidences: their order is kept at the first position and nearly kept at the others.
     """
 
     temperatures: list[float]  # [γ]
@@ -51,7 +51,7 @@ class Calibration:
 
 
 def halves(blocks: RecordedBlocks) -> tuple[Integers, Integers]:
-    """Rows to fit on and rows to judge on: whole sequences by turns within each domain, the next domain going on with the other's turn."""
+    """Rows to fit on, and rows to judge on: sequences alternate, sorted by domain."""
     order = np.argsort(blocks.sequence_domain, kind="stable")
     fit = np.zeros(len(order), dtype=np.bool_)
     fit[order[::2]] = True
@@ -60,12 +60,11 @@ def halves(blocks: RecordedBlocks) -> tuple[Integers, Integers]:
 
 
 def calibrate(blocks: RecordedBlocks, bins: int = BINS) -> Calibration:
-    """Fits on one half of the sequences, judges on the other. Raises ProfileError for fewer than two sequences or without confidences."""
+    """Fit on one half of the sequences and judge on the other. Raises ProfileError for fewer than two sequences, or without confidences."""
     raw = blocks.conditional()
     fit, judged = halves(blocks)
     if not len(judged):
-        remedy = "record more texts"
-        raise ProfileError(f"calibration of drafter '{blocks.drafter}' wants two sequences, to fit on one and judge on the other", remedy=remedy)
+        raise ProfileError(f"calibration of drafter '{blocks.drafter}' needs at least two sequences, got 1", remedy="record more texts")
     temperatures = fit_temperatures(raw[fit], blocks.accepted[fit], bins)
     accepted, scaled = blocks.accepted[judged], blocks.conditional(temperatures)[judged]
     survival = [np.asarray(np.cumprod(confidence, axis=1)) for confidence in (raw[judged], scaled)]
@@ -80,11 +79,11 @@ def calibrate(blocks: RecordedBlocks, bins: int = BINS) -> Calibration:
 def fit_temperatures(confidence: Floats, accepted: Integers, bins: int = BINS) -> list[float]:
     """Sequential temperature scaling: for k = 1 … γ the t_k minimising the ECE of Π_{j≤k} σ(logit(c_j)/t_j), those before k frozen.
 
-    `confidence` [N, γ] raw, `accepted` [N]; use rows that the result is not judged on. A position where no temperature does better than 1 keeps it.
+    `confidence` [N, γ] raw, `accepted` [N]: rows that the result is not judged on. A position that no temperature improves keeps 1.
     """
     if len(confidence) != len(accepted) or not len(accepted):
-        raise ProfileError(f"calibration wants one outcome per row ({len(confidence)} rows, {len(accepted)} outcomes)", remedy="record again")
-    before = np.ones(len(confidence))  # predicted survival of the slots done
+        raise ProfileError(f"calibration needs one outcome per row ({len(confidence)} rows, {len(accepted)} outcomes)", remedy="record again")
+    before = np.ones(len(confidence))  # predicted survival up to the slot before
     temperatures: list[float] = []
     for k in range(1, confidence.shape[1] + 1):
         odds, outcome = 1 / confidence[:, k - 1] - 1, accepted >= k
@@ -110,7 +109,7 @@ def expected_calibration_error(predicted: Floats, outcome: Flags, bins: int = BI
 
 
 def auroc(predicted: Floats, outcome: Flags) -> float:
-    """P(a row with the outcome is ranked above one without), ties count half; NaN unless both kinds are there."""
+    """P(a row with the outcome is ranked above one without), ties count half; NaN unless there are both."""
     from scipy.stats import rankdata
 
     positives = int(outcome.sum())
@@ -121,7 +120,7 @@ def auroc(predicted: Floats, outcome: Flags) -> float:
 
 
 def conditional_auroc(confidence: Floats, accepted: Integers) -> Floats:
-    """AUROC of c_k [N, γ] for A ≥ k among the rows that got as far as k - 1  # [γ]."""
+    """AUROC of c_k [N, γ] for A ≥ k among the rows with A ≥ k - 1. # [γ]"""
     reached = [accepted >= k - 1 for k in range(1, confidence.shape[1] + 1)]
     return np.array([auroc(confidence[rows, k - 1], accepted[rows] >= k) for k, rows in enumerate(reached, 1)])
 
@@ -153,7 +152,7 @@ def calibration_report(survival: Floats, accepted: Integers, bins: int = BINS) -
 
 
 def _lowest(loss: Callable[[float], float], points: int = 33, rounds: int = 3) -> float:
-    """The minimiser in [_COLDEST, _HOTTEST] of a piecewise loss, 1 if none is better: ever finer logarithmic grids around the best point."""
+    """The minimiser in [_COLDEST, _HOTTEST] of a piecewise loss, 1 if none is better: logarithmic grids, refined around the best point."""
     low, high = np.log(_COLDEST), np.log(_HOTTEST)
     for _ in range(rounds):
         grid = np.linspace(low, high, points)
@@ -161,5 +160,5 @@ def _lowest(loss: Callable[[float], float], points: int = 33, rounds: int = 3) -
         width = grid[1] - grid[0]
         low, high = max(best - 2 * width, np.log(_COLDEST)), min(best + 2 * width, np.log(_HOTTEST))
         points = 17
-    found = float(np.exp(best))
-    return found if loss(found) < loss(1.0) else 1.0
+    temperature = float(np.exp(best))
+    return temperature if loss(temperature) < loss(1.0) else 1.0

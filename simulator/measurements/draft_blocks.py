@@ -1,4 +1,4 @@
-"""Recorded blocks: one drafted block at every position of a text, coupled to that text (spec/recorded_blocks.md)."""
+"""Recorded blocks: one drafted block at every position of a text, coupled to that text (docs/design.md, "Recorded blocks")."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class RecordedBlocks:
     sequence_domain: Integers  # [S], index into domains
     first_row: Integers  # [S]
     length: Integers  # [S], anchors
-    accepted: Integers  # [N], A_i: drafted tokens accepted if all γ were verified
+    accepted: Integers  # [N], A_i: drafted tokens accepted when all γ are verified
     confidence: Floats | None = None  # [N, γ], raw conditional confidences; None: the drafter has no confidence head
-    acceptance: Floats | None = None  # [N, γ], q_k as far as the draw went, NaN after
+    acceptance: Floats | None = None  # [N, γ], q_k up to the first rejected slot, NaN after
 
     def __post_init__(self) -> None:
         assert self.provenance in PROVENANCES, self.provenance
@@ -65,22 +65,22 @@ class RecordedBlocks:
         if domain == "":
             return np.arange(len(self.length))
         if domain not in self.domains:
-            raise ProfileError(f"no recorded blocks of domain '{domain}' for drafter '{self.drafter}'", remedy=f"domains: {', '.join(self.domains)}")
+            raise ProfileError(f"drafter '{self.drafter}' has no recorded blocks of domain '{domain}'", remedy=f"domains: {', '.join(self.domains)}")
         return np.flatnonzero(self.sequence_domain == self.domains.index(domain))
 
     def conditional(self, temperatures: Sequence[float] | None = None) -> Floats:
         """Calibrated conditional confidences σ(logit(c_k) / t_k), [N, γ]; without temperatures the raw ones."""
         if self.confidence is None:
             raise ProfileError(
-                f"drafter '{self.drafter}' has no confidence head, its recorded blocks hold no confidences",
-                remedy="choose a verification rule that needs none, or a drafter with one",
+                f"drafter '{self.drafter}' has no confidence head",
+                remedy="choose a verification rule that needs no confidences, or a drafter with a head",
             )
         if temperatures is None:
             return self.confidence
         t = np.asarray(temperatures, dtype=np.float64)  # [γ]
         if t.shape != (self.gamma,) or not np.all((t > 0) & np.isfinite(t)):
             raise ProfileError(
-                f"calibration of drafter '{self.drafter}' wants {self.gamma} positive temperatures (got {list(temperatures)})",
+                f"calibration of drafter '{self.drafter}' needs {self.gamma} positive temperatures (got {list(temperatures)})",
                 remedy="calibrate again",
             )
         with np.errstate(over="ignore"):  # a tiny confidence made colder is 0
@@ -92,11 +92,11 @@ class RecordedBlocks:
         return np.asarray(np.cumprod(self.conditional(temperatures), axis=1))
 
     def mean_survival(self) -> Floats:
-        """P(A ≥ k) over all rows, [γ]: what a drafter without confidences is known by."""
+        """P(A ≥ k) over all rows, [γ]: what policies see of a drafter without confidences."""
         return np.asarray((self.accepted[:, None] >= np.arange(1, self.gamma + 1)).mean(axis=0))
 
     def save(self, path: Path) -> None:
-        """Write one row per anchor, whole or not at all; the same blocks give the same bytes."""
+        """Write one row per anchor, whole or not at all. The same blocks give the same bytes."""
         import pyarrow.parquet as pq
 
         plain = [name for name in _columns(self.gamma) if name.startswith(("confidence", "acceptance"))]
@@ -108,7 +108,7 @@ class RecordedBlocks:
 
     @classmethod
     def load(cls, path: Path) -> RecordedBlocks:
-        """Read and check what `save` writes. Raises ProfileError naming file, column, row and remedy."""
+        """Read and check what `save` writes. Raises ProfileError with file, column and row."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -122,7 +122,7 @@ class RecordedBlocks:
 
 
 def _columns(gamma: int) -> list[str]:
-    """The columns every file has, and behind them those it may lack."""
+    """The required columns, then the optional ones."""
     slots = range(1, gamma + 1)
     return ["sequence", "anchor", "domain", "accepted", *(f"confidence_{k}" for k in slots), *(f"acceptance_{k}" for k in slots)]
 
@@ -146,23 +146,19 @@ def _table(blocks: RecordedBlocks) -> pa.Table:
 
 
 def _about(table: pa.Table, path: Path) -> dict[str, Any]:
-    """The checked metadata: what the rows are of, and where they come from."""
+    """The checked metadata of the rows."""
     raw = (table.schema.metadata or {}).get(_METADATA)
     if raw is None:
-        raise ProfileError("says nothing about drafter and provenance", where=path, key=_METADATA.decode(), remedy=_RECORD)
+        raise ProfileError("has no metadata (drafter, provenance)", where=path, key=_METADATA.decode(), remedy=_RECORD)
     try:
         about: Any = json.loads(raw)
     except ValueError:
         about = None
     if not isinstance(about, dict) or not {"version", *_ABOUT} <= about.keys():
-        raise ProfileError(f"its metadata needs {', '.join(('version', *_ABOUT))}", where=path, key=_METADATA.decode(), remedy=_RECORD)
+        raise ProfileError(f"metadata must have {', '.join(('version', *_ABOUT))}", where=path, key=_METADATA.decode(), remedy=_RECORD)
     if about["version"] != FORMAT_VERSION:
-        raise ProfileError(
-            f"format version {about['version']}, not {FORMAT_VERSION}",
-            where=path,
-            key="version",
-            remedy="use the dsim that wrote it, or record again",
-        )
+        problem = f"expected format version {FORMAT_VERSION}, got {about['version']}"
+        raise ProfileError(problem, where=path, key="version", remedy="use the dsim that wrote it, or record again")
     if about["provenance"] not in PROVENANCES:
         raise ProfileError(f"unknown provenance '{about['provenance']}'", where=path, key="provenance", remedy=f"one of {', '.join(PROVENANCES)}")
     gamma, temperature = about["gamma"], about["temperature"]
@@ -204,12 +200,12 @@ def _column(table: pa.Table, name: str, path: Path) -> pa.ChunkedArray:
     if name not in table.column_names:
         raise ProfileError("column is missing", where=path, key=name, remedy=_RECORD)
     if not len(table):
-        raise ProfileError("holds no rows", where=path, remedy=_RECORD)
+        raise ProfileError("has no rows", where=path, remedy=_RECORD)
     return table.column(name)
 
 
 def _whole(table: pa.Table, name: str, path: Path) -> Integers:
-    """A column of integers without gaps."""
+    """A column of integers, none missing."""
     import pyarrow as pa
 
     column = _column(table, name, path)

@@ -1,4 +1,4 @@
-"""Telemetry of the policy that runs today to a step-cost curve (paper, Figures 7 and 8; docs/fit.md)."""
+"""Fit a step-cost curve to telemetry (DSpark paper, Figures 7 and 8; docs/fit.md)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from simulator.arrays import Floats
 from simulator.errors import DsimError
+from simulator.files import read_csv
 from simulator.measurements.cost import Cliff, FittedCurve
 from simulator.measurements.cost_table import line_of
 
@@ -33,7 +34,7 @@ class CostFit:
     rms: float  # relative, of per-user speed
     worst: float
     points: int
-    plain_rms: float  # of a + b B alone, to show what the concave part is worth
+    plain_rms: float  # of a + b B alone, to show how much the concave part improves
 
 
 def read_telemetry(path: Path, gpus_per_replica: float = 1.0) -> Telemetry:
@@ -43,39 +44,33 @@ def read_telemetry(path: Path, gpus_per_replica: float = 1.0) -> Telemetry:
     """
     import pandas as pd
 
-    if not path.is_file():
-        raise DsimError("no such file", where=path, remedy="check the path")
-    try:
-        rows = pd.read_csv(path, comment="#")
-    except (ValueError, UnicodeDecodeError) as problem:
-        raise DsimError(f"not a CSV table ({problem})", where=path) from None
-    given = [c for c in COLUMNS if c in rows]
+    rows = read_csv(path)
+    present = [c for c in COLUMNS if c in rows]
     for column in map(str, rows.columns):
         near = difflib.get_close_matches(column, COLUMNS, n=1, cutoff=0.6)
         if column not in COLUMNS and near and near[0] not in rows:
             raise DsimError(f"unknown column '{column}'", where=path, remedy=f"did you mean '{near[0]}'?")
-    if len(given) < 2:
+    if len(present) < 2:
         remedy = f"columns found: {', '.join(map(str, rows.columns))}"
         raise DsimError(f"needs two of the columns {', '.join(COLUMNS)}", where=path, remedy=remedy)
-    for column in given:
+    for column in present:
         values = pd.to_numeric(rows[column], errors="coerce")
         bad = ~(values > 0) | np.isinf(values)
         if bad.any():
             row = int(bad.to_numpy().argmax())
-            found = f"{rows[column].tolist()[row]!r} is not a positive number"
-            raise DsimError(found, where=f"{path}:{line_of(path, row)}", key=column)
+            raise DsimError(f"must be a positive number (got {rows[column].tolist()[row]!r})", where=f"{path}:{line_of(path, row)}", key=column)
         rows[column] = values
-    if "throughput_tok_s_gpu" not in given:
+    if "throughput_tok_s_gpu" not in present:
         rows["throughput_tok_s_gpu"] = rows["tps_per_user"] * rows["concurrency"] / gpus_per_replica
     throughput = rows["throughput_tok_s_gpu"] * gpus_per_replica
-    speed = rows["tps_per_user"] if "tps_per_user" in given else throughput / rows["concurrency"]
-    users = rows["concurrency"] if "concurrency" in given else throughput / speed
-    if len(given) == 3:
+    speed = rows["tps_per_user"] if "tps_per_user" in present else throughput / rows["concurrency"]
+    users = rows["concurrency"] if "concurrency" in present else throughput / speed
+    if len(present) == 3:
         off = (throughput / (users * speed) - 1).abs()
         if (off > 0.1).any():
             row = int(off.to_numpy().argmax())
             gap = f"throughput is {off.iloc[row]:.0%} away from concurrency × speed"
-            remedy = "give in-flight (not offered) concurrency per replica, or leave one column out"
+            remedy = "use the concurrency in flight (not offered) per replica, or leave one column out"
             raise DsimError(gap, where=f"{path}:{line_of(path, row)}", remedy=remedy)
     return Telemetry(users.to_numpy(dtype=np.float64), speed.to_numpy(dtype=np.float64))
 
@@ -85,8 +80,8 @@ def fit_cost(
 ) -> CostFit:
     """T(B) = a + b B + c (1 - exp(-B / d)) + cliffs from T = τ / speed at B = budget × concurrency, by least squares on relative residuals.
 
-    Telemetry shows τ/T alone, so the assumed τ scales every time; `draft_s_per_request` is taken off before the fit.
-    Raises DsimError when the points cannot carry a fit.
+    Telemetry shows only τ / T, so every time scales with the assumed τ. `draft_s_per_request` is subtracted before the fit.
+    Raises DsimError when there are too few points for a fit.
     """
     from scipy.optimize import least_squares
 
@@ -95,7 +90,7 @@ def fit_cost(
     if len(tokens) < 2 or tokens.max() < 1.5 * tokens.min():
         raise DsimError("too few operating points to fit a step cost", remedy="give at least two whose concurrency differs by half")
     if (time <= 0).any():
-        raise DsimError("drafting would take longer than the whole step", key="draft cost", remedy="assume a smaller one")
+        raise DsimError("drafting would take longer than the whole step", key="draft cost", remedy="assume a smaller draft cost")
     edges = sorted(c for c in cliffs if tokens.min() < c < tokens.max())
     concave = len(tokens) >= 6 + len(edges)
 
@@ -114,9 +109,9 @@ def fit_cost(
     lower = np.array([0, 0, 0, max(tokens.min() / 4, 1.0), *([0.0] * len(edges))])
     start = np.clip(start, lower + 1e-16, upper * (1 - 1e-9))
     size = np.array([time.mean(), time.mean() / scale, time.mean(), scale, *([time.mean()] * len(edges))])
-    found = least_squares(misfit, start, bounds=(lower, upper), x_scale=size, max_nfev=5000, ftol=1e-12, xtol=1e-12)
-    a, b, c, d, *jumps = (float(v) for v in found.x)
-    residual = time / model(found.x) - 1
+    solution = least_squares(misfit, start, bounds=(lower, upper), x_scale=size, max_nfev=5000, ftol=1e-12, xtol=1e-12)
+    a, b, c, d, *jumps = (float(v) for v in solution.x)
+    residual = time / model(solution.x) - 1
     note = f"fitted to {len(tokens)} operating points, {rms(residual):.2%} rms; assumed accepted length {accepted_length:g}, budget {budget:g}"
     curve = FittedCurve(
         provenance="fitted",

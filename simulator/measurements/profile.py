@@ -1,4 +1,4 @@
-"""The measured folder that both halves share: profile.yaml beside small tables and recorded blocks. Loaded, checked, saved here."""
+"""The profile folder: profile.yaml beside small tables and recorded blocks. Loaded, checked and saved here."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FORMAT = 1
 
 
 class KvMemory(Sourced):
-    """What a token's keys and values take in the target, and how much memory of a replica is left for them."""
+    """KV memory: bytes per token in the target, and bytes per replica that are free for it."""
 
     bytes_per_token: PositiveFloat
     memory_bytes: PositiveFloat
@@ -48,7 +48,7 @@ class Drafter(Frozen):
 
 
 class PublishedTable(Frozen):
-    """A curve somebody published about this system, shipped beside the profile to be drawn and compared with."""
+    """A published curve of this system, drawn and compared with."""
 
     file: str
     x: str
@@ -58,7 +58,7 @@ class PublishedTable(Frozen):
 
 
 class Profile(Frozen):
-    """All that is known of (hardware, engine, target, drafters)."""
+    """All measured facts of (hardware, engine, target, drafters)."""
 
     format: Literal[1]
     name: str
@@ -84,10 +84,10 @@ class Profile(Frozen):
         return self._folder
 
     def drafter(self, name: str, key: str = "drafter", where: Path | str | None = None) -> Drafter:
-        """The drafter called `name`. Raises ProfileError that lists the ones there are."""
+        """The drafter called `name`. Raises ProfileError that lists the available ones."""
         if name not in self.drafters:
-            there = ", ".join(sorted(self.drafters)) or "none"
-            raise ProfileError(f"profile '{self.name}' has no drafter '{name}'", where=where, key=key, remedy=f"drafters there: {there}")
+            remedy = f"its drafters: {', '.join(sorted(self.drafters)) or 'none'}"
+            raise ProfileError(f"profile '{self.name}' has no drafter '{name}'", where=where, key=key, remedy=remedy)
         return self.drafters[name]
 
     def blocks(self, name: str) -> RecordedBlocks:
@@ -98,25 +98,27 @@ class Profile(Frozen):
             drafter, path = self.drafter(name), self.folder / self.drafter(name).blocks
             blocks = RecordedBlocks.load(path)
             if blocks.gamma != drafter.gamma:
-                raise ProfileError(f"holds blocks of {blocks.gamma}, profile.yaml says {drafter.gamma}", where=path, key=f"drafters.{name}.gamma")
+                raise ProfileError(
+                    f"expected blocks of {drafter.gamma} tokens (profile.yaml), got {blocks.gamma}", where=path, key=f"drafters.{name}.gamma"
+                )
             if drafter.confidence and blocks.confidence is None:
-                raise ProfileError("has no confidences, profile.yaml says it has", where=path, key=f"drafters.{name}.confidence")
+                raise ProfileError("expected confidences (profile.yaml), got none", where=path, key=f"drafters.{name}.confidence")
             self._blocks[name] = blocks
         return self._blocks[name]
 
     def files(self) -> list[Path]:
-        """All files that its numbers come from; what was published beside it is not among them."""
+        """All files that its numbers come from (not the published tables beside them)."""
         return sorted(file for file in self.folder.rglob("*") if file.is_file() and "published" not in file.parts)
 
     def kv_tokens(self, drafter: str | None) -> int | None:
-        """Tokens of context that fit in a replica with this drafter's cache beside the target's; None where unknown."""
+        """Tokens of context that fit in a replica, the drafter's cache included; None where unknown."""
         if self.kv is None:
             return None
         beside = self.drafter(drafter).kv_bytes_per_token if drafter else 0.0
         return int(self.kv.memory_bytes / (self.kv.bytes_per_token + beside))
 
     def provenance(self) -> list[dict[str, str]]:
-        """Where every table came from, one row each: table, provenance, source, note."""
+        """The origin of every table, one row each: table, provenance, source, note."""
         rows: list[tuple[str, Sourced]] = [("verify cost", self.costs.verify)]
         rows += [("prefill cost", self.costs.prefill)] if self.costs.prefill else []
         rows += [("overhead per step", self.costs.overhead)]
@@ -130,14 +132,15 @@ class Profile(Frozen):
 
 
 def load_profile(folder: Path, where: Path | str | None = None) -> Profile:
-    """A checked profile. `where` names the file that asked for it, for the error when it is not there."""
+    """A checked profile. `where` is the file that names it, for the error when it is missing."""
     path = folder / "profile.yaml"
     if not path.is_file():
-        raise ProfileError(f"no profile at {folder}", where=where, key="profile", remedy="a profile is a folder that holds profile.yaml")
+        raise ProfileError(f"no profile at {folder}", where=where, key="profile", remedy="name a folder that contains profile.yaml")
     content = read_yaml(path, ProfileError)
     if content.get("format") != FORMAT:
-        found = f"profile format {content.get('format')!r}, this dsim reads {FORMAT}"
-        raise ProfileError(found, where=path, key="format", remedy="measure or fit it again")
+        raise ProfileError(
+            f"expected profile format {FORMAT}, got {content.get('format')!r}", where=path, key="format", remedy="measure or fit it again"
+        )
     profile = validate(Profile, content, path, ProfileError)
     profile._folder = folder
     for cost in (profile.costs.verify, profile.costs.prefill, *(d.draft for d in profile.drafters.values())):
@@ -153,7 +156,7 @@ def load_profile(folder: Path, where: Path | str | None = None) -> Profile:
 
 
 def save_profile(profile: Profile, folder: Path, header: str = "") -> None:
-    """Write profile.yaml whole or not at all; tables and blocks are saved by who made them."""
+    """Write profile.yaml, whole or not at all. Tables and blocks are saved by whoever makes them."""
     from simulator.files import write_whole
 
     folder.mkdir(parents=True, exist_ok=True)

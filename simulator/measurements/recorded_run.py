@@ -1,9 +1,10 @@
-"""A real run of vLLM with stamps per request and a series per second, as LLMServingSim's `bench` writes it (casys-kaist/LLMServingSim @ 5daddb2,
-vLLM 0.19): meta.json, requests.jsonl, timeseries.csv."""
+"""A recorded vLLM run with time stamps per request and a series per second: meta.json, requests.jsonl, timeseries.csv.
+
+The format is that of LLMServingSim's `bench` (casys-kaist/LLMServingSim @ 5daddb2, vLLM 0.19).
+"""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,21 @@ import numpy as np
 
 from simulator.arrays import Floats, Integers
 from simulator.errors import DsimError
+from simulator.files import json_lines, read_csv, read_json
 
 STAMPS = ("arrival_time", "queued_ts", "first_token_ts", "last_token_ts")
 COUNTS = ("input_toks", "output_toks")
+_REMEDY = "give a folder with meta.json, requests.jsonl and timeseries.csv"
 SERIES = ("t", "prompt_throughput", "gen_throughput", "running", "waiting")
 
 
 @dataclass(frozen=True)
 class RecordedRun:
-    """Stamps in seconds since the first arrival, all on the engine's clock. Arrivals were taken on the wall clock: the two are joined where a
-    request was queued soonest after it arrived, so arrivals are late by that least delay at most."""
+    """Stamps in seconds since the first arrival, all on the engine's clock.
+
+    Arrivals were stamped on the wall clock. The clocks are aligned at the request with the shortest delay from arrival to queue, so arrivals are late
+    by at most that delay.
+    """
 
     folder: Path
     model: str
@@ -43,10 +49,10 @@ class RecordedRun:
 
 def read_recorded_run(folder: Path) -> RecordedRun:
     """The run in a folder. Raises DsimError with file, line and field."""
-    meta = _object(folder / "meta.json")
+    meta = read_json(folder / "meta.json", remedy=_REMEDY)
     settings = meta.get("engine_kwargs")
     if not isinstance(settings, dict):
-        raise DsimError("is missing or no mapping", where=folder / "meta.json", key="engine_kwargs", remedy="give the whole folder of the run")
+        raise DsimError("expected a mapping", where=folder / "meta.json", key="engine_kwargs", remedy=_REMEDY)
     sizes = [_positive(settings, key, folder / "meta.json") for key in ("max_num_seqs", "max_num_batched_tokens", "tensor_parallel_size")]
     rows = _requests(folder / "requests.jsonl")
     stamps = {key: np.array([row[key] for row in rows], dtype=np.float64) for key in STAMPS}
@@ -69,18 +75,6 @@ def read_recorded_run(folder: Path) -> RecordedRun:
     )
 
 
-def _object(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DsimError("no such file", where=path, remedy="give a folder with meta.json, requests.jsonl and timeseries.csv") from None
-    except (OSError, ValueError) as problem:
-        raise DsimError(f"not JSON ({problem})", where=path) from None
-    if not isinstance(content, dict):
-        raise DsimError("holds no JSON object", where=path)
-    return content
-
-
 def _positive(content: dict[str, Any], key: str, where: Path | str) -> float:
     value: Any = content.get(key)
     if type(value) not in (int, float) or not 0 < value < float("inf"):
@@ -90,44 +84,26 @@ def _positive(content: dict[str, Any], key: str, where: Path | str) -> float:
 
 def _requests(path: Path) -> list[dict[str, float]]:
     """Rows in order of arrival."""
-    if not path.is_file():
-        raise DsimError("no such file", where=path, remedy="give a folder with meta.json, requests.jsonl and timeseries.csv")
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}:{number}"
-        try:
-            content = json.loads(line)
-        except ValueError as problem:
-            raise DsimError(f"not JSON ({problem})", where=where) from None
-        if not isinstance(content, dict):
-            raise DsimError("holds no JSON object", where=where)
+    for where, content in json_lines(path, remedy=_REMEDY):
         row = {key: _positive(content, key, where) for key in (*STAMPS, *COUNTS)}
         if not row["queued_ts"] <= row["first_token_ts"] <= row["last_token_ts"]:
             raise DsimError("stamps must follow queued, first token, last token", where=where, key="first_token_ts")
         rows.append(row)
     if not rows:
-        raise DsimError("holds no request", where=path)
+        raise DsimError("expected at least one request, the file is empty", where=path)
     return sorted(rows, key=lambda row: row["arrival_time"])
 
 
 def _series(path: Path) -> dict[str, Floats]:
     import pandas as pd
 
-    try:
-        table = pd.read_csv(path)
-    except FileNotFoundError:
-        raise DsimError("no such file", where=path, remedy="give a folder with meta.json, requests.jsonl and timeseries.csv") from None
-    except ValueError as problem:
-        raise DsimError(f"not a CSV table ({problem})", where=path) from None
+    table = read_csv(path, SERIES, remedy=_REMEDY)
     columns = {}
     for name in SERIES:
-        if name not in table:
-            raise DsimError("column is missing", where=path, key=name, remedy=f"columns found: {', '.join(map(str, table.columns))}")
         values = pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=np.float64)
-        if not len(values) or not (np.isfinite(values) & (values >= 0)).all():
-            bad = int((~(np.isfinite(values) & (values >= 0))).argmax()) if len(values) else 0
-            raise DsimError("must be a number of at least 0", where=f"{path}:{bad + 2}", key=name)
+        bad = ~(np.isfinite(values) & (values >= 0))
+        if bad.any() or not len(values):
+            raise DsimError("must be a number of at least 0", where=f"{path}:{int(bad.argmax()) + 2 if len(bad) else 2}", key=name)
         columns[name] = values
     return columns

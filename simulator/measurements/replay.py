@@ -1,4 +1,4 @@
-"""Recorded blocks laid out for replay: what a request's walk reads at each step, as arrays over all rows."""
+"""Recorded blocks as arrays that a request walks along."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from simulator.rng import uniform_at
 
 @dataclass(frozen=True)
 class Walk:
-    """The recorded sequences a request goes through, one after the other: first row and row after the last of each."""
+    """The recorded sequences that a request walks, in order: first row, and row after the last, of each."""
 
     first: list[int]
     end: list[int]
@@ -21,9 +21,9 @@ class Walk:
 
 @dataclass(frozen=True)
 class Replay:
-    """N recorded rows and, last, one more that stands for «not drafted yet»: survival and confidence 1, nothing accepted.
+    """N recorded rows and, last, one for "not drafted yet": survival and confidence 1, nothing accepted.
 
-    Replay is exact for every policy that does not peek (docs/design.md, "recorded blocks").
+    Replay is exact for every policy that does not peek (docs/design.md, "Recorded blocks").
     """
 
     gamma: int
@@ -38,24 +38,24 @@ class Replay:
 
     @property
     def unknown(self) -> int:
-        """The row of a request that has no history."""
+        """The row of a request without history."""
         return len(self.accepted) - 1
 
     def walk(self, request: int, domain: str, tokens: int) -> Walk:
-        """Sequences that request number `request` of `domain` walks for `tokens` tokens, drawn from its own stream (spec §3)."""
+        """The sequences that yield `tokens` tokens for request number `request` of `domain`, drawn from its own stream."""
         candidates = self.of_domain[domain]
         shortest = int(self.length[candidates].min())
         visits = np.arange(tokens // max(shortest, 1) + 1, dtype=np.int64)
-        luck = uniform_at(self.seed, "sequence", self.replication, request, visits)
-        chosen = candidates[(luck * len(candidates)).astype(np.int64)]
+        draws = uniform_at(self.seed, "sequence", self.replication, request, visits)
+        chosen = candidates[(draws * len(candidates)).astype(np.int64)]
         first = self.first_row[chosen]
         return Walk(first.tolist(), (first + self.length[chosen]).tolist())
 
 
 def lay_out(blocks: RecordedBlocks, temperatures: list[float] | None, clairvoyant: bool, seed: int, replication: int) -> Replay:
-    """Replay of `blocks` with calibrated confidences; without a confidence head every row shows the mean survivals.
+    """Replay of `blocks` with calibrated confidences. Without a confidence head every row has the mean survivals.
 
-    `clairvoyant` shows the outcome as the survivals: for the oracle bound alone.
+    `clairvoyant` uses the outcomes as survivals (oracle bound only).
     """
     rows, gamma = len(blocks.accepted), blocks.gamma
     if clairvoyant:
@@ -65,7 +65,6 @@ def lay_out(blocks: RecordedBlocks, temperatures: list[float] | None, clairvoyan
     else:
         survival = np.broadcast_to(blocks.mean_survival(), (rows, gamma))
     confidence = blocks.conditional(temperatures) if blocks.confidence is not None else None
-    of_domain = {"": np.arange(len(blocks.first_row), dtype=np.int64)} | {d: blocks.sequences_of(d) for d in blocks.domains}
     return Replay(
         gamma=gamma,
         accepted=np.append(blocks.accepted, 0),
@@ -73,7 +72,7 @@ def lay_out(blocks: RecordedBlocks, temperatures: list[float] | None, clairvoyan
         confidence=None if confidence is None else np.concatenate([confidence, np.ones((1, gamma))]),
         first_row=blocks.first_row,
         length=blocks.length,
-        of_domain=of_domain,
+        of_domain={domain: blocks.sequences_of(domain) for domain in ("", *blocks.domains)},
         seed=seed,
         replication=replication,
     )

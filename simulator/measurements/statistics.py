@@ -1,4 +1,4 @@
-"""What recorded blocks say about a drafter, with standard errors that respect the sequences (spec/recorded_blocks.md §3, §5)."""
+"""Statistics of recorded blocks, with standard errors over sequences (docs/design.md, "Recorded blocks")."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class AcceptanceStatistics:
     sequences: int
     survival: Floats  # [γ], s_k = P(A ≥ k)
     survival_error: Floats  # [γ]
-    conditional: Floats  # [γ], s_k / s_{k-1}; NaN where nothing got as far
+    conditional: Floats  # [γ], s_k / s_{k-1}; NaN where no row reached k - 1
     conditional_error: Floats  # [γ]
     accepted_length: float  # τ = 1 + Σ s_k, bonus included
     accepted_length_error: float
@@ -38,14 +38,9 @@ class ThresholdPoint:
     rejected_tokens: float
     rejected_error: float
 
-    @property
-    def acceptance_rate(self) -> float:
-        """Committed tokens of those sent through the target."""
-        return self.committed_tokens / (self.committed_tokens + self.rejected_tokens)
-
 
 def acceptance_statistics(blocks: RecordedBlocks, domain: str = "", rows: Integers | None = None) -> AcceptanceStatistics:
-    """Survival, conditional acceptance and accepted length of a domain ("": all), over all its anchors or those of `rows` in it."""
+    """Survival, conditional acceptance and accepted length of a domain ("": all), over its anchors (`rows`: over those of them alone)."""
     rows = _rows_of(blocks, domain, rows)
     sequence, accepted = blocks.sequence_of_row[rows], blocks.accepted[rows]
     reached = (accepted[:, None] >= np.arange(blocks.gamma + 1)).astype(np.float64)  # [n, γ+1]
@@ -64,15 +59,10 @@ def acceptance_statistics(blocks: RecordedBlocks, domain: str = "", rows: Intege
     )
 
 
-def statistics_by_domain(blocks: RecordedBlocks) -> dict[str, AcceptanceStatistics]:
-    """`acceptance_statistics` over all anchors of each domain."""
-    return {domain: acceptance_statistics(blocks, domain) for domain in blocks.domains}
-
-
 def autocorrelation(blocks: RecordedBlocks, lags: int) -> Floats:
     """Correlation of A_i and A_{i+h} within sequences for h = 0 … lags, about the mean of the domain, [lags + 1].
 
-    Differences between sequences count: with the slow part of the walk they make the slow users.
+    Differences between sequences count: they are why some users are slow throughout.
     """
     sequence = blocks.sequence_of_row
     domain = blocks.sequence_domain[sequence]
@@ -87,7 +77,7 @@ def autocorrelation(blocks: RecordedBlocks, lags: int) -> Floats:
 
 
 def visited_rows(blocks: RecordedBlocks, verified: Integers | None = None) -> Integers:
-    """The rows that requests reach which walk every sequence from its start and verify `verified` [N] tokens (none given: all γ)."""
+    """Rows that a request reaches when it walks each sequence from its start and verifies `verified` [N] tokens (default: all γ)."""
     advance = 1 + (blocks.accepted if verified is None else np.minimum(verified, blocks.accepted))  # [N]
     anchor = np.zeros(len(blocks.length), dtype=np.int64)
     visits = []
@@ -118,7 +108,7 @@ def threshold_sweep(
 
 
 def _rows_of(blocks: RecordedBlocks, domain: str, rows: Integers | None) -> Integers:
-    """Those of `rows` (None: of all) that belong to the domain."""
+    """The `rows` (default: all) of a domain."""
     rows = np.arange(blocks.rows) if rows is None else rows
     if domain == "":
         return rows

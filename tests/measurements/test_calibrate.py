@@ -77,5 +77,5 @@ def test_conditional_auroc_is_of_rows_that_got_there() -> None:
 
 
 def test_one_text_is_too_few() -> None:
-    with pytest.raises(ProfileError, match="wants two sequences"):
+    with pytest.raises(ProfileError, match="needs at least two sequences, got 1"):
         calibrate(recorded(3, [0], 50))

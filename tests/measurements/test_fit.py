@@ -92,7 +92,7 @@ def test_what_cannot_carry_a_fit_is_refused() -> None:
     for users in (np.array([8.0]), np.array([8.0, 9.0, 10.0])):
         with pytest.raises(DsimError, match=r"^too few operating points to fit a step cost; give at least two whose concurrency differs by half$"):
             fit_cost(telemetry(curve(), users), TAU, BUDGET)
-    with pytest.raises(DsimError, match=r"^draft cost: drafting would take longer than the whole step; assume a smaller one$"):
+    with pytest.raises(DsimError, match=r"^draft cost: drafting would take longer than the whole step; assume a smaller draft cost$"):
         fit_cost(telemetry(curve(), FEW), TAU, BUDGET, draft_s_per_request=0.01)
 
 
@@ -115,16 +115,16 @@ def test_any_two_columns_give_the_third(tmp_path: Path) -> None:
 
 REFUSALS = {
     "tps_per_user,other\n1,2\n": ": needs two of the columns concurrency, tps_per_user, throughput_tok_s_gpu; columns found: tps_per_user, other",
-    "concurrency,tps_per_user\n4,50\n8,fast\n": ":3: tps_per_user: 'fast' is not a positive number",
+    "concurrency,tps_per_user\n4,50\n8,fast\n": ":3: tps_per_user: must be a positive number (got 'fast')",
     "concurrency,tps_per_user,throughput_tok_s_gpu\n4,50,200\n8,40,640\n": ":3: throughput is 100% away from concurrency × speed; "
-    "give in-flight (not offered) concurrency per replica, or leave one column out",
+    "use the concurrency in flight (not offered) per replica, or leave one column out",
 }
 
 
 OPEN = {
-    "concurrency,tps_per_user\n0,50\n": ":2: concurrency: 0 is not a positive number",
-    "# a\nconcurrency,tps_per_user\n\n4,50\n8,-1\n": ":5: tps_per_user: -1 is not a positive number",
-    "concurrency,tps_per_user\n4,inf\n": ":2: tps_per_user: inf is not a positive number",
+    "concurrency,tps_per_user\n0,50\n": ":2: concurrency: must be a positive number (got 0)",
+    "# a\nconcurrency,tps_per_user\n\n4,50\n8,-1\n": ":5: tps_per_user: must be a positive number (got -1)",
+    "concurrency,tps_per_user\n4,inf\n": ":2: tps_per_user: must be a positive number (got inf)",
 }
 
 

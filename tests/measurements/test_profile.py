@@ -54,14 +54,14 @@ def drafter(**changes: Any) -> Callable[[Content], Any]:
 
 
 REFUSALS: dict[str, tuple[Callable[[Content], Any], str]] = {
-    "another format": (lambda c: c.update(format=2), "{f}: format: profile format 2, this dsim reads 1; measure or fit it again"),
-    "no format": (lambda c: c.pop("format"), "{f}: format: profile format None, this dsim reads 1; measure or fit it again"),
+    "another format": (lambda c: c.update(format=2), "{f}: format: expected profile format 1, got 2; measure or fit it again"),
+    "no format": (lambda c: c.pop("format"), "{f}: format: expected profile format 1, got None; measure or fit it again"),
     "unknown key": (lambda c: c.update(hardwear="x"), "{f}: hardwear: unknown key 'hardwear'; did you mean 'hardware'?"),
     "missing": (lambda c: c.pop("gpus_per_replica"), "{f}: gpus_per_replica: required key is missing; add it"),
     "no provenance": (lambda c: c["costs"]["verify"].pop("provenance"), "{f}: costs.verify.provenance: required key is missing; add it"),
     "provenance": (
         lambda c: c["costs"]["overhead"].update(provenance="guessed"),
-        "{f}: costs.overhead.provenance: input should be 'measured', 'imported', 'published', 'fitted' or 'synthetic' (got 'guessed')",
+        "{f}: costs.overhead.provenance: must be 'measured', 'imported', 'published', 'fitted' or 'synthetic' (got 'guessed')",
     ),
     "kind": (lambda c: c["costs"]["verify"].update(kind="curv"), "{f}: costs.verify: unknown kind 'curv'; did you mean 'curve'?"),
     "nested": (
@@ -73,11 +73,11 @@ REFUSALS: dict[str, tuple[Callable[[Content], Any], str]] = {
         lambda c: c["costs"]["verify"].update(cliffs=[{"tokens": 4, "add": 1}]),
         "{f}: costs.verify.cliffs.0.add: unknown key 'add'; did you mean 'add_s'?",
     ),
-    "negative": (lambda c: c["costs"]["verify"].update(base_s=-1), "{f}: costs.verify.base_s: input should be greater than or equal to 0 (got -1)"),
-    "not finite": (lambda c: c["costs"]["verify"].update(base_s=float("inf")), "{f}: costs.verify.base_s: input should be a finite number (got inf)"),
+    "negative": (lambda c: c["costs"]["verify"].update(base_s=-1), "{f}: costs.verify.base_s: must be greater than or equal to 0 (got -1)"),
+    "not finite": (lambda c: c["costs"]["verify"].update(base_s=float("inf")), "{f}: costs.verify.base_s: must be a finite number (got inf)"),
     "a word": (
         lambda c: c.update(gpus_per_replica="two"),
-        "{f}: gpus_per_replica: input should be a valid number, unable to parse string as a number (got 'two')",
+        "{f}: gpus_per_replica: must be a valid number, unable to parse string as a number (got 'two')",
     ),
     "temperatures without a head": (
         lambda c: c["drafters"]["mtp"].update(temperatures=[1.0]),
@@ -105,15 +105,15 @@ def test_a_profile_is_refused_in_one_line_with_file_key_and_remedy(world: Path, 
 def test_a_profile_that_is_not_there(world: Path) -> None:
     with pytest.raises(ProfileError) as refused:
         load_profile(world / "no", "scenario.yaml")
-    assert str(refused.value) == f"scenario.yaml: profile: no profile at {world / 'no'}; a profile is a folder that holds profile.yaml"
+    assert str(refused.value) == f"scenario.yaml: profile: no profile at {world / 'no'}; name a folder that contains profile.yaml"
 
 
 def test_blocks_that_contradict_the_profile(world: Path, edit_profile: Edit) -> None:
     edit_profile(drafter(gamma=4))
-    with pytest.raises(ProfileError, match=r"head\.parquet: drafters\.head\.gamma: holds blocks of 3, profile\.yaml says 4$"):
+    with pytest.raises(ProfileError, match=r"head\.parquet: drafters\.head\.gamma: expected blocks of 4 tokens \(profile\.yaml\), got 3$"):
         load_profile(world / "tiny").blocks("head")
     edit_profile(drafter(blocks="mtp.parquet", gamma=1))
-    with pytest.raises(ProfileError, match=r"mtp\.parquet: drafters\.head\.confidence: has no confidences, profile\.yaml says it has$"):
+    with pytest.raises(ProfileError, match=r"mtp\.parquet: drafters\.head\.confidence: expected confidences \(profile\.yaml\), got none$"):
         load_profile(world / "tiny").blocks("head")
 
 
@@ -121,7 +121,7 @@ def test_a_drafter_that_is_not_there(world: Path) -> None:
     profile = load_profile(world / "tiny")
     with pytest.raises(ProfileError) as refused:
         profile.drafter("eagle", "policies.0.drafter", "s.yaml")
-    assert str(refused.value) == "s.yaml: policies.0.drafter: profile 'tiny' has no drafter 'eagle'; drafters there: head, mtp"
+    assert str(refused.value) == "s.yaml: policies.0.drafter: profile 'tiny' has no drafter 'eagle'; its drafters: head, mtp"
 
 
 def test_profiles_that_ship_are_whole(repository: Path) -> None:

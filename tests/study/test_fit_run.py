@@ -89,7 +89,7 @@ def test_a_run_becomes_a_profile(made: Path, tmp_path: Path, dsim: Any, monkeypa
     ("file", "old", "new", "told"),
     [
         ("meta.json", '"max_num_seqs": 8', '"max_num_seqs": 0', "max_num_seqs: must be a positive number"),
-        ("meta.json", "engine_kwargs", "settings", "engine_kwargs: is missing"),
+        ("meta.json", "engine_kwargs", "settings", "engine_kwargs: expected a mapping"),
         ("requests.jsonl", '"output_toks"', '"tokens"', "requests.jsonl:1: output_toks"),
         ("requests.jsonl", '"first_token_ts": 1', '"first_token_ts": 9', "stamps must follow"),
         ("timeseries.csv", "running", "busy", "running: column is missing"),

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from simulator.rng import stream
-from simulator.schema import adapter
 from simulator.traffic.arrivals import ArrivalProcess, Arrivals, Constant, Gamma, Poisson, RateCurve
 
 DAY = RateCurve(points=((0, 1), (6, 4), (12, 0), (18, 3)), period_s=24)
@@ -140,4 +139,4 @@ def test_the_inverse_of_the_cumulative_rate_inverts_it(rates: list[float], u: li
 )
 def test_what_makes_no_sense_is_refused(content: dict[str, Any], problem: str) -> None:
     with pytest.raises(ValidationError, match=problem):
-        adapter(Arrivals).validate_python(content)
+        TypeAdapter(Arrivals).validate_python(content)

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from simulator.errors import TraceError
 from simulator.rng import stream
-from simulator.schema import Frozen, adapter
+from simulator.schema import Frozen
 from simulator.traffic.lengths import Empirical, Fixed, Lengths, Lognormal, Mixture, Part
 
 GRID = (np.arange(200_000) + 0.5) / 200_000
@@ -125,4 +125,4 @@ def test_a_bad_column_is_one_line(tmp_path: Path, text: str, column: str, line: 
 )
 def test_what_makes_no_sense_is_refused(content: dict[str, Any], problem: str) -> None:
     with pytest.raises(ValidationError, match=problem):
-        adapter(Lengths).validate_python(content)
+        TypeAdapter(Lengths).validate_python(content)

@@ -203,7 +203,7 @@ def test_a_missing_file_says_what_to_run(tmp_path: Path, monkeypatch: pytest.Mon
         ({"name": "azure-2023-conv"}, "did you mean 'azure-2023-conversation'"),
         ({"name": "zzz"}, "known: azure-2023-conversation, azure-2023-code"),
         ({"path": "a", "window_s": [5, 5]}, "window_s must end after it starts"),
-        ({"path": "a", "format": "parquet"}, "Input should be 'auto', 'azure', 'mooncake' or 'csv'"),
+        ({"path": "a", "format": "parquet"}, "must be 'auto', 'azure', 'mooncake' or 'csv'"),
     ],
 )
 def test_a_source_that_makes_no_sense_is_refused(content: dict[str, Any], problem: str) -> None:
