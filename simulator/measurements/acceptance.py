@@ -1,4 +1,4 @@
-"""Recorded blocks made up from published marginals: acceptance as a logistic-normal walk along the text."""
+"""Synthetic recorded blocks from published marginals: acceptance as a logistic-normal walk along the text."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _GRID = 2.0**-14  # confidences and acceptances are rounded to it: exact in floa
 
 
 class ParametricAcceptance(Frozen):
-    """A text whose difficulty wanders, and a drafter that feels it.
+    """A text whose difficulty varies along the way, and a drafter whose acceptance depends on it.
 
-    Position j of a text has difficulty t_j of unit variance: a constant of the sequence plus an AR(1) walk. The block drafted
-    at anchor i has true conditional acceptance c_k = σ(μ_{d,k} + spread · t_{i+k}); μ is solved so that P(slot k accepted | slots
-    before accepted) is `conditional` (paper, Figure 2), moved by `level_shift` logits, over the anchors that a decoding run which
-    verifies everything visits (as in the paper; they lie behind rejections, in harder places than the average), or over all. The confidence head
-    sees the logit through noise, predicts as well as that allows, and overstates its logit by `miscalibration`, a factor per position.
+    Position j of a text has difficulty t_j of unit variance: a constant of the sequence plus an AR(1) walk. The block drafted at anchor i has true
+    conditional acceptance c_k = σ(μ_{d,k} + spread · t_{i+k}). μ is solved so that P(slot k accepted | slots before accepted) equals `conditional`
+    (DSpark paper, Figure 2), shifted by `level_shift` logits. The average is over all anchors, or over those that a run which verifies everything
+    visits (as in the paper: they follow rejections, so they are harder than the average). The confidence head sees the logit through noise, predicts
+    as well as the noise allows, and multiplies its logit at each position by `miscalibration`.
 
-    The defaults come near the paper's Figure 6 with the chat row of Figure 2: see tests/measurements/test_acceptance.py.
+    The defaults approximate the paper's Figure 6 with the chat row of Figure 2 (tests/measurements/test_acceptance.py).
     """
 
     conditional: dict[str, Annotated[list[Probability], Field(min_length=1)]] = Field(min_length=1)
@@ -48,7 +48,7 @@ class ParametricAcceptance(Frozen):
     def _slots_agree(self) -> ParametricAcceptance:
         lengths = {len(c) for c in self.conditional.values()}
         if len(lengths) > 1:
-            raise ValueError("every domain needs as many positions as the others")
+            raise ValueError("every domain needs the same number of positions")
         return self
 
     @property
@@ -57,15 +57,15 @@ class ParametricAcceptance(Frozen):
         return len(next(iter(self.conditional.values())))
 
     def generate(self, drafter: str, provenance: str = "synthetic", source: str = "parametric acceptance") -> RecordedBlocks:
-        """The blocks at every anchor; smooth in the parameters for one seed (the luck is fixed, the thresholds move)."""
+        """The blocks at every anchor. Smooth in the parameters for one seed: the random draws are fixed, the thresholds move."""
         difficulty = self._difficulty()  # [D, S, n+γ]
         target = _sigmoid(_logit(np.array(list(self.conditional.values()))) + self.level_shift)  # [D, γ]
         centre = _solve(self.spread * difficulty, target, self.anchors == "visited")  # [D, γ]
         walk = np.lib.stride_tricks.sliding_window_view(difficulty, self.gamma, axis=2)[:, :, 1:]  # [D, S, n, γ]: t_{i+k}
         logit = (centre[:, None, None, :] + self.spread * walk).reshape(-1, self.gamma)  # [N, γ]
         true = _sigmoid(logit)
-        luck = stream(self.seed, "acceptance").random(logit.shape)
-        taken = np.logical_and.accumulate(luck < true, axis=1)  # [N, γ]
+        draws = stream(self.seed, "acceptance").random(logit.shape)
+        taken = np.logical_and.accumulate(draws < true, axis=1)  # [N, γ]
         accepted = taken.sum(axis=1, dtype=np.int64)
         drawn = np.arange(self.gamma) <= accepted[:, None]
         sequences = len(target) * self.sequences_per_domain
@@ -78,9 +78,9 @@ class ParametricAcceptance(Frozen):
 
     @property
     def _stretch(self) -> Floats:
-        """The factor of every position, [γ]; the last one given holds for the rest."""
-        given = self.miscalibration[: self.gamma]
-        return np.array(given + given[-1:] * (self.gamma - len(given)))
+        """The factor of every position, [γ]; the last value holds for further positions."""
+        factors = self.miscalibration[: self.gamma]
+        return np.array(factors + factors[-1:] * (self.gamma - len(factors)))
 
     def _difficulty(self) -> Floats:
         """t_j of every text position, unit variance, [D, S, n+γ]."""
@@ -88,16 +88,16 @@ class ParametricAcceptance(Frozen):
         from scipy.special import ndtri
 
         domains, sequences = len(self.conditional), self.sequences_per_domain
-        luck = stream(self.seed, "difficulty")
-        strata = (luck.permuted(np.tile(np.arange(sequences), (domains, 1)), axis=1) + 0.5) / sequences
-        white = luck.standard_normal((domains, sequences, self.anchors_per_sequence + self.gamma))
+        rng = stream(self.seed, "difficulty")
+        strata = (rng.permuted(np.tile(np.arange(sequences), (domains, 1)), axis=1) + 0.5) / sequences
+        white = rng.standard_normal((domains, sequences, self.anchors_per_sequence + self.gamma))
         white[..., 1:] *= np.sqrt(1 - self.correlation**2)
         walk = lfilter([1.0], [1.0, -self.correlation], white, axis=2)
         share = self.sequence_share
         return np.asarray(np.sqrt(share) * ndtri(strata)[:, :, None] + np.sqrt(1 - share) * walk)
 
     def _confidence(self, logit: Floats, centre: Floats) -> Floats:
-        """What the head reports, [N, γ]: the best prediction through its noise, its logit stretched."""
+        """Confidences of the head, [N, γ]: the best prediction through its noise, with the logit stretched."""
         noise = stream(self.seed, "confidence").standard_normal(logit.shape)
         prior = np.repeat(centre, len(logit) // len(centre), axis=0)  # [N, γ]
         variance = self.spread**2
@@ -121,14 +121,14 @@ def _solve(offset: Floats, target: Floats, visited: bool) -> Floats:
             return centre
     if visited:
         raise ProfileError(
-            "found no acceptance with the published marginals at visited anchors",
-            key="conditional", remedy="lower 'spread', 'correlation' or 'sequence_share', or ask for anchors: all",
+            "no acceptance has these marginals at the visited anchors",
+            key="conditional", remedy="lower 'spread', 'correlation' or 'sequence_share', or set anchors: all",
         )  # fmt: skip
     return centre
 
 
 def _visits(shrink: Floats, centre: Floats) -> Floats:
-    """P(a request that verifies everything and walks from anchor 0 has anchor i), [D, S, n]."""
+    """P(a request that starts at anchor 0 and verifies everything visits anchor i), [D, S, n]."""
     domains, sequences, positions = shrink.shape
     gamma = centre.shape[1]
     lengths = np.empty((positions - gamma, domains, sequences, gamma + 1))  # P(A_i = 0 … γ)
@@ -140,13 +140,13 @@ def _visits(shrink: Floats, centre: Floats) -> Floats:
     lengths[..., gamma] = survival
     visits = np.zeros((domains, sequences, positions + 1))
     visits[:, :, 0] = 1
-    for i, law in enumerate(lengths):
-        visits[:, :, i + 1 : i + gamma + 2] += visits[:, :, i, None] * law
+    for i, shares in enumerate(lengths):
+        visits[:, :, i + 1 : i + gamma + 2] += visits[:, :, i, None] * shares
     return visits[:, :, : positions - gamma]
 
 
 def _centres(shrink: Floats, target: Floats, weight: Floats, guess: Floats, steps: int) -> Floats:
-    """The slots' μ one after another, [γ], for one domain and given weights [S, n] of its anchors."""
+    """μ of the slots, one after another, [γ], for one domain and the weights [S, n] of its anchors."""
     anchors = weight.shape[1]
     reached = weight
     centres = []

@@ -1,4 +1,4 @@
-"""Do two profiles agree? Cost tables cell by cell, accepted lengths in standard errors, temperatures, and what they were measured on."""
+"""Compare two profiles: cost tables cell by cell, accepted lengths in standard errors, temperatures, hardware and software."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Cell:
     p90_s: float | None = None
 
     def apart_from(self, other: Cell) -> bool | None:
-        """Do the ranges p10 … p90 leave a gap? None where a side has no range."""
+        """Are the ranges p10 … p90 disjoint? None where a side has no range."""
         if self.p10_s is None or self.p90_s is None or other.p10_s is None or other.p90_s is None:
             return None
         return self.p10_s > other.p90_s or other.p10_s > self.p90_s
@@ -44,7 +44,7 @@ Cells = dict[Key, Cell]
 
 @dataclass(frozen=True)
 class _Part:
-    """One cost of a profile: a file of cells, or a formula that can be priced at any cell."""
+    """One cost of a profile: a file of cells, or a formula that can be evaluated at any cell."""
 
     profile: Profile
     cost: FittedCurve | MeasuredTable | LinearPrefill | PrefillTable | LinearDraft | DraftTable
@@ -56,7 +56,7 @@ class _Part:
         return cells_of(self.profile.folder / self.file)
 
     def at(self, key: Key) -> Cell | None:
-        """The formula's seconds; None outside what its data covers and where it costs nothing."""
+        """The formula's seconds; None outside the range of its data and where it is 0."""
         where = dict(key)
         context = where.get("context_tokens", 0.0)
         match self.cost:
@@ -74,7 +74,7 @@ class _Part:
 
 
 def cost_rows(path: Path) -> pd.DataFrame:
-    """A cost table that the profile loader has read, as rows: keys, p10_s, p50_s, p90_s, n, `eager` and `suspicious` (text, "" for none)."""
+    """The rows of a cost table: keys, p10_s, p50_s, p90_s, n, `eager` and `suspicious` (text, "" for none)."""
     import pandas as pd
 
     rows = pd.read_csv(path, comment="#")
@@ -82,8 +82,8 @@ def cost_rows(path: Path) -> pd.DataFrame:
         if column not in rows:
             rows[column] = np.nan
     rows["eager"] = rows["regime"].eq("eager") if "regime" in rows else False
-    told = rows["suspicious"].astype(object).fillna("").astype(str).str.strip() if "suspicious" in rows else pd.Series("", index=rows.index)
-    rows["suspicious"] = told.where(~told.str.lower().isin(_UNSUSPICIOUS), "")
+    reasons = rows["suspicious"].astype(object).fillna("").astype(str).str.strip() if "suspicious" in rows else pd.Series("", index=rows.index)
+    rows["suspicious"] = reasons.where(~reasons.str.lower().isin(_UNSUSPICIOUS), "")
     return rows
 
 
@@ -97,14 +97,14 @@ def cells_of(path: Path) -> Cells:
 
 
 def compare_profiles(a: Profile, b: Profile) -> dict[str, Any]:
-    """B against A: verdict, what they were measured on, tables, accepted lengths, temperatures; plain data. Raises ProfileError."""
+    """B compared with A as plain data: verdict, differences in set-up, tables, accepted lengths, temperatures. Raises ProfileError."""
     tables, ratios, priced = [], [], 0
     for name, left, right in _shared_parts(a, b):
         cells, compared_at = _priced(left, right)
-        table, found = _table(name, compared_at, *cells)
+        table, cell_ratios = _table(name, compared_at, *cells)
         tables.append(table)
-        ratios += found
-        priced += len(found) if compared_at != "cells" else 0
+        ratios += cell_ratios
+        priced += len(cell_ratios) if compared_at != "cells" else 0
     lengths = list(_lengths(a, b))
     apart = np.abs(np.array(ratios) - 1)
     scores = [abs(row["z"]) for row in lengths if row["z"] is not None]
@@ -127,7 +127,7 @@ def compare_profiles(a: Profile, b: Profile) -> dict[str, Any]:
 
 
 def differences(a: Profile, b: Profile) -> list[dict[str, str]]:
-    """What the two were measured on and with, where it differs: hardware, target, engine, environment, drafters."""
+    """Differences in hardware, target, engine, environment and drafters."""
     flat = [dict(_facts(profile)) for profile in (a, b)]
     keys = list(dict.fromkeys([*flat[0], *flat[1]]))
     rows = [{"what": key, "a": flat[0].get(key, "–"), "b": flat[1].get(key, "–")} for key in keys]
@@ -154,7 +154,7 @@ def _flat(raw: Any, name: str) -> Iterator[tuple[str, str]]:
 
 
 def _shared_parts(a: Profile, b: Profile) -> Iterator[tuple[str, _Part, _Part]]:
-    """The costs that both have, by name."""
+    """The costs of both, by name."""
     left, right = dict(_parts(a)), dict(_parts(b))
     yield from ((name, left[name], right[name]) for name in left if name in right)
 
@@ -171,14 +171,14 @@ def _parts(profile: Profile) -> Iterator[tuple[str, _Part]]:
 
 
 def further_files(drafter: Drafter) -> dict[str, str]:
-    """The sequential head's and the taking-in's cost tables of a drafter that has them apart."""
+    """Cost tables of the sequential head and of absorbing tokens, for a drafter that has them separately."""
     if not isinstance(drafter.draft, DraftTable):
         return {}
     return {part: file for part, file in (("head", drafter.draft.head), ("absorb", drafter.draft.absorb)) if file}
 
 
 def _priced(left: _Part, right: _Part) -> tuple[tuple[Cells, Cells], str]:
-    """Cells of both: as measured; a formula is priced at the other's cells, two formulas at the same points."""
+    """Cells of both. A formula is evaluated at the other's cells, two formulas at the same points."""
     if left.file and right.file:
         return (left.cells(), right.cells()), "cells"
     keys = list((left.cells() if left.file else right.cells()) if left.file or right.file else _points(left, right))
@@ -187,7 +187,7 @@ def _priced(left: _Part, right: _Part) -> tuple[tuple[Cells, Cells], str]:
 
 
 def _points(left: _Part, right: _Part) -> list[Key]:
-    """Where two formulas are compared: over what both cover."""
+    """Where two formulas are compared: the range that both cover."""
     if isinstance(left.cost, FittedCurve) and isinstance(right.cost, FittedCurve):
         ranges = (left.cost.tokens_range(), right.cost.tokens_range())
         low, high = max(r[0] for r in ranges), min(r[1] for r in ranges)
@@ -198,7 +198,7 @@ def _points(left: _Part, right: _Part) -> list[Key]:
 
 
 def _table(name: str, compared_at: str, a: Cells, b: Cells) -> tuple[dict[str, Any], list[float]]:
-    """Agreement of one table, and the ratios B / A of its shared cells."""
+    """Agreement of one table, and the ratios B / A of the shared cells."""
     shared = [key for key in a if key in b]
     rows = [{**dict(key), "a_s": a[key].p50_s, "b_s": b[key].p50_s, "ratio": b[key].p50_s / a[key].p50_s} for key in shared]
     gaps = [apart for key in shared if (apart := a[key].apart_from(b[key])) is not None]
@@ -221,7 +221,7 @@ def _table(name: str, compared_at: str, a: Cells, b: Cells) -> tuple[dict[str, A
 
 
 def _numbers(a: Profile, b: Profile) -> Iterator[dict[str, Any]]:
-    """Single numbers that both have."""
+    """Single numbers of both."""
     yield {"what": "overhead per step, s", "a": a.costs.overhead.seconds, "b": b.costs.overhead.seconds}
     yield {"what": "overhead per request and step, s", "a": a.costs.overhead.per_request_s, "b": b.costs.overhead.per_request_s}
     if a.kv and b.kv:
@@ -230,9 +230,9 @@ def _numbers(a: Profile, b: Profile) -> Iterator[dict[str, Any]]:
 
 
 def _lengths(a: Profile, b: Profile) -> Iterator[dict[str, Any]]:
-    """Accepted length at the anchors that a run which verifies everything visits; z in standard errors of the difference, None without one.
+    """Accepted lengths at the anchors that a run which verifies everything visits; z in standard errors of the difference, None without one.
 
-    The texts of the two count as independent: where they are the same, z is too small, not too large.
+    The texts of the two count as independent. If they are the same, z is too small.
     """
     for name in a.drafters:
         if name not in b.drafters:
@@ -243,14 +243,15 @@ def _lengths(a: Profile, b: Profile) -> Iterator[dict[str, Any]]:
             error = math.hypot(x.accepted_length_error, y.accepted_length_error)
             change = y.accepted_length - x.accepted_length
             row = {"drafter": name, "domain": domain, "z": change / error if 0 < error < math.inf else None}
-            for side, found in (("a", x), ("b", y)):
-                row |= {side: found.accepted_length, f"{side}_sequences": found.sequences}
-                row[f"{side}_error"] = found.accepted_length_error if math.isfinite(found.accepted_length_error) else None
+            for side, statistics in (("a", x), ("b", y)):
+                error = statistics.accepted_length_error
+                row |= {side: statistics.accepted_length, f"{side}_sequences": statistics.sequences}
+                row[f"{side}_error"] = error if math.isfinite(error) else None
             yield row
 
 
 def _temperatures(a: Profile, b: Profile) -> Iterator[dict[str, Any]]:
-    """Calibration of drafters that both have calibrated, position by position."""
+    """Calibration temperatures of drafters calibrated in both, by position."""
     for name, drafter in a.drafters.items():
         x, y = drafter.temperatures, b.drafters[name].temperatures if name in b.drafters else None
         if x and y:
@@ -259,7 +260,7 @@ def _temperatures(a: Profile, b: Profile) -> Iterator[dict[str, Any]]:
 
 
 def _verdict(median: float | None, p90: float | None, cells: int, priced: int, scores: list[float]) -> str:
-    """One line."""
+    """The comparison in one line."""
     if median is None or p90 is None:
         costs = "no cost cell in common"
     else:

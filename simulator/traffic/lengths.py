@@ -1,4 +1,4 @@
-"""How long prompts and answers are. A length is a function of one uniform, so request k keeps its length whatever else happens."""
+"""Lengths of prompts and answers. A length is a function of one uniform, so a request has the same length under every policy."""
 
 from __future__ import annotations
 
@@ -18,20 +18,8 @@ Positive = Annotated[float, Field(gt=0)]
 _MOST_TOKENS = 2**53
 
 
-class _Drawn(Frozen):
-    """What all lengths share: a sample is the lengths at random uniforms."""
-
-    def at(self, u: Floats) -> Integers:
-        """Lengths at uniforms in [0, 1). # [n] -> [n]"""
-        raise NotImplementedError
-
-    def sample(self, n: int, rng: np.random.Generator) -> Integers:
-        """`n` independent lengths. # [n]"""
-        return self.at(rng.random(n))
-
-
-class Fixed(_Drawn):
-    """Always `tokens`."""
+class Fixed(Frozen):
+    """Always `tokens` tokens."""
 
     kind: Literal["fixed"] = "fixed"
     tokens: PositiveInt
@@ -45,10 +33,10 @@ class Fixed(_Drawn):
         return float(self.tokens)
 
 
-class Lognormal(_Drawn):
-    """Lognormal with mean `mean_tokens` and the one other statistic given, rounded, then clipped to [min_tokens, max_tokens].
+class Lognormal(Frozen):
+    """Lognormal with mean `mean_tokens` and one more statistic (p50, p90, p99 or cv), rounded and clipped to [min_tokens, max_tokens].
 
-    The statistics are those before clipping. A p90 or p99 fits two widths; the narrower is taken.
+    The statistics are those before clipping. Two widths have the same p90 or p99; the narrower is used.
     """
 
     kind: Literal["lognormal"] = "lognormal"
@@ -62,24 +50,24 @@ class Lognormal(_Drawn):
 
     @model_validator(mode="after")
     def _is_pinned(self) -> Self:
-        given = [name for name in ("p50_tokens", "p90_tokens", "p99_tokens", "cv") if getattr(self, name) is not None]
-        if len(given) != 1:
-            found = "none is given" if not given else f"{' and '.join(given)} are given"
-            raise ValueError(f"mean_tokens and exactly one of p50_tokens, p90_tokens, p99_tokens, cv pin a lognormal, but {found}")
+        statistics = [name for name in ("p50_tokens", "p90_tokens", "p99_tokens", "cv") if getattr(self, name) is not None]
+        if len(statistics) != 1:
+            got = " and ".join(statistics) or "none"
+            raise ValueError(f"expected mean_tokens and exactly one of p50_tokens, p90_tokens, p99_tokens, cv; got {got}")
         if self.max_tokens is not None and self.max_tokens < self.min_tokens:
             raise ValueError(f"max_tokens = {self.max_tokens} is below min_tokens = {self.min_tokens}")
         if self.p50_tokens and self.p50_tokens >= self.mean_tokens:
-            raise ValueError(f"the p50 of a lognormal lies below its mean, but p50_tokens = {self.p50_tokens:g}, mean_tokens = {self.mean_tokens:g}")
+            raise ValueError(f"the p50 of a lognormal is below its mean, got p50_tokens = {self.p50_tokens:g}, mean_tokens = {self.mean_tokens:g}")
         for p, z, name in self._upper_quantiles():
             if not 1 < p / self.mean_tokens <= np.exp(z**2 / 2):
                 raise ValueError(
-                    f"with mean_tokens = {self.mean_tokens:g}, {name} must lie between {self.mean_tokens:g} and "
-                    f"{self.mean_tokens * np.exp(z**2 / 2):.6g}, but is {p:g}"
+                    f"with mean_tokens = {self.mean_tokens:g}, {name} must be between {self.mean_tokens:g} and "
+                    f"{self.mean_tokens * np.exp(z**2 / 2):.6g}, got {p:g}"
                 )
         return self
 
     def _upper_quantiles(self) -> list[tuple[float, float, str]]:
-        """The upper quantile given, with its standard normal z and its name."""
+        """The configured upper quantile, with its standard normal z and its name."""
         pairs = ((self.p90_tokens, 0.90, "p90_tokens"), (self.p99_tokens, 0.99, "p99_tokens"))
         return [(value, float(ndtri(q)), name) for value, q, name in pairs if value is not None]
 
@@ -105,16 +93,16 @@ class Lognormal(_Drawn):
         return np.clip(np.rint(length), self.min_tokens, self.max_tokens or _MOST_TOKENS).astype(np.int64)
 
     def expected_tokens(self) -> float:
-        """The mean length after clipping (rounding left aside)."""
+        """The mean length after clipping, before rounding."""
         low, high = ((np.log(edge) - self.mu) / self.sigma for edge in (self.min_tokens, self.max_tokens or _MOST_TOKENS))
         inside = self.mean_tokens * (ndtr(high - self.sigma) - ndtr(low - self.sigma))
         return float(self.min_tokens * ndtr(low) + inside + (self.max_tokens or _MOST_TOKENS) * ndtr(-high))
 
 
-class Empirical(_Drawn):
-    """Lengths drawn with replacement from a column of a CSV file; a relative `path` is relative to the scenario file.
+class Empirical(Frozen):
+    """Lengths drawn with replacement from a column of a CSV file. A relative `path` is relative to the scenario file.
 
-    The loader says where that is: `model_validate(..., context={"folder": Path})`; the path is then kept absolute.
+    Validate with `context={"folder": Path}`, the folder of that file; the path becomes absolute.
     """
 
     kind: Literal["empirical"] = "empirical"
@@ -148,22 +136,22 @@ class Part(Frozen):
     lengths: Lengths
 
 
-class Mixture(_Drawn):
-    """With probability proportional to its weight, one of the parts."""
+class Mixture(Frozen):
+    """One of the parts, with probability proportional to its weight."""
 
     kind: Literal["mixture"] = "mixture"
     parts: Annotated[tuple[Part, ...], Field(min_length=1)]
 
     def at(self, u: Floats) -> Integers:
-        """Lengths at uniforms in [0, 1): one uniform chooses the part and, stretched over the part's share, the length in it. # [n] -> [n]"""
+        """Lengths at uniforms in [0, 1); a uniform chooses the part and, rescaled to [0, 1), the length in it. # [n] -> [n]"""
         shares = self._shares()
         edges = np.cumsum(shares)
         chosen = np.minimum(np.searchsorted(edges, u, side="right"), len(shares) - 1)
         within = np.clip((u - (edges - shares)[chosen]) / shares[chosen], 0.0, np.nextafter(1.0, 0.0))
-        out = np.empty(u.shape, dtype=np.int64)
+        lengths = np.empty(u.shape, dtype=np.int64)
         for i, part in enumerate(self.parts):
-            out[chosen == i] = part.lengths.at(within[chosen == i])
-        return out
+            lengths[chosen == i] = part.lengths.at(within[chosen == i])
+        return lengths
 
     def expected_tokens(self) -> float:
         """The mean length."""

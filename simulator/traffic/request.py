@@ -1,4 +1,4 @@
-"""A request as it is given, and as it lives in the engine."""
+"""A request of the workload, and its state in the engine."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from simulator.arrays import Flags, Floats, Integers
 class RequestSpec:
     """One request of the workload.
 
-    `index` keys its random streams (which recorded texts it walks), so it must not depend on the policy. `output_tokens`
-    counts all tokens of the answer: the first comes at the end of prefill, the others from decode rounds.
-    `cached_prompt_tokens` of the prompt are already in a prefix cache and cost no prefill.
+    `index` keys its random streams (which recorded texts it walks), so it must not depend on the policy. `output_tokens` counts all tokens of the
+    answer: the first comes at the end of prefill, the others from decode rounds. `cached_prompt_tokens` of the prompt are in a prefix cache
+    and need no prefill.
     """
 
     index: int
@@ -32,7 +32,7 @@ class RequestSpec:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RequestColumns(Sequence[RequestSpec]):
-    """Many requests as columns # [n]: what a list of RequestSpec says in a tenth of the memory. `domain` counts in `domains`."""
+    """Requests as columns # [n]: a list of RequestSpec in a tenth of its memory. `domain` is an index into `domains`."""
 
     request: Integers  # RequestSpec.index
     arrival_s: Floats
@@ -44,7 +44,7 @@ class RequestColumns(Sequence[RequestSpec]):
 
     @classmethod
     def of(cls, specs: Sequence[RequestSpec]) -> RequestColumns:
-        """The columns of a list."""
+        """The columns of a list of requests."""
         if isinstance(specs, RequestColumns):
             return specs
         domains = tuple(dict.fromkeys(s.domain for s in specs))
@@ -54,7 +54,7 @@ class RequestColumns(Sequence[RequestSpec]):
         return cls(index, np.array([s.arrival_s for s in specs], dtype=np.float64), prompt, output, cached, domain, domains)
 
     def where(self, kept: Flags) -> RequestColumns:
-        """Those that are kept, in the same order. # [n]"""
+        """The requests where `kept` is true, in the same order. # [n]"""
         return RequestColumns(*(column[kept] for column in self._columns), self.domains)  # type: ignore[arg-type, call-arg]
 
     @property
@@ -90,11 +90,11 @@ class RequestColumns(Sequence[RequestSpec]):
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """What has happened to a request so far."""
+    """The state of a request in the engine."""
 
     spec: RequestSpec
-    made: int = 0  # how many came before it
-    user: int = -1  # closed loop: whose it is
+    made: int = 0  # requests created before it
+    user: int = -1  # closed loop: its user
     turn: int = -1
     measured: bool = False
     first_token_s: float = nan
@@ -102,25 +102,25 @@ class Request:
     emitted_tokens: int = 0
     prefilled_tokens: int = 0  # of prompt plus emitted tokens, since it was last admitted
     last_emit_s: float = nan
-    left_s: float = nan  # since when it has had tokens and been in no batch
-    waited_s: float = 0.0  # spent so since its last round
+    left_s: float = nan  # when it last left the batch with tokens emitted
+    waited_s: float = 0.0  # outside the batch since its last round
     preemptions: int = 0
     rejected: bool = False
-    visit: int = 0  # which sequence of its walk it is in
-    row: int = -1  # and which recorded row is next
+    visit: int = 0  # index of the current sequence of its walk
+    row: int = -1  # the next recorded row
     walk: object = field(default=None, repr=False)
 
     @property
     def context_tokens(self) -> int:
-        """Tokens whose keys and values a decode step of it reads."""
+        """Tokens whose keys and values its decode step reads."""
         return self.spec.prompt_tokens + self.emitted_tokens
 
     @property
     def to_prefill(self) -> int:
-        """Tokens still to be processed before it can decode."""
+        """Tokens to process before it can decode."""
         return self.context_tokens - self.prefilled_tokens
 
     @property
     def finished(self) -> bool:
-        """All its tokens are out."""
+        """Has it emitted all its tokens?"""
         return self.finish_s == self.finish_s

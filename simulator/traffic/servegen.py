@@ -1,4 +1,4 @@
-"""A production service from ServeGen client parameters (alibaba/ServeGen, arXiv 2505.09999): each client with its own bursts and lengths."""
+"""A production service from ServeGen client parameters (arXiv 2505.09999): each client has its own bursts and lengths."""
 
 from __future__ import annotations
 
@@ -7,24 +7,23 @@ import re
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field, PositiveInt, ValidationInfo, field_validator, model_validator
+from pydantic import Field, PositiveInt, ValidationInfo, field_validator
 
 from simulator.arrays import Floats, Integers
 from simulator.errors import TraceError
 from simulator.rng import stream, uniform_at
-from simulator.schema import Frozen
-from simulator.traffic import public
 from simulator.traffic.arrivals import Gamma, Poisson, partial_sums
+from simulator.traffic.public import PublicSource
 
-_PER_WINDOW = 2**20  # more requests of one client in a window than this would share their luck
+_PER_WINDOW = 2**20  # requests of one client in a window; more would share their random draws
 
 
 @dataclass(frozen=True)
 class Window:
-    """One client in one stretch of time: requests per second, coefficient of variation and family of its gaps."""
+    """One client in one window: requests per second, and the distribution of the gaps between them (family, coefficient of variation, shape)."""
 
     start_s: float
     rate_rps: float
@@ -49,7 +48,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Lengths:
-    """Token counts that a client was seen with, rising, and the cumulative share of each."""
+    """Recorded token counts of a client, ascending, and their cumulative shares."""
 
     tokens: Integers
     share: Floats
@@ -75,9 +74,9 @@ class Client:
     output: tuple[Lengths, ...]
 
     def lengths(self, time_s: float) -> tuple[Lengths, Lengths]:
-        """Prompt and output lengths at a time; where none were seen, those before, else the first."""
-        at = max(int(np.searchsorted(self.lengths_from_s, time_s, side="right")) - 1, 0)
-        return self.prompt[at], self.output[at]
+        """Prompt and output lengths at a time: the last recorded before it, else the first."""
+        row = max(int(np.searchsorted(self.lengths_from_s, time_s, side="right")) - 1, 0)
+        return self.prompt[row], self.output[row]
 
 
 @dataclass(frozen=True)
@@ -104,16 +103,15 @@ class Service:
         return float(len(self.starts_s) * self.window_s)
 
 
-class ServeGenSource(Frozen):
+class ServeGenSource(PublicSource):
     """A folder of ServeGen clients: `NAME-trace.csv` (start, rate, cv, family, two parameters) beside `NAME-dataset.json`.
 
-    The folder is a `path`, or the `name` of a public one (`dsim traces`); a path goes before a name. `load` is the mean rate over the whole
-    record, to which every client is scaled alike; `clients` keeps the busiest. A run starts `start_s` into the record, which begins anew when
-    it ends.
+    The folder is a `path`, or the `name` of a public one (`dsim traces list`); a path wins over a name. `load` is the mean rate over the whole
+    record; every client is scaled alike. `clients` keeps that many, the busiest. A run starts `start_s` into the record, which repeats when it ends.
     """
 
-    path: Path | None = None
-    name: str | None = None
+    of_clients: ClassVar[bool] = True
+
     clients: PositiveInt | None = None
     start_s: Annotated[float, Field(ge=0)] = 0.0
 
@@ -122,39 +120,24 @@ class ServeGenSource(Frozen):
     def _resolve(cls, path: Path | None, info: ValidationInfo) -> Path | None:
         if path is None:
             return None
-        given = path.expanduser()
-        here = (Path((info.context or {}).get("folder", ".")) / given).resolve()
-        return here if here.exists() else given.resolve()
-
-    @field_validator("name")
-    @classmethod
-    def _is_known(cls, name: str | None) -> str | None:
-        return None if name is None else public.known_name(name, clients=True)
-
-    @model_validator(mode="after")
-    def _is_somewhere(self) -> Self:
-        if self.path is None and self.name is None:
-            raise ValueError("a service needs the path of a folder or the name of a public one (see `dsim traces`)")
-        return self
+        beside = (Path((info.context or {}).get("folder", ".")) / path.expanduser()).resolve()
+        return beside if beside.exists() else path.expanduser().resolve()
 
     @cached_property
     def folder(self) -> Path:
-        """Where its files lie. Raises TraceError where a public one is not on this machine."""
-        if self.path is not None:
-            return self.path
-        assert self.name is not None
-        return public.find(self.name, "servegen", "workload.servegen.path=FOLDER")
+        """The folder of its files. Raises TraceError where a public one has not been downloaded."""
+        return self.path or self.cached()
 
     def service(self) -> Service:
         """The clients, read once per process. Raises TraceError with file and line."""
-        read = _read(self.folder)
-        if self.clients is None or self.clients >= len(read.clients):
-            return read
-        busiest = np.sort(np.argsort(-read.rates.sum(axis=1), kind="stable")[: self.clients])
-        return Service(tuple(read.clients[i] for i in busiest), read.starts_s, read.window_s)
+        service = _read(self.folder)
+        if self.clients is None or self.clients >= len(service.clients):
+            return service
+        busiest = np.sort(np.argsort(-service.rates.sum(axis=1), kind="stable")[: self.clients])
+        return Service(tuple(service.clients[i] for i in busiest), service.starts_s, service.window_s)
 
     def files(self) -> list[Path]:
-        """All files that the numbers come from."""
+        """All files of the service."""
         return sorted([*self.folder.glob("*-trace.csv"), *self.folder.glob("*-dataset.json")])
 
     def requests(self, load_rps: float, horizon_s: float, seed: int, replication: int) -> tuple[Floats, Integers, Integers, Integers]:
@@ -192,18 +175,18 @@ class ServeGenSource(Frozen):
 def _read(folder: Path) -> Service:
     traces = sorted(folder.glob("*-trace.csv"), key=lambda p: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", p.name)])
     if not traces:
-        what = "no such folder" if not folder.is_dir() else "holds no *-trace.csv"
-        raise TraceError(what, where=folder, key="servegen.path", remedy="name a folder of ServeGen clients, such as data/reason/deepseek-r1")
+        problem = "has no *-trace.csv" if folder.is_dir() else "no such folder"
+        raise TraceError(problem, where=folder, key="servegen.path", remedy="name a folder of ServeGen clients, such as data/reason/deepseek-r1")
     clients = tuple(_client(trace) for trace in traces)
     starts = np.array([w.start_s for w in clients[0].windows])
     for client, trace in zip(clients, traces, strict=True):
         if [w.start_s for w in client.windows] != starts.tolist():
-            raise TraceError("has other windows than the first client", where=trace, remedy="keep one service to a folder")
+            raise TraceError("its windows differ from those of the first client", where=trace, remedy="use one folder per service")
     if len(starts) < 2 or np.ptp(np.diff(starts)) > 0:
-        raise TraceError("windows must be of one length, two at least", where=traces[0], remedy="keep ServeGen's own files")
+        raise TraceError("expected at least two windows of equal length", where=traces[0], remedy="use ServeGen's own files")
     service = Service(clients, starts, float(starts[1] - starts[0]))
     if not service.rates.any():
-        raise TraceError("no client has a rate above 0", where=folder, remedy="name another service")
+        raise TraceError("no client has a rate above 0", where=folder, remedy="choose another service")
     return service
 
 
@@ -215,9 +198,9 @@ def _client(trace: Path) -> Client:
             start, rate, cv = float(fields[0]), float(fields[1]), float(fields[2] or 0)
             family, shape = fields[3], float(fields[4] or 0)
         except (ValueError, IndexError):
-            raise TraceError("is not start,rate,cv,family,parameter,parameter", where=f"{trace}:{number}", remedy="mend or drop the line") from None
+            raise TraceError("expected start,rate,cv,family,parameter,parameter", where=f"{trace}:{number}", remedy="fix or drop the line") from None
         if not (np.isfinite([start, rate, cv, shape]).all() and rate >= 0):
-            raise TraceError("rate must be a number of at least 0", where=f"{trace}:{number}", remedy="mend or drop the line")
+            raise TraceError("rate must be a number of at least 0", where=f"{trace}:{number}", remedy="fix or drop the line")
         windows.append(_window(start, rate, cv, family, shape))
     dataset = trace.with_name(trace.name.removesuffix("-trace.csv") + "-dataset.json")
     times, prompt, output = _dataset(dataset)
@@ -225,7 +208,7 @@ def _client(trace: Path) -> Client:
 
 
 def _window(start: float, rate: float, cv: float, family: str, shape: float) -> Window:
-    """A window whose law cannot be read falls back on its cv, and without one on independent arrivals."""
+    """A window; without a known distribution its gaps follow a gamma law with its cv, and without a cv they are exponential."""
     if family == "Weibull" and shape > 0:
         return Window(start, rate, cv, "Weibull", shape)
     return Window(start, rate, cv, "Gamma" if cv > 0 else "Poisson", shape)
@@ -236,19 +219,19 @@ def _dataset(path: Path) -> tuple[Floats, tuple[Lengths, ...], tuple[Lengths, ..
         content = json.loads(path.read_text(encoding="utf-8"))
         times = sorted((t for t in content if content[t]["input_tokens"] != "{}" and content[t]["output_tokens"] != "{}"), key=float)
         if not times:
-            raise ValueError("no lengths at all")
+            raise ValueError("no lengths")
         laws = [[_lengths(content[t][column]) for t in times] for column in ("input_tokens", "output_tokens")]
     except FileNotFoundError:
-        remedy = "a plan needs lengths: use a service that ships them, such as reason/deepseek-r1"
+        remedy = "use a service that has lengths, such as reason/deepseek-r1"
         raise TraceError("no such file", where=path, key="servegen.path", remedy=remedy) from None
     except (ValueError, LookupError, TypeError, AttributeError) as problem:
-        raise TraceError(f"is no ServeGen dataset ({problem})", where=path, remedy="keep ServeGen's own files") from None
+        raise TraceError(f"not a valid ServeGen dataset ({problem})", where=path, remedy="use ServeGen's own files") from None
     return np.array([float(t) for t in times]), tuple(laws[0]), tuple(laws[1])
 
 
 def _lengths(text: str) -> Lengths:
-    """A distribution written as a Python dict of length to share."""
-    flat = np.array(text.strip("{} ").replace(":", ",").split(","), dtype=np.float64)  # ten times as fast as parsing it as Python
+    """A distribution, written as a Python dict from length to share."""
+    flat = np.array(text.strip("{} ").replace(":", ",").split(","), dtype=np.float64)  # ten times as fast as ast.literal_eval
     tokens, weight = flat.reshape(-1, 2).T
     if not (np.isfinite(flat).all() and weight.min() >= 0 and weight.sum() > 0):
         raise ValueError("shares must be numbers of at least 0")

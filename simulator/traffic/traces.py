@@ -1,20 +1,20 @@
-"""Recorded traffic: real arrivals with real lengths, read from the formats in which services publish them."""
+"""Recorded traffic: arrivals and lengths, read from the formats in which services publish them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import pandas as pd
-from pydantic import Field, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from simulator.arrays import Floats, Integers
 from simulator.errors import TraceError
-from simulator.schema import Frozen
-from simulator.traffic import public
+from simulator.traffic.public import PublicSource
 from simulator.traffic.trace_files import Table, head, read_jsonl, read_table
 
 Format = Literal["auto", "azure", "mooncake", "csv"]
@@ -32,7 +32,7 @@ _NO_OUTPUT = "drop the row: a request without output (failed or cancelled) has n
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Requests in order of arrival, which starts at 0. All arrays # [n]; `domain` where the file names them."""
+    """Requests in order of arrival, from time 0. All arrays # [n]; `domain` where the file has that column."""
 
     arrival_s: Floats
     prompt_tokens: Integers
@@ -44,41 +44,31 @@ class Trace:
         return len(self.arrival_s)
 
     def window(self, start_s: float, end_s: float) -> Trace:
-        """The requests that arrive in [start_s, end_s), with time counted from start_s."""
+        """The requests that arrive in [start_s, end_s), time counted from start_s."""
         first, last = np.searchsorted(self.arrival_s, [start_s, end_s])
         kept = slice(int(first), int(last))
-        return replace(
-            self,
-            arrival_s=self.arrival_s[kept] - start_s,
-            prompt_tokens=self.prompt_tokens[kept],
-            output_tokens=self.output_tokens[kept],
-            cached_prompt_tokens=self.cached_prompt_tokens[kept],
-            domain=self.domain[kept] if self.domain else None,
-        )
+        return self._changed(self.arrival_s[kept] - start_s, lambda tokens: tokens[kept], self.domain[kept] if self.domain else None)
 
     def repeated(self, times: int) -> Trace:
-        """The trace played `times` times over, with its mean gap between the last arrival and the first of the next round."""
+        """The trace `times` times in a row, its mean gap between the last arrival and the first of the next round."""
         n = len(self)
         period_s = self.arrival_s[-1] * (n / (n - 1)) if n > 1 else 1.0
-        return replace(
-            self,
-            arrival_s=(np.arange(times)[:, None] * period_s + self.arrival_s).ravel(),
-            prompt_tokens=np.tile(self.prompt_tokens, times),
-            output_tokens=np.tile(self.output_tokens, times),
-            cached_prompt_tokens=np.tile(self.cached_prompt_tokens, times),
-            domain=self.domain * times if self.domain else None,
-        )
+        arrival_s = (np.arange(times)[:, None] * period_s + self.arrival_s).ravel()
+        return self._changed(arrival_s, lambda tokens: np.tile(tokens, times), self.domain * times if self.domain else None)
+
+    def _changed(self, arrival_s: Floats, change: Callable[[Integers], Integers], domain: tuple[str, ...] | None) -> Trace:
+        return Trace(arrival_s, change(self.prompt_tokens), change(self.output_tokens), change(self.cached_prompt_tokens), domain)
 
 
 def read_trace(path: Path, format: Format = "auto", prefix_cache: PrefixCache = "none") -> Trace:
     """The trace in a file. Rows may come in any order: they are sorted by arrival, and the first arrival becomes time 0.
 
-    `prefix_cache: infinite` (Mooncake only) counts as cached the leading 512-token blocks that any earlier request held; a plain CSV may
-    bring its own `cached_prompt_tokens`. Zero prompt or output tokens are refused. Columns that are not asked for are left alone.
+    `prefix_cache: infinite` (Mooncake only) counts as cached the leading 512-token blocks of any earlier request; a plain CSV may have a column
+    `cached_prompt_tokens`. Rows without prompt or output tokens are refused. Other columns are ignored.
     """
     format = recognise(path) if format == "auto" else format
     if prefix_cache == "infinite" and format != "mooncake":
-        raise TraceError(f"a trace in {format} format holds no hash_ids", where=path, key="prefix_cache", remedy="set it to none")
+        raise TraceError(f"a trace in {format} format has no hash_ids", where=path, key="prefix_cache", remedy="set it to none")
     match format:
         case "azure":
             return _read_azure(path)
@@ -89,7 +79,7 @@ def read_trace(path: Path, format: Format = "auto", prefix_cache: PrefixCache = 
 
 
 def recognise(path: Path) -> Format:
-    """The format of a file, by its ending, else by its first line."""
+    """The format of a file, by its extension, else by its first line."""
     names = head(path, rows=1)[0]
     if path.suffix in (".jsonl", ".json") or names[0].startswith("{"):
         return "mooncake"
@@ -128,7 +118,7 @@ def _read_mooncake(path: Path, prefix_cache: PrefixCache) -> Trace:
     cached = None
     if prefix_cache == "infinite":
         hashes = table.column("hash_ids")
-        table.refuse(~hashes.map(_is_hash_list).to_numpy(dtype=bool), "hash_ids", "not a list of whole numbers")
+        table.refuse(~hashes.map(_is_hash_list).to_numpy(dtype=bool), "hash_ids", "must be a list of whole numbers")
         cached = np.minimum(_seen_before(hashes, arrival_s), prompt_tokens - 1)
     return _trace(arrival_s, prompt_tokens, output_tokens, cached)
 
@@ -142,7 +132,7 @@ def _is_hash_list(value: object) -> bool:
 
 
 def _seen_before(hashes: pd.Series[Any], arrival_s: Floats) -> Integers:
-    """Tokens in the leading blocks that earlier requests held, for each row: a prefix cache that forgets nothing. # [n]"""
+    """Tokens in leading blocks of earlier requests, for each row: a prefix cache that evicts nothing. # [n]"""
     seen: set[int] = set()
     tokens = np.zeros(len(hashes), dtype=np.int64)
     rows = hashes.tolist()
@@ -163,58 +153,45 @@ def _trace(arrival_s: Floats, prompt: Integers, output: Integers, cached: Intege
     return Trace(*arrays, tuple(domain[i] for i in order) if domain else None)
 
 
-class TraceSource(Frozen):
-    """Where a trace lies: a `path` (relative to the scenario file, else to the working folder) or the `name` of a public trace; a path goes
-    before a name.
+class TraceSource(PublicSource):
+    """A recorded trace: a `path` (relative to the scenario file, else to the working folder), or the `name` of a public trace. The path wins.
 
-    `window_s` keeps the arrivals in [start, end) of the trace; what a prefix cache learned before the window counts. `repeat` plays what
-    is kept so many times over, one after the other.
+    `window_s` keeps the arrivals in [start, end) of the trace; what a prefix cache holds from before the window counts. `repeat` plays them
+    that many times in a row.
     """
 
-    path: Path | None = None
-    name: str | None = None
     format: Format = "auto"
     window_s: tuple[NonNegative, NonNegative] | None = None
     prefix_cache: PrefixCache = "none"
     repeat: PositiveInt = 1
 
-    @field_validator("name")
-    @classmethod
-    def _is_known(cls, name: str | None) -> str | None:
-        return None if name is None else public.known_name(name, clients=False)
-
     @model_validator(mode="after")
-    def _is_somewhere(self) -> Self:
-        if self.path is None and self.name is None:
-            raise ValueError("a trace needs a path to a file or the name of a public trace (see `dsim traces`)")
+    def _window_is_valid(self) -> Self:
         if self.window_s and self.window_s[0] >= self.window_s[1]:
             raise ValueError(f"window_s must end after it starts, but is {list(self.window_s)}")
         return self
 
     def load(self, folder: Path) -> Trace:
-        """The trace; `folder` is the scenario file's. Read once per process and file."""
+        """The trace, read once per process and file. `folder` is the scenario file's."""
         path = self.find(folder)
         stat = path.stat()
         trace = _read_once(path, self.format, self.prefix_cache, (stat.st_mtime_ns, stat.st_size))
         if self.window_s:
             window = trace.window(*self.window_s)
             if not len(window):
-                span = f"its arrivals span 0 to {trace.arrival_s[-1]:.6g} s"
-                raise TraceError(f"no request arrives in {list(self.window_s)}", where=path, key="window_s", remedy=span)
+                remedy = f"its arrivals span 0 to {trace.arrival_s[-1]:.6g} s"
+                raise TraceError(f"no request arrives in {list(self.window_s)}", where=path, key="window_s", remedy=remedy)
             trace = window
         return trace.repeated(self.repeat) if self.repeat > 1 else trace
 
     def find(self, folder: Path) -> Path:
         """The file of the trace."""
         if self.path is not None:
-            given = self.path.expanduser()
-            tries = [(folder / given).resolve(), given.resolve()]
-            there = next((path for path in tries if path.exists()), None)
-            if there is None:
-                raise TraceError("no such file", where=tries[0], remedy="give --set workload.trace.path=FILE")
-            return there
-        assert self.name is not None
-        return public.find(self.name, "trace", "workload.trace.path=FILE")
+            beside, from_here = (folder / self.path.expanduser()).resolve(), self.path.expanduser().resolve()
+            if not beside.exists() and not from_here.exists():
+                raise TraceError("no such file", where=beside, remedy="pass --set workload.trace.path=FILE")
+            return beside if beside.exists() else from_here
+        return self.cached()
 
 
 @lru_cache(maxsize=8)

@@ -1,4 +1,4 @@
-"""The traffic of a scenario. Every arrival and draw depends on seed, replication and request alone, never on what a policy does."""
+"""The traffic of a scenario. Arrivals and draws depend only on seed, replication and request, never on the policy."""
 
 from __future__ import annotations
 
@@ -20,14 +20,13 @@ from simulator.traffic.servegen import ServeGenSource
 from simulator.traffic.traces import TraceSource
 
 LoadKind = Literal["concurrency", "rate_rps", "rate_scale"]
-_TURNS = 16  # drawn at a time for all users
+_TURNS = 16  # drawn at once, for all users
 
 
 class Workload(Frozen):
-    """What comes: a recorded `trace`, the clients of a `servegen` service, or `arrivals` with lengths of prompts and outputs (drawn
-    independently of each other).
+    """Traffic: a recorded `trace`, the clients of a `servegen` service, or `arrivals` with independent lengths of prompts and outputs.
 
-    `domains` are the relative weights with which a request falls into each; without it requests have no domain ("").
+    `domains` are relative weights; without them requests have no domain ("").
     """
 
     trace: TraceSource | None = None
@@ -40,20 +39,20 @@ class Workload(Frozen):
     @model_validator(mode="after")
     def _is_one_of_two(self) -> Self:
         names = ("arrivals", "prompt_tokens", "output_tokens")
-        given = [name for name in names if getattr(self, name) is not None]
+        present = [name for name in names if getattr(self, name) is not None]
         recorded = [name for name in ("trace", "servegen") if getattr(self, name) is not None]
         if len(recorded) == 2:
-            raise ValueError("traffic comes from one place: drop trace or servegen")
-        if recorded and given:
-            raise ValueError(f"a {recorded[0]} brings its own arrivals and lengths: drop the {recorded[0]} or {', '.join(given)}")
-        missing = [name for name in names if name not in given]
+            raise ValueError("expected one source of traffic, got trace and servegen: drop one")
+        if recorded and present:
+            raise ValueError(f"a {recorded[0]} has its own arrivals and lengths: drop {recorded[0]} or {', '.join(present)}")
+        missing = [name for name in names if name not in present]
         if not recorded and missing:
-            raise ValueError(f"without a trace, arrivals, prompt_tokens and output_tokens are needed; missing: {', '.join(missing)}")
+            raise ValueError(f"expected a trace, or arrivals, prompt_tokens and output_tokens; missing: {', '.join(missing)}")
         return self
 
     @property
     def load_kind(self) -> LoadKind:
-        """What the number called load means: users at once, requests per second, or a multiple of the trace's speed."""
+        """The unit of `load`: users at once, requests per second, or a multiple of the trace's speed."""
         if self.trace is not None:
             return "rate_scale"
         return "rate_rps" if self.arrivals is None else self.arrivals.load_kind
@@ -61,15 +60,14 @@ class Workload(Frozen):
     def open_loop(self, load: float, horizon_s: float | None, seed: int, replication: int, folder: Path = Path()) -> RequestColumns:
         """Requests in order of arrival in [0, horizon_s). `folder` is the scenario file's.
 
-        Of a trace, played `load` times as fast, every replication has the same arrivals and lengths and other domains; without a horizon
-        it is played to its end.
+        A trace is played `load` times as fast, without a horizon to its end; replications differ in the domains alone.
         """
         assert load > 0
         if self.trace is not None:
             return self._replay(load, horizon_s, seed, replication, folder)
         assert self.load_kind != "concurrency", "a closed loop has no arrivals of its own"
         if horizon_s is None:
-            raise ScenarioError("arrivals without end need a horizon", key="horizon_s", remedy="add it")
+            raise ScenarioError("endless arrivals need a horizon", key="horizon_s", remedy="add it")
         if self.servegen is not None:
             arrival_s, prompt, output, index = self.servegen.requests(load, horizon_s, seed, replication)
             domain = self._domains(seed, replication, index)
@@ -81,7 +79,7 @@ class Workload(Frozen):
         return RequestColumns(index, arrival_s, prompt, output, np.zeros_like(index), domain, self.domain_names)
 
     def closed_loop(self, users: int, seed: int, replication: int) -> ClosedLoopSource:
-        """The requests that `users` users send one after the other."""
+        """The requests of `users` users, each sending one after another."""
         assert isinstance(self.arrivals, ClosedLoop), "only a closed loop has users"
         assert users > 0
         return ClosedLoopSource(self, users, seed, replication, self.arrivals.think_s)
@@ -93,18 +91,18 @@ class Workload(Frozen):
         n = len(trace) if horizon_s is None else int(np.searchsorted(arrival_s, horizon_s))
         if trace.domain is not None and self.domains:
             where, remedy = self.trace.find(folder), "drop the column or workload.domains"
-            raise TraceError("the trace names the domain of each request, and workload.domains a mix", where=where, key="domain", remedy=remedy)
+            raise TraceError("both the trace and workload.domains define domains", where=where, key="domain", remedy=remedy)
         index, names = np.arange(n), self.domain_names
         if trace.domain is None:
             domain = self._domains(seed, replication, index)
         else:
-            found, domain = np.unique(np.array(trace.domain[:n], dtype=np.str_), return_inverse=True)
-            names = tuple(found.tolist())
+            unique, domain = np.unique(np.array(trace.domain[:n], dtype=np.str_), return_inverse=True)
+            names = tuple(unique.tolist())
         prompt, output, cached = trace.prompt_tokens[:n], trace.output_tokens[:n], trace.cached_prompt_tokens[:n]
         return RequestColumns(index, arrival_s[:n], prompt, output, cached, domain, names)
 
     def _draw(self, seed: int, replication: int, *index: Integers) -> tuple[Integers, Integers, Integers]:
-        """Prompt and output tokens and domain (its place in `domain_names`) at each index (broadcast)."""
+        """Prompt tokens, output tokens and domain (index into `domain_names`) at each index (broadcast)."""
         assert self.prompt_tokens is not None
         assert self.output_tokens is not None
         prompt = self.prompt_tokens.at(uniform_at(seed, "prompt", replication, *index))
@@ -113,11 +111,11 @@ class Workload(Frozen):
 
     @property
     def domain_names(self) -> tuple[str, ...]:
-        """In alphabetical order, so that their order in the file means nothing."""
+        """Names of the domains, sorted, so that their order in the file has no effect."""
         return tuple(sorted(self.domains)) or ("",)
 
     def _domains(self, seed: int, replication: int, *index: Integers) -> Integers:
-        """The place in `domain_names` of the domain at each index (broadcast)."""
+        """The domain (index into `domain_names`) at each index (broadcast)."""
         names = self.domain_names
         edges = np.cumsum([self.domains.get(name, 1.0) for name in names])
         u = uniform_at(seed, "domain", replication, *index)
@@ -126,7 +124,7 @@ class Workload(Frozen):
 
 @dataclass(frozen=True, slots=True)
 class ClosedLoopSource:
-    """The requests of a closed loop, each known by (user, turn): its lengths and domain depend on nothing else."""
+    """The requests of a closed loop. Lengths and domain depend only on (user, turn)."""
 
     workload: Workload
     users: int
@@ -136,7 +134,7 @@ class ClosedLoopSource:
     _chunks: dict[int, tuple[list[list[int]], list[list[int]], list[list[int]]]] = field(default_factory=dict, repr=False, compare=False)
 
     def spec(self, user: int, turn: int, arrival_s: float) -> RequestSpec:
-        """The `turn`-th request of `user`, who sends it at `arrival_s`."""
+        """Request number `turn` of `user`, sent at `arrival_s`."""
         assert 0 <= user < self.users
         chunk, row = divmod(turn, _TURNS)
         prompt, output, domain = self._chunks.get(chunk) or self._drawn(chunk)
@@ -144,11 +142,11 @@ class ClosedLoopSource:
 
     @property
     def domains(self) -> tuple[str, ...]:
-        """Names of the domains that `draw` counts."""
+        """Names of the domains that `draw` indexes."""
         return self.workload.domain_names
 
     def draw(self, user: Integers, turn: Integers) -> Integers:
-        """Prompt, output and cached tokens and domain of these users' turns (broadcast). # [..., 4]"""
+        """Prompt, output and cached tokens and domain of the turns of users (broadcast). # [..., 4]"""
         prompt, output, domain = self.workload._draw(self.seed, self.replication, user, turn)
         return np.stack(np.broadcast_arrays(prompt, output, np.int64(0), domain), axis=-1)
 

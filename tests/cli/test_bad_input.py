@@ -144,7 +144,7 @@ SCENARIOS: dict[str, tuple[Callable[[Content], Any], tuple[str, ...]]] = {
     "profile is a file": (put("profile", "small.yaml"), ("no profile at",)),
     "profile not a name": (put("profile", 3), ("profile",)),
     "missing scheduler's profile": (put("engine.scheduler_profile", "nowhere"), ("engine.scheduler_profile", "no profile at")),
-    "trace and lengths": (put("workload.trace", {"path": "t.csv"}), ("workload", "drop the trace")),
+    "trace and lengths": (put("workload.trace", {"path": "t.csv"}), ("workload", "drop trace")),
     "neither trace nor lengths": (put("workload", {"arrivals": {"kind": "closed_loop"}}), ("workload", "prompt_tokens, output_tokens")),
     "unknown public trace": (put("workload", {"trace": {"name": "azure-2032"}}), ("workload.trace.name", "azure-2032", "did you mean")),
     "public trace not here": (put("workload", {"trace": {"name": "azure-2023-code"}}), ("not on this machine", "dsim traces get azure-2023-code")),
@@ -218,10 +218,10 @@ def test_both_formats_say_it_alike(format: str, refused: Callable[..., str]) -> 
 
 
 FILES: dict[str, tuple[bytes, tuple[str, ...]]] = {
-    "empty": (b"", ("bad.yaml", "no mapping")),
-    "only a comment": (b"# nothing\n", ("no mapping",)),
-    "a list": (b"- name: x\n", ("no mapping",)),
-    "a word": (b"hello", ("no mapping",)),
+    "empty": (b"", ("bad.yaml", "a mapping")),
+    "only a comment": (b"# nothing\n", ("a mapping",)),
+    "a list": (b"- name: x\n", ("a mapping",)),
+    "a word": (b"hello", ("a mapping",)),
     "binary": (b"\x00\x01\x02\xff\xfe" * 40, ("bad.yaml",)),
     "latin-1": ("name: caf\u00e9".encode("latin-1"), ("UTF-8",)),
     "null byte": (b"name: a\x00b\n", ("bad.yaml",)),
@@ -279,7 +279,7 @@ def test_workers(workers: int, refused: Callable[..., str]) -> None:
 
 
 PROFILES: dict[str, tuple[Callable[[Content], Any], tuple[str, ...]]] = {
-    "another format": (put("format", 2), ("tiny/profile.yaml", "format 2")),
+    "another format": (put("format", 2), ("tiny/profile.yaml", "got 2")),
     "no format": (drop("format"), ("tiny/profile.yaml", "format")),
     "misspelt key": (put("costs.verfy", {}), ("costs.verfy", "did you mean 'verify'?")),
     "misspelt key of a table": (put("costs.verify.per_tokens_s", 1), ("costs.verify.per_tokens_s", "did you mean 'per_token_s'?")),
@@ -289,7 +289,7 @@ PROFILES: dict[str, tuple[Callable[[Content], Any], tuple[str, ...]]] = {
     "odd provenance": (put("costs.verify.provenance", "guessed"), ("costs.verify.provenance", "guessed")),
     "range upside down": (put("costs.verify.measured_tokens", [9, 1]), ("costs", "measured_tokens")),
     "missing blocks": (put("drafters.head.blocks", "none.parquet"), ("drafters.head.blocks", "none.parquet")),
-    "blocks of another length": (put("drafters.head.gamma", 4), ("head.parquet", "blocks of 3")),
+    "blocks of another length": (put("drafters.head.gamma", 4), ("head.parquet", "blocks of 4", "got 3")),
     "confidences that are not there": (put("drafters.mtp.confidence", True), ("mtp.parquet", "confidences")),
     "too few temperatures": (put("drafters.head.temperatures", [1.0]), ("drafters.head", "1 calibration temperature")),
     "missing cost table": (put("costs.verify", {"provenance": "measured", "kind": "table", "file": "v.csv"}), ("v.csv", "no such file")),
@@ -356,7 +356,7 @@ TRACES = {
     "a blank line before": ("arrival_s,prompt_tokens,output_tokens\n0,5,5\n\n1,5,0\n", ("t.csv:4", "output_tokens")),
     "negative time": ("arrival_s,prompt_tokens,output_tokens\n0,5,5\n-1,5,5\n", ("t.csv:3", "arrival_s")),
     "commas alone": ("arrival_s,prompt_tokens,output_tokens\n0,5,5\n,,\n", ("t.csv:3", "missing value")),
-    "row too long": ("arrival_s,prompt_tokens,output_tokens\n0,5,5\n0,5,5,9\n", ("t.csv:3", "4 fields")),
+    "row too long": ("arrival_s,prompt_tokens,output_tokens\n0,5,5\n0,5,5,9\n", ("t.csv:3", "got 4")),
     "unknown domain": ("arrival_s,prompt_tokens,output_tokens,domain\n0,5,5,chat\n1,5,5,poetry\n", ("t.csv", "poetry", "chat, code")),
     "domains twice": ("arrival_s,prompt_tokens,output_tokens,domain\n0,5,5,chat\n", ("t.csv", "domain")),
 }
@@ -505,7 +505,7 @@ def test_fit_files(world: Path, refused: Callable[..., str]) -> None:
 def test_traces(world: Path, refused: Callable[..., str]) -> None:
     for command in (("get", "azure-2023-cod"), ("add", "azure-2023-cod", "small.yaml")):
         refused("traces", *command, says=("azure-2023-cod", "did you mean 'azure-2023-code'?"))
-    refused("traces", "get", "zzz", says=("zzz", "known: "))
+    refused("traces", "get", "zzz", says=("zzz", "public traces: "))
     refused("traces", "add", "azure-2023-code", "small.yaml", says=("small.yaml", "sha256"))
     refused("traces", "add", "azure-2023-code", "none.csv", says=("none.csv",))
     refused("traces", "add", "azure-2023-code", "tiny", says=("tiny",))

@@ -71,7 +71,7 @@ def test_a_mixture_gives_each_part_its_share_and_its_whole_distribution() -> Non
 
 
 def test_a_sample_has_the_mean() -> None:
-    drawn = BIMODAL.sample(40_000, stream(1, "lengths"))
+    drawn = BIMODAL.at(stream(1, "lengths").random(40_000))
     assert abs(drawn.mean() - BIMODAL.expected_tokens()) < 4 * drawn.std() / 200
 
 
@@ -100,7 +100,7 @@ def test_empirical_lengths_are_the_column(tmp_path: Path) -> None:
         ("id,tokens\na,30\n", "token", "lengths.csv:1: token: column is missing; columns found: id, tokens"),
         ("id,tokens\na,30\nb,0\n", "tokens", "lengths.csv:3: tokens: must be at least 1 (got 0)"),
         ("id,tokens\na,x\n", "tokens", "lengths.csv:2: tokens: not a number (got 'x')"),
-        ("id,tokens\n", "tokens", "lengths.csv: holds a header and no rows"),
+        ("id,tokens\n", "tokens", "lengths.csv: has a header and no rows"),
     ],
 )
 def test_a_bad_column_is_one_line(tmp_path: Path, text: str, column: str, line: str) -> None:
@@ -113,11 +113,11 @@ def test_a_bad_column_is_one_line(tmp_path: Path, text: str, column: str, line: 
     "content, problem",
     [
         ({"kind": "fixed", "tokens": 0}, "greater than 0"),
-        ({"kind": "lognormal", "mean_tokens": 9}, "none is given"),
-        ({"kind": "lognormal", "mean_tokens": 9, "cv": 1, "p50_tokens": 5}, "p50_tokens and cv are given"),
-        ({"kind": "lognormal", "mean_tokens": 9, "p50_tokens": 9}, "p50 of a lognormal lies below its mean"),
-        ({"kind": "lognormal", "mean_tokens": 9, "p99_tokens": 9}, "p99_tokens must lie between 9 and 134"),
-        ({"kind": "lognormal", "mean_tokens": 9, "p90_tokens": 21}, "p90_tokens must lie between 9 and 20.4"),
+        ({"kind": "lognormal", "mean_tokens": 9}, "; got none"),
+        ({"kind": "lognormal", "mean_tokens": 9, "cv": 1, "p50_tokens": 5}, "got p50_tokens and cv"),
+        ({"kind": "lognormal", "mean_tokens": 9, "p50_tokens": 9}, "p50 of a lognormal is below its mean"),
+        ({"kind": "lognormal", "mean_tokens": 9, "p99_tokens": 9}, "p99_tokens must be between 9 and 134"),
+        ({"kind": "lognormal", "mean_tokens": 9, "p90_tokens": 21}, "p90_tokens must be between 9 and 20.4"),
         ({"kind": "lognormal", "mean_tokens": 9, "cv": 1, "min_tokens": 5, "max_tokens": 4}, "max_tokens = 4 is below min_tokens = 5"),
         ({"kind": "mixture", "parts": []}, "at least 1 item"),
         ({"kind": "mixture", "parts": [{"weight": 0, "lengths": {"kind": "fixed", "tokens": 1}}]}, "greater than 0"),

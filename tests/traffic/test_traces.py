@@ -78,7 +78,7 @@ def test_an_infinite_cache_never_caches_a_whole_prompt_and_never_what_is_new(tmp
     [
         ("", "t.csv: the file is empty"),
         ("\n\n", "t.csv: the file is empty"),
-        (CSV + "\n", "t.csv: holds a header and no rows"),
+        (CSV + "\n", "t.csv: has a header and no rows"),
         ("a,b\n1,2\n", "t.csv:1: format: unknown header 'a,b'; expected TIMESTAMP,ContextTokens,GeneratedTokens or arrival_s,"),
         ("arrival_s,prompt_tokens\n0,1\n", "t.csv:1: output_tokens: column is missing; columns found: arrival_s, prompt_tokens"),
         (CSV + "\n0,1,1\n\n1,x,1\n", "t.csv:4: prompt_tokens: not a number (got 'x')"),
@@ -93,8 +93,8 @@ def test_an_infinite_cache_never_caches_a_whole_prompt_and_never_what_is_new(tmp
         (CSV + "\n0,1.5,1\n", "t.csv:2: prompt_tokens: not a whole number (got 1.5)"),
         (CSV + "\n0,1e300,1\n", "t.csv:2: prompt_tokens: too large (got 1e+300)"),
         (CSV + "\n0,True,1\n", "t.csv:2: prompt_tokens: not a number (got True)"),
-        (CSV + "\n0,1,1\n\n0,1,1,9\n", "t.csv:4: the row has 4 fields, the header 3"),
-        (CSV + "\n0,1,1,9\n0,1,1,9\n", "t.csv:2: the row has 4 fields, the header 3"),
+        (CSV + "\n0,1,1\n\n0,1,1,9\n", "t.csv:4: expected 3 fields as in the header, got 4"),
+        (CSV + "\n0,1,1,9\n0,1,1,9\n", "t.csv:2: expected 3 fields as in the header, got 4"),
         (CSV + '\n0,1,"1\n', "t.csv: not valid CSV (EOF inside string"),
         (CSV + ",domain\n0,1,1,chat\n0,1,1,\n", "t.csv:3: domain: missing value"),
         (CSV + ",cached_prompt_tokens\n0,8,1,8\n", "t.csv:2: cached_prompt_tokens: must be below prompt_tokens (got 8)"),
@@ -119,15 +119,15 @@ GOOD = '{"timestamp": 0, "input_length": 5, "output_length": 5, "hash_ids": [1]}
     [
         ("", "t.jsonl: the file is empty"),
         (GOOD + "\n{nonsense\n", "t.jsonl:3: not valid JSON"),
-        (GOOD + "[1, 2]\n", "t.jsonl:2: not a JSON object"),
+        (GOOD + "[1, 2]\n", "t.jsonl:2: expected a JSON object"),
         (GOOD + GOOD.replace('"input_length": 5, ', ""), "t.jsonl:2: input_length: missing value"),
         (GOOD + GOOD.replace('h": 5, "o', 'h": "5", "o'), "t.jsonl:2: input_length: not a number"),
         (GOOD + GOOD.replace('h": 5, "o', 'h": true, "o'), "t.jsonl:2: input_length: not a number"),
         (GOOD + GOOD.replace('"timestamp": 0', '"timestamp": -3'), "t.jsonl:2: timestamp: must be at least 0 (got -3)"),
         (GOOD + GOOD.replace('output_length": 5', 'output_length": 0'), "t.jsonl:2: output_length: must be at least 1 (got 0); drop the row"),
         (GOOD + GOOD.replace('"input_length": 5', '"input_length": 5.5'), "t.jsonl:2: input_length: not a whole number (got 5.5)"),
-        (GOOD + GOOD.replace("[1]", "[1, true]"), "t.jsonl:2: hash_ids: not a list of whole numbers"),
-        (GOOD + GOOD.replace("[1]", "7"), "t.jsonl:2: hash_ids: not a list of whole numbers"),
+        (GOOD + GOOD.replace("[1]", "[1, true]"), "t.jsonl:2: hash_ids: must be a list of whole numbers"),
+        (GOOD + GOOD.replace("[1]", "7"), "t.jsonl:2: hash_ids: must be a list of whole numbers"),
         (GOOD + GOOD.replace(', "hash_ids": [1]', ""), "t.jsonl:2: hash_ids: missing value"),
     ],
 )
@@ -147,12 +147,12 @@ def test_what_is_no_text_or_no_file_is_one_line(tmp_path: Path) -> None:
         read_trace(late)
     with pytest.raises(TraceError, match="no such file"):
         read_trace(tmp_path / "none.csv")
-    with pytest.raises(TraceError, match="cannot be read"):
+    with pytest.raises(TraceError, match="expected a file, got a folder"):
         read_trace(tmp_path)
 
 
 def test_a_prefix_cache_needs_prefix_blocks(tmp_path: Path) -> None:
-    with pytest.raises(TraceError, match="prefix_cache: a trace in azure format holds no hash_ids; set it to none"):
+    with pytest.raises(TraceError, match="prefix_cache: a trace in azure format has no hash_ids; set it to none"):
         read_trace(written(tmp_path, AZURE), prefix_cache="infinite")
     without = GOOD.replace(', "hash_ids": [1]', "")
     assert len(read_trace(written(tmp_path, without, "m.jsonl"))) == 1  # not needed, not asked for
@@ -182,9 +182,9 @@ def test_a_source_reads_a_file_again_only_when_it_changed(tmp_path: Path) -> Non
 
 def test_a_missing_file_says_what_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DSIM_CACHE", str(tmp_path / "cache"))
-    with pytest.raises(TraceError, match=r"t\.csv: no such file; give --set workload\.trace\.path=FILE"):
+    with pytest.raises(TraceError, match=r"t\.csv: no such file; pass --set workload\.trace\.path=FILE"):
         TraceSource(path=Path("t.csv")).load(tmp_path)
-    remedy = r"run `dsim traces get azure-2023-code` or give --set workload\.trace\.path=FILE"
+    remedy = r"run `dsim traces get azure-2023-code` or pass --set workload\.trace\.path=FILE"
     with pytest.raises(TraceError, match=remedy):
         TraceSource(name="azure-2023-code").load(tmp_path)
     (tmp_path / "cache").mkdir()
@@ -199,11 +199,11 @@ def test_a_missing_file_says_what_to_run(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     "content, problem",
     [
-        ({}, "needs a path to a file or the name"),
+        ({}, "expected a path or the name"),
         ({"name": "azure-2023-conv"}, "did you mean 'azure-2023-conversation'"),
-        ({"name": "zzz"}, "known: azure-2023-conversation, azure-2023-code"),
+        ({"name": "zzz"}, "public traces: azure-2023-conversation, azure-2023-code"),
         ({"path": "a", "window_s": [5, 5]}, "window_s must end after it starts"),
-        ({"path": "a", "format": "parquet"}, "must be 'auto', 'azure', 'mooncake' or 'csv'"),
+        ({"path": "a", "format": "parquet"}, "Input should be 'auto', 'azure', 'mooncake' or 'csv'"),
     ],
 )
 def test_a_source_that_makes_no_sense_is_refused(content: dict[str, Any], problem: str) -> None:
