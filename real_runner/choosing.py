@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from real_runner.layout import Ints
 from simulator.errors import DsimError
-from simulator.measurements.cost import reads_to_longest
+from simulator.measurements.prices import reads_to_longest
 from simulator.policies.verification import StepView, VerificationPolicy
 
 Floats = NDArray[np.float64]

@@ -13,7 +13,7 @@ from real_runner.layout import Tiers
 from real_runner.prompts import random_prompts
 from real_runner.records import ServedRequest, Step
 from real_runner.target import Target
-from simulator.measurements.cost import RoundCost
+from simulator.measurements.prices import RoundCost
 from simulator.measurements.profile import Profile
 from simulator.policies.verification import FixedLength, NoSpeculation
 

@@ -16,7 +16,7 @@ from simulator.engine.given import ClosedTraffic, Fleet, Traffic
 from simulator.engine.kernel import layout as k
 from simulator.engine.records import End, RequestRecord, Sink
 from simulator.kind import Lowered, lowering
-from simulator.measurements.cost import RoundPrices, reads_to_longest
+from simulator.measurements.prices import RoundPrices, reads_to_longest
 from simulator.policies.verification import StepView
 from simulator.rng import word_of
 from simulator.traffic.request import RequestColumns

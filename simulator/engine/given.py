@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from simulator.engine.absences import Absence
 from simulator.engine.replica import ReplicaSettings
-from simulator.measurements.cost import RoundPrices
+from simulator.measurements.prices import RoundPrices
 from simulator.measurements.replay import Replay
 from simulator.policies.routing import Router
 from simulator.policies.verification import VerificationPolicy

@@ -12,7 +12,7 @@ from pydantic import Field, PositiveInt
 from simulator.engine.batch import CONTEXT, PAGES, Batch
 from simulator.engine.kv_cache import KvCache
 from simulator.engine.step import StepRecord
-from simulator.measurements.cost import RoundPrices, reads_to_longest, rounded_context
+from simulator.measurements.prices import RoundPrices, reads_to_longest, rounded_context
 from simulator.measurements.replay import Replay
 from simulator.policies.admission import Admission, FirstCome
 from simulator.policies.prefill import Chunked, Prefill

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from simulator.engine.simulate import Fleet
-from simulator.measurements.cost import RoundPrices, ScaledPrices
+from simulator.measurements.prices import RoundPrices, ScaledPrices
 from simulator.policies.admission import FirstCome, ShortestPrompt
 from simulator.policies.prefill import Chunked, Disaggregated, Instant, Separate
 from simulator.policies.routing import LeastLoaded, PowerOfTwo, Random, RoundRobin

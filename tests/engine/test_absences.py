@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from simulator.engine.absences import Absence, Failures
 from simulator.engine.replica import ReplicaSettings
 from simulator.engine.simulate import Fleet, OpenTraffic, Run, observe, simulate
-from simulator.measurements.cost import RoundCost
+from simulator.measurements.prices import RoundCost
 from simulator.measurements.replay import nothing_drafted
 from simulator.policies.prefill import Chunked, Instant
 from simulator.policies.routing import RoundRobin

@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from simulator.engine.simulate import ClosedTraffic, End, Fleet, OpenTraffic, Traffic, observe
-from simulator.measurements.cost import PrefillTable, RoundCost
+from simulator.measurements.cost import PrefillTable
+from simulator.measurements.prices import RoundCost
 from simulator.policies.prefill import Chunked, Disaggregated, Separate
 from simulator.policies.verification import ConfidenceScheduled
 from simulator.traffic.request import RequestSpec

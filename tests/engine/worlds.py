@@ -12,8 +12,9 @@ from scipy.stats import t as student
 
 from simulator.engine.replica import ReplicaSettings
 from simulator.engine.simulate import ClosedTraffic, Fleet, OpenTraffic, Path, Run, Traffic, simulate
-from simulator.measurements.cost import Cliff, Costs, FittedCurve, LinearDraft, LinearPrefill, Overhead, RoundCost
+from simulator.measurements.cost import Cliff, Costs, FittedCurve, LinearDraft, LinearPrefill, Overhead
 from simulator.measurements.draft_blocks import RecordedBlocks
+from simulator.measurements.prices import RoundCost
 from simulator.measurements.replay import Replay, lay_out, nothing_drafted
 from simulator.policies.prefill import Instant
 from simulator.policies.routing import RoundRobin

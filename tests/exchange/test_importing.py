@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from simulator.measurements.cost import RoundCost
+from simulator.measurements.prices import RoundCost
 from simulator.measurements.profile import load_profile
 from simulator.study.profiles.exporting import best_lengths
 from tests.exchange.engine_files import ADDITIVE, CURVES, METRICS, SAMPLED, STS, aiperf, bench, dump, guidellm

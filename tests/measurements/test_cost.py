@@ -13,18 +13,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from simulator.errors import ProfileError
-from simulator.measurements.cost import (
-    Costs,
-    DraftTable,
-    FittedCurve,
-    LinearDraft,
-    LinearPrefill,
-    MeasuredTable,
-    Overhead,
-    PrefillTable,
-    RoundCost,
-)
+from simulator.measurements.cost import Costs, DraftTable, FittedCurve, LinearDraft, LinearPrefill, MeasuredTable, Overhead, PrefillTable
 from simulator.measurements.cost_table import read_cost_table
+from simulator.measurements.prices import RoundCost
 
 MADE: Any = {"provenance": "synthetic"}
 

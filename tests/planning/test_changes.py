@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from simulator.measurements.acceptance import ParametricAcceptance
-from simulator.measurements.cost import RoundCost, ScaledPrices
+from simulator.measurements.prices import RoundCost, ScaledPrices
 from simulator.study.planning.breakeven import accepted_length, break_even
 from simulator.study.planning.changes import changes, moved_acceptance
 from simulator.study.planning.day import autoscaled, needed_at

@@ -21,7 +21,7 @@ from real_runner.records import ServedRequest
 from real_runner.timing import Quantiles, repeated
 from simulator.errors import DsimError
 from simulator.measurements.acceptance import ParametricAcceptance
-from simulator.measurements.cost import RoundCost
+from simulator.measurements.prices import RoundCost
 from simulator.measurements.profile import Drafter, Profile, load_profile, save_profile
 from simulator.policies.verification import ConfidenceScheduled
 from simulator.progress import Progress

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from simulator.measurements.cost import RoundCost
 from simulator.measurements.draft_blocks import RecordedBlocks
+from simulator.measurements.prices import RoundCost
 from simulator.study.planning.changes import moved_acceptance
 from simulator.study.planning.question import Plan
 from simulator.study.planning.result import BreakEven, BreakEvenCurve

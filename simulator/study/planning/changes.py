@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.engine.simulate import Fleet
-from simulator.measurements.cost import ScaledPrices
+from simulator.measurements.prices import ScaledPrices
 from simulator.measurements.profile import Profile
 from simulator.policies.verification import VerificationPolicy
 from simulator.rng import stream

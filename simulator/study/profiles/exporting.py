@@ -10,9 +10,9 @@ import numpy as np
 from simulator.errors import DsimError
 from simulator.files import write_whole
 from simulator.measurements.calibration import fit_temperatures
-from simulator.measurements.cost import RoundCost
 from simulator.measurements.formats.sglang import AdditiveSps, additive_sps_json, sampled_sps_json, sts_json
 from simulator.measurements.formats.vllm import lengths_by_batch_json
+from simulator.measurements.prices import RoundCost
 from simulator.measurements.profile import Drafter, Profile
 from simulator.measurements.statistics import visited_rows
 

@@ -10,8 +10,9 @@ import numpy as np
 
 from simulator.arrays import Floats
 from simulator.measurements.acceptance import ParametricAcceptance
-from simulator.measurements.cost import Costs, LinearDraft, RoundCost
+from simulator.measurements.cost import Costs, LinearDraft
 from simulator.measurements.fit import rms
+from simulator.measurements.prices import RoundCost
 from simulator.measurements.replay import lay_out
 from simulator.policies.verification import ConfidenceScheduled
 from simulator.study.profiles.one_replica import closed_loop

@@ -11,8 +11,9 @@ import numpy as np
 from simulator.arrays import Floats
 from simulator.engine.replica import ReplicaSettings
 from simulator.engine.simulate import OpenTraffic, Run, simulate
-from simulator.measurements.cost import Costs, FittedCurve, LinearPrefill, Overhead, RoundCost
+from simulator.measurements.cost import Costs, FittedCurve, LinearPrefill, Overhead
 from simulator.measurements.fit import rms
+from simulator.measurements.prices import RoundCost
 from simulator.measurements.recorded_run import RecordedRun
 from simulator.measurements.replay import nothing_drafted
 from simulator.policies.prefill import Chunked

@@ -6,7 +6,7 @@ import numpy as np
 
 from simulator.engine.replica import ReplicaSettings
 from simulator.engine.simulate import ClosedTraffic, Fleet, simulate
-from simulator.measurements.cost import RoundPrices
+from simulator.measurements.prices import RoundPrices
 from simulator.measurements.replay import Replay
 from simulator.policies.prefill import Instant
 from simulator.policies.routing import RoundRobin

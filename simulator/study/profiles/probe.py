@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from simulator.errors import DsimError
-from simulator.measurements.cost import Costs, RoundCost
+from simulator.measurements.cost import Costs
 from simulator.measurements.formats.loadgen import LoadPoint
 from simulator.measurements.formats.vllm import SpecCounters, counters_in
+from simulator.measurements.prices import RoundCost
 from simulator.measurements.replay import nothing_drafted
 from simulator.measurements.server import Measured, Server, measure, scrape
 from simulator.policies.verification import NoSpeculation

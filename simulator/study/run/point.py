@@ -9,7 +9,8 @@ from math import ceil
 
 from simulator.engine.simulate import ClosedTraffic, End, Fleet, OpenTraffic, observe
 from simulator.errors import ScenarioError
-from simulator.measurements.cost import GraphSizes, RoundCost
+from simulator.measurements.cost import GraphSizes
+from simulator.measurements.prices import RoundCost
 from simulator.measurements.profile import Profile
 from simulator.measurements.replay import Replay, lay_out, nothing_drafted
 from simulator.policies.routing import Assigned

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from simulator.engine.simulate import ClosedTraffic, Fleet, OpenTraffic, Run, simulate
 from simulator.errors import DsimError, ScenarioError
-from simulator.measurements.cost import RoundCost, ScaledPrices
+from simulator.measurements.prices import RoundCost, ScaledPrices
 from simulator.measurements.replay import lay_out
 from simulator.study.run.point import fleet_of
 from simulator.study.run.result import Source, ValidationPoint, ValidationRow

@@ -1,0 +1,164 @@
+"""The price of a whole round (draft, verify, overhead) and of prompts beside it, as the engine and the policies ask for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from math import frexp, ldexp
+from typing import Protocol
+
+import numpy as np
+
+from simulator.arrays import Floats
+from simulator.errors import ProfileError
+from simulator.kind import Lowered, lowering
+from simulator.measurements.cost import Costs, DraftCost, GraphSizes
+
+_MOST_CURVES = 4096  # kept at a time
+
+
+class RoundPrices(Protocol):
+    """What the engine and a policy ask of a cost model. `context_tokens` is that of a request: the mean, or the longest where the model says
+    `to_longest`."""
+
+    overhead_s: float
+
+    def round_s(self, requests: int, context_tokens: float) -> Floats: ...
+
+    def draft_s(self, requests: int, context_tokens: float) -> float: ...
+
+    def chunk_s(self, tokens: int, attended_tokens: float, beside_decode: bool) -> float: ...
+
+    def prefill_s(self, tokens: float, attended_tokens: float = 0) -> float: ...
+
+
+def rounded_context(context_tokens: float) -> float:
+    """Context to three significant digits or so: few prices are ever asked for, the error is below 0.4 % of the context's share."""
+    if context_tokens <= 0:
+        return 0.0
+    mantissa, exponent = frexp(context_tokens)
+    return ldexp(round(mantissa * 256), exponent - 8)
+
+
+class RoundCost:
+    """Prices rounds of one drafter that drafts `slots` of its `gamma` tokens: the cost model that a replica and its policy share.
+
+    `drafted(requests)` gives the slots where they depend on the batch; `sizes` pads steps to captured graphs.
+    """
+
+    def __init__(
+        self,
+        costs: Costs,
+        draft: DraftCost | None,
+        gamma: int,
+        slots: int,
+        drafted: Callable[[int], int] | None = None,
+        sizes: GraphSizes | None = None,
+    ) -> None:
+        self.costs, self.draft, self.gamma, self.slots = costs, draft, gamma, slots
+        self.drafted, self.sizes = drafted, sizes
+        self.overhead_s, self.to_longest = costs.overhead.seconds, costs.contexts == "longest"
+        self._curves: dict[tuple[int, float], Floats] = {}
+        self._drafts: dict[tuple[int, float], float] = {}
+        self._absorbs: dict[float, Floats] = {}
+
+    @property
+    def _takes_in(self) -> bool:
+        return self.draft is not None and self.draft.takes_in and self.slots > 0
+
+    @cached_property
+    def _shared(self) -> bool:
+        return self.costs.verify.varies_with == "tokens"
+
+    def draft_s(self, requests: int, context_tokens: float) -> float:
+        """Time to draft for `requests` requests."""
+        slots = self.slots if self.drafted is None else self.drafted(requests)
+        if not (self.draft and requests and slots):
+            return 0.0
+        key = (requests, rounded_context(context_tokens))
+        if key not in self._drafts:
+            self._drafts[key] = self.draft.seconds(*key, slots)
+        return self._drafts[key]
+
+    def _absorb(self, most: int, context_tokens: float) -> Floats:
+        """Time to take in the features of 0 .. `most` tokens and somewhat more; cached by context."""
+        if self.draft is None or not self._takes_in:
+            return np.zeros(most + 1)
+        key = rounded_context(context_tokens)
+        known = self._absorbs.get(key)
+        if known is None or len(known) <= most:
+            known = self._absorbs[key] = self.draft.absorb_s(np.arange(2 * most + 1), key)
+        return known
+
+    def _curve(self, requests: int, context_tokens: float) -> Floats:
+        """Verify time at 0 .. requests (γ + 1) tokens and somewhat above; cached by requests and, finely rounded, by context."""
+        key = (0, 0.0) if self._shared else (requests, rounded_context(context_tokens))
+        known = self._curves.get(key)
+        most = requests * (self.gamma + 1) + 1
+        if known is None or len(known) < most:
+            tokens = np.arange(2 * most)
+            if len(self._curves) >= _MOST_CURVES:
+                self._curves.clear()
+            known = self.costs.verify.seconds(self.sizes.padded(tokens) if self.sizes else tokens, max(requests, 1), key[1])
+            self._curves[key] = known
+        return known
+
+    def round_s(self, requests: int, context_tokens: float) -> Floats:
+        """Time of the whole round at B = R + 0 .. Rγ tokens  # [R γ + 1]."""
+        most = requests * (self.gamma + 1)
+        curve = self._curve(requests, context_tokens)[requests : most + 1] + self._absorb(most, context_tokens)[requests : most + 1]
+        return curve + (self.draft_s(requests, context_tokens) + self.overhead_s + self.costs.overhead.per_request_s * requests)
+
+    def chunk_s(self, tokens: int, attended_tokens: float, beside_decode: bool) -> float:
+        """Time that `tokens` prompt tokens add to a step; the fixed part is paid already where the step decodes as well, unless prompts run apart."""
+        alone = self.prefill_s(tokens, attended_tokens)
+        shared = beside_decode and self.costs.prefill is not None and not self.costs.prefill.apart
+        return max(alone - self.prefill_s(0), 0.0) if shared else alone
+
+    def prefill_s(self, tokens: float, attended_tokens: float = 0) -> float:
+        """Time of a prefill step, features taken into the draft cache included. Raises ProfileError where the profile has no prefill cost."""
+        if self.costs.prefill is None:
+            raise ProfileError("has no prefill cost", key="costs.prefill", remedy="measure it, or use prefill: {kind: instant}")
+        taken_in = self.draft.absorb_s(tokens, max(attended_tokens - tokens / 2, 0.0)) if self.draft and self._takes_in else 0.0
+        return self.costs.prefill.seconds(tokens, attended_tokens) + float(taken_in)
+
+    def lowered(self) -> Lowered:
+        """Rounds are asked for, size by size; prompts as well, unless their time is a line."""
+        line = None if self._takes_in else lowering(self.costs.prefill)
+        return line or Lowered("asked")
+
+
+def reads_to_longest(prices: object) -> bool:
+    """Is a step priced at the longest context of its requests? A model that does not say so goes by the mean."""
+    return bool(getattr(prices, "to_longest", False))
+
+
+class ScaledPrices:
+    """Prices times `factor`, and what a round's drafted tokens add times `slope` again."""
+
+    def __init__(self, prices: RoundPrices, factor: float = 1.0, slope: float = 1.0) -> None:
+        self.prices, self.factor, self.slope = prices, factor, slope
+        self.overhead_s, self.to_longest = prices.overhead_s * factor, reads_to_longest(prices)
+
+    def round_s(self, requests: int, context_tokens: float) -> Floats:
+        """Time of a whole round at B = R + 0 .. Rγ tokens. # [R γ + 1]"""
+        given = self.prices.round_s(requests, context_tokens) * self.factor
+        return given if self.slope == 1 else given[0] + (given - given[0]) * self.slope
+
+    def draft_s(self, requests: int, context_tokens: float) -> float:
+        """Time to draft."""
+        return self.prices.draft_s(requests, context_tokens) * self.factor
+
+    def chunk_s(self, tokens: int, attended_tokens: float, beside_decode: bool) -> float:
+        """Time that prompt tokens add to a step."""
+        return self.prices.chunk_s(tokens, attended_tokens, beside_decode) * self.factor
+
+    def prefill_s(self, tokens: float, attended_tokens: float = 0) -> float:
+        """Time of a prefill step."""
+        return self.prices.prefill_s(tokens, attended_tokens) * self.factor
+
+    def lowered(self) -> Lowered | None:
+        """As what is scaled; a line that is scaled twice is asked for, since the order of two factors moves the last bit."""
+        inner = lowering(self.prices)
+        twice = inner is not None and "prompt_factor" in inner.settings
+        return Lowered("asked") if twice else inner and Lowered(inner.branch, {**inner.settings, "prompt_factor": self.factor})
