@@ -49,8 +49,8 @@ class Fields:
 
     def _get(self, key: str) -> Any:
         if self.content.get(key) is None:
-            here = ", ".join(list(self.content)[:12]) or "none"
-            raise self.fail(key, "is missing", f"fields here: {here}")
+            present = ", ".join(list(self.content)[:12]) or "none"
+            raise self.fail(key, "is missing", f"fields here: {present}")
         return self.content[key]
 
     def object(self, key: str) -> Fields:

@@ -1,4 +1,7 @@
-"""`dsim import`: a profile from files of engines and load generators, which says what they could not tell."""
+"""`dsim import`: a profile from files of engines and load generators, which says what they could not tell.
+
+Long because SGLang, vLLM and the load generators fill the same parts.
+"""
 
 from __future__ import annotations
 

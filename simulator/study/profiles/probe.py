@@ -38,20 +38,7 @@ def probe_server(
     say(f"warming up {plan.server.url}")
     measure(plan.server, plan.prompts, 1, 1)
     before = _counters(plan.server)
-    measured: dict[int, Measured] = {}
-
-    def measure_at(users: int, why: str = "") -> None:
-        at = measured[users] = measure(plan.server, plan.prompts, users, plan.turns)
-        say(f"{users} users: {at.tps_per_user:.2f} tok/s per user, {at.throughput_tok_s:.1f} tok/s, TTFT {at.ttft_s * 1e3:.0f} ms{why}")
-
-    for users in sorted((*plan.concurrency, *plan.check)):
-        measure_at(users)
-    for _ in range(plan.refine):
-        between = widest_jump({users: at.tps_per_user for users, at in measured.items() if users not in plan.check}, plan.check)
-        if between is None:
-            break
-        measure_at(between, " (added where step times jump)")
-    measured = dict(sorted(measured.items()))
+    measured = _measure_levels(plan, say)
     length, budget = _per_round(before, _counters(plan.server), assumed_length, assumed_budget)
     points = [_point(at) for users, at in measured.items() if users not in plan.check]
     imported = import_load(about, f"probe of {Path(plan.server.model).name}", points, length, budget, SMOOTH_WITHIN)
@@ -71,6 +58,24 @@ def probe_server(
     if checked:
         lines.append(f"at the levels left out of the fit: {max(checked):.1%} at most")
     return {**record, "profile": str(about.out), "text": "\n".join(lines)}
+
+
+def _measure_levels(plan: ProbePlan, say: Callable[[str], None]) -> dict[int, Measured]:
+    """What every number of users saw, the planned ones and those added where step times jump, in order."""
+    measured: dict[int, Measured] = {}
+
+    def measure_at(users: int, why: str = "") -> None:
+        at = measured[users] = measure(plan.server, plan.prompts, users, plan.turns)
+        say(f"{users} users: {at.tps_per_user:.2f} tok/s per user, {at.throughput_tok_s:.1f} tok/s, TTFT {at.ttft_s * 1e3:.0f} ms{why}")
+
+    for users in sorted((*plan.concurrency, *plan.check)):
+        measure_at(users)
+    for _ in range(plan.refine):
+        between = widest_jump({users: at.tps_per_user for users, at in measured.items() if users not in plan.check}, plan.check)
+        if between is None:
+            break
+        measure_at(between, " (added where step times jump)")
+    return dict(sorted(measured.items()))
 
 
 def widest_jump(speeds: dict[int, float], check: Sequence[int]) -> int | None:
