@@ -180,7 +180,7 @@ def at_promise(result: PlanResult, promise: PromiseResult) -> Table:
     )  # fmt: skip
     rows = []
     for c in promise.cells:
-        label = Cell(result.choice(c.cell).label, "cheapest" if c.cell == promise.best else "")
+        label = Cell(result.choice(c.cell).label, "best" if c.cell == promise.best else "")
         rows.append((label, Cell(_replicas(c)), Cell(wording.load(c.gpus)), Cell(money(c.cost_per_mtok)), Cell(wording.plain(c.throughput, 0))))
     caption = f"At {promise.tps:g} tok/s, from the simulated fleets. ≤: the next smaller fleet was not simulated. –: none of them meets it."
     return Table(f"at-promise-{promise.tps:g}", caption, columns, (Group("", tuple(rows)),))

@@ -67,7 +67,7 @@ class _Pen:
                 case Sketch():
                     yield block.draw(self.width, self.colour)
                 case Lines() | Terms():
-                    grid = _pairs([("-", line) for line in block.lines] if isinstance(block, Lines) else block.entries)
+                    grid = _pairs((("-", line) for line in block.lines), gap=1) if isinstance(block, Lines) else _pairs(block.entries)
                     yield self.drawn(Group(Line(f"{block.title}:"), grid) if block.title else grid)
                 case Text() | Code():
                     yield self.drawn(Line(block.text))
@@ -143,8 +143,8 @@ def _text(cell: Cell, beside: bool) -> Line:
     return Line.assemble(cell.text, (f" ({cell.detail})" if beside else f"\n{cell.detail}", style))
 
 
-def _pairs(entries: Iterable[tuple[str, str]]) -> Grid:
-    grid = Grid.grid(padding=(0, 2, 0, 0))
+def _pairs(entries: Iterable[tuple[str, str]], gap: int = 2) -> Grid:
+    grid = Grid.grid(padding=(0, gap, 0, 0))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
     for name, value in entries:
