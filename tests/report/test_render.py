@@ -17,6 +17,8 @@ from simulator.report.render.html import html
 from simulator.report.render.markdown import markdown
 from simulator.report.render.notebook import notebook
 from simulator.report.render.terminal import terminal
+from simulator.report.run import page as run_page
+from tests.report import synthetic_result as synthetic
 
 RATES = Table(
     "rates", "How fast.", (Column("load"), Column("speed", "tok/s"), Column("note", words=True)),
@@ -55,6 +57,13 @@ def test_one_function_in_the_list_adds_a_section(world: Path, monkeypatch: pytes
     monkeypatch.setattr(profile_page, "DESCRIPTION", (*profile_page.DESCRIPTION, lambda shown: section("toy", "Toy of " + shown.profile.name, RATES)))
     page = profile_page.profile_page(load_profile(world / "tiny"))
     assert all("Toy of tiny" in draw(page) and "1,234.5" in draw(page) for draw in (html, markdown, terminal))
+
+
+def test_a_section_of_a_run_is_one_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_page, "SECTIONS", (lambda result: section("toy", "Toy of " + result.policies[0].name, RATES),))
+    result = synthetic.result(loads=(5,))
+    page = run_page.run_page(result)
+    assert all(f"Toy of {result.policies[0].name}" in draw(page) and "1,234.5" in draw(page) for draw in (html, markdown, terminal))
 
 
 def test_a_block_is_shown_where_it_says() -> None:
