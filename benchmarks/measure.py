@@ -7,6 +7,7 @@ import os
 import platform
 import resource
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -55,10 +56,16 @@ def alternating(tasks: Mapping[Key, Callable[[], Any]], repetitions: int) -> dic
     return taken
 
 
-def child_s(command: Sequence[str]) -> tuple[float, float]:
-    """CPU and wall seconds of a command and its own children, run from the repository's root. Its output is shown where it fails."""
+def dsim(*words: str, plain: bool = False) -> list[str]:
+    """What the script `dsim` does with these words; `plain`: as if numba were not installed."""
+    without = "sys.modules['numba'] = None; " if plain else ""
+    return [sys.executable, "-c", f"import sys; {without}sys.argv[0] = 'dsim'; from simulator.cli import main; main()", *words]
+
+
+def child_s(command: Sequence[str], folder: Path = ROOT) -> tuple[float, float]:
+    """CPU and wall seconds of a command and its own children, run in `folder`. Its output is shown where it fails."""
     before, start = _children_s(), time.perf_counter()
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     wall_s = time.perf_counter() - start
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed with exit code {done.returncode}:\n{done.stderr or done.stdout}")

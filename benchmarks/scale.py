@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from measure import RESULTS, ROOT, child_s, save
+from measure import RESULTS, ROOT, child_s, dsim, save
 
 from simulator.files import write_whole
 
@@ -120,9 +120,8 @@ def _sweeps() -> dict[str, float]:
     taken = {}
     for workers in (1, 2):
         with tempfile.TemporaryDirectory() as folder:
-            start = "import sys; sys.argv[0] = 'dsim'; from simulator.cli import main; main()"
-            command = [sys.executable, "-c", start, "run", str(PARETO), "--out", f"{folder}/out", "--workers", str(workers)]
-            taken[str(workers)] = child_s([*command, "--set", "run.requests=20000"])[1]
+            words = ("--out", f"{folder}/out", "--workers", str(workers), "--set", "run.requests=20000")
+            taken[str(workers)] = child_s(dsim("run", str(PARETO), *words))[1]
     return taken
 
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 import tempfile
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from measure import alternating, child_s, save, spread
+from measure import alternating, child_s, dsim, save, spread
 
 PYTHON = [sys.executable]
-DSIM = [sys.executable, "-c", "import sys; sys.argv[0] = 'dsim'; from simulator.cli import main; main()"]  # what the script `dsim` does
 GOAL_HELP_S, GOAL_QUICKSTART_S = 0.3, 5.0
 
 
@@ -25,7 +22,7 @@ def main() -> None:
     repetitions = parser.parse_args().repetitions
     quick: dict[str, Callable[[], tuple[float, float]]] = {
         "python -c pass": partial(child_s, [*PYTHON, "-c", "pass"]),
-        "dsim --help": partial(child_s, [*DSIM, "--help"]),
+        "dsim --help": partial(child_s, dsim("--help")),
     }
     slow = {"dsim run quickstart": _quickstart}
     times = {name: _both(taken) for name, taken in (alternating(quick, repetitions) | alternating(slow, 3)).items()}
@@ -36,11 +33,8 @@ def main() -> None:
 
 def _quickstart() -> tuple[float, float]:
     """Into a folder of its own, so that no point is kept from the run before."""
-    folder = Path(tempfile.mkdtemp(prefix="dsim-benchmark-"))
-    try:
-        return child_s([*DSIM, "run", "scenarios/quickstart.yaml", "--out", str(folder / "out")])
-    finally:
-        shutil.rmtree(folder)
+    with tempfile.TemporaryDirectory(prefix="dsim-benchmark-") as folder:
+        return child_s(dsim("run", "scenarios/quickstart.yaml", "--out", f"{folder}/out"))
 
 
 def _both(taken: list[tuple[float, float]]) -> dict[str, Any]:
