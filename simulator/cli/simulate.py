@@ -148,7 +148,7 @@ def plan(
     from simulator.study.planning.question import load_plan
 
     question = load_plan(file, override or [])
-    folder = out or Path("reports") / question.asked.name
+    folder = out or Path("reports") / question.question.name
     keep, progress = folder / "trials", Progress(quiet=format == "json")
     with resumable(lambda: f"{progress.done:.0f} trials are kept in {keep}"), progress.stage("planning"):
         result = answer(question, keep, workers, progress.at, progress.doing, ray)

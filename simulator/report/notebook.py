@@ -131,9 +131,9 @@ def evaluate(scenario: Scenario | Path | str, *, overrides: Sequence[str] = (), 
     from simulator.study.run.sweep import sweep
     from simulator.study.validation.compare import compared
 
-    asked = scenario if isinstance(scenario, Scenario) else load_scenario(Path(scenario), overrides)
-    rows = sweep(asked, keep, workers=workers)
-    return Evaluation(build_result(asked, rows, *compared(asked, rows)), rows)
+    scenario = scenario if isinstance(scenario, Scenario) else load_scenario(Path(scenario), overrides)
+    rows = sweep(scenario, keep, workers=workers)
+    return Evaluation(build_result(scenario, rows, *compared(scenario, rows)), rows)
 
 
 def plan(question: Plan | Mapping[str, Any] | Path | str, *, overrides: Sequence[str] = (), workers: int = 1, keep: Path | None = None) -> Planned:
@@ -142,5 +142,5 @@ def plan(question: Plan | Mapping[str, Any] | Path | str, *, overrides: Sequence
 
     if isinstance(question, Mapping):
         question = make_plan(dict(question), Path("plan.yaml"))
-    asked = question if isinstance(question, Plan) else load_plan(Path(question), overrides)
-    return Planned(answer(asked, keep, workers))
+    question = question if isinstance(question, Plan) else load_plan(Path(question), overrides)
+    return Planned(answer(question, keep, workers))

@@ -120,7 +120,7 @@ def test_break_even_is_what_a_closed_loop_gains(make: Make, scenario: Callable[.
     found = break_even(plan, 2)
     assert found is not None
     as_is = next(curve for curve in found.curves if curve.acceptance == 1.0)
-    workload = plan.cells[2].scenario.workload.model_dump(mode="json", exclude_none=True)
+    workload = plan.choices[2].scenario.workload.model_dump(mode="json", exclude_none=True)
     workload |= {"arrivals": {"kind": "closed_loop"}, "output_tokens": {"kind": "fixed", "tokens": 400}}
     fixed = [{"name": str(k), "drafter": "head", "verification": {"kind": "fixed", "length": k}} for k in sorted({*as_is.best_length} - {0})]
     policies = [{"name": "0", "verification": {"kind": "none"}}, *fixed]

@@ -79,8 +79,8 @@ def test_the_search_finds_what_trying_every_fleet_finds(make: Make) -> None:
     result = answer(plan, workers=1)
     for cell in result.cells:
         rows = {n: [run_trial(plan, Trial(cell.cell, n, plan.load, k)) for k in range(3)] for n in range(1, 8)}
-        all_keep = [n for n, found in rows.items() if all(keeps(r, plan.asked.sla) for r in found)]
-        none_keeps = [n for n, found in rows.items() if not any(keeps(r, plan.asked.sla) for r in found)]
+        all_keep = [n for n, found in rows.items() if all(keeps(r, plan.question.sla) for r in found)]
+        none_keeps = [n for n, found in rows.items() if not any(keeps(r, plan.question.sla) for r in found)]
         assert cell.replicas >= min(all_keep)
         assert cell.replicas <= max(none_keeps, default=0) + 2, "more than one replica beyond the largest fleet that always fails"
 

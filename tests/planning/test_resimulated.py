@@ -14,7 +14,7 @@ FRESH = range(1000, 1020)  # replications that no search has seen
 
 def kept(plan: Plan, cell: int, replicas: int) -> int:
     """Of twenty fresh replications, how many keep the promise."""
-    return sum(keeps(run_trial(plan, Trial(cell, replicas, plan.load, k)), plan.asked.sla) for k in FRESH)
+    return sum(keeps(run_trial(plan, Trial(cell, replicas, plan.load, k)), plan.question.sla) for k in FRESH)
 
 
 def test_fresh_seeds_keep_the_promise_and_one_replica_less_does_not(make: Callable[..., Plan]) -> None:

@@ -24,7 +24,7 @@ Make = Callable[..., Plan]
 
 
 def measured(plan: Plan) -> int:
-    specs = arrivals(plan.cells[0].scenario, plan.load, 0)
+    specs = arrivals(plan.choices[0].scenario, plan.load, 0)
     return sum(plan.warmup_s <= s.arrival_s < plan.warmup_s + plan.window_s for s in specs)
 
 

@@ -111,7 +111,7 @@ def test_a_plan_runs_where_its_files_are_not(world: Path, tmp_path_factory: pyte
     content = PLAN | {"profiles": [{"profile": "tiny", "gpu_hour": 3.0}], "settings": settings, "run": {"warmup_s": 1.0, "window_s": 2.0}}
     (world / "plan.yaml").write_text(yaml.safe_dump(content))
     plan = load_plan(world / "plan.yaml")
-    trials = [Trial(cell, 2, plan.load, 0) for cell in range(len(plan.cells))]
+    trials = [Trial(cell, 2, plan.load, 0) for cell in range(len(plan.choices))]
     expected, sent = [run_trial(plan, trial) for trial in trials], plan_bundle(plan)
     there = tmp_path_factory.mktemp("node")
     hidden = world.rename(world.with_name("hidden"))

@@ -214,13 +214,13 @@ SECTIONS = (_scenarios, _results, _gained)
 def _point_row(point: ComparedPoint) -> tuple[Cell, ...]:
     """`112.5 → 135.0` and `+20.0 % *` for the metrics that matter most; JSON has the others."""
     cells = []
-    for metric, found in ((metric, point.metrics.get(metric)) for metric in _SHOWN):
-        if found is None:
+    for metric, pair in ((metric, point.metrics.get(metric)) for metric in _SHOWN):
+        if pair is None:
             cells.append(Cell(wording.DASH))
             continue
-        a, b = (wording.plain(side.mean, wording.MEASURES[metric].decimals) for side in (found.a, found.b))
-        change = wording.percent(found.relative, 1) if found.difference else "same"
-        cells.append(Cell(f"{a} → {b}", f"{change} *" if found.distinguishable else change))
+        a, b = (wording.plain(side.mean, wording.MEASURES[metric].decimals) for side in (pair.a, pair.b))
+        change = wording.percent(pair.relative, 1) if pair.difference else "same"
+        cells.append(Cell(f"{a} → {b}", f"{change} *" if pair.distinguishable else change))
     return (Cell(wording.load(point.load)), *cells)
 
 

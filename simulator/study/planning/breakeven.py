@@ -19,7 +19,7 @@ SIZES = 12
 def break_even(plan: Plan, cell: int) -> BreakEven | None:
     """For one cell's profile and drafter: best fixed length by batch size, what it gains over no drafting, and the batch size from which
     nothing is gained, by acceptance. None where the cell drafts nothing."""
-    scenario = plan.cells[cell].scenario
+    scenario = plan.choices[cell].scenario
     name, known = scenario.policies[0].drafter, scenario.known
     if name is None:
         return None

@@ -1,4 +1,4 @@
-"""What was found, as the result of a plan."""
+"""What the searches found, as the result of a plan."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def best_cell(plan: Plan, cells: Mapping[int, CellResult]) -> int:
 
 def _no_plan(plan: Plan, cells: Mapping[int, CellResult]) -> ScenarioError:
     """Why nothing keeps the promise, and the nearest one that could be kept."""
-    sla = plan.asked.sla
+    sla = plan.question.sla
     if all(f.outcome == "unattainable" for f in cells.values()):
         fastest = max(cells.values(), key=lambda f: min(r.speed or 0.0 for r in f.alone))
         slow = min(fastest.alone, key=lambda r: r.speed or 0.0)
@@ -60,16 +60,16 @@ def _no_plan(plan: Plan, cells: Mapping[int, CellResult]) -> ScenarioError:
         problem = f"no fleet keeps the promise: a request alone on a replica of {plan.label(fastest.cell)}, the best of all, gets {attained}"
         key = "sla.speed.tps" if (slow.speed or 0) < sla.speed.tps else "sla.ttft.seconds"
         return ScenarioError(problem, where=plan.file, key=key, remedy="promise less, or offer a faster profile or policy")
-    most = plan.asked.fleet.max_replicas
+    most = plan.question.fleet.max_replicas
     nearest = max(cells.values(), key=lambda f: f.carried_load or 0.0)
     carries = f"; {plan.label(nearest.cell)} carries most, {(nearest.carried_load or 0) * plan.shape.unit_rps:.3g}" if nearest.carried_load else ""
-    problem = f"{most} replicas do not keep the promise at {plan.asked.peak_load_rps:g} requests per second under any policy{carries}"
+    problem = f"{most} replicas do not keep the promise at {plan.question.peak_load_rps:g} requests per second under any policy{carries}"
     return ScenarioError(problem, where=plan.file, key="fleet.max_replicas", remedy="raise it, promise less, or lower the load")
 
 
 def _dollars_per_hour(plan: Plan, cell: CellResult) -> float:
     assert cell.replicas is not None
-    return plan.cells[cell.cell].gpus(cell.replicas) * plan.cells[cell.cell].gpu_hour
+    return plan.choices[cell.cell].gpus(cell.replicas) * plan.choices[cell.cell].gpu_hour
 
 
 def cost_per_mtok(plan: Plan, dollars_per_hour: float) -> float:
@@ -81,24 +81,28 @@ def build(plan: Plan, search: Search) -> PlanResult:
     """The result of a plan."""
     from importlib.metadata import version
 
-    asked = plan.asked
+    question = plan.question
     day, ticks = _day(plan, search), promises(plan, search)
     result = PlanResult(
         dsim_version=version("dsim"),
         kind="plan",
         plan=PlanFacts.of(
-            asked, file=shown_file(asked._file, "scenarios/plans"), seed=asked.run.seed, overrides=asked._overrides, content=asked._content
+            question,
+            file=shown_file(question._file, "scenarios/plans"),
+            seed=question.run.seed,
+            overrides=question._overrides,
+            content=question._content,
         ),
-        sla=asked.sla,
-        price=asked.price,
+        sla=question.sla,
+        price=question.price,
         load=LoadFacts(
-            mean_rps=asked.peak_load_rps,
+            mean_rps=question.peak_load_rps,
             peak_rps=search.peak_rps,
             mean_prompt_tokens=plan.shape.mean_prompt,
             mean_output_tokens=plan.shape.mean_output,
             told=plan.shape.told,
         ),
-        profiles=tuple(_profile(plan, number) for number in range(len(asked.profiles))),
+        profiles=tuple(_profile(plan, number) for number in range(len(question.profiles))),
         cells=tuple(_cell(plan, search.cells[n]) for n in sorted(search.cells)),
         best=search.best,
         promises=tuple(ticks),
@@ -116,7 +120,7 @@ def build(plan: Plan, search: Search) -> PlanResult:
 
 def _cell(plan: Plan, cell: CellResult) -> ChoiceResult:
     """One cell with its points."""
-    choice, bought = plan.cells[cell.cell], cell.replicas if cell.outcome == "planned" else None
+    choice, bought = plan.choices[cell.cell], cell.replicas if cell.outcome == "planned" else None
     hourly = None if bought is None else choice.gpus(bought) * choice.gpu_hour
     carried = cell.carried_load if bought is not None else None
     lost = cell.known.rows.get((bought, plan.load, "loss")) if bought is not None else None
@@ -145,15 +149,15 @@ def _cell(plan: Plan, cell: CellResult) -> ChoiceResult:
 
 
 def _fleet(plan: Plan, cell: CellResult, replicas: int, rows: Sequence[TrialRow]) -> FleetResult:
-    choice = plan.cells[cell.cell]
+    choice = plan.choices[cell.cell]
     speeds = [r.speed or 0.0 for r in rows]
     return FleetResult(
         replicas=replicas,
         gpus=choice.gpus(replicas),
-        rps_per_replica=plan.asked.peak_load_rps / replicas,
+        rps_per_replica=plan.question.peak_load_rps / replicas,
         cost_per_mtok=cost_per_mtok(plan, choice.gpus(replicas) * choice.gpu_hour),
         n=len(rows),
-        kept=judge(rows, plan.asked.sla),
+        kept=judge(rows, plan.question.sla),
         verdict=worst([r.verdict for r in rows]),
         sure_speed=prediction(speeds)[0] if len(speeds) > 1 else None,
         metrics={name: estimate([r[name] for r in rows]) for name in METRICS},
@@ -165,16 +169,16 @@ def _fewer(plan: Plan, cell: CellResult) -> SmallerFleet | None:
     if cell.needed is None or cell.needed <= 1:
         return None
     rows = cell.known.peak(plan.load).get(cell.needed - 1, [])
-    return SmallerFleet(replicas=cell.needed - 1, n=len(rows), kept=sum(keeps(r, plan.asked.sla) for r in rows)) if rows else None
+    return SmallerFleet(replicas=cell.needed - 1, n=len(rows), kept=sum(keeps(r, plan.question.sla) for r in rows)) if rows else None
 
 
 def promises(plan: Plan, search: Search) -> list[float]:
     """Speeds on the slider: those asked for, that of the SLA, and round ones over what the simulated fleets reach."""
-    speeds = set(plan.asked.promises) | {plan.asked.sla.speed.tps}
-    if not plan.asked.promises:
+    speeds = set(plan.question.promises) | {plan.question.sla.speed.tps}
+    if not plan.question.promises:
         reached = [p for f in search.cells.values() for rows in f.known.peak(plan.load).values() for r in rows if (p := r.speed or 0) > 0]
         if reached:
-            low, high = min(*reached, plan.asked.sla.speed.tps), max(*reached, plan.asked.sla.speed.tps)
+            low, high = min(*reached, plan.question.sla.speed.tps), max(*reached, plan.question.sla.speed.tps)
             speeds |= {_round(v) for v in np.geomspace(max(low, 1.0), high, TICKS)}
     return sorted(speeds)
 
@@ -187,7 +191,7 @@ def _round(value: float) -> float:
 
 def _at_promise(plan: Plan, search: Search, tps: float) -> PromiseResult:
     """What every cell needs at another promised speed, from the simulated fleets alone: `exact` where the next smaller one fails as well."""
-    planned = tps == plan.asked.sla.speed.tps
+    planned = tps == plan.question.sla.speed.tps
     rows = [_needs(plan, search.cells[number], tps, planned) for number in sorted(search.cells)]
     possible = [(r.cost_per_mtok, -(r.speed or 0), r.cell) for r in rows if r.cost_per_mtok is not None and not plan.bound(r.cell)]
     cheapest = min(possible, key=lambda cost: cost[:2])[2] if possible else None
@@ -196,13 +200,13 @@ def _at_promise(plan: Plan, search: Search, tps: float) -> PromiseResult:
 
 def _needs(plan: Plan, cell: CellResult, tps: float, planned: bool) -> ChoiceAtPromise:
     """One cell at a promised speed; at the one that is planned for, what its search found."""
-    sla = plan.asked.sla.model_copy(update={"speed": plan.asked.sla.speed.model_copy(update={"tps": tps})})
+    sla = plan.question.sla.model_copy(update={"speed": plan.question.sla.speed.model_copy(update={"tps": tps})})
     points = {n: r for n, r in cell.known.peak(plan.load).items() if len(r) > 1}
     needed = cell.needed if planned else _stays_kept(sorted(points), {n for n, r in points.items() if judge(r, sla) == "kept"})
     if needed is None or (planned and cell.replicas is None):
         return ChoiceAtPromise(cell=cell.cell, replicas=None, gpus=None, cost_per_mtok=None, throughput=None, speed=None, exact=False)
-    replicas = (cell.replicas if planned else None) or needed + int(plan.asked.fleet.survive_loss)
-    choice = plan.cells[cell.cell]
+    replicas = (cell.replicas if planned else None) or needed + int(plan.question.fleet.survive_loss)
+    choice = plan.choices[cell.cell]
     throughput, speed = (estimate([r[metric] for r in points[needed]]) for metric in ("throughput_tok_s_gpu", "speed"))
     return ChoiceAtPromise(
         cell=cell.cell,
@@ -211,7 +215,7 @@ def _needs(plan: Plan, cell: CellResult, tps: float, planned: bool) -> ChoiceAtP
         cost_per_mtok=cost_per_mtok(plan, choice.gpus(replicas) * choice.gpu_hour),
         throughput=throughput.mean if throughput else None,
         speed=speed.mean if speed else None,
-        exact=planned or needed == plan.asked.fleet.min_replicas or (needed - 1 in points and judge(points[needed - 1], sla) != "kept"),
+        exact=planned or needed == plan.question.fleet.min_replicas or (needed - 1 in points and judge(points[needed - 1], sla) != "kept"),
     )
 
 
@@ -229,7 +233,7 @@ def _day(plan: Plan, search: Search) -> Day | None:
     best = search.cells[search.best]
     if not search.carries or best.replicas is None:
         return None
-    shape, fleet = plan.shape, plan.asked.fleet
+    shape, fleet = plan.shape, plan.question.fleet
     per_load = search.peak_rps / plan.load  # requests per second in the busiest window, by load
     carries = {n: load * per_load for n, load in search.carries.items()}
     return autoscaled(
@@ -238,7 +242,7 @@ def _day(plan: Plan, search: Search) -> Day | None:
 
 
 def _day_result(plan: Plan, search: Search, day: Day) -> DayResult:
-    choice = plan.cells[search.best]
+    choice = plan.choices[search.best]
     gpus_each = choice.gpus(1)
     million = plan.shape.tokens_per_s * plan.shape.span_s / 1e6
     hours = {"fixed": day.fixed_hours, "forecast": day.paid_hours, "reactive": day.reactive_hours}
@@ -248,7 +252,7 @@ def _day_result(plan: Plan, search: Search, day: Day) -> DayResult:
         **slots,
         cell=search.best,
         span_s=plan.shape.span_s,
-        start_up_s=plan.asked.fleet.start_up_s,
+        start_up_s=plan.question.fleet.start_up_s,
         carries_rps={str(n): load * search.peak_rps / plan.load for n, load in sorted(search.carries.items())},
         replica_hours=ThreeWays(**hours),
         cost_per_mtok=ThreeWays(**{way: each * gpus_each * choice.gpu_hour / million for way, each in hours.items()}),
@@ -261,22 +265,22 @@ def _change(plan: Plan, search: Search, what_if: WhatIf) -> ChangeResult:
     best = search.cells[search.best]
     assert best.needed is not None
     pairs = list(zip(what_if.rows, best.known.peak(plan.load)[best.needed], strict=False))
-    replicas = None if what_if.needed is None else what_if.needed + int(plan.asked.fleet.survive_loss)
+    replicas = None if what_if.needed is None else what_if.needed + int(plan.question.fleet.survive_loss)
     return ChangeResult.of(
         what_if.change,
         replicas=replicas,
-        gpus=None if replicas is None else plan.cells[search.best].gpus(replicas),
+        gpus=None if replicas is None else plan.choices[search.best].gpus(replicas),
         speed=estimate([moved.speed for moved, _ in pairs]),
         speed_change=estimate([gain(moved.speed, base.speed) for moved, base in pairs]),
         ttft=estimate([moved.ttft for moved, _ in pairs]),
-        keeps_unchanged=judge(what_if.rows, plan.asked.sla) == "kept",
+        keeps_unchanged=judge(what_if.rows, plan.question.sla) == "kept",
         overloads=any(moved.verdict == "overloaded" for moved in what_if.rows),
     )
 
 
 def _profile(plan: Plan, number: int) -> OfferedProfile:
-    known = next(c.scenario.known for c in plan.cells if c.profile == number)
-    price = plan.asked.profiles[number].gpu_hour or plan.asked.price.gpu_hour
+    known = next(c.scenario.known for c in plan.choices if c.profile == number)
+    price = plan.question.profiles[number].gpu_hour or plan.question.price.gpu_hour
     return OfferedProfile.of(known, gpu_hour=price, provenance=sources(known))
 
 
@@ -296,5 +300,5 @@ def paired_gain(plan: Plan, scheduled: int, rows: Mapping[int, Sequence[TrialRow
         gain=gained,
         n=len(ratios),
         distinguishable=gained is not None and gained.low is not None and gained.high is not None and (gained.low > 0 or gained.high < 0),
-        worst_margin=min(min(margins(r, plan.asked.sla)) for r in rows[scheduled]),
+        worst_margin=min(min(margins(r, plan.question.sla)) for r in rows[scheduled]),
     )

@@ -47,10 +47,10 @@ class Change:
 
 def changes(plan: Plan, cell: int) -> dict[str, Change]:
     """All changes that mean something for a cell, by name. The same list in every process."""
-    base = plan.cells[cell].scenario
+    base = plan.choices[cell].scenario
     found = [*_everywhere(), *_of_drafts(base), *_of_domains(base), *_of_schedulers(base)]
-    short = plan.asked.what_if == "short"
-    return {c.name: c for c in found if plan.asked.what_if and not (short and c.pair not in ("load", "cost", "acceptance"))}
+    short = plan.question.what_if == "short"
+    return {c.name: c for c in found if plan.question.what_if and not (short and c.pair not in ("load", "cost", "acceptance"))}
 
 
 def _everywhere() -> list[Change]:

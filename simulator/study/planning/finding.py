@@ -66,14 +66,14 @@ def mean_field(plan: Plan, cell: int) -> list[Carried]:
 def search_cell(plan: Plan, cell: int, curve: list[Carried]) -> Steps[CellResult]:
     """The least fleet that keeps the promise through the peak (and, if asked, through a loss in it), the largest load it carries, and the
     points of the frontier around it."""
-    asked, load = plan.asked, plan.load
-    known = Assessments(cell, asked.sla, asked.run.replications)
-    fluid = least_by_fluid(curve, asked.peak_load_rps, asked.sla.speed.tps)
+    question, load = plan.question, plan.load
+    known = Assessments(cell, question.sla, question.run.replications)
+    fluid = least_by_fluid(curve, question.peak_load_rps, question.sla.speed.tps)
     alone = yield from known.add(1, load, "alone", 2)
     result = CellResult(cell, "unattainable", known, fluid, alone, curve=curve)
     if (yield from known.assess(1, load, "alone")) == "broken":
         return result
-    low, high = asked.fleet.min_replicas, asked.fleet.max_replicas
+    low, high = question.fleet.min_replicas, question.fleet.max_replicas
     keeps: Callable[[int], Steps[bool]] = partial(_keeps, known, load, "peak")
     guess = yield from _better_guess(plan, known, curve, bracket(fluid, low, high))
     needed = yield from least(keeps, guess, low, high)
@@ -85,7 +85,7 @@ def search_cell(plan: Plan, cell: int, curve: list[Carried]) -> Steps[CellResult
         result.carried_load = (yield from largest(partial(_keeps_load, known, high), start)) if start is not None else None
         return result
     result.needed = result.replicas = needed
-    if asked.fleet.survive_loss:
+    if question.fleet.survive_loss:
         result.replicas = yield from least(partial(_keeps, known, load, "loss"), needed + 1, needed + 1, high) if needed < high else _none()
         if result.replicas is None:
             result.outcome = "too few replicas"
@@ -94,7 +94,7 @@ def search_cell(plan: Plan, cell: int, curve: list[Carried]) -> Steps[CellResult
     top = min(max(round(1.7 * needed), needed + 2), max(high, needed))
     yield from _rungs(known, load, [needed - 1, needed, result.replicas], max(below(fluid, low), needed // 2, 1), top)
     keeps_load: Callable[[float], Steps[bool]] = partial(_keeps_load, known, result.replicas)
-    if asked.fleet.survive_loss:
+    if question.fleet.survive_loss:
         keeps_load = partial(_keeps_load, known, needed)
     result.carried_load = yield from largest(keeps_load, load)
     return result
@@ -102,13 +102,13 @@ def search_cell(plan: Plan, cell: int, curve: list[Carried]) -> Steps[CellResult
 
 def _better_guess(plan: Plan, known: Assessments, curve: list[Carried], guess: int) -> Steps[int]:
     """One look at the guess says how much slower the promised user is than the mean one of the fluid; the fluid then says how many more it takes."""
-    asked = plan.asked
+    question = plan.question
     (row,) = (yield from known.add(guess, plan.load, "peak", 1))[:1]
-    mean = speed_by_fluid(curve, asked.peak_load_rps / guess)
+    mean = speed_by_fluid(curve, question.peak_load_rps / guess)
     if row.verdict == "overloaded" or not row.speed or not mean:
-        return min(max(guess + 1, round(1.5 * guess)), asked.fleet.max_replicas)
-    better = least_by_fluid(curve, asked.peak_load_rps, asked.sla.speed.tps * mean / row.speed)
-    return max(asked.fleet.min_replicas, ceil(min(better, 2.0 * guess, asked.fleet.max_replicas)))
+        return min(max(guess + 1, round(1.5 * guess)), question.fleet.max_replicas)
+    better = least_by_fluid(curve, question.peak_load_rps, question.sla.speed.tps * mean / row.speed)
+    return max(question.fleet.min_replicas, ceil(min(better, 2.0 * guess, question.fleet.max_replicas)))
 
 
 def _none() -> Steps[None]:
@@ -141,12 +141,12 @@ def _rungs(known: Assessments, load: float, around: list[int], low: int, high: i
 def search_change(plan: Plan, result: CellResult, change: Change) -> Steps[WhatIf]:
     """The least fleet in a changed world, looked for from the unchanged answer on; and what the unchanged fleet gives there."""
     assert result.needed is not None
-    asked = plan.asked
-    known = Assessments(result.cell, asked.sla, asked.run.replications, change.name)
+    question = plan.question
+    known = Assessments(result.cell, question.sla, question.run.replications, change.name)
     load = plan.load * change.load
     rows = yield from known.add(result.needed, load, "peak", RUNG_REPLICATIONS)
     keeps: Callable[[int], Steps[bool]] = partial(_keeps, known, load, "peak")
-    needed = yield from least(keeps, result.needed, asked.fleet.min_replicas, max(asked.fleet.max_replicas, result.needed))
+    needed = yield from least(keeps, result.needed, question.fleet.min_replicas, max(question.fleet.max_replicas, result.needed))
     return WhatIf(change, needed, list(rows))
 
 
@@ -175,7 +175,7 @@ def _a_kept_load(known: Assessments, replicas: int, guess: float) -> Steps[float
 def search_pair(plan: Plan, cells: list[int], replicas: int) -> Steps[dict[int, list[TrialRow]]]:
     """Rows of several cells at one fleet size with the same luck, for paired differences."""
     count = max(RUNG_REPLICATIONS + 1, 4)
-    trials = [Trial(cell, replicas, plan.load, k) for cell in cells for k in range(min(count, plan.asked.run.replications))]
+    trials = [Trial(cell, replicas, plan.load, k) for cell in cells for k in range(min(count, plan.question.run.replications))]
     rows = yield trials
     out: dict[int, list[TrialRow]] = {}
     for trial, row in zip(trials, rows, strict=True):

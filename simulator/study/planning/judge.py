@@ -36,12 +36,12 @@ def judge(rows: Sequence[TrialRow], sla: Sla) -> Judgement:
     replication misses by far, or requests pile up), else `open`."""
     if any(piles_up(row, sla) for row in rows):
         return "broken"
-    found = [margins(row, sla) for row in rows]
-    if any(min(m) < -FAR for m in found):
+    kept_by = [margins(row, sla) for row in rows]
+    if any(min(m) < -FAR for m in kept_by):
         return "broken"
     if len(rows) < 2:
         return "open"
-    bounds = [prediction([m[i] for m in found]) for i in range(len(found[0]))]
+    bounds = [prediction([m[i] for m in kept_by]) for i in range(len(kept_by[0]))]
     if any(high < 0 for _, high in bounds):
         return "broken"
     return "kept" if all(low >= 0 for low, _ in bounds) else "open"

@@ -32,14 +32,14 @@ def answer(
     cluster to run on."""
     with closing(TrialRunner(plan, keep, workers, progress, ray)) as runner:
         say("searching fleets")
-        cells = runner.run({c: search_cell(plan, c, mean_field(plan, c)) for c in range(len(plan.cells))})
+        cells = runner.run({c: search_cell(plan, c, mean_field(plan, c)) for c in range(len(plan.choices))})
         search = Search(cells, best_cell(plan, {c: f for c, f in cells.items() if not plan.bound(c)}), peak_rps=_peak_rps(plan))
         best = cells[search.best]
         say("what if, and the day")
         searches: dict[Any, Steps[Any]] = {("change", c.name): search_change(plan, best, c) for c in changes_of(plan, best)}
         pairs = _pairs(plan, search)
         searches |= {("pair", cell): search_pair(plan, [cell, *fixed], n) for cell, (fixed, n) in pairs.items()}
-        if len(plan.shape.curve_rps) > 1 and plan.shape.span_s >= SPANS * plan.asked.fleet.start_up_s:
+        if len(plan.shape.curve_rps) > 1 and plan.shape.span_s >= SPANS * plan.question.fleet.start_up_s:
             searches["day"] = search_capacities(plan, best, _sizes(best.needed or 1))
         done = runner.run(searches)
         search.what_ifs = [done["change", c.name] for c in changes_of(plan, best)]
@@ -59,20 +59,20 @@ def _sizes(needed: int) -> list[int]:
 
 def _peak_rps(plan: Plan) -> float:
     """Arrivals per second in the measured window, one replication."""
-    at = arrivals(plan.cells[0].scenario, plan.load, 0).arrival_s
+    at = arrivals(plan.choices[0].scenario, plan.load, 0).arrival_s
     return float(((plan.warmup_s <= at) & (at < plan.warmup_s + plan.window_s)).sum()) / plan.window_s
 
 
 def _pairs(plan: Plan, search: Search) -> dict[int, tuple[list[int], int]]:
     """Cells that go by confidences and prices, each with its yardsticks and the fleet that both are shown at: the smaller of their needs."""
     out = {}
-    for number, cell in enumerate(plan.cells):
+    for number, cell in enumerate(plan.choices):
         rule = cell.scenario.policies[0].verification
         if not (rule.needs_confidence and rule.needs_prices) or plan.bound(number):
             continue
         beside = [
             n
-            for n, other in enumerate(plan.cells)
+            for n, other in enumerate(plan.choices)
             if (other.profile, other.setting) == (cell.profile, cell.setting) and other.scenario.policies[0].verification.yardstick
         ]
         needs = [search.cells[n].needed for n in [number, *beside] if search.cells[n].needed is not None]
@@ -84,7 +84,7 @@ def _pairs(plan: Plan, search: Search) -> dict[int, tuple[list[int], int]]:
 def _break_evens(plan: Plan) -> list[BreakEven]:
     """One for each profile and drafter that drafts more than one token."""
     seen, out = set(), []
-    for number, cell in enumerate(plan.cells):
+    for number, cell in enumerate(plan.choices):
         policy = cell.scenario.policies[0]
         if policy.drafter is None or (cell.profile, policy.drafter) in seen:
             continue

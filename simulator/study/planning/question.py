@@ -69,11 +69,11 @@ class PlannedPolicy(Policy):
 
     @model_validator(mode="before")
     @classmethod
-    def _length_is_one_of_them(cls, given: Any) -> Any:
-        rule = given.get("verification") if isinstance(given, dict) else None
-        if isinstance(rule, dict) and rule.get("kind") == "fixed" and isinstance(given.get("lengths"), list) and given["lengths"]:
-            return given | {"verification": {"length": given["lengths"][0]} | rule}
-        return given
+    def _length_is_one_of_them(cls, content: Any) -> Any:
+        rule = content.get("verification") if isinstance(content, dict) else None
+        if isinstance(rule, dict) and rule.get("kind") == "fixed" and isinstance(content.get("lengths"), list) and content["lengths"]:
+            return content | {"verification": {"length": content["lengths"][0]} | rule}
+        return content
 
     @model_validator(mode="after")
     def _only_fixed_has_lengths(self) -> Self:
@@ -155,7 +155,7 @@ class PlanFile(Frozen):
 
 
 @dataclass(frozen=True)
-class Cell:
+class Choice:
     """One thing to choose: a profile, a policy and an engine setting."""
 
     profile: int
@@ -175,56 +175,56 @@ class Cell:
 
 
 class Plan:
-    """A question ready to be answered: every cell checked against its profile, and the shape of the traffic known."""
+    """A question ready to be answered: every choice checked against its profile, and the shape of the traffic known."""
 
-    def __init__(self, asked: PlanFile) -> None:
-        self.asked = asked
-        self.file, self.folder = asked._file, asked._file.parent
-        self.shape: Shape = shape_of(asked.workload, asked.peak_load_rps, self.folder)
-        self.cells: list[Cell] = self._cells()
-        if all(self.bound(cell) for cell in range(len(self.cells))):
+    def __init__(self, question: PlanFile) -> None:
+        self.question = question
+        self.file, self.folder = question._file, question._file.parent
+        self.shape: Shape = shape_of(question.workload, question.peak_load_rps, self.folder)
+        self.choices: list[Choice] = self._choices()
+        if all(self.bound(cell) for cell in range(len(self.choices))):
             remedy = "add a policy that can be run"
             raise ScenarioError("all policies are bounds that no engine can reach", where=self.file, key="policies", remedy=remedy)
 
     @cached_property
     def warmup_s(self) -> float:
         """Seconds before anything is measured: three answers long at the promised speed, 15 at least."""
-        return self.asked.run.warmup_s or max(15.0, 3 * self._answer_s)
+        return self.question.run.warmup_s or max(15.0, 3 * self._answer_s)
 
     @cached_property
     def window_s(self) -> float:
         """Seconds of peak that are measured: six answers long, 400 requests, half a minute at least."""
-        return self.asked.run.window_s or max(30.0, 6 * self._answer_s, 400 / self.asked.peak_load_rps)
+        return self.question.run.window_s or max(30.0, 6 * self._answer_s, 400 / self.question.peak_load_rps)
 
     @cached_property
     def drain_s(self) -> float:
         """Seconds that the longest answer may still take after the window, at the promised speed."""
-        return max(30.0, 1.2 * self.shape.longest_output / self.asked.sla.speed.tps)
+        return max(30.0, 1.2 * self.shape.longest_output / self.question.sla.speed.tps)
 
     @property
     def _answer_s(self) -> float:
-        return self.shape.mean_output / self.asked.sla.speed.tps
+        return self.shape.mean_output / self.question.sla.speed.tps
 
     @property
     def load(self) -> float:
         """The planned load in the workload's own unit: requests per second, or times the speed of the trace."""
-        return self.shape.load(self.asked.peak_load_rps)
+        return self.shape.load(self.question.peak_load_rps)
 
-    def _cells(self) -> list[Cell]:
-        asked, cells = self.asked, []
+    def _choices(self) -> list[Choice]:
+        question, choices = self.question, []
         workload = self.shape.at_peak(self._raw("workload"), self.warmup_s, self.window_s, self.drain_s)
-        for number, offer in enumerate(asked.profiles):
+        for number, offer in enumerate(question.profiles):
             for policy, content in self._policies():
-                for setting, raw in zip(asked.settings, self._raw("settings") or [{}], strict=True):
+                for setting, raw in zip(question.settings, self._raw("settings") or [{}], strict=True):
                     engine = {k: v for k, v in raw.items() if k != "name"}
                     scenario = self._scenario(offer.profile, content, engine, workload)
-                    cells.append(Cell(number, policy, setting.name, scenario, offer.gpu_hour or asked.price.gpu_hour))
-        return cells
+                    choices.append(Choice(number, policy, setting.name, scenario, offer.gpu_hour or question.price.gpu_hour))
+        return choices
 
     def _policies(self) -> list[tuple[str, dict[str, Any]]]:
         """Name and content of every policy, fixed ones spread over their lengths."""
         out = []
-        for policy, raw in zip(self.asked.policies, self._raw("policies"), strict=True):
+        for policy, raw in zip(self.question.policies, self._raw("policies"), strict=True):
             plain = {k: v for k, v in raw.items() if k != "lengths"}
             lengths: Sequence[int | None] = policy.lengths or [None]
             for length in lengths:
@@ -235,37 +235,37 @@ class Plan:
         return out
 
     def _raw(self, key: str) -> Any:
-        return deepcopy(self.asked._content.get(key))
+        return deepcopy(self.question._content.get(key))
 
     def _scenario(self, profile: str, policy: dict[str, Any], engine: dict[str, Any], workload: dict[str, Any]) -> Scenario:
-        asked = self.asked
+        question = self.question
         content: dict[str, Any] = {
-            "name": asked.name,
+            "name": question.name,
             "profile": profile,
             "policies": [policy],
             "workload": workload,
             "load": self.load,
-            "fleet": {"routing": asked.fleet.routing.model_dump()},
+            "fleet": {"routing": question.fleet.routing.model_dump()},
             "engine": engine,
-            "run": {"seed": asked.run.seed, "warmup_s": self.warmup_s, "duration_s": self.window_s, "drain_s": self.drain_s},
+            "run": {"seed": question.run.seed, "warmup_s": self.warmup_s, "duration_s": self.window_s, "drain_s": self.drain_s},
         }
-        return validate_scenario(content, asked._file)
+        return validate_scenario(content, question._file)
 
     def scenario(self, cell: int, replicas: int) -> Scenario:
         """The scenario of a cell with `replicas` replicas."""
-        return _with(self.cells[cell].scenario, replicas)
+        return _with(self.choices[cell].scenario, replicas)
 
     def bound(self, cell: int) -> bool:
         """Does a cell's policy know, or look at, what it must not? Shown, never chosen."""
-        rule = self.cells[cell].scenario.policies[0].verification
+        rule = self.choices[cell].scenario.policies[0].verification
         return rule.clairvoyant or rule.peeks
 
     def label(self, cell: int) -> str:
         """What a cell is called: its policy, and its profile and setting where there are several."""
-        it, asked = self.cells[cell], self.asked
-        parts = [it.policy]
-        parts += [it.scenario.known.name] if len(asked.profiles) > 1 else []
-        parts += [it.setting] if len(asked.settings) > 1 else []
+        choice, question = self.choices[cell], self.question
+        parts = [choice.policy]
+        parts += [choice.scenario.known.name] if len(question.profiles) > 1 else []
+        parts += [choice.setting] if len(question.settings) > 1 else []
         return " · ".join(parts)
 
 
@@ -286,6 +286,6 @@ def make_plan(content: dict[str, Any], path: Path, overrides: Sequence[str] = ()
     if "price" not in content and "profiles" in content:
         remedy = "add price: {gpu_hour: 2.5}, what a GPU costs you for an hour"
         raise ScenarioError("a plan needs a price", where=path, key="price", remedy=remedy)
-    asked = validate(PlanFile, content, path, ScenarioError, context={"folder": path.parent})
-    asked._file, asked._content, asked._overrides = path, content, list(overrides)
-    return Plan(asked)
+    question = validate(PlanFile, content, path, ScenarioError, context={"folder": path.parent})
+    question._file, question._content, question._overrides = path, content, list(overrides)
+    return Plan(question)

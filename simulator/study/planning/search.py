@@ -34,9 +34,9 @@ class Assessments:
         """Replications, one, two, four, … , until the promise is surely kept or surely broken, or no more may be had."""
         while True:
             rows = self.rows.setdefault((replicas, load, kind), [])
-            found = judge(rows, self.sla) if rows else "open"
-            if found != "open" or len(rows) >= min(most or self.most, self.most):
-                return found
+            judgement = judge(rows, self.sla) if rows else "open"
+            if judgement != "open" or len(rows) >= min(most or self.most, self.most):
+                return judgement
             yield from self.add(replicas, load, kind, len(rows) + (1 if len(rows) < 2 else 2))
 
     def add(self, replicas: int, load: float, kind: Kind, replications: int) -> Steps[list[TrialRow]]:
@@ -103,7 +103,7 @@ def largest(keeps: Callable[[float], Steps[bool]], start: float, step: float = L
 
 
 def ladder(around: Sequence[int], low: int, high: int, most: int = 6) -> list[int]:
-    """Replica counts for the frontier: the given ones, and up to `most` spread evenly in ratio over [low, high]."""
+    """Replica counts for the frontier: those in `around`, and up to `most` spread evenly in ratio over [low, high]."""
     rungs = set(around)
     for i in range(most):
         rungs.add(round(low * (high / low) ** (i / max(most - 1, 1))))

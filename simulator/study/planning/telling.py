@@ -14,18 +14,18 @@ from simulator.study.run.wording import count, money, percent, share
 
 def conditions(plan: Plan, peak_rps: float) -> Iterator[str]:
     """What every number holds under."""
-    asked = plan.asked
-    yield f"Traffic: {plan.shape.told}; {asked.peak_load_rps:g} requests per second on average, {peak_rps:.3g} in the busiest {plan.window_s:g} s."
+    question = plan.question
+    yield f"Traffic: {plan.shape.told}; {question.peak_load_rps:g} requests per second on average, {peak_rps:.3g} in the busiest {plan.window_s:g} s."
     yield f"Every trial: {plan.warmup_s:g} s of warm-up, {plan.window_s:g} s measured; unanswered {plan.drain_s:g} s later is a broken promise."
     yield (
-        f"Accepted: a fleet whose next replication, too, keeps every promise with 95 % confidence (Student), from 2 to {asked.run.replications} "
+        f"Accepted: a fleet whose next replication, too, keeps every promise with 95 % confidence (Student), from 2 to {question.run.replications} "
         "replications; the same luck for every fleet and policy."
     )
-    yield f"Routing: {asked.fleet.routing.words}. Keeping is taken to be monotone in replicas and in load."
-    if asked.workload.trace is not None:
+    yield f"Routing: {question.fleet.routing.words}. Keeping is taken to be monotone in replicas and in load."
+    if question.workload.trace is not None:
         yield "Every replication plays the same trace: intervals cover the luck of acceptance, not that of traffic."
     yield "Costs count GPUs only, by the hour, over the whole span of the traffic; per million output tokens."
-    yield from asked.notes
+    yield from question.notes
 
 
 def warnings(plan: Plan, search: Search, result: PlanResult) -> Iterator[Remark]:
@@ -50,7 +50,7 @@ def _of_profiles(result: PlanResult) -> Iterator[Remark]:
 
 def _of_cell(plan: Plan, search: Search, number: int) -> Iterator[Remark]:
     """Prices beyond the measured range, searches that did not end clearly, policies that look where they must not."""
-    at, base = search.cells[number], plan.cells[number].scenario
+    at, base = search.cells[number], plan.choices[number].scenario
     low, high = base.known.costs.verify.tokens_range()
     rows = at.known.peak(plan.load).get(at.needed or 0, [])
     most = max((r["tokens_per_step_max"] or 0 for r in rows), default=0)
@@ -60,14 +60,14 @@ def _of_cell(plan: Plan, search: Search, number: int) -> Iterator[Remark]:
         text = f"{plan.label(number)}: steps {side} tokens, beyond the {low:.0f} to {high:.0f} that the cost was measured at."
         yield _warn(text, "measure the profile there", "warning" if number == search.best else "note")
     if at.outcome == "not clear":
-        most = plan.asked.fleet.max_replicas
+        most = plan.question.fleet.max_replicas
         yield _warn(f"{plan.label(number)}: the promise is not clearly kept nor broken at {most} replicas.", "raise run.replications")
     if base.policies[0].verification.peeks:
         yield _warn(f"{plan.label(number)} looks at what it should not know: a bound, or not lossless.", "do not buy by it", "note")
 
 
 def _of_best(plan: Plan, search: Search, result: PlanResult) -> Iterator[Remark]:
-    best, costs = search.cells[search.best], plan.cells[search.best].scenario.known
+    best, costs = search.cells[search.best], plan.choices[search.best].scenario.known
     fewer = result.chosen.fewer
     if fewer and fewer.kept * 2 > fewer.n:
         text = f"One replica less keeps the promise in {fewer.kept} of {fewer.n} replications, but not surely: the plan is on the safe side."
@@ -79,12 +79,12 @@ def _of_best(plan: Plan, search: Search, result: PlanResult) -> Iterator[Remark]
         yield _warn(
             "The profile knows no cost of long contexts in decoding: speeds behind long prompts are optimistic.", "measure by context", "note"
         )
-    if costs.kv is None and plan.cells[search.best].scenario.engine.kv_tokens is None:
+    if costs.kv is None and plan.choices[search.best].scenario.engine.kv_tokens is None:
         yield _warn("Memory for KV is not known, so it is no limit.", "give settings.kv_tokens", "note")
 
 
 def _of_traffic(plan: Plan, search: Search, result: PlanResult) -> Iterator[Remark]:
-    answer_s = plan.shape.mean_output / plan.asked.sla.speed.tps
+    answer_s = plan.shape.mean_output / plan.question.sla.speed.tps
     if plan.warmup_s < 2 * answer_s:
         text = f"The warm-up is shorter than two answers ({2 * answer_s:.0f} s): the fleet is not full when measuring starts."
         yield _warn(text, "raise run.warmup_s")
@@ -97,26 +97,26 @@ def _of_traffic(plan: Plan, search: Search, result: PlanResult) -> Iterator[Rema
 
 def answer_lines(plan: Plan, result: PlanResult) -> Iterator[str]:
     """What to buy, what comes next, and what users will see."""
-    asked, best = plan.asked, result.chosen
+    question, best = plan.question, result.chosen
     assert best.replicas is not None
     assert best.gpus is not None
     fleet = count(best.replicas, "replica") + ("" if best.gpus == best.replicas else f" ({count(best.gpus, 'GPU')})")
-    promise = f"{asked.sla.speed.tps:g} tok/s for {share(asked.sla.speed.share)} of users"
-    promise += f" and a first token within {asked.sla.ttft.seconds:g} s for {share(asked.sla.ttft.share)}" if asked.sla.ttft else ""
-    spare = ", the loss of one included," if asked.fleet.survive_loss else ""
+    promise = f"{question.sla.speed.tps:g} tok/s for {share(question.sla.speed.share)} of users"
+    promise += f" and a first token within {question.sla.ttft.seconds:g} s for {share(question.sla.ttft.share)}" if question.sla.ttft else ""
+    spare = ", the loss of one included," if question.fleet.survive_loss else ""
     yield (
-        f"{best.label} on {fleet}{spare} keeps {promise} at {asked.peak_load_rps:g} requests per second: "
-        f"{money(best.cost_per_mtok)} {asked.price.currency} per million output tokens, {money(best.cost_per_hour)} an hour."
+        f"{best.label} on {fleet}{spare} keeps {promise} at {question.peak_load_rps:g} requests per second: "
+        f"{money(best.cost_per_mtok)} {question.price.currency} per million output tokens, {money(best.cost_per_hour)} an hour."
     )
     others = [c for c in result.cells if c.outcome == "planned" and c.cell != best.cell and not c.bound]
     if others:
         yield _next_best(min(others, key=lambda c: (c.cost_per_hour or 0.0, -(c.headroom or 0))), best)
     if best.headroom is not None and best.at_peak is not None:
         speed, first = best.at_peak.mean("speed"), best.at_peak.mean("ttft")
-        waiting = share(asked.sla.ttft.share if asked.sla.ttft else 0.9)
-        unknown = first is None or plan.cells[best.cell].scenario.engine.prefill.where == "nowhere"
+        waiting = share(question.sla.ttft.share if question.sla.ttft else 0.9)
+        unknown = first is None or plan.choices[best.cell].scenario.engine.prefill.where == "nowhere"
         ttft = "" if unknown else f", {waiting} a first token within {(first or 0.0) * 1000:.0f} ms,"
-        users = share(asked.sla.speed.share)
+        users = share(question.sla.speed.share)
         yield f"At the peak {users} of users see {speed:.3g} tok/s or more{ttft} and {percent(best.headroom)} load still fits."
 
 

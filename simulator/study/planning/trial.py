@@ -69,7 +69,7 @@ def run_trial(plan: Plan, trial: Trial) -> TrialRow:
         traffic = _alone(specs)
     if trial.kind == "loss":
         middle = plan.warmup_s + plan.window_s / 2
-        fleet = replace(fleet, absences=(Absence(0, middle, middle + plan.asked.fleet.start_up_s, abrupt=True),))
+        fleet = replace(fleet, absences=(Absence(0, middle, middle + plan.question.fleet.start_up_s, abrupt=True),))
     meter = Meter(traffic.warmup_s, traffic.until_s, open_loop=True)
     answers: list[Floats] = [np.empty((0, len(RequestRecord._fields)))]
     end = observe(traffic, fleet, Split(meter, requests=[lambda rows, _domains: answers.append(rows)]))
@@ -79,7 +79,7 @@ def run_trial(plan: Plan, trial: Trial) -> TrialRow:
         load=trial.load,
         replication=trial.replication,
         verdict="stable" if trial.kind == "alone" else measured.verdict,
-        numbers={"requests": measured.requests} | measured.numbers | promised(np.concatenate(answers), plan.asked.sla),
+        numbers={"requests": measured.requests} | measured.numbers | promised(np.concatenate(answers), plan.question.sla),
     )
 
 

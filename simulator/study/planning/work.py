@@ -27,12 +27,12 @@ class TrialRunner:
 
     def __init__(self, plan: Plan, keep: Path | None, workers: int | None, progress: Progress, ray: str | None) -> None:
         self.kept, self.progress = Kept(keep, TrialRow), progress
-        promise = [plan.asked.sla.model_dump(), plan.asked.fleet.start_up_s]
-        self.marks = [digest([bundle(cell.scenario).mark, promise]) for cell in plan.cells]
+        promise = [plan.question.sla.model_dump(), plan.question.fleet.start_up_s]
+        self.marks = [digest([bundle(cell.scenario).mark, promise]) for cell in plan.choices]
         self.rows: dict[Trial, TrialRow] = {}
         self.asked: set[Trial] = set()
         self._todo: deque[Task] = deque()
-        read = partial(make_plan, plan.asked._content, plan.file)
+        read = partial(make_plan, plan.question._content, plan.file)
         number = worker_count(workers)
         self._results = cluster(self._todo, ray, plan_bundle(plan), keep) if ray else local(self._todo, number, plan, read, keep)
 
@@ -90,16 +90,16 @@ def _run(trial: Trial, plan: Plan, _folder: Path | None) -> TrialRow:
 
 def plan_bundle(plan: Plan) -> Bundle[Plan]:
     """All that the trials of a plan read."""
-    content, profiles = plan.asked._content, {}
-    for cell in plan.cells:
+    content, profiles = plan.question._content, {}
+    for cell in plan.choices:
         profiles[cell.scenario.profile] = cell.scenario.known
         if (name := cell.scenario.engine.scheduler_profile) is not None:
             profiles[name] = cell.scenario.believed
     places = {name: f"profile-{number}" for number, name in enumerate(profiles)}
-    workload, files = moved_workload(content["workload"], plan.asked.workload, plan.folder)
+    workload, files = moved_workload(content["workload"], plan.question.workload, plan.folder)
     for name, profile in profiles.items():
         files |= profile_files(places[name], profile)
-    offers = [offer.model_dump(exclude_none=True) | {"profile": places[offer.profile]} for offer in plan.asked.profiles]
+    offers = [offer.model_dump(exclude_none=True) | {"profile": places[offer.profile]} for offer in plan.question.profiles]
     moved: dict[str, Any] = {"workload": workload, "profiles": offers}
     if "settings" in content:
         believed = [{"scheduler_profile": places[name]} if (name := raw.get("scheduler_profile")) else {} for raw in content["settings"]]

@@ -36,7 +36,7 @@ UNITS = {
 def build_result(
     scenario: Scenario, rows: Sequence[PointRow], published: Sequence[PublishedCurve] = (), validation: Validation | None = None
 ) -> RunResult:
-    """Everything a reader needs: frontier with intervals, gains, provenance, warnings; `published` curves and the comparison with them as given."""
+    """Everything a reader needs: frontier with intervals, gains, provenance, warnings; with the `published` curves and the comparison."""
     from importlib.metadata import version
 
     profile, plan = scenario.known, scenario.run

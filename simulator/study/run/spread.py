@@ -37,7 +37,7 @@ class Spread:
             self._condense()
 
     def merge(self, other: Spread) -> None:
-        """All that `other` was given."""
+        """All that `other` has taken."""
         for i, values in enumerate(other._parts):
             self.add(values, other._weights[i] if other._weights else None)
         if other._sketch is not None:
@@ -46,7 +46,7 @@ class Spread:
             self.count += other.count - other._kept
 
     def quantiles(self, points: Sequence[float]) -> list[float | None]:
-        """At shares in [0, 1]; None where nothing was given."""
+        """At shares in [0, 1]; None where there are no values."""
         if not self.count:
             return [None] * len(points)
         if self._sketch is not None:

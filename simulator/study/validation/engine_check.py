@@ -70,9 +70,9 @@ class Listed:
 
     def spec(self, user: int, turn: int, arrival_s: float) -> RequestSpec:
         """The next request, sent at `arrival_s`."""
-        given = self.specs[self._next % len(self.specs)]
+        spec = self.specs[self._next % len(self.specs)]
         index, self._next = self._next, self._next + 1
-        return RequestSpec(index, arrival_s, given.prompt_tokens, given.output_tokens, given.domain, given.cached_prompt_tokens)
+        return RequestSpec(index, arrival_s, spec.prompt_tokens, spec.output_tokens, spec.domain, spec.cached_prompt_tokens)
 
 
 def planned(scenario: Scenario) -> list[tuple[str, str | None, Any, int]]:
@@ -159,12 +159,12 @@ def numbers(requests: pd.DataFrame, steps: pd.DataFrame, window: Window) -> dict
     plain = rounds[rounds["prefill_tokens"] == 0]
     length = (plain["end_s"] - plain["start_s"]).to_numpy()
     firsts = int(((requests["first_token_s"] > start_s) & (requests["first_token_s"] <= end_s)).sum())
-    found = {f"tps_per_user_p{q}": float(np.percentile(speed, q)) if len(speed) else float("nan") for q in (10, 50, 90)}
-    found["throughput_tok_s"] = float(inside["committed"].sum() + firsts) / (end_s - start_s)
-    found["accepted_length"] = 1 + float(rounds["accepted"].sum() / max(rounds["requests"].sum(), 1))
-    found["verification_budget"] = 1 + float(rounds["verified"].sum() / max(rounds["requests"].sum(), 1))
-    found["ttft_p50_s"] = float((mine["first_token_s"] - mine["arrival_s"]).median())
-    return found | {f"step_p{q}_s": float(np.percentile(length, q)) if len(length) else float("nan") for q in (10, 50, 90)}
+    known = {f"tps_per_user_p{q}": float(np.percentile(speed, q)) if len(speed) else float("nan") for q in (10, 50, 90)}
+    known["throughput_tok_s"] = float(inside["committed"].sum() + firsts) / (end_s - start_s)
+    known["accepted_length"] = 1 + float(rounds["accepted"].sum() / max(rounds["requests"].sum(), 1))
+    known["verification_budget"] = 1 + float(rounds["verified"].sum() / max(rounds["requests"].sum(), 1))
+    known["ttft_p50_s"] = float((mine["first_token_s"] - mine["arrival_s"]).median())
+    return known | {f"step_p{q}_s": float(np.percentile(length, q)) if len(length) else float("nan") for q in (10, 50, 90)}
 
 
 def _simulated(scenario: Scenario, run: Measured, replication: int, pace: float = 1.0) -> dict[str, float]:

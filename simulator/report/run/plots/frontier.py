@@ -80,9 +80,9 @@ def _line(axes: Axes, policy: PolicyFacts, result: RunResult) -> list[tuple[floa
 
 def _bars(result: RunResult) -> list[list[tuple[float, float]]]:
     """The intervals' bars, so that no label stands on one."""
-    found = [(point.get(result.speed_metric), point.get(_Y)) for point in result.all_points()]
-    level = [[(x.low, y.mean), (x.high, y.mean)] for x, y in found if x and y and x.low is not None and x.high is not None]
-    upright = [[(x.mean, y.low), (x.mean, y.high)] for x, y in found if x and y and y.low is not None and y.high is not None]
+    estimates = [(point.get(result.speed_metric), point.get(_Y)) for point in result.all_points()]
+    level = [[(x.low, y.mean), (x.high, y.mean)] for x, y in estimates if x and y and x.low is not None and x.high is not None]
+    upright = [[(x.mean, y.low), (x.mean, y.high)] for x, y in estimates if x and y and y.low is not None and y.high is not None]
     return level + upright
 
 

@@ -67,8 +67,8 @@ def _curves(axes: Axes, result: RunResult, metric: str, factor: float = 1.0, pal
     """One line per policy; the means that were drawn."""
     drawn: list[float] = []
     for policy in result.policies:
-        found = [(Estimate(point.load, None, None), point.get(metric), point.verdict) for point in result.points[policy.name]]
-        points = [(x, y.scaled(factor), verdict) for x, y, verdict in found if y]
+        estimates = [(Estimate(point.load, None, None), point.get(metric), point.verdict) for point in result.points[policy.name]]
+        points = [(x, y.scaled(factor), verdict) for x, y, verdict in estimates if y]
         if pale:
             _pale(axes, policy, result, [(x.mean, y.mean) for x, y, _ in points])
         else:
