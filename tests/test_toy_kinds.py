@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from pydantic import BaseModel, Field
 
 from simulator.arrays import Floats, Integers
-from simulator.engine.replica import ReplicaSettings
+from simulator.engine.given import ReplicaSettings
 from simulator.kind import Lowered
 from simulator.measurements.cost import Cost, Costs, DrafterCost
 from simulator.measurements.profile import Drafter, Profile

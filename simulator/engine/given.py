@@ -8,14 +8,25 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, PositiveInt
 
 from simulator.engine.absences import Absence
-from simulator.engine.replica import ReplicaSettings
 from simulator.measurements.prices import RoundPrices
 from simulator.measurements.replay import Replay
+from simulator.policies.admission import Admission, FirstCome
+from simulator.policies.prefill import Chunked, Prefill
 from simulator.policies.routing import Router
 from simulator.policies.verification import VerificationPolicy
+from simulator.schema import Frozen
 from simulator.traffic.request import RequestSpec
+
+
+class ReplicaSettings(Frozen):
+    """How the engine of a replica is set."""
+
+    max_batch: PositiveInt = 256
+    prefill: Prefill = Field(default_factory=Chunked)
+    admission: Admission = Field(default_factory=FirstCome)
 
 
 class UserSource(Protocol):
@@ -52,7 +63,8 @@ class ClosedTraffic:
 
 @dataclass(frozen=True)
 class Fleet:
-    """Replicas that serve together, and how they choose."""
+    """Replicas that serve together, and how they choose. `prices` is what steps cost; `believed` what the policy thinks they cost (the same
+    unless its table is wrong)."""
 
     replicas: int
     settings: ReplicaSettings

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from simulator.arrays import Floats
 from simulator.engine.step import StepRecord, Steps
 from simulator.traffic.request import Request, RequestSpec
 
-Floats = NDArray[np.float64]
 _BUFFERED = 4096
 
 
@@ -70,23 +69,14 @@ class End:
     why_plain: str = ""
 
 
-@dataclass(frozen=True)
-class Run:
-    """What happened: steps, requests (with their stamps), and the window that metrics are taken over."""
+@dataclass(frozen=True, kw_only=True)
+class Run(End):
+    """What happened: how it ended, steps, and requests with their stamps."""
 
     steps: Steps
     requests: list[Request]
     join_gaps: Floats  # [n, 3] of a request's first round: when, seconds since its last token, seconds of them in no batch
     prefill_waits: Floats  # [m, 2] from when to when a request waited for a prefill worker (infinite: still does)
-    start_s: float
-    end_s: float
-    unfinished: int
-    rejected: int
-    preemptions: int
-    kv_pages_left: int
-    lost_tokens: int = 0
-    path: str = "plain"
-    why_plain: str = ""
 
 
 class Buffer:
@@ -132,8 +122,8 @@ class Kept:
         """The whole run, requests in the order in which they came."""
         rows = _stacked(self._requests, len(RequestRecord._fields))
         requests = [request_of(RequestRecord(*row), self._domains) for row in rows[rows[:, 0].argsort()].tolist()]
-        table = _stacked(self._steps, len(StepRecord._fields))
-        return Run(Steps(table), requests, _stacked(self._joins, 3), _stacked(self._waits, 2), **vars(end))
+        steps, joins, waits = Steps(_stacked(self._steps, len(StepRecord._fields))), _stacked(self._joins, 3), _stacked(self._waits, 2)
+        return Run(**vars(end), steps=steps, requests=requests, join_gaps=joins, prefill_waits=waits)
 
 
 def request_of(record: RequestRecord, domains: Sequence[str]) -> Request:

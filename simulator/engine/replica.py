@@ -4,66 +4,37 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator
-from typing import Any, Protocol
+from math import nan
+from typing import Any
 
 import simpy
-from pydantic import Field, PositiveInt
 
 from simulator.engine.batch import CONTEXT, PAGES, Batch
+from simulator.engine.given import Fleet
 from simulator.engine.kv_cache import KvCache
+from simulator.engine.records import Buffer
 from simulator.engine.step import StepRecord
-from simulator.measurements.prices import RoundPrices, reads_to_longest, rounded_context
-from simulator.measurements.replay import Replay
-from simulator.policies.admission import Admission, FirstCome
-from simulator.policies.prefill import Chunked, Prefill
-from simulator.policies.verification import Lengths, VerificationPolicy
-from simulator.schema import Frozen
+from simulator.measurements.prices import reads_to_longest, rounded_context
+from simulator.policies.verification import Lengths
 from simulator.traffic.request import Request
 
-
-class Log(Protocol):
-    """What rows are written to: a list, or a buffer that passes them on."""
-
-    def append(self, row: Any, /) -> None: ...
-
-
-class ReplicaSettings(Frozen):
-    """How the engine of a replica is set."""
-
-    max_batch: PositiveInt = 256
-    prefill: Prefill = Field(default_factory=Chunked)
-    admission: Admission = Field(default_factory=FirstCome)
+Hear = Callable[[Request], None]
 
 
 class Replica:
     """Continuous batching at the granularity of steps.
 
-    `prices` is what steps cost; `believed` what the policy thinks they cost (the same unless its table is wrong).
     `finished(request)` is told of every request that is done or rejected; `evicted(request)` of one thrown out whose
     context must be computed again elsewhere.
     """
 
-    def __init__(
-        self,
-        env: simpy.Environment,
-        number: int,
-        settings: ReplicaSettings,
-        policy: VerificationPolicy,
-        replay: Replay,
-        prices: RoundPrices,
-        believed: RoundPrices,
-        kv: KvCache,
-        finished: Callable[[Request], None],
-        evicted: Callable[[Request], None],
-        steps: Log,
-        join_gaps: Log,
-    ) -> None:
-        self.env, self.number, self.settings, self.policy = env, number, settings, policy
-        self.prices, self.believed, self.kv = prices, believed, kv
+    def __init__(self, env: simpy.Environment, number: int, fleet: Fleet, finished: Hear, evicted: Hear, steps: Buffer, gaps: Buffer) -> None:
+        self.env, self.number, self.settings, self.policy = env, number, fleet.settings, fleet.policy
+        self.prices, self.believed, self.kv = fleet.prices, fleet.believed, KvCache(fleet.kv_pages, fleet.page_tokens)
         self.finished, self.evicted = finished, evicted
-        self.steps, self.join_gaps = steps, join_gaps  # of joins: when, seconds since the last token, seconds of them in no batch
-        self.batch, self.to_longest = Batch(replay, settings.max_batch), reads_to_longest(prices)
-        self.lookahead = policy.longest(replay.gamma) + 1
+        self.steps, self.join_gaps = steps, gaps  # of joins: when, seconds since the last token, seconds of them in no batch
+        self.batch, self.to_longest = Batch(fleet.replay, fleet.settings.max_batch), reads_to_longest(fleet.prices)
+        self.lookahead = fleet.policy.longest(fleet.replay.gamma) + 1
         self.waiting: deque[Request] = deque()
         self.prefilling: deque[tuple[Request, int]] = deque()
         self.last_round_s = 0.0  # when those in the batch last got tokens
@@ -235,3 +206,21 @@ class Replica:
         self.kv.give_back(pages)
         request.finish_s = self.env.now
         self.finished(request)
+
+    def die(self) -> list[Request]:
+        """End in the middle of whatever it does; what it held, in order of arrival, with what each had emitted."""
+        running = [self.batch.leave(slot)[0] for slot in reversed(range(len(self.batch)))]
+        lost = [*self.waiting, *(request for request, _ in self.prefilling), *running]
+        self.process.defused = True
+        if self.process.is_alive and self.process.target is not None:
+            self.process.interrupt()
+        return sorted(lost, key=lambda r: (r.spec.arrival_s, r.spec.index))
+
+
+def from_the_start(request: Request) -> Request:
+    """All progress is lost: prompt, tokens, and its place in the recorded text. Its first token is now the one of the new attempt."""
+    request.emitted_tokens = request.prefilled_tokens = request.visit = 0
+    request.row, request.walk = -1, None
+    request.first_token_s = request.last_emit_s = request.left_s = nan
+    request.waited_s = 0.0
+    return request

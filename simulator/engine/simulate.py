@@ -11,12 +11,11 @@ import numpy as np
 import simpy
 from simpy.events import NORMAL
 
-from simulator.engine.absences import present, watch
+from simulator.engine.absences import Absence
 from simulator.engine.fast import lower, run_compiled
 from simulator.engine.given import ClosedTraffic, Fleet, OpenTraffic, Traffic, UserSource
-from simulator.engine.kv_cache import KvCache
 from simulator.engine.records import Buffer, End, Kept, RequestRecord, Run, Sink, record_of
-from simulator.engine.replica import Replica
+from simulator.engine.replica import Replica, from_the_start
 from simulator.engine.step import StepRecord
 from simulator.traffic.request import Request, RequestSpec
 
@@ -65,21 +64,17 @@ class World:
         self.outstanding = self.finished_count = self.routed = self.made = self.rejected = 0
         self.warm_s = 0.0
         self.replicas = [self._replica(number) for number in range(fleet.replicas)]
-        self.away: dict[int, int] = {}
+        self.away = [0] * fleet.replicas  # absences of each that are under way
         self.lost: list[tuple[float, int]] = []
         self.retired: list[Replica] = []
         self.stranded: list[Request] = []  # came while every replica was away
         for absence in fleet.absences:
-            self.env.process(watch(self.env, absence, self.replicas, self.away, self._replica, self.retired, self._enter, self._back, self._lose))
+            self.env.process(self._play(absence))
         self.prefill = fleet.settings.prefill
         self.workers = simpy.Resource(self.env, workers) if (workers := self.prefill.at_a_time) else None
 
     def _replica(self, number: int) -> Replica:
-        fleet, kv = self.fleet, KvCache(self.fleet.kv_pages, self.fleet.page_tokens)
-        return Replica(
-            self.env, number, fleet.settings, fleet.policy, fleet.replay, fleet.prices, fleet.believed, kv, self._finished, self._enter,
-            self.records, self.join_gaps,
-        )  # fmt: skip
+        return Replica(self.env, number, self.fleet, self._finished, self._enter, self.records, self.join_gaps)
 
     def run(self) -> End:
         if isinstance(self.traffic, ClosedTraffic):
@@ -155,22 +150,28 @@ class World:
 
     def _route(self, request: Request) -> None:
         held = [replica.held for replica in self.replicas] if self.fleet.replicas > 1 else [0]
-        if self.away:
-            here = present(self.replicas, self.away)
-            if not here:
-                self.stranded.append(request)
-                return
-            chosen = here[self.fleet.router.choose(self.routed, [held[n] for n in here], self.fleet.luck)]
-        else:
-            chosen = self.fleet.router.choose(self.routed, held, self.fleet.luck)
+        here = [number for number, absences in enumerate(self.away) if not absences]
+        if not here:
+            self.stranded.append(request)
+            return
+        chosen = here[self.fleet.router.choose(self.routed, [held[number] for number in here], self.fleet.luck)]
         self.routed += 1
         self.replicas[chosen].submit(request)
 
-    def _lose(self, tokens: int) -> None:
-        self.lost.append((self.env.now, tokens))
-
-    def _back(self) -> None:
-        """A replica is there again: who waited for one goes on."""
+    def _play(self, absence: Absence) -> Generator[simpy.Event, Any, None]:
+        """A replica goes, dying at once or done with what it holds, and comes back; who waited for one goes on."""
+        number = absence.replica
+        yield self.env.timeout(absence.start_s)
+        self.away[number] += 1
+        if absence.abrupt:
+            self.retired.append(self.replicas[number])
+            requests = self.replicas[number].die()
+            self.lost.append((self.env.now, sum(max(r.emitted_tokens - 1, 0) for r in requests)))  # the first token comes with the prompt
+            self.replicas[number] = self._replica(number)
+            for request in requests:
+                self._enter(from_the_start(request))
+        yield self.env.timeout(absence.end_s - absence.start_s)
+        self.away[number] -= 1
         waiting, self.stranded = self.stranded, []
         for request in waiting:
             self._route(request)

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, PrivateAttr, model_validator
 
+from simulator.arrays import Floats
 from simulator.kind import Lowered
 from simulator.measurements.cost_table import Between, CostTable, read_cost_table
 from simulator.schema import Frozen
 
-Floats = NDArray[np.float64]
 Provenance = Literal["measured", "imported", "published", "fitted", "synthetic"]
 
 

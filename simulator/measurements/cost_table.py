@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from simulator.arrays import Floats
 from simulator.errors import ProfileError
 
-Floats = NDArray[np.float64]
 Key = Literal["tokens", "requests", "slots"]
 Between = Literal["step", "linear"]
 

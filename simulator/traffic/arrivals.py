@@ -7,12 +7,11 @@ from itertools import pairwise
 from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from simulator.arrays import Floats
 from simulator.kind import Kind
 
-Floats = NDArray[np.float64]
 NonNegative = Annotated[float, Field(ge=0)]
 _CHUNK = 4096
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.engine.absences import Absence, Failures
-from simulator.engine.replica import ReplicaSettings
+from simulator.engine.given import ReplicaSettings
 from simulator.engine.simulate import Fleet, OpenTraffic, Run, observe, simulate
 from simulator.measurements.prices import RoundCost
 from simulator.measurements.replay import nothing_drafted

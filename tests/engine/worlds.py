@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
-from simulator.engine.replica import ReplicaSettings
+from simulator.engine.given import ReplicaSettings
 from simulator.engine.simulate import ClosedTraffic, Fleet, OpenTraffic, Path, Run, Traffic, simulate
 from simulator.measurements.cost import Cliff, Costs, FittedCurve, LinearDraft, LinearPrefill, Overhead
 from simulator.measurements.draft_blocks import RecordedBlocks

@@ -33,7 +33,8 @@ def request(index: int, arrival: float, first: float, finish: float, tokens: int
 
 
 def made(requests: list[Request], records: list[StepRecord], end: float, gaps: Any = (), start: float = 0.0, unfinished: int = 0) -> Run:
-    return Run(Steps(records), requests, np.array(gaps, dtype=np.float64).reshape(-1, 3), np.empty((0, 2)), start, end, unfinished, 0, 0, 0)
+    rows = {"join_gaps": np.array(gaps, dtype=np.float64).reshape(-1, 3), "prefill_waits": np.empty((0, 2))}
+    return Run(start, end, unfinished, 0, 0, 0, steps=Steps(records), requests=requests, **rows)
 
 
 def numbers(run: Run, gpus: float = 1, replicas: int = 1, ttft_known: bool = True, open_loop: bool = False) -> RunMetrics:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from simulator.arrays import Floats
-from simulator.engine.replica import ReplicaSettings
+from simulator.engine.given import ReplicaSettings
 from simulator.engine.simulate import OpenTraffic, Run, simulate
 from simulator.measurements.cost import Costs, FittedCurve, LinearPrefill, Overhead
 from simulator.measurements.fit import rms

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from simulator.engine.replica import ReplicaSettings
+from simulator.engine.given import ReplicaSettings
 from simulator.engine.simulate import ClosedTraffic, Fleet, simulate
 from simulator.measurements.prices import RoundPrices
 from simulator.measurements.replay import Replay

@@ -10,7 +10,7 @@ import yaml
 from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, PrivateAttr, model_validator
 
 from simulator.engine.absences import Failures
-from simulator.engine.replica import ReplicaSettings
+from simulator.engine.given import ReplicaSettings
 from simulator.errors import ProfileError, ScenarioError, TraceError
 from simulator.measurements.profile import Profile, load_profile
 from simulator.policies.routing import LeastLoaded, Routing
