@@ -15,15 +15,15 @@ from simulator.study.planning.result import PlanFacts
 from simulator.study.run.result import ScenarioFacts
 
 
-def reproduce(kind: str, asked: ScenarioFacts | PlanFacts, version: str) -> Section | None:
+def reproduce(kind: str, facts: ScenarioFacts | PlanFacts, version: str) -> Section | None:
     """The command `dsim KIND`, the versions behind it, and the file as it was read."""
-    command = shlex.join(["dsim", kind, asked.file, *(part for override in asked.overrides for part in ("--set", override))])
-    content = yaml.safe_dump(_plain(asked.content), sort_keys=False, allow_unicode=True, width=100)
+    command = shlex.join(["dsim", kind, facts.file, *(part for override in facts.overrides for part in ("--set", override))])
+    content = yaml.safe_dump(_plain(facts.content), sort_keys=False, allow_unicode=True, width=100)
     return section(
         "again",
         "Reproduce",
         Code(command, "Command"),
-        Text(f"dsim {version}, seed {asked.seed}. Every number is in result.json beside this page."),
+        Text(f"dsim {version}, seed {facts.seed}. Every number is in result.json beside this page."),
         Folded("The file", (Code(content, "File"),)),
         on=PAGES,
     )

@@ -86,8 +86,8 @@ def _numbers(name: str, drafter: Drafter, blocks: RecordedBlocks) -> DrafterNumb
     )
 
 
-def _length(found: AcceptanceStatistics) -> Estimate:
-    return _around(found.accepted_length, found.accepted_length_error, found.sequences) or Estimate(math.nan, None, None)
+def _length(statistics: AcceptanceStatistics) -> Estimate:
+    return _around(statistics.accepted_length, statistics.accepted_length_error, statistics.sequences) or Estimate(math.nan, None, None)
 
 
 def _around(mean: float, error: float, sequences: int, most: float = math.inf) -> Estimate | None:
@@ -103,26 +103,26 @@ def _around(mean: float, error: float, sequences: int, most: float = math.inf) -
 
 
 def remarks(profile: Profile, drafters: list[DrafterNumbers]) -> list[str]:
-    """What a reader should know before relying on the profile, beside what its measurement found suspicious itself."""
-    found = []
+    """What a reader should know before relying on the profile, beside what its measurement marked as suspicious."""
+    lines = []
     made_up = [f"{row['table']} ({row['provenance']})" for row in profile.provenance() if row["provenance"] == "synthetic"]
     if made_up:
-        found.append(f"Not measured but made up: {', '.join(made_up)}.")
+        lines.append(f"Not measured but made up: {', '.join(made_up)}.")
     if profile.costs.prefill is None:
-        found.append("No prefill cost: only scenarios with instant prefill can use this profile.")
+        lines.append("No prefill cost: only scenarios with instant prefill can use this profile.")
     if profile.kv is None:
-        found.append("Memory for keys and values is not known: it does not limit the batch in a simulation unless the scenario gives it.")
+        lines.append("Memory for keys and values is not known: it does not limit the batch in a simulation unless the scenario gives it.")
     for numbers in drafters:
         few = [f"{d.domain} ({d.sequences})" for d in numbers.domains if d.sequences < FEW]
         if few:
-            found.append(f"Few texts for {numbers.name}: {', '.join(few)}; its intervals are rough.")
+            lines.append(f"Few texts for {numbers.name}: {', '.join(few)}; its intervals are rough.")
         if numbers.drafter.confidence and numbers.drafter.temperatures is None:
-            found.append(f"{numbers.name} has confidences but no calibration temperatures: rules that use them see the raw ones.")
+            lines.append(f"{numbers.name} has confidences but no calibration temperatures: rules that use them see the raw ones.")
         if (fit := numbers.calibration) is not None:
             worse = [str(k) for k, (after, before) in enumerate(zip(fit.after.error, fit.before.error, strict=True), 1) if after > before]
             if worse:
-                found.append(f"Calibration of {numbers.name} does not help on texts it was not fitted on at position {', '.join(worse)}.")
-    return found
+                lines.append(f"Calibration of {numbers.name} does not help on texts it was not fitted on at position {', '.join(worse)}.")
+    return lines
 
 
 def profile_data(profile: Profile) -> dict[str, Any]:

@@ -46,13 +46,13 @@ def cells(profile: Profile, what: str) -> Table | None:
     keys = [key for key in KEYS if key in rows and not rows[key].isna().all()]
     columns = (*(Column(TITLES[key]) for key in keys), *(Column(q, "ms") for q in ("p10", "p50", "p90")), Column("n"))
     columns += (Column("regime", words=True), Column("suspicious", words=True))
-    found = []
+    listed = []
     for row in rows.sort_values([*keys[::-1]]).to_dict("records"):
         times = (_ms(row[q]) for q in ("p10_s", "p50_s", "p90_s"))
         doubtful = Cell(row["suspicious"], kind="backlogged") if row["suspicious"] else Cell("")
         regime = Cell("eager" if row["eager"] else "graph")
-        found.append((*(Cell(wording.load(row[key])) for key in keys), *times, Cell(_count(row["n"])), regime, doubtful))
-    return Table(f"{what}-cells", f"Every cell of the {what} table.", columns, (Group("", tuple(found)),))
+        listed.append((*(Cell(wording.load(row[key])) for key in keys), *times, Cell(_count(row["n"])), regime, doubtful))
+    return Table(f"{what}-cells", f"Every cell of the {what} table.", columns, (Group("", tuple(listed)),))
 
 
 def draft_rows(profile: Profile, name: str) -> list[DraftRow]:
@@ -61,19 +61,19 @@ def draft_rows(profile: Profile, name: str) -> list[DraftRow]:
     if isinstance(drafter.draft, LinearDraft):
         d = drafter.draft
         terms = ((d.base_s, ""), (d.per_request_s, " · requests"), (d.per_slot_s, " · slots"), (d.per_slot_request_s, " · slots · requests"))
-        told = " + ".join(f"{wording.plain(1000 * seconds)} ms{unit}" for seconds, unit in terms if seconds)
-        return [(name, "whole block", told or "nothing of its own")]
+        formula = " + ".join(f"{wording.plain(1000 * seconds)} ms{unit}" for seconds, unit in terms if seconds)
+        return [(name, "whole block", formula or "nothing of its own")]
     assert isinstance(drafter.draft, DraftTable)
     files = {"draft": drafter.draft.file} | further_files(drafter)
     parts = {"draft": "backbone" if len(files) > 1 else "whole block", "head": "sequential head", "absorb": "taking features in"}
-    found = []
+    costs = []
     for part, file in files.items():
         rows = cost_rows(profile.folder / file)
         spread = f"{wording.plain(1000 * rows['p50_s'].min())}…{wording.plain(1000 * rows['p50_s'].max())} ms"
         spans = [f"{TITLES[k]} {wording.load(rows[k].min())}…{wording.load(rows[k].max())}" for k in KEYS if k in rows and not rows[k].isna().all()]
         doubtful = int(rows["suspicious"].ne("").sum())
-        found.append((name, parts[part], f"{spread} over {len(rows)} cells ({', '.join(spans)})" + (f"; {doubtful} suspicious" if doubtful else "")))
-    return found
+        costs.append((name, parts[part], f"{spread} over {len(rows)} cells ({', '.join(spans)})" + (f"; {doubtful} suspicious" if doubtful else "")))
+    return costs
 
 
 def drafting(profile: Profile) -> Table:
@@ -141,8 +141,8 @@ def calibration(numbers: DrafterNumbers) -> Table:
     return Table(f"calibration-{numbers.name}", title, tuple(columns), (Group("", tuple(rows)),))
 
 
-def _cell(found: Estimate | None, decimals: int = 2) -> Cell:
-    return Cell(wording.plain(found.mean, decimals), wording.bounds(found, decimals)) if found else Cell(DASH)
+def _cell(estimate: Estimate | None, decimals: int = 2) -> Cell:
+    return Cell(wording.plain(estimate.mean, decimals), wording.bounds(estimate, decimals)) if estimate else Cell(DASH)
 
 
 def _share(value: float, decimals: int) -> str:

@@ -60,7 +60,7 @@ def _blocks(shown: Iterable[Block]) -> Iterator[str]:
             case Lines():
                 yield from filter(None, (_heading(block.title), _list(map(escaped, block.lines))))
             case Terms():
-                yield from filter(None, (_heading(block.title), _list(f"**{escaped(word)}**: {escaped(said)}" for word, said in block.entries)))
+                yield from filter(None, (_heading(block.title), _list(f"**{escaped(word)}**: {escaped(meaning)}" for word, meaning in block.entries)))
             case Code():
                 yield "\n".join(f"    {line}".rstrip() for line in block.text.splitlines())
             case Slider():

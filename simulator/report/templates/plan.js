@@ -24,7 +24,7 @@
     }, more);
   }
 
-  function told(cell, p) {
+  function hover(cell, p) {
     const m = p.metrics;
     return `<b>${cell.label}</b><br>${number(p.replicas)} replicas, ${number(p.gpus, 1)} GPUs<br>` +
       `${number(p.rps_per_replica, 2)} requests/s each, ${number(m.concurrency_mean.mean, 1)} in service<br>` +
@@ -40,7 +40,7 @@
       return {
         type: "scatter", mode: "lines+markers", name: cell.label, visible: shown.has(cell.cell),
         x: points.map((p) => p.metrics.speed.mean), y: points.map((p) => p.metrics.throughput_tok_s_gpu.mean),
-        text: points.map((p) => told(cell, p)), hovertemplate: "%{text}<extra></extra>",
+        text: points.map((p) => hover(cell, p)), hovertemplate: "%{text}<extra></extra>",
         line: { color: tint(place), width: 2, dash: cell.bound ? "dash" : "solid" },
         marker: { size: 9, symbol: points.map((p) => marks[place % 7] + (p.verdict === "stable" ? "" : "-open")), color: tint(place), line: { width: 2, color: tint(place) } },
       };
@@ -77,14 +77,14 @@
 
   function day() {
     if (!$("chart-day")) return;
-    const found = result.day, unit = found.span_s > 7200 ? 3600 : 60;
-    const at = found.rate_rps.map((_, i) => i * found.slot_s / unit);
+    const span = result.day, unit = span.span_s > 7200 ? 3600 : 60;
+    const at = span.rate_rps.map((_, i) => i * span.slot_s / unit);
     const step = (values, name, color, dash) => ({ type: "scatter", mode: "lines", name, x: at, y: values, line: { shape: "hv", color, width: 2, dash }, hovertemplate: `${name}: %{y}<extra></extra>` });
-    const rate = { type: "scatter", mode: "lines", name: "requests/s", x: at, y: found.rate_rps, yaxis: "y2", line: { color: ink("faint"), width: 1.2 }, hovertemplate: "%{y:.1f} requests/s<extra></extra>" };
-    const traces = [rate, step(found.needed, "needed", tint(0)), step(found.paid, "started by forecast", tint(1)), step(at.map(() => found.fixed), "always on", ink("muted"), "dot")];
+    const rate = { type: "scatter", mode: "lines", name: "requests/s", x: at, y: span.rate_rps, yaxis: "y2", line: { color: ink("faint"), width: 1.2 }, hovertemplate: "%{y:.1f} requests/s<extra></extra>" };
+    const traces = [rate, step(span.needed, "needed", tint(0)), step(span.paid, "started by forecast", tint(1)), step(at.map(() => span.fixed), "always on", ink("muted"), "dot")];
     const more = layout(unit === 3600 ? "hours" : "minutes", "replicas", { showlegend: true, legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 }, hovermode: "x unified" });
     more.yaxis.rangemode = "tozero";
-    if (found.fixed <= 8) more.yaxis.dtick = 1;
+    if (span.fixed <= 8) more.yaxis.dtick = 1;
     more.yaxis2 = Object.assign({}, more.yaxis, { title: { text: "requests/s", font: { color: ink("muted") } }, overlaying: "y", side: "right", showgrid: false, tickmode: "auto", dtick: null });
     Plotly.react("chart-day", traces, more, still);
   }

@@ -102,8 +102,8 @@ def draw_lengths(axes: Axes, drafters: Sequence[DrafterNumbers]) -> None:
     domains = domains_of(drafters)
     for place, numbers in enumerate(drafters):
         shift = 0.6 * ((place + 0.5) / len(drafters) - 0.5)
-        for found in numbers.domains:
-            _bar(axes, domains.index(found.domain) + shift, found.accepted_length, tint_of(numbers.name, drafters), _marker(place))
+        for measured in numbers.domains:
+            _bar(axes, domains.index(measured.domain) + shift, measured.accepted_length, tint_of(numbers.name, drafters), _marker(place))
     axes.set_yticks(range(len(domains)), [wording.short(domain, 18) for domain in domains])
     axes.tick_params(axis="y", labelcolor=style.INK)
     axes.set_ylim(len(domains) - 0.5, -0.5)
@@ -113,8 +113,8 @@ def draw_lengths(axes: Axes, drafters: Sequence[DrafterNumbers]) -> None:
 
 def draw_conditional(axes: Axes, drafters: Sequence[DrafterNumbers], domain: str) -> None:
     for place, numbers in enumerate(drafters):
-        found = next((d for d in numbers.domains if d.domain == domain), None)
-        known = [(k, c) for k, c in enumerate(found.conditional, 1) if c] if found else []
+        measured = next((d for d in numbers.domains if d.domain == domain), None)
+        known = [(k, c) for k, c in enumerate(measured.conditional, 1) if c] if measured else []
         tint, shift = tint_of(numbers.name, drafters), 0.06 * (place - (len(drafters) - 1) / 2)
         axes.plot([k + shift for k, _ in known], [c.mean for _, c in known], color=tint, linewidth=1.6, marker=_marker(place), markersize=4)
         for k, c in known:
@@ -140,7 +140,7 @@ def draw_reliability(axes: Axes, before: Reliability, after: Reliability) -> Non
 
 def domains_of(drafters: Sequence[DrafterNumbers]) -> list[str]:
     """Every domain of any drafter, in the order they appear."""
-    return list(dict.fromkeys(found.domain for numbers in drafters for found in numbers.domains))
+    return list(dict.fromkeys(d.domain for numbers in drafters for d in numbers.domains))
 
 
 def tint_of(name: str, drafters: Sequence[DrafterNumbers]) -> str:
@@ -148,10 +148,10 @@ def tint_of(name: str, drafters: Sequence[DrafterNumbers]) -> str:
     return style.CYCLE[[numbers.name for numbers in drafters].index(name) % len(style.CYCLE)]
 
 
-def _bar(axes: Axes, y: float, found: Estimate, tint: str, marker: str) -> None:
-    if found.low is not None and found.high is not None:
-        axes.plot([found.low, found.high], [y, y], color=tint, linewidth=1.6)
-    axes.plot([found.mean], [y], color=tint, marker=marker, markersize=5, linestyle="none")
+def _bar(axes: Axes, y: float, length: Estimate, tint: str, marker: str) -> None:
+    if length.low is not None and length.high is not None:
+        axes.plot([length.low, length.high], [y, y], color=tint, linewidth=1.6)
+    axes.plot([length.mean], [y], color=tint, marker=marker, markersize=5, linestyle="none")
 
 
 def _floor(drafters: Sequence[DrafterNumbers]) -> float:

@@ -95,8 +95,8 @@ def drafting(profile: Profile, look: Look = style.WIDE) -> Figure:
             used |= {part: Patch(facecolor=_TINTS[part], label=PARTS.get(part, "drafting, not known by parts")) for part in parts}
             if len(parts) > 1 and "draft" in used:
                 used["draft"] = Patch(facecolor=_TINTS["draft"], label=PARTS["draft"])
-        told = "medians, summed" + ("; features are taken in of requests × (block + 1) tokens" if "absorb" in used else "")
-        finish(figure, look, "Drafting", told, list(used.values()))
+        subtitle = "medians, summed" + ("; features are taken in of requests × (block + 1) tokens" if "absorb" in used else "")
+        finish(figure, look, "Drafting", subtitle, list(used.values()))
     return figure
 
 
@@ -222,12 +222,14 @@ def is_measured(groups: dict[str, list[Line]]) -> bool:
 
 def _handles(groups: dict[str, list[Line]], tints: dict[str, str]) -> list[Line2D]:
     every = [line for lines in groups.values() for line in lines]
-    found = [Line2D([], [], color=tint, linewidth=1.8, label=name) for name, tint in tints.items()] if len(tints) > 1 else []
+    handles = [Line2D([], [], color=tint, linewidth=1.8, label=name) for name, tint in tints.items()] if len(tints) > 1 else []
     plain: dict[str, Any] = {"color": style.MUTED, "linewidth": 1.4}
     if any(line.covered for line in every):
-        found.append(Line2D([], [], linestyle=":", label="dotted: beyond the data", **plain))
+        handles.append(Line2D([], [], linestyle=":", label="dotted: beyond the data", **plain))
     if any(line.rows is not None and line.rows["eager"].any() for line in every):
-        found.append(Line2D([], [], linestyle="--", marker="o", markerfacecolor=style.PAPER, markersize=4, label="hollow: eager, no graph", **plain))
+        handles.append(
+            Line2D([], [], linestyle="--", marker="o", markerfacecolor=style.PAPER, markersize=4, label="hollow: eager, no graph", **plain)
+        )
     if any(line.rows is not None and line.rows["suspicious"].ne("").any() for line in every):
-        found.append(Line2D([], [], color=style.INK, linestyle="none", marker="x", markersize=7, label="crossed: suspicious"))
-    return found
+        handles.append(Line2D([], [], color=style.INK, linestyle="none", marker="x", markersize=7, label="crossed: suspicious"))
+    return handles
