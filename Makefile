@@ -1,12 +1,12 @@
-# Everything a newcomer or a machine needs: each target sets up what it uses, in .venv, and does it again when
-# pyproject.toml or constraints.txt change. Needs Python 3.11 or newer with pip, and make.
+# Everything a newcomer or CI needs. Each target installs what it uses into .venv, and again when pyproject.toml or
+# constraints.txt change. Needs make, and Python 3.11 or newer with pip.
 
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-# Three floors, each a stamp file: dsim alone (no torch), the development tools, torch for real_runner and its tests.
+# Three levels, each a stamp file: dsim alone (no torch), the development tools, torch for real_runner and its tests.
 READY       := $(VENV)/.ready
 READY_DEV   := $(VENV)/.ready-dev
 READY_TORCH := $(VENV)/.ready-torch
@@ -23,42 +23,42 @@ export OMP_NUM_THREADS ?= 1
 .NOTPARALLEL:
 .PHONY: help demo test check style types imports format bench profiles validation gpu clean
 
-help: ## this list
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' Makefile
 
-demo: $(READY) ## set up, simulate SCENARIO, write the report to OUT
+demo: $(READY) ## set up, simulate SCENARIO and write the report to OUT
 	$(BIN)/dsim run $(SCENARIO) --out $(OUT)
 
 test: $(READY_DEV) $(READY_TORCH) ## set up, run all tests (flags for pytest: PYTEST="-n 0 -k replay")
 	$(BIN)/python -m pytest $(PYTEST)
 
-check: style types imports ## style, types, direction of imports; needs no torch
+check: style types imports ## check style, types and imports; needs no torch
 
-style: $(READY_DEV) ## ruff: rules and format
+style: $(READY_DEV) ## check rules and format with ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(READY_DEV) ## mypy
+types: $(READY_DEV) ## check types with mypy
 	$(BIN)/mypy
 
-imports: $(READY_DEV) ## import-linter
+imports: $(READY_DEV) ## check the direction of imports with import-linter
 	$(BIN)/lint-imports
 
-format: $(READY_DEV) ## let ruff put code and imports in order
+format: $(READY_DEV) ## format code and imports with ruff
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 bench: $(READY_DEV) $(READY_TORCH) ## time the simulator and real_runner on this machine
 	$(BIN)/python benchmarks/run.py
 
-profiles: $(READY) ## make the fitted profiles again from the published numbers
+profiles: $(READY) ## rebuild the fitted profiles from the published numbers
 	$(BIN)/python profiles/fit_deepseek_v4.py
 	$(BIN)/python profiles/make_published.py
 
-validation: $(READY) ## docs/validation.md and the README's table from the result files (made by dsim validate --published)
+validation: $(READY) ## write docs/validation.md and the README's table from the results of dsim validate --published
 	$(BIN)/python -m simulator.report.validation.page
 
-# A GPU image brings its own torch, built for its driver, and often no network: that Python is taken where it has all that is needed.
+# A GPU image brings a torch built for its driver, and often has no network: its Python is used if it has every package needed.
 ifneq ($(filter gpu,$(MAKECMDGOALS)),)
 GPU_PYTHON := $(shell $(PYTHON) -c 'import pandas, pyarrow, pydantic, pytest, safetensors, scipy, torch, transformers, typer, yaml' 2>/dev/null && echo $(PYTHON) || echo $(BIN)/python)
 endif
@@ -70,10 +70,10 @@ clean: ## remove .venv, caches and builds; reports stay
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Where the system's Python cannot make a whole venv (Debian without python3-venv), its pip fills a bare one.
+# Where the system's Python cannot make a complete venv (Debian without python3-venv), its pip fills a bare one.
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	{ echo "dsim needs Python 3.11 or newer, and $(PYTHON) is not: make PYTHON=/path/to/python3.12 ..." >&2; exit 1; }
+	{ echo "dsim needs Python 3.11 or newer, but $(PYTHON) is older: use make PYTHON=/path/to/python3.12 ..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || { $(PYTHON) -m venv --clear --without-pip $(VENV) && \
 	$(PYTHON) -m pip --python $(BIN)/python install --quiet pip; }
 

@@ -70,19 +70,19 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=96)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "engine_cpu.json", help="the numbers as JSON")
-    given = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
     logging.disable_progress_bar()
-    target = load_target(given.target, dtype=given.dtype)
+    target = load_target(options.target, dtype=options.dtype)
     prompts = prompts_for(target, 16)
-    room = max(map(len, prompts)) + given.tokens + 64
-    found: dict[str, object] = {"machine": machine(target), "tokens": given.tokens}
+    room = max(map(len, prompts)) + options.tokens + 64
+    results: dict[str, object] = {"machine": machine(target), "tokens": options.tokens}
 
     def plain(slots: int) -> Engine:
         return Engine(target, None, NoSpeculation(), slots=slots, length=room, stop_at_eos=False)
 
-    found["plain: sixteen single runs / batch 16"] = side_by_side(plain(1), plain(16), prompts, given.tokens, True, given.repeats)
-    for name in given.draft:
+    results["plain: sixteen single runs / batch 16"] = side_by_side(plain(1), plain(16), prompts, options.tokens, True, options.repeats)
+    for name in options.draft:
         drafter = load_drafter(name, target)
         policy = FixedLength(length=drafter.gamma)
 
@@ -90,13 +90,15 @@ def main() -> None:
             return Engine(target, drafter, policy, slots=slots, length=room, stop_at_eos=False)
 
         short = Path(name).name
-        batch = side_by_side(speculative(1), speculative(16), prompts, given.tokens, True, given.repeats)
-        found[f"{short}: sixteen single runs / batch 16"] = batch
-        found[f"{short}: plain / speculative at batch 1"] = side_by_side(plain(1), speculative(1), prompts[:4], given.tokens, False, given.repeats)
-    for title, numbers in found.items():
+        batch = side_by_side(speculative(1), speculative(16), prompts, options.tokens, True, options.repeats)
+        results[f"{short}: sixteen single runs / batch 16"] = batch
+        results[f"{short}: plain / speculative at batch 1"] = side_by_side(
+            plain(1), speculative(1), prompts[:4], options.tokens, False, options.repeats
+        )
+    for title, numbers in results.items():
         if isinstance(numbers, dict) and "ratio_median" in numbers:
             print(f"{title:<58}{numbers['ratio_median']:6.2f}x  ({numbers['ratio_min']:.2f} to {numbers['ratio_max']:.2f}, n={numbers['repeats']})")
-    write_whole(given.out, json.dumps(found, indent=2) + "\n")
+    write_whole(options.out, json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":

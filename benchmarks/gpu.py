@@ -58,14 +58,14 @@ def parity(device: str, small: bool) -> dict[str, Any]:
     from real_runner.target import load_target
 
     torch.backends.cuda.matmul.allow_tf32 = False
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for dtype in ("float32", "bfloat16"):
         target = load_target(str(GOLDEN / "target"), device, dtype)
         for name in TRAINED[:2] if small else TRAINED:
             differences = compare(GOLDEN / name, target, load_drafter(str(GOLDEN / name), target))
-            found[f"{name} {dtype}"] = {d.what: {"holds": d.holds, "worst": d.worst} for d in differences}
-    held = all(d["holds"] for title, each in found.items() if title.endswith("float32") for d in each.values())
-    return {"ok": held, "differences": found}
+            results[f"{name} {dtype}"] = {d.what: {"holds": d.holds, "worst": d.worst} for d in differences}
+    held = all(d["holds"] for title, each in results.items() if title.endswith("float32") for d in each.values())
+    return {"ok": held, "differences": results}
 
 
 def graphs(device: str, small: bool) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def graphs(device: str, small: bool) -> dict[str, Any]:
     from simulator.policies.verification import FixedLength
 
     target = load_target(str(GOLDEN / "target"), device)
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for name in TRAINED[:1] if small else TRAINED:
         drafter = load_drafter(str(GOLDEN / name), target)
         prompts = [one["prompt"] for one in json.loads((GOLDEN / name / "greedy_decode.json").read_text())]
@@ -98,14 +98,14 @@ def graphs(device: str, small: bool) -> dict[str, Any]:
             full = [s.end_s - s.start_s for s in engine.steps if len(s.rounds) == 6 and not s.captured_graphs and not s.prefill_tokens]
             round_s[way] = statistics.median(full)
         same = texts["eager"] == texts["captured"]
-        found[name] = {
+        results[name] = {
             "same_texts": same,
             "round_s": round_s,
             "graphs": engine.device.runner.captured,
             "ratio": round_s["eager"] / round_s["captured"],
         }
-    captured = device == "cpu" or all(each["graphs"] > 0 for each in found.values())
-    return {"ok": captured and all(each["same_texts"] for each in found.values()), "drafters": found}
+    captured = device == "cpu" or all(each["graphs"] > 0 for each in results.values())
+    return {"ok": captured and all(each["same_texts"] for each in results.values()), "drafters": results}
 
 
 LAYERS = {"num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128, "num_hidden_layers": 36}
@@ -257,13 +257,13 @@ def _bounds(target: Any, drafter: Any, batch: int, verified: int, context: int, 
     second = drafter.markov_head.markov_w2.weight.numel()
     draft = own - first + head
     draft_bytes = 2 * (draft + 6 * second) + batch * context * (drafter.kv.bytes_per_token if drafter.kv else 0)
-    found = {
+    bounds = {
         "verify_bandwidth_s": verify_bytes / machine["bytes_per_s"],
         "verify_arithmetic_s": 2 * streamed * tokens / machine["flop_per_s"],
     }
     if verified:
-        found |= {"draft_bandwidth_s": draft_bytes / machine["bytes_per_s"], "draft_arithmetic_s": 2 * draft * 7 * batch / machine["flop_per_s"]}
-    return found
+        bounds |= {"draft_bandwidth_s": draft_bytes / machine["bytes_per_s"], "draft_arithmetic_s": 2 * draft * 7 * batch / machine["flop_per_s"]}
+    return bounds
 
 
 def _draft_parts(target: Any, drafter: Any, batch: int, context: int, tiers: Any, device: str) -> dict[str, float]:
@@ -368,14 +368,14 @@ def run_here(name: str, device: str, small: bool) -> int:
     if device == "cpu":
         torch.set_num_threads(1)
     begun = time.perf_counter()
-    found = STEPS[name](device, small)
-    found = {"step": name, "device": device, "small": small, "wall_s": time.perf_counter() - begun, **found}
+    result = STEPS[name](device, small)
+    result = {"step": name, "device": device, "small": small, "wall_s": time.perf_counter() - begun, **result}
     folder = folder_of(device)
     folder.mkdir(parents=True, exist_ok=True)
     half = folder / f".{name}.json"
-    half.write_text(json.dumps(found, indent=2) + "\n")
+    half.write_text(json.dumps(result, indent=2) + "\n")
     half.rename(folder / f"{name}.json")
-    return 0 if found["ok"] else 1
+    return 0 if result["ok"] else 1
 
 
 def outcome_of(code: int, file: Path) -> str:
@@ -386,26 +386,26 @@ def outcome_of(code: int, file: Path) -> str:
 
 
 def main() -> int:
-    """Runs the asked steps, each in its own process; the exit code is 1 when one of them does not hold."""
+    """Run the named steps, each in its own process. Exit code 1 if one of them fails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--small", action="store_true", help="tiny dimensions")
     parser.add_argument("--step", choices=STEPS, action="append", help="only these")
     parser.add_argument("--here", action="store_true", help="in this process: for one step")
-    given = parser.parse_args()
+    options = parser.parse_args()
     import torch
 
-    if ":" in given.device and torch.cuda.is_available():  # graphs, streams and events are made on the current device
-        torch.cuda.set_device(torch.device(given.device))
-    if given.device != "cpu" and not torch.cuda.is_available():
+    if ":" in options.device and torch.cuda.is_available():  # graphs, streams and events are made on the current device
+        torch.cuda.set_device(torch.device(options.device))
+    if options.device != "cpu" and not torch.cuda.is_available():
         print("no CUDA device is visible: nothing to run here; rehearse with --device cpu --small", file=sys.stderr)
         return 2
-    if given.here:
-        return run_here(given.step[0], given.device, given.small)
+    if options.here:
+        return run_here(options.step[0], options.device, options.small)
     worst = 0
-    for name in given.step or STEPS:
-        command = [sys.executable, __file__, "--device", given.device, "--step", name, "--here", *(["--small"] if given.small else [])]
-        begun, folder = time.perf_counter(), folder_of(given.device)
+    for name in options.step or STEPS:
+        command = [sys.executable, __file__, "--device", options.device, "--step", name, "--here", *(["--small"] if options.small else [])]
+        begun, folder = time.perf_counter(), folder_of(options.device)
         (folder / f"{name}.json").unlink(missing_ok=True)  # what an earlier run left must not stand for this one
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))}
         try:

@@ -36,8 +36,8 @@ def published_acceptance(size: str) -> Any:
     rows = rows[rows["drafter"] == "DSpark"].sort_values("position")
     by_domain = {}
     for domain in DOMAINS:
-        given = rows[rows["domain"] == domain]["conditional_acceptance"].to_numpy()
-        logit = np.log(given / (1 - given))
+        published = rows[rows["domain"] == domain]["conditional_acceptance"].to_numpy()
+        logit = np.log(published / (1 - published))
 
         def apart(shift: float, logit: Any = logit, domain: str = domain) -> float:
             return float(1 + np.cumprod(1 / (1 + np.exp(-logit - shift))).sum() - ACCEPTED_LENGTH[size][domain])
@@ -127,7 +127,7 @@ def engine_compared(models: Path, profile: Path, results: Path, device: str, sma
     words = ["turns=1", "least=2", "max_tokens=8"] if small else ["turns=2", "least=16", "max_tokens=256", "rate=40", "open_requests=200"]
     words += [f"device={device}", f"prompts=math={models / 'prompts' / 'math.jsonl'}"] if small else [f"device={device}"]
     command = [sys.executable, "-c", "from simulator.cli import main; main()", "validate", str(file), "--engine", str(models), "--out", str(out)]
-    code = subprocess.run([*command, *(word for given in words for word in ("--serving", given))], check=False).returncode
+    code = subprocess.run([*command, *(word for setting in words for word in ("--serving", setting))], check=False).returncode
     if code not in (0, 1):
         return {"ok": False, "exit code": code}
     check = json.loads((out / "engine_check.json").read_text())
@@ -158,8 +158,8 @@ def trained(models: Path, prompts: str | None, results: Path, device: str, small
     target = load_target(str(source), device, "float32" if small else "bfloat16")
     sets = [read_prompt_set(file, domain) for domain, file in files.items()]
     texts = TextPlan(0.5, 16, 8, 2) if small else TextPlan(0.5, 256, 512)
-    said = make_texts(target, sets, None, texts, 0, out / "work", Progress())
+    made = make_texts(target, sets, None, texts, 0, out / "work", Progress())
     plan = DraftPlan(("dspark",), 3, 1, 4) if small else DraftPlan(("dspark", "dflash", "eagle3", "mtp"), gamma=5, markov_rank=256)
     schedule = Schedule(steps=2, texts=2, anchors=8, held_out=2) if small else Schedule(steps=6000, texts=16, anchors=256)
-    report = train_draft(target, out, said, plan, schedule, progress=Progress())
+    report = train_draft(target, out, made, plan, schedule, progress=Progress())
     return {"ok": True, "held_out": {name: one["held_out"] for name, one in report["drafters"].items()}}

@@ -47,9 +47,9 @@ def main() -> None:
 def check_imports(folder: Path) -> None:
     """An installed dsim must not stand for the checkout's."""
     command = [sys.executable, "-c", "import simulator; print(simulator.__file__)"]
-    found = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
-    if not Path(found).is_relative_to(folder.resolve()):
-        raise SystemExit(f"in {folder}, dsim comes from {found}")
+    module = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+    if not Path(module).is_relative_to(folder.resolve()):
+        raise SystemExit(f"in {folder}, dsim comes from {module}")
 
 
 def run_s(folder: Path, scenario: str, settings: Sequence[str], plain: bool) -> float:

@@ -38,26 +38,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--small", action="store_true", help="a hundredth of the requests, for a look")
-    given = parser.parse_args()
-    if given.one:
-        print(json.dumps(_one(json.loads(given.one))))
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(_one(json.loads(options.one))))
         return
-    scale = 100 if given.small else 1
+    scale = 100 if options.small else 1
     rows: dict[str, Any] = {}
     for requests in (10**4, 10**5, 10**6, 10**7):
         rows[f"closed loop {requests:.0e}"] = _measured(kind="closed", requests=max(requests // scale, 1000))
     rows["closed loop 1e+04, plain"] = _measured(kind="closed", requests=max(10**4 // scale, 300), path="plain")
     rows["peers' workload"] = _measured(kind="peers", requests=10**6 // scale)
-    rows["peers' workload, plain"] = _measured(kind="peers", requests=3000 // (10 if given.small else 1), path="plain")
+    rows["peers' workload, plain"] = _measured(kind="peers", requests=3000 // (10 if options.small else 1), path="plain")
     if AZURE.is_file():
         rows["azure day"] = _measured(kind="azure", repeat=max(223 // scale, 1))
     sweeps = _sweeps()
     ratio = rows["closed loop 1e+07"]["cpu_s"] / rows["closed loop 1e+06"]["cpu_s"]
-    saved = save("scale", {"profile": "deepseek-v4-flash", "numba": find_spec("numba") is not None, "small": given.small, "rows": rows,
+    saved = save("scale", {"profile": "deepseek-v4-flash", "numba": find_spec("numba") is not None, "small": options.small, "rows": rows,
                            "ratio_1e7_1e6": ratio, "sweep_wall_s": sweeps, "peers": _peers()})  # fmt: skip
-    told = table(saved)
-    write_whole(RESULTS / "scale.md", told)
-    print(told)
+    text = table(saved)
+    write_whole(RESULTS / "scale.md", text)
+    print(text)
 
 
 def _measured(**what: Any) -> dict[str, Any]:
@@ -65,8 +65,8 @@ def _measured(**what: Any) -> dict[str, Any]:
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={"OMP_NUM_THREADS": "1", **os.environ})
     if done.returncode:
         raise SystemExit(done.stderr)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return what | found
+    result: dict[str, Any] = json.loads(done.stdout)
+    return what | result
 
 
 def _one(what: dict[str, Any]) -> dict[str, Any]:
@@ -132,19 +132,19 @@ def _peers() -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def table(found: dict[str, Any]) -> str:
-    """The result file as Markdown: our rows, those of peers, and what was asked of us."""
-    rows, machine = found["rows"], found["machine"]
-    lines = [f"`python benchmarks/scale.py` on {machine['cores']} cores of {machine['cpu']}, {machine['date'][:10]}; profile {found['profile']}.", ""]
+def table(saved: dict[str, Any]) -> str:
+    """The result file as Markdown: our rows, those of peers, and the goals."""
+    rows, machine = saved["rows"], saved["machine"]
+    lines = [f"`python benchmarks/scale.py` on {machine['cores']} cores of {machine['cpu']}, {machine['date'][:10]}; profile {saved['profile']}.", ""]
     lines += ["| run | requests | CPU s | requests per CPU-s | peak MB | path |", "|---|---|---|---|---|---|"]
     for name, row in rows.items():
         numbers = f"{row['requests_done']:,} | {row['cpu_s']:.2f} | {row['requests_per_cpu_s']:,.0f} | {row['peak_rss_mb']:.0f}"
         lines.append(f"| {name} | {numbers} | {row['ran']} |")
-    for peer in found["peers"]:
-        told = f"{float(peer['requests_per_cpu_s']):,.0f} | {float(peer['peak_rss_mb']):.0f} | {peer['core']} |"
-        lines.append(f"| {peer['peer']} {peer['version']} ({peer['source']}) | | | {told}")
-    sweeps = found["sweep_wall_s"]
-    lines += ["", f"Ten million requests take {found['ratio_1e7_1e6']:.2f} times the CPU of one million."]
+    for peer in saved["peers"]:
+        numbers = f"{float(peer['requests_per_cpu_s']):,.0f} | {float(peer['peak_rss_mb']):.0f} | {peer['core']} |"
+        lines.append(f"| {peer['peer']} {peer['version']} ({peer['source']}) | | | {numbers}")
+    sweeps = saved["sweep_wall_s"]
+    lines += ["", f"Ten million requests take {saved['ratio_1e7_1e6']:.2f} times the CPU of one million."]
     lines.append(f"The demo's sweep with 20,000 requests a point: {sweeps['1']:.1f} s with one process, {sweeps['2']:.1f} s with two.")
     for name, row in (("million", rows["closed loop 1e+06"]), ("azure day", rows.get("azure day"))):
         if row:

@@ -73,8 +73,8 @@ def _show(medians: dict[tuple[str, int, str], float], repetitions: int) -> None:
         for name in POLICIES:
             print(f"{name:18}" + "".join(f"{medians[name, users, path]:10,.0f}" for users in USERS))
     name, users, least = GOAL
-    found = medians[name, users, "plain"]
-    print(f"{name} at R = {users}, plain: {found:,.0f}, required {least:,}: {'met' if found >= least else 'MISSED'}")
+    rate = medians[name, users, "plain"]
+    print(f"{name} at R = {users}, plain: {rate:,.0f}, required {least:,}: {'met' if rate >= least else 'MISSED'}")
 
 
 if __name__ == "__main__":

@@ -46,8 +46,8 @@ def main() -> None:
         note="drafting beyond that of MTP-1, whose cost is within the fitted step; trades with the level of acceptance, see not_identifiable",
     )
     fit = fit_acceptance(_scheduled_points(flash), costs, draft, _shape(flash), MIX, lambda line: print("  " + line))
-    found = fit.acceptance
-    print(f"Flash acceptance: level {found.level_shift:+.3f} logits, spread {found.spread:.3f}")
+    acceptance = fit.acceptance
+    print(f"Flash acceptance: level {acceptance.level_shift:+.3f} logits, spread {acceptance.spread:.3f}")
     print(f"  left over: speed {fit.speed_rms:.2%}, budget {fit.budget_rms:.2%} rms")
     _save(flash, "DeepSeek-V4-Flash", costs, draft, fit, "fitted", cost)
     cost = _cost(pro)
@@ -61,9 +61,9 @@ def _cost(folder: Path) -> CostFit:
     return fit_cost(read_telemetry(telemetry), MTP_ACCEPTED_LENGTH, 2.0, source=source)
 
 
-def _costs(found: CostFit) -> Costs:
+def _costs(fit: CostFit) -> Costs:
     """Prefill is priced by the slope of the verify cost: a prompt token costs what a verified token costs."""
-    curve = found.curve
+    curve = fit.curve
     prefill = LinearPrefill(
         provenance="synthetic",
         base_s=float(f"{curve.base_s + curve.concave_s:.5g}"),
@@ -101,14 +101,14 @@ def _shape(folder: Path) -> ParametricAcceptance:
 
 
 def _save(folder: Path, target: str, costs: Costs, draft: LinearDraft, fit: AcceptanceFit, provenance: str, cost: CostFit) -> None:
-    found = fit.acceptance
+    acceptance = fit.acceptance
     carried = "" if provenance == "fitted" else "carried over from DeepSeek-V4-Flash: "
-    numbers = f"level {found.level_shift:+.3f} logits, spread {found.spread:.3f}"
+    numbers = f"level {acceptance.level_shift:+.3f} logits, spread {acceptance.spread:.3f}"
     source = f"{carried}fitted to {PAPER}, Figures 7 and 8 (Flash); positions and domains as Figure 2 (Qwen3-4B)"
-    blocks = found.generate("dspark", provenance, source)
+    blocks = acceptance.generate("dspark", provenance, source)
     temperatures = [round(t, 4) for t in fit_temperatures(blocks.confidence, blocks.accepted)]
     blocks.save(folder / "dspark.parquet")
-    _mtp(found).save(folder / "mtp.parquet")
+    _mtp(acceptance).save(folder / "mtp.parquet")
     alike = f"assumed accepted length {MTP_ACCEPTED_LENGTH}, all domains alike"
     within = LinearDraft(provenance="fitted", source=costs.verify.source, note="MTP-1 drafting is within the fitted step cost")
     profile = Profile(
@@ -136,14 +136,14 @@ def _save(folder: Path, target: str, costs: Costs, draft: LinearDraft, fit: Acce
     print(f"written: {folder.name}")
 
 
-def _mtp(found: ParametricAcceptance) -> RecordedBlocks:
+def _mtp(acceptance: ParametricAcceptance) -> RecordedBlocks:
     """The MTP drafter: one draft accepted as often as the assumed accepted length says, over the anchors that its own decoding visits."""
     rate = MTP_ACCEPTED_LENGTH - 1
     model = ParametricAcceptance(
         conditional={domain: [rate] for domain in DOMAINS},
-        spread=found.spread,
-        correlation=found.correlation,
-        sequence_share=found.sequence_share,
+        spread=acceptance.spread,
+        correlation=acceptance.correlation,
+        sequence_share=acceptance.sequence_share,
         miscalibration=[1.0],
         seed=1,
     )

@@ -114,7 +114,7 @@ def pro() -> None:
         "dspark-coding": "accepted length on code; the sweep's prompts are a mix",
     }
     drafters = {
-        name: Drafter(family="dspark", gamma=7, draft=price, blocks=f"{name}.parquet", confidence=True, note=told) for name, told in notes.items()
+        name: Drafter(family="dspark", gamma=7, draft=price, blocks=f"{name}.parquet", confidence=True, note=note) for name, note in notes.items()
     }
     label = "published (blog, figure 3)"
     save(

@@ -33,25 +33,25 @@ def main() -> int:
     parser.add_argument("--family", action="append", choices=STEPS, help="only these")
     parser.add_argument("--steps", type=int, help="instead of the defaults, which two cores can do")
     parser.add_argument("--device", default="cpu")
-    given = parser.parse_args()
-    target = given.out / "target"
+    options = parser.parse_args()
+    target = options.out / "target"
     if not (target / "config.json").exists():
-        convert(packaged(given.out), target)
-    for family in given.family or STEPS if given.prompts else ():
-        code = train(given, family, target)
+        convert(packaged(options.out), target)
+    for family in options.family or STEPS if options.prompts else ():
+        code = train(options, family, target)
         if code:
             return code
     return 0
 
 
-def train(given: argparse.Namespace, family: str, target: Path) -> int:
+def train(options: argparse.Namespace, family: str, target: Path) -> int:
     """`dsim train-draft` for one family; texts and features are shared."""
-    options = ["--target", target, "--out", given.out, "--family", family, "--steps", given.steps or STEPS[family]]
-    options += ["--device", given.device, "--dtype", "bfloat16"]
-    options += ["--text-temperature", 0.5, "--max-tokens", 200, *(word for one in given.prompts for word in ("--prompts", one))]
-    options += [] if family == "mtp" else ["--draft-vocabulary", 8192]
-    options += ["--threads", 1] if given.device == "cpu" else []
-    return subprocess.run([Path(sys.executable).with_name("dsim"), "train-draft", *map(str, options)], check=False).returncode
+    arguments = ["--target", target, "--out", options.out, "--family", family, "--steps", options.steps or STEPS[family]]
+    arguments += ["--device", options.device, "--dtype", "bfloat16"]
+    arguments += ["--text-temperature", 0.5, "--max-tokens", 200, *(word for one in options.prompts for word in ("--prompts", one))]
+    arguments += [] if family == "mtp" else ["--draft-vocabulary", 8192]
+    arguments += ["--threads", 1] if options.device == "cpu" else []
+    return subprocess.run([Path(sys.executable).with_name("dsim"), "train-draft", *map(str, arguments)], check=False).returncode
 
 
 def packaged(folder: Path) -> Path:

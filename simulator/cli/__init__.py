@@ -54,6 +54,8 @@ def main() -> None:
     except DsimError as error:
         typer.echo(f"error: {error.line()}", err=True)
         raise SystemExit(2) from None
+    except KeyboardInterrupt:  # while typer puts the commands together
+        raise SystemExit(130) from None
 
 
 def _with_address(arguments: list[str]) -> list[str]:
