@@ -104,7 +104,7 @@ TRACE = {"trace": {"path": "trace.csv", "format": "csv"}}
         ({"policies": [{"name": "oracle", "drafter": "mtp", "verification": {"kind": "oracle"}}]}, "all policies are bounds"),
         ({"workload": {"arrivals": {"kind": "closed_loop"}, **{k: PLAN["workload"][k] for k in ("prompt_tokens", "output_tokens")}}}, "closed_loop"),
         ({"workload": TRACE}, "output_tokens: column is missing"),
-        ({"workload": TRACE | {"servegen": {"path": "x"}}}, "drop trace or servegen"),
+        ({"workload": TRACE | {"servegen": {"path": "x"}}}, "expected one source of traffic, got trace and servegen: drop one"),
         ({"workload": {"servegen": {"path": "nowhere"}}}, "no such folder"),
         ({"policies": [PLAN["policies"][0] | {"lengths": [1, 2]}]}, "lengths go with"),
         ({"policies": [PLAN["policies"][1] | {"lengths": [1, 2]}]}, "at most 1"),
