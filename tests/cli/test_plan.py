@@ -95,7 +95,7 @@ TRACE = {"trace": {"path": "trace.csv", "format": "csv"}}
     [
         ({"price": None}, "price: a plan needs a price"),
         ({"price": {"gpu_hour": 0}}, "price.gpu_hour"),
-        ({"sla": {"speed": {"tps": 5000}}}, "the best of all, gets 90.1 tok/s"),  # alone: 11.1 ms a step
+        ({"sla": {"speed": {"tps": 5000}}}, "the fastest choice, gets 90.1 tok/s"),  # alone: 11.1 ms a step
         ({"sla": {"speed": {"tps": 60, "share": 1.0}}}, "sla.speed.share"),
         ({"sla": {"speed": {"tps": 60}, "ttft": {"seconds": 1}}}, "sla.ttft is promised, but prefill"),
         ({"fleet": {"min_replicas": 5, "max_replicas": 4}}, "max_replicas = 4 is below min_replicas = 5"),

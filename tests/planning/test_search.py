@@ -27,7 +27,7 @@ class Line:
         self.threshold, self.rising, self.asked = threshold, rising, []
 
     def __call__(self, at: float) -> Generator[Any, Any, bool]:
-        self.question.append(at)
+        self.asked.append(at)
         yield at
         return at >= self.threshold if self.rising else at <= self.threshold
 

@@ -57,14 +57,14 @@ def _no_plan(plan: Plan, cells: Mapping[int, CellResult]) -> ScenarioError:
         slow = min(fastest.alone, key=lambda r: r.speed or 0.0)
         attained = f"{slow.speed or 0:.3g} tok/s for {share(sla.speed.share)} of users"
         attained += f", first token within {slow.ttft:.3g} s for {share(sla.ttft.share)}" if sla.ttft and slow.ttft is not None else ""
-        problem = f"no fleet keeps the promise: a request alone on a replica of {plan.label(fastest.cell)}, the best of all, gets {attained}"
+        problem = f"no fleet meets the SLA: a request alone on a replica of {plan.label(fastest.cell)}, the fastest choice, gets {attained}"
         key = "sla.speed.tps" if (slow.speed or 0) < sla.speed.tps else "sla.ttft.seconds"
-        return ScenarioError(problem, where=plan.file, key=key, remedy="promise less, or offer a faster profile or policy")
+        return ScenarioError(problem, where=plan.file, key=key, remedy="relax the SLA, or add a faster profile or policy")
     most = plan.question.fleet.max_replicas
     nearest = max(cells.values(), key=lambda f: f.carried_load or 0.0)
     carries = f"; {plan.label(nearest.cell)} carries most, {(nearest.carried_load or 0) * plan.shape.unit_rps:.3g}" if nearest.carried_load else ""
-    problem = f"{most} replicas do not keep the promise at {plan.question.peak_load_rps:g} requests per second under any policy{carries}"
-    return ScenarioError(problem, where=plan.file, key="fleet.max_replicas", remedy="raise it, promise less, or lower the load")
+    problem = f"{most} replicas do not meet the SLA at {plan.question.peak_load_rps:g} requests per second under any policy{carries}"
+    return ScenarioError(problem, where=plan.file, key="fleet.max_replicas", remedy="raise it, relax the SLA or lower the load")
 
 
 def _dollars_per_hour(plan: Plan, cell: CellResult) -> float:

@@ -16,15 +16,15 @@ def conditions(plan: Plan, peak_rps: float) -> Iterator[str]:
     """What every number holds under."""
     question = plan.question
     yield f"Traffic: {plan.shape.told}; {question.peak_load_rps:g} requests per second on average, {peak_rps:.3g} in the busiest {plan.window_s:g} s."
-    yield f"Every trial: {plan.warmup_s:g} s of warm-up, {plan.window_s:g} s measured; unanswered {plan.drain_s:g} s later is a broken promise."
+    yield f"Every trial: {plan.warmup_s:g} s of warm-up, {plan.window_s:g} s measured. A request unanswered {plan.drain_s:g} s later breaks the SLA."
     yield (
-        f"Accepted: a fleet whose next replication, too, keeps every promise with 95 % confidence (Student), from 2 to {question.run.replications} "
-        "replications; the same luck for every fleet and policy."
+        "A fleet is accepted if, with 95 % confidence, another replication would also meet the SLA (Student prediction bound, 2 to "
+        f"{question.run.replications} replications, common random numbers)."
     )
-    yield f"Routing: {question.fleet.routing.words}. Keeping is taken to be monotone in replicas and in load."
+    yield f"Routing: {question.fleet.routing.words}. The search assumes that more replicas or less load never break the SLA."
     if question.workload.trace is not None:
-        yield "Every replication plays the same trace: intervals cover the luck of acceptance, not that of traffic."
-    yield "Costs count GPUs only, by the hour, over the whole span of the traffic; per million output tokens."
+        yield "Every replication plays the same trace: intervals cover the random draws of acceptance, not those of traffic."
+    yield "Costs count GPU hours only, over the whole span of the traffic, per million output tokens."
     yield from question.notes
 
 
@@ -45,7 +45,7 @@ def _of_profiles(result: PlanResult) -> Iterator[Remark]:
     for profile in result.profiles:
         made_up = sorted({source.table for source in profile.provenance if source.provenance == "synthetic"})
         if made_up:
-            yield _warn(f"{profile.name}: assumed, not measured: {', '.join(made_up)}.", "measure them; the tornado says what hangs on them")
+            yield _warn(f"{profile.name}: assumed, not measured: {', '.join(made_up)}.", "measure them; the what-ifs show what depends on them")
 
 
 def _of_cell(plan: Plan, search: Search, number: int) -> Iterator[Remark]:
@@ -57,41 +57,41 @@ def _of_cell(plan: Plan, search: Search, number: int) -> Iterator[Remark]:
     least = min((r["tokens_per_step_p50"] or low for r in rows), default=low)
     if most > high or least < low:
         side = f"up to {most:.0f}" if most > high else f"of {least:.0f}"
-        text = f"{plan.label(number)}: steps {side} tokens, beyond the {low:.0f} to {high:.0f} that the cost was measured at."
+        text = f"{plan.label(number)}: steps {side} tokens, outside the measured range of {low:.0f} to {high:.0f}."
         yield _warn(text, "measure the profile there", "warning" if number == search.best else "note")
     if at.outcome == "not clear":
         most = plan.question.fleet.max_replicas
-        yield _warn(f"{plan.label(number)}: the promise is not clearly kept nor broken at {most} replicas.", "raise run.replications")
+        yield _warn(f"{plan.label(number)}: it is not clear whether {most} replicas meet the SLA.", "raise run.replications")
     if base.policies[0].verification.peeks:
-        yield _warn(f"{plan.label(number)} looks at what it should not know: a bound, or not lossless.", "do not buy by it", "note")
+        yield _warn(
+            f"{plan.label(number)} uses information that no engine has: an upper bound, or not lossless.", "use it for comparison only", "note"
+        )
 
 
 def _of_best(plan: Plan, search: Search, result: PlanResult) -> Iterator[Remark]:
     best, costs = search.cells[search.best], plan.choices[search.best].scenario.known
     fewer = result.chosen.fewer
     if fewer and fewer.kept * 2 > fewer.n:
-        text = f"One replica less keeps the promise in {fewer.kept} of {fewer.n} replications, but not surely: the plan is on the safe side."
-        yield _warn(text, "a longer run.window_s or more run.replications may settle it", "note")
+        text = f"One replica fewer meets the SLA in {fewer.kept} of {fewer.n} replications, but not with 95 % confidence."
+        yield _warn(text, "raise run.window_s or run.replications to decide", "note")
     rows = best.known.peak(plan.load).get(best.needed or 0, [])
     if rows and min(r["requests"] or 0 for r in rows) < 100:
         yield _warn("Fewer than 100 measured requests in a replication: quantiles are rough.", "raise run.window_s")
     if costs.costs.verify.varies_with == "tokens":
-        yield _warn(
-            "The profile knows no cost of long contexts in decoding: speeds behind long prompts are optimistic.", "measure by context", "note"
-        )
+        yield _warn("The profile has no cost of long contexts: decoding after long prompts is simulated too fast.", "measure by context", "note")
     if costs.kv is None and plan.choices[search.best].scenario.engine.kv_tokens is None:
-        yield _warn("Memory for KV is not known, so it is no limit.", "give settings.kv_tokens", "note")
+        yield _warn("KV memory is unknown and not limited.", "set settings.kv_tokens", "note")
 
 
 def _of_traffic(plan: Plan, search: Search, result: PlanResult) -> Iterator[Remark]:
     answer_s = plan.shape.mean_output / plan.question.sla.speed.tps
     if plan.warmup_s < 2 * answer_s:
-        text = f"The warm-up is shorter than two answers ({2 * answer_s:.0f} s): the fleet is not full when measuring starts."
+        text = f"The warm-up is shorter than two answers ({2 * answer_s:.0f} s): the fleet is not full when the measurement starts."
         yield _warn(text, "raise run.warmup_s")
     if plan.window_s > plan.shape.span_s:
         yield _warn(f"The traffic lasts {plan.shape.span_s:.0f} s at this rate, less than the window.", "shorten run.window_s")
     if not result.day and len(plan.shape.curve_rps) > 1:
-        text = "The traffic is short against the start-up time of a replica: it says nothing about scaling through a day."
+        text = "The traffic is short against the start-up time of a replica: it cannot show autoscaling."
         yield _warn(text, "use a day's traffic", "note")
 
 
@@ -103,10 +103,10 @@ def answer_lines(plan: Plan, result: PlanResult) -> Iterator[str]:
     fleet = count(best.replicas, "replica") + ("" if best.gpus == best.replicas else f" ({count(best.gpus, 'GPU')})")
     promise = f"{question.sla.speed.tps:g} tok/s for {share(question.sla.speed.share)} of users"
     promise += f" and a first token within {question.sla.ttft.seconds:g} s for {share(question.sla.ttft.share)}" if question.sla.ttft else ""
-    spare = ", the loss of one included," if question.fleet.survive_loss else ""
+    spare = ", one of them a spare," if question.fleet.survive_loss else ""
     yield (
-        f"{best.label} on {fleet}{spare} keeps {promise} at {question.peak_load_rps:g} requests per second: "
-        f"{money(best.cost_per_mtok)} {question.price.currency} per million output tokens, {money(best.cost_per_hour)} an hour."
+        f"{best.label} on {fleet}{spare} meets {promise} at {question.peak_load_rps:g} requests per second: "
+        f"{money(best.cost_per_mtok)} {question.price.currency} per million output tokens, {money(best.cost_per_hour)} per hour."
     )
     others = [c for c in result.cells if c.outcome == "planned" and c.cell != best.cell and not c.bound]
     if others:
@@ -115,13 +115,13 @@ def answer_lines(plan: Plan, result: PlanResult) -> Iterator[str]:
         speed, first = best.at_peak.mean("speed"), best.at_peak.mean("ttft")
         waiting = share(question.sla.ttft.share if question.sla.ttft else 0.9)
         unknown = first is None or plan.choices[best.cell].scenario.engine.prefill.where == "nowhere"
-        ttft = "" if unknown else f", {waiting} a first token within {(first or 0.0) * 1000:.0f} ms,"
+        ttft = "" if unknown else f" and {waiting} wait at most {(first or 0.0) * 1000:.0f} ms for the first token"
         users = share(question.sla.speed.share)
-        yield f"At the peak {users} of users see {speed:.3g} tok/s or more{ttft} and {percent(best.headroom)} load still fits."
+        yield f"At the peak {users} of users see {speed:.3g} tok/s or more{ttft}; {percent(best.headroom)} load still fits."
 
 
 def _next_best(nearest: ChoiceResult, best: ChoiceResult) -> str:
     more = (nearest.cost_per_hour or 0.0) / (best.cost_per_hour or 1.0) - 1
     costs = f"costs {percent(more)}" if abs(more) > 0.005 else "costs the same"
-    carries = f" and carries {nearest.carried_rps:.3g} requests per second against {best.carried_rps:.3g}" if nearest.carried_rps else ""
-    return f"Next comes {nearest.label}: {count(nearest.gpus or 0.0, 'GPU')}, {costs}{carries}."
+    carries = f" and carries {nearest.carried_rps:.3g} requests per second instead of {best.carried_rps:.3g}" if nearest.carried_rps else ""
+    return f"Next best: {nearest.label} on {count(nearest.gpus or 0.0, 'GPU')}. It {costs}{carries}."

@@ -101,7 +101,7 @@ def _answer(scenario: Scenario, points: Sequence[PointResult], gained: Gains) ->
     carried = all(p.verdict != "overloaded" for p in points)
     if len(reached) > 1 and carried and all(row.at_least for row, _ in reached):
         names = ", ".join(row.policy for row, _ in reached)
-        lines.append(f"All of {names} keep {reached[0][0].sla_tps:g} tok/s for each user at every simulated load: raise load to tell them apart.")
+        lines.append(f"All of {names} deliver {reached[0][0].sla_tps:g} tok/s to each user at every simulated load: raise load to tell them apart.")
     elif reached:
         lines.append(_at_promise(reached, gained.baseline))
     matched = [row for row in gained.at_matched_throughput if row.policy in real and row.gain is not None]
@@ -115,7 +115,7 @@ def _answer(scenario: Scenario, points: Sequence[PointResult], gained: Gains) ->
     if len(lines) < 2:
         usable = [p for p in points if p.policy in real and p.verdict != "overloaded" and p.mean("throughput_tok_s_gpu")]
         if not usable and not lines:
-            return ["Every point is overloaded: no policy carries these loads.", "Lower the load or add replicas (fleet.replicas)."]
+            return ["Every point is overloaded: no policy can carry these loads.", "Lower the load or add replicas (fleet.replicas)."]
         lines += _at_highest_load(scenario, usable) if usable else []
     return lines[:2]
 
@@ -125,7 +125,7 @@ def _at_promise(reached: Sequence[tuple[GainAtSla, Estimate]], baseline: str) ->
     best, delivered = max(reached, key=lambda pair: pair[1].mean)
     gained = f", {gain(best.gain)} over {baseline}" if best.gain else ""
     most = "" if best.throughput else "at least "
-    return f"At {best.sla_tps:g} tok/s for each user, {best.policy} delivers most: {most}{delivered.mean:,.0f} tok/s per GPU{gained}."
+    return f"At {best.sla_tps:g} tok/s for each user, {best.policy} delivers the most: {most}{delivered.mean:,.0f} tok/s per GPU{gained}."
 
 
 def _at_highest_load(scenario: Scenario, usable: Sequence[PointResult]) -> list[str]:
