@@ -1,4 +1,4 @@
-"""Acceptance measured as recorded blocks: a drafter run at every position of texts that the target said, coupled to them (spec/recorded_blocks.md).
+"""Acceptance measured as recorded blocks: a drafter run at every position of texts the target generated, coupled to them (spec/recorded_blocks.md).
 
 Each anchor of a chunk is a slot of the draft cache that holds a copy of its text's context, and the drafter's own code of a decoding round runs over
 those slots: what the rows say is what an engine would see, and no block's keys reach another's context.
@@ -41,7 +41,7 @@ class Drafted:
 
 
 @dataclass(slots=True)
-class _Said:
+class _Scored:
     """T texts as the target sees them, with γ - 1 tokens more. `tokens` [T, W] outputs; of text t the first `known[t]` can be committed;
     `logits` [rows, V] with row `row[t, j]` for what follows token j, and `norm` [rows] their logsumexp at a temperature above 0."""
 
@@ -63,22 +63,22 @@ def record_blocks(
     """
     texts = _served(target, texts)
     length = np.array([len(text.output) - 1 for text in texts])
-    found = []
+    parts = []
     with progress.stage(f"blocks of {name}", float(length.sum())) as stage:
         for part in drafted_along(target, drafter, texts, temperature=temperature, seed=seed, rows_at_once=rows_at_once):
-            found.append(part)
+            parts.append(part)
             stage.advance(len(part.accepted))
     domains = tuple(dict.fromkeys(text.domain for text in texts))
     confidence = None
-    if found[0].confidence is not None:
-        told = torch.cat([part.confidence for part in found if part.confidence is not None])
-        confidence = torch.sigmoid(told.double()).float().clamp(LEAST, MOST).double().numpy()
+    if parts[0].confidence is not None:
+        logits = torch.cat([part.confidence for part in parts if part.confidence is not None])
+        confidence = torch.sigmoid(logits.double()).float().clamp(LEAST, MOST).double().numpy()
     return RecordedBlocks(
         drafter=name, gamma=drafter.gamma, temperature=temperature, provenance="measured",
         source=f"blocks along {len(texts)} texts of {Path(target.name).name} ({str(target.dtype).removeprefix('torch.')})",
         domains=domains, sequence_domain=np.array([domains.index(text.domain) for text in texts]),
-        first_row=np.cumsum(length) - length, length=length, accepted=torch.cat([part.accepted for part in found]).numpy(),
-        confidence=confidence, acceptance=torch.cat([part.acceptance for part in found]).double().numpy(),
+        first_row=np.cumsum(length) - length, length=length, accepted=torch.cat([part.accepted for part in parts]).numpy(),
+        confidence=confidence, acceptance=torch.cat([part.acceptance for part in parts]).double().numpy(),
     )  # fmt: skip
 
 
@@ -123,27 +123,29 @@ def _group(
     target: Target, drafter: Drafter, texts: Sequence[Text], number: int, temperature: float, seed: int, rows_at_once: int
 ) -> Iterator[Drafted]:
     """The blocks of a few texts; `number` is the first one's place among all."""
-    prompts, outputs = (np.array([len(ids) for ids in given]) for given in ([t.prompt for t in texts], [t.output for t in texts]))
+    prompts, outputs = (np.array([len(ids) for ids in column]) for column in ([t.prompt for t in texts], [t.output for t in texts]))
     room = int((prompts + outputs).max()) + drafter.gamma + drafter.spec.block + 1
     count, rows = len(texts), min(rows_at_once, int((outputs - 1).sum()))
     with memory_of(f"{count} texts and {rows} blocks of up to {room} tokens"):
         target.allocate(count, room)
         drafter.allocate(count + rows, room)
-        said, seeds, firsts = _hear(target, drafter, texts, number, temperature, seed)
+        scored, seeds, firsts = _hear(target, drafter, texts, number, temperature, seed)
         text_of = np.repeat(np.arange(count), outputs - 1)
         anchor = np.concatenate([np.arange(n - 1) for n in outputs])
         luck = np.concatenate([stream(seed, "blocks", number + t).random((n - 1, drafter.gamma, 2), np.float32) for t, n in enumerate(outputs)])
         for at in range(0, len(anchor), rows):
             part = slice(at, at + rows)
-            coupling = _Coupling(said, ship(text_of[part], target.device), ship(anchor[part], target.device), temperature,
+            coupling = _Coupling(scored, ship(text_of[part], target.device), ship(anchor[part], target.device), temperature,
                                  ship(luck[part], target.device), drafter.d2t)  # fmt: skip
             start = prompts[text_of[part]] + anchor[part]
             tokens, confidence = _draft(drafter, coupling, start, count, seeds, firsts)
             yield Drafted(tokens.cpu(), None if confidence is None else confidence.cpu(), coupling.accepted.cpu(), coupling.acceptance.cpu())
 
 
-def _hear(target: Target, drafter: Drafter, texts: Sequence[Text], number: int, temperature: float, seed: int) -> tuple[_Said, Tensor | None, Tensor]:
-    """The target over whole texts, the drafter's context from it, a chain's seeds after each token, and where each text's begin among them."""
+def _hear(
+    target: Target, drafter: Drafter, texts: Sequence[Text], number: int, temperature: float, seed: int
+) -> tuple[_Scored, Tensor | None, Tensor]:
+    """The target over whole texts, the drafter's context from it, a chain's seeds after each token, and where each text's begin."""
     device, count = target.device, len(texts)
     assert target.kv is not None
     ids = [[*text.prompt, *text.output] for text in texts]
@@ -151,27 +153,27 @@ def _hear(target: Target, drafter: Drafter, texts: Sequence[Text], number: int, 
     layout = lay_out(np.arange(count), counts, int(counts.max()), (count, target.kv.length), None)
     ints, start = ship(layout.ints, device), torch.zeros(count + 1, dtype=torch.long, device=device)
     flat_ids = ship(np.concatenate(ids), device)
-    asked = np.concatenate([np.arange(first + p, first + n) for first, p, n in zip(layout.firsts, prompts, counts, strict=True)])
-    step = target.step(flat_ids, layout.flat(ints, start), ship(asked, device))
-    said = _extended(target, texts, step.logits, number, drafter.gamma, temperature, seed)
+    outputs = np.concatenate([np.arange(first + p, first + n) for first, p, n in zip(layout.firsts, prompts, counts, strict=True)])
+    step = target.step(flat_ids, layout.flat(ints, start), ship(outputs, device))
+    scored = _extended(target, texts, step.logits, number, drafter.gamma, temperature, seed)
     layout = lay_out(np.arange(count), counts, int(counts.max()), (_slots(drafter), target.kv.length), None)
     ints, start = ship(layout.ints, device), start.new_zeros(_slots(drafter) + 1)
     following = torch.cat([flat_ids[1:], flat_ids[:1]])  # what follows a text's last token is never read
-    return said, drafter.extend(step.features, following, ints, layout, start), ship(layout.firsts, device)
+    return scored, drafter.extend(step.features, following, ints, layout, start), ship(layout.firsts, device)
 
 
-def _extended(target: Target, texts: Sequence[Text], logits: Tensor, number: int, gamma: int, temperature: float, seed: int) -> _Said:
+def _extended(target: Target, texts: Sequence[Text], logits: Tensor, number: int, gamma: int, temperature: float, seed: int) -> _Scored:
     """γ - 1 tokens more of each text that did not end by itself, `logits` [rows, V] being those after each output token."""
     device, count = target.device, len(texts)
     assert target.kv is not None
-    said, starts = np.array([len(text.output) for text in texts]), np.array([len(text.prompt) + len(text.output) for text in texts])
-    tokens, row = (np.zeros((count, int(said.max()) + gamma), dtype=np.int64) for _ in range(2))
+    lengths, starts = np.array([len(text.output) for text in texts]), np.array([len(text.prompt) + len(text.output) for text in texts])
+    tokens, row = (np.zeros((count, int(lengths.max()) + gamma), dtype=np.int64) for _ in range(2))
     for t, text in enumerate(texts):
-        tokens[t, : said[t]], row[t, : said[t]] = text.output, said[:t].sum() + np.arange(said[t])
+        tokens[t, : lengths[t]], row[t, : lengths[t]] = text.output, lengths[:t].sum() + np.arange(lengths[t])
     alive = np.array([text.output[-1] not in target.eos for text in texts])
-    greedy, known, all_logits, every = temperature < sampling.GREEDY_BELOW, said.copy(), [logits], np.arange(count)
+    greedy, known, all_logits, every = temperature < sampling.GREEDY_BELOW, lengths.copy(), [logits], np.arange(count)
     luck = np.stack([stream(seed, "beyond", number + t).random(gamma, np.float32) for t in range(count)])
-    latest = logits[ship(row[every, said - 1], device)]
+    latest = logits[ship(row[every, lengths - 1], device)]
     for more in range(gamma - 1):
         if not alive.any():
             break
@@ -179,18 +181,18 @@ def _extended(target: Target, texts: Sequence[Text], logits: Tensor, number: int
             drawn = latest.argmax(dim=-1)
         else:
             drawn = sampling.draw(sampling.probabilities(latest, temperature), ship(luck[:, more], device))
-        tokens[every, said + more] = drawn.cpu().numpy()
+        tokens[every, lengths + more] = drawn.cpu().numpy()
         known += alive
-        alive &= ~np.isin(tokens[every, said + more], list(target.eos))
+        alive &= ~np.isin(tokens[every, lengths + more], list(target.eos))
         if more == gamma - 2:
             break
         layout = lay_out(every, every * 0 + 1, int(starts.max()) + more + 1, (count, target.kv.length), None)
         latest = target.step(drawn, layout.flat(ship(layout.ints, device), ship(np.append(starts + more, 0), device))).logits
-        row[every, said + more] = sum(map(len, all_logits)) + every
+        row[every, lengths + more] = sum(map(len, all_logits)) + every
         all_logits.append(latest)
     table = torch.cat(all_logits)
     norm = torch.zeros(0, device=device) if greedy else torch.cat([(part.float() / temperature).logsumexp(dim=-1) for part in table.split(256)])
-    return _Said(ship(tokens, device), ship(known, device), table, norm, ship(row, device))
+    return _Scored(ship(tokens, device), ship(known, device), table, norm, ship(row, device))
 
 
 def _draft(drafter: Drafter, coupling: _Coupling, start: Ints, first: int, seeds: Tensor | None, firsts: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -202,7 +204,7 @@ def _draft(drafter: Drafter, coupling: _Coupling, start: Ints, first: int, seeds
     begin = np.zeros(_slots(drafter) + 1, dtype=np.int64)
     begin[slots] = start
     where, starts = ship(slots, device), ship(begin, device)
-    anchors = torch.zeros_like(starts).index_copy_(0, where, coupling.said.tokens[coupling.text, coupling.anchor])
+    anchors = torch.zeros_like(starts).index_copy_(0, where, coupling.scored.tokens[coupling.text, coupling.anchor])
     if seeds is not None:
         drafter.seeds[where] = seeds[firsts[coupling.text] + starts[where] - 1]
     batch = DraftBatch(ship(layout.ints, device), layout, where, starts, anchors)
@@ -217,20 +219,20 @@ def acceptance(target: Tensor, draft: Tensor) -> Tensor:
 class _Coupling:
     """The draw of spec §2 for C anchors, slot by slot: the drafted token given the text, and whether it is accepted."""
 
-    def __init__(self, said: _Said, text: Tensor, anchor: Tensor, temperature: float, luck: Tensor, d2t: Tensor | None) -> None:
+    def __init__(self, scored: _Scored, text: Tensor, anchor: Tensor, temperature: float, luck: Tensor, d2t: Tensor | None) -> None:
         """Anchors [C] of the texts numbered `text` [C]; `luck` [C, γ, 2] uniform: acceptance, and the token where it is drawn."""
-        self.said, self.text, self.anchor, self.temperature, self.luck, self.d2t = said, text, anchor, temperature, luck, d2t
+        self.scored, self.text, self.anchor, self.temperature, self.luck, self.d2t = scored, text, anchor, temperature, luck, d2t
         self.live = torch.ones_like(text, dtype=torch.bool)  # [C] all accepted so far
         self.accepted = torch.zeros_like(text)
         self.acceptance = torch.full(luck.shape[:2], float("nan"), device=text.device)
         if d2t is not None:
-            self._place = torch.full((said.logits.shape[1],), -1, device=d2t.device).index_copy_(0, d2t, torch.arange(len(d2t), device=d2t.device))
+            self._place = torch.full((scored.logits.shape[1],), -1, device=d2t.device).index_copy_(0, d2t, torch.arange(len(d2t), device=d2t.device))
 
     def draw(self, logits: Tensor, slot: int) -> Tensor:
         """Tokens [C] of the next slot, numbered `slot`, from draft logits [C, draft V]."""
         at = self.anchor + slot + 1
-        committed, row = self.said.tokens[self.text, at], self.said.row[self.text, at - 1]
-        open_ = self.live & (at < self.said.known[self.text])
+        committed, row = self.scored.tokens[self.text, at], self.scored.row[self.text, at - 1]
+        open_ = self.live & (at < self.scored.known[self.text])
         if self.temperature < sampling.GREEDY_BELOW:
             best = logits.argmax(dim=-1)
             tokens = best if self.d2t is None else self.d2t[best]
@@ -240,7 +242,7 @@ class _Coupling:
             law = sampling.probabilities(logits, self.temperature)
             place = committed if self.d2t is None else self._place[committed]
             drafted = torch.where(place < 0, 0.0, law.gather(1, place.clamp(min=0).unsqueeze(1)).squeeze(1))
-            wanted = (self.said.logits[row, committed].float() / self.temperature - self.said.norm[row]).exp()
+            wanted = (self.scored.logits[row, committed].float() / self.temperature - self.scored.norm[row]).exp()
             chance = acceptance(wanted, drafted)
             taken = open_ & (self.luck[:, slot, 0] < chance)
             tokens = torch.where(taken, committed, self._drawn(law, row, open_ & ~taken, self.luck[:, slot, 1]))
@@ -254,9 +256,9 @@ class _Coupling:
         weights = law.clone()
         at = rejected.nonzero().squeeze(1)
         if len(at):
-            logits = self.said.logits[row[at]]
+            logits = self.scored.logits[row[at]]
             logits = logits if self.d2t is None else logits[:, self.d2t]
-            p = (logits.float() / self.temperature - self.said.norm[row[at]].unsqueeze(1)).exp()
+            p = (logits.float() / self.temperature - self.scored.norm[row[at]].unsqueeze(1)).exp()
             weights[at] = sampling.residual(law[at], p)
         drawn = sampling.draw(weights, luck)
         return drawn if self.d2t is None else self.d2t[drawn]

@@ -62,11 +62,11 @@ def check(
 ) -> CheckReport:
     """Loads the drafter (which checks names, shapes and fit), decodes `texts` prompts greedily for `tokens`, and looks at its alignment."""
     drafter = load_drafter(draft, target)
-    given = prompts_for(target, texts, prompts)
-    tau = accepted_lengths(target, drafter, given, tokens)
+    prompt_ids = prompts_for(target, texts, prompts)
+    tau = accepted_lengths(target, drafter, prompt_ids, tokens)
     understood = describe(drafter, target)
     findings = [*weights(drafter, target), taps(drafter.spec, target), long_enough(tau, at_least)]
-    findings += aligned(target, drafter, continued(target, given, tokens))
+    findings += aligned(target, drafter, continued(target, prompt_ids, tokens))
     differences = compare(expect, target, drafter) if expect is not None else []
     return CheckReport(understood, findings, float(tau.mean()), differences)
 
@@ -96,18 +96,18 @@ def describe(drafter: Drafter, target: Target) -> dict[str, Any]:
 
 def weights(drafter: Drafter, target: Target) -> list[Finding]:
     """(a) embedding and head are frozen copies of the target's; trained packagings with a reduced vocabulary have their own head."""
-    found = []
+    findings = []
     for name, own, theirs in (
         ("embedding is the target's", drafter.backbone.embed_tokens.weight, target.embedding.weight),
         ("head is the target's", drafter.lm_head.weight, target.head.weight),
     ):
         if own.shape != theirs.shape:
-            found.append(Finding(name, True, "reduced vocabulary, its own"))
+            findings.append(Finding(name, True, "reduced vocabulary, its own"))
             continue
         worst = float((own.float() - theirs.float()).abs().max()) if own is not theirs else 0.0
         trained = drafter.spec.packaging in ("speculators", "specforge") and worst > 0
-        found.append(Finding(name, worst == 0.0 or trained, f"largest difference {worst:.3g}" + (", trained with the drafter" if trained else "")))
-    return found
+        findings.append(Finding(name, worst == 0.0 or trained, f"largest difference {worst:.3g}" + (", trained with the drafter" if trained else "")))
+    return findings
 
 
 def taps(spec: DraftSpec, target: Target) -> Finding:
@@ -131,13 +131,13 @@ def accepted_lengths(target: Target, drafter: Drafter, prompts: list[list[int]],
 def long_enough(tau: np.ndarray, at_least: float) -> Finding:
     """(e) accepted length of a greedy decode."""
     enough = bool(tau.mean() >= at_least)
-    said = f"{tau.mean():.2f} tokens a round over {len(tau)} greedy rounds"
-    return Finding("accepted length", enough, said + ("" if enough else f", below {at_least}: misaligned slots or taps, or an untrained drafter"))
+    detail = f"{tau.mean():.2f} tokens a round over {len(tau)} greedy rounds"
+    return Finding("accepted length", enough, detail + ("" if enough else f", below {at_least}: misaligned slots or taps, or an untrained drafter"))
 
 
 def aligned(target: Target, drafter: Drafter, texts: list[list[int]]) -> list[Finding]:
     """(f) shifting taps, slots or rotary positions by one must not raise the expected length, text by text."""
-    here, found = overlaps(target, drafter, texts), []
+    here, findings = overlaps(target, drafter, texts), []
     for name, shifted in shifts(drafter.spec, target):
         with worn(drafter, shifted):
             there = overlaps(target, drafter, texts)
@@ -145,6 +145,6 @@ def aligned(target: Target, drafter: Drafter, texts: list[list[int]]) -> list[Fi
         now, then = expected_length(here, common), expected_length(there, common)
         gain = then - now
         raised = bool(gain.mean() > max(0.01, 3 * gain.std(ddof=1) / np.sqrt(len(gain))))
-        said = f"expected length {then.mean():.2f} instead of {now.mean():.2f}"
-        found.append(Finding(f"shifted {name}", not raised, said + (": probable misalignment, this shift mends it" if raised else "")))
-    return found
+        detail = f"expected length {then.mean():.2f} instead of {now.mean():.2f}"
+        findings.append(Finding(f"shifted {name}", not raised, detail + (": probable misalignment, this shift mends it" if raised else "")))
+    return findings

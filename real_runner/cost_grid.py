@@ -70,10 +70,10 @@ class Grid:
         prefill = in_halves(self.prefill)
         before = sorted({0, self.max_context})
         axes = Axes(_first(requests, 3), _first(lengths, 2), _first(contexts, 2), (0.0, 1.0), (0.0, 0.5, 1.0), _first(prefill, 3), tuple(before))
-        found = [axes]
+        steps = [axes]
 
         def more(**change: tuple[float, ...]) -> None:
-            found.append(replace(found[-1], **{name: tuple(sorted({*getattr(found[-1], name), *values})) for name, values in change.items()}))
+            steps.append(replace(steps[-1], **{name: tuple(sorted({*getattr(steps[-1], name), *values})) for name, values in change.items()}))
 
         for length in lengths[2:3]:
             more(lengths=(length,))
@@ -89,7 +89,7 @@ class Grid:
             more(contexts=(context,))
         for part in self._tiers_in_halves():
             more(tiers=part)
-        return [one for at, one in enumerate(found) if at == 0 or one != found[at - 1]]
+        return [one for at, one in enumerate(steps) if at == 0 or one != steps[at - 1]]
 
     def _tiers_in_halves(self) -> Iterator[tuple[int, ...]]:
         """The captured token counts that are needed, in generations of halves."""
@@ -113,14 +113,14 @@ class Grid:
     def _tokens(self, requests: int, axes: Axes) -> list[int]:
         """Tokens of the steps of so many requests; with tiers one that fills each tier asked for, as far as the requests do."""
         most = requests * (self.shapes.gamma + 1)
-        asked = [requests * (length + 1) for length in axes.lengths]
+        wanted = [requests * (length + 1) for length in axes.lengths]
         if self.tiers is None:
-            return asked
+            return wanted
         pad = self.tiers.pad
-        found = {pad(requests): requests} | {
-            pad(t): min(pad(t), most) for t in (*asked, *(t for t in axes.tiers if requests < t <= pad(most))) if pad(t) > pad(requests)
+        by_tier = {pad(requests): requests} | {
+            pad(t): min(pad(t), most) for t in (*wanted, *(t for t in axes.tiers if requests < t <= pad(most))) if pad(t) > pad(requests)
         }
-        return sorted(found.values())
+        return sorted(by_tier.values())
 
     def _drafting(self, axes: Axes) -> Iterator[CostCell]:
         for name, drafter in self.drafters.items():

@@ -38,9 +38,9 @@ class Journal:
 
     def _lines(self) -> list[dict[str, Any]]:
         """Up to the first line that is no JSON object; a last line cut short is one."""
-        found: list[dict[str, Any]] = []
+        lines: list[dict[str, Any]] = []
         if not self._file.exists():
-            return found
+            return lines
         for text in self._file.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 line = json.loads(text)
@@ -48,8 +48,8 @@ class Journal:
                 break
             if not isinstance(line, dict):
                 break
-            found.append(line)
-        return found
+            lines.append(line)
+        return lines
 
     def _take(self, line: dict[str, Any]) -> None:
         if "grown" in line:
@@ -92,4 +92,4 @@ class Journal:
 def _difference(before: Any, now: dict[str, Any]) -> str:
     if not isinstance(before, dict):
         return "not a journal of ours"
-    return ", ".join(key for key in now if before.get(key) != now[key]) or "less was asked"
+    return ", ".join(key for key in now if before.get(key) != now[key]) or "fewer options"

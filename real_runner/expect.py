@@ -60,15 +60,15 @@ class Difference:
 
 def compare(folder: Path, target: Target, drafter: Drafter) -> list[Difference]:
     """Everything that is expected, compared or failed; refuses a folder with nothing in it."""
-    found: list[Difference] = []
+    differences: list[Difference] = []
     slack = 1.0 if target.dtype == torch.float32 else 100.0
     if (folder / "forward.safetensors").exists():
-        found += _forward(read_forward(folder / "forward.safetensors", target, drafter), target, drafter, slack)
+        differences += _forward(read_forward(folder / "forward.safetensors", target, drafter), target, drafter, slack)
     if (folder / "greedy_decode.json").exists():
-        found += greedy(read_greedy(folder / "greedy_decode.json", target), target, drafter, slack)
-    if not found:
+        differences += greedy(read_greedy(folder / "greedy_decode.json", target), target, drafter, slack)
+    if not differences:
         raise DsimError("no forward.safetensors and no greedy_decode.json", where=folder, remedy="give a folder in the form of tests/golden")
-    return found
+    return differences
 
 
 def _forward(expected: dict[str, Tensor], target: Target, drafter: Drafter, slack: float) -> list[Difference]:
@@ -76,39 +76,39 @@ def _forward(expected: dict[str, Tensor], target: Target, drafter: Drafter, slac
     made = forward(drafter, expected)
     if "prompt_ids" in expected:
         made["context_features"] = context_features(target, drafter, expected["prompt_ids"])
-    found = []
+    differences = []
     for name, value in expected.items():
         if name in made:
-            found.append(relative(name, made[name], value, slack))
+            differences.append(relative(name, made[name], value, slack))
         elif name not in INPUTS:
-            found.append(Difference(name, False, float("inf"), "expected, but this drafter makes none"))
-    return found
+            differences.append(Difference(name, False, float("inf"), "expected, but this drafter makes none"))
+    return differences
 
 
 def read_forward(file: Path, target: Target, drafter: Drafter) -> dict[str, Tensor]:
     """The expected tensors, on the target's device; those that are given to the drafter are there and of its shapes."""
     try:
-        given = {name: tensor.to(target.device) for name, tensor in load_file(file).items()}
+        tensors = {name: tensor.to(target.device) for name, tensor in load_file(file).items()}
     except (SafetensorError, OSError) as error:
         raise DsimError(f"not a safetensors file: {error}", where=file) from error
     tokens = "forced_next_ids" if drafter.spec.one_by_one else "forced_prev_ids"
     for name in ("context_features", "anchor_ids", tokens):
-        if name not in given:
+        if name not in tensors:
             raise DsimError("missing", where=file, key=name, remedy=f"the drafter is {drafter.spec.family}: are these outputs of another family?")
-    rows, width = given["context_features"].shape[0], len(drafter.taps) * drafter.spec.hidden
-    if given["context_features"].dim() != 3 or (rows, given["context_features"].shape[-1]) != (2, width):
-        raise DsimError(f"shape {list(given['context_features'].shape)}", where=file, key="context_features", remedy=f"expected [2, n, {width}]")
-    length = given["context_features"].shape[1]
-    steps = given[tokens].shape[-1] if drafter.spec.one_by_one else drafter.gamma
+    rows, width = tensors["context_features"].shape[0], len(drafter.taps) * drafter.spec.hidden
+    if tensors["context_features"].dim() != 3 or (rows, tensors["context_features"].shape[-1]) != (2, width):
+        raise DsimError(f"shape {list(tensors['context_features'].shape)}", where=file, key="context_features", remedy=f"expected [2, n, {width}]")
+    length = tensors["context_features"].shape[1]
+    steps = tensors[tokens].shape[-1] if drafter.spec.one_by_one else drafter.gamma
     for name, shape in (("anchor_ids", (2,)), (tokens, (2, steps)), ("prompt_ids", (2, length))):
-        if name not in given:
+        if name not in tensors:
             continue
-        ids = given[name]
+        ids = tensors[name]
         if tuple(ids.shape) != shape or ids.is_floating_point() or (ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < target.vocabulary):
             remedy = f"expected {list(shape)} token ids below {target.vocabulary}"
             raise DsimError(f"{str(ids.dtype).removeprefix('torch.')} of shape {list(ids.shape)}", where=file, key=name, remedy=remedy)
-        given[name] = ids.long()
-    return given
+        tensors[name] = ids.long()
+    return tensors
 
 
 def read_greedy(file: Path, target: Target) -> list[dict[str, Any]]:
@@ -127,12 +127,12 @@ def read_greedy(file: Path, target: Target) -> list[dict[str, Any]]:
     return [dict(one) for one in read]
 
 
-def relative(name: str, found: Tensor, expected: Tensor, slack: float) -> Difference:
+def relative(name: str, made: Tensor, expected: Tensor, slack: float) -> Difference:
     """Largest difference over the largest value."""
-    if found.shape != expected.shape:
-        return Difference(name, False, float("inf"), f"shape {list(found.shape)}, expected {list(expected.shape)}")
+    if made.shape != expected.shape:
+        return Difference(name, False, float("inf"), f"shape {list(made.shape)}, expected {list(expected.shape)}")
     scale = expected.float().abs().max().clamp(min=torch.finfo(torch.float32).tiny)
-    worst = float((found.float() - expected.float()).abs().max() / scale)
+    worst = float((made.float() - expected.float()).abs().max() / scale)
     return Difference(name, worst <= RELATIVE * slack, worst, f"worst relative difference {worst:.2g}")  # NaN does not hold
 
 
@@ -154,38 +154,38 @@ def context_features(target: Target, drafter: Drafter, prompts: Tensor) -> Tenso
     return target.step(prompts.reshape(-1), flat).features.view(2, length, -1)
 
 
-def _absorbed(drafter: Drafter, given: dict[str, Tensor]) -> DraftBatch:
+def _absorbed(drafter: Drafter, tensors: dict[str, Tensor]) -> DraftBatch:
     """The drafter after the given context; the blocks to draft behind it."""
-    context = given["context_features"].to(drafter.lm_head.weight.dtype)
+    context = tensors["context_features"].to(drafter.lm_head.weight.dtype)
     device, length = context.device, context.shape[1]
     room = length + 2 * (drafter.gamma + drafter.spec.block)
     drafter.allocate(2, room)
     layout, slots = _two_rows(length, room)
     slots = slots.to(device)
     start = torch.zeros(3, dtype=torch.long, device=device)
-    following = given["anchor_ids"].unsqueeze(1)
-    if "prompt_ids" in given:
-        following = torch.cat([given["prompt_ids"][:, 1:], following], dim=1)
+    following = tensors["anchor_ids"].unsqueeze(1)
+    if "prompt_ids" in tensors:
+        following = torch.cat([tensors["prompt_ids"][:, 1:], following], dim=1)
     following = following.expand(2, length) if following.shape[1] == 1 else following
     last = torch.tensor([length - 1, 2 * length - 1], device=device)
     ints = torch.from_numpy(layout.ints).to(device)
     drafter.absorb(context.reshape(2 * length, -1), following.reshape(-1), last, slots, ints, layout, start)
     start[:2] = length
     block = drafter.lay_out(np.arange(2), length, cache=(2, room), tiers=None)
-    anchor = torch.cat([given["anchor_ids"], given["anchor_ids"][:1]])
+    anchor = torch.cat([tensors["anchor_ids"], tensors["anchor_ids"][:1]])
     return DraftBatch(torch.from_numpy(block.ints).to(device), block, slots, start, anchor)
 
 
 @torch.no_grad()
-def forward(drafter: Drafter, given: dict[str, Tensor]) -> dict[str, Tensor]:
+def forward(drafter: Drafter, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Hidden states, logits and confidences along a forced continuation, by the names that the family's files have for them."""
-    batch = _absorbed(drafter, given)
+    batch = _absorbed(drafter, tensors)
     hidden = drafter.begin(batch)
     if drafter.spec.one_by_one:
-        previous = torch.cat([given["anchor_ids"].unsqueeze(1), given["forced_next_ids"]], dim=1)
+        previous = torch.cat([tensors["anchor_ids"].unsqueeze(1), tensors["forced_next_ids"]], dim=1)
         logits, _ = forced(drafter.steps(hidden, batch, previous.shape[1]), previous)
         return {"draft_hidden": hidden.unsqueeze(1), "logits_given_forced_prefix": logits}
-    previous = given["forced_prev_ids"]
+    previous = tensors["forced_prev_ids"]
     first = torch.cat([previous[:, 0], previous[:1, 0]])
     logits, confidence = forced(drafter.steps(hidden, replace(batch, anchor=first), drafter.gamma), previous)
     made = {"block_hidden": hidden, "base_logits": drafter.base_logits(hidden), "logits_given_forced_prev": logits}
@@ -213,11 +213,11 @@ def greedy(expected: list[dict[str, Any]], target: Target, drafter: Drafter, sla
         for k, theirs in enumerate(one["rounds"]):
             if theirs.get("confidence"):
                 worst.append(_apart(rounds[i][k].confidence if k < len(rounds[i]) else None, theirs["confidence"]))
-    found = [Difference(f"greedy {what}", n == 0, float(n), f"{n} of {len(expected)} texts differ") for what, n in wrong.items()]
+    differences = [Difference(f"greedy {what}", n == 0, float(n), f"{n} of {len(expected)} texts differ") for what, n in wrong.items()]
     if worst:
         most = float(np.max(worst))  # NaN where any is
-        found.append(Difference("greedy confidences", most <= CONFIDENCE * slack, most, f"worst difference {most:.2g} of {len(worst)} rounds"))
-    return found
+        differences.append(Difference("greedy confidences", most <= CONFIDENCE * slack, most, f"worst difference {most:.2g} of {len(worst)} rounds"))
+    return differences
 
 
 def _apart(mine: Any, theirs: list[float]) -> float:

@@ -53,18 +53,18 @@ class CostPlan:
     max_context: int = 1024
 
 
-def named_drafts(given: Sequence[str]) -> dict[str, str]:
+def named_drafts(words: Sequence[str]) -> dict[str, str]:
     """`name=folder` or a folder, called by its last part. Raises DsimError where two share a name."""
-    found: dict[str, str] = {}
-    for one in given:
+    places: dict[str, str] = {}
+    for one in words:
         name, _, place = one.rpartition("=")
         name = name or Path(place).name
-        if name in found:
+        if name in places:
             raise DsimError(f"two drafters called {name!r}", key="draft", remedy=f"name them: --draft other={place}")
         if not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
             raise DsimError(f"{name!r} is no good file name", key="draft", remedy="name it: --draft NAME=FOLDER")
-        found[name] = place
-    return found
+        places[name] = place
+    return places
 
 
 def may_write(out: Path) -> None:
@@ -101,17 +101,17 @@ def measure_profile(
 
 def _same_measurement(work: Path, target: Target, drafts: dict[str, str], prompts: Any, acceptance: Acceptance, seed: int) -> None:
     """What an interrupted run left must be of the same measurement."""
-    asked = {"target": target.name, "dtype": str(target.dtype), "device": target.device.type, "drafts": drafts, **asdict(acceptance), "seed": seed}
-    asked |= {"prompts_given": len(prompts), "prompt_tokens": sum(len(ids) for _, ids in prompts)}
+    plan = {"target": target.name, "dtype": str(target.dtype), "device": target.device.type, "drafts": drafts, **asdict(acceptance), "seed": seed}
+    plan |= {"prompts_given": len(prompts), "prompt_tokens": sum(len(ids) for _, ids in prompts)}
     file = work / "measurement.json"
     if file.exists():
         before = json.loads(file.read_text())
-        different = [key for key in asked if asked[key] != before.get(key)]
+        different = [key for key in plan if plan[key] != before.get(key)]
         if different:
             key = different[0]
             remedy = "give the same options to go on, or another folder"
-            raise DsimError(f"an unfinished measurement with {key} {before.get(key)!r}, now {asked[key]!r}", where=work, key=key, remedy=remedy)
-    write_whole(file, json.dumps(asked, indent=1))
+            raise DsimError(f"an unfinished measurement with {key} {before.get(key)!r}, now {plan[key]!r}", where=work, key=key, remedy=remedy)
+    write_whole(file, json.dumps(plan, indent=1))
 
 
 def measure_blocks(
@@ -123,13 +123,13 @@ def measure_blocks(
         return {}
     texts = generate_texts(target, prompts, temperature=acceptance.temperature, max_tokens=acceptance.max_tokens, slots=acceptance.at_once,
                            seed=seed, file=work / "texts.jsonl", progress=progress)  # fmt: skip
-    found = {}
+    blocks = {}
     for name, drafter in drafters.items():
         file = out / f"blocks-{name}.parquet"
         if not file.exists():
             record_blocks(target, drafter, name, texts, temperature=acceptance.temperature, seed=seed, progress=progress).save(file)
-        found[name] = RecordedBlocks.load(file)
-    return found
+        blocks[name] = RecordedBlocks.load(file)
+    return blocks
 
 
 def _temperatures(blocks: RecordedBlocks) -> list[float] | None:
@@ -144,7 +144,7 @@ def assemble(
     """Tables and profile.yaml in `out`, whose blocks are there; temperatures fitted on the first half of each domain's texts."""
     tables.write(out)
     per_token, memory, how = kv(target, drafters)
-    found = environment(target, tiers)
+    facts = environment(target, tiers)
     described = {}
     for called, drafter in drafters.items():
         has_confidence = blocks[called].confidence is not None
@@ -156,8 +156,8 @@ def assemble(
             note=f"texts of the target at temperature {blocks[called].temperature:g}" if blocks[called].temperature is not None else "",
         )  # fmt: skip
     profile = Profile(
-        format=1, name=out.name, hardware=str(found["device"]), engine=ENGINE, target=target_name or Path(target.name).name,
-        gpus_per_replica=1, costs=tables.costs, drafters=described, environment=found, suspicious=tables.suspicious, notes=[*notes, *tables.notes],
+        format=1, name=out.name, hardware=str(facts["device"]), engine=ENGINE, target=target_name or Path(target.name).name,
+        gpus_per_replica=1, costs=tables.costs, drafters=described, environment=facts, suspicious=tables.suspicious, notes=[*notes, *tables.notes],
         kv=KvMemory(provenance="measured", source=how, bytes_per_token=per_token, memory_bytes=memory, page_tokens=1),
     )  # fmt: skip
     save_profile(profile, out, f"Measured with: {command}\nSee docs/profiles.md.")

@@ -130,10 +130,10 @@ class Device:
         pieces = iter(np.split(host, np.cumsum([part.numel() for part in parts])))
         none = host[:0]
         accepted, bonus, drafted = (none, none, none) if outcome is None else (next(pieces), next(pieces), next(pieces))
-        told = Report(accepted, bonus, drafted.reshape(len(accepted), drafted.size // max(1, len(accepted))), none, None)
-        told.first = none if first is None else next(pieces)
-        told.confidence = None if confidence is None else next(pieces).view(np.float64).reshape(tuple(confidence.shape))
-        return told
+        report = Report(accepted, bonus, drafted.reshape(len(accepted), drafted.size // max(1, len(accepted))), none, None)
+        report.first = none if first is None else next(pieces)
+        report.confidence = None if confidence is None else next(pieces).view(np.float64).reshape(tuple(confidence.shape))
+        return report
 
     def luck(self, *shape: int) -> Tensor:
         """Uniform numbers."""
@@ -184,17 +184,17 @@ class Device:
         """The anchors and the drafted tokens the plan asks for, through the target; also its features [B, m·d]."""
         target, state, gamma = self.target, self.state, plan.gamma
 
-        def step(packed: Tensor, *given: Tensor) -> tuple[Tensor | None, ...]:
+        def step(packed: Tensor, *more: Tensor) -> tuple[Tensor | None, ...]:
             ints, cells, where, row_of = plan.split(packed)
             slots, lengths, from_row = where
-            drafted = given[0][from_row][:, :gamma] if gamma else slots.new_empty(len(slots), 0)
+            drafted = more[0][from_row][:, :gamma] if gamma else slots.new_empty(len(slots), 0)
             ids = torch.cat([state.anchor[slots].unsqueeze(1), drafted], dim=1).view(-1)[cells]
             seen = target.step(ids, layout.flat(ints, state.start))
             if self.greedy:
                 accepted, bonus = sampling.verify_greedy(seen.logits, drafted, lengths, row_of)
             else:
                 law = self._laws if gamma else None
-                accepted, bonus = sampling.verify_sampled(seen.logits, drafted, lengths, row_of, self.temperature, given[-1], law, from_row)
+                accepted, bonus = sampling.verify_sampled(seen.logits, drafted, lengths, row_of, self.temperature, more[-1], law, from_row)
             return accepted, bonus, drafted, seen.features
 
         inputs = [packed]

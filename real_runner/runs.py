@@ -66,7 +66,7 @@ def serve_all(
             raise DsimError(
                 f"no drafter {name!r}", where=models, key="engine", remedy=f"the folder needs target/ and {name}/, as the profile's drafters"
             )
-    asked = {
+    conditions = {
         "load": asdict(load), "profile": profile.name, "measured": _digest(profile), "target": target.name, "machine": machine(target),
         "prompts": hashlib.sha256(json.dumps(prompts).encode()).hexdigest(),
     }  # fmt: skip
@@ -77,7 +77,7 @@ def serve_all(
         )
     with progress.stage("serving", len(runs), sum((out / run.folder).exists() for run in runs)) as stage:
         for run in runs:
-            mine = asked | {"drafter": run.drafter, "rule": run.rule.model_dump(mode="json")}  # type: ignore[attr-defined]
+            mine = conditions | {"drafter": run.drafter, "rule": run.rule.model_dump(mode="json")}  # type: ignore[attr-defined]
             mine |= {} if run.arrivals is None else {"arrivals": list(run.arrivals)}
             if (out / run.folder).exists():
                 _same(out / run.folder, mine)
@@ -129,13 +129,13 @@ def _engine(
 
 def _digest(profile: Profile) -> str:
     """Of all that its numbers come from."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for file in profile.files():
-        found.update(file.name.encode() + file.read_bytes())
-    return found.hexdigest()
+        digest.update(file.name.encode() + file.read_bytes())
+    return digest.hexdigest()
 
 
-def _same(folder: Path, asked: dict[str, Any]) -> None:
+def _same(folder: Path, conditions: dict[str, Any]) -> None:
     before = json.loads((folder / "run.json").read_text()).get("asked", {})
-    if before != json.loads(json.dumps(asked)):
+    if before != json.loads(json.dumps(conditions)):
         raise DsimError("holds a run of another load, rule, profile or machine", where=folder, remedy="give another folder, or remove it")

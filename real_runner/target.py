@@ -63,9 +63,9 @@ class Target:
     @property
     def eos(self) -> frozenset[int]:
         """Ids that end a text, of the generation config where there is one."""
-        given = getattr(self.model.generation_config, "eos_token_id", None)
-        given = self.config.eos_token_id if given is None else given
-        return frozenset(given if isinstance(given, (list, tuple)) else [] if given is None else [given])
+        ends = getattr(self.model.generation_config, "eos_token_id", None)
+        ends = self.config.eos_token_id if ends is None else ends
+        return frozenset(ends if isinstance(ends, (list, tuple)) else [] if ends is None else [ends])
 
     def tap(self, taps: Sequence[int]) -> None:
         """Asks for the outputs of these layers (0-based; EMBEDDING and POST_NORM too) with every step."""
@@ -74,7 +74,7 @@ class Target:
         self.taps, self._hooks = tuple(taps), []
         for tap in sorted(set(taps)):
             if tap == EMBEDDING:
-                hook = self.decoder.layers[0].register_forward_pre_hook(lambda _, given: self._keep(EMBEDDING, given[0]))
+                hook = self.decoder.layers[0].register_forward_pre_hook(lambda _, args: self._keep(EMBEDDING, args[0]))
             elif tap == POST_NORM:
                 hook = self.decoder.norm.register_forward_hook(lambda _, __, out: self._keep(POST_NORM, out))
             else:
@@ -92,12 +92,12 @@ class Target:
             self.step(zero, FlatBatch(zero + slots, zero, zero + 1, zero, slice(slots, slots + 1), 1, 1, 1))
 
     @torch.no_grad()
-    def step(self, ids: Tensor, flat: FlatBatch, asked: Tensor | None = None) -> TargetStep:
-        """One step over `ids` [B]; logits of the `asked` rows only, where given."""
+    def step(self, ids: Tensor, flat: FlatBatch, rows: Tensor | None = None) -> TargetStep:
+        """One step over `ids` [B]; logits of the `rows` rows only, where given."""
         assert self.kv is not None, "allocate first"
         out = self.decoder(input_ids=ids.unsqueeze(0), position_ids=flat.positions.unsqueeze(0), use_cache=False, flat=flat, kv=self.kv)
         hidden = out.last_hidden_state[0]
-        logits = self.head(hidden if asked is None else hidden[asked])
+        logits = self.head(hidden if rows is None else hidden[rows])
         cap = getattr(self.config, "final_logit_softcapping", None)
         if cap is not None:
             logits = torch.tanh(logits / cap) * cap

@@ -52,9 +52,9 @@ def generate_texts(
     with progress.stage("texts", len(prompts), len(texts)) as stage:
         for at in range(len(texts), len(prompts), slots):
             luck = int(stream(seed, "texts", at // slots).integers(2**63))
-            said = _say(target, prompts[at : at + slots], room[at : at + slots], temperature, luck, stage)
-            _append(file, said)
-            texts += said
+            answers = _say(target, prompts[at : at + slots], room[at : at + slots], temperature, luck, stage)
+            _append(file, answers)
+            texts += answers
     return texts
 
 
@@ -81,11 +81,11 @@ def _say(target: Target, prompts: Sequence[Prompt], room: list[int], temperature
     engine = Engine(target, None, NoSpeculation(), slots=len(prompts), length=length, temperature=temperature, seed=seed)
     for number, (_, _, ids) in enumerate(prompts):
         engine.submit(ServedRequest(number, ids, room[number]))
-    told = 0
+    reported = 0
     while engine.step():
-        stage.advance(len(engine.finished) - told)
-        told = len(engine.finished)
-    stage.advance(len(engine.finished) - told)
+        stage.advance(len(engine.finished) - reported)
+        reported = len(engine.finished)
+    stage.advance(len(engine.finished) - reported)
     done = sorted(engine.finished, key=lambda r: r.request)
     return [Text(request.prompt, request.output, domain, index) for request, (domain, index, _) in zip(done, prompts, strict=True)]
 
@@ -128,29 +128,29 @@ def _read(file: Path) -> tuple[dict[str, Any] | None, list[Text]]:
                 if not line.strip():
                     continue
                 try:
-                    found = json.loads(line)
+                    entry = json.loads(line)
                 except ValueError as error:
                     if not line.endswith("\n"):
                         break
                     raise DsimError("not JSON", where=f"{file}:{number}") from error
-                if number == 1 and isinstance(found, dict) and HEADER in found:
-                    header = found
+                if number == 1 and isinstance(entry, dict) and HEADER in entry:
+                    header = entry
                 else:
-                    texts.append(_text(found, f"{file}:{number}", len(texts)))
+                    texts.append(_text(entry, f"{file}:{number}", len(texts)))
     except (OSError, UnicodeDecodeError) as error:
         raise DsimError("cannot be read", where=file, remedy="give JSON lines with `prompt` and `output`") from error
     return header, texts
 
 
-def _text(found: Any, where: str, number: int) -> Text:
+def _text(entry: Any, where: str, number: int) -> Text:
     for key in ("prompt", "output"):
-        ids = found.get(key) if isinstance(found, dict) else None
+        ids = entry.get(key) if isinstance(entry, dict) else None
         if not isinstance(ids, list) or not ids or any(type(one) is not int or one < 0 for one in ids):
             raise DsimError("expected a list of token ids", where=where, key=key)
-    of = found.get("of", number)
+    of = entry.get("of", number)
     if type(of) is not int:
         raise DsimError(f"{of!r}", where=where, key="of", remedy="expected the prompt's number in its set")
-    return Text(found["prompt"], found["output"], str(found.get("domain", "none")), of)
+    return Text(entry["prompt"], entry["output"], str(entry.get("domain", "none")), of)
 
 
 def _mark(target: Target) -> str:

@@ -51,12 +51,10 @@ class DraftPlan:
     draft_vocabulary: int | None = None
 
 
-def make_texts(
-    target: Target, sets: Sequence[PromptSet], given: Path | None, plan: TextPlan, seed: int, work: Path, progress: Progress
-) -> list[Text]:
-    """Texts that the target says to the prompts, in an order mixed by `seed` so that the held-out end is like the rest; or given ones."""
-    if given is not None:
-        texts = read_texts(given)
+def make_texts(target: Target, sets: Sequence[PromptSet], file: Path | None, plan: TextPlan, seed: int, work: Path, progress: Progress) -> list[Text]:
+    """Texts that the target says to the prompts, in an order mixed by `seed` so that the held-out end is like the rest; or file ones."""
+    if file is not None:
+        texts = read_texts(file)
     else:
         prompts = encoded(target, sets)
         texts = generate_texts(target, prompts, temperature=plan.temperature, max_tokens=plan.max_tokens, slots=plan.at_once, seed=seed,
@@ -124,16 +122,16 @@ def judge(
     target: Target, folder: Path, texts: Sequence[Text], work: Path, temperatures: Sequence[float], seed: int, progress: Progress
 ) -> dict[str, Any]:
     """Accepted length and survival on texts said anew to the held-out prompts at each temperature."""
-    drafter, found = load_drafter(str(folder), target), {}
+    drafter, results = load_drafter(str(folder), target), {}
     for temperature in temperatures:
         longest = max(len(text.output) for text in texts)
         prompts = [(text.domain, text.of, text.prompt) for text in texts]
-        said = generate_texts(target, prompts, temperature=temperature, max_tokens=longest, slots=min(32, len(prompts)), seed=seed + 1,
+        answers = generate_texts(target, prompts, temperature=temperature, max_tokens=longest, slots=min(32, len(prompts)), seed=seed + 1,
                               file=work / f"held-out-{temperature:g}.jsonl", progress=progress)  # fmt: skip
-        blocks = record_blocks(target, drafter, folder.name, said, temperature=temperature, seed=seed, progress=progress)
+        blocks = record_blocks(target, drafter, folder.name, answers, temperature=temperature, seed=seed, progress=progress)
         seen = acceptance_statistics(blocks, rows=visited_rows(blocks))
-        found[f"{temperature:g}"] = {
+        results[f"{temperature:g}"] = {
             "accepted_length": seen.accepted_length, "standard_error": seen.accepted_length_error,
             "survival": seen.survival.tolist(), "rounds": seen.rows,
         }  # fmt: skip
-    return found
+    return results

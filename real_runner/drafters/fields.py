@@ -44,19 +44,19 @@ def listed(value: Any, key: str, folder: Path) -> list[int]:
 
 def group(config: Config, key: str, folder: Path) -> Config:
     """A nested object, empty where there is none."""
-    found = config.get(key)
-    if found is not None and not isinstance(found, dict):
-        raise CheckpointError(f"{found!r}", where=folder / "config.json", key=key, remedy="expected an object")
-    return found or {}
+    value = config.get(key)
+    if value is not None and not isinstance(value, dict):
+        raise CheckpointError(f"{value!r}", where=folder / "config.json", key=key, remedy="expected an object")
+    return value or {}
 
 
 def architectures(config: Config) -> str:
     """All named in `architectures`."""
-    found = config.get("architectures") or ()
-    return " ".join(map(str, found)) if isinstance(found, (list, tuple)) else str(found)
+    names = config.get("architectures") or ()
+    return " ".join(map(str, names)) if isinstance(names, (list, tuple)) else str(names)
 
 
-def windows(given: Config, layers: Config, folder: Path) -> tuple[int | None, ...]:
+def windows(config: Config, layers: Config, folder: Path) -> tuple[int | None, ...]:
     """The sliding window of each draft layer, None where it sees everything. Distances count from each token's own position, as engines serve it."""
     file, count = folder / "config.json", needed(layers, "num_hidden_layers", folder, 1)
     types = layers.get("layer_types") or [FULL] * count
@@ -66,19 +66,19 @@ def windows(given: Config, layers: Config, folder: Path) -> tuple[int | None, ..
         return (None,) * count
     if layers.get("model_type") != "qwen3":
         raise CheckpointError(f"{SLIDING} on a {layers.get('model_type')} draft backbone is not supported", where=file, key="layer_types")
-    size = needed(given if given.get("sliding_window") is not None else layers, "sliding_window", folder, 1)
+    size = needed(config if config.get("sliding_window") is not None else layers, "sliding_window", folder, 1)
     return tuple(size if one == SLIDING else None for one in types)
 
 
-def causal(given: Config, sizes: tuple[int | None, ...], folder: Path) -> bool:
+def causal(config: Config, sizes: tuple[int | None, ...], folder: Path) -> bool:
     """Does a token of the block see only those before it? `sliding_window_non_causal: false` makes the sliding layers so, no others."""
     file, key = folder / "config.json", "sliding_window_non_causal"
-    asked = bool(given.get("dflash_query_causal", given.get("attention_mode") == "causal"))
+    everywhere = bool(config.get("dflash_query_causal", config.get("attention_mode") == "causal"))
     slid = [size is not None for size in sizes]
-    if given.get(key) is None or not any(slid):
-        return asked
-    if given[key] and asked:
+    if config.get(key) is None or not any(slid):
+        return everywhere
+    if config[key] and everywhere:
         raise CheckpointError("true contradicts a causal block", where=file, key=key)
-    if not given[key] and not all(slid) and not asked:
+    if not config[key] and not all(slid) and not everywhere:
         raise CheckpointError("false with full layers beside sliding ones is not supported", where=file, key=key, remedy="one mask for all layers is")
-    return not given[key]
+    return not config[key]

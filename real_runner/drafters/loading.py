@@ -77,13 +77,13 @@ def placed(drafter: Drafter, target: Target) -> Drafter:
 def fits(spec: DraftSpec, target: Target) -> None:
     """Is this drafter one of this target: hidden size, vocabulary, depth."""
     config = spec.folder / "config.json"
-    for key, found, expected in (
+    for key, own, expected in (
         ("hidden_size", spec.hidden, target.hidden),
         ("vocab_size", spec.vocabulary, target.vocabulary),
         ("num_target_layers", spec.target_layers or target.layers, target.layers),
     ):
-        if found != expected:
-            raise CheckpointError(f"{found}, but the target has {expected}", where=config, key=key, remedy="give the drafter of this target")
+        if own != expected:
+            raise CheckpointError(f"{own}, but the target has {expected}", where=config, key=key, remedy="give the drafter of this target")
     if spec.mask_token >= target.vocabulary:
         raise CheckpointError(f"{spec.mask_token}", where=config, key="mask_token_id", remedy=f"expected an id below {target.vocabulary}")
     wrong = [tap for tap in spec.taps if not -2 <= tap < target.layers]
@@ -119,12 +119,12 @@ def renamed(tensors: Mapping[str, Tensor], spec: DraftSpec) -> dict[str, Tensor]
     """Tensor names of every packaging -> names of our module."""
     if spec.family == "mtp":
         tensors = _mtp_layer(tensors)
-    found = {}
+    ours = {}
     for name, tensor in tensors.items():
         name = re.sub(r"^model\.(?!safetensors)", "", name)
         name = re.sub(r"^midlayer\.", "layers.0.", name)
-        found[name if name.startswith((*OWN, "d2t", "t2d")) else f"backbone.{name}"] = tensor
-    return found
+        ours[name if name.startswith((*OWN, "d2t", "t2d")) else f"backbone.{name}"] = tensor
+    return ours
 
 
 def _mtp_layer(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -132,14 +132,14 @@ def _mtp_layer(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     layer = next((m.group(1) for name in tensors if (m := re.match(r"(?:model\.)?layers\.(\d+)\.eh_proj\.weight$", name))), None)
     if layer is None:
         return dict(tensors)
-    found = {}
+    ours = {}
     for name, tensor in tensors.items():
         match = re.match(rf"(?:model\.)?layers\.{layer}\.(.+)$", name)
         if match is None:
             continue
         inner = match.group(1).replace("shared_head.norm.", "norm.").replace("shared_head.head.", "lm_head.")
-        found[inner if inner.startswith((*OWN, "norm.", "embed_tokens.")) else f"layers.0.{inner}"] = tensor
-    return found
+        ours[inner if inner.startswith((*OWN, "norm.", "embed_tokens.")) else f"layers.0.{inner}"] = tensor
+    return ours
 
 
 def fill(drafter: Drafter, tensors: dict[str, Tensor], target: Target, folder: Path) -> None:

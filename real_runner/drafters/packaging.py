@@ -36,9 +36,9 @@ def read_spec(folder: Path, target_layers: int | None = None) -> DraftSpec:
     for recognised, make in PACKAGINGS:
         if recognised(config):
             return make(config, folder, target_layers)
-    found = config.get("architectures") or config.get("model_type")
+    kind = config.get("architectures") or config.get("model_type")
     raise CheckpointError(
-        f"unknown packaging {found}",
+        f"unknown packaging {kind}",
         where=folder / "config.json",
         key="architectures",
         remedy="known: DeepSpec (*DSparkModel, *Eagle3Model), SpecForge (DFlashDraftModel, DSparkDraftModel, LlamaForCausalLMEagle3), "
@@ -114,22 +114,22 @@ def _mtp(config: Config, folder: Path, target_layers: int | None) -> DraftSpec:
     return DraftSpec(folder, "deepseek", "mtp", one, (POST_NORM,), block=1, first_slot=0, gamma=gamma)
 
 
-def _block_spec(given: Config, layers: Config, folder: Path, packaging: Packaging, *, taps: Any, first_slot: int) -> DraftSpec:
+def _block_spec(config: Config, layers: Config, folder: Path, packaging: Packaging, *, taps: Any, first_slot: int) -> DraftSpec:
     _sized(layers, folder)
     for key in UNSUPPORTED:
-        if given.get(key):
-            raise CheckpointError(f"{given[key]} is not supported", where=folder / "config.json", key=key)
-    block, rank = needed(given, "block_size", folder, 1 + first_slot), maybe(given, "markov_rank", folder) or 0
-    kind = str(given.get("markov_head_type", "vanilla")) if rank else "none"
+        if config.get(key):
+            raise CheckpointError(f"{config[key]} is not supported", where=folder / "config.json", key=key)
+    block, rank = needed(config, "block_size", folder, 1 + first_slot), maybe(config, "markov_rank", folder) or 0
+    kind = str(config.get("markov_head_type", "vanilla")) if rank else "none"
     if kind not in ("none", "vanilla", "gated", "rnn"):
         raise CheckpointError(f"unknown {kind!r}", where=folder / "config.json", key="markov_head_type", remedy="known: vanilla, gated, rnn")
     if kind == "rnn" and first_slot:
         raise CheckpointError(
             "an rnn head on a block whose anchor predicts nothing is not supported", where=folder / "config.json", key="markov_head_type"
         )
-    head = given.get("enable_confidence_head", False)
-    with_token = given.get("confidence_head_with_markov", rank > 0)
-    sizes = windows(given, layers, folder)
+    head = config.get("enable_confidence_head", False)
+    with_token = config.get("confidence_head_with_markov", rank > 0)
+    sizes = windows(config, layers, folder)
     if any(sizes):  # ours to honour, whatever transformers makes of the inherited config
         layers = {**layers, "layer_types": ["full_attention"] * len(sizes)}
     return DraftSpec(
@@ -141,18 +141,18 @@ def _block_spec(given: Config, layers: Config, folder: Path, packaging: Packagin
         block=block,
         first_slot=first_slot,
         gamma=block - first_slot,
-        mask_token=needed(given, "mask_token_id", folder),
+        mask_token=needed(config, "mask_token_id", folder),
         markov_rank=rank,
         markov_kind=kind,  # type: ignore[arg-type]
         confidence="none" if not head else "hidden+token" if with_token else "hidden",
-        draft_vocabulary=_reduced(given, layers, folder),
-        causal_block=causal(given, sizes, folder),
+        draft_vocabulary=_reduced(config, layers, folder),
+        causal_block=causal(config, sizes, folder),
         windows=sizes,
-        target_layers=maybe(given, "num_target_layers", folder, 1),
+        target_layers=maybe(config, "num_target_layers", folder, 1),
     )
 
 
-def _eagle_spec(given: Config, layers: Config, folder: Path, packaging: Packaging, taps: Any, gamma: Any, target_layers: Any) -> DraftSpec:
+def _eagle_spec(config: Config, layers: Config, folder: Path, packaging: Packaging, taps: Any, gamma: Any, target_layers: Any) -> DraftSpec:
     one = _one_layer({"model_type": "llama", **layers}, folder)
     return DraftSpec(
         folder,
@@ -163,8 +163,8 @@ def _eagle_spec(given: Config, layers: Config, folder: Path, packaging: Packagin
         block=1,
         first_slot=0,
         gamma=whole(gamma, "ttt_length", folder, 1),
-        draft_vocabulary=_reduced(given, layers, folder),
-        norm_before_residual=bool(given.get("norm_before_residual", False)),
+        draft_vocabulary=_reduced(config, layers, folder),
+        norm_before_residual=bool(config.get("norm_before_residual", False)),
         target_layers=None if target_layers is None else whole(target_layers, "num_target_layers", folder, 1),
     )
 
@@ -183,8 +183,8 @@ def _sized(layers: Config, folder: Path) -> None:
     maybe(layers, "num_hidden_layers", folder, 1)
 
 
-def _reduced(given: Config, layers: Config, folder: Path) -> int | None:
-    size = maybe(given, "draft_vocab_size", folder, 1)
+def _reduced(config: Config, layers: Config, folder: Path) -> int | None:
+    size = maybe(config, "draft_vocab_size", folder, 1)
     return None if size == layers["vocab_size"] else size
 
 

@@ -128,9 +128,9 @@ def _extract(target: Target, taps: tuple[int, ...], ids: NDArray[np.int64], star
                 target.allocate(slots, length)
                 layout = lay_out(np.arange(slots), counts, length, (slots, length), None)
                 start = torch.zeros(slots + 1, dtype=torch.long, device=target.device)
-                given = ship(ids[starts[first] : starts[last]], target.device)
+                batch = ship(ids[starts[first] : starts[last]], target.device)
                 flat = layout.flat(ship(layout.ints, target.device), start)
-                step = target.step(given, flat)
+                step = target.step(batch, flat)
                 normalisers = step.logits.float().logsumexp(dim=-1)
                 view = torch.int16 if target.dtype == torch.bfloat16 else torch.float32
                 opened[0].write(step.features.contiguous().view(view).cpu().numpy().tobytes())

@@ -103,10 +103,10 @@ class Trainer:
         order = np.concatenate([np.random.default_rng((self.schedule.seed, e, 1)).permutation(count) for e in (epoch, epoch + 1)])
         losses, lengths = [], []
         for text in order[at : at + self.schedule.texts]:
-            found = self._heard(int(text), luck)
-            if found is None:
+            outcome = self._heard(int(text), luck)
+            if outcome is None:
                 continue
-            loss, length = found
+            loss, length = outcome
             (loss / self.schedule.texts).backward()
             losses.append(float(loss.detach()))
             lengths.append(length)
@@ -147,8 +147,8 @@ class Trainer:
     @torch.no_grad()
     def held_out(self) -> dict[str, float]:
         """Loss and expected length on the texts kept apart."""
-        found = [self._heard(text, None) for text in range(len(self.corpus) - self.schedule.held_out, len(self.corpus))]
-        kept = [(float(loss), length) for loss, length in filter(None, found)]
+        outcomes = [self._heard(text, None) for text in range(len(self.corpus) - self.schedule.held_out, len(self.corpus))]
+        kept = [(float(loss), length) for loss, length in filter(None, outcomes)]
         return {"held_out_loss": float(np.mean([loss for loss, _ in kept])), "held_out_expected_length": float(np.mean([n for _, n in kept]))}
 
     def _save(self, path: Path, begun: float) -> None:

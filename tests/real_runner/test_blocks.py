@@ -272,7 +272,7 @@ def test_one_slot_has_the_law_of_rejection_sampling(d2t):
     p, law = torch.softmax(logits[0] / temperature, dim=0), torch.softmax(draft[0] / temperature, dim=0)
     d = law if d2t is None else torch.zeros(5).index_copy_(0, torch.tensor(d2t), law)
     tokens = torch.stack([torch.zeros(count, dtype=torch.long), torch.multinomial(p, count, replacement=True, generator=luck)], dim=1)
-    said = recording._Said(tokens, torch.full((count,), 2), logits, (logits / temperature).logsumexp(dim=-1), torch.zeros_like(tokens))
+    said = recording._Scored(tokens, torch.full((count,), 2), logits, (logits / temperature).logsumexp(dim=-1), torch.zeros_like(tokens))
     every, map_ = torch.arange(count), None if d2t is None else torch.tensor(d2t)
     coupling = recording._Coupling(said, every, every * 0, temperature, torch.rand(count, 1, 2, generator=luck), map_)
     drafted = coupling.draw(draft.expand(count, -1), 0)
