@@ -88,7 +88,7 @@ def _served(target: Target, texts: Sequence[Text]) -> list[Text]:
     texts = [replace(text, output=text.output[: next(end, None)]) for text, end in zip(texts, ends, strict=True)]
     texts = [text for text in texts if text.prompt and len(text.output) > 1]
     if not texts:
-        raise DsimError("no text of two tokens or more after a prompt", key="texts", remedy="let the target say more")
+        raise DsimError("expected a text of at least two tokens after a prompt", key="texts", remedy="let the target generate more tokens")
     highest = max(max(*text.prompt, *text.output) for text in texts)
     if highest >= target.vocabulary:
         raise DsimError(f"token {highest}, but the target has {target.vocabulary}", key="texts", remedy="give texts of this target")

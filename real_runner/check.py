@@ -54,7 +54,7 @@ class CheckReport:
         lines = [f"{key:<{width}}  {value}" for key, value in self.understood.items()]
         lines += [f"[{'ok' if f.holds else 'FAILED'}] {f.name}: {f.detail}" for f in self.findings]
         lines += [f"[{'ok' if d.holds else 'FAILED'}] expected {d.what}: {d.detail}" for d in self.differences]
-        return "\n".join([*lines, "all holds" if self.holds else "NOT all holds"])
+        return "\n".join([*lines, "all checks passed" if self.holds else "NOT all checks passed"])
 
 
 def check(
@@ -102,7 +102,7 @@ def weights(drafter: Drafter, target: Target) -> list[Finding]:
         ("head is the target's", drafter.lm_head.weight, target.head.weight),
     ):
         if own.shape != theirs.shape:
-            findings.append(Finding(name, True, "reduced vocabulary, its own"))
+            findings.append(Finding(name, True, "its own, for a reduced vocabulary"))
             continue
         worst = float((own.float() - theirs.float()).abs().max()) if own is not theirs else 0.0
         trained = drafter.spec.packaging in ("speculators", "specforge") and worst > 0
@@ -113,7 +113,7 @@ def weights(drafter: Drafter, target: Target) -> list[Finding]:
 def taps(spec: DraftSpec, target: Target) -> Finding:
     """(d) the last layer is not tapped: its output is only to be had after the final norm; and taps are in order."""
     if spec.taps == (POST_NORM,):
-        return Finding("taps", True, "the final norm's output")
+        return Finding("taps", True, "output of the final norm")
     last = target.layers - 1 in spec.taps
     rising = all(a < b for a, b in zip(spec.taps, spec.taps[1:], strict=False))
     detail = f"layer {target.layers - 1} is the target's last" if last else "not strictly increasing" if not rising else f"{list(spec.taps)}"
@@ -131,7 +131,7 @@ def accepted_lengths(target: Target, drafter: Drafter, prompts: list[list[int]],
 def long_enough(tau: np.ndarray, at_least: float) -> Finding:
     """(e) accepted length of a greedy decode."""
     enough = bool(tau.mean() >= at_least)
-    detail = f"{tau.mean():.2f} tokens a round over {len(tau)} greedy rounds"
+    detail = f"{tau.mean():.2f} tokens per round over {len(tau)} greedy rounds"
     return Finding("accepted length", enough, detail + ("" if enough else f", below {at_least}: misaligned slots or taps, or an untrained drafter"))
 
 
@@ -146,5 +146,5 @@ def aligned(target: Target, drafter: Drafter, texts: list[list[int]]) -> list[Fi
         gain = then - now
         raised = bool(gain.mean() > max(0.01, 3 * gain.std(ddof=1) / np.sqrt(len(gain))))
         detail = f"expected length {then.mean():.2f} instead of {now.mean():.2f}"
-        findings.append(Finding(f"shifted {name}", not raised, detail + (": probable misalignment, this shift mends it" if raised else "")))
+        findings.append(Finding(f"shifted {name}", not raised, detail + (": probable misalignment, as this shift corrects it" if raised else "")))
     return findings

@@ -64,7 +64,7 @@ class Chooser:
     def _refuse(self) -> None:
         kind = self.policy.kind
         if self.policy.clairvoyant:
-            raise DsimError(f"policy {kind!r} knows outcomes in advance: a bound, nothing an engine can run", key="verification")
+            raise DsimError(f"policy {kind!r} knows outcomes in advance: an engine cannot run it", key="verification")
         if self.policy.needs_confidence and self.policy.drafts and not self.has_confidence:
             raise DsimError(f"policy {kind!r} needs confidences, and the drafter has no confidence head", key="verification")
         if self.gamma and self.policy.drafts:

@@ -33,7 +33,7 @@ class Journal:
             write_whole(file, "".join(json.dumps(line) + "\n" for line in lines))  # without a torn last line
         else:
             if lines:
-                progress.say(f"{file} is of another measurement ({_difference(lines[0].get('plan'), plan)}): starting anew")
+                progress.say(f"{file} belongs to another measurement ({_difference(lines[0].get('plan'), plan)}): starting again")
             write_whole(file, json.dumps({"plan": plan}) + "\n")
 
     def _lines(self) -> list[dict[str, Any]]:
@@ -68,7 +68,7 @@ class Journal:
                 out.flush()
                 os.fsync(out.fileno())
         except OSError as error:
-            raise DsimError(f"cannot be written ({error.strerror})", where=self._file, remedy="free space and run again to go on") from error
+            raise DsimError(f"cannot be written ({error.strerror})", where=self._file, remedy="free space and run again to resume") from error
         self._take(line)
 
     @property
@@ -91,5 +91,5 @@ class Journal:
 
 def _difference(before: Any, now: dict[str, Any]) -> str:
     if not isinstance(before, dict):
-        return "not a journal of ours"
+        return "not a journal of dsim"
     return ", ".join(key for key in now if before.get(key) != now[key]) or "fewer options"

@@ -149,7 +149,7 @@ class _Work:
             self.bench.release()
             self.journal.did_not_fit(cell, slots)
             self._shrink(cell, slots)
-            left = f"{self.most[cell.context]} requests at most from context {cell.context} on" if cell.shrinks else "left out, and what is larger"
+            left = f"at most {self.most[cell.context]} requests from context {cell.context} on" if cell.shrinks else "skipped, and all larger ones"
             progress.say(f"out of memory for {cell}: {left}")
 
     def _tried(self, cell: CostCell, slots: int) -> Quantiles | None:
@@ -195,7 +195,7 @@ class _Work:
         for context, requests in self.most.items():
             if requests < self.grid.max_requests:
                 notes.append(f"Out of memory above {requests} requests at context {context}: not measured there.")
-        notes += [f"Out of memory for {cell}: left out, and what is larger." for cell, _ in self.journal.lost if not cell.shrinks]
+        notes += [f"Out of memory for {cell}: skipped, and all larger ones." for cell, _ in self.journal.lost if not cell.shrinks]
         if self.bench.longest:
             notes.append(f"Verify and overhead are measured beside {self.bench.longest}, every request verifying as much as the others.")
         return notes

@@ -97,7 +97,7 @@ class Engine:
         block = self.drafter.spec.block if self.drafter else 0
         need = len(request.prompt) + request.max_tokens + self.gamma + max(self.gamma, block) + 1
         if not request.prompt or request.max_tokens < 1:
-            raise DsimError("a request needs a prompt and at least one token to make", key=f"request {request.request}")
+            raise DsimError("a request needs a prompt and at least one token to generate", key=f"request {request.request}")
         if need > self.length:
             raise DsimError(f"{need} tokens with its blocks, but a slot holds {self.length}", key=f"request {request.request}")
         if max(request.prompt) >= self.target.vocabulary or min(request.prompt) < 0:

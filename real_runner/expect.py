@@ -67,7 +67,7 @@ def compare(folder: Path, target: Target, drafter: Drafter) -> list[Difference]:
     if (folder / "greedy_decode.json").exists():
         differences += greedy(read_greedy(folder / "greedy_decode.json", target), target, drafter, slack)
     if not differences:
-        raise DsimError("no forward.safetensors and no greedy_decode.json", where=folder, remedy="give a folder in the form of tests/golden")
+        raise DsimError("expected forward.safetensors or greedy_decode.json", where=folder, remedy="give a folder in the form of tests/golden")
     return differences
 
 
@@ -123,7 +123,7 @@ def read_greedy(file: Path, target: Target) -> list[dict[str, Any]]:
         raise DsimError(f"cannot be read: {error.strerror}", where=file) from error
     for i, one in enumerate(read):
         if not all(0 <= token < target.vocabulary for token in one["prompt"]):
-            raise DsimError("a token the target does not have", where=file, key=f"{i}.prompt", remedy=f"expected ids below {target.vocabulary}")
+            raise DsimError("a token that the target does not have", where=file, key=f"{i}.prompt", remedy=f"expected ids below {target.vocabulary}")
     return [dict(one) for one in read]
 
 

@@ -60,9 +60,9 @@ def named_drafts(words: Sequence[str]) -> dict[str, str]:
         name, _, place = one.rpartition("=")
         name = name or Path(place).name
         if name in places:
-            raise DsimError(f"two drafters called {name!r}", key="draft", remedy=f"name them: --draft other={place}")
+            raise DsimError(f"two drafters are called {name!r}", key="draft", remedy=f"use --draft OTHER={place}")
         if not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
-            raise DsimError(f"{name!r} is no good file name", key="draft", remedy="name it: --draft NAME=FOLDER")
+            raise DsimError(f"not a valid file name: {name!r}", key="draft", remedy="use --draft NAME=FOLDER")
         places[name] = place
     return places
 
@@ -70,7 +70,7 @@ def named_drafts(words: Sequence[str]) -> dict[str, str]:
 def may_write(out: Path) -> None:
     """Refuses, before anything long, a folder that holds a finished profile or cannot be written to."""
     if (out / "profile.yaml").exists():
-        raise DsimError("holds a profile already", where=out, remedy="give another folder, or remove it to measure again")
+        raise DsimError("already holds a profile", where=out, remedy="give another folder, or remove it to measure again")
     if (reason := why_not_writable(out)) is not None:
         raise DsimError(f"cannot be written to ({reason})", where=out, key="out", remedy="give a folder you can write to")
 
@@ -109,8 +109,8 @@ def _same_measurement(work: Path, target: Target, drafts: dict[str, str], prompt
         different = [key for key in plan if plan[key] != before.get(key)]
         if different:
             key = different[0]
-            remedy = "give the same options to go on, or another folder"
-            raise DsimError(f"an unfinished measurement with {key} {before.get(key)!r}, now {plan[key]!r}", where=work, key=key, remedy=remedy)
+            remedy = "use the same options to resume, or another folder"
+            raise DsimError(f"holds an unfinished measurement with {key} {before.get(key)!r}, now {plan[key]!r}", where=work, key=key, remedy=remedy)
     write_whole(file, json.dumps(plan, indent=1))
 
 

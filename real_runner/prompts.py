@@ -70,11 +70,11 @@ def read_turns(file: Path) -> list[str]:
                 if line.strip():
                     turns.append(_first_turn(line, file, number))
     except OSError as error:
-        raise DsimError(f"cannot be read ({error.strerror})", where=file, remedy="give a JSON-lines file with `turns`") from error
+        raise DsimError(f"cannot be read ({error.strerror})", where=file, remedy="use a JSON-lines file with `turns`") from error
     except UnicodeDecodeError as error:
-        raise DsimError("not UTF-8 text", where=file, remedy="give a JSON-lines file with `turns`") from error
+        raise DsimError("not UTF-8 text", where=file, remedy="use a JSON-lines file with `turns`") from error
     if not turns:
-        raise DsimError("no prompt in it", where=file)
+        raise DsimError("expected at least one prompt", where=file)
     return turns
 
 
@@ -101,7 +101,7 @@ def prompts_for(target: Target, count: int, file: Path | None = None, seed: int 
     tokenizer = tokenizer_of(target)
     if tokenizer is None:
         if file is not None:
-            raise DsimError("the target has no tokenizer", where=target.name, remedy="leave the prompts away: the target then makes its own")
+            raise DsimError("the target has no tokenizer", where=target.name, remedy="drop --prompts: the target then generates its own")
         return own_words(target, count, seed)
     sets = own_prompt_sets().values() if file is None else [file]
     turns = [turn for row in zip(*map(read_turns, sets), strict=False) for turn in row]
@@ -147,5 +147,5 @@ def read_trace(file: Path) -> list[tuple[float, int, int, str]]:
     except OSError as error:
         raise TraceError("cannot be read", where=file) from error
     if not rows:
-        raise TraceError("no request in it", where=file)
+        raise TraceError("expected at least one request", where=file)
     return rows

@@ -73,7 +73,7 @@ def serve_all(
     folders = [run.folder for run in runs]
     if (twice := next((run for run in runs if folders.count(run.folder) > 1), None)) is not None:
         raise DsimError(
-            f"policy {twice.policy!r} at {twice.concurrency} and another share the folder {twice.folder}", key="policies", remedy="rename one"
+            f"policy {twice.policy!r} at {twice.concurrency} and another run share the folder {twice.folder}", key="policies", remedy="rename one"
         )
     with progress.stage("serving", len(runs), sum((out / run.folder).exists() for run in runs)) as stage:
         for run in runs:
@@ -118,7 +118,7 @@ def _engine(
     if run.drafter is not None:
         drafter, gamma = load_drafter(str(models / run.drafter), target), profile.drafter(run.drafter).gamma
         if drafter.gamma != gamma:
-            raise DsimError(f"drafts {drafter.gamma} tokens, the profile's {gamma}", where=models / run.drafter, key="engine")
+            raise DsimError(f"drafts {drafter.gamma} tokens, but the profile's drafter {gamma}", where=models / run.drafter, key="engine")
     length = max(len(r.prompt) + r.max_tokens for r in requests) + (2 * (drafter.gamma + drafter.spec.block) if drafter else 0) + 2
     engine = Engine(
         target, drafter, run.rule, slots=run.concurrency, length=length, temperature=load.temperature, seed=load.seed, tiers=tiers,
@@ -138,4 +138,4 @@ def _digest(profile: Profile) -> str:
 def _same(folder: Path, conditions: dict[str, Any]) -> None:
     before = json.loads((folder / "run.json").read_text()).get("asked", {})
     if before != json.loads(json.dumps(conditions)):
-        raise DsimError("holds a run of another load, rule, profile or machine", where=folder, remedy="give another folder, or remove it")
+        raise DsimError("holds a run with another load, rule, profile or machine", where=folder, remedy="give another folder, or remove it")

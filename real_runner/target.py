@@ -115,7 +115,7 @@ def load_target(name: str, device: str = "cpu", dtype: str = "float32") -> Targe
     except Exception as error:  # transformers checks configs in many ways
         local = name.startswith((".", "/", "~")) or name.count("/") > 1
         reason = "no such folder" if local and not Path(name).exists() else first_line(error)
-        raise CheckpointError(f"no target model can be read: {reason}", where=name, remedy="give a folder with config.json or a hub name") from error
+        raise CheckpointError(f"cannot read a target model: {reason}", where=name, remedy="give a folder with config.json or a hub name") from error
     _of_a_known_family(name, config.model_type)
     try:
         with memory_of("the target's weights", name):

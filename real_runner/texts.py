@@ -42,7 +42,7 @@ def generate_texts(
     Raises DsimError where a prompt leaves no room for two tokens, or where `file` holds the texts of another run.
     """
     if max_tokens < 2 or slots < 1:
-        raise DsimError(f"{max_tokens} tokens, {slots} slots", key="max_tokens", remedy="2 tokens and 1 slot at least")
+        raise DsimError(f"got {max_tokens} tokens and {slots} slots", key="max_tokens", remedy="expected at least 2 tokens and 1 slot")
     room = [_room(target, prompt, max_tokens) for prompt in prompts]
     about = {
         HEADER: Path(target.name).name, "weights": _mark(target), "dtype": str(target.dtype).removeprefix("torch."), "temperature": temperature,
@@ -62,7 +62,7 @@ def read_texts(file: Path) -> list[Text]:
     """Texts of `generate_texts`, or given ones: JSON lines with `prompt` and `output` (token ids), `domain` and `of` where there are any."""
     texts = _read(file)[1]
     if not texts:
-        raise DsimError("no text in it", where=file, key="texts", remedy="give JSON lines with `prompt` and `output`")
+        raise DsimError("expected at least one text", where=file, key="texts", remedy="give JSON lines with `prompt` and `output`")
     return texts
 
 
@@ -72,7 +72,7 @@ def _room(target: Target, prompt: Prompt, max_tokens: int) -> int:
     positions = getattr(target.config, "max_position_embeddings", None)
     room = max_tokens if positions is None else min(max_tokens, positions - len(ids))
     if room < 2:
-        raise DsimError(f"{len(ids)} tokens, the target has {positions} positions", key=f"prompt {index} of {domain}", remedy="leave it out")
+        raise DsimError(f"{len(ids)} tokens, but the target has {positions} positions", key=f"prompt {index} of {domain}", remedy="leave it out")
     return room
 
 
@@ -98,7 +98,7 @@ def _append(file: Path, texts: list[Text]) -> None:
             lines.flush()
             os.fsync(lines.fileno())
     except OSError as problem:
-        raise DsimError(f"cannot write ({problem.strerror})", where=file, remedy="free space; whole batches that are there are kept") from problem
+        raise DsimError(f"cannot write ({problem.strerror})", where=file, remedy="free space; finished batches are kept") from problem
 
 
 def _kept(file: Path, about: dict[str, Any], slots: int, wanted: int) -> list[Text]:
@@ -107,12 +107,12 @@ def _kept(file: Path, about: dict[str, Any], slots: int, wanted: int) -> list[Te
     if file.exists():
         header, texts = _read(file)
         if header is None and texts:
-            raise DsimError("holds texts that were not made here", where=file, remedy="give another file")
+            raise DsimError("holds texts from elsewhere", where=file, remedy="give another file")
         different = [key for key in about if header is not None and header.get(key) != about[key]]
         if different:
             key = different[0]
-            remedy = "give the same options to go on, or another file"
-            raise DsimError(f"unfinished texts with {key} {(header or {}).get(key)!r}, now {about[key]!r}", where=file, key=key, remedy=remedy)
+            remedy = "use the same options to resume, or another file"
+            raise DsimError(f"holds unfinished texts with {key} {(header or {}).get(key)!r}, now {about[key]!r}", where=file, key=key, remedy=remedy)
     if len(texts) < wanted:
         texts = texts[: len(texts) // slots * slots]
         write_whole(file, "".join(json.dumps(line) + "\n" for line in (about, *map(asdict, texts))))

@@ -61,7 +61,9 @@ def make_texts(target: Target, sets: Sequence[PromptSet], file: Path | None, pla
                                file=work / "texts.jsonl", progress=progress)  # fmt: skip
     kept = [text for text in texts if len(text.output) > 1]
     if len(kept) <= plan.held_out:
-        raise DsimError(f"{len(kept)} texts, {plan.held_out} to be held out", key="prompts", remedy="give more prompts or hold out fewer")
+        raise DsimError(
+            f"expected more than the {plan.held_out} texts held out, got {len(kept)}", key="prompts", remedy="add prompts or lower --held-out"
+        )
     return [kept[i] for i in np.random.default_rng(seed).permutation(len(kept))]
 
 

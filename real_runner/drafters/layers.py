@@ -28,7 +28,7 @@ def backbone(config: dict[str, Any], where: Any) -> Any:
     except Exception as error:  # transformers checks configs in many ways
         if isinstance(error, MemoryError) or "memory" in str(error):
             raise
-        raise CheckpointError(f"these draft layers cannot be made: {first_line(error)}", where=where) from error
+        raise CheckpointError(f"cannot build these draft layers: {first_line(error)}", where=where) from error
     return model.eval().requires_grad_(False)
 
 

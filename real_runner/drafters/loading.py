@@ -41,7 +41,7 @@ def drafter_folder(name: str) -> Path:
 
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
     except Exception as error:
-        raise CheckpointError("no such folder, and not to be had from the hub", where=name, remedy="give a drafter checkpoint's folder") from error
+        raise CheckpointError("not a folder, and not found on the hub", where=name, remedy="give a drafter checkpoint's folder") from error
 
 
 def load_drafter(name: str, target: Target, spec: DraftSpec | None = None) -> Drafter:
@@ -162,7 +162,7 @@ def fill(drafter: Drafter, tensors: dict[str, Tensor], target: Target, folder: P
     unknown = [name for name in tensors if name not in expected and not PASSED_OVER.match(name.removeprefix("backbone."))]
     if unknown:
         raise CheckpointError(
-            "a tensor this family does not have", where=file, key=unknown[0].removeprefix("backbone."), remedy="is it of another family?"
+            "a tensor that this family does not have", where=file, key=unknown[0].removeprefix("backbone."), remedy="is it of another family?"
         )
     drafter.load_state_dict({name: tensor for name, tensor in tensors.items() if name in expected}, strict=False, assign=True)
     drafter.requires_grad_(False)

@@ -18,7 +18,7 @@ class DraftSpec:
     packaging: Packaging
     family: Family
     backbone: dict[str, Any]  # a transformers config of its decoder layers
-    taps: tuple[int, ...]  # target layers by their output, 0-based; -1 the embedding, -2 the final norm's output
+    taps: tuple[int, ...]  # target layers by their output, 0-based; -1 the embedding, -2 output of the final norm
     block: int  # tokens that go through the backbone at once
     first_slot: int  # 0: the anchor's slot predicts the first token; 1: it predicts nothing (original DFlash)
     gamma: int  # most tokens drafted in a round

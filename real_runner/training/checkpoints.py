@@ -77,7 +77,7 @@ def new_drafter(shape: Shape, target: Target, folder: Path, vocabulary: Tensor |
     `vocabulary` [V'] ids of a reduced draft vocabulary. Raises DsimError where that does not fit the family.
     """
     if vocabulary is not None and shape.family == "mtp":
-        raise DsimError("MTP drafts with the target's own head: it has no reduced vocabulary", key="draft_vocabulary", remedy="leave it away")
+        raise DsimError("MTP uses the target's head and cannot have a reduced vocabulary", key="draft_vocabulary", remedy="drop the option")
     config = new_config(shape, target, None if vocabulary is None else len(vocabulary))
     write_whole(folder / "config.json", json.dumps(config, indent=2) + "\n")
     spec = read_spec(folder, target.layers)

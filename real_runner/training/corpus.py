@@ -83,7 +83,7 @@ def build_corpus(target: Target, taps: Sequence[int], texts: Sequence[Text], fol
              "tokens": int(starts[-1]), "ids": int(np.bitwise_xor.reduce(ids * (np.arange(len(ids)) + 1)))}  # fmt: skip
     described = folder / "corpus.json"
     if described.exists() and json.loads(described.read_text()) != about:
-        raise DsimError("holds the features of other texts or of another target", where=folder, remedy="give another folder, or remove it")
+        raise DsimError("holds features of other texts or another target", where=folder, remedy="give another folder, or remove it")
     write_whole(described, json.dumps(about))
     for name, array in (("ids", ids), ("starts", starts), ("prompts", np.array([len(t.prompt) for t in texts]))):
         np.save(folder / f"{name}.npy", array)
@@ -140,7 +140,7 @@ def _extract(target: Target, taps: tuple[int, ...], ids: NDArray[np.int64], star
                 stage.advance(float(starts[last] - starts[first]))
                 first = last
         except OSError as problem:
-            raise DsimError(f"cannot write ({problem.strerror})", where=folder, remedy="free space; what is there is kept") from problem
+            raise DsimError(f"cannot write ({problem.strerror})", where=folder, remedy="free space; finished work is kept") from problem
         finally:
             for file in opened:
                 file.close()

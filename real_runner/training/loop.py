@@ -53,7 +53,11 @@ class Trainer:
 
     def __init__(self, drafter: Drafter, target: Target, corpus: Corpus, schedule: Schedule) -> None:
         if len(corpus) <= schedule.held_out:
-            raise DsimError(f"{len(corpus)} texts, of which {schedule.held_out} would be held out", key="texts", remedy="generate more")
+            raise DsimError(
+                f"expected more than the {schedule.held_out} texts held out, got {len(corpus)}",
+                key="texts",
+                remedy="add prompts or lower --held-out",
+            )
         self.drafter, self.target, self.corpus, self.schedule = drafter, target, corpus, schedule
         self.recipe = RECIPES[drafter.spec.family]
         ids = torch.arange(target.vocabulary) if drafter.d2t is None else drafter.d2t
@@ -169,7 +173,7 @@ class Trainer:
     def _restore(self, path: Path) -> None:
         state = torch.load(path, weights_only=True)
         if state["schedule"] != asdict(self.schedule):
-            raise DsimError("was begun with another schedule", where=path, remedy="give the same options, another folder, or remove the file")
+            raise DsimError("was started with another schedule", where=path, remedy="give the same options, another folder, or remove the file")
         for name, value in trained(self.drafter):
             value.data.copy_(state["own"][name])
         self.optimiser.load_state_dict(state["optimiser"])

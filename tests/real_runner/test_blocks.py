@@ -351,7 +351,7 @@ def test_a_file_of_blocks_comes_back_the_same(name, zoo, target, sampled, tmp_pa
 def test_texts_that_are_not_the_targets_are_one_line(zoo, target):
     for texts, said in (
         ([Text([1], [2, 3]), Text([1], [2, 300])], "token 300, but the target has 30"),
-        ([Text([1], [2])], "no text of two tokens or more after a prompt"),
+        ([Text([1], [2])], "expected a text of at least two tokens after a prompt"),
     ):
         with pytest.raises(DsimError, match=said):
             record(target, zoo["dflash"], texts)

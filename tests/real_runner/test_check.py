@@ -74,7 +74,7 @@ def test_wrong_expectations_are_caught(tmp_path, target):
     (tmp_path / "greedy_decode.json").write_text(json.dumps(expected))
     report = check(target, str(GOLDEN / "eagle3"), expect=tmp_path, tokens=24)
     assert [difference.what for difference in report.differences if not difference.holds] == ["greedy accepted counts"]
-    with pytest.raises(DsimError, match=r"no forward\.safetensors and no greedy_decode\.json"):
+    with pytest.raises(DsimError, match=r"expected forward\.safetensors or greedy_decode\.json"):
         check(target, str(GOLDEN / "eagle3"), expect=tmp_path / "nothing", tokens=24)
 
 

@@ -171,7 +171,7 @@ def test_an_interrupted_measurement_goes_on_and_ends_with_the_same_cells(pair, t
 def test_another_plan_starts_anew_and_says_what_differs(pair, tmp_path, instant, capsys):
     measure(pair, tmp_path, budget_s=1e-9)
     measure(pair, tmp_path, budget_s=1e-9, temperature=0.5, progress=Progress())
-    assert "is of another measurement (temperature): starting anew" in capsys.readouterr().err
+    assert "belongs to another measurement (temperature): starting again" in capsys.readouterr().err
     assert json.loads((tmp_path / "cells.jsonl").read_text().splitlines()[0])["plan"]["temperature"] == 0.5
 
 

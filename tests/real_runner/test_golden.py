@@ -166,7 +166,11 @@ def test_a_drafter_without_the_expected_confidences_fails(target):
         ),
         ("eagle3", lambda f: None, r"forced_prev_ids: missing; the drafter is dspark: are these outputs of another family"),
         ("dspark_vanilla", lambda f: changed(f, "dspark_vanilla", lambda e, d: e["anchor_ids"].fill_(30)), r"anchor_ids: int64 of shape \[2\]"),
-        ("dspark_vanilla", lambda f: changed(f, "dspark_vanilla", lambda e, d: d[2]["prompt"].append(99)), r"2\.prompt: a token the target does not"),
+        (
+            "dspark_vanilla",
+            lambda f: changed(f, "dspark_vanilla", lambda e, d: d[2]["prompt"].append(99)),
+            r"2\.prompt: a token that the target does not",
+        ),
     ],
 )
 def test_expectations_that_cannot_be_read_are_one_line(name, spoil, words, tmp_path, target, drafters):

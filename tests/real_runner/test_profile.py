@@ -162,7 +162,7 @@ def test_mistakes_are_one_line_before_anything_long(words, said, tmp_path):
 def test_a_finished_profile_is_not_overwritten(measured):
     ran = cli("profile", "--target", PAIR / "target", "--out", measured)
     assert isinstance(ran.exception, DsimError)
-    assert "holds a profile already" in ran.exception.line()
+    assert "already holds a profile" in ran.exception.line()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -174,7 +174,7 @@ def test_a_gpu_that_is_not_there_is_said(tmp_path):
 
 def test_drafts_may_be_named():
     assert named_drafts(["a=x/y", "x/z"]) == {"a": "x/y", "z": "x/z"}
-    with pytest.raises(DsimError, match="no good file name"):
+    with pytest.raises(DsimError, match="not a valid file name"):
         named_drafts(["a/b=c"])
 
 

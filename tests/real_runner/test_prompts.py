@@ -59,7 +59,7 @@ def test_a_target_without_a_tokenizer_takes_no_prompt_sets(target):
     "content, said",
     [
         (None, r"p\.jsonl: cannot be read \(No such file"),
-        (b"", r"p\.jsonl: no prompt in it"),
+        (b"", r"p\.jsonl: expected at least one prompt"),
         (b'{"turns": ["a"]}\n{"turns": []}\n', r"p\.jsonl:2: turns: expected an object with a list `turns`"),
         (b"[1]\n", r"p\.jsonl:1: turns: expected an object"),
         (b'{"turns": [{"role": "user"}]}\n', r"p\.jsonl:1: turns: expected text in the first turn"),

@@ -67,9 +67,9 @@ def test_a_crash_keeps_what_was_made(target, tmp_path, monkeypatch):
 def test_another_run_is_refused(changes, target, tmp_path):
     make(target, tmp_path / "t.jsonl")
     (key, value), before = next(iter(changes.items())), (tmp_path / "t.jsonl").read_bytes()
-    with pytest.raises(DsimError, match=f"t.jsonl: {key}: unfinished texts with {key} {PLAN[key]!r}, now {value!r}"):
+    with pytest.raises(DsimError, match=f"t.jsonl: {key}: holds unfinished texts with {key} {PLAN[key]!r}, now {value!r}"):
         make(target, tmp_path / "t.jsonl", **changes)
-    with pytest.raises(DsimError, match="prompts: unfinished texts"):
+    with pytest.raises(DsimError, match="prompts: holds unfinished texts"):
         make(target, tmp_path / "t.jsonl", PROMPTS[1:])
     assert (tmp_path / "t.jsonl").read_bytes() == before
 
@@ -78,7 +78,7 @@ def test_given_texts_have_no_header(target, tmp_path):
     file = tmp_path / "given.jsonl"
     file.write_text('{"prompt": [1, 2], "output": [3]}\n\n{"prompt": [4], "output": [5, 6], "domain": "code", "of": 7}\n{"prompt": [1')
     assert read_texts(file) == [Text([1, 2], [3], "none", 0), Text([4], [5, 6], "code", 7)]
-    with pytest.raises(DsimError, match="holds texts that were not made here"):
+    with pytest.raises(DsimError, match="holds texts from elsewhere"):
         make(target, file)
 
 
@@ -89,7 +89,7 @@ def test_given_texts_have_no_header(target, tmp_path):
         ("[]", "t.jsonl:1: prompt: expected a list of token ids"),
         (json.dumps({"prompt": [1], "output": [True]}), "t.jsonl:1: output: expected a list of token ids"),
         (json.dumps({"prompt": [1], "output": [1], "of": "x"}), "t.jsonl:1: of: 'x'"),
-        ("", "t.jsonl: texts: no text in it"),
+        ("", "t.jsonl: texts: expected at least one text"),
     ],
 )
 def test_files_that_are_wrong_are_one_line(line, said, tmp_path):
@@ -101,6 +101,6 @@ def test_files_that_are_wrong_are_one_line(line, said, tmp_path):
 def test_the_targets_positions_are_not_left(target, tmp_path):
     long = [1] * (target.config.max_position_embeddings - 5)
     assert [len(t.output) for t in make(target, tmp_path / "a.jsonl", [("math", 0, long), ("math", 1, [2])])] == [5, 12]
-    with pytest.raises(DsimError, match=r"prompt 9 of math: 511 tokens, the target has 512 positions"):
+    with pytest.raises(DsimError, match=r"prompt 9 of math: 511 tokens, but the target has 512 positions"):
         make(target, tmp_path / "b.jsonl", [("math", 9, [1] * 511)])
     assert not (tmp_path / "b.jsonl").exists()
