@@ -21,7 +21,7 @@ from real_runner.costs import full_rounds
 from real_runner.drafters.drafter import DraftBatch, Drafter, Proposal
 from real_runner.failures import memory_of
 from real_runner.graphs import Captured
-from real_runner.layout import Ints, Layout, Tiers, lay_out, ship
+from real_runner.layout import Ints, Layout, Tiers, lay_out, padded, ship
 from real_runner.rounds import Device, Plan, Verified
 from real_runner.target import Target
 from real_runner.timing import Stopwatch
@@ -188,13 +188,10 @@ class CellBench:
         width = None if self.tiers is None else gamma + 1
         reach = cell.context + int(lengths.max()) + 1
         layout = lay_out(rows, lengths + 1, reach, (slots, length), self.tiers, width)
-        return layout, Plan.of(layout, rows, lengths, rows, gamma, self._padded(requests), slots)
-
-    def _padded(self, requests: int) -> int:
-        return requests if self.tiers is None else self.tiers.pad(requests)
+        return layout, Plan.of(layout, rows, lengths, rows, gamma, padded(requests, self.tiers), slots)
 
     def _where(self, requests: int, slots: int) -> Ints:
-        return np.append(np.arange(requests), np.full(self._padded(requests) - requests, slots))
+        return np.append(np.arange(requests), np.full(padded(requests, self.tiers) - requests, slots))
 
     def _stand(self, device: Device, cell: CostCell) -> None:
         device.state.start.fill_(cell.context)
@@ -216,7 +213,7 @@ class CellBench:
         return self._timed(lambda: device.verify(layout, plan, ship(plan.packed, self.target.device), proposal))
 
     def _draft_layout(self, drafter: Drafter, cell: CostCell, slots: int, length: int) -> Layout:
-        rows, requests = np.arange(cell.requests), self._padded(cell.requests)
+        rows, requests = np.arange(cell.requests), padded(cell.requests, self.tiers)
         return drafter.lay_out(rows, cell.context, cache=(slots, length), tiers=self.tiers, requests=requests)
 
     def _prefill(self, cell: CostCell, slots: int) -> Once:

@@ -14,6 +14,7 @@ import numpy as np
 
 from real_runner.cost_cells import CostCell
 from real_runner.cost_grid import Grid
+from real_runner.layout import padded
 from real_runner.timing import Quantiles
 from simulator.files import write_whole
 from simulator.measurements.cost import Costs, DraftTable, MeasuredTable, Overhead, PrefillTable
@@ -124,8 +125,8 @@ class CostTables:
     def _row(self, cell: CostCell, keys: Sequence[str]) -> dict[str, Any]:
         quantiles = self.first[cell]
         row: dict[str, Any] = {"context_tokens" if key == "context" else key: getattr(cell, key) for key in keys}
-        if cell.kind == "verify" and self.grid.tiers is not None:
-            row["tokens"] = self.grid.tiers.pad(cell.tokens)  # what the step was padded to
+        if cell.kind == "verify":
+            row["tokens"] = padded(cell.tokens, self.grid.tiers)
         row |= {name: f"{getattr(quantiles, name):.6g}" for name in QUANTILES}
         regime = "graph" if self.captured and cell.kind != "prefill" else "eager"
         return {**row, "n": quantiles.n, "regime": regime, "suspicious": "; ".join(self.marks(cell))}

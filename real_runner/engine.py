@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from real_runner.choosing import Chooser, RoundCosts
 from real_runner.drafters.drafter import Drafter, Proposal
 from real_runner.failures import memory_of
-from real_runner.layout import Ints, Tiers, lay_out, ship
+from real_runner.layout import Ints, Tiers, lay_out, padded, ship
 from real_runner.records import Round, ServedRequest, Step
 from real_runner.rounds import Device, Plan, Report, Verified
 from real_runner.target import Target
@@ -173,11 +173,11 @@ class Engine:
         ahead = dict(zip((r.slot for r in self._flying.requests), self._flying.lengths + 1, strict=True)) if self._flying else {}
         slots = np.array([r.slot for r in self.active])
         reach = max(len(r.prompt) if not r.output else r.start + int(ahead.get(r.slot, 0)) for r in self.active)
-        padded = len(slots) if self.tiers is None else self.tiers.pad(len(slots))
-        layout = self.drafter.lay_out(slots, reach, cache=(self.slots, self.length), tiers=self.tiers, requests=padded)
+        count = padded(len(slots), self.tiers)
+        layout = self.drafter.lay_out(slots, reach, cache=(self.slots, self.length), tiers=self.tiers, requests=count)
         self._watch.mark("")
         with memory_of(f"drafting for {len(slots)} requests"):
-            proposal = self.device.draft(layout, np.append(slots, np.full(padded - len(slots), self.slots)), self.gamma)
+            proposal = self.device.draft(layout, np.append(slots, np.full(count - len(slots), self.slots)), self.gamma)
         self._watch.mark("draft")
         return proposal
 
@@ -229,8 +229,7 @@ class Engine:
         step.tokens = int(lengths.sum()) + len(slots)
         width = None if self.tiers is None else self.gamma + 1
         layout = lay_out(slots, lengths + 1, int((starts + lengths).max()) + 1, (self.slots, self.length), self.tiers, width)
-        padded = len(slots) if self.tiers is None else self.tiers.pad(len(slots))
-        plan = Plan.of(layout, slots, lengths, from_row, self.gamma, padded, self.slots)
+        plan = Plan.of(layout, slots, lengths, from_row, self.gamma, padded(len(slots), self.tiers), self.slots)
         self._watch.mark("")
         with memory_of(f"a step of {step.tokens} tokens"):
             packed = ship(plan.packed, self.target.device)

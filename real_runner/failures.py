@@ -1,10 +1,11 @@
-"""The two ways in which loading and running fail for a user's reason, each one line."""
+"""The ways in which loading, running and resuming fail for a user's reason, each one line."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -29,3 +30,11 @@ def memory_of(what: str, where: str | Path | None = None) -> Iterator[None]:
         if not known and not any(words in str(error) for words in ("allocate memory", "out of memory", "ALLOC_FAILED")):  # cuBLAS and cuDNN: the last
             raise
         raise OutOfMemory(f"out of memory for {what}", where=where, remedy="use fewer slots, a shorter context or a smaller dtype") from error
+
+
+def same_options(before: Mapping[str, Any], now: Mapping[str, Any], what: str, where: Path) -> None:
+    """Raises DsimError where unfinished work in `where` was begun with other options than those of now."""
+    for key, value in now.items():
+        if before.get(key) != value:
+            problem = f"holds {what} with {key} {before.get(key)!r}, now {value!r}"
+            raise DsimError(problem, where=where, key=key, remedy="use the same options to resume, or another place")

@@ -31,6 +31,11 @@ class Tiers(Frozen):
         return min(next((tier for tier in self.reach if tier >= reach), length), length)
 
 
+def padded(count: int, tiers: Tiers | None) -> int:
+    """`count` as it is, or up to its tier."""
+    return count if tiers is None else tiers.pad(count)
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """The tokens of a step on the host. Token j is the `offset`-th after its request's start."""
@@ -79,14 +84,14 @@ def lay_out(
     else:
         rows, rank, row_count = slots, np.arange(len(slots)), len(slots)
     tokens = int(counts.sum())
-    padded = tokens if tiers is None else tiers.pad(max(tokens, requests * width))
+    count = tokens if tiers is None else tiers.pad(max(tokens, requests * width))
     firsts = np.cumsum(counts) - counts
-    ints = np.empty((3, padded), dtype=np.int64)
+    ints = np.empty((3, count), dtype=np.int64)
     ints[0], ints[1], ints[2] = spare, 0, row_count * width
     ints[0, :tokens] = np.repeat(slots, counts)
     ints[1, :tokens] = np.arange(tokens) - np.repeat(firsts, counts)
     ints[2, :tokens] = np.repeat(rank * width, counts) + ints[1, :tokens]
-    return Layout(ints, firsts, rows, row_count, width, min(reach, length), tiers is None or padded <= tiers.tokens[-1])
+    return Layout(ints, firsts, rows, row_count, width, min(reach, length), tiers is None or count <= tiers.tokens[-1])
 
 
 def ship(array: NDArray[np.generic], device: torch.device) -> Tensor:

@@ -19,6 +19,7 @@ from real_runner.drafters.drafter import Drafter
 from real_runner.drafters.loading import drafter_folder, load_drafter
 from real_runner.drafters.packaging import read_spec
 from real_runner.environment import environment, kv
+from real_runner.failures import same_options
 from real_runner.layout import Tiers
 from real_runner.prompts import PromptSet, encoded
 from real_runner.target import Target
@@ -105,12 +106,7 @@ def _same_measurement(work: Path, target: Target, drafts: dict[str, str], prompt
     plan |= {"prompts_given": len(prompts), "prompt_tokens": sum(len(ids) for _, ids in prompts)}
     file = work / "measurement.json"
     if file.exists():
-        before = json.loads(file.read_text())
-        different = [key for key in plan if plan[key] != before.get(key)]
-        if different:
-            key = different[0]
-            remedy = "use the same options to resume, or another folder"
-            raise DsimError(f"holds an unfinished measurement with {key} {before.get(key)!r}, now {plan[key]!r}", where=work, key=key, remedy=remedy)
+        same_options(json.loads(file.read_text()), plan, "an unfinished measurement", work)
     write_whole(file, json.dumps(plan, indent=1))
 
 

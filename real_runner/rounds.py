@@ -130,10 +130,10 @@ class Device:
         pieces = iter(np.split(host, np.cumsum([part.numel() for part in parts])))
         none = host[:0]
         accepted, bonus, drafted = (none, none, none) if outcome is None else (next(pieces), next(pieces), next(pieces))
-        report = Report(accepted, bonus, drafted.reshape(len(accepted), drafted.size // max(1, len(accepted))), none, None)
-        report.first = none if first is None else next(pieces)
-        report.confidence = None if confidence is None else next(pieces).view(np.float64).reshape(tuple(confidence.shape))
-        return report
+        drafted = drafted.reshape(len(accepted), drafted.size // max(1, len(accepted)))
+        tokens = none if first is None else next(pieces)
+        logits = None if confidence is None else next(pieces).view(np.float64).reshape(tuple(confidence.shape))
+        return Report(accepted, bonus, drafted, tokens, logits)
 
     def luck(self, *shape: int) -> Tensor:
         """Uniform numbers."""

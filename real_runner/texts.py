@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from real_runner.engine import Engine
+from real_runner.failures import same_options
 from real_runner.records import ServedRequest
 from real_runner.target import Target
 from simulator.errors import DsimError
@@ -108,11 +109,8 @@ def _kept(file: Path, about: dict[str, Any], slots: int, wanted: int) -> list[Te
         header, texts = _read(file)
         if header is None and texts:
             raise DsimError("holds texts from elsewhere", where=file, remedy="give another file")
-        different = [key for key in about if header is not None and header.get(key) != about[key]]
-        if different:
-            key = different[0]
-            remedy = "use the same options to resume, or another file"
-            raise DsimError(f"holds unfinished texts with {key} {(header or {}).get(key)!r}, now {about[key]!r}", where=file, key=key, remedy=remedy)
+        if header is not None:
+            same_options(header, about, "unfinished texts", file)
     if len(texts) < wanted:
         texts = texts[: len(texts) // slots * slots]
         write_whole(file, "".join(json.dumps(line) + "\n" for line in (about, *map(asdict, texts))))

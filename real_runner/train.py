@@ -99,10 +99,10 @@ def _train(
     shape = Shape(family, gamma, taps, plan.layers, min(plan.markov_rank, target.vocabulary), _never_said(corpus, target.vocabulary))
     drafter = new_drafter(shape, target, folder, None if family == "mtp" else vocabulary, seed)
     trainer = Trainer(drafter, target, corpus, schedule)
-    course = trainer.run(state, progress)
+    looks = trainer.run(state, progress)
     save_drafter(drafter, target, folder)
     own = sum(p.numel() for p in trainer.parameters)
-    return {"gamma": gamma, "trained_parameters": own, "schedule": asdict(schedule), "shape": asdict(shape), "looks": course.looks}
+    return {"gamma": gamma, "trained_parameters": own, "schedule": asdict(schedule), "shape": asdict(shape), "looks": looks}
 
 
 def _trained_before(out: Path, target: Target, texts: int) -> dict[str, Any]:

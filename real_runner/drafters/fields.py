@@ -11,17 +11,22 @@ Config = dict[str, Any]
 FULL, SLIDING = "full_attention", "sliding_attention"
 
 
+def refused(problem: str, key: str, folder: Path, remedy: str | None = None) -> CheckpointError:
+    """What is wrong with a field of the config."""
+    return CheckpointError(problem, where=folder / "config.json", key=key, remedy=remedy)
+
+
 def need(config: Config, key: str, folder: Path) -> Any:
     """A field that must be there."""
     if config.get(key) is None:
-        raise CheckpointError("missing", where=folder / "config.json", key=key)
+        raise refused("missing", key, folder)
     return config[key]
 
 
 def whole(value: Any, key: str, folder: Path, least: int = 0) -> int:
     """A whole number."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise CheckpointError(f"{value!r}", where=folder / "config.json", key=key, remedy=f"expected a whole number from {least}")
+        raise refused(f"{value!r}", key, folder, f"expected a whole number from {least}")
     return value
 
 
@@ -38,7 +43,7 @@ def maybe(config: Config, key: str, folder: Path, least: int = 0) -> int | None:
 def listed(value: Any, key: str, folder: Path) -> list[int]:
     """Whole numbers, one at least."""
     if not isinstance(value, list) or not value or any(isinstance(one, bool) or not isinstance(one, int) for one in value):
-        raise CheckpointError(f"{value!r}", where=folder / "config.json", key=key, remedy="expected a list of whole numbers")
+        raise refused(f"{value!r}", key, folder, "expected a list of whole numbers")
     return value
 
 
@@ -46,7 +51,7 @@ def group(config: Config, key: str, folder: Path) -> Config:
     """A nested object, empty where there is none."""
     value = config.get(key)
     if value is not None and not isinstance(value, dict):
-        raise CheckpointError(f"{value!r}", where=folder / "config.json", key=key, remedy="expected an object")
+        raise refused(f"{value!r}", key, folder, "expected an object")
     return value or {}
 
 

@@ -148,22 +148,19 @@ def fill(drafter: Drafter, tensors: dict[str, Tensor], target: Target, folder: P
     absent = {name for name in SHARED if name not in tensors}
     file = folder / "model.safetensors"
     for name, tensor in expected.items():
-        if name not in tensors and name not in absent:
-            raise CheckpointError("missing", where=file, key=name.removeprefix("backbone."), remedy=f"expected shape {list(tensor.shape)}")
-        if name in tensors and tensors[name].shape != tensor.shape:
-            raise CheckpointError(
-                f"shape {list(tensors[name].shape)}", where=file, key=name.removeprefix("backbone."), remedy=f"expected {list(tensor.shape)}"
-            )
-        if name in tensors and not tensors[name].is_floating_point():
-            kind = str(tensors[name].dtype).removeprefix("torch.")
-            raise CheckpointError(
-                kind, where=file, key=name.removeprefix("backbone."), remedy="expected floating point; quantised weights do not run"
-            )
-    unknown = [name for name in tensors if name not in expected and not PASSED_OVER.match(name.removeprefix("backbone."))]
-    if unknown:
-        raise CheckpointError(
-            "a tensor that this family does not have", where=file, key=unknown[0].removeprefix("backbone."), remedy="is it of another family?"
-        )
+        if name in absent:
+            continue
+        key, own = name.removeprefix("backbone."), tensors.get(name)
+        if own is None:
+            raise CheckpointError("missing", where=file, key=key, remedy=f"expected shape {list(tensor.shape)}")
+        if own.shape != tensor.shape:
+            raise CheckpointError(f"shape {list(own.shape)}", where=file, key=key, remedy=f"expected {list(tensor.shape)}")
+        if not own.is_floating_point():
+            kind = str(own.dtype).removeprefix("torch.")
+            raise CheckpointError(kind, where=file, key=key, remedy="expected floating point; quantised weights do not run")
+    others = (name.removeprefix("backbone.") for name in tensors if name not in expected)
+    if (key := next((name for name in others if not PASSED_OVER.match(name)), "")) != "":
+        raise CheckpointError("a tensor that this family does not have", where=file, key=key, remedy="is it of another family?")
     drafter.load_state_dict({name: tensor for name, tensor in tensors.items() if name in expected}, strict=False, assign=True)
     drafter.requires_grad_(False)
     share(drafter, target, absent)

@@ -7,11 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from real_runner.drafters.fields import Config, architectures, causal, group, listed, maybe, need, needed, whole, windows
+from real_runner.drafters.fields import Config, architectures, causal, group, listed, maybe, need, needed, refused, whole, windows
 from real_runner.drafters.spec import DraftSpec, Packaging
 from real_runner.failures import CheckpointError
 from real_runner.target import POST_NORM
 
+KNOWN = (
+    "DeepSpec (*DSparkModel, *Eagle3Model), SpecForge (DFlashDraftModel, DSparkDraftModel, LlamaForCausalLMEagle3), vLLM speculators, "
+    "MTP (num_nextn_predict_layers)"
+)
 UNSUPPORTED = ("attention_sink_bias", "logit_scale", "draft_adapter_rank")  # would change the numbers: refused where set
 
 
@@ -37,13 +41,7 @@ def read_spec(folder: Path, target_layers: int | None = None) -> DraftSpec:
         if recognised(config):
             return make(config, folder, target_layers)
     kind = config.get("architectures") or config.get("model_type")
-    raise CheckpointError(
-        f"unknown packaging {kind}",
-        where=folder / "config.json",
-        key="architectures",
-        remedy="known: DeepSpec (*DSparkModel, *Eagle3Model), SpecForge (DFlashDraftModel, DSparkDraftModel, LlamaForCausalLMEagle3), "
-        "vLLM speculators, MTP (num_nextn_predict_layers)",
-    )
+    raise refused(f"unknown packaging {kind}", "architectures", folder, f"known: {KNOWN}")
 
 
 def refuse_fused(config: Config, folder: Path) -> None:
@@ -51,13 +49,9 @@ def refuse_fused(config: Config, folder: Path) -> None:
     if not any(key.startswith("dspark_") for key in config):
         return
     block, rank = config.get("dspark_block_size", "?"), config.get("dspark_markov_rank", "?")
-    raise CheckpointError(
-        f"DSpark fused into a DeepSeek-V4 target (block {block}, taps {config.get('dspark_target_layer_ids', '?')}, Markov rank {rank}): "
-        "this engine does not run it",
-        where=folder / "config.json",
-        key="dspark_block_size",
-        remedy="its costs come from an imported profile",
-    )
+    taps = config.get("dspark_target_layer_ids", "?")
+    problem = f"DSpark fused into a DeepSeek-V4 target (block {block}, taps {taps}, Markov rank {rank}): this engine does not run it"
+    raise refused(problem, "dspark_block_size", folder, "its costs come from an imported profile")
 
 
 def _native(config: Config, folder: Path, target_layers: int | None) -> DraftSpec:
@@ -88,22 +82,20 @@ def _speculators(config: Config, folder: Path, target_layers: int | None) -> Dra
     kind = config["speculators_model_type"]
     layers = group(config, "transformer_layer_config", folder)
     if not layers:
-        raise CheckpointError("missing", where=folder / "config.json", key="transformer_layer_config", remedy="expected the draft layers' config")
+        raise refused("missing", "transformer_layer_config", folder, "expected the draft layers' config")
     aux = config.get("aux_hidden_state_layer_ids", config.get("eagle_aux_hidden_state_layer_ids"))
-    taps = (
-        None if aux is None else [tap - 1 for tap in listed(aux, "aux_hidden_state_layer_ids", folder)]
-    )  # they name the layer that reads, we the one that wrote
+    taps = None  # they name the layer that reads, we the one that wrote
+    if aux is not None:
+        taps = [tap - 1 for tap in listed(aux, "aux_hidden_state_layer_ids", folder)]
     if kind == "eagle3":
         taps = _default_eagle_taps(target_layers, folder) if taps is None else taps
         methods = group(config, "speculators_config", folder).get("proposal_methods") or [{}]
         first = methods[0] if isinstance(methods, list) and isinstance(methods[0], dict) else {}
         return _eagle_spec(config, layers, folder, "speculators", taps, first.get("speculative_tokens", 3), None)
     if kind not in ("dspark", "dflash"):
-        raise CheckpointError(
-            f"unsupported speculator {kind!r}", where=folder / "config.json", key="speculators_model_type", remedy="supported: dspark, dflash, eagle3"
-        )
+        raise refused(f"unsupported speculator {kind!r}", "speculators_model_type", folder, "supported: dspark, dflash, eagle3")
     if taps is None:
-        raise CheckpointError("missing", where=folder / "config.json", key="aux_hidden_state_layer_ids", remedy="expected the tapped layers, plus 1")
+        raise refused("missing", "aux_hidden_state_layer_ids", folder, "expected the tapped layers, plus 1")
     first = 0 if config.get("sample_from_anchor", False) else 1  # old heads: the anchor's slot predicts nothing
     return _block_spec(config, layers, folder, "speculators", taps=taps, first_slot=first)
 
@@ -118,15 +110,13 @@ def _block_spec(config: Config, layers: Config, folder: Path, packaging: Packagi
     _sized(layers, folder)
     for key in UNSUPPORTED:
         if config.get(key):
-            raise CheckpointError(f"{config[key]} is not supported", where=folder / "config.json", key=key)
+            raise refused(f"{config[key]} is not supported", key, folder)
     block, rank = needed(config, "block_size", folder, 1 + first_slot), maybe(config, "markov_rank", folder) or 0
     kind = str(config.get("markov_head_type", "vanilla")) if rank else "none"
     if kind not in ("none", "vanilla", "gated", "rnn"):
-        raise CheckpointError(f"unknown {kind!r}", where=folder / "config.json", key="markov_head_type", remedy="known: vanilla, gated, rnn")
+        raise refused(f"unknown {kind!r}", "markov_head_type", folder, "known: vanilla, gated, rnn")
     if kind == "rnn" and first_slot:
-        raise CheckpointError(
-            "an rnn head on a block whose anchor predicts nothing is not supported", where=folder / "config.json", key="markov_head_type"
-        )
+        raise refused("an rnn head on a block whose anchor predicts nothing is not supported", "markov_head_type", folder)
     head = config.get("enable_confidence_head", False)
     with_token = config.get("confidence_head_with_markov", rank > 0)
     sizes = windows(config, layers, folder)
@@ -172,7 +162,7 @@ def _eagle_spec(config: Config, layers: Config, folder: Path, packaging: Packagi
 def _one_layer(layers: Config, folder: Path) -> Config:
     """The backbone of a chain. Gemma's layers have norms that it does not apply."""
     if str(layers.get("model_type")).startswith("gemma"):
-        raise CheckpointError("Eagle3 and MTP on a Gemma backbone are not supported", where=folder / "config.json", key="model_type")
+        raise refused("Eagle3 and MTP on a Gemma backbone are not supported", "model_type", folder)
     _sized(layers, folder)
     return {**layers, "num_hidden_layers": 1, "layer_types": ["full_attention"]}
 
@@ -190,7 +180,7 @@ def _reduced(config: Config, layers: Config, folder: Path) -> int | None:
 
 def _default_eagle_taps(layers: Any, folder: Path) -> list[int]:
     if not isinstance(layers, int):
-        raise CheckpointError("the tapped layers are not given", where=folder / "config.json", key="eagle_aux_hidden_state_layer_ids")
+        raise refused("the tapped layers are not given", "eagle_aux_hidden_state_layer_ids", folder)
     return [1, layers // 2 - 1, layers - 4]  # low, middle, high: what engines use where a checkpoint is silent
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,38 +110,26 @@ def _extract(target: Target, taps: tuple[int, ...], ids: NDArray[np.int64], star
     there = min(path.stat().st_size // size if path.exists() else 0 for path, size in files)
     first = int(np.searchsorted(starts, there, side="right")) - 1
     target.tap((*taps, POST_NORM))
-    room = 0
-    with progress.stage("features", float(starts[-1]), float(starts[first])) as stage:
-        opened = []
-        for path, size in files:
-            path.touch()
-            file = path.open("r+b")
-            file.truncate(int(starts[first]) * size)
-            file.seek(0, 2)
-            opened.append(file)
+    with ExitStack() as closing, progress.stage("features", float(starts[-1]), float(starts[first])) as stage:
         try:
+            opened = [closing.enter_context(path.open("r+b" if path.exists() else "w+b")) for path, _ in files]
+            for file, (_, size) in zip(opened, files, strict=True):
+                file.truncate(int(starts[first]) * size)
+                file.seek(0, 2)
             while first < len(starts) - 1:
                 last = max(first + 1, int(np.searchsorted(starts, starts[first] + TOKENS_AT_ONCE, side="right")) - 1)
                 counts = np.diff(starts[first : last + 1])
-                if len(counts) * int(counts.max()) > room:
-                    room = 2 * len(counts) * int(counts.max())
                 slots, length = len(counts), int(counts.max())
                 target.allocate(slots, length)
                 layout = lay_out(np.arange(slots), counts, length, (slots, length), None)
                 start = torch.zeros(slots + 1, dtype=torch.long, device=target.device)
-                batch = ship(ids[starts[first] : starts[last]], target.device)
-                flat = layout.flat(ship(layout.ints, target.device), start)
-                step = target.step(batch, flat)
-                normalisers = step.logits.float().logsumexp(dim=-1)
+                step = target.step(ship(ids[starts[first] : starts[last]], target.device), layout.flat(ship(layout.ints, target.device), start))
                 view = torch.int16 if target.dtype == torch.bfloat16 else torch.float32
                 opened[0].write(step.features.contiguous().view(view).cpu().numpy().tobytes())
-                opened[1].write(normalisers.cpu().numpy().tobytes())
+                opened[1].write(step.logits.float().logsumexp(dim=-1).cpu().numpy().tobytes())
                 for file in opened:
                     file.flush()
                 stage.advance(float(starts[last] - starts[first]))
                 first = last
         except OSError as problem:
             raise DsimError(f"cannot write ({problem.strerror})", where=folder, remedy="free space; finished work is kept") from problem
-        finally:
-            for file in opened:
-                file.close()

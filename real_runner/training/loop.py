@@ -6,7 +6,7 @@ import json
 import math
 import time
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +41,6 @@ class Schedule:
     seed: int = 0
 
 
-@dataclass(slots=True)
-class Course:
-    """What happened: loss and overlap of each look, on trained and on held-out texts."""
-
-    looks: list[dict[str, Any]] = field(default_factory=list)
-
-
 class Trainer:
     """Holds a drafter, its target's head over the draft vocabulary, and where it is."""
 
@@ -65,9 +58,10 @@ class Trainer:
         self.place = torch.full((target.vocabulary,), -1).index_put_((ids.cpu(),), torch.arange(len(ids)))
         self.parameters = [parameter for _, parameter in trained(drafter)]
         self.optimiser = torch.optim.AdamW(self.parameters, lr=schedule.rate, betas=(0.9, 0.95), weight_decay=0.0)
-        self.done, self.course, self.seconds = 0, Course(), 0.0
+        self.done = 0
+        self.looks: list[dict[str, Any]] = []  # loss and expected length so far, on trained and on held-out texts
 
-    def run(self, folder: Path, progress: Progress) -> Course:
+    def run(self, folder: Path, progress: Progress) -> list[dict[str, Any]]:
         """Trains to the end of the schedule; `folder/training.pt` is the state to go on from."""
         state = folder / "training.pt"
         if state.exists():
@@ -82,16 +76,16 @@ class Trainer:
                     self.done += 1
                     if self.done % self.schedule.look_every == 0 or self.done == self.schedule.steps:
                         look = {"step": self.done, "loss": sums[0] / counted, "expected_length": sums[1] / counted, **self.held_out()}
-                        self.course.looks.append(look)
+                        self.looks.append(look)
                         sums, counted = [0.0, 0.0], 0
-                    last = self.course.looks[-1] if self.course.looks else None
+                    last = self.looks[-1] if self.looks else None
                     stage.advance(1, f"expected length {last['held_out_expected_length']:.2f} held out" if last else f"loss {loss:.3f}")
                     if time.monotonic() - saved > SAVE_EVERY_S:
                         self._save(state, begun)
                         saved = time.monotonic()
             finally:
                 self._save(state, begun)
-        return self.course
+        return self.looks
 
     def _rate(self) -> float:
         warm = max(1, int(self.schedule.warm_up * self.schedule.steps))
@@ -157,18 +151,10 @@ class Trainer:
 
     def _save(self, path: Path, begun: float) -> None:
         own = {name: value.detach().cpu() for name, value in trained(self.drafter)}
-        state = {
-            "done": self.done,
-            "own": own,
-            "optimiser": self.optimiser.state_dict(),
-            "looks": self.course.looks,
-            "schedule": asdict(self.schedule),
-        }
+        state = {"schedule": asdict(self.schedule), "done": self.done, "looks": self.looks}
         with whole(path) as draft:
-            torch.save(state, draft)
-        write_whole(
-            path.with_name("training.json"), json.dumps({"schedule": asdict(self.schedule), "done": self.done, "looks": self.course.looks}, indent=2)
-        )
+            torch.save({**state, "own": own, "optimiser": self.optimiser.state_dict()}, draft)
+        write_whole(path.with_name("training.json"), json.dumps(state, indent=2))
 
     def _restore(self, path: Path) -> None:
         state = torch.load(path, weights_only=True)
@@ -177,4 +163,4 @@ class Trainer:
         for name, value in trained(self.drafter):
             value.data.copy_(state["own"][name])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.done, self.course.looks = state["done"], state["looks"]
+        self.done, self.looks = state["done"], state["looks"]
