@@ -41,7 +41,7 @@ def drafter_folder(name: str) -> Path:
 
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
     except Exception as error:
-        raise CheckpointError("not a folder, and not found on the hub", where=name, remedy="give a drafter checkpoint's folder") from error
+        raise CheckpointError("no such folder, and not found on the hub", where=name, remedy="give a drafter checkpoint's folder") from error
 
 
 def load_drafter(name: str, target: Target, spec: DraftSpec | None = None) -> Drafter:

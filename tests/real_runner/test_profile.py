@@ -146,7 +146,7 @@ def cli(*words, **more):
         (("--prompts", "nowhere.jsonl"), "nowhere.jsonl"),
         (("--budget", "soon"), "expected a duration such as 90s, 10m or 1h, got 'soon'"),
         (("--draft", PAIR / "nothing"), "no such folder"),
-        (("--draft", PAIR / "dspark", "--draft", PAIR / "dspark"), "two drafters called 'dspark'"),
+        (("--draft", PAIR / "dspark", "--draft", PAIR / "dspark"), "two drafters are called 'dspark'"),
         (("--draft", PAIR / "target"), "config.json"),
         (("--dtype", "float7"), "unknown dtype"),
         (("--device", "toaster"), "expected cpu, cuda or cuda:N, got 'toaster'"),
@@ -287,4 +287,4 @@ def test_the_engine_is_held_against_the_simulator(priced, tmp_path, monkeypatch)
     trace.write_text("arrival_s,prompt_tokens,output_tokens\n0,9,9\n2,9,9\n3,9,9\n4,9,9\n")
     refused = CliRunner().invoke(app, command)
     assert isinstance(refused.exception, DsimError)
-    assert "holds a run of another load, rule" in str(refused.exception)
+    assert "holds a run with another load, rule" in str(refused.exception)
