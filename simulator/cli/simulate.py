@@ -167,11 +167,12 @@ def compare(
 
     Shows which differences of B from A exceed the noise, and which scenario keys differ."""
     from simulator.report.render.terminal import terminal
-    from simulator.report.run.compare import compare as compared
+    from simulator.report.run.compare import compare_page
+    from simulator.report.run.differences import compare as compared
     from simulator.study.run.output import read_result
 
-    data, page = compared(read_result(first), read_result(second))
-    show(format, data, terminal(page))
+    comparison = compared(read_result(first), read_result(second))
+    show(format, comparison.to_json(), terminal(compare_page(comparison)))
 
 
 def schema(

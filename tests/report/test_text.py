@@ -9,7 +9,8 @@ import pytest
 
 from simulator.report import wording
 from simulator.report.render.terminal import terminal
-from simulator.report.run.compare import compare, difference
+from simulator.report.run.compare import compare_page
+from simulator.report.run.differences import compare, difference
 from simulator.report.run.page import run_page
 from simulator.report.run.sketch import frontier
 from simulator.study.run.result import Estimate, RunResult
@@ -71,8 +72,8 @@ def test_compare_finds_what_was_changed() -> None:
     b["frontier"][3]["metrics"]["tps_per_user_mean"] = {key: 1.2 * value for key, value in speed.items()}
     b["gains"]["at_sla"][0]["gain"] = {"mean": 0.71, "low": 0.69, "high": 0.73}
     b["frontier"].pop()
-    data, page = compare(RunResult.from_json(a), RunResult.from_json(b))
-    text = terminal(page)
+    compared = compare(RunResult.from_json(a), RunResult.from_json(b))
+    data, text = compared.to_json(), terminal(compare_page(compared))
     assert {row["key"] for row in data["scenario_differences"]} == {"run.seed", "scenario.load.kind"}
     assert data["only_in_a"] == [{"policy": "oracle", "load": 80.0}]
     assert data["only_in_b"] == []
@@ -88,8 +89,8 @@ def test_compare_finds_what_was_changed() -> None:
 
 def test_compare_with_itself() -> None:
     result = synthetic.result(loads=(5, 80))
-    data, page = compare(result, result)
-    text = terminal(page)
+    compared = compare(result, result)
+    data, text = compared.to_json(), terminal(compare_page(compared))
     assert data["distinguishable"] == 0
     assert "The scenarios are the same." in text
 
