@@ -26,10 +26,10 @@ from simulator.policies.admission import AdmissionOrder
 from simulator.policies.prefill import PrefillMode
 from simulator.policies.routing import Router
 from simulator.policies.verification import StepView, VerificationPolicy
+from simulator.schema import Frozen
 from simulator.study.planning.question import FleetBounds, PlanFile, PlannedPolicy, Setting
 from simulator.study.run.scenario import EngineSettings, FleetPlan, Policy, Scenario
 from simulator.traffic.arrivals import ArrivalProcess
-from simulator.traffic.lengths import _Drawn
 from simulator.traffic.workload import Workload
 from tests.conftest import SCENARIO as SMALL
 from tests.planning.conftest import PLAN
@@ -90,7 +90,7 @@ class Pairs(ArrivalProcess):
         return np.arange(0, horizon_s, 2 / rate_rps).repeat(2)
 
 
-class Either(_Drawn):
+class Either(Frozen):
     """Short or long, one as often as the other."""
 
     kind: Literal["either"] = "either"
@@ -258,24 +258,27 @@ def test_lengths(known: Any, through: Callable[..., Both]) -> None:
     assert plan["cells"][plan["best"]]["replicas"]
 
 
-def test_the_cost_of_a_step(known: Any, through: Callable[..., Both], edit_profile: Any) -> None:
+def test_the_cost_of_a_step(known: Any, through: Callable[..., Both], edit_profile: Any, dsim: Callable[..., Any]) -> None:
     known(Root, "verify")
     edit_profile(lambda p: p["costs"].update(verify=SOURCE | {"kind": "root", "scale_s": 0.003}))
     run, *_ = through({"policies": SMALL["policies"][:1], "sla": None, "load": [1]}, {})
     assert metric(run, "step_p50_s") == pytest.approx(0.003 * np.sqrt(2) + 0.001)
+    assert dsim("profile", "show", "tiny").code == 0
 
 
-def test_the_cost_of_drafting(known: Any, through: Callable[..., Both], edit_profile: Any) -> None:
+def test_the_cost_of_drafting(known: Any, through: Callable[..., Both], edit_profile: Any, dsim: Callable[..., Any]) -> None:
     known(Flat, "draft")
     edit_profile(lambda p: p["drafters"]["head"].update(draft=SOURCE | {"kind": "flat", "flat_s": 0.5}))
     run, *_ = through({"policies": SMALL["policies"][2:], "sla": None, "load": [1]}, {"policies": PLAN["policies"][:1]})
     assert metric(run, "user_s_per_token_draft", "scheduled") > 0.5 / 4
+    assert dsim("profile", "show", "tiny").code == 0
 
 
-def test_the_cost_of_prompts(known: Any, through: Callable[..., Both], edit_profile: Any) -> None:
+def test_the_cost_of_prompts(known: Any, through: Callable[..., Both], edit_profile: Any, dsim: Callable[..., Any]) -> None:
     """Not a line, so the kernel asks for it: on both paths it is the kind's own method that prices."""
     known(Quadratic, "prefill")
     edit_profile(lambda p: p["costs"].update(prefill=SOURCE | {"kind": "quadratic", "scale_s": 1e-5}))
     engine = {"max_batch": 16, "prefill": {"kind": "separate"}}
     run, *_ = through({"engine": engine, "load": [1]}, {"settings": [engine]})
     assert metric(run, "ttft_p50_s") == pytest.approx(1e-5 * 50**2 + 0.001, rel=0.05)
+    assert dsim("profile", "show", "tiny").code == 0

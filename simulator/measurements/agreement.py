@@ -57,19 +57,7 @@ class _Part:
 
     def at(self, key: Key) -> Cell | None:
         """The formula's seconds; None outside the range of its data and where it is 0."""
-        where = dict(key)
-        context = where.get("context_tokens", 0.0)
-        match self.cost:
-            case FittedCurve():
-                low, high = self.cost.tokens_range()
-                inside = low <= where["tokens"] <= high
-                seconds = float(self.cost.seconds(where["tokens"], where.get("requests", 1.0), context)) if inside else 0.0
-            case LinearPrefill():
-                seconds = self.cost.seconds(where["tokens"], context + where["tokens"] / 2)
-            case LinearDraft():
-                seconds = self.cost.seconds(where["requests"], context, self.gamma)
-            case _:
-                raise AssertionError("tables have cells")
+        seconds = self.cost.at_cell(dict(key), self.gamma)
         return Cell(seconds) if seconds > 0 else None
 
 

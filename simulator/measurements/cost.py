@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -50,6 +51,10 @@ class Cost(Sourced):
     def attach(self, folder: Path) -> None:
         """Read its files, where it has any. Raises ProfileError with file, line and column."""
 
+    def at_cell(self, cell: Mapping[str, float], gamma: int) -> float:
+        """A formula's seconds where a table has a cell (by the table's keys); 0 where its data says nothing."""
+        return 0.0
+
 
 class TableCost(Cost):
     """A cost that is read from a CSV file."""
@@ -96,6 +101,10 @@ class FittedCurve(Cost):
     per_context_token_s: NonNegativeFloat = 0.0
     cliffs: list[Cliff] = []
     measured_tokens: tuple[PositiveFloat, PositiveFloat]
+
+    def at_cell(self, cell: Mapping[str, float], gamma: int) -> float:
+        inside = self.measured_tokens[0] <= cell["tokens"] <= self.measured_tokens[1]
+        return float(self.seconds(cell["tokens"], cell.get("requests", 1.0), cell.get("context_tokens", 0.0))) if inside else 0.0
 
     def tokens_range(self) -> tuple[float, float]:
         """The tokens per step that the data covers."""
@@ -173,6 +182,10 @@ class DrafterCost(Cost):
         """Is `absorb_s` ever above 0?"""
         return False
 
+    def terms(self) -> dict[str, float]:
+        """Of a formula: seconds by what they are multiplied with."""
+        return {}
+
     def absorb_s(self, tokens: ArrayLike, context_tokens: float) -> Floats:
         """Time to take in the features of `tokens` tokens of the target; 0 where it is not apart."""
         return np.asarray(tokens, dtype=np.float64) * 0.0
@@ -190,6 +203,12 @@ class LinearDraft(DrafterCost):
     def seconds(self, requests: float, context_tokens: float, slots: int) -> float:
         """Time to draft `slots` tokens for each of `requests` requests."""
         return self.base_s + self.per_request_s * requests + slots * (self.per_slot_s + self.per_slot_request_s * requests)
+
+    def terms(self) -> dict[str, float]:
+        return {"": self.base_s, " · requests": self.per_request_s, " · slots": self.per_slot_s, " · slots · requests": self.per_slot_request_s}
+
+    def at_cell(self, cell: Mapping[str, float], gamma: int) -> float:
+        return self.seconds(cell["requests"], 0.0, gamma)
 
 
 class DraftTable(DrafterCost, TableCost):
@@ -248,6 +267,9 @@ class LinearPrefill(Cost):
     def seconds(self, tokens: float, attended_tokens: float = 0) -> float:
         """Time of a prefill step of `tokens` new tokens that attend to `attended_tokens` earlier ones on average."""
         return self.base_s + tokens * (self.per_token_s + self.per_token_context_s * attended_tokens)
+
+    def at_cell(self, cell: Mapping[str, float], gamma: int) -> float:
+        return self.seconds(cell["tokens"], cell.get("context_tokens", 0.0) + cell["tokens"] / 2)
 
     def lowered(self) -> Lowered | None:
         line = {"prompt_base_s": self.base_s, "prompt_token_s": self.per_token_s, "prompt_context_s": self.per_token_context_s}

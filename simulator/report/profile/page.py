@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from simulator.files import write_whole
-from simulator.measurements.cost import FittedCurve
+from simulator.measurements.cost import MeasuredTable
 from simulator.measurements.profile import Profile
 from simulator.report import wording
 from simulator.report.blocks import PAGES, Block, Lines, Picture, Terms, Text, folded, only
@@ -178,8 +178,8 @@ SECTIONS = (_drafters, _verify, _draft, _prefill, _acceptance, _threshold, _cali
 def _verify_note(profile: Profile) -> str:
     """What the verify picture's lines are."""
     cost = profile.costs.verify
-    if isinstance(cost, FittedCurve):
-        cliffs = "; ".join(f"a jump of {wording.plain(1000 * c.add_s)} ms above {c.tokens} tokens" for c in cost.cliffs)
+    if not isinstance(cost, MeasuredTable):
+        cliffs = "; ".join(f"a jump of {wording.plain(1000 * c.add_s)} ms above {c.tokens} tokens" for c in getattr(cost, "cliffs", ()))
         return f"A formula with provenance «{cost.provenance}»{f': {cliffs}' if cliffs else ''}. Dotted: beyond the tokens that its data covers."
     padded = "A step is padded to the next measured size." if cost.between == "step" else "Between cells the simulator interpolates."
     if cost.padded_to:

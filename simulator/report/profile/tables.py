@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from simulator.measurements.agreement import KEYS, cost_rows, further_files
-from simulator.measurements.cost import DraftTable, LinearDraft, MeasuredTable, PrefillTable
+from simulator.measurements.cost import DraftTable, MeasuredTable, PrefillTable
 from simulator.measurements.profile import Profile
 from simulator.report import wording
 from simulator.report.blocks import Cell, Column, Group, Table
@@ -58,12 +58,9 @@ def cells(profile: Profile, what: str) -> Table | None:
 def draft_rows(profile: Profile, name: str) -> list[DraftRow]:
     """What one drafter's parts cost in words, part by part: the formula, or the range of its cells."""
     drafter = profile.drafters[name]
-    if isinstance(drafter.draft, LinearDraft):
-        d = drafter.draft
-        terms = ((d.base_s, ""), (d.per_request_s, " · requests"), (d.per_slot_s, " · slots"), (d.per_slot_request_s, " · slots · requests"))
-        formula = " + ".join(f"{wording.plain(1000 * seconds)} ms{unit}" for seconds, unit in terms if seconds)
+    if not isinstance(drafter.draft, DraftTable):
+        formula = " + ".join(f"{wording.plain(1000 * seconds)} ms{unit}" for unit, seconds in drafter.draft.terms().items() if seconds)
         return [(name, "whole block", formula or "nothing of its own")]
-    assert isinstance(drafter.draft, DraftTable)
     files = {"draft": drafter.draft.file} | further_files(drafter)
     parts = {"draft": "backbone" if len(files) > 1 else "whole block", "head": "sequential head", "absorb": "taking features in"}
     costs = []

@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from simulator.measurements.agreement import cost_rows, further_files
-from simulator.measurements.cost import DraftTable, FittedCurve, LinearDraft, LinearPrefill, MeasuredTable, PrefillTable
+from simulator.measurements.cost import DraftTable, MeasuredTable, PrefillTable
 from simulator.measurements.profile import Drafter, Profile
 from simulator.report import style, wording
 from simulator.report.profile.plots.layout import finish, panels, scale, shown_of
@@ -103,10 +103,10 @@ def drafting(profile: Profile, look: Look = style.WIDE) -> Figure:
 def verify_lines(profile: Profile) -> dict[str, list[Line]]:
     """Lines by the panel's title: a few contexts, a few numbers of requests each."""
     cost = profile.costs.verify
-    if isinstance(cost, FittedCurve):
+    if not isinstance(cost, MeasuredTable):
         low, high = cost.tokens_range()
         x = np.linspace(max(low / 2, 1), 1.5 * high, 400)
-        contexts = (0.0, 1024.0, 8192.0) if cost.per_context_token_s else (0.0,)
+        contexts = (0.0, 1024.0, 8192.0) if cost.varies_with != "tokens" else (0.0,)
         named = {c: f"context {c:,.0f}" if len(contexts) > 1 else "step time" for c in contexts}
         return {"": [Line(named[c], x, 1000 * cost.seconds(x, 1, c), None, (low, high)) for c in contexts]}
     rows = cost_rows(profile.folder / cost.file)
@@ -124,9 +124,9 @@ def prefill_lines(profile: Profile) -> list[Line]:
     if isinstance(cost, PrefillTable):
         rows = cost_rows(profile.folder / cost.file)
         return [_cells_line(rows, "context_tokens", value, "cached before", "tokens") for value in shown_of(_values(rows, "context_tokens"), 6)]
-    assert isinstance(cost, LinearPrefill)
+    assert cost is not None
     x = np.linspace(1, 8192, 200)
-    contexts = (0, 8192, 32768) if cost.per_token_context_s else (0,)
+    contexts = (0, 8192, 32768) if cost.seconds(1, 8192) != cost.seconds(1, 0) else (0,)
     return [
         Line(f"{c:,} cached before" if len(contexts) > 1 else "formula", x, np.array([1000 * cost.seconds(n, c + n / 2) for n in x]))
         for c in contexts
@@ -135,10 +135,9 @@ def prefill_lines(profile: Profile) -> list[Line]:
 
 def draft_parts(profile: Profile, drafter: Drafter) -> dict[str, dict[float, float]]:
     """Milliseconds of a whole block by part and number of requests, at the middle context; empty where drafting costs nothing."""
-    if isinstance(drafter.draft, LinearDraft):
+    if not isinstance(drafter.draft, DraftTable):
         whole = {float(r): 1000 * drafter.draft.seconds(r, 0, drafter.gamma) for r in (2**i for i in range(9))}
         return {"whole": whole} if any(whole.values()) else {}
-    assert isinstance(drafter.draft, DraftTable)
     draft, table = drafter.draft, drafter.draft.table
     context = float(table.contexts[len(table.contexts) // 2])
     requests = [float(r) for r in sorted(cost_rows(profile.folder / draft.file)["requests"].unique())]
