@@ -117,7 +117,8 @@ def _compare_with_engine(scenario: Scenario, models: Path, serving: list[str], o
     from simulator.files import write_whole
     from simulator.report.render.terminal import terminal
     from simulator.report.validation.engine import engine_page, write_picture
-    from simulator.study.validation.engine_check import compare, judged, planned, read_run
+    from simulator.study.validation.engine_check import compare, judged
+    from simulator.study.validation.engine_runs import planned, read_run
 
     folders = serve_runs(models, scenario.known, planned(scenario), serving, out / "runs", quiet=format == "json")
     check = compare(scenario, [read_run(folder, scenario.policies) for folder in folders])

@@ -18,7 +18,8 @@ from simulator.report.validation.engine import engine_page, write_picture
 from simulator.report.validation.page import Entry, cell_errors, page
 from simulator.study.run.point import fleet_of
 from simulator.study.run.scenario import load_scenario
-from simulator.study.validation.engine_check import HEADLINE, Listed, Measured, _frames, compare, judged, planned, read_run
+from simulator.study.validation.engine_check import Listed, _frames, compare, judged
+from simulator.study.validation.engine_runs import HEADLINE, ServedRun, planned, read_run
 from simulator.traffic.request import RequestSpec
 
 from ..conftest import ROOT
@@ -53,7 +54,7 @@ def served(scenario, policy, concurrency, requests=120, rate=None):
     fleet = fleet_of(scenario.model_copy(update={"engine": settings}), policy, 99)  # luck that no replication of the comparison has
     turns = -(-requests // concurrency)
     traffic = ClosedTraffic(concurrency, Listed(specs), turns, np.ones(concurrency)) if rate is None else OpenTraffic(specs, 0.0, 1e9, 1e9)
-    return Measured(policy, concurrency, rate is not None, *_frames(simulate(traffic, fleet), requests))
+    return ServedRun(policy, concurrency, rate is not None, *_frames(simulate(traffic, fleet), requests))
 
 
 @pytest.fixture(scope="module")

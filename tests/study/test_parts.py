@@ -15,8 +15,8 @@ import yaml
 
 from simulator.engine.simulate import OpenTraffic, observe, simulate
 from simulator.errors import ScenarioError
-from simulator.study.run import meter, spread
 from simulator.study.run import point as points
+from simulator.study.run import spread
 from simulator.study.run.conditions import conditions
 from simulator.study.run.point import Point, run_point
 from simulator.study.run.scenario import load_scenario
@@ -95,7 +95,7 @@ def test_a_router_that_looks_keeps_the_fleet_together(routing: dict[str, Any], f
 def test_both_paths_give_the_same_row(routing: dict[str, Any], chunk: int, fleet: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Metrics and all, in chunks of any size, and through the digest of many values."""
     pytest.importorskip("numba")
-    monkeypatch.setattr(meter, "CHUNK", chunk)
+    monkeypatch.setattr(spread, "CHUNK", chunk)
     monkeypatch.setattr(spread, "EXACT", chunk)
     asked, rows = load_scenario(fleet(routing)), []
     for path in ("plain", "compiled"):

@@ -10,7 +10,7 @@ from simulator.report import wording
 from simulator.report.blocks import Cell, Column, Group, Table, Text, listed
 from simulator.report.page import Page, Section, section, sections
 from simulator.report.tables import validation
-from simulator.study.validation.engine_check import HEADLINE, NUMBERS
+from simulator.study.validation.engine_runs import HEADLINE, NUMBERS
 from simulator.study.validation.result import EngineComparison, EngineRun
 
 SHOWN = (*HEADLINE, "accepted_length", "verification_budget", "ttft_p50_s", "step_p50_s")

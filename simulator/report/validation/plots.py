@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from simulator.report import style
-from simulator.study.validation.engine_check import HEADLINE
+from simulator.study.validation.engine_runs import HEADLINE
 from simulator.study.validation.result import EngineCheck
 
 

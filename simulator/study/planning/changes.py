@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from simulator.arrays import Floats
 from simulator.engine.simulate import Fleet
 from simulator.measurements.prices import ScaledPrices
 from simulator.measurements.profile import Profile
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from simulator.measurements.draft_blocks import RecordedBlocks
     from simulator.study.planning.question import Plan
 
-Floats = NDArray[np.float64]
 MIX_SHIFT = 0.3  # share of requests that move to another domain
 
 

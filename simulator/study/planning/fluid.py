@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from simulator.engine.simulate import Fleet
 from simulator.policies.verification import StepView
 
-Floats = NDArray[np.float64]
 _DRAWS = 8  # batches averaged for one operating point
 
 

@@ -1,4 +1,5 @@
-"""What a plan asks: profiles, policies and engine settings to choose from, the traffic, the promise and the price, read from one YAML."""
+"""What a plan asks: profiles, policies and engine settings to choose from, the traffic, the promise and the price, read from one YAML.
+One file, because it is the shape of one file."""
 
 from __future__ import annotations
 

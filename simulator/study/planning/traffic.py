@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from simulator.arrays import Floats
 from simulator.traffic.workload import Workload
 
-Floats = NDArray[np.float64]
 _SPARE = 1.6  # how much more load than planned a search may try before a trace's stretch runs out of requests
 _BINS = 96  # of a trace's span, for its curve
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from simulator.arrays import Floats
 from simulator.engine.absences import Absence
 from simulator.engine.records import RequestRecord
 from simulator.engine.simulate import OpenTraffic, observe
@@ -19,7 +19,6 @@ from simulator.study.run.point import Split, arrivals, fleet_of
 from simulator.study.run.result import Row
 from simulator.traffic.request import RequestColumns
 
-Floats = NDArray[np.float64]
 Kind = Literal["peak", "alone", "loss"]
 ALONE_REQUESTS = 100
 _APART_S = 1e5  # seconds between requests that never meet

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from simulator.arrays import Floats
 from simulator.engine.records import End, RequestRecord, Run, record_of
 from simulator.engine.step import StepRecord
 from simulator.study.run.metrics import METRICS, Number, Totals, Verdict
-from simulator.study.run.spread import Spread
+from simulator.study.run.spread import Chunks, Spread
 
-Floats = NDArray[np.float64]
-
-CHUNK = 1 << 15  # rows added up at a time: fixed, so that sums do not depend on how the rows came
 GRID = 200  # times at which the requests in an open system are counted
 
 
@@ -217,31 +215,6 @@ class Meter:
             if growth > max(0.05 * came, 3 * np.sqrt(max(came, 1))) or end.unfinished > 0.02 * max(came, 1):
                 return "overloaded"
         return "backlogged" if waiting >= max(1.0, 0.1 * running) else "stable"
-
-
-class Chunks:
-    """Passes rows on, CHUNK at a time and the rest at the end."""
-
-    def __init__(self, width: int, take: Callable[[Floats], None]) -> None:
-        self.take = take
-        self._rows: list[Floats] = [np.empty((0, width))]
-        self._held = 0
-
-    def __call__(self, rows: Floats) -> None:
-        """More rows."""
-        self._rows.append(rows)
-        self._held += len(rows)
-        while self._held >= CHUNK:
-            everything = np.concatenate(self._rows)
-            self.take(everything[:CHUNK])
-            self._rows, self._held = [everything[CHUNK:]], len(everything) - CHUNK
-
-    def flush(self) -> None:
-        """Pass on what is left."""
-        if self._held:
-            everything = np.concatenate(self._rows)
-            self._rows, self._held = [np.empty((0, everything.shape[1]))], 0  # a view would hold on to all of it
-            self.take(everything)
 
 
 def _plain(value: Number) -> Number:

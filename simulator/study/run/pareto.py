@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from simulator.arrays import Floats
 from simulator.study.run.result import Estimate, GainAtSla, GainAtThroughput, Gains, PointRow
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

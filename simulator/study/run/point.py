@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import ceil
 
+from simulator.arrays import Floats
 from simulator.engine.simulate import ClosedTraffic, End, Fleet, OpenTraffic, observe
 from simulator.errors import ScenarioError
 from simulator.measurements.cost import GraphSizes
@@ -22,9 +23,7 @@ from simulator.study.run.tables import RequestsFile, StepsFile
 from simulator.traffic.request import RequestColumns
 
 import numpy as np  # isort: skip
-from numpy.typing import NDArray  # isort: skip
 
-Floats = NDArray[np.float64]
 MOST_PARTS = 16  # of a fleet; a constant, so that numbers do not depend on where it is run
 
 

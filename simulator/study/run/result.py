@@ -1,5 +1,5 @@
 """What a run's result holds, as frozen classes: result.json, validation.json and the rows of points.csv are these, written down.
-Files of other versions and foreign ones are judged in `from_json` and nowhere else."""
+Files of other versions and foreign ones are judged in `from_json` and nowhere else. One file, because it is the shape of one file: result.json."""
 
 from __future__ import annotations
 

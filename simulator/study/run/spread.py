@@ -1,17 +1,43 @@
-"""Quantiles of a stream in bounded memory: exact while there are few values, a DDSketch when there are many."""
+"""Streams in bounded memory: rows in chunks, and quantiles, exact while there are few values, a DDSketch when there are many."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from simulator.arrays import Floats
+
+CHUNK = 1 << 15  # rows added up at a time: fixed, so that sums do not depend on how the rows came
 EXACT = 1 << 16  # values that are kept as they are
 ACCURACY = 0.0005  # of the sketch beyond that, relative to the value (Masson et al., 2019)
 _DIGITS = 42  # binary digits of a value that go unread into the sketch: another 0.05 %
+
+
+class Chunks:
+    """Passes rows on, CHUNK at a time and the rest at the end."""
+
+    def __init__(self, width: int, take: Callable[[Floats], None]) -> None:
+        self.take = take
+        self._rows: list[Floats] = [np.empty((0, width))]
+        self._held = 0
+
+    def __call__(self, rows: Floats) -> None:
+        """More rows."""
+        self._rows.append(rows)
+        self._held += len(rows)
+        while self._held >= CHUNK:
+            everything = np.concatenate(self._rows)
+            self.take(everything[:CHUNK])
+            self._rows, self._held = [everything[CHUNK:]], len(everything) - CHUNK
+
+    def flush(self) -> None:
+        """Pass on what is left."""
+        if self._held:
+            everything = np.concatenate(self._rows)
+            self._rows, self._held = [np.empty((0, everything.shape[1]))], 0  # a view would hold on to all of it
+            self.take(everything)
 
 
 class Spread:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from simulator.arrays import Floats
 from simulator.engine.records import RequestRecord
 from simulator.engine.step import StepRecord
 from simulator.errors import DsimError
@@ -19,8 +19,6 @@ from simulator.study.run.result import PointRow
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Floats = NDArray[np.float64]
 
 
 def points_table(rows: Sequence[PointRow]) -> pd.DataFrame:

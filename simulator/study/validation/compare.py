@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from simulator.arrays import Floats
 from simulator.errors import ProfileError, ScenarioError
 from simulator.study.run.checks import CalloutCheck, CurveCheck, SweepCheck
 from simulator.study.run.metrics import names
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Cells = dict[str, Any]  # of a published table, by column
-Floats = NDArray[np.float64]
 CALLOUT_COLUMNS = ("anchor", "role", "system", "tps_per_user", "throughput_tok_s_gpu")
 
 

@@ -6,58 +6,27 @@ were really served (prompt, domain, and as many tokens as each really got) are s
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from simulator.engine.simulate import ClosedTraffic, Fleet, OpenTraffic, Run, simulate
-from simulator.errors import DsimError, ScenarioError
 from simulator.measurements.prices import RoundCost, ScaledPrices
 from simulator.measurements.replay import lay_out
 from simulator.study.run.point import fleet_of
 from simulator.study.run.result import Source, ValidationPoint, ValidationRow
-from simulator.study.run.scenario import Policy, Scenario
+from simulator.study.run.scenario import Scenario
+from simulator.study.validation.engine_runs import HEADLINE, NUMBERS, MeasuredSpan, ServedRun, numbers, window_of
 from simulator.study.validation.result import Causes, EngineCheck, EngineComparison, EngineRun, ErrorSummary, Ranking
 from simulator.traffic.request import RequestSpec
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Floats = NDArray[np.float64]
-NUMBERS = {
-    "tps_per_user_p10": "per-user speed p10", "tps_per_user_p50": "per-user speed p50", "tps_per_user_p90": "per-user speed p90",
-    "throughput_tok_s": "throughput", "accepted_length": "accepted length", "verification_budget": "verification budget",
-    "ttft_p50_s": "TTFT p50", "step_p10_s": "step p10", "step_p50_s": "step p50", "step_p90_s": "step p90",
-}  # fmt: skip
 LEFT = ("tps_per_user_p50", "throughput_tok_s", "ttft_p50_s")  # looked at again with the engine's own pace put in
-HEADLINE = ("tps_per_user_p50", "throughput_tok_s")
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One run of the engine."""
-
-    policy: Policy
-    concurrency: int
-    open_loop: bool
-    requests: pd.DataFrame
-    steps: pd.DataFrame
-    prompts: tuple[int, ...] | None = None  # which of its domain each request's prompt is
-
-
-class Window(NamedTuple):
-    """What is compared: from when to when the engine was as full as asked, how many requests count, and which of all."""
-
-    start_s: float
-    end_s: float
-    requests: int
-    counted: NDArray[np.bool_]
 
 
 @dataclass
@@ -75,43 +44,13 @@ class Listed:
         return RequestSpec(index, arrival_s, spec.prompt_tokens, spec.output_tokens, spec.domain, spec.cached_prompt_tokens)
 
 
-def planned(scenario: Scenario) -> list[tuple[str, str | None, Any, int]]:
-    """Name, drafter, rule and concurrency of every run that the scenario asks for. Raises ScenarioError where it is not of closed loops or of
-    a rule that no engine can run."""
-    if scenario.workload.load_kind != "concurrency":
-        raise ScenarioError("an engine is compared in a closed loop", where=scenario.file, key="workload.arrivals", remedy="use kind: closed_loop")
-    for policy in scenario.policies:
-        if policy.verification.clairvoyant:
-            raise ScenarioError(f"policy '{policy.name}' is a bound that no engine can run", where=scenario.file, remedy="leave it out")
-    runs = [(p.name, p.drafter, p.verification, int(load)) for p in scenario.policies for load in scenario.loads(p)]
-    return sorted(runs, key=lambda run: run[3])  # those that are compared with each other soon after each other: a machine drifts
-
-
-def read_run(folder: Path, policies: Sequence[Policy]) -> Measured:
-    """A run's folder. Raises DsimError where a file is missing or of another policy than the scenario's."""
-    import pandas as pd
-
-    try:
-        about = json.loads((folder / "run.json").read_text())
-        requests, steps = (pd.read_csv(folder / f"{name}.csv", keep_default_na=False, na_values=["nan", ""]) for name in ("requests", "steps"))
-    except (OSError, ValueError) as problem:
-        raise DsimError(f"no run of an engine ({problem})", where=folder, remedy="serve it again") from None
-    policy = next((p for p in policies if p.name == about["policy"]), None)
-    if policy is None:
-        raise DsimError(f"a run of policy {about['policy']!r}, which the scenario does not have", where=folder)
-    numbers = about.get("prompt_numbers")
-    return Measured(
-        policy, int(about["concurrency"]), bool(about.get("open_loop", False)), requests, steps, None if numbers is None else tuple(numbers)
-    )  # fmt: skip
-
-
-def compare(scenario: Scenario, runs: Sequence[Measured], replications: int = 5) -> EngineCheck:
+def compare(scenario: Scenario, runs: Sequence[ServedRun], replications: int = 5) -> EngineCheck:
     """Every run beside its simulation, and over all of them: median and worst error, and how often the better policy was named."""
     rows = [_compared(scenario, run, replications) for run in runs]
     return EngineCheck(runs=tuple(rows), summary=_summary(rows), ranking=_ranking(rows), replications=replications)
 
 
-def _compared(scenario: Scenario, run: Measured, replications: int) -> EngineRun:
+def _compared(scenario: Scenario, run: ServedRun, replications: int) -> EngineRun:
     window = window_of(run)
     real = numbers(run.requests, run.steps, window)
     simulated = [_simulated(scenario, run, replication) for replication in range(replications)]
@@ -137,37 +76,7 @@ def _off(simulated: float, measured: float) -> float:
     return simulated / measured - 1 if measured else float("nan")
 
 
-def window_of(run: Measured) -> Window:
-    """Closed loop: from when as many are done as there are places until the last one comes; requests that came then, but the last ones."""
-    requests, places = run.requests, run.concurrency
-    if run.open_loop:
-        counted = np.ones(len(requests), dtype=bool)
-        return Window(float(requests["arrival_s"].min()), float(requests["arrival_s"].max()), len(requests), counted)
-    start = float(np.sort(requests["finish_s"].to_numpy())[min(places, len(requests)) - 1])
-    counted = (requests["arrival_s"] >= start).to_numpy() & (requests["request"] < len(requests) - places).to_numpy()
-    return Window(start, float(requests["arrival_s"].max()), int(counted.sum()), counted)
-
-
-def numbers(requests: pd.DataFrame, steps: pd.DataFrame, window: Window) -> dict[str, float]:
-    """The numbers compared, of an engine or of the simulator alike. Steps that took prompts in count for throughput, not for step times."""
-    start_s, end_s, _, counted = window
-    mine = requests[counted]
-    several = mine[(mine["output_tokens"] > 1) & (mine["finish_s"] > mine["first_token_s"])]
-    speed = ((several["output_tokens"] - 1) / (several["finish_s"] - several["first_token_s"])).to_numpy()
-    inside = steps[(steps["end_s"] > start_s) & (steps["end_s"] <= end_s)]
-    rounds = inside[inside["requests"] > 0]
-    plain = rounds[rounds["prefill_tokens"] == 0]
-    length = (plain["end_s"] - plain["start_s"]).to_numpy()
-    firsts = int(((requests["first_token_s"] > start_s) & (requests["first_token_s"] <= end_s)).sum())
-    known = {f"tps_per_user_p{q}": float(np.percentile(speed, q)) if len(speed) else float("nan") for q in (10, 50, 90)}
-    known["throughput_tok_s"] = float(inside["committed"].sum() + firsts) / (end_s - start_s)
-    known["accepted_length"] = 1 + float(rounds["accepted"].sum() / max(rounds["requests"].sum(), 1))
-    known["verification_budget"] = 1 + float(rounds["verified"].sum() / max(rounds["requests"].sum(), 1))
-    known["ttft_p50_s"] = float((mine["first_token_s"] - mine["arrival_s"]).median())
-    return known | {f"step_p{q}_s": float(np.percentile(length, q)) if len(length) else float("nan") for q in (10, 50, 90)}
-
-
-def _simulated(scenario: Scenario, run: Measured, replication: int, pace: float = 1.0) -> dict[str, float]:
+def _simulated(scenario: Scenario, run: ServedRun, replication: int, pace: float = 1.0) -> dict[str, float]:
     """The run's own requests; with `pace`, steps take so many times what the profile says."""
     fleet, texts = _pinned(scenario, run, _fleet(scenario, run, replication), replication)
     if pace != 1.0:
@@ -186,24 +95,24 @@ def _simulated(scenario: Scenario, run: Measured, replication: int, pace: float 
         traffic = ClosedTraffic(run.concurrency, Listed(specs, _gap_s(run)), turns, np.ones(run.concurrency))
     done = simulate(traffic, fleet)
     frames = _frames(done, len(specs))
-    again = Measured(run.policy, run.concurrency, run.open_loop, *frames)
+    again = ServedRun(run.policy, run.concurrency, run.open_loop, *frames)
     return numbers(*frames, window_of(again))
 
 
-def _gap_s(run: Measured) -> float:
+def _gap_s(run: ServedRun) -> float:
     """Seconds from a request's end to the next one's arrival, on average: whoever sends them learns of the end when the engine's step is over."""
     ends, comes = np.sort(run.requests["finish_s"].to_numpy()), np.sort(run.requests["arrival_s"].to_numpy())
     gaps = comes[run.concurrency :] - ends[: max(len(ends) - run.concurrency, 0)]
     return float(max(gaps.mean(), 0.0)) if len(gaps) else 0.0
 
 
-def _fleet(scenario: Scenario, run: Measured, replication: int) -> Fleet:
+def _fleet(scenario: Scenario, run: ServedRun, replication: int) -> Fleet:
     """The scenario's, with as many places as the engine had."""
     settings = scenario.engine.model_copy(update={"max_batch": run.concurrency})
     return fleet_of(scenario.model_copy(update={"engine": settings}), run.policy, replication)
 
 
-def _pinned(scenario: Scenario, run: Measured, fleet: Fleet, replication: int) -> tuple[Fleet, list[str] | None]:
+def _pinned(scenario: Scenario, run: ServedRun, fleet: Fleet, replication: int) -> tuple[Fleet, list[str] | None]:
     """Every request along the recorded text of its own prompt, where the profile was recorded on the same prompts: each text a domain of its own."""
     if run.policy.drafter is None or run.prompts is None:
         return fleet, None
@@ -232,7 +141,7 @@ def _frames(run: Run, count: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     return pd.DataFrame(rows, columns=columns), pd.DataFrame(run.steps.columns)
 
 
-def _why(scenario: Scenario, run: Measured, window: Window, real: dict[str, float], mean: dict[str, float]) -> Causes:
+def _why(scenario: Scenario, run: ServedRun, window: MeasuredSpan, real: dict[str, float], mean: dict[str, float]) -> Causes:
     """The throughput's error in parts that multiply: cost model (the engine's own steps priced by it), acceptance, and what is left
     (batching, queueing, prompts); the host's time and the step-time noise beside them."""
     steps = run.steps[(run.steps["end_s"] > window.start_s) & (run.steps["end_s"] <= window.end_s)]

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from numpy.typing import NDArray
 
+from simulator.arrays import Floats
 from simulator.measurements.agreement import cost_rows, further_files
 from simulator.measurements.cost import DraftTable, MeasuredTable, PrefillTable
 from simulator.measurements.profile import Drafter, Profile
@@ -24,7 +24,6 @@ from simulator.report.style import Look
 if TYPE_CHECKING:
     import pandas as pd
 
-Floats = NDArray[np.float64]
 PARTS = {"draft": "backbone", "head": "sequential head", "absorb": "taking features in"}
 _TINTS = {"draft": "#88ccee", "head": "#cc6677", "absorb": "#ddcc77", "whole": "#88ccee"}  # Tol, muted: none is a drafter's
 

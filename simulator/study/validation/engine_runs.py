@@ -1,0 +1,106 @@
+"""Runs of a real engine: which ones a scenario asks for, what they left in their folders, and the numbers that are compared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.errors import DsimError, ScenarioError
+from simulator.study.run.scenario import Policy, Scenario
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NUMBERS = {
+    "tps_per_user_p10": "per-user speed p10", "tps_per_user_p50": "per-user speed p50", "tps_per_user_p90": "per-user speed p90",
+    "throughput_tok_s": "throughput", "accepted_length": "accepted length", "verification_budget": "verification budget",
+    "ttft_p50_s": "TTFT p50", "step_p10_s": "step p10", "step_p50_s": "step p50", "step_p90_s": "step p90",
+}  # fmt: skip
+HEADLINE = ("tps_per_user_p50", "throughput_tok_s")
+
+
+@dataclass(frozen=True)
+class ServedRun:
+    """One run of the engine."""
+
+    policy: Policy
+    concurrency: int
+    open_loop: bool
+    requests: pd.DataFrame
+    steps: pd.DataFrame
+    prompts: tuple[int, ...] | None = None  # which of its domain each request's prompt is
+
+
+class MeasuredSpan(NamedTuple):
+    """What is compared: from when to when the engine was as full as asked, how many requests count, and which of all."""
+
+    start_s: float
+    end_s: float
+    requests: int
+    counted: NDArray[np.bool_]
+
+
+def planned(scenario: Scenario) -> list[tuple[str, str | None, Any, int]]:
+    """Name, drafter, rule and concurrency of every run that the scenario asks for. Raises ScenarioError where it is not of closed loops or of
+    a rule that no engine can run."""
+    if scenario.workload.load_kind != "concurrency":
+        raise ScenarioError("an engine is compared in a closed loop", where=scenario.file, key="workload.arrivals", remedy="use kind: closed_loop")
+    for policy in scenario.policies:
+        if policy.verification.clairvoyant:
+            raise ScenarioError(f"policy '{policy.name}' is a bound that no engine can run", where=scenario.file, remedy="leave it out")
+    runs = [(p.name, p.drafter, p.verification, int(load)) for p in scenario.policies for load in scenario.loads(p)]
+    return sorted(runs, key=lambda run: run[3])  # those that are compared with each other soon after each other: a machine drifts
+
+
+def read_run(folder: Path, policies: Sequence[Policy]) -> ServedRun:
+    """A run's folder. Raises DsimError where a file is missing or of another policy than the scenario's."""
+    import pandas as pd
+
+    try:
+        about = json.loads((folder / "run.json").read_text())
+        requests, steps = (pd.read_csv(folder / f"{name}.csv", keep_default_na=False, na_values=["nan", ""]) for name in ("requests", "steps"))
+    except (OSError, ValueError) as problem:
+        raise DsimError(f"no run of an engine ({problem})", where=folder, remedy="serve it again") from None
+    policy = next((p for p in policies if p.name == about["policy"]), None)
+    if policy is None:
+        raise DsimError(f"a run of policy {about['policy']!r}, which the scenario does not have", where=folder)
+    numbers = about.get("prompt_numbers")
+    return ServedRun(
+        policy, int(about["concurrency"]), bool(about.get("open_loop", False)), requests, steps, None if numbers is None else tuple(numbers)
+    )  # fmt: skip
+
+
+def window_of(run: ServedRun) -> MeasuredSpan:
+    """Closed loop: from when as many are done as there are places until the last one comes; requests that came then, but the last ones."""
+    requests, places = run.requests, run.concurrency
+    if run.open_loop:
+        counted = np.ones(len(requests), dtype=bool)
+        return MeasuredSpan(float(requests["arrival_s"].min()), float(requests["arrival_s"].max()), len(requests), counted)
+    start = float(np.sort(requests["finish_s"].to_numpy())[min(places, len(requests)) - 1])
+    counted = (requests["arrival_s"] >= start).to_numpy() & (requests["request"] < len(requests) - places).to_numpy()
+    return MeasuredSpan(start, float(requests["arrival_s"].max()), int(counted.sum()), counted)
+
+
+def numbers(requests: pd.DataFrame, steps: pd.DataFrame, window: MeasuredSpan) -> dict[str, float]:
+    """The numbers compared, of an engine or of the simulator alike. Steps that took prompts in count for throughput, not for step times."""
+    start_s, end_s, _, counted = window
+    mine = requests[counted]
+    several = mine[(mine["output_tokens"] > 1) & (mine["finish_s"] > mine["first_token_s"])]
+    speed = ((several["output_tokens"] - 1) / (several["finish_s"] - several["first_token_s"])).to_numpy()
+    inside = steps[(steps["end_s"] > start_s) & (steps["end_s"] <= end_s)]
+    rounds = inside[inside["requests"] > 0]
+    plain = rounds[rounds["prefill_tokens"] == 0]
+    length = (plain["end_s"] - plain["start_s"]).to_numpy()
+    firsts = int(((requests["first_token_s"] > start_s) & (requests["first_token_s"] <= end_s)).sum())
+    known = {f"tps_per_user_p{q}": float(np.percentile(speed, q)) if len(speed) else float("nan") for q in (10, 50, 90)}
+    known["throughput_tok_s"] = float(inside["committed"].sum() + firsts) / (end_s - start_s)
+    known["accepted_length"] = 1 + float(rounds["accepted"].sum() / max(rounds["requests"].sum(), 1))
+    known["verification_budget"] = 1 + float(rounds["verified"].sum() / max(rounds["requests"].sum(), 1))
+    known["ttft_p50_s"] = float((mine["first_token_s"] - mine["arrival_s"]).median())
+    return known | {f"step_p{q}_s": float(np.percentile(length, q)) if len(length) else float("nan") for q in (10, 50, 90)}
