@@ -15,6 +15,8 @@ import yaml
 from simulator import evaluate, load_scenario, plan
 from tests.planning.conftest import PLAN
 
+pytestmark = pytest.mark.usefixtures("sketched")
+
 
 def quick(**changes: Any) -> dict[str, Any]:
     return PLAN | {"policies": PLAN["policies"][:1], "load_rps": 30.0, "run": {"warmup_s": 1.0, "window_s": 3.0, "replications": 3}} | changes
