@@ -99,7 +99,7 @@ def _served(target: Target, texts: Sequence[Text]) -> list[Text]:
 def drafted_along(
     target: Target, drafter: Drafter, texts: Sequence[Text], *, temperature: float, seed: int, rows_at_once: int = 128
 ) -> Iterator[Drafted]:
-    """Blocks at every anchor, `rows_at_once` at a time at most. The luck of an anchor depends on seed, text and anchor alone."""
+    """Blocks at every anchor, `rows_at_once` at a time at most. The random draws of an anchor depend on seed, text and anchor alone."""
     target.tap(drafter.taps)
     at = 0
     while at < len(texts):
@@ -132,11 +132,11 @@ def _group(
         scored, seeds, firsts = _hear(target, drafter, texts, number, temperature, seed)
         text_of = np.repeat(np.arange(count), outputs - 1)
         anchor = np.concatenate([np.arange(n - 1) for n in outputs])
-        luck = np.concatenate([stream(seed, "blocks", number + t).random((n - 1, drafter.gamma, 2), np.float32) for t, n in enumerate(outputs)])
+        draws = np.concatenate([stream(seed, "blocks", number + t).random((n - 1, drafter.gamma, 2), np.float32) for t, n in enumerate(outputs)])
         for at in range(0, len(anchor), rows):
             part = slice(at, at + rows)
             coupling = _Coupling(scored, ship(text_of[part], target.device), ship(anchor[part], target.device), temperature,
-                                 ship(luck[part], target.device), drafter.d2t)  # fmt: skip
+                                 ship(draws[part], target.device), drafter.d2t)  # fmt: skip
             start = prompts[text_of[part]] + anchor[part]
             tokens, confidence = _draft(drafter, coupling, start, count, seeds, firsts)
             yield Drafted(tokens.cpu(), None if confidence is None else confidence.cpu(), coupling.accepted.cpu(), coupling.acceptance.cpu())
@@ -172,7 +172,7 @@ def _extended(target: Target, texts: Sequence[Text], logits: Tensor, number: int
         tokens[t, : lengths[t]], row[t, : lengths[t]] = text.output, lengths[:t].sum() + np.arange(lengths[t])
     alive = np.array([text.output[-1] not in target.eos for text in texts])
     greedy, known, all_logits, every = temperature < sampling.GREEDY_BELOW, lengths.copy(), [logits], np.arange(count)
-    luck = np.stack([stream(seed, "beyond", number + t).random(gamma, np.float32) for t in range(count)])
+    draws = np.stack([stream(seed, "beyond", number + t).random(gamma, np.float32) for t in range(count)])
     latest = logits[ship(row[every, lengths - 1], device)]
     for more in range(gamma - 1):
         if not alive.any():
@@ -180,7 +180,7 @@ def _extended(target: Target, texts: Sequence[Text], logits: Tensor, number: int
         if greedy:
             drawn = latest.argmax(dim=-1)
         else:
-            drawn = sampling.draw(sampling.probabilities(latest, temperature), ship(luck[:, more], device))
+            drawn = sampling.draw(sampling.probabilities(latest, temperature), ship(draws[:, more], device))
         tokens[every, lengths + more] = drawn.cpu().numpy()
         known += alive
         alive &= ~np.isin(tokens[every, lengths + more], list(target.eos))
@@ -219,12 +219,12 @@ def acceptance(target: Tensor, draft: Tensor) -> Tensor:
 class _Coupling:
     """The draw of spec §2 for C anchors, slot by slot: the drafted token given the text, and whether it is accepted."""
 
-    def __init__(self, scored: _Scored, text: Tensor, anchor: Tensor, temperature: float, luck: Tensor, d2t: Tensor | None) -> None:
-        """Anchors [C] of the texts numbered `text` [C]; `luck` [C, γ, 2] uniform: acceptance, and the token where it is drawn."""
-        self.scored, self.text, self.anchor, self.temperature, self.luck, self.d2t = scored, text, anchor, temperature, luck, d2t
+    def __init__(self, scored: _Scored, text: Tensor, anchor: Tensor, temperature: float, draws: Tensor, d2t: Tensor | None) -> None:
+        """Anchors [C] of the texts numbered `text` [C]; `draws` [C, γ, 2] uniform: acceptance, and the token where it is drawn."""
+        self.scored, self.text, self.anchor, self.temperature, self.draws, self.d2t = scored, text, anchor, temperature, draws, d2t
         self.live = torch.ones_like(text, dtype=torch.bool)  # [C] all accepted so far
         self.accepted = torch.zeros_like(text)
-        self.acceptance = torch.full(luck.shape[:2], float("nan"), device=text.device)
+        self.acceptance = torch.full(draws.shape[:2], float("nan"), device=text.device)
         if d2t is not None:
             self._place = torch.full((scored.logits.shape[1],), -1, device=d2t.device).index_copy_(0, d2t, torch.arange(len(d2t), device=d2t.device))
 
@@ -244,14 +244,14 @@ class _Coupling:
             drafted = torch.where(place < 0, 0.0, law.gather(1, place.clamp(min=0).unsqueeze(1)).squeeze(1))
             wanted = (self.scored.logits[row, committed].float() / self.temperature - self.scored.norm[row]).exp()
             chance = acceptance(wanted, drafted)
-            taken = open_ & (self.luck[:, slot, 0] < chance)
-            tokens = torch.where(taken, committed, self._drawn(law, row, open_ & ~taken, self.luck[:, slot, 1]))
+            taken = open_ & (self.draws[:, slot, 0] < chance)
+            tokens = torch.where(taken, committed, self._drawn(law, row, open_ & ~taken, self.draws[:, slot, 1]))
         self.acceptance[:, slot] = torch.where(self.live, torch.where(open_, chance, 0.0), float("nan"))
         self.accepted += taken
         self.live = taken
         return tokens
 
-    def _drawn(self, law: Tensor, row: Tensor, rejected: Tensor, luck: Tensor) -> Tensor:
+    def _drawn(self, law: Tensor, row: Tensor, rejected: Tensor, draws: Tensor) -> Tensor:
         """From the draft `law` [C, draft V], or what is left of it beyond the target's law where the draft is `rejected` [C]  # [C]."""
         weights = law.clone()
         at = rejected.nonzero().squeeze(1)
@@ -260,7 +260,7 @@ class _Coupling:
             logits = logits if self.d2t is None else logits[:, self.d2t]
             p = (logits.float() / self.temperature - self.scored.norm[row[at]].unsqueeze(1)).exp()
             weights[at] = sampling.residual(law[at], p)
-        drawn = sampling.draw(weights, luck)
+        drawn = sampling.draw(weights, draws)
         return drawn if self.d2t is None else self.d2t[drawn]
 
 

@@ -251,14 +251,14 @@ class CellBench:
         with torch.no_grad():
             hidden = drafter.begin(batch).clone()
 
-        def step(hidden: Tensor, slots: Tensor, luck: Tensor) -> tuple[Tensor | None, ...]:
-            made = drafter.sample(hidden, replace(batch, slots=slots), self.temperature, luck)
+        def step(hidden: Tensor, slots: Tensor, draws: Tensor) -> tuple[Tensor | None, ...]:
+            made = drafter.sample(hidden, replace(batch, slots=slots), self.temperature, draws)
             if laws is not None and made.probabilities is not None:
                 laws.copy_(made.probabilities)
             return made.tokens, made.confidence
 
         key = ("head", batch.layout.key, cell.slots)
-        return self._timed(lambda: runner.run(key, step, hidden, batch.slots, device.luck(len(where), cell.slots)), self._flushed)
+        return self._timed(lambda: runner.run(key, step, hidden, batch.slots, device.draws(len(where), cell.slots)), self._flushed)
 
     def _laws(self, requests: int, slots: int) -> Tensor | None:
         """Where the engine keeps what was drawn from, when shapes are padded."""

@@ -125,13 +125,13 @@ class _Work:
 
     def _measure(self, cells: Iterable[CostCell], cause: str, progress: Progress, again: bool = False) -> None:
         """Cells that are not there yet, in random order; those that share caches follow each other."""
-        luck = stream(self.seed, f"order of {cause}")
+        rng = stream(self.seed, f"order of {cause}")
         groups: dict[tuple[str, str, int], list[CostCell]] = {}
         for cell in cells:
             groups.setdefault(cell.caches, []).append(cell)
         places = list(groups.values())
-        for place in luck.permutation(len(places)):
-            for at in luck.permutation(len(places[place])):
+        for place in rng.permutation(len(places)):
+            for at in rng.permutation(len(places[place])):
                 cell = places[place][at]
                 if cell not in (self.journal.again if again else self.journal.first):
                     self._one(cell, progress, again)

@@ -110,8 +110,8 @@ def prompts_for(target: Target, count: int, file: Path | None = None, seed: int 
 
 def own_words(target: Target, count: int, seed: int, length: int = 24) -> list[list[int]]:
     """What the target says at temperature 1 after a random token: prompts in its own distribution, without a tokenizer."""
-    luck = np.random.default_rng(seed)
-    return continued(target, [[int(luck.integers(target.vocabulary))] for _ in range(count)], length, seed)
+    rng = np.random.default_rng(seed)
+    return continued(target, [[int(rng.integers(target.vocabulary))] for _ in range(count)], length, seed)
 
 
 def continued(target: Target, prompts: list[list[int]], tokens: int, seed: int = 0) -> list[list[int]]:

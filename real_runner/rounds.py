@@ -99,7 +99,7 @@ class Device:
         self._claimed: tuple[SlotCache | None, ...] = ()
         self.temperature = temperature
         self.greedy = temperature < sampling.GREEDY_BELOW
-        self._luck = torch.Generator(device=target.device).manual_seed(seed)
+        self._generator = torch.Generator(device=target.device).manual_seed(seed)
 
     def claim(self) -> None:
         """Caches of this engine's size in target and drafter, and its taps; the caches stay until another engine makes its own."""
@@ -135,9 +135,9 @@ class Device:
         logits = None if confidence is None else next(pieces).view(np.float64).reshape(tuple(confidence.shape))
         return Report(accepted, bonus, drafted, tokens, logits)
 
-    def luck(self, *shape: int) -> Tensor:
+    def draws(self, *shape: int) -> Tensor:
         """Uniform numbers."""
-        return torch.rand(shape, generator=self._luck, device=self.target.device)
+        return torch.rand(shape, generator=self._generator, device=self.target.device)
 
     def new_tokens(self, count: int) -> Tensor:
         """Room for one token each of `count` requests."""
@@ -153,7 +153,7 @@ class Device:
         step = self.target.step(packed[3], layout.flat(packed[:3], self.state.start), last)
         drawn = step.logits.argmax(dim=-1)
         if not self.greedy:
-            drawn = sampling.draw(sampling.probabilities(step.logits, self.temperature), self.luck(len(slots)))
+            drawn = sampling.draw(sampling.probabilities(step.logits, self.temperature), self.draws(len(slots)))
         if self.drafter is not None:
             following = packed[4].clone()
             following[last] = torch.where(following[last] < 0, drawn, following[last])
@@ -166,8 +166,8 @@ class Device:
         assert self.drafter is not None
         drafter, state = self.drafter, self.state
 
-        def step(ints: Tensor, where: Tensor, luck: Tensor) -> tuple[Tensor | None, ...]:
-            made = drafter.propose(DraftBatch(ints, layout, where, state.start, state.anchor), self.temperature, luck)
+        def step(ints: Tensor, where: Tensor, draws: Tensor) -> tuple[Tensor | None, ...]:
+            made = drafter.propose(DraftBatch(ints, layout, where, state.start, state.anchor), self.temperature, draws)
             if made.probabilities is None or self.widest is None:
                 self._laws = made.probabilities
             elif self._laws is not None:
@@ -175,7 +175,7 @@ class Device:
             return made.tokens, made.confidence
 
         device = self.target.device
-        inputs = ship(layout.ints, device), ship(slots, device), self.luck(len(slots), gamma)
+        inputs = ship(layout.ints, device), ship(slots, device), self.draws(len(slots), gamma)
         tokens, confidence = self._runner(layout).run(("draft", layout.key, len(slots), gamma), step, *inputs)
         assert tokens is not None
         return Proposal(tokens, None, confidence)
@@ -200,7 +200,7 @@ class Device:
         inputs = [packed]
         if gamma and proposal is not None:
             inputs.append(proposal.tokens)
-        inputs += [] if self.greedy else [self.luck(plan.requests, gamma + 1)]
+        inputs += [] if self.greedy else [self.draws(plan.requests, gamma + 1)]
         key = ("verify", layout.key, plan.requests, gamma, tuple(tuple(tensor.shape) for tensor in inputs))
         accepted, bonus, drafted, features = (kept for kept in self._runner(layout).run(key, step, *inputs) if kept is not None)
         return Verified(accepted.clone(), bonus.clone(), drafted.clone()), features

@@ -16,18 +16,18 @@ def probabilities(logits: Tensor, temperature: float) -> Tensor:
     return torch.softmax(logits.float() / temperature, dim=-1)
 
 
-def draw(weights: Tensor, luck: Tensor) -> Tensor:
-    """The token at which the running sum of `weights` [..., V] passes `luck` [...] in [0, 1) of its total: never one of weight zero  # [...]."""
-    # A GPU adds in the order of a tree: in float32 the sum steps at tokens of weight zero now and then, in float64 by less than `luck` can resolve.
+def draw(weights: Tensor, draws: Tensor) -> Tensor:
+    """The token at which the running sum of `weights` [..., V] passes `draws` [...] in [0, 1) of its total: never one of weight zero  # [...]."""
+    # A GPU adds in the order of a tree: in float32 the sum steps at tokens of weight zero now and then, in float64 by less than `draws` can resolve.
     running = weights.cumsum(dim=-1, dtype=torch.float64 if weights.is_cuda else None)
     total = running[..., -1:]
-    at = torch.minimum(luck.unsqueeze(-1) * total, torch.nextafter(total, torch.zeros_like(total)))
+    at = torch.minimum(draws.unsqueeze(-1) * total, torch.nextafter(total, torch.zeros_like(total)))
     return torch.searchsorted(running, at, right=True).squeeze(-1).clamp_(max=weights.shape[-1] - 1)
 
 
-def accepts(target: Tensor, draft: Tensor, luck: Tensor) -> Tensor:
+def accepts(target: Tensor, draft: Tensor, draws: Tensor) -> Tensor:
     """Is a drafted token taken, given its probability under target and draft: with probability min(1, p / q)  # [...] bool."""
-    return luck * draft < target
+    return draws * draft < target
 
 
 def residual(target: Tensor, draft: Tensor) -> Tensor:
@@ -55,21 +55,21 @@ def verify_sampled(
     lengths: Tensor,
     row_of: Tensor,
     temperature: float,
-    luck: Tensor,
+    draws: Tensor,
     draft_law: Tensor | None,
     draft_row: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Temperature > 0: the same by rejection sampling. `luck` [R, γ+1] uniform, its last column draws the token after the accepted ones;
+    """Temperature > 0: the same by rejection sampling. `draws` [R, γ+1] uniform, its last column draws the token after the accepted ones;
     `draft_law` [n, γ, V] is what the drafter drew from, `draft_row` [R] the rows of it  # [R], [R]."""
     gamma = drafted.shape[1]
     scaled = logits.float() / temperature
     if draft_law is None:  # nothing was drafted
-        return lengths, draw(torch.softmax(scaled[row_of[:, 0]], dim=-1), luck[:, -1])
+        return lengths, draw(torch.softmax(scaled[row_of[:, 0]], dim=-1), draws[:, -1])
     norm = scaled.logsumexp(dim=-1)[row_of[:, :gamma]]  # [R, γ]
     p = (scaled[row_of[:, :gamma], drafted] - norm).exp()
     slots = torch.arange(gamma, device=logits.device)
     q = draft_law[draft_row.unsqueeze(1), slots, drafted]
-    accepted = accepted_prefix(accepts(p, q, luck[:, :gamma]), lengths)
+    accepted = accepted_prefix(accepts(p, q, draws[:, :gamma]), lengths)
     law = torch.softmax(scaled[row_of.gather(1, accepted.unsqueeze(1)).squeeze(1)], dim=-1)  # [R, V]
     left = residual(law, draft_law[draft_row, accepted.clamp(max=gamma - 1)])
-    return accepted, draw(torch.where((accepted < lengths).unsqueeze(1), left, law), luck[:, -1])
+    return accepted, draw(torch.where((accepted < lengths).unsqueeze(1), left, law), draws[:, -1])

@@ -37,8 +37,8 @@ class Text:
 def generate_texts(
     target: Target, prompts: Sequence[Prompt], *, temperature: float, max_tokens: int, slots: int, seed: int, file: Path, progress: Progress
 ) -> list[Text]:
-    """One text for each prompt, in their order, `slots` at a time; each batch of them is appended to `file` and has its own luck, so that a run which
-    goes on after an interruption gives what an undisturbed one gives. The last positions of the target cut `max_tokens` short.
+    """One text for each prompt, in their order, `slots` at a time. Each batch is appended to `file` and has random draws of its own: a resumed
+    run gives what an undisturbed one gives. `max_tokens` is cut short where the target has no more positions.
 
     Raises DsimError where a prompt leaves no room for two tokens, or where `file` holds the texts of another run.
     """
@@ -52,8 +52,8 @@ def generate_texts(
     texts = _kept(file, about, slots, len(prompts))
     with progress.stage("texts", len(prompts), len(texts)) as stage:
         for at in range(len(texts), len(prompts), slots):
-            luck = int(stream(seed, "texts", at // slots).integers(2**63))
-            answers = _say(target, prompts[at : at + slots], room[at : at + slots], temperature, luck, stage)
+            batch_seed = int(stream(seed, "texts", at // slots).integers(2**63))
+            answers = _say(target, prompts[at : at + slots], room[at : at + slots], temperature, batch_seed, stage)
             _append(file, answers)
             texts += answers
     return texts

@@ -98,22 +98,22 @@ class Drafter(nn.Module):
             self.seeds[slots] = seeds[last]
 
     @torch.no_grad()
-    def propose(self, batch: DraftBatch, temperature: float, luck: Tensor) -> Proposal:
-        """Draws n ≤ γ tokens for each request; `luck` [R, n] uniform."""
-        return self.sample(self.begin(batch), batch, temperature, luck)
+    def propose(self, batch: DraftBatch, temperature: float, draws: Tensor) -> Proposal:
+        """Draws n ≤ γ tokens for each request; `draws` [R, n] uniform."""
+        return self.sample(self.begin(batch), batch, temperature, draws)
 
     @torch.no_grad()
-    def sample(self, hidden: Tensor, batch: DraftBatch, temperature: float, luck: Tensor) -> Proposal:
+    def sample(self, hidden: Tensor, batch: DraftBatch, temperature: float, draws: Tensor) -> Proposal:
         """`propose` from the hidden states of `begin` on."""
         laws: list[Tensor] = []
 
         def sampled(logits: Tensor, slot: int) -> Tensor:
-            token, law = choose(logits, temperature, luck[:, slot], self.d2t, self.spec.vocabulary)
+            token, law = choose(logits, temperature, draws[:, slot], self.d2t, self.spec.vocabulary)
             if law is not None:
                 laws.append(law)
             return token
 
-        tokens, confidence = draft(self.steps(hidden, batch, luck.shape[1]), sampled)
+        tokens, confidence = draft(self.steps(hidden, batch, draws.shape[1]), sampled)
         return Proposal(tokens, torch.stack(laws, dim=1) if laws else None, confidence)
 
 

@@ -74,7 +74,7 @@ def run_layers(model: Any, hidden: Tensor, rope: Tensor, flat: FlatBatch, kv: Sl
     return out.last_hidden_state[0]
 
 
-def choose(logits: Tensor, temperature: float, luck: Tensor, d2t: Tensor | None, vocabulary: int) -> tuple[Tensor, Tensor | None]:
+def choose(logits: Tensor, temperature: float, draws: Tensor, d2t: Tensor | None, vocabulary: int) -> tuple[Tensor, Tensor | None]:
     """A token of the target's vocabulary from draft logits [R, draft V], and at T > 0 the law it came from  # [R], [R, V] or None."""
     if temperature < sampling.GREEDY_BELOW:
         best = logits.argmax(dim=-1)
@@ -82,4 +82,4 @@ def choose(logits: Tensor, temperature: float, luck: Tensor, d2t: Tensor | None,
     law = sampling.probabilities(logits, temperature)
     if d2t is not None:
         law = law.new_zeros(len(law), vocabulary).index_copy_(1, d2t, law)
-    return sampling.draw(law, luck), law
+    return sampling.draw(law, draws), law

@@ -96,12 +96,12 @@ class Trainer:
     def _step(self) -> tuple[float, float]:
         """One optimiser step; mean loss and expected length of its texts."""
         count = len(self.corpus) - self.schedule.held_out
-        luck = np.random.default_rng((self.schedule.seed, self.done))
+        rng = np.random.default_rng((self.schedule.seed, self.done))
         epoch, at = divmod(self.done * self.schedule.texts, count)
         order = np.concatenate([np.random.default_rng((self.schedule.seed, e, 1)).permutation(count) for e in (epoch, epoch + 1)])
         losses, lengths = [], []
         for text in order[at : at + self.schedule.texts]:
-            outcome = self._heard(int(text), luck)
+            outcome = self._heard(int(text), rng)
             if outcome is None:
                 continue
             loss, length = outcome
@@ -115,15 +115,15 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         return float(np.mean(losses or [0.0])), float(np.mean(lengths or [0.0]))
 
-    def _heard(self, text: int, luck: np.random.Generator | None) -> tuple[Tensor, float] | None:
-        """Loss and expected length at random anchors of a text, or without `luck` at evenly spaced ones; None for a text too short."""
+    def _heard(self, text: int, rng: np.random.Generator | None) -> tuple[Tensor, float] | None:
+        """Loss and expected length at random anchors of a text, or without `rng` at evenly spaced ones; None for a text too short."""
         piece, gamma, device = self.corpus.piece(text), self.drafter.gamma, self.target.device
         anchors = np.arange(max(piece.prompt, 1), len(piece.ids) - 1)  # one token at least is known behind each
         if not len(anchors):
             return None
         if len(anchors) > self.schedule.anchors:
             anchors = (
-                np.sort(luck.choice(anchors, self.schedule.anchors, replace=False)) if luck else anchors[:: -(-len(anchors) // self.schedule.anchors)]
+                np.sort(rng.choice(anchors, self.schedule.anchors, replace=False)) if rng else anchors[:: -(-len(anchors) // self.schedule.anchors)]
             )
         at = torch.from_numpy(anchors)
         where = at.unsqueeze(1) + torch.arange(gamma)  # [A, γ]: the token whose successor each slot predicts
