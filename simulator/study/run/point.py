@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import ceil
 
+import numpy as np
+
 from simulator.arrays import Floats
 from simulator.engine.simulate import ClosedTraffic, End, Fleet, OpenTraffic, observe
 from simulator.errors import ScenarioError
@@ -21,8 +23,6 @@ from simulator.study.run.result import PointRow
 from simulator.study.run.scenario import Policy, Scenario
 from simulator.study.run.tables import RequestsFile, StepsFile
 from simulator.traffic.request import RequestColumns
-
-import numpy as np  # isort: skip
 
 MOST_PARTS = 16  # of a fleet; a constant, so that numbers do not depend on where it is run
 

@@ -7,7 +7,7 @@ were really served (prompt, domain, and as many tokens as each really got) are s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from simulator.measurements.replay import lay_out
 from simulator.study.run.point import fleet_of
 from simulator.study.run.result import Source, ValidationPoint, ValidationRow
 from simulator.study.run.scenario import Scenario
-from simulator.study.validation.engine_runs import HEADLINE, NUMBERS, MeasuredSpan, ServedRun, numbers, window_of
+from simulator.study.validation.engine_runs import HEADLINE, NUMBERS, Listed, MeasuredSpan, ServedRun, numbers, window_of
 from simulator.study.validation.result import Causes, EngineCheck, EngineComparison, EngineRun, ErrorSummary, Ranking
 from simulator.traffic.request import RequestSpec
 
@@ -27,21 +27,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LEFT = ("tps_per_user_p50", "throughput_tok_s", "ttft_p50_s")  # looked at again with the engine's own pace put in
-
-
-@dataclass
-class Listed:
-    """Closed loop in which whoever is done takes the next request of a list; past its end it begins anew."""
-
-    specs: Sequence[RequestSpec]
-    think_s: float = 0.0
-    _next: int = field(default=0, repr=False)
-
-    def spec(self, user: int, turn: int, arrival_s: float) -> RequestSpec:
-        """The next request, sent at `arrival_s`."""
-        spec = self.specs[self._next % len(self.specs)]
-        index, self._next = self._next, self._next + 1
-        return RequestSpec(index, arrival_s, spec.prompt_tokens, spec.output_tokens, spec.domain, spec.cached_prompt_tokens)
 
 
 def compare(scenario: Scenario, runs: Sequence[ServedRun], replications: int = 5) -> EngineCheck:

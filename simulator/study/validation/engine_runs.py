@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from simulator.errors import DsimError, ScenarioError
 from simulator.study.run.scenario import Policy, Scenario
+from simulator.traffic.request import RequestSpec
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,6 +45,21 @@ class MeasuredSpan(NamedTuple):
     end_s: float
     requests: int
     counted: NDArray[np.bool_]
+
+
+@dataclass
+class Listed:
+    """Closed loop in which whoever is done takes the next request of a list; past its end it begins anew."""
+
+    specs: Sequence[RequestSpec]
+    think_s: float = 0.0
+    _next: int = field(default=0, repr=False)
+
+    def spec(self, user: int, turn: int, arrival_s: float) -> RequestSpec:
+        """The next request, sent at `arrival_s`."""
+        spec = self.specs[self._next % len(self.specs)]
+        index, self._next = self._next, self._next + 1
+        return RequestSpec(index, arrival_s, spec.prompt_tokens, spec.output_tokens, spec.domain, spec.cached_prompt_tokens)
 
 
 def planned(scenario: Scenario) -> list[tuple[str, str | None, Any, int]]:
