@@ -10,6 +10,7 @@ import yaml
 
 from simulator.study.run.scenario import Scenario, load_scenario
 from simulator.study.run.warnings import warnings
+from tests.report import synthetic_result as synthetic
 
 
 def scenario(folder: Path, **change: Any) -> Scenario:
@@ -40,24 +41,24 @@ def scenario(folder: Path, **change: Any) -> Scenario:
     return load_scenario(folder / "asked.yaml")
 
 
-def told(asked: Scenario, requests: float = 4.0, tokens: float = 4.0) -> list[str]:
-    row = {"policy": "plain", "load": 4.0, "tokens_per_step_max": tokens, "tokens_per_step_p50": 4.0, "concurrency_mean": requests}
-    return [w["text"] for w in warnings(asked, [row], []) if "measured" in w["text"]]
+def warned(asked: Scenario, requests: float = 4.0, tokens: float = 4.0) -> list[str]:
+    row = synthetic.row("plain", 4.0, {"tokens_per_step_max": tokens, "tokens_per_step_p50": 4.0, "concurrency_mean": requests})
+    return [remark.text for remark in warnings(asked, [row], []) if "measured" in remark.text]
 
 
 def test_nothing_is_said_within_the_table(tmp_path: Path) -> None:
-    assert told(scenario(tmp_path)) == []
+    assert warned(scenario(tmp_path)) == []
 
 
 @pytest.mark.parametrize("seen", [{"requests": 4.5}, {"tokens": 5.0}])
 def test_more_requests_than_measured(tmp_path: Path, seen: dict[str, float]) -> None:
-    assert any("more than the 4 requests" in text for text in told(scenario(tmp_path), **seen))
+    assert any("more than the 4 requests" in text for text in warned(scenario(tmp_path), **seen))
 
 
 def test_contexts_and_prefills_longer_than_measured(tmp_path: Path) -> None:
-    long = told(scenario(tmp_path, prompt=1000, engine={"prefill": {"kind": "chunked", "token_budget": 200}}))
+    long = warned(scenario(tmp_path, prompt=1000, engine={"prefill": {"kind": "chunked", "token_budget": 200}}))
     assert [text.split(",")[0] for text in long] == ["Contexts of 1", "Prompts of 1"]
     assert "1,050 tokens on average" in long[0]
     assert "in parts, and prefill was measured behind 512 at most" in long[1]
-    assert ["up to 300 tokens in a step" in text for text in told(scenario(tmp_path, prompt=300))] == [True]
-    assert told(scenario(tmp_path, prompt=300, engine={"prefill": {"kind": "instant"}})) == []
+    assert ["up to 300 tokens in a step" in text for text in warned(scenario(tmp_path, prompt=300))] == [True]
+    assert warned(scenario(tmp_path, prompt=300, engine={"prefill": {"kind": "instant"}})) == []
