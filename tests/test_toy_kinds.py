@@ -238,7 +238,7 @@ def test_a_router(known: Any, through: Callable[..., Both]) -> None:
     known(TwoByTwo, "routing")
     run, text, _, plan_text = through({"fleet": {"replicas": 4, "routing": {"kind": "two_by_two"}}}, {"fleet": {"routing": {"kind": "two_by_two"}}})
     assert "routed two by two" in text
-    assert any("simulated as 4 fleets" in line for line in run["conditions"])
+    assert any("simulated as 4 independent fleets" in line for line in run["conditions"])
     assert "Routing: two by two." in plan_text
 
 

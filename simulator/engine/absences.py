@@ -29,10 +29,10 @@ class Failures(Frozen):
 
     def drawn(self, replicas: int, until_s: float, seed: int, replication: int) -> tuple[Absence, ...]:
         """The failures of every replica in [0, until_s), the same for every policy; a larger fleet keeps those of the smaller."""
-        found = []
+        failures = []
         for number in range(replicas):
             luck, at = stream(seed, "failures", replication, number), 0.0
             while (at := at + luck.exponential(3600 * self.every_hours)) < until_s:
-                found.append(Absence(number, at, at + self.restart_s, abrupt=True))
+                failures.append(Absence(number, at, at + self.restart_s, abrupt=True))
                 at += self.restart_s
-        return tuple(found)
+        return tuple(failures)

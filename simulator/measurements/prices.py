@@ -142,8 +142,8 @@ class ScaledPrices:
 
     def round_s(self, requests: int, context_tokens: float) -> Floats:
         """Time of a whole round at B = R + 0 .. Rγ tokens. # [R γ + 1]"""
-        given = self.prices.round_s(requests, context_tokens) * self.factor
-        return given if self.slope == 1 else given[0] + (given - given[0]) * self.slope
+        scaled = self.prices.round_s(requests, context_tokens) * self.factor
+        return scaled if self.slope == 1 else scaled[0] + (scaled - scaled[0]) * self.slope
 
     def draft_s(self, requests: int, context_tokens: float) -> float:
         """Time to draft."""

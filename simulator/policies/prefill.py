@@ -59,7 +59,7 @@ class Instant(PrefillMode):
 
     kind: Literal["instant"] = "instant"
     where: ClassVar = "nowhere"
-    summary: ClassVar = "prompts are not simulated: requests arrive with their prompt processed, and TTFT says nothing"
+    summary: ClassVar = "not simulated: requests arrive with their prompt processed, and TTFT is not reported"
 
     def lowered(self) -> Lowered:
         return Lowered("instant")
@@ -70,7 +70,7 @@ class Separate(PrefillMode):
 
     kind: Literal["separate"] = "separate"
     max_tokens: PositiveInt = 8192
-    summary: ClassVar = "prompts are processed in steps of their own, before decoding goes on"
+    summary: ClassVar = "prompts are processed in steps of their own; decoding waits"
 
     def decodes(self, pending_tokens: int) -> bool:
         return pending_tokens == 0

@@ -109,12 +109,12 @@ def test_both_paths_give_the_same_row(routing: dict[str, Any], chunk: int, fleet
 def test_the_result_says_which_path_ran_and_how_the_fleet_was_cut(fleet: Callable[..., Path], dsim: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     path = fleet({"kind": "random"})
     said = json.loads(dsim("run", path, "--format", "json", "--workers", "1").out)["conditions"]
-    assert "Routing does not look at the replicas, so they are simulated as 5 fleets of their own." in said
+    assert "Routing ignores how busy the replicas are, so they are simulated as 5 independent fleets." in said
     if find_spec("numba"):
         assert said[-1] == "Engine: compiled."
     monkeypatch.setattr("simulator.engine.fast.find_spec", lambda _name: None)
     said = json.loads(dsim("run", path, "--format", "json", "--workers", "1", "--out", "other").out)["conditions"]
-    assert said[-1].startswith("Engine: step by step in Python (numba is not installed (pip install 'dsim[fast]'))")
+    assert said[-1].startswith("Engine: plain Python (numba is not installed (pip install 'dsim[fast]'))")
 
 
 def test_replicas_that_fail_make_a_fleet_one_and_cost_its_users_time(fleet: Callable[..., Path]) -> None:

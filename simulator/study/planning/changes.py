@@ -38,19 +38,19 @@ class Change:
     scenario: Callable[[Scenario], Scenario] = lambda s: s
     fleet: Callable[[Fleet], Fleet] = lambda f: f
 
-    def requests(self, given: RequestColumns) -> RequestColumns:
+    def requests(self, columns: RequestColumns) -> RequestColumns:
         """Requests with their prompts made longer; what of them was cached stays cached."""
         if self.prompts == 1:
-            return given
-        return replace(given, prompt_tokens=np.maximum(np.rint(given.prompt_tokens * self.prompts), 1).astype(np.int64))
+            return columns
+        return replace(columns, prompt_tokens=np.maximum(np.rint(columns.prompt_tokens * self.prompts), 1).astype(np.int64))
 
 
 def changes(plan: Plan, cell: int) -> dict[str, Change]:
     """All changes that mean something for a cell, by name. The same list in every process."""
     base = plan.choices[cell].scenario
-    found = [*_everywhere(), *_of_drafts(base), *_of_domains(base), *_of_schedulers(base)]
+    every = [*_everywhere(), *_of_drafts(base), *_of_domains(base), *_of_schedulers(base)]
     short = plan.question.what_if == "short"
-    return {c.name: c for c in found if plan.question.what_if and not (short and c.pair not in ("load", "cost", "acceptance"))}
+    return {c.name: c for c in every if plan.question.what_if and not (short and c.pair not in ("load", "cost", "acceptance"))}
 
 
 def _everywhere() -> list[Change]:
@@ -122,9 +122,9 @@ def _rule(rule: VerificationPolicy) -> Callable[[Scenario], Scenario]:
 
 def _mix(domain: str) -> Callable[[Scenario], Scenario]:
     def change(scenario: Scenario) -> Scenario:
-        given = scenario.workload.domains
-        whole = sum(given.values())
-        mix = {d: w / whole * (1 - MIX_SHIFT) for d, w in given.items()}
+        before = scenario.workload.domains
+        whole = sum(before.values())
+        mix = {d: w / whole * (1 - MIX_SHIFT) for d, w in before.items()}
         mix[domain] = mix.get(domain, 0.0) + MIX_SHIFT
         return scenario.model_copy(update={"workload": scenario.workload.model_copy(update={"domains": mix})})
 

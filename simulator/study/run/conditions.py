@@ -14,29 +14,29 @@ def conditions(scenario: Scenario) -> Iterator[str]:
     plan, engine, fleet = scenario.run, scenario.engine, scenario.fleet
     yield f"Prefill: {engine.prefill.words}."
     kv = engine.kv_tokens or min((t for p in scenario.policies if (t := scenario.known.kv_tokens(p.drafter)) is not None), default=None)
-    yield f"Memory for KV: {kv:,} tokens a replica, pages of {scenario.page_tokens}." if kv else "Memory for KV: not known, so not a limit."
+    yield f"KV memory: {kv:,} tokens per replica, in pages of {scenario.page_tokens}." if kv else "KV memory: unknown, so it sets no limit."
     apart = parts(scenario)
     spread = f", routed {fleet.routing.words}" if fleet.replicas > 1 else ""
     yield f"Fleet: {fleet.replicas} replica(s) of {scenario.known.gpus_per_replica:g} GPU(s){spread}, at most {engine.max_batch} requests in a batch."
     if (failures := fleet.failures) is not None:
         yield (
-            f"Every replica fails once in {failures.every_hours:g} hours in the mean (exponential) and is back, empty, after "
-            f"{failures.restart_s:g} s; its requests begin again elsewhere, and their TTFT counts from their arrival."
+            f"Every replica fails once in {failures.every_hours:g} hours on average (exponential) and restarts, empty, after "
+            f"{failures.restart_s:g} s; its requests start over elsewhere, and their TTFT counts from their arrival."
         )
     if apart > 1:
-        yield f"Routing does not look at the replicas, so they are simulated as {apart} fleets of their own."
+        yield f"Routing ignores how busy the replicas are, so they are simulated as {apart} independent fleets."
     repeats = f"{plan.replications} replication(s), seed {plan.seed}."
     if scenario.workload.load_kind == "concurrency":
-        yield f"Closed loop: at least {plan.requests} measured requests a replication; every user asks again at once. {repeats}"
+        yield f"Closed loop: at least {plan.requests} measured requests per replication; users send the next request at once. {repeats}"
     else:
-        length = f"{plan.duration_s:g} s" if plan.duration_s is not None else "to the end of the trace"
-        yield f"Open loop: warm-up {plan.warmup_s:g} s, then measured {length}. {repeats}"
+        length = f"for {plan.duration_s:g} s" if plan.duration_s is not None else "to the end of the trace"
+        yield f"Open loop: {plan.warmup_s:g} s of warm-up, then measured {length}. {repeats}"
     if engine.scheduler_profile is not None:
-        yield f"The schedulers go by the costs of profile '{scenario.believed.name}', the machine by those of '{scenario.known.name}'."
+        yield f"Schedulers use the costs of profile '{scenario.believed.name}', the replicas those of '{scenario.known.name}'."
     if scenario.workload.trace is not None:
-        yield "Every replication plays the same trace: intervals cover the luck of acceptance, not that of traffic."
+        yield "Every replication plays the same trace: intervals cover the random draws of acceptance, not those of traffic."
     if scenario.known.costs.verify.varies_with == "tokens":
-        yield "The profile knows no cost of long contexts in decoding: speeds behind long prompts are optimistic."
+        yield "The profile has no cost of long contexts in decoding: speeds after long prompts are optimistic."
     yield from scenario.notes
 
 
@@ -46,4 +46,4 @@ def paths(rows: Sequence[PointRow]) -> str:
     if not why:
         return "Engine: compiled."
     some = "" if all(row.path == "plain" for row in rows) else " in part"
-    return f"Engine: step by step in Python{some} ({'; '.join(why)}); compiled or not, the numbers are the same."
+    return f"Engine: plain Python{some} ({'; '.join(why)}), slower than compiled, with the same numbers."

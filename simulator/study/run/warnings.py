@@ -16,15 +16,15 @@ LENGTHS = 1000  # requests drawn to know a workload's lengths
 
 VERDICTS = {
     "overloaded": (
-        "requests pile up: speeds and latencies there grow with the length of the run and are left out of frontiers",
+        "requests pile up: latencies grow with the length of the run, so these points are left out of frontiers",
         "lower load, or add replicas",
     ),
-    "backlogged": ("a queue stands before the replicas", "raise engine.max_batch or KV memory, or add replicas"),
+    "backlogged": ("requests queue in front of the replicas", "raise engine.max_batch or KV memory, or add replicas"),
 }
 COUNTS = {
-    "rejected": ("Requests that fit in no replica", "give more KV memory"),
-    "unfinished": ("Measured requests not finished", "raise run.drain_s or lower the load"),
-    "preemptions": ("Requests thrown out for want of KV memory and computed again", "give more KV memory or lower engine.max_batch"),
+    "rejected": ("Requests too long for the KV memory of a replica", "give more KV memory"),
+    "unfinished": ("Measured requests that did not finish", "raise run.drain_s or lower the load"),
+    "preemptions": ("Preempted requests (KV memory full, computed again)", "give more KV memory or lower engine.max_batch"),
 }
 
 
@@ -49,21 +49,21 @@ def _note(text: str, remedy: str) -> Remark:
 
 
 def _verdicts(points: Sequence[PointResult]) -> Iterator[Remark]:
-    for verdict, (told, remedy) in VERDICTS.items():
+    for verdict, (meaning, remedy) in VERDICTS.items():
         bad = [f"{p.policy} at {p.load:g}" for p in points if p.verdict == verdict]
         if bad:
-            yield _warning(f"{verdict.capitalize()}: {_some(bad)}: {told}.", remedy)
+            yield _warning(f"{verdict.capitalize()}: {_some(bad)}: {meaning}.", remedy)
 
 
 def _carried(scenario: Scenario, points: Sequence[PointResult]) -> Iterator[Remark]:
     """Where some policy is overloaded: the highest simulated load that each still carries."""
     if all(p.verdict != "overloaded" for p in points):
         return
-    told = []
+    highest = []
     for policy in scenario.policies:
         carried = [p.load for p in points if p.policy == policy.name and p.verdict != "overloaded"]
-        told.append(f"{policy.name} {max(carried):g}" if carried else f"{policy.name} none")
-    yield _note(f"Highest simulated load that is carried: {', '.join(told)}.", "add loads in between to find the limit")
+        highest.append(f"{policy.name} {max(carried):g}" if carried else f"{policy.name} none")
+    yield _note(f"Highest simulated load that each policy carries: {', '.join(highest)}.", "add loads in between to find the limit")
 
 
 def _samples(scenario: Scenario, points: Sequence[PointResult]) -> Iterator[Remark]:
@@ -71,11 +71,11 @@ def _samples(scenario: Scenario, points: Sequence[PointResult]) -> Iterator[Rema
     if few:
         closed = scenario.workload.load_kind == "concurrency"
         remedy = "raise run.requests" if closed else "raise run.duration_s or widen the trace's window"
-        yield _warning(f"Fewer than 100 measured requests: {_some(few)}; high quantiles are not to be trusted.", remedy)
+        yield _warning(f"Fewer than 100 measured requests: {_some(few)}; high quantiles are unreliable.", remedy)
     replications = scenario.run.replications
     if replications < 3:
-        told = "No interval" if replications == 1 else "Very wide intervals"
-        yield _warning(f"{told}: {replications} replication(s).", "raise run.replications to 3 or more")
+        interval = "No interval" if replications == 1 else "Very wide intervals"
+        yield _warning(f"{interval}: {replications} replication(s).", "raise run.replications to 3 or more")
 
 
 def _range(scenario: Scenario, rows: Sequence[PointRow]) -> Iterator[Remark]:
@@ -150,18 +150,18 @@ def _lengths(scenario: Scenario) -> tuple[NDArray[np.float64], NDArray[np.float6
 
 
 def _counts(points: Sequence[PointResult]) -> Iterator[Remark]:
-    for what, (told, remedy) in COUNTS.items():
-        where = [f"{p.policy} at {p.load:g} ({m:.0f})" for p in points if (m := p.mean(what))]
+    for name, (what, remedy) in COUNTS.items():
+        where = [f"{p.policy} at {p.load:g} ({m:.0f})" for p in points if (m := p.mean(name))]
         if where:
-            yield _warning(f"{told} (mean of a replication): {_some(where)}.", remedy)
+            yield _warning(f"{what}, mean per replication: {_some(where)}.", remedy)
 
 
 def _losslessness(scenario: Scenario) -> Iterator[Remark]:
     for policy in scenario.policies:
         if policy.verification.clairvoyant:
-            yield _note(f"{policy.name} knows outcomes beforehand: a bound, not a plan.", "compare with it, do not buy by it")
+            yield _note(f"{policy.name} knows the outcomes in advance: an upper bound.", "use it for comparison only")
         elif policy.verification.peeks:
-            text = f"{policy.name} judges tokens by confidences that depend on them: its output is not lossless, and replay of it not exact."
+            text = f"{policy.name} decides about a token using that token's own confidence, so its output is not lossless and its replay not exact."
             yield _warning(text, "use lag 1 or 2, or mode synchronous")
 
 
