@@ -1,4 +1,7 @@
-"""The compiled path: which runs it can take, its tables, and the loop that gives the kernel what it asks for."""
+"""The compiled path: which runs it can take, its tables, and the loop that gives the kernel what it asks for.
+
+Longer than others, since all of it works on one set of arrays.
+"""
 
 from __future__ import annotations
 

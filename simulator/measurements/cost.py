@@ -1,4 +1,7 @@
-"""How long a step takes: fitted curves and measured tables behind one shape, and the price of a whole round for the policies."""
+"""How long a step takes: fitted curves and measured tables behind one shape, and the price of a whole round for the policies.
+
+All kinds of cost stand in one file, as the profile has them in one part.
+"""
 
 from __future__ import annotations
 

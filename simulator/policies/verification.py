@@ -1,6 +1,7 @@
 """How many drafted tokens to verify: every policy a frozen object that maps arrays to lengths, for the simulator and a real engine alike.
 
 A policy sees confidences and the price of a round; outcomes are not in its view. Rules and sources: docs/design.md, DSpark paper §3.2.2 and §5.2.
+All rules stand in one file, to be read beside each other.
 """
 
 from __future__ import annotations
