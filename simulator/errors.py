@@ -1,4 +1,4 @@
-"""Errors a user can mend, each one line: where, which key, what was found, what to do."""
+"""Errors that a user can fix, in one line: file, key, problem, remedy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 class DsimError(Exception):
     """A mistake in the user's input. The command line prints it as one line and exits with code 2.
 
-    `where` names the file (with line, where there is one), `key` the field, `problem` what was found, `remedy` what to do.
+    `where` is the file (with its line if known), `key` the field, `problem` what was expected and what was there, `remedy` what to do.
     """
 
     def __init__(self, problem: str, *, where: str | Path | None = None, key: str | None = None, remedy: str | None = None) -> None:
@@ -28,11 +28,11 @@ class DsimError(Exception):
 
 
 class ScenarioError(DsimError):
-    """The scenario does not make sense."""
+    """The scenario is not valid."""
 
 
 class ProfileError(DsimError):
-    """The profile is missing something or contradicts itself."""
+    """The profile is incomplete or inconsistent."""
 
 
 class TraceError(DsimError):

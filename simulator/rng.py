@@ -1,4 +1,4 @@
-"""Randomness: one stream per cause, so that a change in one place never moves the luck of another."""
+"""Random numbers: one stream per cause, so that a change in one place never changes the draws of another."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _key(seed: int, cause: str, index: tuple[int, ...]) -> int:
 
 
 def stream(seed: int, cause: str, *index: int) -> np.random.Generator:
-    """A generator that depends on (seed, cause, index) alone."""
+    """A generator that depends only on (seed, cause, index)."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(_key(seed, cause, index))))
 
 
@@ -32,13 +32,13 @@ def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
 def uniform_at(seed: int, cause: str, *index: int | Integers) -> Floats:
     """Uniforms in [0, 1) addressed by integer arrays (broadcast), e.g. `uniform_at(seed, "sequence", request, visit)`.
 
-    The value at an address never depends on which other addresses were asked for, nor on their order.
+    The value at an address does not depend on which other addresses are drawn, nor on their order.
     """
     return np.asarray((word_of(seed, cause, *index) >> np.uint64(11)).astype(np.float64) * 2.0**-53)
 
 
 def word_of(seed: int, cause: str, *index: int | Integers) -> NDArray[np.uint64]:
-    """The 64-bit words behind `uniform_at`; that of a longer address goes on from that of a shorter one."""
+    """The 64-bit words behind `uniform_at`; the word of a longer address continues that of a shorter one."""
     word = np.asarray(_key(seed, cause, ()), dtype=np.uint64)
     with np.errstate(over="ignore"):
         for part in index:

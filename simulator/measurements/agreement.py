@@ -148,14 +148,13 @@ def _shared_parts(a: Profile, b: Profile) -> Iterator[tuple[str, _Part, _Part]]:
 
 
 def _parts(profile: Profile) -> Iterator[tuple[str, _Part]]:
-    costs = profile.costs
-    yield "verify", _Part(profile, costs.verify, costs.verify.file if isinstance(costs.verify, MeasuredTable) else None)
-    if costs.prefill:
-        yield "prefill", _Part(profile, costs.prefill, costs.prefill.file if isinstance(costs.prefill, PrefillTable) else None)
+    costs: list[tuple[str, Any, int]] = [("verify", profile.costs.verify, 0), ("prefill", profile.costs.prefill, 0)]
+    costs += [(f"draft {name}", drafter.draft, drafter.gamma) for name, drafter in profile.drafters.items()]
+    for name, cost, gamma in costs:
+        if cost is not None:
+            yield name, _Part(profile, cost, getattr(cost, "file", None), gamma)
     for name, drafter in profile.drafters.items():
-        yield f"draft {name}", _Part(profile, drafter.draft, drafter.draft.file if isinstance(drafter.draft, DraftTable) else None, drafter.gamma)
-        for part, file in further_files(drafter).items():
-            yield f"{part} {name}", _Part(profile, drafter.draft, file)
+        yield from ((f"{part} {name}", _Part(profile, drafter.draft, file)) for part, file in further_files(drafter).items())
 
 
 def further_files(drafter: Drafter) -> dict[str, str]:

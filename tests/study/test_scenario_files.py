@@ -86,7 +86,7 @@ def test_with_the_real_trace(name: str, shared: Path) -> None:
 
 @pytest.mark.parametrize("name", TRACED)
 def test_without_the_trace_the_error_says_how_to_get_it(name: str, world: Path) -> None:
-    with pytest.raises(Exception, match=r"run `dsim traces get .*` or give --set workload.trace.path=FILE"):
+    with pytest.raises(Exception, match=r"run `dsim traces get .*` or pass --set workload.trace.path=FILE"):
         load_scenario(ROOT / "scenarios" / f"{name}.yaml")
 
 
