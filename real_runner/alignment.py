@@ -11,15 +11,14 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from real_runner.drafters.drafter import DraftBatch, Drafter, forced
 from real_runner.drafters.spec import DraftSpec
 from real_runner.layout import lay_out, ship
 from real_runner.target import POST_NORM, Target
+from simulator.arrays import Floats
 
-Floats = NDArray[np.float64]
 FIRST_ANCHOR, STRIDE = 4, 3
 
 

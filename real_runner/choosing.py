@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from real_runner.layout import Ints
+from simulator.arrays import Floats
 from simulator.errors import DsimError
 from simulator.measurements.prices import reads_to_longest
 from simulator.policies.verification import StepView, VerificationPolicy
-
-Floats = NDArray[np.float64]
 
 
 class RoundCosts(Protocol):

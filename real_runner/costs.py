@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from real_runner.drafters.drafter import Drafter
 from real_runner.engine import Engine
@@ -13,20 +12,19 @@ from real_runner.layout import Tiers
 from real_runner.prompts import random_prompts
 from real_runner.records import ServedRequest, Step
 from real_runner.target import Target
+from simulator.arrays import Floats, Integers
 from simulator.measurements.prices import RoundCost
 from simulator.measurements.profile import Profile
 from simulator.policies.verification import FixedLength, NoSpeculation
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class MeasuredCosts:
     """Medians. Between measured points a step costs what the next larger one does: that is what padding to tiers makes of it."""
 
-    tokens: NDArray[np.int64]  # [n] ascending
+    tokens: Integers  # [n] ascending
     verify_s: Floats  # [n]
-    requests: NDArray[np.int64]  # [m] ascending
+    requests: Integers  # [m] ascending
     draft_s: Floats  # [m]
     overhead_s: Floats  # [m]
 

@@ -11,9 +11,8 @@ from pydantic import Field
 from torch import Tensor
 
 from real_runner.slots import FlatBatch
+from simulator.arrays import Integers
 from simulator.schema import Frozen
-
-Ints = NDArray[np.int64]
 
 
 class Tiers(Frozen):
@@ -40,9 +39,9 @@ def padded(count: int, tiers: Tiers | None) -> int:
 class Layout:
     """The tokens of a step on the host. Token j is the `offset`-th after its request's start."""
 
-    ints: Ints  # [3, B] slot, offset, cell
-    firsts: Ints  # [R] index in B of each request's first token
-    rows: slice | Ints
+    ints: Integers  # [3, B] slot, offset, cell
+    firsts: Integers  # [R] index in B of each request's first token
+    rows: slice | Integers
     row_count: int
     width: int
     reach: int
@@ -64,7 +63,7 @@ class Layout:
 
 
 def lay_out(
-    slots: Ints, counts: Ints, reach: int, cache: tuple[int, int], tiers: Tiers | None, width: int | None = None, requests: int = 0
+    slots: Integers, counts: Integers, reach: int, cache: tuple[int, int], tiers: Tiers | None, width: int | None = None, requests: int = 0
 ) -> Layout:
     """Lays `counts` [R] tokens of the requests in `slots` [R] flat; `reach` is the context needed, `cache` the (slots, length) there are.
 
@@ -74,7 +73,7 @@ def lay_out(
     spare, length = cache
     width = int(counts.max()) if width is None else width
     low, high = int(slots.min()), int(slots.max()) + 1
-    rows: slice | Ints
+    rows: slice | Integers
     if tiers is not None:
         rows = slice(0, min(tiers.pad(high), spare))
         rank, row_count = slots, rows.stop

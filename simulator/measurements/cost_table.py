@@ -10,6 +10,7 @@ import numpy as np
 
 from simulator.arrays import Floats
 from simulator.errors import ProfileError
+from simulator.files import read_csv
 
 Key = Literal["tokens", "requests", "slots"]
 Between = Literal["step", "linear"]
@@ -105,17 +106,7 @@ def read_cost_table(path: Path, key: Key, between: Between, contexts_between: Be
 
     Raises ProfileError with file, line and column: missing columns, non-positive times, disordered quantiles, holes in the grid.
     """
-    import pandas as pd
-
-    if not path.is_file():
-        raise ProfileError("no such file", where=path, remedy="the profile names it; restore it or mend profile.yaml")
-    try:
-        rows = pd.read_csv(path, comment="#")
-    except (ValueError, UnicodeDecodeError) as problem:
-        raise ProfileError(f"not a CSV table ({problem})", where=path) from None
-    for column in (key, "p50_s"):
-        if column not in rows:
-            raise ProfileError("column is missing", where=path, key=column, remedy=f"columns found: {', '.join(map(str, rows.columns))}")
+    rows = read_csv(path, (key, "p50_s"), ProfileError, remedy="restore the file, or correct its name in profile.yaml")
     if rows.empty:
         raise ProfileError("has no rows", where=path)
     _check_numbers(rows, path, key)

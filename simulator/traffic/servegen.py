@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -14,6 +13,7 @@ from pydantic import Field, PositiveInt, ValidationInfo, field_validator
 
 from simulator.arrays import Floats, Integers
 from simulator.errors import TraceError
+from simulator.files import read_json
 from simulator.rng import stream, uniform_at
 from simulator.traffic.arrivals import Gamma, Poisson, partial_sums
 from simulator.traffic.public import PublicSource
@@ -215,15 +215,12 @@ def _window(start: float, rate: float, cv: float, family: str, shape: float) -> 
 
 
 def _dataset(path: Path) -> tuple[Floats, tuple[Lengths, ...], tuple[Lengths, ...]]:
+    content = read_json(path, TraceError, "use a service that has lengths, such as reason/deepseek-r1")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
         times = sorted((t for t in content if content[t]["input_tokens"] != "{}" and content[t]["output_tokens"] != "{}"), key=float)
         if not times:
             raise ValueError("no lengths")
         laws = [[_lengths(content[t][column]) for t in times] for column in ("input_tokens", "output_tokens")]
-    except FileNotFoundError:
-        remedy = "use a service that has lengths, such as reason/deepseek-r1"
-        raise TraceError("no such file", where=path, key="servegen.path", remedy=remedy) from None
     except (ValueError, LookupError, TypeError, AttributeError) as problem:
         raise TraceError(f"not a valid ServeGen dataset ({problem})", where=path, remedy="use ServeGen's own files") from None
     return np.array([float(t) for t in times]), tuple(laws[0]), tuple(laws[1])

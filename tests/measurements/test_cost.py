@@ -320,10 +320,10 @@ def test_a_table_is_refused_in_one_line_with_file_line_and_column(tmp_path: Path
 
 
 def test_a_table_that_is_not_there_or_no_table(tmp_path: Path) -> None:
-    with pytest.raises(ProfileError, match=r"no\.csv: no such file; the profile names it; restore it or mend profile\.yaml$"):
+    with pytest.raises(ProfileError, match=r"no\.csv: no such file; restore the file, or correct its name in profile\.yaml$"):
         read_cost_table(tmp_path / "no.csv", "tokens", "step")
     (tmp_path / "bytes.csv").write_bytes(b"\xff\xfe\x00tokens")
-    with pytest.raises(ProfileError, match=r"bytes\.csv: not a CSV table"):
+    with pytest.raises(ProfileError, match=r"bytes\.csv: is not UTF-8 text"):
         read_cost_table(tmp_path / "bytes.csv", "tokens", "step")
     (tmp_path / "empty.csv").write_text("")
     with pytest.raises(ProfileError, match=r"empty\.csv: not a CSV table"):

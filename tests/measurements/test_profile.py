@@ -88,7 +88,7 @@ REFUSALS: dict[str, tuple[Callable[[Content], Any], str]] = {
     "no curve": (lambda c: c["published"]["speed"].update(file="gone.csv"), "{f}: published.speed.file: no such file 'gone.csv'; restore the table"),
     "no table": (
         lambda c: c["costs"].update(verify={"provenance": "measured", "kind": "table", "file": "gone.csv"}),
-        "{d}/gone.csv: no such file; the profile names it; restore it or mend profile.yaml",
+        "{d}/gone.csv: no such file; restore the file, or correct its name in profile.yaml",
     ),
 }
 

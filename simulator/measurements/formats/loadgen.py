@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from simulator.measurements.formats.reading import Fields, read_json
+from simulator.measurements.formats.reading import Fields, read_fields
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class LoadPoint:
 
 def read_vllm_bench(path: Path) -> list[LoadPoint]:
     """A result of `vllm bench serve --save-result`. Raises DsimError with file and field."""
-    fields = read_json(path)
+    fields = read_fields(path)
     length = budget = survival = None
     if "spec_decode_acceptance_length" in fields:
         length = fields.number("spec_decode_acceptance_length", 1)
@@ -48,7 +48,7 @@ _S = {"ms": 1e-3, "sec": 1.0, "s": 1.0, "us": 1e-6, "ns": 1e-9}
 
 def read_aiperf(path: Path) -> list[LoadPoint]:
     """A profile_export_aiperf.json; the unit of a metric says what its numbers are. Raises DsimError with file and field."""
-    fields = read_json(path)
+    fields = read_fields(path)
     speed = _metric(fields, "output_token_throughput_per_user", _PER_S)
     throughput = _metric(fields, "output_token_throughput", _PER_S)
     ttft = _metric(fields, "time_to_first_token", _S) if "time_to_first_token" in fields else None
@@ -67,7 +67,7 @@ def read_guidellm(path: Path) -> list[LoadPoint]:
     """Every benchmark of a benchmarks.json, of its successful requests. GuideLLM's inter-token latency is (last - first token) / (tokens - 1) of a
     request, weighted by its tokens; its time per output token counts the first token too and is not used. Raises DsimError with file and field."""
     points = []
-    for number, benchmark in enumerate(read_json(path).objects("benchmarks")):
+    for number, benchmark in enumerate(read_fields(path).objects("benchmarks")):
         metrics = benchmark.object("metrics")
         mean = {}
         for name in ("inter_token_latency_ms", "output_tokens_per_second", "time_to_first_token_ms"):

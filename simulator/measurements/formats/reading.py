@@ -2,36 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from simulator.errors import DsimError
+from simulator.files import read_json
 
 
-def read_text(path: Path) -> str:
-    """The text of a file. Raises DsimError."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise DsimError("no such file", where=path, remedy="check the path") from None
-    except IsADirectoryError:
-        raise DsimError("expected a file, got a folder", where=path, remedy="name the file in it") from None
-    except (OSError, UnicodeDecodeError) as problem:
-        raise DsimError(f"cannot be read ({problem})", where=path) from None
-
-
-def read_json(path: Path) -> Fields:
+def read_fields(path: Path) -> Fields:
     """The JSON object in a file. Raises DsimError."""
-    try:
-        content = json.loads(read_text(path))
-    except ValueError as problem:
-        raise DsimError(f"not valid JSON ({problem})", where=path) from None
-    if not isinstance(content, dict):
-        raise DsimError("expected a JSON object", where=path)
-    return Fields(path, content)
+    return Fields(path, read_json(path))
 
 
 class Fields:

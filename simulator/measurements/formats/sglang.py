@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from simulator.errors import DsimError
 from simulator.measurements.draft_blocks import RecordedBlocks
-from simulator.measurements.formats.reading import Fields, read_json
+from simulator.measurements.formats.reading import Fields, read_fields
 
 Floats = NDArray[np.float64]
 UNCENSORED = ("static", "cap-accept")
@@ -71,7 +71,7 @@ class StepDump:
 
 def read_sps(path: Path) -> SampledSps | AdditiveSps:
     """An SPS table of either form; the additive one is known by its bias. Raises DsimError with file and field."""
-    fields = read_json(path)
+    fields = read_fields(path)
     if "bias_seconds" not in fields:
         tokens, speed = fields.rising("sample_batch_tokens"), fields.numbers("sample_steps_per_sec", above=True)
         fields.same_length("sample_batch_tokens", "sample_steps_per_sec")
@@ -93,7 +93,7 @@ def read_sps(path: Path) -> SampledSps | AdditiveSps:
 
 def read_sts(path: Path) -> list[float]:
     """The temperatures of a calibration, one per position. Raises DsimError with file and field."""
-    return read_json(path).numbers("temperatures", above=True)
+    return read_fields(path).numbers("temperatures", above=True)
 
 
 def read_step_records(path: Path, drafter: str) -> StepDump:
@@ -104,7 +104,7 @@ def read_step_records(path: Path, drafter: str) -> StepDump:
     probabilities are not in a dump. Only runs that verified whole blocks are read: where verification was cut, what would have been accepted
     beyond the cut is not known. Raises DsimError with file and field.
     """
-    payloads = _payloads(read_json(path))
+    payloads = _payloads(read_fields(path))
     gammas = {payload.whole("gamma", 1) for payload in payloads}
     modes = {payload.text("mode", "") for payload in payloads}
     if len(gammas) > 1 or len(modes) > 1:

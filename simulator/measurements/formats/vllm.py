@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from simulator.errors import DsimError
-from simulator.measurements.formats.reading import read_json, read_text
+from simulator.files import read_text
+from simulator.measurements.formats.reading import read_fields
 
 if TYPE_CHECKING:
     from prometheus_client.samples import Sample
@@ -58,7 +59,7 @@ class SpecCounters:
 def read_cost_curves(path: Path) -> CostCurves:
     """The arguments of `set_cost_curves` as JSON: draft_curve [[requests, ms], …], verify_curve [[tokens, ms], …] and cudagraph_limit. The engine
     keeps them in memory: dump them from there. Times are made rising, as the engine does. Raises DsimError with file and field."""
-    fields = read_json(path)
+    fields = read_fields(path)
     draft, verify = (fields.pairs(key) for key in ("draft_curve", "verify_curve"))
     limit = fields.whole("cudagraph_limit") if "cudagraph_limit" in fields else 0
     if limit and limit < verify[0][0]:

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from simulator.errors import DsimError
-from simulator.measurements.formats.reading import read_text
+from simulator.files import read_text
 from simulator.measurements.server import Server
 
 PROMPTS = (

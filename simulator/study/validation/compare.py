@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from simulator.arrays import Floats
 from simulator.errors import ProfileError, ScenarioError
+from simulator.files import read_csv
 from simulator.study.run.checks import CalloutCheck, CurveCheck, SweepCheck
 from simulator.study.run.metrics import names
 from simulator.study.run.pareto import curves, estimate, gain
@@ -119,13 +119,7 @@ def overlays(scenario: Scenario) -> list[PublishedCurve]:
 
 
 def _table(scenario: Scenario, name: str) -> pd.DataFrame:
-    import pandas as pd
-
-    path: Path = scenario.known.folder / scenario.known.published[name].file
-    try:
-        return pd.read_csv(path, comment="#")
-    except (OSError, ValueError) as problem:
-        raise ProfileError(f"not a CSV table ({problem})", where=path) from None
+    return read_csv(scenario.known.folder / scenario.known.published[name].file, error=ProfileError)
 
 
 def _column(scenario: Scenario, check: CurveCheck, table: pd.DataFrame, name: str) -> Floats:
