@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 What = Literal["scenario", "plan"]
@@ -21,14 +21,9 @@ def reference(what: What) -> str:
     """Every key with its type and default as Markdown, one table per part."""
     schema = json_schema(what)
     parts = schema["$defs"]
-    lines = [
-        f"# Every key of a {what}",
-        "",
-        f"Made by `dsim schema {what} --format markdown` from the models that read the file; do not edit by hand.",
-        "",
-    ]
-    lines += _part(what.capitalize(), schema, parts)
-    for name in sorted(_used(schema, parts)):
+    made = f"Made by `dsim schema {what} --format markdown` from the models that read the file; do not edit by hand."
+    lines = [f"# Every key of a {what}", "", made, "", *_part(what.capitalize(), schema, parts)]
+    for name in sorted(parts):
         if "properties" in parts[name]:
             lines += _part(name, parts[name], parts)
     return "\n".join(lines).rstrip() + "\n"
@@ -48,7 +43,8 @@ def _part(name: str, schema: Mapping[str, Any], parts: Mapping[str, Any]) -> lis
 def _type(field: Mapping[str, Any], parts: Mapping[str, Any]) -> str:
     """A field's type in words, with links to other parts."""
     if "$ref" in field:
-        return _named(field["$ref"], parts)
+        name = field["$ref"].rsplit("/", 1)[-1]
+        return f"[{name}](#{name.lower()})" if "properties" in parts[name] else _type(parts[name], parts)
     if "const" in field or "enum" in field:
         return ", ".join(f"`{v}`" for v in field.get("enum", [field.get("const")]))
     for union in ("anyOf", "oneOf"):
@@ -69,35 +65,7 @@ def _type(field: Mapping[str, Any], parts: Mapping[str, Any]) -> str:
 _BOUNDS = (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"), ("exclusiveMaximum", "<"))
 
 
-def _named(ref: str, parts: Mapping[str, Any]) -> str:
-    name = ref.rsplit("/", 1)[-1]
-    return f"[{name}](#{name.lower()})" if "properties" in parts[name] else _type(parts[name], parts)
-
-
 def _shown(value: Any) -> str:
     if value is None or value in ([], {}, ""):
         return ""
     return f"`{value}`" if not isinstance(value, bool) else f"`{str(value).lower()}`"
-
-
-def _used(schema: Any, parts: Mapping[str, Any]) -> set[str]:
-    """Names of all parts that a schema refers to."""
-    used: set[str] = set()
-    todo = list(_refs(schema.get("properties", {})))
-    while todo:
-        name = todo.pop()
-        if name not in used:
-            used.add(name)
-            todo += _refs(parts[name])
-    return used
-
-
-def _refs(content: Any) -> Iterator[str]:
-    if isinstance(content, Mapping):
-        if isinstance(content.get("$ref"), str):
-            yield content["$ref"].rsplit("/", 1)[-1]
-        for value in content.values():
-            yield from _refs(value)
-    elif isinstance(content, list):
-        for value in content:
-            yield from _refs(value)

@@ -121,10 +121,10 @@ def test_runs_are_read_from_folders_and_shown(scenario, runs, tmp_path):
     found = judged(scenario, found, "dsim validate", {"machine": {"device": "a machine"}, "asked": {"load": {"max_tokens": 40, "temperature": 0}}})
     assert found.ok == all(row.ok for row in found.rows)
     assert {row.what: row.limit for row in found.rows}["throughput: worst error"] == 0.12
-    written = markdown(page([Entry(found.comparison())], ""))
+    written = markdown(page([Entry(found)], ""))
     assert "## deepseek-v4-flash-engine" in written
     assert "throughput (simulated / measured, difference)" in written
-    assert len(cell_errors(found.comparison())) == 2 * len(found.runs)
+    assert len(cell_errors(found)) == 2 * len(found.runs)
     table = terminal(engine_page(found, "check"))
     runs = [row for row in found.runs if row.policy == "MTP-1"]
     assert table.count("MTP-1") == 1

@@ -229,6 +229,12 @@ class ValidationRow(Record):
     limit: Number = None
     ok: bool | None = None
 
+    @classmethod
+    def judged(cls, what: str, difference: Number, limit: Number, **more: Any) -> Self:
+        """A row that is ok where its difference is known and within its limit, if it has one."""
+        ok = None if limit is None else difference is not None and abs(difference) <= limit
+        return cls(what=what, difference=difference, limit=limit, ok=ok, **more)
+
 
 class ValidationPoint(Record):
     """One compared cell: a metric of a policy at a load."""

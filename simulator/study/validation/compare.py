@@ -16,7 +16,7 @@ from simulator.study.run.metrics import names
 from simulator.study.run.pareto import curves, estimate, gain
 from simulator.study.run.result import PointRow, PublishedCurve, Validation, ValidationPoint, ValidationRow
 from simulator.study.run.scenario import Scenario
-from simulator.study.validation.sweep_check import cell, check_sweep, mean, root_mean_square, sweep_points, sweep_rows
+from simulator.study.validation.sweep_check import cell, check_sweep, mean, rms_row, sweep_points, sweep_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,7 +84,8 @@ def validate_result(scenario: Scenario, rows: Sequence[PointRow]) -> Validation:
         if isinstance(check, CurveCheck):
             compared = _curve(scenario, rows, check)
             points += compared
-            summary.append(_rms_row(scenario, check, compared))
+            what = f"{check.metric} against {scenario.known.published[check.table].label}"
+            summary.append(rms_row(what, check.policy, "load", compared, check.limit_rms, fitted=check.fitted))
         elif isinstance(check, SweepCheck):
             compared = sweep_points(scenario, rows, check, _table(scenario, check.table))
             points += compared
@@ -159,25 +160,6 @@ def _curve(scenario: Scenario, rows: Sequence[PointRow], check: CurveCheck) -> l
         if low <= load <= high and simulated is not None:
             points.append(cell(check, check.policy, check.metric, load, simulated, published, check.fitted))
     return points
-
-
-def _rms_row(scenario: Scenario, check: CurveCheck, points: Sequence[ValidationPoint]) -> ValidationRow:
-    about = scenario.known.published[check.table]
-    rms, worst = root_mean_square(points), max(points, key=lambda point: abs(point.difference or 0.0), default=None)
-    span = f"load {points[0].load:g} to {points[-1].load:g}" if points else "no simulated load in range"
-    detail = f", worst {worst.difference:+.1%} at {worst.load:g}" if worst else ""
-    return ValidationRow(
-        what=f"{check.metric} against {about.label}: rms of relative differences ({span}{detail})",
-        policy=check.policy,
-        simulated=None,
-        published=None,
-        difference=rms,
-        unit="fraction",
-        n=len(points),
-        fitted=check.fitted,
-        limit=check.limit_rms,
-        ok=None if check.limit_rms is None else rms is not None and rms <= check.limit_rms,
-    )
 
 
 def _callouts(scenario: Scenario, rows: Sequence[PointRow], check: CalloutCheck) -> list[ValidationRow]:

@@ -192,12 +192,10 @@ def judged(scenario: Scenario, check: EngineCheck, command: str, about: dict[str
     for name, bounds in LIMITS.items():
         for which, limit in zip(("median", "worst"), bounds, strict=True):
             if limit is not None:
-                error = getattr(check.summary[name], which)
-                ok = error is not None and error <= limit
-                rows.append(ValidationRow(what=f"{NUMBERS[name]}: {which} error", difference=error, limit=limit, ok=ok))
+                rows.append(ValidationRow.judged(f"{NUMBERS[name]}: {which} error", getattr(check.summary[name], which), limit))
     if ranking.pairs:
         what = f"pairs of policies whose better one is not named ({ranking.pairs} pairs, measured throughputs more than 3 % apart)"
-        rows.append(ValidationRow(what=what, difference=1 - ranking.share, limit=1 - NAMED, ok=ranking.share >= NAMED))
+        rows.append(ValidationRow.judged(what, 1 - ranking.share, 1 - NAMED))
     profile = scenario.known
     return EngineComparison.of(
         check,

@@ -96,9 +96,8 @@ def recorded_result(run: RecordedRun, say: Say = lambda _: None) -> Comparison:
         say(f"{RECORDED}: fitting{part or ' on the whole series'}")
         fit = fit_run(run, seconds, say)
         for row in compare_run(run, fit)[0]:
-            limit = LIMITS.get(row["what"]) if not part else None
-            ok = None if limit is None else abs(row["difference"]) <= limit
-            rows.append(ValidationRow(**{**row, "what": row["what"] + part, "policy": "none", "unit": "value", "limit": limit, "ok": ok}))
+            what, limit = row.pop("what"), None if part else LIMITS.get(row["what"])
+            rows.append(ValidationRow.judged(what + part, row.pop("difference"), limit, **row, policy="none", unit="value"))
         fits[part.removeprefix(", ") or "cost fitted on the whole series"] = _fitted(fit)
     return Comparison(
         name=RECORDED,

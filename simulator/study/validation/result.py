@@ -92,22 +92,5 @@ class EngineCheck(Record):
     replications: int
 
 
-class EngineComparison(EngineCheck):
+class EngineComparison(Comparison, EngineCheck):
     """The same as a comparison of docs/validation: judged by limits, with its conditions."""
-
-    name: str
-    title: str
-    command: str
-    system: str
-    sources: tuple[str, ...]
-    rows: tuple[ValidationRow, ...]
-    points: tuple[ValidationPoint, ...]
-    ok: bool
-    compared_with: str
-    headline: tuple[str, ...]
-    conditions: tuple[str, ...]
-    provenance: tuple[Source, ...]
-
-    def comparison(self) -> Comparison:
-        """As docs/validation.md shows it."""
-        return Comparison.from_json(self.to_json())

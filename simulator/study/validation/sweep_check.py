@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from simulator.study.run.scenario import Scenario
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_Place = Callable[[Sequence[float]], int]
+_Crossing = tuple[str, str, list[str], list[str], _Place]  # what, the policy it is of, the gains of which over those of which, and the place
 
 
 def check_sweep(scenario: Scenario, check: SweepCheck, table: pd.DataFrame, key: str) -> None:
@@ -57,58 +60,41 @@ def sweep_points(scenario: Scenario, rows: Sequence[PointRow], check: SweepCheck
 def cell(check: CurveCheck | SweepCheck, policy: str, metric: str, load: float, simulated: float, published: float, fitted: bool) -> ValidationPoint:
     """A simulated number beside the published one, and their relative difference."""
     return ValidationPoint(
-        policy=policy,
-        metric=metric,
-        load=load,
-        table=check.table,
-        simulated=simulated,
-        published=published,
-        difference=simulated / published - 1,
-        fitted=fitted,
+        policy=policy, metric=metric, load=load, table=check.table, simulated=simulated, published=published,
+        difference=simulated / published - 1, fitted=fitted,
+    )  # fmt: skip
+
+
+def rms_row(what: str, policy: str, unit: str, points: Sequence[ValidationPoint], limit: float | None = None, **more: Any) -> ValidationRow:
+    """The root mean square of the differences, not known where there are no points; `unit` is that of the loads."""
+    worst = max(points, key=lambda point: abs(point.difference or 0.0), default=None)
+    span = (
+        f"{unit} {points[0].load:g} to {points[-1].load:g}, worst {worst.difference:+.1%} at {worst.load:g}"
+        if worst
+        else "no simulated load in range"
     )
-
-
-def root_mean_square(points: Sequence[ValidationPoint]) -> float | None:
-    """Of the differences, None where there are no points."""
-    return float(np.sqrt(np.mean([(point.difference or 0.0) ** 2 for point in points]))) if points else None
+    rms = float(np.sqrt(np.mean([(point.difference or 0.0) ** 2 for point in points]))) if points else None
+    what = f"{what}: rms of relative differences ({span})"
+    return ValidationRow.judged(what, rms, limit, policy=policy, simulated=None, published=None, unit="fraction", n=len(points), **more)
 
 
 def sweep_rows(scenario: Scenario, check: SweepCheck, points: Sequence[ValidationPoint]) -> list[ValidationRow]:
     """The errors of each policy, and the crossings."""
-    about = scenario.known.published[check.table]
     base, *others = check.systems.values()
-    rows = []
-    for policy in others:
-        mine = [p for p in points if p.policy == policy]
-        if not mine:
-            continue
-        worst = max(mine, key=lambda p: abs(p.difference or 0.0))
-        span = f"concurrency {mine[0].load:g} to {mine[-1].load:g}, worst {worst.difference:+.1%} at {worst.load:g}"
-        rows.append(
-            ValidationRow(
-                what=f"{check.metric} over {base} against {about.label}: rms of relative differences ({span})",
-                policy=policy,
-                simulated=None,
-                published=None,
-                difference=root_mean_square(mine),
-                unit="fraction",
-                n=len(mine),
-                limit=None,
-                ok=None,
-            )
-        )
+    what = f"{check.metric} over {base} against {scenario.known.published[check.table].label}"
+    mine = {policy: [point for point in points if point.policy == policy] for policy in others}
+    rows = [rms_row(what, policy, "concurrency", own) for policy, own in mine.items() if own]
     fixed = [name for system, name in check.systems.items() if name != base and system != check.adaptive]
+    crossings: list[_Crossing] = [("speculation stops paying", "best of all", others, [], first_fall)]
+    crossings += [(f"{policy} stops paying", policy, [policy], [], first_fall) for policy in fixed]
     if check.adaptive is not None:
         adaptive = check.systems[check.adaptive]
-        ratios = [_ratio(points, side, [adaptive], fixed) for side in ("simulated", "published")]
-        rows.append(_crossing(check, f"{adaptive} overtakes the best of the others, from concurrency", adaptive, ratios, first_at_least))
-        rows.append(_crossing(check, f"{adaptive} no longer ahead of the best of the others, from concurrency", adaptive, ratios, first_fall))
-    ratios = [_ratio(points, side, others, []) for side in ("simulated", "published")]
-    rows.append(_crossing(check, "speculation stops paying, from concurrency", "best of all", ratios, first_fall))
-    for policy in fixed:
-        ratios = [_ratio(points, side, [policy], []) for side in ("simulated", "published")]
-        rows.append(_crossing(check, f"{policy} stops paying, from concurrency", policy, ratios, first_fall))
-    return rows
+        crossings = [
+            (f"{adaptive} overtakes the best of the others", adaptive, [adaptive], fixed, first_at_least),
+            (f"{adaptive} no longer ahead of the best of the others", adaptive, [adaptive], fixed, first_fall),
+            *crossings,
+        ]
+    return rows + [_crossing(check, points, *crossing) for crossing in crossings]
 
 
 def first_at_least(ratio: Sequence[float]) -> int:
@@ -125,35 +111,25 @@ def first_fall(ratio: Sequence[float]) -> int:
 
 
 def _crossing(
-    check: SweepCheck, what: str, policy: str, ratios: Sequence[dict[float, float]], place: Callable[[Sequence[float]], int]
+    check: SweepCheck, points: Sequence[ValidationPoint], what: str, policy: str, above: list[str], below: list[str], place: _Place
 ) -> ValidationRow:
     """A crossing in the published grid, simulated and published, and how many steps they lie apart; None is beyond the grid."""
-    simulated, published = ratios
-    grid = sorted(set(simulated) & set(published))
-    here, there = (place([ratio[load] for load in grid]) for ratio in ratios)
-    at = [*grid, None]
-    steps = abs(here - there)
-    return ValidationRow(
-        what=what,
-        policy=policy,
-        simulated=at[here],
-        published=at[there],
-        difference=steps,
-        unit="concurrency",
-        n=len(grid),
-        limit=check.limit_steps,
-        ok=None if check.limit_steps is None else steps <= check.limit_steps,
+    simulated, published = (_ratio(points, side, above, below) for side in ("simulated", "published"))
+    here, there = (place(list(ratio.values())) for ratio in (simulated, published))
+    at, steps, n = [*simulated, None], abs(here - there), len(simulated)
+    return ValidationRow.judged(
+        f"{what}, from concurrency", steps, check.limit_steps, policy=policy, simulated=at[here], published=at[there], unit="concurrency", n=n
     )
 
 
-def _ratio(points: Sequence[ValidationPoint], side: str, above: Iterable[str], below: Iterable[str]) -> dict[float, float]:
+def _ratio(points: Sequence[ValidationPoint], side: str, above: list[str], below: list[str]) -> dict[float, float]:
     """The best gain of `above` over the best of `below` (nothing: ordinary decoding, 1) at every concurrency that all have."""
-    best: list[dict[float, float]] = []
-    for names in (list(above), list(below)):
-        loads = sorted({p.load for p in points if not isinstance(p.load, str)})
-        cells = {load: [getattr(p, side) for p in points if p.load == load and p.policy in names] for load in loads}
-        best.append({load: max(values) if names else 1.0 for load, values in cells.items() if len(values) == len(names)})
-    return {load: best[0][load] / best[1][load] for load in best[0] if load in best[1]}
+    ratio = {}
+    for load in sorted({p.load for p in points if not isinstance(p.load, str)}):
+        gains = {p.policy: getattr(p, side) for p in points if p.load == load}
+        if gains.keys() >= {*above, *below}:
+            ratio[load] = max(gains[name] for name in above) / max((gains[name] for name in below), default=1.0)
+    return ratio
 
 
 def _cells(table: pd.DataFrame, system: str, y: str) -> dict[float, float]:
