@@ -53,16 +53,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_costs_that_made_a_run_explain_its_stamps(made: Path) -> None:
     run = read_recorded_run(made)
-    rows, series = compare_run(run, Fit(costs_of(TRUE, run), 0.25, 0.0, 0, 0))
+    rows = compare_run(run, Fit(costs_of(TRUE, run), 0.25, 0.0, 0))
     assert all(abs(row["difference"]) < 1e-6 for row in rows if "requests, mean" not in row["what"])
-    assert len(series) == 2 * len(run.series["t"])
 
 
 def test_a_fit_of_the_series_foresees_the_stamps(made: Path) -> None:
     run = read_recorded_run(made)
     fit = fit_run(run)
     assert fit.residual < 0.02
-    found = {row["what"]: row["difference"] for row in compare_run(run, fit)[0]}
+    found = {row["what"]: row["difference"] for row in compare_run(run, fit)}
     assert abs(found["TPOT p50"]) < 0.08  # a short run pins its costs less well than the real one
     assert abs(found["E2E p50"]) < 0.08
     assert abs(found["TTFT p90"]) < 0.10
@@ -70,13 +69,13 @@ def test_a_fit_of_the_series_foresees_the_stamps(made: Path) -> None:
 
 def test_wrong_costs_do_not_explain_it(made: Path) -> None:
     run = read_recorded_run(made)
-    rows, _ = compare_run(run, Fit(costs_of(TRUE * 1.2, run), 0.25, 0.0, 0, 0))
+    rows = compare_run(run, Fit(costs_of(TRUE * 1.2, run), 0.25, 0.0, 0))
     assert next(row for row in rows if row["what"] == "TPOT p50")["difference"] == pytest.approx(0.2, abs=0.05)
 
 
 def test_a_run_becomes_a_profile(made: Path, tmp_path: Path, dsim: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     run = read_recorded_run(made)
-    monkeypatch.setattr("simulator.study.profiles.importing.fit_run", lambda _: Fit(costs_of(TRUE, run), 0.25, 0.0, 0, 0))
+    monkeypatch.setattr("simulator.study.profiles.importing.fit_run", lambda _: Fit(costs_of(TRUE, run), 0.25, 0.0, 0))
     said = dsim("import", "vllm-run", made, "--out", tmp_path / "p", "--hardware", "two cards")
     assert said.code == 0, said.err
     profile = load_profile(tmp_path / "p")
@@ -112,7 +111,7 @@ def test_the_committed_fit_of_the_real_run_is_what_its_table_says(shared: Path) 
     run = read_recorded_run(shared / "measured" / result["name"])
     for part, fit in result["fits"].items():
         values = np.array([*fit["verify"].values(), *fit["prefill"].values()])
-        rows, _ = compare_run(run, Fit(costs_of(values, run), fit["clock_s"], 0.0, 0, 0))
+        rows = compare_run(run, Fit(costs_of(values, run), fit["clock_s"], 0.0, 0))
         suffix = "" if "whole" in part else f", {part}"
         table = {row["what"]: row for row in result["rows"]}
         for row in rows:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from simulator.study.profiles.one_replica import one_replica
 from simulator.traffic.request import RequestSpec
 
 Row = dict[str, Any]
-QUANTILES = (10, 50, 90, 99)
+STATISTICS: dict[str, Callable[[Floats], Any]] = {"mean": np.mean} | {f"p{q}": partial(np.percentile, q=q) for q in (10, 50, 90, 99)}
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,6 @@ class RunFit:
     costs: Costs
     clock_s: float
     residual: float  # rms over the rows of the series, as a fraction of all tokens
-    seconds: float
     evaluations: int
 
 
@@ -64,11 +64,10 @@ def fit_run(run: RecordedRun, seconds: float | None = None, progress: Callable[[
     at, left_over = np.zeros(6), np.inf
     for width in (0.5, 0.15):
         simplex = np.vstack([at, at + width * np.eye(6)])
-        options: Any = {"maxfev": 200, "xatol": 3e-3, "fatol": 2e-5, "initial_simplex": simplex}
-        result = minimize(misfit, at, method="Nelder-Mead", options=options)
+        result = minimize(misfit, at, method="Nelder-Mead", options={"maxfev": 200, "xatol": 3e-3, "fatol": 2e-5, "initial_simplex": simplex})
         at, left_over = result.x, float(result.fun)
     best = start * np.exp(at)
-    return RunFit(costs_of(best, run, float(at_s[-1]), left_over), float(best[5]), left_over, float(at_s[-1]), tried)
+    return RunFit(costs_of(best, run, float(at_s[-1]), left_over), float(best[5]), left_over, tried)
 
 
 def _start(run: RecordedRun) -> Floats:
@@ -108,8 +107,7 @@ def simulate_run(run: RecordedRun, costs: Costs) -> Run:
     specs = [RequestSpec(i, at_s, prompt, output, "") for i, (at_s, prompt, output) in enumerate(columns)]
     settings = ReplicaSettings(max_batch=run.max_batch, prefill=Chunked(token_budget=run.token_budget))
     fleet = one_replica(settings, NoSpeculation(), nothing_drafted(), RoundCost(costs, None, 0, 0))
-    endless = 1e9
-    return simulate(OpenTraffic(specs, 0.0, endless, endless), fleet)
+    return simulate(OpenTraffic(specs, 0.0, 1e9, 1e9), fleet)  # to the end
 
 
 def token_totals(simulated: Run, at_s: Floats) -> tuple[Floats, Floats]:
@@ -122,53 +120,34 @@ def token_totals(simulated: Run, at_s: Floats) -> tuple[Floats, Floats]:
     return rounds[np.searchsorted(simulated.steps["end_s"], at_s, side="right")] + started, prompts[started]
 
 
-def compare_run(run: RecordedRun, fit: RunFit) -> tuple[list[Row], list[Row]]:
-    """Quantiles of TTFT, TPOT and E2E, and the series of running and waiting requests: rows with simulated, published, difference; and the series."""
+def compare_run(run: RecordedRun, fit: RunFit) -> list[Row]:
+    """Quantiles of TTFT, TPOT and E2E, and means of running and waiting requests: rows with simulated, published, difference."""
     simulated = simulate_run(run, fit.costs)
-    stamps = np.array([(r.spec.arrival_s, r.first_token_s, r.finish_s) for r in simulated.requests])  # [n, 3]
-    arrival, first, last = stamps.T
-    tokens = run.output_tokens
+    arrival, first, last = np.array([(r.spec.arrival_s, r.first_token_s, r.finish_s) for r in simulated.requests]).T
+    gaps = np.maximum(run.output_tokens - 1, 1)
     pairs = {
         "TTFT": (first - arrival, run.first_token_s - run.arrival_s),
         "TTFT from queued": (first - arrival, run.first_token_s - run.queued_s),
-        "TPOT": ((last - first) / np.maximum(tokens - 1, 1), (run.last_token_s - run.first_token_s) / np.maximum(tokens - 1, 1)),
+        "TPOT": ((last - first) / gaps, (run.last_token_s - run.first_token_s) / gaps),
         "E2E": (last - arrival, run.last_token_s - run.arrival_s),
     }
-    rows = [
-        _row(f"{name} {statistic}", float(of(ours)), float(of(theirs)), len(run))
-        for name, (ours, theirs) in pairs.items()
-        for statistic, of in STATISTICS.items()
-    ]
-    inside = _inside(simulated, fit.clock_s, run.series["t"])
-    series = [
-        {"t": float(t), "name": name, "simulated": float(inside[name][i]), "published": float(run.series[name][i])}
-        for name in ("running", "waiting")
-        for i, t in enumerate(run.series["t"])
-    ]
-    for name in ("running", "waiting"):
-        ours, theirs = inside[name], run.series[name]
-        row = _row(f"{name} requests, mean over seconds", float(ours.mean()), float(theirs.mean()), len(theirs))
+    rows = [_row(f"{name} {statistic}", of, *both) for name, both in pairs.items() for statistic, of in STATISTICS.items()]
+    for name, ours in _inside(simulated, fit.clock_s, run.series["t"]).items():
+        theirs = run.series[name]
+        row = _row(f"{name} requests, mean over seconds", np.mean, ours, theirs)
         rows.append(row | {"mean_absolute_difference": float(np.abs(ours - theirs).mean())})
-    return rows, series
+    return rows
 
 
-def _quantile(q: int) -> Callable[[Floats], Any]:
-    return lambda values: np.percentile(values, q)
-
-
-STATISTICS: dict[str, Callable[[Floats], Any]] = {"mean": np.mean} | {f"p{q}": _quantile(q) for q in QUANTILES}
-
-
-def _row(what: str, simulated: float, published: float, n: int) -> Row:
-    return {"what": what, "simulated": simulated, "published": published, "difference": simulated / published - 1, "n": n}
+def _row(what: str, statistic: Callable[[Floats], Any], ours: Floats, theirs: Floats) -> Row:
+    simulated, published = float(statistic(ours)), float(statistic(theirs))
+    return {"what": what, "simulated": simulated, "published": published, "difference": simulated / published - 1, "n": len(theirs)}
 
 
 def _inside(simulated: Run, clock_s: float, at_s: Floats) -> dict[str, Floats]:
     """Requests running (decoding, or with prompt tokens in the step) and waiting at each time of the series' clock."""
-    steps = simulated.steps
-    step = np.searchsorted(steps["end_s"] + clock_s, at_s, side="right") - 1  # the last one done
-    arrived = np.searchsorted(np.sort([r.spec.arrival_s for r in simulated.requests]) + clock_s, at_s, side="right")
-    gone = np.searchsorted(np.sort([r.finish_s for r in simulated.requests]) + clock_s, at_s, side="right")
-    waiting = np.where(step >= 0, steps["waiting_end"][np.maximum(step, 0)], 0.0)
-    waiting = np.minimum(waiting, arrived - gone)
-    return {"running": (arrived - gone - waiting).astype(np.float64), "waiting": waiting.astype(np.float64)}
+    steps, requests = simulated.steps, simulated.requests
+    times = (steps["end_s"], np.sort([r.spec.arrival_s for r in requests]), np.sort([r.finish_s for r in requests]))
+    done, arrived, gone = (np.searchsorted(stamps + clock_s, at_s, side="right") for stamps in times)
+    waiting = np.minimum(np.where(done > 0, steps["waiting_end"][np.maximum(done - 1, 0)], 0.0), arrived - gone)  # as the last step left them
+    return {"running": arrived - gone - waiting, "waiting": waiting}

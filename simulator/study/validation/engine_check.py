@@ -46,7 +46,7 @@ def _compared(scenario: Scenario, run: ServedRun, replications: int) -> EngineRu
     return EngineRun.of(
         run,
         policy=run.policy.name,
-        requests=window.requests,
+        requests=int(window.counted.sum()),
         measured=real,
         simulated=mean,
         simulated_std={name: float(np.std([one[name] for one in simulated], ddof=1)) for name in NUMBERS} if replications > 1 else {},
@@ -80,8 +80,7 @@ def _simulated(scenario: Scenario, run: ServedRun, replication: int, pace: float
         traffic = ClosedTraffic(run.concurrency, Listed(specs, _gap_s(run)), turns, np.ones(run.concurrency))
     done = simulate(traffic, fleet)
     frames = _frames(done, len(specs))
-    again = ServedRun(run.policy, run.concurrency, run.open_loop, *frames)
-    return numbers(*frames, window_of(again))
+    return numbers(*frames, window_of(ServedRun(run.policy, run.concurrency, run.open_loop, *frames)))
 
 
 def _gap_s(run: ServedRun) -> float:
@@ -133,10 +132,9 @@ def _why(scenario: Scenario, run: ServedRun, window: MeasuredSpan, real: dict[st
     plain = steps[(steps["requests"] > 0) & (steps["prefill_tokens"] == 0)]
     prices = _fleet(scenario, run, 0).prices
     assert isinstance(prices, RoundCost)
-    priced = np.array([
-        float(prices.round_s(int(r), context)[int(verified)])
-        for r, verified, context in zip(plain["requests"], plain["verified"], _contexts(plain, prices.to_longest), strict=True)
-    ])  # fmt: skip
+    context = plain["longest_context"] if prices.to_longest and "longest_context" in plain else plain["context_tokens"] / plain["requests"]
+    cells = zip(plain["requests"], context, plain["verified"], strict=True)
+    priced = np.array([float(prices.round_s(int(requests), at)[int(verified)]) for requests, at, verified in cells])
     length = (plain["end_s"] - plain["start_s"]).to_numpy()
     cost = float(length.sum() / priced.sum() - 1) if len(priced) else float("nan")
     acceptance = mean["accepted_length"] / real["accepted_length"] - 1
@@ -152,33 +150,16 @@ def _why(scenario: Scenario, run: ServedRun, window: MeasuredSpan, real: dict[st
     )
 
 
-def _contexts(steps: pd.DataFrame, longest: bool) -> pd.Series:
-    """What each step is priced at: the longest context where that is so and was written down, else the mean."""
-    if longest and "longest_context" in steps:
-        return steps["longest_context"]
-    return steps["context_tokens"] / steps["requests"]
-
-
 def _summary(runs: Sequence[EngineRun]) -> dict[str, ErrorSummary]:
-    summary = {}
-    for name in NUMBERS:
-        errors = np.abs([run.error[name] for run in runs])
-        errors = errors[np.isfinite(errors)]
-        summary[name] = ErrorSummary(median=float(np.median(errors)), worst=float(errors.max())) if len(errors) else ErrorSummary()
-    return summary
+    errors = {name: [abs(run.error[name]) for run in runs if np.isfinite(run.error[name])] for name in NUMBERS}
+    return {name: ErrorSummary(median=float(np.median(sizes)), worst=max(sizes)) if sizes else ErrorSummary() for name, sizes in errors.items()}
 
 
 def _ranking(runs: Sequence[EngineRun]) -> Ranking:
     """Over pairs of policies at one concurrency that differ by more than 3 % in measured throughput: how often the simulator names the better."""
-    right = pairs = 0
-    for a, b in combinations(runs, 2):
-        if a.load != b.load:
-            continue
-        measured = a.measured["throughput_tok_s"] / b.measured["throughput_tok_s"] - 1
-        if abs(measured) > NOISE:
-            pairs += 1
-            right += (a.simulated["throughput_tok_s"] > b.simulated["throughput_tok_s"]) == (measured > 0)
-    return Ranking(pairs=pairs, right=right, share=right / pairs if pairs else float("nan"))
+    speeds = [(run.load, run.measured["throughput_tok_s"], run.simulated["throughput_tok_s"]) for run in runs]
+    named = [(mine > other) == (a > b) for (load, a, mine), (same, b, other) in combinations(speeds, 2) if load == same and abs(a / b - 1) > NOISE]
+    return Ranking(pairs=len(named), right=sum(named), share=sum(named) / len(named) if named else float("nan"))
 
 
 NOISE = 0.03
@@ -197,8 +178,8 @@ def judged(scenario: Scenario, check: EngineCheck, command: str, about: dict[str
         what = f"pairs of policies whose better one is not named ({ranking.pairs} pairs, measured throughputs more than 3 % apart)"
         rows.append(ValidationRow.judged(what, 1 - ranking.share, 1 - NAMED))
     profile = scenario.known
-    return EngineComparison.of(
-        check,
+    return EngineComparison(
+        **dict(check),
         name=f"{profile.name}-engine",
         title="The real engine on a scenario's requests, simulated request by request",
         command=command,
@@ -224,8 +205,8 @@ def _point(run: EngineRun, name: str) -> ValidationPoint:
 def _conditions(runs: Sequence[EngineRun], about: dict[str, Any]) -> list[str]:
     machine, load = about.get("machine", {}), about.get("asked", {}).get("load", {})
     counts = [run.requests for run in runs]
-    causes = {part: np.median(np.abs([getattr(run.why, part) for run in runs])) for part in ("cost_model", "acceptance", "rest")}
-    parts = [f"{part.replace('_', ' ')} {size:.1%}" for part, size in causes.items()]
+    causes = ("cost_model", "acceptance", "rest")
+    parts = [f"{cause.replace('_', ' ')} {np.median(np.abs([getattr(run.why, cause) for run in runs])):.1%}" for cause in causes]
     noise = [run.why.step_noise for run in runs]
     left = [f"{NUMBERS[name]} {np.nanmedian(np.abs([run.error_at_measured_pace[name] for run in runs])):.1%}" for name in LEFT]
     return [

@@ -35,15 +35,14 @@ class ServedRun:
     open_loop: bool
     requests: pd.DataFrame
     steps: pd.DataFrame
-    prompts: tuple[int, ...] | None = None  # which of its domain each request's prompt is
+    prompts: Sequence[int] | None = None  # which of its domain each request's prompt is
 
 
 class MeasuredSpan(NamedTuple):
-    """What is compared: from when to when the engine was as full as asked, how many requests count, and which of all."""
+    """What is compared: from when to when the engine was as full as asked, and which of all requests count."""
 
     start_s: float
     end_s: float
-    requests: int
     counted: NDArray[np.bool_]
 
 
@@ -86,26 +85,22 @@ def read_run(folder: Path, policies: Sequence[Policy]) -> ServedRun:
     policy = next((p for p in policies if p.name == about["policy"]), None)
     if policy is None:
         raise DsimError(f"a run of policy {about['policy']!r}, which the scenario does not have", where=folder)
-    numbers = about.get("prompt_numbers")
-    return ServedRun(
-        policy, int(about["concurrency"]), bool(about.get("open_loop", False)), requests, steps, None if numbers is None else tuple(numbers)
-    )  # fmt: skip
+    return ServedRun(policy, int(about["concurrency"]), bool(about.get("open_loop", False)), requests, steps, about.get("prompt_numbers"))
 
 
 def window_of(run: ServedRun) -> MeasuredSpan:
     """Closed loop: from when as many are done as there are places until the last one comes; requests that came then, but the last ones."""
     requests, places = run.requests, run.concurrency
+    arrival = requests["arrival_s"].to_numpy()
     if run.open_loop:
-        counted = np.ones(len(requests), dtype=bool)
-        return MeasuredSpan(float(requests["arrival_s"].min()), float(requests["arrival_s"].max()), len(requests), counted)
-    start = float(np.sort(requests["finish_s"].to_numpy())[min(places, len(requests)) - 1])
-    counted = (requests["arrival_s"] >= start).to_numpy() & (requests["request"] < len(requests) - places).to_numpy()
-    return MeasuredSpan(start, float(requests["arrival_s"].max()), int(counted.sum()), counted)
+        return MeasuredSpan(float(arrival.min()), float(arrival.max()), np.ones(len(requests), dtype=bool))
+    start = float(np.sort(requests["finish_s"])[min(places, len(requests)) - 1])
+    return MeasuredSpan(start, float(arrival.max()), (arrival >= start) & (requests["request"] < len(requests) - places).to_numpy())
 
 
 def numbers(requests: pd.DataFrame, steps: pd.DataFrame, window: MeasuredSpan) -> dict[str, float]:
     """The numbers compared, of an engine or of the simulator alike. Steps that took prompts in count for throughput, not for step times."""
-    start_s, end_s, _, counted = window
+    start_s, end_s, counted = window
     mine = requests[counted]
     several = mine[(mine["output_tokens"] > 1) & (mine["finish_s"] > mine["first_token_s"])]
     speed = ((several["output_tokens"] - 1) / (several["finish_s"] - several["first_token_s"])).to_numpy()

@@ -95,7 +95,7 @@ def recorded_result(run: RecordedRun, say: Say = lambda _: None) -> Comparison:
     for part, seconds in (("", None), (f", cost fitted on the first {HELD_BACK_S} s alone", HELD_BACK_S)):
         say(f"{RECORDED}: fitting{part or ' on the whole series'}")
         fit = fit_run(run, seconds, say)
-        for row in compare_run(run, fit)[0]:
+        for row in compare_run(run, fit):
             what, limit = row.pop("what"), None if part else LIMITS.get(row["what"])
             rows.append(ValidationRow.judged(what + part, row.pop("difference"), limit, **row, policy="none", unit="value"))
         fits[part.removeprefix(", ") or "cost fitted on the whole series"] = _fitted(fit)
