@@ -53,10 +53,6 @@ class RequestColumns(Sequence[RequestSpec]):
         index, prompt, output, cached, domain = np.array(whole, dtype=np.int64).reshape(-1, 5).T
         return cls(index, np.array([s.arrival_s for s in specs], dtype=np.float64), prompt, output, cached, domain, domains)
 
-    def where(self, kept: Flags) -> RequestColumns:
-        """The requests where `kept` is true, in the same order. # [n]"""
-        return RequestColumns(*(column[kept] for column in self._columns), self.domains)  # type: ignore[arg-type, call-arg]
-
     @property
     def _columns(self) -> tuple[NDArray[Any], ...]:
         return self.request, self.arrival_s, self.prompt_tokens, self.output_tokens, self.cached_prompt_tokens, self.domain
@@ -67,19 +63,16 @@ class RequestColumns(Sequence[RequestSpec]):
     @overload
     def __getitem__(self, at: int) -> RequestSpec: ...
     @overload
-    def __getitem__(self, at: slice) -> RequestColumns: ...
-    def __getitem__(self, at: int | slice) -> RequestSpec | RequestColumns:
-        if isinstance(at, slice):
+    def __getitem__(self, at: slice | Flags | Integers) -> RequestColumns: ...
+    def __getitem__(self, at: int | slice | Flags | Integers) -> RequestSpec | RequestColumns:
+        if isinstance(at, slice | np.ndarray):
             return RequestColumns(*(column[at] for column in self._columns), self.domains)  # type: ignore[arg-type, call-arg]
-        index, arrival_s, prompt, output, cached, domain = (column[at].item() for column in self._columns)
-        return RequestSpec(index, arrival_s, prompt, output, self.domains[domain], cached)
+        return next(iter(self[np.array([at])]))
 
     def __iter__(self) -> Iterator[RequestSpec]:
         for start in range(0, len(self), 4096):
-            part = slice(start, start + 4096)
-            rest = (self.domain, self.cached_prompt_tokens)
-            columns = (column[part].tolist() for column in (self.request, self.arrival_s, self.prompt_tokens, self.output_tokens, *rest))
-            for index, arrival_s, prompt, output, domain, cached in zip(*columns, strict=True):
+            part = self[start : start + 4096]
+            for index, arrival_s, prompt, output, cached, domain in zip(*(column.tolist() for column in part._columns), strict=True):
                 yield RequestSpec(index, arrival_s, prompt, output, self.domains[domain], cached)
 
     def __eq__(self, other: object) -> bool:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -15,6 +14,7 @@ from pydantic import Field, PositiveInt, model_validator
 from simulator.arrays import Floats, Integers
 from simulator.errors import TraceError
 from simulator.traffic.public import PublicSource
+from simulator.traffic.request import RequestColumns
 from simulator.traffic.trace_files import Table, head, read_jsonl, read_table
 
 Format = Literal["auto", "azure", "mooncake", "csv"]
@@ -30,38 +30,9 @@ _COLUMNS = {
 _NO_OUTPUT = "drop the row: a request without output (failed or cancelled) has no decode to simulate"
 
 
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """Requests in order of arrival, from time 0. All arrays # [n]; `domain` where the file has that column."""
-
-    arrival_s: Floats
-    prompt_tokens: Integers
-    output_tokens: Integers
-    cached_prompt_tokens: Integers
-    domain: tuple[str, ...] | None = None
-
-    def __len__(self) -> int:
-        return len(self.arrival_s)
-
-    def window(self, start_s: float, end_s: float) -> Trace:
-        """The requests that arrive in [start_s, end_s), time counted from start_s."""
-        first, last = np.searchsorted(self.arrival_s, [start_s, end_s])
-        kept = slice(int(first), int(last))
-        return self._changed(self.arrival_s[kept] - start_s, lambda tokens: tokens[kept], self.domain[kept] if self.domain else None)
-
-    def repeated(self, times: int) -> Trace:
-        """The trace `times` times in a row, its mean gap between the last arrival and the first of the next round."""
-        n = len(self)
-        period_s = self.arrival_s[-1] * (n / (n - 1)) if n > 1 else 1.0
-        arrival_s = (np.arange(times)[:, None] * period_s + self.arrival_s).ravel()
-        return self._changed(arrival_s, lambda tokens: np.tile(tokens, times), self.domain * times if self.domain else None)
-
-    def _changed(self, arrival_s: Floats, change: Callable[[Integers], Integers], domain: tuple[str, ...] | None) -> Trace:
-        return Trace(arrival_s, change(self.prompt_tokens), change(self.output_tokens), change(self.cached_prompt_tokens), domain)
-
-
-def read_trace(path: Path, format: Format = "auto", prefix_cache: PrefixCache = "none") -> Trace:
-    """The trace in a file. Rows may come in any order: they are sorted by arrival, and the first arrival becomes time 0.
+def read_trace(path: Path, format: Format = "auto", prefix_cache: PrefixCache = "none") -> RequestColumns:
+    """The trace in a file. Rows may come in any order: they are sorted by arrival, and the first arrival becomes time 0; without a column
+    `domain` all are of domain "".
 
     `prefix_cache: infinite` (Mooncake only) counts as cached the leading 512-token blocks of any earlier request; a plain CSV may have a column
     `cached_prompt_tokens`. Rows without prompt or output tokens are refused. Other columns are ignored.
@@ -69,13 +40,9 @@ def read_trace(path: Path, format: Format = "auto", prefix_cache: PrefixCache = 
     format = recognise(path) if format == "auto" else format
     if prefix_cache == "infinite" and format != "mooncake":
         raise TraceError(f"a trace in {format} format has no hash_ids", where=path, key="prefix_cache", remedy="set it to none")
-    match format:
-        case "azure":
-            return _read_azure(path)
-        case "mooncake":
-            return _read_mooncake(path, prefix_cache)
-        case _:
-            return _read_csv(path)
+    if format == "mooncake":
+        return _read_mooncake(path, prefix_cache)
+    return _read_azure(path) if format == "azure" else _read_csv(path)
 
 
 def recognise(path: Path) -> Format:
@@ -91,26 +58,25 @@ def recognise(path: Path) -> Format:
     raise TraceError(f"unknown header '{','.join(names)[:60]}'", where=f"{path}:1", key="format", remedy=f"expected {expected}")
 
 
-def _read_azure(path: Path) -> Trace:
+def _read_azure(path: Path) -> RequestColumns:
     stamp, prompt, output = _COLUMNS["azure"]
     table = read_table(path, _COLUMNS["azure"])
     return _trace(table.stamps_s(stamp), *_tokens(table, prompt, output))
 
 
-def _read_csv(path: Path) -> Trace:
+def _read_csv(path: Path) -> RequestColumns:
     arrival, prompt, output = _COLUMNS["csv"]
     table = read_table(path, _COLUMNS["csv"])
     prompt_tokens, output_tokens = _tokens(table, prompt, output)
-    cached, domain = None, None
+    cached = None
     if table.has("cached_prompt_tokens"):
         cached = table.whole("cached_prompt_tokens", least=0)
         table.refuse(cached >= prompt_tokens, "cached_prompt_tokens", "must be below prompt_tokens", "the last prompt token is never cached")
-    if table.has("domain"):
-        domain = table.texts("domain")
+    domain = table.texts("domain") if table.has("domain") else None
     return _trace(table.numbers(arrival, least=0), prompt_tokens, output_tokens, cached, domain)
 
 
-def _read_mooncake(path: Path, prefix_cache: PrefixCache) -> Trace:
+def _read_mooncake(path: Path, prefix_cache: PrefixCache) -> RequestColumns:
     stamp, prompt, output = _COLUMNS["mooncake"]
     table = read_jsonl(path, [*_COLUMNS["mooncake"], "hash_ids"])
     arrival_s = table.numbers(stamp, least=0) / 1e3
@@ -144,13 +110,15 @@ def _seen_before(hashes: pd.Series[Any], arrival_s: Floats) -> Integers:
     return tokens
 
 
-def _trace(arrival_s: Floats, prompt: Integers, output: Integers, cached: Integers | None = None, domain: list[str] | None = None) -> Trace:
-    order = np.argsort(arrival_s, kind="stable")
-    cached = np.zeros(len(order), dtype=np.int64) if cached is None else cached
-    arrays = (arrival_s[order] - arrival_s[order[0]], prompt[order], output[order], cached[order])
-    for array in arrays:
+def _trace(arrival_s: Floats, prompt: Integers, output: Integers, cached: Integers | None = None, domain: list[str] | None = None) -> RequestColumns:
+    rows = np.arange(len(arrival_s))
+    names, domains = np.unique(domain or [""] * len(rows), return_inverse=True)
+    cached = np.zeros_like(rows) if cached is None else cached
+    columns = RequestColumns(rows, arrival_s - arrival_s.min(), prompt, output, cached, domains, tuple(names.tolist()))
+    trace = columns[np.argsort(arrival_s, kind="stable")]
+    for array in (trace.arrival_s, trace.prompt_tokens, trace.output_tokens, trace.cached_prompt_tokens, trace.domain):
         array.setflags(write=False)  # the trace is shared by all runs
-    return Trace(*arrays, tuple(domain[i] for i in order) if domain else None)
+    return trace
 
 
 class TraceSource(PublicSource):
@@ -171,18 +139,18 @@ class TraceSource(PublicSource):
             raise ValueError(f"window_s must end after it starts, but is {list(self.window_s)}")
         return self
 
-    def load(self, folder: Path) -> Trace:
+    def load(self, folder: Path) -> RequestColumns:
         """The trace, read once per process and file. `folder` is the scenario file's."""
         path = self.find(folder)
         stat = path.stat()
         trace = _read_once(path, self.format, self.prefix_cache, (stat.st_mtime_ns, stat.st_size))
         if self.window_s:
-            window = trace.window(*self.window_s)
-            if not len(window):
+            first, end = np.searchsorted(trace.arrival_s, self.window_s)
+            if first == end:
                 remedy = f"its arrivals span 0 to {trace.arrival_s[-1]:.6g} s"
                 raise TraceError(f"no request arrives in {list(self.window_s)}", where=path, key="window_s", remedy=remedy)
-            trace = window
-        return trace.repeated(self.repeat) if self.repeat > 1 else trace
+            trace = replace(trace[first:end], arrival_s=trace.arrival_s[first:end] - self.window_s[0])
+        return _repeated(trace, self.repeat) if self.repeat > 1 else trace
 
     def find(self, folder: Path) -> Path:
         """The file of the trace."""
@@ -194,6 +162,13 @@ class TraceSource(PublicSource):
         return self.cached()
 
 
+def _repeated(trace: RequestColumns, times: int) -> RequestColumns:
+    """A trace `times` times in a row, its mean gap between the last arrival and the first of the next round."""
+    n = len(trace)
+    period_s = trace.arrival_s[-1] * (n / (n - 1)) if n > 1 else 1.0
+    return replace(trace[np.tile(np.arange(n), times)], arrival_s=(np.arange(times)[:, None] * period_s + trace.arrival_s).ravel())
+
+
 @lru_cache(maxsize=8)
-def _read_once(path: Path, format: Format, prefix_cache: PrefixCache, version: tuple[int, int]) -> Trace:
+def _read_once(path: Path, format: Format, prefix_cache: PrefixCache, version: tuple[int, int]) -> RequestColumns:
     return read_trace(path, format, prefix_cache)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -89,17 +89,14 @@ class Workload(Frozen):
         trace = self.trace.load(folder)
         arrival_s = trace.arrival_s / speed
         n = len(trace) if horizon_s is None else int(np.searchsorted(arrival_s, horizon_s))
-        if trace.domain is not None and self.domains:
+        if trace.domains != ("",) and self.domains:
             where, remedy = self.trace.find(folder), "drop the column or workload.domains"
             raise TraceError("both the trace and workload.domains define domains", where=where, key="domain", remedy=remedy)
-        index, names = np.arange(n), self.domain_names
-        if trace.domain is None:
-            domain = self._domains(seed, replication, index)
-        else:
-            unique, domain = np.unique(np.array(trace.domain[:n], dtype=np.str_), return_inverse=True)
-            names = tuple(unique.tolist())
-        prompt, output, cached = trace.prompt_tokens[:n], trace.output_tokens[:n], trace.cached_prompt_tokens[:n]
-        return RequestColumns(index, arrival_s[:n], prompt, output, cached, domain, names)
+        played = replace(trace[:n], request=np.arange(n), arrival_s=arrival_s[:n])
+        if trace.domains == ("",):
+            return replace(played, domain=self._domains(seed, replication, played.request), domains=self.domain_names)
+        used, domain = np.unique(played.domain, return_inverse=True)
+        return replace(played, domain=domain, domains=tuple(trace.domains[i] for i in used))
 
     def _draw(self, seed: int, replication: int, *index: Integers) -> tuple[Integers, Integers, Integers]:
         """Prompt tokens, output tokens and domain (index into `domain_names`) at each index (broadcast)."""

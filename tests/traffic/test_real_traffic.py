@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from simulator.traffic.lengths import Empirical
-from simulator.traffic.traces import Trace, TraceSource, read_trace
+from simulator.traffic.request import RequestColumns
+from simulator.traffic.traces import TraceSource, read_trace
 from simulator.traffic.workload import Workload
 
 pytestmark = pytest.mark.shared
 
 
-def gap_cv(trace: Trace) -> float:
+def gap_cv(trace: RequestColumns) -> float:
     gaps = np.diff(trace.arrival_s)
     return float(gaps.std() / gaps.mean())
 

@@ -34,7 +34,7 @@ def test_azure_keeps_seven_digits_across_midnight(tmp_path: Path) -> None:
     assert trace.prompt_tokens.tolist() == [374, 396]
     assert trace.output_tokens.tolist() == [44, 109]
     assert trace.cached_prompt_tokens.tolist() == [0, 0]
-    assert trace.domain is None
+    assert trace.domains == ("",)
 
 
 def test_azure_2024_stamps_with_an_offset_are_read_too(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_plain_csv_is_sorted_shifted_and_may_name_domains_and_cached_tokens(tmp_
     assert trace.arrival_s.tolist() == [0, 2.5, 2.5]
     assert trace.output_tokens.tolist() == [2, 1, 3]  # equal times keep their order
     assert trace.cached_prompt_tokens.tolist() == [0, 99, 1]
-    assert trace.domain == ("math", "NA", "chat")
+    assert [r.domain for r in trace] == ["math", "NA", "chat"]
 
 
 def test_mooncake_by_hand_with_and_without_a_prefix_cache(tmp_path: Path) -> None:
@@ -222,4 +222,4 @@ def test_a_trace_is_played_several_times_over(tmp_path: Path) -> None:
     trace = TraceSource(path=Path("t.csv"), repeat=2).load(tmp_path)
     assert trace.arrival_s.tolist() == [0, 2, 6, 9, 11, 15]
     assert trace.output_tokens.tolist() == [1, 2, 3] * 2
-    assert trace.domain == ("a", "b", "a") * 2
+    assert [r.domain for r in trace] == ["a", "b", "a"] * 2

@@ -167,6 +167,6 @@ def test_columns_are_a_list_of_requests() -> None:
     assert columns == listed
     assert (columns[7], columns[-1]) == (listed[7], listed[-1])
     assert columns[3:6] == listed[3:6]
-    assert columns.where(columns.domain == 1) == listed[1::2]
+    assert columns[columns.domain == 1] == listed[1::2]
     assert RequestColumns.of(columns) is columns
     assert len(RequestColumns.of([])) == 0

@@ -81,7 +81,7 @@ def _divided(traffic: OpenTraffic, fleet: Fleet, part: int, count: int) -> tuple
     chosen = fleet.router.drawn(0, len(specs), fleet.replicas, fleet.luck)[:, 0]
     mine = chosen % count == part
     replicas = len(range(part, fleet.replicas, count))
-    return replace(traffic, specs=specs.where(mine)), replace(fleet, replicas=replicas, router=Assigned(replica=chosen[mine] // count))
+    return replace(traffic, specs=specs[mine]), replace(fleet, replicas=replicas, router=Assigned(replica=chosen[mine] // count))
 
 
 def row_of(scenario: Scenario, point: Point, done: Sequence[Part]) -> PointRow:
