@@ -48,7 +48,7 @@ class Poisson(ArrivalProcess):
     kind: Literal["poisson"] = "poisson"
 
     def times(self, rate_rps: float, horizon_s: float, rng: np.random.Generator) -> Floats:
-        return _rescaled(partial_sums(rng.standard_exponential, rate_rps * horizon_s), rate_rps, horizon_s)
+        return _rescaled(_partial_sums(rng.standard_exponential, rate_rps * horizon_s), rate_rps, horizon_s)
 
 
 class Gamma(ArrivalProcess):
@@ -63,8 +63,7 @@ class Gamma(ArrivalProcess):
     def times(self, rate_rps: float, horizon_s: float, rng: np.random.Generator) -> Floats:
         shape = self.cv**-2
         residual = rng.random() * rng.standard_gamma(shape + 1) / shape  # a point uniform in a length-biased gap
-        gaps = partial_sums(lambda n: rng.standard_gamma(shape, n) / shape, rate_rps * horizon_s - residual)
-        return _rescaled(residual + np.concatenate([[0.0], gaps]), rate_rps, horizon_s)
+        return renewals(lambda n: rng.standard_gamma(shape, n) / shape, residual, rate_rps, horizon_s)
 
 
 class Constant(ArrivalProcess):
@@ -105,9 +104,9 @@ class RateCurve(ArrivalProcess):
     def times(self, rate_rps: float, horizon_s: float, rng: np.random.Generator) -> Floats:
         """By inverting the cumulative rate (Çinlar, 1975)."""
         knots_s, rates, mass = self._knots(horizon_s)
-        begin, end = self._mass_at(np.array([self.start_s, self._end_s(horizon_s)]), knots_s, rates, mass)
+        begin, end = self._mass_at(np.array([self.start_s, self.start_s + horizon_s * self.time_scale]), knots_s, rates, mass)
         per_mass = rate_rps / self.time_scale  # requests per second of curve at its mean
-        unit = partial_sums(rng.standard_exponential, per_mass * (end - begin))
+        unit = _partial_sums(rng.standard_exponential, per_mass * (end - begin))
         curve_s = self._time_of(begin + unit / per_mass, knots_s, rates, mass)
         times = np.maximum.accumulate(np.maximum((curve_s - self.start_s) / self.time_scale, 0.0))
         return times[times < horizon_s]
@@ -128,9 +127,6 @@ class RateCurve(ArrivalProcess):
         curve_s = self.start_s + time_s * self.time_scale
         return np.interp(curve_s % self.period_s if self.period_s else curve_s, knots_s, rates)
 
-    def _end_s(self, horizon_s: float) -> float:
-        return self.start_s + horizon_s * self.time_scale
-
     def _knots(self, horizon_s: float) -> tuple[Floats, Floats, Floats]:
         """Knots from 0 to the period's or the run's end, the rates there (mean 1) and the mass before each. # [k] each"""
         times, rates = np.array(self.points, dtype=np.float64).T
@@ -140,7 +136,7 @@ class RateCurve(ArrivalProcess):
             knots, heights = np.r_[0.0, times, end], np.r_[at_ends, rates, at_ends]
             mean = _area(heights, knots)[-1] / end
         else:
-            end = max(times[-1], self._end_s(horizon_s))
+            end = max(times[-1], self.start_s + horizon_s * self.time_scale)
             knots, heights = np.r_[0.0, times, end], np.r_[rates[0], rates, rates[-1]]
             mean = _area(rates, times)[-1] / (times[-1] - times[0]) if len(times) > 1 else rates[0]
         heights = heights / mean
@@ -173,7 +169,7 @@ def _area(heights: Floats, knots: Floats) -> Floats:
     return np.concatenate([[0.0], np.cumsum(np.diff(knots) * (heights[1:] + heights[:-1]) / 2)])
 
 
-def partial_sums(draw: Callable[[int], Floats], total: float) -> Floats:
+def _partial_sums(draw: Callable[[int], Floats], total: float) -> Floats:
     """Partial sums of the gaps drawn, those below `total`; chunks of one size, so that a larger total only adds to them. # [n]"""
     parts: list[Floats] = []
     last = 0.0
@@ -182,6 +178,12 @@ def partial_sums(draw: Callable[[int], Floats], total: float) -> Floats:
         last = float(parts[-1][-1])
     sums = np.concatenate([np.empty(0), *parts])
     return sums[sums < total]
+
+
+def renewals(gaps: Callable[[int], Floats], first: float, rate_rps: float, horizon_s: float) -> Floats:
+    """Arrivals in [0, horizon_s) with the first at `first` and gaps of mean 1 after it, at `rate_rps`. # [n]"""
+    rest = _partial_sums(gaps, rate_rps * horizon_s - first)
+    return _rescaled(first + np.concatenate([[0.0], rest]), rate_rps, horizon_s)
 
 
 def _rescaled(unit: Floats, rate_rps: float, horizon_s: float) -> Floats:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -15,7 +15,7 @@ from simulator.arrays import Floats, Integers
 from simulator.errors import TraceError
 from simulator.files import read_json
 from simulator.rng import stream, uniform_at
-from simulator.traffic.arrivals import Gamma, Poisson, partial_sums
+from simulator.traffic.arrivals import Gamma, Poisson, renewals
 from simulator.traffic.public import PublicSource
 
 _PER_WINDOW = 2**20  # requests of one client in a window; more would share their random draws
@@ -41,9 +41,7 @@ class Window:
 
         c, scale = self.shape, 1 / float(gamma(1 + 1 / self.shape))
         residual = rng.random() * scale * rng.standard_gamma(1 + 1 / c) ** (1 / c)  # uniform in a length-biased gap
-        rest = partial_sums(lambda n: scale * rng.weibull(c, n), rate_rps * horizon_s - residual)
-        times = (residual + np.concatenate([[0.0], rest])) / rate_rps
-        return np.asarray(times[times < horizon_s], dtype=np.float64)
+        return renewals(lambda n: scale * rng.weibull(c, n), residual, rate_rps, horizon_s)
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,6 @@ class Lengths:
 class Client:
     """One user of the service: its windows and, by time, its lengths of prompts and outputs."""
 
-    name: str
     windows: tuple[Window, ...]
     lengths_from_s: Floats
     prompt: tuple[Lengths, ...]
@@ -134,7 +131,7 @@ class ServeGenSource(PublicSource):
         if self.clients is None or self.clients >= len(service.clients):
             return service
         busiest = np.sort(np.argsort(-service.rates.sum(axis=1), kind="stable")[: self.clients])
-        return Service(tuple(service.clients[i] for i in busiest), service.starts_s, service.window_s)
+        return replace(service, clients=tuple(service.clients[i] for i in busiest))
 
     def files(self) -> list[Path]:
         """All files of the service."""
@@ -143,32 +140,24 @@ class ServeGenSource(PublicSource):
     def requests(self, load_rps: float, horizon_s: float, seed: int, replication: int) -> tuple[Floats, Integers, Integers, Integers]:
         """Arrival times, prompt and output tokens and indices of all requests in [0, horizon_s), in order of arrival. # [n] each"""
         service = self.service()
-        scale = load_rps / service.mean_rps
-        parts = [part for number in range(len(service.clients)) for part in self._client(service, number, scale, horizon_s, seed, replication)]
+        scale, width = load_rps / service.mean_rps, service.window_s
+        first, last = int(self.start_s // width), int(np.ceil((self.start_s + horizon_s) / width))
+        parts = []
+        for number, client in enumerate(service.clients):
+            for turn in range(first, max(last, first + 1)):
+                window = client.windows[turn % len(client.windows)]
+                times = np.empty(0)
+                if window.rate_rps > 0:
+                    times = window.times(window.rate_rps * scale, width, stream(seed, "servegen", replication, number, turn))
+                    times = times + turn * width - self.start_s
+                place = np.arange(len(times), dtype=np.int64)
+                laws = zip(("prompt", "output"), client.lengths(window.start_s), strict=True)
+                lengths = [law.at(uniform_at(seed, what, replication, number, turn, place)) for what, law in laws]
+                part = (times, *lengths, (turn * len(service.clients) + number) * _PER_WINDOW + place)
+                parts.append([column[(times >= 0) & (times < horizon_s)] for column in part])
         arrival, prompt, output, index = (np.concatenate(column) for column in zip(*parts, strict=True))
         order = np.argsort(arrival, kind="stable")
         return arrival[order], prompt[order], output[order], index[order]
-
-    def _client(
-        self, service: Service, number: int, scale: float, horizon_s: float, seed: int, replication: int
-    ) -> list[tuple[Floats, Integers, Integers, Integers]]:
-        """One client, window by window; at least one (perhaps empty) part."""
-        client, width, out = service.clients[number], service.window_s, []
-        first, last = int(self.start_s // width), int(np.ceil((self.start_s + horizon_s) / width))
-        for turn in range(first, max(last, first + 1)):
-            window = client.windows[turn % len(client.windows)]
-            prompt, output = client.lengths(window.start_s)
-            times = np.empty(0)
-            if window.rate_rps > 0:
-                times = (
-                    window.times(window.rate_rps * scale, width, stream(seed, "servegen", replication, number, turn)) + turn * width - self.start_s
-                )
-            place = np.arange(len(times), dtype=np.int64)
-            index = (turn * len(service.clients) + number) * _PER_WINDOW + place
-            lengths = [law.at(uniform_at(seed, what, replication, number, turn, place)) for what, law in (("prompt", prompt), ("output", output))]
-            kept = (times >= 0) & (times < horizon_s)
-            out.append((times[kept], lengths[0][kept], lengths[1][kept], index[kept]))
-        return out
 
 
 @lru_cache(maxsize=2)
@@ -201,17 +190,9 @@ def _client(trace: Path) -> Client:
             raise TraceError("expected start,rate,cv,family,parameter,parameter", where=f"{trace}:{number}", remedy="fix or drop the line") from None
         if not (np.isfinite([start, rate, cv, shape]).all() and rate >= 0):
             raise TraceError("rate must be a number of at least 0", where=f"{trace}:{number}", remedy="fix or drop the line")
-        windows.append(_window(start, rate, cv, family, shape))
-    dataset = trace.with_name(trace.name.removesuffix("-trace.csv") + "-dataset.json")
-    times, prompt, output = _dataset(dataset)
-    return Client(trace.name.removesuffix("-trace.csv"), tuple(windows), times, prompt, output)
-
-
-def _window(start: float, rate: float, cv: float, family: str, shape: float) -> Window:
-    """A window; without a known distribution its gaps follow a gamma law with its cv, and without a cv they are exponential."""
-    if family == "Weibull" and shape > 0:
-        return Window(start, rate, cv, "Weibull", shape)
-    return Window(start, rate, cv, "Gamma" if cv > 0 else "Poisson", shape)
+        known = family == "Weibull" and shape > 0  # else gaps follow a gamma law with the cv, and without a cv they are exponential
+        windows.append(Window(start, rate, cv, "Weibull" if known else "Gamma" if cv > 0 else "Poisson", shape))
+    return Client(tuple(windows), *_dataset(trace.with_name(trace.name.removesuffix("-trace.csv") + "-dataset.json")))
 
 
 def _dataset(path: Path) -> tuple[Floats, tuple[Lengths, ...], tuple[Lengths, ...]]:

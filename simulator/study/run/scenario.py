@@ -213,7 +213,8 @@ def _load_profile(name: str, key: str, path: Path) -> Profile:
 
 def _check_trace(scenario: Scenario, source: TraceSource) -> None:
     """The trace can be read, and every drafter has blocks of the domains that it names."""
-    named = source.load(scenario.folder).domain
+    names = source.load(scenario.folder).domains
+    named = () if names == ("",) else names
     where = source.find(scenario.folder) if named else None
     if named and scenario.workload.domains:
         problem = "the trace names the domain of each request, and workload.domains a mix"
@@ -222,7 +223,7 @@ def _check_trace(scenario: Scenario, source: TraceSource) -> None:
         if policy.drafter is None:
             continue
         there = scenario.known.blocks(policy.drafter).domains
-        missing = sorted(set(named or ()) - set(there))
+        missing = sorted(set(named) - set(there))
         if missing:
             problem = f"drafter '{policy.drafter}' has no recorded blocks of domain '{missing[0]}'"
             raise TraceError(problem, where=where, key="domain", remedy=f"domains there: {', '.join(there)}")
