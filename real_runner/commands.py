@@ -10,16 +10,16 @@ import re
 import shlex
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from real_runner.setup import needs_torch, quiet_on, read_prompt_sets, use_threads, writable
+from real_runner.setup import needs_torch, quiet_on, read_prompt_sets, writable
 from simulator.errors import DsimError
 
 if TYPE_CHECKING:
-    from real_runner.costs import ProfileCosts
     from simulator.policies.verification import VerificationPolicy
 
 TargetModel = Annotated[str, typer.Option("--target", help="Target model: a local folder or a hub name.")]
@@ -86,29 +86,27 @@ def serve_bench(
 
     The request and step tables have the columns of a simulated run."""
     needs_torch("serve-bench")
+    from real_runner.costs import ProfileCosts
     from real_runner.layout import Tiers
     from real_runner.serve import write
     from real_runner.target import load_target
+    from simulator.measurements.profile import load_profile
 
     if out.exists():
         raise DsimError("exists already", where=out, key="--out", remedy="choose a new folder")
     rule = read_policy(policy)
     quiet_on(device)
-    costs = None if profile is None else _profile_costs(profile, draft, drafter)
+    options = {"temperature": temperature, "seed": seed, "tiers": Tiers() if tiers and device != "cpu" else None, "stop_at_eos": eos}
+    if profile is not None:
+        costs = ProfileCosts(load_profile(profile), drafter or (draft and Path(draft).name))
+        options |= {"costs": costs, "survival": costs.survival, "temperatures": costs.temperatures}
     loaded = load_target(target, device, dtype)
     load = _load(loaded, trace, prompts, requests, output_tokens, seed)
-    options = {"temperature": temperature, "seed": seed, "tiers": Tiers() if tiers and device != "cpu" else None, "stop_at_eos": eos}
-    if costs is not None:
-        options |= {"costs": costs, "survival": costs.survival, "temperatures": costs.temperatures}
     engine, report = _serve(loaded, draft, rule, load, None if trace else concurrency, measure, options)
     write(out, engine, name or rule.kind, report)
-    if format == "json":
-        typer.echo(json.dumps(report | {"tables": str(out)}, indent=2))
-        return
-    for key in ("requests", "accepted_length", "verified_per_round", "committed_tokens_per_s"):
-        value = report[key]
-        typer.echo(f"{key:<24}{value:.3f}" if isinstance(value, float) else f"{key:<24}{value}")
-    typer.echo(f"{'tables':<24}{out}")
+    report |= {"tables": str(out)}
+    shown = [(key, report[key]) for key in ("requests", "accepted_length", "verified_per_round", "committed_tokens_per_s", "tables")]
+    _show(format, report, (f"{key:<24}{value:.3f}" if isinstance(value, float) else f"{key:<24}{value}" for key, value in shown))
 
 
 def profile_measure(
@@ -148,20 +146,17 @@ def profile_measure(
     plan = CostPlan(seconds_of(budget), max_requests or (256 if on_gpu else 32), max_context or (4096 if on_gpu else 1024))
     drafts, sets = named_drafts(draft or []), read_prompt_sets(prompts or [])
     may_write(out)
-    quiet_on(place)
-    use_threads(threads)
+    quiet_on(place, threads)
     loaded = load_target(target, place, dtype or ("bfloat16" if on_gpu else "float32"))
     use = Tiers() if (on_gpu if tiers is None else tiers) else None
     acceptance = Acceptance(temperature, prompts_per_domain, max_tokens)
     with resumable(lambda: f"measurements are kept in {out / 'work'}"):
         made = measure_profile(
-            loaded, drafts, sets, out, acceptance=acceptance, costs=plan, tiers=use, seed=seed, command=_command("profile"), keep_work=keep_work,
+            loaded, drafts, sets, out, acceptance=acceptance, costs=plan, tiers=use, seed=seed, command=_command(), keep_work=keep_work,
             target_name=target_name, progress=Progress(quiet=format == "json"),
         )  # fmt: skip
-    if format == "json":
-        typer.echo(made.model_dump_json(indent=2))
-        return
-    typer.echo(f"{out}: {len(made.drafters)} drafters, {len(made.suspicious)} suspicious cells; look at it with `dsim profile show {out}`")
+    text = f"{out}: {len(made.drafters)} drafters, {len(made.suspicious)} suspicious cells; look at it with `dsim profile show {out}`"
+    typer.echo(made.model_dump_json(indent=2) if format == "json" else text)
 
 
 def train_draft(
@@ -201,8 +196,7 @@ def train_draft(
     needs_torch("train-draft")
     sets = [] if texts is not None else read_prompt_sets(prompts or [])
     writable(out)
-    quiet_on(device)
-    use_threads(threads)
+    quiet_on(device, threads)
     from real_runner.target import load_target
     from real_runner.train import DraftPlan, TextPlan, make_texts
     from real_runner.train import train_draft as train
@@ -216,13 +210,17 @@ def train_draft(
         loaded = load_target(target, device, dtype)
         training = make_texts(loaded, sets, texts, TextPlan(text_temperature, max_tokens, held_out=held_out), seed, out / "work", progress)
         report = train(loaded, out, training, plan, schedule, seed=seed, progress=progress)
-    if format == "json":
-        typer.echo(json.dumps(report, indent=2))
-        return
-    for name, one in report["drafters"].items():
-        for temperature, seen in one["held_out"].items():
-            typer.echo(f"{name:<8} temperature {temperature:<4} accepted length {seen['accepted_length']:.2f} ± {seen['standard_error']:.2f}")
-    typer.echo(f"drafters in {out}; measure them: dsim profile --target {target} --draft {out / families[0]} --out profiles/NAME")
+    lines = [
+        f"{name:<8} temperature {temperature:<4} accepted length {seen['accepted_length']:.2f} ± {seen['standard_error']:.2f}"
+        for name, one in report["drafters"].items()
+        for temperature, seen in one["held_out"].items()
+    ]
+    lines.append(f"drafters in {out}; measure them: dsim profile --target {target} --draft {out / families[0]} --out profiles/NAME")
+    _show(format, report, lines)
+
+
+def _show(format: str, data: Any, lines: Iterable[str]) -> None:
+    typer.echo(json.dumps(data, indent=2) if format == "json" else "\n".join(lines))
 
 
 def seconds_of(text: str) -> float:
@@ -233,11 +231,11 @@ def seconds_of(text: str) -> float:
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
 
 
-def _command(name: str) -> str:
+def _command() -> str:
     """How this was called, for the record; folders by their last part, so that no machine's paths are kept."""
     words = [word.rpartition("=")[2] if word.startswith("--") else word for word in sys.argv[1:]]
     short = [Path(word).name if word.startswith(("/", "~", "..")) else word for word in words]
-    return shlex.join(["dsim", *(short or [name])])
+    return shlex.join(["dsim", *short])
 
 
 def read_policy(text: str) -> VerificationPolicy:
@@ -255,14 +253,6 @@ def read_policy(text: str) -> VerificationPolicy:
     except yaml.YAMLError:
         raise DsimError(f"expected YAML, got {text!r}", key="--policy", remedy="for example '{kind: fixed, length: 3}'") from None
     return validate(Options, {"policy": {"kind": rule} if isinstance(rule, str) else rule}, "serve-bench", DsimError).policy
-
-
-def _profile_costs(folder: Path, draft: str | None, drafter: str | None) -> ProfileCosts:
-    """Costs, survival and calibration of a profile's drafter."""
-    from real_runner.costs import ProfileCosts
-    from simulator.measurements.profile import load_profile
-
-    return ProfileCosts(load_profile(folder), drafter or (None if draft is None else Path(draft).name))
 
 
 def _load(target: Any, trace: Path | None, prompts: Path | None, requests: int, output_tokens: int, seed: int) -> list[Any]:

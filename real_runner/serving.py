@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from real_runner.setup import needs_torch, quiet_on, read_prompt_sets, use_threads, writable
+from real_runner.setup import needs_torch, quiet_on, read_prompt_sets, writable
 from simulator.errors import DsimError
 from simulator.measurements.profile import Profile
 from simulator.policies.verification import VerificationPolicy
@@ -58,17 +58,15 @@ def serve_runs(
     serving = read_serving(words)
     sets, arrivals = read_prompt_sets(serving.prompts), _arrivals(serving)
     writable(out)
-    quiet_on(serving.device)
-    use_threads(serving.threads)
+    quiet_on(serving.device, serving.threads)
     from real_runner.layout import Tiers
     from real_runner.runs import Load, Served, serve_all
     from real_runner.target import load_target
 
     on_gpu = serving.device != "cpu"
     temperatures = {profile.blocks(d).temperature for _, d, _, _ in runs if d is not None} - {None}
-    temperature = temperatures.pop() if len(temperatures) == 1 else 1.0
-    if serving.temperature is not None:
-        temperature = serving.temperature
+    usual = temperatures.pop() if len(temperatures) == 1 else 1.0
+    temperature = usual if serving.temperature is None else serving.temperature
     load = Load(serving.turns, serving.max_tokens, temperature, serving.seed, serving.least)
     served = [Served(*run) for run in runs]
     if arrivals:

@@ -27,8 +27,8 @@ def writable(out: Path) -> None:
         raise DsimError(f"cannot write ({reason})", where=out, key="--out", remedy="choose another folder")
 
 
-def quiet_on(device: str) -> None:
-    """Checks and selects the device; turns off the progress bars of transformers. Raises DsimError."""
+def quiet_on(device: str, threads: int | None = None) -> None:
+    """Checks and selects the device; sets torch's threads; turns off the progress bars of transformers. Raises DsimError."""
     import torch
     from transformers.utils import logging
 
@@ -42,12 +42,6 @@ def quiet_on(device: str) -> None:
         if not number.isdigit() or int(number) >= torch.cuda.device_count():
             raise DsimError(f"expected a number below {torch.cuda.device_count()}, got {number!r}", key="--device", remedy="devices count from 0")
         torch.cuda.set_device(int(number))
-
-
-def use_threads(threads: int | None) -> None:
-    """Sets the threads of torch."""
-    import torch
-
     if threads is not None:
         torch.set_num_threads(threads)
 

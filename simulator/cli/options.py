@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from simulator.report.page import Page
 
 Format = Annotated[Literal["text", "json"], typer.Option("--format", help="Print text for people or JSON for programs.")]
 Override = Annotated[list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a key of the file. Repeatable.")]
@@ -28,6 +31,11 @@ def group(help: str, **more: Any) -> typer.Typer:
     return typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, help=help, **more)
 
 
-def show(format: str, data: Any, text: str) -> None:
-    """Prints a result on standard output: `data` as JSON or `text` for people."""
+def show(format: str, data: Any, *parts: Page | str, ok: bool | None = True) -> None:
+    """Prints a result on standard output: `data` as JSON, or for people `parts` with empty lines between. Exits with 1 if it is not ok."""
+    from simulator.report.render.terminal import terminal
+
+    text = "\n\n".join(part if isinstance(part, str) else terminal(part) for part in parts if format != "json")
     typer.echo(json.dumps(data, indent=2, ensure_ascii=False) if format == "json" else text)
+    if ok is False:
+        raise typer.Exit(1)

@@ -19,10 +19,9 @@ def check(folder: Folder, format: Format = "text") -> None:
     from simulator.measurements.profile import load_profile
     from simulator.report.profile.numbers import profile_data
     from simulator.report.profile.page import profile_page
-    from simulator.report.render.terminal import terminal
 
     profile = load_profile(folder)
-    show(format, profile_data(profile), terminal(profile_page(profile)))
+    show(format, profile_data(profile), profile_page(profile))
 
 
 def show_page(
@@ -36,13 +35,12 @@ def show_page(
     from simulator.measurements.profile import load_profile
     from simulator.report.profile.numbers import drafter_data, drafter_numbers, profile_data
     from simulator.report.profile.page import default_folder, profile_page, write_profile_page
-    from simulator.report.render.terminal import terminal
 
     profile = load_profile(folder)
     drafters = drafter_numbers(profile)
     page, picture = write_profile_page(profile, drafters, out or default_folder(profile))
     data = profile_data(profile) | {"acceptance": {d.name: drafter_data(d) for d in drafters}, "page": str(page), "picture": str(picture)}
-    show(format, data, f"{terminal(profile_page(profile, drafters))}\n\nwritten to {page} and {picture}")
+    show(format, data, profile_page(profile, drafters), f"written to {page} and {picture}")
 
 
 def diff(
@@ -56,10 +54,9 @@ def diff(
     from simulator.measurements.agreement import compare_profiles
     from simulator.measurements.profile import load_profile
     from simulator.report.profile.diff import diff_page
-    from simulator.report.render.terminal import terminal
 
     data = compare_profiles(load_profile(first), load_profile(second))
-    show(format, data, terminal(diff_page(data)))
+    show(format, data, diff_page(data))
 
 
 def fit(

@@ -31,14 +31,13 @@ def run(
     """Simulate a scenario and write its frontier and report.
 
     Run the same command again to resume after an interruption."""
-    from simulator.report.render.terminal import terminal
     from simulator.report.run.page import run_page
     from simulator.study.run.scenario import load_scenario
 
     scenario = load_scenario(file, override or [])
     details = [name for name, wanted in (("steps", steps), ("requests", requests)) if wanted]
     result, folder = _simulate(scenario, out, workers, format, details, ray)
-    show(format, result.to_json(), f"{terminal(run_page(result))}\n\nreport: {folder / 'report.html'}")
+    show(format, result.to_json(), run_page(result), f"report: {folder / 'report.html'}")
 
 
 def validate(
@@ -68,7 +67,6 @@ def validate(
 
     Exits with 1 if a limit is exceeded."""
     from simulator.errors import ScenarioError
-    from simulator.report.render.terminal import terminal
     from simulator.report.validation.page import compared_page
     from simulator.study.run.scenario import load_scenario
 
@@ -86,27 +84,19 @@ def validate(
         raise ScenarioError("has no checks", where=file, key="validation", remedy="add some, see docs/scenarios.md")
     result, folder = _simulate(scenario, out, workers, format)
     assert result.validation is not None
-    page = compared_page(scenario.name, result.validation.rows)
-    show(format, result.validation.to_json(), f"{terminal(page)}\n\nwritten to {folder / 'validation.json'}")
-    _exit_if(result.validation.ok is False)
-
-
-def _exit_if(exceeded: bool) -> None:
-    if exceeded:
-        raise typer.Exit(1)
+    page, written = compared_page(scenario.name, result.validation.rows), f"written to {folder / 'validation.json'}"
+    show(format, result.validation.to_json(), page, written, ok=result.validation.ok)
 
 
 def _validate_published(out: Path, measured: Path, only: list[str], workers: int | None, format: str) -> None:
     """Runs the comparisons with published measurements; writes one result file each."""
-    from simulator.report.render.terminal import terminal
     from simulator.report.validation.page import compared_page
     from simulator.study.validation.published import validate_published
 
     results = validate_published(Path("scenarios"), measured, out, only, workers, lambda line: typer.echo(line, err=True))
-    pages = [terminal(compared_page(f"{result.name}: {result.title}", result.rows)) for result in results]
+    pages = [compared_page(f"{result.name}: {result.title}", result.rows) for result in results]
     written = f"written to {out}; make validation puts them into docs/validation.md"
-    show(format, [result.to_json() for result in results], "\n\n".join((*pages, written)))
-    _exit_if(any(result.ok is False for result in results))
+    show(format, [result.to_json() for result in results], *pages, written, ok=all(result.ok is not False for result in results))
 
 
 def _compare_with_engine(scenario: Scenario, models: Path, serving: list[str], out: Path, format: str) -> None:
@@ -114,20 +104,19 @@ def _compare_with_engine(scenario: Scenario, models: Path, serving: list[str], o
     import json
 
     from real_runner.serving import serve_runs
-    from simulator.files import write_whole
-    from simulator.report.render.terminal import terminal
     from simulator.report.validation.engine import engine_page, write_picture
+    from simulator.study.run.output import write_json
     from simulator.study.validation.engine_check import compare, judged
     from simulator.study.validation.engine_runs import planned, read_run
 
     folders = serve_runs(models, scenario.known, planned(scenario), serving, out / "runs", quiet=format == "json")
     check = compare(scenario, [read_run(folder, scenario.policies) for folder in folders])
     comparison = judged(scenario, check, shlex.join(["dsim", *sys.argv[1:]]), json.loads((folders[0] / "run.json").read_text()))
-    write_whole(out / "engine_check.json", json.dumps(comparison.to_json(), indent=1) + "\n")
+    write_json(comparison.to_json(), out / "engine_check.json")
     title = f"{scenario.known.name}: simulator against engine"
     write_picture(comparison, out / "engine_check.png", title)
-    show(format, comparison.to_json(), f"{terminal(engine_page(comparison, title))}\n\nwritten to {out}: engine_check.json, engine_check.png, runs/")
-    _exit_if(not comparison.ok)
+    written = f"written to {out}: engine_check.json, engine_check.png, runs/"
+    show(format, comparison.to_json(), engine_page(comparison, title), written, ok=comparison.ok)
 
 
 def plan(
@@ -143,7 +132,6 @@ def plan(
     Run the same command again to resume after an interruption."""
     from simulator.progress import Progress, resumable
     from simulator.report.plan.page import plan_page, write_plan_report
-    from simulator.report.render.terminal import terminal
     from simulator.study.planning.make import answer
     from simulator.study.planning.output import write_plan
     from simulator.study.planning.question import load_plan
@@ -156,7 +144,7 @@ def plan(
         progress.doing("writing the page")
         write_plan(result, folder)
         write_plan_report(result, folder)
-    show(format, result.to_json(), f"{terminal(plan_page(result))}\n\nwritten to {folder / 'report.html'}")
+    show(format, result.to_json(), plan_page(result), f"written to {folder / 'report.html'}")
 
 
 def compare(
@@ -167,13 +155,12 @@ def compare(
     """Compare two results side by side.
 
     Shows which differences of B from A exceed the noise, and which scenario keys differ."""
-    from simulator.report.render.terminal import terminal
     from simulator.report.run.compare import compare_page
     from simulator.report.run.differences import compare as compared
     from simulator.study.run.output import read_result
 
     comparison = compared(read_result(first), read_result(second))
-    show(format, comparison.to_json(), terminal(compare_page(comparison)))
+    show(format, comparison.to_json(), compare_page(comparison))
 
 
 def schema(
