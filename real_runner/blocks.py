@@ -17,10 +17,11 @@ from torch import Tensor
 from real_runner import sampling
 from real_runner.drafters.drafter import DraftBatch, Drafter, draft
 from real_runner.failures import memory_of
-from real_runner.layout import Ints, lay_out, ship
+from real_runner.layout import lay_out, ship
 from real_runner.slots import SlotCache
 from real_runner.target import Target
 from real_runner.texts import Text
+from simulator.arrays import Integers
 from simulator.errors import DsimError
 from simulator.measurements.draft_blocks import RecordedBlocks
 from simulator.progress import Progress
@@ -195,7 +196,7 @@ def _extended(target: Target, texts: Sequence[Text], logits: Tensor, number: int
     return _Scored(ship(tokens, device), ship(known, device), table, norm, ship(row, device))
 
 
-def _draft(drafter: Drafter, coupling: _Coupling, start: Ints, first: int, seeds: Tensor | None, firsts: Tensor) -> tuple[Tensor, Tensor | None]:
+def _draft(drafter: Drafter, coupling: _Coupling, start: Integers, first: int, seeds: Tensor | None, firsts: Tensor) -> tuple[Tensor, Tensor | None]:
     """Blocks from the anchors of `coupling`, at positions `start` [C], in the cache's slots from `first` on  # [C, γ] each."""
     device, slots = coupling.text.device, first + np.arange(len(start))
     assert drafter.kv is not None

@@ -7,8 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from real_runner.layout import Ints
-from simulator.arrays import Floats
+from simulator.arrays import Floats, Integers
 from simulator.errors import DsimError
 from simulator.measurements.prices import reads_to_longest
 from simulator.policies.verification import StepView, VerificationPolicy
@@ -73,7 +72,7 @@ class Chooser:
         for past in self._past:
             past[slot] = 1.0
 
-    def choose(self, logits: Floats | None, slots: Ints, contexts: Ints) -> tuple[Ints, Floats | None]:
+    def choose(self, logits: Floats | None, slots: Integers, contexts: Integers) -> tuple[Integers, Floats | None]:
         """Lengths [R] for the requests in `slots` [R] with confidence `logits` [R, γ] and cached `contexts` [R], and the confidences that the
         policy saw."""
         if self.gamma == 0 or not self.policy.drafts:
@@ -87,7 +86,7 @@ class Chooser:
         confidence = None if view.confidence is None else np.asarray(view.confidence, dtype=np.float64)
         return lengths, confidence
 
-    def _view(self, logits: Floats | None, slots: Ints, context_tokens: float) -> StepView:
+    def _view(self, logits: Floats | None, slots: Integers, context_tokens: float) -> StepView:
         confidence, survival = None, self._survival
         if self.has_confidence and logits is not None:
             confidence = 1.0 / (1.0 + np.exp(-logits / self._temperatures))

@@ -21,10 +21,11 @@ from real_runner.costs import full_rounds
 from real_runner.drafters.drafter import DraftBatch, Drafter, Proposal
 from real_runner.failures import memory_of
 from real_runner.graphs import Captured
-from real_runner.layout import Ints, Layout, Tiers, lay_out, padded, ship
+from real_runner.layout import Layout, Tiers, lay_out, padded, ship
 from real_runner.rounds import Device, Plan, Verified
 from real_runner.target import Target
 from real_runner.timing import Stopwatch
+from simulator.arrays import Integers
 
 Kind = Literal["verify", "prefill", "backbone", "head", "absorb", "overhead"]
 Once = Callable[[], float]
@@ -190,7 +191,7 @@ class CellBench:
         layout = lay_out(rows, lengths + 1, reach, (slots, length), self.tiers, width)
         return layout, Plan.of(layout, rows, lengths, rows, gamma, padded(requests, self.tiers), slots)
 
-    def _where(self, requests: int, slots: int) -> Ints:
+    def _where(self, requests: int, slots: int) -> Integers:
         return np.append(np.arange(requests), np.full(padded(requests, self.tiers) - requests, slots))
 
     def _stand(self, device: Device, cell: CostCell) -> None:
@@ -224,7 +225,7 @@ class CellBench:
         after, first = np.append(ids[1:], -1), device.new_tokens(1)
         return self._timed(lambda: device.prefill(layout, ids, after, only, only, cell.context, first))
 
-    def _drafting(self, cell: CostCell, slots: int) -> tuple[Device, Drafter, DraftBatch, Ints]:
+    def _drafting(self, cell: CostCell, slots: int) -> tuple[Device, Drafter, DraftBatch, Integers]:
         """What a drafting part of the cell runs on, and the slots as they are shipped."""
         length, place = cell.context + self.shapes.beside, self.target.device
         device = self._ready(cell.drafter, slots, length)

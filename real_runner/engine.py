@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from real_runner.choosing import Chooser, RoundCosts
 from real_runner.drafters.drafter import Drafter, Proposal
 from real_runner.failures import memory_of
-from real_runner.layout import Ints, Tiers, lay_out, padded, ship
+from real_runner.layout import Tiers, lay_out, padded, ship
 from real_runner.records import Round, ServedRequest, Step
 from real_runner.rounds import Device, Plan, Report, Verified
 from real_runner.target import Target
 from real_runner.timing import Stopwatch
+from simulator.arrays import Integers
 from simulator.errors import DsimError
 from simulator.policies.verification import VerificationPolicy
 
@@ -33,7 +34,7 @@ class _Flying:
     """A verification whose outcome has not been read."""
 
     requests: list[ServedRequest]
-    lengths: Ints
+    lengths: Integers
     confidence: NDArray[np.float64] | None
     outcome: Verified
 

@@ -13,9 +13,10 @@ from real_runner import sampling
 from real_runner.drafters.drafter import DraftBatch, Drafter, Proposal
 from real_runner.failures import memory_of
 from real_runner.graphs import Captured, Eager, Runner
-from real_runner.layout import Ints, Layout, ship
+from real_runner.layout import Layout, ship
 from real_runner.slots import SlotCache
 from real_runner.target import Target
+from simulator.arrays import Integers
 
 
 @dataclass(slots=True)
@@ -45,13 +46,13 @@ class Verified:
 class Plan:
     """Which of R requests verify how much. One array, so that one copy ships it; padded up with requests of the spare slot that verify nothing."""
 
-    packed: Ints  # ints [3, B] of the layout, cells [B], where [3, R], row_of [R, γ+1], one after the other
+    packed: Integers  # ints [3, B] of the layout, cells [B], where [3, R], row_of [R, γ+1], one after the other
     tokens: int  # B
     requests: int  # R
     gamma: int
 
     @classmethod
-    def of(cls, layout: Layout, slots: Ints, lengths: Ints, from_row: Ints, gamma: int, padded: int, spare: int) -> Plan:
+    def of(cls, layout: Layout, slots: Integers, lengths: Integers, from_row: Integers, gamma: int, padded: int, spare: int) -> Plan:
         """For the requests in `slots` [n] with verified `lengths` [n] and rows `from_row` [n] of the proposal; `padded` ≥ n are made."""
         where = np.zeros((3, padded), dtype=np.int64)
         where[0] = spare
@@ -77,10 +78,10 @@ class Plan:
 class Report:
     """What one read brings."""
 
-    accepted: Ints  # [R] of the verification that was flying
-    bonus: Ints  # [R]
-    drafted: Ints  # [R, γ]
-    first: Ints  # [n] first tokens of the prefilled
+    accepted: Integers  # [R] of the verification that was flying
+    bonus: Integers  # [R]
+    drafted: Integers  # [R, γ]
+    first: Integers  # [n] first tokens of the prefilled
     confidence: NDArray[np.float64] | None  # [rows drafted for, γ] logits
 
 
@@ -143,7 +144,7 @@ class Device:
         """Room for one token each of `count` requests."""
         return torch.zeros(count, dtype=torch.long, device=self.target.device)
 
-    def prefill(self, layout: Layout, ids: Ints, after: Ints, slots: Ints, into: Ints, at: int, first: Tensor) -> None:
+    def prefill(self, layout: Layout, ids: Integers, after: Integers, slots: Integers, into: Integers, at: int, first: Tensor) -> None:
         """Prompt tokens `ids` [B] from position `at` on, through the target and into the caches. `after` [B] is what follows each, -1 where the
         prompt ends: there a token is drawn, the request's anchor. It goes `into` [R] of `first`; an unfinished prompt's is overwritten later."""
         device, counts = self.target.device, np.diff(np.append(layout.firsts, layout.ints.shape[1]))
@@ -161,7 +162,7 @@ class Device:
         self.state.advance(where, lengths, drawn)
         first[place] = drawn
 
-    def draft(self, layout: Layout, slots: Ints, gamma: int) -> Proposal:
+    def draft(self, layout: Layout, slots: Integers, gamma: int) -> Proposal:
         """γ tokens for each of the requests in `slots` [R]."""
         assert self.drafter is not None
         drafter, state = self.drafter, self.state

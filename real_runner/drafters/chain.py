@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from real_runner.drafters.drafter import DraftBatch, Drafter, Steps
 from real_runner.drafters.layers import rotary
 from real_runner.drafters.uncached import attend, key_value_of, query_of, turn
-from real_runner.layout import Ints, Layout, lay_out
+from real_runner.layout import Layout, lay_out
 from real_runner.slots import FlatBatch
+from simulator.arrays import Integers
 
 
 class ChainDrafter(Drafter):
@@ -35,7 +36,7 @@ class ChainDrafter(Drafter):
         hidden = residual + attended
         return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
 
-    def lay_out(self, slots: Ints, reach: int, **how: Any) -> Layout:
+    def lay_out(self, slots: Integers, reach: int, **how: Any) -> Layout:
         return lay_out(slots, slots * 0 + 1, reach + self.gamma, width=1, **how)
 
     def forward(self, ids: Tensor, hidden: Tensor, flat: FlatBatch) -> Tensor:

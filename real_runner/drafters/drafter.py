@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from real_runner.drafters.layers import backbone, choose
 from real_runner.drafters.spec import DraftSpec
-from real_runner.layout import Ints, Layout, lay_out, ship
+from real_runner.layout import Layout, lay_out, ship
 from real_runner.slots import SlotCache
+from simulator.arrays import Integers
 
 Steps = Generator[Tensor, Tensor, Tensor | None]
 """Yields the draft logits of each slot [R, draft V], receives its tokens [R]; returns all slots' confidence logits [R, n], None without a head."""
@@ -55,7 +56,7 @@ class Drafter(nn.Module):
         self.kv: SlotCache | None = None
         self.seeds = torch.empty(0)  # [slots + 1, d] hidden states from which a chain drafts its first token
 
-    def lay_out(self, slots: Ints, reach: int, **how: Any) -> Layout:
+    def lay_out(self, slots: Integers, reach: int, **how: Any) -> Layout:
         """The tokens of one drafting of the requests in `slots` [R]."""
         raise NotImplementedError
 

@@ -12,7 +12,8 @@ from real_runner.drafters.heads import ConfidenceHead, MarkovHead
 from real_runner.drafters.layers import inject, like_norm, rotary, run_layers, soft_capped
 from real_runner.drafters.spec import DraftSpec
 from real_runner.drafters.uncached import attend, key_value_of, query_of, turn
-from real_runner.layout import Ints, Layout, lay_out
+from real_runner.layout import Layout, lay_out
+from simulator.arrays import Integers
 
 
 class BlockDrafter(Drafter):
@@ -31,7 +32,7 @@ class BlockDrafter(Drafter):
             layer.self_attn.sliding_window = spec.windows[i] if spec.windows else None  # the packaging's, whatever the inherited config says
         self.requires_grad_(False)
 
-    def lay_out(self, slots: Ints, reach: int, **how: Any) -> Layout:
+    def lay_out(self, slots: Integers, reach: int, **how: Any) -> Layout:
         block = self.spec.block
         return lay_out(slots, slots * 0 + block, reach + block, width=block, **how)
 
