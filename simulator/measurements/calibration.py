@@ -31,23 +31,21 @@ class CalibrationReport:
     error: Floats  # expected calibration error, 0 … 1
     auroc: Floats
     brier: Floats
+    reliability: list[Reliability]
 
 
 @dataclass(frozen=True)
 class Calibration:
     """Temperatures fitted on one half of the texts, and the calibration of raw and scaled confidences on the other half.
 
-    Scaling keeps the order of confidences at a position, so `conditional_auroc` does not change. `auroc` in the reports ranks by products of
+    Scaling keeps the order of confidences at a position, so `conditional_auroc` is that of both. `auroc` in the reports ranks by products of
     confidences: their order is kept at the first position and nearly kept at the others.
     """
 
     temperatures: list[float]  # [γ]
     before: CalibrationReport
     after: CalibrationReport
-    reliability_before: list[Reliability]  # [γ], of predicted prefix survival
-    reliability_after: list[Reliability]
-    conditional_auroc_before: Floats  # [γ], of c_k for A ≥ k among the rows with A ≥ k - 1
-    conditional_auroc_after: Floats
+    conditional_auroc: Floats  # [γ], of c_k for A ≥ k among the rows with A ≥ k - 1
 
 
 def halves(blocks: RecordedBlocks) -> tuple[Integers, Integers]:
@@ -67,13 +65,8 @@ def calibrate(blocks: RecordedBlocks, bins: int = BINS) -> Calibration:
         raise ProfileError(f"calibration of drafter '{blocks.drafter}' needs at least two sequences, got 1", remedy="record more texts")
     temperatures = fit_temperatures(raw[fit], blocks.accepted[fit], bins)
     accepted, scaled = blocks.accepted[judged], blocks.conditional(temperatures)[judged]
-    survival = [np.asarray(np.cumprod(confidence, axis=1)) for confidence in (raw[judged], scaled)]
-    before, after = (calibration_report(one, accepted, bins) for one in survival)
-    curves = [[reliability_curve(one[:, k - 1], accepted >= k, bins) for k in range(1, blocks.gamma + 1)] for one in survival]
-    return Calibration(
-        temperatures=temperatures, before=before, after=after, reliability_before=curves[0], reliability_after=curves[1],
-        conditional_auroc_before=conditional_auroc(raw[judged], accepted), conditional_auroc_after=conditional_auroc(scaled, accepted),
-    )  # fmt: skip
+    before, after = (calibration_report(np.asarray(np.cumprod(confidence, axis=1)), accepted, bins) for confidence in (raw[judged], scaled))
+    return Calibration(temperatures, before, after, conditional_auroc(scaled, accepted))
 
 
 def fit_temperatures(confidence: Floats, accepted: Integers, bins: int = BINS) -> list[float]:
@@ -135,20 +128,16 @@ def reliability_curve(predicted: Floats, outcome: Flags, bins: int = BINS) -> Re
     which = np.minimum((predicted * bins).astype(np.int64), bins - 1)
     rows = np.bincount(which, minlength=bins)
     used = rows > 0
-    sums = (np.bincount(which, weights=values, minlength=bins)[used] for values in (predicted, outcome))
-    mean_predicted, mean_observed = (total / rows[used] for total in sums)
-    return Reliability(predicted=mean_predicted, observed=mean_observed, rows=rows[used])
+    mean_predicted, mean_observed = (np.bincount(which, weights=values, minlength=bins)[used] / rows[used] for values in (predicted, outcome))
+    return Reliability(mean_predicted, mean_observed, rows[used])
 
 
 def calibration_report(survival: Floats, accepted: Integers, bins: int = BINS) -> CalibrationReport:
-    """ECE, AUROC and Brier score of predicted prefix survival [N, γ] at every position."""
-
-    def per_position(score: Callable[[Floats, Flags], float]) -> Floats:
-        return np.array([score(survival[:, k - 1], accepted >= k) for k in range(1, survival.shape[1] + 1)])
-
-    return CalibrationReport(
-        error=per_position(lambda p, y: expected_calibration_error(p, y, bins)), auroc=per_position(auroc), brier=per_position(brier)
-    )
+    """ECE, AUROC, Brier score and reliability of predicted prefix survival [N, γ] at every position."""
+    positions = [(survival[:, k - 1], accepted >= k) for k in range(1, survival.shape[1] + 1)]
+    error = np.array([expected_calibration_error(*position, bins) for position in positions])
+    curves = [reliability_curve(*position, bins) for position in positions]
+    return CalibrationReport(error, np.array([auroc(*p) for p in positions]), np.array([brier(*p) for p in positions]), curves)
 
 
 def _lowest(loss: Callable[[float], float], points: int = 33, rounds: int = 3) -> float:

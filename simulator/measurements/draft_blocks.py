@@ -6,22 +6,22 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, NonNegativeFloat, ValidationError
 
 from simulator.arrays import Flags, Floats, Integers
 from simulator.errors import ProfileError
 from simulator.files import whole
+from simulator.measurements.cost import Provenance
+from simulator.schema import Frozen, explain
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-FORMAT_VERSION = 1
-PROVENANCES = ("measured", "imported", "published", "fitted", "synthetic")
-_ABOUT = ("drafter", "gamma", "temperature", "provenance", "source")
 _METADATA = b"dsim.recorded_blocks"
 _RECORD = "record it again with `dsim profile`"
 
@@ -44,7 +44,7 @@ class RecordedBlocks:
     acceptance: Floats | None = None  # [N, γ], q_k up to the first rejected slot, NaN after
 
     def __post_init__(self) -> None:
-        assert self.provenance in PROVENANCES, self.provenance
+        assert self.provenance in get_args(Provenance), self.provenance
         assert self.sequence_domain.shape == self.first_row.shape == self.length.shape
         assert self.length.sum() == len(self.accepted)
         for values in (self.confidence, self.acceptance):
@@ -99,7 +99,7 @@ class RecordedBlocks:
         """Write one row per anchor, whole or not at all. The same blocks give the same bytes."""
         import pyarrow.parquet as pq
 
-        plain = [name for name in _columns(self.gamma) if name.startswith(("confidence", "acceptance"))]
+        plain = [f"{what}_{k}" for what in ("confidence", "acceptance") for k in range(1, self.gamma + 1)]
         with whole(path) as draft:
             pq.write_table(
                 _table(self), draft, compression="zstd", compression_level=9, use_dictionary=["domain"],
@@ -121,12 +121,6 @@ class RecordedBlocks:
         return _checked(table, path)
 
 
-def _columns(gamma: int) -> list[str]:
-    """The required columns, then the optional ones."""
-    slots = range(1, gamma + 1)
-    return ["sequence", "anchor", "domain", "accepted", *(f"confidence_{k}" for k in slots), *(f"acceptance_{k}" for k in slots)]
-
-
 def _table(blocks: RecordedBlocks) -> pa.Table:
     import pyarrow as pa
 
@@ -141,37 +135,36 @@ def _table(blocks: RecordedBlocks) -> pa.Table:
     for name, values in (("confidence", blocks.confidence), ("acceptance", blocks.acceptance)):
         if values is not None:
             columns |= {f"{name}_{k}": pa.array(values[:, k - 1].astype(np.float32)) for k in range(1, blocks.gamma + 1)}
-    about = {"version": FORMAT_VERSION, **{key: getattr(blocks, key) for key in _ABOUT}}
+    about = {"version": 1, **{key: getattr(blocks, key) for key in ("drafter", "gamma", "temperature", "provenance", "source")}}
     return pa.table(columns, metadata={_METADATA: json.dumps(about, sort_keys=True)})
 
 
-def _about(table: pa.Table, path: Path) -> dict[str, Any]:
+class _About(Frozen):
+    """The metadata of a file of blocks."""
+
+    version: Literal[1] = 1
+    drafter: str
+    gamma: int = Field(ge=1, le=127)
+    temperature: NonNegativeFloat | None
+    provenance: Provenance
+    source: str
+
+
+def _about(table: pa.Table, path: Path) -> _About:
     """The checked metadata of the rows."""
     raw = (table.schema.metadata or {}).get(_METADATA)
     if raw is None:
         raise ProfileError("has no metadata (drafter, provenance)", where=path, key=_METADATA.decode(), remedy=_RECORD)
     try:
-        about: Any = json.loads(raw)
-    except ValueError:
-        about = None
-    if not isinstance(about, dict) or not {"version", *_ABOUT} <= about.keys():
-        raise ProfileError(f"metadata must have {', '.join(('version', *_ABOUT))}", where=path, key=_METADATA.decode(), remedy=_RECORD)
-    if about["version"] != FORMAT_VERSION:
-        problem = f"expected format version {FORMAT_VERSION}, got {about['version']}"
-        raise ProfileError(problem, where=path, key="version", remedy="use the dsim that wrote it, or record again")
-    if about["provenance"] not in PROVENANCES:
-        raise ProfileError(f"unknown provenance '{about['provenance']}'", where=path, key="provenance", remedy=f"one of {', '.join(PROVENANCES)}")
-    gamma, temperature = about["gamma"], about["temperature"]
-    if type(gamma) is not int or not 1 <= gamma <= 127:
-        raise ProfileError(f"block length must be 1 … 127 (got {gamma!r})", where=path, key="gamma", remedy=_RECORD)
-    if temperature is not None and (type(temperature) not in (int, float) or not temperature >= 0):
-        raise ProfileError(f"temperature must be at least 0 (got {temperature!r})", where=path, key="temperature", remedy=_RECORD)
-    return {key: about[key] for key in _ABOUT}
+        return _About.model_validate_json(raw, strict=True)
+    except ValidationError as problem:
+        why = explain(problem, _About, path)
+        raise ProfileError(f"metadata: {why.problem}", where=path, key=why.key, remedy=_RECORD) from None
 
 
 def _checked(table: pa.Table, path: Path) -> RecordedBlocks:
     about = _about(table, path)
-    gamma = about["gamma"]
+    gamma = about.gamma
     sequence, anchor, accepted = (_whole(table, name, path) for name in ("sequence", "anchor", "accepted"))
     _refuse((accepted < 0) | (accepted > gamma), accepted, f"must be 0 … {gamma}", "accepted", path)
     first = np.flatnonzero(np.diff(sequence, prepend=sequence[:1] - 1))  # [S]
@@ -191,7 +184,7 @@ def _checked(table: pa.Table, path: Path) -> RecordedBlocks:
         wrong = np.where(drawn, ~((acceptance >= 0) & (acceptance <= 1)), ~np.isnan(acceptance))
         _refuse(wrong, acceptance, "must be a probability up to the first rejected slot and empty after it", "acceptance", path)
     return RecordedBlocks(
-        **about, domains=domains, sequence_domain=sequence_domain, first_row=first, length=length,
+        **about.model_dump(exclude={"version"}), domains=domains, sequence_domain=sequence_domain, first_row=first, length=length,
         accepted=accepted, confidence=confidence, acceptance=acceptance,
     )  # fmt: skip
 

@@ -44,19 +44,10 @@ def acceptance_statistics(blocks: RecordedBlocks, domain: str = "", rows: Intege
     rows = _rows_of(blocks, domain, rows)
     sequence, accepted = blocks.sequence_of_row[rows], blocks.accepted[rows]
     reached = (accepted[:, None] >= np.arange(blocks.gamma + 1)).astype(np.float64)  # [n, γ+1]
-    survival = [_ratio(reached[:, k], reached[:, 0], sequence) for k in range(1, blocks.gamma + 1)]
-    conditional = [_ratio(reached[:, k], reached[:, k - 1], sequence) for k in range(1, blocks.gamma + 1)]
-    length, length_error = _ratio(1.0 + accepted, reached[:, 0], sequence)
-    return AcceptanceStatistics(
-        rows=len(rows),
-        sequences=len(np.unique(sequence)),
-        survival=np.array([value for value, _ in survival]),
-        survival_error=np.array([error for _, error in survival]),
-        conditional=np.array([value for value, _ in conditional]),
-        conditional_error=np.array([error for _, error in conditional]),
-        accepted_length=length,
-        accepted_length_error=length_error,
-    )
+    survival, survival_error = np.array([_ratio(reached[:, k], reached[:, 0], sequence) for k in range(1, blocks.gamma + 1)]).T
+    conditional, conditional_error = np.array([_ratio(reached[:, k], reached[:, k - 1], sequence) for k in range(1, blocks.gamma + 1)]).T
+    length = _ratio(1.0 + accepted, reached[:, 0], sequence)
+    return AcceptanceStatistics(len(rows), len(np.unique(sequence)), survival, survival_error, conditional, conditional_error, *length)
 
 
 def autocorrelation(blocks: RecordedBlocks, lags: int) -> Floats:

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from simulator.arrays import Integers
-from simulator.errors import ScenarioError, TraceError
+from simulator.errors import ScenarioError
 from simulator.rng import stream, uniform_at
 from simulator.schema import Frozen
 from simulator.traffic.arrivals import Arrivals, ClosedLoop
@@ -89,9 +89,6 @@ class Workload(Frozen):
         trace = self.trace.load(folder)
         arrival_s = trace.arrival_s / speed
         n = len(trace) if horizon_s is None else int(np.searchsorted(arrival_s, horizon_s))
-        if trace.domains != ("",) and self.domains:
-            where, remedy = self.trace.find(folder), "drop the column or workload.domains"
-            raise TraceError("both the trace and workload.domains define domains", where=where, key="domain", remedy=remedy)
         played = replace(trace[:n], request=np.arange(n), arrival_s=arrival_s[:n])
         if trace.domains == ("",):
             return replace(played, domain=self._domains(seed, replication, played.request), domains=self.domain_names)

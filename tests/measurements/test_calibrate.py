@@ -48,10 +48,11 @@ def test_a_miscalibrated_head_is_better_at_every_position_on_texts_it_was_not_fi
     found = calibrate(blocks)
     assert np.all(found.after.error < 0.6 * found.before.error)
     assert found.after.auroc[0] == pytest.approx(found.before.auroc[0], abs=1e-12)
-    np.testing.assert_allclose(found.conditional_auroc_after, found.conditional_auroc_before, atol=1e-12)
+    judged = halves(blocks)[1]
+    np.testing.assert_allclose(found.conditional_auroc, conditional_auroc(blocks.conditional()[judged], blocks.accepted[judged]), atol=1e-12)
     assert np.abs(found.after.auroc - found.before.auroc).max() < 0.02  # products: nearly
-    for curves, report in ((found.reliability_before, found.before), (found.reliability_after, found.after)):
-        gaps = [np.sum(np.abs(c.predicted - c.observed) * c.rows) / c.rows.sum() for c in curves]
+    for report in (found.before, found.after):
+        gaps = [np.sum(np.abs(c.predicted - c.observed) * c.rows) / c.rows.sum() for c in report.reliability]
         np.testing.assert_allclose(gaps, report.error, atol=1e-12)
 
 

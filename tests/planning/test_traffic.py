@@ -121,7 +121,7 @@ def test_a_higher_load_meets_the_same_luck_sooner(service: Path) -> None:
         ("chunk-0-trace.csv", "0,1,1,Gamma,1,1\n", "windows"),
         ("chunk-1-dataset.json", "{}", "no lengths"),
         ("chunk-1-dataset.json", '{"0": {"input_tokens": "{a: 1}", "output_tokens": "{1: 1}"}}', "not a valid ServeGen dataset"),
-        ("chunk-1-dataset.json", "[1]", "not a valid ServeGen dataset"),
+        ("chunk-1-dataset.json", "[1]", "expected a JSON object"),
     ],
 )
 def test_a_broken_service_is_refused_in_a_line(service: Path, file: str, text: str, told: str) -> None:

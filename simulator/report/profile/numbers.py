@@ -179,7 +179,7 @@ def drafter_data(numbers: DrafterNumbers) -> dict[str, Any]:
         else {
             "temperatures_in_profile": numbers.drafter.temperatures,
             "temperatures_of_the_fitted_half": list(fit.temperatures),
-            "conditional_auroc": _finite(fit.conditional_auroc_after),
+            "conditional_auroc": _finite(fit.conditional_auroc),
             **{
                 when: {"ece": _finite(report.error), "auroc": _finite(report.auroc), "brier": _finite(report.brier)}
                 for when, report in (("before", fit.before), ("after", fit.after))

@@ -130,7 +130,7 @@ def calibration(numbers: DrafterNumbers) -> Table:
             (fit.before.brier, fit.after.brier, 1, 4),
         ):
             row += [Cell(_share(factor * float(v[k]), decimals)) for v in (before, after)]
-        rows.append((*row, Cell(_share(fit.conditional_auroc_after[k], 4))))
+        rows.append((*row, Cell(_share(fit.conditional_auroc[k], 4))))
     title = (
         f"Calibration of {numbers.name}: temperatures fitted on one half of the texts, all scores on the other half. Scores are of prefix survival; "
         "the last column ranks the slot's own confidences, which scaling leaves in order."

@@ -91,7 +91,7 @@ def reliability(numbers: DrafterNumbers, look: Look = style.WIDE) -> Figure:
         assert fit is not None
         figure, axes = panels(look, numbers.blocks.gamma, height=3.4, columns=4)
         for k, ax in enumerate(axes, 1):
-            draw_reliability(ax, fit.reliability_before[k - 1], fit.reliability_after[k - 1])
+            draw_reliability(ax, fit.before.reliability[k - 1], fit.after.reliability[k - 1])
             style.titled(ax, f"position {k}, t = {fit.temperatures[k - 1]:.2f}")
         title = f"Reliability of {wording.short(numbers.name, 24)}"
         finish(figure, look, title, "observed against predicted prefix survival, on the texts not fitted on; size: anchors", _before_and_after())
