@@ -6,9 +6,13 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+import numpy as np
+
+from simulator.arrays import Floats
 from simulator.errors import DsimError
 
 if TYPE_CHECKING:
@@ -74,6 +78,26 @@ def read_csv(path: Path, columns: Sequence[str] = (), error: type[DsimError] = D
         if name not in table:
             raise error("column is missing", where=path, key=name, remedy=f"columns found: {', '.join(map(str, table.columns))}")
     return table
+
+
+def numbers(table: pd.DataFrame, name: str, path: Path, error: type[DsimError] = DsimError, positive: bool = True, optional: bool = False) -> Floats:
+    """A column of finite numbers, positive or at least 0; `optional` cells may be empty (NaN). Raises `error` with file, line and column."""
+    import pandas as pd
+
+    values = pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=np.float64)
+    wrong = np.isinf(values) | (values <= 0 if positive else values < 0) | (np.isnan(values) & (table[name].notna() | (not optional)))
+    if wrong.any():
+        row = int(wrong.argmax())
+        problem = f"must be a {'positive number' if positive else 'number of at least 0'} (got {table[name].tolist()[row]!r})"
+        raise error(problem, where=f"{path}:{line_of(path, row + 1, comment='#')}", key=name)
+    return values
+
+
+def line_of(path: Path, row: int, comment: str | None = None) -> int:
+    """The line, counted from 1, of a file's row, counted from 0 with the header; empty lines and comments hold none."""
+    with opened(path) as lines:
+        rows = (number for number, line in enumerate(lines, 1) if line.strip() and not (comment and line.startswith(comment)))
+        return next(islice(rows, row, None), 0)
 
 
 @contextmanager

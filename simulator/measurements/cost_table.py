@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from simulator.arrays import Floats
 from simulator.errors import ProfileError
-from simulator.files import read_csv
+from simulator.files import line_of, numbers, read_csv
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Key = Literal["tokens", "requests", "slots"]
 Between = Literal["step", "linear"]
@@ -117,10 +120,13 @@ def read_cost_table(path: Path, key: Key, between: Between, contexts_between: Be
         eager = ~eager  # an engine without graphs: one regime
     curves = {}
     for r, c in sorted(set(zip(requests, contexts, strict=True))):
-        part = rows[(requests == r) & (contexts == c)]
-        if part[~eager.loc[part.index]].empty:
+        here = (requests == r) & (contexts == c)
+        if not (here & ~eager).any():
             raise ProfileError(f"no captured row at requests {r:g}, context {c:g}", where=path, key="regime")
-        curves[float(r), float(c)] = _curve(part.sort_values(key), key, eager, path)
+        keys = rows.loc[here, key]
+        if len(twice := keys[keys.duplicated()]):
+            raise ProfileError(f"{key} {twice.iloc[0]:g} appears twice at the same requests and context", where=path, key=key)
+        curves[float(r), float(c)] = _curve(rows[here & ~eager], rows[here & eager], key)
     grid_r, grid_c = np.unique(requests), np.unique(contexts)
     _fill_corner(curves, grid_r, grid_c, path)
     return CostTable(grid_r, grid_c, curves, between, float(rows[key].min()), float(rows[key].max()), contexts_between)
@@ -142,37 +148,17 @@ def _fill_corner(curves: dict[tuple[float, float], Curve], requests: Floats, con
         curves[r, c] = curves[r, shorter].lifted(max(added, 0.0) * r / fewer)
 
 
-def _curve(part, key: str, eager, path: Path) -> Curve:  # type: ignore[no-untyped-def]
-    if part[key].duplicated().any():
-        twice = part[key][part[key].duplicated()].iloc[0]
-        raise ProfileError(f"{key} {twice:g} appears twice at the same requests and context", where=path, key=key)
-    slow = eager.loc[part.index]
-    as_floats = [rows[column].to_numpy(dtype=np.float64) for rows in (part[~slow], part[slow]) for column in (key, "p50_s")]
-    return Curve(*as_floats)
+def _curve(graphs: pd.DataFrame, eager: pd.DataFrame, key: str) -> Curve:
+    return Curve(*(rows.sort_values(key)[column].to_numpy(dtype=np.float64) for rows in (graphs, eager) for column in (key, "p50_s")))
 
 
-def _check_numbers(rows, path: Path, key: str) -> None:  # type: ignore[no-untyped-def]
-    import pandas as pd
-
-    numeric = [c for c in (key, "p50_s", "p10_s", "p90_s", "requests", "context_tokens", "n") if c in rows]
-    for column in numeric:
-        values = pd.to_numeric(rows[column], errors="coerce")
-        must = column in (key, "p50_s")
-        above = column.endswith("_s") or column == key
-        bad = (values.isna() & (rows[column].notna() | must)) | (values <= 0 if above else values < 0) | (values == float("inf"))
-        if bad.any():
-            row = int(bad.to_numpy().argmax())
-            found = f"{rows[column].tolist()[row]!r} is not a {'positive number' if above else 'number of at least 0'}"
-            raise ProfileError(found, where=f"{path}:{line_of(path, row)}", key=column)
-        rows[column] = values
+def _check_numbers(rows: pd.DataFrame, path: Path, key: str) -> None:
+    for column in (key, "p50_s", "p10_s", "p90_s", "requests", "context_tokens", "n"):
+        if column in rows:
+            positive = column.endswith("_s") or column == key
+            rows[column] = numbers(rows, column, path, ProfileError, positive, optional=column not in (key, "p50_s"))
     if {"p10_s", "p90_s"} <= set(rows.columns):
-        crossed = (rows["p10_s"] > rows["p50_s"]) | (rows["p50_s"] > rows["p90_s"])
+        crossed = ((rows["p10_s"] > rows["p50_s"]) | (rows["p50_s"] > rows["p90_s"])).to_numpy()
         if crossed.any():
-            line = line_of(path, int(crossed.to_numpy().argmax()))
-            raise ProfileError("quantiles are out of order (p10 ≤ p50 ≤ p90)", where=f"{path}:{line}", key="p50_s")
-
-
-def line_of(path: Path, row: int) -> int:
-    """The line of the file that holds table row `row`, counted from 1; empty lines and comments hold none."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [number for number, line in enumerate(lines, start=1) if line.strip() and not line.startswith("#")][row + 1]
+            where = f"{path}:{line_of(path, int(crossed.argmax()) + 1, comment='#')}"
+            raise ProfileError("quantiles are out of order (p10 ≤ p50 ≤ p90)", where=where, key="p50_s")

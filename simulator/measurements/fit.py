@@ -11,9 +11,8 @@ import numpy as np
 
 from simulator.arrays import Floats
 from simulator.errors import DsimError
-from simulator.files import read_csv
+from simulator.files import line_of, numbers, read_csv
 from simulator.measurements.cost import Cliff, FittedCurve
-from simulator.measurements.cost_table import line_of
 
 COLUMNS = ("concurrency", "tps_per_user", "throughput_tok_s_gpu")
 
@@ -42,8 +41,6 @@ def read_telemetry(path: Path, gpus_per_replica: float = 1.0) -> Telemetry:
 
     Raises DsimError with file, line and column.
     """
-    import pandas as pd
-
     rows = read_csv(path)
     present = [c for c in COLUMNS if c in rows]
     for column in map(str, rows.columns):
@@ -54,12 +51,7 @@ def read_telemetry(path: Path, gpus_per_replica: float = 1.0) -> Telemetry:
         remedy = f"columns found: {', '.join(map(str, rows.columns))}"
         raise DsimError(f"needs two of the columns {', '.join(COLUMNS)}", where=path, remedy=remedy)
     for column in present:
-        values = pd.to_numeric(rows[column], errors="coerce")
-        bad = ~(values > 0) | np.isinf(values)
-        if bad.any():
-            row = int(bad.to_numpy().argmax())
-            raise DsimError(f"must be a positive number (got {rows[column].tolist()[row]!r})", where=f"{path}:{line_of(path, row)}", key=column)
-        rows[column] = values
+        rows[column] = numbers(rows, column, path)
     if "throughput_tok_s_gpu" not in present:
         rows["throughput_tok_s_gpu"] = rows["tps_per_user"] * rows["concurrency"] / gpus_per_replica
     throughput = rows["throughput_tok_s_gpu"] * gpus_per_replica
@@ -71,7 +63,7 @@ def read_telemetry(path: Path, gpus_per_replica: float = 1.0) -> Telemetry:
             row = int(off.to_numpy().argmax())
             gap = f"throughput is {off.iloc[row]:.0%} away from concurrency × speed"
             remedy = "use the concurrency in flight (not offered) per replica, or leave one column out"
-            raise DsimError(gap, where=f"{path}:{line_of(path, row)}", remedy=remedy)
+            raise DsimError(gap, where=f"{path}:{line_of(path, row + 1, comment='#')}", remedy=remedy)
     return Telemetry(users.to_numpy(dtype=np.float64), speed.to_numpy(dtype=np.float64))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from simulator.arrays import Floats, Integers
 from simulator.errors import DsimError
-from simulator.files import json_lines, read_csv, read_json
+from simulator.files import json_lines, numbers, read_csv, read_json
 
 STAMPS = ("arrival_time", "queued_ts", "first_token_ts", "last_token_ts")
 COUNTS = ("input_toks", "output_toks")
@@ -96,14 +96,7 @@ def _requests(path: Path) -> list[dict[str, float]]:
 
 
 def _series(path: Path) -> dict[str, Floats]:
-    import pandas as pd
-
     table = read_csv(path, SERIES, remedy=_REMEDY)
-    columns = {}
-    for name in SERIES:
-        values = pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=np.float64)
-        bad = ~(np.isfinite(values) & (values >= 0))
-        if bad.any() or not len(values):
-            raise DsimError("must be a number of at least 0", where=f"{path}:{int(bad.argmax()) + 2 if len(bad) else 2}", key=name)
-        columns[name] = values
-    return columns
+    if table.empty:
+        raise DsimError("has no rows", where=path, remedy=_REMEDY)
+    return {name: numbers(table, name, path, positive=False) for name in SERIES}

@@ -14,7 +14,7 @@ import pandas as pd
 
 from simulator.arrays import Flags, Floats, Integers
 from simulator.errors import TraceError
-from simulator.files import json_lines, opened
+from simulator.files import json_lines, line_of, opened
 
 _MOST = 2**53  # whole numbers beyond this are not exact in a float
 
@@ -81,20 +81,13 @@ class Table:
         value = self.frame[column].iloc[row]
         missing = bool(pd.isna(value)) if np.ndim(value) == 0 else False
         what = "missing value" if missing else f"{problem} (got {_shown(value)})"
-        where = f"{self.path}:{line_of_row(self.path, row + self.header_lines)}"
+        where = f"{self.path}:{line_of(self.path, row + self.header_lines)}"
         raise TraceError(what, where=where, key=column, remedy=remedy or "fix or drop the row")
 
 
 def _shown(value: Any) -> str:
     text = repr(value.item() if isinstance(value, np.generic) else value)
     return text if len(text) <= 40 else text[:37] + "..."
-
-
-def line_of_row(path: Path, row: int) -> int:
-    """The line of the `row`-th line that is not empty, rows from 0 and lines from 1."""
-    with opened(path, TraceError) as lines:
-        filled = (number for number, line in enumerate(lines, 1) if line.strip())
-        return next(islice(filled, row, None), 0)
 
 
 def head(path: Path, rows: int = 2) -> list[list[str]]:
@@ -128,7 +121,7 @@ def read_table(path: Path, columns: list[str]) -> Table:
     if not rows:
         raise TraceError("has a header and no rows", where=path, remedy="use a file with at least one request")
     if len(rows[0]) > len(header):
-        where = f"{path}:{line_of_row(path, 1)}"
+        where = f"{path}:{line_of(path, 1)}"
         raise TraceError(f"expected {len(header)} fields as in the header, got {len(rows[0])}", where=where, remedy="fix or drop the row")
     return table
 

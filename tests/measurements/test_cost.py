@@ -292,16 +292,16 @@ REFUSALS = {
     "tokens,p90_s\n1,0.1\n": ": p50_s: column is missing; columns found: tokens, p90_s",
     "requests,p50_s\n1,0.1\n": ": tokens: column is missing; columns found: requests, p50_s",
     "tokens,p50_s\n": ": has no rows",
-    "tokens,p50_s\n1,0.1\n2,-0.1\n": ":3: p50_s: -0.1 is not a positive number",
-    "tokens,p50_s\n1,0.1\n2,0\n": ":3: p50_s: 0.0 is not a positive number",
-    "tokens,p50_s\n0,0.1\n2,1\n": ":2: tokens: 0 is not a positive number",
-    "tokens,p50_s\n1,0.1\n2,\n": ":3: p50_s: nan is not a positive number",
-    "tokens,p50_s\n1,0.1\n2,inf\n": ":3: p50_s: inf is not a positive number",
-    "tokens,p50_s\n1,0.1\n2,fast\n": ":3: p50_s: 'fast' is not a positive number",
-    "# measured\ntokens,p50_s\n1,0.1\n\n# more\n2,fast\n": ":6: p50_s: 'fast' is not a positive number",
-    "tokens,p50_s,p10_s\n1,0.1,0\n": ":2: p10_s: 0 is not a positive number",
-    "tokens,p50_s,n\n1,0.1,-3\n": ":2: n: -3 is not a number of at least 0",
-    "tokens,p50_s,requests\n1,0.1,x\n": ":2: requests: 'x' is not a number of at least 0",
+    "tokens,p50_s\n1,0.1\n2,-0.1\n": ":3: p50_s: must be a positive number (got -0.1)",
+    "tokens,p50_s\n1,0.1\n2,0\n": ":3: p50_s: must be a positive number (got 0.0)",
+    "tokens,p50_s\n0,0.1\n2,1\n": ":2: tokens: must be a positive number (got 0)",
+    "tokens,p50_s\n1,0.1\n2,\n": ":3: p50_s: must be a positive number (got nan)",
+    "tokens,p50_s\n1,0.1\n2,inf\n": ":3: p50_s: must be a positive number (got inf)",
+    "tokens,p50_s\n1,0.1\n2,fast\n": ":3: p50_s: must be a positive number (got 'fast')",
+    "# measured\ntokens,p50_s\n1,0.1\n\n# more\n2,fast\n": ":6: p50_s: must be a positive number (got 'fast')",
+    "tokens,p50_s,p10_s\n1,0.1,0\n": ":2: p10_s: must be a positive number (got 0)",
+    "tokens,p50_s,n\n1,0.1,-3\n": ":2: n: must be a number of at least 0 (got -3)",
+    "tokens,p50_s,requests\n1,0.1,x\n": ":2: requests: must be a number of at least 0 (got 'x')",
     "tokens,p10_s,p50_s,p90_s\n1,0.1,0.2,0.3\n2,0.1,0.05,0.3\n": ":3: p50_s: quantiles are out of order (p10 ≤ p50 ≤ p90)",
     "tokens,p50_s\n1,0.1\n2,0.2\n1,0.3\n": ": tokens: tokens 1 appears twice at the same requests and context",
     "tokens,requests,p50_s,regime\n1,1,0.1,graph\n2,2,0.1,eager\n": ": regime: no captured row at requests 2, context 0",
@@ -335,5 +335,5 @@ def test_a_table_that_is_not_there_or_no_table(tmp_path: Path) -> None:
 
 def test_a_table_of_a_draft_is_keyed_by_requests(tmp_path: Path) -> None:
     (tmp_path / "draft.csv").write_text("requests,p50_s\n1,0.1\n0,0.2\n")
-    with pytest.raises(ProfileError, match=r"draft\.csv:3: requests: 0 is not a positive number$"):
+    with pytest.raises(ProfileError, match=r"draft\.csv:3: requests: must be a positive number \(got 0\)$"):
         read_cost_table(tmp_path / "draft.csv", "requests", "linear")
