@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -24,19 +24,12 @@ _UNSUSPICIOUS = {"0", "0.0", "no", "false", "none"}
 Key = tuple[tuple[str, float], ...]
 
 
-@dataclass(frozen=True)
-class Cell:
-    """Seconds of one cell of a cost table; the quantiles are None where the table has none."""
+class Cell(NamedTuple):
+    """Seconds of one cell of a cost table; the quantiles are NaN where the table has none."""
 
     p50_s: float
-    p10_s: float | None = None
-    p90_s: float | None = None
-
-    def apart_from(self, other: Cell) -> bool | None:
-        """Are the ranges p10 … p90 disjoint? None where a side has no range."""
-        if self.p10_s is None or self.p90_s is None or other.p10_s is None or other.p90_s is None:
-            return None
-        return self.p10_s > other.p90_s or other.p10_s > self.p90_s
+    p10_s: float = math.nan
+    p90_s: float = math.nan
 
 
 Cells = dict[Key, Cell]
@@ -46,19 +39,15 @@ Cells = dict[Key, Cell]
 class _Part:
     """One cost of a profile: a file of cells, or a formula that can be evaluated at any cell."""
 
-    profile: Profile
     cost: FittedCurve | MeasuredTable | LinearPrefill | PrefillTable | LinearDraft | DraftTable
-    file: str | None
+    path: Path | None
     gamma: int = 0
 
-    def cells(self) -> Cells:
-        assert self.file is not None
-        return cells_of(self.profile.folder / self.file)
-
-    def at(self, key: Key) -> Cell | None:
-        """The formula's seconds; None outside the range of its data and where it is 0."""
-        seconds = self.cost.at_cell(dict(key), self.gamma)
-        return Cell(seconds) if seconds > 0 else None
+    def cells(self, keys: Sequence[Key] = ()) -> Cells:
+        """The cells of the file; else the formula's at `keys`, without those outside the range of its data and where it is 0."""
+        if self.path is not None:
+            return cells_of(self.path)
+        return {key: Cell(seconds) for key in keys if (seconds := self.cost.at_cell(dict(key), self.gamma)) > 0}
 
 
 def cost_rows(path: Path) -> pd.DataFrame:
@@ -79,16 +68,16 @@ def cells_of(path: Path) -> Cells:
     """The rows of a cost table by their keys (rounded to six digits)."""
     rows = cost_rows(path)
     keys = [key for key in KEYS if key in rows]
-    times = [[None if math.isnan(value) else float(value) for value in rows[column]] for column in ("p50_s", "p10_s", "p90_s")]
     places = [[(key, float(f"{at:.6g}")) for key, at in zip(keys, row, strict=True) if not math.isnan(at)] for row in rows[keys].to_numpy()]
-    return {tuple(place): Cell(p50 or 0.0, p10, p90) for place, p50, p10, p90 in zip(places, *times, strict=True)}
+    return {tuple(place): Cell(*times) for place, times in zip(places, rows[[*Cell._fields]].to_numpy().tolist(), strict=True)}
 
 
 def compare_profiles(a: Profile, b: Profile) -> dict[str, Any]:
     """B compared with A as plain data: verdict, differences in set-up, tables, accepted lengths, temperatures. Raises ProfileError."""
     tables, ratios, priced = [], [], 0
-    for name, left, right in _shared_parts(a, b):
-        cells, compared_at = _priced(left, right)
+    parts_a, parts_b = dict(_parts(a)), dict(_parts(b))
+    for name in (name for name in parts_a if name in parts_b):
+        compared_at, *cells = _priced(parts_a[name], parts_b[name])
         table, cell_ratios = _table(name, compared_at, *cells)
         tables.append(table)
         ratios += cell_ratios
@@ -141,20 +130,14 @@ def _flat(raw: Any, name: str) -> Iterator[tuple[str, str]]:
         yield name, str(raw)
 
 
-def _shared_parts(a: Profile, b: Profile) -> Iterator[tuple[str, _Part, _Part]]:
-    """The costs of both, by name."""
-    left, right = dict(_parts(a)), dict(_parts(b))
-    yield from ((name, left[name], right[name]) for name in left if name in right)
-
-
 def _parts(profile: Profile) -> Iterator[tuple[str, _Part]]:
     costs: list[tuple[str, Any, int]] = [("verify", profile.costs.verify, 0), ("prefill", profile.costs.prefill, 0)]
     costs += [(f"draft {name}", drafter.draft, drafter.gamma) for name, drafter in profile.drafters.items()]
     for name, cost, gamma in costs:
         if cost is not None:
-            yield name, _Part(profile, cost, getattr(cost, "file", None), gamma)
+            yield name, _Part(cost, profile.folder / cost.file if hasattr(cost, "file") else None, gamma)
     for name, drafter in profile.drafters.items():
-        yield from ((f"{part} {name}", _Part(profile, drafter.draft, file)) for part, file in further_files(drafter).items())
+        yield from ((f"{part} {name}", _Part(drafter.draft, profile.folder / file)) for part, file in further_files(drafter).items())
 
 
 def further_files(drafter: Drafter) -> dict[str, str]:
@@ -164,13 +147,16 @@ def further_files(drafter: Drafter) -> dict[str, str]:
     return {part: file for part, file in (("head", drafter.draft.head), ("absorb", drafter.draft.absorb)) if file}
 
 
-def _priced(left: _Part, right: _Part) -> tuple[tuple[Cells, Cells], str]:
-    """Cells of both. A formula is evaluated at the other's cells, two formulas at the same points."""
-    if left.file and right.file:
-        return (left.cells(), right.cells()), "cells"
-    keys = list((left.cells() if left.file else right.cells()) if left.file or right.file else _points(left, right))
-    sides = [part.cells() if part.file else {key: cell for key in keys if (cell := part.at(key))} for part in (left, right)]
-    return (sides[0], sides[1]), "cells of the table, priced by the formula" if left.file or right.file else f"{len(keys)} points of two formulas"
+def _priced(left: _Part, right: _Part) -> tuple[str, Cells, Cells]:
+    """How they are compared, and the cells of both. A formula is evaluated at the other's cells, two formulas at the same points."""
+    if left.path and right.path:
+        return "cells", left.cells(), right.cells()
+    if left.path or right.path:
+        keys, how = list((left if left.path else right).cells()), "cells of the table, priced by the formula"
+    else:
+        keys = _points(left, right)
+        how = f"{len(keys)} points of two formulas"
+    return how, left.cells(keys), right.cells(keys)
 
 
 def _points(left: _Part, right: _Part) -> list[Key]:
@@ -188,7 +174,7 @@ def _table(name: str, compared_at: str, a: Cells, b: Cells) -> tuple[dict[str, A
     """Agreement of one table, and the ratios B / A of the shared cells."""
     shared = [key for key in a if key in b]
     rows = [{**dict(key), "a_s": a[key].p50_s, "b_s": b[key].p50_s, "ratio": b[key].p50_s / a[key].p50_s} for key in shared]
-    gaps = [apart for key in shared if (apart := a[key].apart_from(b[key])) is not None]
+    ranges = [(a[key], b[key]) for key in shared if not np.isnan([*a[key], *b[key]]).any()]
     ratios = [row["ratio"] for row in rows]
     off = np.abs(np.array(ratios) - 1)
     summary = {
@@ -198,8 +184,8 @@ def _table(name: str, compared_at: str, a: Cells, b: Cells) -> tuple[dict[str, A
         "median_difference": float(np.median(off)) if rows else None,
         "p90_difference": float(np.quantile(off, 0.9)) if rows else None,
         "median_ratio": float(np.median(ratios)) if rows else None,
-        "with_ranges": len(gaps),
-        "ranges_apart": sum(gaps),
+        "with_ranges": len(ranges),
+        "ranges_apart": sum(x.p10_s > y.p90_s or y.p10_s > x.p90_s for x, y in ranges),
         "worst": [rows[i] for i in np.argsort(-off, kind="stable")[:WORST] if off[i] > 0],
         "only_in_a": [dict(key) for key in a if key not in b],
         "only_in_b": [dict(key) for key in b if key not in a],
