@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
 from math import frexp, ldexp
 from typing import Protocol
 
@@ -61,14 +60,11 @@ class RoundCost:
         self._curves: dict[tuple[int, float], Floats] = {}
         self._drafts: dict[tuple[int, float], float] = {}
         self._absorbs: dict[float, Floats] = {}
+        self._shared = costs.verify.varies_with == "tokens"  # all batches share one curve
 
     @property
     def _takes_in(self) -> bool:
         return self.draft is not None and self.draft.takes_in and self.slots > 0
-
-    @cached_property
-    def _shared(self) -> bool:
-        return self.costs.verify.varies_with == "tokens"
 
     def draft_s(self, requests: int, context_tokens: float) -> float:
         """Time to draft for `requests` requests."""

@@ -85,15 +85,6 @@ class _AnyDomain(dict[str, Integers]):
 
 def nothing_drafted() -> Replay:
     """Replay for ordinary decoding: γ = 0, one endless text."""
-    endless = np.iinfo(np.int64).max // 4
-    return Replay(
-        gamma=0,
-        accepted=np.zeros(1, dtype=np.int64),
-        survival=np.ones((1, 0)),
-        confidence=None,
-        first_row=np.zeros(1, dtype=np.int64),
-        length=np.array([endless], dtype=np.int64),
-        of_domain=_AnyDomain({"": np.zeros(1, dtype=np.int64)}),
-        seed=0,
-        replication=0,
-    )
+    zero, endless = np.zeros(1, dtype=np.int64), np.array([np.iinfo(np.int64).max // 4])
+    nowhere = _AnyDomain({"": zero})
+    return Replay(0, zero, np.ones((1, 0)), None, first_row=zero, length=endless, of_domain=nowhere, seed=0, replication=0)
