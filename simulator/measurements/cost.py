@@ -31,24 +31,13 @@ class Sourced(Frozen):
 
 
 class Cost(Sourced):
-    """A cost of steps. What it was measured up to is None where it does not depend on that, or has no end of its own.
+    """A cost of steps.
 
     Lowering of a prefill cost: `lowered()`; the other costs are asked for their prices, once each, on both paths.
     """
 
-    @property
-    def most_tokens(self) -> float | None:
-        """The most tokens of a step."""
-        return None
-
-    @property
-    def most_requests(self) -> float | None:
-        """The most requests of a step."""
-        return None
-
-    @property
-    def most_context(self) -> float | None:
-        """The longest context."""
+    def most(self, what: Literal["tokens", "requests", "context_tokens"]) -> float | None:
+        """The most of it in a step that was measured; None where the cost does not depend on it, or has no end of its own."""
         return None
 
     def attach(self, folder: Path) -> None:
@@ -70,17 +59,11 @@ class TableCost(Cost):
         assert self._table is not None, "the profile loader attaches tables"
         return self._table
 
-    @property
-    def most_tokens(self) -> float | None:
-        return self.table.highest
-
-    @property
-    def most_requests(self) -> float | None:
-        return float(self.table.requests[-1]) if len(self.table.requests) > 1 else None
-
-    @property
-    def most_context(self) -> float | None:
-        return float(self.table.contexts[-1]) if len(self.table.contexts) > 1 else None
+    def most(self, what: Literal["tokens", "requests", "context_tokens"]) -> float | None:
+        if what == "tokens":
+            return self.table.highest
+        grid = self.table.requests if what == "requests" else self.table.contexts
+        return float(grid[-1]) if len(grid) > 1 else None
 
 
 class Cliff(Frozen):
@@ -166,7 +149,7 @@ class MeasuredTable(TableCost):
     @property
     def varies_with(self) -> Literal["tokens", "context", "shape"]:
         """What it depends on beside the tokens in the step."""
-        return "shape" if self.most_requests else "context" if self.most_context else "tokens"
+        return "shape" if self.most("requests") else "context" if self.most("context_tokens") else "tokens"
 
     def seconds(self, tokens: ArrayLike, requests: float = 1, context_tokens: float = 0) -> Floats:
         """Median time of steps of `tokens` tokens of `requests` requests that hold `context_tokens` each on average."""

@@ -137,20 +137,16 @@ class ScaledPrices:
         self.overhead_s, self.to_longest = prices.overhead_s * factor, reads_to_longest(prices)
 
     def round_s(self, requests: int, context_tokens: float) -> Floats:
-        """Time of a whole round at B = R + 0 .. Rγ tokens. # [R γ + 1]"""
         scaled = self.prices.round_s(requests, context_tokens) * self.factor
         return scaled if self.slope == 1 else scaled[0] + (scaled - scaled[0]) * self.slope
 
     def draft_s(self, requests: int, context_tokens: float) -> float:
-        """Time to draft."""
         return self.prices.draft_s(requests, context_tokens) * self.factor
 
     def chunk_s(self, tokens: int, attended_tokens: float, beside_decode: bool) -> float:
-        """Time that prompt tokens add to a step."""
         return self.prices.chunk_s(tokens, attended_tokens, beside_decode) * self.factor
 
     def prefill_s(self, tokens: float, attended_tokens: float = 0) -> float:
-        """Time of a prefill step."""
         return self.prices.prefill_s(tokens, attended_tokens) * self.factor
 
     def lowered(self) -> Lowered | None:

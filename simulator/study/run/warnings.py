@@ -93,7 +93,7 @@ def _range(scenario: Scenario, rows: Sequence[PointRow]) -> Iterator[Remark]:
 def _requests_range(scenario: Scenario, rows: Sequence[PointRow]) -> Iterator[Remark]:
     """Batches of more requests than a table holds: at least as many as ran on average, or as the tokens of the largest step are of."""
     verify = scenario.known.costs.verify
-    if (most := verify.most_requests) is None:
+    if (most := verify.most("requests")) is None:
         return
     budgets = {policy.name: 1 + _verified(scenario, policy.drafter, policy.verification) for policy in scenario.policies}
     above = set()
@@ -116,7 +116,7 @@ def _lengths_range(scenario: Scenario) -> Iterator[Remark]:
     """Contexts and prompts longer than what a table holds."""
     verify, prefill, mode = scenario.known.costs.verify, scenario.known.costs.prefill, scenario.engine.prefill
     prompt, output = _lengths(scenario)
-    if (most := verify.most_context) is not None:
+    if (most := verify.most("context_tokens")) is not None:
         context = float((output * (prompt + output / 2)).sum() / output.sum())
         if context > most:
             text = f"Contexts of {context:,.0f} tokens on average while decoding, and the cost was measured up to {most:,.0f}: it is too low there."
@@ -125,10 +125,10 @@ def _lengths_range(scenario: Scenario) -> Iterator[Remark]:
         return
     long = float(np.quantile(prompt, 0.9))
     at_once = mode.at_once(long)
-    if (tokens := prefill.most_tokens) is not None and at_once > tokens:
+    if (tokens := prefill.most("tokens")) is not None and at_once > tokens:
         text = f"Prompts of up to {at_once:,.0f} tokens in a step, and prefill was measured up to {tokens:,.0f}: it is extrapolated."
         yield _warning(text, "measure the profile with a higher --max-context, or lower the token budget of prefill")
-    if (behind := prefill.most_context) is not None and long - at_once > behind:
+    if (behind := prefill.most("context_tokens")) is not None and long - at_once > behind:
         text = f"Prompts of {long:,.0f} tokens in parts, and prefill was measured behind {behind:,.0f} at most: it is too low."
         yield _warning(text, "measure the profile with a higher --max-context")
 
