@@ -44,6 +44,11 @@ class _Parts:
     assumed: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
 
+    def measured(self, text: str, source: str, note: str, between: Literal["linear", "step"] = "linear") -> None:
+        """Step costs from a table, written as verify.csv."""
+        self.files["verify.csv"] = text
+        self.verify = MeasuredTable(provenance="imported", source=source, note=note, file="verify.csv", between=between)
+
     def drafter(self, name: str) -> tuple[Drafter, RecordedBlocks] | None:
         """The drafter and its blocks, None without blocks."""
         if self.blocks is None:
@@ -90,56 +95,46 @@ def _by_tokens(rows: Iterable[tuple[float, float]]) -> str:
 
 def _sps_cost(parts: _Parts, table: SampledSps | AdditiveSps, name: str) -> None:
     if isinstance(table, SampledSps):
-        rows = zip(table.tokens, (1 / s for s in table.steps_per_s), strict=True)
-        parts.files["verify.csv"] = _by_tokens(rows)
+        text = _by_tokens(zip(table.tokens, (1 / s for s in table.steps_per_s), strict=True))
         note = "whole steps, drafting included, each measured at tokens ÷ (γ + 1) requests; interpolated, where SGLang takes the probe below"
         parts.unknown.append("cost per token as opposed to cost per request: the table has whole blocks only")
     else:
-        cells = [(m, r, table.seconds(r, m)) for r in table.requests for m in table.tokens]
-        parts.files["verify.csv"] = "tokens,requests,p50_s\n" + "".join(f"{m:g},{r:g},{seconds:.8g}\n" for m, r, seconds in cells)
+        text = "tokens,requests,p50_s\n" + "".join(f"{m:g},{r:g},{table.seconds(r, m):.8g}\n" for r in table.requests for m in table.tokens)
         note = "bias + alpha(requests) + theta(tokens), whole steps, drafting included"
-    parts.verify = MeasuredTable(provenance="imported", source=f"SGLang SPS table {name}", note=note, file="verify.csv", between="linear")
+    parts.measured(text, f"SGLang SPS table {name}", note)
     parts.assumed.append("ordinary decoding is priced like a step of as many tokens with drafting")
 
 
 def _step_times(parts: _Parts, times: Sequence[StepTime], name: str) -> None:
     """Step costs from the most frequent shape of each number of tokens."""
     by_tokens: dict[int, StepTime] = {}
-    for time in times:
-        if time.tokens not in by_tokens or time.n > by_tokens[time.tokens].n:
-            by_tokens[time.tokens] = time
+    for time in sorted(times, key=lambda time: -time.n):
+        by_tokens.setdefault(time.tokens, time)
     if len(by_tokens) < 2:
         raise DsimError("expected steps of two sizes or more", where=name, key="num_verify_tokens", remedy="record several loads, or give --sps")
     rows = [f"{t.tokens},{t.p10_s:.8g},{t.seconds:.8g},{t.p90_s:.8g},{t.n}\n" for _, t in sorted(by_tokens.items())]
-    parts.files["verify.csv"] = "tokens,p10_s,p50_s,p90_s,n\n" + "".join(rows)
     note = "whole steps, drafting included; the most frequent shape of each number of tokens"
-    parts.verify = MeasuredTable(provenance="imported", source=f"SGLang step records {name}", note=note, file="verify.csv", between="linear")
+    parts.measured("tokens,p10_s,p50_s,p90_s,n\n" + "".join(rows), f"SGLang step records {name}", note)
     parts.unknown.append("cost per token as opposed to cost per request")
 
 
 def import_vllm(
-    about: About,
-    curves: Path | None,
-    metrics: Path | None,
-    before: Path | None,
-    points: Sequence[LoadPoint],
-    assumed_length: float | None,
-    assumed_budget: float | None,
-) -> dict[str, Any]:
+    about: About, curves: Path | None, metrics: Path | None, before: Path | None,
+    points: Sequence[LoadPoint], assumed_length: float | None, assumed_budget: float | None,
+) -> dict[str, Any]:  # fmt: skip
     """Step costs from cost curves of adaptive verification or from results of `vllm bench serve`; acceptance from counters or those results."""
     about.check()
     parts = _Parts()
     if before is not None and metrics is None:
         raise DsimError("an earlier scrape needs a later one", key="--metrics", remedy="give --metrics too")
-    survival, source = (None, "")
+    survival, source, fit = None, "", None
     if metrics is not None:
         counters = read_counters(metrics, before)
         survival, source = counters.survival, f"vLLM counters {metrics.name}, {counters.drafts:,.0f} rounds"
-    fit = None
     if curves is not None:
         _curve_cost(parts, read_cost_curves(curves), curves.name)
     elif points:
-        fit = _fit(parts, points, assumed_length, assumed_budget, about)
+        fit = _fit(parts, points, assumed_length, assumed_budget)
         survival = survival or points[0].survival
         source = source or f"vllm bench serve, {points[0].source}"
         parts.draft = LinearDraft(provenance="imported", note="within the fitted step cost")
@@ -155,10 +150,9 @@ def import_vllm(
 def _curve_cost(parts: _Parts, curves: CostCurves, name: str) -> None:
     source = f"vLLM cost curves {name}"
     rows = [f"{x:g},{y / 1e3:.8g},{'eager' if curves.graph_limit and x > curves.graph_limit else 'graph'}\n" for x, y in curves.verify]
-    parts.files["verify.csv"] = "tokens,p50_s,regime\n" + "".join(rows)
     parts.files["draft.csv"] = "requests,p50_s\n" + "".join(f"{x:g},{y / 1e3:.8g}\n" for x, y in curves.draft)
     note = "medians of dummy steps at one context length, padded to captured graphs"
-    parts.verify = MeasuredTable(provenance="imported", source=source, note=note, file="verify.csv", between="step")
+    parts.measured("tokens,p50_s,regime\n" + "".join(rows), source, note, between="step")
     parts.draft = DraftTable(provenance="imported", source=source, note="medians of dummy steps", file="draft.csv", between="step")
     parts.overhead = Overhead(provenance="imported", source=source, note="not in the curves: add the time that your server spends between steps")
     parts.unknown += ["cost of context: one context length was profiled", "host time between steps"]
@@ -171,24 +165,12 @@ def import_load(
     become a table."""
     about.check()
     parts = _Parts()
-    fit = _fit(parts, points, assumed_length, assumed_budget, about)
-    if fit.rms > smooth_within:
-        length, _ = _per_round("accepted_length", points, assumed_length)
-        budget, _ = _per_round("budget", points, assumed_budget)
-        _as_measured(parts, points, fit, length, budget)
-    return _write(about, parts, tool, fit)
+    return _write(about, parts, tool, _fit(parts, points, assumed_length, assumed_budget, smooth_within))
 
 
-def _as_measured(parts: _Parts, points: Sequence[LoadPoint], fit: CostFit, length: float, budget: float) -> None:
-    """A table of the points' step times: a round commits `length` tokens of each request at the per-user speed."""
-    rows = sorted((point.concurrency * budget, length / point.tps_per_user) for point in points)
-    parts.files["verify.csv"] = _by_tokens(rows)
-    note = f"the step times of {len(points)} operating points, as a smooth curve misses them by {fit.rms:.1%} rms; interpolated linearly"
-    parts.verify = MeasuredTable(provenance="imported", source=fit.curve.source, note=note, file="verify.csv", between="linear")
-    parts.unknown.append(f"steps of more than {rows[-1][0]:g} tokens")
-
-
-def _fit(parts: _Parts, points: Sequence[LoadPoint], assumed_length: float | None, assumed_budget: float | None, about: About) -> CostFit:
+def _fit(
+    parts: _Parts, points: Sequence[LoadPoint], assumed_length: float | None, assumed_budget: float | None, smooth_within: float = np.inf
+) -> CostFit:
     """T(B) from speed and requests in flight; tokens committed and verified per round from the files, or as assumed."""
     length, lengths = _per_round("accepted_length", points, assumed_length)
     budget, budgets = _per_round("budget", points, assumed_budget)
@@ -206,6 +188,11 @@ def _fit(parts: _Parts, points: Sequence[LoadPoint], assumed_length: float | Non
     parts.assumed.append(f"accepted length {length:g} and {budget:g} tokens per request and step" + ("" if assumed_length else ", from the files"))
     parts.assumed.append(SLOPE)
     parts.unknown += ["drafting, host time and prompts as opposed to the rest of the step", "prefill cost and memory for KV"]
+    if fit.rms > smooth_within:  # a round commits `length` tokens of each request at the per-user speed
+        rows = sorted((point.concurrency * budget, length / point.tps_per_user) for point in points)
+        note = f"the step times of {len(points)} operating points, as a smooth curve misses them by {fit.rms:.1%} rms; interpolated linearly"
+        parts.measured(_by_tokens(rows), fit.curve.source, note)
+        parts.unknown.append(f"steps of more than {rows[-1][0]:g} tokens")
     return fit
 
 

@@ -23,6 +23,7 @@ from simulator.study.profiles.importing import import_load
 from simulator.study.profiles.one_replica import closed_loop
 from simulator.study.profiles.probe_plan import ProbePlan
 from simulator.study.run.output import write_json
+from simulator.study.run.result import ValidationRow
 
 Row = dict[str, Any]
 SMOOTH_WITHIN = 0.03  # rms up to which a curve is used; kernels that change with the batch miss it
@@ -40,7 +41,8 @@ def probe_server(
     before = _counters(plan.server)
     measured = _measure_levels(plan, say)
     length, budget = _per_round(before, _counters(plan.server), assumed_length, assumed_budget)
-    points = [_point(at) for users, at in measured.items() if users not in plan.check]
+    fitted = [at for users, at in measured.items() if users not in plan.check]  # all users count as in the step: what prompts cost is in the speed
+    points = [LoadPoint(f"{at.users} users", at.tps_per_user, at.tps_per_user * at.users, at.ttft_s) for at in fitted]
     imported = import_load(about, f"probe of {Path(plan.server.model).name}", points, length, budget, SMOOTH_WITHIN)
     comparison = compare(imported["costs"], length, budget, measured, plan)
     record = {
@@ -52,9 +54,9 @@ def probe_server(
         "comparison": comparison,
     }
     write_json(record, about.out / "probe.json")
-    fitted, checked = ([abs(row["difference"]) for row in comparison if row["held_out"] == apart] for apart in (False, True))
+    near, checked = ([abs(row["difference"]) for row in comparison if row["held_out"] == apart] for apart in (False, True))
     lines = [imported["text"], *map(_line, comparison)]
-    lines.append(f"simulated per-user speed at the fitted levels: {np.median(fitted):.1%} off (median), {max(fitted):.1%} at most")
+    lines.append(f"simulated per-user speed at the fitted levels: {np.median(near):.1%} off (median), {max(near):.1%} at most")
     if checked:
         lines.append(f"at the levels left out of the fit: {max(checked):.1%} at most")
     return {**record, "profile": str(about.out), "text": "\n".join(lines)}
@@ -93,19 +95,15 @@ def widest_jump(speeds: dict[int, float], check: Sequence[int]) -> int | None:
 
 def _result(plan: ProbePlan, about: About, comparison: list[Row]) -> Row:
     """The comparison as a result file of docs/validation, where it can be copied to."""
-    rows: list[Row] = []
+    rows = []
     for row in comparison:
-        what = f"per-user speed of {row['users']} users" + (", left out of the fit" if row["held_out"] else "")
-        limit = CHECK_LIMIT if row["held_out"] else None
-        rows.append({
-            "what": what, "policy": "", "simulated": row["simulated"], "published": row["measured"], "difference": row["difference"], "unit": "value",
-            "n": row["n"], "limit": limit, "ok": abs(row["difference"]) <= limit if limit else None, "fitted": not row["held_out"],
-        })  # fmt: skip
+        what, limit = (", left out of the fit", CHECK_LIMIT) if row["held_out"] else ("", None)
+        numbers = {"simulated": row["simulated"], "published": row["measured"], "n": row["n"], "fitted": not row["held_out"]}
+        rows.append(
+            ValidationRow.judged(f"per-user speed of {row['users']} users{what}", row["difference"], limit, **numbers, policy="", unit="value")
+        )
     median = float(np.median([abs(row["difference"]) for row in comparison if not row["held_out"]]))
-    rows.append({
-        "what": "per-user speed at the fitted levels: median of differences", "policy": "", "simulated": None, "published": None,
-        "difference": median, "unit": "fraction", "limit": FIT_LIMIT, "ok": median <= FIT_LIMIT, "fitted": True,
-    })  # fmt: skip
+    rows.append(ValidationRow.judged("per-user speed at the fitted levels: median of differences", median, FIT_LIMIT, policy="", fitted=True))
     grid, checks = (",".join(map(str, counts)) for counts in (plan.concurrency, plan.check))
     added = sorted({row["users"] for row in comparison} - {*plan.concurrency, *plan.check})
     return {
@@ -121,10 +119,10 @@ def _result(plan: ProbePlan, about: About, comparison: list[Row]) -> Row:
             *([f"{', '.join(map(str, added))} users were added where step times jump."] if added else []),
         ],
         "assumed": ["the cost that prompts have for other users is part of the step cost, for the probe's prompts"],
-        "rows": rows,
+        "rows": [row.to_json() for row in rows],
         "points": [],
         "compared_with": "measured",
-        "ok": all(row["ok"] for row in rows if row["ok"] is not None),
+        "ok": all(row.ok for row in rows if row.ok is not None),
     }  # fmt: skip
 
 
@@ -144,11 +142,6 @@ def _per_round(before: SpecCounters | None, after: SpecCounters | None, length: 
     if before is None or after is None or drafts <= 0:
         return 1.0, 1.0
     return 1 + (after.accepted_tokens - before.accepted_tokens) / drafts, 1 + (after.draft_tokens - before.draft_tokens) / drafts
-
-
-def _point(at: Measured) -> LoadPoint:
-    """All users count as requests in the step, those whose prompt is being processed too: what that costs is in the speed."""
-    return LoadPoint(f"{at.users} users", at.tps_per_user, at.tps_per_user * at.users, at.ttft_s)
 
 
 def compare(costs: Costs, length: float, budget: float, measured: dict[int, Measured], plan: ProbePlan) -> list[Row]:
@@ -177,16 +170,13 @@ class _Scaled(RoundCost):
 
 def _record(at: Measured, held_out: bool) -> Row:
     prompts = [a.prompt_tokens for a in at.answers if a.prompt_tokens is not None]
-    p10, p50, p90 = (float(v) for v in np.percentile(at.speeds, (10, 50, 90)))
     return {
         "users": at.users,
         "held_out": held_out,
         "answers": len(at.answers),
         "tokens_counted_by_server": sum(a.counted for a in at.answers),
         "tps_per_user_mean": at.tps_per_user,
-        "tps_per_user_p10": p10,
-        "tps_per_user_p50": p50,
-        "tps_per_user_p90": p90,
+        **{f"tps_per_user_p{q}": float(np.percentile(at.speeds, q)) for q in (10, 50, 90)},
         "throughput_tok_s": at.throughput_tok_s,
         "decoding_mean": at.decoding,
         "ttft_p50_s": at.ttft_s,
