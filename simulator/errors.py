@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 
@@ -16,7 +17,7 @@ class DsimError(Exception):
         super().__init__(self.line())
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (type(self), self.problem, self.where, self.key, self.remedy)
+        return partial(type(self), where=self.where, key=self.key, remedy=self.remedy), (self.problem,)
 
     def line(self) -> str:
         """The whole error on one line."""
@@ -37,7 +38,3 @@ class ProfileError(DsimError):
 
 class TraceError(DsimError):
     """A traffic file cannot be read."""
-
-
-def _rebuild(kind: type[DsimError], problem: str, where: str | Path | None, key: str | None, remedy: str | None) -> DsimError:
-    return kind(problem, where=where, key=key, remedy=remedy)

@@ -40,11 +40,7 @@ class Progress:
     def advance(self, work: float = 1.0, what: str = "") -> None:
         """`work` more is done; `what` is being done now."""
         task = self._bar.tasks[0]
-        self._update(task.completed + work, task.total, what)
-
-    def at(self, done: float, total: float) -> None:
-        """`done` of `total` is done."""
-        self._update(done, total, "")
+        self.at(task.completed + work, task.total, what)
 
     def doing(self, what: str) -> None:
         """`what` begins, within the stage."""
@@ -56,7 +52,8 @@ class Progress:
         if not self.quiet:
             typer.echo(line, err=True)
 
-    def _update(self, done: float, total: float | None, what: str) -> None:
+    def at(self, done: float, total: float | None, what: str = "") -> None:
+        """`done` of `total` is done; `what` is being done now."""
         self.done, self.total = done, total or 0.0
         name = f"{self._name} {what}".rstrip()
         self._bar.update(self._id, completed=done, total=total, description=name)

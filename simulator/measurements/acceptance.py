@@ -76,12 +76,6 @@ class ParametricAcceptance(Frozen):
             accepted=accepted, confidence=self._confidence(logit, centre), acceptance=np.where(drawn, _rounded(true), np.nan),
         )  # fmt: skip
 
-    @property
-    def _stretch(self) -> Floats:
-        """The factor of every position, [γ]; the last value holds for further positions."""
-        factors = self.miscalibration[: self.gamma]
-        return np.array(factors + factors[-1:] * (self.gamma - len(factors)))
-
     def _difficulty(self) -> Floats:
         """t_j of every text position, unit variance, [D, S, n+γ]."""
         from scipy.signal import lfilter
@@ -104,7 +98,8 @@ class ParametricAcceptance(Frozen):
         trust = variance / (variance + self.confidence_noise**2) if variance else 0.0
         seen = prior + trust * (logit - prior + self.confidence_noise * noise)
         best = seen / np.sqrt(1 + np.pi / 8 * variance * (1 - trust))  # E σ(z) for z ~ N(m, v) is near σ(m / √(1 + πv/8))
-        return _rounded(_sigmoid(best * self._stretch))
+        last = len(self.miscalibration) - 1  # whose factor holds for further positions
+        return _rounded(_sigmoid(best * np.array(self.miscalibration)[np.minimum(np.arange(self.gamma), last)]))
 
 
 def _solve(offset: Floats, target: Floats, visited: bool) -> Floats:

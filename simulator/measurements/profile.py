@@ -9,6 +9,7 @@ import yaml
 from pydantic import Field, PositiveFloat, PositiveInt, PrivateAttr, model_validator
 
 from simulator.errors import ProfileError
+from simulator.files import write_whole
 from simulator.measurements.cost import Costs, DraftCost, Sourced
 from simulator.schema import Frozen, read_yaml, validate
 
@@ -119,12 +120,11 @@ class Profile(Frozen):
 
     def provenance(self) -> list[dict[str, str]]:
         """The origin of every table, one row each: table, provenance, source, note."""
-        rows: list[tuple[str, Sourced]] = [("verify cost", self.costs.verify)]
-        rows += [("prefill cost", self.costs.prefill)] if self.costs.prefill else []
-        rows += [("overhead per step", self.costs.overhead)]
-        rows += [("memory for KV", self.kv)] if self.kv else []
-        rows += [(f"draft cost of {name}", drafter.draft) for name, drafter in self.drafters.items()]
-        table = [{"table": what, "provenance": it.provenance, "source": it.source, "note": it.note} for what, it in rows]
+        costs = self.costs
+        rows: dict[str, Sourced | None] = {"verify cost": costs.verify, "prefill cost": costs.prefill}
+        rows |= {"overhead per step": costs.overhead, "memory for KV": self.kv}
+        rows |= {f"draft cost of {name}": drafter.draft for name, drafter in self.drafters.items()}
+        table = [{"table": what, "provenance": it.provenance, "source": it.source, "note": it.note} for what, it in rows.items() if it]
         for name, drafter in self.drafters.items():
             blocks = self.blocks(name)
             table.append({"table": f"acceptance of {name}", "provenance": blocks.provenance, "source": blocks.source, "note": drafter.note})
@@ -146,19 +146,15 @@ def load_profile(folder: Path, where: Path | str | None = None) -> Profile:
     for cost in (profile.costs.verify, profile.costs.prefill, *(d.draft for d in profile.drafters.values())):
         if cost is not None:
             cost.attach(folder)
-    for name, drafter in profile.drafters.items():
-        if not (folder / drafter.blocks).is_file():
-            raise ProfileError(f"no such file '{drafter.blocks}'", where=path, key=f"drafters.{name}.blocks", remedy="restore the recorded blocks")
-    for name, curve in profile.published.items():
-        if not (folder / curve.file).is_file():
-            raise ProfileError(f"no such file '{curve.file}'", where=path, key=f"published.{name}.file", remedy="restore the table")
+    files = {f"drafters.{name}.blocks": drafter.blocks for name, drafter in profile.drafters.items()}
+    for key, file in (files | {f"published.{name}.file": curve.file for name, curve in profile.published.items()}).items():
+        if not (folder / file).is_file():
+            raise ProfileError(f"no such file '{file}'", where=path, key=key, remedy="restore it")
     return profile
 
 
 def save_profile(profile: Profile, folder: Path, header: str = "") -> None:
     """Write profile.yaml, whole or not at all. Tables and blocks are saved by whoever makes them."""
-    from simulator.files import write_whole
-
     folder.mkdir(parents=True, exist_ok=True)
     content = profile.model_dump(mode="json", exclude_defaults=False, exclude_none=True)
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)

@@ -93,7 +93,7 @@ def is_here(name: str) -> bool:
 class PublicSource(Frozen):
     """Traffic from a `path`, or from the `name` of a public trace (`dsim traces list`); a path wins over a name."""
 
-    of_clients: ClassVar[bool] = False  # a folder of ServeGen clients, not a file of requests
+    key: ClassVar[Literal["trace", "servegen"]]  # of a workload
 
     path: Path | None = None
     name: str | None = None
@@ -104,12 +104,12 @@ class PublicSource(Frozen):
         if name is None:
             return None
         try:
-            is_clients = entry(name).format == "servegen"
+            key = "servegen" if entry(name).format == "servegen" else "trace"
         except TraceError as problem:
             raise ValueError(problem.line()) from None
-        if is_clients != cls.of_clients:
-            kinds = ("a trace of requests", "a folder of clients")
-            raise ValueError(f"expected {kinds[cls.of_clients]}, '{name}' is {kinds[is_clients]}: use workload.{_key(is_clients)}")
+        if key != cls.key:
+            kinds = {"trace": "a trace of requests", "servegen": "a folder of clients"}
+            raise ValueError(f"expected {kinds[cls.key]}, '{name}' is {kinds[key]}: use workload.{key}")
         return name
 
     @model_validator(mode="after")
@@ -122,15 +122,10 @@ class PublicSource(Frozen):
         """The public trace in the cache. Raises TraceError where it has not been downloaded."""
         assert self.name is not None
         if not is_here(self.name):
-            key, what = _key(self.of_clients), "FOLDER" if self.of_clients else "FILE"
-            remedy = f"run `dsim traces get {self.name}` or pass --set workload.{key}.path={what}"
-            raise TraceError(f"the public trace '{self.name}' is not on this machine", key=key, remedy=remedy)
+            what = "FOLDER" if self.key == "servegen" else "FILE"
+            remedy = f"run `dsim traces get {self.name}` or pass --set workload.{self.key}.path={what}"
+            raise TraceError(f"the public trace '{self.name}' is not on this machine", key=self.key, remedy=remedy)
         return cached_path(self.name)
-
-
-def _key(of_clients: bool) -> str:
-    """The key of a workload that takes such a trace."""
-    return "servegen" if of_clients else "trace"
 
 
 def fetch(name: str, *, base_url: str | None = None) -> Path:

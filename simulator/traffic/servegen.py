@@ -107,7 +107,7 @@ class ServeGenSource(PublicSource):
     record; every client is scaled alike. `clients` keeps that many, the busiest. A run starts `start_s` into the record, which repeats when it ends.
     """
 
-    of_clients: ClassVar[bool] = True
+    key: ClassVar = "servegen"
 
     clients: PositiveInt | None = None
     start_s: Annotated[float, Field(ge=0)] = 0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -127,6 +127,8 @@ class TraceSource(PublicSource):
     `window_s` keeps the arrivals in [start, end) of the trace; what a prefix cache holds from before the window counts. `repeat` plays them
     that many times in a row.
     """
+
+    key: ClassVar = "trace"
 
     format: Format = "auto"
     window_s: tuple[NonNegative, NonNegative] | None = None

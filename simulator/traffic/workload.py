@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from simulator.arrays import Integers
-from simulator.errors import ScenarioError
+from simulator.errors import ScenarioError, TraceError
 from simulator.rng import stream, uniform_at
 from simulator.schema import Frozen
 from simulator.traffic.arrivals import Arrivals, ClosedLoop
@@ -71,11 +71,11 @@ class Workload(Frozen):
         if self.servegen is not None:
             arrival_s, prompt, output, index = self.servegen.requests(load, horizon_s, seed, replication)
             domain = self._domains(seed, replication, index)
-            return RequestColumns(index, arrival_s, prompt, output, np.zeros_like(index), domain, self.domain_names)
-        assert self.arrivals is not None
-        arrival_s = self.arrivals.times(load, horizon_s, stream(seed, "arrivals", replication))
-        index = np.arange(len(arrival_s))
-        prompt, output, domain = self._draw(seed, replication, index)
+        else:
+            assert self.arrivals is not None
+            arrival_s = self.arrivals.times(load, horizon_s, stream(seed, "arrivals", replication))
+            index = np.arange(len(arrival_s))
+            prompt, output, domain = self._draw(seed, replication, index)
         return RequestColumns(index, arrival_s, prompt, output, np.zeros_like(index), domain, self.domain_names)
 
     def closed_loop(self, users: int, seed: int, replication: int) -> ClosedLoopSource:
@@ -89,6 +89,9 @@ class Workload(Frozen):
         trace = self.trace.load(folder)
         arrival_s = trace.arrival_s / speed
         n = len(trace) if horizon_s is None else int(np.searchsorted(arrival_s, horizon_s))
+        if trace.domains != ("",) and self.domains:
+            where, remedy = self.trace.find(folder), "drop the column or workload.domains"
+            raise TraceError("both the trace and workload.domains define domains", where=where, key="domain", remedy=remedy)
         played = replace(trace[:n], request=np.arange(n), arrival_s=arrival_s[:n])
         if trace.domains == ("",):
             return replace(played, domain=self._domains(seed, replication, played.request), domains=self.domain_names)

@@ -84,8 +84,8 @@ REFUSALS: dict[str, tuple[Callable[[Content], Any], str]] = {
         "{f}: drafters.mtp: has calibration temperatures but no confidence head",
     ),
     "temperatures": (drafter(temperatures=[1.0]), "{f}: drafters.head: has 1 calibration temperatures for a block of 3"),
-    "no blocks": (drafter(blocks="gone.parquet"), "{f}: drafters.head.blocks: no such file 'gone.parquet'; restore the recorded blocks"),
-    "no curve": (lambda c: c["published"]["speed"].update(file="gone.csv"), "{f}: published.speed.file: no such file 'gone.csv'; restore the table"),
+    "no blocks": (drafter(blocks="gone.parquet"), "{f}: drafters.head.blocks: no such file 'gone.parquet'; restore it"),
+    "no curve": (lambda c: c["published"]["speed"].update(file="gone.csv"), "{f}: published.speed.file: no such file 'gone.csv'; restore it"),
     "no table": (
         lambda c: c["costs"].update(verify={"provenance": "measured", "kind": "table", "file": "gone.csv"}),
         "{d}/gone.csv: no such file; restore the file, or correct its name in profile.yaml",

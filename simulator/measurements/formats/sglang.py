@@ -63,8 +63,6 @@ class StepTime:
 class StepDump:
     """What a dump of decode steps holds: rounds of requests as recorded blocks, and step times by shape where they were taken."""
 
-    gamma: int
-    mode: str
     blocks: RecordedBlocks | None
     times: list[StepTime]
 
@@ -112,7 +110,7 @@ def read_step_records(path: Path, drafter: str) -> StepDump:
     gamma, mode = gammas.pop(), modes.pop()
     steps = [(rank, step) for rank, payload in enumerate(payloads) for step in payload.objects("records")]
     rounds = _rounds(steps, gamma, mode)
-    return StepDump(gamma, mode, _blocks(rounds, gamma, drafter, path.name, mode) if rounds else None, _times(steps))
+    return StepDump(_blocks(rounds, gamma, drafter, path.name, mode) if rounds else None, _times(steps))
 
 
 def _payloads(fields: Fields) -> list[Fields]:
@@ -180,12 +178,11 @@ def _times(steps: Sequence[tuple[int, Fields]]) -> list[StepTime]:
         if key is not None and "num_running_reqs" in step and "num_verify_tokens" in step:
             shape = step.whole("num_running_reqs", 1), step.whole("num_verify_tokens", 1)
             shapes.setdefault(shape, []).append(step.number(key, above=True) / 1e3)
-    return [_step_time(*shape, shapes[shape]) for shape in sorted(shapes)]
-
-
-def _step_time(requests: int, tokens: int, seconds: list[float]) -> StepTime:
-    p10, p50, p90 = (float(value) for value in np.percentile(seconds, (10, 50, 90)))
-    return StepTime(requests, tokens, p50, p10, p90, len(seconds))
+    times = []
+    for (requests, tokens), seconds in sorted(shapes.items()):
+        p10, p50, p90 = np.percentile(seconds, (10, 50, 90)).tolist()
+        times.append(StepTime(requests, tokens, p50, p10, p90, len(seconds)))
+    return times
 
 
 def sampled_sps_json(tokens: Sequence[int], seconds: Sequence[float]) -> str:
