@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +14,8 @@ from simulator.schema import Frozen
 class Kind(Frozen):
     """One way of several. Facts that others ask of it are class variables, properties or methods with a default.
 
-    A kind that the compiled engine knows has a method `lowered` (arguments: see the base class of its union); the others run in Python.
+    A kind that the compiled engine knows has `lowered`, a class variable or a method (arguments: see the base class of its union); the others run in
+    Python.
     """
 
     kind: str
@@ -35,5 +36,5 @@ class Lowered(NamedTuple):
 
 def lowering(kind: Any, *about: Any) -> Lowered | None:
     """`kind` for the compiled engine; None where it runs in Python. Not inherited: a subclass that says nothing does something else."""
-    own = vars(type(kind)).get("lowered")
-    return own(kind, *about) if own else None
+    own: Lowered | Callable[..., Lowered | None] | None = vars(type(kind)).get("lowered")
+    return own(kind, *about) if callable(own) else own

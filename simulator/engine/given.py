@@ -1,4 +1,4 @@
-"""What a run is given: the traffic, and the replicas that serve it."""
+"""What a run is given: the traffic, the replicas that serve it, and when some of them are away."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
-from simulator.engine.absences import Absence
 from simulator.measurements.prices import RoundPrices
 from simulator.measurements.replay import Replay
 from simulator.policies.admission import Admission, FirstCome
 from simulator.policies.prefill import Chunked, Prefill
 from simulator.policies.routing import Router
 from simulator.policies.verification import VerificationPolicy
+from simulator.rng import stream
 from simulator.schema import Frozen
 from simulator.traffic.request import RequestSpec
 
@@ -59,6 +59,34 @@ class ClosedTraffic:
     source: UserSource
     turns: int
     residual: NDArray[np.float64]  # [users] share of the first answer that is left
+
+
+@dataclass(frozen=True)
+class Absence:
+    """A replica takes no requests in [start_s, end_s). `abrupt`: it dies, its requests begin again elsewhere, and it restarts empty at the
+    end; else it finishes what it holds."""
+
+    replica: int
+    start_s: float
+    end_s: float
+    abrupt: bool = False
+
+
+class Failures(Frozen):
+    """Replicas die at random: exponential times between failures, `every_hours` in the mean for each, and `restart_s` until it is back, empty."""
+
+    every_hours: PositiveFloat
+    restart_s: PositiveFloat = 120.0
+
+    def drawn(self, replicas: int, until_s: float, seed: int, replication: int) -> tuple[Absence, ...]:
+        """The failures of every replica in [0, until_s), the same for every policy; a larger fleet keeps those of the smaller."""
+        failures = []
+        for number in range(replicas):
+            luck, at = stream(seed, "failures", replication, number), 0.0
+            while (at := at + luck.exponential(3600 * self.every_hours)) < until_s:
+                failures.append(Absence(number, at, at + self.restart_s, abrupt=True))
+                at += self.restart_s
+        return tuple(failures)
 
 
 @dataclass(frozen=True)

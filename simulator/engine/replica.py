@@ -12,8 +12,7 @@ import simpy
 from simulator.engine.batch import CONTEXT, PAGES, Batch
 from simulator.engine.given import Fleet
 from simulator.engine.kv_cache import KvCache
-from simulator.engine.records import Buffer
-from simulator.engine.step import StepRecord
+from simulator.engine.records import Buffer, StepRecord
 from simulator.measurements.prices import reads_to_longest, rounded_context
 from simulator.policies.verification import Lengths
 from simulator.traffic.request import Request

@@ -11,12 +11,10 @@ import numpy as np
 import simpy
 from simpy.events import NORMAL
 
-from simulator.engine.absences import Absence
 from simulator.engine.fast import lower, run_compiled
-from simulator.engine.given import ClosedTraffic, Fleet, OpenTraffic, Traffic, UserSource
-from simulator.engine.records import Buffer, End, Kept, RequestRecord, Run, Sink, record_of
+from simulator.engine.given import Absence, ClosedTraffic, Fleet, OpenTraffic, Traffic, UserSource
+from simulator.engine.records import Buffer, End, Kept, RequestRecord, Run, Sink, StepRecord, record_of
 from simulator.engine.replica import Replica, from_the_start
-from simulator.engine.step import StepRecord
 from simulator.traffic.request import Request, RequestSpec
 
 __all__ = ["ClosedTraffic", "End", "Fleet", "OpenTraffic", "Run", "Sink", "Traffic", "UserSource", "World", "observe", "simulate"]

@@ -25,21 +25,17 @@ class FirstCome(AdmissionOrder):
 
     kind: Literal["first_come"] = "first_come"
     looks: ClassVar = False
-
-    def lowered(self) -> Lowered:
-        return Lowered("first_come")
+    lowered: ClassVar = Lowered("first_come")
 
 
 class ShortestPrompt(AdmissionOrder):
     """The shortest prompt first: lower TTFT for most, at the cost of those with long prompts."""
 
     kind: Literal["shortest_prompt"] = "shortest_prompt"
+    lowered: ClassVar = Lowered("shortest_prompt")
 
     def next(self, prompt_tokens: Sequence[int]) -> int:
         return min(range(len(prompt_tokens)), key=prompt_tokens.__getitem__)
-
-    def lowered(self) -> Lowered:
-        return Lowered("shortest_prompt")
 
 
 Admission = Annotated[FirstCome | ShortestPrompt, Field(discriminator="kind")]

@@ -60,9 +60,7 @@ class Instant(PrefillMode):
     kind: Literal["instant"] = "instant"
     where: ClassVar = "nowhere"
     summary: ClassVar = "not simulated: requests arrive with their prompt processed, and TTFT is not reported"
-
-    def lowered(self) -> Lowered:
-        return Lowered("instant")
+    lowered: ClassVar = Lowered("instant")
 
 
 class Separate(PrefillMode):

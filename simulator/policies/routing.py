@@ -15,14 +15,14 @@ from simulator.kind import Kind, Lowered
 class Router(Kind):
     """Chooses a replica for the `arrival`-th request, given `held[i]`: requests waiting or running on replica i.
 
-    Where it does not look at them (`looks = False`) its fleet can be simulated in parts. Lowering: `lowered()`.
+    Where it does not look at them (`looks = False`) its fleet can be simulated in parts, and `drawn` says all. Lowering: `lowered()`.
     """
 
     looks: ClassVar[bool] = True
 
     def choose(self, arrival: int, held: Sequence[int], luck: np.random.Generator) -> int:
         """The place of the replica."""
-        return 0
+        return int(self.drawn(arrival, 1, len(held), luck)[0, 0])
 
     def drawn(self, first: int, arrivals: int, replicas: int, luck: np.random.Generator) -> NDArray[np.int64]:
         """What the choices for requests first, first + 1, … go by: the replicas themselves, or what is drawn before looking. # [n, 1 or 2]"""
@@ -34,33 +34,27 @@ class RoundRobin(Router):
 
     kind: Literal["round_robin"] = "round_robin"
     looks: ClassVar = False
-
-    def choose(self, arrival: int, held: Sequence[int], luck: np.random.Generator) -> int:
-        return arrival % len(held)
+    lowered: ClassVar = Lowered("assigned")
 
     def drawn(self, first: int, arrivals: int, replicas: int, luck: np.random.Generator) -> NDArray[np.int64]:
         return np.arange(first, first + arrivals)[:, None] % replicas
-
-    def lowered(self) -> Lowered:
-        return Lowered("assigned")
 
 
 class LeastLoaded(Router):
     """The replica that holds the fewest requests, the first of equals."""
 
     kind: Literal["least_loaded"] = "least_loaded"
+    lowered: ClassVar = Lowered("least_loaded")
 
     def choose(self, arrival: int, held: Sequence[int], luck: np.random.Generator) -> int:
         return min(range(len(held)), key=held.__getitem__)
-
-    def lowered(self) -> Lowered:
-        return Lowered("least_loaded")
 
 
 class PowerOfTwo(Router):
     """The less loaded of two drawn at random (Mitzenmacher, 2001)."""
 
     kind: Literal["power_of_two"] = "power_of_two"
+    lowered: ClassVar = Lowered("power_of_two")
 
     def choose(self, arrival: int, held: Sequence[int], luck: np.random.Generator) -> int:
         if len(held) == 1:
@@ -72,24 +66,16 @@ class PowerOfTwo(Router):
     def drawn(self, first: int, arrivals: int, replicas: int, luck: np.random.Generator) -> NDArray[np.int64]:
         return luck.integers(np.tile([replicas, replicas - 1], (arrivals, 1)))
 
-    def lowered(self) -> Lowered:
-        return Lowered("power_of_two")
-
 
 class Random(Router):
     """Any replica, whatever it holds."""
 
     kind: Literal["random"] = "random"
     looks: ClassVar = False
-
-    def choose(self, arrival: int, held: Sequence[int], luck: np.random.Generator) -> int:
-        return int(luck.integers(len(held)))
+    lowered: ClassVar = Lowered("assigned")
 
     def drawn(self, first: int, arrivals: int, replicas: int, luck: np.random.Generator) -> NDArray[np.int64]:
         return luck.integers(np.full((arrivals, 1), replicas))
-
-    def lowered(self) -> Lowered:
-        return Lowered("assigned")
 
 
 class Assigned(Router):
@@ -99,16 +85,11 @@ class Assigned(Router):
     kind: Literal["assigned"] = "assigned"
     replica: NDArray[np.int64]  # [n]
     looks: ClassVar = False
-
-    def choose(self, arrival: int, held: Sequence[int], luck: np.random.Generator) -> int:
-        return int(self.replica[arrival])
+    lowered: ClassVar = Lowered("assigned")
 
     def drawn(self, first: int, arrivals: int, replicas: int, luck: np.random.Generator) -> NDArray[np.int64]:
         part = self.replica[first : first + arrivals]
         return np.pad(part, (0, arrivals - len(part)))[:, None]
-
-    def lowered(self) -> Lowered:
-        return Lowered("assigned")
 
 
 Routing = Annotated[RoundRobin | LeastLoaded | PowerOfTwo | Random, Field(discriminator="kind")]

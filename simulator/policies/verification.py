@@ -61,7 +61,7 @@ class VerificationPolicy(Kind):
     @property
     def peeks(self) -> bool:
         """Does the choice for a slot depend on the tokens at or after it, so that it is not lossless?"""
-        return False
+        return self.clairvoyant
 
     def longest(self, gamma: int) -> int:
         """The most drafted tokens it may ever verify of one request."""
@@ -89,12 +89,10 @@ class NoSpeculation(VerificationPolicy):
 
     kind: Literal["none"] = "none"
     drafts: ClassVar = False
+    lowered: ClassVar = VerificationPolicy.by_batch
 
     def longest(self, gamma: int) -> int:
         return 0
-
-    def lowered(self, rows: StepView, most: int) -> Lowered:
-        return self.by_batch(rows, most)
 
 
 class FixedLength(VerificationPolicy):
@@ -103,12 +101,10 @@ class FixedLength(VerificationPolicy):
     kind: Literal["fixed"] = "fixed"
     length: int = Field(ge=0)
     yardstick: ClassVar = True
+    lowered: ClassVar = VerificationPolicy.by_batch
 
     def longest(self, gamma: int) -> int:
         return self.length
-
-    def lowered(self, rows: StepView, most: int) -> Lowered:
-        return self.by_batch(rows, most)
 
 
 class Threshold(VerificationPolicy):
@@ -135,6 +131,7 @@ class ByBatch(VerificationPolicy):
 
     kind: Literal["by_batch"] = "by_batch"
     table: list[tuple[int, int, int]] = Field(min_length=1)
+    lowered: ClassVar = VerificationPolicy.by_batch
 
     @model_validator(mode="after")
     def _covers(self) -> Self:
@@ -151,9 +148,6 @@ class ByBatch(VerificationPolicy):
 
     def drafted(self, requests: int, gamma: int) -> int:
         return min(next((k for first, last, k in self.table if first <= requests <= last), self.table[-1][2]), gamma)
-
-    def lowered(self, rows: StepView, most: int) -> Lowered:
-        return self.by_batch(rows, most)
 
 
 class ConfidenceScheduled(VerificationPolicy):
@@ -230,17 +224,11 @@ class Oracle(VerificationPolicy):
     kind: Literal["oracle"] = "oracle"
     clairvoyant: ClassVar = True
     needs_prices: ClassVar = True
-
-    @property
-    def peeks(self) -> bool:
-        return True
+    lowered: ClassVar = Lowered("scheduled")
 
     def choose(self, view: StepView) -> Lengths:
         ranked, gain = _throughputs(view.survival, view.round_s, 0)
         return _admit(view.survival, int(gain.argmax()), 0, ranked)
-
-    def lowered(self, rows: StepView, most: int) -> Lowered:
-        return Lowered("scheduled")
 
 
 Verification = Annotated[

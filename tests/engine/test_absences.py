@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulator.engine.absences import Absence, Failures
-from simulator.engine.given import ReplicaSettings
+from simulator.engine.given import Absence, Failures, ReplicaSettings
 from simulator.engine.simulate import Fleet, OpenTraffic, Run, observe, simulate
 from simulator.measurements.prices import RoundCost
 from simulator.measurements.replay import nothing_drafted

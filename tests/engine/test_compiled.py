@@ -11,9 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from simulator.engine.records import RequestRecord
+from simulator.engine.records import RequestRecord, StepRecord
 from simulator.engine.simulate import ClosedTraffic, End, Fleet, OpenTraffic, Traffic, observe
-from simulator.engine.step import StepRecord
 from simulator.measurements.cost import PrefillTable
 from simulator.measurements.prices import RoundCost
 from simulator.policies.prefill import Chunked, Disaggregated, Separate

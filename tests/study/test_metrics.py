@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from simulator.engine.records import StepRecord, Steps
 from simulator.engine.simulate import ClosedTraffic, OpenTraffic, Run, simulate
-from simulator.engine.step import StepRecord, Steps
 from simulator.policies.prefill import Chunked, Disaggregated, Instant, Prefill, Separate
 from simulator.policies.routing import LeastLoaded
 from simulator.policies.verification import FixedLength, NoSpeculation

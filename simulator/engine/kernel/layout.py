@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from simulator.engine.records import RequestRecord
-from simulator.engine.step import StepRecord
+from simulator.engine.records import RequestRecord, StepRecord
 
 # Where the kernel waits for the driver: nothing to do but go on, or what it asks for.
 ENDED, STARVED, FLUSH, GROW, TURNS, LUCK, PRICE, BELIEVED, PROMPT = range(9)

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from simulator.arrays import Floats
-from simulator.engine.absences import Absence
+from simulator.engine.given import Absence
 from simulator.engine.records import RequestRecord
 from simulator.engine.simulate import OpenTraffic, observe
 from simulator.study.planning.changes import Change, changes

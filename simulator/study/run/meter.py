@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.arrays import Floats
-from simulator.engine.records import End, RequestRecord, Run, record_of
-from simulator.engine.step import StepRecord
+from simulator.engine.records import End, RequestRecord, Run, StepRecord, record_of
 from simulator.study.run.metrics import METRICS, Number, Totals, Verdict
 from simulator.study.run.spread import Chunks, Spread
 

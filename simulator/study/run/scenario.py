@@ -9,8 +9,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, PrivateAttr, model_validator
 
-from simulator.engine.absences import Failures
-from simulator.engine.given import ReplicaSettings
+from simulator.engine.given import Failures, ReplicaSettings
 from simulator.errors import ProfileError, ScenarioError, TraceError
 from simulator.measurements.profile import Profile, load_profile
 from simulator.policies.routing import LeastLoaded, Routing

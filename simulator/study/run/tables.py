@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from simulator.arrays import Floats
-from simulator.engine.records import RequestRecord
-from simulator.engine.step import StepRecord
+from simulator.engine.records import RequestRecord, StepRecord
 from simulator.errors import DsimError
 from simulator.files import whole
 from simulator.study.run.metrics import columns
