@@ -16,7 +16,7 @@ from simulator.study.run.metrics import names
 from simulator.study.run.pareto import curves, estimate, gain
 from simulator.study.run.result import PointRow, PublishedCurve, Validation, ValidationPoint, ValidationRow
 from simulator.study.run.scenario import Scenario
-from simulator.study.validation.sweep_check import cell, check_sweep, mean, rms_row, sweep_points, sweep_rows
+from simulator.study.validation.sweep_check import cell, check_sweep, mean, must_hold, rms_row, sweep_points, sweep_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,53 +27,30 @@ CALLOUT_COLUMNS = ("anchor", "role", "system", "tps_per_user", "throughput_tok_s
 
 def check_checks(scenario: Scenario) -> None:
     """Every check names tables and policies that exist. Raises ScenarioError before any work starts."""
-    names = [p.name for p in scenario.policies]
     for number, check in enumerate(scenario.validation):
-        key = f"validation.{number}"
-        if check.table not in scenario.known.published:
-            there = ", ".join(scenario.known.published) or "none"
-            problem = f"profile '{scenario.known.name}' has no published table '{check.table}'"
-            raise ScenarioError(problem, where=scenario.file, key=f"{key}.table", remedy=f"tables there: {there}")
-        used = [check.policy] if isinstance(check, CurveCheck) else list(check.systems.values())
-        for policy in used:
-            if policy not in names:
-                raise ScenarioError(f"no policy '{policy}'", where=scenario.file, key=key, remedy=f"policies: {', '.join(names)}")
-        table = _table(scenario, check.table)
-        if isinstance(check, CurveCheck):
-            _check_curve(scenario, check, table, key)
-        elif isinstance(check, SweepCheck):
-            _check_metric(scenario, check, key)
+        key, profile = f"validation.{number}", scenario.known
+        must_hold(scenario, f"{key}.table", [check.table], profile.published, f"profile '{profile.name}' has no published table", "tables there")
+        used = [check.policy] if isinstance(check, CurveCheck) else check.systems.values()
+        must_hold(scenario, key, used, (policy.name for policy in scenario.policies), "no policy", "policies")
+        table, lacks = _table(scenario, check.table), f"table '{check.table}' has no"
+        if isinstance(check, CalloutCheck):
+            must_hold(
+                scenario, f"{key}.table", CALLOUT_COLUMNS, table.columns, f"{lacks} column", f"callouts need {', '.join(CALLOUT_COLUMNS)}; columns"
+            )
+            must_hold(scenario, f"{key}.systems", check.systems, sorted(map(str, table["system"])), f"{lacks} system", "systems there")
+            _callout_cells(scenario, check, table)
+            continue
+        if check.metric not in names():
+            near = difflib.get_close_matches(check.metric, names(), n=1, cutoff=0.5)
+            remedy = f"did you mean '{near[0]}'?" if near else f"metrics: {', '.join(names())}"
+            raise ScenarioError(f"unknown metric '{check.metric}'", where=scenario.file, key=f"{key}.metric", remedy=remedy)
+        if isinstance(check, SweepCheck):
             check_sweep(scenario, check, table, key)
-        else:
-            _check_callouts(scenario, check, table, key)
-
-
-def _check_metric(scenario: Scenario, check: CurveCheck | SweepCheck, key: str) -> None:
-    if check.metric not in names():
-        near = difflib.get_close_matches(check.metric, names(), n=1, cutoff=0.5)
-        remedy = f"did you mean '{near[0]}'?" if near else f"metrics: {', '.join(names())}"
-        raise ScenarioError(f"unknown metric '{check.metric}'", where=scenario.file, key=f"{key}.metric", remedy=remedy)
-
-
-def _check_curve(scenario: Scenario, check: CurveCheck, table: pd.DataFrame, key: str) -> None:
-    _check_metric(scenario, check, key)
-    if check.between[0] > check.between[1]:
-        raise ScenarioError("must be [lowest, highest]", where=scenario.file, key=f"{key}.between", remedy="turn it round")
-    for name in ("concurrency", check.y):
-        _column(scenario, check, table, name)
-
-
-def _check_callouts(scenario: Scenario, check: CalloutCheck, table: pd.DataFrame, key: str) -> None:
-    missing = [name for name in CALLOUT_COLUMNS if name not in table]
-    if missing:
-        problem = f"table '{check.table}' has no column '{missing[0]}'"
-        raise ScenarioError(problem, where=scenario.file, key=f"{key}.table", remedy=f"callouts need {', '.join(CALLOUT_COLUMNS)}")
-    for system in check.systems:
-        if system not in set(table["system"]):
-            there = ", ".join(sorted(set(map(str, table["system"]))))
-            problem = f"table '{check.table}' has no system '{system}'"
-            raise ScenarioError(problem, where=scenario.file, key=f"{key}.systems", remedy=f"systems there: {there}")
-    _callout_cells(scenario, check, table)
+            continue
+        if check.between[0] > check.between[1]:
+            raise ScenarioError("must be [lowest, highest]", where=scenario.file, key=f"{key}.between", remedy="turn it round")
+        for name in ("concurrency", check.y):
+            _column(scenario, check, table, name)
 
 
 def validate_result(scenario: Scenario, rows: Sequence[PointRow]) -> Validation:
@@ -126,11 +103,8 @@ def _table(scenario: Scenario, name: str) -> pd.DataFrame:
 def _column(scenario: Scenario, check: CurveCheck, table: pd.DataFrame, name: str) -> Floats:
     """A column; concurrency is throughput ÷ speed where the table does not hold it (Little's law for users who never pause)."""
     if name == "concurrency" and name not in table and {"tps_per_user", "throughput_tok_s_gpu"} <= set(table.columns):
-        throughput, speed = (_numbers(scenario, check.table, table, part) for part in ("throughput_tok_s_gpu", "tps_per_user"))
-        return throughput / speed
-    if name not in table:
-        remedy = f"columns: {', '.join(map(str, table.columns))}"
-        raise ScenarioError(f"table '{check.table}' has no column '{name}'", where=scenario.file, key="validation", remedy=remedy)
+        return _numbers(scenario, check.table, table, "throughput_tok_s_gpu") / _numbers(scenario, check.table, table, "tps_per_user")
+    must_hold(scenario, "validation", [name], table.columns, f"table '{check.table}' has no column", "columns")
     return _numbers(scenario, check.table, table, name)
 
 

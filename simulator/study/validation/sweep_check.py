@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,14 +22,10 @@ _Crossing = tuple[str, str, list[str], list[str], _Place]  # what, the policy it
 def check_sweep(scenario: Scenario, check: SweepCheck, table: pd.DataFrame, key: str) -> None:
     """The table holds what the check names, and every published cell is simulated. Raises ScenarioError."""
     where = scenario.file
-    for column in ("policy", "concurrency", check.y):
-        if column not in table:
-            remedy = f"columns: {', '.join(map(str, table.columns))}"
-            raise ScenarioError(f"table '{check.table}' has no column '{column}'", where=where, key=f"{key}.table", remedy=remedy)
-    there = list(dict.fromkeys(map(str, table["policy"])))
-    for system in (*check.systems, *([check.adaptive] if check.adaptive else [])):
-        if system not in there:
-            raise ScenarioError(f"table '{check.table}' has no policy '{system}'", where=where, key=key, remedy=f"policies there: {', '.join(there)}")
+    lacks = f"table '{check.table}' has no"
+    must_hold(scenario, f"{key}.table", ("policy", "concurrency", check.y), table.columns, f"{lacks} column", "columns")
+    systems = (*check.systems, *([check.adaptive] if check.adaptive else []))
+    must_hold(scenario, key, systems, table["policy"], f"{lacks} policy", "policies there")
     if check.adaptive is not None and check.adaptive not in check.systems:
         raise ScenarioError(f"adaptive is '{check.adaptive}', which is none of systems", where=where, key=f"{key}.adaptive", remedy="add it there")
     baseline = set(_cells(table, next(iter(check.systems)), check.y))
@@ -40,6 +36,14 @@ def check_sweep(scenario: Scenario, check: SweepCheck, table: pd.DataFrame, key:
         if missing:
             problem = f"policy '{name}' is not run at concurrency {missing[0]:g}, which the table holds"
             raise ScenarioError(problem, where=where, key="load", remedy="add it")
+
+
+def must_hold(scenario: Scenario, key: str, wanted: Iterable[str], present: Iterable[object], problem: str, remedy: str) -> None:
+    """Raises ScenarioError for the first of the `wanted` names that is not there."""
+    there = list(dict.fromkeys(map(str, present)))
+    for name in wanted:
+        if name not in there:
+            raise ScenarioError(f"{problem} '{name}'", where=scenario.file, key=key, remedy=f"{remedy}: {', '.join(there) or 'none'}")
 
 
 def sweep_points(scenario: Scenario, rows: Sequence[PointRow], check: SweepCheck, table: pd.DataFrame) -> list[ValidationPoint]:
