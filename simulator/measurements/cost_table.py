@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -53,10 +53,6 @@ class Curve:
         """This curve where it was measured; beyond its ends it rises and falls as `beside` does."""
         held = np.clip(x, *self.ends)
         return self.seconds(held, between) + beside.seconds(x, between) - beside.seconds(held, between)
-
-    def lifted(self, by_s: float) -> Curve:
-        """The same curve, `by_s` higher."""
-        return Curve(self.graph_x, self.graph_s + by_s, self.eager_x, self.eager_s + by_s)
 
 
 @dataclass(frozen=True)
@@ -145,7 +141,8 @@ def _fill_corner(curves: dict[tuple[float, float], Curve], requests: Floats, con
         long, short = curves[fewer, c], curves[fewer, shorter]
         x = np.asarray(min(long.ends[1], short.ends[1]))
         added = float(long.seconds(x, "linear") - short.seconds(x, "linear"))
-        curves[r, c] = curves[r, shorter].lifted(max(added, 0.0) * r / fewer)
+        base, more = curves[r, shorter], max(added, 0.0) * r / fewer
+        curves[r, c] = replace(base, graph_s=base.graph_s + more, eager_s=base.eager_s + more)
 
 
 def _curve(graphs: pd.DataFrame, eager: pd.DataFrame, key: str) -> Curve:

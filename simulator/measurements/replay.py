@@ -57,14 +57,14 @@ def lay_out(blocks: RecordedBlocks, temperatures: list[float] | None, clairvoyan
 
     `clairvoyant` uses the outcomes as survivals (oracle bound only).
     """
-    rows, gamma = len(blocks.accepted), blocks.gamma
+    gamma = blocks.gamma
+    confidence = blocks.conditional(temperatures) if blocks.confidence is not None else None
     if clairvoyant:
         survival = (np.arange(gamma) < blocks.accepted[:, None]).astype(np.float64)
-    elif blocks.confidence is not None:
-        survival = blocks.survival(temperatures)
+    elif confidence is not None:
+        survival = np.asarray(np.cumprod(confidence, axis=1))
     else:
-        survival = np.broadcast_to(blocks.mean_survival(), (rows, gamma))
-    confidence = blocks.conditional(temperatures) if blocks.confidence is not None else None
+        survival = np.broadcast_to(blocks.mean_survival(), (blocks.rows, gamma))
     return Replay(
         gamma=gamma,
         accepted=np.append(blocks.accepted, 0),

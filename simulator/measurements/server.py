@@ -139,24 +139,20 @@ def measure(server: Server, prompts: Sequence[str], users: int, turns: int) -> M
     Raises DsimError."""
     answers: list[Answer] = []
     failures: list[DsimError] = []
-    lock, done = threading.Lock(), threading.Event()
+    done = threading.Event()
     finished = [0] * users
 
     def use(user: int) -> None:
-        turn = 0
         while not done.is_set():
+            turn = finished[user]
             try:
-                answer = ask(server, prompts[(turn * users + user) % len(prompts)], user, turn)
+                answers.append(ask(server, prompts[(turn * users + user) % len(prompts)], user, turn))
             except DsimError as problem:
-                with lock:
-                    failures.append(problem)
+                failures.append(problem)
                 done.set()
-                return
-            with lock:
-                answers.append(answer)
-                finished[user] = turn = turn + 1
-                if min(finished) > turns:
-                    done.set()
+            finished[user] = turn + 1
+            if min(finished) > turns:
+                done.set()
 
     threads = [threading.Thread(target=use, args=(user,), daemon=True) for user in range(users)]
     for thread in threads:

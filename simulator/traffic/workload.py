@@ -128,14 +128,17 @@ class ClosedLoopSource:
     seed: int
     replication: int
     think_s: float
-    _chunks: dict[int, tuple[list[list[int]], list[list[int]], list[list[int]]]] = field(default_factory=dict, repr=False, compare=False)
+    _chunks: dict[int, list[list[list[int]]]] = field(default_factory=dict, repr=False, compare=False)  # `draw` by turn and user
 
     def spec(self, user: int, turn: int, arrival_s: float) -> RequestSpec:
         """Request number `turn` of `user`, sent at `arrival_s`."""
         assert 0 <= user < self.users
         chunk, row = divmod(turn, _TURNS)
-        prompt, output, domain = self._chunks.get(chunk) or self._drawn(chunk)
-        return RequestSpec(turn * self.users + user, arrival_s, prompt[row][user], output[row][user], self.domains[domain[row][user]])
+        if chunk not in self._chunks:
+            turns = np.arange(chunk * _TURNS, (chunk + 1) * _TURNS)[:, None]
+            self._chunks[chunk] = self.draw(np.arange(self.users)[None, :], turns).tolist()
+        prompt, output, cached, domain = self._chunks[chunk][row][user]
+        return RequestSpec(turn * self.users + user, arrival_s, prompt, output, self.domains[domain], cached)
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -146,10 +149,3 @@ class ClosedLoopSource:
         """Prompt, output and cached tokens and domain of the turns of users (broadcast). # [..., 4]"""
         prompt, output, domain = self.workload._draw(self.seed, self.replication, user, turn)
         return np.stack(np.broadcast_arrays(prompt, output, np.int64(0), domain), axis=-1)
-
-    def _drawn(self, chunk: int) -> tuple[list[list[int]], list[list[int]], list[list[int]]]:
-        """Lengths and domains of a chunk of turns, [turn][user]."""
-        turns = np.arange(chunk * _TURNS, (chunk + 1) * _TURNS)[:, None]
-        prompt, output, domain = self.workload._draw(self.seed, self.replication, np.arange(self.users)[None, :], turns)
-        self._chunks[chunk] = prompt.tolist(), output.tolist(), domain.tolist()
-        return self._chunks[chunk]
