@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from fit_acceptance import AcceptanceFit, ScheduledPoint, fit_acceptance  # beside this script
 
 from simulator.measurements.acceptance import ParametricAcceptance
 from simulator.measurements.calibration import fit_temperatures
@@ -20,7 +21,6 @@ from simulator.measurements.draft_blocks import RecordedBlocks
 from simulator.measurements.fit import CostFit, Telemetry, fit_cost, read_telemetry
 from simulator.measurements.profile import Drafter, Profile, PublishedTable, save_profile
 from simulator.study.profiles.about import without_head
-from simulator.study.profiles.fit_acceptance import AcceptanceFit, ScheduledPoint, fit_acceptance
 
 HERE = Path(__file__).parent
 PAPER = "DSpark paper (DeepSeek-AI and Peking University, 2026, arXiv 2607.05147)"
