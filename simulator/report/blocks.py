@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class Table(Block):
         return replace(self, columns=tuple(self.columns[i] for i in kept), groups=groups)
 
 
+Row: TypeAlias = Sequence[Cell | str]
 Draw: TypeAlias = "Callable[[Look], Figure]"
 
 
@@ -200,10 +202,23 @@ def only(on: frozenset[Form], block: AnyBlock | None) -> AnyBlock | None:
     return None if block is None else replace(block, on=on)
 
 
-def listed(name: str, caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1) -> Table:
-    """A table of texts, its first `words` columns aligned left."""
-    heads = tuple(Column(title, words=place < words) for place, title in enumerate(columns))
-    return Table(name, caption, heads, (Group("", tuple(tuple(map(Cell, row)) for row in rows)),))
+def table(name: str, caption: str, columns: Iterable[Column | str], rows: Iterable[Row], words: int = 1) -> Table:
+    """A table without groups. Text stands for its cell or its column; the first `words` columns of text are aligned left."""
+    return grouped(name, caption, columns, [("", rows)], words)
+
+
+def grouped(
+    name: str,
+    caption: str,
+    columns: Iterable[Column | str],
+    groups: Iterable[tuple[str, Iterable[Row]]],
+    words: int = 1,
+    tags: Mapping[str, str] = MappingProxyType({}),
+) -> Table:
+    """As `table`, of groups by name; `tags` are of groups."""
+    heads = tuple(head if isinstance(head, Column) else Column(head, words=place < words) for place, head in enumerate(columns))
+    filled = ((group, tuple(tuple(cell if isinstance(cell, Cell) else Cell(cell) for cell in row) for row in rows)) for group, rows in groups)
+    return Table(name, caption, heads, tuple(Group(group, rows, tags.get(group, "")) for group, rows in filled))
 
 
 def folded(table: Table | None) -> Table | Folded | None:

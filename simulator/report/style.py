@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -38,25 +39,18 @@ _RC: dict[str, Any] = {
     "text.color": INK,
     "axes.edgecolor": FAINT,
     "axes.labelcolor": MUTED,
-    "axes.labelsize": 9.0,
-    "axes.linewidth": 0.8,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "axes.unicode_minus": True,
     "grid.color": GRID,
-    "grid.linewidth": 0.8,
     "xtick.color": FAINT,
     "ytick.color": FAINT,
     "xtick.labelcolor": MUTED,
     "ytick.labelcolor": MUTED,
     "xtick.major.size": 3.0,
     "ytick.major.size": 0.0,
-    "figure.facecolor": PAPER,
-    "axes.facecolor": PAPER,
     "legend.frameon": False,
-    "legend.fontsize": 9.0,
     "lines.solid_capstyle": "round",
     "svg.fonttype": "none",
     "path.simplify": False,
@@ -100,7 +94,7 @@ def dress(figure: Figure, look: Look, title: str, subtitle: str, handles: Sequen
     edge, y = 0.08, height - 0.1
     figure.text(edge / width, y / height, title, fontsize=11 if not look.narrow else 10, fontweight="bold", va="top")
     y -= 0.23
-    for line in _wrapped(subtitle, 1000 if not look.narrow else 58):
+    for line in textwrap.wrap(subtitle, 58 if look.narrow else 1000, break_long_words=False, break_on_hyphens=False):
         figure.text(edge / width, y / height, line, fontsize=8.5 if not look.narrow else 7.5, color=MUTED, va="top")
         y -= 0.17
     y -= 0.02
@@ -149,12 +143,14 @@ def marker(policy: PolicyFacts, result: RunResult) -> str:
 
 def handle(policy: PolicyFacts, result: RunResult) -> Line2D:
     """A policy's entry in a legend."""
-    tint = colour(policy, result)
-    name = wording.short(policy.name) + (" (bound, not a plan)" if policy.bound else "")
-    label = f" {name}" if name.startswith("_") else name
-    return Line2D(
-        [], [], color=tint, marker=marker(policy, result), markersize=5, linewidth=1.8, linestyle="--" if policy.bound else "-", label=label
-    )
+    tint, mark = colour(policy, result), marker(policy, result)
+    label = legend_name(policy.name) + (" (bound, not a plan)" if policy.bound else "")
+    return Line2D([], [], color=tint, marker=mark, markersize=5, linewidth=1.8, linestyle="--" if policy.bound else "-", label=label)
+
+
+def legend_name(name: str) -> str:
+    """Cut short; with a space before an underscore, since matplotlib leaves out labels that begin with one."""
+    return f" {wording.short(name)}" if name.startswith("_") else wording.short(name)
 
 
 def hollow_handle(result: RunResult) -> list[Line2D]:
@@ -198,16 +194,5 @@ def inline(text: str, stem: str) -> str:
     body = re.sub(r' id="([^"]*)"', lambda m: f' id="{stem}-{m[1]}"' if m[1] in used else "", body)
     body = re.sub(r'(href="#|url\(#)', rf"\g<1>{stem}-", body)
     body = re.sub(r"#[0-9a-f]{6}\b", lambda m: f"var(--{VARIABLES[m[0]]})" if m[0] in VARIABLES else m[0], body)
-    head = re.search(r'viewBox="[^"]*"', body)
-    box = head[0] if head else ""
+    _, box, _ = re.split(r'(viewBox="[^"]*")', body, maxsplit=1)
     return re.sub(r"<svg[^>]*>", f'<svg xmlns:xlink="http://www.w3.org/1999/xlink" {box} aria-hidden="true" focusable="false">', body, count=1)
-
-
-def _wrapped(text: str, width: int) -> list[str]:
-    lines: list[str] = []
-    for word in text.split():
-        if lines and len(lines[-1]) + len(word) < width:
-            lines[-1] += " " + word
-        else:
-            lines.append(word)
-    return lines

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from simulator.report import wording
-from simulator.report.blocks import Cell, Column, Group, Table
+from simulator.report.blocks import Cell, Column, Row, Table, grouped, table
 from simulator.report.tables import estimated
 from simulator.report.tables import provenance as sources
 from simulator.report.wording import money
@@ -15,12 +15,13 @@ from simulator.study.run.result import Estimate
 
 def choices(result: PlanResult) -> Table:
     """What each cell needs and costs, cheapest first."""
+    currency = result.price.currency
     columns = (
-        Column("policy", words=True),
-        Column("replicas"),
-        Column("GPUs"),
-        Column("cost", f"{result.price.currency} per million output tokens"),
-        Column("cost", f"{result.price.currency} per hour", spare=True),
+        "policy",
+        "replicas",
+        "GPUs",
+        Column("cost", f"{currency} per million output tokens"),
+        Column("cost", f"{currency} per hour", spare=True),
         Column("headroom", "load that still fits"),
         Column("speed", "tok/s at the peak"),
         Column("TTFT", "ms at the peak", spare=True),
@@ -28,27 +29,17 @@ def choices(result: PlanResult) -> Table:
         Column("at most", "tok/s, alone on a replica", spare=True),
         Column("verdict", words=True),
     )
-    rows = []
+    rows: list[Row] = []
     for choice in sorted(result.cells, key=lambda c: (c.cost_per_hour is None, c.cost_per_hour or 0, -(c.headroom or 0))):
         metrics, fewer = choice.at_peak.metrics if choice.at_peak else {}, choice.fewer
-        rows.append(
-            (
-                Cell(choice.label, "the plan" if choice.cell == result.best else "bound, not a plan" if choice.bound else ""),
-                Cell(wording.load(choice.replicas)),
-                Cell(wording.load(choice.gpus)),
-                Cell(money(choice.cost_per_mtok)),
-                Cell(money(choice.cost_per_hour)),
-                Cell(wording.percent(choice.headroom)),
-                estimated(metrics.get("speed"), 1),
-                estimated(_ms(metrics.get("ttft")), 0),
-                Cell(f"{fewer.kept} of {fewer.n}" if fewer else wording.DASH),
-                Cell(wording.plain(choice.alone_tps, 1)),
-                Cell(_OUTCOMES[choice.outcome]),
-            )
-        )
+        label = Cell(choice.label, "the plan" if choice.cell == result.best else "bound, not a plan" if choice.bound else "")
+        needed = (wording.load(choice.replicas), wording.load(choice.gpus), money(choice.cost_per_mtok), money(choice.cost_per_hour))
+        reached = (wording.percent(choice.headroom), estimated(metrics.get("speed"), 1), estimated(_ms(metrics.get("ttft")), 0))
+        kept = f"{fewer.kept} of {fewer.n}" if fewer else wording.DASH
+        rows.append([label, *needed, *reached, kept, wording.plain(choice.alone_tps, 1), _OUTCOMES[choice.outcome]])
     share = wording.share(result.sla.speed.share)
     caption = f"Smallest fleets that meet the SLA. Speed: what {share} of users reach; brackets: 95 % over replications."
-    return Table("choices", caption, columns, (Group("", tuple(rows)),))
+    return table("choices", caption, columns, rows)
 
 
 _OUTCOMES = {
@@ -66,53 +57,38 @@ def _ms(seconds: Estimate | None) -> Estimate | None:
 def points(result: PlanResult) -> Table:
     """Every simulated fleet at the planned load."""
     columns = (
-        Column("replicas"), Column("GPUs"), Column("load", "requests/s each"), Column("speed", "tok/s"), Column("lower bound", "tok/s"),
-        Column("TTFT", "ms"),
-        Column("throughput", "tok/s/GPU"), Column("accepted length"), Column("budget", "tok/request/step"), Column("in service"), Column("n"),
-        Column("SLA", words=True),
+        "replicas", "GPUs", Column("load", "requests/s each"), Column("speed", "tok/s"), Column("lower bound", "tok/s"), Column("TTFT", "ms"),
+        Column("throughput", "tok/s/GPU"), "accepted length", Column("budget", "tok/request/step"), "in service", "n", Column("SLA", words=True),
     )  # fmt: skip
+    means = {"throughput_tok_s_gpu": 0, "accepted_length": 2, "verification_budget": 2, "concurrency_mean": 1}  # and their decimals
     groups = []
     for choice in result.cells:
-        rows = []
+        rows: list[Row] = []
         for fleet in choice.points:
+            size = (wording.load(fleet.replicas), wording.load(fleet.gpus), wording.plain(fleet.rps_per_replica))
             ttft = _ms(fleet.metrics.get("ttft"))
-            rows.append(
-                (
-                    Cell(wording.load(fleet.replicas)),
-                    Cell(wording.load(fleet.gpus)),
-                    Cell(wording.plain(fleet.rps_per_replica)),
-                    estimated(fleet.metrics.get("speed"), 1),
-                    Cell(wording.plain(fleet.sure_speed, 1)),
-                    Cell(wording.plain(ttft.mean if ttft else None, 0)),
-                    Cell(wording.plain(fleet.mean("throughput_tok_s_gpu"), 0)),
-                    *(Cell(wording.plain(fleet.mean(name), 2)) for name in ("accepted_length", "verification_budget")),
-                    Cell(wording.plain(fleet.mean("concurrency_mean"), 1)),
-                    Cell(str(fleet.n)),
-                    Cell(fleet.kept if fleet.verdict == "stable" else f"{fleet.kept}, {fleet.verdict}"),
-                )
-            )
+            speed = (estimated(fleet.metrics.get("speed"), 1), wording.plain(fleet.sure_speed, 1), wording.plain(ttft.mean if ttft else None, 0))
+            kept = fleet.kept if fleet.verdict == "stable" else f"{fleet.kept}, {fleet.verdict}"
+            rows.append([*size, *speed, *(wording.plain(fleet.mean(name), digits) for name, digits in means.items()), str(fleet.n), kept])
         if rows:
-            groups.append(Group(choice.label, tuple(rows)))
+            groups.append((choice.label, rows))
     caption = "Every simulated fleet at the planned load. Lower bound: what the next replication reaches with 95 % confidence."
-    return Table("points", caption, columns, tuple(groups))
+    return grouped("points", caption, columns, groups, words=0)
 
 
 def what_if(result: PlanResult) -> Table | None:
     """The answer when one assumption is another."""
     if not result.what_if:
         return None
-    columns = (
-        Column("if", words=True), Column("replicas needed"), Column("GPUs"), Column("SLA speed of the unchanged fleet", "change"),
-        Column("the unchanged fleet", words=True),
-    )  # fmt: skip
+    columns = ("if", "replicas needed", "GPUs", Column("SLA speed of the unchanged fleet", "change"), Column("the unchanged fleet", words=True))
     rows = []
     for change in result.what_if:
         kept = "still meets the SLA" if change.keeps_unchanged else "is overloaded" if change.overloads else "may miss the SLA"
         needed = "more than allowed" if change.replicas is None else wording.load(change.replicas)
         speed = Cell(wording.gain_mean(change.speed_change), wording.gain_bounds(change.speed_change))
-        rows.append((Cell(change.label), Cell(needed), Cell(wording.load(change.gpus)), speed, Cell(kept)))
+        rows.append((change.label, needed, wording.load(change.gpus), speed, kept))
     caption = f"{result.chosen.label} on {result.chosen.replicas} replicas, one assumption changed at a time; same traffic and random draws."
-    return Table("what-if", caption, columns, (Group("", tuple(rows)),))
+    return table("what-if", caption, columns, rows)
 
 
 def day(result: PlanResult) -> Table | None:
@@ -125,27 +101,26 @@ def day(result: PlanResult) -> Table | None:
         ("started by forecast", hours.forecast, cost.forecast, 0.0),
         ("started when needed", hours.reactive, cost.reactive, short),
     )
-    rows = tuple((Cell(way), Cell(wording.plain(h, 1)), Cell(money(c)), Cell(wording.percent(late, 1, signed=False))) for way, h, c, late in ways)
+    rows = ((way, wording.plain(h, 1), money(c), wording.percent(late, 1, signed=False)) for way, h, c, late in ways)
     unit = f"{result.price.currency} per million output tokens"
-    columns = (Column("fleet", words=True), Column("replica-hours"), Column("cost", unit), Column("requests that meet too few replicas"))
+    columns = ("fleet", "replica-hours", Column("cost", unit), "requests that meet too few replicas")
     caption = f"One span of the traffic ({span.span_s / 3600:.3g} h); a replica takes {span.start_up_s:g} s to start, paid from the beginning."
-    return Table("day-costs", caption, columns, (Group("", rows),))
+    return table("day-costs", caption, columns, rows)
 
 
 def gains(result: PlanResult) -> Table | None:
     """Confidence scheduling against the best fixed length."""
     if not result.gains:
         return None
-    rows = []
+    rows: list[Row] = []
     for pair in result.gains:
         verdict = "more than noise" if pair.distinguishable else "not distinguishable"
-        names = (Cell(result.choice(cell).label) for cell in (pair.scheduled, pair.fixed))
+        names = (result.choice(cell).label for cell in (pair.scheduled, pair.fixed))
         gained = Cell(wording.gain_mean(pair.gain), wording.gain_bounds(pair.gain))
-        rows.append((*names, Cell(str(pair.replicas)), gained, Cell(verdict)))
-    words = [Column(title, words=True) for title in ("scheduled", "best fixed", "verdict")]
-    columns = (words[0], words[1], Column("replicas"), Column("SLA speed gained"), words[2])
+        rows.append([*names, str(pair.replicas), gained, verdict])
+    columns = ("scheduled", "best fixed", "replicas", "SLA speed gained", Column("verdict", words=True))
     caption = "Confidence scheduling against the best fixed length beside it: same fleet, traffic and random draws; 95 % interval."
-    return Table("gains", caption, columns, (Group("", tuple(rows)),))
+    return table("gains", caption, columns, rows, words=2)
 
 
 def break_even(result: PlanResult) -> Table | None:
@@ -156,14 +131,14 @@ def break_even(result: PlanResult) -> Table | None:
     columns = (Column("acceptance", "of the profile's"), *(Column(f"{n}", "requests") for n in sizes), Column("stops paying at", "requests"))
     groups = []
     for pays in result.break_even:
-        rows = []
+        rows: list[Row] = []
         for curve in pays.curves:
             cells = [Cell(f"k = {k}", wording.percent(gain)) for k, gain in zip(curve.best_length, curve.gain, strict=True)]
             stops = wording.load(curve.stops_at) if curve.stops_at else "not here"
-            rows.append((Cell(wording.percent(curve.acceptance, 0, signed=False)), *cells[: len(sizes)], Cell(stops)))
-        groups.append(Group(f"{pays.drafter} on {pays.profile}", tuple(rows)))
+            rows.append([wording.percent(curve.acceptance, 0, signed=False), *cells[: len(sizes)], stops])
+        groups.append((f"{pays.drafter} on {pays.profile}", rows))
     caption = "Best fixed length by requests in a batch and its gain in speed over no drafting; in the mean, without queues or prompts."
-    return Table("break-even", caption, columns, tuple(groups))
+    return grouped("break-even", caption, columns, groups)
 
 
 def provenance(result: PlanResult) -> Table:
@@ -174,16 +149,13 @@ def provenance(result: PlanResult) -> Table:
 
 def at_promise(result: PlanResult, promise: PromiseResult) -> Table:
     """What every choice needs at another promised speed."""
-    columns = (
-        Column("policy", words=True), Column("replicas"), Column("GPUs"), Column("cost", f"{result.price.currency} per million output tokens"),
-        Column("throughput", "tok/s/GPU"),
-    )  # fmt: skip
+    cost = Column("cost", f"{result.price.currency} per million output tokens")
     rows = []
     for c in promise.cells:
         label = Cell(result.choice(c.cell).label, "best" if c.cell == promise.best else "")
-        rows.append((label, Cell(_replicas(c)), Cell(wording.load(c.gpus)), Cell(money(c.cost_per_mtok)), Cell(wording.plain(c.throughput, 0))))
+        rows.append((label, _replicas(c), wording.load(c.gpus), money(c.cost_per_mtok), wording.plain(c.throughput, 0)))
     caption = f"At {promise.tps:g} tok/s, from the simulated fleets. ≤: the next smaller fleet was not simulated. –: none of them meets it."
-    return Table(f"at-promise-{promise.tps:g}", caption, columns, (Group("", tuple(rows)),))
+    return table(f"at-promise-{promise.tps:g}", caption, ("policy", "replicas", "GPUs", cost, Column("throughput", "tok/s/GPU")), rows)
 
 
 def best_at(result: PlanResult, promise: PromiseResult) -> str:

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 from simulator.report import wording
-from simulator.report.blocks import Terms, listed
+from simulator.report.blocks import Terms, table
 from simulator.report.page import Notice, Page, Section, section, sections
 
 Compared = Mapping[str, Any]  # what measurements.agreement.compare_profiles gives
@@ -31,16 +31,16 @@ def diff_page(compared: Compared) -> Page:
 def _measured_on(compared: Compared) -> Section | None:
     sides = tuple((side.upper(), f"{compared[side]['name']} ({compared[side]['folder']})") for side in ("a", "b"))
     rows = [(row["what"], row["a"], row["b"]) for row in compared["measured_on"]]
-    return section("measured-on", "Measured on", Terms(sides), listed("differences", "What differs.", ("what", "A", "B"), rows, words=3))
+    return section("measured-on", "Measured on", Terms(sides), table("differences", "What differs.", ("what", "A", "B"), rows, words=3))
 
 
 def _costs(compared: Compared) -> Section | None:
     columns = ("table", "cells", "median", "p90", "B / A", "ranges apart", "only A", "only B")
-    tables = listed("tables", "Relative differences of cells.", columns, [_table_row(t) for t in compared["tables"]])
+    tables = table("tables", "Relative differences of cells.", columns, [_table_row(t) for t in compared["tables"]])
     worst = [(t["table"], *_cell_row(cell)) for t in compared["tables"] for cell in t["worst"][:WORST]]
-    cells = listed("worst-cells", "The cells that differ most.", ("table", "at", "A, ms", "B, ms", "B against A"), worst, words=2)
+    cells = table("worst-cells", "The cells that differ most.", ("table", "at", "A, ms", "B, ms", "B against A"), worst, words=2)
     numbers = [(n["what"], wording.plain(n["a"]), wording.plain(n["b"])) for n in compared["numbers"] if n["a"] != n["b"]]
-    return section("costs", "Costs", tables, cells, listed("numbers", "Other numbers that differ.", ("number", "A", "B"), numbers))
+    return section("costs", "Costs", tables, cells, table("numbers", "Other numbers that differ.", ("number", "A", "B"), numbers))
 
 
 def _acceptance(compared: Compared) -> Section | None:
@@ -53,8 +53,8 @@ def _acceptance(compared: Compared) -> Section | None:
     return section(
         "acceptance",
         "Acceptance",
-        listed("lengths", "Accepted length.", columns, lengths, words=2),
-        listed("temperatures", "Calibration temperatures by position.", ("drafter", "A", "B"), temperatures, words=3),
+        table("lengths", "Accepted length.", columns, lengths, words=2),
+        table("temperatures", "Calibration temperatures by position.", ("drafter", "A", "B"), temperatures, words=3),
     )
 
 

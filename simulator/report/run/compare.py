@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from simulator.report import wording
-from simulator.report.blocks import Cell, Column, Group, Table, Terms, Text, listed
+from simulator.report.blocks import Cell, Row, Terms, Text, grouped, table
 from simulator.report.page import Page, Section, section, sections
 from simulator.report.run.differences import Compared, ComparedGain, ComparedPoint
 from simulator.study.run.result import Estimate
@@ -31,7 +31,7 @@ def _scenarios(compared: Compared) -> Section | None:
     terms = Terms(tuple((letter, " · ".join(filter(None, (side.scenario, side.file, side.profile)))) for letter, side in sides))
     rows = [(d.key, d.a, d.b) for d in compared.scenario_differences]
     same = None if rows else Text("The scenarios are the same.")
-    return section("scenarios", "Scenarios", terms, listed("differences", "What differs.", ("key", "A", "B"), rows, words=3), same)
+    return section("scenarios", "Scenarios", terms, table("differences", "What differs.", ("key", "A", "B"), rows, words=3), same)
 
 
 def _results(compared: Compared) -> Section | None:
@@ -39,24 +39,22 @@ def _results(compared: Compared) -> Section | None:
     for letter, points in (("A", compared.only_in_a), ("B", compared.only_in_b)):
         names = [f"{point.policy} at {wording.load(point.load)}" for point in points]
         only += [Text(f"only in {letter}: {', '.join(names)}")] if names else []
-    groups: dict[str, list[tuple[Cell, ...]]] = {}
+    groups: dict[str, list[Row]] = {}
     for point in compared.points:
         groups.setdefault(point.policy, []).append(_point_row(point))
-    columns = tuple(Column(title) for title in ("load", *_SHOWN.values()))
-    rows = tuple(Group(policy, tuple(cells)) for policy, cells in groups.items())
-    table = Table("compared", "A → B, and the change; * more than noise.", columns, rows)
-    return section("points", "Points", table, None if rows else Text("No policy and load is in both."), *only)
+    both = grouped("compared", "A → B, and the change; * more than noise.", ("load", *_SHOWN.values()), groups.items(), words=0)
+    return section("points", "Points", both, None if groups else Text("No policy and load is in both."), *only)
 
 
 def _gained(compared: Compared) -> Section | None:
     rows = [_gain_row(row) for row in compared.gains]
-    return section("gains", "Gains", listed("gains", "Gains over the baseline.", ("policy", "at", "A", "B", "B − A", ""), rows, words=2))
+    return section("gains", "Gains", table("gains", "Gains over the baseline.", ("policy", "at", "A", "B", "B − A", ""), rows, words=2))
 
 
 SECTIONS = (_scenarios, _results, _gained)
 
 
-def _point_row(point: ComparedPoint) -> tuple[Cell, ...]:
+def _point_row(point: ComparedPoint) -> Row:
     """`112.5 → 135.0` and `+20.0 % *` for the metrics that matter most; JSON has the others."""
     cells = []
     for metric, pair in ((metric, point.metrics.get(metric)) for metric in _SHOWN):
@@ -66,7 +64,7 @@ def _point_row(point: ComparedPoint) -> tuple[Cell, ...]:
         a, b = (wording.plain(side.mean, wording.MEASURES[metric].decimals) for side in (pair.a, pair.b))
         change = wording.percent(pair.relative, 1) if pair.difference else "same"
         cells.append(Cell(f"{a} → {b}", f"{change} *" if pair.distinguishable else change))
-    return (Cell(wording.load(point.load)), *cells)
+    return (wording.load(point.load), *cells)
 
 
 def _gain_row(gain: ComparedGain) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from simulator.files import whole
 from simulator.report import wording
-from simulator.report.blocks import Cell, Column, Group, Table, Text, listed
+from simulator.report.blocks import Cell, Column, Row, Text, grouped, table
 from simulator.report.page import Page, Section, section, sections
 from simulator.report.tables import validation
 from simulator.study.validation.engine_runs import HEADLINE, NUMBERS
@@ -32,22 +32,18 @@ def write_picture(check: EngineComparison, path: Path, title: str) -> None:
 
 def _runs(check: EngineComparison) -> Section | None:
     numbers = (Column(NUMBERS[name], spare=name not in HEADLINE) for name in SHOWN)
-    columns = (Column("load"), *numbers, *(Column(name) for name in PARTS.values()))
-    groups = []
-    for policy in dict.fromkeys(row.policy for row in check.runs):
-        rows = tuple(_row(row) for row in check.runs if row.policy == policy)
-        groups.append(Group(policy, rows))
+    groups = [(policy, [_row(run) for run in check.runs if run.policy == policy]) for policy in dict.fromkeys(run.policy for run in check.runs)]
     caption = (
         "Simulated / measured, and the error. Cost model, acceptance and rest are the parts of the throughput's error; noise: p10 to p90 of step "
         "time over its price."
     )
-    return section("runs", "Simulator against engine", Table("runs", caption, columns, tuple(groups)))
+    return section("runs", "Simulator against engine", grouped("runs", caption, ("load", *numbers, *PARTS.values()), groups, words=0))
 
 
-def _row(run: EngineRun) -> tuple[Cell, ...]:
+def _row(run: EngineRun) -> Row:
     numbers = (Cell(f"{run.simulated[n]:.4g} / {run.measured[n]:.4g}", wording.percent(run.error[n], 1)) for n in SHOWN)
-    parts = (Cell(wording.percent(getattr(run.why, name), 1, signed=name != "step_noise")) for name in PARTS)
-    return (Cell(str(run.load)), *numbers, *parts)
+    parts = (wording.percent(getattr(run.why, name), 1, signed=name != "step_noise") for name in PARTS)
+    return (str(run.load), *numbers, *parts)
 
 
 def _errors(check: EngineComparison) -> Section | None:
@@ -57,7 +53,7 @@ def _errors(check: EngineComparison) -> Section | None:
     return section(
         "errors",
         "Errors",
-        listed("summary", "Over all runs.", ("number", "median error", "worst"), errors),
+        table("summary", "Over all runs.", ("number", "median error", "worst"), errors),
         replace(validation(check.rows, "measured"), caption="Limits."),
         Text(ranked) if rank.pairs else None,
     )

@@ -12,7 +12,7 @@ import numpy as np
 from simulator.errors import DsimError
 from simulator.files import write_whole
 from simulator.report import wording
-from simulator.report.blocks import Cell, Code, Column, Group, Lines, Prose, Table, Text, listed
+from simulator.report.blocks import Cell, Code, Lines, Prose, Row, Table, Text, table
 from simulator.report.page import Page, Section, section
 from simulator.report.render.markdown import markdown
 from simulator.report.render.markdown import table as table_lines
@@ -58,21 +58,15 @@ def read_results(folder: Path) -> list[Entry]:
 
 def headline(results: Sequence[Entry], file: str = "docs/validation.md") -> Table:
     """A line for each comparison: what, median and worst error over its cells, limits kept. `file` is what its links point into."""
-    rows = []
+    rows: list[Row] = []
     for result in (entry.comparison for entry in results):
         errors = cell_errors(result)
         judged = [row.ok for row in result.rows if row.ok is not None]
         kept = f"{sum(judged)} of {len(judged)}" if judged else "none set"
         shares = (percent(float(share(errors)), 1, signed=False) if errors else DASH for share in (np.median, np.max))
-        name = Cell(headline_name(result), link=f"{file}#{anchor(result)}")
-        rows.append((name, *(Cell(text) for text in (str(len(errors)), *shares, kept))))
-    columns = (Column("compared with", words=True), *(Column(title) for title in ("cells not fitted", "median error", "worst", "limits kept")))
-    return Table("headline", "", columns, (Group("", tuple(rows)),))
-
-
-def headline_name(result: Comparison) -> str:
-    """The system and where the numbers are from, short."""
-    return f"{result.name}: {wording.short('; '.join(result.sources), 90)}"
+        name = Cell(f"{result.name}: {wording.short('; '.join(result.sources), 90)}", link=f"{file}#{anchor(result)}")
+        rows.append([name, str(len(errors)), *shares, kept])
+    return table("headline", "", ("compared with", "cells not fitted", "median error", "worst", "limits kept"), rows)
 
 
 def anchor(result: Comparison) -> str:
@@ -131,15 +125,15 @@ def _fit(name: str, fit: Fit) -> Text:
 def _points(points: Sequence[ValidationPoint], known: str) -> Iterator[Table]:
     """A table of each metric: policies down, loads across; simulated, known and difference in a cell, an asterisk where it was fitted to."""
     fitted = "; * was fitted to" if any(p.fitted for p in points) else ""
-    for metric, table in dict.fromkeys((p.metric, p.table) for p in points):
-        mine = [p for p in points if (p.metric, p.table) == (metric, table)]
+    for metric, source in dict.fromkeys((p.metric, p.table) for p in points):
+        mine = [p for p in points if (p.metric, p.table) == (metric, source)]
         loads = sorted({p.load for p in mine}, key=lambda load: (isinstance(load, str), load))
         heads = ("at load", *(load if isinstance(load, str) else f"{load:g}" for load in loads))
         rows = []
         for policy in dict.fromkeys(p.policy for p in mine):
             cells = {p.load: _cell(p) for p in mine if p.policy == policy}
             rows.append((policy, *(cells.get(load, DASH) for load in loads)))
-        yield listed(metric, f"{metric} (simulated / {known}, difference{fitted}):", heads, rows)
+        yield table(metric, f"{metric} (simulated / {known}, difference{fitted}):", heads, rows)
 
 
 def _cell(point: ValidationPoint) -> str:

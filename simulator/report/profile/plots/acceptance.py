@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -53,8 +52,7 @@ def thresholds(drafters: Sequence[DrafterNumbers], look: Look = style.WIDE) -> F
         for ax, name in zip(axes, ("committed", "rejected"), strict=True):
             for numbers in sure:
                 x = [p.threshold for p in numbers.thresholds]
-                y = np.array([p.committed_tokens if name == "committed" else p.rejected_tokens for p in numbers.thresholds])
-                error = np.array([p.committed_error if name == "committed" else p.rejected_error for p in numbers.thresholds])
+                y, error = (np.array([getattr(p, f"{name}_{what}") for p in numbers.thresholds]) for what in ("tokens", "error"))
                 tint = tint_of(numbers.name, drafters)
                 ax.plot(x, y, color=tint, linewidth=1.8)
                 if np.isfinite(error).all():
@@ -132,10 +130,7 @@ def draw_reliability(axes: Axes, before: Reliability, after: Reliability) -> Non
         sizes = 4 + 42 * np.sqrt(curve.rows / curve.rows.sum())
         axes.plot(curve.predicted, curve.observed, color=tint, linewidth=0.8, alpha=0.7)
         axes.scatter(curve.predicted, curve.observed, s=sizes, color=face, edgecolors=tint, linewidths=0.9, zorder=3, clip_on=False)
-    axes.set_xlim(0, 1)
-    axes.set_ylim(0, 1)
-    axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
-    axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
+    axes.set(xlim=(0, 1), ylim=(0, 1), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1), xticklabels=("0", "0.5", "1"), yticklabels=("0", "0.5", "1"))
 
 
 def domains_of(drafters: Sequence[DrafterNumbers]) -> list[str]:
@@ -168,18 +163,13 @@ def handles(shown: Sequence[DrafterNumbers], every: Sequence[DrafterNumbers] | N
     every = every or shown
     names = [numbers.name for numbers in every]
     return [
-        Line2D([], [], color=tint_of(n.name, every), marker=_marker(names.index(n.name)), markersize=5, linewidth=1.8, label=_legend_name(n.name))
+        Line2D(
+            [], [], color=tint_of(n.name, every), marker=_marker(names.index(n.name)), markersize=5, linewidth=1.8, label=style.legend_name(n.name)
+        )
         for n in shown
     ]
 
 
-def _legend_name(name: str) -> str:
-    return f" {wording.short(name)}" if name.startswith("_") else wording.short(name)
-
-
 def _before_and_after() -> list[Line2D]:
-    plain: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 5}
-    return [
-        Line2D([], [], color=style.MUTED, markerfacecolor=style.PAPER, label="before calibration", **plain),
-        Line2D([], [], color=style.CYCLE[0], label="after", **plain),
-    ]
+    kinds = ((style.MUTED, style.PAPER, "before calibration"), (style.CYCLE[0], style.CYCLE[0], "after"))
+    return [Line2D([], [], color=c, markerfacecolor=face, label=when, linestyle="none", marker="o", markersize=5) for c, face, when in kinds]

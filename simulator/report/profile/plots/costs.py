@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -41,42 +41,25 @@ class Line:
 
 def verify(profile: Profile, look: Look = style.WIDE) -> Figure:
     """Milliseconds of a verify step by its tokens: a panel per context, a line per number of requests, band p10–p90."""
-    with style.dressed():
-        groups = verify_lines(profile)
-        figure, axes = panels(look, len(groups), height=4.2, columns=3, share_y=True)
-        tints = tints_of(groups)
-        for ax, (title, lines) in zip(axes, groups.items(), strict=True):
-            draw_lines(ax, lines, tints, staircase=is_staircase(profile))
-            style.titled(ax, "ms" + (f", {title}" if title else ""))
-            ax.set_xlabel("tokens in the step")
-        scale(axes, is_measured(groups))
-        finish(
-            figure,
-            look,
-            "Verify step",
-            "median of each cell, band p10–p90" if is_measured(groups) else "a formula, not cells",
-            _handles(groups, tints),
-        )
-    return figure
+    return _measured(verify_lines(profile), look, "Verify step", "tokens in the step", 4.2, is_staircase(profile))
 
 
 def prefill(profile: Profile, look: Look = style.WIDE) -> Figure:
     """Milliseconds of a prefill step by its tokens, a line per context cached before them."""
+    return _measured({"": prefill_lines(profile)}, look, "Prefill step", "prompt tokens in the step", 3.6)
+
+
+def _measured(groups: dict[str, list[Line]], look: Look, title: str, x: str, height: float, staircase: bool = False) -> Figure:
     with style.dressed():
-        groups = {"": prefill_lines(profile)}
-        figure, axes = panels(look, 1, height=3.6)
+        figure, axes = panels(look, len(groups), height=height, columns=3, share_y=True)
         tints = tints_of(groups)
-        draw_lines(axes[0], groups[""], tints, staircase=False)
-        style.titled(axes[0], "ms")
-        axes[0].set_xlabel("prompt tokens in the step")
+        for ax, (group, lines) in zip(axes, groups.items(), strict=True):
+            draw_lines(ax, lines, tints, staircase)
+            style.titled(ax, "ms" + (f", {group}" if group else ""))
+            ax.set_xlabel(x)
         scale(axes, is_measured(groups))
-        finish(
-            figure,
-            look,
-            "Prefill step",
-            "median of each cell, band p10–p90" if is_measured(groups) else "a formula, not cells",
-            _handles(groups, tints),
-        )
+        subtitle = "median of each cell, band p10–p90" if is_measured(groups) else "a formula, not cells"
+        finish(figure, look, title, subtitle, _handles(groups, tints))
     return figure
 
 
@@ -175,8 +158,7 @@ def draw_lines(axes: Axes, lines: Sequence[Line], tints: dict[str, str], stairca
         graph = ~rows["eager"].to_numpy(bool)
         steps = "steps-pre" if staircase else "default"
         axes.fill_between(line.x, 1000 * rows["p10_s"], 1000 * rows["p90_s"], color=tint, alpha=0.18, linewidth=0, step="pre" if staircase else None)
-        for chosen, dashes, face in ((graph, "-", tint), (~graph, "--", style.PAPER)):
-            kind = steps if dashes == "-" else "default"
+        for chosen, dashes, kind, face in ((graph, "-", steps, tint), (~graph, "--", "default", style.PAPER)):
             axes.plot(line.x[chosen], line.y[chosen], color=tint, linewidth=1.6, linestyle=dashes, drawstyle=kind)
             axes.plot(line.x[chosen], line.y[chosen], color=tint, linestyle="none", marker="o", markersize=3.5, markerfacecolor=face)
         doubtful = rows["suspicious"].ne("").to_numpy(bool)
@@ -195,15 +177,8 @@ def _stack(axes: Axes, parts: dict[str, dict[float, float]]) -> None:
         axes.bar(range(len(requests)), heights, bottom=bottom, width=0.72, color=_TINTS[part], linewidth=0)
         bottom += heights
     for place, total in enumerate(bottom):
-        axes.annotate(
-            f"{total:.3g}" if total >= 1 else f"{total:.2g}",
-            (place, total),
-            (0, 3),
-            textcoords="offset points",
-            ha="center",
-            fontsize=7,
-            color=style.INK,
-        )
+        text = f"{total:.3g}" if total >= 1 else f"{total:.2g}"
+        axes.annotate(text, (place, total), (0, 3), textcoords="offset points", ha="center", fontsize=7, color=style.INK)
     axes.set_xticks(range(len(requests)), [wording.load(r) for r in requests])
     axes.grid(visible=False, axis="x")
     axes.set_ylim(0, max(1.15 * float(bottom.max()), axes.get_ylim()[1]))
@@ -221,13 +196,13 @@ def is_measured(groups: dict[str, list[Line]]) -> bool:
 def _handles(groups: dict[str, list[Line]], tints: dict[str, str]) -> list[Line2D]:
     every = [line for lines in groups.values() for line in lines]
     handles = [Line2D([], [], color=tint, linewidth=1.8, label=name) for name, tint in tints.items()] if len(tints) > 1 else []
-    plain: dict[str, Any] = {"color": style.MUTED, "linewidth": 1.4}
+    cells = [line.rows for line in every if line.rows is not None]
     if any(line.covered for line in every):
-        handles.append(Line2D([], [], linestyle=":", label="dotted: beyond the data", **plain))
-    if any(line.rows is not None and line.rows["eager"].any() for line in every):
-        handles.append(
-            Line2D([], [], linestyle="--", marker="o", markerfacecolor=style.PAPER, markersize=4, label="hollow: eager, no graph", **plain)
-        )
-    if any(line.rows is not None and line.rows["suspicious"].ne("").any() for line in every):
+        handles.append(Line2D([], [], color=style.MUTED, linewidth=1.4, linestyle=":", label="dotted: beyond the data"))
+    if any(rows["eager"].any() for rows in cells):
+        hollow = Line2D([], [], color=style.MUTED, linewidth=1.4, linestyle="--", marker="o", markersize=4, label="hollow: eager, no graph")
+        hollow.set_markerfacecolor(style.PAPER)
+        handles.append(hollow)
+    if any(rows["suspicious"].ne("").any() for rows in cells):
         handles.append(Line2D([], [], color=style.INK, linestyle="none", marker="x", markersize=7, label="crossed: suspicious"))
     return handles

@@ -28,7 +28,8 @@ def pareto(result: RunResult, look: Look = style.WIDE) -> Figure:
         overlays = draw_published(axes, result, "tps_per_user", _Y)
         _limits(axes, [xy for line in lines for xy in line] + [xy for line in overlays for xy in line])
         handles += style.hollow_handle(result) + style.published_handle(bool(overlays))
-        style.dress(figure, look, "Throughput against per-user speed", _subtitle(result), handles)
+        subtitle = "; ".join(filter(None, (f"points labelled with the load: {result.load_unit}", wording.certainty(result))))
+        style.dress(figure, look, "Throughput against per-user speed", subtitle, handles)
         axes.set_xlabel(f"per-user speed, {wording.speed_unit(result)}")
         style.titled(axes, "throughput, tok/s/GPU", pad=17)
         for axis in (axes.xaxis, axes.yaxis):
@@ -86,11 +87,6 @@ def _bars(result: RunResult) -> list[list[tuple[float, float]]]:
     return level + upright
 
 
-def _subtitle(result: RunResult) -> str:
-    parts = [f"points labelled with the load: {result.load_unit}", wording.certainty(result)]
-    return "; ".join(part for part in parts if part)
-
-
 def _limits(axes: Axes, points: list[tuple[float, float]]) -> None:
     """Throughput from zero; speed from zero only where points come near it."""
     if not points:
@@ -138,11 +134,7 @@ def _promises(axes: Axes, result: RunResult, occupied: Occupied) -> None:
 
 def _best(result: RunResult, rows: Sequence[Gain], at: Callable[[Gain], float | None]) -> list[Gain]:
     """For each promise (or matched throughput) the row of the policy with the largest gain that could be run: no bound, not the baseline."""
-    best: dict[float, tuple[float, Gain]] = {}
-    for row in rows:
-        policy, place = result.policy(row.policy), at(row)
-        if place is None or row.gain is None or (policy and policy.bound) or row.policy == result.baseline:
-            continue
-        if place not in best or row.gain.mean > best[place][0]:
-            best[place] = (row.gain.mean, row)
-    return [row for _, (_, row) in sorted(best.items(), key=lambda item: item[0])]
+    plans = {policy.name for policy in result.policies if not policy.bound and policy.name != result.baseline}
+    known = [(place, row.gain.mean, row) for row in rows if (place := at(row)) is not None and row.gain and row.policy in plans]
+    places = sorted({place for place, _, _ in known})
+    return [max((entry for entry in known if entry[0] == place), key=lambda entry: entry[1])[2] for place in places]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,17 +11,18 @@ from matplotlib.figure import Figure
 from simulator.report import style, wording
 from simulator.report.run.plots.frontier import draw_points, draw_published
 from simulator.report.style import Look
-from simulator.study.run.result import Estimate, PolicyFacts, RunResult
+from simulator.study.run.result import Estimate, RunResult
 
 
 def against_load(result: RunResult, look: Look = style.WIDE) -> Figure:
     """Throughput (tok/s/GPU) above, tokens verified per request and step below, anchor included, over load."""
     with style.dressed():
         figure, (top, below) = style.canvas(look, 6.2, rows=2, ratios=(1.35, 1))
+        overlays = []
         for axes, metric in ((top, "throughput_tok_s_gpu"), (below, "verification_budget")):
             _curves(axes, result, metric)
-        overlays = [draw_published(axes, result, result.load_kind, m) for axes, m in ((top, "throughput_tok_s_gpu"), (below, "verification_budget"))]
-        _finish(figure, look, result, "Throughput and verification budget over load", published=any(overlays))
+            overlays += draw_published(axes, result, result.load_kind, metric)
+        _finish(figure, look, result, "Throughput and verification budget over load", published=bool(overlays))
         style.titled(top, "throughput, tok/s/GPU")
         style.titled(below, "verification budget, tokens per request" + (" (anchor incl.)" if look.narrow else " and step (anchor included)"))
     return figure
@@ -69,28 +70,14 @@ def _curves(axes: Axes, result: RunResult, metric: str, factor: float = 1.0, pal
     for policy in result.policies:
         estimates = [(Estimate(point.load, None, None), point.get(metric), point.verdict) for point in result.points[policy.name]]
         points = [(x, y.scaled(factor), verdict) for x, y, verdict in estimates if y]
-        if pale:
-            _pale(axes, policy, result, [(x.mean, y.mean) for x, y, _ in points])
-        else:
+        if pale and points:
+            x, y = zip(*((x.mean, y.mean) for x, y, _ in points), strict=True)
+            tint, mark = style.colour(policy, result), style.marker(policy, result)
+            axes.plot(x, y, color=tint, linewidth=1.4, linestyle=":", alpha=0.75, marker=mark, markersize=3, zorder=2)
+        elif points:
             draw_points(axes, policy, result, points)
         drawn += [y.mean for _, y, _ in points]
     return drawn
-
-
-def _pale(axes: Axes, policy: PolicyFacts, result: RunResult, points: Sequence[tuple[float, float]]) -> None:
-    if points:
-        x, y = zip(*points, strict=True)
-        axes.plot(
-            x,
-            y,
-            color=style.colour(policy, result),
-            linewidth=1.4,
-            linestyle=":",
-            alpha=0.75,
-            marker=style.marker(policy, result),
-            markersize=3,
-            zorder=2,
-        )
 
 
 def _finish(figure: Figure, look: Look, result: RunResult, title: str, extra: str = "", published: bool = False) -> None:
