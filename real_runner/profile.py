@@ -22,10 +22,11 @@ from real_runner.environment import environment, kv
 from real_runner.failures import same_options
 from real_runner.layout import Tiers
 from real_runner.prompts import PromptSet, encoded
+from real_runner.setup import writable
 from real_runner.target import Target
 from real_runner.texts import generate_texts
 from simulator.errors import DsimError
-from simulator.files import why_not_writable, write_whole
+from simulator.files import write_whole
 from simulator.measurements.calibration import calibrate
 from simulator.measurements.draft_blocks import RecordedBlocks
 from simulator.measurements.profile import Drafter as ProfileDrafter
@@ -72,8 +73,7 @@ def may_write(out: Path) -> None:
     """Refuses, before anything long, a folder that holds a finished profile or cannot be written to."""
     if (out / "profile.yaml").exists():
         raise DsimError("already holds a profile", where=out, remedy="give another folder, or remove it to measure again")
-    if (reason := why_not_writable(out)) is not None:
-        raise DsimError(f"cannot be written to ({reason})", where=out, key="out", remedy="give a folder you can write to")
+    writable(out)
 
 
 def measure_profile(

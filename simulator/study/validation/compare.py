@@ -125,12 +125,11 @@ def _curve(scenario: Scenario, rows: Sequence[PointRow], check: CurveCheck) -> l
     table = _table(scenario, check.table)
     x, y = _column(scenario, check, table, "concurrency"), _column(scenario, check, table, check.y)
     order = np.argsort(x)
-    x, y = x[order], y[order]
-    low, high = max(check.between[0], x[0]), min(check.between[1], x[-1])
+    low, high = max(check.between[0], x.min()), min(check.between[1], x.max())
     points = []
     policy = next(p for p in scenario.policies if p.name == check.policy)
     for load in scenario.loads(policy):
-        simulated, published = mean(rows, check.policy, load, check.metric), float(np.interp(load, x, y))
+        simulated, published = mean(rows, check.policy, load, check.metric), float(np.interp(load, x[order], y[order]))
         if low <= load <= high and simulated is not None:
             points.append(cell(check, check.policy, check.metric, load, simulated, published, check.fitted))
     return points

@@ -73,8 +73,7 @@ def _simulated(scenario: Scenario, run: ServedRun, replication: int, pace: float
         for i, at, prompt, out, domain in ordered[["request", "arrival_s", "prompt_tokens", "output_tokens", "domain"]].itertuples(index=False)
     ]
     if run.open_loop:
-        last = specs[-1].arrival_s
-        traffic: OpenTraffic | ClosedTraffic = OpenTraffic(specs, 0.0, float(np.nextafter(last, np.inf)), 1e6)
+        traffic: OpenTraffic | ClosedTraffic = OpenTraffic(specs, 0.0, float(np.nextafter(specs[-1].arrival_s, np.inf)), 1e6)
     else:
         turns = -(-len(specs) // run.concurrency)
         traffic = ClosedTraffic(run.concurrency, Listed(specs, _gap_s(run)), turns, np.ones(run.concurrency))
@@ -86,7 +85,7 @@ def _simulated(scenario: Scenario, run: ServedRun, replication: int, pace: float
 def _gap_s(run: ServedRun) -> float:
     """Seconds from a request's end to the next one's arrival, on average: whoever sends them learns of the end when the engine's step is over."""
     ends, comes = np.sort(run.requests["finish_s"].to_numpy()), np.sort(run.requests["arrival_s"].to_numpy())
-    gaps = comes[run.concurrency :] - ends[: max(len(ends) - run.concurrency, 0)]
+    gaps = comes[run.concurrency :] - ends[: -run.concurrency]
     return float(max(gaps.mean(), 0.0)) if len(gaps) else 0.0
 
 

@@ -31,10 +31,8 @@ def worker_count(workers: int | None) -> int:
 
 def local(todo: deque[Task], workers: int, question: Any, read: Callable[[], Any], folder: Path | None) -> Results:
     """Results by `workers` processes that each `read` the question once, or by this very process, which has it."""
-    return _pooled(todo, workers, read, folder) if workers > 1 else _here(todo, question, folder)
-
-
-def _here(todo: deque[Task], question: Any, folder: Path | None) -> Results:
+    if workers > 1:
+        yield from _pooled(todo, workers, read, folder)
     while True:
         task = todo.popleft()
         yield task, task.do(question, folder)
