@@ -87,16 +87,12 @@ class Batch:
         state[CONTEXT, :size] += emitted
         committed = int(np.add.reduce(emitted))
         self.context_total += committed
-        self._next_sequences((rows >= state[END, :size]).nonzero()[0].tolist())
-        return int(np.add.reduce(accepted)), committed
-
-    def _next_sequences(self, crossed: list[int]) -> None:
-        """Requests in these slots came to the end of their recorded text and go on in the next one of their walk."""
-        for slot in crossed:
+        for slot in (rows >= state[END, :size]).nonzero()[0].tolist():  # at the end of their recorded text: the next one of their walk
             request = self.requests[slot]
             walk = cast(Walk, request.walk)
             request.visit = (request.visit + 1) % len(walk.first)
-            self.state[ROW, slot], self.state[END, slot] = walk.first[request.visit], walk.end[request.visit]
+            state[ROW, slot], state[END, slot] = walk.first[request.visit], walk.end[request.visit]
+        return int(np.add.reduce(accepted)), committed
 
     def done(self) -> list[int]:
         """Slots whose requests have all their tokens, highest first."""

@@ -6,7 +6,6 @@ Longer than others, since all of it works on one set of arrays.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cache
 from importlib.util import find_spec
 from math import ldexp
 from typing import Any, Protocol, runtime_checkable
@@ -67,38 +66,28 @@ def lower(traffic: Traffic, fleet: Fleet) -> tuple[Parts, str]:
     return parts, ""
 
 
-def run_compiled(traffic: Traffic, fleet: Fleet, parts: Parts, sink: Sink) -> End:
-    """Run `traffic` through `fleet` in compiled code, telling `sink` what happens."""
-    return _Run(traffic, fleet, parts, sink).run()
-
-
-@cache
-def _kernel() -> Callable[[k.World], int]:
-    from simulator.engine.kernel.run import run
-
-    return run  # type: ignore[no-any-return]
-
-
-class _Run:
+class CompiledRun:
     """The arrays of a run, and what the driver does when the kernel stops."""
 
     def __init__(self, traffic: Traffic, fleet: Fleet, parts: Parts, sink: Sink) -> None:
         self.traffic, self.fleet, self.parts, self.sink = traffic, fleet, parts, sink
         self.closed = traffic if isinstance(traffic, ClosedTraffic) else None
-        self.specs = None if isinstance(traffic, ClosedTraffic) else RequestColumns.of(traffic.specs)
-        self.domains = traffic.source.domains if isinstance(traffic, ClosedTraffic) else self.specs.domains  # type: ignore[attr-defined, union-attr]
+        self.specs = RequestColumns.of(() if isinstance(traffic, ClosedTraffic) else traffic.specs)
+        self.domains = traffic.source.domains if isinstance(traffic, ClosedTraffic) else self.specs.domains  # type: ignore[attr-defined]
         self.ends = {"prices": 1, "believed": 1}  # of the rows in the price tables
         self.drawn = 0  # choices of the router
         self.w = self._world()
         self.g = self.w.g[0]
 
     def run(self) -> End:
-        go_on = _kernel()
+        from simulator.engine.kernel.run import run as resume
+
         answers: dict[int, Callable[[], None]] = {
-            k.FLUSH: self._flush, k.GROW: self._grow, k.TURNS: self._turns, k.LUCK: self._luck, k.PRICE: self._price,
-            k.BELIEVED: self._believe, k.PROMPT: self._prompt,
+            k.FLUSH: self._flush, k.GROW: self._grow, k.TURNS: self._turns, k.LUCK: self._luck, k.PROMPT: self._prompt,
+            k.PRICE: lambda: self._price("price_at", "prices", self.fleet.prices),
+            k.BELIEVED: lambda: self._price("believed_at", "believed", self.fleet.believed),
         }  # fmt: skip
-        while (wanted := go_on(self.w)) != k.ENDED:
+        while (wanted := resume(self.w)) != k.ENDED:
             if wanted == k.STARVED:
                 raise RuntimeError("no events are left, and the run has not ended")
             answers[wanted]()
@@ -119,8 +108,7 @@ class _Run:
         shortest = [int(replay.length[s].min()) for s in sequences]
         window = max(8, min(1024, (1 << 17) // max(users, 1), 2 * self.closed.turns if self.closed else 0))
         prices = _price_table(most)
-        same = fleet.believed is fleet.prices
-        believed = prices if same else _price_table(most)
+        believed = prices if fleet.believed is fleet.prices else _price_table(most)
         specs = self.specs
         world = k.World(
             g=np.zeros(1, k.GLOBAL),
@@ -141,8 +129,10 @@ class _Run:
             candidates=np.concatenate([np.empty(0, np.int64), *sequences]).astype(np.int64),
             domains=np.stack([at[:-1], np.diff(at), shortest], axis=-1).astype(np.int64),
             price_at=prices[0], prices=prices[1], believed_at=believed[0], believed=believed[1],
-            arrival_s=np.empty(0) if specs is None else specs.arrival_s,
-            arrivals=np.empty((0, 5), np.int64) if specs is None else _arrivals(specs),
+            arrival_s=specs.arrival_s,
+            arrivals=np.stack(
+                [specs.request, specs.prompt_tokens, specs.output_tokens, specs.cached_prompt_tokens, specs.domain], axis=-1
+            ).astype(np.int64),
             turns=np.zeros((users, window, 4), np.int64),
             turn_from=np.zeros(users, np.int64),
             turn_now=np.zeros(users, np.int64),
@@ -175,12 +165,12 @@ class _Run:
         g["window"], g["slack"], g["phase"] = window, slack, k.BEGIN
         g["lucks"] = len(world.luck)  # all to be drawn
         g["queue_head"] = g["queue_tail"] = -1
-        if self.closed is not None:
-            g["closed"], g["users"], g["turns"], g["think_s"] = 1, self.closed.users, self.closed.turns, self.closed.source.think_s
-            g["outstanding"], g["refill"] = self.closed.users * self.closed.turns, 1
+        if isinstance(traffic := self.traffic, ClosedTraffic):
+            g["closed"], g["users"], g["turns"], g["think_s"] = 1, traffic.users, traffic.turns, traffic.source.think_s
+            g["outstanding"], g["refill"] = traffic.users * traffic.turns, 1
         else:
-            warmup_s, until_s = self.traffic.warmup_s, self.traffic.until_s  # type: ignore[union-attr]
-            g["warmup_s"], g["until_s"], g["limit_s"] = warmup_s, until_s, until_s + self.traffic.drain_s  # type: ignore[union-attr]
+            warmup_s, until_s = traffic.warmup_s, traffic.until_s
+            g["warmup_s"], g["until_s"], g["limit_s"] = warmup_s, until_s, until_s + traffic.drain_s
             g["outstanding"] = 1 + int(((warmup_s <= world.arrival_s) & (world.arrival_s < until_s)).sum())  # the window is to end, too
         world.requests["next"] = np.append(np.arange(1, len(world.requests)), -1)
 
@@ -228,14 +218,8 @@ class _Run:
         w.luck[-used:] = self.fleet.router.drawn(self.drawn, used, self.fleet.replicas, self.fleet.luck)
         self.g["lucks"], self.drawn = 0, self.drawn + used
 
-    def _price(self) -> None:
-        self.w = self.w._replace(**self._priced("price_at", "prices", self.fleet.prices))
-
-    def _believe(self) -> None:
-        self.w = self.w._replace(**self._priced("believed_at", "believed", self.fleet.believed))
-
-    def _priced(self, index: str, table: str, model: RoundPrices) -> dict[str, Any]:
-        """The price row that is wanted, added to a table; the arrays that have changed."""
+    def _price(self, index: str, table: str, model: RoundPrices) -> None:
+        """Add the price row that is wanted to a table."""
         size, context = int(self.g["want_size"]), int(self.g["want_context"])
         exponent, grain = divmod(context - 1, 129)
         tokens = ldexp(grain + 128, exponent - 8) if context else 0.0
@@ -251,10 +235,8 @@ class _Run:
         prices[end : end + len(row)] = row
         at[size, context] = end
         self.ends[table] = end + len(row)
-        changed = {table: prices}
-        if self.fleet.believed is self.fleet.prices:
-            changed = {"prices": prices, "believed": prices}
-        return changed
+        same = self.fleet.believed is self.fleet.prices
+        self.w = self.w._replace(**dict.fromkeys(("prices", "believed") if same else (table,), prices))
 
     def _prompt(self) -> None:
         """The time of prompt tokens, where it is not a line."""
@@ -287,10 +269,6 @@ class _Run:
             kv_pages_left=int(w.replicas["used"].sum() - sum(decoding) - sum(prefilling)),
             path="compiled",
         )
-
-
-def _arrivals(specs: RequestColumns) -> NDArray[np.int64]:
-    return np.stack([specs.request, specs.prompt_tokens, specs.output_tokens, specs.cached_prompt_tokens, specs.domain], axis=-1).astype(np.int64)
 
 
 def _columns(records: NDArray[Any]) -> Floats:

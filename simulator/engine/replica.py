@@ -137,7 +137,8 @@ class Replica:
         lengths, verified, draft_s, verify_s = self._choose(size) if decodes else (None, 0, 0.0, 0.0)
         chunk = self.settings.prefill.chunk(size + verified if decodes else 0, pending)
         pieces = self._pieces(chunk) if chunk else []
-        prefill_s = self._chunk_s(pieces, decodes) if pieces else 0.0
+        attended = sum(tokens * (r.prefilled_tokens + tokens / 2) for r, tokens in pieces)
+        prefill_s = self.prices.chunk_s(chunk, attended / chunk, decodes) if pieces else 0.0
         context, waiting = self.batch.context_total, waiting + len(self.prefilling) - len(pieces)
         yield self.env.timeout(draft_s + verify_s + self.prices.overhead_s + prefill_s)
         accepted = committed = joined = 0
@@ -156,8 +157,10 @@ class Replica:
         if lengths is not None:
             for slot in self.batch.done():
                 self._finish(*self.batch.leave(slot))
-        if pieces:
-            self._prefilled(pieces)
+        for request, tokens in pieces:
+            request.prefilled_tokens += tokens
+        while pieces and self.prefilling and self.prefilling[0][0].to_prefill == 0:
+            self._start(*self.prefilling.popleft())
 
     def _choose(self, size: int) -> tuple[Lengths, int, float, float]:
         """Lengths by the policy, and what the round then costs: lengths, verified tokens, draft and verify seconds."""
@@ -189,17 +192,6 @@ class Replica:
             if not chunk:
                 break
         return pieces
-
-    def _chunk_s(self, pieces: list[tuple[Request, int]], beside_decode: bool) -> float:
-        total = sum(tokens for _, tokens in pieces)
-        attended = sum(tokens * (r.prefilled_tokens + tokens / 2) for r, tokens in pieces) / total
-        return self.prices.chunk_s(total, attended, beside_decode)
-
-    def _prefilled(self, pieces: list[tuple[Request, int]]) -> None:
-        for request, tokens in pieces:
-            request.prefilled_tokens += tokens
-        while self.prefilling and self.prefilling[0][0].to_prefill == 0:
-            self._start(*self.prefilling.popleft())
 
     def _finish(self, request: Request, pages: int) -> None:
         self.kv.give_back(pages)

@@ -11,7 +11,7 @@ import numpy as np
 import simpy
 from simpy.events import NORMAL
 
-from simulator.engine.fast import lower, run_compiled
+from simulator.engine.fast import CompiledRun, lower
 from simulator.engine.given import Absence, ClosedTraffic, Fleet, OpenTraffic, Traffic, UserSource
 from simulator.engine.records import Buffer, End, Kept, RequestRecord, Run, Sink, StepRecord, record_of
 from simulator.engine.replica import Replica, from_the_start
@@ -32,7 +32,7 @@ def observe(traffic: Traffic, fleet: Fleet, sink: Sink, path: Path = "auto") -> 
     """Run `traffic` through `fleet`, telling `sink` what happens as it does: compiled where that can be, with the same numbers to the last bit."""
     parts, why = ({}, "asked for") if path == "plain" else lower(traffic, fleet)
     assert not (why and path == "compiled"), why
-    return replace(World(traffic, fleet, sink).run(), why_plain=why) if why else run_compiled(traffic, fleet, parts, sink)
+    return replace(World(traffic, fleet, sink).run(), why_plain=why) if why else CompiledRun(traffic, fleet, parts, sink).run()
 
 
 class Clock(simpy.Environment):

@@ -57,14 +57,11 @@ class RoundCost:
         self.costs, self.draft, self.gamma, self.slots = costs, draft, gamma, slots
         self.drafted, self.sizes = drafted, sizes
         self.overhead_s, self.to_longest = costs.overhead.seconds, costs.contexts == "longest"
+        self._absorbing = draft if draft is not None and draft.takes_in and slots > 0 else None
         self._curves: dict[tuple[int, float], Floats] = {}
         self._drafts: dict[tuple[int, float], float] = {}
         self._absorbs: dict[float, Floats] = {}
         self._shared = costs.verify.varies_with == "tokens"  # all batches share one curve
-
-    @property
-    def _takes_in(self) -> bool:
-        return self.draft is not None and self.draft.takes_in and self.slots > 0
 
     def draft_s(self, requests: int, context_tokens: float) -> float:
         """Time to draft for `requests` requests."""
@@ -78,12 +75,12 @@ class RoundCost:
 
     def _absorb(self, most: int, context_tokens: float) -> Floats:
         """Time to take in the features of 0 .. `most` tokens and somewhat more; cached by context."""
-        if self.draft is None or not self._takes_in:
+        if self._absorbing is None:
             return np.zeros(most + 1)
         key = rounded_context(context_tokens)
         known = self._absorbs.get(key)
         if known is None or len(known) <= most:
-            known = self._absorbs[key] = self.draft.absorb_s(np.arange(2 * most + 1), key)
+            known = self._absorbs[key] = self._absorbing.absorb_s(np.arange(2 * most + 1), key)
         return known
 
     def _curve(self, requests: int, context_tokens: float) -> Floats:
@@ -115,13 +112,12 @@ class RoundCost:
         """Time of a prefill step, features taken into the draft cache included. Raises ProfileError where the profile has no prefill cost."""
         if self.costs.prefill is None:
             raise ProfileError("has no prefill cost", key="costs.prefill", remedy="measure it, or use prefill: {kind: instant}")
-        taken_in = self.draft.absorb_s(tokens, max(attended_tokens - tokens / 2, 0.0)) if self.draft and self._takes_in else 0.0
+        taken_in = self._absorbing.absorb_s(tokens, max(attended_tokens - tokens / 2, 0.0)) if self._absorbing else 0.0
         return self.costs.prefill.seconds(tokens, attended_tokens) + float(taken_in)
 
     def lowered(self) -> Lowered:
         """Rounds are asked for, size by size; prompts as well, unless their time is a line."""
-        line = None if self._takes_in else lowering(self.costs.prefill)
-        return line or Lowered("asked")
+        return (None if self._absorbing else lowering(self.costs.prefill)) or Lowered("asked")
 
 
 def reads_to_longest(prices: object) -> bool:
