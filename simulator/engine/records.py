@@ -57,11 +57,6 @@ class Steps:
     def __len__(self) -> int:
         return len(self.columns["end_s"])
 
-    def within(self, start_s: float, end_s: float) -> dict[str, Floats]:
-        """The columns of the steps that ended in (start, end]."""
-        inside = (self["end_s"] > start_s) & (self["end_s"] <= end_s)
-        return {name: column[inside] for name, column in self.columns.items()}
-
 
 class RequestRecord(NamedTuple):
     """One request when it is done or rejected, or as it stands at the end; `made` counts requests as they came, `domain` in the run's names."""
@@ -130,8 +125,8 @@ class Run(End):
 class Buffer:
     """A list of rows that hands itself over when it is long."""
 
-    def __init__(self, width: int, take: Callable[[Floats], None]) -> None:
-        self.width, self.take = width, take
+    def __init__(self, take: Callable[[Floats], None]) -> None:
+        self.take = take
         self.rows: list[Sequence[float]] = []
 
     def append(self, row: Sequence[float]) -> None:
@@ -143,7 +138,7 @@ class Buffer:
     def flush(self) -> None:
         """Hand over what is there."""
         if self.rows:
-            self.take(np.array(self.rows, dtype=np.float64).reshape(-1, self.width))
+            self.take(np.array(self.rows, dtype=np.float64))
             self.rows.clear()
 
 
@@ -151,10 +146,8 @@ class Kept:
     """A sink that keeps everything."""
 
     def __init__(self) -> None:
-        self._steps: list[Floats] = []
-        self._requests: list[Floats] = []
-        self._joins: list[Floats] = []
-        self._waits: list[Floats] = []
+        widths = (len(StepRecord._fields), len(RequestRecord._fields), 3, 2)
+        self._steps, self._requests, self._joins, self._waits = self._parts = [[np.empty((0, width))] for width in widths]
         self._domains: Sequence[str] = ()
         self.steps, self.joins, self.waits = self._steps.append, self._joins.append, self._waits.append
 
@@ -168,10 +161,9 @@ class Kept:
 
     def run(self, end: End) -> Run:
         """The whole run, requests in the order in which they came."""
-        rows = _stacked(self._requests, len(RequestRecord._fields))
+        steps, rows, joins, waits = map(np.concatenate, self._parts)
         requests = [request_of(RequestRecord(*row), self._domains) for row in rows[rows[:, 0].argsort()].tolist()]
-        steps, joins, waits = Steps(_stacked(self._steps, len(StepRecord._fields))), _stacked(self._joins, 3), _stacked(self._waits, 2)
-        return Run(**vars(end), steps=steps, requests=requests, join_gaps=joins, prefill_waits=waits)
+        return Run(**vars(end), steps=Steps(steps), requests=requests, join_gaps=joins, prefill_waits=waits)
 
 
 def request_of(record: RequestRecord, domains: Sequence[str]) -> Request:
@@ -192,7 +184,3 @@ def record_of(request: Request, domain: int) -> RequestRecord:
         request.made, spec.index, request.user, request.turn, domain, request.measured, spec.arrival_s, request.first_token_s, request.finish_s,
         spec.prompt_tokens, spec.output_tokens, spec.cached_prompt_tokens, request.emitted_tokens, request.preemptions, request.rejected,
     )  # fmt: skip
-
-
-def _stacked(parts: list[Floats], width: int) -> Floats:
-    return np.concatenate([np.empty((0, width)), *parts])

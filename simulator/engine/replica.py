@@ -1,23 +1,49 @@
-"""One replica as a SimPy process: admit, plan, draft, choose, wait, commit."""
+"""One replica as a SimPy process: admit, plan, draft, choose, wait, commit; and the pages of its memory."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator
-from math import nan
+from dataclasses import dataclass
 from typing import Any
 
 import simpy
 
 from simulator.engine.batch import CONTEXT, PAGES, Batch
 from simulator.engine.given import Fleet
-from simulator.engine.kv_cache import KvCache
 from simulator.engine.records import Buffer, StepRecord
 from simulator.measurements.prices import reads_to_longest, rounded_context
 from simulator.policies.verification import Lengths
 from simulator.traffic.request import Request
 
 Hear = Callable[[Request], None]
+
+
+@dataclass(slots=True)
+class KvCache:
+    """Memory for keys and values: pages of `page_tokens` tokens; `capacity` None where memory is not known and so no limit."""
+
+    capacity: int | None
+    page_tokens: int
+    used: int = 0
+
+    def pages(self, tokens: int) -> int:
+        """Pages that `tokens` tokens occupy."""
+        return -(-tokens // self.page_tokens)
+
+    def fits(self, pages: int) -> bool:
+        """Is there room for `pages` more?"""
+        return self.capacity is None or self.used + pages <= self.capacity
+
+    def take(self, pages: int) -> None:
+        """Occupy pages that fit."""
+        assert self.fits(pages), "took pages that do not fit"
+        self.used += pages
+
+    def give_back(self, pages: int) -> None:
+        """Free pages."""
+        self.used -= pages
+        assert self.used >= 0, "gave back more pages than were taken"
 
 
 class Replica:
@@ -143,8 +169,11 @@ class Replica:
         yield self.env.timeout(draft_s + verify_s + self.prices.overhead_s + prefill_s)
         accepted = committed = joined = 0
         if lengths is not None:
-            joined = self._note_joins()
-            self.last_round_s = self.env.now
+            joined, self.last_round_s = len(self.batch.newcomers), self.env.now
+            for request in self.batch.newcomers:  # decode for the first time since they came: their gap to the last token, for ITL
+                self.join_gaps.append((self.env.now, self.env.now - request.last_emit_s, request.waited_s))
+                request.waited_s = 0.0
+            self.batch.newcomers.clear()
             accepted, committed = self.batch.commit(lengths, self.policy.lag_steps)
         now, overhead_s = self.env.now, self.prices.overhead_s
         requests = size if decodes else 0
@@ -172,16 +201,6 @@ class Replica:
         draft_s = self.prices.draft_s(size, context)
         return lengths, verified, draft_s, float(round_s[verified]) - draft_s - self.prices.overhead_s
 
-    def _note_joins(self) -> int:
-        """Requests that decode for the first time since they came: their gap to the last token, for ITL."""
-        newcomers = self.batch.newcomers
-        if newcomers:
-            for request in newcomers:
-                self.join_gaps.append((self.env.now, self.env.now - request.last_emit_s, request.waited_s))
-                request.waited_s = 0.0
-            self.batch.newcomers = []
-        return len(newcomers)
-
     def _pieces(self, chunk: int) -> list[tuple[Request, int]]:
         """Who gets how many of the `chunk` prompt tokens: in order of admission."""
         pieces = []
@@ -206,12 +225,3 @@ class Replica:
         if self.process.is_alive and self.process.target is not None:
             self.process.interrupt()
         return sorted(lost, key=lambda r: (r.spec.arrival_s, r.spec.index))
-
-
-def from_the_start(request: Request) -> Request:
-    """All progress is lost: prompt, tokens, and its place in the recorded text. Its first token is now the one of the new attempt."""
-    request.emitted_tokens = request.prefilled_tokens = request.visit = 0
-    request.row, request.walk = -1, None
-    request.first_token_s = request.last_emit_s = request.left_s = nan
-    request.waited_s = 0.0
-    return request

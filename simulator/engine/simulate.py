@@ -13,9 +13,9 @@ from simpy.events import NORMAL
 
 from simulator.engine.fast import CompiledRun, lower
 from simulator.engine.given import Absence, ClosedTraffic, Fleet, OpenTraffic, Traffic, UserSource
-from simulator.engine.records import Buffer, End, Kept, RequestRecord, Run, Sink, StepRecord, record_of
-from simulator.engine.replica import Replica, from_the_start
-from simulator.traffic.request import Request, RequestSpec
+from simulator.engine.records import Buffer, End, Kept, Run, Sink, record_of
+from simulator.engine.replica import Replica
+from simulator.traffic.request import Request
 
 __all__ = ["ClosedTraffic", "End", "Fleet", "OpenTraffic", "Run", "Sink", "Traffic", "UserSource", "World", "observe", "simulate"]
 
@@ -56,9 +56,8 @@ class World:
         self.live: dict[int, Request] = {}  # by the number of those that came before
         self.domains: dict[str, int] = {}
         self.queued_s: dict[int, float] = {}  # those that wait for a prefill worker, and since when
-        self.records = Buffer(len(StepRecord._fields), sink.steps)
-        self.closed = Buffer(len(RequestRecord._fields), lambda rows: sink.requests(rows, list(self.domains)))
-        self.join_gaps, self.prefill_waits = Buffer(3, sink.joins), Buffer(2, sink.waits)
+        self.records, self.join_gaps, self.prefill_waits = Buffer(sink.steps), Buffer(sink.joins), Buffer(sink.waits)
+        self.closed = Buffer(lambda rows: sink.requests(rows, list(self.domains)))
         self.outstanding = self.finished_count = self.routed = self.made = self.rejected = 0
         self.warm_s = 0.0
         self.replicas = [self._replica(number) for number in range(fleet.replicas)]
@@ -69,14 +68,16 @@ class World:
         for absence in fleet.absences:
             self.env.process(self._play(absence))
         self.prefill = fleet.settings.prefill
-        self.workers = simpy.Resource(self.env, workers) if (workers := self.prefill.at_a_time) else None
+        self.workers = simpy.Resource(self.env, workers) if (workers := self.prefill.machines.at_a_time) else None
 
     def _replica(self, number: int) -> Replica:
         return Replica(self.env, number, self.fleet, self._finished, self._enter, self.records, self.join_gaps)
 
     def run(self) -> End:
         if isinstance(self.traffic, ClosedTraffic):
-            self._start_users(self.traffic)
+            self.outstanding = self.traffic.users * self.traffic.turns
+            for user in range(self.traffic.users):
+                self._ask(self.traffic, user, 0)
             self.env.run(until=self.done)
             start, end = self.warm_s, self.env.now
         else:
@@ -114,27 +115,20 @@ class World:
         for spec in traffic.specs:
             if spec.arrival_s > self.env.now:
                 yield self.env.at(spec.arrival_s)
-            self._enter(self._new(Request(spec, measured=traffic.warmup_s <= spec.arrival_s < traffic.until_s)))
+            self._begin(Request(spec, self.made, measured=traffic.warmup_s <= spec.arrival_s < traffic.until_s))
 
-    def _start_users(self, traffic: ClosedTraffic) -> None:
-        """Closed loop: everybody at once, each some way into the first answer."""
-        self.outstanding = traffic.users * traffic.turns
-        for user in range(traffic.users):
-            first = traffic.source.spec(user, 0, 0.0)
-            left = max(1, int(np.ceil(first.output_tokens * traffic.residual[user])))
-            shift = first.output_tokens - left
-            spec = RequestSpec(first.index, 0.0, first.prompt_tokens + shift, left, first.domain, first.cached_prompt_tokens)
-            self._ask(spec, user, 0)
+    def _ask(self, traffic: ClosedTraffic, user: int, turn: int) -> None:
+        """Closed loop: the next request of a user; the first is some way into its answer."""
+        spec = traffic.source.spec(user, turn, self.env.now)
+        if turn == 0:
+            left = max(1, int(np.ceil(spec.output_tokens * traffic.residual[user])))
+            spec = replace(spec, prompt_tokens=spec.prompt_tokens + spec.output_tokens - left, output_tokens=left)
+        self._begin(Request(spec, self.made, user, turn, measured=1 <= turn <= traffic.turns))
 
-    def _ask(self, spec: RequestSpec, user: int, turn: int) -> None:
-        assert isinstance(self.traffic, ClosedTraffic)
-        self._enter(self._new(Request(spec, user=user, turn=turn, measured=1 <= turn <= self.traffic.turns)))
-
-    def _new(self, request: Request) -> Request:
-        request.made = self.made
+    def _begin(self, request: Request) -> None:
         self.live[self.made] = request
         self.made += 1
-        return request
+        self._enter(request)
 
     def _write(self, request: Request) -> None:
         self.closed.append(record_of(request, self.domains.setdefault(request.spec.domain, len(self.domains))))
@@ -166,8 +160,9 @@ class World:
             requests = self.replicas[number].die()
             self.lost.append((self.env.now, sum(max(r.emitted_tokens - 1, 0) for r in requests)))  # the first token comes with the prompt
             self.replicas[number] = self._replica(number)
-            for request in requests:
-                self._enter(from_the_start(request))
+            for r in requests:  # all progress is lost: prompt, tokens, first token, and the place in the recorded text
+                again = self.live[r.made] = Request(r.spec, r.made, r.user, r.turn, r.measured, preemptions=r.preemptions)
+                self._enter(again)
         yield self.env.timeout(absence.end_s - absence.start_s)
         self.away[number] -= 1
         waiting, self.stranded = self.stranded, []
@@ -194,7 +189,7 @@ class World:
             request.finish_s = self.env.now
             self._finished(request)
             return
-        yield self.env.timeout(self.prefill.moving_s)
+        yield self.env.timeout(self.prefill.machines.moving_s)
         self._route(request)
 
     def _finished(self, request: Request) -> None:
@@ -205,18 +200,18 @@ class World:
         if request.measured:
             self.rejected += request.rejected
             self._count_down()
-        if isinstance(self.traffic, ClosedTraffic):
-            if self.finished_count == self.traffic.users:
+        if isinstance(traffic := self.traffic, ClosedTraffic):
+            if self.finished_count == traffic.users:
                 self.warm_s = self.env.now
                 self.sink.warm(self.warm_s)
-            if self.finished_count >= 4 * self.traffic.users * (self.traffic.turns + 1) and not self.done.triggered:
+            if self.finished_count >= 4 * traffic.users * (traffic.turns + 1) and not self.done.triggered:
                 self.done.succeed()
             if self.done.triggered:
                 return
-            if request.rejected or self.traffic.source.think_s > 0:
-                self.env.process(self._think(request))
+            if request.rejected or traffic.source.think_s > 0:
+                self.env.process(self._think(traffic, request))
             else:
-                self._ask(self.traffic.source.spec(request.user, request.turn + 1, self.env.now), request.user, request.turn + 1)
+                self._ask(traffic, request.user, request.turn + 1)
 
     def _count_down(self) -> None:
         """One thing less that the run waits for."""
@@ -224,7 +219,6 @@ class World:
         if self.outstanding == 0 and not self.done.triggered:
             self.done.succeed()
 
-    def _think(self, request: Request) -> Generator[simpy.Event, Any, None]:
-        assert isinstance(self.traffic, ClosedTraffic)
-        yield self.env.timeout(self.traffic.source.think_s)
-        self._ask(self.traffic.source.spec(request.user, request.turn + 1, self.env.now), request.user, request.turn + 1)
+    def _think(self, traffic: ClosedTraffic, request: Request) -> Generator[simpy.Event, Any, None]:
+        yield self.env.timeout(traffic.source.think_s)
+        self._ask(traffic, request.user, request.turn + 1)

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from simulator.kind import Kind, Lowered
+
+
+class Machines(NamedTuple):
+    """Prompts that are processed `at_a_time` (None: as many as come), seconds to move a cache to its replica, GPUs that throughput is divided by."""
+
+    at_a_time: int | None = None
+    moving_s: float = 0.0
+    gpus: float = 0.0
 
 
 class PrefillMode(Kind):
@@ -27,24 +35,10 @@ class PrefillMode(Kind):
         """Prompt tokens of a step that sends `decode_tokens` through the target beside them."""
         return 0
 
-    def at_once(self, prompt_tokens: float) -> float:
-        """The most tokens of such a prompt that one step takes."""
-        return prompt_tokens
-
     @property
-    def at_a_time(self) -> int | None:
-        """Elsewhere: prompts that are processed at a time; None for as many as come."""
-        return None
-
-    @property
-    def moving_s(self) -> float:
-        """Elsewhere: seconds to move a cache to its replica."""
-        return 0.0
-
-    @property
-    def gpus(self) -> float:
-        """GPUs beside those of the replicas that throughput is divided by."""
-        return 0.0
+    def machines(self) -> Machines:
+        """Those that process prompts elsewhere."""
+        return Machines()
 
     @property
     def words(self) -> str:
@@ -76,9 +70,6 @@ class Separate(PrefillMode):
     def chunk(self, decode_tokens: int, pending_tokens: int) -> int:
         return min(pending_tokens, self.max_tokens)
 
-    def at_once(self, prompt_tokens: float) -> float:
-        return min(self.max_tokens, prompt_tokens)
-
     def lowered(self) -> Lowered:
         return Lowered("separate", {"share": self.max_tokens})
 
@@ -92,9 +83,6 @@ class Chunked(PrefillMode):
 
     def chunk(self, decode_tokens: int, pending_tokens: int) -> int:
         return min(pending_tokens, max(self.token_budget - decode_tokens, 0))
-
-    def at_once(self, prompt_tokens: float) -> float:
-        return min(self.token_budget, prompt_tokens)
 
     def lowered(self) -> Lowered:
         return Lowered("chunked", {"share": self.token_budget})
@@ -115,16 +103,8 @@ class Disaggregated(PrefillMode):
     summary: ClassVar = "prompts are processed on other machines"
 
     @property
-    def at_a_time(self) -> int | None:
-        return self.workers
-
-    @property
-    def moving_s(self) -> float:
-        return self.transfer_s
-
-    @property
-    def gpus(self) -> float:
-        return (self.workers or 0) * self.gpus_per_worker
+    def machines(self) -> Machines:
+        return Machines(self.workers, self.transfer_s, (self.workers or 0) * self.gpus_per_worker)
 
     @property
     def words(self) -> str:

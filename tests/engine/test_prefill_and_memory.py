@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from simulator.engine.kv_cache import KvCache
+from simulator.engine.replica import KvCache
 from simulator.engine.simulate import ClosedTraffic, Run
 from simulator.policies.admission import ShortestPrompt
 from simulator.policies.prefill import Chunked, Disaggregated, Instant, Separate

@@ -14,24 +14,24 @@ def known_row(slot, lag):
 
 
 @hot
-def shift_for(n, top):
-    """So many bits less leave about as many buckets as there are keys."""
-    shift = 0
+def count_keys(w, n, top):
+    """The first n of `keys` counted in about as many buckets, descending; by how many bits a bucket is coarser than a key, and the buckets."""
+    keys, counts, shift = w.keys, w.counts, 0
     while (top >> shift) >= 2 * n:
         shift += 1
-    return shift
+    buckets = (top >> shift) + 1
+    for b in range(buckets):
+        counts[b] = 0
+    for i in range(n):
+        counts[(top - keys[i]) >> shift] += 1
+    return shift, buckets
 
 
 @hot
 def rank_down(w, n, top):
     """The first n of `keys` into `ranked`, descending: dealt into as many buckets as keys, then mended by insertion."""
     keys, ranked, counts = w.keys, w.ranked, w.counts
-    shift = shift_for(n, top)
-    buckets = (top >> shift) + 1
-    for b in range(buckets):
-        counts[b] = 0
-    for i in range(n):
-        counts[(top - keys[i]) >> shift] += 1
+    shift, buckets = count_keys(w, n, top)
     at = 0
     for b in range(buckets):
         held = counts[b]
@@ -55,12 +55,7 @@ def rank_down(w, n, top):
 def kth(w, n, top, k):
     """The k-th largest of the first n `keys`, k counted from 1."""
     keys, ranked, counts = w.keys, w.ranked, w.counts
-    shift = shift_for(n, top)
-    buckets = (top >> shift) + 1
-    for b in range(buckets):
-        counts[b] = 0
-    for i in range(n):
-        counts[(top - keys[i]) >> shift] += 1
+    shift, _ = count_keys(w, n, top)
     before, b = 0, 0
     while before + counts[b] < k:
         before += counts[b]

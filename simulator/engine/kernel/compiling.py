@@ -31,7 +31,10 @@ def entry(function: Callable[..., Any]) -> Any:
 
 def kept_in() -> Path | None:
     """The folder for these sources: under NUMBA_CACHE_DIR, else beside them, else in the user's cache; None where none can be written."""
-    name = f"kernel-{digest()}"
+    sources = blake2b(digest_size=8)
+    for file in sorted(SOURCES.glob("*.py")):
+        sources.update(file.name.encode() + file.read_bytes())
+    name = f"kernel-{sources.hexdigest()}"
     for place in _places():
         try:
             (place / name).mkdir(parents=True, exist_ok=True)
@@ -54,11 +57,3 @@ def _places() -> Iterator[Path]:
     from pooch import os_cache
 
     yield Path(os_cache("dsim"))
-
-
-def digest() -> str:
-    """Of all the kernel's sources."""
-    sources = blake2b(digest_size=8)
-    for file in sorted(SOURCES.glob("*.py")):
-        sources.update(file.name.encode() + file.read_bytes())
-    return sources.hexdigest()

@@ -7,8 +7,7 @@ import numpy as np
 from simulator.engine.kernel.compiling import inner
 from simulator.engine.kernel.events import push
 from simulator.engine.kernel.layout import GRANTED, MOVED, PREFILLED, PROMPT, RELEASED
-from simulator.engine.kernel.prices import prompt_s
-from simulator.engine.kernel.requests import first_token, settle
+from simulator.engine.kernel.requests import first_token, prompt_s, settle
 
 
 @inner

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
+
 from simulator.engine.kernel.batch import commit, join, leave
 from simulator.engine.kernel.choose import choose_lengths
 from simulator.engine.kernel.compiling import hot, inner
 from simulator.engine.kernel.events import push
 from simulator.engine.kernel.layout import BELIEVED, CHUNKED, DISAGGREGATED, PREFILL, PRICE, PROMPT, SEPARATE, STEP_ENDS
-from simulator.engine.kernel.prices import context_key, prompt_s
-from simulator.engine.kernel.requests import first_token, pages_of, settle
+from simulator.engine.kernel.requests import first_token, pages_of, prompt_s, settle
 
 
 @inner
@@ -134,6 +137,15 @@ def longest_context(w, p, size):
     for i in range(size):
         longest = max(longest, w.slots[p, i].context)
     return longest
+
+
+@hot
+def context_key(total, size):
+    """Which of CONTEXTS the rounded mean context is (cost.rounded_context)."""
+    if total <= 0:
+        return 0
+    mantissa, exponent = math.frexp(total / size)
+    return 1 + exponent * 129 + int(np.rint(mantissa * 256.0)) - 128
 
 
 @hot

@@ -1,4 +1,4 @@
-"""A request outside the batch: made, routed to a replica's queue, closed, and followed by its user's next (engine/simulate.py)."""
+"""A request outside the batch: made, priced, routed to a replica's queue, closed, and followed by its user's next (engine/simulate.py)."""
 
 from __future__ import annotations
 
@@ -163,3 +163,19 @@ def settle_entered(w, r):
     """The same for one that may not be: asking first keeps `settle` from being inlined, which costs 5 % of a run of short steps."""
     if r >= 0:
         settle(w, r)
+
+
+@inner
+def prompt_s(w, tokens, attended, beside):
+    """Seconds of prompt tokens (RoundCost.prefill_s, or chunk_s where `beside` is 0 or 1); -1 where the driver must be asked."""
+    g = w.g[0]
+    if g.linear_prompts:
+        alone = g.prompt_base_s + tokens * (g.prompt_token_s + g.prompt_context_s * attended)
+        if beside == 1:
+            alone = max(alone - g.prompt_base_s, 0.0)
+        return alone * g.prompt_factor
+    if g.answered:
+        g.answered = 0
+        return g.answer_s
+    g.want_tokens, g.want_attended, g.beside = tokens, attended, beside
+    return -1.0

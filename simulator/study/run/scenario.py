@@ -160,7 +160,7 @@ class Scenario(Frozen):
     @property
     def gpus(self) -> float:
         """GPUs that throughput is divided by: decode replicas, and prefill workers where their number is given."""
-        return self.fleet.replicas * self.known.gpus_per_replica + self.engine.prefill.gpus
+        return self.fleet.replicas * self.known.gpus_per_replica + self.engine.prefill.machines.gpus
 
 
 def load_scenario(path: Path | str, overrides: Sequence[str] = ()) -> Scenario:

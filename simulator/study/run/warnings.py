@@ -123,8 +123,8 @@ def _lengths_range(scenario: Scenario) -> Iterator[Remark]:
             yield _warning(text, "measure the profile with a higher --max-context")
     if prefill is None or mode.where == "nowhere":
         return
-    long = float(np.quantile(prompt, 0.9))
-    at_once = mode.at_once(long)
+    long = round(float(np.quantile(prompt, 0.9)))
+    at_once = mode.chunk(0, long) if mode.where == "replica" else long
     if (tokens := prefill.most("tokens")) is not None and at_once > tokens:
         text = f"Prompts of up to {at_once:,.0f} tokens in a step, and prefill was measured up to {tokens:,.0f}: it is extrapolated."
         yield _warning(text, "measure the profile with a higher --max-context, or lower the token budget of prefill")
