@@ -80,6 +80,9 @@ def dressed() -> Iterator[None]:
         yield
 
 
+_LEAST_AXES = 0.4  # inches of height for all axes together
+
+
 def canvas(look: Look, height: float, rows: int = 1, ratios: Sequence[float] | None = None) -> tuple[Figure, list[Axes]]:
     """An empty figure with `rows` axes over one another that share x."""
     figure = Figure(figsize=(look.width, height * look.stretch))
@@ -89,7 +92,7 @@ def canvas(look: Look, height: float, rows: int = 1, ratios: Sequence[float] | N
 
 
 def dress(figure: Figure, look: Look, title: str, subtitle: str, handles: Sequence[Artist], left: float = 0.62, bottom: float = 0.5) -> None:
-    """Title, subtitle and legend above, axes in what room is left. Margins in inches."""
+    """Title, subtitle and legend above, axes in what room is left; a figure that leaves too little grows. Margins in inches."""
     width, height = figure.get_size_inches()
     edge, y = 0.08, height - 0.1
     figure.text(edge / width, y / height, title, fontsize=11 if not look.narrow else 10, fontweight="bold", va="top")
@@ -100,6 +103,13 @@ def dress(figure: Figure, look: Look, title: str, subtitle: str, handles: Sequen
     y -= 0.02
     if handles:
         y -= _legend(figure, handles, edge, y)
+    lacking = bottom + _LEAST_AXES + 0.42 - y
+    if lacking > 0:
+        for artist in (*figure.texts, *figure.legends):
+            artist.remove()
+        figure.set_size_inches(width, height + lacking + 0.01)
+        dress(figure, look, title, subtitle, handles, left, bottom)
+        return
     figure.subplots_adjust(
         left=left / width, right=1 - 0.2 / width, bottom=bottom / height, top=(y - 0.42) / height, hspace=0.4 if look.narrow else 0.26
     )

@@ -41,6 +41,10 @@ class ClosedLoop(ArrivalProcess):
     load_kind: ClassVar = "concurrency"
     think_s: NonNegative = 0.0
 
+    @property
+    def words(self) -> str:
+        return f"users pause for {self.think_s:g} s before the next request" if self.think_s else "users send the next request at once"
+
 
 class Poisson(ArrivalProcess):
     """Independent arrivals: exponential gaps."""

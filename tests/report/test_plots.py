@@ -20,13 +20,16 @@ def texts(figure: object) -> str:
     return "\n".join(text.get_text() for text in figure.findobj(Text))  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("policies", [1, 8])
+@pytest.mark.parametrize("policies", [1, 2, 9])
 @pytest.mark.parametrize("loads", [(80,), tuple(range(10, 210, 10))])
-def test_any_size(policies: int, loads: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("look", [style.WIDE, style.PHONE], ids=["wide", "phone"])
+def test_any_size(policies: int, loads: tuple[int, ...], look: style.Look) -> None:
     result = synthetic.result([f"policy-{i}" for i in range(policies)], loads)
     for draw in DRAW:
-        shown = texts(draw(result))
+        figure = draw(result, look)
+        shown = texts(figure)
         assert all(f"policy-{i}" in shown for i in range(policies))
+        assert all(axes.get_position().height * figure.get_size_inches()[1] > 0.2 for axes in figure.axes)
 
 
 def test_units_on_every_axis() -> None:

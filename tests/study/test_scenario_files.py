@@ -13,9 +13,11 @@ import pytest
 import yaml
 
 from simulator.errors import ScenarioError
+from simulator.study.run.conditions import conditions
 from simulator.study.run.scenario import Scenario, load_scenario
 from simulator.study.run.sweep import sweep
 from simulator.study.validation.compare import check_checks
+from tests.conftest import SCENARIO
 
 ROOT = Path(__file__).resolve().parents[2]
 SCENARIOS = sorted(path for path in (ROOT / "scenarios").glob("*.yaml") if not path.stem.endswith("-plan"))  # plans have tests of their own
@@ -152,3 +154,12 @@ def test_the_first_of_many_mistakes_is_an_unknown_key(world: Path) -> None:
     (world / "small.yaml").write_text(yaml.safe_dump(content))
     with pytest.raises(ScenarioError, match="did you mean 'workload'"):
         load_scenario(world / "small.yaml")
+
+
+def test_the_conditions_say_how_long_users_pause(scenario: Callable[..., Path]) -> None:
+    def closed_loop(**arrivals: float) -> str:
+        workload = SCENARIO["workload"] | {"arrivals": {"kind": "closed_loop", **arrivals}}
+        return next(line for line in conditions(load_scenario(scenario(workload=workload))) if line.startswith("Closed loop"))
+
+    assert "users send the next request at once" in closed_loop()
+    assert "users pause for 2.5 s before the next request" in closed_loop(think_s=2.5)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from simulator.study.run.point import parts
 from simulator.study.run.result import PointRow
 from simulator.study.run.scenario import Scenario
+from simulator.traffic.arrivals import ClosedLoop
 
 
 def conditions(scenario: Scenario) -> Iterator[str]:
@@ -26,8 +27,8 @@ def conditions(scenario: Scenario) -> Iterator[str]:
     if apart > 1:
         yield f"Routing ignores how busy the replicas are, so they are simulated as {apart} independent fleets."
     repeats = f"{plan.replications} replication(s), seed {plan.seed}."
-    if scenario.workload.load_kind == "concurrency":
-        yield f"Closed loop: at least {plan.requests} measured requests per replication; users send the next request at once. {repeats}"
+    if isinstance(users := scenario.workload.arrivals, ClosedLoop):
+        yield f"Closed loop: at least {plan.requests} measured requests per replication; {users.words}. {repeats}"
     else:
         length = f"for {plan.duration_s:g} s" if plan.duration_s is not None else "to the end of the trace"
         yield f"Open loop: {plan.warmup_s:g} s of warm-up, then measured {length}. {repeats}"
