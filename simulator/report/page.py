@@ -60,8 +60,7 @@ class Page:
 
     def pictures(self) -> list[Picture]:
         """The still pictures of all sections."""
-        blocks = [block for section in self.sections for block in section.blocks]
-        stills = [block.still if isinstance(block, Chart) else block for block in blocks]
+        stills = [block.still if isinstance(block, Chart) else block for section in self.sections for block in section.blocks]
         return [block for block in stills if isinstance(block, Picture)]
 
 

@@ -8,7 +8,7 @@ from simulator.study.run.wording import DASH, bounds, gain, gain_bounds, gain_me
 
 __all__ = [  # numbers too: pages take all their words from here
     "DASH", "DEFINITIONS", "MEASURES", "bounds", "certainty", "gain", "gain_bounds", "gain_mean", "interval", "load", "money", "percent", "plain",
-    "replications", "share", "short", "speed_unit", "validation_cells",
+    "share", "short", "speed_unit", "validation_cells",
 ]  # fmt: skip
 
 MEASURES: dict[str, Metric] = {metric.name: metric for metric in METRICS}
@@ -45,17 +45,13 @@ def validation_cells(row: ValidationRow) -> tuple[str, str, str, str, str]:
     verdict = "" if row.ok is None else "within" if row.ok else "outside"
     if row.unit == "concurrency":
         steps = DASH if row.difference is None else f"{plain(row.difference)} step{'' if row.difference == 1 else 's'}"
-        return simulated_or_beyond(row.simulated), simulated_or_beyond(row.published), steps, plain(row.limit), verdict
+        simulated, published = ("beyond" if crossing is None else plain(crossing) for crossing in (row.simulated, row.published))
+        return simulated, published, steps, plain(row.limit), verdict  # beyond: the curves do not cross within the grid
     if row.unit == "gain":
         apart = DASH if row.difference is None else f"{'+' if row.difference > 0 else ''}{plain(row.difference * 100, 1)} points"
         return percent(row.simulated, 0), percent(row.published, 0), apart, percent(row.limit, 1, signed=False), verdict
     difference = percent(row.difference, 1, signed=row.unit == "value")
     return plain(row.simulated), plain(row.published), difference, percent(row.limit, 1, signed=False), verdict
-
-
-def simulated_or_beyond(concurrency: float | None) -> str:
-    """A concurrency at which curves cross, `beyond` where they do not within the grid."""
-    return "beyond" if concurrency is None else plain(concurrency)
 
 
 def speed_unit(result: RunResult) -> str:
@@ -69,20 +65,9 @@ def short(text: str, width: int = 36) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
-def replications(result: RunResult) -> str:
-    """`5 replications`, `3–5 replications`."""
-    counts = sorted({point.n for point in result.frontier})
-    if not counts:
-        return ""
-    span = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]}–{counts[-1]}"
-    return f"{span} replication" + ("" if counts == [1] else "s")
-
-
 def certainty(result: RunResult) -> str:
     """What the bars and brackets are."""
-    counts = replications(result)
-    if not counts:
-        return ""
-    if counts == "1 replication":
-        return "1 replication, so no intervals"
-    return f"95 % intervals over {counts}"
+    counts = sorted({point.n for point in result.frontier})
+    if not counts or counts == [1]:
+        return "1 replication, so no intervals" if counts else ""
+    return f"95 % intervals over {'–'.join(dict.fromkeys((str(counts[0]), str(counts[-1]))))} replications"

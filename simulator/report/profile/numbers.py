@@ -130,22 +130,13 @@ def profile_data(profile: Profile) -> dict[str, Any]:
     drafters = {}
     for name, drafter in profile.drafters.items():
         blocks = profile.blocks(name)
-        drafters[name] = {
-            "family": drafter.family,
-            "gamma": drafter.gamma,
-            "confidence": drafter.confidence,
+        drafters[name] = {key: getattr(drafter, key) for key in ("family", "gamma", "confidence")} | {
             "calibrated": drafter.temperatures is not None,
             "rows": len(blocks.accepted),
             "domains": list(blocks.domains),
             "mean_survival": [round(float(s), 4) for s in blocks.mean_survival()],
         }
-    return {
-        "name": profile.name,
-        "hardware": profile.hardware,
-        "engine": profile.engine,
-        "target": profile.target,
-        "gpus_per_replica": profile.gpus_per_replica,
-        "suspicious": profile.suspicious,
+    return {key: getattr(profile, key) for key in ("name", "hardware", "engine", "target", "gpus_per_replica", "suspicious")} | {
         "verify_tokens": list(profile.costs.verify.tokens_range()),
         "kv_tokens": profile.kv_tokens(None),
         "drafters": drafters,
@@ -158,6 +149,15 @@ def profile_data(profile: Profile) -> dict[str, Any]:
 def drafter_data(numbers: DrafterNumbers) -> dict[str, Any]:
     """Plain data for JSON; None where a number does not exist."""
     fit = numbers.calibration
+    calibration: dict[str, Any] | None = None
+    if fit is not None:
+        calibration = {
+            "temperatures_in_profile": numbers.drafter.temperatures,
+            "temperatures_of_the_fitted_half": list(fit.temperatures),
+            "conditional_auroc": _finite(fit.conditional_auroc),
+        }
+        for when, report in (("before", fit.before), ("after", fit.after)):
+            calibration[when] = {"ece": _finite(report.error), "auroc": _finite(report.auroc), "brier": _finite(report.brier)}
     return {
         "domains": {
             d.domain: {
@@ -170,21 +170,10 @@ def drafter_data(numbers: DrafterNumbers) -> dict[str, Any]:
             for d in numbers.domains
         },
         "threshold_sweep": [
-            {"threshold": p.threshold, "steps": p.steps, "committed_tokens": p.committed_tokens, "rejected_tokens": p.rejected_tokens}
-            for p in numbers.thresholds
+            {key: getattr(p, key) for key in ("threshold", "steps", "committed_tokens", "rejected_tokens")} for p in numbers.thresholds
         ],
         "autocorrelation": _finite(numbers.autocorrelation),
-        "calibration": None
-        if fit is None
-        else {
-            "temperatures_in_profile": numbers.drafter.temperatures,
-            "temperatures_of_the_fitted_half": list(fit.temperatures),
-            "conditional_auroc": _finite(fit.conditional_auroc),
-            **{
-                when: {"ece": _finite(report.error), "auroc": _finite(report.auroc), "brier": _finite(report.brier)}
-                for when, report in (("before", fit.before), ("after", fit.after))
-            },
-        },
+        "calibration": calibration,
     }
 
 

@@ -75,7 +75,8 @@ def _suspicious(lines: Sequence[str]) -> Iterator[Notice]:
 
 def _facts(profile: Profile) -> tuple[tuple[str, str], ...]:
     low, high = profile.costs.verify.tokens_range()
-    kv = profile.kv_tokens(None)
+    kv, overhead = profile.kv_tokens(None), profile.costs.overhead
+    beside = f" and {wording.plain(1000 * overhead.per_request_s)} ms per request" if overhead.per_request_s else ""
     return (
         ("target", profile.target),
         ("hardware", profile.hardware),
@@ -84,14 +85,8 @@ def _facts(profile: Profile) -> tuple[tuple[str, str], ...]:
         ("drafters", ", ".join(f"{name} ({d.family}, block {d.gamma})" for name, d in profile.drafters.items()) or "none"),
         ("verify cost known", f"{low:.4g}…{high:.4g} tokens per step"),
         ("KV memory", f"{kv:,} tokens per replica" if kv else "not known"),
-        ("overhead", _overhead(profile)),
+        ("overhead", f"{wording.plain(1000 * overhead.seconds)} ms per step{beside}"),
     )
-
-
-def _overhead(profile: Profile) -> str:
-    overhead = profile.costs.overhead
-    beside = f" and {wording.plain(1000 * overhead.per_request_s)} ms per request" if overhead.per_request_s else ""
-    return f"{wording.plain(1000 * overhead.seconds)} ms per step{beside}"
 
 
 def _drafters(shown: Shown) -> Section | None:

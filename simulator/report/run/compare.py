@@ -47,8 +47,8 @@ def _results(compared: Compared) -> Section | None:
 
 
 def _gained(compared: Compared) -> Section | None:
-    rows = [_gain_row(row) for row in compared.gains]
-    return section("gains", "Gains", table("gains", "Gains over the baseline.", ("policy", "at", "A", "B", "B − A", ""), rows, words=2))
+    columns = ("policy", "at", "A", "B", "B − A", "")
+    return section("gains", "Gains", table("gains", "Gains over the baseline.", columns, map(_gain_row, compared.gains), words=2))
 
 
 SECTIONS = (_scenarios, _results, _gained)
@@ -57,8 +57,8 @@ SECTIONS = (_scenarios, _results, _gained)
 def _point_row(point: ComparedPoint) -> Row:
     """`112.5 → 135.0` and `+20.0 % *` for the metrics that matter most; JSON has the others."""
     cells = []
-    for metric, pair in ((metric, point.metrics.get(metric)) for metric in _SHOWN):
-        if pair is None:
+    for metric in _SHOWN:
+        if (pair := point.metrics.get(metric)) is None:
             cells.append(Cell(wording.DASH))
             continue
         a, b = (wording.plain(side.mean, wording.MEASURES[metric].decimals) for side in (pair.a, pair.b))

@@ -111,11 +111,9 @@ def difference(a: Estimate, b: Estimate, n_a: int, n_b: int) -> Difference:
     random draws, so it errs on the side of "not distinguishable"."""
     change = b.mean - a.mean
     relative = change / abs(a.mean) if a.mean else None
-    errors = [_error(a, n_a), _error(b, n_b)]
     low = high = distinguishable = None
-    known = [error for error in errors if error]
-    if len(known) == 2:
-        (ea, da), (eb, db) = known
+    if (of_a := _error(a, n_a)) and (of_b := _error(b, n_b)):
+        (ea, da), (eb, db) = of_a, of_b
         error = math.hypot(ea, eb)
         half = float(stdtrit(error**4 / (ea**4 / da + eb**4 / db), (1 + LEVEL) / 2)) * error if error else 0.0
         low, high, distinguishable = change - half, change + half, abs(change) > half
@@ -124,10 +122,9 @@ def difference(a: Estimate, b: Estimate, n_a: int, n_b: int) -> Difference:
 
 def scenario_differences(a: RunResult, b: RunResult) -> tuple[KeyDifference, ...]:
     """The keys of the scenarios, and of what they ran on, that differ: dotted names, both values as text."""
-    flat = [dict(_flat(_compared(result))) for result in (a, b)]
-    keys = list(dict.fromkeys([*flat[0], *flat[1]]))
-    values = [(key, flat[0].get(key, _ABSENT), flat[1].get(key, _ABSENT)) for key in keys]
-    return tuple(KeyDifference(key=key, a=left, b=right) for key, left, right in values if left != right)
+    left, right = (dict(_flat(_compared(result))) for result in (a, b))
+    pairs = {key: (left.get(key, _ABSENT), right.get(key, _ABSENT)) for key in left | right}
+    return tuple(KeyDifference(key=key, a=x, b=y) for key, (x, y) in pairs.items() if x != y)
 
 
 def _compared(result: RunResult) -> dict[str, Any]:
@@ -178,8 +175,7 @@ def _gains(a: RunResult, b: RunResult) -> Iterator[ComparedGain]:
 
 def _gains_of(result: RunResult) -> dict[tuple[str, float | str, str], Estimate | None]:
     """Where, at what and whose gain it is."""
-    gains: dict[tuple[str, float | str, str], Estimate | None]
-    gains = {("at_sla", row.sla_tps, row.policy): row.gain for row in result.gains.at_sla}
+    gains: dict[tuple[str, float | str, str], Estimate | None] = {("at_sla", row.sla_tps, row.policy): row.gain for row in result.gains.at_sla}
     return gains | {("at_matched_throughput", row.because, row.policy): row.gain for row in result.gains.at_matched_throughput}
 
 

@@ -15,6 +15,7 @@ from simulator.report.run.plots import frontier, load, tokens
 from simulator.report.tables import provenance, validation
 from simulator.study.run.metrics import METRICS
 from simulator.study.run.result import RunResult
+from simulator.study.run.wording import count
 
 PICTURES = ("pareto", "against_load", "accepted_length", "time_per_token", "latency")
 
@@ -42,10 +43,9 @@ def _facts(result: RunResult) -> tuple[tuple[str, str], ...]:
     """The lines under the answer: what was simulated, on what."""
     loads, profile = result.loads(), result.profile
     span = "" if not loads else wording.load(loads[0]) if len(loads) == 1 else f"{wording.load(loads[0])}…{wording.load(loads[-1])}"
-    gpus = profile.gpus_per_replica
     facts = (
         ("model", profile.target),
-        ("hardware", f"{profile.hardware}, {gpus:g} GPU{'s' if gpus != 1 else ''} per replica"),
+        ("hardware", f"{profile.hardware}, {count(profile.gpus_per_replica, 'GPU')} per replica"),
         ("engine", profile.engine),
         ("profile", profile.name),
         ("load", f"{span} {result.load_unit}".strip()),

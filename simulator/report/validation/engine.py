@@ -47,7 +47,8 @@ def _row(run: EngineRun) -> Row:
 
 
 def _errors(check: EngineComparison) -> Section | None:
-    errors = [(NUMBERS[name], _share(one.median), _share(one.worst)) for name, one in check.summary.items() if one.median is not None]
+    summary = ((NUMBERS[name], (one.median, one.worst)) for name, one in check.summary.items() if one.median is not None)
+    errors = [(name, *(wording.percent(share, 1, signed=False) for share in shares)) for name, shares in summary]
     rank = check.ranking
     ranked = f"The better policy is named in {rank.right} of {rank.pairs} pairs whose measured throughputs differ by more than 3 %."
     return section(
@@ -57,10 +58,6 @@ def _errors(check: EngineComparison) -> Section | None:
         replace(validation(check.rows, "measured"), caption="Limits."),
         Text(ranked) if rank.pairs else None,
     )
-
-
-def _share(value: float | None) -> str:
-    return wording.percent(value, 1, signed=False)
 
 
 SECTIONS = (_runs, _errors)

@@ -15,7 +15,6 @@ from simulator.report import style, wording
 from simulator.report.profile.numbers import DrafterNumbers
 from simulator.report.profile.plots.layout import finish, panels
 from simulator.report.style import Look
-from simulator.study.run.result import Estimate
 
 CERTAIN = "95 % intervals, whole texts as units"
 
@@ -101,7 +100,10 @@ def draw_lengths(axes: Axes, drafters: Sequence[DrafterNumbers]) -> None:
     for place, numbers in enumerate(drafters):
         shift = 0.6 * ((place + 0.5) / len(drafters) - 0.5)
         for measured in numbers.domains:
-            _bar(axes, domains.index(measured.domain) + shift, measured.accepted_length, tint_of(numbers.name, drafters), _marker(place))
+            y, length, tint = domains.index(measured.domain) + shift, measured.accepted_length, tint_of(numbers.name, drafters)
+            if length.low is not None and length.high is not None:
+                axes.plot([length.low, length.high], [y, y], color=tint, linewidth=1.6)
+            axes.plot([length.mean], [y], color=tint, marker=_marker(place), markersize=5, linestyle="none")
     axes.set_yticks(range(len(domains)), [wording.short(domain, 18) for domain in domains])
     axes.tick_params(axis="y", labelcolor=style.INK)
     axes.set_ylim(len(domains) - 0.5, -0.5)
@@ -141,12 +143,6 @@ def domains_of(drafters: Sequence[DrafterNumbers]) -> list[str]:
 def tint_of(name: str, drafters: Sequence[DrafterNumbers]) -> str:
     """The same for a drafter in every picture."""
     return style.CYCLE[[numbers.name for numbers in drafters].index(name) % len(style.CYCLE)]
-
-
-def _bar(axes: Axes, y: float, length: Estimate, tint: str, marker: str) -> None:
-    if length.low is not None and length.high is not None:
-        axes.plot([length.low, length.high], [y, y], color=tint, linewidth=1.6)
-    axes.plot([length.mean], [y], color=tint, marker=marker, markersize=5, linestyle="none")
 
 
 def _floor(drafters: Sequence[DrafterNumbers]) -> float:

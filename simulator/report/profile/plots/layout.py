@@ -43,20 +43,19 @@ def finish(figure: Figure, look: Look, title: str, subtitle: str, handles: Seque
 def scale(axes: Sequence[Axes], cells: bool) -> None:
     """Logarithmic axes where a linear one would heap most cells at its low end; else, and for formulas, from zero."""
     for side in ("x", "y"):
-        spans = [_values(ax, side) for ax in axes]
-        values = [v for span in spans for v in span if v > 0 and math.isfinite(v)]
+        drawn = np.concatenate([np.asarray(getattr(line, f"get_{side}data")(), np.float64) for ax in axes for line in ax.lines] or [np.empty(0)])
+        values = drawn[(drawn > 0) & np.isfinite(drawn)].tolist()
         wide = cells and bool(values) and max(values) > (30 if side == "x" else 8) * min(values)
         for ax in axes:
+            axis = ax.xaxis if side == "x" else ax.yaxis
             if wide:
                 (ax.set_xscale if side == "x" else ax.set_yscale)("log", base=2 if side == "x" else 10)
-                (ax.xaxis if side == "x" else ax.yaxis).set_minor_locator(NullLocator())
+                axis.set_minor_locator(NullLocator())
                 if side == "y":
-                    ax.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
-            elif side == "x":
-                ax.set_xlim(0, 1.04 * max(values, default=1.0))
+                    axis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
             else:
-                ax.set_ylim(0, 1.08 * max(values, default=1.0))
-            style.thousands(ax.xaxis if side == "x" else ax.yaxis)
+                ax.set(**{f"{side}lim": (0, (1.04 if side == "x" else 1.08) * max(values, default=1.0))})
+            style.thousands(axis)
 
 
 def shown_of(values: Sequence[T], most: int) -> list[T]:
@@ -64,7 +63,3 @@ def shown_of(values: Sequence[T], most: int) -> list[T]:
     if len(values) <= most:
         return list(values)
     return [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]
-
-
-def _values(axes: Axes, side: str) -> list[float]:
-    return [float(v) for line in axes.lines for v in np.asarray(line.get_xdata() if side == "x" else line.get_ydata())]

@@ -12,9 +12,8 @@ from simulator.study.run.metrics import METRICS
 from simulator.study.run.result import PointResult, RunResult
 
 PARTS = tuple(metric for metric in METRICS if metric.place == "parts")
-_TINTS = dict(
-    zip((part.name for part in PARTS), ("#88ccee", "#44aa99", "#cc6677", "#8a949e", "#ddcc77", "#aa4499"), strict=True)
-)  # Tol, muted: none is a policy's
+_COLOURS = ("#88ccee", "#44aa99", "#cc6677", "#8a949e", "#ddcc77", "#aa4499")  # Tol, muted: none is a policy's
+_TINTS = dict(zip((part.name for part in PARTS), _COLOURS, strict=True))
 
 
 def time_per_token(result: RunResult, look: Look = style.WIDE) -> Figure:
