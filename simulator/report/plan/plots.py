@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from simulator.report import style, wording
 from simulator.report.style import Look
@@ -14,12 +13,12 @@ def frontier(result: PlanResult, look: Look = style.WIDE) -> Figure:
     """Throughput per GPU against the promised share's speed; one point a fleet size, one line a cell."""
     with style.dressed():
         figure, (axes,) = style.canvas(look, 4.6)
-        handles = []
         for place, cell in enumerate(result.cells):
             fleets = [(x, y) for p in cell.points if p.verdict != "overloaded" and (x := p.mean("speed")) and (y := p.mean("throughput_tok_s_gpu"))]
             tint, mark = style.CYCLE[place % len(style.CYCLE)], style.MARKERS[place % len(style.MARKERS)]
-            axes.plot([x for x, _ in fleets], [y for _, y in fleets], color=tint, marker=mark, markersize=5, linewidth=1.8)
-            handles.append(Line2D([], [], color=tint, marker=mark, markersize=5, linewidth=1.8, label=wording.short(cell.label)))
+            spots = [x for x, _ in fleets], [y for _, y in fleets]
+            axes.plot(*spots, color=tint, marker=mark, markersize=5, linewidth=1.8, label=wording.short(cell.label))
+        handles = list(axes.get_lines())
         axes.axvline(result.sla.speed.tps, color=style.FAINT, linestyle=":", linewidth=1.2)
         axes.set_xlabel(f"tok/s that {wording.share(result.sla.speed.share)} of users reach (dotted: SLA)")
         axes.set_ylim(bottom=0)
@@ -54,10 +53,9 @@ def day(result: PlanResult, look: Look = style.WIDE) -> Figure:
         unit, name = (3600, "hours") if span.span_s > 7200 else (60, "minutes")
         at = [span.slot_s * i / unit for i in range(len(span.rate_rps))]
         top.plot(at, span.rate_rps, color=style.INK, linewidth=1.2)
-        handles = []
         for place, (replicas, label) in enumerate(((span.needed, "needed"), (span.paid, "started by forecast"))):
-            below.step(at, replicas, where="post", color=style.CYCLE[place], linewidth=1.6)
-            handles.append(Line2D([], [], color=style.CYCLE[place], linewidth=1.6, label=label))
+            below.step(at, replicas, where="post", color=style.CYCLE[place], linewidth=1.6, label=label)
+        handles = list(below.get_lines())
         below.axhline(span.fixed, color=style.FAINT, linestyle=":")
         below.set_ylim(bottom=0)
         below.set_xlabel(name)
