@@ -10,13 +10,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-import numpy as np
-
-from simulator.arrays import Floats
 from simulator.errors import DsimError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from simulator.arrays import Floats
 
 
 @contextmanager
@@ -82,6 +81,7 @@ def read_csv(path: Path, columns: Sequence[str] = (), error: type[DsimError] = D
 
 def numbers(table: pd.DataFrame, name: str, path: Path, error: type[DsimError] = DsimError, positive: bool = True, optional: bool = False) -> Floats:
     """A column of finite numbers, positive or at least 0; `optional` cells may be empty (NaN). Raises `error` with file, line and column."""
+    import numpy as np  # not above: the command line reads this module for its help
     import pandas as pd
 
     values = pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=np.float64)
