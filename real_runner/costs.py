@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from real_runner.drafters.drafter import Drafter
 from real_runner.engine import Engine
@@ -69,24 +70,19 @@ def measure_costs(
     """Runs `rounds` rounds at 1, 2, 4, … `slots` requests and at verified lengths 0, 1, 3, … γ with random prompts."""
     sizes = sorted({*(2**k for k in range(slots.bit_length()) if 2**k <= slots), slots})
     lengths = sorted({0, 1, drafter.gamma // 2, drafter.gamma})
-    verify: dict[int, list[float]] = {}
-    draft: dict[int, list[float]] = {}
-    overhead: dict[int, list[float]] = {}
-    for size in sizes:
-        for verified in lengths:
-            for step in full_rounds(target, drafter, size, verified, (slots, length), tiers, prompt_tokens, rounds, seed):
-                verify.setdefault(step.tokens, []).append(step.verify_s)
-                if verified:
-                    draft.setdefault(size, []).append(step.draft_s)
-                    overhead.setdefault(size, []).append(step.overhead_s)
-    by_tokens = sorted(verify)
-    times = np.maximum.accumulate([np.median(verify[tokens]) for tokens in by_tokens])  # noise must not make a larger step cheaper
+    steps = pd.DataFrame(
+        (
+            (size, verified > 0, step.tokens, step.verify_s, step.draft_s, step.overhead_s)
+            for size in sizes
+            for verified in lengths
+            for step in full_rounds(target, drafter, size, verified, (slots, length), tiers, prompt_tokens, rounds, seed)
+        ),
+        columns=["size", "drafts", "tokens", "verify", "draft", "overhead"],
+    )
+    verify = steps.groupby("tokens").verify.median().cummax()  # noise must not make a larger step cheaper
+    round_ = steps[steps.drafts].groupby("size")[["draft", "overhead"]].median()
     return MeasuredCosts(
-        np.array(by_tokens),
-        times,
-        np.array(sizes),
-        np.array([np.median(draft[size]) for size in sizes]),
-        np.array([np.median(overhead[size]) for size in sizes]),
+        verify.index.to_numpy(), verify.to_numpy(), round_.index.to_numpy(), round_["draft"].to_numpy(), round_["overhead"].to_numpy()
     )
 
 

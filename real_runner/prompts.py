@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from real_runner.records import ServedRequest
 from real_runner.target import Target
 from simulator.errors import DsimError, TraceError
+from simulator.files import json_lines, opened
 
 OWN = ("math", "code", "chat")  # the sets that come along
 
@@ -63,35 +63,24 @@ def read_prompt_set(file: Path, domain: str | None = None) -> PromptSet:
 
 def read_turns(file: Path) -> list[str]:
     """The first turn of each line of a JSON-lines file."""
-    turns: list[str] = []
-    try:
-        with file.open(encoding="utf-8") as lines:  # not splitlines: texts hold other line separators
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    turns.append(_first_turn(line, file, number))
-    except OSError as error:
-        raise DsimError(f"cannot be read ({error.strerror})", where=file, remedy="use a JSON-lines file with `turns`") from error
-    except UnicodeDecodeError as error:
-        raise DsimError("not UTF-8 text", where=file, remedy="use a JSON-lines file with `turns`") from error
+    turns = [_first_turn(entry, where) for where, entry in json_lines(file, remedy="use a JSON-lines file with `turns`")]
     if not turns:
         raise DsimError("expected at least one prompt", where=file)
     return turns
 
 
-def _first_turn(line: str, file: Path, number: int) -> str:
-    try:
-        turn = json.loads(line)["turns"][0]
-    except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise DsimError("expected an object with a list `turns`", where=f"{file}:{number}", key="turns") from error
-    if not isinstance(turn, str) or not turn.strip():
-        raise DsimError("expected text in the first turn", where=f"{file}:{number}", key="turns")
-    return turn
+def _first_turn(entry: dict[str, Any], where: str) -> str:
+    turns = entry.get("turns")
+    if not isinstance(turns, list) or not turns:
+        raise DsimError("expected an object with a list `turns`", where=where, key="turns")
+    if not isinstance(turns[0], str) or not turns[0].strip():
+        raise DsimError("expected text in the first turn", where=where, key="turns")
+    return turns[0]
 
 
 def encoded(target: Target, sets: Sequence[PromptSet], limit: int | None = None) -> list[tuple[str, int, list[int]]]:
     """Domain, index in its set and ids of every prompt, the first `limit` of each set at most. Raises DsimError without a tokenizer."""
-    tokenizer = tokenizer_of(target)
-    if tokenizer is None:
+    if (tokenizer := tokenizer_of(target)) is None:
         raise DsimError("the target has no tokenizer", where=target.name, remedy="prompts are text: add the tokenizer's files")
     return [(one.domain, i, encode(turn, tokenizer)) for one in sets for i, turn in enumerate(one.turns[:limit])]
 
@@ -135,17 +124,13 @@ def random_prompts(target: Target, lengths: list[int], seed: int) -> list[list[i
 def read_trace(file: Path) -> list[tuple[float, int, int, str]]:
     """Arrivals of a plain CSV: arrival_s, prompt_tokens, output_tokens and, if there is one, domain."""
     rows = []
-    try:
-        with file.open(encoding="utf-8", newline="") as lines:
-            for number, row in enumerate(csv.DictReader(lines), 2):
-                try:
-                    rows.append((float(row["arrival_s"]), int(row["prompt_tokens"]), int(row["output_tokens"]), row.get("domain") or "none"))
-                except (KeyError, TypeError, ValueError) as error:
-                    raise TraceError(
-                        "expected arrival_s, prompt_tokens, output_tokens", where=f"{file}:{number}", remedy="give a CSV with these columns"
-                    ) from error
-    except OSError as error:
-        raise TraceError("cannot be read", where=file) from error
+    with opened(file, TraceError) as lines:
+        for number, row in enumerate(csv.DictReader(lines), 2):
+            try:
+                rows.append((float(row["arrival_s"]), int(row["prompt_tokens"]), int(row["output_tokens"]), row.get("domain") or "none"))
+            except (KeyError, TypeError, ValueError) as error:
+                problem, remedy = "expected arrival_s, prompt_tokens, output_tokens", "give a CSV with these columns"
+                raise TraceError(problem, where=f"{file}:{number}", remedy=remedy) from error
     if not rows:
         raise TraceError("expected at least one request", where=file)
     return rows

@@ -97,12 +97,15 @@ class Target:
         assert self.kv is not None, "allocate first"
         out = self.decoder(input_ids=ids.unsqueeze(0), position_ids=flat.positions.unsqueeze(0), use_cache=False, flat=flat, kv=self.kv)
         hidden = out.last_hidden_state[0]
-        logits = self.head(hidden if rows is None else hidden[rows])
-        cap = getattr(self.config, "final_logit_softcapping", None)
-        if cap is not None:
-            logits = torch.tanh(logits / cap) * cap
+        logits = soft_capped(self.head(hidden if rows is None else hidden[rows]), self.config)
         features = torch.cat([self._tapped[tap] for tap in self.taps], dim=-1) if self.taps else hidden.new_empty(len(hidden), 0)
         return TargetStep(logits, features)
+
+
+def soft_capped(logits: Tensor, config: Any) -> Tensor:
+    """Gemma's tanh cap on final logits."""
+    cap = getattr(config, "final_logit_softcapping", None)
+    return logits if cap is None else torch.tanh(logits / cap) * cap
 
 
 def load_target(name: str, device: str = "cpu", dtype: str = "float32") -> Target:

@@ -82,11 +82,11 @@ def _say(target: Target, prompts: Sequence[Prompt], room: list[int], temperature
     engine = Engine(target, None, NoSpeculation(), slots=len(prompts), length=length, temperature=temperature, seed=seed)
     for number, (_, _, ids) in enumerate(prompts):
         engine.submit(ServedRequest(number, ids, room[number]))
-    reported = 0
-    while engine.step():
+    reported, more = 0, True
+    while more:
+        more = engine.step()
         stage.advance(len(engine.finished) - reported)
         reported = len(engine.finished)
-    stage.advance(len(engine.finished) - reported)
     done = sorted(engine.finished, key=lambda r: r.request)
     return [Text(request.prompt, request.output, domain, index) for request, (domain, index, _) in zip(done, prompts, strict=True)]
 

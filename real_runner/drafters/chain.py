@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from real_runner.drafters.drafter import DraftBatch, Drafter, Steps
-from real_runner.drafters.layers import rotary
-from real_runner.drafters.uncached import attend, key_value_of, query_of, turn
+from real_runner.drafters.layers import key_value_of, query_of, rotary, turn
+from real_runner.drafters.uncached import attend
 from real_runner.layout import Layout, lay_out
 from real_runner.slots import FlatBatch
 from simulator.arrays import Integers

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from real_runner.drafters.drafter import DraftBatch, Drafter, Steps
 from real_runner.drafters.heads import ConfidenceHead, MarkovHead
-from real_runner.drafters.layers import inject, like_norm, rotary, run_layers, soft_capped
+from real_runner.drafters.layers import key_value_of, like_norm, query_of, run_layers, turn
 from real_runner.drafters.spec import DraftSpec
-from real_runner.drafters.uncached import attend, key_value_of, query_of, turn
+from real_runner.drafters.uncached import attend
 from real_runner.layout import Layout, lay_out
+from real_runner.target import soft_capped
 from simulator.arrays import Integers
 
 
@@ -37,14 +38,14 @@ class BlockDrafter(Drafter):
         return lay_out(slots, slots * 0 + block, reach + block, width=block, **how)
 
     def extend(self, features: Tensor, next_ids: Tensor, ints: Tensor, layout: Layout, start: Tensor) -> None:
-        """Features as context; what follows each token does not matter to a block drafter."""
+        """Features as keys and values of each layer: they make no queries and pass no MLP (format §4). `next_ids` do not matter here."""
         assert self.kv is not None, "allocate first"
         slots = ints[0]
         positions = start[slots] + ints[1]
-        context = self.hidden_norm(self.fc(features)).unsqueeze(0)
-        cos, sin = rotary(self.backbone, context, positions)
-        for layer in self.backbone.layers:
-            inject(layer.self_attn, context, cos, sin, self.kv, slots, positions)
+        context = self.hidden_norm(self.fc(features))
+        turned = turn(self.backbone, context, positions)
+        for i, layer in enumerate(self.backbone.layers):
+            self.kv.write(i, *key_value_of(layer.self_attn, context, turned), slots, positions)
 
     @torch.no_grad()
     def begin(self, batch: DraftBatch) -> Tensor:
@@ -60,7 +61,7 @@ class BlockDrafter(Drafter):
 
     def base_logits(self, hidden: Tensor) -> Tensor:
         """Capped before any bias is added  # [R, γ, draft V]."""
-        return soft_capped(self.lm_head(hidden), getattr(self.backbone.config, "final_logit_softcapping", None))
+        return soft_capped(self.lm_head(hidden), self.backbone.config)
 
     def steps(self, hidden: Tensor, batch: DraftBatch, count: int) -> Steps:
         return self.head_steps(hidden, batch.anchor[batch.slots], count)

@@ -45,27 +45,34 @@ def rotary(model: Any, hidden: Tensor, positions: Tensor) -> tuple[Tensor, Tenso
     return model.rotary_emb(hidden, positions.unsqueeze(0), *extra)
 
 
-def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding of states [1, B, heads, head], halves paired."""
+def turn(model: Any, hidden: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """cos and sin at `positions` [B]  # [B, 1, head] each."""
+    cos, sin = rotary(model, hidden.unsqueeze(0), positions)
+    return cos[0].unsqueeze(1), sin[0].unsqueeze(1)
+
+
+def query_of(attention: Any, inputs: Tensor, turned: tuple[Tensor, Tensor]) -> Tensor:
+    """Rotated queries of `inputs` [B, d]  # [B, heads, head]."""
+    return _rotated(_normed(attention, "q_norm", attention.q_proj(inputs).view(len(inputs), -1, attention.head_dim)), turned)
+
+
+def key_value_of(attention: Any, inputs: Tensor, turned: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Rotated keys, and values  # [B, KV heads, head] each."""
+    key = attention.k_proj(inputs).view(len(inputs), -1, attention.head_dim)
+    value = key if getattr(attention, "v_proj", None) is None else attention.v_proj(inputs).view(key.shape)
+    return _rotated(_normed(attention, "k_norm", key), turned), _normed(attention, "v_norm", value)
+
+
+def _normed(attention: Any, name: str, states: Tensor) -> Tensor:
+    """Through a norm that not every family has; Gemma4's of values is scale-free."""
+    norm = getattr(attention, name, None)
+    return states if norm is None else norm(states)
+
+
+def _rotated(states: Tensor, turned: tuple[Tensor, Tensor]) -> Tensor:
+    """Rotary embedding, halves paired."""
     first, second = states.chunk(2, dim=-1)
-    return states * cos.unsqueeze(2) + torch.cat((-second, first), dim=-1) * sin.unsqueeze(2)
-
-
-def inject(attention: Any, context: Tensor, cos: Tensor, sin: Tensor, kv: SlotCache, slots: Tensor, positions: Tensor) -> None:
-    """Context features [1, B, d] as keys and values of one draft layer: they make no queries and pass no MLP (format §4)."""
-    shape = (*context.shape[:2], -1, attention.head_dim)
-    keys = attention.k_proj(context).view(shape)
-    values = keys if attention.v_proj is None else attention.v_proj(context).view(shape)
-    if getattr(attention, "k_norm", None) is not None:
-        keys = attention.k_norm(keys)
-    if getattr(attention, "v_norm", None) is not None:  # Gemma4: scale-free
-        values = attention.v_norm(values)
-    kv.write(attention.layer_idx, rotate(keys, cos, sin)[0], values[0], slots, positions)
-
-
-def soft_capped(logits: Tensor, cap: float | None) -> Tensor:
-    """Gemma's tanh cap on final logits."""
-    return logits if cap is None else torch.tanh(logits / cap) * cap
+    return states * turned[0].to(states.dtype) + torch.cat((-second, first), dim=-1) * turned[1].to(states.dtype)
 
 
 def run_layers(model: Any, hidden: Tensor, rope: Tensor, flat: FlatBatch, kv: SlotCache) -> Tensor:

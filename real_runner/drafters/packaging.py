@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from real_runner.drafters.fields import Config, architectures, causal, group, li
 from real_runner.drafters.spec import DraftSpec, Packaging
 from real_runner.failures import CheckpointError
 from real_runner.target import POST_NORM
+from simulator.files import read_json
 
 KNOWN = (
     "DeepSpec (*DSparkModel, *Eagle3Model), SpecForge (DFlashDraftModel, DSparkDraftModel, LlamaForCausalLMEagle3), vLLM speculators, "
@@ -19,23 +19,9 @@ KNOWN = (
 UNSUPPORTED = ("attention_sink_bias", "logit_scale", "draft_adapter_rank")  # would change the numbers: refused where set
 
 
-def read_config(folder: Path) -> Config:
-    """config.json of a checkpoint folder."""
-    file = folder / "config.json"
-    try:
-        read = json.loads(file.read_text())
-    except OSError as error:
-        raise CheckpointError("no config.json", where=folder, remedy="give the folder of a drafter checkpoint") from error
-    except ValueError as error:
-        raise CheckpointError(f"not JSON: {error}", where=file) from error
-    if not isinstance(read, dict):
-        raise CheckpointError("expected a JSON object", where=file)
-    return read
-
-
 def read_spec(folder: Path, target_layers: int | None = None) -> DraftSpec:
     """The drafter in `folder`; `target_layers` helps packagings that leave the tapped layers to a default."""
-    config = read_config(folder)
+    config = read_json(folder / "config.json", CheckpointError, "give the folder of a drafter checkpoint")
     refuse_fused(config, folder)
     for recognised, make in PACKAGINGS:
         if recognised(config):

@@ -11,31 +11,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from real_runner.drafters.layers import rotary
-
-
-def turn(model: Any, hidden: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """cos and sin at `positions` [B]  # [B, 1, head] each."""
-    cos, sin = rotary(model, hidden.unsqueeze(0), positions)
-    return cos[0].unsqueeze(1), sin[0].unsqueeze(1)
-
-
-def query_of(attention: Any, inputs: Tensor, turned: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotated queries of `inputs` [B, d]  # [B, heads, head]."""
-    query = attention.q_proj(inputs).view(len(inputs), -1, attention.head_dim)
-    return _rotated(query if getattr(attention, "q_norm", None) is None else attention.q_norm(query), turned)
-
-
-def key_value_of(attention: Any, inputs: Tensor, turned: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Rotated keys, and values  # [B, KV heads, head] each."""
-    key, value = (project(inputs).view(len(inputs), -1, attention.head_dim) for project in (attention.k_proj, attention.v_proj))
-    return _rotated(key if getattr(attention, "k_norm", None) is None else attention.k_norm(key), turned), value
-
-
-def _rotated(states: Tensor, turned: tuple[Tensor, Tensor]) -> Tensor:
-    first, second = states.chunk(2, dim=-1)
-    return states * turned[0].to(states.dtype) + torch.cat((-second, first), dim=-1) * turned[1].to(states.dtype)
-
 
 def attend(
     attention: Any, query: Tensor, context: tuple[Tensor, Tensor], before: Tensor, own: tuple[Tensor, Tensor] | None, among: Tensor | None = None

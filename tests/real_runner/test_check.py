@@ -125,7 +125,7 @@ def test_prompt_and_trace_files_that_are_wrong_are_one_line(tmp_path, target):
     (tmp_path / "p.jsonl").write_text('{"turns": ["one\u2028two"]}\n{"turn": 1}\n', encoding="utf-8")
     with pytest.raises(DsimError, match=r"p\.jsonl:2: turns: expected an object"):
         read_turns(tmp_path / "p.jsonl")
-    with pytest.raises(DsimError, match="cannot be read"):
+    with pytest.raises(DsimError, match="no such file"):
         read_turns(tmp_path / "none.jsonl")
     (tmp_path / "t.csv").write_text("arrival_s,prompt_tokens\n0,5\n")
     with pytest.raises(DsimError, match=r"t\.csv:2: expected arrival_s, prompt_tokens, output_tokens"):

@@ -215,7 +215,7 @@ def test_what_does_not_fit_is_one_line(change, words, tmp_path, target):
 
 
 def test_files_that_are_not_there_or_not_what_they_say(tmp_path, target):
-    with pytest.raises(CheckpointError, match=r"no config\.json"):
+    with pytest.raises(CheckpointError, match=r"config\.json: no such file; give the folder of a drafter checkpoint"):
         load_drafter(str(tmp_path), target)
     shutil.copy(GOLDEN / "dflash" / "config.json", tmp_path / "config.json")
     with pytest.raises(CheckpointError, match=r"model.safetensors: no such file; expected the drafter's weights"):
@@ -224,7 +224,7 @@ def test_files_that_are_not_there_or_not_what_they_say(tmp_path, target):
     with pytest.raises(CheckpointError, match=r"model.safetensors: not a safetensors file"):
         load_drafter(str(tmp_path), target)
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(CheckpointError, match=r"config.json: not JSON"):
+    with pytest.raises(CheckpointError, match=r"config.json: not valid JSON"):
         load_drafter(str(tmp_path), target)
 
 

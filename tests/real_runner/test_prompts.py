@@ -58,13 +58,13 @@ def test_a_target_without_a_tokenizer_takes_no_prompt_sets(target):
 @pytest.mark.parametrize(
     "content, said",
     [
-        (None, r"p\.jsonl: cannot be read \(No such file"),
+        (None, r"p\.jsonl: no such file; use a JSON-lines file with `turns`"),
         (b"", r"p\.jsonl: expected at least one prompt"),
         (b'{"turns": ["a"]}\n{"turns": []}\n', r"p\.jsonl:2: turns: expected an object with a list `turns`"),
-        (b"[1]\n", r"p\.jsonl:1: turns: expected an object"),
+        (b"[1]\n", r"p\.jsonl:1: expected a JSON object"),
         (b'{"turns": [{"role": "user"}]}\n', r"p\.jsonl:1: turns: expected text in the first turn"),
         (b'{"turns": [" "]}\n', r"p\.jsonl:1: turns: expected text in the first turn"),
-        (b'{"turns": ["\xff"]}\n', r"p\.jsonl: not UTF-8 text"),
+        (b'{"turns": ["\xff"]}\n', r"p\.jsonl: is not UTF-8 text"),
     ],
 )
 def test_files_that_are_wrong_are_one_line(content, said, tmp_path):
