@@ -18,7 +18,6 @@ from real_runner import sampling
 from real_runner.drafters.drafter import DraftBatch, Drafter, draft
 from real_runner.failures import memory_of
 from real_runner.layout import lay_out, ship
-from real_runner.slots import SlotCache
 from real_runner.target import Target
 from real_runner.texts import Text
 from simulator.arrays import Integers
@@ -111,13 +110,8 @@ def drafted_along(
 
 def _fitting(texts: Sequence[Text], at: int) -> int:
     """The texts from `at` on that go through the target together end before this one."""
-    end, longest = at, 0
-    while end < len(texts):
-        longest = max(longest, len(texts[end].prompt) + len(texts[end].output))
-        if end > at and longest * (end + 1 - at) > TOKENS_AT_ONCE:
-            break
-        end += 1
-    return end
+    longest = np.maximum.accumulate([len(text.prompt) + len(text.output) for text in texts[at : at + TOKENS_AT_ONCE]])
+    return at + max(1, int((longest * np.arange(1, len(longest) + 1) <= TOKENS_AT_ONCE).sum()))
 
 
 def _group(
@@ -130,7 +124,7 @@ def _group(
     with memory_of(f"{count} texts and {rows} blocks of up to {room} tokens"):
         target.allocate(count, room)
         drafter.allocate(count + rows, room)
-        scored, seeds, firsts = _hear(target, drafter, texts, number, temperature, seed)
+        scored, seeds, firsts = _hear(target, drafter, texts, number, temperature, seed, count + rows)
         text_of = np.repeat(np.arange(count), outputs - 1)
         anchor = np.concatenate([np.arange(n - 1) for n in outputs])
         draws = np.concatenate([stream(seed, "blocks", number + t).random((n - 1, drafter.gamma, 2), np.float32) for t, n in enumerate(outputs)])
@@ -144,9 +138,10 @@ def _group(
 
 
 def _hear(
-    target: Target, drafter: Drafter, texts: Sequence[Text], number: int, temperature: float, seed: int
+    target: Target, drafter: Drafter, texts: Sequence[Text], number: int, temperature: float, seed: int, slots: int
 ) -> tuple[_Scored, Tensor | None, Tensor]:
-    """The target over whole texts, the drafter's context from it, a chain's seeds after each token, and where each text's begin."""
+    """The target over whole texts, the context from it in the drafter's cache of `slots`, a chain's seeds after each token, and where each
+    text's begin."""
     device, count = target.device, len(texts)
     assert target.kv is not None
     ids = [[*text.prompt, *text.output] for text in texts]
@@ -157,8 +152,8 @@ def _hear(
     outputs = np.concatenate([np.arange(first + p, first + n) for first, p, n in zip(layout.firsts, prompts, counts, strict=True)])
     step = target.step(flat_ids, layout.flat(ints, start), ship(outputs, device))
     scored = _extended(target, texts, step.logits, number, drafter.gamma, temperature, seed)
-    layout = lay_out(np.arange(count), counts, int(counts.max()), (_slots(drafter), target.kv.length), None)
-    ints, start = ship(layout.ints, device), start.new_zeros(_slots(drafter) + 1)
+    layout = lay_out(np.arange(count), counts, int(counts.max()), (slots, target.kv.length), None)
+    ints, start = ship(layout.ints, device), start.new_zeros(slots + 1)
     following = torch.cat([flat_ids[1:], flat_ids[:1]])  # what follows a text's last token is never read
     return scored, drafter.extend(step.features, following, ints, layout, start), ship(layout.firsts, device)
 
@@ -198,11 +193,12 @@ def _extended(target: Target, texts: Sequence[Text], logits: Tensor, number: int
 
 def _draft(drafter: Drafter, coupling: _Coupling, start: Integers, first: int, seeds: Tensor | None, firsts: Tensor) -> tuple[Tensor, Tensor | None]:
     """Blocks from the anchors of `coupling`, at positions `start` [C], in the cache's slots from `first` on  # [C, γ] each."""
-    device, slots = coupling.text.device, first + np.arange(len(start))
-    assert drafter.kv is not None
-    layout = drafter.lay_out(slots, int(start.max()), cache=(_slots(drafter), drafter.kv.length), tiers=None)
-    _copy_context(drafter.kv, coupling.text, first, int(start.max()))
-    begin = np.zeros(_slots(drafter) + 1, dtype=np.int64)
+    device, slots, kv, reach = coupling.text.device, first + np.arange(len(start)), drafter.kv, int(start.max())
+    assert kv is not None
+    layout = drafter.lay_out(slots, reach, cache=(kv.slots, kv.length), tiers=None)
+    for cached in (tensor for pair in kv._layers.values() for tensor in pair):  # the context of each anchor's text
+        cached[slots[0] : slots[-1] + 1, :, :reach] = cached[coupling.text, :, :reach]
+    begin = np.zeros(kv.slots + 1, dtype=np.int64)
     begin[slots] = start
     where, starts = ship(slots, device), ship(begin, device)
     anchors = torch.zeros_like(starts).index_copy_(0, where, coupling.scored.tokens[coupling.text, coupling.anchor])
@@ -263,14 +259,3 @@ class _Coupling:
             weights[at] = sampling.residual(law[at], p)
         drawn = sampling.draw(weights, draws)
         return drawn if self.d2t is None else self.d2t[drawn]
-
-
-def _slots(drafter: Drafter) -> int:
-    assert drafter.kv is not None
-    return drafter.kv.slots
-
-
-def _copy_context(kv: SlotCache, text: Tensor, first: int, reach: int) -> None:
-    """The context of each of the texts `text` [C], up to `reach`, into the slots from `first` on."""
-    for cached in (tensor for pair in kv._layers.values() for tensor in pair):
-        cached[first : first + len(text), :, :reach] = cached[text, :, :reach]

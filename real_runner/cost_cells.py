@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -86,15 +87,12 @@ class CellBench:
         self.shapes = Shapes.of(drafters)
         self.longest = max(drafters, key=lambda name: drafters[name].gamma, default="")
         self._watch = Stopwatch(target.device)
-        self._room: tuple[str, int, int] | None = None
-        self._device: Device | None = None
+        self._prepared: tuple[tuple[str, int, int], Device] | None = None
         self._flush: Tensor | None = None
 
     def prepare(self, cell: CostCell, slots: int) -> Once:
         """One repeat of the cell in seconds, with caches of `slots` rows. Raises DsimError where it does not fit in memory."""
-        make: dict[str, Callable[[CostCell, int], Once]] = {
-            "verify": self._verify, "prefill": self._prefill, "backbone": self._backbone, "head": self._head, "absorb": self._absorb,
-        }  # fmt: skip
+        make = {"verify": self._verify, "prefill": self._prefill, "backbone": self._backbone, "head": self._head, "absorb": self._absorb}
         return make[cell.kind](cell, slots)
 
     def overheads(self, requests: int) -> list[float]:
@@ -109,7 +107,7 @@ class CellBench:
 
     def release(self) -> None:
         """Frees the caches of target and drafters."""
-        self._device, self._room, self.target.kv = None, None, None
+        self._prepared, self.target.kv = None, None
         for drafter in self.drafters.values():
             drafter.kv = None
         if self.target.device.type == "cuda":
@@ -118,14 +116,19 @@ class CellBench:
 
     def _ready(self, group: str, slots: int, length: int) -> Device:
         """A device with caches for the target ("verify": and the longest drafter; "prefill": alone), or for the drafter called `group`."""
-        if self._device is None or self._room != (group, slots, length):
+        room = (group, slots, length)
+        if self._prepared is not None and self._prepared[0] == room:
+            device = self._prepared[1]
+            if isinstance(device.runner, Captured):
+                device.runner = Captured()  # graphs of the cell before are of no use any more
+        else:
             self.release()
             drafter = None if group == "prefill" else self.drafters.get(self.longest if group == "verify" else group)
             widest = None if self.tiers is None else (self.tiers.pad(slots), drafter.gamma if drafter is not None else 0)
             device = Device(self.target, drafter, (slots, length), temperature=self.temperature, seed=self.seed, widest=widest)
             with memory_of(f"caches of {slots} requests × {length} tokens"):
-                self._must_fit(slots * length * (self._per_token() if group in ("verify", "prefill") else 0))
                 if group in ("verify", "prefill"):
+                    self._must_fit(slots * length)
                     device.claim()
                 elif drafter is not None:
                     self.target.tap(drafter.taps)
@@ -133,18 +136,14 @@ class CellBench:
                     if self.tiers is not None and self.target.device.type == "cuda":
                         device.runner = Captured()
                 self._touch(device)
-            self._device, self._room = device, (group, slots, length)
-        elif isinstance(self._device.runner, Captured):
-            self._device.runner = Captured()  # graphs of the cell before are of no use any more
-        return self._device
+            self._prepared = room, device
+        return device
 
-    def _per_token(self) -> int:
-        """Bytes of a token in the target's cache, by its config."""
+    def _must_fit(self, tokens: int) -> None:
+        """Refuses so many tokens in the target's cache, by its config, on a CPU that has no memory for them."""
         config = self.target.config
         head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        return 2 * config.num_hidden_layers * config.num_key_value_heads * head * self.target.dtype.itemsize
-
-    def _must_fit(self, needed: int) -> None:
+        needed = tokens * 2 * config.num_hidden_layers * config.num_key_value_heads * head * self.target.dtype.itemsize
         if self.target.device.type == "cpu" and needed > (1 - KEEP_FREE) * psutil.virtual_memory().available:
             raise MemoryError
 
@@ -158,19 +157,17 @@ class CellBench:
 
     def _timed(self, run: Callable[[], Any], before: Callable[[], Any] | None = None) -> Once:
         """Seconds of `run` alone, as the engine's own stopwatch takes them; `before` is done first, and not waited for."""
-        cuda = self.target.device.type == "cuda"
+        wait = partial(torch.cuda.synchronize, self.target.device) if self.target.device.type == "cuda" else lambda: None
 
         @torch.no_grad()
         def once() -> float:
-            if cuda:
-                torch.cuda.synchronize(self.target.device)
+            wait()
             if before is not None:
                 before()
             self._watch.mark("")
             run()
             self._watch.mark("cell")
-            if cuda:
-                torch.cuda.synchronize(self.target.device)
+            wait()
             return self._watch.read()["cell"]
 
         return once
@@ -191,12 +188,15 @@ class CellBench:
         layout = lay_out(rows, lengths + 1, reach, (slots, length), self.tiers, width)
         return layout, Plan.of(layout, rows, lengths, rows, gamma, padded(requests, self.tiers), slots)
 
-    def _where(self, requests: int, slots: int) -> Integers:
-        return np.append(np.arange(requests), np.full(padded(requests, self.tiers) - requests, slots))
-
     def _stand(self, device: Device, cell: CostCell) -> None:
         device.state.start.fill_(cell.context)
         device.state.start[-1:].zero_()
+
+    def _draft_rows(self, drafter: Drafter, cell: CostCell, slots: int) -> tuple[Layout, Integers]:
+        """Layout of a drafting, and its slots, padded."""
+        rows, requests = np.arange(cell.requests), padded(cell.requests, self.tiers)
+        layout = drafter.lay_out(rows, cell.context, cache=(slots, cell.context + self.shapes.beside), tiers=self.tiers, requests=requests)
+        return layout, np.append(rows, np.full(requests - cell.requests, slots))
 
     def _verify(self, cell: CostCell, slots: int) -> Once:
         length = cell.context + self.shapes.beside
@@ -207,15 +207,10 @@ class CellBench:
         proposal = None
         if gamma:
             assert device.drafter is not None
-            block = self._draft_layout(device.drafter, cell, slots, length)
             with torch.no_grad():
-                proposal = device.draft(block, self._where(cell.requests, slots), device.drafter.gamma)
+                proposal = device.draft(*self._draft_rows(device.drafter, cell, slots), device.drafter.gamma)
             proposal = Proposal(proposal.tokens.clone(), None, None)
         return self._timed(lambda: device.verify(layout, plan, ship(plan.packed, self.target.device), proposal))
-
-    def _draft_layout(self, drafter: Drafter, cell: CostCell, slots: int, length: int) -> Layout:
-        rows, requests = np.arange(cell.requests), padded(cell.requests, self.tiers)
-        return drafter.lay_out(rows, cell.context, cache=(slots, length), tiers=self.tiers, requests=requests)
 
     def _prefill(self, cell: CostCell, slots: int) -> Once:
         device = self._ready("prefill", 1, slots)  # of one request, `slots` tokens long
@@ -227,11 +222,10 @@ class CellBench:
 
     def _drafting(self, cell: CostCell, slots: int) -> tuple[Device, Drafter, DraftBatch, Integers]:
         """What a drafting part of the cell runs on, and the slots as they are shipped."""
-        length, place = cell.context + self.shapes.beside, self.target.device
-        device = self._ready(cell.drafter, slots, length)
+        device, place = self._ready(cell.drafter, slots, cell.context + self.shapes.beside), self.target.device
         self._stand(device, cell)
         assert device.drafter is not None
-        layout, where = self._draft_layout(device.drafter, cell, slots, length), self._where(cell.requests, slots)
+        layout, where = self._draft_rows(device.drafter, cell, slots)
         state = device.state
         return device, device.drafter, DraftBatch(ship(layout.ints, place), layout, ship(where, place), state.start, state.anchor), where
 
@@ -248,7 +242,9 @@ class CellBench:
     def _head(self, cell: CostCell, slots: int) -> Once:
         """What `slots` drafted tokens add, one after the other; of a chain drafter that is everything."""
         device, drafter, batch, where = self._drafting(cell, slots)
-        laws, runner = self._laws(len(where), cell.slots), device.runner
+        laws = None  # where the engine keeps what was drawn from, when shapes are padded
+        if self.tiers is not None:
+            laws = torch.empty(len(where), cell.slots, self.target.vocabulary, device=self.target.device)
         with torch.no_grad():
             hidden = drafter.begin(batch).clone()
 
@@ -259,13 +255,7 @@ class CellBench:
             return made.tokens, made.confidence
 
         key = ("head", batch.layout.key, cell.slots)
-        return self._timed(lambda: runner.run(key, step, hidden, batch.slots, device.draws(len(where), cell.slots)), self._flushed)
-
-    def _laws(self, requests: int, slots: int) -> Tensor | None:
-        """Where the engine keeps what was drawn from, when shapes are padded."""
-        if self.tiers is None:
-            return None
-        return torch.empty(requests, slots, self.target.vocabulary, device=self.target.device)
+        return self._timed(lambda: device.runner.run(key, step, hidden, batch.slots, device.draws(len(where), cell.slots)), self._flushed)
 
     def _absorb(self, cell: CostCell, slots: int) -> Once:
         """Taking in the features of a verified batch, as few requests as make up its tokens, and moving on."""
