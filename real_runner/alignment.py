@@ -11,9 +11,9 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from real_runner.drafters.drafter import DraftBatch, Drafter, forced
+from real_runner.drafters.layers import widened
 from real_runner.drafters.spec import DraftSpec
 from real_runner.layout import lay_out, ship
 from real_runner.target import POST_NORM, Target
@@ -74,15 +74,9 @@ def overlaps(target: Target, drafter: Drafter, texts: list[list[int]]) -> Floats
         anchor = torch.cat([ids[:, at], ids[:1, at]])
         batch = DraftBatch(ship(layout.ints, target.device), layout, where, start, anchor)
         logits = forced(drafter.steps(drafter.begin(batch), batch, gamma), ids[:, at : at + gamma])[0]
-        overlap.append(torch.minimum(_widened(logits, drafter), law[:, at : at + gamma]).sum(dim=-1).double().cpu().numpy())
+        own = widened(torch.softmax(logits.float(), dim=-1), drafter.d2t, drafter.spec.vocabulary)
+        overlap.append(torch.minimum(own, law[:, at : at + gamma]).sum(dim=-1).double().cpu().numpy())
     return np.stack(overlap, axis=1)
-
-
-def _widened(logits: Tensor, drafter: Drafter) -> Tensor:
-    law = torch.softmax(logits.float(), dim=-1)
-    if drafter.d2t is None:
-        return law
-    return law.new_zeros(*law.shape[:-1], drafter.spec.vocabulary).index_copy_(-1, drafter.d2t, law)
 
 
 def expected_length(overlap: Floats, slots: int) -> Floats:

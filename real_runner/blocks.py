@@ -89,8 +89,7 @@ def _served(target: Target, texts: Sequence[Text]) -> list[Text]:
     texts = [text for text in texts if text.prompt and len(text.output) > 1]
     if not texts:
         raise DsimError("expected a text of at least two tokens after a prompt", key="texts", remedy="let the target generate more tokens")
-    highest = max(max(*text.prompt, *text.output) for text in texts)
-    if highest >= target.vocabulary:
+    if (highest := max(max(*text.prompt, *text.output) for text in texts)) >= target.vocabulary:
         raise DsimError(f"token {highest}, but the target has {target.vocabulary}", key="texts", remedy="give texts of this target")
     return texts
 
@@ -103,15 +102,10 @@ def drafted_along(
     target.tap(drafter.taps)
     at = 0
     while at < len(texts):
-        end = _fitting(texts, at)
+        longest = np.maximum.accumulate([len(text.prompt) + len(text.output) for text in texts[at : at + TOKENS_AT_ONCE]])
+        end = at + max(1, int((longest * np.arange(1, len(longest) + 1) <= TOKENS_AT_ONCE).sum()))
         yield from _group(target, drafter, texts[at:end], at, temperature, seed, rows_at_once)
         at = end
-
-
-def _fitting(texts: Sequence[Text], at: int) -> int:
-    """The texts from `at` on that go through the target together end before this one."""
-    longest = np.maximum.accumulate([len(text.prompt) + len(text.output) for text in texts[at : at + TOKENS_AT_ONCE]])
-    return at + max(1, int((longest * np.arange(1, len(longest) + 1) <= TOKENS_AT_ONCE).sum()))
 
 
 def _group(
@@ -152,10 +146,8 @@ def _hear(
     outputs = np.concatenate([np.arange(first + p, first + n) for first, p, n in zip(layout.firsts, prompts, counts, strict=True)])
     step = target.step(flat_ids, layout.flat(ints, start), ship(outputs, device))
     scored = _extended(target, texts, step.logits, number, drafter.gamma, temperature, seed)
-    layout = lay_out(np.arange(count), counts, int(counts.max()), (slots, target.kv.length), None)
-    ints, start = ship(layout.ints, device), start.new_zeros(slots + 1)
     following = torch.cat([flat_ids[1:], flat_ids[:1]])  # what follows a text's last token is never read
-    return scored, drafter.extend(step.features, following, ints, layout, start), ship(layout.firsts, device)
+    return scored, drafter.extend(step.features, following, ints, layout, start.new_zeros(slots + 1)), ship(layout.firsts, device)
 
 
 def _extended(target: Target, texts: Sequence[Text], logits: Tensor, number: int, gamma: int, temperature: float, seed: int) -> _Scored:
@@ -173,10 +165,7 @@ def _extended(target: Target, texts: Sequence[Text], logits: Tensor, number: int
     for more in range(gamma - 1):
         if not alive.any():
             break
-        if greedy:
-            drawn = latest.argmax(dim=-1)
-        else:
-            drawn = sampling.draw(sampling.probabilities(latest, temperature), ship(draws[:, more], device))
+        drawn = latest.argmax(dim=-1) if greedy else sampling.draw(sampling.probabilities(latest, temperature), ship(draws[:, more], device))
         tokens[every, lengths + more] = drawn.cpu().numpy()
         known += alive
         alive &= ~np.isin(tokens[every, lengths + more], list(target.eos))

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import psutil
 import torch
 from torch import Tensor
 
+from real_runner.cost_grid import CostCell, Shapes
 from real_runner.costs import full_rounds
 from real_runner.drafters.drafter import DraftBatch, Drafter, Proposal
 from real_runner.failures import memory_of
@@ -28,55 +29,10 @@ from real_runner.target import Target
 from real_runner.timing import Stopwatch
 from simulator.arrays import Integers
 
-Kind = Literal["verify", "prefill", "backbone", "head", "absorb", "overhead"]
 Once = Callable[[], float]
 FLUSH_MOST = 256 * 2**20  # bytes
 ROUNDS, PROMPT = 10, 16  # of the engine, for what a step takes beside its parts
 KEEP_FREE = 0.1  # of a CPU's memory: a cache that needs more would swap or be killed rather than refused
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class CostCell:
-    """What is measured: the keys that its kind has, 0 for the others. `context` is cached by each request before the step."""
-
-    kind: Kind
-    drafter: str = ""
-    requests: int = 0
-    tokens: int = 0
-    slots: int = 0
-    context: int = 0
-
-    def __str__(self) -> str:
-        keys = ", ".join(f"{name} {value}" for name in ("requests", "tokens", "slots", "context") if (value := getattr(self, name)))
-        return f"{self.kind}{f' of {self.drafter}' if self.drafter else ''} at {keys}"
-
-    @property
-    def shrinks(self) -> bool:
-        """Where memory ends, is it measured with fewer requests? Otherwise it is left out, with all that are larger."""
-        return self.kind not in ("prefill", "overhead")
-
-    @property
-    def caches(self) -> tuple[str, str, int]:
-        """Cells with the same need the same caches; the parts of a drafter share theirs."""
-        return ("" if self.kind in ("backbone", "head", "absorb") else self.kind, self.drafter, self.context)
-
-    def covers(self, other: CostCell) -> bool:
-        """Is this cell as large as `other` or larger, and of its kind?"""
-        return self.kind == other.kind and self.tokens >= other.tokens and self.requests >= other.requests and self.context >= other.context
-
-
-@dataclass(frozen=True, slots=True)
-class Shapes:
-    """What a table may ask for at most: verified tokens of a request, and room in a cache row beside the context."""
-
-    gamma: int
-    beside: int
-
-    @classmethod
-    def of(cls, drafters: Mapping[str, Drafter]) -> Shapes:
-        gamma = max((drafter.gamma for drafter in drafters.values()), default=0)
-        block = max((max(drafter.spec.block, drafter.gamma) for drafter in drafters.values()), default=0)
-        return cls(gamma, gamma + block + 2)
 
 
 class CellBench:

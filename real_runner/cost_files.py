@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from real_runner.cost_cells import CostCell
-from real_runner.cost_grid import Grid
+from real_runner.cost_grid import CostCell, Grid
 from real_runner.layout import padded
 from real_runner.timing import Quantiles
 from simulator.files import write_whole

@@ -1,19 +1,65 @@
-"""Which cells a cost table gets: the corners first, then one more value of an axis at a time, each making the grid whole again."""
+"""Cells of a cost table, and which of them it gets: the corners first, then one more value of an axis at a time, each making the grid whole again."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
-from real_runner.cost_cells import CostCell, Shapes
 from real_runner.drafters.drafter import Drafter
 from real_runner.layout import Tiers
 
+Kind = Literal["verify", "prefill", "backbone", "head", "absorb", "overhead"]
 CONTEXTS = 5  # of a grid without tiers, spaced by the same factor
 SHORTEST = 16  # tokens of context
 PREFILL_MOST = 2048  # tokens of a prefill step: what the engine takes at once
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class CostCell:
+    """What is measured: the keys that its kind has, 0 for the others. `context` is cached by each request before the step."""
+
+    kind: Kind
+    drafter: str = ""
+    requests: int = 0
+    tokens: int = 0
+    slots: int = 0
+    context: int = 0
+
+    def __str__(self) -> str:
+        keys = ", ".join(f"{name} {value}" for name in ("requests", "tokens", "slots", "context") if (value := getattr(self, name)))
+        return f"{self.kind}{f' of {self.drafter}' if self.drafter else ''} at {keys}"
+
+    @property
+    def shrinks(self) -> bool:
+        """Where memory ends, is it measured with fewer requests? Otherwise it is left out, with all that are larger."""
+        return self.kind not in ("prefill", "overhead")
+
+    @property
+    def caches(self) -> tuple[str, str, int]:
+        """Cells with the same need the same caches; the parts of a drafter share theirs."""
+        return ("" if self.kind in ("backbone", "head", "absorb") else self.kind, self.drafter, self.context)
+
+    def covers(self, other: CostCell) -> bool:
+        """Is this cell as large as `other` or larger, and of its kind?"""
+        return self.kind == other.kind and self.tokens >= other.tokens and self.requests >= other.requests and self.context >= other.context
+
+
+@dataclass(frozen=True, slots=True)
+class Shapes:
+    """What a table may ask for at most: verified tokens of a request, and room in a cache row beside the context."""
+
+    gamma: int
+    beside: int
+
+    @classmethod
+    def of(cls, drafters: Mapping[str, Drafter]) -> Shapes:
+        gamma = max((drafter.gamma for drafter in drafters.values()), default=0)
+        block = max((max(drafter.spec.block, drafter.gamma) for drafter in drafters.values()), default=0)
+        return cls(gamma, gamma + block + 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +84,11 @@ class Grid:
     max_requests: int
     max_context: int
     tiers: Tiers | None
-    shapes: Shapes = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "shapes", Shapes.of(self.drafters))
+    @cached_property
+    def shapes(self) -> Shapes:
+        """What it may ask for at most."""
+        return Shapes.of(self.drafters)
 
     @property
     def requests(self) -> list[int]:

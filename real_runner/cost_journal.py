@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from real_runner.cost_cells import CostCell
+from real_runner.cost_grid import CostCell
 from real_runner.timing import Quantiles
 from simulator.errors import DsimError
 from simulator.files import write_whole

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from real_runner.cost_cells import CellBench, CostCell
+from real_runner.cost_cells import CellBench
 from real_runner.cost_files import CostTables
-from real_runner.cost_grid import Grid
+from real_runner.cost_grid import CostCell, Grid
 from real_runner.cost_journal import Journal
 from real_runner.drafters.drafter import Drafter
 from real_runner.environment import machine
@@ -24,8 +24,6 @@ from real_runner.timing import Quantiles, repeated
 from simulator.errors import DsimError
 from simulator.progress import Progress
 from simulator.rng import stream
-
-__all__ = ["CostTables", "measure_cost_tables"]
 
 AGAIN = 0.1  # of the cells are measured again at the end
 SHARE_LEAST_S, SHARE_MOST_S = 0.05, 2.0  # repeats of one cell

@@ -16,15 +16,13 @@ from typing_extensions import TypedDict
 
 from real_runner.drafters.drafter import DraftBatch, Drafter, forced
 from real_runner.engine import Engine
-from real_runner.layout import Layout, lay_out
+from real_runner.layout import Layout, lay_out, ship
 from real_runner.records import Round, ServedRequest
 from real_runner.target import Target
 from simulator.errors import DsimError
 from simulator.policies.verification import FixedLength
 
 RELATIVE, CONFIDENCE = 1e-4, 1e-3  # float32; looser dtypes are judged by a hundred times as much
-
-
 INPUTS = ("prompt_ids", "anchor_ids", "context_features", "forced_prev_ids", "forced_next_ids")
 
 
@@ -111,7 +109,7 @@ def read_forward(file: Path, target: Target, drafter: Drafter) -> dict[str, Tens
     return tensors
 
 
-def read_greedy(file: Path, target: Target) -> list[dict[str, Any]]:
+def read_greedy(file: Path, target: Target) -> list[ExpectedDecode]:
     """The expected decodes, in the form of tests/golden."""
     try:
         read = _DECODES.validate_json(file.read_bytes())
@@ -124,7 +122,7 @@ def read_greedy(file: Path, target: Target) -> list[dict[str, Any]]:
     for i, one in enumerate(read):
         if not all(0 <= token < target.vocabulary for token in one["prompt"]):
             raise DsimError("a token that the target does not have", where=file, key=f"{i}.prompt", remedy=f"expected ids below {target.vocabulary}")
-    return [dict(one) for one in read]
+    return read
 
 
 def relative(name: str, made: Tensor, expected: Tensor, slack: float) -> Difference:
@@ -136,22 +134,20 @@ def relative(name: str, made: Tensor, expected: Tensor, slack: float) -> Differe
     return Difference(name, worst <= RELATIVE * slack, worst, f"worst relative difference {worst:.2g}")  # NaN does not hold
 
 
-def _two_rows(length: int, room: int) -> tuple[Layout, Tensor]:
-    """Two texts of `length` tokens in slots 0 and 1, and their slots."""
-    slots = np.arange(2)
-    return lay_out(slots, np.full(2, length), length, (2, room), None), torch.arange(2)
+def _two_rows(length: int, room: int) -> Layout:
+    """Two texts of `length` tokens in slots 0 and 1."""
+    return lay_out(np.arange(2), np.full(2, length), length, (2, room), None)
 
 
 @torch.no_grad()
 def context_features(target: Target, drafter: Drafter, prompts: Tensor) -> Tensor:
     """The target's tapped features of prompts [2, n]  # [2, n, m·d]."""
     length = prompts.shape[1]
-    layout, _ = _two_rows(length, length)
+    layout = _two_rows(length, length)
     target.tap(drafter.taps)
     target.allocate(2, length)
     start = torch.zeros(3, dtype=torch.long, device=target.device)
-    flat = layout.flat(torch.from_numpy(layout.ints).to(target.device), start)
-    return target.step(prompts.reshape(-1), flat).features.view(2, length, -1)
+    return target.step(prompts.reshape(-1), layout.flat(ship(layout.ints, target.device), start)).features.view(2, length, -1)
 
 
 def _absorbed(drafter: Drafter, tensors: dict[str, Tensor]) -> DraftBatch:
@@ -160,20 +156,18 @@ def _absorbed(drafter: Drafter, tensors: dict[str, Tensor]) -> DraftBatch:
     device, length = context.device, context.shape[1]
     room = length + 2 * (drafter.gamma + drafter.spec.block)
     drafter.allocate(2, room)
-    layout, slots = _two_rows(length, room)
-    slots = slots.to(device)
+    layout, slots = _two_rows(length, room), torch.arange(2, device=device)
     start = torch.zeros(3, dtype=torch.long, device=device)
     following = tensors["anchor_ids"].unsqueeze(1)
     if "prompt_ids" in tensors:
         following = torch.cat([tensors["prompt_ids"][:, 1:], following], dim=1)
     following = following.expand(2, length) if following.shape[1] == 1 else following
     last = torch.tensor([length - 1, 2 * length - 1], device=device)
-    ints = torch.from_numpy(layout.ints).to(device)
-    drafter.absorb(context.reshape(2 * length, -1), following.reshape(-1), last, slots, ints, layout, start)
+    drafter.absorb(context.reshape(2 * length, -1), following.reshape(-1), last, slots, ship(layout.ints, device), layout, start)
     start[:2] = length
     block = drafter.lay_out(np.arange(2), length, cache=(2, room), tiers=None)
     anchor = torch.cat([tensors["anchor_ids"], tensors["anchor_ids"][:1]])
-    return DraftBatch(torch.from_numpy(block.ints).to(device), block, slots, start, anchor)
+    return DraftBatch(ship(block.ints, device), block, slots, start, anchor)
 
 
 @torch.no_grad()
@@ -192,7 +186,7 @@ def forward(drafter: Drafter, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return made if confidence is None else {**made, "confidence_logits_given_forced_prev": confidence}
 
 
-def greedy(expected: list[dict[str, Any]], target: Target, drafter: Drafter, slack: float, slots: int | None = None) -> list[Difference]:
+def greedy(expected: list[ExpectedDecode], target: Target, drafter: Drafter, slack: float, slots: int | None = None) -> list[Difference]:
     """Greedy decodes with full blocks, as a batch of mixed lengths (`slots` at a time), against expected output ids, blocks and accepted counts."""
     # One more than the reference's tokens: it goes on until it has passed its limit, the engine stops when it has reached its own.
     requests = [ServedRequest(i, one["prompt"], sum(one["acceptance_lengths"][:-1]) + 2) for i, one in enumerate(expected)]

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from real_runner.blocks import record_blocks
-from real_runner.cost_tables import CostTables, measure_cost_tables
+from real_runner.cost_files import CostTables
+from real_runner.cost_tables import measure_cost_tables
 from real_runner.drafters.drafter import Drafter
 from real_runner.drafters.loading import drafter_folder, load_drafter
 from real_runner.drafters.packaging import read_spec

@@ -86,7 +86,10 @@ def choose(logits: Tensor, temperature: float, draws: Tensor, d2t: Tensor | None
     if temperature < sampling.GREEDY_BELOW:
         best = logits.argmax(dim=-1)
         return (best if d2t is None else d2t[best]), None
-    law = sampling.probabilities(logits, temperature)
-    if d2t is not None:
-        law = law.new_zeros(len(law), vocabulary).index_copy_(1, d2t, law)
+    law = widened(sampling.probabilities(logits, temperature), d2t, vocabulary)
     return sampling.draw(law, draws), law
+
+
+def widened(law: Tensor, d2t: Tensor | None, vocabulary: int) -> Tensor:
+    """A law over the draft vocabulary [..., draft V] as one over the target's  # [..., V]."""
+    return law if d2t is None else law.new_zeros(*law.shape[:-1], vocabulary).index_copy_(-1, d2t, law)

@@ -109,7 +109,7 @@ def trained(drafter: Drafter) -> list[tuple[str, nn.Parameter]]:
 
 def save_drafter(drafter: Drafter, target: Target, folder: Path) -> None:
     """model.safetensors beside the config, in the target's dtype; MTP as the target's extra layer, which shares embedding and head."""
-    family, reduced = drafter.spec.family, drafter.d2t is not None
+    family = drafter.spec.family
     tensors: dict[str, Tensor] = {}
     for name, value in drafter.state_dict().items():
         plain = name.removeprefix("backbone.")
@@ -119,7 +119,6 @@ def save_drafter(drafter: Drafter, target: Target, folder: Path) -> None:
             plain = plain.removeprefix("layers.0.")
             plain = f"model.layers.{target.layers}." + (f"shared_head.{plain}" if plain == "norm.weight" else plain)
         tensors[plain] = value.detach().to(target.dtype).contiguous().cpu().clone()
-    if reduced:
-        assert drafter.d2t is not None
+    if drafter.d2t is not None:
         tensors["d2t"] = drafter.d2t.cpu() - torch.arange(len(drafter.d2t))
     write_whole(folder / "model.safetensors", save(tensors, metadata={"format": "pt"}))

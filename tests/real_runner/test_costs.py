@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from real_runner import cost_tables
-from real_runner.cost_cells import CellBench, CostCell
-from real_runner.cost_grid import Grid, in_halves
+from real_runner.cost_cells import CellBench
+from real_runner.cost_grid import CostCell, Grid, in_halves
 from real_runner.cost_tables import measure_cost_tables
 from real_runner.costs import ProfileCosts
 from real_runner.engine import Engine
