@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -39,16 +40,11 @@ class Journal:
     def _lines(self) -> list[dict[str, Any]]:
         """Up to the first line that is no JSON object; a last line cut short is one."""
         lines: list[dict[str, Any]] = []
-        if not self._file.exists():
-            return lines
-        for text in self._file.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                line = json.loads(text)
-            except ValueError:
-                break
-            if not isinstance(line, dict):
-                break
-            lines.append(line)
+        with suppress(FileNotFoundError, ValueError):
+            for text in self._file.read_text(encoding="utf-8", errors="replace").splitlines():
+                if not isinstance(line := json.loads(text), dict):
+                    break
+                lines.append(line)
         return lines
 
     def _take(self, line: dict[str, Any]) -> None:

@@ -50,14 +50,7 @@ def verify_greedy(logits: Tensor, drafted: Tensor, lengths: Tensor, row_of: Tens
 
 
 def verify_sampled(
-    logits: Tensor,
-    drafted: Tensor,
-    lengths: Tensor,
-    row_of: Tensor,
-    temperature: float,
-    draws: Tensor,
-    draft_law: Tensor | None,
-    draft_row: Tensor,
+    logits: Tensor, drafted: Tensor, lengths: Tensor, row_of: Tensor, temperature: float, draws: Tensor, draft_law: Tensor | None, draft_row: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Temperature > 0: the same by rejection sampling. `draws` [R, γ+1] uniform, its last column draws the token after the accepted ones;
     `draft_law` [n, γ, V] is what the drafter drew from, `draft_row` [R] the rows of it  # [R], [R]."""

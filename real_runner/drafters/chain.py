@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +10,8 @@ from torch import Tensor, nn
 from real_runner.drafters.drafter import DraftBatch, Drafter, Steps
 from real_runner.drafters.layers import key_value_of, query_of, rotary, turn
 from real_runner.drafters.uncached import attend
-from real_runner.layout import Layout, lay_out
+from real_runner.layout import Layout
 from real_runner.slots import FlatBatch
-from simulator.arrays import Integers
 
 
 class ChainDrafter(Drafter):
@@ -35,9 +33,6 @@ class ChainDrafter(Drafter):
         layer = self.backbone.layers[0]
         hidden = residual + attended
         return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
-
-    def lay_out(self, slots: Integers, reach: int, **how: Any) -> Layout:
-        return lay_out(slots, slots * 0 + 1, reach + self.gamma, width=1, **how)
 
     def forward(self, ids: Tensor, hidden: Tensor, flat: FlatBatch) -> Tensor:
         """Tokens [B] with hidden states [B, d] -> hidden states [B, d]."""

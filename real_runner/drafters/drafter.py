@@ -57,8 +57,9 @@ class Drafter(nn.Module):
         self.seeds = torch.empty(0)  # [slots + 1, d] hidden states from which a chain drafts its first token
 
     def lay_out(self, slots: Integers, reach: int, **how: Any) -> Layout:
-        """The tokens of one drafting of the requests in `slots` [R]."""
-        raise NotImplementedError
+        """The tokens of one drafting of the requests in `slots` [R]: a block at once, or one that goes on for γ steps."""
+        block = self.spec.block
+        return lay_out(slots, slots * 0 + block, reach + max(block, self.gamma), width=block, **how)
 
     def extend(self, features: Tensor, next_ids: Tensor, ints: Tensor, layout: Layout, start: Tensor) -> Tensor | None:
         """Takes the target's features [B, m·d] into the cache; `next_ids` [B] follow each token. A chain's seeds after each of them  # [B, d]."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -12,9 +10,8 @@ from real_runner.drafters.heads import ConfidenceHead, MarkovHead
 from real_runner.drafters.layers import key_value_of, like_norm, query_of, run_layers, turn
 from real_runner.drafters.spec import DraftSpec
 from real_runner.drafters.uncached import attend
-from real_runner.layout import Layout, lay_out
+from real_runner.layout import Layout
 from real_runner.target import soft_capped
-from simulator.arrays import Integers
 
 
 class BlockDrafter(Drafter):
@@ -32,10 +29,6 @@ class BlockDrafter(Drafter):
         for i, layer in enumerate(self.backbone.layers):
             layer.self_attn.sliding_window = spec.windows[i] if spec.windows else None  # the packaging's, whatever the inherited config says
         self.requires_grad_(False)
-
-    def lay_out(self, slots: Integers, reach: int, **how: Any) -> Layout:
-        block = self.spec.block
-        return lay_out(slots, slots * 0 + block, reach + block, width=block, **how)
 
     def extend(self, features: Tensor, next_ids: Tensor, ints: Tensor, layout: Layout, start: Tensor) -> None:
         """Features as keys and values of each layer: they make no queries and pass no MLP (format §4). `next_ids` do not matter here."""

@@ -47,9 +47,7 @@ class Trainer:
     def __init__(self, drafter: Drafter, target: Target, corpus: Corpus, schedule: Schedule) -> None:
         if len(corpus) <= schedule.held_out:
             raise DsimError(
-                f"expected more than the {schedule.held_out} texts held out, got {len(corpus)}",
-                key="texts",
-                remedy="add prompts or lower --held-out",
+                f"expected more than the {schedule.held_out} texts held out, got {len(corpus)}", key="texts", remedy="add prompts or lower --held-out"
             )
         self.drafter, self.target, self.corpus, self.schedule = drafter, target, corpus, schedule
         self.recipe = RECIPES[drafter.spec.family]
