@@ -48,7 +48,6 @@ def test_run(world: Path, dsim: Dsim) -> None:
 
 
 def test_run_into_the_default_folder(world: Path, dsim: Dsim, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("simulator.progress.LINE_EVERY_S", 1e9)  # however busy the machine is
     said = dsim("run", "small.yaml", *QUICK)
     assert said.code == 0
     assert (world / "reports" / "small" / "report.html").is_file()
