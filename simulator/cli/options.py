@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from simulator.report.page import Page
 
 Format = Annotated[Literal["text", "json"], typer.Option("--format", help="Print text for people or JSON for programs.")]
+Report = Annotated[
+    bool | None, typer.Option("--report/--no-report", help="Write the report's pages and pictures.", show_default="with --format text")
+]
 Override = Annotated[list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a key of the file. Repeatable.")]
 Workers = Annotated[int | None, typer.Option("--workers", help="Worker processes.", show_default="all cores")]
 Ray = Annotated[

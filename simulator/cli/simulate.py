@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from simulator.cli.options import Format, Override, Ray, Workers, show
+from simulator.cli.options import Format, Override, Ray, Report, Workers, show
 from simulator.errors import DsimError
 
 if TYPE_CHECKING:
+    from simulator.report.page import Page
     from simulator.study.run.result import RunResult
     from simulator.study.run.scenario import Scenario
 
@@ -26,18 +27,20 @@ def run(
     ray: Ray = None,
     steps: Annotated[bool, typer.Option("--steps", help="Also write every engine step (points/*.steps.parquet).")] = False,
     requests: Annotated[bool, typer.Option("--requests", help="Also write every request (points/*.requests.parquet).")] = False,
+    report: Report = None,
     format: Format = "text",
 ) -> None:
     """Simulate a scenario and write its frontier and report.
 
     Run the same command again to resume after an interruption."""
-    from simulator.report.run.page import run_page
     from simulator.study.run.scenario import load_scenario
 
     scenario = load_scenario(file, override or [])
     details = [name for name, wanted in (("steps", steps), ("requests", requests)) if wanted]
-    result, folder = _simulate(scenario, out, workers, format, details, ray)
-    show(format, result.to_json(), run_page(result), f"report: {folder / 'report.html'}")
+    pages = format == "text" if report is None else report
+    result, folder = _simulate(scenario, out, workers, format, pages, details, ray)
+    written = f"report: {folder / 'report.html'}" if pages else f"written to {folder}"
+    show(format, result.to_json(), *_shown(format, result), written)
 
 
 def validate(
@@ -82,7 +85,7 @@ def validate(
         return
     if not scenario.validation:
         raise ScenarioError("has no checks", where=file, key="validation", remedy="add some, see docs/scenarios.md")
-    result, folder = _simulate(scenario, out, workers, format)
+    result, folder = _simulate(scenario, out, workers, format, pages=format == "text")
     assert result.validation is not None
     page, written = compared_page(scenario.name, result.validation.rows), f"written to {folder / 'validation.json'}"
     show(format, result.validation.to_json(), page, written, ok=result.validation.ok)
@@ -125,6 +128,7 @@ def plan(
     override: Override = None,
     workers: Workers = None,
     ray: Ray = None,
+    report: Report = None,
     format: Format = "text",
 ) -> None:
     """Find the policy and fleet that meet an SLA at least cost.
@@ -132,19 +136,24 @@ def plan(
     Run the same command again to resume after an interruption."""
     from simulator.progress import Progress, resumable
     from simulator.report.plan.page import plan_page, write_plan_report
+    from simulator.report.render.files import remove
     from simulator.study.planning.make import answer
     from simulator.study.planning.output import write_plan
     from simulator.study.planning.question import load_plan
 
     question = load_plan(file, override or [])
     folder = out or Path("reports") / question.question.name
+    pages = format == "text" if report is None else report
     keep, progress = folder / "trials", Progress(quiet=format == "json")
     with resumable(lambda: f"{progress.done:.0f} trials are kept in {keep}"), progress.stage("planning"):
         result = answer(question, keep, workers, progress.at, progress.doing, ray)
         progress.doing("writing the page")
         write_plan(result, folder)
-        write_plan_report(result, folder)
-    show(format, result.to_json(), plan_page(result), f"written to {folder / 'report.html'}")
+        if pages:
+            write_plan_report(result, folder)
+        else:
+            remove(folder)
+    show(format, result.to_json(), plan_page(result), f"written to {folder / 'report.html' if pages else folder}")
 
 
 def compare(
@@ -174,11 +183,11 @@ def schema(
 
 
 def _simulate(
-    scenario: Scenario, out: Path | None, workers: int | None, format: str, details: Sequence[str] = (), ray: str | None = None
+    scenario: Scenario, out: Path | None, workers: int | None, format: str, pages: bool, details: Sequence[str] = (), ray: str | None = None
 ) -> tuple[RunResult, Path]:
-    """Runs all points with progress and writes the output folder; the result and the folder."""
+    """Runs all points with progress and writes the output folder, its pages where they are wanted; the result and the folder."""
     from simulator.progress import Progress, resumable
-    from simulator.report.run.page import write_report
+    from simulator.report.render.files import remove
     from simulator.study.run.build import build_result
     from simulator.study.run.output import write_output
     from simulator.study.run.sweep import sweep
@@ -192,5 +201,19 @@ def _simulate(
         progress.doing("writing the report")
         result = build_result(scenario, rows, *compared(scenario, rows))
         write_output(result, rows, folder)
-        write_report(result, folder)
+        if pages:
+            from simulator.report.run.page import write_report
+
+            write_report(result, folder)
+        else:
+            remove(folder)
     return result, folder
+
+
+def _shown(format: str, result: RunResult) -> Sequence[Page]:
+    """The run's page for a terminal; none for programs, which need not wait for what draws it."""
+    if format == "json":
+        return ()
+    from simulator.report.run.page import run_page
+
+    return (run_page(result),)

@@ -99,6 +99,13 @@ class Picture(Block):
 
         return self.draw(WIDE)
 
+    @cached_property
+    def svg(self) -> str:
+        """The wide drawing as SVG, drawn once for its file and the page."""
+        from simulator.report.style import svg
+
+        return svg(self.wide, self.stem)
+
 
 @dataclass(frozen=True)
 class Chart(Block):

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 import yaml
@@ -55,6 +55,55 @@ def test_run_into_the_default_folder(world: Path, dsim: Dsim, monkeypatch: pytes
     assert "Which is faster?" in said.out
     assert "\x1b" not in said.out  # not a terminal: no colours, no bar
     assert said.err == ""
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The format of every drawing, as they are made; nothing is really drawn."""
+    from matplotlib.figure import Figure
+
+    formats: list[str] = []
+
+    def savefig(_figure: Figure, out: IO[Any], *, format: str, **_: object) -> None:
+        formats.append(format)
+        out.write(b"\x89PNG" if format == "png" else '<svg viewBox="0 0 1 1"></svg>')
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    return formats
+
+
+def test_each_picture_is_drawn_once(world: Path, dsim: Dsim, drawn: list[str]) -> None:
+    assert dsim("run", "small.yaml", "--out", "out", *QUICK).code == 0
+    pictures = len(list((world / "out").glob("*.png")))
+    assert pictures >= 3
+    assert (drawn.count("png"), drawn.count("svg")) == (pictures, 2 * pictures)  # for a wide page and a phone
+
+
+def test_programs_get_the_pages_that_they_ask_for(world: Path, dsim: Dsim, drawn: list[str]) -> None:
+    """With --format json nothing is drawn, and pages of an earlier result do not stay beside the new one."""
+    pages = {"report.html", "report.md", "pareto.png", "pareto.svg"}
+    command = ("run", "small.yaml", "--out", "out", *QUICK)
+    for asked, written in ((("--format", "json", "--report"), True), (("--format", "json"), False), ((), True), (("--no-report",), False)):
+        drawn.clear()
+        said = dsim(*command, *asked)
+        assert (said.code, bool(drawn)) == (0, written), asked
+        names = {path.name for path in (world / "out").iterdir()}
+        assert names & pages == (pages if written else set()), asked
+        assert names >= {"result.json", "points.csv", "points.parquet"}
+    assert "report.html" not in said.out
+
+
+def test_a_run_for_programs_imports_nothing_that_draws(world: Path) -> None:
+    code = f"""
+import atexit, sys
+heavy = ("matplotlib", "jinja2", "plotext", "plotly", "scipy.stats", "simulator.report.run.page")
+atexit.register(lambda: print([name for name in heavy if name in sys.modules], file=sys.stderr))
+sys.argv = ["dsim", "run", "small.yaml", "--out", "out", *map(str, {QUICK!r}), "--format", "json"]
+from simulator.cli import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=world, capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
 
 
 def test_validate(world: Path, scenario: Callable[..., Path], dsim: Dsim) -> None:

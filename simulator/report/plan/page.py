@@ -14,12 +14,10 @@ from simulator.report.reproduce import reproduce
 from simulator.report.wording import money
 from simulator.study.planning.result import PlanResult
 
-PICTURES = ("plan_frontier", "plan_what_if", "plan_day")
-
 
 def write_plan_report(result: PlanResult, folder: Path) -> Path:
     """Write report.html, report.md and the pictures into `folder`; the path of report.html."""
-    return write(plan_page(result), folder, PICTURES)
+    return write(plan_page(result), folder)
 
 
 def plan_page(result: PlanResult) -> Page:

@@ -36,7 +36,7 @@ def _svg(picture: Picture, narrow: bool) -> Markup:
     from simulator.report import style
 
     name = f"{picture.stem}-phone" if narrow else picture.stem
-    return Markup(style.inline(style.svg(picture.draw(style.PHONE) if narrow else picture.wide, name), name))
+    return Markup(style.inline(style.svg(picture.draw(style.PHONE), name) if narrow else picture.svg, name))
 
 
 def _plotly() -> Markup:

@@ -17,12 +17,10 @@ from simulator.study.run.metrics import METRICS
 from simulator.study.run.result import RunResult
 from simulator.study.run.wording import count
 
-PICTURES = ("pareto", "against_load", "accepted_length", "time_per_token", "latency")
-
 
 def write_report(result: RunResult, folder: Path) -> Path:
     """Write report.html, report.md and the pictures into `folder`; the path of report.html."""
-    return write(run_page(result), folder, PICTURES)
+    return write(run_page(result), folder)
 
 
 def run_page(result: RunResult) -> Page:

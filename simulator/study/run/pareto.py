@@ -39,12 +39,12 @@ def frontier(points: Iterable[tuple[float, float]]) -> Curve:
 
 
 def _between(x: Floats, y: Floats, at: float, back: Any) -> float | None:
-    from scipy.interpolate import PchipInterpolator
-
     if not len(x) or not x[0] <= at <= x[-1]:
         return None
     if len(x) == 1:
         return float(back(y[0]))
+    from scipy.interpolate import PchipInterpolator
+
     return float(back(float(PchipInterpolator(x, y)(at))))
 
 
@@ -62,9 +62,9 @@ def estimate(values: Sequence[float | None]) -> Estimate | None:
 
 def student95(freedom: int) -> float:
     """The 97.5 % point of Student's t."""
-    from scipy.stats import t
+    from scipy.special import stdtrit  # scipy.stats takes a second to import
 
-    return float(t.ppf(0.975, freedom))
+    return float(stdtrit(freedom, 0.975))
 
 
 def curves(rows: Sequence[PointRow], policy: str, speed: str) -> dict[int, Curve]:
