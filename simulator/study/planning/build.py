@@ -35,7 +35,7 @@ from simulator.study.run.wording import share
 
 METRICS = (
     "speed", "ttft", "throughput_tok_s_gpu", "accepted_length", "verification_budget", "waste_fraction", "concurrency_mean", "waiting_mean",
-    "busy_fraction", "preemptions", "unfinished", "speed_kept", "ttft_kept", "requests"
+    "busy_fraction", "preemptions", "unfinished", "speed_kept", "ttft_kept", "requests", "goodput_rps", "goodput_rps_gpu", "goodput_share",
 )  # fmt: skip
 
 

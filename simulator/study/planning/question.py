@@ -16,6 +16,7 @@ from simulator.errors import ScenarioError
 from simulator.policies.routing import LeastLoaded, Routing
 from simulator.schema import Frozen, read_yaml, validate
 from simulator.study.planning.traffic import Shape, shape_of
+from simulator.study.run.goodput import Goodput
 from simulator.study.run.scenario import EngineSettings, Policy, Scenario, apply_override, validate_scenario
 from simulator.traffic.workload import Workload
 
@@ -41,6 +42,11 @@ class Sla(Frozen):
 
     speed: SpeedPromise
     ttft: TtftPromise | None = None
+
+    @property
+    def goodput(self) -> Goodput:
+        """The same limits for a single request."""
+        return Goodput(ttft_s=self.ttft.seconds if self.ttft else None, tpot_s=1 / self.speed.tps)
 
 
 class Offer(Frozen):

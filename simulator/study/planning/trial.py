@@ -69,7 +69,7 @@ def run_trial(plan: Plan, trial: Trial) -> TrialRow:
     if trial.kind == "loss":
         middle = plan.warmup_s + plan.window_s / 2
         fleet = replace(fleet, absences=(Absence(0, middle, middle + plan.question.fleet.start_up_s, abrupt=True),))
-    meter = Meter(traffic.warmup_s, traffic.until_s, open_loop=True)
+    meter = Meter(traffic.warmup_s, traffic.until_s, open_loop=True, goodput=plan.question.sla.goodput)
     answers: list[Floats] = [np.empty((0, len(RequestRecord._fields)))]
     end = observe(traffic, fleet, Split(meter, requests=[lambda rows, _domains: answers.append(rows)]))
     measured = meter.row(end, scenario.gpus, trial.replicas, ttft_known=scenario.engine.prefill.where != "nowhere")

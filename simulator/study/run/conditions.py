@@ -32,6 +32,8 @@ def conditions(scenario: Scenario) -> Iterator[str]:
     else:
         length = f"for {plan.duration_s:g} s" if plan.duration_s is not None else "to the end of the trace"
         yield f"Open loop: {plan.warmup_s:g} s of warm-up, then measured {length}. {repeats}"
+    if scenario.sla.goodput is not None:
+        yield f"Goodput counts requests with {scenario.sla.goodput.words}."
     if engine.scheduler_profile is not None:
         yield f"Schedulers use the costs of profile '{scenario.believed.name}', the replicas those of '{scenario.known.name}'."
     if scenario.workload.trace is not None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from simulator.arrays import Floats
 from simulator.engine.records import End, RequestRecord, Run, StepRecord, record_of
+from simulator.study.run.goodput import Goodput
 from simulator.study.run.metrics import METRICS, Number, Totals, Verdict
 from simulator.study.run.spread import Chunks, Spread
 
@@ -35,9 +36,9 @@ class RunMetrics:
         return number
 
 
-def summarise(run: Run, gpus: float, replicas: int, ttft_known: bool, open_loop: bool) -> RunMetrics:
+def summarise(run: Run, gpus: float, replicas: int, ttft_known: bool, open_loop: bool, goodput: Goodput | None = None) -> RunMetrics:
     """All metrics of a run that was kept: request quantiles over the measured requests, the rest over its window. Unknown ones are None."""
-    meter = Meter(run.start_s, run.end_s, open_loop)
+    meter = Meter(run.start_s, run.end_s, open_loop, goodput)
     meter.steps(np.stack(list(run.steps.columns.values()), axis=-1))
     meter.requests(np.array([record_of(r, 0) for r in run.requests], dtype=np.float64).reshape(-1, len(RequestRecord._fields)), [])
     meter.joins(run.join_gaps)
@@ -49,8 +50,8 @@ def summarise(run: Run, gpus: float, replicas: int, ttft_known: bool, open_loop:
 class Meter:
     """A sink that adds up. The window is (start_s, until_s]; that of a closed loop starts when the run says so and has no end."""
 
-    def __init__(self, start_s: float, until_s: float, open_loop: bool) -> None:
-        self.start_s, self.until_s, self.open_loop = start_s, until_s, open_loop
+    def __init__(self, start_s: float, until_s: float, open_loop: bool, goodput: Goodput | None = None) -> None:
+        self.start_s, self.until_s, self.open_loop, self.goodput = start_s, until_s, open_loop, goodput
         self.steps = Chunks(len(StepRecord._fields), self._steps)
         self._request_rows = Chunks(len(RequestRecord._fields), self._requests)
         self.joins, self.waits = Chunks(3, self._joins), Chunks(2, self._waits)
@@ -62,9 +63,9 @@ class Meter:
         self._last_end_s = np.full(1, np.nan)  # of each replica's last decoding step in the window
 
     @classmethod
-    def closed(cls) -> Meter:
+    def closed(cls, goodput: Goodput | None = None) -> Meter:
         """For a closed loop."""
-        return cls(np.inf, np.inf, open_loop=False)
+        return cls(np.inf, np.inf, open_loop=False, goodput=goodput)
 
     def warm(self, start_s: float) -> None:
         """Closed loop: the window starts."""
@@ -120,11 +121,21 @@ class Meter:
             replicas=replicas,
             committed=self.sums["committed"] - end.lost_tokens,  # those are made again, and counted then
             queued_s=queued_s,
+            good_share=self._good_share(end),
+            requests_per_s=(self._measured(end) if self.open_loop else self.sums["ended"]) / window_s if window_s > 0 else 0.0,
             requests_timed=self.speed.count,
             preemptions=end.preemptions,
             unfinished=end.unfinished,
             rejected=end.rejected,
         )
+
+    def _measured(self, end: End) -> float:
+        """Measured requests, however they ended."""
+        return self.sums["requests_done"] + end.unfinished + end.rejected
+
+    def _good_share(self, end: End) -> Number:
+        measured = self._measured(end)
+        return self.sums["good"] / measured if self.goodput and measured else None
 
     def _inside(self, times_s: Floats) -> NDArray[np.bool_]:
         return (times_s > self.start_s) & (times_s <= self.until_s)
@@ -185,6 +196,7 @@ class Meter:
         """Speed is (tokens - 1) / (last token - first token) of each request, then quantiles over requests; TPOT its inverse."""
         of = dict(zip(RequestRecord._fields, rows.T, strict=True))
         self.sums["first_tokens"] += self._inside(of["first_token_s"]).sum()
+        self.sums["ended"] += self._inside(of["finish_s"]).sum()
         if self.open_loop:
             self._count(self.came, of["arrival_s"])
             self._count(self.went, of["finish_s"][np.isfinite(of["finish_s"])])
@@ -194,6 +206,8 @@ class Meter:
         several = (tokens > 1) & (last > first)
         speed = (tokens[several] - 1) / (last[several] - first[several])
         self.sums["requests_done"] += len(arrival)
+        if self.goodput:
+            self.sums["good"] += self.goodput.kept(arrival, first, last, tokens).sum()
         self.sums["speed"] += speed.sum()
         self.speed.add(speed)
         self.tpot_s.add(1 / speed)

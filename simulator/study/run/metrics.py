@@ -24,6 +24,8 @@ class Totals:
     replicas: int
     committed: float  # tokens of decode steps, less those that were thrown away and made again
     queued_s: float  # summed over requests before a prefill worker
+    good_share: Number  # of measured requests, those that keep every limit of `sla.goodput`; None without limits
+    requests_per_s: float  # open loop: measured requests; closed loop: those that finish in the window
     requests_timed: int  # measured requests of more than one token
     preemptions: int
     unfinished: int
@@ -34,6 +36,11 @@ class Totals:
         """Output tokens per second and GPU, None where there were none."""
         output = self.committed + self.sums["first_tokens"]
         return output / self.window_s / self.gpus if self.window_s > 0 and output else None
+
+    @property
+    def goodput(self) -> Number:
+        """Requests per second of the fleet that keep every limit, None without limits."""
+        return None if self.good_share is None else self.good_share * self.requests_per_s
 
     @property
     def decoded(self) -> bool:
@@ -88,6 +95,10 @@ _PARTS = (
     "where a user's time per token goes: Σ over steps of running requests × that part of the step ÷ committed tokens. Verify time is split by "
     "tokens: rejected ones on one side, anchors and accepted ones on the other. Waiting is time that a request with a first token spends in no batch"
 )
+_GOOD = (
+    "goodput: requests per second that keep every limit of `sla.goodput`, per GPU and of the fleet; empty without limits. Open loop: measured "
+    "requests that do ÷ window. Closed loop: `goodput_share` × requests that finish in the window ÷ window"
+)
 _LOST = "measured requests without an end at the end; those that fit in no replica's memory"
 _TOKENS = "B = requests + verified of decode steps"
 
@@ -101,6 +112,10 @@ METRICS: tuple[Metric, ...] = (
     Metric("throughput_tok_s_gpu", "throughput", "tok/s/GPU", lambda t: t.throughput, decimals=0, place="points", compared=True,
            doc="output tokens of the window, those committed in decode steps and the first ones that prefill emits, ÷ window ÷ GPUs. GPUs are "
            "replicas × the profile's, and prefill workers where their number is given"),
+    Metric("goodput_rps_gpu", "goodput", "req/s/GPU", lambda t: t.goodput and t.goodput / t.gpus, _GOOD, place="points", compared=True),
+    Metric("goodput_rps", "goodput of the fleet", "req/s", lambda t: t.goodput, _GOOD),
+    Metric("goodput_share", "requests within the SLA", "%", lambda t: t.good_share, factor=100.0, decimals=1, place="points",
+           doc="share of measured requests that keep every limit of `sla.goodput`, each judged on its own; refused and unfinished ones keep none"),
     Metric("verification_budget", "verification budget, anchor incl.", "tok/request/step",
            _decoded(lambda t: 1 + t.sums["verified"] / t.sums["requests"]), decimals=2, place="points", compared=True,
            doc="1 + verified ÷ requests, summed over decode steps: anchor included"),

@@ -63,7 +63,7 @@ def run_part(scenario: Scenario, point: Point, part: int, files: Sequence[StepsF
     fleet = fleet_of(scenario, scenario.policies[point.policy], point.replication)
     takers = [f for f in files if isinstance(f, StepsFile)], [f for f in files if isinstance(f, RequestsFile)]
     if scenario.workload.load_kind == "concurrency":
-        meter = Meter.closed()
+        meter = Meter.closed(scenario.sla.goodput)
         return Part(part, meter, observe(_closed(scenario, point), fleet, Split(meter, *takers)))
     traffic, count = _open(scenario, point), parts(scenario)
     if (failures := scenario.fleet.failures) is not None:
@@ -71,7 +71,7 @@ def run_part(scenario: Scenario, point: Point, part: int, files: Sequence[StepsF
         fleet = replace(fleet, absences=drawn)
     if count > 1:
         traffic, fleet = _divided(traffic, fleet, part, count)
-    meter = Meter(traffic.warmup_s, traffic.until_s, open_loop=True)
+    meter = Meter(traffic.warmup_s, traffic.until_s, open_loop=True, goodput=scenario.sla.goodput)
     return Part(part, meter, observe(traffic, fleet, Split(meter, *takers, part, count)))
 
 

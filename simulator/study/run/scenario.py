@@ -16,6 +16,7 @@ from simulator.policies.routing import LeastLoaded, Routing
 from simulator.policies.verification import Verification
 from simulator.schema import Frozen, read_yaml, validate
 from simulator.study.run.checks import Check
+from simulator.study.run.goodput import Goodput
 from simulator.traffic.traces import TraceSource
 from simulator.traffic.workload import Workload
 
@@ -67,10 +68,11 @@ class RunPlan(Frozen):
 
 
 class Promise(Frozen):
-    """Per-user speeds promised, and which statistic of per-user speed must keep them."""
+    """Per-user speeds promised, and which statistic of per-user speed must keep them; limits that each request must keep to count as goodput."""
 
     tps_per_user: list[PositiveFloat] = []
     speed: Speed = "tps_per_user_mean"
+    goodput: Goodput | None = None
 
 
 class Scenario(Frozen):
@@ -193,6 +195,9 @@ def validate_scenario(content: dict[str, Any], path: Path) -> Scenario:
             key="engine.prefill.kind",
             remedy="use {kind: instant} to leave prompts out, or a profile with costs.prefill",
         )
+    if scenario.sla.goodput is not None and scenario.sla.goodput.reads_prompts and scenario.engine.prefill.where == "nowhere":
+        problem = f"expected tpot_s alone, since prefill: {{kind: instant}} leaves prompts out; got {scenario.sla.goodput.words}"
+        raise ScenarioError(problem, where=path, key="sla.goodput", remedy="drop ttft_s and e2e_s, or use another engine.prefill")
     if scenario.fleet.failures is not None and scenario.workload.load_kind == "concurrency":
         remedy = "use other arrivals, or leave failures out"
         raise ScenarioError("need requests that arrive in time; users of a closed loop would wait", where=path, key="fleet.failures", remedy=remedy)

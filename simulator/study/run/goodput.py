@@ -1,0 +1,43 @@
+"""Goodput: requests per second that keep every limit of an SLA, each request judged on its own (DistServe, OSDI 2024, section 2.3)."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import numpy as np
+from pydantic import PositiveFloat, model_validator
+
+from simulator.arrays import Flags, Floats
+from simulator.schema import Frozen
+
+
+class Goodput(Frozen):
+    """What a request must keep to be good, in seconds: time to first token, mean time per further token, and time to the last token."""
+
+    ttft_s: PositiveFloat | None = None
+    tpot_s: PositiveFloat | None = None
+    e2e_s: PositiveFloat | None = None
+
+    @model_validator(mode="after")
+    def _has_a_limit(self) -> Self:
+        if not self.model_fields_set or not any(self.model_dump().values()):
+            raise ValueError("expected at least one of ttft_s, tpot_s, e2e_s, got none")
+        return self
+
+    @property
+    def reads_prompts(self) -> bool:
+        """Does a limit cover the time of the prompt?"""
+        return self.ttft_s is not None or self.e2e_s is not None
+
+    @property
+    def words(self) -> str:
+        """`TTFT at most 2 s, TPOT at most 50 ms`."""
+        limits = (("TTFT", self.ttft_s, 1, "s"), ("TPOT", self.tpot_s, 1000, "ms"), ("E2E", self.e2e_s, 1, "s"))
+        return ", ".join(f"{name} at most {limit * factor:g} {unit}" for name, limit, factor, unit in limits if limit is not None)
+
+    def kept(self, arrival_s: Floats, first_s: Floats, last_s: Floats, tokens: Floats) -> Flags:
+        """Which finished requests keep all of it; an answer of one token has no time per further token, so keeps that. # [n] each"""
+        taken = (first_s - arrival_s, (last_s - first_s) / np.maximum(tokens - 1, 1), last_s - arrival_s)
+        limits = (np.inf if limit is None else limit for limit in (self.ttft_s, self.tpot_s, self.e2e_s))
+        kept: Flags = np.all([time <= limit for time, limit in zip(taken, limits, strict=True)], axis=0)
+        return kept
