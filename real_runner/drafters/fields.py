@@ -40,6 +40,17 @@ def maybe(config: Config, key: str, folder: Path, least: int = 0) -> int | None:
     return None if config.get(key) is None else whole(config[key], key, folder, least)
 
 
+def flag(config: Config, *keys: str, folder: Path) -> bool | None:
+    """True or false by one of the names that packagings have for it; None where there is none."""
+    values = {key: config[key] for key in keys if config.get(key) is not None}
+    for key, value in values.items():
+        if not isinstance(value, bool):
+            raise refused(f"{value!r}", key, folder, "expected true or false")
+        if value != next(iter(values.values())):
+            raise refused(f"{value} contradicts {next(iter(values))}", key, folder, "keep one of them")
+    return next(iter(values.values()), None)
+
+
 def listed(value: Any, key: str, folder: Path) -> list[int]:
     """Whole numbers, one at least."""
     if not isinstance(value, list) or not value or any(isinstance(one, bool) or not isinstance(one, int) for one in value):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from real_runner.drafters.fields import Config, architectures, causal, group, listed, maybe, need, needed, refused, whole, windows
+from real_runner.drafters.fields import Config, architectures, causal, flag, group, listed, maybe, need, needed, refused, whole, windows
 from real_runner.drafters.spec import DraftSpec, Packaging
 from real_runner.failures import CheckpointError
 from real_runner.target import POST_NORM
@@ -50,9 +50,14 @@ def _native_eagle(config: Config, folder: Path, target_layers: int | None) -> Dr
 
 
 def _specforge(config: Config, folder: Path, target_layers: int | None) -> DraftSpec:
-    nested = {**config, **group(config, "dflash_config", folder)}
+    nested = {**config, **{key: value for key, value in group(config, "dflash_config", folder).items() if value is not None}}
     dspark = "DSpark" in architectures(config) or nested.get("projector_type") == "dspark" or bool(maybe(nested, "markov_rank", folder))
-    first = 0 if nested.get("sample_from_anchor", dspark) else 1  # the original DFlash predicts the masked slots only: 15 of 16
+    anchored = flag(nested, "sample_from_anchor", folder=folder)
+    first = 0 if (dspark if anchored is None else anchored) else 1  # the original DFlash predicts the masked slots only: 15 of 16
+    shifted = flag(nested, "shift_label", folder=folder)
+    if shifted is not None and shifted != (first == 0):
+        block = f"a {'DSpark' if dspark else 'DFlash'} block whose anchor predicts {'nothing' if first else 'a token'}"
+        raise refused(f"{str(shifted).lower()} is not supported on {block}", "shift_label", folder)
     return _block_spec(nested, config, folder, "specforge", taps=need(nested, "target_layer_ids", folder), first_slot=first)
 
 
@@ -103,8 +108,9 @@ def _block_spec(config: Config, layers: Config, folder: Path, packaging: Packagi
         raise refused(f"unknown {kind!r}", "markov_head_type", folder, "known: vanilla, gated, rnn")
     if kind == "rnn" and first_slot:
         raise refused("an rnn head on a block whose anchor predicts nothing is not supported", "markov_head_type", folder)
-    head = config.get("enable_confidence_head", False)
-    with_token = config.get("confidence_head_with_markov", rank > 0)
+    head = flag(config, "enable_confidence_head", "use_confidence_head", folder=folder)  # DeepSpec's and vLLM's name, SpecForge's name
+    with_token = flag(config, "confidence_head_with_markov", folder=folder)
+    with_token = rank > 0 if with_token is None else with_token
     sizes = windows(config, layers, folder)
     if any(sizes):  # ours to honour, whatever transformers makes of the inherited config
         layers = {**layers, "layer_types": ["full_attention"] * len(sizes)}

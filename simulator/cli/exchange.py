@@ -37,6 +37,9 @@ def import_sglang(
     sps: Annotated[Path | None, typer.Option(help="SPS table, sampled or additive.")] = None,
     sts: Annotated[Path | None, typer.Option(help="Confidence calibration. Needs --records taken without it.")] = None,
     records: Annotated[Path | None, typer.Option(help="Dump of decode steps (dspark_info_record of /server_info).")] = None,
+    bench: Annotated[list[Path] | None, typer.Option(metavar="RESULT.jsonl", help="Results of bench_serving. Repeatable.")] = None,
+    accepted_length: Length = None,
+    budget: Budget = None,
     name: Name = None,
     hardware: Hardware = "not stated",
     engine: Engine = "not stated",
@@ -46,12 +49,13 @@ def import_sglang(
     force: Force = False,
     format: Format = "text",
 ) -> None:
-    """Import SGLang's SPS table, calibration and step records."""
+    """Import SGLang's SPS table, calibration, step records and benchmark results."""
+    from simulator.measurements.formats.loadgen import read_bench, read_loads
     from simulator.study.profiles.about import About
     from simulator.study.profiles.importing import import_sglang as imported
 
     about = About(out, name, hardware, engine, target, gpus_per_replica, drafter, force)
-    show_profile(format, imported(about, sps, sts, records))
+    show_profile(format, imported(about, sps, sts, records, read_loads(bench or [], read_bench), accepted_length, budget))
 
 
 @import_app.command("vllm")
@@ -60,7 +64,7 @@ def import_vllm(
     curves: Annotated[Path | None, typer.Option(help="Cost curves of adaptive verification, as JSON.")] = None,
     metrics: Annotated[Path | None, typer.Option(help="A scrape of /metrics, for acceptance by position.")] = None,
     metrics_before: Annotated[Path | None, typer.Option(help="An earlier scrape to subtract.")] = None,
-    bench: Annotated[list[Path] | None, typer.Option(metavar="RESULT.json", help="A result of vllm bench serve. Repeatable.")] = None,
+    bench: Annotated[list[Path] | None, typer.Option(metavar="RESULT.json", help="Results of vllm bench serve. Repeatable.")] = None,
     accepted_length: Length = None,
     budget: Budget = None,
     name: Name = None,
@@ -73,13 +77,12 @@ def import_vllm(
     format: Format = "text",
 ) -> None:
     """Import vLLM's cost curves, counters and benchmark results."""
-    from simulator.measurements.formats.loadgen import read_vllm_bench
+    from simulator.measurements.formats.loadgen import read_bench, read_loads
     from simulator.study.profiles.about import About
     from simulator.study.profiles.importing import import_vllm as imported
 
     about = About(out, name, hardware, engine, target, gpus_per_replica, drafter, force)
-    points = [point for file in bench or [] for point in read_vllm_bench(file)]
-    show_profile(format, imported(about, curves, metrics, metrics_before, points, accepted_length, budget))
+    show_profile(format, imported(about, curves, metrics, metrics_before, read_loads(bench or [], read_bench), accepted_length, budget))
 
 
 @import_app.command("vllm-run")
@@ -116,14 +119,13 @@ def _import_loads(tool: Literal["AIPerf", "GuideLLM"]) -> Callable[..., None]:
         force: Force = False,
         format: Format = "text",
     ) -> None:
-        from simulator.measurements.formats.loadgen import read_aiperf, read_guidellm
+        from simulator.measurements.formats.loadgen import read_aiperf, read_guidellm, read_loads
         from simulator.study.profiles.about import About
         from simulator.study.profiles.importing import import_load
 
         about = About(out, name, hardware, engine, target, gpus_per_replica, force=force)
-        read = read_aiperf if tool == "AIPerf" else read_guidellm
-        points = [point for file in files for point in read(file)]
-        show_profile(format, import_load(about, tool, points, accepted_length, budget))
+        loads = read_loads(files, read_aiperf if tool == "AIPerf" else read_guidellm)
+        show_profile(format, import_load(about, tool, loads, accepted_length, budget))
 
     return command
 

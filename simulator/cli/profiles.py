@@ -108,6 +108,12 @@ def probe(
     ] = None,
     chat: Annotated[bool, typer.Option("--chat/--completions", help="API to call.")] = True,
     extra: Annotated[str, typer.Option(help="JSON object with more fields for every request.")] = "{}",
+    header: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="'NAME: VALUE'", help="Header of every request. Repeatable. OPENAI_API_KEY of the environment is sent as a bearer token."
+        ),
+    ] = None,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds without data after which a request fails.")] = 300.0,
     name: Name = None,
     hardware: Hardware = "not stated",
@@ -119,13 +125,16 @@ def probe(
     """Measure a running server and fit a profile to it.
 
     Works with any OpenAI-compatible server that streams. Simulates the profile at the measured concurrency and shows the difference."""
+    import os
+
     from simulator.cli.exchange import show_profile
     from simulator.measurements.server import Server
     from simulator.study.profiles.about import About
     from simulator.study.profiles.probe import probe_server
-    from simulator.study.profiles.probe_plan import ProbePlan, read_extra
+    from simulator.study.profiles.probe_plan import ProbePlan, read_extra, read_headers
 
-    server = Server(base_url, model, chat, output_tokens, read_extra(extra), timeout)
+    headers = read_headers(header or [], os.environ.get("OPENAI_API_KEY"))
+    server = Server(base_url, model, chat, output_tokens, read_extra(extra), timeout, headers)
     plan = ProbePlan.of(server, prompts, concurrency, check, requests, refine)
     about = About(out, name, hardware, engine, model, gpus_per_replica, force=force)
     show_profile(format, probe_server(plan, about, accepted_length, budget, lambda line: typer.echo(line, err=True)))

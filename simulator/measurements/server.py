@@ -8,12 +8,18 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import numpy as np
 
 from simulator.errors import DsimError
+
+if TYPE_CHECKING:
+    from requests import PreparedRequest
+
+
+SECRET = 6  # characters that a key has at least
 
 
 @dataclass(frozen=True)
@@ -26,6 +32,7 @@ class Server:
     output_tokens: int
     extra: dict[str, Any] = field(default_factory=dict)
     timeout_s: float = 300.0
+    headers: dict[str, str] = field(default_factory=dict, repr=False)  # may hold a key: never printed, never stored
 
     def body(self, prompt: str) -> dict[str, Any]:
         """A request's JSON."""
@@ -36,6 +43,24 @@ class Server:
     @property
     def url(self) -> str:
         return self.base_url.rstrip("/") + ("/chat/completions" if self.chat else "/completions")
+
+    @property
+    def shown(self) -> str:
+        """The URL without a name and password."""
+        parts = urlsplit(self.url)
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+    def sign(self, request: PreparedRequest) -> PreparedRequest:
+        """Sets the headers last, so that neither a name in the URL nor ~/.netrc takes the place of a key."""
+        request.headers.update(self.headers)
+        return request
+
+    def without_keys(self, text: str) -> str:
+        """A text of the server's, in which it may repeat what it was sent."""
+        for value in self.headers.values():
+            for secret in (value, value.partition(" ")[2]):
+                text = text.replace(secret, "…") if len(secret) >= SECRET else text
+        return text
 
 
 @dataclass(frozen=True)
@@ -90,24 +115,27 @@ def ask(server: Server, prompt: str, user: int = 0, turn: int = 0) -> Answer:
     stamps: list[float] = []
     usage: dict[str, Any] = {}
     try:
-        with closing(requests.post(server.url, json=server.body(prompt), stream=True, timeout=server.timeout_s)) as response:
+        auth = server.sign if server.headers else None
+        call = requests.post(server.url, json=server.body(prompt), auth=auth, stream=True, timeout=server.timeout_s)
+        with closing(call) as response:
             if response.status_code != 200:
-                raise DsimError(
-                    f"answered {response.status_code}: {response.text[:200]}", where=server.url, remedy="check --model and --chat/--completions"
-                )
+                remedy = "check --model and --chat/--completions"
+                if response.status_code in (401, 403):
+                    remedy = "check OPENAI_API_KEY and --header" if server.headers else "set OPENAI_API_KEY, or give --header"
+                raise DsimError(f"answered {response.status_code}: {server.without_keys(response.text)[:200]}", where=server.shown, remedy=remedy)
             for chunk in _events(response.iter_lines(chunk_size=1)):
                 if "error" in chunk:
-                    raise DsimError(f"answered with an error: {str(chunk['error'])[:200]}", where=server.url)
+                    raise DsimError(f"answered with an error: {server.without_keys(str(chunk['error']))[:200]}", where=server.shown)
                 usage = chunk.get("usage") or usage
                 if any(_text(choice) for choice in chunk.get("choices") or []):
                     stamps.append(time.monotonic())
     except requests.RequestException as problem:
         raise DsimError(
-            f"cannot be reached ({type(problem).__name__})", where=server.url, remedy="check --base-url and that the server runs"
+            f"cannot be reached ({type(problem).__name__})", where=server.shown, remedy="check --base-url and that the server runs"
         ) from None
     if len(stamps) < 2:
         remedy = "check that it streams, raise --output-tokens or change the prompts"
-        raise DsimError(f"expected two chunks of text or more, got {len(stamps)}", where=server.url, remedy=remedy)
+        raise DsimError(f"expected two chunks of text or more, got {len(stamps)}", where=server.shown, remedy=remedy)
     counted = isinstance(usage.get("completion_tokens"), int) and usage["completion_tokens"] > 1
     tokens = usage["completion_tokens"] if counted else len(stamps)
     return Answer(user, turn, sent, stamps[0], stamps[-1], tokens, usage.get("prompt_tokens"), counted)
@@ -175,13 +203,13 @@ def _measured(users: int, answers: list[Answer]) -> Measured:
     return Measured(users, inside, tokens / length, sum(overlap) / length)
 
 
-def scrape(base_url: str, timeout_s: float = 5.0) -> str | None:
+def scrape(server: Server, timeout_s: float = 5.0) -> str | None:
     """The text of /metrics at the root of the server, None without one."""
     import requests
 
-    parts = urlsplit(base_url)
+    parts = urlsplit(server.base_url)
     try:
-        response = requests.get(f"{parts.scheme}://{parts.netloc}/metrics", timeout=timeout_s)
+        response = requests.get(f"{parts.scheme}://{parts.netloc}/metrics", auth=server.sign if server.headers else None, timeout=timeout_s)
     except requests.RequestException:
         return None
     return response.text if response.status_code == 200 and "# " in response.text[:4096] else None

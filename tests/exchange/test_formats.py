@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.errors import DsimError
-from simulator.measurements.formats.loadgen import read_aiperf, read_guidellm, read_vllm_bench
+from simulator.measurements.formats.loadgen import read_aiperf, read_bench, read_guidellm
 from simulator.measurements.formats.sglang import AdditiveSps, SampledSps, additive_sps_json, read_sps, read_step_records, read_sts, sampled_sps_json
 from simulator.measurements.formats.vllm import counters_in, read_cost_curves, read_counters
 from tests.exchange.engine_files import ADDITIVE, CURVES, METRICS, SAMPLED, STS, aiperf, bench, dump, guidellm
@@ -109,13 +109,13 @@ def test_an_earlier_scrape_is_taken_off(put: Put) -> None:
 
 
 def test_results_of_load_generators(put: Put) -> None:
-    (point,) = read_vllm_bench(put("b.json", bench(16, 0.02)))
+    (point,) = read_bench(put("b.json", bench(16, 0.02))).points
     assert point.tps_per_user == pytest.approx(90)
     assert point.concurrency == pytest.approx(16)
     assert (point.accepted_length, point.budget, point.survival) == (1.8, 2.0, [0.8])
-    (point,) = read_aiperf(put("a.json", aiperf(8, 0.025)))
+    (point,) = read_aiperf(put("a.json", aiperf(8, 0.025))).points
     assert (point.tps_per_user, point.concurrency, point.ttft_s) == (pytest.approx(40), pytest.approx(8), pytest.approx(0.09))
-    points = read_guidellm(put("g.json", guidellm([(1, 0.01), (32, 0.02)])))
+    points = read_guidellm(put("g.json", guidellm([(1, 0.01), (32, 0.02)]))).points
     assert [p.tps_per_user for p in points] == pytest.approx([100, 50])
     assert [p.concurrency for p in points] == pytest.approx([1, 32])
 
@@ -139,9 +139,9 @@ BROKEN: list[tuple[Any, Callable[[Path], Any], list[Any], Any, str]] = [
     (CURVES, read_cost_curves, ["verify_curve", 3], [64], "verify_curve"),
     (CURVES, read_cost_curves, ["verify_curve", 3, 1], 0.0, "verify_curve.3.1"),
     (CURVES, read_cost_curves, ["draft_curve", 1, 0], 1, "draft_curve.1.0"),
-    (bench(4, 0.01), read_vllm_bench, ["mean_tpot_ms"], None, "mean_tpot_ms"),
-    (bench(4, 0.01), read_vllm_bench, ["output_throughput"], -1.0, "output_throughput"),
-    (bench(4, 0.01), read_vllm_bench, ["spec_decode_num_drafts"], 0, "spec_decode_num_drafts"),
+    (bench(4, 0.01), read_bench, ["mean_tpot_ms"], None, "mean_tpot_ms"),
+    (bench(4, 0.01), read_bench, ["output_throughput"], -1.0, "output_throughput"),
+    (bench(4, 0.01), read_bench, ["spec_decode_num_drafts"], 0, "spec_decode_num_drafts"),
     (aiperf(4, 0.01), read_aiperf, ["output_token_throughput_per_user"], None, "output_token_throughput_per_user"),
     (aiperf(4, 0.01), read_aiperf, ["output_token_throughput", "unit"], "furlongs", "output_token_throughput.unit"),
     (guidellm([(1, 0.1)]), read_guidellm, ["benchmarks"], [], "benchmarks"),
@@ -191,7 +191,7 @@ def test_a_broken_scrape_is_refused(put: Put, old: str, new: str, told: str) -> 
     assert str(path) in caught.value.line()
 
 
-@pytest.mark.parametrize("read", [read_sps, read_sts, records, read_cost_curves, read_vllm_bench, read_aiperf, read_guidellm])
+@pytest.mark.parametrize("read", [read_sps, read_sts, records, read_cost_curves, read_bench, read_aiperf, read_guidellm])
 @pytest.mark.parametrize("content", ["", "[1, 2]", "{", "null"])
 def test_what_is_no_json_object_is_refused(put: Put, read: Callable[[Path], Any], content: str) -> None:
     path = put("x.json", content)

@@ -21,7 +21,7 @@ from urllib.request import urlopen
 import pytest
 
 from simulator.errors import DsimError
-from simulator.measurements.formats.loadgen import LoadPoint
+from simulator.measurements.formats.loadgen import LoadPoint, Loads
 from simulator.measurements.profile import load_profile
 from simulator.measurements.server import Answer, Server, _measured, ask
 from simulator.report.render.markdown import markdown
@@ -100,6 +100,70 @@ def paced() -> Iterator[str]:
     server.server_close()
 
 
+class Guarded(Paced):
+    """Answers only with the right key, and repeats a wrong one as some gateways do."""
+
+    def do_GET(self) -> None:
+        self._send("", "text/plain", 404)
+
+    def do_POST(self) -> None:
+        if "Bearer right-key-123" in (self.headers.get("Authorization"), self.headers.get("X-Key")):
+            super().do_POST()
+        else:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self._send(f'{{"error": "bad key {self.headers.get("Authorization", "")[7:]}"}}', "application/json", 401)
+
+
+@pytest.fixture
+def guarded() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Guarded)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/v1"
+    server.shutdown()
+    server.server_close()
+
+
+def guarded_call(url: str, out: Path) -> tuple[Any, ...]:
+    return ("probe", "--base-url", url, "--model", "paced", "--out", out, "--concurrency", "1,2", "--requests", 2, "--output-tokens", 4)
+
+
+@pytest.mark.parametrize("way", ["environment", "header", "other header"])
+def test_a_key_is_sent_and_left_nowhere(guarded: str, dsim: Dsim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "right-key-123" if way == "environment" else "wrong-key-456")
+    header = {"environment": (), "header": ("authorization: Bearer right-key-123",), "other header": ("X-Key:Bearer right-key-123",)}[way]
+    out = tmp_path / "p"
+    said = dsim(*guarded_call(guarded.replace("//", "//me:pass-word@"), out), *(part for line in header for part in ("--header", line)))
+    assert said.code == 0, said.err
+    written = [file.read_text() for file in out.rglob("*") if file.is_file()]
+    assert written
+    for text in (said.out, said.err, *written):
+        assert "-key-" not in text
+        assert "pass-word" not in text
+
+
+def test_a_wrong_key_is_not_repeated(guarded: str, dsim: Dsim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "wrong-key-456")
+    said = dsim(*guarded_call(guarded, tmp_path / "p"))
+    assert said.code == 2
+    assert "answered 401" in said.err
+    assert "check OPENAI_API_KEY and --header" in said.err
+    assert "wrong-key" not in said.err
+    monkeypatch.delenv("OPENAI_API_KEY")
+    said = dsim(*guarded_call(guarded, tmp_path / "p"))
+    assert "set OPENAI_API_KEY, or give --header" in said.err
+    assert not (tmp_path / "p").exists()
+
+
+@pytest.mark.parametrize(
+    "line", ["right-key-123", "X Key: right-key-123", ": right-key-123", "Authorization:", "X-Key: right-key-123\nEvil: 1", "X-Key: schlüssel"]
+)
+def test_a_header_that_is_none_is_refused_without_being_shown(guarded: str, dsim: Dsim, tmp_path: Path, line: str) -> None:
+    said = dsim(*guarded_call(guarded, tmp_path / "p"), "--header", line)
+    assert said.code == 2
+    assert said.err.startswith("error: --header: expected")
+    assert "right-key" not in said.err
+
+
 def test_an_answer_has_the_servers_own_count(paced: str) -> None:
     found = ask(Server(paced, "paced", True, TOKENS), "hello")
     assert found.tokens == TOKENS
@@ -155,13 +219,13 @@ def test_a_server_that_no_curve_follows_becomes_a_table(tmp_path: Path) -> None:
     steps = {1: 0.05, 2: 0.05, 4: 0.10, 8: 0.11, 12: 0.17, 16: 0.15}
     points = [LoadPoint(f"{users} users", 1.5 / step, users * 1.5 / step, None) for users, step in steps.items()]
     about = About(tmp_path / "p", None, "a machine", "an engine", "a model")
-    told = import_load(about, "test", points, 1.5, 2.0, smooth_within=0.03)
+    told = import_load(about, "test", Loads(points, []), 1.5, 2.0, smooth_within=0.03)
     verify = load_profile(tmp_path / "p").costs.verify
     assert verify.seconds([2 * users for users in steps]) == pytest.approx(list(steps.values()))
     assert verify.seconds([20]) == pytest.approx(0.14)
     assert "a smooth curve misses them" in told["text"]
     smooth = [LoadPoint(f"{users} users", 1 / (0.02 + 0.001 * users), users / (0.02 + 0.001 * users), None) for users in steps]
-    told = import_load(About(tmp_path / "q", None, "a machine", "an engine", "a model"), "test", smooth, 1.0, 1.0, smooth_within=0.03)
+    told = import_load(About(tmp_path / "q", None, "a machine", "an engine", "a model"), "test", Loads(smooth, []), 1.0, 1.0, smooth_within=0.03)
     assert "step cost fitted to 6 operating points" in told["text"]
 
 

@@ -61,6 +61,15 @@ def as_specforge(folder):
     return write(folder, config, shared), "dspark_gated", "specforge"
 
 
+def as_specforge_trains(folder):
+    """As SpecForge writes it in training: an architecture of DFlash, other names for the heads, the rank at the top and null below."""
+    config, tensors = native("dspark_gated")
+    nested = {"markov_head_type": config.pop("markov_head_type"), "markov_rank": None, "use_confidence_head": config.pop("enable_confidence_head")}
+    nested |= {key: config.pop(key) for key in ("mask_token_id", "target_layer_ids")}
+    config |= {"architectures": ["DFlashDraftModel"], "dflash_config": {"projector_type": "dspark", "shift_label": True, **nested}}
+    return write(folder, config, tensors), "dspark_gated", "specforge"
+
+
 def as_speculators(folder):
     config, tensors = native("dspark_vanilla")
     return write(folder, speculators(config), tensors), "dspark_vanilla", "speculators"
@@ -91,7 +100,9 @@ def as_speculators_eagle(folder):
     return write(folder, made, tensors), "eagle3", "speculators"
 
 
-@pytest.mark.parametrize("package", [as_specforge, as_speculators, as_speculators_reduced, as_specforge_eagle, as_speculators_eagle])
+@pytest.mark.parametrize(
+    "package", [as_specforge, as_specforge_trains, as_speculators, as_speculators_reduced, as_specforge_eagle, as_speculators_eagle]
+)
 def test_every_packaging_drafts_what_the_native_one_does(package, tmp_path, target, request):
     folder, name, packaging = package(tmp_path / "draft")
     drafter = load_drafter(str(folder), target)
@@ -206,6 +217,12 @@ def broken(folder, change):
         (lambda c, t: c.update(rope_parameters={"rope_type": "odd", "rope_theta": 1e4}), "config.json: cannot build these draft layers"),
         (lambda c, t: c.update(num_attention_heads="four"), "config.json: cannot build these draft layers"),
         (lambda c, t: c.update(layer_types=["sliding_attention"] * 2), "sliding_window: missing"),
+        (lambda c, t: c.update(enable_confidence_head="yes"), "enable_confidence_head: 'yes'; expected true or false"),
+        (lambda c, t: c.update(use_confidence_head=not c["enable_confidence_head"]), "use_confidence_head: .* contradicts enable_confidence_head"),
+        (
+            lambda c, t: c.update(architectures=["DSparkDraftModel"], dflash_config={"shift_label": False}),
+            "shift_label: false is not supported on a DSpark block whose anchor predicts a token",
+        ),
     ],
 )
 def test_what_does_not_fit_is_one_line(change, words, tmp_path, target):

@@ -2,24 +2,76 @@
 
 from __future__ import annotations
 
+import json
 import math
+import reprlib
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from simulator.errors import DsimError
-from simulator.files import read_json
+from simulator.files import json_lines, read_json, read_text
+
+MARKS = (  # a field that only this file has at its top, what the file is, and what to do with it
+    ("benchmarks", "a GuideLLM report", "use dsim import guidellm"),
+    ("output_token_throughput", "an AIPerf or GenAI-Perf export", "use dsim import aiperf"),
+    ("request_latency", "an AIPerf or GenAI-Perf export", "use dsim import aiperf"),
+    ("sample_batch_tokens", "an SPS table of SGLang", "use dsim import sglang --sps"),
+    ("bias_seconds", "an SPS table of SGLang", "use dsim import sglang --sps"),
+    ("temperatures", "a confidence calibration of SGLang", "use dsim import sglang --sts"),
+    ("internal_states", "a /server_info of SGLang", "use dsim import sglang --records"),
+    ("dspark_info_record", "a dump of SGLang's decode steps", "use dsim import sglang --records"),
+    ("records", "a dump of SGLang's decode steps", "use dsim import sglang --records"),
+    ("verify_curve", "vLLM's cost curves", "use dsim import vllm --curves"),
+    ("accept_length", "a result of SGLang's bench_serving", "use dsim import sglang --bench"),
+    ("mean_tpot_ms", "a result of vllm bench serve or SGLang's bench_serving", "use dsim import vllm --bench, or sglang --bench"),
+    ("dsim_version", "a result of dsim", "give the file of the engine or load generator"),
+    ("metrics", "a record of single requests", "give the summary, for example profile_export_aiperf.json"),
+)
 
 
-def read_fields(path: Path) -> Fields:
-    """The JSON object in a file. Raises DsimError."""
-    return Fields(path, read_json(path))
+def read_fields(path: Path, *own: str) -> Fields:
+    """The JSON object in a file that has one of the fields `own`. Raises DsimError, which names the tool where the file is another's."""
+    fields = [fields for _, fields in read_each(path, *own)]
+    if len(fields) > 1:
+        raise DsimError(f"expected one JSON object, got {len(fields)}", where=path, remedy="give one file for each")
+    return fields[0]
+
+
+def read_each(path: Path, *own: str) -> list[tuple[str, Fields]]:
+    """Every JSON object in a file, and what to call it: one object, a list of them, or one on each line. Raises as `read_fields`."""
+    if path.suffix in (".gz", ".zst", ".xz", ".bz2", ".zip") and path.is_file():
+        raise DsimError("is compressed", where=path, remedy="unpack it first")
+    text = read_text(path)
+    if not text.strip():
+        raise DsimError("is empty", where=path, remedy="let the tool finish writing it")
+    if text.startswith(("# HELP ", "# TYPE ")):
+        raise DsimError("expected JSON, got a scrape of /metrics", where=path, remedy="give it to dsim import vllm --metrics")
+    objects = _objects(path, text)
+    for _, fields in objects:
+        mark = next((mark for mark in MARKS if mark[0] in fields.content), None)
+        if mark and mark[0] not in own and not any(key in fields.content for key in own):
+            raise DsimError(f"is {mark[1]}", where=fields.path, remedy=mark[2])
+    return objects
+
+
+def _objects(path: Path, text: str) -> list[tuple[str, Fields]]:
+    first, *more = (line for line in text.splitlines() if line.strip())
+    try:
+        content = json.loads(text if text.lstrip().startswith("[") else first)
+    except ValueError:
+        content = None  # neither a list nor lines: one object over several lines
+    if isinstance(content, list) and content and all(isinstance(item, dict) for item in content):
+        return [(f"{path.name}, entry {number}", Fields(path, item, f"{number}.")) for number, item in enumerate(content)]
+    if isinstance(content, dict) and more:
+        return [(f"{path.name}, line {where.rpartition(':')[2]}", Fields(where, item)) for where, item in json_lines(path)]
+    return [(path.name, Fields(path, read_json(path)))]
 
 
 class Fields:
     """A JSON object of a file and the path of keys to it."""
 
-    def __init__(self, path: Path, content: dict[str, Any], at: str = "") -> None:
+    def __init__(self, path: Path | str, content: dict[str, Any], at: str = "") -> None:
         self.path, self.content, self.at = path, content, at
 
     def __contains__(self, key: str) -> bool:
@@ -53,14 +105,15 @@ class Fields:
         """A text, `default` where there is none."""
         return str(self.content[key]) if self.content.get(key) is not None else default
 
-    def number(self, key: str, least: float = 0.0, above: bool = False) -> float:
+    def number(self, key: str, least: float = 0.0, above: bool = False, remedy: str | None = None) -> float:
         """A finite number of at least `least`, or above it."""
-        return self._number(key, self._get(key), least, above)
+        return self._number(key, self._get(key), least, above, remedy)
 
-    def _number(self, key: str, value: Any, least: float, above: bool) -> float:
-        if type(value) not in (int, float) or not math.isfinite(value) or value < least or (above and value == least):
-            raise self.fail(key, f"expected a number {'above' if above else 'of at least'} {least:g}, got {value!r}")
-        return float(value)
+    def _number(self, key: str, value: Any, least: float, above: bool, remedy: str | None = None) -> float:
+        number = float(value) if type(value) is float or (type(value) is int and abs(value) < 1e300) else math.nan
+        if not math.isfinite(number) or number < least or (above and number == least):
+            raise self.fail(key, f"expected a number {'above' if above else 'of at least'} {least:g}, got {reprlib.repr(value)}", remedy)
+        return number
 
     def whole(self, key: str, least: int = 0) -> int:
         """A whole number of at least `least`."""

@@ -69,7 +69,7 @@ class StepDump:
 
 def read_sps(path: Path) -> SampledSps | AdditiveSps:
     """An SPS table of either form; the additive one is known by its bias. Raises DsimError with file and field."""
-    fields = read_fields(path)
+    fields = read_fields(path, "bias_seconds", "sample_batch_tokens")
     if "bias_seconds" not in fields:
         tokens, speed = fields.rising("sample_batch_tokens"), fields.numbers("sample_steps_per_sec", above=True)
         fields.same_length("sample_batch_tokens", "sample_steps_per_sec")
@@ -91,7 +91,7 @@ def read_sps(path: Path) -> SampledSps | AdditiveSps:
 
 def read_sts(path: Path) -> list[float]:
     """The temperatures of a calibration, one per position. Raises DsimError with file and field."""
-    return read_fields(path).numbers("temperatures", above=True)
+    return read_fields(path, "temperatures").numbers("temperatures", above=True)
 
 
 def read_step_records(path: Path, drafter: str) -> StepDump:
@@ -102,7 +102,7 @@ def read_step_records(path: Path, drafter: str) -> StepDump:
     probabilities are not in a dump. Only runs that verified whole blocks are read: where verification was cut, what would have been accepted
     beyond the cut is not known. Raises DsimError with file and field.
     """
-    payloads = _payloads(read_fields(path))
+    payloads = _payloads(read_fields(path, "internal_states", "dspark_info_record", "records"))
     gammas = {payload.whole("gamma", 1) for payload in payloads}
     modes = {payload.text("mode", "") for payload in payloads}
     if len(gammas) > 1 or len(modes) > 1:
@@ -114,9 +114,16 @@ def read_step_records(path: Path, drafter: str) -> StepDump:
 
 
 def _payloads(fields: Fields) -> list[Fields]:
-    if "internal_states" in fields:
-        return [state.object("dspark_info_record") for state in fields.objects("internal_states")]
-    return [fields.object("dspark_info_record") if "dspark_info_record" in fields else fields]
+    """A dump of every data-parallel rank that has steps: an idle one has no records, or no dump."""
+    if "internal_states" not in fields:
+        return [fields.object("dspark_info_record") if "dspark_info_record" in fields else fields]
+    states = fields.objects("internal_states")
+    dumps = [state.object("dspark_info_record") for state in states if state.content.get("dspark_info_record")]
+    busy = [dump for dump in dumps if dump.content.get("records") != []]
+    if not busy:
+        remedy = "start the server with SGLANG_DSPARK_DEBUG_DUMP=core,step_cpu_time,reqs, and ask after some traffic"
+        raise fields.fail("internal_states", f"none of {len(states)} ranks has step records", remedy)
+    return busy
 
 
 @dataclass(frozen=True)
@@ -132,7 +139,7 @@ def _rounds(steps: Sequence[tuple[int, Fields]], gamma: int, mode: str) -> dict[
     requests: dict[tuple[int, str], list[_Round]] = {}
     for rank, step in steps:
         order = step.whole("forward_ct")
-        for request in step.objects("reqs") if "reqs" in step else []:
+        for request in step.objects("reqs") if step.content.get("reqs") else []:
             if mode not in UNCENSORED:
                 remedy = "record with SGLANG_RAGGED_VERIFY_MODE=static or cap-accept"
                 raise DsimError(f"blocks were cut before verification (mode '{mode}')", where=step.path, key="mode", remedy=remedy)
@@ -175,7 +182,7 @@ def _times(steps: Sequence[tuple[int, Fields]]) -> list[StepTime]:
     shapes: dict[tuple[int, int], list[float]] = {}
     for _, step in steps:
         key = next((key for key in ("step_cpu_ms", "step_gpu_ms") if key in step), None)
-        if key is not None and "num_running_reqs" in step and "num_verify_tokens" in step:
+        if key is not None and step.content.get("num_running_reqs") and step.content.get("num_verify_tokens"):  # an idle rank's step has neither
             shape = step.whole("num_running_reqs", 1), step.whole("num_verify_tokens", 1)
             shapes.setdefault(shape, []).append(step.number(key, above=True) / 1e3)
     times = []

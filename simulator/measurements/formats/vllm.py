@@ -59,7 +59,7 @@ class SpecCounters:
 def read_cost_curves(path: Path) -> CostCurves:
     """The arguments of `set_cost_curves` as JSON: draft_curve [[requests, ms], …], verify_curve [[tokens, ms], …] and cudagraph_limit. The engine
     keeps them in memory: dump them from there. Times are made rising, as the engine does. Raises DsimError with file and field."""
-    fields = read_fields(path)
+    fields = read_fields(path, "draft_curve", "verify_curve")
     draft, verify = (fields.pairs(key) for key in ("draft_curve", "verify_curve"))
     limit = fields.whole("cudagraph_limit") if "cudagraph_limit" in fields else 0
     if limit and limit < verify[0][0]:
@@ -127,7 +127,10 @@ def _sample(line: str, where: str) -> Sample:
 
 
 def _counters(path: Path) -> SpecCounters:
-    counters = counters_in(read_text(path), path)
+    text = read_text(path)
+    if text.lstrip().startswith(("{", "[")):
+        raise DsimError("expected a scrape of /metrics, got JSON", where=path, remedy=SCRAPE)
+    counters = counters_in(text, path)
     if counters is None:
         raise DsimError("is missing", where=path, key=f"{PREFIX}drafts", remedy=SCRAPE)
     return counters

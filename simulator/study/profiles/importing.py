@@ -17,7 +17,7 @@ from simulator.measurements.acceptance import ParametricAcceptance
 from simulator.measurements.cost import Costs, DraftCost, DraftTable, LinearDraft, MeasuredTable, Overhead, PrefillCost, VerifyCost
 from simulator.measurements.draft_blocks import RecordedBlocks
 from simulator.measurements.fit import CostFit, Telemetry, fit_cost
-from simulator.measurements.formats.loadgen import LoadPoint
+from simulator.measurements.formats.loadgen import LoadPoint, Loads
 from simulator.measurements.formats.sglang import AdditiveSps, SampledSps, StepTime, read_sps, read_step_records, read_sts
 from simulator.measurements.formats.vllm import CostCurves, read_cost_curves, read_counters
 from simulator.measurements.profile import Drafter, load_profile
@@ -26,6 +26,7 @@ from simulator.study.profiles.about import DOMAIN, SLOPE, About, without_head
 from simulator.study.profiles.fit_run import fit_run
 
 CONSTANT = 0.02  # relative differences between points below which budget and accepted length count as constant
+CONTRADICTS = 0.1  # relative difference above which an option is taken for a mistake, where the files count it themselves
 
 
 @dataclass
@@ -60,17 +61,25 @@ class _Parts:
         ), self.blocks  # fmt: skip
 
 
-def import_sglang(about: About, sps: Path | None, sts: Path | None, records: Path | None) -> dict[str, Any]:
-    """An SPS table, a calibration and a dump of decode steps of SGLang. Step costs come from the table or from times in the dump."""
+def import_sglang(
+    about: About, sps: Path | None, sts: Path | None, records: Path | None, loads: Loads, assumed_length: float | None, assumed_budget: float | None
+) -> dict[str, Any]:
+    """An SPS table, a calibration, a dump of decode steps and results of `bench_serving` of SGLang. Step costs come from the table, else from the
+    results, else from times in the dump."""
     about.check()
-    parts = _Parts(family="dspark")
+    parts, fit = _Parts(family="dspark"), None
     dump = read_step_records(records, about.drafter) if records else None
+    if sps is not None and loads.points:
+        raise DsimError("an SPS table and results of bench_serving both have step costs", key="--bench", remedy="give one of --sps and --bench")
     if sps is not None:
         _sps_cost(parts, read_sps(sps), sps.name)
+    elif loads.points:
+        fit = _fit(parts, loads, assumed_length, assumed_budget)
     elif dump is not None and dump.times:
         _step_times(parts, dump.times, records.name if records else "")
     else:
-        raise DsimError("the files have no step costs", key="--sps", remedy="give an SPS table, or records with step_cpu_time")
+        remedy = "give an SPS table, results of bench_serving with --bench, or records with step_cpu_time"
+        raise DsimError("the files have no step costs", key="--sps", remedy=remedy)
     if dump is not None and dump.blocks is not None:
         parts.blocks = dump.blocks
         parts.draft = LinearDraft(provenance="imported", source=sps.name if sps else "", note="within the step times")
@@ -85,7 +94,7 @@ def import_sglang(about: About, sps: Path | None, sts: Path | None, records: Pat
             problem = f"expected {parts.blocks.gamma} positions as in the records, got {len(parts.temperatures)}"
             raise DsimError(problem, where=sts, key="temperatures", remedy="give the calibration of this drafter")
         parts.assumed.append("the records were taken without the calibration, as SGLang's own collection is")
-    return _write(about, parts, "SGLang")
+    return _write(about, parts, "SGLang", fit, loads.left_out)
 
 
 def _by_tokens(rows: Iterable[tuple[float, float]]) -> str:
@@ -120,31 +129,33 @@ def _step_times(parts: _Parts, times: Sequence[StepTime], name: str) -> None:
 
 def import_vllm(
     about: About, curves: Path | None, metrics: Path | None, before: Path | None,
-    points: Sequence[LoadPoint], assumed_length: float | None, assumed_budget: float | None,
+    loads: Loads, assumed_length: float | None, assumed_budget: float | None,
 ) -> dict[str, Any]:  # fmt: skip
     """Step costs from cost curves of adaptive verification or from results of `vllm bench serve`; acceptance from counters or those results."""
     about.check()
     parts = _Parts()
     if before is not None and metrics is None:
         raise DsimError("an earlier scrape needs a later one", key="--metrics", remedy="give --metrics too")
-    survival, source, fit = None, "", None
+    survival, source, fit, points = None, "", None, loads.points
     if metrics is not None:
         counters = read_counters(metrics, before)
         survival, source = counters.survival, f"vLLM counters {metrics.name}, {counters.drafts:,.0f} rounds"
     if curves is not None:
         _curve_cost(parts, read_cost_curves(curves), curves.name)
     elif points:
-        fit = _fit(parts, points, assumed_length, assumed_budget)
-        survival = survival or points[0].survival
-        source = source or f"vllm bench serve, {points[0].source}"
+        fit = _fit(parts, loads, assumed_length, assumed_budget)
         parts.draft = LinearDraft(provenance="imported", note="within the fitted step cost")
     else:
         raise DsimError("the files have no step costs", key="--curves", remedy="give cost curves, or results of vllm bench serve with --bench")
+    counted = max((point for point in points if point.survival), key=lambda point: len(point.survival or []), default=None)
+    if survival is None and counted is not None:  # a run may have drafted to the last position, and another not
+        survival, source = counted.survival, f"{counted.engine or 'vllm'} bench serve, {counted.source}"
     if survival:
         _acceptance(parts, survival, source, about.drafter)
     elif parts.draft is not None:
         parts.unknown.append("acceptance: it is in none of the files, so there is no drafter")
-    return _write(about, parts, "vLLM", fit)
+    engines = {point.engine for point in points} if curves is None and metrics is None else set()
+    return _write(about, parts, "SGLang" if engines == {"SGLang"} else "vLLM", fit, loads.left_out)
 
 
 def _curve_cost(parts: _Parts, curves: CostCurves, name: str) -> None:
@@ -159,19 +170,18 @@ def _curve_cost(parts: _Parts, curves: CostCurves, name: str) -> None:
 
 
 def import_load(
-    about: About, tool: str, points: Sequence[LoadPoint], assumed_length: float | None, assumed_budget: float | None, smooth_within: float = np.inf
+    about: About, tool: str, loads: Loads, assumed_length: float | None, assumed_budget: float | None, smooth_within: float = np.inf
 ) -> dict[str, Any]:
     """Two operating points of a load generator or more. Where the fitted curve misses them by more than `smooth_within` (rms), their own step times
     become a table."""
     about.check()
     parts = _Parts()
-    return _write(about, parts, tool, _fit(parts, points, assumed_length, assumed_budget, smooth_within))
+    return _write(about, parts, tool, _fit(parts, loads, assumed_length, assumed_budget, smooth_within), loads.left_out)
 
 
-def _fit(
-    parts: _Parts, points: Sequence[LoadPoint], assumed_length: float | None, assumed_budget: float | None, smooth_within: float = np.inf
-) -> CostFit:
+def _fit(parts: _Parts, loads: Loads, assumed_length: float | None, assumed_budget: float | None, smooth_within: float = np.inf) -> CostFit:
     """T(B) from speed and requests in flight; tokens committed and verified per round from the files, or as assumed."""
+    points = loads.points
     length, lengths = _per_round("accepted_length", points, assumed_length)
     budget, budgets = _per_round("budget", points, assumed_budget)
     if np.ptp(budgets) > CONSTANT * budget:
@@ -197,10 +207,14 @@ def _fit(
 
 
 def _per_round(name: str, points: Sequence[LoadPoint], assumed: float | None) -> tuple[float, Any]:
-    """accepted_length or budget of a round: the mean, and the value of every point."""
-    values = [getattr(p, name) if assumed is None else assumed for p in points]
+    """accepted_length or budget of a round: the mean, and the value of every point. Raises where neither files nor options say it, or both do."""
+    counted, option = [getattr(p, name) for p in points], f"--{name.replace('_', '-')}"
+    for point, value in zip(points, counted, strict=True):
+        if assumed is not None and value is not None and abs(assumed / value - 1) > CONTRADICTS:
+            raise DsimError(f"{point.source} counts {value:.3g}, got {assumed:g}", key=option, remedy="leave the option out")
+    values = [value if assumed is None else assumed for value in counted]
     if None in values:
-        problem, option = f"does not say the {name.replace('_', ' ')} of a round", f"--{name.replace('_', '-')}"
+        problem = f"does not say the {name.replace('_', ' ')} of a round"
         raise DsimError(problem, where=points[values.index(None)].source, key=option, remedy="give the option; without speculation it is 1")
     return float(np.mean(values)) if assumed is None else assumed, np.array(values, dtype=np.float64)
 
@@ -228,13 +242,15 @@ def import_recorded_run(about: About, folder: Path) -> dict[str, Any]:
     return _write(replace(about, engine=run.engine, target=run.model, gpus_per_replica=run.gpus), parts, run.engine)
 
 
-def _write(about: About, parts: _Parts, tool: str, fit: CostFit | None = None) -> dict[str, Any]:
+def _write(about: About, parts: _Parts, tool: str, fit: CostFit | None = None, left_out: Sequence[str] = ()) -> dict[str, Any]:
     """Writes the profile; what was imported, for people and programs."""
     assert parts.verify is not None
+    omitted = [f"left out, because no request finished: {name}" for name in left_out]
+    parts.unknown += omitted
     costs = Costs(verify=parts.verify, prefill=parts.prefill, overhead=parts.overhead)
     about = replace(about, engine=tool) if about.engine == "not stated" else about
     profile = about.write(costs, parts.drafter(about.drafter), parts.assumed, parts.unknown, f"Made by dsim import from files of {tool}", parts.files)
-    lines = []
+    lines = [*omitted]
     if parts.blocks is not None:
         survival = " ".join(f"{s:.2f}" for s in parts.blocks.mean_survival())
         lines.append(f"drafter {about.drafter}: γ = {parts.blocks.gamma}, survival by position {survival} over all anchors")
@@ -244,4 +260,4 @@ def _write(about: About, parts: _Parts, tool: str, fit: CostFit | None = None) -
     lines.append(f"profile written to {about.out}")
     data = {"profile": str(about.out), "drafters": list(profile.drafters), "rms": fit.rms if fit else None}
     loaded = load_profile(about.out).costs  # with its tables
-    return data | {"assumed": parts.assumed, "not_identifiable": parts.unknown, "text": "\n".join(lines), "costs": loaded}
+    return data | {"assumed": parts.assumed, "not_identifiable": parts.unknown, "left_out": list(left_out), "text": "\n".join(lines), "costs": loaded}

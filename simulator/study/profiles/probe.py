@@ -12,7 +12,7 @@ import numpy as np
 
 from simulator.errors import DsimError
 from simulator.measurements.cost import Costs
-from simulator.measurements.formats.loadgen import LoadPoint
+from simulator.measurements.formats.loadgen import LoadPoint, Loads
 from simulator.measurements.formats.vllm import SpecCounters, counters_in
 from simulator.measurements.prices import RoundCost
 from simulator.measurements.replay import nothing_drafted
@@ -36,14 +36,14 @@ def probe_server(
 ) -> Row:
     """Measures the server, writes the profile with probe.json beside it and compares the profile's simulation with the server. Raises DsimError."""
     about.check()
-    say(f"warming up {plan.server.url}")
+    say(f"warming up {plan.server.shown}")
     measure(plan.server, plan.prompts, 1, 1)
     before = _counters(plan.server)
     measured = _measure_levels(plan, say)
     length, budget = _per_round(before, _counters(plan.server), assumed_length, assumed_budget)
     fitted = [at for users, at in measured.items() if users not in plan.check]  # all users count as in the step: what prompts cost is in the speed
     points = [LoadPoint(f"{at.users} users", at.tps_per_user, at.tps_per_user * at.users, at.ttft_s) for at in fitted]
-    imported = import_load(about, f"probe of {Path(plan.server.model).name}", points, length, budget, SMOOTH_WITHIN)
+    imported = import_load(about, f"probe of {Path(plan.server.model).name}", Loads(points, []), length, budget, SMOOTH_WITHIN)
     comparison = compare(imported["costs"], length, budget, measured, plan)
     record = {
         **_result(plan, about, comparison),
@@ -127,8 +127,8 @@ def _result(plan: ProbePlan, about: About, comparison: list[Row]) -> Row:
 
 
 def _counters(server: Server) -> SpecCounters | None:
-    text = scrape(server.base_url)
-    return counters_in(text, server.base_url) if text else None
+    text = scrape(server)
+    return counters_in(text, server.shown) if text else None
 
 
 def _per_round(before: SpecCounters | None, after: SpecCounters | None, length: float | None, budget: float | None) -> tuple[float, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,25 @@ def read_extra(text: str) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise DsimError("expected a JSON object", key="--extra", remedy="""for example '{"temperature": 0}'""")
     return fields
+
+
+def read_headers(lines: Sequence[str], key: str | None) -> dict[str, str]:
+    """Headers of every request from lines of "Name: value", and the server's key where they hold no other. What they hold is not in any error.
+    Raises DsimError."""
+    headers = {"Authorization": _sendable(f"Bearer {key.strip()}", "OPENAI_API_KEY")} if key and key.strip() else {}
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if not colon or not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name) or not value.strip():
+            raise DsimError("expected 'Name: value'", key="--header", remedy="for example --header 'X-Api-Key: …'")
+        others = {known: at for known, at in headers.items() if known.lower() != name.lower()}
+        headers = others | {name: _sendable(value.strip(), "--header")}
+    return headers
+
+
+def _sendable(value: str, key: str) -> str:
+    if not (value.isascii() and value.isprintable()):
+        raise DsimError("expected printable ASCII characters on one line", key=key)
+    return value
 
 
 def _counts(text: str, key: str) -> tuple[int, ...]:
