@@ -164,14 +164,22 @@ def export_sglang_sts(profile: KnownProfile, out: File, drafter: KnownDrafter) -
 
 
 @export_app.command("vllm-lengths")
-def export_vllm_lengths(profile: KnownProfile, out: File, drafter: KnownDrafter, max_batch: MaxBatch = 256, context: Context = 0.0) -> None:
-    """Write the best draft length by batch size for vLLM.
+def export_vllm_lengths(
+    profile: KnownProfile,
+    out: File,
+    drafter: KnownDrafter,
+    max_batch: MaxBatch = 256,
+    context: Context = 0.0,
+    tolerance: Annotated[float, typer.Option(help="Share of the tokens per second below which another length is not worth a range.")] = 0.02,
+    format: Format = "text",
+) -> None:
+    """Write the draft length by batch size for vLLM, in as few ranges as lose nothing.
 
-    As num_speculative_tokens_per_batch_size of the speculative config."""
+    As num_speculative_tokens_per_batch_size of the speculative config. Lengths do not rise with the batch."""
     from simulator.measurements.profile import load_profile
     from simulator.study.profiles import exporting
 
-    typer.echo(exporting.export_vllm_lengths(load_profile(profile), drafter, out, max_batch, context))
+    show_profile(format, exporting.export_vllm_lengths(load_profile(profile), drafter, out, max_batch, context, tolerance))
 
 
 def show_profile(format: str, result: dict[str, Any]) -> None:

@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from simulator.measurements.prices import RoundCost
 from simulator.measurements.profile import load_profile
-from simulator.study.profiles.exporting import best_lengths
 from tests.exchange.engine_files import ADDITIVE, CURVES, METRICS, SAMPLED, STS, aiperf, bench, dump, guidellm
 
 Put = Callable[..., Path]
@@ -164,37 +162,6 @@ def test_a_profile_that_is_there_is_kept(put: Put, dsim: Dsim, tmp_path: Path) -
     assert said.code == 2
     assert "already holds a profile" in said.err
     assert dsim(*call, "--force").code == 0
-
-
-def test_the_best_lengths_are_those_of_a_search(put: Put, dsim: Dsim, tmp_path: Path) -> None:
-    assert dsim("import", "vllm", "--curves", put("c.json", CURVES), "--metrics", put("m.txt", METRICS), "--out", tmp_path / "p").code == 0
-    profile = load_profile(tmp_path / "p")
-    table = best_lengths(profile, "drafter", 64, 0)
-    assert table[0][0] == 1
-    assert table[-1][1] == 64
-    assert [b[0] for b in table[1:]] == [a[1] + 1 for a in table[:-1]]
-    price = RoundCost(profile.costs, profile.drafter("drafter").draft, 3, 3)
-    blocks = profile.blocks("drafter")
-
-    def rate(requests: int, k: int) -> float:
-        """Tokens per second by walking every sequence."""
-        rounds = tokens = 0
-        for first, length in zip(blocks.first_row, blocks.length, strict=True):
-            at = 0
-            while at < length:
-                taken = min(int(blocks.accepted[first + at]), k)
-                at, rounds, tokens = at + taken + 1, rounds + 1, tokens + taken + 1
-        seconds = price.round_s(requests, 0)[requests * k] - (price.draft_s(requests, 0) if k == 0 else 0.0)
-        return requests * tokens / rounds / seconds
-
-    for first, last, length in table:
-        for requests in {first, last}:
-            assert rate(requests, length) == pytest.approx(max(rate(requests, k) for k in range(4)))
-    assert table[0][2] == 3
-    assert table[-1][2] == 0  # 64 requests and one draft each leave the captured graphs
-    out = tmp_path / "k.json"
-    assert dsim("export", "vllm-lengths", tmp_path / "p", "--drafter", "drafter", "--out", out, "--max-batch", 64).code == 0
-    assert json.loads(out.read_text())["num_speculative_tokens_per_batch_size"] == [list(row) for row in table]
 
 
 def test_an_export_names_the_option_that_is_wrong(put: Put, dsim: Dsim, tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+import math
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +16,7 @@ from simulator.measurements.formats.sglang import AdditiveSps, additive_sps_json
 from simulator.measurements.formats.vllm import lengths_by_batch_json
 from simulator.measurements.prices import RoundCost
 from simulator.measurements.profile import Drafter, Profile
-from simulator.measurements.statistics import visited_rows
+from simulator.study.profiles.lengths import length_table
 
 
 def export_sglang_sps(profile: Profile, drafter: str, path: Path, form: str, max_batch: int, context_tokens: float) -> str:
@@ -23,6 +25,7 @@ def export_sglang_sps(profile: Profile, drafter: str, path: Path, form: str, max
     sampled: at 1 … max_batch requests of whole blocks. additive: bias + alpha(requests) + theta(tokens), the averages over the grid; exact where
     the profile's cost is a sum of both.
     """
+    _check(context_tokens)
     known, price = _priced(profile, drafter)
     requests = _grid(max_batch)
     if form == "sampled":
@@ -56,29 +59,26 @@ def export_sglang_sts(profile: Profile, drafter: str, path: Path) -> str:
     return f"{path}: temperatures {', '.join(f'{t:.3f}' for t in temperatures)}" + ("" if known.temperatures else " (fitted to the recorded blocks)")
 
 
-def export_vllm_lengths(profile: Profile, drafter: str, path: Path, max_batch: int, context_tokens: float) -> str:
-    """Writes the best fixed length at every batch size as ranges; a line that says so."""
-    table = best_lengths(profile, drafter, max_batch, context_tokens)
-    write_whole(path, lengths_by_batch_json(table))
-    return f"{path}: " + ", ".join(f"{first}-{last}: {length}" for first, last, length in table)
+def export_vllm_lengths(profile: Profile, drafter: str, path: Path, max_batch: int, context_tokens: float, tolerance: float) -> dict[str, Any]:
+    """Writes the draft length by batch size as few ranges; what they gain and give up, for people and programs."""
+    _check(context_tokens, tolerance)
+    table = length_table(profile, drafter, max_batch, context_tokens, tolerance)
+    write_whole(path, lengths_by_batch_json([(row.first, row.last, row.length) for row in table.ranges]))
+    lines = [f"{path}: {len(table.ranges)} ranges of batch sizes"]
+    lines += [f"  {row.first}-{row.last}: k = {row.length}, {100 * row.gain:+.1f} % over k = {table.fixed} everywhere" for row in table.ranges]
+    exact = f"the best k at every single size, which changes {table.changes} times"
+    lines.append(
+        f"{100 * table.lost:.1f} % below {exact} (mean over doublings of the batch; {100 * table.lost_most:.0f} % at {table.lost_at} requests)"
+    )
+    return {"file": str(path), "drafter": drafter, "tolerance": tolerance, **asdict(table), "text": "\n".join(lines)}
 
 
-def best_lengths(profile: Profile, drafter: str, max_batch: int, context_tokens: float) -> list[tuple[int, int, int]]:
-    """[first, last, length] of the length with most expected tokens per second, from the recorded blocks and the price of rounds; 0 is
-    ordinary decoding, which drafts nothing. A shorter length wins a tie."""
-    known, price = _priced(profile, drafter)
-    blocks, lengths = profile.blocks(drafter), range(known.gamma + 1)
-    committed = []
-    for length in lengths:
-        visited = visited_rows(blocks, np.full(blocks.rows, length))
-        committed.append(float(1 + np.minimum(blocks.accepted[visited], length).mean()))
-    best = []
-    for requests in range(1, max_batch + 1):
-        verify = price.round_s(requests, context_tokens)[::requests] - price.draft_s(requests, context_tokens)  # [γ+1]
-        drafting = np.array([known.draft.seconds(requests, context_tokens, k) if k else 0.0 for k in lengths])
-        best.append(int(np.argmax(np.array(committed) / (verify + drafting))))
-    starts = [0, *(i + 1 for i, (a, b) in enumerate(pairwise(best)) if a != b), len(best)]
-    return [(first + 1, last, best[first]) for first, last in pairwise(starts)]
+def _check(context_tokens: float, tolerance: float = 0.0) -> None:
+    """Raises DsimError where an option is no number that it may be."""
+    if not (math.isfinite(context_tokens) and context_tokens >= 0):
+        raise DsimError(f"expected a number of tokens, got {context_tokens:g}", key="--context")
+    if not 0 <= tolerance < 1:
+        raise DsimError(f"expected a share from 0 up to 1, got {tolerance:g}", key="--tolerance", remedy="for example 0.02")
 
 
 def _priced(profile: Profile, drafter: str) -> tuple[Drafter, RoundCost]:

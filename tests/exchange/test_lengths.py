@@ -1,0 +1,101 @@
+"""The draft length by batch size: few ranges, not rising, nothing given up above the tolerance, and what each is worth."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from simulator.measurements.prices import RoundCost
+from simulator.measurements.profile import Profile, load_profile
+from simulator.study.profiles.lengths import _non_rising, _weights, length_table, token_rates
+from tests.exchange.engine_files import CURVES, METRICS
+
+Put = Callable[..., Path]
+Dsim = Callable[..., Any]
+
+
+@pytest.fixture
+def imported(put: Put, dsim: Dsim, tmp_path: Path) -> Profile:
+    """A profile with captured graphs up to 64 tokens and a drafter of three."""
+    assert dsim("import", "vllm", "--curves", put("c.json", CURVES), "--metrics", put("m.txt", METRICS), "--out", tmp_path / "p").code == 0
+    return load_profile(tmp_path / "p")
+
+
+def test_rates_are_those_of_a_walk_along_every_sequence(imported: Profile) -> None:
+    price, blocks = RoundCost(imported.costs, imported.drafter("drafter").draft, 3, 3), imported.blocks("drafter")
+    rates = token_rates(imported, "drafter", 20, 0)
+    for requests, k in ((1, 3), (7, 2), (16, 3), (20, 0)):
+        rounds = tokens = 0
+        for first, length in zip(blocks.first_row, blocks.length, strict=True):
+            at = 0
+            while at < length:
+                taken = min(int(blocks.accepted[first + at]), k)
+                at, rounds, tokens = at + taken + 1, rounds + 1, tokens + taken + 1
+        seconds = price.round_s(requests, 0)[requests * k] - (price.draft_s(requests, 0) if k == 0 else 0.0)
+        assert rates[requests - 1, k] == pytest.approx(requests * tokens / rounds / seconds)
+
+
+def test_the_tables_are_those_of_a_search_over_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    share = np.random.default_rng(3).uniform(0.5, 1, (9, 4))
+    for ranges, table in enumerate(_non_rising(share), start=1):
+        best = 0.0
+        for starts in combinations(range(1, 9), ranges - 1):
+            for lengths in combinations(range(3, -1, -1), ranges):  # falling
+                tried = np.repeat(lengths, np.diff([0, *starts, 9]))
+                best = max(best, float((share[np.arange(9), tried] * _weights(9)).sum()))
+        assert float((share[np.arange(9), table] * _weights(9)).sum()) == pytest.approx(best)
+        assert (np.diff(table) <= 0).all()
+        assert len(set(table.tolist())) == ranges
+
+
+def test_a_jagged_optimum_becomes_few_ranges(imported: Profile) -> None:
+    exact, few = (length_table(imported, "drafter", 64, 0, tolerance) for tolerance in (0.0, 0.02))
+    assert few.changes > len(few.ranges)  # the stairs of the graphs
+    for table in (exact, few):
+        assert (table.ranges[0].first, table.ranges[-1].last) == (1, 64)
+        assert [row.first for row in table.ranges[1:]] == [row.last + 1 for row in table.ranges[:-1]]
+        assert all(a.length > b.length for a, b in zip(table.ranges, table.ranges[1:], strict=False))
+    assert len(few.ranges) <= len(exact.ranges)
+    assert exact.lost <= few.lost < 0.02 + exact.lost
+    assert few.ranges[-1].length == 0  # 64 requests and one draft each leave the captured graphs
+    assert length_table(imported, "drafter", 64, 0, 0.99).ranges[0].last == 64
+    rates = token_rates(imported, "drafter", 64, 0)
+    for row in few.ranges:
+        part = rates[row.first - 1 : row.last]
+        assert row.gain == pytest.approx(float(np.mean(part[:, row.length] / part[:, few.fixed])) - 1)
+
+
+def test_the_shipped_stairs_are_worth_few_ranges(repository: Path) -> None:
+    """A staircase read off a picture: its exact optimum changes 31 times."""
+    profile = load_profile(repository / "profiles" / "deepseek-v4-flash-0731-b300")
+    table = length_table(profile, "dspark", 256, 0, 0.02)
+    assert table.changes > 20
+    assert len(table.ranges) <= 5
+    assert table.lost < 0.03
+
+
+def test_the_export_says_what_each_range_gains(imported: Profile, dsim: Dsim, tmp_path: Path) -> None:
+    call = ("export", "vllm-lengths", imported.folder, "--drafter", "drafter", "--out", tmp_path / "k.json", "--max-batch", 64)
+    said = dsim(*call)
+    assert said.code == 0
+    table = json.loads((tmp_path / "k.json").read_text())["num_speculative_tokens_per_batch_size"]
+    told = json.loads(dsim(*call, "--format", "json").out)
+    assert table == [[row["first"], row["last"], row["length"]] for row in told["ranges"]]
+    for row in told["ranges"]:
+        assert f"{row['first']}-{row['last']}: k = {row['length']}, {100 * row['gain']:+.1f} % over k = {told['fixed']} everywhere" in said.out
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--tolerance", "1"), ("--tolerance", "-0.1"), ("--tolerance", "nan"), ("--context", "nan"), ("--context", "inf")]
+)
+def test_an_option_out_of_range_writes_nothing(imported: Profile, dsim: Dsim, tmp_path: Path, option: str, value: str) -> None:
+    said = dsim("export", "vllm-lengths", imported.folder, "--drafter", "drafter", "--out", tmp_path / "k.json", option, value)
+    assert said.code == 2
+    assert option in said.err
+    assert not (tmp_path / "k.json").exists()
