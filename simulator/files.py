@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import stat
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
@@ -124,6 +126,27 @@ def why_not_writable(folder: Path) -> str | None:
     except OSError as problem:
         return problem.strerror or "cannot be created"
     return None if os.access(folder, os.W_OK) else "no permission"
+
+
+def user_cache() -> Path:
+    """dsim's folder in the user's cache; of a user without a home, in the temporary folder."""
+    from pooch import os_cache  # slow to import, and few runs need it
+
+    try:
+        return Path(os_cache("dsim"))
+    except RuntimeError:
+        return own_temporary_folder() or Path(os.devnull)
+
+
+def own_temporary_folder() -> Path | None:
+    """A folder in the temporary one that nobody else can write to, the same every time; None where there cannot be any."""
+    with suppress(OSError):
+        folder = Path(tempfile.gettempdir()) / f"dsim-{os.getuid()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        facts = folder.lstat()
+        if stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.getuid() and not facts.st_mode & 0o022:
+            return folder
+    return None
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import simpy
 from simpy.events import NORMAL
 
+from simulator.engine.ahead import why_plain
 from simulator.engine.fast import CompiledRun, lower
 from simulator.engine.given import Absence, ClosedTraffic, Fleet, OpenTraffic, Traffic, UserSource
 from simulator.engine.records import Buffer, End, Kept, Run, Sink, record_of
@@ -31,6 +32,8 @@ def simulate(traffic: Traffic, fleet: Fleet, path: Path = "auto") -> Run:
 def observe(traffic: Traffic, fleet: Fleet, sink: Sink, path: Path = "auto") -> End:
     """Run `traffic` through `fleet`, telling `sink` what happens as it does: compiled where that can be, with the same numbers to the last bit."""
     parts, why = ({}, "asked for") if path == "plain" else lower(traffic, fleet)
+    if path == "auto" and not why:
+        why = why_plain(traffic, fleet)
     assert not (why and path == "compiled"), why
     return replace(World(traffic, fleet, sink).run(), why_plain=why) if why else CompiledRun(traffic, fleet, parts, sink).run()
 

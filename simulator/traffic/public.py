@@ -13,7 +13,7 @@ import yaml
 from pydantic import field_validator, model_validator
 
 from simulator.errors import TraceError
-from simulator.files import whole, why_not_writable
+from simulator.files import user_cache, whole, why_not_writable
 from simulator.schema import Frozen, nearest
 
 REGISTRIES = Path(__file__).parent / "registries"
@@ -69,9 +69,7 @@ def cache_folder() -> Path:
     """Where downloaded traces are kept: DSIM_CACHE, else the user's cache folder."""
     if folder := os.environ.get("DSIM_CACHE"):
         return Path(folder).expanduser()
-    import pooch  # slow to import, and few runs need it
-
-    return Path(pooch.os_cache("dsim"))
+    return user_cache()
 
 
 def cached_path(name: str) -> Path:

@@ -1,10 +1,7 @@
-"""What kinds say to the compiled engine: every field of theirs, in words that it knows; and where what was compiled is kept."""
+"""What kinds say to the compiled engine: every field of theirs, in words that it knows."""
 
 from __future__ import annotations
 
-import os
-import shutil
-from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -116,50 +113,3 @@ def test_words_follow_from_the_kind() -> None:
         kind: str = "two_words"
 
     assert TwoWords().words == "two words"
-
-
-@pytest.fixture
-def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the kernel's sources, in whose place the cache is looked for."""
-    compiling = pytest.importorskip("simulator.engine.kernel.compiling")
-    folder = tmp_path / "kernel"
-    folder.mkdir()
-    for file in compiling.SOURCES.glob("*.py"):
-        shutil.copy(file, folder)
-    monkeypatch.setattr(compiling, "SOURCES", folder)
-    monkeypatch.setattr(compiling.numba.config, "CACHE_DIR", "")
-    monkeypatch.setattr("pooch.os_cache", lambda name: tmp_path / "user" / name)
-    return folder
-
-
-def test_compiled_code_is_kept_by_all_sources(sources: Path) -> None:
-    """A change in any file leads to another folder, and what the old one held is removed."""
-    from simulator.engine.kernel.compiling import kept_in
-
-    first = kept_in()
-    assert first is not None
-    assert first.parent == sources / "__pycache__"
-    assert kept_in() == first
-    for file in sources.glob("*.py"):
-        with file.open("a") as more:
-            more.write("# another thought\n")
-        second = kept_in()
-        assert second is not None
-        assert second != first
-        assert [path.name for path in first.parent.iterdir()] == [second.name]
-        first = second
-
-
-def test_where_the_sources_cannot_be_written_beside(sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from simulator.engine.kernel import compiling
-
-    (sources / "__pycache__").write_text("not a folder")
-    kept = compiling.kept_in()
-    assert kept is not None
-    assert kept.parent == tmp_path / "user" / "dsim"
-    monkeypatch.setattr(compiling.numba.config, "CACHE_DIR", str(tmp_path / "mine"))
-    kept = compiling.kept_in()
-    assert kept is not None
-    assert kept.parent == tmp_path / "mine"
-    monkeypatch.setattr(compiling.numba.config, "CACHE_DIR", os.devnull)
-    assert compiling.kept_in() is None

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from simulator.engine.ahead import NOT_KEPT
 from simulator.rng import stream
 from simulator.study.run.result import PointResult, PointRow, Remark
 from simulator.study.run.scenario import Scenario
@@ -38,6 +39,9 @@ def warnings(scenario: Scenario, rows: Sequence[PointRow], points: Sequence[Poin
     yield from _samples(scenario, points)
     yield from _counts(points)
     yield from _losslessness(scenario)
+    if any(row.why_plain == NOT_KEPT for row in rows):
+        text = "No folder for compiled code can be written: small runs take the plain path, large ones compile it every time."
+        yield _note(text, "set NUMBA_CACHE_DIR to a folder you can write to")
 
 
 def _warning(text: str, remedy: str) -> Remark:
