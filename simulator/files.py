@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import stat
 import tempfile
+import zlib
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from io import TextIOWrapper
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -22,16 +26,21 @@ if TYPE_CHECKING:
 
 @contextmanager
 def opened(path: Path, error: type[DsimError] = DsimError, remedy: str = "check the path") -> Iterator[TextIO]:
-    """A text file. Raises `error` when it cannot be opened or read to its end."""
+    """A text file: UTF-8, UTF-16 with its mark, either of them gzipped or not. Raises `error` when it cannot be opened or read to its end."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            yield stream
+        with path.open("rb") as packed:
+            binary = gzip.GzipFile(fileobj=packed) if packed.peek(2).startswith(b"\x1f\x8b") else packed
+            encoding = "utf-16" if binary.peek(2).startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig"
+            with TextIOWrapper(binary, encoding=encoding, newline="") as stream:
+                yield stream
     except FileNotFoundError:
         raise error("no such file", where=path, remedy=remedy) from None
     except IsADirectoryError:
         raise error("expected a file, got a folder", where=path, remedy="name the file in it") from None
     except UnicodeDecodeError:
         raise error("is not UTF-8 text", where=path, remedy="save it as UTF-8") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise error("is not a whole gzip file", where=path, remedy="pack or copy it again") from None
     except OSError as problem:
         raise error(f"cannot be read ({problem.strerror})", where=path, remedy=remedy) from None
 

@@ -170,6 +170,6 @@ Mixture.model_rebuild()
 @lru_cache(maxsize=32)
 def _sorted_column(path: Path, column: str) -> Integers:
     """A column of whole numbers of at least 1, sorted. # [n]"""
-    values = np.sort(read_table(path, [column]).whole(column, least=1))
+    values = np.sort(read_table(path).whole(column, least=1))
     values.setflags(write=False)
     return values

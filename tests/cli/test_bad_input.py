@@ -349,7 +349,7 @@ def test_cost_table(case: str, world: Path, edit_profile: Edit, refused: Callabl
 TRACES = {
     "empty": ("", ("t.csv", "empty")),
     "header alone": ("arrival_s,prompt_tokens,output_tokens\n", ("t.csv", "no rows")),
-    "unknown header": ("a,b\n1,2\n", ("t.csv:1", "unknown header")),
+    "unknown header": ("a,b\n1,2\n", ("t.csv:1", "columns found: a, b", "workload.trace.columns")),
     "column missing": ("arrival_s,prompt_tokens\n0,5\n", ("t.csv:1", "output_tokens")),
     "a word": ("arrival_s,prompt_tokens,output_tokens\n0,5,5\n1,many,5\n", ("t.csv:3", "prompt_tokens", "many")),
     "a gap": ("arrival_s,prompt_tokens,output_tokens\n0,5,5\n1,,5\n", ("t.csv:3", "prompt_tokens", "missing value")),
@@ -379,7 +379,7 @@ def test_mooncake_row(world: Path, scenario: Callable[..., Path], refused: Calla
     (world / "t.jsonl").write_text(f"{good}\n{{not json\n")
     refused("run", "small.yaml", "--out", "out", says=("t.jsonl:2", "JSON"))
     (world / "t.jsonl").write_text(f"{good}\n{good.replace('5', '0')}\n")
-    refused("run", "small.yaml", "--out", "out", says=("t.jsonl:2", "must be at least 1"))
+    refused("run", "small.yaml", "--out", "out", says=("t.jsonl:2", "1 of 2 rows has 0 tokens", "drop_empty_rows"))
 
 
 def test_every_point_infeasible(scenario: Callable[..., Path], refused: Callable[..., str]) -> None:

@@ -9,8 +9,9 @@ import pytest
 
 from simulator.traffic.lengths import Empirical
 from simulator.traffic.request import RequestColumns
-from simulator.traffic.traces import TraceSource, read_trace
+from simulator.traffic.traces import TraceSource
 from simulator.traffic.workload import Workload
+from tests.traffic.trace_rows import read
 
 pytestmark = pytest.mark.shared
 
@@ -21,7 +22,7 @@ def gap_cv(trace: RequestColumns) -> float:
 
 
 def test_azure_conversation(shared_traffic: Path) -> None:
-    trace = read_trace(shared_traffic / "azure2023" / "AzureLLMInferenceTrace_conv.csv")
+    trace = read(shared_traffic / "azure2023" / "AzureLLMInferenceTrace_conv.csv")
     assert len(trace) == 19_366
     assert trace.arrival_s[-1] == pytest.approx(3502, abs=0.5)
     assert len(trace) / trace.arrival_s[-1] == pytest.approx(5.5, abs=0.05)
@@ -33,7 +34,7 @@ def test_azure_conversation(shared_traffic: Path) -> None:
 
 
 def test_azure_code(shared_traffic: Path) -> None:
-    trace = read_trace(shared_traffic / "azure2023" / "AzureLLMInferenceTrace_code.csv")
+    trace = read(shared_traffic / "azure2023" / "AzureLLMInferenceTrace_code.csv")
     assert len(trace) == 8_819
     assert trace.arrival_s[-1] == pytest.approx(3436, abs=0.5)
     assert gap_cv(trace) == pytest.approx(13, abs=0.5)
@@ -42,7 +43,7 @@ def test_azure_code(shared_traffic: Path) -> None:
 
 
 def test_mooncake_conversation(shared_traffic: Path) -> None:
-    trace = read_trace(shared_traffic / "mooncake_fast25" / "conversation_trace.jsonl", prefix_cache="infinite")
+    trace = read(shared_traffic / "mooncake_fast25" / "conversation_trace.jsonl", prefix_cache="infinite")
     assert len(trace) == 12_031
     assert trace.arrival_s[-1] == pytest.approx(3537, abs=0.5)
     assert trace.prompt_tokens.mean() == pytest.approx(12_035, abs=0.5)

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from simulator.errors import TraceError
-from simulator.traffic.traces import PREFIX_BLOCK_TOKENS, TraceSource, _is_hash_list, read_trace
+from simulator.traffic.prefix_blocks import is_hash_list
+from simulator.traffic.traces import TraceSource
+from tests.traffic.trace_rows import read
 
 AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 23:59:59.9999999,374,44\n2023-11-17 00:00:00.2500001,396,109"
 CSV = "arrival_s,prompt_tokens,output_tokens"
@@ -29,7 +31,7 @@ def mooncake(*rows: tuple[int, int, int, list[int]]) -> str:
 
 
 def test_azure_keeps_seven_digits_across_midnight(tmp_path: Path) -> None:
-    trace = read_trace(written(tmp_path, AZURE))
+    trace = read(written(tmp_path, AZURE))
     np.testing.assert_allclose(trace.arrival_s, [0, 0.2500002], rtol=1e-12)
     assert trace.prompt_tokens.tolist() == [374, 396]
     assert trace.output_tokens.tolist() == [44, 109]
@@ -39,12 +41,12 @@ def test_azure_keeps_seven_digits_across_midnight(tmp_path: Path) -> None:
 
 def test_azure_2024_stamps_with_an_offset_are_read_too(tmp_path: Path) -> None:
     text = "TIMESTAMP,ContextTokens,GeneratedTokens\n2024-05-10 00:00:00.009930+00:00,1,2\n2024-05-10 00:00:01+00:00,3,4\n"
-    np.testing.assert_allclose(read_trace(written(tmp_path, text)).arrival_s, [0, 0.99007])
+    np.testing.assert_allclose(read(written(tmp_path, text)).arrival_s, [0, 0.99007])
 
 
 def test_plain_csv_is_sorted_shifted_and_may_name_domains_and_cached_tokens(tmp_path: Path) -> None:
     text = "id,domain,arrival_s,output_tokens,prompt_tokens,cached_prompt_tokens\n7,NA,12.5,1,100,99\n8,math,10,2,50,0\n9,chat,12.5,3,60,1\n\n"
-    trace = read_trace(written(tmp_path, "\ufeff" + text))
+    trace = read(written(tmp_path, "\ufeff" + text))
     assert trace.arrival_s.tolist() == [0, 2.5, 2.5]
     assert trace.output_tokens.tolist() == [2, 1, 3]  # equal times keep their order
     assert trace.cached_prompt_tokens.tolist() == [0, 99, 1]
@@ -54,8 +56,8 @@ def test_plain_csv_is_sorted_shifted_and_may_name_domains_and_cached_tokens(tmp_
 def test_mooncake_by_hand_with_and_without_a_prefix_cache(tmp_path: Path) -> None:
     rows = [(3000, 1100, 5, [1, 2, 9]), (0, 1200, 7, [1, 2, 3]), (6000, 1024, 1, [1, 2]), (6000, 700, 2, [4, 3])]
     path = written(tmp_path, mooncake(*rows), "m.jsonl")
-    assert read_trace(path).cached_prompt_tokens.tolist() == [0, 0, 0, 0]
-    trace = read_trace(path, prefix_cache="infinite")
+    assert read(path).cached_prompt_tokens.tolist() == [0, 0, 0, 0]
+    trace = read(path, prefix_cache="infinite")
     assert trace.arrival_s.tolist() == [0, 3, 6, 6]
     assert trace.prompt_tokens.tolist() == [1200, 1100, 1024, 700]
     assert trace.cached_prompt_tokens.tolist() == [0, 1024, 1023, 0]  # the last prompt token is computed; a hit counts in a prefix only
@@ -63,9 +65,9 @@ def test_mooncake_by_hand_with_and_without_a_prefix_cache(tmp_path: Path) -> Non
 
 @given(st.lists(st.lists(st.integers(0, 6), min_size=1, max_size=5), min_size=1, max_size=8))
 def test_an_infinite_cache_never_caches_a_whole_prompt_and_never_what_is_new(tmp_path_factory: pytest.TempPathFactory, ids: list[list[int]]) -> None:
-    rows = [(i, PREFIX_BLOCK_TOKENS * len(blocks), 1, blocks) for i, blocks in enumerate(ids)]
+    rows = [(i, 512 * len(blocks), 1, blocks) for i, blocks in enumerate(ids)]
     path = written(tmp_path_factory.mktemp("m"), mooncake(*rows), "m.jsonl")
-    trace = read_trace(path, prefix_cache="infinite")
+    trace = read(path, prefix_cache="infinite")
     assert trace.cached_prompt_tokens[0] == 0
     for i, blocks in enumerate(ids):
         earlier = {block for before in ids[:i] for block in before}
@@ -79,7 +81,11 @@ def test_an_infinite_cache_never_caches_a_whole_prompt_and_never_what_is_new(tmp
         ("", "t.csv: the file is empty"),
         ("\n\n", "t.csv: the file is empty"),
         (CSV + "\n", "t.csv: has a header and no rows"),
-        ("a,b\n1,2\n", "t.csv:1: format: unknown header 'a,b'; expected TIMESTAMP,ContextTokens,GeneratedTokens or arrival_s,"),
+        (
+            "a,b\n1,2\n",
+            "t.csv:1: arrival_s, prompt_tokens, output_tokens: columns are missing; columns found: a, b; "
+            "write workload.trace.columns: {arrival_s: NAME, prompt_tokens: NAME, output_tokens: NAME}",
+        ),
         ("arrival_s,prompt_tokens\n0,1\n", "t.csv:1: output_tokens: column is missing; columns found: arrival_s, prompt_tokens"),
         (CSV + "\n0,1,1\n\n1,x,1\n", "t.csv:4: prompt_tokens: not a number (got 'x')"),
         (CSV + "\n0,1,1\n1,,1\n", "t.csv:3: prompt_tokens: missing value"),
@@ -87,9 +93,9 @@ def test_an_infinite_cache_never_caches_a_whole_prompt_and_never_what_is_new(tmp
         (CSV + "\n0,1,1\n1,nan,1\n", "t.csv:3: prompt_tokens: not a number (got 'nan')"),
         (CSV + "\n0,1,1\ninf,1,1\n", "t.csv:3: arrival_s: not finite (got inf)"),
         (CSV + "\n0,1,1\n-1,1,1\n", "t.csv:3: arrival_s: must be at least 0 (got -1)"),
-        (CSV + "\n0,-5,1\n", "t.csv:2: prompt_tokens: must be at least 1 (got -5)"),
-        (CSV + "\n0,0,1\n", "t.csv:2: prompt_tokens: must be at least 1 (got 0)"),
-        (CSV + "\n0,1,0\n", "t.csv:2: output_tokens: must be at least 1 (got 0); drop the row: a request without output"),
+        (CSV + "\n0,-5,1\n", "t.csv:2: prompt_tokens: must be at least 0 (got -5)"),
+        (CSV + "\n0,0,1\n", "t.csv:2: prompt_tokens: every row has 0 tokens"),
+        (CSV + "\n0,1,1\n0,1,0\n", "t.csv:3: output_tokens: 1 of 2 rows has 0 tokens; write workload.trace.drop_empty_rows: true"),
         (CSV + "\n0,1.5,1\n", "t.csv:2: prompt_tokens: not a whole number (got 1.5)"),
         (CSV + "\n0,1e300,1\n", "t.csv:2: prompt_tokens: too large (got 1e+300)"),
         (CSV + "\n0,True,1\n", "t.csv:2: prompt_tokens: not a number (got True)"),
@@ -99,14 +105,14 @@ def test_an_infinite_cache_never_caches_a_whole_prompt_and_never_what_is_new(tmp
         (CSV + ",domain\n0,1,1,chat\n0,1,1,\n", "t.csv:3: domain: missing value"),
         (CSV + ",cached_prompt_tokens\n0,8,1,8\n", "t.csv:2: cached_prompt_tokens: must be below prompt_tokens (got 8)"),
         (AZURE + "\nyesterday,1,1\n", "t.csv:4: TIMESTAMP: not a date-time (got 'yesterday')"),
-        (AZURE + "\n2023-11-17 00:00:01,1,0\n", "t.csv:4: GeneratedTokens: must be at least 1 (got 0); drop the row"),
+        (AZURE + "\n2023-11-17 00:00:01,1,0\n", "t.csv:4: GeneratedTokens: 1 of 3 rows has 0 tokens"),
         ("TIMESTAMP,ContextTokens,GeneratedTokens\n1234,1,1\n", "t.csv:2: TIMESTAMP: not a date-time (got 1234)"),
-        ("TIMESTAMP,ContextTokens\n1234,1\n", "t.csv:1: GeneratedTokens: column is missing"),
+        ("TIMESTAMP,ContextTokens\n1234,1\n", "t.csv:1: output_tokens: column is missing"),
     ],
 )
 def test_a_malformed_csv_is_one_line_that_says_where(tmp_path: Path, text: str, line: str) -> None:
     with pytest.raises(TraceError) as caught:
-        read_trace(written(tmp_path, text))
+        read(written(tmp_path, text))
     assert line in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -124,7 +130,7 @@ GOOD = '{"timestamp": 0, "input_length": 5, "output_length": 5, "hash_ids": [1]}
         (GOOD + GOOD.replace('h": 5, "o', 'h": "5", "o'), "t.jsonl:2: input_length: not a number"),
         (GOOD + GOOD.replace('h": 5, "o', 'h": true, "o'), "t.jsonl:2: input_length: not a number"),
         (GOOD + GOOD.replace('"timestamp": 0', '"timestamp": -3'), "t.jsonl:2: timestamp: must be at least 0 (got -3)"),
-        (GOOD + GOOD.replace('output_length": 5', 'output_length": 0'), "t.jsonl:2: output_length: must be at least 1 (got 0); drop the row"),
+        (GOOD + GOOD.replace('output_length": 5', 'output_length": 0'), "t.jsonl:2: output_length: 1 of 2 rows has 0 tokens"),
         (GOOD + GOOD.replace('"input_length": 5', '"input_length": 5.5'), "t.jsonl:2: input_length: not a whole number (got 5.5)"),
         (GOOD + GOOD.replace("[1]", "[1, true]"), "t.jsonl:2: hash_ids: must be a list of whole numbers"),
         (GOOD + GOOD.replace("[1]", "7"), "t.jsonl:2: hash_ids: must be a list of whole numbers"),
@@ -133,29 +139,29 @@ GOOD = '{"timestamp": 0, "input_length": 5, "output_length": 5, "hash_ids": [1]}
 )
 def test_a_malformed_jsonl_is_one_line_that_says_where(tmp_path: Path, text: str, line: str) -> None:
     with pytest.raises(TraceError) as caught:
-        read_trace(written(tmp_path, text, "t.jsonl"), prefix_cache="infinite")
+        read(written(tmp_path, text, "t.jsonl"), prefix_cache="infinite")
     assert line in str(caught.value)
 
 
 def test_what_is_no_text_or_no_file_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "b.csv").write_bytes(b"\xff\xfe\x00\x01")
+    (tmp_path / "b.csv").write_bytes(b"\xc3\x28\x00\x01")
     with pytest.raises(TraceError, match="is not UTF-8 text"):
-        read_trace(tmp_path / "b.csv")
+        read(tmp_path / "b.csv")
     late = written(tmp_path, CSV + "\n0,1,1\n", "late.csv")
     late.write_bytes(late.read_bytes() * 2000 + b"0,1,\xff\n")
     with pytest.raises(TraceError, match="is not UTF-8 text"):
-        read_trace(late)
+        read(late)
     with pytest.raises(TraceError, match="no such file"):
-        read_trace(tmp_path / "none.csv")
+        read(tmp_path / "none.csv")
     with pytest.raises(TraceError, match="expected a file, got a folder"):
-        read_trace(tmp_path)
+        read(tmp_path)
 
 
 def test_a_prefix_cache_needs_prefix_blocks(tmp_path: Path) -> None:
-    with pytest.raises(TraceError, match="prefix_cache: a trace in azure format has no hash_ids; set it to none"):
-        read_trace(written(tmp_path, AZURE), prefix_cache="infinite")
+    with pytest.raises(TraceError, match="prefix_cache: the trace has no hash_ids; set it to none"):
+        read(written(tmp_path, AZURE), prefix_cache="infinite")
     without = GOOD.replace(', "hash_ids": [1]', "")
-    assert len(read_trace(written(tmp_path, without, "m.jsonl"))) == 1  # not needed, not asked for
+    assert len(read(written(tmp_path, without, "m.jsonl"))) == 1  # not needed, not asked for
 
 
 def test_a_window_starts_at_zero_with_the_cache_as_it_was(tmp_path: Path) -> None:
@@ -212,8 +218,8 @@ def test_a_source_that_makes_no_sense_is_refused(content: dict[str, Any], proble
 
 
 def test_a_hash_list_holds_whole_numbers_only() -> None:
-    assert _is_hash_list([]) is True
-    assert not any(map(_is_hash_list, (None, 3, [1.0], ["a"], [True])))
+    assert is_hash_list([]) is True
+    assert not any(map(is_hash_list, (None, 3, [1.0], ["a"], [True])))
 
 
 def test_a_trace_is_played_several_times_over(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from simulator.report import wording
-from simulator.report.blocks import NOTEBOOK, PAGES, USUAL, Chart, Folded, Lines, Picture, Slider, Stop, Terms, Toggles, folded, only
+from simulator.report.blocks import NOTEBOOK, PAGES, TERMINAL, USUAL, Chart, Folded, Lines, Picture, Slider, Stop, Terms, Toggles, folded, only
 from simulator.report.page import Page, Section, notices, section, sections
 from simulator.report.plan import plots, tables
 from simulator.report.render.files import write
@@ -48,6 +48,7 @@ def _facts(result: PlanResult) -> tuple[tuple[str, str], ...]:
         ("load that still fits", wording.percent(best.headroom)),
         ("a GPU-hour", f"{money(profile.gpu_hour)} {currency}"),
         ("load", f"{wording.load(load.mean_rps)} requests/s, {wording.plain(load.peak_rps, 1)} at the peak"),
+        *((("trace", load.trace),) if load.trace else ()),
         ("hardware", profile.hardware),
         ("model", profile.target),
         ("trials", str(result.trials)),
@@ -60,7 +61,8 @@ def _share(result: PlanResult) -> str:
 
 
 def _choices(result: PlanResult) -> Section | None:
-    return section("choose", "Choices", only(USUAL | NOTEBOOK, tables.choices(result)), tables.gains(result))
+    read = only(TERMINAL, Lines((result.load.trace,) if result.load.trace else (), "Trace"))
+    return section("choose", "Choices", read, only(USUAL | NOTEBOOK, tables.choices(result)), tables.gains(result))
 
 
 def _other_speeds(result: PlanResult) -> Section | None:

@@ -47,13 +47,14 @@ def _facts(result: RunResult) -> tuple[tuple[str, str], ...]:
         ("engine", profile.engine),
         ("profile", profile.name),
         ("load", f"{span} {result.load_unit}".strip()),
+        ("trace", result.trace),
         ("replications", str(result.scenario.replications)),
     )
     return tuple((name, value) for name, value in facts if value)
 
 
 def _at_a_glance(result: RunResult) -> Section | None:
-    return section("glance", "At a glance", tables.brief(result), on=TERMINAL)
+    return section("glance", "At a glance", Lines((result.trace,) if result.trace else (), "Trace"), tables.brief(result), on=TERMINAL)
 
 
 def _frontier(result: RunResult) -> Section | None:

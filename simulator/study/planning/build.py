@@ -94,6 +94,7 @@ def build(plan: Plan, search: Search) -> PlanResult:
             mean_prompt_tokens=plan.shape.mean_prompt,
             mean_output_tokens=plan.shape.mean_output,
             told=plan.shape.told,
+            trace=trace.words(plan.folder) if (trace := question.workload.trace) else "",
         ),
         profiles=tuple(_profile(plan, number) for number in range(len(question.profiles))),
         cells=tuple(_cell(plan, search.cells[n]) for n in sorted(search.cells)),

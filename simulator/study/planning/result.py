@@ -34,6 +34,7 @@ class LoadFacts(Record):
     mean_prompt_tokens: float
     mean_output_tokens: float
     told: str
+    trace: str = ""  # what was read of a trace
 
 
 class OfferedProfile(Record):

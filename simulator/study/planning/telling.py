@@ -22,7 +22,8 @@ def conditions(plan: Plan, peak_rps: float) -> Iterator[str]:
         f"{question.run.replications} replications, common random numbers)."
     )
     yield f"Routing: {question.fleet.routing.words}. The search assumes that more replicas or less load never break the SLA."
-    if question.workload.trace is not None:
+    if (trace := question.workload.trace) is not None:
+        yield f"Trace: {trace.words(plan.folder)}."
         yield "Every replication plays the same trace: intervals cover the random draws of acceptance, not those of traffic."
     yield "Costs count GPU hours only, over the whole span of the traffic, per million output tokens."
     yield from question.notes

@@ -51,6 +51,7 @@ def build_result(
         policies=tuple(_policy(p) for p in scenario.policies),
         load_kind=scenario.workload.load_kind,
         load_unit=UNITS[scenario.workload.load_kind],
+        trace=trace.words(scenario.folder) if (trace := scenario.workload.trace) else "",
         speed_metric=scenario.sla.speed,
         frontier=points,
         gains=gained,

@@ -36,7 +36,8 @@ def conditions(scenario: Scenario) -> Iterator[str]:
         yield f"Goodput counts requests with {scenario.sla.goodput.words}."
     if engine.scheduler_profile is not None:
         yield f"Schedulers use the costs of profile '{scenario.believed.name}', the replicas those of '{scenario.known.name}'."
-    if scenario.workload.trace is not None:
+    if (trace := scenario.workload.trace) is not None:
+        yield f"Trace: {trace.words(scenario.folder)}."
         yield "Every replication plays the same trace: intervals cover the random draws of acceptance, not those of traffic."
     if scenario.known.costs.verify.varies_with == "tokens":
         yield "The profile has no cost of long contexts in decoding: speeds after long prompts are optimistic."

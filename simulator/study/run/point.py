@@ -188,7 +188,10 @@ def _open(scenario: Scenario, point: Point) -> OpenTraffic:
     until = plan.warmup_s + plan.duration_s if plan.duration_s is not None else np.nextafter(end, np.inf)
     if until <= plan.warmup_s:
         problem = f"is {plan.warmup_s:g} s, but at load {point.load:g} the traffic ends after {end:.4g} s"
-        raise ScenarioError(problem, where=scenario.file, key="run.warmup_s", remedy="shorten it, widen the window or lower the load")
+        remedy = "shorten it, widen the window or lower the load"
+        if (trace := scenario.workload.trace) is not None:
+            remedy += f" (the trace, as it was read: {trace.words(scenario.folder)}; if this is wrong, set workload.trace.unit)"
+        raise ScenarioError(problem, where=scenario.file, key="run.warmup_s", remedy=remedy)
     drain = plan.drain_s if plan.drain_s is not None else until - plan.warmup_s
     return OpenTraffic(specs, plan.warmup_s, float(until), float(drain))
 

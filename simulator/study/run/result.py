@@ -275,6 +275,7 @@ class RunResult(Record):
     policies: tuple[PolicyFacts, ...]
     load_kind: str
     load_unit: str
+    trace: str = ""  # what was read of a trace
     speed_metric: str  # the metric that counts as per-user speed
     frontier: tuple[PointResult, ...]
     gains: Gains

@@ -1,0 +1,74 @@
+"""Dialects of CSV and JSON: all give the same trace, or one line."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from simulator.traffic.lengths import Empirical
+from tests.traffic.trace_rows import mooncake, read, refusal
+
+ROWS = "arrival_s;prompt_tokens;output_tokens\r\n0;10;2\r\n0,5;20;3\r\n1,25;30;4\r\n"
+
+
+@pytest.mark.parametrize(
+    "content, name",
+    [
+        (ROWS, "t.csv"),
+        ("sep=;\r\n" + ROWS, "t.csv"),
+        ("\ufeff" + ROWS, "t.csv"),
+        (ROWS.replace(",", "."), "t.csv"),
+        (ROWS.replace(",", ".").replace(";", ","), "t.csv"),
+        (ROWS.replace(";", "\t"), "t.tsv"),
+        (ROWS.replace(";", "|"), "t.csv"),
+        (ROWS.encode("utf-16"), "t.csv"),
+        (ROWS.replace(";", "\t").encode("utf-16"), "t.txt"),
+        (gzip.compress(ROWS.encode()), "t.csv.gz"),
+        (gzip.compress(ROWS.encode("utf-16")), "t.csv"),
+    ],
+)
+def test_dialects_of_csv(file: Callable[..., Path], content: str | bytes, name: str) -> None:
+    path = file(content, name)
+    trace = read(path)
+    assert trace.arrival_s.tolist() == [0, 0.5, 1.25]
+    assert trace.prompt_tokens.tolist() == [10, 20, 30]
+    assert Empirical(path=path, column="output_tokens").expected_tokens() == 3
+
+
+def test_json_in_a_list_in_lines_and_packed(file: Callable[..., Path]) -> None:
+    rows = mooncake(512, 3)
+    for content, name in (
+        (json.dumps(rows, indent=1), "t.json"),
+        (json.dumps(rows), "t.txt"),
+        (gzip.compress(json.dumps(rows).encode()), "t.json.gz"),
+        (gzip.compress("\n".join(map(json.dumps, rows)).encode()), "t.jsonl.gz"),
+    ):
+        assert read(file(content, name), prefix_cache="infinite").cached_prompt_tokens.tolist() == [0, 2048, 2048]
+    assert "t.json: row 3: output_length: not a number (got 'x')" in refusal(
+        file(json.dumps([*rows[:2], rows[2] | {"output_length": "x"}]), "t.json")
+    )
+    assert refusal(file("[1, 2]", "t.json")) == "t.json: expected an array of JSON objects; write one JSON object per line"
+    assert "t.json: not valid JSON" in refusal(file("[{", "t.json"))
+    assert refusal(file("[]", "t.json")).startswith("t.json: the file is empty")
+
+
+@pytest.mark.parametrize(
+    "content, name, says",
+    [
+        (ROWS.replace("20", "2.000"), "t.csv", "t.csv: prompt_tokens: may have points between thousands, such as 2.000"),
+        ("arrival_s;prompt_tokens;output_tokens\n0;2.000;1\n1;850;1\n", "t.csv", "may have points between thousands"),
+        ('arrival_s,prompt_tokens,output_tokens\n0,"2,000",1\n', "t.csv", "prompt_tokens: not a number (got '2,000')"),
+        ("sep=;\r\n" + ROWS.replace("30", "x"), "t.csv", "t.csv:5: prompt_tokens: not a number (got 'x')"),
+        ("sep=;\r\n" + ROWS + "9;9;9;9\r\n", "t.csv", "t.csv:6: expected 3 fields as in the header, got 4"),
+        ("sep=;\r\n", "t.csv", "t.csv: the file is empty"),
+        (gzip.compress(ROWS.encode())[:-12], "t.csv.gz", "t.csv.gz: is not a whole gzip file"),
+        (ROWS.replace("output", "\u00fc").encode("latin-1"), "t.csv", "t.csv: is not UTF-8 text; save it as UTF-8"),
+        (b"PK\x03\x04", "t.xlsx", "t.xlsx: expected CSV or JSON lines, got .xlsx; save it as CSV"),
+    ],
+)
+def test_dialects_that_cannot_be_read(file: Callable[..., Path], content: str | bytes, name: str, says: str) -> None:
+    assert says in refusal(file(content, name))
