@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 from simulator.study.run.metrics import METRICS, Metric
 from simulator.study.run.result import RunResult, ValidationRow
 from simulator.study.run.wording import DASH, bounds, gain, gain_bounds, gain_mean, interval, load, money, percent, plain, share
 
 __all__ = [  # numbers too: pages take all their words from here
-    "DASH", "DEFINITIONS", "MEASURES", "bounds", "certainty", "gain", "gain_bounds", "gain_mean", "interval", "load", "money", "percent", "plain",
-    "share", "short", "speed_unit", "validation_cells",
+    "DASH", "DEFINITIONS", "MEASURES", "UNIT_SPACE", "bounds", "certainty", "gain", "gain_bounds", "gain_mean", "interval", "load", "money",
+    "percent", "plain", "share", "short", "speed_unit", "validation_cells",
 ]  # fmt: skip
+
+UNIT_SPACE = re.compile(r"(?<=\d) (?=%|tok/s|(?:ms|s|GPUs?|USD)\b)")  # between a number and its unit: no line ends there
 
 MEASURES: dict[str, Metric] = {metric.name: metric for metric in METRICS}
 

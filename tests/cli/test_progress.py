@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import typer
 
@@ -25,8 +27,19 @@ def test_without_a_terminal_there_is_a_line_every_so_often(monkeypatch: pytest.M
     said = capsys.readouterr()
     assert said.out == ""
     lines = said.err.splitlines()
-    assert [line.split(",")[0] for line in lines] == ["simulating: 8 of 72", "simulating: 16 of 72", "writing the report page 2: 20 of 80"]
+    assert [line.split(",")[0] for line in lines] == ["simulating: 4 of 72", "simulating: 16 of 72", "writing the report page 2: 20 of 80"]
     assert (shown.done, shown.total) == (20, 80)
+
+
+def test_a_line_comes_although_nothing_ends(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(progress, "LINE_EVERY_S", 0.06)
+    said = ""
+    with Progress().stage("searching fleets", 12, done=3):
+        until = time.monotonic() + 30
+        while not said and time.monotonic() < until:
+            time.sleep(0.01)
+            said = capsys.readouterr().err
+    assert said.splitlines()[0] == "searching fleets: 3 of 12"
 
 
 def test_quiet_is_quiet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -112,6 +112,57 @@ def test_spare_columns_go_before_a_line_is_too_long() -> None:
     assert "spare 3" in terminal(of(Section("toy", "Toy", (table,))), 90)
 
 
+POLICIES = ("DSpark-5 scheduled · deepseek-v4-flash", "MTP-1", "confidence-scheduled-with-a-very-long-name")
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+@pytest.mark.parametrize("grouped", [True, False])
+def test_a_terminal_breaks_no_name(grouped: bool, width: int) -> None:
+    numbers = tuple(Cell(f"{i}0,000", f"{i}0,001…{i}0,002") for i in range(1, 4))
+    if grouped:
+        heads = (Column("load"), *(Column(f"number {i}") for i in range(3)))
+        groups = [Group(name, ((Cell("8"), *numbers), (Cell("16"), *numbers))) for name in POLICIES]
+    else:
+        heads = (Column("policy", words=True), *(Column(f"number {i}") for i in range(3)), Column("verdict", words=True))
+        groups = [Group("", tuple((Cell(name, "the plan"), *numbers, Cell("meets the SLA")) for name in POLICIES))]
+    text = terminal(of(Section("toy", "Toy", (Table("t", "T.", heads, tuple(groups)),))), width)
+    assert [name for name in POLICIES if name not in text] == []
+    assert text.count("10,001…10,002") == len(POLICIES) * (2 if grouped else 1)
+    assert max(map(len, text.splitlines())) <= width
+
+
+def test_a_word_that_must_break_breaks_behind_its_punctuation() -> None:
+    columns = (Column("key", words=True), Column("A", words=True), Column("B", words=True))
+    cells = (Cell("key"), Cell("scenario.workload.output_tokens.mean_tokens"), Cell("deepseek-v4-flash-confidence-scheduled"))
+    text = terminal(of(Section("toy", "Toy", (Table("t", "T.", columns, (Group("", (cells,)),)),))), 60)
+    assert re.findall(r"\S*(?:scenario|output|mean|deepseek|scheduled)\S*", text) == [
+        "scenario.workload.output_", "deepseek-v4-flash-", "tokens.mean_tokens", "confidence-scheduled",
+    ]  # fmt: skip
+    assert max(map(len, text.splitlines())) <= 60
+
+
+def test_a_number_keeps_its_unit() -> None:
+    sentence = "x" * 34 + " at 95 % and 110 tok/s on 3 GPUs"
+    for width in range(40, 70):
+        lines = terminal(of(answer=(sentence,)), width).splitlines()
+        assert not any(line.endswith((" 95", " 110", " 3")) for line in lines)
+        assert " ".join(" ".join(lines).split()).endswith(sentence)
+
+
+def test_a_pipe_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a terminal no column is spare, a row is one line, and COLUMNS is a width all the same."""
+    columns = (Column("policy", words=True), *(Column(f"spare {i}", spare=True) for i in range(12)))
+    rows = tuple((Cell(name), *(Cell("123,456,789") for _ in range(12))) for name in POLICIES)
+    page = of(Section("toy", "Toy", (Table("t", "T.", columns, (Group("", rows),)),)), answer=("word " * 40,))
+    monkeypatch.delenv("COLUMNS", raising=False)
+    (row,) = (line for line in terminal(page).splitlines() if POLICIES[0] in line)
+    assert row.count("123,456,789") == 12
+    monkeypatch.setenv("COLUMNS", "80")
+    text = terminal(page)
+    assert text.count("123,456,789") == 36
+    assert all(len(line) <= 80 for line in text.splitlines() if "word" in line)
+
+
 def test_sentences_are_left_whole_where_nobody_looks() -> None:
     long = "word " * 60 + "end"
     assert long in terminal(of(TOY, answer=(long,), notices=(Notice(long),)))

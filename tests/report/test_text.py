@@ -87,6 +87,15 @@ def test_compare_finds_what_was_changed() -> None:
     assert "scenario.load.kind" in text
 
 
+def test_compare_keeps_to_the_terminal() -> None:
+    a, b = synthetic.example(loads=(5, 80)), synthetic.example(loads=(5, 80, 100))
+    b["scenario"]["content"]["load"]["values"] = list(range(400))
+    compared = compare(RunResult.from_json(a), RunResult.from_json(b))
+    text = terminal(compare_page(compared), 80)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "Only in B" in text
+
+
 def test_compare_with_itself() -> None:
     result = synthetic.result(loads=(5, 80))
     compared = compare(result, result)

@@ -8,6 +8,7 @@ from simulator.report.page import Page, Section, section, sections
 from simulator.report.run.differences import Compared, ComparedGain, ComparedPoint
 from simulator.study.run.result import Estimate
 
+_LONG = 160  # characters of a value; JSON has the whole
 _SHOWN = {
     "tps_per_user_mean": "tok/s per user",
     "throughput_tok_s_gpu": "tok/s/GPU",
@@ -19,7 +20,7 @@ _SHOWN = {
 def compare_page(compared: Compared) -> Page:
     """Both side by side; a terminal alone shows it."""
     verdict = (
-        f"{compared.distinguishable} of {compared.compared} differences are more than noise (Welch, {compared.level:.0%}); "
+        f"{compared.distinguishable} of {compared.compared} differences are more than noise (Welch, {wording.share(compared.level)}); "
         f"about {wording.plain(compared.expected_by_chance, 1)} would look so by chance alone."
     )
     title = f"{compared.b.scenario} against {compared.a.scenario}"
@@ -29,7 +30,7 @@ def compare_page(compared: Compared) -> Page:
 def _scenarios(compared: Compared) -> Section | None:
     sides = (("A", compared.a), ("B", compared.b))
     terms = Terms(tuple((letter, " · ".join(filter(None, (side.scenario, side.file, side.profile)))) for letter, side in sides))
-    rows = [(d.key, d.a, d.b) for d in compared.scenario_differences]
+    rows = [(d.key, wording.short(d.a, _LONG), wording.short(d.b, _LONG)) for d in compared.scenario_differences]
     same = None if rows else Text("The scenarios are the same.")
     return section("scenarios", "Scenarios", terms, table("differences", "What differs.", ("key", "A", "B"), rows, words=3), same)
 
@@ -37,8 +38,11 @@ def _scenarios(compared: Compared) -> Section | None:
 def _results(compared: Compared) -> Section | None:
     only = []
     for letter, points in (("A", compared.only_in_a), ("B", compared.only_in_b)):
-        names = [f"{point.policy} at {wording.load(point.load)}" for point in points]
-        only += [Text(f"only in {letter}: {', '.join(names)}")] if names else []
+        loads: dict[str, list[str]] = {}
+        for place in points:
+            loads.setdefault(place.policy, []).append(wording.load(place.load))
+        if loads:
+            only.append(Text(f"Only in {letter}: " + "; ".join(f"{policy} at {', '.join(at)}" for policy, at in loads.items()) + "."))
     groups: dict[str, list[Row]] = {}
     for point in compared.points:
         groups.setdefault(point.policy, []).append(_point_row(point))
