@@ -13,7 +13,8 @@ from measure import ROOT, alternating, save, spread
 
 from simulator.engine.simulate import Path, simulate
 from simulator.schema import read_yaml
-from simulator.study.run.point import Point, _closed, fleet_of
+from simulator.study.run.fleet import fleet_of
+from simulator.study.run.point import Point, _closed
 from simulator.study.run.scenario import Scenario, validate_scenario
 
 SCENARIO = ROOT / "scenarios" / "v4-flash-pareto.yaml"

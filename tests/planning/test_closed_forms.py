@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.study.planning.fluid import Carried, least_by_fluid, speed_by_fluid
 from simulator.study.planning.judge import keeps
 from simulator.study.planning.make import answer
 from simulator.study.planning.question import Plan
 from simulator.study.planning.trial import Trial, run_trial
+from simulator.study.run.fluid import Carried, least_by_fluid, speed_by_fluid
 
 Make = Callable[..., Plan]
 PLAIN = [{"name": "plain", "verification": {"kind": "none"}}]

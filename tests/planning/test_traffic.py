@@ -12,10 +12,10 @@ import pytest
 
 from simulator.errors import TraceError
 from simulator.study.planning.question import Plan
-from simulator.study.planning.traffic import shape_of
 from simulator.study.run.build import build_result
 from simulator.study.run.point import arrivals
 from simulator.study.run.scenario import load_scenario
+from simulator.study.run.shape import shape_of
 from simulator.study.run.sweep import bundle, sweep
 from simulator.traffic.servegen import ServeGenSource
 from simulator.traffic.workload import Workload

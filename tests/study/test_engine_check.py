@@ -16,7 +16,7 @@ from simulator.report.render.markdown import markdown
 from simulator.report.render.terminal import terminal
 from simulator.report.validation.engine import engine_page, write_picture
 from simulator.report.validation.page import Entry, cell_errors, page
-from simulator.study.run.point import fleet_of
+from simulator.study.run.fleet import fleet_of
 from simulator.study.run.scenario import load_scenario
 from simulator.study.validation.engine_check import _frames, compare, judged
 from simulator.study.validation.engine_runs import HEADLINE, Listed, ServedRun, planned, read_run

@@ -8,12 +8,12 @@ from functools import partial
 from math import ceil
 
 from simulator.study.planning.changes import Change, changes
-from simulator.study.planning.fluid import Carried, carried, least_by_fluid, speed_by_fluid
 from simulator.study.planning.question import Plan
 from simulator.study.planning.result import BreakEven, Outcome, PairedGain
 from simulator.study.planning.search import LOAD_REPLICATIONS, Assessments, Steps, below, bracket, ladder, largest, least
 from simulator.study.planning.trial import Kind, Trial, TrialRow
-from simulator.study.run.point import fleet_of
+from simulator.study.run.fleet import fleet_of
+from simulator.study.run.fluid import Carried, carried, least_by_fluid, speed_by_fluid
 
 RUNG_REPLICATIONS = 3
 

@@ -21,20 +21,20 @@ def margins(row: TrialRow, sla: Sla) -> list[float]:
     return [speed, -1.0 if row.ttft is None else 1 - row.ttft / sla.ttft.seconds]
 
 
-def piles_up(row: TrialRow, sla: Sla) -> bool:
-    """Did requests pile up? Where no TTFT is promised, nothing else would notice a queue that stands before full replicas."""
+def queues(row: TrialRow, sla: Sla) -> bool:
+    """Does a queue grow? Where no TTFT is promised, nothing else would notice one that stands in front of full replicas."""
     return row.verdict == "overloaded" or (sla.ttft is None and row.verdict == "backlogged")
 
 
 def keeps(row: TrialRow, sla: Sla) -> bool:
     """Did this one replication keep every promise?"""
-    return not piles_up(row, sla) and min(margins(row, sla)) >= 0
+    return not queues(row, sla) and min(margins(row, sla)) >= 0
 
 
 def judge(rows: Sequence[TrialRow], sla: Sla) -> Judgement:
     """`kept` where the 95 % prediction bound of the next replication keeps every promise, `broken` where its counterpart breaks one (or one
-    replication misses by far, or requests pile up), else `open`."""
-    if any(piles_up(row, sla) for row in rows):
+    replication misses by far, or a queue grows), else `open`."""
+    if any(queues(row, sla) for row in rows):
         return "broken"
     kept_by = [margins(row, sla) for row in rows]
     if any(min(m) < -FAR for m in kept_by):

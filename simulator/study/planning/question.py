@@ -15,9 +15,9 @@ from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, Po
 from simulator.errors import ScenarioError
 from simulator.policies.routing import LeastLoaded, Routing
 from simulator.schema import Frozen, read_yaml, validate
-from simulator.study.planning.traffic import Shape, shape_of
 from simulator.study.run.goodput import Goodput
 from simulator.study.run.scenario import EngineSettings, Policy, Scenario, apply_override, validate_scenario
+from simulator.study.run.shape import Shape, shape_of
 from simulator.traffic.workload import Workload
 
 Share = Annotated[float, Field(gt=0, lt=1)]

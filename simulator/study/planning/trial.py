@@ -13,9 +13,10 @@ from simulator.engine.records import RequestRecord
 from simulator.engine.simulate import OpenTraffic, observe
 from simulator.study.planning.changes import Change, changes
 from simulator.study.planning.question import Plan, Sla
+from simulator.study.run.fleet import fleet_of
 from simulator.study.run.meter import Meter
 from simulator.study.run.metrics import Number
-from simulator.study.run.point import Split, arrivals, fleet_of
+from simulator.study.run.point import Split, arrivals
 from simulator.study.run.result import Row
 from simulator.traffic.request import RequestColumns
 

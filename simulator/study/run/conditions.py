@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from simulator.study.run.point import parts
 from simulator.study.run.result import PointRow
 from simulator.study.run.scenario import Scenario
+from simulator.study.run.span import span_of
 from simulator.traffic.arrivals import ClosedLoop
 
 
@@ -31,7 +32,9 @@ def conditions(scenario: Scenario) -> Iterator[str]:
         yield f"Closed loop: at least {plan.requests} measured requests per replication; {users.words}. {repeats}"
     else:
         length = f"for {plan.duration_s:g} s" if plan.duration_s is not None else "to the end of the trace"
-        yield f"Open loop: {plan.warmup_s:g} s of warm-up, then measured {length}. {repeats}"
+        span = span_of(scenario)
+        why = f" ({span.reason})" if span.reason else ""
+        yield f"Open loop: {span.warmup_s:g} s of warm-up{why}, then measured {length}. {repeats}"
     if scenario.sla.goodput is not None:
         yield f"Goodput counts requests with {scenario.sla.goodput.words}."
     if engine.scheduler_profile is not None:

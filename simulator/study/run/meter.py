@@ -13,9 +13,8 @@ from simulator.arrays import Floats
 from simulator.engine.records import End, RequestRecord, Run, StepRecord, record_of
 from simulator.study.run.goodput import Goodput
 from simulator.study.run.metrics import METRICS, Number, Totals, Verdict
+from simulator.study.run.queues import Queue
 from simulator.study.run.spread import Chunks, Spread
-
-GRID = 200  # times at which the requests in an open system are counted
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class Meter:
     """A sink that adds up. The window is (start_s, until_s]; that of a closed loop starts when the run says so and has no end."""
 
     def __init__(self, start_s: float, until_s: float, open_loop: bool, goodput: Goodput | None = None) -> None:
-        self.start_s, self.until_s, self.open_loop, self.goodput = start_s, until_s, open_loop, goodput
+        self.start_s, self.until_s, self.goodput = start_s, until_s, goodput
         self.steps = Chunks(len(StepRecord._fields), self._steps)
         self._request_rows = Chunks(len(RequestRecord._fields), self._requests)
         self.joins, self.waits = Chunks(3, self._joins), Chunks(2, self._waits)
@@ -59,7 +58,7 @@ class Meter:
         self.tokens_per_step = np.zeros(1, dtype=np.int64)  # how many steps had so many tokens
         self.step_s, self.itl_s = Spread(), Spread()
         self.speed, self.tpot_s, self.ttft_s, self.e2e_s = Spread(), Spread(), Spread(), Spread()
-        self.came, self.went = np.zeros(GRID + 1), np.zeros(GRID + 1)  # before, or at, each time of the grid and after the one before
+        self.queue = Queue(start_s, until_s) if open_loop else None
         self._last_end_s = np.full(1, np.nan)  # of each replica's last decoding step in the window
 
     @classmethod
@@ -88,8 +87,8 @@ class Meter:
         for name, value in other.sums.items():
             self.sums[name] += value
         self.tokens_per_step = _added(self.tokens_per_step, other.tokens_per_step)
-        self.came += other.came
-        self.went += other.went
+        if self.queue is not None and other.queue is not None:
+            self.queue.merge(other.queue)
         for name in ("step_s", "itl_s", "speed", "tpot_s", "ttft_s", "e2e_s"):
             getattr(self, name).merge(getattr(other, name))
 
@@ -99,7 +98,7 @@ class Meter:
             chunks.flush()
         totals = self._totals(end, gpus, replicas, ttft_known)
         numbers = {metric.name: _plain(metric.of(totals)) for metric in METRICS}
-        verdict = self._verdict(end, numbers["waiting_mean"] or 0.0, numbers["concurrency_mean"] or 0.0)
+        verdict = self._verdict(numbers["waiting_mean"] or 0.0, numbers["concurrency_mean"] or 0.0)
         return RunMetrics(int(self.sums["requests_done"]), numbers, verdict)
 
     def _totals(self, end: End, gpus: float, replicas: int, ttft_known: bool) -> Totals:
@@ -122,7 +121,7 @@ class Meter:
             committed=self.sums["committed"] - end.lost_tokens,  # those are made again, and counted then
             queued_s=queued_s,
             good_share=self._good_share(end),
-            requests_per_s=(self._measured(end) if self.open_loop else self.sums["ended"]) / window_s if window_s > 0 else 0.0,
+            requests_per_s=(self._measured(end) if self.queue is not None else self.sums["ended"]) / window_s if window_s > 0 else 0.0,
             requests_timed=self.speed.count,
             preemptions=end.preemptions,
             unfinished=end.unfinished,
@@ -141,6 +140,8 @@ class Meter:
         return (times_s > self.start_s) & (times_s <= self.until_s)
 
     def _steps(self, rows: Floats) -> None:
+        if self.queue is not None:
+            self.queue.steps(rows)
         inside = self._inside(rows[:, 2])
         columns = np.ascontiguousarray((rows if inside.all() else rows[inside]).T)
         of = dict(zip(StepRecord._fields, columns, strict=True))
@@ -186,6 +187,8 @@ class Meter:
 
     def _waits(self, rows: Floats) -> None:
         """Before a prefill worker; those that still wait do so to the end, which is added when it is known."""
+        if self.queue is not None:
+            self.queue.waits(rows[:, 0], rows[:, 1])
         begin, end = np.maximum(rows[:, 0], self.start_s), np.minimum(rows[:, 1], self.until_s)
         over = np.isfinite(end)
         self.sums["queued_s"] += np.maximum(end - begin, 0.0)[over].sum()
@@ -197,10 +200,10 @@ class Meter:
         of = dict(zip(RequestRecord._fields, rows.T, strict=True))
         self.sums["first_tokens"] += self._inside(of["first_token_s"]).sum()
         self.sums["ended"] += self._inside(of["finish_s"]).sum()
-        if self.open_loop:
-            self._count(self.came, of["arrival_s"])
-            self._count(self.went, of["finish_s"][np.isfinite(of["finish_s"])])
-            self.sums["came"] += ((of["arrival_s"] >= self.start_s) & (of["arrival_s"] < self.until_s)).sum()
+        if self.queue is not None:
+            came = of["arrival_s"] < self.until_s
+            self.sums["came"] += (came & (of["arrival_s"] >= self.start_s)).sum()
+            self.sums["came_since_0"] += came.sum()
         done = (of["measured"] > 0) & np.isfinite(of["finish_s"])
         arrival, first, last, tokens = (of[name][done] for name in ("arrival_s", "first_token_s", "finish_s", "output_tokens"))
         several = (tokens > 1) & (last > first)
@@ -214,19 +217,11 @@ class Meter:
         self.ttft_s.add(np.maximum(first - arrival, 0.0))  # the clock adds floats
         self.e2e_s.add(last - arrival)
 
-    def _count(self, counts: Floats, times_s: Floats) -> None:
-        grid = np.linspace(self.start_s, self.until_s, GRID)
-        counts += np.bincount(np.searchsorted(grid, times_s, side="left"), minlength=GRID + 1)
-
-    def _verdict(self, end: End, waiting: float, running: float) -> Verdict:
-        """overloaded: requests in the system grow by more than 5 % of the arrivals, beyond their noise; backlogged: a queue stands
-        before the replicas (at least one request, a tenth of those running) but does not grow; else stable."""
-        if self.open_loop:
-            inside = (self.came - self.went).cumsum()[:GRID]
-            growth = np.polyfit(np.linspace(0, 1, GRID), inside, 1)[0]
-            came = int(self.sums["came"])
-            if growth > max(0.05 * came, 3 * np.sqrt(max(came, 1))) or end.unfinished > 0.02 * max(came, 1):
-                return "overloaded"
+    def _verdict(self, waiting: float, running: float) -> Verdict:
+        """overloaded: the queue grows; backlogged: one stands in front of the replicas (at least one request, a tenth of those running);
+        else stable."""
+        if self.queue is not None and self.queue.grows(self.sums["came"], self.sums["came_since_0"]):
+            return "overloaded"
         return "backlogged" if waiting >= max(1.0, 0.1 * running) else "stable"
 
 

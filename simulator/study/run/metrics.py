@@ -156,11 +156,13 @@ HEAD = {
     "or `rate_scale` (times the trace's speed)",
     ("requests",): "measured requests that finished",
 }
-TAIL = {
-    ("verdict",): "`overloaded`: open loop, and requests in the system grow over the window by more than 5 % of the arrivals (and more than three "
-    "times their square root), or more than 2 % never finish. `backlogged`: on average at least one request, and a tenth of those running, waits. "
-    "Else `stable`",
-}
+_VERDICT = (
+    "`overloaded`: open loop, and the requests that wait (at a replica or for a prefill worker) grow over the window by more than 2 % of the "
+    "arrivals and beyond noise: by more than 3 √arrivals and two standard errors (of 20 parts of the window), or at its end more wait than such "
+    "noise of all arrivals since the start explains. Where nobody waits nothing is overloaded, even while a fleet fills. `backlogged`: on average "
+    "at least one request, and a tenth of those running, waits. Else `stable`"
+)
+TAIL = {("verdict",): _VERDICT}
 
 
 def names() -> tuple[str, ...]:

@@ -12,15 +12,13 @@ import numpy as np
 from simulator.arrays import Floats
 from simulator.engine.simulate import ClosedTraffic, End, Fleet, OpenTraffic, observe
 from simulator.errors import ScenarioError
-from simulator.measurements.cost import GraphSizes
-from simulator.measurements.prices import RoundCost
-from simulator.measurements.profile import Profile
-from simulator.measurements.replay import Replay, lay_out, nothing_drafted
 from simulator.policies.routing import Assigned
-from simulator.rng import stream, uniform_at
+from simulator.rng import uniform_at
+from simulator.study.run.fleet import fleet_of
 from simulator.study.run.meter import Meter
 from simulator.study.run.result import PointRow
-from simulator.study.run.scenario import Policy, Scenario
+from simulator.study.run.scenario import Scenario
+from simulator.study.run.span import Same, span_of
 from simulator.study.run.tables import RequestsFile, StepsFile
 from simulator.traffic.request import RequestColumns
 
@@ -133,44 +131,6 @@ class Split:
             take(rows, domains)
 
 
-def fleet_of(scenario: Scenario, policy: Policy, replication: int) -> Fleet:
-    """The replicas of a scenario under one policy, with one replication's luck."""
-    profile, engine = scenario.known, scenario.engine
-    replay = _replay(scenario, policy, replication)
-    kv_tokens = engine.kv_tokens or profile.kv_tokens(policy.drafter)
-    sizes, rounding = engine.graph_sizes, engine.scheduler_rounds
-    prices = _prices(profile, policy, replay.gamma, GraphSizes(tuple(sizes)) if sizes else None)
-    guess = GraphSizes(tuple(sizes), down=rounding == "down") if sizes else None
-    same = scenario.believed is profile and rounding == "up"
-    return Fleet(
-        replicas=scenario.fleet.replicas,
-        settings=engine,
-        policy=policy.verification,
-        replay=replay,
-        prices=prices,
-        believed=prices if same else _prices(scenario.believed, policy, replay.gamma, guess),
-        router=scenario.fleet.routing,
-        kv_pages=None if kv_tokens is None else max(kv_tokens // scenario.page_tokens, 1),
-        page_tokens=scenario.page_tokens,
-        luck=stream(scenario.run.seed, "routing", replication),
-    )
-
-
-def _prices(profile: Profile, policy: Policy, gamma: int, sizes: GraphSizes | None) -> RoundCost:
-    drafter, rule = profile.drafter(policy.drafter) if policy.drafter else None, policy.verification
-    return RoundCost(
-        profile.costs, drafter.draft if drafter else None, gamma, rule.longest(gamma), lambda requests: rule.drafted(requests, gamma), sizes
-    )
-
-
-def _replay(scenario: Scenario, policy: Policy, replication: int) -> Replay:
-    if policy.drafter is None:
-        return nothing_drafted()
-    drafter = scenario.known.drafter(policy.drafter)
-    blocks = scenario.known.blocks(policy.drafter)
-    return lay_out(blocks, drafter.temperatures, policy.verification.clairvoyant, scenario.run.seed, replication)
-
-
 def _closed(scenario: Scenario, point: Point) -> ClosedTraffic:
     """`load` users on every replica; as many turns each as make up the requests asked for, two at least."""
     users = int(point.load) * scenario.fleet.replicas
@@ -182,18 +142,17 @@ def _closed(scenario: Scenario, point: Point) -> ClosedTraffic:
 
 def _open(scenario: Scenario, point: Point) -> OpenTraffic:
     """Arrivals after a warm-up for the duration, then on until the measured ones are done or the drain is over."""
-    plan = scenario.run
+    plan, span = scenario.run, span_of(scenario)
     specs = arrivals(scenario, point.load, point.replication)
     end = float(specs.arrival_s[-1]) if len(specs) else 0.0
-    until = plan.warmup_s + plan.duration_s if plan.duration_s is not None else np.nextafter(end, np.inf)
-    if until <= plan.warmup_s:
-        problem = f"is {plan.warmup_s:g} s, but at load {point.load:g} the traffic ends after {end:.4g} s"
+    until = span.warmup_s + plan.duration_s if plan.duration_s is not None else np.nextafter(end, np.inf)
+    if until <= span.warmup_s:
+        problem = f"is {span.warmup_s:g} s, but at load {point.load:g} the traffic ends after {end:.4g} s"
         remedy = "shorten it, widen the window or lower the load"
         if (trace := scenario.workload.trace) is not None:
             remedy += f" (the trace, as it was read: {trace.words(scenario.folder)}; if this is wrong, set workload.trace.unit)"
         raise ScenarioError(problem, where=scenario.file, key="run.warmup_s", remedy=remedy)
-    drain = plan.drain_s if plan.drain_s is not None else until - plan.warmup_s
-    return OpenTraffic(specs, plan.warmup_s, float(until), float(drain))
+    return OpenTraffic(specs, span.warmup_s, float(until), span.drain_s(float(until - span.warmup_s)))
 
 
 def check_traffic(scenario: Scenario) -> None:
@@ -205,27 +164,14 @@ def check_traffic(scenario: Scenario) -> None:
 
 def arrivals(scenario: Scenario, load: float, replication: int) -> RequestColumns:
     """Open-loop requests of a load and replication: the same for every policy, made once per process."""
-    return _arrivals(_Key(scenario), load, replication)
-
-
-class _Key:
-    """A scenario as a cache key: by identity."""
-
-    def __init__(self, scenario: Scenario) -> None:
-        self.scenario = scenario
-
-    def __hash__(self) -> int:
-        return id(self.scenario)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and other.scenario is self.scenario
+    return _arrivals(Same(scenario), load, replication)
 
 
 @lru_cache(maxsize=2)
-def _arrivals(key: _Key, load: float, replication: int) -> RequestColumns:
+def _arrivals(key: Same, load: float, replication: int) -> RequestColumns:
     scenario, plan = key.scenario, key.scenario.run
     horizon = None
     if plan.duration_s is not None:
-        drain = plan.drain_s if plan.drain_s is not None else plan.duration_s
-        horizon = plan.warmup_s + plan.duration_s + drain
+        span = span_of(scenario)
+        horizon = span.warmup_s + plan.duration_s + span.drain_s(plan.duration_s)
     return scenario.workload.open_loop(load, horizon, plan.seed, replication, scenario.folder)

@@ -57,12 +57,12 @@ class EngineSettings(ReplicaSettings):
 
 
 class RunPlan(Frozen):
-    """How much is simulated. Open loop: seconds; closed loop: requests."""
+    """How much is simulated. Open loop: seconds (warm-up and drain by default as long as the answers need); closed loop: requests."""
 
     seed: int = 0
     replications: PositiveInt = 3
     requests: PositiveInt = 200
-    warmup_s: NonNegativeFloat = 60.0
+    warmup_s: NonNegativeFloat | None = None
     duration_s: PositiveFloat | None = None
     drain_s: NonNegativeFloat | None = None
 

@@ -12,12 +12,13 @@ from simulator.engine.ahead import NOT_KEPT
 from simulator.rng import stream
 from simulator.study.run.result import PointResult, PointRow, Remark
 from simulator.study.run.scenario import Scenario
+from simulator.study.run.span import span_of
 
 LENGTHS = 1000  # requests drawn to know a workload's lengths
 
 VERDICTS = {
     "overloaded": (
-        "requests pile up: latencies grow with the length of the run, so these points are left out of frontiers",
+        "the queue grows: latencies grow with the length of the run, so these points are left out of frontiers",
         "lower load, or add replicas",
     ),
     "backlogged": ("requests queue in front of the replicas", "raise engine.max_batch or KV memory, or add replicas"),
@@ -33,6 +34,7 @@ def warnings(scenario: Scenario, rows: Sequence[PointRow], points: Sequence[Poin
     """Warnings and notes of a result, gravest first: severity, text, remedy."""
     yield from _verdicts(points)
     yield from _carried(scenario, points)
+    yield from _filling(scenario, points)
     yield from _range(scenario, rows)
     yield from _requests_range(scenario, rows)
     yield from _lengths_range(scenario)
@@ -68,6 +70,20 @@ def _carried(scenario: Scenario, points: Sequence[PointResult]) -> Iterator[Rema
         carried = [p.load for p in points if p.policy == policy.name and p.verdict != "overloaded"]
         highest.append(f"{policy.name} {max(carried):g}" if carried else f"{policy.name} none")
     yield _note(f"Highest simulated load that each policy carries: {', '.join(highest)}.", "add loads in between to find the limit")
+
+
+def _filling(scenario: Scenario, points: Sequence[PointResult]) -> Iterator[Remark]:
+    """Where a fleet that starts empty is not full when the measurement starts."""
+    if scenario.workload.load_kind == "concurrency":
+        return
+    warmup_s = span_of(scenario).warmup_s
+    answers = [(e2e_s, p) for p in points if p.verdict != "overloaded" and warmup_s < 2 * (e2e_s := p.mean("e2e_p50_s") or 0.0)]
+    if answers:
+        named = _some([f"{p.policy} at {p.load:g}" for _, p in answers])
+        need_s = 2 * max(e2e_s for e2e_s, _ in answers)
+        text = f"Still filling: {named}: the warm-up of {warmup_s:g} s is shorter than two answers ({need_s:.0f} s), so the batches still grow."
+        longer = ", or play more of the trace" if scenario.workload.trace is not None else ""
+        yield _warning(text, f"raise run.warmup_s, or leave it out{longer}")
 
 
 def _samples(scenario: Scenario, points: Sequence[PointResult]) -> Iterator[Remark]:

@@ -16,7 +16,7 @@ import numpy as np
 from simulator.engine.simulate import ClosedTraffic, Fleet, OpenTraffic, Run, simulate
 from simulator.measurements.prices import RoundCost, ScaledPrices
 from simulator.measurements.replay import lay_out
-from simulator.study.run.point import fleet_of
+from simulator.study.run.fleet import fleet_of
 from simulator.study.run.result import Source, ValidationPoint, ValidationRow
 from simulator.study.run.scenario import Scenario
 from simulator.study.validation.engine_runs import HEADLINE, NUMBERS, Listed, MeasuredSpan, ServedRun, numbers, window_of

@@ -76,7 +76,7 @@ class Carried:
     tps: float
 
 
-def carried(fleet: Fleet, prompt: float, output: float, mix: Mapping[str, float] | None = None) -> list[Carried]:
+def carried(fleet: Fleet, prompt: float, output: float, mix: Mapping[str, float] | None = None, draws: int = _DRAWS) -> list[Carried]:
     """Load and speed over batch sizes, by Little's law: λ = R / (time of an answer); prompts take their share of every second.
 
     A request keeps a slot for output tokens at τ / t(R) each, stretched by 1 / (1 - λ p) where prompts of p seconds run on the replica.
@@ -86,7 +86,7 @@ def carried(fleet: Fleet, prompt: float, output: float, mix: Mapping[str, float]
     chunk_s = fleet.prices.chunk_s(round(prompt), prompt / 2, True) if fleet.settings.prefill.where == "replica" else 0.0
     out = []
     for size in sizes:
-        at = operating(fleet, int(size), prompt + output / 2, mix)
+        at = operating(fleet, int(size), prompt + output / 2, mix, draws)
         decode_s = max(output - 1, 1e-9) / at.tps  # alone with its batch
         rps = size / (decode_s + size * chunk_s)  # λ (d / (1 - λ p)) = R
         out.append(Carried(int(size), float(rps), at.tps * (1 - rps * chunk_s)))

@@ -1,0 +1,49 @@
+"""The replicas of a scenario under one policy, with the random draws of one replication."""
+
+from __future__ import annotations
+
+from simulator.engine.given import Fleet
+from simulator.measurements.cost import GraphSizes
+from simulator.measurements.prices import RoundCost
+from simulator.measurements.profile import Profile
+from simulator.measurements.replay import Replay, lay_out, nothing_drafted
+from simulator.rng import stream
+from simulator.study.run.scenario import Policy, Scenario
+
+
+def fleet_of(scenario: Scenario, policy: Policy, replication: int) -> Fleet:
+    """The replicas of a scenario under one policy, with one replication's luck."""
+    profile, engine = scenario.known, scenario.engine
+    replay = _replay(scenario, policy, replication)
+    kv_tokens = engine.kv_tokens or profile.kv_tokens(policy.drafter)
+    sizes, rounding = engine.graph_sizes, engine.scheduler_rounds
+    prices = _prices(profile, policy, replay.gamma, GraphSizes(tuple(sizes)) if sizes else None)
+    guess = GraphSizes(tuple(sizes), down=rounding == "down") if sizes else None
+    same = scenario.believed is profile and rounding == "up"
+    return Fleet(
+        replicas=scenario.fleet.replicas,
+        settings=engine,
+        policy=policy.verification,
+        replay=replay,
+        prices=prices,
+        believed=prices if same else _prices(scenario.believed, policy, replay.gamma, guess),
+        router=scenario.fleet.routing,
+        kv_pages=None if kv_tokens is None else max(kv_tokens // scenario.page_tokens, 1),
+        page_tokens=scenario.page_tokens,
+        luck=stream(scenario.run.seed, "routing", replication),
+    )
+
+
+def _prices(profile: Profile, policy: Policy, gamma: int, sizes: GraphSizes | None) -> RoundCost:
+    drafter, rule = profile.drafter(policy.drafter) if policy.drafter else None, policy.verification
+    return RoundCost(
+        profile.costs, drafter.draft if drafter else None, gamma, rule.longest(gamma), lambda requests: rule.drafted(requests, gamma), sizes
+    )
+
+
+def _replay(scenario: Scenario, policy: Policy, replication: int) -> Replay:
+    if policy.drafter is None:
+        return nothing_drafted()
+    drafter = scenario.known.drafter(policy.drafter)
+    blocks = scenario.known.blocks(policy.drafter)
+    return lay_out(blocks, drafter.temperatures, policy.verification.clairvoyant, scenario.run.seed, replication)
