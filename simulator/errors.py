@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +28,19 @@ class DsimError(Exception):
         if self.remedy:
             text += f"; {self.remedy}"
         return " ".join(text.split())
+
+
+@contextmanager
+def renamed(where: Path, keys: Mapping[str, str]) -> Iterator[None]:
+    """Errors about the file `where` name their key as `keys` has it: for content that was put together from another document."""
+    try:
+        yield
+    except DsimError as error:
+        near = next((old for old in keys if error.where == where and f"{error.key}.".startswith(f"{old}.")), None)
+        if error.key is None or near is None:
+            raise
+        key = keys[near] + error.key.removeprefix(near)
+        raise type(error)(error.problem, where=error.where, key=key, remedy=error.remedy) from None
 
 
 class ScenarioError(DsimError):

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
-import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
+from simulator.complaints import shown, value_line
 from simulator.errors import DsimError, ScenarioError
-from simulator.files import read_text
+from simulator.misspelt import Foreign, key_remedy, models_in, nearest
 
-_SHAPES = dict.fromkeys(("model_type", "model_attributes_type", "dict_type"), "must be a mapping of keys to values")
-_SHAPES |= dict.fromkeys(("list_type", "tuple_type"), "must be a list")
+LARGEST = 1e15  # of any number in a file: more is a slip of the keyboard
 
 
 class Frozen(BaseModel):
@@ -25,32 +23,17 @@ class Frozen(BaseModel):
 
 
 Model = TypeVar("Model", bound=BaseModel)
+Item = TypeVar("Item")
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML in which a key may appear once; PyYAML silently takes the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                if key.value in seen:
-                    raise yaml.constructor.ConstructorError(problem=f"key '{key.value}' appears twice", problem_mark=key.start_mark)
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
+def _distinct(values: list[Item]) -> list[Item]:
+    twice = [value for number, value in enumerate(values) if value in values[:number]]
+    if twice:
+        raise ValueError(f"has {twice[0]:g} twice" if isinstance(twice[0], int | float) else f"has {twice[0]!r} twice")
+    return values
 
 
-def read_yaml(path: Path, error: type[DsimError] = ScenarioError) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises `error` with file and line when it cannot be read."""
-    try:
-        content = yaml.load(read_text(path, error), _Loader)
-    except yaml.YAMLError as problem:
-        mark = getattr(problem, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise error(f"not valid YAML ({getattr(problem, 'problem', None) or 'syntax'})", where=where, remedy="fix the line") from None
-    if not isinstance(content, dict):
-        raise error("expected a mapping of keys to values", where=path, remedy="see the examples in scenarios/")
-    return content
+Distinct = AfterValidator(_distinct)  # of a list: no value appears twice
 
 
 def validate(
@@ -59,50 +42,65 @@ def validate(
     where: Path | str,
     error: type[DsimError] = ScenarioError,
     context: dict[str, Any] | None = None,
+    foreign: Foreign | None = None,
 ) -> Model:
-    """`content` as a `model`. Raises `error` as one line, with the nearest valid key."""
+    """`content` as a `model`. Raises `error` as one line, with the nearest valid key; `foreign` has the keys of other kinds of file."""
     try:
-        return model.model_validate(content, context=context)
+        checked = model.model_validate(content, context=context)
     except ValidationError as problem:
-        raise explain(problem, model, where, error) from None
+        raise explain(problem, model, where, error, foreign) from None
+    for key, what, remedy in _misread(content, checked, ""):
+        raise error(what, where=where, key=key, remedy=remedy)
+    return checked
 
 
-def explain(problem: ValidationError, model: type[BaseModel], where: Path | str, error: type[DsimError] = ScenarioError) -> DsimError:
+def _misread(raw: Any, value: Any, key: str) -> Iterator[tuple[str, str, str]]:
+    """Where pydantic took `true` for 1, and where a number is beyond all measure."""
+    if isinstance(raw, bool) and not isinstance(value, bool):
+        yield key, f"expected a number, got {shown(raw)}", "write a number"
+    elif isinstance(value, int | float) and abs(value) > LARGEST:
+        yield key, f"expected a number of at most {LARGEST:g}, got {shown(raw)}", "lower it"
+    elif isinstance(raw, Mapping):
+        for name, inner in raw.items():
+            part = value.get(name) if isinstance(value, Mapping) else getattr(value, name, None) if isinstance(value, BaseModel) else None
+            if part is not None:
+                yield from _misread(inner, part, f"{key}.{name}".lstrip("."))
+    elif isinstance(raw, list | tuple) and isinstance(value, list | tuple):
+        for number, (inner, part) in enumerate(zip_longest(raw, value)):
+            yield from _misread(inner, part, f"{key}.{number}".lstrip("."))
+
+
+def explain(
+    problem: ValidationError, model: type[BaseModel], where: Path | str, error: type[DsimError] = ScenarioError, foreign: Foreign | None = None
+) -> DsimError:
     """The most telling of pydantic's complaints, as one line; an unknown key first, for it often explains the others."""
     complaints = problem.errors(include_url=False)
-    first = next((complaint for complaint in complaints if complaint["type"] == "extra_forbidden"), complaints[0])
+    first = next((complaint for complaint in complaints if complaint["type"] in ("extra_forbidden", "invalid_key")), complaints[0])
     location = [str(part) for part in first["loc"]]
     steps = _steps(model, location)
-    key = ".".join(part for part, (is_key, _) in zip(location, steps, strict=True) if is_key)
-    kind, value = first["type"], first.get("input")
+    parts = [part for part, (is_key, _) in zip(location, steps, strict=True) if is_key]
+    key, kind, models = ".".join(parts), first["type"], steps[-1][1] if steps else [model]
+    if kind == "invalid_key" or location[-1:] == ["[key]"]:
+        word = location[-1] if kind == "invalid_key" else location[-2]
+        return error(f"expected a text as a key, got {word}", where=where, key=key.removesuffix(".[key]"), remedy=f"write '{word}' in quotes")
     if kind == "extra_forbidden":
         owners = steps[-2][1] if len(steps) > 1 else [model]
-        remedy = nearest(location[-1], sorted(owners[0].model_fields) if owners else [], "valid keys")
-        return error(f"unknown key '{location[-1]}'", where=where, key=key, remedy=remedy)
+        chosen = str(owners[0].model_fields["kind"].default) if len(owners) == 1 and "kind" in owners[0].model_fields else None
+        here = sorted({name for owner in owners for name in owner.model_fields})
+        instead = key_remedy(parts, chosen, model, here, foreign or {})
+        return error(f"unknown key '{location[-1]}'", where=where, key=key, remedy=instead)
+    if kind == "missing" and parts[-1].isdigit():
+        return error("has too few entries", where=where, key=".".join(parts[:-1]), remedy=f"add entry {int(parts[-1]) + 1}")
     if kind == "missing":
         return error("required key is missing", where=where, key=key, remedy="add it")
     if kind in ("union_tag_invalid", "union_tag_not_found"):
-        models = steps[-1][1] if steps else [model]
         kinds = [str(m.model_fields["kind"].default) for m in models if "kind" in m.model_fields]
         tag = first.get("ctx", {}).get("tag")
-        what = f"unknown kind '{tag}'" if tag is not None else "has no 'kind'"
-        return error(what, where=where, key=key, remedy=nearest(str(tag or ""), kinds, "kinds"))
-    message = _SHAPES.get(kind) or first["msg"].removeprefix("Value error, ").replace("Input should ", "must ", 1)
-    got = "" if isinstance(value, dict | list) else f" (got {value!r})"
-    return error(message[0].lower() + message[1:] + got, where=where, key=key or None)
-
-
-def nearest(word: str, valid: Sequence[str], what: str) -> str:
-    """The remedy for an unknown word: the nearest valid one, else all of them."""
-    near = difflib.get_close_matches(word, valid, n=1, cutoff=0.5)
-    return f"did you mean '{near[0]}'?" if near else f"{what}: {', '.join(valid) or 'see docs/'}"
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    """All the models an annotation may hold."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for part in typing.get_args(annotation) for model in _models_in(part)]
+        what = f"unknown kind '{tag}'" if tag not in (None, "None") else "has no 'kind'"
+        return error(what, where=where, key=key, remedy=nearest(str(tag or "") if what[0] == "u" else "", kinds, "kinds"))
+    same = [dict(complaint) for complaint in complaints if not steps[-1][0] and complaint["loc"][:-1] == first["loc"][:-1]] if steps else []
+    message, remedy = value_line(dict(first), key, models, same)
+    return error(message, where=where, key=key or None, remedy=remedy)
 
 
 def _steps(model: type[BaseModel], location: list[str]) -> list[tuple[bool, list[type[BaseModel]]]]:
@@ -112,11 +110,12 @@ def _steps(model: type[BaseModel], location: list[str]) -> list[tuple[bool, list
         tagged = [m for m in models if "kind" in m.model_fields and m.model_fields["kind"].default == part]
         named = [m for m in models if part in m.model_fields]
         is_tag = bool(may_be_tag and tagged)
-        is_key = not is_tag and not (may_be_tag and not named and any(part == m.__name__ for m in models))
+        is_type = part in ("bool", "int", "float", "str") or part.endswith("]")  # of a union of plain values
+        is_key = not is_tag and not (may_be_tag and not named and (is_type or any(part == m.__name__ for m in models)))
         if is_tag:
             models = tagged
         elif named:
-            models = [inner for m in named for inner in _models_in(m.model_fields[part].annotation)]
+            models = [inner for m in named for inner in models_in(m.model_fields[part].annotation)]
         if is_key:
             may_be_tag = len(models) > 1 or part.isdigit() or bool(named)
         elif is_tag:

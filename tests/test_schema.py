@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from simulator.errors import DsimError, ProfileError, ScenarioError, TraceError
-from simulator.schema import read_yaml
 from simulator.study.run.scenario import Scenario, load_scenario
+from simulator.yaml_files import read_yaml
 
 Write = Callable[..., Path]
 CHUNKED = {"max_batch": 8, "prefill": {"kind": "chunked", "token_budget": 9}}
@@ -43,7 +43,7 @@ LINES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a key of another kind": (
         policies({"kind": "fixed", "length": 1, "threshold": 0.5}),
-        "policies.1.verification.threshold: unknown key 'threshold'; valid keys: kind, length",
+        "policies.1.verification.threshold: unknown key 'threshold'; it goes with kind threshold, not fixed",
     ),
     "in an optional union": (lengths(kind="fixed", tokns=5), "workload.output_tokens.tokns: unknown key 'tokns'; did you mean 'tokens'?"),
     "missing": ({"profile": None}, "profile: required key is missing; add it"),
@@ -56,14 +56,14 @@ LINES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "wrong type": (
         {"run": {"replications": "many"}},
-        "run.replications: must be a valid integer, unable to parse string as an integer (got 'many')",
+        "run.replications: expected a whole number, got 'many'; write a number",
     ),
-    "wrong type in a list": ({"load": [1, "two"]}, "load.1: must be a valid number, unable to parse string as a number (got 'two')"),
+    "wrong type in a list": ({"load": [1, "two"]}, "load.1: expected a number, got 'two'; write a number"),
     "out of range": (
         policies({"kind": "threshold", "threshold": 1.5}),
-        "policies.1.verification.threshold: must be less than or equal to 1 (got 1.5)",
+        "policies.1.verification.threshold: expected a number of at most 1, got 1.5",
     ),
-    "not a mapping": ({"run": 5}, "run: must be a mapping of keys to values (got 5)"),
+    "not a mapping": ({"run": 5}, "run: expected a mapping of keys to values, got 5"),
     "whole numbers": ({"load": [1.5]}, "load counts users in a closed loop, so it must be whole"),
     "twice": ({"policies": [{"name": "a", "verification": {"kind": "none"}}] * 2}, "two policies are called 'a'"),
     "baseline": ({"baseline": "b"}, "baseline 'b' is none of the policies (plain, MTP-1, scheduled)"),
@@ -117,10 +117,10 @@ def test_an_unknown_key_is_told_before_what_it_left_missing(scenario: Write) -> 
 
 
 YAMLS = {
-    "a: [1, 2\nb: 3\n": ":2: not valid YAML (expected ',' or ']', but got ':'); fix the line",
-    "a: 1\n\tb: 2\n": ":2: not valid YAML (found character '\\t' that cannot start any token); fix the line",
-    "- a\n- b\n": ": expected a mapping of keys to values; see the examples in scenarios/",
-    "": ": expected a mapping of keys to values; see the examples in scenarios/",
+    "a: [1, 2\nb: 3\n": ":2:2: not valid YAML (expected ',' or ']', but got ':'); close the bracket, and put commas between the entries",
+    "a: 1\n\tb: 2\n": ":2:1: not valid YAML (found character '\\t' that cannot start any token); indent with spaces, not tabs",
+    "- a\n- b\n": ": expected a mapping of keys to values, got a list; see the examples in scenarios/",
+    "": ": expected a mapping of keys to values, got an empty file; see the examples in scenarios/",
 }
 
 
@@ -170,13 +170,15 @@ def test_overrides_reach_every_level(scenario: Write) -> None:
 OVERRIDES = {
     "run.replications": "--set: 'run.replications' is not path.to.key=value; for example --set run.replications=5",
     "=5": "--set: '=5' is not path.to.key=value; for example --set run.replications=5",
-    "load=[1": "--set: load: '[1' is not a YAML value; quote it",
-    "load.7=1": "--set: load.7: '7' is no entry of a list of 2; count from 0, or name a policy",
-    "policies.fast.name=x": "--set: policies.fast.name: 'fast' is no entry of a list of 3; count from 0, or name a policy",
+    "load=[1": "--set: load: not valid YAML (expected ',' or ']', but got '<stream end>'), got '[1'; "
+    "close the bracket, and put commas between the entries; "
+    "in a shell, put all of it in quotes: --set 'load=…'",
+    "load.7=1": "--set: load.7: '7' is not an entry of a list of 2; count from 0",
+    "policies.fast.name=x": "--set: policies.fast.name: 'fast' is not an entry of a list of 3; count from 0, or name one: plain, MTP-1, scheduled",
     "load.0.x.y=1": "--set: load.0.x.y: 'x' lies below a plain value; set the value above it",
     "run.replicatons=5": "{f}: run.replicatons: unknown key 'replicatons'; did you mean 'replications'?",
     "runs.replications=5": "{f}: runs: unknown key 'runs'; did you mean 'run'?",
-    "run.replications=0": "{f}: run.replications: must be greater than 0 (got 0)",
+    "run.replications=0": "{f}: run.replications: expected a number above 0, got 0",
 }
 
 

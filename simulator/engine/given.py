@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from simulator.traffic.request import RequestSpec
 class ReplicaSettings(Frozen):
     """How the engine of a replica is set."""
 
-    max_batch: PositiveInt = 256
+    max_batch: Annotated[PositiveInt, Field(le=100_000)] = 256
     prefill: Prefill = Field(default_factory=Chunked)
     admission: Admission = Field(default_factory=FirstCome)
 

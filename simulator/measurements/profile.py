@@ -11,7 +11,8 @@ from pydantic import Field, PositiveFloat, PositiveInt, PrivateAttr, model_valid
 from simulator.errors import ProfileError
 from simulator.files import write_whole
 from simulator.measurements.cost import Costs, DraftCost, Sourced
-from simulator.schema import Frozen, read_yaml, validate
+from simulator.schema import Frozen, validate
+from simulator.yaml_files import read_yaml
 
 if TYPE_CHECKING:
     from simulator.measurements.draft_blocks import RecordedBlocks

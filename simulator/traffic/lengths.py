@@ -15,6 +15,8 @@ from simulator.schema import Frozen
 from simulator.traffic.trace_files import read_table
 
 Positive = Annotated[float, Field(gt=0)]
+Tokens = Annotated[PositiveInt, Field(le=100_000_000)]
+MeanTokens = Annotated[float, Field(gt=0, le=100_000_000)]
 _MOST_TOKENS = 2**53
 
 
@@ -22,7 +24,7 @@ class Fixed(Frozen):
     """Always `tokens` tokens."""
 
     kind: Literal["fixed"] = "fixed"
-    tokens: PositiveInt
+    tokens: Tokens
 
     def at(self, u: Floats) -> Integers:
         """Lengths at uniforms in [0, 1). # [n] -> [n]"""
@@ -40,13 +42,13 @@ class Lognormal(Frozen):
     """
 
     kind: Literal["lognormal"] = "lognormal"
-    mean_tokens: Positive
+    mean_tokens: MeanTokens
     p50_tokens: Positive | None = None
     p90_tokens: Positive | None = None
     p99_tokens: Positive | None = None
-    cv: Positive | None = None
-    min_tokens: PositiveInt = 1
-    max_tokens: PositiveInt | None = None
+    cv: Annotated[float, Field(gt=0, le=100)] | None = None
+    min_tokens: Tokens = 1
+    max_tokens: Tokens | None = None
 
     @model_validator(mode="after")
     def _is_pinned(self) -> Self:

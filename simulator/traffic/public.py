@@ -14,7 +14,8 @@ from pydantic import field_validator, model_validator
 
 from simulator.errors import TraceError
 from simulator.files import user_cache, whole, why_not_writable
-from simulator.schema import Frozen, nearest
+from simulator.misspelt import nearest
+from simulator.schema import Frozen
 
 REGISTRIES = Path(__file__).parent / "registries"
 

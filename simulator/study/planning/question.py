@@ -10,13 +10,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, PrivateAttr, model_validator
+from pydantic import BeforeValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, PrivateAttr, model_validator
 
-from simulator.errors import ScenarioError
+from simulator.errors import ScenarioError, renamed
+from simulator.misspelt import places
 from simulator.policies.routing import LeastLoaded, Routing
-from simulator.schema import Frozen, read_yaml, validate
+from simulator.schema import Distinct, Frozen, validate
+from simulator.study.run.document import read_document
 from simulator.study.run.goodput import Goodput
-from simulator.study.run.scenario import EngineSettings, Policy, Scenario, apply_override, validate_scenario
+from simulator.study.run.scenario import EngineSettings, Policy, Scenario, validate_scenario
 from simulator.study.run.shape import Shape, shape_of
 from simulator.traffic.workload import Workload
 
@@ -72,7 +74,7 @@ class Setting(EngineSettings):
 class PlannedPolicy(Policy):
     """A policy as in a scenario; with `lengths` a fixed rule is offered at every one of them, as "NAME k=LENGTH"."""
 
-    lengths: Annotated[list[PositiveInt], Field(min_length=1)] | None = None
+    lengths: Annotated[list[PositiveInt], Field(min_length=1), Distinct] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -98,7 +100,7 @@ class FleetBounds(Frozen):
     """
 
     min_replicas: PositiveInt = 1
-    max_replicas: PositiveInt = 512
+    max_replicas: Annotated[PositiveInt, Field(le=100_000)] = 512
     routing: Routing = Field(default_factory=LeastLoaded)
     survive_loss: bool = False
     start_up_s: NonNegativeFloat = 300.0
@@ -115,10 +117,10 @@ class FleetBounds(Frozen):
 class PlanRun(Frozen):
     """How much is simulated: seconds of warm-up and of peak (by default as long as the answers ask for), and how many replications at most."""
 
-    seed: int = 0
+    seed: NonNegativeInt = 0
     warmup_s: PositiveFloat | None = None
     window_s: PositiveFloat | None = None
-    replications: Annotated[int, Field(ge=2)] = 8
+    replications: Annotated[int, Field(ge=2, le=10_000)] = 8
 
 
 class PlanFile(Frozen):
@@ -136,7 +138,7 @@ class PlanFile(Frozen):
     price: Price
     fleet: FleetBounds = Field(default_factory=FleetBounds)
     run: PlanRun = Field(default_factory=PlanRun)
-    promises: list[PositiveFloat] = []
+    promises: Annotated[list[PositiveFloat], Distinct] = []
     what_if: bool | Literal["short"] = True
     notes: list[str] = []
     _file: Path = PrivateAttr(default_factory=Path)
@@ -145,8 +147,13 @@ class PlanFile(Frozen):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        for what, names in (("policies", [p.name for p in self.policies]), ("settings", [s.name for s in self.settings])):
-            twice = sorted({name for name in names if names.count(name) > 1})
+        names = {
+            "profiles": [offer.profile for offer in self.profiles],
+            "policies": [policy.name for policy in self.policies],
+            "settings": [setting.name for setting in self.settings],
+        }
+        for what, several in names.items():
+            twice = sorted({name for name in several if several.count(name) > 1})
             if twice:
                 raise ValueError(f"two {what} are called '{twice[0]}'")
         if self.workload.load_kind == "concurrency":
@@ -221,24 +228,26 @@ class Plan:
         question, choices = self.question, []
         workload = self.shape.at_peak(self._raw("workload"), self.warmup_s, self.window_s, self.drain_s)
         for number, offer in enumerate(question.profiles):
-            for policy, content in self._policies():
-                for setting, raw in zip(question.settings, self._raw("settings") or [{}], strict=True):
+            for place, policy, content in self._policies():
+                for at, (setting, raw) in enumerate(zip(question.settings, self._raw("settings") or [{}], strict=True)):
                     engine = {k: v for k, v in raw.items() if k != "name"}
-                    scenario = self._scenario(offer.profile, content, engine, workload)
+                    keys = {"profile": f"profiles.{number}", "policies.0": f"policies.{place}", "engine": f"settings.{at}", "load": "load_rps"}
+                    with renamed(question._file, keys):
+                        scenario = self._scenario(offer.profile, content, engine, workload)
                     choices.append(Choice(number, policy, setting.name, scenario, offer.gpu_hour or question.price.gpu_hour))
         return choices
 
-    def _policies(self) -> list[tuple[str, dict[str, Any]]]:
-        """Name and content of every policy, fixed ones spread over their lengths."""
+    def _policies(self) -> list[tuple[int, str, dict[str, Any]]]:
+        """Place in the file, name and content of every policy, fixed ones spread over their lengths."""
         out = []
-        for policy, raw in zip(self.question.policies, self._raw("policies"), strict=True):
+        for place, (policy, raw) in enumerate(zip(self.question.policies, self._raw("policies"), strict=True)):
             plain = {k: v for k, v in raw.items() if k != "lengths"}
             lengths: Sequence[int | None] = policy.lengths or [None]
             for length in lengths:
                 named = deepcopy(plain)
                 if length is not None:
                     named |= {"name": f"{policy.name} k={length}", "verification": {"kind": "fixed", "length": length}}
-                out.append((str(named["name"]), named))
+                out.append((place, str(named["name"]), named))
         return out
 
     def _raw(self, key: str) -> Any:
@@ -282,9 +291,7 @@ def _with(scenario: Scenario, replicas: int) -> Scenario:
 
 def load_plan(path: Path, overrides: Sequence[str] = ()) -> Plan:
     """The plan's question in `path` with `key.to=value` overrides applied, all of it checked. Raises one-line errors."""
-    content = read_yaml(path)
-    for override in overrides:
-        apply_override(content, override)
+    content = read_document(path, "plan", overrides)
     return make_plan(content, path, overrides)
 
 
@@ -293,6 +300,7 @@ def make_plan(content: dict[str, Any], path: Path, overrides: Sequence[str] = ()
     if "price" not in content and "profiles" in content:
         remedy = "add price: {gpu_hour: 2.5}, what a GPU costs you for an hour"
         raise ScenarioError("a plan needs a price", where=path, key="price", remedy=remedy)
-    question = validate(PlanFile, content, path, ScenarioError, context={"folder": path.parent})
+    foreign = {"a scenario (dsim run)": frozenset(".".join(place.keys) for place in places(Scenario))}
+    question = validate(PlanFile, content, path, context={"folder": path.parent}, foreign=foreign)
     question._file, question._content, question._overrides = path, content, list(overrides)
     return Plan(question)

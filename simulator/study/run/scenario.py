@@ -6,30 +6,49 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, PrivateAttr, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    PrivateAttr,
+    model_validator,
+)
 
 from simulator.engine.given import Failures, ReplicaSettings
 from simulator.errors import ProfileError, ScenarioError, TraceError
 from simulator.measurements.profile import Profile, load_profile
 from simulator.policies.routing import LeastLoaded, Routing
 from simulator.policies.verification import Verification
-from simulator.schema import Frozen, read_yaml, validate
+from simulator.schema import Distinct, Frozen, validate
 from simulator.study.run.checks import Check
+from simulator.study.run.document import PLAN_KEYS, read_document
 from simulator.study.run.goodput import Goodput
+from simulator.study.run.limits import MOST_REQUESTS, check_limits
 from simulator.traffic.traces import TraceSource
 from simulator.traffic.workload import Workload
 
 Speed = Literal["tps_per_user_mean", "tps_per_user_overall", "tps_per_user_p10", "tps_per_user_p50", "tps_per_user_p90"]
 
 
-Loads = Annotated[list[PositiveFloat], Field(min_length=1), BeforeValidator(lambda given: [given] if isinstance(given, int | float) else given)]
+Loads = Annotated[
+    list[PositiveFloat], Field(min_length=1), Distinct, BeforeValidator(lambda given: [given] if isinstance(given, int | float) else given)
+]
+
+
+def _one_line(name: str) -> str:
+    if not name.isprintable() or name != name.strip():
+        raise ValueError("expected one line without spaces around it")
+    return name
 
 
 class Policy(Frozen):
     """A drafter of the profile and a verification rule, with a name; `load` where it is to be run at other loads than the rest."""
 
-    name: Annotated[str, Field(min_length=1)]
+    name: Annotated[str, Field(min_length=1, max_length=80), AfterValidator(_one_line)]
     drafter: str | None = None
     verification: Verification
     load: Loads | None = None
@@ -38,7 +57,7 @@ class Policy(Frozen):
 class FleetPlan(Frozen):
     """How many replicas serve, how requests are spread over them, and how often one fails."""
 
-    replicas: PositiveInt = 1
+    replicas: Annotated[PositiveInt, Field(le=100_000)] = 1
     routing: Routing = Field(default_factory=LeastLoaded)
     failures: Failures | None = None
 
@@ -51,7 +70,7 @@ class EngineSettings(ReplicaSettings):
 
     kv_tokens: PositiveInt | None = None
     page_tokens: PositiveInt | None = None
-    graph_sizes: Annotated[list[PositiveInt], Field(min_length=1)] | None = None
+    graph_sizes: Annotated[list[PositiveInt], Field(min_length=1), Distinct] | None = None
     scheduler_profile: str | None = None
     scheduler_rounds: Literal["up", "down"] = "up"
 
@@ -59,9 +78,9 @@ class EngineSettings(ReplicaSettings):
 class RunPlan(Frozen):
     """How much is simulated. Open loop: seconds (warm-up and drain by default as long as the answers need); closed loop: requests."""
 
-    seed: int = 0
-    replications: PositiveInt = 3
-    requests: PositiveInt = 200
+    seed: NonNegativeInt = 0
+    replications: Annotated[PositiveInt, Field(le=10_000)] = 3
+    requests: Annotated[PositiveInt, Field(le=MOST_REQUESTS)] = 200
     warmup_s: NonNegativeFloat | None = None
     duration_s: PositiveFloat | None = None
     drain_s: NonNegativeFloat | None = None
@@ -70,7 +89,7 @@ class RunPlan(Frozen):
 class Promise(Frozen):
     """Per-user speeds promised, and which statistic of per-user speed must keep them; limits that each request must keep to count as goodput."""
 
-    tps_per_user: list[PositiveFloat] = []
+    tps_per_user: Annotated[list[PositiveFloat], Distinct] = []
     speed: Speed = "tps_per_user_mean"
     goodput: Goodput | None = None
 
@@ -106,8 +125,6 @@ class Scenario(Frozen):
         if self.baseline is not None and self.baseline not in names:
             raise ValueError(f"baseline '{self.baseline}' is none of the policies ({', '.join(names)})")
         for loads in (self.load, *(policy.load or [] for policy in self.policies)):
-            if len(set(loads)) < len(loads):
-                raise ValueError("load names the same value twice")
             if self.workload.load_kind == "concurrency" and any(load != int(load) for load in loads):
                 raise ValueError("load counts users in a closed loop, so it must be whole")
         if self.workload.load_kind == "rate_rps" and self.run.duration_s is None:
@@ -171,9 +188,7 @@ def load_scenario(path: Path | str, overrides: Sequence[str] = ()) -> Scenario:
     Raises ScenarioError, ProfileError or TraceError, one line each.
     """
     path = Path(path)
-    content = read_yaml(path)
-    for override in overrides:
-        apply_override(content, override)
+    content = read_document(path, "scenario", overrides)
     scenario = validate_scenario(content, path)
     scenario._overrides = list(overrides)
     return scenario
@@ -181,7 +196,7 @@ def load_scenario(path: Path | str, overrides: Sequence[str] = ()) -> Scenario:
 
 def validate_scenario(content: dict[str, Any], path: Path) -> Scenario:
     """A checked scenario from the content of a YAML file that lies, or would lie, at `path`."""
-    scenario = validate(Scenario, content, path, ScenarioError, context={"folder": path.parent})
+    scenario = validate(Scenario, content, path, context={"folder": path.parent}, foreign={"a plan (dsim plan)": PLAN_KEYS})
     scenario._file, scenario._content = path, content
     scenario._profile = _load_profile(scenario.profile, "profile", path)
     if scenario.engine.scheduler_profile is not None:
@@ -198,6 +213,7 @@ def validate_scenario(content: dict[str, Any], path: Path) -> Scenario:
     if scenario.sla.goodput is not None and scenario.sla.goodput.reads_prompts and scenario.engine.prefill.where == "nowhere":
         problem = f"expected tpot_s alone, since prefill: {{kind: instant}} leaves prompts out; got {scenario.sla.goodput.words}"
         raise ScenarioError(problem, where=path, key="sla.goodput", remedy="drop ttft_s and e2e_s, or use another engine.prefill")
+    check_limits(scenario)
     if scenario.fleet.failures is not None and scenario.workload.load_kind == "concurrency":
         remedy = "use other arrivals, or leave failures out"
         raise ScenarioError("need requests that arrive in time; users of a closed loop would wait", where=path, key="fleet.failures", remedy=remedy)
@@ -264,44 +280,3 @@ def _check_policy(scenario: Scenario, policy: Policy, key: str) -> None:
         there = ", ".join(scenario.known.blocks(policy.drafter).domains)
         problem = f"drafter '{policy.drafter}' has no recorded blocks of domain '{missing[0]}'"
         raise ScenarioError(problem, where=where, key="workload.domains", remedy=f"domains there: {there}")
-
-
-def apply_override(content: dict[str, Any], override: str) -> None:
-    """Set one `path.to.key=value` (numbers index lists; a policy may be named) in the YAML's content."""
-    path, sign, text = override.partition("=")
-    if not sign or not path:
-        raise ScenarioError(f"'{override}' is not path.to.key=value", where="--set", remedy="for example --set run.replications=5")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ScenarioError(f"'{text}' is not a YAML value", where="--set", key=path, remedy="quote it") from None
-    *parents, last = path.split(".")
-    here: Any = content
-    for part in parents:
-        here = _enter(here, part, path)
-    if isinstance(here, list):
-        here[_position(here, last, path)] = value
-    elif isinstance(here, dict):
-        here[last] = value
-    else:
-        raise ScenarioError(f"'{last}' lies below a plain value", where="--set", key=path, remedy="set the value above it")
-
-
-def _enter(here: Any, part: str, path: str) -> Any:
-    """One step down the content; missing mappings are made, so that a typo is then refused as an unknown key."""
-    if isinstance(here, list):
-        return here[_position(here, part, path)]
-    if not isinstance(here, dict):
-        raise ScenarioError(f"'{part}' lies below a plain value", where="--set", key=path, remedy="set the value above it")
-    if not isinstance(here.get(part), dict | list):
-        here[part] = {}
-    return here[part]
-
-
-def _position(items: list[Any], part: str, path: str) -> int:
-    named = [i for i, item in enumerate(items) if isinstance(item, dict) and item.get("name") == part]
-    if named:
-        return named[0]
-    if not part.isdecimal() or int(part) >= len(items):
-        raise ScenarioError(f"'{part}' is no entry of a list of {len(items)}", where="--set", key=path, remedy="count from 0, or name a policy")
-    return int(part)

@@ -1,0 +1,56 @@
+"""What no scenario can mean: more work than any machine does, and requests that are larger than the memory."""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from simulator.errors import ScenarioError
+
+if TYPE_CHECKING:
+    from simulator.study.run.scenario import Policy, Scenario
+
+MOST_POINTS = 1_000_000
+MOST_USERS = 1_000_000  # of the fleet
+MOST_REQUESTS = 50_000_000  # of a point
+
+
+def check_limits(scenario: Scenario) -> None:
+    """Raises ScenarioError for what would run without end, or to no purpose. Called before any work."""
+    _check_size(scenario)
+    for policy in scenario.policies:
+        _check_memory(scenario, policy)
+
+
+def _check_size(scenario: Scenario) -> None:
+    run, kind, where = scenario.run, scenario.workload.load_kind, scenario.file
+    points = sum(len(scenario.loads(policy)) for policy in scenario.policies) * run.replications
+    if points > MOST_POINTS:
+        problem = f"{run.replications:,} replications are {points:,} points, expected at most {MOST_POINTS:,}"
+        raise ScenarioError(problem, where=where, key="run.replications", remedy="lower it: 3 to 10 are usual")
+    load = max(max(scenario.loads(policy)) for policy in scenario.policies)
+    if kind == "concurrency" and load * scenario.fleet.replicas > MOST_USERS:
+        problem = f"{load:,.0f} users per replica are {load * scenario.fleet.replicas:,.0f} users, expected at most {MOST_USERS:,}"
+        raise ScenarioError(problem, where=where, key="load", remedy="lower it")
+    if kind == "rate_rps" and run.duration_s is not None:
+        span_s = (run.warmup_s or 0) + run.duration_s + (run.duration_s if run.drain_s is None else run.drain_s)
+        if load * span_s > MOST_REQUESTS:
+            problem = f"{load:g} requests per second for {span_s:g} s in all, expected at most {MOST_REQUESTS:,} requests"
+            raise ScenarioError(problem, where=where, key="load", remedy="lower it, or shorten the run")
+
+
+def _check_memory(scenario: Scenario, policy: Policy) -> None:
+    """At least the shortest request fits in a replica's KV memory."""
+    tokens, workload = scenario.engine.kv_tokens or scenario.known.kv_tokens(policy.drafter), scenario.workload
+    if tokens is None or workload.prompt_tokens is None or workload.output_tokens is None:
+        return
+    shortest = sum(int(lengths.at(np.zeros(1))[0]) for lengths in (workload.prompt_tokens, workload.output_tokens))
+    key = "engine.kv_tokens" if scenario.engine.kv_tokens else "workload"
+    if tokens < scenario.page_tokens:
+        problem = f"{tokens:,} tokens of KV memory are less than one page of {scenario.page_tokens:,}"
+        raise ScenarioError(problem, where=scenario.file, key=key, remedy="raise it, or lower engine.page_tokens")
+    if ceil(shortest / scenario.page_tokens) > tokens // scenario.page_tokens:
+        problem = f"no request fits in {tokens:,} tokens of KV memory: the shortest prompt and answer have {shortest:,}"
+        raise ScenarioError(problem, where=scenario.file, key=key, remedy="raise engine.kv_tokens, or shorten the requests")
