@@ -29,14 +29,15 @@ from simulator.policies.verification import StepView, VerificationPolicy
 from simulator.schema import Frozen
 from simulator.study.planning.question import FleetBounds, PlanFile, PlannedPolicy, Setting
 from simulator.study.run.scenario import EngineSettings, FleetPlan, Policy, Scenario
-from simulator.traffic.arrivals import ArrivalProcess
+from simulator.traffic.arrivals import ArrivalProcess, ClosedLoop
+from simulator.traffic.pauses import PauseKind
 from simulator.traffic.workload import Workload
 from tests.conftest import SCENARIO as SMALL
 from tests.planning.conftest import PLAN
 
 Content = dict[str, Any]
 POLICIES, ENGINES, FLEETS = (Policy, PlannedPolicy), (ReplicaSettings, EngineSettings, Setting), (FleetPlan, FleetBounds)
-HOLDERS = (*POLICIES, *ENGINES, *FLEETS, Workload, Costs, Drafter, Profile, Scenario, PlanFile)
+HOLDERS = (ClosedLoop, *POLICIES, *ENGINES, *FLEETS, Workload, Costs, Drafter, Profile, Scenario, PlanFile)
 SOURCE = {"provenance": "synthetic"}
 
 
@@ -102,6 +103,16 @@ class Either(Frozen):
 
     def expected_tokens(self) -> float:
         return (self.short + self.long) / 2
+
+
+class Once(PauseKind):
+    """One user in two pauses."""
+
+    kind: Literal["once"] = "once"
+    seconds: float
+
+    def at(self, u: Floats) -> Floats:
+        return np.where(u < 0.5, 0.0, self.seconds)
 
 
 class Root(Cost):
@@ -180,7 +191,7 @@ SHORT: Content = {"load_rps": 30.0, "run": {"warmup_s": 1.0, "window_s": 3.0, "r
 def through(scenario: Callable[..., Path], world: Path, dsim: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Both]:
     """Scenario, simulation, report and plan of the small world with some keys replaced. Pictures are not drawn: they know no kinds."""
     monkeypatch.setattr("simulator.report.page.Page.pictures", lambda _page: [])
-    monkeypatch.setattr("simulator.report.render.files.html", lambda _page: "")
+    monkeypatch.setattr("simulator.report.render.html.html", lambda _page: "")
 
     def go(change: Content, plan: Content) -> Both:
         results: list[Any] = []
@@ -248,6 +259,14 @@ def test_arrivals(known: Any, through: Callable[..., Both]) -> None:
     run, _, plan, _ = through({"workload": workload}, {"workload": workload})
     assert [point["requests"] for point in run["frontier"]] == [2 * 4 * 40] * 3
     assert any("pairs arrivals at a constant rate" in line for line in plan["conditions"])
+
+
+def test_pauses(known: Any, through: Callable[..., Both]) -> None:
+    known(Once, "think_s")
+    users = {"arrivals": {"kind": "closed_loop", "think_s": {"kind": "once", "seconds": 3.0}}}
+    run, text, _, _ = through({"workload": PLAN["workload"] | users, "load": [4], "run": {"replications": 1, "requests": 200}}, {})
+    assert "users pause before the next request (once)" in text
+    assert 4 / (1.5 + 0.4) * 20 * 0.7 < metric(run, "throughput_tok_s_gpu") < 4 / 1.5 * 20
 
 
 def test_lengths(known: Any, through: Callable[..., Both]) -> None:

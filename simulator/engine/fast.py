@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
-from math import ldexp
+from math import isfinite, ldexp
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -21,7 +21,7 @@ from simulator.kind import Lowered, lowering
 from simulator.measurements.prices import RoundPrices, reads_to_longest
 from simulator.policies.verification import StepView
 from simulator.rng import word_of
-from simulator.traffic.request import RequestColumns
+from simulator.traffic.request import RequestColumns, within
 
 _ROWS = 16384  # of each output, at most, between two looks of the driver
 _LUCK = 4096
@@ -110,6 +110,7 @@ class CompiledRun:
         prices = _price_table(most)
         believed = prices if fleet.believed is fleet.prices else _price_table(most)
         specs = self.specs
+        output = within(specs.output_tokens, specs.prompt_tokens, fleet.max_context)
         world = k.World(
             g=np.zeros(1, k.GLOBAL),
             requests=np.zeros(live, k.REQUEST),
@@ -131,9 +132,10 @@ class CompiledRun:
             price_at=prices[0], prices=prices[1], believed_at=believed[0], believed=believed[1],
             arrival_s=specs.arrival_s,
             arrivals=np.stack(
-                [specs.request, specs.prompt_tokens, specs.output_tokens, specs.cached_prompt_tokens, specs.domain], axis=-1
+                [specs.request, specs.prompt_tokens, output, specs.cached_prompt_tokens, specs.domain], axis=-1
             ).astype(np.int64),
             turns=np.zeros((users, window, 4), np.int64),
+            pauses=np.zeros((users, window)),
             turn_from=np.zeros(users, np.int64),
             turn_now=np.zeros(users, np.int64),
             luck=np.zeros((_LUCK + slack, 2), np.int64),
@@ -154,6 +156,7 @@ class CompiledRun:
         fleet, g = self.fleet, world.g
         g["gamma"], g["most"], g["replicas"] = fleet.replay.gamma, fleet.settings.max_batch, fleet.replicas
         g["capacity"], g["page"] = -1 if fleet.kv_pages is None else fleet.kv_pages, fleet.page_tokens
+        g["max_context"] = fleet.max_context or 0
         g["lookahead"] = fleet.policy.longest(fleet.replay.gamma) + 1
         g["overhead_s"], g["prompt_factor"] = fleet.prices.overhead_s, 1.0
         for what, (field, branches) in k.BRANCHES.items():
@@ -166,12 +169,14 @@ class CompiledRun:
         g["lucks"] = len(world.luck)  # all to be drawn
         g["queue_head"] = g["queue_tail"] = -1
         if isinstance(traffic := self.traffic, ClosedTraffic):
-            g["closed"], g["users"], g["turns"], g["think_s"] = 1, traffic.users, traffic.turns, traffic.source.think_s
+            g["closed"], g["users"], g["turns"], g["most_finished"] = 1, traffic.users, traffic.turns, traffic.most
             g["outstanding"], g["refill"] = traffic.users * traffic.turns, 1
         else:
             warmup_s, until_s = traffic.warmup_s, traffic.until_s
             g["warmup_s"], g["until_s"], g["limit_s"] = warmup_s, until_s, until_s + traffic.drain_s
-            g["outstanding"] = 1 + int(((warmup_s <= world.arrival_s) & (world.arrival_s < until_s)).sum())  # the window is to end, too
+            measured = (warmup_s <= world.arrival_s) & (world.arrival_s < until_s)
+            g["outstanding"] = isfinite(until_s) + int(measured.sum())  # the window is to end, too
+            g["in_flight"] = traffic.in_flight or 0
         world.requests["next"] = np.append(np.arange(1, len(world.requests)), -1)
 
     def _flush(self) -> None:
@@ -204,7 +209,10 @@ class CompiledRun:
         assert closed is not None
         users = np.arange(closed.users)
         w.turn_from[:] = w.turn_now
-        w.turns[:] = closed.source.draw(users[:, None], w.turn_now[:, None] + np.arange(w.turns.shape[1]))  # type: ignore[attr-defined]
+        turns = w.turn_now[:, None] + np.arange(w.turns.shape[1])
+        w.turns[:] = closed.source.draw(users[:, None], turns)  # type: ignore[attr-defined]
+        w.pauses[:] = closed.source.pause_s(users[:, None], turns)
+        w.turns[..., 1] = within(w.turns[..., 1], w.turns[..., 0], self.fleet.max_context)
         for user in users[w.turn_now == 0]:  # turn 0 starts part of the way through its answer
             prompt, output = w.turns[user, 0, :2]
             left = max(1, int(np.ceil(int(output) * closed.residual[user])))
@@ -262,7 +270,7 @@ class CompiledRun:
         traffic = self.traffic
         return End(
             start_s=float(g["warm_s"]) if isinstance(traffic, ClosedTraffic) else traffic.warmup_s,
-            end_s=float(g["now"]) if isinstance(traffic, ClosedTraffic) else traffic.until_s,
+            end_s=float(g["now"]) if isinstance(traffic, ClosedTraffic) or not isfinite(traffic.until_s) else traffic.until_s,
             unfinished=int(g["outstanding"]),
             rejected=int(g["rejected"]),
             preemptions=int(g["preempted"]),

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from simulator.arrays import Floats, Integers
 from simulator.measurements.prices import RoundPrices
 from simulator.measurements.replay import Replay
 from simulator.policies.admission import Admission, FirstCome
@@ -18,7 +19,7 @@ from simulator.policies.routing import Router
 from simulator.policies.verification import VerificationPolicy
 from simulator.rng import stream
 from simulator.schema import Frozen
-from simulator.traffic.request import RequestSpec
+from simulator.traffic.request import RequestColumns, RequestSpec
 
 
 class ReplicaSettings(Frozen):
@@ -30,10 +31,9 @@ class ReplicaSettings(Frozen):
 
 
 class UserSource(Protocol):
-    """Closed loop: what each user asks next, and how long he thinks before."""
+    """Closed loop: what each user asks next, and for how many seconds he pauses before (broadcast)."""
 
-    @property
-    def think_s(self) -> float: ...
+    def pause_s(self, user: int | Integers, turn: int | Integers) -> Floats: ...
 
     def spec(self, user: int, turn: int, arrival_s: float) -> RequestSpec: ...
 
@@ -41,24 +41,35 @@ class UserSource(Protocol):
 @dataclass(frozen=True)
 class OpenTraffic:
     """Requests that arrive whatever happens. Those arriving in [warmup_s, until_s) are measured; arrivals go on after that,
-    so that the last measured ones see the same load, until the window is over and all measured are done, or `drain_s` have passed."""
+    so that the last measured ones see the same load, until the window is over and all measured are done, or `drain_s` have passed.
+    With `until_s` infinite the window is over when all are done. With `in_flight` the client sends a request when fewer than so many are out,
+    in order of arrival."""
 
     specs: Sequence[RequestSpec]
     warmup_s: float
     until_s: float
     drain_s: float
+    in_flight: int | None = None
 
 
 @dataclass(frozen=True)
 class ClosedTraffic:
-    """`users` per fleet with one request each at a time. Turn 0 starts part of the way through its answer, as in a stationary
+    """`users` per fleet with one request each at a time. Turn 0 starts part of the way through its pause and its answer, as in a stationary
     state, and is not measured; turns 1 .. `turns` of every user are, and all go on until the last of those is done, or until
-    four times as many are done in all: then those still out are starved (by an order of admission that passes them over)."""
+    `most` are done in all: then those still out are starved (by an order of admission that passes them over)."""
 
     users: int
     source: UserSource
     turns: int
     residual: NDArray[np.float64]  # [users] share of the first answer that is left
+
+    @property
+    def most(self) -> int:
+        """Four times what all send in the time in which the user who pauses longest has had the turns that count: without pauses, those turns."""
+        pauses_s = self.source.pause_s(np.arange(self.users)[:, None], np.arange(self.turns + 1)[None, :]).sum(axis=1)
+        longest_s = pauses_s.max()
+        times = longest_s / np.maximum(pauses_s, longest_s / 1000) if longest_s else np.ones(self.users)
+        return int(np.ceil(4 * (self.turns + 1) * times.sum()))
 
 
 @dataclass(frozen=True)
@@ -105,6 +116,19 @@ class Fleet:
     page_tokens: int
     luck: np.random.Generator
     absences: Sequence[Absence] = ()
+    max_context: int | None = None  # tokens of prompt and answer: longer prompts are refused, answers end there
 
 
 Traffic = OpenTraffic | ClosedTraffic
+
+
+def truncated(traffic: Traffic, max_context: int | None) -> int:
+    """How many of the measured requests have an answer that is cut at `max_context` tokens."""
+    if max_context is None:
+        return 0
+    if isinstance(traffic, ClosedTraffic):
+        of = RequestColumns.of([traffic.source.spec(user, turn, 0.0) for turn in range(1, traffic.turns + 1) for user in range(traffic.users)])
+    else:
+        of = RequestColumns.of(traffic.specs)
+        of = of[(of.arrival_s >= traffic.warmup_s) & (of.arrival_s < traffic.until_s)]
+    return int(((of.prompt_tokens < max_context) & (of.prompt_tokens + of.output_tokens > max_context)).sum())

@@ -59,7 +59,8 @@ class Steps:
 
 
 class RequestRecord(NamedTuple):
-    """One request when it is done or rejected, or as it stands at the end; `made` counts requests as they came, `domain` in the run's names."""
+    """One request when it is done or rejected, or as it stands at the end; `made` counts requests as they came, `domain` in the run's names.
+    `sent_s` is the arrival, or later where the client held it back."""
 
     made: int
     request: int
@@ -76,6 +77,7 @@ class RequestRecord(NamedTuple):
     emitted_tokens: int
     preemptions: int
     rejected: int
+    sent_s: float
 
 
 class Sink(Protocol):
@@ -88,7 +90,7 @@ class Sink(Protocol):
         """Rows of StepRecord # [n, 17]."""
 
     def requests(self, rows: Floats, domains: Sequence[str]) -> None:
-        """Rows of RequestRecord # [n, 15]: as they finish, and last, in order of arrival, those that did not."""
+        """Rows of RequestRecord # [n, 16]: as they finish, and last, in order of arrival, those that did not."""
 
     def joins(self, rows: Floats) -> None:
         """First rounds: when, seconds since the request's last token, seconds of them in no batch # [n, 3]."""
@@ -173,7 +175,7 @@ def request_of(record: RequestRecord, domains: Sequence[str]) -> Request:
     return Request(
         spec, made=int(record.made), user=int(record.user), turn=int(record.turn), measured=bool(record.measured),
         first_token_s=record.first_token_s, finish_s=record.finish_s, emitted_tokens=int(record.emitted_tokens),
-        preemptions=int(record.preemptions), rejected=bool(record.rejected),
+        preemptions=int(record.preemptions), rejected=bool(record.rejected), sent_s=record.sent_s,
     )  # fmt: skip
 
 
@@ -183,4 +185,5 @@ def record_of(request: Request, domain: int) -> RequestRecord:
     return RequestRecord(
         request.made, spec.index, request.user, request.turn, domain, request.measured, spec.arrival_s, request.first_token_s, request.finish_s,
         spec.prompt_tokens, spec.output_tokens, spec.cached_prompt_tokens, request.emitted_tokens, request.preemptions, request.rejected,
+        request.sent_s,
     )  # fmt: skip

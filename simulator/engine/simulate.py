@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from heapq import heappush
+from math import isfinite
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ from simulator.engine.fast import CompiledRun, lower
 from simulator.engine.given import Absence, ClosedTraffic, Fleet, OpenTraffic, Traffic, UserSource
 from simulator.engine.records import Buffer, End, Kept, Run, Sink, record_of
 from simulator.engine.replica import Replica
-from simulator.traffic.request import Request
+from simulator.traffic.request import Request, RequestSpec
 
 __all__ = ["ClosedTraffic", "End", "Fleet", "OpenTraffic", "Run", "Sink", "Traffic", "UserSource", "World", "observe", "simulate"]
 
@@ -63,6 +64,10 @@ class World:
         self.closed = Buffer(lambda rows: sink.requests(rows, list(self.domains)))
         self.outstanding = self.finished_count = self.routed = self.made = self.rejected = 0
         self.warm_s = 0.0
+        self.most = 0  # closed loop: requests until those still out are starved
+        self.head: RequestSpec | None = None  # open loop: the next to come, and the others
+        self.coming: Iterator[RequestSpec] = iter(())
+        self.place: simpy.Event | None = None  # that a client at its limit waits for
         self.replicas = [self._replica(number) for number in range(fleet.replicas)]
         self.away = [0] * fleet.replicas  # absences of each that are under way
         self.lost: list[tuple[float, int]] = []
@@ -78,16 +83,16 @@ class World:
 
     def run(self) -> End:
         if isinstance(self.traffic, ClosedTraffic):
-            self.outstanding = self.traffic.users * self.traffic.turns
+            self.outstanding, self.most = self.traffic.users * self.traffic.turns, self.traffic.most
             for user in range(self.traffic.users):
-                self._ask(self.traffic, user, 0)
+                self._next(self.traffic, user, 0)
             self.env.run(until=self.done)
             start, end = self.warm_s, self.env.now
         else:
             limit = self.traffic.until_s + self.traffic.drain_s
             self.env.process(self._arrive(self.traffic))
             self.env.run(until=self.env.any_of([self.done, self.env.timeout(limit)]))
-            start, end = self.traffic.warmup_s, self.traffic.until_s
+            start, end = self.traffic.warmup_s, self.traffic.until_s if isfinite(self.traffic.until_s) else self.env.now
         return self._end(start, end)
 
     def _end(self, start_s: float, end_s: float) -> End:
@@ -110,19 +115,40 @@ class World:
         )
 
     def _arrive(self, traffic: OpenTraffic) -> Generator[simpy.Event, Any, None]:
-        """Open loop: each request at its time."""
-        self.outstanding = 1 + sum(traffic.warmup_s <= s.arrival_s < traffic.until_s for s in traffic.specs)
+        """Open loop: each request at its time, or when the client may send it."""
+        self.outstanding = isfinite(traffic.until_s) + sum(traffic.warmup_s <= s.arrival_s < traffic.until_s for s in traffic.specs)
         window = self.env.timeout(traffic.until_s)
         assert window.callbacks is not None
         window.callbacks.append(lambda _: self._count_down())
-        for spec in traffic.specs:
-            if spec.arrival_s > self.env.now:
-                yield self.env.at(spec.arrival_s)
-            self._begin(Request(spec, self.made, measured=traffic.warmup_s <= spec.arrival_s < traffic.until_s))
+        self.coming = iter(traffic.specs)
+        self.head = next(self.coming, None)
+        while self.head is not None:
+            if self.head.arrival_s > self.env.now:
+                yield self.env.at(self.head.arrival_s)
+            elif traffic.in_flight is not None and len(self.live) >= traffic.in_flight:
+                self.place = self.env.event()
+                yield self.place
+            else:
+                self._begin(self._arrived(traffic, self.head))
+
+    def _arrived(self, traffic: OpenTraffic, spec: RequestSpec) -> Request:
+        """The first of those to come."""
+        self.head = next(self.coming, None)
+        return Request(spec.within(self.fleet.max_context), self.made, measured=traffic.warmup_s <= spec.arrival_s < traffic.until_s)
+
+    def _send_next(self, traffic: OpenTraffic, place: simpy.Event, rejected: bool) -> None:
+        """A client at its limit sends the next request in the place of one that has ended; after a refusal it is woken up instead, since the
+        next may be refused as well."""
+        request = None if rejected or self.head is None else self._arrived(traffic, self.head)
+        if request is None or self.head is None or self.head.arrival_s > self.env.now:
+            self.place = None
+            place.succeed()
+        if request is not None:
+            self._begin(request)
 
     def _ask(self, traffic: ClosedTraffic, user: int, turn: int) -> None:
         """Closed loop: the next request of a user; the first is some way into its answer."""
-        spec = traffic.source.spec(user, turn, self.env.now)
+        spec = traffic.source.spec(user, turn, self.env.now).within(self.fleet.max_context)
         if turn == 0:
             left = max(1, int(np.ceil(spec.output_tokens * traffic.residual[user])))
             spec = replace(spec, prompt_tokens=spec.prompt_tokens + spec.output_tokens - left, output_tokens=left)
@@ -131,14 +157,18 @@ class World:
     def _begin(self, request: Request) -> None:
         self.live[self.made] = request
         self.made += 1
+        request.sent_s = self.env.now
         self._enter(request)
 
     def _write(self, request: Request) -> None:
         self.closed.append(record_of(request, self.domains.setdefault(request.spec.domain, len(self.domains))))
 
     def _enter(self, request: Request) -> None:
-        """To the prefill machines where there are any, else straight to a replica."""
-        if self.prefill.where == "elsewhere" and request.to_prefill:
+        """To the prefill machines where there are any, else straight to a replica; not at all where the prompt alone fills the context."""
+        if self.fleet.max_context is not None and request.spec.prompt_tokens >= self.fleet.max_context:
+            request.rejected = True
+            self._finished(request)
+        elif self.prefill.where == "elsewhere" and request.to_prefill:
             self.env.process(self._prefill_elsewhere(request))
         else:
             self._route(request)
@@ -164,7 +194,7 @@ class World:
             self.lost.append((self.env.now, sum(max(r.emitted_tokens - 1, 0) for r in requests)))  # the first token comes with the prompt
             self.replicas[number] = self._replica(number)
             for r in requests:  # all progress is lost: prompt, tokens, first token, and the place in the recorded text
-                again = self.live[r.made] = Request(r.spec, r.made, r.user, r.turn, r.measured, preemptions=r.preemptions)
+                again = self.live[r.made] = Request(r.spec, r.made, r.user, r.turn, r.measured, r.sent_s, preemptions=r.preemptions)
                 self._enter(again)
         yield self.env.timeout(absence.end_s - absence.start_s)
         self.away[number] -= 1
@@ -207,14 +237,20 @@ class World:
             if self.finished_count == traffic.users:
                 self.warm_s = self.env.now
                 self.sink.warm(self.warm_s)
-            if self.finished_count >= 4 * traffic.users * (traffic.turns + 1) and not self.done.triggered:
+            if self.finished_count >= self.most and not self.done.triggered:
                 self.done.succeed()
-            if self.done.triggered:
-                return
-            if request.rejected or traffic.source.think_s > 0:
-                self.env.process(self._think(traffic, request))
-            else:
-                self._ask(traffic, request.user, request.turn + 1)
+            if not self.done.triggered:
+                self._next(traffic, request.user, request.turn + 1, request.rejected)
+        elif self.place is not None:
+            self._send_next(traffic, self.place, request.rejected)
+
+    def _next(self, traffic: ClosedTraffic, user: int, turn: int, rejected: bool = False) -> None:
+        """The next request of a user, after a pause where there is one."""
+        pause_s = float(traffic.source.pause_s(user, turn))
+        if rejected or pause_s > 0:
+            self.env.process(self._think(traffic, user, turn, pause_s))
+        else:
+            self._ask(traffic, user, turn)
 
     def _count_down(self) -> None:
         """One thing less that the run waits for."""
@@ -222,6 +258,6 @@ class World:
         if self.outstanding == 0 and not self.done.triggered:
             self.done.succeed()
 
-    def _think(self, traffic: ClosedTraffic, request: Request) -> Generator[simpy.Event, Any, None]:
-        yield self.env.timeout(traffic.source.think_s)
-        self._ask(traffic, request.user, request.turn + 1)
+    def _think(self, traffic: ClosedTraffic, user: int, turn: int, pause_s: float) -> Generator[simpy.Event, Any, None]:
+        yield self.env.timeout(pause_s)
+        self._ask(traffic, user, turn)

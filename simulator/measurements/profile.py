@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import Field, PositiveFloat, PositiveInt, PrivateAttr, model_validator
@@ -70,6 +70,7 @@ class Profile(Frozen):
     gpus_per_replica: PositiveFloat
     costs: Costs
     kv: KvMemory | None = None
+    max_context_tokens: Annotated[int, Field(ge=2)] | None = None
     drafters: dict[str, Drafter] = {}
     published: dict[str, PublishedTable] = {}
     environment: dict[str, Any] = {}

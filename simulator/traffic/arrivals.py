@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from simulator.arrays import Floats
 from simulator.kind import Kind
+from simulator.traffic.pauses import Pause
 
 NonNegative = Annotated[float, Field(ge=0)]
 _CHUNK = 4096
@@ -35,15 +36,29 @@ class ArrivalProcess(Kind):
 
 
 class ClosedLoop(ArrivalProcess):
-    """A fixed number of users; each sends its next request `think_s` seconds after its last answer ended."""
+    """A fixed number of users; each sends its next request after a pause, `think_s`, that begins when its last answer ends.
+
+    `think_s` is a distribution of seconds; a number is the mean of an exponential one. `start` is `spread` for a service under way: every user is
+    at a random place of its pause or answer. It is `together` for a benchmark client: all send their first request at time 0, `run.requests` are
+    sent in all, each as soon as one before it ends, and all of it is measured, ramp and tail included.
+    """
 
     kind: Literal["closed_loop"] = "closed_loop"
     load_kind: ClassVar = "concurrency"
-    think_s: NonNegative = 0.0
+    think_s: Pause = None
+    start: Literal["spread", "together"] = "spread"
+
+    @model_validator(mode="after")
+    def _clients_do_not_pause(self) -> Self:
+        if self.start == "together" and self.think_s is not None:
+            raise ValueError("start: together is a benchmark client, which does not pause: drop think_s, or start: spread")
+        return self
 
     @property
     def words(self) -> str:
-        return f"users pause for {self.think_s:g} s before the next request" if self.think_s else "users send the next request at once"
+        if self.think_s is None:
+            return "users send the next request at once"
+        return f"users pause before the next request ({self.think_s.words})"
 
 
 class Poisson(ArrivalProcess):

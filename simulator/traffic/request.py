@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import nan
 from typing import Any, overload
 
@@ -28,6 +28,17 @@ class RequestSpec:
     output_tokens: int
     domain: str
     cached_prompt_tokens: int = 0
+
+    def within(self, context_tokens: int | None) -> RequestSpec:
+        """With an answer that ends where prompt and answer fill `context_tokens`; a prompt that does so alone is refused later on."""
+        if context_tokens is None or self.prompt_tokens + self.output_tokens <= context_tokens:
+            return self
+        return replace(self, output_tokens=max(context_tokens - self.prompt_tokens, 1))
+
+
+def within(output_tokens: Integers, prompt_tokens: Integers, context_tokens: int | None) -> Integers:
+    """RequestSpec.within of many. # [n], [n] -> [n]"""
+    return output_tokens if context_tokens is None else np.minimum(output_tokens, np.maximum(context_tokens - prompt_tokens, 1))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,6 +101,7 @@ class Request:
     user: int = -1  # closed loop: its user
     turn: int = -1
     measured: bool = False
+    sent_s: float = nan  # later than its arrival where the client held it back
     first_token_s: float = nan
     finish_s: float = nan
     emitted_tokens: int = 0

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
-from simulator.arrays import Integers
+from simulator.arrays import Floats, Integers
 from simulator.errors import ScenarioError, TraceError
 from simulator.rng import stream, uniform_at
 from simulator.schema import Frozen
 from simulator.traffic.arrivals import Arrivals, ClosedLoop
 from simulator.traffic.lengths import Lengths
+from simulator.traffic.pauses import Pause
 from simulator.traffic.request import RequestColumns, RequestSpec
 from simulator.traffic.servegen import ServeGenSource
 from simulator.traffic.traces import TraceSource
@@ -26,7 +27,8 @@ _TURNS = 16  # drawn at once, for all users
 class Workload(Frozen):
     """Traffic: a recorded `trace`, the clients of a `servegen` service, or `arrivals` with independent lengths of prompts and outputs.
 
-    `domains` are relative weights; without them requests have no domain ("").
+    `domains` are relative weights; without them requests have no domain (""). The client has at most `max_concurrency` requests in flight, whatever
+    the rate, and holds the others back.
     """
 
     trace: TraceSource | None = None
@@ -35,6 +37,7 @@ class Workload(Frozen):
     prompt_tokens: Lengths | None = None
     output_tokens: Lengths | None = None
     domains: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    max_concurrency: PositiveInt | None = None
 
     @model_validator(mode="after")
     def _is_one_of_two(self) -> Self:
@@ -48,7 +51,14 @@ class Workload(Frozen):
         missing = [name for name in names if name not in present]
         if not recorded and missing:
             raise ValueError(f"expected a trace, or arrivals, prompt_tokens and output_tokens; missing: {', '.join(missing)}")
+        if self.max_concurrency is not None and self.load_kind == "concurrency":
+            raise ValueError("max_concurrency goes with a rate: in a closed loop, load is the number of requests in flight")
         return self
+
+    @property
+    def together(self) -> bool:
+        """Do the users of a closed loop start at once, as a benchmark client does?"""
+        return isinstance(self.arrivals, ClosedLoop) and self.arrivals.start == "together"
 
     @property
     def load_kind(self) -> LoadKind:
@@ -68,14 +78,11 @@ class Workload(Frozen):
         assert self.load_kind != "concurrency", "a closed loop has no arrivals of its own"
         if horizon_s is None:
             raise ScenarioError("endless arrivals need a horizon", key="horizon_s", remedy="add it")
-        if self.servegen is not None:
-            arrival_s, prompt, output, index = self.servegen.requests(load, horizon_s, seed, replication)
-            domain = self._domains(seed, replication, index)
-        else:
+        if self.servegen is None:
             assert self.arrivals is not None
-            arrival_s = self.arrivals.times(load, horizon_s, stream(seed, "arrivals", replication))
-            index = np.arange(len(arrival_s))
-            prompt, output, domain = self._draw(seed, replication, index)
+            return self._independent(self.arrivals.times(load, horizon_s, stream(seed, "arrivals", replication)), seed, replication)
+        arrival_s, prompt, output, index = self.servegen.requests(load, horizon_s, seed, replication)
+        domain = self._domains(seed, replication, index)
         return RequestColumns(index, arrival_s, prompt, output, np.zeros_like(index), domain, self.domain_names)
 
     def closed_loop(self, users: int, seed: int, replication: int) -> ClosedLoopSource:
@@ -83,6 +90,16 @@ class Workload(Frozen):
         assert isinstance(self.arrivals, ClosedLoop), "only a closed loop has users"
         assert users > 0
         return ClosedLoopSource(self, users, seed, replication, self.arrivals.think_s)
+
+    def at_once(self, count: int, seed: int, replication: int) -> RequestColumns:
+        """The requests of a benchmark client, all of them there at time 0."""
+        return self._independent(np.zeros(count), seed, replication)
+
+    def _independent(self, arrival_s: Floats, seed: int, replication: int) -> RequestColumns:
+        """Requests at these times, each with lengths and a domain of its own."""
+        index = np.arange(len(arrival_s))
+        prompt, output, domain = self._draw(seed, replication, index)
+        return RequestColumns(index, arrival_s, prompt, output, np.zeros_like(index), domain, self.domain_names)
 
     def _replay(self, speed: float, horizon_s: float | None, seed: int, replication: int, folder: Path) -> RequestColumns:
         assert self.trace is not None
@@ -121,13 +138,13 @@ class Workload(Frozen):
 
 @dataclass(frozen=True, slots=True)
 class ClosedLoopSource:
-    """The requests of a closed loop. Lengths and domain depend only on (user, turn)."""
+    """The requests of a closed loop. Lengths, domain and the pause before depend only on (user, turn)."""
 
     workload: Workload
     users: int
     seed: int
     replication: int
-    think_s: float
+    think_s: Pause = None
     _chunks: dict[int, list[list[list[int]]]] = field(default_factory=dict, repr=False, compare=False)  # `draw` by turn and user
 
     def spec(self, user: int, turn: int, arrival_s: float) -> RequestSpec:
@@ -139,6 +156,14 @@ class ClosedLoopSource:
             self._chunks[chunk] = self.draw(np.arange(self.users)[None, :], turns).tolist()
         prompt, output, cached, domain = self._chunks[chunk][row][user]
         return RequestSpec(turn * self.users + user, arrival_s, prompt, output, self.domains[domain], cached)
+
+    def pause_s(self, user: int | Integers, turn: int | Integers) -> Floats:
+        """Seconds that users pause before their turns (broadcast); before turn 0, what is left of a pause that is under way at the start."""
+        if self.think_s is None:
+            return np.zeros(np.broadcast(user, turn).shape)
+        u = uniform_at(self.seed, "think", self.replication, user, turn)
+        rest = self.think_s.rest(*(uniform_at(self.seed, cause, self.replication, user) for cause in ("think first", "think rest")))
+        return np.where(np.equal(turn, 0), rest, self.think_s.at(u))
 
     @property
     def domains(self) -> tuple[str, ...]:

@@ -41,6 +41,9 @@ def test_a_plan_is_printed_and_written(dsim: Dsim, plan_file: Callable[..., Path
     assert f"on {best['replicas']} replica" in result["answer"][0]
     header, *rows = (world / "out" / "fleets.csv").read_text().splitlines()
     assert header.startswith("choice,profile,policy,setting,replicas,gpus")
+    fleet = next(f for f in best["points"] if f["replicas"] == best["replicas"])["metrics"]
+    assert fleet["goodput_share"]["mean"] == pytest.approx(fleet["speed_kept"]["mean"], abs=0.01)  # a promise of speed alone
+    assert fleet["goodput_rps"]["mean"] == pytest.approx(30 * fleet["speed_kept"]["mean"], rel=0.2)
     assert len(rows) == sum(len(c["points"]) for c in result["cells"])
 
 
@@ -103,6 +106,7 @@ TRACE = {"trace": {"path": "trace.csv", "format": "csv"}}
         ({"fleet": {"max_replicas": 1}, "load_rps": 500.0}, "under any policy; plain carries most, "),
         ({"policies": [{"name": "oracle", "drafter": "mtp", "verification": {"kind": "oracle"}}]}, "all policies are bounds"),
         ({"workload": {"arrivals": {"kind": "closed_loop"}, **{k: PLAN["workload"][k] for k in ("prompt_tokens", "output_tokens")}}}, "closed_loop"),
+        ({"workload": PLAN["workload"] | {"max_concurrency": 9}}, "drop workload.max_concurrency"),
         ({"workload": TRACE}, "output_tokens: column is missing"),
         ({"workload": TRACE | {"servegen": {"path": "x"}}}, "expected one source of traffic, got trace and servegen: drop one"),
         ({"workload": {"servegen": {"path": "nowhere"}}}, "no such folder"),

@@ -106,13 +106,23 @@ def test_events_at_the_same_time_keep_their_order(over: Fleet, specs: list[Reque
     users=st.integers(1, 8),
     turns=st.integers(1, 4),
     think_s=st.sampled_from([0.0, 0.05]),
+    varied=st.booleans(),
+    context=st.none() | st.integers(2, 20),
     seed=st.integers(0, 50),
     most=st.integers(1, 12),
 )
-def test_closed_loop(over: Fleet, users: int, turns: int, think_s: float, seed: int, most: int) -> None:
+def test_closed_loop(over: Fleet, users: int, turns: int, think_s: float, varied: bool, context: int | None, seed: int, most: int) -> None:
     lengths = np.random.default_rng(seed).integers(1, most + 1, (2, users, 400))
-    source = Users(users, lambda u, t: int(lengths[0, u, t % 400]), lambda u, t: int(lengths[1, u, t % 400]), think_s, "a")
-    same(ClosedTraffic(users, source, turns, np.random.default_rng(seed).random(users)), over)
+    source = Users(users, lambda u, t: int(lengths[0, u, t % 400]), lambda u, t: int(lengths[1, u, t % 400]), think_s, "a", varied)
+    same(ClosedTraffic(users, source, turns, np.random.default_rng(seed).random(users)), replace(over, max_context=context))
+
+
+@MANY
+@given(over=fleets(), specs=requests(), in_flight=st.integers(1, 4), context=st.none() | st.integers(2, 20), whole=st.booleans(), grid=st.booleans())
+def test_a_client_with_a_limit(over: Fleet, specs: list[RequestSpec], in_flight: int, context: int | None, whole: bool, grid: bool) -> None:
+    """Requests wait at the client, at times of their own or all from the start, until the window ends or until all are done."""
+    specs = [replace(s, arrival_s=0.0) for s in specs] if grid else specs
+    same(OpenTraffic(specs, 0.0, np.inf if whole else 0.3, 0.0 if whole else 0.4, in_flight), replace(over, max_context=context))
 
 
 class Own(ConfidenceScheduled):

@@ -100,7 +100,7 @@ def test_replicas_are_empty_when_all_is_done(over: Fleet, specs: list[RequestSpe
 @given(over=fleets(), users=st.integers(1, 8), turns=st.integers(2, 4), think_s=st.sampled_from([0.0, 0.05]), seed=st.integers(0, 50))
 def test_a_closed_loop_conserves_everything(engine: Engine, over: Fleet, users: int, turns: int, think_s: float, seed: int) -> None:
     lengths = np.random.default_rng(seed).integers(1, 12, (2, users, 400))
-    source = Users(users, lambda u, t: int(lengths[0, u, t % 400]), lambda u, t: int(lengths[1, u, t % 400]), think_s)
+    source = Users(users, lambda u, t: int(lengths[0, u, t % 400]), lambda u, t: int(lengths[1, u, t % 400]), think_s, varied=seed % 2 > 0)
     run = engine.run(ClosedTraffic(users, source, turns, np.random.default_rng(seed).random(users)), over)
     check_steps(run, over)
     check_requests(run, over)
@@ -120,7 +120,8 @@ def test_a_closed_loop_conserves_everything(engine: Engine, over: Fleet, users: 
         for last, following in itertools.pairwise(own):
             assert last.finished or last.rejected
             if last.finished:
-                assert following.spec.arrival_s == pytest.approx(last.finish_s + think_s)
+                pause_s = float(source.pause_s(np.int64(user), np.int64(following.turn)))
+                assert following.spec.arrival_s == pytest.approx(last.finish_s + pause_s)
 
 
 def test_an_open_loop_cut_off_says_what_is_unfinished(engine: Engine) -> None:

@@ -121,6 +121,12 @@ class Users:
     prompt: Callable[[int, int], int] = lambda _user, _turn: 1
     think_s: float = 0.0
     domain: str = ""
+    varied: bool = False  # pauses of 0, 1 and 2 times think_s, before the first request too
+
+    def pause_s(self, user: NDArray[np.int64], turn: NDArray[np.int64]) -> Floats:
+        times = np.broadcast_arrays(user, turn)
+        factor = (times[0] * 7 + times[1] * 4) % 3 if self.varied else times[1] > 0
+        return np.asarray(self.think_s * factor, dtype=np.float64)
 
     @property
     def domains(self) -> tuple[str, ...]:

@@ -29,7 +29,9 @@ def steps(*given: dict[str, Any]) -> list[StepRecord]:
 
 
 def request(index: int, arrival: float, first: float, finish: float, tokens: int, measured: bool = True) -> Request:
-    return Request(RequestSpec(index, arrival, 1, tokens, ""), measured=measured, first_token_s=first, finish_s=finish, emitted_tokens=tokens)
+    return Request(
+        RequestSpec(index, arrival, 1, tokens, ""), measured=measured, sent_s=arrival, first_token_s=first, finish_s=finish, emitted_tokens=tokens
+    )
 
 
 def made(requests: list[Request], records: list[StepRecord], end: float, gaps: Any = (), start: float = 0.0, unfinished: int = 0) -> Run:

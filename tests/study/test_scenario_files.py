@@ -162,4 +162,5 @@ def test_the_conditions_say_how_long_users_pause(scenario: Callable[..., Path]) 
         return next(line for line in conditions(load_scenario(scenario(workload=workload))) if line.startswith("Closed loop"))
 
     assert "users send the next request at once" in closed_loop()
-    assert "users pause for 2.5 s before the next request" in closed_loop(think_s=2.5)
+    assert "users pause before the next request (exponential, 2.5 s on average)" in closed_loop(think_s=2.5)
+    assert "users pause before the next request (always 9 s)" in closed_loop(think_s={"kind": "fixed", "seconds": 9})

@@ -71,7 +71,9 @@ def test_a_missing_or_broken_point_is_run_again(kept: Path) -> None:
     assert {name for name in after if after[name] != before.get(name)} == {"0-2-0.json", "1-2-0.json", "2-2-0.json", "2-2-1.json"}
 
 
-@pytest.mark.parametrize("override", ["run.seed=2", "run.requests=13", "engine.max_batch=7", "workload.domains.chat=3", "policies.plain.name=none"])
+@pytest.mark.parametrize("override", [
+    "run.seed=2", "run.requests=13", "engine.max_batch=7", "workload.domains.chat=3", "policies.plain.name=none", "sla.goodput={tpot_s: 1}",
+])  # fmt: skip
 def test_another_scenario_reuses_nothing(override: str, kept: Path) -> None:
     assert rerun(kept, override) == (12, 12)
 
@@ -110,6 +112,18 @@ def test_a_changed_file_of_lengths_reuses_nothing(world: Path, scenario: Write) 
         first = bundle(loaded()).mark
         (world / "lengths.csv").write_text("n\n20\n40\n")
         assert bundle(loaded()).mark != first
+
+
+def test_a_file_of_pauses_travels_and_a_changed_one_reuses_nothing(world: Path, scenario: Write, tmp_path_factory: pytest.TempPathFactory) -> None:
+    workload = yaml.safe_load((world / "small.yaml").read_text())["workload"]
+    (world / "pauses.csv").write_text("seconds\n1\n2\n")
+    scenario(workload=workload | {"arrivals": {"kind": "closed_loop", "think_s": {"kind": "empirical", "path": "pauses.csv", "column": "seconds"}}})
+    first = bundle(loaded())
+    (world / "pauses.csv").write_text("seconds\n1\n3\n")
+    assert bundle(loaded()).mark != first.mark
+    (world / "pauses.csv").unlink()
+    think_s = getattr(first.unpack(tmp_path_factory.mktemp("elsewhere")).workload.arrivals, "think_s")  # noqa: B009
+    assert think_s.words == "1.5 s on average, from 0.csv"
 
 
 def test_a_changed_trace_reuses_nothing_and_a_read_one_does(world: Path, scenario: Write) -> None:

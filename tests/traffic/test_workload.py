@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from simulator.errors import ScenarioError, TraceError
+from simulator.traffic.pauses import ExponentialPause
 from simulator.traffic.request import RequestColumns, RequestSpec
 from simulator.traffic.workload import Workload
 
@@ -106,7 +107,7 @@ def test_a_closed_loop_knows_each_request_by_user_and_turn() -> None:
 
 def test_a_closed_loop_has_its_think_time_and_its_mean() -> None:
     source = Workload.model_validate({"arrivals": {"kind": "closed_loop", "think_s": 2.5}, **LENGTHS}).closed_loop(64, 1, 0)
-    assert source.think_s == 2.5
+    assert source.think_s == ExponentialPause(mean_s=2.5)
     outputs = np.array([source.spec(user, turn, 0).output_tokens for turn in range(200) for user in range(64)])
     assert abs(outputs.mean() - 211) < 4 * outputs.std() / np.sqrt(len(outputs))
     assert len(set(outputs[:64].tolist())) > 30  # users differ
@@ -141,6 +142,7 @@ def test_a_trace_brings_domains_and_cached_tokens_or_a_mix_is_drawn(tmp_path: Pa
         ({"arrivals": {"kind": "poisson"}, "prompt_tokens": {"kind": "fixed", "tokens": 1}}, "missing: output_tokens"),
         ({"trace": {"path": "x"}, "arrivals": {"kind": "poisson"}}, "drop trace or arrivals"),
         ({"trace": {"path": "x"}, "domains": {"chat": 0}}, "greater than 0"),
+        ({"arrivals": {"kind": "closed_loop"}, **LENGTHS, "max_concurrency": 3}, "max_concurrency goes with a rate"),
         ({"trace": {"path": "x"}, "domains": {"chat": float("inf")}}, "finite"),
     ],
 )

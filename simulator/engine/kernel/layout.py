@@ -50,11 +50,12 @@ GLOBAL = np.dtype(
         "stop_early", "least", "to_longest", "linear_prompts", "closed", "users", "turns", "window", "slack",
         "seq", "events", "free", "made", "phase", "actor", "want_size", "want_context", "want_tokens", "beside", "answered",
         "outstanding", "finished", "routed", "arrived", "due", "done", "stopping", "warm", "refill", "busy", "queue_head", "queue_tail",
-        "rejected", "preempted", "lucks", "out_steps", "out_requests", "out_joins", "out_waits",
+        "rejected", "preempted", "lucks",
+        "most_finished", "in_flight", "parked", "max_context", "out_steps", "out_requests", "out_joins", "out_waits",
     )]
     + [("word", np.uint64)]
     + [(name, _f) for name in (
-        "now", "overhead_s", "transfer_s", "think_s", "prompt_factor", "prompt_base_s", "prompt_token_s", "prompt_context_s", "warmup_s",
+        "now", "overhead_s", "transfer_s", "prompt_factor", "prompt_base_s", "prompt_token_s", "prompt_context_s", "warmup_s",
         "until_s", "limit_s",
         "warm_s", "want_attended", "answer_s",
     )]
@@ -100,6 +101,7 @@ class World(NamedTuple):
     arrival_s: Any  # [n] open loop
     arrivals: Any  # [n, 5] index, prompt, output, cached, domain
     turns: Any  # [U, window, 4] closed loop: prompt, output, cached, domain of the turns that come next
+    pauses: Any  # [U, window] seconds before each of them
     turn_from: Any  # [U] the turn at [:, 0]
     turn_now: Any  # [U]
     luck: Any  # [n, 2] replicas drawn

@@ -6,7 +6,7 @@ import numpy as np
 
 from simulator.engine.kernel.compiling import inner
 from simulator.engine.kernel.events import push
-from simulator.engine.kernel.layout import DISAGGREGATED, DONE, LEAST_LOADED, POWER_OF_TWO, PREFILL, THINK, WAKE
+from simulator.engine.kernel.layout import ARRIVE, DISAGGREGATED, DONE, LEAST_LOADED, POWER_OF_TWO, PREFILL, THINK, WAKE
 
 
 @inner
@@ -22,8 +22,28 @@ def new_request(w, index, user, turn, arrival_s, prompt, output, cached, domain,
     request.emitted_tokens = request.prefilled_tokens = request.preemptions = request.visit = request.rejected = request.pages = 0
     request.visits, request.row, request.next, request.live, request.made = 1, -1, -1, 1, g.made
     request.first_token_s = request.finish_s = request.last_emit_s = request.left_s = request.asked_s = np.nan
-    request.waited_s = 0.0
+    request.waited_s, request.sent_s = 0.0, g.now
     g.made += 1
+    return r
+
+
+@inner
+def arrived(w):
+    """The next request of an open loop."""
+    g = w.g[0]
+    at, row = w.arrival_s[g.arrived], w.arrivals[g.arrived]
+    g.arrived += 1
+    return new_request(w, row[0], -1, -1, at, row[1], row[2], row[3], row[4], g.warmup_s <= at < g.until_s)
+
+
+@inner
+def send_next(w, rejected):
+    """What a client sends in the place of a request that has ended, -1 for none; after a refusal it is woken up instead."""
+    g = w.g[0]
+    r = -1 if rejected else arrived(w)
+    if rejected or g.arrived == len(w.arrival_s) or w.arrival_s[g.arrived] > g.now:
+        g.parked = 0
+        push(w, g.now, False, ARRIVE, 2)
     return r
 
 
@@ -38,6 +58,12 @@ def ask(w, user):
         g.refill = 1
     drawn = w.turns[user, at]
     return new_request(w, turn * g.users + user, user, turn, g.now, drawn[0], drawn[1], drawn[2], drawn[3], 1 <= turn <= g.turns)
+
+
+@inner
+def pause_s(w, user):
+    """Seconds before the next request of a user."""
+    return w.pauses[user, w.turn_now[user] - w.turn_from[user]]
 
 
 @inner
@@ -98,6 +124,9 @@ def route(w, r):
 def enter(w, r):
     """To the prefill machines where there are any, else to a replica; returns the request where it is rejected, else -1."""
     g, request = w.g[0], w.requests[r]
+    if g.max_context and request.prompt_tokens >= g.max_context:
+        request.rejected = 1
+        return r
     if g.prefill == DISAGGREGATED and request.prompt_tokens + request.emitted_tokens - request.prefilled_tokens:
         push(w, g.now, True, PREFILL, r)
         return -1
@@ -128,15 +157,15 @@ def close(w, r):
         g.rejected += rejected
         count_down(w)
     if not g.closed:
-        return -1
+        return send_next(w, rejected) if g.parked else -1
     if g.finished == g.users:
         g.warm, g.warm_s = 1, g.now
-    if g.finished >= 4 * g.users * (g.turns + 1) and not g.done:
+    if g.finished >= g.most_finished and not g.done:
         g.done = 1
         push(w, g.now, False, DONE, 0)
     if g.done:
         return -1
-    if rejected or g.think_s > 0:
+    if rejected or pause_s(w, user) > 0:
         push(w, g.now, True, THINK, user)
         return -1
     return ask(w, user)

@@ -7,7 +7,7 @@ from simulator.engine.kernel.compiling import entry, hot, inner
 from simulator.engine.kernel.elsewhere import ask_worker, grant, granted, process_elsewhere, processed_elsewhere
 from simulator.engine.kernel.events import pop, push
 from simulator.engine.kernel.replica import admit_one, begin_step, end_step, make_room
-from simulator.engine.kernel.requests import ask, count_down, enter, new_request, route, settle_entered
+from simulator.engine.kernel.requests import arrived, ask, count_down, enter, pause_s, route, settle_entered
 
 
 @inner
@@ -21,10 +21,10 @@ def arrive(w):
         push(w, at, False, k.ARRIVE, 1)
         return False
     g.due = 0
-    row = w.arrivals[g.arrived]
-    g.arrived += 1
-    r = new_request(w, row[0], -1, -1, at, row[1], row[2], row[3], row[4], g.warmup_s <= at < g.until_s)
-    settle_entered(w, enter(w, r))
+    if g.in_flight and g.made - g.finished >= g.in_flight:
+        g.parked = 1
+        return False
+    settle_entered(w, enter(w, arrived(w)))
     return True
 
 
@@ -91,7 +91,10 @@ def run(w):
                 g.phase = k.RESTING
             else:
                 g.actor += 1
-                settle_entered(w, enter(w, ask(w, g.actor - 1)))
+                if pause_s(w, g.actor - 1) > 0:
+                    push(w, g.now, True, k.THINK, g.actor - 1)
+                else:
+                    settle_entered(w, enter(w, ask(w, g.actor - 1)))
         elif g.phase == k.PROMPTED:
             wanted = process_elsewhere(w, g.actor)
             if wanted:
@@ -108,13 +111,13 @@ def run(w):
             elif kind == k.WAKE:
                 g.phase, g.actor = k.ADMIT, arg
             elif kind == k.ARRIVE:
-                g.phase, g.due = k.ARRIVING, arg
+                g.phase, g.due = k.ARRIVING, arg == 1
                 if not arg:
                     push(w, g.until_s, False, k.WINDOW, 0)
             elif kind == k.WINDOW:
                 count_down(w)
             elif kind == k.THINK:
-                push(w, g.now + g.think_s, False, k.ASK, arg)
+                push(w, g.now + pause_s(w, arg), False, k.ASK, arg)
             elif kind == k.ASK:
                 settle_entered(w, enter(w, ask(w, arg)))
             elif kind == k.PREFILL:

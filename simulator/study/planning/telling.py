@@ -9,6 +9,7 @@ from simulator.study.planning.finding import Search
 from simulator.study.planning.question import Plan
 from simulator.study.planning.result import ChoiceResult, PlanResult
 from simulator.study.run.result import Remark
+from simulator.study.run.warnings import COUNTS
 from simulator.study.run.wording import count, money, percent, share
 
 
@@ -78,6 +79,10 @@ def _of_best(plan: Plan, search: Search, result: PlanResult) -> Iterator[Remark]
     rows = best.known.peak(plan.load).get(best.needed or 0, [])
     if rows and min(r["requests"] or 0 for r in rows) < 100:
         yield _warn("Fewer than 100 measured requests in a replication: quantiles are rough.", "raise run.window_s")
+    for metric in ("rejected", "truncated"):
+        what, remedy = COUNTS[metric]
+        if some := sum(r[metric] or 0 for r in rows):
+            yield _warn(f"{what}, mean per replication: {some / len(rows):.0f}.", remedy.replace("engine.", "settings."))
     if costs.costs.verify.varies_with == "tokens":
         yield _warn("The profile has no cost of long contexts: decoding after long prompts is simulated too fast.", "measure by context", "note")
     if costs.kv is None and plan.choices[search.best].scenario.engine.kv_tokens is None:

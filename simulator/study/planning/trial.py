@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from simulator.arrays import Floats
-from simulator.engine.given import Absence
+from simulator.engine.given import Absence, truncated
 from simulator.engine.records import RequestRecord
 from simulator.engine.simulate import OpenTraffic, observe
 from simulator.study.planning.changes import Change, changes
@@ -71,6 +71,7 @@ def run_trial(plan: Plan, trial: Trial) -> TrialRow:
         middle = plan.warmup_s + plan.window_s / 2
         fleet = replace(fleet, absences=(Absence(0, middle, middle + plan.question.fleet.start_up_s, abrupt=True),))
     meter = Meter(traffic.warmup_s, traffic.until_s, open_loop=True, goodput=plan.question.sla.goodput)
+    meter.sums["truncated"] += truncated(traffic, fleet.max_context)
     answers: list[Floats] = [np.empty((0, len(RequestRecord._fields)))]
     end = observe(traffic, fleet, Split(meter, requests=[lambda rows, _domains: answers.append(rows)]))
     measured = meter.row(end, scenario.gpus, trial.replicas, ttft_known=scenario.engine.prefill.where != "nowhere")
@@ -92,7 +93,7 @@ def _alone(specs: RequestColumns) -> OpenTraffic:
 
 def promised(rows: Floats, sla: Sla) -> dict[str, Number]:
     """The speed that `share` of the measured users reach, the TTFT that `share` do not exceed, and the share that each promise is kept to,
-    from rows of RequestRecord # [n, 15].
+    from rows of RequestRecord # [n, 16].
 
     Who was never answered, or refused, counts as slowest (speed 0, TTFT unknown); answers of one token have no speed. Quantiles are
     observed values, rounded to the side of the promise's breach.

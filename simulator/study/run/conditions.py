@@ -28,13 +28,20 @@ def conditions(scenario: Scenario) -> Iterator[str]:
     if apart > 1:
         yield f"Routing ignores how busy the replicas are, so they are simulated as {apart} independent fleets."
     repeats = f"{plan.replications} replication(s), seed {plan.seed}."
-    if isinstance(users := scenario.workload.arrivals, ClosedLoop):
+    if (most := scenario.max_context_tokens) is not None:
+        yield f"Context: at most {most:,} tokens; prompts that leave no room for an answer are refused, and answers end there."
+    if scenario.workload.together:
+        sent = f"{plan.requests} requests per replication (at least one per user)"
+        yield f"Benchmark client: all users start together and send {sent}, and all of it is measured, ramp and tail included. {repeats}"
+    elif isinstance(users := scenario.workload.arrivals, ClosedLoop):
         yield f"Closed loop: at least {plan.requests} measured requests per replication; {users.words}. {repeats}"
     else:
         length = f"for {plan.duration_s:g} s" if plan.duration_s is not None else "to the end of the trace"
         span = span_of(scenario)
         why = f" ({span.reason})" if span.reason else ""
         yield f"Open loop: {span.warmup_s:g} s of warm-up{why}, then measured {length}. {repeats}"
+    if (in_flight := scenario.workload.max_concurrency) is not None:
+        yield f"At most {in_flight} requests are in flight: the client holds the others back, and TTFT and E2E count from when it sends them."
     if scenario.sla.goodput is not None:
         yield f"Goodput counts requests with {scenario.sla.goodput.words}."
     if engine.scheduler_profile is not None:

@@ -31,6 +31,7 @@ def fleet_of(scenario: Scenario, policy: Policy, replication: int) -> Fleet:
         kv_pages=None if kv_tokens is None else max(kv_tokens // scenario.page_tokens, 1),
         page_tokens=scenario.page_tokens,
         luck=stream(scenario.run.seed, "routing", replication),
+        max_context=scenario.max_context_tokens,
     )
 
 

@@ -35,9 +35,9 @@ class Goodput(Frozen):
         limits = (("TTFT", self.ttft_s, 1, "s"), ("TPOT", self.tpot_s, 1000, "ms"), ("E2E", self.e2e_s, 1, "s"))
         return ", ".join(f"{name} at most {limit * factor:g} {unit}" for name, limit, factor, unit in limits if limit is not None)
 
-    def kept(self, arrival_s: Floats, first_s: Floats, last_s: Floats, tokens: Floats) -> Flags:
+    def kept(self, sent_s: Floats, first_s: Floats, last_s: Floats, tokens: Floats) -> Flags:
         """Which finished requests keep all of it; an answer of one token has no time per further token, so keeps that. # [n] each"""
-        taken = (first_s - arrival_s, (last_s - first_s) / np.maximum(tokens - 1, 1), last_s - arrival_s)
+        taken = (first_s - sent_s, (last_s - first_s) / np.maximum(tokens - 1, 1), last_s - sent_s)
         limits = (np.inf if limit is None else limit for limit in (self.ttft_s, self.tpot_s, self.e2e_s))
         kept: Flags = np.all([time <= limit for time, limit in zip(taken, limits, strict=True)], axis=0)
         return kept

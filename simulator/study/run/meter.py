@@ -205,17 +205,19 @@ class Meter:
             self.sums["came"] += (came & (of["arrival_s"] >= self.start_s)).sum()
             self.sums["came_since_0"] += came.sum()
         done = (of["measured"] > 0) & np.isfinite(of["finish_s"])
-        arrival, first, last, tokens = (of[name][done] for name in ("arrival_s", "first_token_s", "finish_s", "output_tokens"))
+        sent, first, last, tokens = (of[name][done] for name in ("sent_s", "first_token_s", "finish_s", "output_tokens"))
+        if self.queue is not None:
+            self.sums["client_wait_s"] += (sent - of["arrival_s"][done]).sum()
         several = (tokens > 1) & (last > first)
         speed = (tokens[several] - 1) / (last[several] - first[several])
-        self.sums["requests_done"] += len(arrival)
+        self.sums["requests_done"] += len(sent)
         if self.goodput:
-            self.sums["good"] += self.goodput.kept(arrival, first, last, tokens).sum()
+            self.sums["good"] += self.goodput.kept(sent, first, last, tokens).sum()
         self.sums["speed"] += speed.sum()
         self.speed.add(speed)
         self.tpot_s.add(1 / speed)
-        self.ttft_s.add(np.maximum(first - arrival, 0.0))  # the clock adds floats
-        self.e2e_s.add(last - arrival)
+        self.ttft_s.add(np.maximum(first - sent, 0.0))  # the clock adds floats
+        self.e2e_s.add(last - sent)
 
     def _verdict(self, waiting: float, running: float) -> Verdict:
         """overloaded: the queue grows; backlogged: one stands in front of the replicas (at least one request, a tenth of those running);

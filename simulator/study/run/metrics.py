@@ -43,6 +43,11 @@ class Totals:
         return None if self.good_share is None else self.good_share * self.requests_per_s
 
     @property
+    def client_wait_s(self) -> Number:
+        """Mean seconds that requests were held back, None where none was."""
+        return self.sums["client_wait_s"] / self.sums["requests_done"] if self.sums["client_wait_s"] else None
+
+    @property
     def decoded(self) -> bool:
         """Was there a decode step in the window?"""
         return bool(self.sums["requests"]) and self.window_s > 0
@@ -99,7 +104,7 @@ _GOOD = (
     "goodput: requests per second that keep every limit of `sla.goodput`, per GPU and of the fleet; empty without limits. Open loop: measured "
     "requests that do ÷ window. Closed loop: `goodput_share` × requests that finish in the window ÷ window"
 )
-_LOST = "measured requests without an end at the end; those that fit in no replica's memory"
+_LOST = "measured requests without an end at the end; those that fit in no replica's memory, or whose prompt fills `engine.max_context_tokens`"
 _TOKENS = "B = requests + verified of decode steps"
 
 METRICS: tuple[Metric, ...] = (
@@ -122,11 +127,14 @@ METRICS: tuple[Metric, ...] = (
     Metric("accepted_length", "accepted length, bonus incl.", "tok/step", _decoded(lambda t: 1 + t.sums["accepted"] / t.sums["requests"]),
            decimals=2, place="points", compared=True,
            doc="1 + accepted ÷ requests, summed over decode steps: bonus included, not cut at the ends of answers"),
-    *_times("TTFT", "first token − arrival; empty with `prefill: instant`, where it would mean nothing", compared=99),
+    *_times("TTFT", "first token − sending, which is the arrival unless `workload.max_concurrency` holds the request back; empty with "
+            "`prefill: instant`, where it would mean nothing", compared=99),
     *_times("TPOT", "1 ÷ per-user speed of each request, then quantiles", compared=99),
     *_times("ITL", "gaps between the bursts that a user sees, each burst once per user, a request's first gap included. Bursts hold several tokens: "
             "never invert this into a speed"),
-    *_times("E2E", "last token − arrival"),
+    *_times("E2E", "last token − sending"),
+    Metric("client_wait_mean_s", "wait at the client", "s", lambda t: t.client_wait_s, place="latency",
+           doc="sending − arrival, mean over measured requests: what `workload.max_concurrency` holds back; empty where nothing waited"),
     Metric("step_p50_s", "step time p50", "ms", _decoded(_at("step", 50)), "median length of a decode step", factor=1000.0, place="points"),
     Metric("waste_fraction", "verified in vain", "%",
            _decoded(lambda t: (t.sums["verified"] - t.sums["accepted"]) / (t.sums["requests"] + t.sums["verified"])), factor=100.0, decimals=1,
@@ -141,6 +149,8 @@ METRICS: tuple[Metric, ...] = (
            doc="requests thrown out of KV memory and computed again, whole run (to its end: window over, measured requests done)"),
     Metric("unfinished", "unfinished", "", lambda t: t.unfinished, _LOST, decimals=0, place="points"),
     Metric("rejected", "rejected", "", lambda t: t.rejected, _LOST, decimals=0),
+    Metric("truncated", "truncated", "", lambda t: int(t.sums["truncated"]), decimals=0,
+           doc="measured requests whose answers end early, at `engine.max_context_tokens`"),
     Metric("tokens_per_step_p50", "tokens in a step, p50", "", _decoded(lambda t: t.steps_by_tokens[0]), _TOKENS),
     Metric("tokens_per_step_max", "tokens in a step, most", "", _decoded(lambda t: t.steps_by_tokens[1]), _TOKENS, decimals=0),
     _part("draft", "draft", "draft_s"),

@@ -10,7 +10,8 @@ from math import ceil
 import numpy as np
 
 from simulator.arrays import Floats
-from simulator.engine.simulate import ClosedTraffic, End, Fleet, OpenTraffic, observe
+from simulator.engine.given import truncated
+from simulator.engine.simulate import ClosedTraffic, End, Fleet, OpenTraffic, Traffic, observe
 from simulator.errors import ScenarioError
 from simulator.policies.routing import Assigned
 from simulator.rng import uniform_at
@@ -49,10 +50,11 @@ def run_point(scenario: Scenario, point: Point, files: Sequence[StepsFile | Requ
 
 
 def parts(scenario: Scenario) -> int:
-    """Into how many fleets of their own the router divides the replicas: 1 where it looks at them, or where they share prefill workers or
-    the requests of one that fails."""
+    """Into how many fleets of their own the router divides the replicas: 1 where it looks at them, or where they share prefill workers,
+    the requests of one that fails or a client's limit."""
     fleet = scenario.fleet
     shared = fleet.routing.looks or fleet.failures is not None or scenario.engine.prefill.where == "elsewhere"
+    shared = shared or scenario.workload.max_concurrency is not None
     return 1 if shared or scenario.workload.load_kind == "concurrency" else min(fleet.replicas, MOST_PARTS)
 
 
@@ -61,8 +63,10 @@ def run_part(scenario: Scenario, point: Point, part: int, files: Sequence[StepsF
     fleet = fleet_of(scenario, scenario.policies[point.policy], point.replication)
     takers = [f for f in files if isinstance(f, StepsFile)], [f for f in files if isinstance(f, RequestsFile)]
     if scenario.workload.load_kind == "concurrency":
-        meter = Meter.closed(scenario.sla.goodput)
-        return Part(part, meter, observe(_closed(scenario, point), fleet, Split(meter, *takers)))
+        meter, users = Meter.closed(scenario.sla.goodput), _closed(scenario, point)
+        if isinstance(users, OpenTraffic):
+            meter.warm(float(np.nextafter(0.0, -1.0)))  # what happens at time 0 counts
+        return _observed(part, meter, users, fleet, Split(meter, *takers))
     traffic, count = _open(scenario, point), parts(scenario)
     if (failures := scenario.fleet.failures) is not None:
         drawn = failures.drawn(fleet.replicas, traffic.until_s + traffic.drain_s, scenario.run.seed, point.replication)
@@ -70,7 +74,12 @@ def run_part(scenario: Scenario, point: Point, part: int, files: Sequence[StepsF
     if count > 1:
         traffic, fleet = _divided(traffic, fleet, part, count)
     meter = Meter(traffic.warmup_s, traffic.until_s, open_loop=True, goodput=scenario.sla.goodput)
-    return Part(part, meter, observe(traffic, fleet, Split(meter, *takers, part, count)))
+    return _observed(part, meter, traffic, fleet, Split(meter, *takers, part, count))
+
+
+def _observed(part: int, meter: Meter, traffic: Traffic, fleet: Fleet, sink: Split) -> Part:
+    meter.sums["truncated"] += truncated(traffic, fleet.max_context)
+    return Part(part, meter, observe(traffic, fleet, sink))
 
 
 def _divided(traffic: OpenTraffic, fleet: Fleet, part: int, count: int) -> tuple[OpenTraffic, Fleet]:
@@ -131,9 +140,13 @@ class Split:
             take(rows, domains)
 
 
-def _closed(scenario: Scenario, point: Point) -> ClosedTraffic:
-    """`load` users on every replica; as many turns each as make up the requests asked for, two at least."""
+def _closed(scenario: Scenario, point: Point) -> ClosedTraffic | OpenTraffic:
+    """`load` users on every replica; as many turns each as make up the requests asked for, two at least. A benchmark client has a list of
+    requests, at least one for every user, and sends the next as soon as one of those that are out has ended."""
     users = int(point.load) * scenario.fleet.replicas
+    if scenario.workload.together:
+        specs = scenario.workload.at_once(max(scenario.run.requests, users), scenario.run.seed, point.replication)
+        return OpenTraffic(specs, 0.0, np.inf, 0.0, in_flight=users)
     turns = max(2, ceil(scenario.run.requests / users))
     source = scenario.workload.closed_loop(users, scenario.run.seed, point.replication)
     residual = uniform_at(scenario.run.seed, "residual", point.replication, np.arange(users))
@@ -152,7 +165,7 @@ def _open(scenario: Scenario, point: Point) -> OpenTraffic:
         if (trace := scenario.workload.trace) is not None:
             remedy += f" (the trace, as it was read: {trace.words(scenario.folder)}; if this is wrong, set workload.trace.unit)"
         raise ScenarioError(problem, where=scenario.file, key="run.warmup_s", remedy=remedy)
-    return OpenTraffic(specs, span.warmup_s, float(until), span.drain_s(float(until - span.warmup_s)))
+    return OpenTraffic(specs, span.warmup_s, float(until), span.drain_s(float(until - span.warmup_s)), scenario.workload.max_concurrency)
 
 
 def check_traffic(scenario: Scenario) -> None:

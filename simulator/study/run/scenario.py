@@ -63,12 +63,13 @@ class FleetPlan(Frozen):
 
 
 class EngineSettings(ReplicaSettings):
-    """The engine of a replica; memory for KV and the scheduler's cost table where they differ from the profile's.
+    """The engine of a replica; memory for KV, the longest context and the scheduler's cost table where they differ from the profile's.
 
     With `graph_sizes` a step is padded up to the next captured size; the scheduler looks its price up there, or one size lower.
     """
 
     kv_tokens: PositiveInt | None = None
+    max_context_tokens: Annotated[int, Field(ge=2)] | None = None
     page_tokens: PositiveInt | None = None
     graph_sizes: Annotated[list[PositiveInt], Field(min_length=1), Distinct] | None = None
     scheduler_profile: str | None = None
@@ -175,6 +176,11 @@ class Scenario(Frozen):
     def page_tokens(self) -> int:
         """Tokens in a page of KV memory: as set here, else as the profile's engine has it."""
         return self.engine.page_tokens or (self.known.kv.page_tokens if self.known.kv else 16)
+
+    @property
+    def max_context_tokens(self) -> int | None:
+        """Tokens that prompt and answer may have: as set here, else as the profile's engine has it."""
+        return self.engine.max_context_tokens or self.known.max_context_tokens
 
     @property
     def gpus(self) -> float:

@@ -33,12 +33,12 @@ def points(scenario: Scenario) -> list[Point]:
 def bundle(scenario: Scenario) -> Bundle[Scenario]:
     """All that a run of `scenario` reads."""
     workload, files = moved_workload(scenario.content["workload"], scenario.workload, scenario.folder)
-    content = scenario.content | {"profile": "profile", "workload": workload}
+    content = scenario.content | {"profile": "profile", "workload": workload, "sla": {"goodput": (scenario.content.get("sla") or {}).get("goodput")}}
     files |= profile_files("profile", scenario.known)
     if scenario.engine.scheduler_profile is not None:
         content["engine"] = content["engine"] | {"scheduler_profile": "scheduler_profile"}
         files |= profile_files("scheduler_profile", scenario.believed)
-    return Bundle(validate_scenario, scenario.file.name, content, files, ignored=("question", "sla", "validation", "notes", "baseline"))
+    return Bundle(validate_scenario, scenario.file.name, content, files, ignored=("question", "validation", "notes", "baseline"))
 
 
 def sweep(

@@ -43,15 +43,15 @@ class RequestsFile:
         columns: dict[str, Any] = {"request": of["request"], **self._head}
         columns["domain"] = np.array(domains, dtype=object)[of["domain"].astype(np.int64)]
         columns["measured"] = of["measured"] > 0
-        columns |= {name: of[name] for name in ("arrival_s", "first_token_s", "finish_s")}
+        columns |= {name: of[name] for name in ("arrival_s", "sent_s", "first_token_s", "finish_s")}
         columns |= {name: of[name].astype(np.int64) for name in ("prompt_tokens", "output_tokens", "preemptions")}
         table = pd.DataFrame(columns)
         several = (table["finish_s"] > table["first_token_s"]) & (table["output_tokens"] > 1)
         decode_s = (table["finish_s"] - table["first_token_s"]).where(several, np.nan)
         table["tps_per_user"] = (table["output_tokens"] - 1) / decode_s
         table["tpot_s"] = decode_s / (table["output_tokens"] - 1)
-        table["ttft_s"] = table["first_token_s"] - table["arrival_s"]
-        table["e2e_s"] = table["finish_s"] - table["arrival_s"]
+        table["ttft_s"] = table["first_token_s"] - table["sent_s"]
+        table["e2e_s"] = table["finish_s"] - table["sent_s"]
         self._file.append(table)
 
     def close(self, keep: bool) -> None:

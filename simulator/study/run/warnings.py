@@ -13,6 +13,7 @@ from simulator.rng import stream
 from simulator.study.run.result import PointResult, PointRow, Remark
 from simulator.study.run.scenario import Scenario
 from simulator.study.run.span import span_of
+from simulator.traffic.arrivals import ClosedLoop
 
 LENGTHS = 1000  # requests drawn to know a workload's lengths
 
@@ -24,7 +25,8 @@ VERDICTS = {
     "backlogged": ("requests queue in front of the replicas", "raise engine.max_batch or KV memory, or add replicas"),
 }
 COUNTS = {
-    "rejected": ("Requests too long for the KV memory of a replica", "give more KV memory"),
+    "rejected": ("Requests too long for the KV memory of a replica or its longest context", "give more KV memory or raise engine.max_context_tokens"),
+    "truncated": ("Answers that end early, where prompt and answer fill the longest context", "raise engine.max_context_tokens"),
     "unfinished": ("Measured requests that did not finish", "raise run.drain_s or lower the load"),
     "preemptions": ("Preempted requests (KV memory full, computed again)", "give more KV memory or lower engine.max_batch"),
 }
@@ -40,6 +42,7 @@ def warnings(scenario: Scenario, rows: Sequence[PointRow], points: Sequence[Poin
     yield from _lengths_range(scenario)
     yield from _samples(scenario, points)
     yield from _counts(points)
+    yield from _client(scenario, points)
     yield from _losslessness(scenario)
     if any(row.why_plain == NOT_KEPT for row in rows):
         text = "No folder for compiled code can be written: small runs take the plain path, large ones compile it every time."
@@ -174,6 +177,24 @@ def _counts(points: Sequence[PointResult]) -> Iterator[Remark]:
         where = [f"{p.policy} at {p.load:g} ({m:.0f})" for p in points if (m := p.mean(name))]
         if where:
             yield _warning(f"{what}, mean per replication: {_some(where)}.", remedy)
+
+
+def _client(scenario: Scenario, points: Sequence[PointResult]) -> Iterator[Remark]:
+    """What the way in which requests are sent does to latencies."""
+    held = [f"{p.policy} at {p.load:g} ({m:.3g} s)" for p in points if (m := p.mean("client_wait_mean_s"))]
+    if held:
+        text = f"Requests waited at the client for one of {scenario.workload.max_concurrency} places, on average: {_some(held)}; no latency shows it."
+        yield _warning(text, "raise workload.max_concurrency, or lower the load")
+    users = scenario.workload.arrivals
+    if not isinstance(users, ClosedLoop):
+        return
+    if users.think_s is not None and users.think_s.in_step:
+        text = f"All users pause for the same time ({users.think_s.words}): those who meet once stay in step, and queue together again and again."
+        yield _warning(text, "give workload.arrivals.think_s as a number of seconds (exponential) or as another kind")
+    most = max(load for policy in scenario.policies for load in scenario.loads(policy)) * scenario.fleet.replicas
+    if users.start == "together" and scenario.run.requests < 5 * most:
+        text = f"{scenario.run.requests} requests for {most:g} users who start together: the ramp and the tail are a large part of what is measured."
+        yield _warning(text, "raise run.requests to 5 per user or more, or use start: spread")
 
 
 def _losslessness(scenario: Scenario) -> Iterator[Remark]:

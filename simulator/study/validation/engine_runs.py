@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from simulator.arrays import Floats, Integers
 from simulator.errors import DsimError, ScenarioError
 from simulator.study.run.scenario import Policy, Scenario
 from simulator.traffic.request import RequestSpec
@@ -53,6 +54,10 @@ class Listed:
     specs: Sequence[RequestSpec]
     think_s: float = 0.0
     _next: int = field(default=0, repr=False)
+
+    def pause_s(self, user: int | Integers, turn: int | Integers) -> Floats:
+        """Seconds before every request but the first."""
+        return np.where(np.broadcast_arrays(user, turn)[1] > 0, self.think_s, 0.0)
 
     def spec(self, user: int, turn: int, arrival_s: float) -> RequestSpec:
         """The next request, sent at `arrival_s`."""

@@ -54,8 +54,8 @@ def moved_workload(content: dict[str, Any], workload: Workload, folder: Path) ->
     if workload.servegen is not None:
         return _placed(content, "servegen", "servegen", workload.servegen.files())
     files: Files = {}
-    lengths = {key: value for key in ("prompt_tokens", "output_tokens") if (value := getattr(workload, key)) is not None}
-    return content | {key: _moved(value.model_dump(), files) for key, value in lengths.items()}, files
+    drawn = {key: value for key in ("arrivals", "prompt_tokens", "output_tokens") if (value := getattr(workload, key)) is not None}
+    return content | {key: _moved(value.model_dump(), files) for key, value in drawn.items()}, files
 
 
 def _placed(content: dict[str, Any], key: str, path: str, files: list[Path]) -> tuple[dict[str, Any], Files]:
@@ -67,7 +67,7 @@ def _placed(content: dict[str, Any], key: str, path: str, files: list[Path]) -> 
 def _moved(content: Any, files: Files) -> Any:
     """Nested content with its paths replaced by places in the bundle, and what is there added to `files`."""
     if isinstance(content, Path):
-        place = f"lengths/{len(files)}{content.suffix}"
+        place = f"drawn/{len(files)}{content.suffix}"
         files[place] = content.read_bytes()
         return place
     if isinstance(content, dict):
