@@ -18,6 +18,7 @@ from simulator.policies.routing import LeastLoaded, Routing
 from simulator.schema import Distinct, Frozen, validate
 from simulator.study.run.document import read_document
 from simulator.study.run.goodput import Goodput
+from simulator.study.run.limits import check_limits
 from simulator.study.run.scenario import EngineSettings, Policy, Scenario, validate_scenario
 from simulator.study.run.shape import Shape, shape_of
 from simulator.traffic.workload import Workload
@@ -236,6 +237,7 @@ class Plan:
                     keys = {"profile": f"profiles.{number}", "policies.0": f"policies.{place}", "engine": f"settings.{at}", "load": "load_rps"}
                     with renamed(question._file, keys):
                         scenario = self._scenario(offer.profile, content, engine, workload)
+                        check_limits(scenario)
                     choices.append(Choice(number, policy, setting.name, scenario, offer.gpu_hour or question.price.gpu_hour))
         return choices
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from math import ceil
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from simulator.errors import ScenarioError
-
-if TYPE_CHECKING:
-    from simulator.study.run.scenario import Policy, Scenario
+from simulator.study.run.scenario import Policy, Scenario
 
 MOST_POINTS = 1_000_000
 MOST_USERS = 1_000_000  # of the fleet

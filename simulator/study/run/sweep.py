@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 from simulator.errors import ScenarioError
+from simulator.study.run.limits import check_limits
 from simulator.study.run.point import Part, Point, check_traffic, parts, row_of, run_part, run_point
 from simulator.study.run.result import PointRow
 from simulator.study.run.scenario import Scenario, validate_scenario
@@ -54,6 +55,7 @@ def sweep(
     `details` names per-point tables (steps, requests) to be written beside the rows. Interrupting loses only the points under way. `ray` is
     the address of a cluster to run on instead of this machine's cores. Raises ScenarioError where no request finishes at any point.
     """
+    check_limits(scenario)
     check_traffic(scenario)
     sent, kept, every = bundle(scenario), Kept(keep, PointRow), points(scenario)
     tasks = {point: _task(point, sent.mark, tuple(details) if keep else ()) for point in every}

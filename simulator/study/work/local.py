@@ -19,13 +19,15 @@ from simulator.errors import DsimError
 from simulator.study.work.kept import Results, Task
 from simulator.study.work.signals import be_a_worker, held
 
+MOST_WORKERS = 1024
 _question: Any = None  # of a worker
 
 
 def worker_count(workers: int | None) -> int:
-    """The number of processes asked for, by default that of the cores. Raises DsimError below 1."""
-    if workers is not None and workers < 1:
-        raise DsimError(f"{workers} worker processes cannot work", where="--workers", remedy="give 1 or more")
+    """The number of processes asked for, by default that of the cores. Raises DsimError below 1 and above 1024."""
+    if workers is not None and not 1 <= workers <= MOST_WORKERS:
+        remedy = f"this machine has {os.cpu_count()} cores"
+        raise DsimError(f"expected 1 to {MOST_WORKERS}, got {workers}", where="--workers", remedy=remedy)
     return workers or os.cpu_count() or 1
 
 
