@@ -24,6 +24,20 @@ if TYPE_CHECKING:
     from simulator.arrays import Floats
 
 
+def near_file(path: Path) -> str:
+    """What to do about a path that does not exist: name the one beside it that is called much the same, or look at the path."""
+    from simulator.misspelt import likeness  # reads pydantic, which the command line's help does without
+
+    if not path.parent.exists():
+        return f"there is no folder '{path.parent}'"
+    with suppress(OSError):
+        like = {entry.name: likeness(Path(entry.name).stem, path.stem) for entry in path.parent.iterdir()}
+        near = max(like, key=lambda name: (like[name], likeness(name, path.name)), default="")
+        if near and like[near] >= 0.75:
+            return f"did you mean '{path.with_name(near)}'?"
+    return "check the path"
+
+
 @contextmanager
 def opened(path: Path, error: type[DsimError] = DsimError, remedy: str = "check the path") -> Iterator[TextIO]:
     """A text file: UTF-8, UTF-16 with its mark, either of them gzipped or not. Raises `error` when it cannot be opened or read to its end."""
@@ -34,7 +48,7 @@ def opened(path: Path, error: type[DsimError] = DsimError, remedy: str = "check 
             with TextIOWrapper(binary, encoding=encoding, newline="") as stream:
                 yield stream
     except FileNotFoundError:
-        raise error("no such file", where=path, remedy=remedy) from None
+        raise error("no such file", where=path, remedy=near_file(path) if remedy == "check the path" else remedy) from None
     except IsADirectoryError:
         raise error("expected a file, got a folder", where=path, remedy="name the file in it") from None
     except UnicodeDecodeError:

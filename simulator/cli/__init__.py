@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import sys
+from itertools import pairwise
 from typing import Any
 
 import typer
@@ -49,13 +51,40 @@ app.add_typer(export_app, name="export")
 
 def main() -> None:
     """Runs the command line; a user's mistake is one line and exit code 2."""
+    arguments = _with_address(sys.argv[1:])
     try:
-        app(_with_address(sys.argv[1:]))
-    except DsimError as error:
-        typer.echo(f"error: {error.line()}", err=True)
-        raise SystemExit(2) from None
+        _refuse_empty(arguments)
+        code = app(arguments, standalone_mode=False)
     except KeyboardInterrupt:  # while typer puts the commands together
         raise SystemExit(130) from None
+    except Exception as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # click's, in typer's or its own package: the help of a group
+            typer.echo(str(error), err=True)
+            raise SystemExit(2) from None
+        typer.echo(f"error: {_explained(error, arguments).line()}", err=True)
+        raise SystemExit(2) from None
+    raise SystemExit(code if isinstance(code, int) else 0)
+
+
+def _refuse_empty(arguments: list[str]) -> None:
+    for before, word in pairwise(["dsim", *arguments]):
+        if not word and before not in ("--check", "--extra"):
+            raise DsimError("an argument is empty", where=before, remedy="is a shell variable unset?")
+
+
+def _explained(error: Exception, arguments: list[str]) -> DsimError:
+    """A mistake on the command line or of this machine, as one line. Whatever else it is, is ours: it goes on with its traceback."""
+    if isinstance(error, DsimError):
+        return error
+    if hasattr(error, "format_message"):
+        from simulator.cli.usage import usage_error
+
+        return usage_error(error, arguments)
+    if isinstance(error, MemoryError):
+        return DsimError("out of memory", where="dsim", remedy="lower the load or the number of requests, or use fewer --workers")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.EMFILE):
+        return DsimError(f"{error.strerror}", where=error.filename or "dsim", remedy="free space, or write to another folder")
+    raise error
 
 
 def _with_address(arguments: list[str]) -> list[str]:

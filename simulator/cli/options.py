@@ -27,6 +27,7 @@ Hardware = Annotated[str, typer.Option(help="Hardware of the server.")]
 Engine = Annotated[str, typer.Option(help="Serving engine.")]
 Target = Annotated[str, typer.Option(help="Target model.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing profile.")]
+Replace = Annotated[bool, typer.Option("--force", help="Replace what another scenario or plan has written to --out.")]
 
 
 def group(help: str, **more: Any) -> typer.Typer:

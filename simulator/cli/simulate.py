@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from simulator.cli.options import Format, Override, Ray, Report, Workers, show
+from simulator.cli.options import Format, Override, Ray, Replace, Report, Workers, show
 from simulator.errors import DsimError
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def run(
     steps: Annotated[bool, typer.Option("--steps", help="Also write every engine step (points/*.steps.parquet).")] = False,
     requests: Annotated[bool, typer.Option("--requests", help="Also write every request (points/*.requests.parquet).")] = False,
     report: Report = None,
+    force: Replace = False,
     format: Format = "text",
 ) -> None:
     """Simulate a scenario and write its frontier and report.
@@ -38,7 +39,7 @@ def run(
     scenario = load_scenario(file, override or [])
     details = [name for name, wanted in (("steps", steps), ("requests", requests)) if wanted]
     pages = format == "text" if report is None else report
-    result, folder = _simulate(scenario, out, workers, format, pages, details, ray)
+    result, folder = _simulate(scenario, out, workers, format, pages, force, details, ray)
     written = f"report: {folder / 'report.html'}" if pages else f"written to {folder}"
     show(format, result.to_json(), *_shown(format, result), written)
 
@@ -64,6 +65,7 @@ def validate(
     published: Annotated[bool, typer.Option("--published", help="Run every comparison with published measurements.")] = False,
     only: Annotated[list[str] | None, typer.Option(metavar="NAME", help="With --published, run only this comparison. Repeatable.")] = None,
     measured: Annotated[Path, typer.Option(help="With --published, folder of recorded runs.", show_default=False)] = Path("../shared/measured"),
+    force: Replace = False,
     format: Format = "text",
 ) -> None:
     """Compare a scenario with published tables or a real engine.
@@ -81,11 +83,13 @@ def validate(
         return
     scenario = load_scenario(file, override or [])
     if engine is not None:
+        if not (engine / "target").is_dir():
+            raise DsimError("no folder target/ in it", where=engine, key="--engine", remedy="name the folder that holds target/ and the drafters")
         _compare_with_engine(scenario, engine, serving or [], out or Path("reports") / f"{scenario.name}-engine", format)
         return
     if not scenario.validation:
         raise ScenarioError("has no checks", where=file, key="validation", remedy="add some, see docs/scenarios.md")
-    result, folder = _simulate(scenario, out, workers, format, pages=format == "text")
+    result, folder = _simulate(scenario, out, workers, format, format == "text", force)
     assert result.validation is not None
     page, written = compared_page(scenario.name, result.validation.rows), f"written to {folder / 'validation.json'}"
     show(format, result.validation.to_json(), page, written, ok=result.validation.ok)
@@ -129,6 +133,7 @@ def plan(
     workers: Workers = None,
     ray: Ray = None,
     report: Report = None,
+    force: Replace = False,
     format: Format = "text",
 ) -> None:
     """Find the policy and fleet that meet an SLA at least cost.
@@ -140,10 +145,12 @@ def plan(
     from simulator.study.planning.make import answer
     from simulator.study.planning.output import write_plan
     from simulator.study.planning.question import load_plan
+    from simulator.study.run.output import check_out
 
     question = load_plan(file, override or [])
     folder = out or Path("reports") / question.question.name
     pages = format == "text" if report is None else report
+    check_out(folder, "plan", question.question.name, question.file, force)
     keep, progress = folder / "trials", Progress(quiet=format == "json")
     with resumable(lambda: f"{progress.done:.0f} trials are kept in {keep}"), progress.stage("planning"):
         result = answer(question, keep, workers, progress.at, progress.doing, ray)
@@ -168,7 +175,10 @@ def compare(
     from simulator.report.run.differences import compare as compared
     from simulator.study.run.output import read_result
 
-    comparison = compared(read_result(first), read_result(second))
+    results = read_result(first), read_result(second)
+    if first.resolve() == second.resolve():
+        raise DsimError(f"got {first} twice", where="dsim compare", remedy="name two results")
+    comparison = compared(*results)
     show(format, comparison.to_json(), compare_page(comparison))
 
 
@@ -183,18 +193,26 @@ def schema(
 
 
 def _simulate(
-    scenario: Scenario, out: Path | None, workers: int | None, format: str, pages: bool, details: Sequence[str] = (), ray: str | None = None
+    scenario: Scenario,
+    out: Path | None,
+    workers: int | None,
+    format: str,
+    pages: bool,
+    force: bool,
+    details: Sequence[str] = (),
+    ray: str | None = None,
 ) -> tuple[RunResult, Path]:
     """Runs all points with progress and writes the output folder, its pages where they are wanted; the result and the folder."""
     from simulator.progress import Progress, resumable
     from simulator.report.render.files import remove
     from simulator.study.run.build import build_result
-    from simulator.study.run.output import write_output
+    from simulator.study.run.output import check_out, write_output
     from simulator.study.run.sweep import sweep
     from simulator.study.validation.compare import check_checks, compared
 
     check_checks(scenario)
     folder = out or Path("reports") / scenario.name
+    check_out(folder, "scenario", scenario.name, scenario.file, force)
     keep, progress = folder / "points", Progress(quiet=format == "json")
     with resumable(lambda: f"{progress.done:.0f} of {progress.total:.0f} points are kept in {keep}"), progress.stage("simulating"):
         rows = sweep(scenario, keep, progress.at, workers, details, ray)

@@ -9,7 +9,7 @@ import yaml
 from pydantic import Field, PositiveFloat, PositiveInt, PrivateAttr, model_validator
 
 from simulator.errors import ProfileError
-from simulator.files import write_whole
+from simulator.files import near_file, write_whole
 from simulator.measurements.cost import Costs, DraftCost, Sourced
 from simulator.schema import Frozen, validate
 from simulator.yaml_files import read_yaml
@@ -133,11 +133,17 @@ class Profile(Frozen):
         return table
 
 
-def load_profile(folder: Path, where: Path | str | None = None) -> Profile:
-    """A checked profile. `where` is the file that names it, for the error when it is missing."""
+def load_profile(folder: Path, where: Path | str | None = None, key: str = "profile") -> Profile:
+    """A checked profile. `where` is the file whose `key` names it, for the error when it is missing."""
     path = folder / "profile.yaml"
     if not path.is_file():
-        raise ProfileError(f"no profile at {folder}", where=where, key="profile", remedy="name a folder that contains profile.yaml")
+        others = sorted(other.parent.name for other in folder.parent.glob("*/profile.yaml"))
+        remedy = "a profile is a folder that holds profile.yaml" if folder.exists() or not others else f"profiles there: {', '.join(others)}"
+        if not folder.exists() and (near := near_file(folder)) != "check the path":
+            remedy = near
+        if folder.is_file() and (folder.parent / "profile.yaml").is_file():
+            remedy = f"name its folder, '{folder.parent}'"
+        raise ProfileError(f"no profile at '{folder}'", where=where, key=key if where else None, remedy=remedy)
     content = read_yaml(path, ProfileError)
     if content.get("format") != FORMAT:
         raise ProfileError(
@@ -149,9 +155,9 @@ def load_profile(folder: Path, where: Path | str | None = None) -> Profile:
         if cost is not None:
             cost.attach(folder)
     files = {f"drafters.{name}.blocks": drafter.blocks for name, drafter in profile.drafters.items()}
-    for key, file in (files | {f"published.{name}.file": curve.file for name, curve in profile.published.items()}).items():
+    for table, file in (files | {f"published.{name}.file": curve.file for name, curve in profile.published.items()}).items():
         if not (folder / file).is_file():
-            raise ProfileError(f"no such file '{file}'", where=path, key=key, remedy="restore it")
+            raise ProfileError(f"no such file '{file}'", where=path, key=table, remedy="restore it")
     return profile
 
 

@@ -61,7 +61,7 @@ REFUSALS: dict[str, tuple[Callable[[Content], Any], str]] = {
     "no provenance": (lambda c: c["costs"]["verify"].pop("provenance"), "{f}: costs.verify.provenance: required key is missing; add it"),
     "provenance": (
         lambda c: c["costs"]["overhead"].update(provenance="guessed"),
-        "{f}: costs.overhead.provenance: must be 'measured', 'imported', 'published', 'fitted' or 'synthetic' (got 'guessed')",
+        "{f}: costs.overhead.provenance: expected 'measured', 'imported', 'published', 'fitted' or 'synthetic', got 'guessed'",
     ),
     "kind": (lambda c: c["costs"]["verify"].update(kind="curv"), "{f}: costs.verify: unknown kind 'curv'; did you mean 'curve'?"),
     "nested": (
@@ -73,11 +73,11 @@ REFUSALS: dict[str, tuple[Callable[[Content], Any], str]] = {
         lambda c: c["costs"]["verify"].update(cliffs=[{"tokens": 4, "add": 1}]),
         "{f}: costs.verify.cliffs.0.add: unknown key 'add'; did you mean 'add_s'?",
     ),
-    "negative": (lambda c: c["costs"]["verify"].update(base_s=-1), "{f}: costs.verify.base_s: must be greater than or equal to 0 (got -1)"),
-    "not finite": (lambda c: c["costs"]["verify"].update(base_s=float("inf")), "{f}: costs.verify.base_s: must be a finite number (got inf)"),
+    "negative": (lambda c: c["costs"]["verify"].update(base_s=-1), "{f}: costs.verify.base_s: expected a number of at least 0, got -1"),
+    "not finite": (lambda c: c["costs"]["verify"].update(base_s=float("inf")), "{f}: costs.verify.base_s: expected a finite number, got inf"),
     "a word": (
         lambda c: c.update(gpus_per_replica="two"),
-        "{f}: gpus_per_replica: must be a valid number, unable to parse string as a number (got 'two')",
+        "{f}: gpus_per_replica: expected a number, got 'two'; write a number",
     ),
     "temperatures without a head": (
         lambda c: c["drafters"]["mtp"].update(temperatures=[1.0]),
@@ -105,7 +105,7 @@ def test_a_profile_is_refused_in_one_line_with_file_key_and_remedy(world: Path, 
 def test_a_profile_that_is_not_there(world: Path) -> None:
     with pytest.raises(ProfileError) as refused:
         load_profile(world / "no", "scenario.yaml")
-    assert str(refused.value) == f"scenario.yaml: profile: no profile at {world / 'no'}; name a folder that contains profile.yaml"
+    assert str(refused.value) == f"scenario.yaml: profile: no profile at '{world / 'no'}'; profiles there: tiny"
 
 
 def test_blocks_that_contradict_the_profile(world: Path, edit_profile: Edit) -> None:

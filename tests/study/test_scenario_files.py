@@ -123,7 +123,8 @@ def test_overrides(world: Path) -> None:
     assert scenario.run.seed == 9
     assert scenario.content["run"]["seed"] == 9
     assert load_scenario(path, ["question=a=b"]).question == "a=b"
-    assert load_scenario(path, ["run.seed=1", "run.seed=2"]).run.seed == 2
+    with pytest.raises(ScenarioError, match=r"^--set: run\.seed: is set more than once; keep one$"):
+        load_scenario(path, ["run.seed=1", "run.seed=2"])
 
 
 def test_the_profile_is_found_by_name_above(world: Path) -> None:

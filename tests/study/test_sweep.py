@@ -176,15 +176,20 @@ def test_progress_counts_what_was_kept(kept: Path) -> None:
     assert told == [(11, 12), (12, 12)]
 
 
+ENDLESS = (
+    "workload.arrivals={kind: poisson}", "workload.output_tokens={kind: fixed, tokens: 1000}", "run.warmup_s=0", "run.duration_s=1", "run.drain_s=0",
+)  # fmt: skip
+
+
 def test_an_infeasible_sweep_takes_back_only_its_own(world: Path) -> None:
     out = world / "deep" / "out"
     with pytest.raises(DsimError, match="no request finished"):
-        sweep(loaded("engine.kv_tokens=16"), out / "points", workers=1, details=["steps", "requests"])
+        sweep(loaded(*ENDLESS), out / "points", workers=1, details=["steps", "requests"])
     assert not (world / "deep").exists()
     out.mkdir(parents=True)
     (out / "mine.txt").write_text("mine")
     with pytest.raises(DsimError, match="no request finished"):
-        sweep(loaded("engine.kv_tokens=16"), out / "points", workers=1)
+        sweep(loaded(*ENDLESS), out / "points", workers=1)
     assert [p.name for p in out.iterdir()] == ["mine.txt"]
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from simulator.errors import DsimError
-from simulator.files import write_whole
+from simulator.files import read_text, why_not_writable, write_whole
 from simulator.study.run.result import PointRow, RunResult
 from simulator.study.run.tables import points_table, write_csv, write_parquet
 
@@ -31,14 +33,49 @@ def write_json(data: Any, path: Path) -> None:
     write_whole(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
 
 
+def check_out(folder: Path, kind: Literal["scenario", "plan"], name: str, file: Path, replace: bool = False) -> None:
+    """`folder` can be written to and does not hold what another scenario or plan made, unless that may be replaced. Raises DsimError before any
+    work, and leaves no folder behind."""
+    if os.path.lexists(folder / "profile.yaml"):
+        raise DsimError("holds a profile", where=folder, remedy="use another --out")
+    held = None if replace else _held(folder / "result.json", kind, name, file)
+    if held:
+        raise DsimError(f"holds {held}", where=folder, remedy="use another --out, or replace it with --force")
+    missing = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
+    reason = why_not_writable(folder)
+    for path in missing:
+        with suppress(OSError):
+            path.rmdir()
+    if reason is not None:
+        raise DsimError(f"cannot write ({reason})", where=folder, remedy="choose another --out")
+
+
+def _held(path: Path, kind: str, name: str, file: Path) -> str | None:
+    """What made the result at `path`, where that was not this file; None where there is no result."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        made = "plan" if content.get("kind") == "plan" else "scenario"
+        facts = content[made]
+        if (made, facts["name"], Path(facts["file"]).name) == (kind, name, file.name):
+            return None
+        return f"the result of {made} '{facts['name']}' ({facts['file']})"
+    except OSError:
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return "a result.json that is not dsim's"
+
+
 def read_result(path: Path) -> RunResult:
     """A run's result from its folder or file. Raises DsimError where there is none."""
     file = path / "result.json" if path.is_dir() else path
     remedy = "name the --out folder of a dsim run"
+    if path.is_dir() and not file.exists() and (unfinished := next((n for n in ("points", "trials") if (path / n).is_dir()), None)):
+        count = len(list((path / unfinished).glob("*.json")))
+        raise DsimError(f"has no result yet, {count} {unfinished} are done", where=path, remedy="run the same command again to resume")
     try:
-        content = json.loads(file.read_text(encoding="utf-8"), parse_constant=lambda _: None)
-    except FileNotFoundError:
-        raise DsimError("no such result", where=file, remedy=remedy) from None
-    except (OSError, ValueError) as problem:
-        raise DsimError(f"not a result ({problem})", where=file, remedy="run the scenario again") from None
+        content = json.loads(read_text(file, remedy=remedy), parse_constant=lambda _: None)
+    except ValueError as problem:
+        raise DsimError(f"not a result ({problem})", where=file, remedy=remedy) from None
+    if isinstance(content, dict) and content.get("kind") == "plan":
+        raise DsimError("expected the result of a run, got that of a plan", where=file, remedy=remedy)
     return RunResult.from_json(content, file, remedy)

@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from simulator.engine.given import Failures, ReplicaSettings
-from simulator.errors import ProfileError, ScenarioError, TraceError
+from simulator.errors import ScenarioError, TraceError
 from simulator.measurements.profile import Profile, load_profile
 from simulator.policies.routing import LeastLoaded, Routing
 from simulator.policies.verification import Verification
@@ -228,11 +228,7 @@ def validate_scenario(content: dict[str, Any], path: Path) -> Scenario:
 
 def _load_profile(name: str, key: str, path: Path) -> Profile:
     """The profile that `key` of the scenario at `path` names."""
-    folder = find_profile(name, path.parent)
-    if not (folder / "profile.yaml").is_file():
-        remedy = "a profile is a folder that holds profile.yaml"
-        raise ProfileError(f"no profile at {folder}", where=path, key=key, remedy=remedy)
-    return load_profile(folder, path)
+    return load_profile(find_profile(name, path.parent), path, key)
 
 
 def _check_trace(scenario: Scenario, source: TraceSource) -> None:
