@@ -69,7 +69,7 @@ def serve_bench(
     concurrency: Annotated[int, typer.Option(min=1, help="Concurrent requests of the closed loop.")] = 8,
     requests: Annotated[int, typer.Option(min=1, help="Requests of the closed loop, in all.")] = 32,
     output_tokens: Annotated[int, typer.Option(min=1, help="Output tokens per request of the closed loop.")] = 128,
-    trace: Annotated[Path | None, typer.Option(help="CSV with arrival_s, prompt_tokens, output_tokens to serve instead of a closed loop.")] = None,
+    trace: Annotated[Path | None, typer.Option(help="Trace (CSV or JSON lines) to serve instead of a closed loop.")] = None,
     prompts: Prompts = None,
     temperature: Annotated[float, typer.Option(min=0.0, help="Sampling temperature.")] = 0.0,
     measure: Annotated[bool, typer.Option("--measure-costs", help="First measure round times, for policies that need costs.")] = False,

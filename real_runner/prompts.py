@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,8 @@ import torch
 
 from real_runner.records import ServedRequest
 from real_runner.target import Target
-from simulator.errors import DsimError, TraceError
-from simulator.files import json_lines, opened
+from simulator.errors import DsimError
+from simulator.files import json_lines
 
 OWN = ("math", "code", "chat")  # the sets that come along
 
@@ -122,15 +121,7 @@ def random_prompts(target: Target, lengths: list[int], seed: int) -> list[list[i
 
 
 def read_trace(file: Path) -> list[tuple[float, int, int, str]]:
-    """Arrivals of a plain CSV: arrival_s, prompt_tokens, output_tokens and, if there is one, domain."""
-    rows = []
-    with opened(file, TraceError) as lines:
-        for number, row in enumerate(csv.DictReader(lines), 2):
-            try:
-                rows.append((float(row["arrival_s"]), int(row["prompt_tokens"]), int(row["output_tokens"]), row.get("domain") or "none"))
-            except (KeyError, TypeError, ValueError) as error:
-                problem, remedy = "expected arrival_s, prompt_tokens, output_tokens", "give a CSV with these columns"
-                raise TraceError(problem, where=f"{file}:{number}", remedy=remedy) from error
-    if not rows:
-        raise TraceError("expected at least one request", where=file)
-    return rows
+    """Arrival in seconds from the first, prompt and output tokens and domain ("none" without one) of the requests of a trace, in order."""
+    from simulator.traffic.traces import TraceSource
+
+    return [(r.arrival_s, r.prompt_tokens, r.output_tokens, r.domain or "none") for r in TraceSource(path=file).load(Path())]

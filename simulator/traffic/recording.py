@@ -49,6 +49,9 @@ def recorded(table: Table, layout: Layout, *, unit: Unit | None, block_tokens: i
         table.refuse(hits >= prompt, columns["cached_prompt_tokens"], "must be below prompt_tokens", "the last prompt token is never cached")
     if cached and "hash_ids" not in columns:
         raise TraceError("the trace has no hash_ids", where=table.path, key="prefix_cache", remedy="set it to none")
+    if cached and "cached_prompt_tokens" in columns:
+        problem = "the trace has cached_prompt_tokens of its own"
+        raise TraceError(problem, where=table.path, key="workload.trace.prefix_cache", remedy="set it to none")
     if cached:
         usual = layout.form.block_tokens if layout.form else MOONCAKE.block_tokens
         block = block_of(table, columns["hash_ids"], prompt, usual, block_tokens)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simulator.errors import TraceError
+from simulator.errors import ScenarioError, TraceError
 from simulator.study.planning.question import Plan
 from simulator.study.run.build import build_result
 from simulator.study.run.point import arrivals
@@ -111,6 +111,13 @@ def test_a_higher_load_meets_the_same_luck_sooner(service: Path) -> None:
     at = [{i: (t, p, o) for t, p, o, i in zip(*run, strict=True)} for run in (slow, fast)]
     assert len(both) > 1000
     assert all(at[1][i][0] == pytest.approx(at[0][i][0] / 2) and at[1][i][1:] == at[0][i][1:] for i in both)
+
+
+@pytest.mark.parametrize("rows, words", [("5,100,5\n", "1 request;"), ("5,100,5\n5,100,5\n", "2 requests, all at once;")])
+def test_a_trace_without_a_rate_cannot_be_planned(world: Path, make: Make, rows: str, words: str) -> None:
+    (world / "trace.csv").write_text("arrival_s,prompt_tokens,output_tokens\n" + rows)
+    with pytest.raises(ScenarioError, match=rf"workload\.trace: has no rate over time \({words}"):
+        make(workload={"trace": {"path": "trace.csv"}}, load_rps=5)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.traffic.trace_rows import Row, read, refusal, without, words
+from tests.traffic.trace_rows import Row, mooncake, read, refusal, without, words
 
 FORMS = {
     "BurstGPT 1": (
@@ -77,6 +77,12 @@ def test_columns_of_ones_own(file: Callable[..., Path]) -> None:
 )  # fmt: skip
 def test_what_is_not_clear_is_refused(file: Callable[..., Path], text: str, says: str) -> None:
     assert says in refusal(file(text))
+
+
+def test_a_file_and_a_cache_do_not_both_say_what_is_cached(file: Callable[..., Path]) -> None:
+    path = file([row | {"cached_prompt_tokens": 0} for row in mooncake(512, 3)])
+    assert "workload.trace.prefix_cache: the trace has cached_prompt_tokens of its own; set it to none" in refusal(path, prefix_cache="infinite")
+    assert len(read(path)) == 3
 
 
 def test_date_times_have_no_unit(file: Callable[..., Path]) -> None:

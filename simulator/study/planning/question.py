@@ -197,6 +197,10 @@ class Plan:
     def __init__(self, question: PlanFile) -> None:
         self.question = question
         self.file, self.folder = question._file, question._file.parent
+        trace = question.workload.trace
+        if trace is not None and len(set(trace.load(self.folder).arrival_s[[0, -1]])) == 1:
+            problem, remedy = f"has no rate over time ({trace.words(self.folder)})", "use a longer trace, or arrivals and lengths"
+            raise ScenarioError(problem, where=self.file, key="workload.trace", remedy=remedy)
         self.shape: Shape = shape_of(question.workload, question.peak_load_rps, self.folder)
         self.choices: list[Choice] = self._choices()
         if all(self.bound(cell) for cell in range(len(self.choices))):
