@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from simulator.cli.options import Engine, Force, Format, Hardware, Name, NewProfile, Target, group, show
+from simulator.cli.options import Engine, Force, Format, Hardware, Name, NewProfile, Override, Target, group, show
 
 import_app = group("Make a profile from files of engines and load generators.")
 export_app = group("Write a profile's numbers in formats that engines load.")
@@ -180,6 +180,31 @@ def export_vllm_lengths(
     from simulator.study.profiles import exporting
 
     show_profile(format, exporting.export_vllm_lengths(load_profile(profile), drafter, out, max_batch, context, tolerance))
+
+
+@export_app.command("launch")
+def export_launch(
+    what: Annotated[Path, typer.Argument(metavar="SCENARIO.yaml|RESULT", help="A scenario, a plan, or the result folder of either.")],
+    policy: Annotated[str | None, typer.Option(help="Name of the policy.", show_default="the one that the result recommends")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the scripts and tables.", show_default="launch, in the result folder if there is one")
+    ] = None,
+    override: Override = None,
+    format: Format = "text",
+) -> None:
+    """Write the commands of vLLM and SGLang that realise a policy.
+
+    With the tables that they need, what is to be filled in, and what the engine does otherwise than was simulated."""
+    from importlib.metadata import version
+
+    from simulator.report.deploy import launch_page
+    from simulator.study.deploy.asked import launch_of
+    from simulator.study.deploy.scripts import FOLDER, write_launch
+
+    result = launch_of(what, policy, override or [])
+    folder = out or (what / FOLDER if what.is_dir() else Path(FOLDER))
+    written = write_launch(result, folder)
+    show(format, result.to_json() | {"files": [str(path) for path in written]}, launch_page(result, folder, version("dsim")))
 
 
 def show_profile(format: str, result: dict[str, Any]) -> None:

@@ -34,6 +34,7 @@ def run(
     """Simulate a scenario and write its frontier and report.
 
     Run the same command again to resume after an interruption."""
+    from simulator.study.deploy.scripts import scripts_line
     from simulator.study.run.scenario import load_scenario
 
     scenario = load_scenario(file, override or [])
@@ -41,7 +42,7 @@ def run(
     pages = format == "text" if report is None else report
     result, folder = _simulate(scenario, out, workers, format, pages, force, details, ray)
     written = f"report: {folder / 'report.html'}" if pages else f"written to {folder}"
-    show(format, result.to_json(), *_shown(format, result), written)
+    show(format, result.to_json(), *_shown(format, result), written + scripts_line(result.launch, folder))
 
 
 def validate(
@@ -142,6 +143,8 @@ def plan(
     from simulator.progress import Progress, resumable
     from simulator.report.plan.page import plan_page, write_plan_report
     from simulator.report.render.files import remove
+    from simulator.study.deploy.asked import plan_with_launch
+    from simulator.study.deploy.scripts import FOLDER, scripts_line, write_launch
     from simulator.study.planning.make import answer
     from simulator.study.planning.output import write_plan
     from simulator.study.planning.question import load_plan
@@ -153,14 +156,16 @@ def plan(
     check_out(folder, "plan", question.question.name, question.file, force)
     keep, progress = folder / "trials", Progress(quiet=format == "json")
     with resumable(lambda: f"{progress.done:.0f} trials are kept in {keep}"), progress.stage("planning"):
-        result = answer(question, keep, workers, progress.at, progress.doing, ray)
+        result = plan_with_launch(answer(question, keep, workers, progress.at, progress.doing, ray), question)
         progress.doing("writing the page")
         write_plan(result, folder)
+        write_launch(result.launch, folder / FOLDER)
         if pages:
             write_plan_report(result, folder)
         else:
             remove(folder)
-    show(format, result.to_json(), plan_page(result), f"written to {folder / 'report.html' if pages else folder}")
+    written = f"written to {folder / 'report.html' if pages else folder}" + scripts_line(result.launch, folder)
+    show(format, result.to_json(), plan_page(result), written)
 
 
 def compare(
@@ -205,6 +210,8 @@ def _simulate(
     """Runs all points with progress and writes the output folder, its pages where they are wanted; the result and the folder."""
     from simulator.progress import Progress, resumable
     from simulator.report.render.files import remove
+    from simulator.study.deploy.launch import with_launch
+    from simulator.study.deploy.scripts import FOLDER, write_launch
     from simulator.study.run.build import build_result
     from simulator.study.run.output import check_out, write_output
     from simulator.study.run.sweep import sweep
@@ -217,8 +224,9 @@ def _simulate(
     with resumable(lambda: f"{progress.done:.0f} of {progress.total:.0f} points are kept in {keep}"), progress.stage("simulating"):
         rows = sweep(scenario, keep, progress.at, workers, details, ray)
         progress.doing("writing the report")
-        result = build_result(scenario, rows, *compared(scenario, rows))
+        result = with_launch(build_result(scenario, rows, *compared(scenario, rows)), scenario)
         write_output(result, rows, folder)
+        write_launch(result.launch, folder / FOLDER)
         if pages:
             from simulator.report.run.page import write_report
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,18 @@ class StepView:
     def survival_at(self, lag: int) -> Floats:
         """Survivals as known `lag` steps ago (0: now)  # [R, γ]."""
         return self.survival if lag == 0 else self.lagged_survival[lag - 1]
+
+
+class Serving(NamedTuple):
+    """How an engine is set to follow a rule: tokens to draft of each request (0: no speculation); whether that number is looked up by batch size
+    (`table` of [first, last, length], empty where the profile's best lengths come nearest); `lag` where lengths are scheduled by step costs and
+    confidences so many steps old. `beyond` is what no engine can be set to, in words."""
+
+    length: int
+    by_batch: bool = False
+    table: tuple[tuple[int, int, int], ...] = ()
+    lag: int | None = None
+    beyond: tuple[str, ...] = ()
 
 
 class VerificationPolicy(Kind):
@@ -79,6 +91,10 @@ class VerificationPolicy(Kind):
         """The same rule with confidences so many steps old, where that can be said of it."""
         return {}
 
+    def serving(self, gamma: int) -> Serving:
+        """How vLLM and SGLang come nearest to it. A rule that says nothing is one that they do not have."""
+        return Serving(min(self.longest(gamma), gamma), beyond=(f"the rule '{self.kind}': whole blocks are verified instead",))
+
     def by_batch(self, rows: StepView, most: int) -> Lowered:
         """Lowering of a rule that verifies all that it drafts."""
         return Lowered("by_batch", table=np.array([0, *(self.drafted(requests, rows.gamma) for requests in range(1, most + 1))]))
@@ -94,6 +110,9 @@ class NoSpeculation(VerificationPolicy):
     def longest(self, gamma: int) -> int:
         return 0
 
+    def serving(self, gamma: int) -> Serving:
+        return Serving(0)
+
 
 class FixedLength(VerificationPolicy):
     """The same number of every request. MTP-1 is length 1 with the MTP drafter."""
@@ -105,6 +124,9 @@ class FixedLength(VerificationPolicy):
 
     def longest(self, gamma: int) -> int:
         return self.length
+
+    def serving(self, gamma: int) -> Serving:
+        return Serving(min(self.length, gamma))
 
 
 class Threshold(VerificationPolicy):
@@ -120,6 +142,9 @@ class Threshold(VerificationPolicy):
         tested = view.confidence if self.of == "conditional" else view.survival
         lengths: Lengths = np.logical_and.accumulate(tested >= self.threshold, axis=1).sum(axis=1, dtype=np.int64)
         return lengths
+
+    def serving(self, gamma: int) -> Serving:
+        return Serving(gamma, beyond=(f"a threshold of {self.threshold:g} on confidences: whole blocks are verified instead",))
 
     def lowered(self, rows: StepView, most: int) -> Lowered:
         return Lowered("by_row", table=self.choose(rows))
@@ -148,6 +173,10 @@ class ByBatch(VerificationPolicy):
 
     def drafted(self, requests: int, gamma: int) -> int:
         return min(next((k for first, last, k in self.table if first <= requests <= last), self.table[-1][2]), gamma)
+
+    def serving(self, gamma: int) -> Serving:
+        table = tuple((first, last, min(length, gamma)) for first, last, length in self.table)
+        return Serving(min(self.longest(gamma), gamma), by_batch=True, table=table)
 
 
 class ConfidenceScheduled(VerificationPolicy):
@@ -184,6 +213,12 @@ class ConfidenceScheduled(VerificationPolicy):
         lags = (0, 1, 2) if self.mode == "asynchronous" else ()
         return {lag: self.model_copy(update={"lag": lag}) for lag in lags if lag != self.lag}
 
+    def serving(self, gamma: int) -> Serving:
+        early = ("Algorithm 1, which stops early (mode: synchronous): the budget is the best one of earlier confidences",)
+        least = ("at least one drafted token of each request (min_length: 1): it may verify none",)
+        beyond = (early if self.mode == "synchronous" else ()) + (least if self.min_length else ())
+        return Serving(gamma, lag=self.lag_steps, beyond=beyond)
+
     def lowered(self, rows: StepView, most: int) -> Lowered:
         return Lowered("scheduled", {"least": min(self.min_length, rows.gamma), "lag": self.lag_steps, "stop_early": self.mode == "synchronous"})
 
@@ -213,6 +248,11 @@ class Uniform(VerificationPolicy):
 
     def at_other_lags(self) -> dict[int, Self]:
         return {lag: self.model_copy(update={"lag": lag}) for lag in (0, 1, 2) if lag != self.lag}
+
+    def serving(self, gamma: int) -> Serving:
+        return Serving(
+            gamma, by_batch=True, beyond=("one length for the batch, chosen in every step from confidences: a length set beforehand instead",)
+        )
 
     def lowered(self, rows: StepView, most: int) -> Lowered:
         return Lowered("uniform", {"least": min(self.min_length, rows.gamma), "lag": self.lag})

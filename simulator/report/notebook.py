@@ -51,9 +51,11 @@ class Evaluation:
     def save(self, folder: Path | str) -> Path:
         """Write the report and the tables; the path of report.html."""
         from simulator.report.run.page import write_report
+        from simulator.study.deploy.scripts import FOLDER, write_launch
         from simulator.study.run.output import write_output
 
         write_output(self.run, self.rows, Path(folder))
+        write_launch(self.run.launch, Path(folder) / FOLDER)
         return write_report(self.run, Path(folder))
 
     def _repr_html_(self) -> str:
@@ -113,9 +115,11 @@ class Planned:
     def save(self, folder: Path | str) -> Path:
         """Write the page and the tables; the path of report.html."""
         from simulator.report.plan.page import write_plan_report
+        from simulator.study.deploy.scripts import FOLDER, write_launch
         from simulator.study.planning.output import write_plan
 
         write_plan(self.plan, Path(folder))
+        write_launch(self.plan.launch, Path(folder) / FOLDER)
         return write_plan_report(self.plan, Path(folder))
 
     def _repr_html_(self) -> str:
@@ -127,20 +131,22 @@ class Planned:
 
 def evaluate(scenario: Scenario | Path | str, *, overrides: Sequence[str] = (), workers: int = 1, keep: Path | None = None) -> Evaluation:
     """Simulate a scenario, as `dsim run` does. With more workers a script needs the guard `if __name__ == "__main__":`."""
+    from simulator.study.deploy.launch import with_launch
     from simulator.study.run.build import build_result
     from simulator.study.run.sweep import sweep
     from simulator.study.validation.compare import compared
 
     scenario = scenario if isinstance(scenario, Scenario) else load_scenario(Path(scenario), overrides)
     rows = sweep(scenario, keep, workers=workers)
-    return Evaluation(build_result(scenario, rows, *compared(scenario, rows)), rows)
+    return Evaluation(with_launch(build_result(scenario, rows, *compared(scenario, rows)), scenario), rows)
 
 
 def plan(question: Plan | Mapping[str, Any] | Path | str, *, overrides: Sequence[str] = (), workers: int = 1, keep: Path | None = None) -> Planned:
     """Answer a plan, as `dsim plan` does: from a file, or from a dictionary whose paths are relative to the working folder."""
+    from simulator.study.deploy.asked import plan_with_launch
     from simulator.study.planning.make import answer
 
     if isinstance(question, Mapping):
         question = make_plan(dict(question), Path("plan.yaml"))
     question = question if isinstance(question, Plan) else load_plan(Path(question), overrides)
-    return Planned(answer(question, keep, workers))
+    return Planned(plan_with_launch(answer(question, keep, workers), question))

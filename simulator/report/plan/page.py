@@ -7,6 +7,7 @@ from pathlib import Path
 
 from simulator.report import wording
 from simulator.report.blocks import NOTEBOOK, PAGES, TERMINAL, USUAL, Chart, Folded, Lines, Picture, Slider, Stop, Terms, Toggles, folded, only
+from simulator.report.deploy import last_lines, what_to_deploy
 from simulator.report.page import Page, Section, notices, section, sections
 from simulator.report.plan import plots, tables
 from simulator.report.render.files import write
@@ -139,7 +140,9 @@ def _definitions(_: PlanResult) -> Section | None:
     return section("words", "Definitions", Terms(WORDS), on=PAGES)
 
 
-SECTIONS = (_choices, _other_speeds, _frontier, _what_if, _day, _break_even, _every_fleet, _grounds, _reproduce, _definitions)
+SECTIONS = (
+    _choices, what_to_deploy, _other_speeds, _frontier, _what_if, _day, _break_even, _every_fleet, _grounds, _reproduce, _definitions, last_lines,
+)  # fmt: skip
 
 WORDS = (
     ("SLA", "The speed that a share of the users must reach, each over its own answer, and the longest wait for the first token."),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from simulator.report import wording
 from simulator.report.blocks import NOTEBOOK, PAGES, TERMINAL, Draw, Lines, Picture, Sketch, Terms, folded, only
+from simulator.report.deploy import last_lines, what_to_deploy
 from simulator.report.page import Page, Section, notices, section, sections
 from simulator.report.render.files import write
 from simulator.report.reproduce import reproduce
@@ -131,7 +132,8 @@ def _sketch(result: RunResult) -> Section | None:
 
 
 SECTIONS = (
-    _at_a_glance, _frontier, _gains, _published, _by_load, _latency, _every_point, _time_per_token, _grounds, _reproduce, _definitions, _sketch,
+    _at_a_glance, _frontier, _gains, what_to_deploy, _published, _by_load, _latency, _every_point, _time_per_token, _grounds, _reproduce,
+    _definitions, _sketch, last_lines,
 )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from pydantic import PlainSerializer
 from simulator.study.planning.judge import Judgement
 from simulator.study.planning.question import Price, Sla
 from simulator.study.run.metrics import Verdict
-from simulator.study.run.result import Maybe, Record, Remark, Source
+from simulator.study.run.result import Launch, Maybe, Record, Remark, Source
 
 Outcome = Literal["planned", "unattainable", "too few replicas", "not clear"]
 _WHOLE = PlainSerializer(lambda model: model.model_dump())  # defaults too
@@ -233,6 +233,7 @@ class PlanResult(Record):
     trials: int
     warnings: tuple[Remark, ...] = ()
     answer: tuple[str, ...] = ()
+    launch: Launch | None = None
 
     def choice(self, cell: int) -> ChoiceResult:
         """The choice of that number."""

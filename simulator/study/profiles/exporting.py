@@ -27,7 +27,7 @@ def export_sglang_sps(profile: Profile, drafter: str, path: Path, form: str, max
     """
     _check(context_tokens)
     known, price = _priced(profile, drafter)
-    requests = _grid(max_batch)
+    requests = batch_sizes(max_batch)
     if form == "sampled":
         tokens = [r * (known.gamma + 1) for r in requests]
         seconds = [float(price.round_s(r, context_tokens)[-1]) for r in requests]
@@ -86,7 +86,7 @@ def _priced(profile: Profile, drafter: str) -> tuple[Drafter, RoundCost]:
     return known, RoundCost(profile.costs, known.draft, known.gamma, known.gamma)
 
 
-def _grid(most: int) -> list[int]:
+def batch_sizes(most: int) -> list[int]:
     """1, 2, 4, 8, then steps of 8 or 25 %, whichever is larger, up to `most`."""
     grid = [r for r in (1, 2, 4, 8) if r <= most]
     while grid[-1] < most:

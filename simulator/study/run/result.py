@@ -265,6 +265,26 @@ class Remark(Record):
     remedy: str = ""
 
 
+class EngineLaunch(Record):
+    """How an engine is started so that it comes nearest to a policy: environment, arguments, files beside the command, what is to be filled in, and
+    what the engine does otherwise than was simulated."""
+
+    engine: str
+    environment: dict[str, str] = {}
+    command: tuple[str, ...]
+    files: dict[str, str] = {}
+    fill_in: tuple[str, ...] = ()
+    otherwise: tuple[str, ...] = ()
+
+
+class Launch(Record):
+    """What to deploy for a policy: one command for each of `replicas` servers."""
+
+    policy: str
+    replicas: int
+    engines: tuple[EngineLaunch, ...]
+
+
 class RunResult(Record):
     """All of result.json; every report is made from it."""
 
@@ -283,6 +303,7 @@ class RunResult(Record):
     validation: Validation | None = None
     answer: tuple[str, ...] = ()
     warnings: tuple[Remark, ...] = ()
+    launch: Launch | None = None
 
     @property
     def baseline(self) -> str:

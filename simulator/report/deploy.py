@@ -1,0 +1,43 @@
+"""The section of a page that says what to deploy: a command for each engine, and what it does otherwise than was simulated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from simulator.report.blocks import NOTEBOOK, PAGES, TERMINAL, Block, Code, Lines, Text
+from simulator.report.page import Page, Section, section
+from simulator.study.deploy.scripts import FOLDER, shell
+from simulator.study.planning.result import PlanResult
+from simulator.study.run.result import Launch, RunResult
+from simulator.study.run.wording import count
+
+
+def what_to_deploy(result: RunResult | PlanResult) -> Section | None:
+    """On pages, among the answers."""
+    return None if result.launch is None else section("deploy", "What to deploy", *launch_blocks(result.launch), short="Deploy", on=PAGES | NOTEBOOK)
+
+
+def last_lines(result: RunResult | PlanResult) -> Section | None:
+    """On a terminal, at its end, where it is read."""
+    return None if result.launch is None else section("deploy", "What to deploy", *launch_blocks(result.launch), on=TERMINAL)
+
+
+def launch_page(launch: Launch, folder: Path, version: str) -> Page:
+    """What `dsim export launch` prints."""
+    made = section("deploy", "What to deploy", *launch_blocks(launch, str(folder)))
+    return Page(
+        title=f"{launch.policy} on vLLM and SGLang", kind="dsim export launch", name=launch.policy, version=version, sections=(made,) if made else ()
+    )
+
+
+def launch_blocks(launch: Launch, folder: str = FOLDER) -> list[Block]:
+    """A command for each engine; what is to be done by hand, and what the engines do otherwise than was simulated: what both do once."""
+    servers = f"{count(launch.replicas, 'server')} with {launch.policy}, on the engine that you have. Scripts and tables are in {folder}/."
+    both = [line for line in launch.engines[0].otherwise if all(line in engine.otherwise for engine in launch.engines)]
+    by_hand = tuple(dict.fromkeys(line for engine in launch.engines for line in engine.fill_in))
+    own = [
+        Lines(tuple(line for line in engine.otherwise if line not in both), f"Simulated, and {engine.engine} does otherwise")
+        for engine in launch.engines
+    ]
+    codes = [Code(shell(engine), engine.engine) for engine in launch.engines]
+    return [Text(servers), *codes, Lines(by_hand, "To do by hand"), *own, Lines(tuple(both), "Simulated, and both do otherwise")]

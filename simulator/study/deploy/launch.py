@@ -1,0 +1,47 @@
+"""What to deploy for a run's answer: the policy that it recommends, and the commands for it."""
+
+from __future__ import annotations
+
+from simulator.errors import DsimError
+from simulator.study.deploy.engines import sglang, vllm
+from simulator.study.deploy.question import ServingQuestion
+from simulator.study.run.result import Launch, RunResult
+from simulator.study.run.scenario import Scenario
+
+
+def launch(scenario: Scenario, name: str) -> Launch:
+    """The commands for a policy. Raises DsimError where there is no such policy, or it knows what no engine can know."""
+    policy = next((policy for policy in scenario.policies if policy.name == name), None)
+    if policy is None:
+        names = ", ".join(policy.name for policy in scenario.policies)
+        raise DsimError(f"no policy '{name}'", where=scenario.file, key="--policy", remedy=f"policies: {names}")
+    if policy.verification.clairvoyant:
+        raise DsimError(
+            f"policy '{name}' knows outcomes beforehand: no engine can do that", where=scenario.file, key="--policy", remedy="choose another"
+        )
+    question = ServingQuestion(scenario, policy)
+    return Launch(policy=name, replicas=scenario.fleet.replicas, engines=(vllm(question), sglang(question)))
+
+
+def recommended(result: RunResult) -> str | None:
+    """The policy of the answer: best at the first promise, else at matched throughput, else the fastest at the middle load."""
+    real = {policy.name for policy in result.policies if not policy.bound and not policy.peeks}
+    first = [row for row in result.gains.at_sla if row.policy in real and (row.throughput or row.at_least)]
+    first = [row for row in first if row.sla_tps == first[0].sla_tps]
+    delivered = {row.policy: reached.mean for row in first if (reached := row.throughput or row.at_least)}
+    if delivered:
+        return max(delivered, key=delivered.__getitem__)
+    matched = [row for row in result.gains.at_matched_throughput if row.policy in real and row.gain is not None]
+    gained = {row.policy: row.gain.mean for row in matched if row.gain and row.sla_tps == matched[0].sla_tps}
+    if gained:
+        return max(gained, key=gained.__getitem__)
+    usable = [point for point in result.frontier if point.policy in real and point.verdict != "overloaded" and point.mean(result.speed_metric)]
+    loads = sorted({point.load for point in usable})
+    middle = {point.policy: point.mean(result.speed_metric) or 0.0 for point in usable if point.load == loads[len(loads) // 2]}
+    return max(middle, key=middle.__getitem__) if middle else None
+
+
+def with_launch(result: RunResult, scenario: Scenario) -> RunResult:
+    """A run's result with the commands for the policy that it recommends."""
+    name = recommended(result)
+    return result.model_copy(update={"launch": launch(scenario, name)}) if name else result

@@ -1,0 +1,49 @@
+"""The commands as scripts, with the files that they name beside them."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from simulator.files import write_whole
+from simulator.study.run.result import EngineLaunch, Launch
+
+FOLDER = "launch"  # beside a report
+
+
+def shell(engine: EngineLaunch) -> str:
+    """The command as it is typed, an option on each line."""
+    lines: list[str] = []
+    words = [f"{key}={shlex.quote(value)}" for key, value in engine.environment.items()]
+    for word in engine.command:
+        if word.startswith("--"):
+            lines.append(" ".join(words))
+            words = []
+        words.append(shlex.quote(word))
+    return " \\\n    ".join([*lines, " ".join(words)])
+
+
+def scripts_line(launch: Launch | None, folder: Path) -> str:
+    """Where the scripts of a result in `folder` are; empty where there are none."""
+    paths = [str(folder / FOLDER / f"{engine.engine.lower()}.sh") for engine in launch.engines] if launch else []
+    return f"\nlaunch: {', '.join(paths)}" if paths else ""
+
+
+def write_launch(launch: Launch | None, folder: Path) -> list[Path]:
+    """Writes a script for each engine and the files that it names; their paths."""
+    if launch is None:
+        return []
+    written = []
+    for engine in launch.engines:
+        for name, content in {f"{engine.engine.lower()}.sh": _script(launch.policy, engine), **engine.files}.items():
+            write_whole(folder / name, content)
+            written.append(folder / name)
+    return written
+
+
+def _script(policy: str, engine: EngineLaunch) -> str:
+    lines = [f"{engine.engine} for {policy}, by dsim", *(f"by hand: {line}" for line in engine.fill_in)]
+    lines += [f"simulated, and done otherwise: {line}" for line in engine.otherwise]
+    comments = "".join(f"# {' '.join(line.split())}\n" for line in lines)
+    beside = 'cd "$(dirname "$0")" || exit\n' if set(engine.files) & set(engine.command) else ""
+    return f"#!/bin/sh\n{comments}{beside}{shell(engine)}\n"

@@ -1,0 +1,310 @@
+"""What to deploy: the commands for every rule on both engines, what they do otherwise, and where they appear."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from simulator.measurements.formats.sglang import AdditiveSps, read_sps, read_sts
+from simulator.measurements.profile import load_profile
+from simulator.policies.verification import FixedLength, Oracle, Serving, VerificationPolicy
+from simulator.study.deploy.asked import launch_of
+from simulator.study.deploy.launch import launch, recommended
+from simulator.study.deploy.scripts import shell
+from simulator.study.run.result import EngineLaunch
+from simulator.study.run.scenario import load_scenario
+
+Dsim = Callable[..., Any]
+WriteScenario = Callable[..., Path]
+POLICIES: dict[str, Any] = {
+    "plain": {"verification": {"kind": "none"}},
+    "mtp": {"drafter": "mtp", "verification": {"kind": "fixed", "length": 1}},
+    "two": {"drafter": "head", "verification": {"kind": "fixed", "length": 2}},
+    "table": {"drafter": "head", "verification": {"kind": "by_batch", "table": [[1, 4, 3], [5, 8, 1]]}},
+    "scheduled": {"drafter": "head", "verification": {"kind": "confidence_scheduled"}},
+    "one behind": {"drafter": "head", "verification": {"kind": "confidence_scheduled", "lag": 1}},
+    "synchronous": {"drafter": "head", "verification": {"kind": "confidence_scheduled", "mode": "synchronous", "min_length": 1}},
+    "uniform": {"drafter": "head", "verification": {"kind": "uniform"}},
+    "threshold": {"drafter": "head", "verification": {"kind": "threshold", "threshold": 0.5}},
+    "oracle": {"drafter": "head", "verification": {"kind": "oracle"}},
+}
+
+
+@pytest.fixture
+def engines(scenario: WriteScenario) -> Callable[..., tuple[EngineLaunch, EngineLaunch]]:
+    """vLLM's and SGLang's command for a policy, with keys of the scenario replaced."""
+
+    def of(name: str, **changes: Any) -> tuple[EngineLaunch, EngineLaunch]:
+        asked = load_scenario(scenario(policies=[{"name": name, **POLICIES[name]}], baseline=None, **changes))
+        vllm, sglang = launch(asked, name).engines
+        return vllm, sglang
+
+    return of
+
+
+Engines = Callable[..., tuple[EngineLaunch, EngineLaunch]]
+
+
+def options(engine: EngineLaunch) -> dict[str, str]:
+    words = engine.command
+    return {
+        word: words[i + 1] if i + 1 < len(words) and not words[i + 1].startswith("--") else "" for i, word in enumerate(words) if word[:2] == "--"
+    }
+
+
+def speculative(engine: EngineLaunch) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads(options(engine)["--speculative-config"])
+    return config
+
+
+def says(engine: EngineLaunch, text: str) -> bool:
+    return any(text in line for line in engine.otherwise)
+
+
+def test_without_speculation_there_is_none(engines: Engines) -> None:
+    for engine in engines("plain"):
+        assert not any("speculative" in word for word in engine.command)
+        assert not engine.files
+
+
+def test_an_mtp_head_is_in_the_targets_checkpoint(engines: Engines) -> None:
+    vllm, sglang = engines("mtp")
+    assert speculative(vllm) == {"method": "mtp", "num_speculative_tokens": 1}
+    asked = options(sglang)
+    assert asked["--speculative-algorithm"] == "NEXTN"
+    assert [asked[f"--speculative-{name}"] for name in ("num-steps", "eagle-topk", "num-draft-tokens")] == ["1", "1", "2"]
+    assert "--speculative-draft-model-path" not in asked
+
+
+def test_a_fixed_length_of_a_block(engines: Engines) -> None:
+    vllm, sglang = engines("two")
+    assert speculative(vllm) == {"method": "dspark", "model": "PATH/TO/DRAFTER", "num_speculative_tokens": 2}
+    assert options(sglang)["--speculative-algorithm"] == "DSPARK"
+    assert options(sglang)["--speculative-dspark-block-size"] == "2"
+    assert sglang.environment == {"SGLANG_RAGGED_VERIFY_MODE": "static"}
+    for engine in (vllm, sglang):
+        assert says(engine, "shorter verification of blocks of 3")  # of which the recorded blocks know nothing
+        assert "PATH/TO/DRAFTER: folder or hub name of the drafter, which the profile does not name" in engine.fill_in
+
+
+def test_a_table_by_batch_size(engines: Engines) -> None:
+    vllm, sglang = engines("table")
+    config = speculative(vllm)
+    assert config["num_speculative_tokens"] == 3
+    assert config["num_speculative_tokens_per_batch_size"] == [[1, 4, 3], [5, 8, 1]]
+    assert json.loads(vllm.files["vllm-lengths.json"]) == {"num_speculative_tokens_per_batch_size": [[1, 4, 3], [5, 8, 1]]}
+    assert says(sglang, "lengths by batch size: SGLang has one length")
+
+
+def test_a_schedule_has_its_cost_table_beside_it(engines: Engines, tmp_path: Path) -> None:
+    vllm, sglang = engines("scheduled")
+    assert speculative(vllm)["enable_adaptive_verification"] is True
+    assert speculative(vllm)["num_speculative_tokens"] == 3
+    assert says(vllm, "confidences of two steps before: vLLM takes those of one step before")
+    assert says(vllm, "vLLM profiles its own")
+    assert sglang.environment == {"SGLANG_RAGGED_VERIFY_MODE": "compact"}
+    assert options(sglang)["--speculative-dspark-sps-table-path"] == "sglang-sps.json"
+    (tmp_path / "t.json").write_text(sglang.files["sglang-sps.json"])
+    table = read_sps(tmp_path / "t.json")
+    assert isinstance(table, AdditiveSps)
+    assert table.seconds(4, 10) == pytest.approx(0.01 + 10e-4 + 0.001)  # the tiny profile's curve and overhead
+    assert not says(sglang, "confidences")
+    assert "--speculative-dspark-confidence-sts-path" not in options(sglang)
+
+
+def test_a_calibration_is_written_where_there_is_one(engines: Engines, edit_profile: Callable[..., None], tmp_path: Path) -> None:
+    edit_profile(lambda content: content["drafters"]["head"].update(temperatures=[1.1, 1.2, 1.3]))
+    vllm, sglang = engines("scheduled")
+    (tmp_path / "t.json").write_text(sglang.files["sglang-sts.json"])
+    assert read_sts(tmp_path / "t.json") == [1.1, 1.2, 1.3]
+    assert options(sglang)["--speculative-dspark-confidence-sts-path"] == "sglang-sts.json"
+    assert says(vllm, "calibrated confidences")
+
+
+def test_a_lag_that_is_not_the_engines_is_said(engines: Engines) -> None:
+    vllm, sglang = engines("one behind")
+    assert not says(vllm, "confidences of")
+    assert says(sglang, "confidences of one step before: SGLang takes those of two steps before")
+    for engine in engines("synchronous"):
+        assert says(engine, "confidences of the present step")
+        assert says(engine, "Algorithm 1, which stops early")
+        assert says(engine, "at least one drafted token")
+
+
+def test_rules_that_no_engine_has_get_the_nearest(engines: Engines) -> None:
+    vllm, sglang = engines("threshold")
+    assert speculative(vllm)["num_speculative_tokens"] == 3
+    assert says(vllm, "a threshold of 0.5 on confidences")
+    assert says(sglang, "a threshold of 0.5 on confidences")
+    vllm, sglang = engines("uniform")
+    assert speculative(vllm)["num_speculative_tokens_per_batch_size"][0][0] == 1
+    assert says(vllm, "chosen in every step from confidences")
+
+
+def test_a_schedule_needs_dspark(engines: Engines, edit_profile: Callable[..., None]) -> None:
+    edit_profile(lambda content: content["drafters"]["head"].update(family="eagle3"))
+    vllm, sglang = engines("scheduled")
+    assert speculative(vllm)["method"] == "eagle3"
+    assert "enable_adaptive_verification" not in speculative(vllm)
+    assert speculative(vllm)["num_speculative_tokens_per_batch_size"]
+    assert options(sglang)["--speculative-algorithm"] == "EAGLE3"
+    assert not sglang.files
+    for engine in (vllm, sglang):
+        assert says(engine, "schedules DSpark's alone")
+
+
+def test_a_drafter_of_unknown_family_is_left_to_be_filled_in(engines: Engines, edit_profile: Callable[..., None]) -> None:
+    edit_profile(lambda content: content["drafters"]["head"].update(family="other"))
+    vllm, sglang = engines("two")
+    assert "method" not in speculative(vllm)
+    assert options(sglang)["--speculative-algorithm"] == "ALGORITHM"
+    assert any(line.startswith("ALGORITHM") for line in sglang.fill_in)
+    assert any("family is not in the profile" in line for line in vllm.fill_in)
+
+
+class Custom(VerificationPolicy):
+    """A rule that says nothing of engines."""
+
+    kind: Literal["custom"] = "custom"
+
+
+def test_a_rule_of_ones_own_is_said_to_be_nobodys() -> None:
+    assert Custom().serving(4) == Serving(4, beyond=("the rule 'custom': whole blocks are verified instead",))
+    assert FixedLength(length=9).serving(4) == Serving(4)
+    assert Oracle().serving(4).beyond
+
+
+def test_settings_of_the_engine(engines: Engines, edit_profile: Callable[..., None]) -> None:
+    prefill = {"provenance": "synthetic", "kind": "linear", "base_s": 0.001, "per_token_s": 1e-5}
+    edit_profile(lambda content: (content["costs"].update(prefill=prefill), content.update(gpus_per_replica=4.0, target="org/small")))
+    settings = {"max_batch": 8, "page_tokens": 32, "graph_sizes": [8, 16, 32]}
+    chunked = {"engine": settings | {"prefill": {"kind": "chunked", "token_budget": 512}}}
+    vllm, sglang = engines("two", fleet={"replicas": 3}, **chunked)
+    assert vllm.command[:3] == ("vllm", "serve", "org/small")
+    expected = {
+        "--tensor-parallel-size": "4",
+        "--max-num-seqs": "8",
+        "--max-num-batched-tokens": "512",
+        "--block-size": "32",
+        "--max-model-len": "110",
+    }
+    assert options(vllm).items() >= expected.items()  # 50 prompt tokens and 60 at most of the answer
+    assert json.loads(options(vllm)["--compilation-config"]) == {"cudagraph_capture_sizes": [8, 16, 32]}
+    expected = {"--tp-size": "4", "--max-running-requests": "8", "--chunked-prefill-size": "512", "--page-size": "32", "--context-length": "110"}
+    assert options(sglang).items() >= expected.items()
+    assert says(sglang, "prompt chunks beside decoding")
+    assert "--enable-mixed-chunk" not in sglang.command
+    assert "--enable-mixed-chunk" in engines("plain", **chunked)[1].command
+    assert any("start it on 3 servers" in line and "least loaded" in line for line in vllm.fill_in)
+    separate = {"engine": settings | {"prefill": {"kind": "separate", "max_tokens": 512}}}
+    vllm, sglang = engines("two", **separate)
+    assert says(vllm, "prompts in steps of their own")
+    assert not says(sglang, "prompt")
+    away = {"engine": settings | {"prefill": {"kind": "disaggregated"}, "admission": {"kind": "shortest_prompt"}}}
+    for engine in engines("two", **away):
+        assert says(engine, "prompts on other machines")
+        assert says(engine, "admitted by shortest prompt")
+
+
+def test_lengths_without_a_bound_set_no_limit(engines: Engines) -> None:
+    workload = {
+        "arrivals": {"kind": "closed_loop"}, "prompt_tokens": {"kind": "fixed", "tokens": 50},
+        "output_tokens": {"kind": "lognormal", "mean_tokens": 20, "cv": 0.9},
+    }  # fmt: skip
+    assert "--max-model-len" not in options(engines("plain", workload=workload)[0])
+
+
+def test_a_command_can_be_typed(engines: Engines) -> None:
+    for name in POLICIES:
+        if name == "oracle":
+            continue
+        for engine in engines(name):
+            words = shlex.split(shell(engine).replace("\\\n", ""))
+            assert words == [*(f"{k}={v}" for k, v in engine.environment.items()), *engine.command]
+
+
+def test_a_run_ends_with_what_to_deploy(scenario: WriteScenario, dsim: Dsim, world: Path, sketched: None) -> None:
+    said = dsim("run", scenario(), "--out", world / "o", "--workers", 1)
+    assert said.code == 0, said.err
+    result = json.loads((world / "o" / "result.json").read_text())
+    assert result["launch"]["policy"] in result["answer"][0]
+    assert "vllm serve PATH/TO/small" in said.out
+    assert said.out.strip().splitlines()[-1] == f"launch: {world}/o/launch/vllm.sh, {world}/o/launch/sglang.sh"
+    for page in ("report.md", "report.html"):
+        assert "What to deploy" in (world / "o" / page).read_text()
+    for script in sorted((world / "o" / "launch").glob("*.sh")):
+        subprocess.run(["sh", "-n", script], check=True)
+    told = dsim("export", "launch", world / "o", "--format", "json")  # of the result, as it is there
+    assert json.loads(told.out) == result["launch"] | {
+        "files": [str(world / "o" / "launch" / name) for name in ("vllm.sh", "sglang.sh", "sglang-sps.json")]
+    }
+    told = dsim("export", "launch", world / "o", "--policy", "MTP-1", "--out", "elsewhere", "--format", "json")
+    assert json.loads(told.out)["policy"] == "MTP-1"
+    assert (world / "elsewhere" / "vllm.sh").exists()
+
+
+def test_a_plan_ends_with_what_to_deploy(world: Path, dsim: Dsim, sketched: None) -> None:
+    import yaml
+
+    plan = {
+        "name": "p", "profiles": ["tiny"], "price": {"gpu_hour": 2.0}, "load_rps": 20, "sla": {"speed": {"tps": 70}},
+        "policies": [{"name": name, **POLICIES[name]} for name in ("plain", "mtp")],
+        "settings": [{"max_batch": 8, "prefill": {"kind": "instant"}}],
+        "workload": {
+            "arrivals": {"kind": "poisson"}, "prompt_tokens": {"kind": "fixed", "tokens": 50}, "output_tokens": {"kind": "fixed", "tokens": 30},
+        },
+        "what_if": False, "run": {"replications": 2, "warmup_s": 2, "window_s": 10},
+    }  # fmt: skip
+    (world / "plan.yaml").write_text(yaml.safe_dump(plan))
+    said = dsim("plan", "plan.yaml", "--out", "o", "--workers", 1, "--format", "json")
+    assert said.code == 0, said.err
+    result = json.loads(said.out)
+    chosen = next(cell for cell in result["cells"] if cell["cell"] == result["best"])
+    assert (result["launch"]["policy"], result["launch"]["replicas"]) == (chosen["policy"], chosen["replicas"])
+    assert (world / "o" / "launch" / "vllm.sh").exists()
+    other = next(cell for cell in result["cells"] if cell["cell"] != result["best"])
+    assert launch_of(world / "o", other["policy"]).replicas == (other["replicas"] or 1)
+    assert launch_of(world / "plan.yaml", "plain").policy == "plain"
+
+
+def test_the_recommended_policy_is_the_answers(scenario: WriteScenario, dsim: Dsim, world: Path) -> None:
+    from simulator.study.run.output import read_result
+
+    assert (
+        dsim(
+            "run", scenario(sla=None, load=[2, 4, 6], run={"replications": 1, "requests": 12}), "--out", "o", "--workers", 1, "--format", "json"
+        ).code
+        == 0
+    )
+    result = read_result(world / "o")
+    at = {point.policy: point.mean(result.speed_metric) or 0.0 for point in result.frontier if point.load == 4}
+    assert recommended(result) == max(at, key=at.__getitem__)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("absent.yaml",), "absent.yaml: no such file"),
+        (("small.yaml",), "small.yaml: --policy: has 3 policies; give one of plain, MTP-1, scheduled"),
+        (("small.yaml", "--policy", "MTP"), "--policy: no policy 'MTP'; policies: plain, MTP-1, scheduled"),
+        (("tiny",), "tiny/result.json: no such file; name the --out folder"),
+        (("bounded.yaml", "--policy", "oracle"), "--policy: policy 'oracle' knows outcomes beforehand"),
+        (("other.json",), "other.json: dsim_version: not a result of this dsim"),
+        (("other.json", "--set", "load=3"), "other.json: --set: a result has no keys to override"),
+    ],
+)
+def test_mistakes_are_one_line_and_write_nothing(scenario: WriteScenario, dsim: Dsim, world: Path, arguments: tuple[str, ...], problem: str) -> None:
+    scenario("bounded.yaml", policies=[{"name": name, **POLICIES[name]} for name in ("plain", "oracle")])
+    (world / "other.json").write_text("{}")
+    said = dsim("export", "launch", *arguments)
+    assert said.code == 2
+    assert problem in said.err
+    assert len(said.err.strip().splitlines()) == 1
+    assert not (world / "launch").exists()
+    assert load_profile(world / "tiny").name == "tiny"
