@@ -49,7 +49,7 @@ def import_sglang(
     force: Force = False,
     format: Format = "text",
 ) -> None:
-    """Import SGLang's SPS table, calibration, step records and benchmark results."""
+    """Import SGLang's SPS table, calibration, records and benchmarks."""
     from simulator.measurements.formats.loadgen import read_bench, read_loads
     from simulator.study.profiles.about import About
     from simulator.study.profiles.importing import import_sglang as imported
@@ -173,9 +173,9 @@ def export_vllm_lengths(
     tolerance: Annotated[float, typer.Option(help="Share of the tokens per second below which another length is not worth a range.")] = 0.02,
     format: Format = "text",
 ) -> None:
-    """Write the draft length by batch size for vLLM, in as few ranges as lose nothing.
+    """Write the draft length by batch size for vLLM.
 
-    As num_speculative_tokens_per_batch_size of the speculative config. Lengths do not rise with the batch."""
+    As num_speculative_tokens_per_batch_size of the speculative config. In as few ranges as lose nothing; lengths do not rise with the batch."""
     from simulator.measurements.profile import load_profile
     from simulator.study.profiles import exporting
 
