@@ -218,6 +218,8 @@ def test_lengths_without_a_bound_set_no_limit(engines: Engines) -> None:
         "output_tokens": {"kind": "lognormal", "mean_tokens": 20, "cv": 0.9},
     }  # fmt: skip
     assert "--max-model-len" not in options(engines("plain", workload=workload)[0])
+    limited = {"prefill": {"kind": "instant"}, "max_context_tokens": 128}
+    assert options(engines("plain", workload=workload, engine=limited)[0])["--max-model-len"] == "128"
 
 
 def test_a_command_can_be_typed(engines: Engines) -> None:

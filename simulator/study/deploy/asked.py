@@ -7,12 +7,12 @@ from pathlib import Path
 
 from simulator.errors import DsimError
 from simulator.files import read_json
-from simulator.schema import read_yaml
 from simulator.study.deploy.launch import launch, recommended
 from simulator.study.planning.question import Plan, load_plan, make_plan
 from simulator.study.planning.result import PlanResult
 from simulator.study.run.result import Launch, RunResult
 from simulator.study.run.scenario import load_scenario, validate_scenario
+from simulator.yaml_files import read_yaml
 
 
 def launch_of(what: Path, name: str | None, overrides: Sequence[str] = ()) -> Launch:

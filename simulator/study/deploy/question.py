@@ -81,7 +81,9 @@ class ServingQuestion:
 
     @property
     def longest_request(self) -> int | None:
-        """Tokens of the longest prompt and answer together; None where nothing bounds them."""
+        """Tokens of the longest prompt and answer together: the engine's limit, else the traffic's; None where nothing bounds them."""
+        if self.scenario.max_context_tokens is not None:
+            return self.scenario.max_context_tokens
         workload = self.scenario.workload
         if workload.trace is not None:
             trace = workload.trace.load(self.scenario.folder)
