@@ -19,8 +19,9 @@ _SPELT: dict[Unit, str] = {"s": "seconds", "ms": "milliseconds", "us": "microsec
 _EPOCH_S = (1e9, 4e9)  # Unix times of 2001 to 2096
 _LATEST_S = 1e11  # the year 5138: no time in seconds
 _LONGEST_S = 3 * 365 * 86400.0
-_ENOUGH = 10  # requests that show a rate
-_SLOW_S, _FAST_RPS = 300.0, 100.0  # mean gap and mean rate that no service has whose unit nobody stated
+# Mean gap and mean rate of a service whose unit nobody stated: beyond the first said to be doubtful, beyond the second refused.
+_SLOW_S, _FAST_RPS = (5.0, 60.0), (20.0, 100.0)
+_ENOUGH = {"ms": 3, "s": 10}  # requests that show it, by the unit that it seems to be
 
 
 @dataclass(frozen=True)
@@ -132,10 +133,9 @@ def _arrivals(table: Table, layout: Layout, unit: Unit | None) -> tuple[Floats, 
     times_s = values / PER_SECOND[known]
     _refuse_epochs(table, column, values, known)
     _refuse_span(table, column, times_s - times_s.min())
-    if unit is None:
-        _refuse_rates(table, layout, values, times_s, known)
+    doubt = "" if unit is not None else _doubt(table, layout, values, times_s, known)
     unix = f"Unix {_SPELT[known]} from {_date(float(times_s.min()))}"
-    return times_s, f"arrivals in {unix if _unix_unit(values) == known else _SPELT[known]}"
+    return times_s, f"arrivals in {unix if _unix_unit(values) == known else _SPELT[known] + doubt}"
 
 
 def _date(time_s: float) -> str:
@@ -185,14 +185,18 @@ def _refuse_fractions(table: Table, layout: Layout, values: Floats) -> None:
         raise TraceError(f"{values[row]:g} is not a whole number of milliseconds", where=table.where(row), key=column, remedy=remedy)
 
 
-def _refuse_rates(table: Table, layout: Layout, values: Floats, times_s: Floats, unit: Unit) -> None:
-    """Raise TraceError where a rate is absurd, the numbers are whole and nobody stated the unit: then it is likely another."""
+def _doubt(table: Table, layout: Layout, values: Floats, times_s: Floats, unit: Unit) -> str:
+    """What to try where a rate suggests another unit than the one that nobody stated. Raises TraceError where whole numbers make it absurd."""
     span_s, n = float(np.ptp(times_s)), len(times_s)
-    if n < _ENOUGH or span_s == 0 or (values != np.rint(values)).any():
-        return
-    slow, fast = unit == "s" and span_s / (n - 1) >= _SLOW_S, layout.form is MOONCAKE and (n - 1) / span_s >= _FAST_RPS
-    if slow or fast:
-        other: Unit = "ms" if slow else "s"
+    if span_s == 0 or _unix_unit(values) is not None:
+        return ""
+    gap_s, rps = span_s / (n - 1), (n - 1) / span_s
+    slow, fast = unit == "s" and gap_s >= _SLOW_S[0], layout.form is MOONCAKE and rps >= _FAST_RPS[0]
+    other: Unit = "ms" if slow else "s"
+    if not (slow or fast) or n < _ENOUGH[other]:
+        return ""
+    if (gap_s >= _SLOW_S[1] if slow else rps >= _FAST_RPS[1]) and (values == np.rint(values)).all():
         problem = f"{spoken(np.sort(times_s))}, read in {_SPELT[unit]}: are they {_SPELT[other]}?"
         remedy = f"write workload.trace.unit: {other}, or unit: {unit} if it is right"
         raise TraceError(problem, where=table.path, key=layout.columns["arrival_s"], remedy=remedy)
+    return f" (if they are {_SPELT[other]}, set unit: {other})"

@@ -110,6 +110,29 @@ def test_whole_numbers_that_are_too_slow_for_seconds_are_refused(file: Callable[
     assert words(path, unit="ms") == "30 requests in 29 s, 1 per second on average; arrivals in milliseconds"
 
 
+@pytest.mark.parametrize(
+    "gap, n, says", [(100, 30, "refused"), (60, 3, "refused"), (60, 2, ""), (50, 30, "doubt"), (5, 3, "doubt"), (4, 30, ""), (60.5, 30, "doubt")]
+)
+def test_a_slow_trace_is_refused_or_doubted(file: Callable[..., Path], gap: float, n: int, says: str) -> None:
+    path = file("arrival_s,prompt_tokens,output_tokens\n" + "".join(f"{i * gap:g},300,50\n" for i in range(n)))
+    if says == "refused":
+        assert "write workload.trace.unit: ms, or unit: s if it is right" in refusal(path)
+    else:
+        assert words(path).endswith("arrivals in seconds" + " (if they are milliseconds, set unit: ms)" * (says == "doubt"))
+    assert words(path, unit="s").endswith("arrivals in seconds")
+    stamps = file("arrival_s,prompt_tokens,output_tokens\n" + "".join(f"{1_715_472_000 + i * gap:.1f},300,50\n" for i in range(n)), "unix.csv")
+    assert "Unix seconds" in words(stamps)  # no other unit makes it a date
+
+
+@pytest.mark.parametrize("gap, n, says", [(1, 10, "refused"), (10, 10, "refused"), (1, 9, ""), (20, 40, "doubt"), (60, 40, "")])
+def test_fast_milliseconds_are_refused_or_doubted(file: Callable[..., Path], gap: float, n: int, says: str) -> None:
+    path = file(without(mooncake(512, n, gap), "hash_ids"))
+    if says == "refused":
+        assert "are they seconds?" in refusal(path)
+    else:
+        assert words(path).endswith("arrivals in milliseconds" + " (if they are seconds, set unit: s)" * (says == "doubt"))
+
+
 def test_a_row_that_lies_years_apart_is_refused(file: Callable[..., Path]) -> None:
     path = file("arrival_s,prompt_tokens,output_tokens\n1715472000,1,1\n0,1,1\n1715472002,1,1\n")
     assert refusal(path).startswith("t.csv:3: arrival_s: arrivals span 54 years (got 0)")
