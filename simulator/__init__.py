@@ -1,23 +1,38 @@
 """dsim's simulator: traffic replayed against measured costs and recorded acceptance. No torch, no GPU.
 
-From Python: `from simulator import load_scenario, evaluate, plan` (docs/python.md).
+From Python: `from dsim import load_scenario, evaluate, plan, profile` (docs/python.md).
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["evaluate", "load_scenario", "plan"]
+if TYPE_CHECKING:
+    from simulator.measurements.profile import load_profile as profile
+    from simulator.report.notebook import evaluate, plan
+    from simulator.study.run.scenario import load_scenario
+
+    __version__: str
+
+__all__ = ["__version__", "evaluate", "load_scenario", "plan", "profile"]
 
 
 def __getattr__(name: str) -> Any:
-    """The three entry points, imported when asked for: the command must start without pandas."""
+    """The entry points, imported when they are used: the command must start without pandas."""
     if name == "load_scenario":
         from simulator.study.run.scenario import load_scenario
 
         return load_scenario
+    if name == "profile":
+        from simulator.measurements.profile import load_profile
+
+        return load_profile
     if name in ("evaluate", "plan"):
         from simulator.report import notebook
 
         return getattr(notebook, name)
-    raise AttributeError(f"module 'simulator' has no attribute '{name}'")
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("dsim")
+    raise AttributeError(f"dsim has no attribute '{name}'")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from simulator import evaluate, load_scenario, plan
+from dsim import evaluate, load_scenario, plan
 from tests.planning.conftest import PLAN
 
 pytestmark = pytest.mark.usefixtures("sketched")
@@ -44,13 +44,13 @@ def test_plan(world: Path) -> None:
 
 
 def test_the_package_stays_light() -> None:
-    code = "import sys, simulator; print([m for m in ('pandas', 'matplotlib', 'scipy', 'numpy') if m in sys.modules])"
+    code = "import sys, dsim; print([m for m in ('pandas', 'matplotlib', 'scipy', 'numpy') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(ImportError):
-        from simulator import nothing  # type: ignore[attr-defined] # noqa: F401
+        from dsim import nothing  # type: ignore[attr-defined] # noqa: F401
 
 
 def test_the_example_of_the_docs_runs(repository: Path, world: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import typer
 import typer.core
 
 from real_runner import commands as real_runner
-from simulator.cli import profiles, simulate, traces
+from simulator.cli import profiles, shipped, simulate, traces
 from simulator.cli.exchange import export_app, import_app
 from simulator.cli.options import group
 from simulator.errors import DsimError
@@ -26,8 +26,10 @@ class _MeasuresByDefault(typer.core.TyperGroup):
         return super().parse_args(ctx, args)
 
 
-app = group("Choose speculative-decoding policies and fleets for LLM serving by simulation, from measured costs and recorded acceptance.")
-for command in (simulate.run, simulate.validate, simulate.plan, simulate.compare, simulate.schema, profiles.fit, profiles.probe):
+app = group("Choose speculative-decoding policies and fleets for LLM serving by simulation, from measured costs and recorded acceptance.",
+            add_completion=True)  # fmt: skip
+app.callback()(shipped.version)
+for command in (shipped.init, simulate.run, simulate.validate, simulate.plan, simulate.compare, simulate.schema, profiles.fit, profiles.probe):
     app.command()(command)
 app.command("train-draft")(real_runner.train_draft)
 app.command("serve-bench")(real_runner.serve_bench)
@@ -35,6 +37,7 @@ app.command("serve-bench")(real_runner.serve_bench)
 profile_app = group("Measure, check, show and compare profiles. `dsim profile --target …` is short for `dsim profile measure --target …`.",
                     cls=_MeasuresByDefault)  # fmt: skip
 profile_app.command("measure")(real_runner.profile_measure)
+profile_app.command("list")(shipped.list_profiles)
 profile_app.command()(profiles.check)
 profile_app.command("show")(profiles.show_page)
 profile_app.command()(profiles.diff)
@@ -44,6 +47,7 @@ draft_app.command("check")(real_runner.draft_check)
 
 app.add_typer(profile_app, name="profile")
 app.add_typer(draft_app, name="draft")
+app.add_typer(shipped.app, name="scenario")
 app.add_typer(traces.app, name="traces")
 app.add_typer(import_app, name="import")
 app.add_typer(export_app, name="export")
@@ -54,7 +58,7 @@ def main() -> None:
     arguments = _with_address(sys.argv[1:])
     try:
         _refuse_empty(arguments)
-        code = app(arguments, standalone_mode=False)
+        code = app(arguments, prog_name="dsim", standalone_mode=False)
     except KeyboardInterrupt:  # while typer puts the commands together
         raise SystemExit(130) from None
     except Exception as error:

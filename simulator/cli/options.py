@@ -32,7 +32,8 @@ Replace = Annotated[bool, typer.Option("--force", help="Replace what another sce
 
 def group(help: str, **more: Any) -> typer.Typer:
     """A group of commands. Help is plain text: rich would read `[…]` in it as markup and cut long option names at 80 columns."""
-    return typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, help=help, **more)
+    settings = {"no_args_is_help": True, "add_completion": False, "pretty_exceptions_enable": False, "rich_markup_mode": None} | more
+    return typer.Typer(help=help, **settings)
 
 
 def show(format: str, data: Any, *parts: Page | str, ok: bool | None = True) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, PositiveFloat, PositiveInt, PrivateAttr, model_validator
 
+from simulator import shipped
 from simulator.errors import ProfileError
 from simulator.files import near_file, write_whole
 from simulator.measurements.cost import Costs, DraftCost, Sourced
@@ -133,14 +134,17 @@ class Profile(Frozen):
         return table
 
 
-def load_profile(folder: Path, where: Path | str | None = None, key: str = "profile") -> Profile:
-    """A checked profile. `where` is the file whose `key` names it, for the error when it is missing."""
+def load_profile(folder: Path | str, where: Path | str | None = None, key: str = "profile") -> Profile:
+    """A checked profile: a folder, or the name of a shipped one. `where` is the file whose `key` names it, for the error when it is missing."""
+    folder = shipped.profile(folder)
     path = folder / "profile.yaml"
     if not path.is_file():
-        others = sorted(other.parent.name for other in folder.parent.glob("*/profile.yaml"))
-        remedy = "a profile is a folder that holds profile.yaml" if folder.exists() or not others else f"profiles there: {', '.join(others)}"
-        if not folder.exists() and (near := near_file(folder)) != "check the path":
+        others, near = sorted(other.parent.name for other in folder.parent.glob("*/profile.yaml")), near_file(folder)
+        remedy = "a profile is a folder that holds profile.yaml, or one that `dsim profile list` shows"
+        if not folder.exists() and near.startswith("did you mean"):
             remedy = near
+        elif not folder.exists():
+            remedy = shipped.near_profile(folder) or (f"profiles there: {', '.join(others)}" if others else remedy)
         if folder.is_file() and (folder.parent / "profile.yaml").is_file():
             remedy = f"name its folder, '{folder.parent}'"
         raise ProfileError(f"no profile at '{folder}'", where=where, key=key if where else None, remedy=remedy)

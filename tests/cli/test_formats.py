@@ -172,7 +172,7 @@ def test_every_step_and_request_on_demand(world: Path, dsim: Dsim) -> None:
 
 
 @pytest.mark.parametrize(
-    "code", ["import simulator", "import simulator.cli", "import sys; sys.argv = ['dsim', '--help']; from simulator.cli import main; main()"]
+    "code", ["import dsim", "import simulator.cli", "import sys; sys.argv = ['dsim', '--help']; from simulator.cli import main; main()"]
 )
 def test_nothing_heavy_is_imported_for_the_help(code: str) -> None:
     probe = f"""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from functools import cache
+from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader
+from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
 from simulator.report.blocks import Block, Picture
@@ -26,7 +27,7 @@ def blocks(*shown: Block) -> Markup:
 
 @cache
 def templates() -> Environment:
-    environment = Environment(loader=PackageLoader("simulator.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parents[1] / "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.globals |= {"blocks": blocks, "plotly": _plotly}
     environment.filters |= {"svg": _svg, "data": _data}
     return environment

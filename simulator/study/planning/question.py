@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, PrivateAttr, model_validator
 
+from simulator import shipped
 from simulator.errors import ScenarioError, renamed
 from simulator.misspelt import places
 from simulator.policies.routing import LeastLoaded, Routing
@@ -299,6 +300,7 @@ def _with(scenario: Scenario, replicas: int) -> Scenario:
 
 def load_plan(path: Path, overrides: Sequence[str] = ()) -> Plan:
     """The plan's question in `path` with `key.to=value` overrides applied, all of it checked. Raises one-line errors."""
+    path = shipped.scenario(path)
     content = read_document(path, "plan", overrides)
     return make_plan(content, path, overrides)
 

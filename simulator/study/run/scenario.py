@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from simulator import shipped
 from simulator.engine.given import Failures, ReplicaSettings
 from simulator.errors import ScenarioError, TraceError
 from simulator.measurements.profile import Profile, load_profile
@@ -192,7 +193,7 @@ def load_scenario(path: Path | str, overrides: Sequence[str] = ()) -> Scenario:
 
     Raises ScenarioError, ProfileError or TraceError, one line each.
     """
-    path = Path(path)
+    path = shipped.scenario(path)
     content = read_document(path, "scenario", overrides)
     scenario = validate_scenario(content, path)
     scenario._overrides = list(overrides)
@@ -250,10 +251,10 @@ def _check_trace(scenario: Scenario, source: TraceSource) -> None:
 
 
 def find_profile(name: str, folder: Path) -> Path:
-    """A profile folder: relative to the scenario, to the working folder, or by name in profiles/ of either or of a parent."""
+    """A profile folder: relative to the scenario, to the working folder, by name in profiles/ of either or of a parent, or shipped."""
     tries = [folder / name, Path(name)]
     tries += [parent / "profiles" / name for start in (folder, Path()) for parent in (start.resolve(), *start.resolve().parents)]
-    return next((p for p in tries if (p / "profile.yaml").is_file()), tries[0])
+    return next((p for p in (*tries, shipped.profile(name)) if (p / "profile.yaml").is_file()), tries[0])
 
 
 def _check_policy(scenario: Scenario, policy: Policy, key: str) -> None:

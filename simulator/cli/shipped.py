@@ -1,0 +1,84 @@
+"""`dsim profile list`, `dsim scenario list` and `dsim init`: what comes with dsim, and a file to begin with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from simulator.cli.options import Format, group, show
+
+app = group("List the scenarios and plans that come with dsim.")
+app.callback()(lambda: None)  # a group of one command is a group all the same
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def _print_version(wanted: bool) -> None:
+    from importlib.metadata import version
+
+    if wanted:
+        typer.echo(f"dsim {version('dsim')}")
+        raise typer.Exit
+
+
+def version(version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")] = False) -> None:
+    """Options of `dsim` itself."""
+
+
+def list_profiles(format: Format = "text") -> None:
+    """List the profiles that come with dsim.
+
+    A scenario names one as profile: NAME."""
+    from simulator.measurements.profile import load_profile
+    from simulator.shipped import profiles
+
+    rows = []
+    for name, folder in profiles().items():
+        profile = load_profile(folder)
+        drafters = ", ".join(profile.drafters)
+        facts = {"hardware": profile.hardware, "engine": profile.engine, "target": profile.target, "drafters": list(profile.drafters)}
+        rows.append({"name": name, "description": f"{profile.target} with {drafters} on {profile.hardware}", **facts, "path": str(folder)})
+    show(format, rows, _lines(rows))
+
+
+@app.command("list")
+def list_scenarios(format: Format = "text") -> None:
+    """List the scenarios and plans that come with dsim.
+
+    `dsim run NAME` runs a scenario, `dsim plan NAME` a plan."""
+    from simulator.shipped import scenarios
+    from simulator.yaml_files import read_yaml
+
+    rows = []
+    for name, file in scenarios().items():
+        content = read_yaml(file)
+        kind = "plan" if "profiles" in content else "scenario"
+        description = content["question"] if kind == "scenario" else f"(plan) {content['question']}"
+        rows.append({"name": name, "description": description, "kind": kind, "path": str(file)})
+    show(format, rows, _lines(rows))
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Folder for the file; it is created.", show_default="this one")] = Path(),
+    plan: Annotated[bool, typer.Option("--plan", help="Write a plan, which finds the cheapest fleet, instead of a scenario.")] = False,
+    format: Format = "text",
+) -> None:
+    """Write a commented scenario to begin with.
+
+    It runs as it is, on a profile that comes with dsim. Refuses to overwrite a file."""
+    from simulator.errors import DsimError
+    from simulator.files import write_whole
+
+    kind, command = ("plan", "plan") if plan else ("scenario", "run")
+    file = folder / f"{kind}.yaml"
+    if file.exists():
+        raise DsimError("already exists", where=file, remedy="name another folder, or move the file away")
+    write_whole(file, (TEMPLATES / file.name).read_bytes())
+    show(format, {"path": str(file)}, f"written: {file}\nNow edit it, or run it as it is:\n\n    dsim {command} {file}")
+
+
+def _lines(rows: Sequence[dict[str, Any]]) -> str:
+    width = max(len(row["name"]) for row in rows)
+    return "\n".join(f"{row['name']:{width}}  {row['description']}" for row in rows)
