@@ -74,8 +74,10 @@ def test_every_change_reaches_its_world(make: Make) -> None:
     assert base == run_trial(plan, Trial(2, 2, plan.load, 0)), "a what-if left traces"
 
 
-def test_longer_prompts_keep_the_rest(make: Make) -> None:
-    change = changes(make(what_if=True), 0)["prompts-longer"]
+def test_longer_prompts_keep_the_rest(make: Make, edit_profile: Callable[..., None]) -> None:
+    assert "prompts-longer" not in changes(make(what_if=True), 0)  # prompts that are not simulated cannot be longer
+    edit_profile(lambda profile: profile["costs"].update(prefill={"provenance": "synthetic", "kind": "linear", "base_s": 0.01, "per_token_s": 1e-4}))
+    change = changes(make(what_if=True, settings=[{"prefill": {"kind": "chunked"}}]), 0)["prompts-longer"]
     assert change.requests(RequestColumns.of([RequestSpec(3, 1.5, 100, 7, "chat", 40)])) == [RequestSpec(3, 1.5, 200, 7, "chat", 40)]
 
 

@@ -58,7 +58,7 @@ def _facts(result: PlanResult) -> tuple[tuple[str, str], ...]:
 
 def _share(result: PlanResult) -> str:
     """Of the users who must reach the speed of the SLA, in percent."""
-    return wording.share(result.sla.speed.share)
+    return wording.share(result.sla.speed_share)
 
 
 def _choices(result: PlanResult) -> Section | None:
@@ -67,13 +67,17 @@ def _choices(result: PlanResult) -> Section | None:
 
 
 def _other_speeds(result: PlanResult) -> Section | None:
+    if not result.by_promise:
+        return None
     stops = (Stop(f"{row.tps:g} tok/s", tables.best_at(result, row), (tables.at_promise(result, row),)) for row in result.by_promise)
-    at = [row.tps for row in result.by_promise].index(result.sla.speed.tps)
+    at = next((place for place, row in enumerate(result.by_promise) if row.tps == result.sla.tps), 0)
     slider = Slider("tps", f"SLA: speed for {_share(result)} of users", tuple(stops), at)
     return section("promise", "Another SLA", slider, on=PAGES)
 
 
 def _frontier(result: PlanResult) -> Section | None:
+    if not result.has_speeds:
+        return None
     alt = f"Throughput in tokens per second and GPU against the speed that {_share(result)} of users reach, one line per choice"
     caption = (
         "Up and to the right is better. Each point is a fleet at the planned load: hover or tap for its size, load, accepted length and budget. "
@@ -92,7 +96,7 @@ def _what_if(result: PlanResult) -> Section | None:
     caption = "The planned fleet, unchanged, when one assumption changes; whiskers: 95 %. In brackets: the replicas then needed."
     still = Picture("plan_what_if", "Change of the SLA speed by assumption", partial(plots.tornado, result))
     drawn = any(change.speed_change for change in result.what_if)
-    chart = Chart("chart-what-if", alt, caption, still if drawn else None)
+    chart = Chart("chart-what-if", alt, caption, still) if drawn else None
     return section("what-ifs", "What if an assumption is wrong", chart, only(USUAL | NOTEBOOK, tables.what_if(result)), short="What if")
 
 

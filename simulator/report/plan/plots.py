@@ -19,8 +19,12 @@ def frontier(result: PlanResult, look: Look = style.WIDE) -> Figure:
             spots = [x for x, _ in fleets], [y for _, y in fleets]
             axes.plot(*spots, color=tint, marker=mark, markersize=5, linewidth=1.8, label=wording.short(cell.label))
         handles = list(axes.get_lines())
-        axes.axvline(result.sla.speed.tps, color=style.FAINT, linestyle=":", linewidth=1.2)
-        axes.set_xlabel(f"tok/s that {wording.share(result.sla.speed.share)} of users reach (dotted: SLA)")
+        if result.sla.speed:
+            axes.axvline(result.sla.speed.tps, color=style.FAINT, linestyle=":", linewidth=1.2)
+        promised = " (dotted: SLA)" if result.sla.speed else ""
+        axes.set_xlabel(f"tok/s that {wording.share(result.sla.speed_share)} of users reach{promised}")
+        if not result.has_speeds:
+            axes.text(0.5, 0.5, "answers of one token have no speed", transform=axes.transAxes, ha="center", color=style.MUTED)
         axes.set_ylim(bottom=0)
         style.dress(figure, look, "Throughput against speed", "fleets of every simulated size at the planned load", handles)
         style.titled(axes, "throughput, tok/s/GPU")

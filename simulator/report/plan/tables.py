@@ -6,11 +6,12 @@ from dataclasses import replace
 
 from simulator.report import wording
 from simulator.report.blocks import Cell, Column, Row, Table, grouped, table
-from simulator.report.tables import estimated
+from simulator.report.tables import estimated, without_empty
 from simulator.report.tables import provenance as sources
 from simulator.report.wording import money
 from simulator.study.planning.result import ChoiceAtPromise, PlanResult, PromiseResult
 from simulator.study.run.result import Estimate
+from simulator.study.run.wording import count
 
 
 def choices(result: PlanResult) -> Table:
@@ -37,9 +38,9 @@ def choices(result: PlanResult) -> Table:
         reached = (wording.percent(choice.headroom), estimated(metrics.get("speed"), 1), estimated(_ms(metrics.get("ttft")), 0))
         kept = f"{fewer.kept} of {fewer.n}" if fewer else wording.DASH
         rows.append([label, *needed, *reached, kept, wording.plain(choice.alone_tps, 1), _OUTCOMES[choice.outcome]])
-    share = wording.share(result.sla.speed.share)
-    caption = f"Smallest fleets that meet the SLA. Speed: what {share} of users reach; brackets: 95 % over replications."
-    return table("choices", caption, columns, rows)
+    brackets = f"Speed: what {wording.share(result.sla.speed_share)} of users reach; brackets" if result.has_speeds else "Brackets"
+    caption = f"Smallest fleets that meet the SLA. {brackets}: 95 % over replications."
+    return without_empty(table("choices", caption, columns, rows), ("", wording.DASH))
 
 
 _OUTCOMES = {
@@ -73,22 +74,28 @@ def points(result: PlanResult) -> Table:
         if rows:
             groups.append((choice.label, rows))
     caption = "Every simulated fleet at the planned load. Lower bound: what the next replication reaches with 95 % confidence."
-    return grouped("points", caption, columns, groups, words=0)
+    return without_empty(grouped("points", caption, columns, groups, words=0), ("", wording.DASH))
 
 
 def what_if(result: PlanResult) -> Table | None:
     """The answer when one assumption is another."""
     if not result.what_if:
         return None
-    columns = ("if", "replicas needed", "GPUs", Column("SLA speed of the unchanged fleet", "change"), Column("the unchanged fleet", words=True))
+    columns = (
+        "if", "replicas needed", "GPUs", Column("SLA speed of the unchanged fleet", "change"), Column("its TTFT", "ms"),
+        Column("the unchanged fleet", words=True),
+    )  # fmt: skip
     rows = []
     for change in result.what_if:
         kept = "still meets the SLA" if change.keeps_unchanged else "is overloaded" if change.overloads else "may miss the SLA"
         needed = "more than allowed" if change.replicas is None else wording.load(change.replicas)
         speed = Cell(wording.gain_mean(change.speed_change), wording.gain_bounds(change.speed_change))
-        rows.append((change.label, needed, wording.load(change.gpus), speed, kept))
-    caption = f"{result.chosen.label} on {result.chosen.replicas} replicas, one assumption changed at a time; same traffic and random draws."
-    return table("what-if", caption, columns, rows)
+        first = estimated(None if result.sla.speed else _ms(change.ttft), 0)
+        rows.append((change.label, needed, wording.load(change.gpus), speed, first, kept))
+    caption = (
+        f"{result.chosen.label} on {count(result.chosen.replicas or 0, 'replica')}, one assumption changed at a time; same traffic and random draws."
+    )
+    return without_empty(table("what-if", caption, columns, rows), ("", wording.DASH))
 
 
 def day(result: PlanResult) -> Table | None:

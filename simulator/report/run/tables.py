@@ -60,14 +60,17 @@ def verdicts(result: RunResult) -> Table:
 
 def brief(result: RunResult) -> Table:
     """Every point in few numbers, intervals of the two that matter most."""
-    shown = [MEASURES[result.speed_metric], MEASURES["throughput_tok_s_gpu"]]
+    told = result.speed_metric if result.has(result.speed_metric) else "ttft_p90_s"  # answers of one token have no speed
+    shown = [MEASURES[told], MEASURES["throughput_tok_s_gpu"]]
 
     def row(point: PointResult) -> Row:
         means = (wording.plain(point.mean(name), 2) for name in ("verification_budget", "accepted_length"))
         return (*_metrics(point, shown), *means, Cell("" if point.verdict == "stable" else point.verdict, kind=point.verdict))
 
     columns = (*_heads(shown), Column("budget"), Column("accepted"), Column("", words=True))
-    return _points(result, "brief", f"Every policy at every load ({result.load_unit}). {_certainty(result)}", columns, row)
+    title = f"Every policy at every load ({result.load_unit}). {_certainty(result)}"
+    whole = _points(result, "brief", title, columns, row)
+    return whole if result.has(result.speed_metric) else without_empty(whole, ("", DASH))
 
 
 def time_per_token(result: RunResult) -> Table:

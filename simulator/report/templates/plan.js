@@ -7,7 +7,7 @@
   const $ = (id) => document.getElementById(id);
   const number = (v, digits) => v === null || v === undefined ? "–" : v.toLocaleString("en", { maximumFractionDigits: digits });
   const money = (v) => v === null ? "–" : v.toLocaleString("en", v >= 0.1 && v < 100 ? { minimumFractionDigits: 2, maximumFractionDigits: 2 } : { maximumSignificantDigits: 3 });
-  let promised = Number($("tps").value);
+  let promised = $("tps") ? Number($("tps").value) : -1; // none where no speed is promised
 
   const ink = (name) => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
   const tint = (place) => ink("c" + (place % 7));
@@ -35,6 +35,7 @@
   }
 
   function frontier() {
+    if (!$("chart-frontier")) return;
     const traces = cells.map((cell, place) => {
       const points = cell.points.filter((p) => p.metrics.speed.mean > 0 && p.metrics.throughput_tok_s_gpu.mean !== null);
       return {
@@ -45,11 +46,11 @@
         marker: { size: 9, symbol: points.map((p) => marks[place % 7] + (p.verdict === "stable" ? "" : "-open")), color: tint(place), line: { width: 2, color: tint(place) } },
       };
     });
-    const tps = result.by_promise[promised].tps;
+    const tps = promised < 0 ? 0 : result.by_promise[promised].tps;
     const line = { type: "line", x0: tps, x1: tps, yref: "paper", y0: 0, y1: 1, line: { color: ink("muted"), dash: "dot", width: 1.5 } };
     const note = { x: tps, y: 1, yref: "paper", text: "SLA", showarrow: false, xanchor: "left", yanchor: "top", font: { color: ink("muted"), size: 12 } };
-    const share = number(result.sla.speed.share * 100, 1);
-    Plotly.react("chart-frontier", traces, layout(`tok/s that ${share} % of users reach`, "throughput, tok/s/GPU", { shapes: [line], annotations: [note] }), still);
+    const share = number((result.sla.speed ? result.sla.speed.share : 0.9) * 100, 1);
+    Plotly.react("chart-frontier", traces, layout(`tok/s that ${share} % of users reach`, "throughput, tok/s/GPU", promised < 0 ? {} : { shapes: [line], annotations: [note] }), still);
   }
 
   function whatIf() {
@@ -118,7 +119,7 @@
 
   function draw() { frontier(); whatIf(); day(); pays(); }
 
-  $("tps").addEventListener("input", (event) => { promised = Number(event.target.value); promise(); frontier(); });
+  if ($("tps")) $("tps").addEventListener("input", (event) => { promised = Number(event.target.value); promise(); frontier(); });
   document.querySelectorAll(".toggles input").forEach((box) => box.addEventListener("change", () => {
     const cell = Number(box.dataset.cell);
     if (box.checked) shown.add(cell); else shown.delete(cell);

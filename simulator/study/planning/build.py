@@ -51,12 +51,13 @@ def _no_plan(plan: Plan, cells: Mapping[int, CellResult]) -> ScenarioError:
     """Why nothing keeps the promise, and the nearest one that could be kept."""
     sla = plan.question.sla
     if all(f.outcome == "unattainable" for f in cells.values()):
-        fastest = max(cells.values(), key=lambda f: min(r.speed or 0.0 for r in f.alone))
-        slow = min(fastest.alone, key=lambda r: r.speed or 0.0)
-        attained = f"{slow.speed or 0:.3g} tok/s for {share(sla.speed.share)} of users"
-        attained += f", first token within {slow.ttft:.3g} s for {share(sla.ttft.share)}" if sla.ttft and slow.ttft is not None else ""
-        problem = f"no fleet meets the SLA: a request alone on a replica of {plan.label(fastest.cell)}, the fastest choice, gets {attained}"
-        key = "sla.speed.tps" if (slow.speed or 0) < sla.speed.tps else "sla.ttft.seconds"
+        fastest = max(cells.values(), key=lambda f: min(min(margins(r, sla)) for r in f.alone))
+        slow = min(fastest.alone, key=lambda r: min(margins(r, sla)))
+        attained = [f"{slow.speed or 0:.3g} tok/s for {share(sla.speed.share)} of users"] if sla.speed else []
+        attained += [f"first token within {slow.ttft:.3g} s for {share(sla.ttft.share)}"] if sla.ttft and slow.ttft is not None else []
+        gets = ", ".join(attained) or "no first token"
+        problem = f"no fleet meets the SLA: a request alone on a replica of {plan.label(fastest.cell)}, the fastest choice, gets {gets}"
+        key = "sla.speed.tps" if (slow.speed or 0) < sla.tps else "sla.ttft.seconds"
         return ScenarioError(problem, where=plan.file, key=key, remedy="relax the SLA, or add a faster profile or policy")
     most = plan.question.fleet.max_replicas
     nearest = max(cells.values(), key=lambda f: f.carried_load or 0.0)
@@ -127,7 +128,7 @@ def _cell(plan: Plan, cell: CellResult) -> ChoiceResult:
         verification=choice.scenario.policies[0].verification.model_dump(mode="json"),
         bound=plan.bound(cell.cell),
         outcome=cell.outcome,
-        alone_tps=min((r.speed or 0.0 for r in cell.alone), default=None),
+        alone_tps=min((r.speed for r in cell.alone if r.speed is not None), default=None),
         fluid_bound=cell.fluid if np.isfinite(cell.fluid) else None,
         replicas_needed=cell.needed,
         replicas=cell.replicas,
@@ -144,7 +145,7 @@ def _cell(plan: Plan, cell: CellResult) -> ChoiceResult:
 
 def _fleet(plan: Plan, cell: CellResult, replicas: int, rows: Sequence[TrialRow]) -> FleetResult:
     choice = plan.choices[cell.cell]
-    speeds = [r.speed or 0.0 for r in rows]
+    speeds = [r.speed for r in rows if r.speed is not None]
     return FleetResult(
         replicas=replicas,
         gpus=choice.gpus(replicas),
@@ -153,7 +154,7 @@ def _fleet(plan: Plan, cell: CellResult, replicas: int, rows: Sequence[TrialRow]
         n=len(rows),
         kept=judge(rows, plan.question.sla),
         verdict=worst([r.verdict for r in rows]),
-        sure_speed=prediction(speeds)[0] if len(speeds) > 1 else None,
+        sure_speed=prediction(speeds)[0] if len(speeds) == len(rows) > 1 else None,
         metrics={name: estimate([r[name] for r in rows]) for name in METRICS},
     )
 
@@ -229,6 +230,8 @@ def paired_gain(plan: Plan, scheduled: int, rows: Mapping[int, Sequence[TrialRow
         return None
     best = max(fixed, key=lambda c: float(np.mean([r.speed or 0.0 for r in rows[c]])))
     ratios = [gain(a.speed, b.speed) for a, b in zip(rows[scheduled], rows[best], strict=True) if a.speed and b.speed]
+    if not ratios:
+        return None
     gained = estimate(ratios)
     return PairedGain(
         scheduled=scheduled,

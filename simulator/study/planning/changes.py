@@ -48,18 +48,19 @@ class Change:
 def changes(plan: Plan, cell: int) -> dict[str, Change]:
     """All changes that mean something for a cell, by name. The same list in every process."""
     base = plan.choices[cell].scenario
-    every = [*_everywhere(), *_of_drafts(base), *_of_domains(base), *_of_schedulers(base)]
+    every = [*_everywhere(base), *_of_drafts(base), *_of_domains(base), *_of_schedulers(base)]
     short = plan.question.what_if == "short"
     return {c.name: c for c in every if plan.question.what_if and not (short and c.pair not in ("load", "cost", "acceptance"))}
 
 
-def _everywhere() -> list[Change]:
+def _everywhere(base: Scenario) -> list[Change]:
+    longer = [] if base.engine.prefill.where == "nowhere" else [Change("prompts-longer", "prompts twice as long", "prompts", prompts=2.0)]
     return [
         Change("load-up", "load +20 %", "load", load=1.2),
         Change("load-down", "load −20 %", "load", load=0.8),
         Change("cost-up", "steps cost 10 % more", "cost", fleet=_costs(1.1)),
         Change("cost-down", "steps cost 10 % less", "cost", fleet=_costs(0.9)),
-        Change("prompts-longer", "prompts twice as long", "prompts", prompts=2.0),
+        *longer,
     ]
 
 

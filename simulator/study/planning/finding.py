@@ -10,7 +10,7 @@ from math import ceil
 from simulator.study.planning.changes import Change, changes
 from simulator.study.planning.question import Plan
 from simulator.study.planning.result import BreakEven, Outcome, PairedGain
-from simulator.study.planning.search import LOAD_REPLICATIONS, Assessments, Steps, below, bracket, ladder, largest, least
+from simulator.study.planning.search import LOAD_REPLICATIONS, Assessments, Steps, below, bracket, enough, ladder, largest, least
 from simulator.study.planning.trial import Kind, Trial, TrialRow
 from simulator.study.run.fleet import fleet_of
 from simulator.study.run.fluid import Carried, carried, least_by_fluid, speed_by_fluid
@@ -68,7 +68,7 @@ def search_cell(plan: Plan, cell: int, curve: list[Carried]) -> Steps[CellResult
     points of the frontier around it."""
     question, load = plan.question, plan.load
     known = Assessments(cell, question.sla, question.run.replications)
-    fluid = least_by_fluid(curve, question.peak_load_rps, question.sla.speed.tps)
+    fluid = least_by_fluid(curve, question.peak_load_rps, question.sla.tps)
     alone = yield from known.add(1, load, "alone", 2)
     result = CellResult(cell, "unattainable", known, fluid, alone, curve=curve)
     if (yield from known.assess(1, load, "alone")) == "broken":
@@ -84,6 +84,7 @@ def search_cell(plan: Plan, cell: int, curve: list[Carried]) -> Steps[CellResult
         start = (yield from _a_kept_load(known, high, load * share)) if share > 0 else None
         result.carried_load = (yield from largest(partial(_keeps_load, known, high), start)) if start is not None else None
         return result
+    needed, result.carried_load = yield from _confirmed(known, keeps, load, needed, low)
     result.needed = result.replicas = needed
     if question.fleet.survive_loss:
         result.replicas = yield from least(partial(_keeps, known, load, "loss"), needed + 1, needed + 1, high) if needed < high else _none()
@@ -93,11 +94,21 @@ def search_cell(plan: Plan, cell: int, curve: list[Carried]) -> Steps[CellResult
     result.outcome = "planned"
     top = min(max(round(1.7 * needed), needed + 2), max(high, needed))
     yield from _rungs(known, load, [needed - 1, needed, result.replicas], max(below(fluid, low), needed // 2, 1), top)
-    keeps_load: Callable[[float], Steps[bool]] = partial(_keeps_load, known, result.replicas)
-    if question.fleet.survive_loss:
-        keeps_load = partial(_keeps_load, known, needed)
-    result.carried_load = yield from largest(keeps_load, load)
     return result
+
+
+def _confirmed(known: Assessments, keeps: Callable[[int], Steps[bool]], load: float, needed: int, low: int) -> Steps[tuple[int, float]]:
+    """The least fleet and the largest load that it carries. Where that says that fewer replicas must do, they are looked at as well: the search
+    was misled by a replication of bad luck."""
+    while True:
+        carried = yield from largest(partial(_keeps_load, known, needed), load)
+        fewer = enough(needed, carried / load)
+        if fewer >= needed:
+            return needed, carried
+        less = yield from least(keeps, fewer, low, needed)
+        if less is None or less >= needed:
+            return needed, carried
+        needed = less
 
 
 def _better_guess(plan: Plan, known: Assessments, curve: list[Carried], guess: int) -> Steps[int]:
@@ -105,9 +116,11 @@ def _better_guess(plan: Plan, known: Assessments, curve: list[Carried], guess: i
     question = plan.question
     (row,) = (yield from known.add(guess, plan.load, "peak", 1))[:1]
     mean = speed_by_fluid(curve, question.peak_load_rps / guess)
+    if row.verdict != "overloaded" and question.sla.speed is None:
+        return guess
     if row.verdict == "overloaded" or not row.speed or not mean:
         return min(max(guess + 1, round(1.5 * guess)), question.fleet.max_replicas)
-    better = least_by_fluid(curve, question.peak_load_rps, question.sla.speed.tps * mean / row.speed)
+    better = least_by_fluid(curve, question.peak_load_rps, question.sla.tps * mean / row.speed)
     return max(question.fleet.min_replicas, ceil(min(better, 2.0 * guess, question.fleet.max_replicas)))
 
 

@@ -15,10 +15,10 @@ FAR = 0.15  # a miss by more than this is no bad luck, from one replication on
 
 def margins(row: TrialRow, sla: Sla) -> list[float]:
     """How far each promise is kept, relative to it: 0.1 is a tenth better than promised. Refused or unanswered: -1 or less."""
-    speed = (row.speed or 0.0) / sla.speed.tps - 1
-    if sla.ttft is None:
-        return [speed]
-    return [speed, -1.0 if row.ttft is None else 1 - row.ttft / sla.ttft.seconds]
+    kept_by = [] if sla.speed is None else [(row.speed or 0.0) / sla.speed.tps - 1]
+    if sla.ttft is not None:
+        kept_by.append(-1.0 if row.ttft is None else 1 - row.ttft / sla.ttft.seconds)
+    return kept_by
 
 
 def queues(row: TrialRow, sla: Sla) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 
 from simulator.study.planning.finding import CellResult, Search
 from simulator.study.planning.judge import judge
-from simulator.study.planning.question import Plan
+from simulator.study.planning.question import Plan, SpeedPromise
 from simulator.study.planning.result import ChoiceAtPromise, PromiseResult
 from simulator.study.run.pareto import estimate
 
@@ -22,11 +22,12 @@ def cost_per_mtok(plan: Plan, dollars_per_hour: float) -> float:
 
 def promises(plan: Plan, search: Search) -> list[float]:
     """Speeds on the slider: those asked for, that of the SLA, and round ones over what the simulated fleets reach."""
-    speeds = set(plan.question.promises) | {plan.question.sla.speed.tps}
-    if not plan.question.promises:
+    sla = plan.question.sla
+    speeds = set(plan.question.promises) | ({sla.speed.tps} if sla.speed else set())
+    if not plan.question.promises and sla.speed:
         reached = [p for f in search.cells.values() for rows in f.known.peak(plan.load).values() for r in rows if (p := r.speed or 0) > 0]
         if reached:
-            low, high = min(*reached, plan.question.sla.speed.tps), max(*reached, plan.question.sla.speed.tps)
+            low, high = min(*reached, sla.speed.tps), max(*reached, sla.speed.tps)
             speeds |= {_round(v) for v in np.geomspace(max(low, 1.0), high, TICKS)}
     return sorted(speeds)
 
@@ -39,7 +40,7 @@ def _round(value: float) -> float:
 
 def at_promise(plan: Plan, search: Search, tps: float) -> PromiseResult:
     """What every cell needs at another promised speed, from the simulated fleets alone: `exact` where the next smaller one fails as well."""
-    planned = tps == plan.question.sla.speed.tps
+    planned = tps == plan.question.sla.tps
     rows = [_needs(plan, search.cells[number], tps, planned) for number in sorted(search.cells)]
     possible = [(r.cost_per_mtok, -(r.speed or 0), r.cell) for r in rows if r.cost_per_mtok is not None and not plan.bound(r.cell)]
     cheapest = min(possible, key=lambda cost: cost[:2])[2] if possible else None
@@ -48,7 +49,7 @@ def at_promise(plan: Plan, search: Search, tps: float) -> PromiseResult:
 
 def _needs(plan: Plan, cell: CellResult, tps: float, planned: bool) -> ChoiceAtPromise:
     """One cell at a promised speed; at the one that is planned for, what its search found."""
-    sla = plan.question.sla.model_copy(update={"speed": plan.question.sla.speed.model_copy(update={"tps": tps})})
+    sla = plan.question.sla.model_copy(update={"speed": SpeedPromise(tps=tps, share=plan.question.sla.speed_share)})
     points = {n: r for n, r in cell.known.peak(plan.load).items() if len(r) > 1}
     needed = cell.needed if planned else _stays_kept(sorted(points), {n for n, r in points.items() if judge(r, sla) == "kept"})
     if needed is None or (planned and cell.replicas is None):

@@ -18,39 +18,63 @@ from simulator.misspelt import places
 from simulator.policies.routing import LeastLoaded, Routing
 from simulator.schema import Distinct, Frozen, validate
 from simulator.study.run.document import read_document
+from simulator.study.run.fleet import fleet_of
 from simulator.study.run.goodput import Goodput
 from simulator.study.run.limits import check_limits
 from simulator.study.run.scenario import EngineSettings, Policy, Scenario, validate_scenario
 from simulator.study.run.shape import Shape, shape_of
+from simulator.study.run.span import answer_s, filling_s
 from simulator.traffic.workload import Workload
 
 Share = Annotated[float, Field(gt=0, lt=1)]
+USUAL_SHARE = 0.9
 
 
 class SpeedPromise(Frozen):
     """At least `tps` tokens per second for `share` of the users, each over its own answer."""
 
     tps: PositiveFloat
-    share: Share = 0.9
+    share: Share = USUAL_SHARE
 
 
 class TtftPromise(Frozen):
     """The first token within `seconds` for `share` of the users."""
 
     seconds: PositiveFloat
-    share: Share = 0.9
+    share: Share = USUAL_SHARE
 
 
 class Sla(Frozen):
-    """What every user is promised. A request that never ends has broken both."""
+    """What every user is promised: a speed, a first token, or both. A request that never ends has broken both."""
 
-    speed: SpeedPromise
+    speed: SpeedPromise | None = None
     ttft: TtftPromise | None = None
+
+    @model_validator(mode="after")
+    def _promises_something(self) -> Self:
+        if self.speed is None and self.ttft is None:
+            raise ValueError("expected speed, ttft or both, got neither")
+        return self
+
+    @property
+    def tps(self) -> float:
+        """The promised speed, tok/s; 0 where none is."""
+        return self.speed.tps if self.speed else 0.0
+
+    @property
+    def speed_share(self) -> float:
+        """Of the users whose speed is told."""
+        return self.speed.share if self.speed else USUAL_SHARE
+
+    @property
+    def ttft_share(self) -> float:
+        """Of the users whose TTFT is told."""
+        return self.ttft.share if self.ttft else USUAL_SHARE
 
     @property
     def goodput(self) -> Goodput:
         """The same limits for a single request."""
-        return Goodput(ttft_s=self.ttft.seconds if self.ttft else None, tpot_s=1 / self.speed.tps)
+        return Goodput(ttft_s=self.ttft.seconds if self.ttft else None, tpot_s=1 / self.speed.tps if self.speed else None)
 
 
 class Offer(Frozen):
@@ -203,6 +227,12 @@ class Plan:
             problem, remedy = f"has no rate over time ({trace.words(self.folder)})", "use a longer trace, or arrivals and lengths"
             raise ScenarioError(problem, where=self.file, key="workload.trace", remedy=remedy)
         self.shape: Shape = shape_of(question.workload, question.peak_load_rps, self.folder)
+        self.speed_is_void = self.shape.longest_output <= 1 and question.sla.speed is not None
+        if self.speed_is_void:
+            if question.sla.ttft is None:
+                problem, remedy = "answers have one token, so nobody has a speed", "promise sla.ttft instead, such as {seconds: 1}"
+                raise ScenarioError(problem, where=self.file, key="sla.speed", remedy=remedy)
+            self.question = question = question.model_copy(update={"sla": question.sla.model_copy(update={"speed": None})})
         self.choices: list[Choice] = self._choices()
         if all(self.bound(cell) for cell in range(len(self.choices))):
             remedy = "add a policy that can be run"
@@ -210,22 +240,27 @@ class Plan:
 
     @cached_property
     def warmup_s(self) -> float:
-        """Seconds before anything is measured: three answers long at the promised speed, 15 at least."""
-        return self.question.run.warmup_s or max(15.0, 3 * self._answer_s)
+        """Seconds before anything is measured: three answers long, 15 at least."""
+        return self.question.run.warmup_s or filling_s(self.answers_s[0])
 
     @cached_property
     def window_s(self) -> float:
         """Seconds of peak that are measured: six answers long, 400 requests, half a minute at least."""
-        return self.question.run.window_s or max(30.0, 6 * self._answer_s, 400 / self.question.peak_load_rps)
+        return self.question.run.window_s or max(30.0, 6 * self.answers_s[0], 400 / self.question.peak_load_rps)
 
     @cached_property
     def drain_s(self) -> float:
-        """Seconds that the longest answer may still take after the window, at the promised speed."""
-        return max(30.0, 1.2 * self.shape.longest_output / self.question.sla.speed.tps)
+        """Seconds that the longest answer may still take after the window."""
+        return max(30.0, 1.2 * self.answers_s[1])
 
-    @property
-    def _answer_s(self) -> float:
-        return self.shape.mean_output / self.question.sla.speed.tps
+    @cached_property
+    def answers_s(self) -> tuple[float, float]:
+        """Seconds that a mean answer takes, and the longest: at the promised speed, else under the slowest choice when it is busy."""
+        if (tps := self.question.sla.tps) > 0:
+            return self.shape.mean_output / tps, self.shape.longest_output / tps
+        alone = self._made(self._raw("workload"), 1.0, 1.0, 1.0)
+        taken = [answer_s(fleet_of(s, s.policies[0], 0), self.shape, float("inf"), s.workload.domains) for s in (choice.scenario for choice in alone)]
+        return max(mean for mean, _ in taken), max(longest for _, longest in taken)
 
     @property
     def load(self) -> float:
@@ -233,15 +268,20 @@ class Plan:
         return self.shape.load(self.question.peak_load_rps)
 
     def _choices(self) -> list[Choice]:
+        span = self.warmup_s, self.window_s, self.drain_s
+        return self._made(self.shape.at_peak(self._raw("workload"), *span), *span)
+
+    def _made(self, workload: dict[str, Any], warmup_s: float, window_s: float, drain_s: float) -> list[Choice]:
+        """Every profile under every policy and setting."""
         question, choices = self.question, []
-        workload = self.shape.at_peak(self._raw("workload"), self.warmup_s, self.window_s, self.drain_s)
+        run = {"seed": question.run.seed, "warmup_s": warmup_s, "duration_s": window_s, "drain_s": drain_s}
         for number, offer in enumerate(question.profiles):
             for place, policy, content in self._policies():
                 for at, (setting, raw) in enumerate(zip(question.settings, self._raw("settings") or [{}], strict=True)):
                     engine = {k: v for k, v in raw.items() if k != "name"}
                     keys = {"profile": f"profiles.{number}", "policies.0": f"policies.{place}", "engine": f"settings.{at}", "load": "load_rps"}
                     with renamed(question._file, keys):
-                        scenario = self._scenario(offer.profile, content, engine, workload)
+                        scenario = self._scenario(offer.profile, content, engine, workload, run)
                         check_limits(scenario)
                     choices.append(Choice(number, policy, setting.name, scenario, offer.gpu_hour or question.price.gpu_hour))
         return choices
@@ -262,7 +302,7 @@ class Plan:
     def _raw(self, key: str) -> Any:
         return deepcopy(self.question._content.get(key))
 
-    def _scenario(self, profile: str, policy: dict[str, Any], engine: dict[str, Any], workload: dict[str, Any]) -> Scenario:
+    def _scenario(self, profile: str, policy: dict[str, Any], engine: dict[str, Any], workload: dict[str, Any], run: dict[str, Any]) -> Scenario:
         question = self.question
         content: dict[str, Any] = {
             "name": question.name,
@@ -272,7 +312,7 @@ class Plan:
             "load": self.load,
             "fleet": {"routing": question.fleet.routing.model_dump()},
             "engine": engine,
-            "run": {"seed": question.run.seed, "warmup_s": self.warmup_s, "duration_s": self.window_s, "drain_s": self.drain_s},
+            "run": run,
         }
         return validate_scenario(content, question._file)
 

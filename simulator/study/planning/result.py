@@ -240,6 +240,11 @@ class PlanResult(Record):
         return next(choice for choice in self.cells if choice.cell == cell)
 
     @property
+    def has_speeds(self) -> bool:
+        """Does any fleet's user have a speed? Answers of one token have none."""
+        return any(fleet.mean("speed") for choice in self.cells for fleet in choice.points)
+
+    @property
     def chosen(self) -> ChoiceResult:
         """The one that is planned."""
         return self.choice(self.best)

@@ -102,6 +102,11 @@ def largest(keeps: Callable[[float], Steps[bool]], start: float, step: float = L
     return good
 
 
+def enough(needed: int, carries: float) -> int:
+    """How many of `needed` replicas must do, where all of them carry `carries` times the load (found within a factor LOAD_STEP)."""
+    return ceil(LOAD_STEP * needed / carries)
+
+
 def ladder(around: Sequence[int], low: int, high: int, most: int = 6) -> list[int]:
     """Replica counts for the frontier: those in `around`, and up to `most` spread evenly in ratio over [low, high]."""
     rungs = set(around)

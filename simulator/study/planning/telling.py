@@ -8,6 +8,7 @@ from typing import Literal
 from simulator.study.planning.finding import Search
 from simulator.study.planning.question import Plan
 from simulator.study.planning.result import ChoiceResult, PlanResult
+from simulator.study.planning.search import enough
 from simulator.study.run.result import Remark
 from simulator.study.run.warnings import COUNTS
 from simulator.study.run.wording import count, money, percent, share
@@ -33,6 +34,7 @@ def conditions(plan: Plan, peak_rps: float) -> Iterator[str]:
 def warnings(plan: Plan, search: Search, result: PlanResult) -> Iterator[Remark]:
     """What a reader must know before buying, each with its remedy."""
     yield from _of_profiles(result)
+    yield from _of_sla(plan)
     for number in sorted(search.cells):
         yield from _of_cell(plan, search, number)
     yield from _of_best(plan, search, result)
@@ -48,6 +50,17 @@ def _of_profiles(result: PlanResult) -> Iterator[Remark]:
         made_up = sorted({source.table for source in profile.provenance if source.provenance == "synthetic"})
         if made_up:
             yield _warn(f"{profile.name}: assumed, not measured: {', '.join(made_up)}.", "measure them; the what-ifs show what depends on them")
+
+
+def _of_sla(plan: Plan) -> Iterator[Remark]:
+    """What nobody can be promised."""
+    if plan.speed_is_void:
+        yield _warn("Answers have one token, so nobody has a speed: the fleet is chosen by the TTFT alone.", "leave sla.speed out", "note")
+    instant = sorted({choice.setting for choice in plan.choices if choice.scenario.engine.prefill.where == "nowhere"})
+    if instant:
+        some = f" under {', '.join(instant)}" if len(plan.question.settings) > 1 else ""
+        text = f"Prompts are not simulated{some} (prefill: instant): the fleet is chosen for decoding alone, and the TTFT is not known."
+        yield _warn(text, "set prefill in settings, with a profile that has costs of prefill")
 
 
 def _of_cell(plan: Plan, search: Search, number: int) -> Iterator[Remark]:
@@ -76,6 +89,9 @@ def _of_best(plan: Plan, search: Search, result: PlanResult) -> Iterator[Remark]
     if fewer and fewer.kept * 2 > fewer.n:
         text = f"One replica fewer meets the SLA in {fewer.kept} of {fewer.n} replications, but not with 95 % confidence."
         yield _warn(text, "raise run.window_s or run.replications to decide", "note")
+    elif fewer and result.chosen.headroom is not None and best.needed and enough(best.needed, 1 + result.chosen.headroom) < best.needed:
+        text = f"{best.needed} replicas carry {percent(result.chosen.headroom)} load, though {fewer.replicas} miss the SLA: both cannot be."
+        yield _warn(text, "raise run.window_s or run.replications, or leave run.warmup_s out")
     rows = best.known.peak(plan.load).get(best.needed or 0, [])
     if rows and min(r["requests"] or 0 for r in rows) < 100:
         yield _warn("Fewer than 100 measured requests in a replication: quantiles are rough.", "raise run.window_s")
@@ -90,7 +106,7 @@ def _of_best(plan: Plan, search: Search, result: PlanResult) -> Iterator[Remark]
 
 
 def _of_traffic(plan: Plan, search: Search, result: PlanResult) -> Iterator[Remark]:
-    answer_s = plan.shape.mean_output / plan.question.sla.speed.tps
+    answer_s = plan.answers_s[0]
     if plan.warmup_s < 2 * answer_s:
         text = f"The warm-up is shorter than two answers ({2 * answer_s:.0f} s): the fleet is not full when the measurement starts."
         yield _warn(text, "raise run.warmup_s")
@@ -107,8 +123,10 @@ def answer_lines(plan: Plan, result: PlanResult) -> Iterator[str]:
     assert best.replicas is not None
     assert best.gpus is not None
     fleet = count(best.replicas, "replica") + ("" if best.gpus == best.replicas else f" ({count(best.gpus, 'GPU')})")
-    promise = f"{question.sla.speed.tps:g} tok/s for {share(question.sla.speed.share)} of users"
-    promise += f" and a first token within {question.sla.ttft.seconds:g} s for {share(question.sla.ttft.share)}" if question.sla.ttft else ""
+    sla, limits = question.sla, []
+    limits += [f"{sla.speed.tps:g} tok/s for {share(sla.speed.share)} of users"] if sla.speed else []
+    limits += [f"a first token within {sla.ttft.seconds:g} s for {share(sla.ttft.share)}{'' if sla.speed else ' of users'}"] if sla.ttft else []
+    promise = " and ".join(limits)
     spare = ", one of them a spare," if question.fleet.survive_loss else ""
     yield (
         f"{best.label} on {fleet}{spare} meets {promise} at {question.peak_load_rps:g} requests per second: "
@@ -118,12 +136,12 @@ def answer_lines(plan: Plan, result: PlanResult) -> Iterator[str]:
     if others:
         yield _next_best(min(others, key=lambda c: (c.cost_per_hour or 0.0, -(c.headroom or 0))), best)
     if best.headroom is not None and best.at_peak is not None:
-        speed, first = best.at_peak.mean("speed"), best.at_peak.mean("ttft")
-        waiting = share(question.sla.ttft.share if question.sla.ttft else 0.9)
-        unknown = first is None or plan.choices[best.cell].scenario.engine.prefill.where == "nowhere"
-        ttft = "" if unknown else f" and {waiting} wait at most {(first or 0.0) * 1000:.0f} ms for the first token"
-        users = share(question.sla.speed.share)
-        yield f"At the peak {users} of users see {speed:.3g} tok/s or more{ttft}; {percent(best.headroom)} load still fits."
+        speed, first, seen = best.at_peak.mean("speed"), best.at_peak.mean("ttft"), []
+        seen += [] if speed is None else [f"{share(sla.speed_share)} of users see {speed:.3g} tok/s or more"]
+        of = "" if seen else " of users"
+        seen += [] if first is None else [f"{share(sla.ttft_share)}{of} wait at most {first * 1000:.0f} ms for the first token"]
+        peak = f"At the peak {' and '.join(seen)}; " if seen else ""
+        yield f"{peak}{percent(best.headroom)} load still fits{'' if seen else ' at the peak'}."
 
 
 def _next_best(nearest: ChoiceResult, best: ChoiceResult) -> str:

@@ -74,13 +74,15 @@ def run_trial(plan: Plan, trial: Trial) -> TrialRow:
     meter.sums["truncated"] += truncated(traffic, fleet.max_context)
     answers: list[Floats] = [np.empty((0, len(RequestRecord._fields)))]
     end = observe(traffic, fleet, Split(meter, requests=[lambda rows, _domains: answers.append(rows)]))
-    measured = meter.row(end, scenario.gpus, trial.replicas, ttft_known=scenario.engine.prefill.where != "nowhere")
+    prompts = scenario.engine.prefill.where != "nowhere"
+    measured = meter.row(end, scenario.gpus, trial.replicas, ttft_known=prompts)
+    kept = promised(np.concatenate(answers), plan.question.sla) | ({} if prompts else {"ttft": None, "ttft_kept": None})
     return TrialRow(
         replicas=trial.replicas,
         load=trial.load,
         replication=trial.replication,
         verdict="stable" if trial.kind == "alone" else measured.verdict,
-        numbers={"requests": measured.requests} | measured.numbers | promised(np.concatenate(answers), plan.question.sla),
+        numbers={"requests": measured.requests} | measured.numbers | kept,
     )
 
 
@@ -104,11 +106,11 @@ def promised(rows: Floats, sla: Sla) -> dict[str, Number]:
     ttft = np.sort(np.where(np.isnan(waited), np.inf, waited))
     row: dict[str, Number] = {"speed": None, "speed_kept": None, "ttft": None, "ttft_kept": None}
     if len(speed):
-        at = max(int(np.ceil((1 - sla.speed.share) * len(speed) - 1e-9)) - 1, 0)
-        row |= {"speed": float(speed[at]), "speed_kept": float((speed >= sla.speed.tps).mean())}
+        at = max(int(np.ceil((1 - sla.speed_share) * len(speed) - 1e-9)) - 1, 0)
+        row |= {"speed": float(speed[at]), "speed_kept": float((speed >= sla.speed.tps).mean()) if sla.speed else None}
     if len(ttft):
         promise = sla.ttft
-        at = min(int(np.floor((promise.share if promise else 0.9) * len(ttft) + 1e-9)), len(ttft) - 1)
+        at = min(int(np.floor(sla.ttft_share * len(ttft) + 1e-9)), len(ttft) - 1)
         row["ttft"] = float(ttft[at]) if np.isfinite(ttft[at]) else None
         row["ttft_kept"] = float((ttft <= promise.seconds).mean()) if promise else None
     return row

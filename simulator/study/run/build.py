@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from simulator.study.run.answer import Answer
 from simulator.study.run.conditions import conditions, paths
 from simulator.study.run.metrics import METRICS, Verdict
 from simulator.study.run.pareto import estimate, gains
 from simulator.study.run.result import (
-    Estimate,
-    GainAtSla,
-    Gains,
     PointResult,
     PointRow,
     PolicyFacts,
@@ -24,7 +22,6 @@ from simulator.study.run.result import (
 )
 from simulator.study.run.scenario import Policy, Scenario
 from simulator.study.run.warnings import warnings
-from simulator.study.run.wording import gain, gain_mean
 
 UNITS = {
     "concurrency": "concurrent requests per replica",
@@ -43,7 +40,7 @@ def build_result(
     names = [p.name for p in scenario.policies]
     points = tuple(_point(scenario, rows, policy, load) for policy in scenario.policies for load in scenario.loads(policy))
     gained = gains(rows, names, scenario.base, scenario.sla.speed, scenario.sla.tps_per_user)
-    return RunResult(
+    result = RunResult(
         dsim_version=version("dsim"),
         scenario=ScenarioFacts.of(scenario, file=shown_file(scenario.file, "scenarios"), seed=plan.seed, replications=plan.replications),
         profile=ProfileFacts.of(profile, provenance=sources(profile)),
@@ -57,9 +54,9 @@ def build_result(
         gains=gained,
         published=tuple(published),
         validation=validation,
-        answer=tuple(_answer(scenario, points, gained)),
         warnings=tuple(warnings(scenario, rows, points)),
     )
+    return result.model_copy(update={"answer": tuple(Answer(scenario, result).lines())})
 
 
 def shown_file(file: Path, folder: str) -> str:
@@ -91,57 +88,3 @@ def worst(verdicts: Sequence[Verdict]) -> Verdict:
     """The gravest of some verdicts."""
     order: tuple[Verdict, ...] = ("overloaded", "backlogged")
     return next((verdict for verdict in order if verdict in verdicts), "stable")
-
-
-def _answer(scenario: Scenario, points: Sequence[PointResult], gained: Gains) -> list[str]:
-    """Two lines: the most throughput at a promise, the most speed at matched throughput; bounds are never an answer."""
-    real = {p.name for p in scenario.policies if not p.verification.clairvoyant and not p.verification.peeks}
-    lines = []
-    reached = [(row, delivered) for row in gained.at_sla if row.policy in real and (delivered := row.throughput or row.at_least)]
-    reached = [(row, delivered) for row, delivered in reached if row.sla_tps == reached[0][0].sla_tps]
-    carried = all(p.verdict != "overloaded" for p in points)
-    if len(reached) > 1 and carried and all(row.at_least for row, _ in reached):
-        names = ", ".join(row.policy for row, _ in reached)
-        lines.append(f"All of {names} deliver {reached[0][0].sla_tps:g} tok/s to each user at every simulated load: raise load to tell them apart.")
-    elif reached:
-        lines.append(_at_promise(reached, gained.baseline))
-    matched = [row for row in gained.at_matched_throughput if row.policy in real and row.gain is not None]
-    if matched:
-        best = max((row for row in matched if row.sla_tps == matched[0].sla_tps), key=lambda row: row.gain.mean if row.gain else 0.0)
-        assert best.tps is not None  # there is a gain
-        lines.append(
-            f"At the throughput of {best.because} ({best.throughput:,.0f} tok/s per GPU), {best.policy} gives each user "
-            f"{best.tps.mean:.0f} tok/s, {gain(best.gain)}."
-        )
-    if len(lines) < 2:
-        usable = [p for p in points if p.policy in real and p.verdict != "overloaded" and p.mean("throughput_tok_s_gpu")]
-        if not usable and not lines:
-            return ["Every point is overloaded: no policy can carry these loads.", "Lower the load or add replicas (fleet.replicas)."]
-        lines += _at_highest_load(scenario, usable) if usable else []
-    return lines[:2]
-
-
-def _at_promise(reached: Sequence[tuple[GainAtSla, Estimate]], baseline: str) -> str:
-    """Who delivers most at the first promise; a policy that keeps it at every simulated load delivers at least what it does at the highest."""
-    best, delivered = max(reached, key=lambda pair: pair[1].mean)
-    gained = f", {gain(best.gain)} over {baseline}" if best.gain else ""
-    most = "" if best.throughput else "at least "
-    return f"At {best.sla_tps:g} tok/s for each user, {best.policy} delivers the most: {most}{delivered.mean:,.0f} tok/s per GPU{gained}."
-
-
-def _at_highest_load(scenario: Scenario, usable: Sequence[PointResult]) -> list[str]:
-    """Without promises: who is fastest at the highest load that some policy still carries."""
-    speed, top = scenario.sla.speed, max(p.load for p in usable)
-    here = {p.policy: (p.mean(speed) or 0.0, p.mean("throughput_tok_s_gpu")) for p in usable if p.load == top}
-    best = max(here, key=lambda policy: here[policy][0])
-    tps, throughput = here[best]
-    line = (
-        f"At load {top:g} ({UNITS[scenario.workload.load_kind]}) {best} is the fastest: {tps:.0f} tok/s per user at {throughput:,.0f} tok/s per GPU."
-    )
-    if scenario.base not in here:
-        return [line, f"{scenario.base} does not carry that load."]
-    if scenario.base == best:
-        return [line, "No other policy is faster there."]
-    base, _ = here[scenario.base]
-    faster = gain_mean(Estimate(tps / base - 1))
-    return [line, f"That is {faster} over {scenario.base} ({base:.0f} tok/s per user) on the same requests."]

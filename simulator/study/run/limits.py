@@ -17,6 +17,7 @@ MOST_REQUESTS = 50_000_000  # of a point
 def check_limits(scenario: Scenario) -> None:
     """Raises ScenarioError for what would run without end, or to no purpose. Called before any work."""
     _check_size(scenario)
+    _check_work(scenario)
     for policy in scenario.policies:
         _check_memory(scenario, policy)
 
@@ -36,6 +37,22 @@ def _check_size(scenario: Scenario) -> None:
         if load * span_s > MOST_REQUESTS:
             problem = f"{load:g} requests per second for {span_s:g} s in all, expected at most {MOST_REQUESTS:,} requests"
             raise ScenarioError(problem, where=where, key="load", remedy="lower it, or shorten the run")
+
+
+def _check_work(scenario: Scenario) -> None:
+    """Something takes time: prompts, or answers beyond the token that comes with them."""
+    workload = scenario.workload
+    if scenario.engine.prefill.where != "nowhere" or workload.servegen is not None:
+        return
+    if workload.trace is not None:
+        longest = int(workload.trace.load(scenario.folder).output_tokens.max(initial=1))
+    else:
+        assert workload.output_tokens is not None
+        longest = int(workload.output_tokens.at(np.array([np.nextafter(1.0, 0.0)]))[0])
+    if longest <= 1:
+        problem = "answers have one token and prompts are not simulated, so nothing takes time"
+        remedy = "simulate prompts, such as {kind: chunked}, or longer answers (workload.output_tokens)"
+        raise ScenarioError(problem, where=scenario.file, key="engine.prefill", remedy=remedy)
 
 
 def _check_memory(scenario: Scenario, policy: Policy) -> None:

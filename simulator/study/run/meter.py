@@ -113,6 +113,7 @@ class Meter:
             queued_s = self.sums["queued_s"] + self.sums["still_queued"] * (self.start_s + window_s) - self.sums["still_queued_since_s"]
         return Totals(
             sums=self.sums,
+            prompts=ttft_known,
             quantiles=quantiles,
             steps_by_tokens=(float(middle.mean()), float(len(steps) - 1)),
             window_s=window_s,

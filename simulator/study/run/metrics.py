@@ -17,6 +17,7 @@ class Totals:
     """What a run added up to, over its measured window and requests: all that a metric is computed from."""
 
     sums: Mapping[str, float]  # by name, see Meter
+    prompts: bool  # are they simulated?
     quantiles: Mapping[str, Mapping[int, Number]]  # of each spread of values, by percentile
     steps_by_tokens: tuple[float, float]  # median and largest number of tokens in a decode step
     window_s: float
@@ -92,13 +93,18 @@ def _times(name: str, doc: str, compared: int = 0) -> list[Metric]:
 
 def _part(name: str, title: str, total: str) -> Metric:
     """A cause of a user's time per token."""
-    return Metric(f"user_s_per_token_{name}", title, "ms", lambda t: t.sums[total] / t.committed if t.committed else None, _PARTS, 1000.0, 2, "parts")
+
+    def of(t: Totals) -> Number:
+        return t.sums[total] / t.committed if t.committed and (t.prompts or name != "prefill") else None
+
+    return Metric(f"user_s_per_token_{name}", title, "ms", of, _PARTS, 1000.0, 2, "parts")
 
 
 _SPEED = "over measured requests of more than one token: (output tokens − 1) ÷ (last − first token). p10 is the speed that nine of ten users exceed"
 _PARTS = (
     "where a user's time per token goes: Σ over steps of running requests × that part of the step ÷ committed tokens. Verify time is split by "
-    "tokens: rejected ones on one side, anchors and accepted ones on the other. Waiting is time that a request with a first token spends in no batch"
+    "tokens: rejected ones on one side, anchors and accepted ones on the other. Waiting is time that a request with a first token spends in no "
+    "batch. `_prefill` is empty with `prefill: instant`"
 )
 _GOOD = (
     "goodput: requests per second that keep every limit of `sla.goodput`, per GPU and of the fleet; empty without limits. Open loop: measured "
@@ -132,7 +138,7 @@ METRICS: tuple[Metric, ...] = (
     *_times("TPOT", "1 ÷ per-user speed of each request, then quantiles", compared=99),
     *_times("ITL", "gaps between the bursts that a user sees, each burst once per user, a request's first gap included. Bursts hold several tokens: "
             "never invert this into a speed"),
-    *_times("E2E", "last token − sending"),
+    *_times("E2E", "last token − sending; with `prefill: instant` without the time of the prompt"),
     Metric("client_wait_mean_s", "wait at the client", "s", lambda t: t.client_wait_s, place="latency",
            doc="sending − arrival, mean over measured requests: what `workload.max_concurrency` holds back; empty where nothing waited"),
     Metric("step_p50_s", "step time p50", "ms", _decoded(_at("step", 50)), "median length of a decode step", factor=1000.0, place="points"),

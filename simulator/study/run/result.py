@@ -180,6 +180,11 @@ class GainAtSla(Record):
     at_least: Estimate | None = None
     note: str | None
 
+    @property
+    def delivered(self) -> Estimate | None:
+        """Its throughput, or what that is at least."""
+        return self.throughput or self.at_least
+
 
 class GainAtThroughput(Record):
     """How fast a policy is (tok/s per user) where it delivers what the baseline delivers at a promise, and what it gains."""
@@ -313,6 +318,21 @@ class RunResult(Record):
     def policy(self, name: str | None) -> PolicyFacts | None:
         """The policy of that name, if there is one."""
         return next((policy for policy in self.policies if policy.name == name), None)
+
+    @cached_property
+    def choosable(self) -> frozenset[str]:
+        """Policies that an engine can run, losslessly: what an answer may name."""
+        return frozenset(policy.name for policy in self.policies if not policy.bound and not policy.peeks)
+
+    def best_at_sla(self) -> dict[float, GainAtSla]:
+        """At each promised speed that some policy keeps, in their order: who delivers most, as the answer names and pictures mark."""
+        best: dict[float, GainAtSla] = {}
+        for row in self.gains.at_sla:
+            if row.delivered and row.policy in self.choosable:
+                held = best.get(row.sla_tps)
+                if held is None or held.delivered is None or row.delivered.mean > held.delivered.mean:
+                    best[row.sla_tps] = row
+        return best
 
     def place(self, policy: PolicyFacts) -> int:
         """Its place in the list, for its colour and mark."""

@@ -22,8 +22,6 @@ from simulator.study.work.kept import Kept, Task
 from simulator.study.work.local import local, worker_count
 from simulator.study.work.signals import unfinished
 
-KINDS: dict[str, type[StepsFile | RequestsFile]] = {"steps": StepsFile, "requests": RequestsFile}
-
 
 def points(scenario: Scenario) -> list[Point]:
     """Every point, in the order of the result tables."""
@@ -91,7 +89,8 @@ def _run_point(point: Point, tables: dict[str, str], scenario: Scenario, folder:
     if folder is None or not tables:
         return run_point(scenario, point)
     head = {"policy": scenario.policies[point.policy].name, "load": point.load, "replication": point.replication}
-    files = [KINDS[kind](folder / name, head) for kind, name in tables.items()]
+    prompts = scenario.engine.prefill.where != "nowhere"
+    files = [StepsFile(folder / name, head) if kind == "steps" else RequestsFile(folder / name, head, prompts) for kind, name in tables.items()]
     with unfinished(files):
         return run_point(scenario, point, files)
 

@@ -29,10 +29,10 @@ def points_table(rows: Sequence[PointRow]) -> pd.DataFrame:
 
 class RequestsFile:
     """A sink that writes every request of a run to Parquet, chunk after chunk: stamps in seconds since the start, in order of
-    their end (of a fleet in parts, part after part)."""
+    their end (of a fleet in parts, part after part). Where prompts are not simulated, `ttft_s` is empty."""
 
-    def __init__(self, path: Path, head: dict[str, Any]) -> None:
-        self._file, self._head = _ParquetFile(path), head
+    def __init__(self, path: Path, head: dict[str, Any], prompts: bool = True) -> None:
+        self._file, self._head, self._prompts = _ParquetFile(path), head, prompts
 
     def __call__(self, rows: Floats, domains: Sequence[str]) -> None:
         """Rows of RequestRecord."""
@@ -50,7 +50,7 @@ class RequestsFile:
         decode_s = (table["finish_s"] - table["first_token_s"]).where(several, np.nan)
         table["tps_per_user"] = (table["output_tokens"] - 1) / decode_s
         table["tpot_s"] = decode_s / (table["output_tokens"] - 1)
-        table["ttft_s"] = table["first_token_s"] - table["sent_s"]
+        table["ttft_s"] = table["first_token_s"] - table["sent_s"] if self._prompts else np.nan
         table["e2e_s"] = table["finish_s"] - table["sent_s"]
         self._file.append(table)
 

@@ -80,7 +80,7 @@ def _filling(scenario: Scenario, points: Sequence[PointResult]) -> Iterator[Rema
     if scenario.workload.load_kind == "concurrency":
         return
     warmup_s = span_of(scenario).warmup_s
-    answers = [(e2e_s, p) for p in points if p.verdict != "overloaded" and warmup_s < 2 * (e2e_s := p.mean("e2e_p50_s") or 0.0)]
+    answers = [(e2e_s, p) for p in points if p.verdict == "stable" and warmup_s < 2 * (e2e_s := p.mean("e2e_p50_s") or 0.0)]
     if answers:
         named = _some([f"{p.policy} at {p.load:g}" for _, p in answers])
         need_s = 2 * max(e2e_s for e2e_s, _ in answers)

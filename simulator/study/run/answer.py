@@ -1,0 +1,122 @@
+"""A run's answer in sentences: a promise that nobody keeps, the most throughput at one that is kept, the most speed at matched throughput."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from simulator.study.run.result import Estimate, PointResult, RunResult
+from simulator.study.run.scenario import Scenario
+from simulator.study.run.shape import Shape, shape_of
+from simulator.study.run.wording import gain, gain_mean
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Says it of the policies that an engine can run losslessly; bounds are never an answer."""
+
+    scenario: Scenario
+    result: RunResult
+
+    def lines(self) -> list[str]:
+        """Two, and one before them where no policy keeps a promise."""
+        missed, lines = list(self._missed()), [*self._at_promise(), *self._at_match()]
+        if len(lines) < 2:
+            usable = [p for p in self._points if p.verdict != "overloaded" and p.mean("throughput_tok_s_gpu")]
+            if usable:
+                lines += self._at_highest_load(usable)
+            elif not lines:
+                lines = ["Every point is overloaded: no policy can carry these loads.", "Lower the load or add replicas (fleet.replicas)."]
+        return missed + lines[:2]
+
+    @cached_property
+    def _points(self) -> list[PointResult]:
+        return [p for p in self.result.frontier if p.policy in self.result.choosable]
+
+    @cached_property
+    def _shape(self) -> Shape | None:
+        """Of traffic that has a rate."""
+        return None if self.scenario.workload.load_kind == "concurrency" else shape_of(self.scenario.workload, 1.0, self.scenario.folder)
+
+    def _missed(self) -> Iterator[str]:
+        """Promises that no policy keeps, and what comes nearest."""
+        kept = self.result.best_at_sla()
+        missed = [f"{tps:g}" for tps in self.scenario.sla.tps_per_user if tps not in kept]
+        if not missed:
+            return
+        promise = f"{' or '.join(missed)} tok/s"
+        speeds = [(tps, p) for p in self._points if p.verdict != "overloaded" and (tps := p.mean(self.result.speed_metric))]
+        if not speeds:
+            yield f"No policy meets the SLA of {promise} for each user: no speed is known at these loads."
+            return
+        tps, nearest = max(speeds, key=lambda pair: pair[0])
+        yield f"No policy meets the SLA of {promise} for each user: {nearest.policy} at load {nearest.load:g} comes nearest, with {tps:.3g} tok/s."
+
+    def _at_promise(self) -> Iterator[str]:
+        """Who delivers most at the first promise; a policy that keeps it at every simulated load delivers at least what it does at the highest."""
+        result, best = self.result, next(iter(self.result.best_at_sla().values()), None)
+        if best is None:
+            return
+        reached = [row for row in result.gains.at_sla if row.sla_tps == best.sla_tps and row.policy in result.choosable and row.delivered]
+        if len(reached) > 1 and all(p.verdict != "overloaded" for p in result.frontier) and all(row.at_least for row in reached):
+            names = ", ".join(row.policy for row in reached)
+            yield f"All of {names} deliver {best.sla_tps:g} tok/s to each user at every simulated load: raise load to tell them apart."
+            return
+        delivered = best.delivered
+        assert delivered is not None
+        gained = f", {gain(best.gain)} over {result.baseline}" if best.gain else ""
+        most = "" if best.throughput else "at least "
+        yield (
+            f"At {best.sla_tps:g} tok/s for each user, {best.policy} delivers the most: {most}{delivered.mean:,.0f} tok/s per GPU"
+            f"{self._requests(delivered.mean)}{gained}."
+        )
+
+    def _requests(self, throughput: float) -> str:
+        """A throughput (tok/s per GPU) in requests per second of the fleet, where they have a rate."""
+        if self._shape is None:
+            return ""
+        rps = throughput * self.scenario.gpus / self._shape.mean_output
+        speed = f", {rps / self._shape.unit_rps:.3g} times the trace's speed" if self._shape.trace_rps else ""
+        return f" ({rps:.3g} requests per second{speed})"
+
+    def _at_match(self) -> Iterator[str]:
+        matched = [row for row in self.result.gains.at_matched_throughput if row.policy in self.result.choosable and row.gain is not None]
+        if matched:
+            best = max((row for row in matched if row.sla_tps == matched[0].sla_tps), key=lambda row: row.gain.mean if row.gain else 0.0)
+            assert best.tps is not None  # there is a gain
+            yield (
+                f"At the throughput of {best.because} ({best.throughput:,.0f} tok/s per GPU), {best.policy} gives each user "
+                f"{best.tps.mean:.0f} tok/s, {gain(best.gain)}."
+            )
+
+    def _at_highest_load(self, usable: Sequence[PointResult]) -> Iterator[str]:
+        """Without promises: who is fastest at the highest load that some policy still carries; by TTFT where answers have no speed."""
+        speed, top, base = self.result.speed_metric, max(p.load for p in usable), self.scenario.base
+        here = {p.policy: p for p in usable if p.load == top}
+        load = f"At load {top:g} ({self.result.load_unit}{self._rate(top)})"
+        fastest = max(here.values(), key=lambda p: p.mean(speed) or 0.0)
+        tps, throughput = fastest.mean(speed), fastest.mean("throughput_tok_s_gpu")
+        if tps is None:
+            yield f"{load} {self._by_ttft(here)}"
+            return
+        yield f"{load} {fastest.policy} is the fastest: {tps:.0f} tok/s per user at {throughput:,.0f} tok/s per GPU."
+        if base not in here:
+            yield f"{base} does not carry that load."
+        elif base == fastest.policy and len(self.result.policies) > 1:
+            yield "No other policy is faster there."
+        elif base != fastest.policy and (slower := here[base].mean(speed)):
+            yield f"That is {gain_mean(Estimate(tps / slower - 1))} over {base} ({slower:.0f} tok/s per user) on the same requests."
+
+    def _by_ttft(self, here: dict[str, PointResult]) -> str:
+        known = [(ttft, p) for p in here.values() if (ttft := p.mean("ttft_p90_s")) is not None]
+        if not known:
+            policy, point = next(iter(here.items()))
+            return f"{policy} delivers {point.mean('throughput_tok_s_gpu'):,.3g} tok/s per GPU; nobody's speed is known."
+        ttft, first = min(known, key=lambda pair: pair[0])
+        reached = f"{first.policy} gives nine of ten users their first token within {1000 * ttft:,.0f} ms"
+        return f"{reached}, at {first.mean('throughput_tok_s_gpu'):,.3g} tok/s per GPU; answers of one token have no speed."
+
+    def _rate(self, load: float) -> str:
+        """A multiple of a trace's speed in requests per second."""
+        return "" if self._shape is None or not self._shape.trace_rps else f", {load * self._shape.trace_rps:.3g} requests per second"

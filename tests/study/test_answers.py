@@ -1,0 +1,102 @@
+"""A run's answer: promises that nobody keeps come first, loads are told in requests per second, and nothing speaks of what was not simulated."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from simulator.study.run.build import build_result
+from simulator.study.run.result import Estimate, GainAtSla, Gains, PolicyFacts, RunResult
+from simulator.study.run.scenario import load_scenario
+from simulator.study.run.sweep import sweep
+
+PLAIN = {"name": "plain", "verification": {"kind": "none"}}
+
+
+def answer(path: Path) -> list[str]:
+    question = load_scenario(path)
+    return list(build_result(question, sweep(question, workers=1)).answer)
+
+
+@pytest.mark.parametrize(
+    ("promises", "missed"), [([500], "500 tok/s"), ([90, 500], "500 tok/s"), ([900, 500], "900 or 500 tok/s"), ([50], None), ([], None)]
+)
+def test_a_promise_that_nobody_keeps_is_in_the_first_sentence(promises: list[float], missed: str | None, scenario: Callable[..., Path]) -> None:
+    lines = answer(scenario(sla={"tps_per_user": promises}))
+    assert len(lines) == (3 if missed else 2)
+    if missed:
+        assert lines[0].startswith(f"No policy meets the SLA of {missed} for each user: ")
+        assert " at load 2 comes nearest, with " in lines[0]
+    else:
+        assert "No policy meets" not in lines[0]
+
+
+def test_the_load_of_a_trace_is_told_in_requests_per_second(scenario: Callable[..., Path], world: Path) -> None:
+    """Sixty requests in 6 s, played twice as fast: 20 per second, and 20 × 11 tokens per second."""
+    (world / "t.csv").write_text("arrival_s,prompt_tokens,output_tokens\n" + "".join(f"{i / 10},50,11\n" for i in range(61)))
+    more = {"workload": {"trace": {"path": "t.csv"}}, "policies": [PLAIN], "load": [2]}
+    run = {"replications": 1, "warmup_s": 0.5}
+    (line, *_) = answer(scenario(**more, run=run, sla=None))
+    assert line.startswith("At load 2 (times the speed of the trace, 20.3 requests per second) plain is the fastest: ")
+    (line, *_) = answer(scenario(**more, run=run, sla={"tps_per_user": [60]}))
+    assert "per GPU (2" in line
+    assert " requests per second, " in line
+    assert " times the trace's speed)" in line
+
+
+def test_an_answer_names_no_policy_that_no_engine_can_run() -> None:
+    """Whom the answer names, and pictures mark: the most throughput, or at least so much, of policies that neither know nor peek."""
+
+    def row(policy: str, throughput: float | None, at_least: float | None = None) -> GainAtSla:
+        some, least = (None if value is None else Estimate(value) for value in (throughput, at_least))
+        return GainAtSla(sla_tps=50, policy=policy, throughput=some, baseline_throughput=None, gain=None, at_least=least, note=None)
+
+    rows = (row("base", 100), row("most", None, 120), row("some", 110), row("peeking", 140), row("oracle", 150), row("slow", None))
+    policies = [{"name": r.policy, "verification": {}, "bound": r.policy == "oracle", "peeks": r.policy == "peeking"} for r in rows]
+    result = RunResult.model_construct(
+        gains=Gains(baseline="base", at_sla=rows, at_matched_throughput=()), policies=tuple(PolicyFacts(**p) for p in policies)
+    )
+    assert {tps: best.policy for tps, best in result.best_at_sla().items()} == {50: "most"}
+
+
+@pytest.fixture
+def _prompts_cost_time(edit_profile: Callable[..., None]) -> None:
+    edit_profile(lambda profile: profile["costs"].update(prefill={"provenance": "synthetic", "kind": "linear", "base_s": 0.01, "per_token_s": 1e-4}))
+
+
+@pytest.mark.usefixtures("sketched", "_prompts_cost_time")
+@pytest.mark.parametrize("prefill", [{"kind": "chunked"}, {"kind": "separate"}, {"kind": "disaggregated", "workers": 2}], ids=lambda p: p["kind"])
+@pytest.mark.parametrize("arrivals", ["poisson", "closed_loop"])
+def test_answers_of_one_token_have_a_ttft_and_no_speed(prefill: Any, arrivals: str, scenario: Callable[..., Path], dsim: Any, world: Path) -> None:
+    lengths = {"prompt_tokens": {"kind": "fixed", "tokens": 500}, "output_tokens": {"kind": "fixed", "tokens": 1}}
+    run = {"replications": 2, "requests": 20} if arrivals == "closed_loop" else {"replications": 2, "duration_s": 20}
+    path = scenario(
+        policies=[PLAIN], workload={"arrivals": {"kind": arrivals}, **lengths}, load=[2, 4], engine={"prefill": prefill}, run=run, sla=None
+    )
+    said = dsim("run", path, "--out", "out", "--workers", 1)
+    assert said.code == 0, said.err
+    assert "gives nine of ten users their first token within" in said.out
+    assert "TTFT" in said.out.split("The frontier")[0]
+    assert "tok/s per user" not in said.out
+    for row in csv.DictReader((world / "out" / "points.csv").open()):
+        assert row["tps_per_user_mean"] == row["tpot_p50_s"] == row["accepted_length"] == ""
+        assert float(row["ttft_p50_s"]) > 0.0599
+        assert float(row["throughput_tok_s_gpu"]) > 0
+        assert row["verdict"] in ("stable", "backlogged")
+    page = (world / "out" / "report.md").read_text()
+    assert "None" not in page
+    assert " nan" not in page
+    assert dsim("compare", "out", "out").code == 0
+
+
+def test_where_prompts_are_not_simulated_no_column_speaks_of_them(scenario: Callable[..., Path], world: Path) -> None:
+    question = load_scenario(scenario(policies=[PLAIN], load=[2], run={"replications": 1, "requests": 10}, sla=None))
+    (row,) = sweep(question, world / "points", workers=1, details=["requests"])
+    assert [name for name in row.numbers if ("ttft" in name or name.endswith("_prefill")) and row[name] is not None] == []
+    assert row["user_s_per_token_overhead"] is not None
+    assert pd.read_parquet(next((world / "points").glob("*.requests.parquet")))["ttft_s"].isna().all()
