@@ -14,7 +14,7 @@ from simulator.study.planning.trial import promised
 
 def seen(first_s: float, finish_s: float, tokens: int = 11, rejected: bool = False, measured: bool = True) -> RequestRecord:
     """A request that came at 1 s."""
-    return RequestRecord(0, 0, -1, -1, 0, measured, 1.0, first_s, finish_s, 5, tokens, 0, 0, 0, rejected)
+    return RequestRecord(0, 0, -1, -1, 0, measured, 1.0, first_s, finish_s, 5, tokens, 0, 0, 0, rejected, 1.0)
 
 
 def sla(share: float) -> Sla:

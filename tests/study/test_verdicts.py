@@ -93,6 +93,17 @@ def test_a_fleet_that_fills_is_not_overloaded(drain_s: float) -> None:
     assert verdict(specs, fleet(costs(0.01, 1e-4), max_batch=4), 0.0, 6.0, drain_s) == "overloaded"  # where slots lack, they do wait
 
 
+@pytest.mark.parametrize(("load", "overloaded"), [(0.7, False), (1.5, True)])
+def test_a_limit_of_the_client_moves_the_queue_and_does_not_hide_it(load: float, overloaded: bool) -> None:
+    """Four in flight of 20 steps each carry four answers per second; the replica has twice as many slots, and never a queue."""
+    specs = arrivals(load * 4, 200.0, fixed(21), 0)
+    meter = Meter(5.0, 100.0, open_loop=True)
+    end = observe(OpenTraffic(specs, 5.0, 100.0, 95.0, in_flight=4), fleet(costs(base=STEP_S), max_batch=8), meter)
+    row = meter.row(end, 1, 1, True)
+    assert (row.verdict == "overloaded") == overloaded
+    assert (row["waiting_mean"] or 0) < 1
+
+
 LONG: dict[str, Any] = {
     "policies": [{"name": "plain", "verification": {"kind": "none"}}],
     "engine": {"max_batch": 256, "prefill": {"kind": "instant"}},

@@ -205,6 +205,8 @@ class Meter:
             came = of["arrival_s"] < self.until_s
             self.sums["came"] += (came & (of["arrival_s"] >= self.start_s)).sum()
             self.sums["came_since_0"] += came.sum()
+            held = of["sent_s"] > of["arrival_s"]
+            self.queue.waits(of["arrival_s"][held], of["sent_s"][held])
         done = (of["measured"] > 0) & np.isfinite(of["finish_s"])
         sent, first, last, tokens = (of[name][done] for name in ("sent_s", "first_token_s", "finish_s", "output_tokens"))
         if self.queue is not None:

@@ -173,10 +173,10 @@ HEAD = {
     ("requests",): "measured requests that finished",
 }
 _VERDICT = (
-    "`overloaded`: open loop, and the requests that wait (at a replica or for a prefill worker) grow over the window by more than 2 % of the "
-    "arrivals and beyond noise: by more than 3 √arrivals and two standard errors (of 20 parts of the window), or at its end more wait than such "
-    "noise of all arrivals since the start explains. Where nobody waits nothing is overloaded, even while a fleet fills. `backlogged`: on average "
-    "at least one request, and a tenth of those running, waits. Else `stable`"
+    "`overloaded`: open loop, and the requests that wait (at a replica, for a prefill worker or at a client's limit) grow over the window by more "
+    "than 2 % of the arrivals and beyond noise: by more than 3 √arrivals and two standard errors (of 20 parts of the window), or at its end more "
+    "wait than such noise of all arrivals since the start explains. Where nobody waits nothing is overloaded, even while a fleet fills. "
+    "`backlogged`: on average at least one request, and a tenth of those running, waits. Else `stable`"
 )
 TAIL = {("verdict",): _VERDICT}
 

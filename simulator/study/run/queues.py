@@ -12,8 +12,8 @@ PARTS = 20  # of a window, whose growths show its noise
 
 
 class Queue:
-    """Requests that wait at the replicas and for prefill workers, counted at times of a window: whole numbers, whose sums do not depend on the
-    order or the parts in which they come."""
+    """Requests that wait at replicas, for prefill workers and at a client's limit, counted at times of a window: whole numbers,
+    whose sums do not depend on the order or the parts in which they come."""
 
     def __init__(self, start_s: float, until_s: float) -> None:
         self._times_s = np.linspace(start_s, until_s, TIMES)
