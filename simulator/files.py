@@ -128,7 +128,7 @@ def line_of(path: Path, row: int, comment: str | None = None) -> int:
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`. It replaces `path` when the block succeeds and is removed when it fails."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}{path.suffix}")
+    draft = Path(os.path.abspath(path)).with_name(f".{path.name}.{os.getpid()}{path.suffix}")  # "." has no name of its own
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         draft.touch()

@@ -27,7 +27,7 @@ Results = Annotated[list[Path], typer.Argument(metavar="RESULT.json...", help="R
 KnownProfile = Annotated[Path, typer.Argument(metavar="PROFILE", help="Folder of the profile.")]
 KnownDrafter = Annotated[str, typer.Option("--drafter", help="Drafter in the profile.")]
 File = Annotated[Path, typer.Option("--out", help="File to write.")]
-MaxBatch = Annotated[int, typer.Option(min=1, help="Largest batch, in requests.")]
+MaxBatch = Annotated[int, typer.Option(min=1, max=16_384, help="Largest batch, in requests.")]
 Context = Annotated[float, typer.Option(min=0, help="Context tokens per request, for costs that depend on it.")]
 
 

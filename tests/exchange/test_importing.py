@@ -131,6 +131,8 @@ def test_load_generators_give_back_the_cost_that_made_them(put: Put, dsim: Dsim,
         (("aiperf", "a1.json", "a2.json"), "a1.json: --accepted-length: does not say the accepted length"),
         (("aiperf", "a1.json", "--accepted-length", "1", "--budget", "1"), "too few operating points"),
         (("aiperf", "a1.json", "a2.json", "--accepted-length", "2", "--budget", "1"), "expected 1 to the budget of 1, got 2"),
+        (("aiperf", "a1.json", "a2.json", "--accepted-length", "inf", "--budget", "inf"), "--accepted-length: expected 1 to 128 tokens of a request"),
+        (("aiperf", "a1.json", "a2.json", "--accepted-length", "1", "--budget", "1000000"), "--budget: expected 1 to 128 tokens of a request"),
         (("vllm", "--metrics", "m.txt"), "the files have no step costs"),
         (("vllm", "--curves", "c.json", "--metrics-before", "m.txt"), "an earlier scrape needs a later one"),
         (("sglang", "--sts", "sts.json"), "the files have no step costs"),
@@ -170,6 +172,8 @@ def test_an_export_names_the_option_that_is_wrong(put: Put, dsim: Dsim, tmp_path
         said = dsim("export", command, tmp_path / "p", "--drafter", "other", "--out", tmp_path / "x")
         assert said.code == 2
         assert "--drafter: profile 'p' has no drafter 'other'" in said.err
+        said = dsim("export", command, tmp_path / "p", "--drafter", "drafter", "--out", tmp_path)
+        assert (said.code, "cannot write (Is a directory)" in said.err or "no confidence head" in said.err) == (2, True)
     said = dsim("export", "sglang-sts", tmp_path / "p", "--drafter", "drafter", "--out", tmp_path / "x")
     assert "--drafter: drafter 'drafter' has no confidence head" in said.err
     assert not (tmp_path / "x").exists()

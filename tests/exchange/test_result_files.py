@@ -215,7 +215,7 @@ def test_mistakes_with_files_are_one_line_and_write_nothing(put: Put, dsim: Dsim
     monkeypatch.chdir(tmp_path)
     good = put("good.json", bench(16, 0.02))
     (tmp_path / "packed.json.gz").write_bytes(gzip.compress(good.read_bytes()))
-    (tmp_path / "wide.json").write_text(json.dumps(bench(1, 0.01)), encoding="utf-16")
+    (tmp_path / "packed.json.xz").write_bytes(b"\xfd7zXZ")
     (tmp_path / "folder").mkdir()
     put("empty.json", "")
     put("nan.json", bench(1, 0.01) | {"mean_tpot_ms": float("nan")})
@@ -228,7 +228,8 @@ def test_mistakes_with_files_are_one_line_and_write_nothing(put: Put, dsim: Dsim
     put("copy.json", bench(16, 0.02))
     put("cut.json", json.dumps(bench(1, 0.01), indent=1)[:-30])
     expected = {
-        "packed.json.gz": "is compressed", "wide.json": "is not UTF-8", "folder": "got a folder", "empty.json": "is empty",
+        "packed.json.gz": "packed.json.gz has the numbers of good.json", "packed.json.xz": "is compressed",
+        "folder": "got a folder", "empty.json": "is empty",
         "nan.json": "mean_tpot_ms: expected a number above 0, got nan", "inf.json": "output_throughput: expected a number above 0, got inf",
         "huge.json": "output_throughput: expected a number above 0, got 1000", "text.json": "mean_tpot_ms: expected a number above 0, got '5.5'",
         "yes.json": "output_throughput: expected a number above 0, got True", "risen.json": "rates.1: expected at most 0.5",

@@ -40,7 +40,7 @@ def read_fields(path: Path, *own: str) -> Fields:
 
 def read_each(path: Path, *own: str) -> list[tuple[str, Fields]]:
     """Every JSON object in a file, and what to call it: one object, a list of them, or one on each line. Raises as `read_fields`."""
-    if path.suffix in (".gz", ".zst", ".xz", ".bz2", ".zip") and path.is_file():
+    if path.suffix in (".zst", ".xz", ".bz2", ".zip") and path.is_file():  # gzip is read as it is
         raise DsimError("is compressed", where=path, remedy="unpack it first")
     text = read_text(path)
     if not text.strip():

@@ -9,7 +9,7 @@ import numpy as np
 
 from simulator.measurements.profile import Drafter, Profile
 from simulator.policies.verification import Serving
-from simulator.study.profiles.lengths import LengthTable, length_table
+from simulator.study.profiles.lengths import LARGEST, LengthTable, length_table
 from simulator.study.run.scenario import Policy, Scenario
 
 TOLERANCE = 0.02  # of the tokens per second, below which another draft length is not worth a range
@@ -57,7 +57,7 @@ class ServingQuestion:
     @cached_property
     def best_lengths(self) -> LengthTable:
         assert self.policy.drafter is not None
-        return length_table(self.profile, self.policy.drafter, self.max_batch, self.context_tokens, TOLERANCE)
+        return length_table(self.profile, self.policy.drafter, min(self.max_batch, LARGEST), self.context_tokens, TOLERANCE)
 
     @cached_property
     def lengths(self) -> tuple[tuple[int, int, int], ...]:

@@ -24,6 +24,7 @@ from simulator.measurements.profile import Drafter, load_profile
 from simulator.measurements.recorded_run import read_recorded_run
 from simulator.study.profiles.about import DOMAIN, SLOPE, About, without_head
 from simulator.study.profiles.fit_run import fit_run
+from simulator.study.profiles.telemetry import MOST_SLOTS
 
 CONSTANT = 0.02  # relative differences between points below which budget and accepted length count as constant
 CONTRADICTS = 0.1  # relative difference above which an option is taken for a mistake, where the files count it themselves
@@ -182,6 +183,7 @@ def import_load(
 def _fit(parts: _Parts, loads: Loads, assumed_length: float | None, assumed_budget: float | None, smooth_within: float = np.inf) -> CostFit:
     """T(B) from speed and requests in flight; tokens committed and verified per round from the files, or as assumed."""
     points = loads.points
+    check_per_round(assumed_length, assumed_budget)
     length, lengths = _per_round("accepted_length", points, assumed_length)
     budget, budgets = _per_round("budget", points, assumed_budget)
     if np.ptp(budgets) > CONSTANT * budget:
@@ -204,6 +206,17 @@ def _fit(parts: _Parts, loads: Loads, assumed_length: float | None, assumed_budg
         parts.measured(_by_tokens(rows), fit.curve.source, note)
         parts.unknown.append(f"steps of more than {rows[-1][0]:g} tokens")
     return fit
+
+
+def check_per_round(length: float | None, budget: float | None) -> None:
+    """Raises DsimError where an option cannot be tokens of a request and round."""
+    for option, value in (("--accepted-length", length), ("--budget", budget)):
+        if value is not None and not 1 <= value <= MOST_SLOTS + 1:
+            remedy = "count the bonus token and the anchor; without speculation both are 1"
+            raise DsimError(f"expected 1 to {MOST_SLOTS + 1} tokens of a request and round, got {value:g}", key=option, remedy=remedy)
+    if length is not None and budget is not None and length > budget:
+        remedy = "count the bonus token and the anchor; without speculation both are 1"
+        raise DsimError(f"expected 1 to the budget of {budget:g}, got {length:g}", key="--accepted-length", remedy=remedy)
 
 
 def _per_round(name: str, points: Sequence[LoadPoint], assumed: float | None) -> tuple[float, Any]:

@@ -12,6 +12,7 @@ from simulator.measurements.prices import RoundCost
 from simulator.measurements.profile import Profile
 from simulator.measurements.statistics import visited_rows
 
+LARGEST = 16_384  # batch that lengths are looked for; the last range goes on
 WANDER = 1.25  # a batch of R requests is now and then this much larger or smaller: no length is chosen for one size alone
 
 
@@ -64,7 +65,7 @@ def token_rates(profile: Profile, drafter: str, max_batch: int, context_tokens: 
     committed = np.array([1 + np.minimum(blocks.accepted[rows], length).mean() for rows, length in zip(visited, lengths, strict=True)])
     rates = np.empty((max_batch, known.gamma + 1))
     for requests in range(1, max_batch + 1):
-        verify = price.round_s(requests, context_tokens)[::requests] - price.draft_s(requests, context_tokens)  # [γ+1]
+        verify = profile.costs.verify.seconds([requests * (1 + k) for k in lengths], requests, context_tokens) + price.overhead_s  # [γ+1]
         drafting = np.array([known.draft.seconds(requests, context_tokens, k) if k else 0.0 for k in lengths])
         rates[requests - 1] = requests * committed / (verify + drafting)
     return rates

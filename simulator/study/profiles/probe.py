@@ -19,7 +19,7 @@ from simulator.measurements.replay import nothing_drafted
 from simulator.measurements.server import Measured, Server, measure, scrape
 from simulator.policies.verification import NoSpeculation
 from simulator.study.profiles.about import About
-from simulator.study.profiles.importing import import_load
+from simulator.study.profiles.importing import check_per_round, import_load
 from simulator.study.profiles.one_replica import closed_loop
 from simulator.study.profiles.probe_plan import ProbePlan
 from simulator.study.run.output import write_json
@@ -36,6 +36,9 @@ def probe_server(
 ) -> Row:
     """Measures the server, writes the profile with probe.json beside it and compares the profile's simulation with the server. Raises DsimError."""
     about.check()
+    check_per_round(assumed_length, assumed_budget)
+    if (assumed_length is None) != (assumed_budget is None):
+        raise DsimError("expected both or none", key="--accepted-length, --budget", remedy="give both; without speculation both are 1")
     say(f"warming up {plan.server.shown}")
     measure(plan.server, plan.prompts, 1, 1)
     before = _counters(plan.server)
@@ -132,10 +135,7 @@ def _counters(server: Server) -> SpecCounters | None:
 
 
 def _per_round(before: SpecCounters | None, after: SpecCounters | None, length: float | None, budget: float | None) -> tuple[float, float]:
-    """Tokens committed and verified per round: as assumed, else from the counters, else 1 and 1. Raises DsimError where only one is given."""
-    if (length is None) != (budget is None):
-        remedy = "give both; without speculation both are 1"
-        raise DsimError("expected both or none", key="--accepted-length, --budget", remedy=remedy)
+    """Tokens committed and verified per round: as assumed, else from the counters, else 1 and 1."""
     if length is not None and budget is not None:
         return length, budget
     drafts = after.drafts - before.drafts if before and after else 0.0

@@ -26,6 +26,9 @@ PROMPTS = (
 )
 
 
+MOST_USERS = 4096  # threads of this process
+
+
 @dataclass(frozen=True)
 class ProbePlan:
     """What to measure: numbers of users to fit and to check, measured answers per user, and levels that may be added."""
@@ -83,7 +86,10 @@ def _sendable(value: str, key: str) -> str:
 def _counts(text: str, key: str) -> tuple[int, ...]:
     if not re.fullmatch(r"\s*[1-9]\d*(\s*,\s*[1-9]\d*)*\s*", text):
         raise DsimError(f"expected whole numbers above 0 such as 1,2,4,8, got '{text}'", key=key)
-    return tuple(sorted({int(part) for part in text.split(",")}))
+    counts = sorted({int(part) for part in text.split(",")})
+    if counts[-1] > MOST_USERS:
+        raise DsimError(f"expected at most {MOST_USERS} users, got {counts[-1]}", key=key, remedy="one machine cannot send for more")
+    return tuple(counts)
 
 
 def _read_prompts(path: Path | None) -> tuple[str, ...]:
