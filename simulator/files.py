@@ -82,7 +82,7 @@ def json_lines(path: Path, error: type[DsimError] = DsimError, remedy: str = "ch
 def _json_object(text: str, where: str | Path, error: type[DsimError], remedy: str | None = None) -> dict[str, Any]:
     try:
         content: Any = json.loads(text)
-    except ValueError as problem:
+    except (ValueError, RecursionError) as problem:
         raise error(f"not valid JSON ({problem})", where=where, remedy=remedy) from None
     if not isinstance(content, dict):
         raise error("expected a JSON object", where=where, remedy=remedy)

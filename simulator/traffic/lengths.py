@@ -11,6 +11,7 @@ from pydantic import Field, PositiveInt, ValidationInfo, field_validator, model_
 from scipy.special import ndtr, ndtri
 
 from simulator.arrays import Floats, Integers
+from simulator.errors import TraceError
 from simulator.schema import Frozen
 from simulator.traffic.trace_files import read_table
 
@@ -102,7 +103,8 @@ class Lognormal(Frozen):
 
 
 class Empirical(Frozen):
-    """Lengths drawn with replacement from a column of a CSV file. A relative `path` is relative to the scenario file.
+    """Lengths drawn with replacement from a column of a CSV or JSON-lines file. A relative `path` is relative to the scenario file.
+    `drop_empty_rows` leaves out lengths of 0.
 
     Validate with `context={"folder": Path}`, the folder of that file; the path becomes absolute.
     """
@@ -110,6 +112,7 @@ class Empirical(Frozen):
     kind: Literal["empirical"] = "empirical"
     path: Path
     column: str
+    drop_empty_rows: bool = False
 
     @field_validator("path")
     @classmethod
@@ -118,17 +121,23 @@ class Empirical(Frozen):
 
     @model_validator(mode="after")
     def _can_be_read(self) -> Self:
-        _sorted_column(self.path, self.column)
+        self._values()
         return self
+
+    def _values(self) -> Integers:
+        """The column, sorted, read once per process and file. # [n]"""
+        stat = self.path.stat() if self.path.exists() else None
+        version = (stat.st_mtime_ns, stat.st_size) if stat else (0, 0)
+        return _sorted_column(self.path, self.column, self.drop_empty_rows, version)
 
     def at(self, u: Floats) -> Integers:
         """Lengths at uniforms in [0, 1). # [n] -> [n]"""
-        values = _sorted_column(self.path, self.column)
+        values = self._values()
         return values[np.minimum((u * len(values)).astype(np.int64), len(values) - 1)]
 
     def expected_tokens(self) -> float:
         """The mean length."""
-        return float(_sorted_column(self.path, self.column).mean())
+        return float(self._values().mean())
 
 
 class Part(Frozen):
@@ -170,8 +179,15 @@ Mixture.model_rebuild()
 
 
 @lru_cache(maxsize=32)
-def _sorted_column(path: Path, column: str) -> Integers:
+def _sorted_column(path: Path, column: str, drop_empty_rows: bool, version: tuple[int, int]) -> Integers:
     """A column of whole numbers of at least 1, sorted. # [n]"""
-    values = np.sort(read_table(path).whole(column, least=1))
+    table = read_table(path)
+    values = np.sort(table.whole(column, least=0))
+    empty = int(np.searchsorted(values, 1))
+    if empty and (not drop_empty_rows or empty == len(values)):
+        problem = f"{empty:,} of {len(values):,} lengths {'is' if empty == 1 else 'are'} 0"
+        remedy = "set drop_empty_rows: true to leave them out" if empty < len(values) else "use another column"
+        raise TraceError(problem, where=path, key=column, remedy=remedy)
+    values = values[empty:]
     values.setflags(write=False)
     return values

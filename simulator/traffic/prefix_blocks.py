@@ -35,7 +35,7 @@ def block_tokens(table: Table, column: str, prompt_tokens: Integers, usual: int,
         problem = f"{blocks[row]:,} hash_ids for a prompt of {prompt_tokens[row]:,} tokens cannot be blocks of {size:,} tokens"
         fits = " or ".join(f"{size}" for size in sizes[:3])
         remedy = f"write workload.trace.block_tokens: {fits}" if fits else "no size fits all rows: fix them, or set prefix_cache to none"
-        raise TraceError(problem, where=table.where(row), key="block_tokens", remedy=remedy)
+        raise TraceError(problem, where=table.where(row), key="workload.trace.block_tokens", remedy=remedy)
     return size
 
 

@@ -49,7 +49,7 @@ def recorded(table: Table, layout: Layout, *, unit: Unit | None, block_tokens: i
         hits = table.whole(columns["cached_prompt_tokens"], least=0)
         table.refuse(hits >= prompt, columns["cached_prompt_tokens"], "must be below prompt_tokens", "the last prompt token is never cached")
     if cached and "hash_ids" not in columns:
-        raise TraceError("the trace has no hash_ids", where=table.path, key="prefix_cache", remedy="set it to none")
+        raise TraceError("the trace has no hash_ids", where=table.path, key="workload.trace.prefix_cache", remedy="set it to none")
     if cached and "cached_prompt_tokens" in columns:
         problem = "the trace has cached_prompt_tokens of its own"
         raise TraceError(problem, where=table.path, key="workload.trace.prefix_cache", remedy="set it to none")
@@ -76,8 +76,8 @@ def spoken(arrival_s: Floats) -> str:
     if span_s == 0:
         return f"{n:,} requests, all at once"
     unit, name = next((unit, name) for unit, name in ((86400, "days"), (3600, "hours"), (60, "minutes"), (1, "s")) if span_s >= 2 * unit or unit == 1)
-    gap_s = span_s / (n - 1)
-    rate = f"{1 / gap_s:,.3g} per second" if gap_s < 10 else f"one every {gap_s:,.0f} s"
+    gap_s, rps = span_s / (n - 1), (n - 1) / span_s
+    rate = f"one every {gap_s:,.0f} s" if gap_s >= 10 else f"{rps:,.0f} per second" if rps >= 100 else f"{rps:.3g} per second"
     return f"{n:,} requests in {span_s / unit:.3g} {name}, {rate} on average"
 
 
@@ -118,7 +118,7 @@ def _arrivals(table: Table, layout: Layout, unit: Unit | None) -> tuple[Floats, 
     column = layout.columns["arrival_s"]
     if table.has_stamps(column) or (layout.form is AZURE and unit is None):
         if unit is not None:
-            raise TraceError(f"'{column}' holds date-times, which have no unit", where=table.path, key="unit", remedy="drop it")
+            raise TraceError(f"'{column}' holds date-times, which have no unit", where=table.path, key="workload.trace.unit", remedy="drop it")
         stamps = table.stamps_ns(column)
         arrival_s = np.asarray((stamps - stamps.min()) / 1e9)
         _refuse_span(table, column, arrival_s)
@@ -127,7 +127,7 @@ def _arrivals(table: Table, layout: Layout, unit: Unit | None) -> tuple[Floats, 
     known = unit or layout.unit or _unix_unit(values)
     if known is None:
         wish = _wish(table, column, "s or ms")
-        raise TraceError(f"the unit of '{column}' is not clear", where=table.where(0), key="unit", remedy=wish)
+        raise TraceError(f"the unit of '{column}' is not clear", where=table.where(0), key="workload.trace.unit", remedy=wish)
     if layout.form is MOONCAKE and unit is None:
         _refuse_fractions(table, layout, values)
     times_s = values / PER_SECOND[known]

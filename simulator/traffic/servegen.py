@@ -171,7 +171,7 @@ def _read(folder: Path) -> Service:
     for client, trace in zip(clients, traces, strict=True):
         if [w.start_s for w in client.windows] != starts.tolist():
             raise TraceError("its windows differ from those of the first client", where=trace, remedy="use one folder per service")
-    if len(starts) < 2 or np.ptp(np.diff(starts)) > 0:
+    if len(starts) < 2 or np.ptp(np.diff(starts)) > 0 or starts[1] <= starts[0]:
         raise TraceError("expected at least two windows of equal length", where=traces[0], remedy="use ServeGen's own files")
     service = Service(clients, starts, float(starts[1] - starts[0]))
     if not service.rates.any():
@@ -188,8 +188,10 @@ def _client(trace: Path) -> Client:
             family, shape = fields[3], float(fields[4] or 0)
         except (ValueError, IndexError):
             raise TraceError("expected start,rate,cv,family,parameter,parameter", where=f"{trace}:{number}", remedy="fix or drop the line") from None
-        if not (np.isfinite([start, rate, cv, shape]).all() and rate >= 0):
-            raise TraceError("rate must be a number of at least 0", where=f"{trace}:{number}", remedy="fix or drop the line")
+        if not (np.isfinite([start, rate, cv, shape]).all() and rate >= 0 and cv >= 0):
+            raise TraceError("rate and cv must be numbers of at least 0", where=f"{trace}:{number}", remedy="fix or drop the line")
+        if family not in ("", "Gamma", "Weibull"):
+            raise TraceError(f"expected Gamma or Weibull, got '{family}'", where=f"{trace}:{number}", remedy="use ServeGen's own files")
         known = family == "Weibull" and shape > 0  # else gaps follow a gamma law with the cv, and without a cv they are exponential
         windows.append(Window(start, rate, cv, "Weibull" if known else "Gamma" if cv > 0 else "Poisson", shape))
     return Client(tuple(windows), *_dataset(trace.with_name(trace.name.removesuffix("-trace.csv") + "-dataset.json")))
@@ -213,6 +215,8 @@ def _lengths(text: str) -> Lengths:
     tokens, weight = flat.reshape(-1, 2).T
     if not (np.isfinite(flat).all() and weight.min() >= 0 and weight.sum() > 0):
         raise ValueError("shares must be numbers of at least 0")
+    if not (tokens >= 0).all() or (tokens != np.rint(tokens)).any():
+        raise ValueError("lengths must be whole numbers of at least 0")
     order = np.argsort(tokens)
     share = np.cumsum(weight[order])
     return Lengths(np.maximum(tokens[order], 1).astype(np.int64), share / share[-1])

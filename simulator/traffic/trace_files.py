@@ -7,7 +7,7 @@ import json
 import re
 import warnings
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ from simulator.arrays import Flags, Floats, Integers
 from simulator.errors import TraceError
 from simulator.files import json_lines, line_of, opened
 
-_MOST = 2**53  # whole numbers beyond this are not exact in a float
+_MOST = 10**8  # tokens; no context is as long
 _NEEDS_ONE = "use a file with at least one request"
 _ZONE = r"Z$|[+-]\d\d:\d\d$|[+-]\d{4}$|\+\d\d$"  # of the last six characters
+_EXCEL = re.compile(r"sep=(.)\s*$", re.IGNORECASE)
 _SAMPLE = 200  # lines that show the dialect of a CSV file
 
 
@@ -56,7 +57,7 @@ class Table:
         return values
 
     def whole(self, column: str, *, least: int) -> Integers:
-        """A column of whole numbers of at least `least`. # [n]"""
+        """A column of numbers of tokens, at least `least`. # [n]"""
         values = self.numbers(column, least=least)
         if column in self.thousands:
             remedy = "write whole numbers without points"
@@ -154,7 +155,7 @@ def _array_of(path: Path) -> list[dict[str, Any]]:
     with opened(path, TraceError) as stream:
         try:
             rows = json.load(stream)
-        except ValueError as problem:
+        except (ValueError, RecursionError) as problem:
             raise TraceError(f"not valid JSON ({problem})", where=path, remedy="write one JSON object per line") from None
     if not all(isinstance(row, dict) for row in rows):
         raise TraceError("expected an array of JSON objects", where=path, remedy="write one JSON object per line")
@@ -163,19 +164,20 @@ def _array_of(path: Path) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class _Dialect:
-    """How a CSV file separates cells and writes fractions; Excel may put a line "sep=;" before the header."""
+    """How a CSV file separates cells and writes fractions."""
 
     delimiter: str
     decimal: str
-    before: int  # lines before the header
+    before: int  # lines before the header: comments, and "sep=;" of Excel
 
 
 def _dialect(path: Path) -> tuple[_Dialect, list[list[str]]]:
     """The dialect of a CSV file and its first rows that are not empty, as text."""
     with opened(path, TraceError) as lines:
         sample = list(islice((line for line in lines if line.strip()), _SAMPLE))
-    hint = re.match(r"sep=(.)\s*$", sample[0], re.IGNORECASE)
-    sample = sample[1:] if hint else sample
+    before = list(takewhile(lambda line: line.startswith("#") or _EXCEL.match(line), sample))
+    hint = next((match for line in before if (match := _EXCEL.match(line))), None)
+    sample = sample[len(before) :]
     if not sample:
         raise TraceError("the file is empty", where=path, remedy=_NEEDS_ONE)
     delimiter = hint[1] if hint else max(",;\t|", key=lambda mark: len(next(csv.reader(sample[:1], delimiter=mark))))
@@ -184,7 +186,7 @@ def _dialect(path: Path) -> tuple[_Dialect, list[list[str]]]:
     except csv.Error:
         raise TraceError("is not UTF-8 text", where=path, remedy="use a CSV or JSONL file") from None
     comma = delimiter != "," and any(re.fullmatch(r"-?\d+,\d+", field) for row in rows[1:] for field in row)
-    return _Dialect(delimiter, "," if comma else ".", 1 if hint else 0), [row for row in rows if any(row)]
+    return _Dialect(delimiter, "," if comma else ".", len(before)), [row for row in rows if any(row)]
 
 
 def _read_csv(path: Path) -> Table:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from simulator.errors import TraceError
+from simulator.misspelt import nearest
 from simulator.schema import Frozen
 from simulator.traffic.trace_files import Table
 
@@ -84,11 +85,23 @@ class Layout:
 
 
 def layout(table: Table, format: Format, mapping: Columns) -> Layout:
-    """The file's columns. Raises TraceError where one is missing or two fit."""
+    """The file's columns. Raises TraceError where one is missing, two fit or one is used twice."""
+    chosen = _layout(table, format, mapping)
+    names = list(chosen.columns.values())
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        both = " and ".join(ours for ours, name in chosen.columns.items() if name == twice)
+        key = "workload.trace.columns"
+        raise TraceError(f"column '{twice}' is used for {both}", where=_header(table), key=key, remedy="name another column for each")
+    return chosen
+
+
+def _layout(table: Table, format: Format, mapping: Columns) -> Layout:
     wished = {ours: name for ours, name in mapping.model_dump().items() if name is not None}
     for ours, name in wished.items():
         if name not in table.names:
-            raise TraceError(f"the file has no column '{name}'", where=_header(table), key=f"columns.{ours}", remedy=_shown(table))
+            remedy = nearest(name, table.names, "columns found")
+            raise TraceError(f"the file has no column '{name}'", where=_header(table), key=f"workload.trace.columns.{ours}", remedy=remedy)
     columns = {ours: ours for ours in ("cached_prompt_tokens", "domain", "hash_ids") if ours in table.names} | wished
     forms = [form for form in FORMS if form.json == table.json or form is PLAIN]
     forms = [form for form in forms if format in ("auto", form.format)]

@@ -54,7 +54,9 @@ class TraceSource(PublicSource):
             first, end = np.searchsorted(trace.arrival_s, self.window_s)
             if first == end:
                 remedy = f"its arrivals span 0 to {trace.arrival_s[-1]:.6g} s"
-                raise TraceError(f"no request arrives in {list(self.window_s)}", where=self.find(folder), key="window_s", remedy=remedy)
+                raise TraceError(
+                    f"no request arrives in {list(self.window_s)}", where=self.find(folder), key="workload.trace.window_s", remedy=remedy
+                )
             trace = replace(trace[first:end], arrival_s=trace.arrival_s[first:end] - self.window_s[0])
         return _repeated(trace, self.repeat) if self.repeat > 1 else trace
 

@@ -126,6 +126,8 @@ def test_a_trace_without_a_rate_cannot_be_planned(world: Path, make: Make, rows:
         ("chunk-0-trace.csv", "0,many,1,Gamma,1,1\n600,1,1,Gamma,1,1\n", "chunk-0-trace.csv:1"),
         ("chunk-0-trace.csv", "0,-1,1,Gamma,1,1\n600,1,1,Gamma,1,1\n", "at least 0"),
         ("chunk-0-trace.csv", "0,1,1,Gamma,1,1\n", "windows"),
+        ("chunk-0-trace.csv", "0,1,1,weibull,1,1\n600,1,1,Gamma,1,1\n", "expected Gamma or Weibull, got 'weibull'"),
+        ("chunk-0-trace.csv", "0,1,-1,Gamma,1,1\n600,1,1,Gamma,1,1\n", "cv must be"),
         ("chunk-1-dataset.json", "{}", "no lengths"),
         ("chunk-1-dataset.json", '{"0": {"input_tokens": "{a: 1}", "output_tokens": "{1: 1}"}}', "not a valid ServeGen dataset"),
         ("chunk-1-dataset.json", "[1]", "expected a JSON object"),

@@ -94,11 +94,20 @@ def test_empirical_lengths_are_the_column(tmp_path: Path) -> None:
     assert Holder.model_validate(Holder(lengths=lengths).model_dump()).lengths == lengths
 
 
+def test_lengths_of_0_are_dropped_on_request(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("tokens\n0\n10\n0\n30\n")
+    assert Empirical(path=tmp_path / "t.csv", column="tokens", drop_empty_rows=True).expected_tokens() == 20
+    (tmp_path / "t.csv").write_text("tokens\n0\n0\n0\n")
+    with pytest.raises(TraceError, match="3 of 3 lengths are 0; use another column"):
+        Empirical(path=tmp_path / "t.csv", column="tokens", drop_empty_rows=True)
+
+
 @pytest.mark.parametrize(
     "text, column, line",
     [
         ("id,tokens\na,30\n", "token", "lengths.csv:1: token: column is missing; columns found: id, tokens"),
-        ("id,tokens\na,30\nb,0\n", "tokens", "lengths.csv:3: tokens: must be at least 1 (got 0)"),
+        ("id,tokens\na,30\nb,0\n", "tokens", "lengths.csv: tokens: 1 of 2 lengths is 0; set drop_empty_rows: true to leave them out"),
+        ("id,tokens\na,-3\nb,0\n", "tokens", "lengths.csv:2: tokens: must be at least 0 (got -3)"),
         ("id,tokens\na,x\n", "tokens", "lengths.csv:2: tokens: not a number (got 'x')"),
         ("id,tokens\n", "tokens", "lengths.csv: has a header and no rows"),
     ],

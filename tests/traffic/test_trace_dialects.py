@@ -20,6 +20,7 @@ ROWS = "arrival_s;prompt_tokens;output_tokens\r\n0;10;2\r\n0,5;20;3\r\n1,25;30;4
     [
         (ROWS, "t.csv"),
         ("sep=;\r\n" + ROWS, "t.csv"),
+        ("# of the gateway\r\n\r\n" + ROWS, "t.csv"),
         ("\ufeff" + ROWS, "t.csv"),
         (ROWS.replace(",", "."), "t.csv"),
         (ROWS.replace(",", ".").replace(";", ","), "t.csv"),
@@ -63,6 +64,10 @@ def test_json_in_a_list_in_lines_and_packed(file: Callable[..., Path]) -> None:
         ("arrival_s;prompt_tokens;output_tokens\n0;2.000;1\n1;850;1\n", "t.csv", "may have points between thousands"),
         ('arrival_s,prompt_tokens,output_tokens\n0,"2,000",1\n', "t.csv", "prompt_tokens: not a number (got '2,000')"),
         ("sep=;\r\n" + ROWS.replace("30", "x"), "t.csv", "t.csv:5: prompt_tokens: not a number (got 'x')"),
+        ("# x\r\n# y\r\n" + ROWS.replace("30", "x"), "t.csv", "t.csv:6: prompt_tokens: not a number (got 'x')"),
+        (ROWS.replace("30", "300000000000"), "t.csv", "t.csv:4: prompt_tokens: too large (got 300000000000)"),
+        ("[" * 100_000, "t.json", "t.json: not valid JSON"),
+        ('{"a":' * 100_000, "t.jsonl", "t.jsonl:1: not valid JSON"),
         ("sep=;\r\n" + ROWS + "9;9;9;9\r\n", "t.csv", "t.csv:6: expected 3 fields as in the header, got 4"),
         ("sep=;\r\n", "t.csv", "t.csv: the file is empty"),
         (gzip.compress(ROWS.encode())[:-12], "t.csv.gz", "t.csv.gz: is not a whole gzip file"),

@@ -55,14 +55,19 @@ def test_columns_of_ones_own(file: Callable[..., Path]) -> None:
     assert (trace.arrival_s.tolist(), trace.prompt_tokens.tolist(), trace.domains) == ([0, 1.5], [10, 20], ("chat", "code"))
     assert read(path, columns=mapping, unit="ms").arrival_s.tolist() == [0, 0.0015]
     assert refusal(path, columns=mapping | {"domain": "topic"}) == (
-        "t.csv:1: columns.domain: the file has no column 'topic'; columns found: when, q, a, kind"
+        "t.csv:1: workload.trace.columns.domain: the file has no column 'topic'; columns found: when, q, a, kind"
     )
+    assert refusal(path, columns=mapping | {"output_tokens": "q"}) == (
+        "t.csv:1: workload.trace.columns: column 'q' is used for prompt_tokens and output_tokens; name another column for each"
+    )
+    plain = file("arrival_s,prompt_tokens,output_tokens\n0,1,2\n", "plain.csv")
+    assert "column 'output_tokens' is used for prompt_tokens and output_tokens" in refusal(plain, columns={"prompt_tokens": "output_tokens"})
 
 
 @pytest.mark.parametrize(
     "text, says",
     [
-        ("timestamp,prompt_tokens,output_tokens\n0,1,1\n1500,1,1\n", "unit: the unit of 'timestamp' is not clear; its values begin 0, 1500: "),
+        ("timestamp,prompt_tokens,output_tokens\n0,1,1\n1500,1,1\n", "workload.trace.unit: the unit of 'timestamp' is not clear; its values begin 0"),
         ("time,input_tokens,prompt_tokens,osl\n0,1,1,1\n", "the unit of 'time' is not clear"),  # our own name wins
         ("time,input_tokens,isl,osl\n0,1,1,1\n", "t.csv:1: prompt_tokens: input_tokens and isl may both be it; write workload.trace.columns: {"),
         ("date,time,isl,osl\n2024-05-12,10:00:00,1,1\n", "arrival_s: date and time may both be it"),
@@ -89,7 +94,7 @@ def test_date_times_have_no_unit(file: Callable[..., Path]) -> None:
     path = file("arrival_s,prompt_tokens,output_tokens\n2024-05-12 00:00:00,1,1\n2024-05-12T00:00:01.5,1,1\n2024-05-12,1,1\n")
     assert read(path).arrival_s.tolist() == [0, 0, 1.5]
     assert "date-times from 2024-05-12 00:00:00 UTC" in words(path)
-    assert refusal(path, unit="ms").endswith("unit: 'arrival_s' holds date-times, which have no unit; drop it")
+    assert refusal(path, unit="ms").endswith("workload.trace.unit: 'arrival_s' holds date-times, which have no unit; drop it")
 
 
 SESSIONS: list[Row] = [

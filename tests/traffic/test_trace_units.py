@@ -33,7 +33,7 @@ def test_mooncakes_names_with_fractions_are_refused_with_what_to_write(file: Cal
 def test_mooncakes_names_with_whole_seconds_are_refused(file: Callable[..., Path]) -> None:
     path = file(mooncake(512, gap=1))
     line = refusal(path)
-    assert "40 requests in 0.039 s, 1e+03 per second on average, read in milliseconds: are they seconds?" in line
+    assert "40 requests in 0.039 s, 1,000 per second on average, read in milliseconds: are they seconds?" in line
     assert "write workload.trace.unit: s, or unit: ms if it is right" in line
     assert read(path, unit="s").arrival_s[-1] == 39
     assert read(path, unit="ms").arrival_s[-1] == 0.039
@@ -61,7 +61,7 @@ def test_blocks_that_leave_out_the_last_tokens_are_known_too(file: Callable[...,
 def test_a_block_that_the_rows_deny_is_refused(file: Callable[..., Path]) -> None:
     path = file(mooncake(128))
     line = refusal(path, prefix_cache="infinite", block_tokens=512)
-    assert "t.jsonl:1: block_tokens: 8 hash_ids for a prompt of 1,024 tokens cannot be blocks of 512 tokens; " in line
+    assert "t.jsonl:1: workload.trace.block_tokens: 8 hash_ids for a prompt of 1,024 tokens cannot be blocks of 512 tokens; " in line
     assert line.endswith("write workload.trace.block_tokens: 128")
     assert len(read(path, block_tokens=512)) == 40  # not used
 

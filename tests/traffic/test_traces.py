@@ -171,7 +171,7 @@ def test_a_window_starts_at_zero_with_the_cache_as_it_was(tmp_path: Path) -> Non
     assert trace.arrival_s.tolist() == [0.5]
     assert trace.output_tokens.tolist() == [2]
     assert trace.cached_prompt_tokens.tolist() == [512]
-    with pytest.raises(TraceError, match=r"m\.jsonl: window_s: no request arrives in \[5\.0, 6\.0\]; its arrivals span 0 to 2 s"):
+    with pytest.raises(TraceError, match=r"m\.jsonl: workload\.trace\.window_s: no request arrives in \[5\.0, 6\.0\]; its arrivals span 0 to 2 s"):
         TraceSource(path=Path("m.jsonl"), window_s=(5, 6)).load(tmp_path)
 
 
