@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from simulator.cli.options import Format, group, show
+from simulator.cli.options import Format, Override, group, show
 
-app = group("List, download or add public request traces.")
+app = group("List, download or add public request traces, and show any.")
 TraceName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the trace, see `dsim traces list`.")]
 
 
@@ -54,3 +54,42 @@ def add(
 
     path = adopt(name, file)
     show(format, {"name": name, "path": str(path)}, str(path))
+
+
+@app.command("show")
+def show_(
+    trace: Annotated[str, typer.Argument(metavar="FILE", help="A file of requests, or the name of a public trace.")],
+    override: Override = None,
+    format: Format = "text",
+) -> None:
+    """Show what is read from a trace: requests, span, rate, lengths.
+
+    --set takes the keys of workload.trace, for example --set unit=ms."""
+    import numpy as np
+
+    from simulator.errors import TraceError
+    from simulator.schema import validate
+    from simulator.study.run.document import apply_override
+    from simulator.traffic.public import entry
+    from simulator.traffic.traces import TraceSource
+
+    if Path(trace).suffix and not Path(trace).exists():
+        raise TraceError("no such file", where=trace, remedy="check the path")
+    content = {"path": trace} if Path(trace).exists() else {"name": entry(trace).name}
+    for change in override or []:
+        apply_override(content, change)
+    source = validate(TraceSource, content, "--set", TraceError)
+    requests = source.load(Path())
+    columns = {"prompt": requests.prompt_tokens, "cached": requests.cached_prompt_tokens, "output": requests.output_tokens}
+    names = ("mean", "p50", "p90", "p99", "max")
+    tokens = {
+        name: dict(zip(names, [float(values.mean()), *np.quantile(values, [0.5, 0.9, 0.99, 1]).tolist()], strict=True))
+        for name, values in columns.items()
+        if values.any()
+    }
+    counts = dict(zip(requests.domains, np.bincount(requests.domain).tolist(), strict=True)) if requests.domains != ("",) else {}
+    words = source.words(Path())
+    lines = [words] + [f"{name} tokens: {', '.join(f'{point} {value:,.0f}' for point, value in row.items())}" for name, row in tokens.items()]
+    lines += [f"domains: {', '.join(f'{name} {count:,}' for name, count in counts.items())}"] if counts else []
+    data = {"trace": words, "requests": len(requests), "span_s": float(requests.arrival_s[-1]), "tokens": tokens, "domains": counts}
+    show(format, data, "\n".join(lines))

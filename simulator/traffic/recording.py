@@ -57,7 +57,7 @@ def recorded(table: Table, layout: Layout, *, unit: Unit | None, block_tokens: i
         usual = layout.form.block_tokens if layout.form else MOONCAKE.block_tokens
         block = block_of(table, columns["hash_ids"], prompt, usual, block_tokens)
         hits = np.minimum(seen_before(table.column(columns["hash_ids"]), arrival_s, block), prompt - 1)
-        how = " (from the file: hash_ids for each prompt)" if block not in (usual, block_tokens) else ""
+        how = " (inferred from hash_ids)" if block not in (usual, block_tokens) else ""
         notes.append(f"prefix blocks of {block:,} tokens{how}")
     elif "hash_ids" in columns:
         notes.append("hash_ids not used (prefix_cache: none)")

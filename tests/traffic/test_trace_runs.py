@@ -70,7 +70,7 @@ def test_a_run_of_blocks_of_128_tokens(run: Callable[..., Content], file: Callab
     """After the first, 512 to 768 tokens are new: 61 to 87 ms."""
     row = run(file(mooncake(128)), prefix_cache="infinite")
     assert float(row["ttft_p50_s"]) == pytest.approx(0.074, abs=1e-6)
-    assert "prefix blocks of 128 tokens (from the file" in row["trace"]
+    assert "prefix blocks of 128 tokens (inferred" in row["trace"]
 
 
 def test_a_window_says_what_is_read_and_what_is_played(file: Callable[..., Path]) -> None:
@@ -95,3 +95,28 @@ def test_the_terminal_says_what_was_read_and_a_refusal_writes_nothing(world: Pat
     assert "workload.trace.columns.arrival" in refused.err
     assert "arrival_s" in refused.err
     assert not (world / "none").exists()
+
+
+def test_a_trace_is_shown_without_a_run(file: Callable[..., Path], world: Path, dsim: Dsim) -> None:
+    path = file(mooncake(128))
+    said = dsim("traces", "show", path, "--set", "prefix_cache=infinite")
+    assert said.out.splitlines() == [
+        "40 requests in 39 s, 1 per second on average; arrivals in milliseconds, prefix blocks of 128 tokens (inferred from hash_ids)",
+        "prompt tokens: mean 1,149, p50 1,152, p90 1,280, p99 1,280, max 1,280",
+        "cached tokens: mean 499, p50 512, p90 512, p99 512, max 512",
+        "output tokens: mean 20, p50 20, p90 20, p99 20, max 20",
+    ]
+    told = json.loads(dsim("traces", "show", path, "--set", "unit=s", "--format", "json").out)
+    assert (told["requests"], told["span_s"], told["tokens"]["prompt"]["max"]) == (40, 39_000.0, 1280)
+    assert "cached" not in told["tokens"]
+    (world / "t.csv").write_text("arrival_s,prompt_tokens,output_tokens,domain\n0,5,5,chat\n1,5,5,code\n")
+    assert dsim("traces", "show", "t.csv").out.splitlines()[-1] == "domains: chat 1, code 1"
+    for arguments, says in (
+        (["none.csv"], "none.csv: no such file"),
+        (["azure-2023-cod"], "did you mean 'azure-2023-code'?"),
+        (["t.csv", "--set", "unit=hours"], "unit"),
+        (["t.csv", "--set", "units=s"], "did you mean 'unit'?"),
+    ):
+        said = dsim("traces", "show", *arguments)
+        assert (said.code, said.out, len(said.err.splitlines())) == (2, "", 1)
+        assert says in said.err

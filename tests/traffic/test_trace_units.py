@@ -50,7 +50,7 @@ def test_bailian_in_milliseconds_is_refused(file: Callable[..., Path]) -> None:
 def test_the_block_is_inferred_where_one_size_fits(file: Callable[..., Path], block: int, spare: int) -> None:
     path = file(mooncake(block, spare=spare))
     assert read(path, prefix_cache="infinite").cached_prompt_tokens.tolist() == [0] + [4 * block] * 39
-    assert f"prefix blocks of {block:,} tokens (from the file: hash_ids for each prompt)" in words(path, prefix_cache="infinite")
+    assert f"prefix blocks of {block:,} tokens (inferred from hash_ids)" in words(path, prefix_cache="infinite")
 
 
 def test_blocks_that_leave_out_the_last_tokens_are_known_too(file: Callable[..., Path]) -> None:
