@@ -76,9 +76,10 @@ def spoken(arrival_s: Floats) -> str:
     if span_s == 0:
         return f"{n:,} requests, all at once"
     unit, name = next((unit, name) for unit, name in ((86400, "days"), (3600, "hours"), (60, "minutes"), (1, "s")) if span_s >= 2 * unit or unit == 1)
+    span = f"{span_s:.3g}" if unit == 1 else f"{span_s / unit:.1f}"
     gap_s, rps = span_s / (n - 1), (n - 1) / span_s
     rate = f"one every {gap_s:,.0f} s" if gap_s >= 10 else f"{rps:,.0f} per second" if rps >= 100 else f"{rps:.3g} per second"
-    return f"{n:,} requests in {span_s / unit:.3g} {name}, {rate} on average"
+    return f"{n:,} requests in {span} {name}, {rate} on average"
 
 
 def _sorted(arrival_s: Floats, prompt: Integers, output: Integers, cached: Integers, names: list[str] | None) -> RequestColumns:

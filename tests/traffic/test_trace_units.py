@@ -105,8 +105,8 @@ def test_unix_times_in_every_unit(file: Callable[..., Path], per: float, unit: s
 
 def test_whole_numbers_that_are_too_slow_for_seconds_are_refused(file: Callable[..., Path]) -> None:
     path = file("arrival_s,prompt_tokens,output_tokens\n" + "".join(f"{i * 1000},300,50\n" for i in range(30)))
-    assert "arrival_s: 30 requests in 8.06 hours, one every 1,000 s on average, read in seconds: are they milliseconds?" in refusal(path)
-    assert words(path, unit="s") == "30 requests in 8.06 hours, one every 1,000 s on average; arrivals in seconds"
+    assert "arrival_s: 30 requests in 8.1 hours, one every 1,000 s on average, read in seconds: are they milliseconds?" in refusal(path)
+    assert words(path, unit="s") == "30 requests in 8.1 hours, one every 1,000 s on average; arrivals in seconds"
     assert words(path, unit="ms") == "30 requests in 29 s, 1 per second on average; arrivals in milliseconds"
 
 
