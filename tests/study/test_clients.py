@@ -121,6 +121,8 @@ ARRIVALS = {"kind": "closed_loop"}
     ({"workload": workload(arrivals=ARRIVALS | {"start": "togehter"})}, "workload.arrivals.start"),
     ({"workload": workload(arrivals=ARRIVALS | {"start": "together", "think_s": 3})}, "drop think_s"),
     ({"engine": {"prefill": {"kind": "instant"}, "max_context_tokens": 1}}, "engine.max_context_tokens"),
+    ({"engine": {"prefill": {"kind": "instant"}, "max_context_tokens": 50}}, "no prompt leaves room for an answer in 50 tokens of context"),
+    ({"workload": workload(arrivals={"kind": "poisson"}, max_concurrency=4), **OPEN, "load": [float("inf")]}, "start: together"),
 ])  # fmt: skip
 def test_mistakes_are_one_line(scenario: Callable[..., Path], dsim: Dsim, changes: Content, wrong: str) -> None:
     told = dsim("run", scenario(**changes), "--out", "out")

@@ -18,6 +18,7 @@ def check_limits(scenario: Scenario) -> None:
     """Raises ScenarioError for what would run without end, or to no purpose. Called before any work."""
     _check_size(scenario)
     _check_work(scenario)
+    _check_context(scenario)
     for policy in scenario.policies:
         _check_memory(scenario, policy)
 
@@ -55,12 +56,30 @@ def _check_work(scenario: Scenario) -> None:
         raise ScenarioError(problem, where=scenario.file, key="engine.prefill", remedy=remedy)
 
 
+def _check_context(scenario: Scenario) -> None:
+    """At least the shortest prompt leaves room for an answer."""
+    workload, most = scenario.workload, scenario.max_context_tokens
+    if most is None:
+        return
+    if workload.trace is not None:
+        prompts = workload.trace.load(scenario.folder).prompt_tokens
+    elif workload.prompt_tokens is not None:
+        prompts = workload.prompt_tokens.at(np.zeros(1))
+    else:
+        return
+    if (shortest := int(prompts.min())) >= most:
+        key = "engine.max_context_tokens" if scenario.engine.max_context_tokens else "workload"
+        problem = f"no prompt leaves room for an answer in {most:,} tokens of context: the shortest has {shortest:,}"
+        raise ScenarioError(problem, where=scenario.file, key=key, remedy="raise engine.max_context_tokens, or shorten the prompts")
+
+
 def _check_memory(scenario: Scenario, policy: Policy) -> None:
     """At least the shortest request fits in a replica's KV memory."""
     tokens, workload = scenario.engine.kv_tokens or scenario.known.kv_tokens(policy.drafter), scenario.workload
     if tokens is None or workload.prompt_tokens is None or workload.output_tokens is None:
         return
     shortest = sum(int(lengths.at(np.zeros(1))[0]) for lengths in (workload.prompt_tokens, workload.output_tokens))
+    shortest = min(shortest, scenario.max_context_tokens or shortest)
     key = "engine.kv_tokens" if scenario.engine.kv_tokens else "workload"
     if tokens < scenario.page_tokens:
         problem = f"{tokens:,} tokens of KV memory are less than one page of {scenario.page_tokens:,}"
