@@ -1,4 +1,5 @@
-"""CPU and wall time of the command: `dsim --help` beside an empty Python, and the quickstart from nothing to its report."""
+"""CPU and wall time of the command: `dsim --help` beside an empty Python, ten thousand requests with and without what a program does not need,
+and the quickstart from nothing to its report."""
 
 from __future__ import annotations
 
@@ -13,6 +14,12 @@ from measure import alternating, child_s, dsim, save, spread
 
 PYTHON = [sys.executable]
 GOAL_HELP_S, GOAL_QUICKSTART_S = 0.3, 5.0
+MANY = ("--set", "load=[32]", "--set", "run.requests=1100")  # 9 points of 1,120 measured requests each
+SMALL = {  # as programs ask; with pages; with workers as well, as every run had both once
+    "tables alone": ("--format", "json"),
+    "with pages": ("--format", "json", "--report"),
+    "with pages and two workers": ("--format", "json", "--report", "--workers", "2"),
+}
 
 
 def main() -> None:
@@ -24,17 +31,21 @@ def main() -> None:
         "python -c pass": partial(child_s, [*PYTHON, "-c", "pass"]),
         "dsim --help": partial(child_s, dsim("--help")),
     }
-    slow = {"dsim run quickstart": _quickstart}
-    times = {name: _both(taken) for name, taken in (alternating(quick, repetitions) | alternating(slow, 3)).items()}
+    small = {f"10^4 requests, {name}": partial(_run, *MANY, *words) for name, words in SMALL.items()}
+    slow = {"dsim run quickstart": _run}
+    taken = alternating(quick, repetitions) | alternating(small, 5) | alternating(slow, 3)
+    times = {name: _both(values) for name, values in taken.items()}
     ratio = times["dsim --help"]["cpu_s"]["median"] / times["python -c pass"]["cpu_s"]["median"]
-    _show(times, ratio)
-    save("startup", {"commands": times, "help_over_empty_python_cpu": ratio})
+    least = times["10^4 requests, tables alone"]["cpu_s"]["median"]
+    ratios = {name: times[name]["cpu_s"]["median"] / least for name in small}
+    _show(times, ratio, ratios)
+    save("startup", {"commands": times, "help_over_empty_python_cpu": ratio, "cpu_over_tables_alone": ratios})
 
 
-def _quickstart() -> tuple[float, float]:
-    """Into a folder of its own, so that no point is kept from the run before."""
+def _run(*words: str) -> tuple[float, float]:
+    """The quickstart, into a folder of its own, so that no point is kept from the run before."""
     with tempfile.TemporaryDirectory(prefix="dsim-benchmark-") as folder:
-        return child_s(dsim("run", "scenarios/quickstart.yaml", "--out", f"{folder}/out"))
+        return child_s(dsim("run", "scenarios/quickstart.yaml", "--out", f"{folder}/out", *words))
 
 
 def _both(taken: list[tuple[float, float]]) -> dict[str, Any]:
@@ -42,10 +53,12 @@ def _both(taken: list[tuple[float, float]]) -> dict[str, Any]:
     return {"cpu_s": spread(cpu), "wall_s": spread(wall)}
 
 
-def _show(times: dict[str, Any], ratio: float) -> None:
-    print(f"{'medians':22}{'CPU s':>9}{'wall s':>9}{'n':>5}")
+def _show(times: dict[str, Any], ratio: float, ratios: dict[str, float]) -> None:
+    print(f"{'medians':42}{'CPU s':>9}{'wall s':>9}{'n':>5}")
     for name, taken in times.items():
-        print(f"{name:22}{taken['cpu_s']['median']:9.3f}{taken['wall_s']['median']:9.3f}{len(taken['cpu_s']['values']):5}")
+        print(f"{name:42}{taken['cpu_s']['median']:9.3f}{taken['wall_s']['median']:9.3f}{len(taken['cpu_s']['values']):5}")
+    for name, times_as_long in ratios.items():
+        print(f"{name}: {times_as_long:.2f} times the CPU of tables alone")
     print(f"dsim --help takes {ratio:.1f} times the CPU of an empty Python")
     for name, goal_s in (("dsim --help", GOAL_HELP_S), ("dsim run quickstart", GOAL_QUICKSTART_S)):
         wall_s = times[name]["wall_s"]["median"]

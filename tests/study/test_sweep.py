@@ -7,7 +7,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from simulator.errors import DsimError
 from simulator.study.run.scenario import Scenario, load_scenario
 from simulator.study.run.sweep import bundle, points, sweep
 from simulator.study.work import kept as store
+from simulator.study.work.kept import Task
 from simulator.study.work.local import worker_count
 
 Row = dict[str, Any]
@@ -202,6 +204,22 @@ def test_a_kept_point_says_whose_it_is(kept: Path) -> None:
     found = json.loads((kept / "1-6-1.json").read_text())
     assert (found["row"]["policy"], found["row"]["load"], found["row"]["replication"]) == ("MTP-1", 6, 1)
     assert found["fingerprint"] == bundle(loaded()).mark
+
+
+@pytest.mark.parametrize(("alone_s", "workers", "pooled"), [(60.0, None, 0), (0.0, None, 12), (60.0, 2, 12)])
+def test_a_small_run_starts_no_workers(alone_s: float, workers: int | None, pooled: int, world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless their number is given."""
+    handed: list[int] = []
+
+    def pool(todo: deque[Task], _workers: int, read: Callable[[], Scenario], folder: Path | None) -> Iterator[tuple[Task, Any]]:
+        handed.append(len(todo))
+        yield from [(task, task.do(read(), folder)) for task in todo]
+
+    monkeypatch.setattr("simulator.study.work.local._pooled", pool)
+    monkeypatch.setattr("simulator.study.run.sweep.ALONE_S", alone_s)
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    assert sweep(loaded(), workers=workers) == sweep(loaded(), workers=1)
+    assert sum(handed) == pooled
 
 
 def test_workers() -> None:

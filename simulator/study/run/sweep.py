@@ -22,6 +22,8 @@ from simulator.study.work.kept import Kept, Task
 from simulator.study.work.local import local, worker_count
 from simulator.study.work.signals import unfinished
 
+ALONE_S = 2.0  # a worker takes as long to start: a small run is done by then
+
 
 def points(scenario: Scenario) -> list[Point]:
     """Every point, in the order of the result tables."""
@@ -62,7 +64,8 @@ def sweep(
     progress(len(rows), len(every))
     read = partial(validate_scenario, scenario.content, scenario.file)
     number = min(worker_count(workers), len(todo))
-    with closing(cluster(todo, ray, sent, keep) if ray else local(todo, number, scenario, read, keep)) as results:
+    alone_s = ALONE_S if workers is None else 0.0
+    with closing(cluster(todo, ray, sent, keep) if ray else local(todo, number, scenario, read, keep, alone_s)) as results:
         for point, row in _rows(scenario, islice(results, len(todo))):
             kept.write(tasks[point], row)
             rows[point] = row

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
@@ -31,9 +32,14 @@ def worker_count(workers: int | None) -> int:
     return workers or os.cpu_count() or 1
 
 
-def local(todo: deque[Task], workers: int, question: Any, read: Callable[[], Any], folder: Path | None) -> Results:
-    """Results by `workers` processes that each `read` the question once, or by this very process, which has it."""
-    if workers > 1:
+def local(todo: deque[Task], workers: int, question: Any, read: Callable[[], Any], folder: Path | None, alone_s: float = 0.0) -> Results:
+    """Results by `workers` processes that each `read` the question once, or by this very process, which has it: all of them, or for `alone_s`
+    seconds those that are last in line."""
+    start_s = time.monotonic()
+    while todo and workers > 1 and time.monotonic() - start_s < alone_s:
+        task = todo.pop()
+        yield task, task.do(question, folder)
+    if todo and workers > 1:
         yield from _pooled(todo, workers, read, folder)
     while True:
         task = todo.popleft()
