@@ -111,6 +111,10 @@ def read_cost_table(path: Path, key: Key, between: Between, contexts_between: Be
     _check_numbers(rows, path, key)
     requests = rows["requests"].fillna(0.0) if key != "requests" and "requests" in rows else rows[key] * 0.0
     contexts = rows["context_tokens"].fillna(0.0) if "context_tokens" in rows else rows[key] * 0.0
+    if "regime" in rows and not (known := rows["regime"].isin(["graph", "eager"])).all():
+        row = int((~known).to_numpy().argmax())
+        got = rows["regime"].tolist()[row]
+        raise ProfileError(f"expected graph or eager, got {got!r}", where=f"{path}:{line_of(path, row + 1, comment='#')}", key="regime")
     eager = rows["regime"].eq("eager") if "regime" in rows else rows[key] < 0
     if eager.all():
         eager = ~eager  # an engine without graphs: one regime

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from simulator.measurements.draft_blocks import RecordedBlocks
 
 FORMAT = 1
+LEAST_STEP_S, MOST_STEP_S = 1e-7, 10.0
 
 
 class KvMemory(Sourced):
@@ -158,11 +159,24 @@ def load_profile(folder: Path | str, where: Path | str | None = None, key: str =
     for cost in (profile.costs.verify, profile.costs.prefill, *(d.draft for d in profile.drafters.values())):
         if cost is not None:
             cost.attach(folder)
+    _check_step(profile, path)
     files = {f"drafters.{name}.blocks": drafter.blocks for name, drafter in profile.drafters.items()}
     for table, file in (files | {f"published.{name}.file": curve.file for name, curve in profile.published.items()}).items():
         if not (folder / file).is_file():
             raise ProfileError(f"no such file '{file}'", where=path, key=table, remedy="restore it")
     return profile
+
+
+def _check_step(profile: Profile, path: Path) -> None:
+    """A step of one token takes some time, no longer than an engine could bear (else the unit is another one), and no longer than a large one."""
+    verify, overhead = float(profile.costs.verify.seconds(1)), profile.costs.overhead.seconds
+    if not LEAST_STEP_S <= verify + overhead <= MOST_STEP_S:
+        problem = f"a step of one token takes {verify + overhead:g} s, expected {LEAST_STEP_S:g} to {MOST_STEP_S:g} s"
+        raise ProfileError(problem, where=path, key="costs.verify", remedy="give all costs in seconds")
+    most = profile.costs.verify.most("tokens") or 1.0
+    if (last := float(profile.costs.verify.seconds(most))) < verify / 2:
+        problem = f"falls from {verify:g} s for 1 token to {last:g} s for {most:g}, expected to rise"
+        raise ProfileError(problem, where=path, key="costs.verify", remedy="measure it again, or put its columns right")
 
 
 def save_profile(profile: Profile, folder: Path, header: str = "") -> None:

@@ -168,7 +168,7 @@ def test_any_parameters_give_consistent_blocks(
     "content, expected",
     [
         ({"conditional": {"a": [0.5], "b": [0.5, 0.6]}}, "same number of positions"),
-        ({"conditional": {"a": [1.0]}}, "less than 1"),
+        ({"conditional": {"a": [1.0]}}, "below 1"),
         ({"conditional": {}}, "conditional"),
         ({"conditional": {"a": [0.5]}, "sprad": 1}, "did you mean 'spread'"),
         ({"conditional": {"a": [0.5]}, "correlation": 1.0}, "correlation"),

@@ -106,7 +106,7 @@ REFUSALS = {
     "one confidence short": (lambda t: t.drop_columns(["confidence_2"]), ["confidence_2", "missing"]),
     "no metadata": (lambda t: t.replace_schema_metadata(None), ["dsim.recorded_blocks"]),
     "metadata not JSON": (lambda t: t.replace_schema_metadata({KEY: b"{"}), ["metadata", "JSON"]),
-    "future version": (lambda t: about(t, version=2), ["version", "must be 1 (got 2)"]),
+    "future version": (lambda t: about(t, version=2), ["version", "expected 1, got 2"]),
     "unknown provenance": (lambda t: about(t, provenance="guessed"), ["guessed", "measured"]),
     "gamma zero": (lambda t: about(t, gamma=0), ["gamma"]),
     "gamma too long": (lambda t: about(t, gamma=4), ["confidence_4", "missing"]),
