@@ -1,0 +1,147 @@
+"""What is typed wrong on the command line, folders that hold something else, and machines that are full: one line each, and nothing written."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import Refuse
+from tests.conftest import Dsim
+
+COMMANDS = {
+    "run": "dsim run: missing argument 'SCENARIO.yaml'; see dsim run --help",
+    "rnu small.yaml": "dsim: no such command: rnu; did you mean 'run'?",
+    "simulate small.yaml": "no such command: simulate; use dsim run",
+    "small.yaml": "no such command: small.yaml; use dsim run small.yaml",
+    "small.yaml run": "use dsim run small.yaml",
+    "profile chekc tiny": "dsim profile: no such command: chekc; did you mean 'check'?",
+    "profile tiny": "use dsim profile show tiny",
+    "run small.yaml other.yaml": "dsim run: unexpected argument: other.yaml",
+    "run small.yaml --set load=[1, 2]": "unexpected argument: 2]; quote a value with spaces: --set 'load=[1, 2]'",
+    "run small.yaml --wrokers 2": "no such option: --wrokers; did you mean '--workers'?",
+    "run small.yaml --output x": "no such option: --output; did you mean '--out'?",
+    "run small.yaml --json": "no such option: --json; use --format json",
+    "run small.yaml -o x": "no such option: -o; use --out",
+    "run small.yaml --seed 3": "no such option: --seed; set a key of the file with --set run.seed=VALUE",
+    "run small.yaml --format xml": "dsim run: --format: 'xml' is not one of 'text', 'json'",
+    "run small.yaml --workers many": "dsim run: --workers: expected a whole number, got 'many'",
+    "run small.yaml --workers 0": "--workers: expected 1 to 1024, got 0",
+    "run small.yaml --workers 10000": "--workers: expected 1 to 1024, got 10000",
+    "run small.yaml --workers": "option '--workers' requires an argument",
+    "run small.yaml --set": "option '--set' requires an argument",
+    "compare a": "dsim compare: missing argument 'B'",
+    "schema foo": "'foo' is not one of 'scenario', 'plan'",
+    "fit t.csv": "missing option '--out'",
+    "validate small.yaml --engine nowhere": "nowhere: --engine: no folder target/ in it",
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command(command: str, refuse: Refuse) -> None:
+    refuse(*command.split(), says=COMMANDS[command])
+
+
+def test_an_empty_argument(refuse: Refuse) -> None:
+    refuse("run", "small.yaml", "--out", "", says="--out: an argument is empty")
+    refuse("run", "", says="run: an argument is empty")
+
+
+@pytest.fixture
+def out(world: Path) -> Callable[..., None]:
+    """Write out/result.json."""
+
+    def write(**content: Any) -> None:
+        (world / "out").mkdir(exist_ok=True)
+        (world / "out" / "result.json").write_text(json.dumps(content))
+
+    return write
+
+
+def test_out_holds_another_result(out: Callable[..., None], refuse: Refuse) -> None:
+    out(scenario={"name": "other", "file": "other.yaml"})
+    for command in (("run", "small.yaml"), ("plan", "plan.yaml")):
+        refuse(*command, "--out", "out", says="out: holds the result of scenario 'other' (other.yaml); | --force")
+    out(scenario={"name": "small", "file": "copy.yaml"})
+    refuse("run", "small.yaml", "--out", "out", says="holds the result of scenario 'small' (copy.yaml)")
+    out(kind="plan", plan={"name": "small", "file": "small.yaml"})
+    refuse("run", "small.yaml", "--out", "out", says="holds the result of plan 'small'")
+    out(accuracy=0.9)
+    refuse("run", "small.yaml", "--out", "out", says="not dsim's")
+    refuse("run", "small.yaml", "--out", "tiny", says="tiny: holds a profile; use another --out")
+
+
+def test_out_cannot_be_written(refuse: Refuse) -> None:
+    refuse("run", "small.yaml", "--out", "small.yaml", says="small.yaml: cannot write (File exists)")
+    refuse("run", "small.yaml", "--out", "small.yaml/x", says="cannot write (Not a directory)")
+    refuse("plan", "plan.yaml", "--out", "/proc/dsim/x", says="/proc/dsim/x: cannot write")
+
+
+def test_the_same_scenario_is_resumed_and_another_replaced_if_that_is_wanted(world: Path, dsim: Dsim, out: Callable[..., None]) -> None:
+    small = ("run", "small.yaml", "--out", "out", "--workers", 1, "--no-report", "--set", "load=[2]", "--set", "run.replications=1")
+    out(scenario={"name": "other", "file": "other.yaml"})
+    assert dsim(*small, "--force").code == 0
+    assert dsim(*small, "--set", "run.requests=13").code == 0
+    os.rename("out", "moved")
+    assert dsim("run", str(world / "small.yaml"), *small[2:3], "moved", *small[4:]).code == 0
+
+
+def test_compare(world: Path, out: Callable[..., None], refuse: Refuse) -> None:
+    out(kind="plan", plan={"name": "p", "file": "p.yaml"})
+    refuse("compare", "out", "out", says="out/result.json: expected the result of a run, got that of a plan")
+    (world / "half" / "points").mkdir(parents=True)
+    (world / "half" / "points" / "0-2-0.json").write_text("{}")
+    refuse("compare", "half", "out", says="half: has no result yet, 1 points are done; run the same command again")
+    refuse("compare", "small.yaml", "out", says="small.yaml: not a result")
+    refuse("compare", "tiny/head.parquet", "out", says="tiny/head.parquet: is not UTF-8 text")
+
+
+def test_compare_with_itself(world: Path, dsim: Dsim) -> None:
+    assert dsim("run", "small.yaml", "--out", "out", "--no-report", "--set", "load=[2]", "--set", "run.replications=1", "--workers", 1).code == 0
+    result = dsim("compare", "out", "out/")
+    assert (result.code, result.err) == (2, "error: dsim compare: got out twice; name two results\n")
+
+
+@pytest.mark.parametrize(
+    "error, says", [(MemoryError(), "out of memory"), (OSError(28, "No space left on device", "out/x.png"), "out/x.png: No space")]
+)
+def test_a_machine_that_is_full(error: Exception, says: str, dsim: Dsim, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("simulator.study.run.scenario.load_scenario", fail)
+    result = dsim("run", "small.yaml")
+    assert result.code == 2
+    assert says in result.err
+    assert len(result.err.splitlines()) == 1
+
+
+COSTS = {
+    "nothing": ({"base_s": 0, "per_token_s": 0}, "takes 0 s"),
+    "milliseconds": ({"base_s": 10.0}, "takes 10.001"),
+}
+
+
+@pytest.mark.parametrize("case", COSTS)
+def test_costs_in_another_unit(case: str, edit_profile: Callable[..., None], refuse: Refuse) -> None:
+    change, says = COSTS[case]
+    edit_profile(lambda c: (c["costs"]["verify"].update(change), c["costs"]["overhead"].update(seconds=change["base_s"] / 10_000)))
+    refuse("run", "small.yaml", says=f"tiny/profile.yaml: costs.verify: a step of one token {says} | give all costs in seconds")
+
+
+TABLES = {
+    "falling": ("tokens,p50_s\n1,0.5\n64,0.1\n", "falls from 0.5 s for 1 token to 0.1 s for 64"),
+    "regime": ("tokens,p50_s,regime\n1,0.1,graph\n2,0.1,egaer\n", "v.csv:3: regime: expected graph or eager, got 'egaer'"),
+}
+
+
+@pytest.mark.parametrize("case", TABLES)
+def test_cost_table(case: str, world: Path, edit_profile: Callable[..., None], refuse: Refuse) -> None:
+    text, says = TABLES[case]
+    edit_profile(lambda c: c["costs"].update(verify={"provenance": "measured", "kind": "table", "file": "v.csv"}))
+    (world / "tiny" / "v.csv").write_text(text)
+    refuse("profile", "check", "tiny", says=says)
