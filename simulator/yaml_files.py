@@ -108,7 +108,7 @@ def read_yaml(path: Path, error: type[DsimError] = ScenarioError) -> dict[str, A
     content = parse_yaml(read_text(path, error), path, error)
     if not isinstance(content, dict):
         what = {list: "a list", type(None): "an empty file"}.get(type(content), "a text")
-        raise error(f"expected a mapping of keys to values, got {what}", where=path, remedy="see the examples in scenarios/")
+        raise error(f"expected a mapping of keys to values, got {what}", where=path, remedy="dsim init writes one to start from")
     return content
 
 

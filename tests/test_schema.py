@@ -119,8 +119,8 @@ def test_an_unknown_key_is_told_before_what_it_left_missing(scenario: Write) -> 
 YAMLS = {
     "a: [1, 2\nb: 3\n": ":2:2: not valid YAML (expected ',' or ']', but got ':'); close the bracket, and put commas between the entries",
     "a: 1\n\tb: 2\n": ":2:1: not valid YAML (found character '\\t' that cannot start any token); indent with spaces, not tabs",
-    "- a\n- b\n": ": expected a mapping of keys to values, got a list; see the examples in scenarios/",
-    "": ": expected a mapping of keys to values, got an empty file; see the examples in scenarios/",
+    "- a\n- b\n": ": expected a mapping of keys to values, got a list; dsim init writes one to start from",
+    "": ": expected a mapping of keys to values, got an empty file; dsim init writes one to start from",
 }
 
 
