@@ -171,7 +171,8 @@ def best_at(result: PlanResult, promise: PromiseResult) -> str:
     if best is None:
         return f"No simulated fleet meets {promise.tps:g} tok/s."
     return (
-        f"{result.choice(best.cell).label} meets {promise.tps:g} tok/s on {_replicas(best)} replicas, {wording.load(best.gpus)} GPUs: "
+        f"{result.choice(best.cell).label} meets {promise.tps:g} tok/s on {'' if best.exact else '≤ '}"
+        f"{count(best.replicas or 0, 'replica')}, {count(best.gpus or 0, 'GPU')}: "
         f"{money(best.cost_per_mtok)} {result.price.currency} per million output tokens at {wording.plain(best.throughput, 0)} tok/s per GPU."
     )
 

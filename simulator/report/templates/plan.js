@@ -26,7 +26,7 @@
 
   function hover(cell, p) {
     const m = p.metrics;
-    return `<b>${cell.label}</b><br>${number(p.replicas)} replicas, ${number(p.gpus, 1)} GPUs<br>` +
+    return `<b>${cell.label}</b><br>${number(p.replicas)} replica${p.replicas === 1 ? "" : "s"}, ${number(p.gpus, 1)} GPU${p.gpus === 1 ? "" : "s"}<br>` +
       `${number(p.rps_per_replica, 2)} requests/s each, ${number(m.concurrency_mean.mean, 1)} in service<br>` +
       `${number(m.speed.mean, 1)} tok/s (lower bound ${number(p.sure_speed, 1)})<br>` +
       `TTFT ${m.ttft.mean === null ? "–" : number(m.ttft.mean * 1000, 0) + " ms"}<br>` +

@@ -31,7 +31,7 @@ from simulator.study.planning.trial import TrialRow
 from simulator.study.run.build import shown_file, worst
 from simulator.study.run.pareto import estimate, gain
 from simulator.study.run.result import sources
-from simulator.study.run.wording import share
+from simulator.study.run.wording import count, share
 
 METRICS = (
     "speed", "ttft", "throughput_tok_s_gpu", "accepted_length", "verification_budget", "waste_fraction", "concurrency_mean", "waiting_mean",
@@ -62,7 +62,7 @@ def _no_plan(plan: Plan, cells: Mapping[int, CellResult]) -> ScenarioError:
     most = plan.question.fleet.max_replicas
     nearest = max(cells.values(), key=lambda f: f.carried_load or 0.0)
     carries = f"; {plan.label(nearest.cell)} carries most, {(nearest.carried_load or 0) * plan.shape.unit_rps:.3g}" if nearest.carried_load else ""
-    problem = f"{most} replicas do not meet the SLA at {plan.question.peak_load_rps:g} requests per second under any policy{carries}"
+    problem = f"{count(most, 'replica')} cannot meet the SLA at {plan.question.peak_load_rps:g} requests per second under any policy{carries}"
     return ScenarioError(problem, where=plan.file, key="fleet.max_replicas", remedy="raise it, relax the SLA or lower the load")
 
 

@@ -76,7 +76,7 @@ def _of_cell(plan: Plan, search: Search, number: int) -> Iterator[Remark]:
         yield _warn(text, "measure the profile there", "warning" if number == search.best else "note")
     if at.outcome == "not clear":
         most = plan.question.fleet.max_replicas
-        yield _warn(f"{plan.label(number)}: it is not clear whether {most} replicas meet the SLA.", "raise run.replications")
+        yield _warn(f"{plan.label(number)}: it is not clear whether {count(most, 'replica')} would meet the SLA.", "raise run.replications")
     if base.policies[0].verification.peeks:
         yield _warn(
             f"{plan.label(number)} uses information that no engine has: an upper bound, or not lossless.", "use it for comparison only", "note"

@@ -8,6 +8,7 @@ from simulator.study.run.point import parts
 from simulator.study.run.result import PointRow
 from simulator.study.run.scenario import Scenario
 from simulator.study.run.span import span_of
+from simulator.study.run.wording import count
 from simulator.traffic.arrivals import ClosedLoop
 
 
@@ -19,7 +20,8 @@ def conditions(scenario: Scenario) -> Iterator[str]:
     yield f"KV memory: {kv:,} tokens per replica, in pages of {scenario.page_tokens}." if kv else "KV memory: unknown, so it sets no limit."
     apart = parts(scenario)
     spread = f", routed {fleet.routing.words}" if fleet.replicas > 1 else ""
-    yield f"Fleet: {fleet.replicas} replica(s) of {scenario.known.gpus_per_replica:g} GPU(s){spread}, at most {engine.max_batch} requests in a batch."
+    size = f"{count(fleet.replicas, 'replica')} of {count(scenario.known.gpus_per_replica, 'GPU')}"
+    yield f"Fleet: {size}{spread}, at most {count(engine.max_batch, 'request')} in a batch."
     if (failures := fleet.failures) is not None:
         yield (
             f"Every replica fails once in {failures.every_hours:g} hours on average (exponential) and restarts, empty, after "
@@ -27,7 +29,7 @@ def conditions(scenario: Scenario) -> Iterator[str]:
         )
     if apart > 1:
         yield f"Routing ignores how busy the replicas are, so they are simulated as {apart} independent fleets."
-    repeats = f"{plan.replications} replication(s), seed {plan.seed}."
+    repeats = f"{count(plan.replications, 'replication')}, seed {plan.seed}."
     if (most := scenario.max_context_tokens) is not None:
         yield f"Context: at most {most:,} tokens; prompts that leave no room for an answer are refused, and answers end there."
     if scenario.workload.together:

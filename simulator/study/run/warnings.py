@@ -13,6 +13,7 @@ from simulator.rng import stream
 from simulator.study.run.result import PointResult, PointRow, Remark
 from simulator.study.run.scenario import Scenario
 from simulator.study.run.span import span_of
+from simulator.study.run.wording import count
 from simulator.traffic.arrivals import ClosedLoop
 
 LENGTHS = 1000  # requests drawn to know a workload's lengths
@@ -98,7 +99,7 @@ def _samples(scenario: Scenario, points: Sequence[PointResult]) -> Iterator[Rema
     replications = scenario.run.replications
     if replications < 3:
         interval = "No interval" if replications == 1 else "Very wide intervals"
-        yield _warning(f"{interval}: {replications} replication(s).", "raise run.replications to 3 or more")
+        yield _warning(f"{interval}: {count(replications, 'replication')}.", "raise run.replications to 3 or more")
 
 
 def _range(scenario: Scenario, rows: Sequence[PointRow]) -> Iterator[Remark]:
