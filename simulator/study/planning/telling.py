@@ -108,8 +108,8 @@ def _of_best(plan: Plan, search: Search, result: PlanResult) -> Iterator[Remark]
 def _of_traffic(plan: Plan, search: Search, result: PlanResult) -> Iterator[Remark]:
     answer_s = plan.answers_s[0]
     if plan.warmup_s < 2 * answer_s:
-        text = f"The warm-up is shorter than two answers ({2 * answer_s:.0f} s): the fleet is not full when the measurement starts."
-        yield _warn(text, "raise run.warmup_s")
+        text = f"The warm-up is shorter than two answers ({2 * answer_s:.0f} s): the fleet still fills when measured; the plan may be too small."
+        yield _warn(text, "raise run.warmup_s, or leave it out")
     if plan.window_s > plan.shape.span_s:
         yield _warn(f"The traffic lasts {plan.shape.span_s:.0f} s at this rate, less than the window.", "shorten run.window_s")
     if not result.day and len(plan.shape.curve_rps) > 1:
