@@ -129,10 +129,10 @@ def _arrivals(table: Table, layout: Layout, unit: Unit | None) -> tuple[Floats, 
     if known is None:
         wish = _wish(table, column, "s or ms")
         raise TraceError(f"the unit of '{column}' is not clear", where=table.where(0), key="workload.trace.unit", remedy=wish)
-    if layout.form is MOONCAKE and unit is None:
-        _refuse_fractions(table, layout, values)
     times_s = values / PER_SECOND[known]
     _refuse_epochs(table, column, values, known)
+    if layout.form is MOONCAKE and unit is None:
+        _refuse_fractions(table, layout, values)
     _refuse_span(table, column, times_s - times_s.min())
     doubt = "" if unit is not None else _doubt(table, layout, values, times_s, known)
     unix = f"Unix {_SPELT[known]} from {_date(float(times_s.min()))}"

@@ -30,6 +30,12 @@ def test_mooncakes_names_with_fractions_are_refused_with_what_to_write(file: Cal
     assert read(path, unit="ms").arrival_s[-1] < 0.06
 
 
+def test_mooncakes_names_with_unix_seconds_are_refused(file: Callable[..., Path]) -> None:
+    path = file(without(mooncake(512, 3), timestamp=lambda row: 1_715_472_000.5 + row["timestamp"] / 1000))
+    assert "it looks like Unix seconds; write workload.trace.unit: s" in refusal(path)
+    assert read(path, unit="s").arrival_s.tolist() == [0, 1, 2]
+
+
 def test_mooncakes_names_with_whole_seconds_are_refused(file: Callable[..., Path]) -> None:
     path = file(mooncake(512, gap=1))
     line = refusal(path)
