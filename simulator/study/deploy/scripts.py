@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from simulator.files import write_whole
 from simulator.study.run.result import EngineLaunch, Launch
 
 FOLDER = "launch"  # beside a report
+WIDTH = 78  # of a command's lines, where its words allow
 
 
 def shell(engine: EngineLaunch) -> str:
@@ -19,8 +21,21 @@ def shell(engine: EngineLaunch) -> str:
         if word.startswith("--"):
             lines.append(" ".join(words))
             words = []
-        words.append(shlex.quote(word))
+        words.append(_folded(shlex.quote(word)))
     return " \\\n    ".join([*lines, " ".join(words)])
+
+
+def _folded(word: str) -> str:
+    """A long JSON argument over several lines, broken between its values, where JSON takes a line end for a space."""
+    first, *more = re.split(r'(?<=,) (?=")|(?<=\],) (?=\[)', word)
+    lines, room = [first], WIDTH - 25  # beside the name of the option
+    for part in more:
+        if len(lines[-1]) + 1 + len(part) <= room:
+            lines[-1] += f" {part}"
+        else:
+            lines.append(f"        {part}")
+            room = WIDTH
+    return "\n".join(lines)
 
 
 def scripts_line(launch: Launch | None, folder: Path) -> str:
