@@ -17,7 +17,7 @@ from simulator.report.render.terminal import terminal
 from simulator.report.validation.engine import engine_page, write_picture
 from simulator.report.validation.page import Entry, cell_errors, page
 from simulator.study.run.fleet import fleet_of
-from simulator.study.run.scenario import load_scenario
+from simulator.study.run.scenario import load_scenario, validate_scenario
 from simulator.study.validation.engine_check import _frames, compare, judged
 from simulator.study.validation.engine_runs import HEADLINE, Listed, ServedRun, planned, read_run
 from simulator.traffic.request import RequestSpec
@@ -143,6 +143,10 @@ def test_what_no_engine_can_run_is_refused(scenario):
     bound = load_with(scenario, [{"name": "oracle", "drafter": "dspark", "verification": {"kind": "oracle"}}])
     with pytest.raises(ScenarioError, match="no engine can run"):
         planned(bound)
+    content = yaml.safe_load(scenario.file.read_text())
+    content["workload"]["arrivals"]["think_s"] = 3
+    with pytest.raises(ScenarioError, match=r"think_s: users of an engine that is compared send the next request at once; drop it"):
+        planned(validate_scenario(content, scenario.file))
 
 
 def load_with(scenario, policies):

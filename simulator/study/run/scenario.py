@@ -34,15 +34,15 @@ from simulator.traffic.workload import Workload
 Speed = Literal["tps_per_user_mean", "tps_per_user_overall", "tps_per_user_p10", "tps_per_user_p50", "tps_per_user_p90"]
 
 
-def _listed(content: Any) -> Any:
-    """One load is a list of one. An infinite rate is what benchmark clients have, which are users here."""
-    loads = [content] if isinstance(content, int | float) else content
-    if isinstance(loads, list) and float("inf") in loads:
-        raise ValueError("expected finite numbers; to send as fast as max_concurrency allows, use arrivals {kind: closed_loop, start: together}")
-    return loads
+def _finite(load: Any) -> Any:
+    """An infinite rate is what benchmark clients have, which are users here."""
+    if load == float("inf"):
+        raise ValueError("expected a finite number; to send as fast as max_concurrency allows, use arrivals {kind: closed_loop, start: together}")
+    return load
 
 
-Loads = Annotated[list[PositiveFloat], Field(min_length=1), Distinct, BeforeValidator(_listed)]
+Load = Annotated[PositiveFloat, BeforeValidator(_finite)]
+Loads = Annotated[list[Load], Field(min_length=1), Distinct, BeforeValidator(lambda given: [given] if isinstance(given, int | float) else given)]
 
 
 def _one_line(name: str) -> str:

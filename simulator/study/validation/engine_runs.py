@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from simulator.arrays import Floats, Integers
 from simulator.errors import DsimError, ScenarioError
 from simulator.study.run.scenario import Policy, Scenario
+from simulator.traffic.arrivals import ClosedLoop
 from simulator.traffic.request import RequestSpec
 
 if TYPE_CHECKING:
@@ -69,8 +70,12 @@ class Listed:
 def planned(scenario: Scenario) -> list[tuple[str, str | None, Any, int]]:
     """Name, drafter, rule and concurrency of every run that the scenario asks for. Raises ScenarioError where it is not of closed loops or of
     a rule that no engine can run."""
-    if scenario.workload.load_kind != "concurrency":
+    users = scenario.workload.arrivals
+    if not isinstance(users, ClosedLoop):
         raise ScenarioError("an engine is compared in a closed loop", where=scenario.file, key="workload.arrivals", remedy="use kind: closed_loop")
+    if users.think_s is not None:
+        problem = "users of an engine that is compared send the next request at once"
+        raise ScenarioError(problem, where=scenario.file, key="workload.arrivals.think_s", remedy="drop it")
     for policy in scenario.policies:
         if policy.verification.clairvoyant:
             raise ScenarioError(f"policy '{policy.name}' is a bound that no engine can run", where=scenario.file, remedy="leave it out")
