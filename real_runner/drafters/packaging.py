@@ -16,6 +16,7 @@ KNOWN = (
     "DeepSpec (*DSparkModel, *Eagle3Model), SpecForge (DFlashDraftModel, DSparkDraftModel, LlamaForCausalLMEagle3), vLLM speculators, "
     "MTP (num_nextn_predict_layers)"
 )
+CONFIDENCE = ("enable_confidence_head", "use_confidence_head")  # DeepSpec's and vLLM's name, SpecForge's name
 UNSUPPORTED = ("attention_sink_bias", "logit_scale", "draft_adapter_rank")  # would change the numbers: refused where set
 
 
@@ -51,7 +52,8 @@ def _native_eagle(config: Config, folder: Path, target_layers: int | None) -> Dr
 
 def _specforge(config: Config, folder: Path, target_layers: int | None) -> DraftSpec:
     nested = {**config, **{key: value for key, value in group(config, "dflash_config", folder).items() if value is not None}}
-    dspark = "DSpark" in architectures(config) or nested.get("projector_type") == "dspark" or bool(maybe(nested, "markov_rank", folder))
+    heads = bool(maybe(nested, "markov_rank", folder)) or bool(flag(nested, *CONFIDENCE, folder=folder))  # which DFlash has not
+    dspark = "DSpark" in architectures(config) or nested.get("projector_type") == "dspark" or heads
     anchored = flag(nested, "sample_from_anchor", folder=folder)
     first = 0 if (dspark if anchored is None else anchored) else 1  # the original DFlash predicts the masked slots only: 15 of 16
     shifted = flag(nested, "shift_label", folder=folder)
@@ -108,7 +110,7 @@ def _block_spec(config: Config, layers: Config, folder: Path, packaging: Packagi
         raise refused(f"unknown {kind!r}", "markov_head_type", folder, "known: vanilla, gated, rnn")
     if kind == "rnn" and first_slot:
         raise refused("an rnn head on a block whose anchor predicts nothing is not supported", "markov_head_type", folder)
-    head = flag(config, "enable_confidence_head", "use_confidence_head", folder=folder)  # DeepSpec's and vLLM's name, SpecForge's name
+    head = flag(config, *CONFIDENCE, folder=folder)
     with_token = flag(config, "confidence_head_with_markov", folder=folder)
     with_token = rank > 0 if with_token is None else with_token
     sizes = windows(config, layers, folder)

@@ -308,3 +308,11 @@ def test_causality_of_sliding_layers_is_honoured_or_refused(tmp_path):
         read_spec(sliding(tmp_path / "d", SLIDING, FULL, sliding_window_non_causal=False))
     with pytest.raises(CheckpointError, match="sliding_window_non_causal: true contradicts a causal block"):
         read_spec(sliding(tmp_path / "e", SLIDING, SLIDING, sliding_window_non_causal=True, attention_mode="causal"))
+
+
+def test_a_confidence_head_alone_makes_a_block_dspark(tmp_path):
+    config, tensors = native("dflash")
+    del config["enable_confidence_head"]
+    config |= {"architectures": ["DFlashDraftModel"], "dflash_config": {"use_confidence_head": True}}
+    spec = read_spec(write(tmp_path / "draft", config, tensors))
+    assert (spec.family, spec.first_slot, spec.confidence) == ("dspark", 0, "hidden")

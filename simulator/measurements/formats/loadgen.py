@@ -135,7 +135,7 @@ def _tokens_per_s(unit: str) -> float | None:
 
 def _metric(fields: Fields, name: str, read_unit: Callable[[str], float | None]) -> float:
     metric = fields.object(name)
-    unit = metric.text("unit", "")
+    unit = metric.text("unit", "none")
     factor = read_unit(" ".join(unit.lower().split()))
     if factor is None:
         known = "tokens/sec, tokens/s/user, tok/s" if read_unit is _tokens_per_s else "ms, s, us, ns"
