@@ -57,9 +57,13 @@ def _steps(traffic: Traffic, fleet: Fleet) -> float:
     """About how many steps a run takes, or more: each request gets one token a step, beside the others of the batch."""
     if isinstance(traffic, ClosedTraffic):
         users, turns = np.arange(traffic.users)[:, None], np.arange(traffic.turns + 1)
-        tokens = traffic.source.draw(users, turns)[..., 1].sum()  # type: ignore[attr-defined]
-        return float(tokens / min(traffic.users / fleet.replicas, fleet.settings.max_batch))
+        tokens = traffic.source.draw(users, turns)[..., 1]  # type: ignore[attr-defined]
+        answer_s = max(tokens.mean() * fleet.prices.round_s(1, 1.0)[0], 1e-6)
+        running = traffic.users / fleet.replicas * answer_s / (answer_s + traffic.source.pause_s(users, turns).mean())
+        return float(tokens.sum() / max(min(running, fleet.settings.max_batch), 1.0))
     tokens = RequestColumns.of(traffic.specs).output_tokens.sum()
+    if traffic.in_flight is not None and traffic.until_s == np.inf:  # a benchmark client keeps so many in flight
+        return float(tokens / min(traffic.in_flight / fleet.replicas, fleet.settings.max_batch))
     return float(min(tokens, fleet.replicas * (traffic.until_s + traffic.drain_s) / max(fleet.prices.round_s(1, 1.0)[0], 1e-6)))
 
 

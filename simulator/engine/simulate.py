@@ -1,4 +1,7 @@
-"""A workload into replicas: one run, from empty machines to the last measured request."""
+"""A workload into replicas: one run, from empty machines to the last measured request.
+
+Longer than others, since all of it works on one clock and one set of live requests.
+"""
 
 from __future__ import annotations
 

@@ -8,15 +8,17 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from simulator.engine import ahead
 from simulator.engine.fast import CompiledRun
-from simulator.engine.given import Fleet, OpenTraffic
+from simulator.engine.given import ClosedTraffic, Fleet, OpenTraffic
 from simulator.engine.kernel import kept
 from simulator.engine.kernel.kept import is_compiled, kept_in
 from simulator.engine.simulate import Run, simulate
 from simulator.files import own_temporary_folder, user_cache
+from simulator.traffic.request import RequestSpec
 from tests.engine import worlds
 
 pytest.importorskip("numba")
@@ -126,6 +128,16 @@ def test_small_runs_do_not_wait_for_the_compiler(uncompiled: list[str], monkeypa
     monkeypatch.setattr(ahead, "_left", 1e9)
     monkeypatch.setattr(ahead, "is_compiled", lambda: True)
     assert run().path == "compiled"
+
+
+def test_steps_of_clients_who_pause_or_start_together() -> None:
+    """Users who pause decode with few others, a benchmark client keeps its requests in flight."""
+    over = worlds.fleet(worlds.costs(base=0.01), max_batch=64)
+    pausing = ClosedTraffic(20, worlds.Users(20, lambda _u, _t: 10, think_s=2.0), 3, np.ones(20))
+    together = OpenTraffic([RequestSpec(i, 0.0, 1, 10, "") for i in range(80)], 0.0, np.inf, 0.0, in_flight=20)
+    for traffic in (pausing, together):
+        steps = len(simulate(traffic, over, "plain").steps)
+        assert 0.3 * steps < ahead._steps(traffic, over) < 20 * steps
 
 
 def test_where_nothing_can_be_kept_nothing_is_started(uncompiled: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
