@@ -290,6 +290,21 @@ def test_the_recommended_policy_is_the_answers(scenario: WriteScenario, dsim: Ds
     assert recommended(result) == max(at, key=at.__getitem__)
 
 
+def test_shipped_scenarios_go_by_name(world: Path, dsim: Dsim) -> None:
+    told = dsim("export", "launch", "quickstart", "--policy", "DSpark-5 scheduled", "--format", "json")
+    assert told.code == 0, told.err
+    result = {"dsim_version": "0", "load_kind": "concurrency", "load_unit": "", "speed_metric": "", "frontier": [], "policies": []}
+    result["gains"] = {"baseline": "", "at_sla": [], "at_matched_throughput": []}
+    result["profile"] = {"name": "", "hardware": "", "engine": "", "target": "", "gpus_per_replica": 1}
+    scenario = load_scenario("quickstart")
+    facts = {"name": "", "file": "scenarios/quickstart.yaml", "seed": 0, "replications": 1, "content": scenario.content}
+    (world / "result.json").write_text(json.dumps(result | {"scenario": facts}))
+    assert (
+        json.loads(dsim("export", "launch", world, "--policy", "DSpark-5 scheduled", "--format", "json").out)["engines"]
+        == json.loads(told.out)["engines"]
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [

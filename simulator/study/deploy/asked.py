@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from simulator import shipped
 from simulator.errors import DsimError
 from simulator.files import read_json
 from simulator.study.deploy.launch import launch, recommended
@@ -22,6 +23,7 @@ def launch_of(what: Path, name: str | None, overrides: Sequence[str] = ()) -> La
         if overrides:
             raise DsimError("a result has no keys to override", where=what, key="--set", remedy="name the scenario's file")
         return _of_result(what, name)
+    what = shipped.scenario(what)
     content = read_yaml(what)
     if "profiles" in content or "load_rps" in content:
         return _of_plan(load_plan(what, overrides), name)
@@ -38,13 +40,19 @@ def _of_result(what: Path, name: str | None) -> Launch:
         if plan.launch is not None and name in (None, plan.launch.policy):
             return plan.launch
         cells = {label: (cell.cell, cell.replicas or 1) for cell in reversed(plan.cells) for label in (cell.policy, cell.label)}
-        return _of_plan(make_plan(plan.plan.content, Path(plan.plan.file)), name or plan.chosen.label, cells)
+        return _of_plan(make_plan(plan.plan.content, _file(plan.plan.file)), name or plan.chosen.label, cells)
     run = RunResult.from_json(content, file)
     name = name or recommended(run)
     if run.launch is not None and name in (None, run.launch.policy):
         return run.launch
-    scenario = validate_scenario(run.scenario.content, Path(run.scenario.file))
+    scenario = validate_scenario(run.scenario.content, _file(run.scenario.file))
     return launch(scenario, name or _only([policy.name for policy in scenario.policies], file))
+
+
+def _file(shown: str) -> Path:
+    """The file of a result by the name that it shows: a shipped one, or relative to the working folder."""
+    path = Path(shown)
+    return shipped.scenario(path) if path.parts[:1] == ("scenarios",) else path
 
 
 def _of_plan(plan: Plan, name: str | None, cells: Mapping[str, tuple[int, int]] | None = None) -> Launch:
