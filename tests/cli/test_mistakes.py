@@ -18,7 +18,7 @@ SETS = {
     "load=[99999999999999999999]": "small.yaml: load.0: | 99999999999999999999",
     "load=100000000": "load: | 100,000,000 users",
     "load=[-3]": "load.0: | above 0, got -3",
-    "load=[1e400]": "load.0: | finite number, got inf",
+    "load=[1e400]": "load.0: | finite number | got inf",
     "load=[.nan]": "load.0: | finite number, got nan",
     "load=[true]": "load.0: expected a number, got true",
     "load=yes": "load: expected a list, got 'yes'",
@@ -103,7 +103,7 @@ SETS = {
     "policies.0=null": "policies.0: is empty",
     "profile=tniy": "small.yaml: profile: no profile at 'tniy'; did you mean 'tiny'?",
     "profile=tiny/profile.yaml": "profile: | name its folder, 'tiny'",
-    "profile=nowhere/tiny": "there is no folder 'nowhere'",
+    "profile=nowhere/tiny": "no profile at 'nowhere/tiny'; | `dsim profile list`",
     # the argument itself
     "engine": "--set: 'engine' is not path.to.key=value",
     "=3": "--set: '=3' is not path.to.key=value",
