@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import sys
 from itertools import pairwise
 from typing import Any
@@ -55,6 +56,7 @@ app.add_typer(export_app, name="export")
 
 def main() -> None:
     """Runs the command line; a user's mistake is one line and exit code 2."""
+    sys.stdout, sys.stderr = (stream or io.StringIO() for stream in (sys.stdout, sys.stderr))  # closed by the caller
     arguments = _with_address(sys.argv[1:])
     try:
         _refuse_empty(arguments)

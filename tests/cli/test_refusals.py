@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
+from dsim import __main__ as entry
 from tests.cli.conftest import Refuse
 from tests.conftest import Dsim
 
@@ -104,6 +107,26 @@ def test_compare_with_itself(world: Path, dsim: Dsim) -> None:
     assert dsim("run", "small.yaml", "--out", "out", "--no-report", "--set", "load=[2]", "--set", "run.replications=1", "--workers", 1).code == 0
     result = dsim("compare", "out", "out/")
     assert (result.code, result.err) == (2, "error: dsim compare: got out twice; name two results\n")
+
+
+def test_ctrl_c_while_modules_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted(ModuleType):
+        def __getattr__(self, name: str) -> object:
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "simulator.cli", Interrupted("simulator.cli"))
+    with pytest.raises(SystemExit) as left:
+        entry.main()
+    assert left.value.code == 130
+
+
+def test_no_standard_output(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under `>&-`: the work is done all the same."""
+    monkeypatch.setattr("sys.stdout", None)
+    monkeypatch.setattr("sys.argv", ["dsim", "profile", "check", "tiny"])
+    with pytest.raises(SystemExit) as left:
+        entry.main()
+    assert left.value.code == 0
 
 
 @pytest.mark.parametrize(
