@@ -19,7 +19,7 @@ from simulator.policies.prefill import Chunked, Disaggregated, Instant, Separate
 from simulator.rng import uniform_at
 from simulator.traffic.request import RequestSpec
 from simulator.traffic.workload import Workload
-from tests.engine.worlds import Engine, Users, costs, fleet, poisson
+from tests.engine.worlds import Engine, Users, agrees, costs, fleet, poisson
 
 USERS, PROMPT, BUDGET, BASE_S, TOKEN_S = 40, 400, 1024, 0.01, 1e-4
 SIGMA = math.sqrt(math.log(2))  # of answers: 40 tokens on average, cv 1
@@ -150,6 +150,15 @@ def test_a_client_keeps_to_its_limit_and_sends_in_order(engine: Engine, prefill:
     late = [r for r in held.requests if r.sent_s > r.spec.arrival_s]
     assert len(late) > 20
     assert all(r.sent_s in ends for r in late)  # when another one has ended, not sooner and not later
+
+
+def test_the_wait_at_a_client_is_that_of_a_queue(engine: Engine) -> None:
+    """One in flight, answers of 1 s, Poisson arrivals of 0.4 a second: M/D/1, whose mean wait is ρ S / 2 (1 − ρ) (Pollaczek and Khinchine)."""
+    waits = []
+    for seed in range(16):
+        run = engine.run(OpenTraffic(poisson(0.4, [11] * 400, seed), 20.0, 900.0, 1e6, in_flight=1), fleet(costs(base=0.1)))
+        waits.append(float(np.mean([r.sent_s - r.spec.arrival_s for r in run.requests if r.measured])))
+    agrees(waits, 0.4 / (2 * 0.6), power=0.3)
 
 
 def test_what_the_client_still_holds_at_the_end_is_unfinished(engine: Engine) -> None:
