@@ -93,7 +93,10 @@ def test_answers_of_one_token_have_a_ttft_and_no_speed(prefill: Any, arrivals: s
     assert "None" not in page
     assert " nan" not in page
     shutil.copytree("out", "again")
-    assert dsim("compare", "out", "again").code == 0
+    compared = dsim("compare", "out", "again")
+    assert compared.code == 0
+    assert "TTFT p99, ms" in compared.out
+    assert "tok/s per user" not in compared.out
 
 
 def test_where_prompts_are_not_simulated_no_column_speaks_of_them(scenario: Callable[..., Path], world: Path) -> None:

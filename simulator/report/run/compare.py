@@ -6,11 +6,13 @@ from simulator.report import wording
 from simulator.report.blocks import Cell, Row, Terms, Text, grouped, table
 from simulator.report.page import Page, Section, section, sections
 from simulator.report.run.differences import Compared, ComparedGain, ComparedPoint
+from simulator.report.tables import without_empty
 from simulator.study.run.result import Estimate
 
 _LONG = 160  # characters of a value; JSON has the whole
 _SHOWN = {
     "tps_per_user_mean": "tok/s per user",
+    "ttft_p99_s": "TTFT p99, ms",  # in place of a speed, which answers of one token have not
     "throughput_tok_s_gpu": "tok/s/GPU",
     "verification_budget": "budget",
     "accepted_length": "accepted length",
@@ -46,7 +48,9 @@ def _results(compared: Compared) -> Section | None:
     groups: dict[str, list[Row]] = {}
     for point in compared.points:
         groups.setdefault(point.policy, []).append(_point_row(point))
-    both = grouped("compared", "A → B, and the change; * more than noise.", ("load", *_SHOWN.values()), groups.items(), words=0)
+    whole = grouped("compared", "A → B, and the change; * more than noise.", ("load", *_SHOWN.values()), groups.items(), words=0)
+    speeds = any("tps_per_user_mean" in point.metrics for point in compared.points)
+    both = whole.cut([i for i in range(len(whole.columns)) if i != 2]) if speeds or not groups else without_empty(whole, ("", wording.DASH))
     return section("points", "Points", both, None if groups else Text("No policy and load is in both."), *only)
 
 
@@ -65,7 +69,8 @@ def _point_row(point: ComparedPoint) -> Row:
         if (pair := point.metrics.get(metric)) is None:
             cells.append(Cell(wording.DASH))
             continue
-        a, b = (wording.plain(side.mean, wording.MEASURES[metric].decimals) for side in (pair.a, pair.b))
+        shown = wording.MEASURES[metric]
+        a, b = (wording.plain(side.mean * shown.factor, shown.decimals) for side in (pair.a, pair.b))
         change = wording.percent(pair.relative, 1) if pair.difference else "same"
         cells.append(Cell(f"{a} → {b}", f"{change} *" if pair.distinguishable else change))
     return (wording.load(point.load), *cells)
