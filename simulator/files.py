@@ -90,12 +90,25 @@ def _json_object(text: str, where: str | Path, error: type[DsimError], remedy: s
 
 
 def read_csv(path: Path, columns: Sequence[str] = (), error: type[DsimError] = DsimError, remedy: str = "check the path") -> pd.DataFrame:
-    """A CSV table that has at least `columns`; lines that start with # are comments. Raises `error`."""
+    """A CSV table that has at least `columns`, between commas, semicolons or tabs (with decimal commas then, if it has them); lines that start with #
+    are comments. Raises `error`."""
+    import csv
+    import re
+
     import pandas as pd
 
     with opened(path, error, remedy) as stream:
+        lines = [line for line in stream if line.strip() and not line.startswith("#")]
+    if not lines:
+        raise error("is empty", where=path, remedy="expected a line of column names, and a line for each row")
+    mark = max(",;\t", key=lines[0].count)
+    header = [name.strip() for name in next(csv.reader(lines[:1], delimiter=mark))]
+    if twice := next((name for name in header if name and header.count(name) > 1), None):
+        raise error("column is there twice", where=path, key=twice, remedy="keep one")
+    decimal = "," if mark != "," and any(re.search(r"\d,\d", line) for line in lines[1:]) else "."
+    with opened(path, error, remedy) as stream:
         try:
-            table = pd.read_csv(stream, comment="#")
+            table = pd.read_csv(stream, comment="#", sep=mark, decimal=decimal)
         except (pd.errors.ParserError, pd.errors.EmptyDataError) as problem:
             raise error(f"not a CSV table ({problem})", where=path) from None
     for name in columns:

@@ -12,7 +12,9 @@ import pandas as pd
 import pytest
 import yaml
 
+from simulator.errors import DsimError
 from simulator.measurements.cost import FittedCurve
+from simulator.measurements.fit import read_telemetry
 from simulator.measurements.profile import load_profile
 from simulator.study.run.scenario import load_scenario
 from simulator.study.run.sweep import sweep
@@ -144,3 +146,38 @@ def test_a_budget_between_whole_numbers_gives_costs_alone_and_says_so(world: Pat
     said = dsim("fit", "t.csv", "--accepted-length", 1.8, "--budget", 2.5, "--out", "mine")
     assert load_profile(world / "mine").drafters == {}
     assert "no drafter" in said.out
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "concurrency;tps_per_user\n1;90,5\n4;80\n10;70,25\n",  # as a spreadsheet writes it where decimals have a comma
+        "concurrency;tps_per_user\r\n1;90.5\r\n4;80\r\n10;70.25\r\n",
+        "concurrency\ttps_per_user\n1\t90,5\n4\t80\n10\t70,25\n",
+        "\ufeffconcurrency,tps_per_user\n1,90.5\n4,80\n10,70.25\n",
+        "# from a dashboard; by hand\n\nconcurrency,tps_per_user\n1,90.5\n4,80\n10,70.25\n",
+    ],
+)
+def test_telemetry_is_read_as_spreadsheets_write_it(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(text, encoding="utf-8")
+    telemetry = read_telemetry(path)
+    assert telemetry.concurrency.tolist() == [1, 4, 10]
+    assert telemetry.tps_per_user.tolist() == [90.5, 80, 70.25]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "t.csv: is empty"),
+        ("# nothing\n", "t.csv: is empty"),
+        ("concurrency,concurrency,tps_per_user\n1,2,90\n4,5,80\n", "t.csv: concurrency: column is there twice"),
+        ("concurrency;tps_per_user\n1;1.090,5\n4;80\n", "t.csv:2: tps_per_user: must be a positive number"),
+    ],
+)
+def test_telemetry_that_contradicts_itself_is_refused(tmp_path: Path, text: str, problem: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(text)
+    with pytest.raises(DsimError) as caught:
+        read_telemetry(path)
+    assert problem in caught.value.line()
