@@ -15,10 +15,10 @@ from measure import alternating, child_s, dsim, save, spread
 PYTHON = [sys.executable]
 GOAL_HELP_S, GOAL_QUICKSTART_S = 0.3, 5.0
 MANY = ("--set", "load=[32]", "--set", "run.requests=1100")  # 9 points of 1,120 measured requests each
-SMALL = {  # as programs ask; with pages; with workers as well, as every run had both once
+SMALL = {  # as programs ask; with pages; with workers, as every run had once
     "tables alone": ("--format", "json"),
     "with pages": ("--format", "json", "--report"),
-    "with pages and two workers": ("--format", "json", "--report", "--workers", "2"),
+    "two workers": ("--format", "json", "--workers", "2"),
 }
 
 

@@ -98,10 +98,11 @@ def validate(
 
 def _validate_published(out: Path, measured: Path, only: list[str], workers: int | None, format: str) -> None:
     """Runs the comparisons with published measurements; writes one result file each."""
+    from simulator import shipped
     from simulator.report.validation.page import compared_page
     from simulator.study.validation.published import validate_published
 
-    results = validate_published(Path("scenarios"), measured, out, only, workers, lambda line: typer.echo(line, err=True))
+    results = validate_published(shipped.scenario("scenarios"), measured, out, only, workers, lambda line: typer.echo(line, err=True))
     pages = [compared_page(f"{result.name}: {result.title}", result.rows) for result in results]
     written = f"written to {out}; make validation puts them into docs/validation.md"
     show(format, [result.to_json() for result in results], *pages, written, ok=all(result.ok is not False for result in results))

@@ -35,6 +35,12 @@ def test_names_in_an_empty_folder(world: Path, dsim: Dsim, monkeypatch: pytest.M
         assert dsim("profile", "check", name).code == 0
 
 
+def test_published_comparisons_away_from_the_repository(world: Path, dsim: Dsim) -> None:
+    said = dsim("validate", "--published", "--only", "nothing")
+    assert (said.code, said.out) == (2, "")
+    assert "v4-flash-pareto" in said.err  # one of those that there are
+
+
 def test_a_file_or_folder_comes_before_a_shipped_one(world: Path, dsim: Dsim) -> None:
     (world / "small.yaml").rename(world / "quickstart")
     (world / "tiny").rename(world / "deepseek-v4-flash")

@@ -74,6 +74,7 @@ def test_what_cannot_be_run_is_one_line(checkout: Path, dsim: Dsim, arguments: t
 
 def test_without_scenarios_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dsim: Dsim) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "scenarios").mkdir()  # else those that come with dsim are taken
     said = dsim("validate", "--published")
     assert said.code == 2
     assert "no scenario with published tables" in said.err
