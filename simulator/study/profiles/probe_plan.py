@@ -43,8 +43,9 @@ class ProbePlan:
     @classmethod
     def of(cls, server: Server, prompts: Path | None, concurrency: str, check: str, turns: int, refine: int = 0) -> ProbePlan:
         """A plan from the command's options. Raises DsimError."""
-        if urlsplit(server.base_url).scheme not in ("http", "https"):
-            raise DsimError(f"expected a URL such as http://127.0.0.1:8000/v1, got '{server.base_url}'", key="--base-url")
+        if not _is_url(server.base_url):
+            shown = server.base_url.rpartition("@")[2]  # without a password
+            raise DsimError(f"expected a URL such as http://127.0.0.1:8000/v1, got '{shown}'", key="--base-url")
         grid, apart = _counts(concurrency, "--concurrency"), _counts(check, "--check") if check else ()
         if len(grid) < 2:
             raise DsimError("expected at least two numbers of users", key="--concurrency", remedy="give two that differ by half or more")
@@ -75,6 +76,14 @@ def read_headers(lines: Sequence[str], key: str | None) -> dict[str, str]:
         others = {known: at for known, at in headers.items() if known.lower() != name.lower()}
         headers = others | {name: _sendable(value.strip(), "--header")}
     return headers
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is none, half an IPv6 address
+        return False
 
 
 def _sendable(value: str, key: str) -> str:
