@@ -18,6 +18,7 @@ from simulator.errors import ScenarioError
 from simulator.study.run import point as points
 from simulator.study.run import spread
 from simulator.study.run.conditions import conditions
+from simulator.study.run.meter import Meter
 from simulator.study.run.point import Point, run_point
 from simulator.study.run.scenario import load_scenario
 from simulator.study.run.sweep import sweep
@@ -61,6 +62,26 @@ def test_parts_are_the_fleet(routing: dict[str, Any], fleet: Callable[..., Path]
             assert split[name] == pytest.approx(value, rel=1e-12), name
         else:
             assert split[name] == value, name
+
+
+@pytest.mark.parametrize(("load", "verdict"), [(120.0, "stable"), (400.0, "overloaded")])
+def test_the_queue_of_a_fleet_is_the_sum_of_its_parts(load: float, verdict: str, fleet: Callable[..., Path]) -> None:
+    """On both paths, and in parts: the same whole numbers, so the same verdict."""
+    asked = load_scenario(fleet(ROUTERS[1]), ["engine.kv_tokens=null", f"load={load}"])
+    at = Point(0, load, 0)
+    traffic, meters = points._open(asked, at), []
+    for path in ("plain", "auto"):
+        meters.append(Meter(traffic.warmup_s, traffic.until_s, open_loop=True))
+        observe(traffic, points.fleet_of(asked, asked.policies[0], 0), meters[-1], path)
+    meters.append(points.run_part(asked, at, 0).meter)
+    for part in range(1, 5):
+        meters[-1].merge(points.run_part(asked, at, part).meter)
+    row = run_point(asked, at)
+    assert row.verdict == verdict
+    for meter in meters:
+        meter.steps.flush()
+        assert meter.queue is not None
+        np.testing.assert_array_equal(meter.queue._changes, meters[0].queue._changes)
 
 
 @pytest.mark.parametrize("routing", ROUTERS, ids=lambda r: r["kind"])
