@@ -168,6 +168,10 @@ def test_a_short_trace_of_long_answers_is_played_to_its_last_answer(scenario: Ca
     assert (point.verdict, point.requests, point.mean("unfinished")) == ("stable", 30, 0)
     assert 76 < (point.mean("tps_per_user_mean") or 0) < 95
     assert "play more of the trace" in "".join(w.remedy for w in result.warnings)
+    slots = {"engine": {"max_batch": 2, "prefill": {"kind": "instant"}}}
+    crowded = load_scenario(scenario(**{**more, **slots}, run={"replications": 1, "warmup_s": 0}))
+    row = run_point(crowded, Point(0, 1.0, 0))
+    assert (row.verdict, row.requests, row["unfinished"]) == ("overloaded", 30, 0)  # with two slots all but the first wait, and are answered too
     chosen = load_scenario(scenario(**more, run={"replications": 1}))
     assert span_of(chosen).warmup_s == 14  # a quarter of 58 s, to two digits
     cut = load_scenario(scenario(**more, run={"replications": 1, "warmup_s": 0, "drain_s": 5}))

@@ -24,7 +24,8 @@ OF_TRACE = 0.25  # of a trace, at most, is not measured
 
 @dataclass(frozen=True)
 class Span:
-    """Seconds of warm-up, with the reason unless it is configured; a drain where it is configured, and how long the longest answer takes."""
+    """Seconds of warm-up, with the reason unless it is configured; a drain where it is configured, and how long the longest answer takes: without
+    end where the traffic ends, for then all are answered."""
 
     warmup_s: float
     reason: str
@@ -62,11 +63,12 @@ def span_of(scenario: Scenario) -> Span:
 @lru_cache(maxsize=4)
 def _span(key: Same) -> Span:
     scenario, plan = key.scenario, key.scenario.run
-    if plan.warmup_s is not None and plan.drain_s is not None:
-        return Span(plan.warmup_s, "", plan.drain_s, 0.0)
+    ends = scenario.workload.trace is not None and plan.duration_s is None and scenario.fleet.failures is None
+    if plan.warmup_s is not None and (plan.drain_s is not None or ends):
+        return Span(plan.warmup_s, "", plan.drain_s, np.inf)
     shape = shape_of(scenario.workload, 1.0, scenario.folder)
     answers = [_answers(scenario, shape, number) for number in range(len(scenario.policies))]
-    longest_s = _round(1.2 * max(longest for _, longest in answers))
+    longest_s = np.inf if ends else _round(1.2 * max(longest for _, longest in answers))
     if plan.warmup_s is not None:
         return Span(plan.warmup_s, "", plan.drain_s, longest_s)
     answer_s = max(mean for mean, _ in answers)
