@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from simulator.study.planning.question import PlanFile, load_plan
 from simulator.study.run.document import PLAN_KEYS
 from simulator.study.run.limits import check_limits
 from simulator.study.run.scenario import Scenario, load_scenario
+from simulator.study.run.warnings import warnings
 from tests.conftest import SCENARIO, Content
 from tests.planning.conftest import PLAN
 
@@ -29,6 +31,21 @@ def dotted(model: Any) -> set[str]:
 def test_the_keys_of_a_plan_that_a_scenario_has_not() -> None:
     ours = dotted(Scenario)
     assert {key for key in dotted(PlanFile) - ours if "." not in key or key.rpartition(".")[0] in ours - {"sla.speed"}} == PLAN_KEYS
+
+
+@pytest.mark.parametrize(
+    "kind, run, notes",
+    [
+        ("closed_loop", {"requests": 12}, []),
+        ("closed_loop", {"duration_s": 60, "warmup_s": 5, "drain_s": None}, ["No effect with a closed loop: run.warmup_s, run.duration_s."]),
+        ("poisson", {"duration_s": 60}, []),
+        ("poisson", {"duration_s": 60, "requests": 12}, ["No effect with arrivals: run.requests."]),
+    ],
+)
+def test_keys_without_effect_are_noted(kind: str, run: Content, notes: list[str], scenario: Callable[..., Path]) -> None:
+    workload = SCENARIO["workload"] | {"arrivals": {"kind": kind}}
+    loaded = load_scenario(scenario(workload=workload, run=run))
+    assert [remark.text for remark in warnings(loaded, [], []) if remark.text.startswith("No effect")] == notes
 
 
 def paths(content: Any, prefix: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

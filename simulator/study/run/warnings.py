@@ -45,9 +45,21 @@ def warnings(scenario: Scenario, rows: Sequence[PointRow], points: Sequence[Poin
     yield from _counts(points)
     yield from _client(scenario, points)
     yield from _losslessness(scenario)
+    yield from _idle(scenario)
     if any(row.why_plain == NOT_KEPT for row in rows):
         text = "No folder for compiled code can be written: small runs take the plain path, large ones compile it every time."
         yield _note(text, "set NUMBA_CACHE_DIR to a folder you can write to")
+
+
+def _idle(scenario: Scenario) -> Iterator[Remark]:
+    """Keys of `run` that were set and that these arrivals do not read."""
+    closed = scenario.workload.load_kind == "concurrency"
+    idle, traffic, other = (
+        (("warmup_s", "duration_s", "drain_s"), "a closed loop", "requests") if closed else (("requests",), "arrivals", "duration_s")
+    )
+    keys = [f"run.{key}" for key in idle if key in scenario.run.model_fields_set and getattr(scenario.run, key) is not None]
+    if keys:
+        yield _note(f"No effect with {traffic}: {', '.join(keys)}.", f"set run.{other} instead")
 
 
 def _warning(text: str, remedy: str) -> Remark:
