@@ -34,7 +34,7 @@ def plan_page(result: PlanResult) -> Page:
         facts=_facts(result),
         notices=notices(result.warnings),
         script="plan",
-        data={key: value for key, value in result.to_json().items() if key not in ("plan", "profiles", "conditions", "warnings")},
+        data={key: value for key, value in result.to_json().items() if key not in ("plan", "profiles", "conditions", "warnings", "launch")},
     )
 
 
