@@ -72,6 +72,11 @@ def cells_of(path: Path) -> Cells:
     return {tuple(place): Cell(*times) for place, times in zip(places, rows[[*Cell._fields]].to_numpy().tolist(), strict=True)}
 
 
+def cell_count(profile: Profile) -> int:
+    """Of all cost tables of a profile."""
+    return sum(len(cost_rows(part.path)) for _, part in _parts(profile) if part.path is not None)
+
+
 def compare_profiles(a: Profile, b: Profile) -> dict[str, Any]:
     """B compared with A as plain data: verdict, differences in set-up, tables, accepted lengths, temperatures. Raises ProfileError."""
     tables, ratios, priced = [], [], 0

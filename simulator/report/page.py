@@ -14,13 +14,14 @@ NOTICES = "Before you rely on it"  # heading of the notices
 
 @dataclass(frozen=True)
 class Notice:
-    """What to know before relying on the page, and what to do about it. `serious` ones are warnings and come first."""
+    """What to know before relying on the page, and what to do about it. `serious` ones are warnings and come first. `more`: the details of a
+    verdict, folded."""
 
     text: str
     remedy: str = ""
     serious: bool = False
     label: str = ""
-    more: tuple[str, ...] = ()  # further ones of the kind, folded; `text` says how many
+    more: tuple[str, ...] = ()
 
     @property
     def word(self) -> str:
@@ -29,11 +30,14 @@ class Notice:
 
 @dataclass(frozen=True)
 class Section:
+    """`lead`: it stands right below the answer, before facts and notices, and its title goes without saying."""
+
     id: str
     title: str
     blocks: tuple[Block, ...]
     short: str = ""  # its title in the page's list of sections
     on: frozenset[Form] = USUAL | NOTEBOOK
+    lead: bool = False
 
     def shown(self, form: Form) -> tuple[Block, ...]:
         return tuple(block for block in self.blocks if form in block.on & self.on)
@@ -54,9 +58,9 @@ class Page:
     script: str = ""
     data: Any = None
 
-    def shown(self, form: Form) -> tuple[Section, ...]:
-        """The sections that have anything to show in this form."""
-        return tuple(section for section in self.sections if section.shown(form))
+    def shown(self, form: Form, lead: bool | None = None) -> tuple[Section, ...]:
+        """The sections that have anything to show in this form; those that lead, the others or, without `lead`, all."""
+        return tuple(section for section in self.sections if section.shown(form) and lead in (None, section.lead))
 
     def pictures(self) -> list[Picture]:
         """The still pictures of all sections."""
@@ -67,10 +71,12 @@ class Page:
 Subject = TypeVar("Subject")
 
 
-def section(id: str, title: str, *blocks: Block | None, short: str = "", on: frozenset[Form] = USUAL | NOTEBOOK) -> Section | None:
+def section(
+    id: str, title: str, *blocks: Block | None, short: str = "", on: frozenset[Form] = USUAL | NOTEBOOK, lead: bool = False
+) -> Section | None:
     """A section of those blocks that there are and that hold anything; None without any."""
     present = tuple(block for block in blocks if block is not None and not is_empty(block))
-    return Section(id, title, present, short, on) if present else None
+    return Section(id, title, present, short, on, lead) if present else None
 
 
 def sections(makers: Iterable[Callable[[Subject], Section | None]], subject: Subject) -> tuple[Section, ...]:

@@ -13,13 +13,15 @@ import pytest
 import yaml
 
 from simulator.errors import DsimError
+from simulator.measurements.agreement import cell_count
 from simulator.measurements.draft_blocks import RecordedBlocks
 from simulator.measurements.profile import Profile, load_profile
 from simulator.report import style
 from simulator.report.profile import tables as profile_tables
 from simulator.report.profile.numbers import drafter_data, drafter_numbers, remarks
-from simulator.report.profile.page import default_folder, write_profile_page
+from simulator.report.profile.page import default_folder, profile_page, write_profile_page
 from simulator.report.profile.plots import costs as profile_costs
+from simulator.report.render.terminal import terminal
 from tests.report.test_page import Reader
 
 Content = dict[str, Any]
@@ -73,7 +75,8 @@ def shown(folder: Path, out: Path) -> tuple[str, Reader]:
 
 def check_alone(html: str, reader: Reader) -> None:
     """Nothing outside is asked for, ids are unique and found, headings descend."""
-    assert not {"script", "link", "iframe", "img", "object"} & {tag for tag, _ in reader.tags}
+    assert not {"link", "iframe", "img", "object"} & {tag for tag, _ in reader.tags}
+    assert [attributes for tag, attributes in reader.tags if tag == "script"] == [{}]  # the page's own, which sorts its tables
     for tag, attributes in reader.tags:
         for name in ("src", "href", "xlink:href", "srcset", "action"):
             assert attributes.get(name, "#").startswith("#"), (tag, attributes)
@@ -108,6 +111,22 @@ def test_a_measured_profile_shows_what_is_suspicious_first(measured: Path, tmp_p
         assert text in reader.text
     for key, value in (("device", "a CPU"), ("versions.torch", "2.9"), ("tiers", "1, 2")):
         assert f"{key} {value}" in reader.text
+
+
+def test_many_suspicious_cells_are_one_verdict(measured: Path, tmp_path: Path) -> None:
+    lines = [f"verify, requests {i}: spread 12 %" for i in range(9)] + ["head, requests 4: +10 % when measured again"]
+    content = yaml.safe_load((measured / "profile.yaml").read_text())
+    (measured / "profile.yaml").write_text(yaml.safe_dump(content | {"suspicious": lines}))
+    profile = load_profile(measured)
+    notices = [notice for notice in profile_page(profile).notices if notice.label == "Suspicious"]
+    assert [notice.more for notice in notices] == [tuple(lines)]
+    assert notices[0].text.startswith(f"10 of {cell_count(profile)} cost cells are suspicious: their times spread or changed when measured again.")
+    assert cell_count(profile) == 8 + 4 + 2 + 4 + 2
+    text = terminal(profile_page(profile), 80)
+    assert "measure again" in text
+    assert "requests 8" not in text
+    html, _ = shown(measured, tmp_path)
+    assert "<summary>Details: 10</summary>" in html
 
 
 def test_draft_cost_by_parts_by_hand(measured: Path) -> None:
@@ -224,7 +243,7 @@ def test_names_are_text_never_code(world: Path, edit_profile: Callable[..., None
     html, reader = shown(world / "tiny", tmp_path / "out")
     check_alone(html, reader)
     assert bad in reader.text
-    assert "1 more that is suspicious" in reader.text
+    assert "9 cost cells are suspicious" in reader.text
     assert re.fullmatch(r"[A-Za-z0-9._-]+", default_folder(load_profile(world / "tiny")).name)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from simulator.files import write_whole
+from simulator.measurements.agreement import cell_count
 from simulator.measurements.cost import MeasuredTable
 from simulator.measurements.profile import Profile
 from simulator.report import wording
@@ -26,7 +27,8 @@ from simulator.report.tables import provenance
 from simulator.study.run.result import sources
 
 PAGE, OVERVIEW = "profile.html", "overview.png"
-SUSPICIOUS = 8  # shown at once; the others are folded, and marked in the tables
+FEW = 2  # suspicious cells that are shown one by one; of more there is a verdict, and each is marked in the tables
+_SIGNS = (("spread", "spread"), ("measured again", "changed when measured again"), ("repeats", "have few repeats"))
 
 
 @dataclass(frozen=True)
@@ -63,14 +65,21 @@ def profile_page(profile: Profile, drafters: Sequence[DrafterNumbers] | None = N
         version=version("dsim"),
         sections=sections(DESCRIPTION if drafters is None else SECTIONS, shown),
         facts=_facts(profile),
-        notices=(*_suspicious(profile.suspicious), *(Notice(line) for line in remarks(profile, list(shown.drafters)))),
+        notices=(*_suspicious(profile), *(Notice(line) for line in remarks(profile, list(shown.drafters)))),
     )
 
 
-def _suspicious(lines: Sequence[str]) -> Iterator[Notice]:
-    yield from (Notice(line, serious=True, label="Suspicious") for line in lines[:SUSPICIOUS])
-    if rest := lines[SUSPICIOUS:]:
-        yield Notice(f"{len(rest)} more that {'are' if len(rest) > 1 else 'is'} suspicious", serious=True, label="Suspicious", more=tuple(rest))
+def _suspicious(profile: Profile) -> Iterator[Notice]:
+    lines = profile.suspicious
+    remedy = "measure again on a machine that does nothing else"
+    if len(lines) <= FEW:
+        yield from (Notice(line, remedy, serious=True, label="Suspicious") for line in lines)
+        return
+    signs = [words for sign, words in _SIGNS if any(sign in line for line in lines)]
+    number, cells = len(lines), cell_count(profile)
+    of = f"{number} of {cells}" if cells >= number else f"{number}"
+    why = f": their times {' or '.join(signs)}. The machine was busy, or too little was measured." if signs else "."
+    yield Notice(f"{of} cost cells are suspicious{why}", remedy, serious=True, label="Suspicious", more=tuple(lines))
 
 
 def _facts(profile: Profile) -> tuple[tuple[str, str], ...]:
@@ -167,7 +176,7 @@ def _grounds(shown: Shown) -> Section | None:
 
 
 DESCRIPTION = (_drafters, _grounds)
-SECTIONS = (_drafters, _verify, _draft, _prefill, _acceptance, _threshold, _calibration, _grounds)
+SECTIONS = (_verify, _drafters, _draft, _prefill, _acceptance, _threshold, _calibration, _grounds)
 
 
 def _verify_note(profile: Profile) -> str:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from simulator.report.blocks import Block, Picture
 from simulator.report.page import NOTICES, Page
+from simulator.report.wording import UNIT_SPACE
+
+_NAME = re.compile(r"(?<!\S)(?=\S{1,22}(?!\S))[^\s-]+(?:-[^\s-]+)+")  # such as MTP-1: no line ends at its hyphens, unless it is long
 
 
 def html(page: Page) -> str:
@@ -29,7 +33,7 @@ def blocks(*shown: Block) -> Markup:
 def templates() -> Environment:
     environment = Environment(loader=FileSystemLoader(Path(__file__).parents[1] / "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.globals |= {"blocks": blocks, "plotly": _plotly}
-    environment.filters |= {"svg": _svg, "data": _data}
+    environment.filters |= {"svg": _svg, "data": _data, "prose": _prose}
     return environment
 
 
@@ -38,6 +42,11 @@ def _svg(picture: Picture, narrow: bool) -> Markup:
 
     name = f"{picture.stem}-phone" if narrow else picture.stem
     return Markup(style.inline(style.svg(picture.draw(style.PHONE), name) if narrow else picture.svg, name))
+
+
+def _prose(text: str) -> Markup:
+    """Text whose names and numbers with units are not broken."""
+    return Markup(_NAME.sub(lambda name: f'<span class="nb">{name[0]}</span>', UNIT_SPACE.sub("\N{NO-BREAK SPACE}", str(escape(text)))))
 
 
 def _plotly() -> Markup:

@@ -13,11 +13,13 @@ def markdown(page: Page) -> str:
     """The whole file."""
     parts = [f"# {escaped(page.title)}"]
     parts += [f"**{escaped(line)}**" if not i else escaped(line) for i, line in enumerate(page.answer)]
+    for section in page.shown("markdown", lead=True):
+        parts += [f"## {escaped(section.title)}", *_blocks(section.shown("markdown"))]
     if page.facts:
         parts.append(_list(f"{escaped(name)}: {escaped(value)}" for name, value in page.facts))
     if page.notices:
         parts += [f"## {NOTICES}", _list(map(_notice, page.notices))]
-    for section in page.shown("markdown"):
+    for section in page.shown("markdown", lead=False):
         parts += [f"## {escaped(section.title)}", *_blocks(section.shown("markdown"))]
     return "\n\n".join(parts) + "\n"
 
@@ -78,9 +80,8 @@ def _list(lines: Iterable[str]) -> str:
 
 
 def _notice(notice: Notice) -> str:
-    if notice.more:
-        return "".join((escaped(notice.text), ":", *(f"\n  - {escaped(line)}" for line in notice.more)))
-    return f"**{escaped(notice.word)}.** {escaped(notice.text)}" + (f" → {escaped(notice.remedy)}" if notice.remedy else "")
+    text = f"**{escaped(notice.word)}.** {escaped(notice.text)}" + (f" → {escaped(notice.remedy)}" if notice.remedy else "")
+    return "".join((text, *(f"\n  - {escaped(line)}" for line in notice.more)))
 
 
 def _cell(cell: Cell) -> str:

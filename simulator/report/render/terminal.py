@@ -100,7 +100,5 @@ def _pairs(entries: Iterable[tuple[str, str]], gap: int = 2) -> Grid:
 
 
 def _notice(notice: Notice) -> RenderableType:
-    if notice.more:
-        return _line(notice.text)
     line = Line.assemble((notice.word.lower(), "bold yellow" if notice.serious else "bold"), _line(f": {notice.text}"))
     return Group(line, _line(f"  → {notice.remedy}")) if notice.remedy else line

@@ -63,11 +63,15 @@ def _frontier(result: RunResult) -> Section | None:
     caption = _sentences("Up and to the right is better.", arrows, _published_curves(result, "tps_per_user"))
     what = "Throughput in tokens per second and GPU against per-user speed in tokens per second, one line per policy"
     picture = _picture("pareto", what, partial(frontier.pareto, result), result, caption)
-    return section("frontier", "The frontier", only(PAGES | NOTEBOOK, picture), only(PAGES, tables.policies(result)), short="Frontier")
+    return section("frontier", "The frontier", only(PAGES | NOTEBOOK, picture), short="Frontier", lead=True)
+
+
+def _policies(result: RunResult) -> Section | None:
+    return section("compared", "Policies", tables.policies(result), on=PAGES)
 
 
 def _gains(result: RunResult) -> Section | None:
-    return section("gains", "Gains", tables.at_sla(result), tables.at_matched_throughput(result))
+    return section("gains", "Gains", tables.ratios(result), tables.at_sla(result), tables.at_matched_throughput(result))
 
 
 def _published(result: RunResult) -> Section | None:
@@ -132,8 +136,8 @@ def _sketch(result: RunResult) -> Section | None:
 
 
 SECTIONS = (
-    _at_a_glance, _frontier, _gains, what_to_deploy, _published, _by_load, _latency, _every_point, _time_per_token, _grounds, _reproduce,
-    _definitions, _sketch, last_lines,
+    _at_a_glance, _frontier, _policies, _gains, what_to_deploy, _published, _by_load, _latency, _every_point, _time_per_token, _grounds,
+    _reproduce, _definitions, _sketch, last_lines,
 )  # fmt: skip
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from simulator.report import wording
-from simulator.report.blocks import Cell, Column, Row, Table, grouped, table
+from simulator.report.blocks import Cell, Column, Lines, Row, Table, grouped, table
 from simulator.report.tables import estimated, without_empty
 from simulator.report.wording import DASH, MEASURES
 from simulator.study.run.metrics import METRICS, Metric
-from simulator.study.run.result import PointResult, RunResult
+from simulator.study.run.result import Estimate, PointResult, RunResult
 
 
 def at_sla(result: RunResult) -> Table:
@@ -23,6 +23,25 @@ def at_sla(result: RunResult) -> Table:
     columns = ("policy", "gain", Column("throughput", "tok/s/GPU"), Column("baseline", "tok/s/GPU"), Column("note", words=True))
     named = ((f"at {wording.load(sla)} tok/s per user", rows) for sla, rows in groups.items())
     return without_empty(grouped("at-sla", title, columns, named))
+
+
+def ratios(result: RunResult) -> Lines:
+    """What policies deliver as multiples of the baseline, a sentence for each promise; the best first, bounds last."""
+    groups: dict[float, list[tuple[bool, float, str]]] = {}
+    for row in result.gains.at_sla:
+        policy = result.policy(row.policy)
+        if row.gain is not None and policy is not None and policy.name != result.baseline:
+            name = f"{policy.name} (bound)" if policy.bound else policy.name
+            groups.setdefault(row.sla_tps, []).append((policy.bound, -row.gain.mean, f"{name} {_times(row.gain)}"))
+    sentences = ((sla, "; ".join(words for *_, words in sorted(rows))) for sla, rows in sorted(groups.items()))
+    return Lines(tuple(f"At {wording.load(sla)} tok/s per user, times the throughput of {result.baseline}: {words}." for sla, words in sentences))
+
+
+def _times(gain: Estimate) -> str:
+    """`1.51 × (1.49…1.53)` of a gain of 51 %."""
+    ratio = Estimate(1 + gain.mean, *(None if bound is None else 1 + bound for bound in (gain.low, gain.high)))
+    around = wording.bounds(ratio, 2)
+    return f"{wording.plain(ratio.mean, 2)} ×" + (f" ({around})" if around else "")
 
 
 def at_matched_throughput(result: RunResult) -> Table:

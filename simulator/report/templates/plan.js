@@ -16,7 +16,7 @@
   function layout(x, y, more) {
     const axis = { gridcolor: ink("grid"), zerolinecolor: ink("faint"), linecolor: ink("faint"), tickfont: { color: ink("muted") }, automargin: true, fixedrange: narrow() };
     return Object.assign({
-      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { family: "inherit", size: 13, color: ink("ink") },
+      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { family: getComputedStyle(document.body).fontFamily, size: 13, color: ink("ink") },
       margin: { l: 8, r: 12, t: 12, b: 8 }, showlegend: false, hovermode: "closest",
       hoverlabel: { bgcolor: ink("raised"), bordercolor: ink("grid"), font: { color: ink("ink") }, align: "left" },
       xaxis: Object.assign({ title: { text: x, font: { color: ink("muted") } } }, axis),
