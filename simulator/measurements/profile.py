@@ -47,7 +47,7 @@ class Drafter(Frozen):
         if self.temperatures is not None and not self.confidence:
             raise ValueError("has calibration temperatures but no confidence head")
         if self.temperatures is not None and len(self.temperatures) != self.gamma:
-            raise ValueError(f"has {len(self.temperatures)} calibration temperatures for a block of {self.gamma}")
+            raise ValueError(f"expected {self.gamma} calibration temperatures, one per drafted token, got {len(self.temperatures)}")
         return self
 
 

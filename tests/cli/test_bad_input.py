@@ -291,7 +291,7 @@ PROFILES: dict[str, tuple[Callable[[Content], Any], tuple[str, ...]]] = {
     "missing blocks": (put("drafters.head.blocks", "none.parquet"), ("drafters.head.blocks", "none.parquet")),
     "blocks of another length": (put("drafters.head.gamma", 4), ("head.parquet", "blocks of 4", "got 3")),
     "confidences that are not there": (put("drafters.mtp.confidence", True), ("mtp.parquet", "confidences")),
-    "too few temperatures": (put("drafters.head.temperatures", [1.0]), ("drafters.head", "1 calibration temperature")),
+    "too few temperatures": (put("drafters.head.temperatures", [1.0]), ("drafters.head", "expected 3 calibration temperatures", "got 1")),
     "missing cost table": (put("costs.verify", {"provenance": "measured", "kind": "table", "file": "v.csv"}), ("v.csv", "no such file")),
     "missing published table": (put("published.speed.file", "none.csv"), ("published.speed.file", "none.csv")),
     "no GPUs": (put("gpus_per_replica", 0), ("gpus_per_replica",)),

@@ -37,6 +37,7 @@ COMMANDS = {
     "run small.yaml --workers 10000": "--workers: expected 1 to 1024, got 10000",
     "run small.yaml --workers": "option '--workers' requires an argument",
     "run small.yaml --set": "option '--set' requires an argument",
+    "probe --base-url http://localhost:9 --model x --out p --requests 1": "dsim probe: --requests: expected a number of at least 2, got '1'",
     "compare a": "dsim compare: missing argument 'B'",
     "schema foo": "'foo' is not one of 'scenario', 'plan'",
     "fit t.csv": "missing option '--out'",
@@ -98,7 +99,7 @@ def test_compare(world: Path, out: Callable[..., None], refuse: Refuse) -> None:
     refuse("compare", "out", "out", says="out/result.json: expected the result of a run, got that of a plan")
     (world / "half" / "points").mkdir(parents=True)
     (world / "half" / "points" / "0-2-0.json").write_text("{}")
-    refuse("compare", "half", "out", says="half: has no result yet, 1 points are done; run the same command again")
+    refuse("compare", "half", "out", says="half: has no result yet (1 point done); run the same command again")
     refuse("compare", "small.yaml", "out", says="small.yaml: not a result")
     refuse("compare", "tiny/head.parquet", "out", says="tiny/head.parquet: is not UTF-8 text")
 

@@ -83,7 +83,7 @@ REFUSALS: dict[str, tuple[Callable[[Content], Any], str]] = {
         lambda c: c["drafters"]["mtp"].update(temperatures=[1.0]),
         "{f}: drafters.mtp: has calibration temperatures but no confidence head",
     ),
-    "temperatures": (drafter(temperatures=[1.0]), "{f}: drafters.head: has 1 calibration temperatures for a block of 3"),
+    "temperatures": (drafter(temperatures=[1.0]), "{f}: drafters.head: expected 3 calibration temperatures, one per drafted token, got 1"),
     "no blocks": (drafter(blocks="gone.parquet"), "{f}: drafters.head.blocks: no such file 'gone.parquet'; restore it"),
     "no curve": (lambda c: c["published"]["speed"].update(file="gone.csv"), "{f}: published.speed.file: no such file 'gone.csv'; restore it"),
     "no table": (

@@ -13,6 +13,7 @@ from simulator.errors import DsimError
 from simulator.files import read_text, why_not_writable, write_whole
 from simulator.study.run.result import PointRow, RunResult
 from simulator.study.run.tables import points_table, write_csv, write_parquet
+from simulator.study.run.wording import count
 
 
 def write_output(result: RunResult, rows: Sequence[PointRow], folder: Path) -> None:
@@ -70,8 +71,8 @@ def read_result(path: Path) -> RunResult:
     file = path / "result.json" if path.is_dir() else path
     remedy = "name the --out folder of a dsim run"
     if path.is_dir() and not file.exists() and (unfinished := next((n for n in ("points", "trials") if (path / n).is_dir()), None)):
-        count = len(list((path / unfinished).glob("*.json")))
-        raise DsimError(f"has no result yet, {count} {unfinished} are done", where=path, remedy="run the same command again to resume")
+        done = count(len(list((path / unfinished).glob("*.json"))), unfinished.removesuffix("s"))
+        raise DsimError(f"has no result yet ({done} done)", where=path, remedy="run the same command again to resume")
     try:
         content = json.loads(read_text(file, remedy=remedy), parse_constant=lambda _: None)
     except ValueError as problem:
