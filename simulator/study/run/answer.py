@@ -8,7 +8,8 @@ from functools import cached_property
 
 from simulator.study.run.result import Estimate, PointResult, RunResult
 from simulator.study.run.scenario import Scenario
-from simulator.study.run.shape import Shape, shape_of
+from simulator.study.run.shape import Shape
+from simulator.study.run.span import shape_at_one
 from simulator.study.run.wording import gain, gain_mean
 
 
@@ -37,7 +38,7 @@ class Answer:
     @cached_property
     def _shape(self) -> Shape | None:
         """Of traffic that has a rate."""
-        return None if self.scenario.workload.load_kind == "concurrency" else shape_of(self.scenario.workload, 1.0, self.scenario.folder)
+        return None if self.scenario.workload.load_kind == "concurrency" else shape_at_one(self.scenario)
 
     def _missed(self) -> Iterator[str]:
         """Promises that no policy keeps, and what comes nearest."""

@@ -55,6 +55,16 @@ def filling_s(answer_s: float) -> float:
     return max(SHORTEST_S, FILLS * answer_s)
 
 
+def shape_at_one(scenario: Scenario) -> Shape:
+    """The shape of an open loop at one request per second."""
+    return _shape(Same(scenario))
+
+
+@lru_cache(maxsize=4)
+def _shape(key: Same) -> Shape:
+    return shape_of(key.scenario.workload, 1.0, key.scenario.folder)
+
+
 def span_of(scenario: Scenario) -> Span:
     """The span of an open loop."""
     return _span(Same(scenario))
@@ -66,7 +76,7 @@ def _span(key: Same) -> Span:
     ends = scenario.workload.trace is not None and plan.duration_s is None and scenario.fleet.failures is None
     if plan.warmup_s is not None and (plan.drain_s is not None or ends):
         return Span(plan.warmup_s, "", plan.drain_s, np.inf)
-    shape = shape_of(scenario.workload, 1.0, scenario.folder)
+    shape = shape_at_one(scenario)
     answers = [_answers(scenario, shape, number) for number in range(len(scenario.policies))]
     longest_s = np.inf if ends else _round(1.2 * max(longest for _, longest in answers))
     if plan.warmup_s is not None:

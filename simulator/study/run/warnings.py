@@ -92,14 +92,16 @@ def _filling(scenario: Scenario, points: Sequence[PointResult]) -> Iterator[Rema
     """Where a fleet that starts empty is not full when the measurement starts."""
     if scenario.workload.load_kind == "concurrency":
         return
-    warmup_s = span_of(scenario).warmup_s
+    span = span_of(scenario)
+    warmup_s = span.warmup_s
     answers = [(e2e_s, p) for p in points if p.verdict == "stable" and warmup_s < 2 * (e2e_s := p.mean("e2e_p50_s") or 0.0)]
     if answers:
         named = _some([f"{p.policy} at {p.load:g}" for _, p in answers])
         need_s = 2 * max(e2e_s for e2e_s, _ in answers)
         text = f"Still filling: {named}: the warm-up of {warmup_s:g} s is shorter than two answers ({need_s:.0f} s), so the batches still grow."
-        longer = ", or play more of the trace" if scenario.workload.trace is not None else ""
-        yield _warning(text, f"raise run.warmup_s, or leave it out{longer}")
+        remedies = ["raise run.warmup_s" if span.reason else "raise run.warmup_s or leave it out"]
+        remedies += ["play more of the trace"] if scenario.workload.trace is not None else []
+        yield _warning(text, ", or ".join(remedies))
 
 
 def _samples(scenario: Scenario, points: Sequence[PointResult]) -> Iterator[Remark]:
