@@ -86,7 +86,7 @@ def _frontier(result: PlanResult) -> Section | None:
     still = Picture("plan_frontier", f"{alt}.", partial(plots.frontier, result))
     chart = Chart("chart-frontier", f"{alt}, one point per fleet size. The table “Every simulated fleet” holds the numbers.", caption, still)
     toggles = Toggles("Show", tuple((str(choice.cell), choice.label) for choice in result.cells))
-    return section("frontier", "The frontier", toggles, only(PAGES | NOTEBOOK, chart), short="Frontier", lead=True)
+    return section("frontier", "The frontier", only(PAGES | NOTEBOOK, chart), toggles, short="Frontier", lead=True)
 
 
 def _what_if(result: PlanResult) -> Section | None:
