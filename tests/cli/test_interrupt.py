@@ -31,7 +31,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 def kept(folder: Path) -> dict[str, int]:
     """Points or trials that are done, with the time each was written."""
     found = {}
-    for path in folder.glob("*/[!.]*.json"):
+    for path in [*folder.glob("points/[!.]*.json"), *folder.glob("trials/[!.]*.json")]:
         found[path.name] = path.stat().st_mtime_ns
     return found
 
