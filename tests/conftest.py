@@ -158,7 +158,7 @@ def sketched(monkeypatch: pytest.MonkeyPatch) -> None:
     from matplotlib.figure import Figure
 
     def savefig(_figure: Figure, out: IO[Any], *, format: str, **_: object) -> None:
-        out.write(b"\x89PNG" if format == "png" else '<svg viewBox="0 0 1 1"></svg>')
+        out.write(b"\x89PNG" if format == "png" else b'<svg viewBox="0 0 1 1"></svg>')
 
     monkeypatch.setattr(Figure, "savefig", savefig)
 

@@ -14,6 +14,7 @@ import typer.core
 from real_runner import commands as real_runner
 from simulator.cli import profiles, shipped, simulate, traces
 from simulator.cli.exchange import export_app, import_app
+from simulator.cli.figure import figure
 from simulator.cli.options import group
 from simulator.errors import DsimError
 
@@ -30,8 +31,19 @@ class _MeasuresByDefault(typer.core.TyperGroup):
 app = group("Choose speculative-decoding policies and fleets for LLM serving by simulation, from measured costs and recorded acceptance.",
             add_completion=True)  # fmt: skip
 app.callback()(shipped.version)
-for command in (shipped.init, simulate.run, simulate.validate, simulate.plan, simulate.compare, simulate.schema, profiles.fit, profiles.probe):
+for command in (
+    shipped.init,
+    simulate.run,
+    simulate.validate,
+    simulate.plan,
+    simulate.compare,
+    figure,
+    simulate.schema,
+    profiles.fit,
+    profiles.probe,
+):
     app.command()(command)
+app.command()(figure)
 app.command("train-draft")(real_runner.train_draft)
 app.command("serve-bench")(real_runner.serve_bench)
 

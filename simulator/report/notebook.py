@@ -4,22 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from simulator.report.blocks import Picture
+from simulator.report.figure import Shown
+from simulator.report.wording import short
 from simulator.study.planning.question import Plan, load_plan, make_plan
 from simulator.study.planning.result import PlanResult
 from simulator.study.run.result import PointRow, RunResult
 from simulator.study.run.scenario import Scenario, load_scenario
+from simulator.study.run.wording import load
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
+
+    from simulator.measurements.profile import Profile
+    from simulator.report.page import Page
+    from simulator.report.profile.numbers import DrafterNumbers
 
 
-@dataclass(frozen=True)
-class Evaluation:
+@dataclass(frozen=True, repr=False)
+class Evaluation(Shown):
     """A scenario's answer, and the rows of its points."""
 
     run: RunResult
@@ -42,11 +49,22 @@ class Evaluation:
         """The answer in sentences."""
         return list(self.run.answer)
 
-    def figure(self) -> Figure:
-        """The frontier: throughput against per-user speed."""
-        from simulator.report.run.plots.frontier import pareto
+    @cached_property
+    def page(self) -> Page:
+        """The page of a run."""
+        from simulator.report.run.page import run_page
 
-        return pareto(self.run)
+        return run_page(self.run)
+
+    @property
+    def names(self) -> list[str]:
+        """Of the policies."""
+        return [policy.name for policy in self.run.policies]
+
+    def __repr__(self) -> str:
+        loads = self.run.loads()
+        span = f"{load(loads[0])}…{load(loads[-1])}" if len(loads) > 1 else "".join(map(load, loads))
+        return _lines(f"dsim run {self.run.scenario.name}: {_listed(self.names)}; load {span} {self.run.load_unit}", self.answer)
 
     def save(self, folder: Path | str) -> Path:
         """Write the report and the tables; the path of report.html."""
@@ -58,15 +76,9 @@ class Evaluation:
         write_launch(self.run.launch, Path(folder) / FOLDER)
         return write_report(self.run, Path(folder))
 
-    def _repr_html_(self) -> str:
-        from simulator.report.render.notebook import notebook
-        from simulator.report.run.page import run_page
 
-        return notebook(run_page(self.run))
-
-
-@dataclass(frozen=True)
-class Planned:
+@dataclass(frozen=True, repr=False)
+class Planned(Shown):
     """A plan's answer."""
 
     plan: PlanResult
@@ -106,11 +118,21 @@ class Planned:
         """The answer in sentences."""
         return list(self.plan.answer)
 
-    def figure(self) -> Figure | None:
-        """The frontier of fleets."""
-        from simulator.report.plan.plots import frontier
+    @cached_property
+    def page(self) -> Page:
+        """The page of a plan."""
+        from simulator.report.plan.page import plan_page
 
-        return frontier(self.plan)
+        return plan_page(self.plan)
+
+    @property
+    def names(self) -> list[str]:
+        """Of the choices."""
+        return [choice.label for choice in self.plan.cells]
+
+    def __repr__(self) -> str:
+        peak = load(self.plan.load.peak_rps)
+        return _lines(f"dsim plan {self.plan.plan.name}: {_listed(self.names)}; {peak} requests per second at the peak", self.answer)
 
     def save(self, folder: Path | str) -> Path:
         """Write the page and the tables; the path of report.html."""
@@ -122,11 +144,52 @@ class Planned:
         write_launch(self.plan.launch, Path(folder) / FOLDER)
         return write_plan_report(self.plan, Path(folder))
 
-    def _repr_html_(self) -> str:
-        from simulator.report.plan.page import plan_page
-        from simulator.report.render.notebook import notebook
 
-        return notebook(plan_page(self.plan))
+@dataclass(frozen=True, repr=False)
+class Profiled(Shown):
+    """A profile, and what its drafters' recorded blocks say."""
+
+    profile: Profile
+    drafters: list[DrafterNumbers]
+
+    @cached_property
+    def page(self) -> Page:
+        """The page of a profile."""
+        from simulator.report.profile.page import profile_page
+
+        return profile_page(self.profile, self.drafters)
+
+    @property
+    def pictures(self) -> list[Picture]:
+        """The overview first, then those of the page."""
+        from simulator.report.profile.plots.overview import overview
+
+        seen = "Step cost, drafting, accepted length and conditional acceptance at a glance."
+        return [Picture("overview", seen, partial(overview, self.profile, self.drafters)), *self.page.pictures()]
+
+    @property
+    def names(self) -> list[str]:
+        """Of the drafters."""
+        return [numbers.name for numbers in self.drafters]
+
+    def save(self, folder: Path | str) -> Path:
+        """Write the page and the overview; the path of profile.html."""
+        from simulator.report.profile.page import write_profile_page
+
+        return write_profile_page(self.profile, self.drafters, Path(folder))[0]
+
+    def __repr__(self) -> str:
+        return _lines(f"dsim profile {self.profile.name}: {self.profile.target} on {self.profile.hardware}", [f"drafters: {_listed(self.names)}"])
+
+
+def _lines(first: str, answer: Sequence[str]) -> str:
+    return "\n".join((first, *answer[:1]))
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first few, and how many more."""
+    shown = [short(name, 28) for name in names[:4]]
+    return ", ".join(shown) + (f" and {len(names) - 4} more" if len(names) > 4 else "") or "none"
 
 
 def evaluate(scenario: Scenario | Path | str, *, overrides: Sequence[str] = (), workers: int = 1, keep: Path | None = None) -> Evaluation:
@@ -150,3 +213,12 @@ def plan(question: Plan | Mapping[str, Any] | Path | str, *, overrides: Sequence
         question = make_plan(dict(question), Path("plan.yaml"))
     question = question if isinstance(question, Plan) else load_plan(Path(question), overrides)
     return Planned(plan_with_launch(answer(question, keep, workers), question))
+
+
+def profile(folder: Path | str) -> Profiled:
+    """Load a profile, as `dsim profile show` does."""
+    from simulator.measurements.profile import load_profile
+    from simulator.report.profile.numbers import drafter_numbers
+
+    loaded = load_profile(Path(folder))
+    return Profiled(loaded, drafter_numbers(loaded))

@@ -4,37 +4,36 @@ from __future__ import annotations
 
 import io
 import re
-import textwrap
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, cast
 
 import matplotlib as mpl
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
-from simulator.files import write_whole
 from simulator.report import wording
 from simulator.study.run.result import PolicyFacts, RunResult
 
 INK, MUTED, FAINT, GRID, PAPER = "#1b1f24", "#5b6670", "#8a949e", "#e3e6e9", "#ffffff"
 BASELINE = "#454c54"  # the black of Okabe and Ito's palette, softened; the policy all others are compared with
 CYCLE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#a89a00")  # Okabe–Ito, its yellow darkened for white paper
+BOUND = " (bound)"  # behind the name of a policy that knows what no policy can know
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "p")
 
 # The names under which a page's style sheet may restyle these colours for a dark screen.
 VARIABLES = {INK: "ink", MUTED: "muted", FAINT: "faint", GRID: "grid", PAPER: "paper", BASELINE: "c-base"} | {c: f"c{i}" for i, c in enumerate(CYCLE)}
 
+_TYPE_PT = 9.0  # of usual words on a page
+_SCREEN_DPI = 96
 _RC: dict[str, Any] = {
     "font.family": ["DejaVu Sans"],
-    "font.size": 9.0,
+    "font.size": _TYPE_PT,
     "text.parse_math": False,
     "text.color": INK,
     "axes.edgecolor": FAINT,
@@ -53,17 +52,41 @@ _RC: dict[str, Any] = {
     "legend.frameon": False,
     "lines.solid_capstyle": "round",
     "svg.fonttype": "none",
+    "pdf.fonttype": 42,  # TrueType, which publishers ask for and editors can edit
+    "ps.fonttype": 42,
     "path.simplify": False,
 }
 
 
 @dataclass(frozen=True)
 class Look:
-    """The room a picture has; inches. `narrow`: a phone."""
+    """The room a picture has, inches, and what is different there. Without a height it takes what it needs. `narrow`: a phone or a column of a
+    paper. `type_pt`: of usual words; lines and marks go with it. `labels` rename what is drawn; `colours` are by name or in the order drawn."""
 
     width: float = 9.0
+    height: float | None = None
     stretch: float = 1.0
     narrow: bool = False
+    type_pt: float = 9.0
+    title: bool = True
+    labels: Mapping[str, str] = field(default_factory=dict)
+    colours: Mapping[str, str] | Sequence[str] = ()
+    axes: tuple[Axes, ...] = ()  # somebody's own, to draw into
+
+    @property
+    def scale(self) -> float:
+        """Of its type to that of a page."""
+        return self.type_pt / _TYPE_PT
+
+    def label(self, name: str) -> str:
+        """What a policy, choice or drafter is called."""
+        return self.labels.get(name, name)
+
+    def colour(self, name: str, place: int, usual: str) -> str:
+        """Of a policy, choice or drafter at its place in the picture."""
+        if isinstance(self.colours, Mapping):
+            return self.colours.get(name, usual)
+        return self.colours[place % len(self.colours)] if self.colours else usual
 
 
 WIDE = Look()
@@ -71,129 +94,93 @@ PHONE = Look(width=4.3, stretch=0.86, narrow=True)
 
 
 @contextmanager
-def dressed() -> Iterator[None]:
+def dressed(look: Look = WIDE) -> Iterator[None]:
     """matplotlib with our settings and nobody else's."""
     with warnings.catch_warnings(), mpl.rc_context():
         warnings.filterwarnings("ignore", message=".*[Gg]lyph.*missing from.*")  # names in other scripts: the page has a font for them
         mpl.rcdefaults()
-        mpl.rcParams.update(cast(Any, _RC))
+        mpl.rcParams.update(cast(Any, _RC | {"font.size": look.type_pt}))
         yield
 
 
-_LEAST_AXES = 0.4  # inches of height for all axes together
+class Drawing(Figure):
+    """A figure that is saved with our settings wherever it is saved, and that a notebook shows without pyplot."""
 
+    def savefig(self, *options: Any, **more: Any) -> None:
+        """As matplotlib does, with fonts inside the file."""
+        with dressed():
+            super().savefig(*options, **more)
 
-def canvas(look: Look, height: float, rows: int = 1, ratios: Sequence[float] | None = None) -> tuple[Figure, list[Axes]]:
-    """An empty figure with `rows` axes over one another that share x."""
-    figure = Figure(figsize=(look.width, height * look.stretch))
-    FigureCanvasAgg(figure)
-    grid = figure.subplots(rows, 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": list(ratios or [1] * rows)})
-    return figure, [row[0] for row in grid]
-
-
-def dress(figure: Figure, look: Look, title: str, subtitle: str, handles: Sequence[Artist], left: float = 0.62, bottom: float = 0.5) -> None:
-    """Title, subtitle and legend above, axes in what room is left; a figure that leaves too little grows. Margins in inches."""
-    width, height = figure.get_size_inches()
-    edge, y = 0.08, height - 0.1
-    figure.text(edge / width, y / height, title, fontsize=11 if not look.narrow else 10, fontweight="bold", va="top")
-    y -= 0.23
-    for line in textwrap.wrap(subtitle, 58 if look.narrow else 1000, break_long_words=False, break_on_hyphens=False):
-        figure.text(edge / width, y / height, line, fontsize=8.5 if not look.narrow else 7.5, color=MUTED, va="top")
-        y -= 0.17
-    y -= 0.02
-    if handles:
-        y -= _legend(figure, handles, edge, y)
-    lacking = bottom + _LEAST_AXES + 0.42 - y
-    if lacking > 0:
-        for artist in (*figure.texts, *figure.legends):
-            artist.remove()
-        figure.set_size_inches(width, height + lacking + 0.01)
-        dress(figure, look, title, subtitle, handles, left, bottom)
-        return
-    figure.subplots_adjust(
-        left=left / width, right=1 - 0.2 / width, bottom=bottom / height, top=(y - 0.42) / height, hspace=0.4 if look.narrow else 0.26
-    )
-
-
-def _legend(figure: Figure, handles: Sequence[Artist], edge: float, y: float) -> float:
-    """Place the legend with as many columns as fit; its height in inches."""
-    width, height = figure.get_size_inches()
-    for columns in range(len(handles), 0, -1):
-        legend = figure.legend(
-            handles=list(handles), loc="upper left", bbox_to_anchor=(edge / width, y / height), ncols=columns, borderaxespad=0, borderpad=0.2,
-            handlelength=2.2, columnspacing=1.6, labelspacing=0.35,
-        )  # fmt: skip
-        box = legend.get_window_extent()
-        if box.width / figure.dpi <= width - 2 * edge or columns == 1:
-            return float(box.height) / figure.dpi
-        legend.remove()
-    return 0.0
-
-
-def titled(axes: Axes, text: str, pad: float = 6) -> None:
-    """The y axis's title, above it and level, where it can be read without turning one's head."""
-    axes.set_title(text, loc="left", fontsize=9, color=MUTED, pad=pad)
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        """For notebooks: sharp, and as large as the figure is."""
+        out = io.BytesIO()
+        self.savefig(out, format="png", dpi=2 * _SCREEN_DPI)
+        width, height = self.get_size_inches()
+        return out.getvalue(), {"width": round(width * _SCREEN_DPI), "height": round(height * _SCREEN_DPI)}
 
 
 def thousands(axis: Any) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: wording.load(round(value, 9))))
 
 
-def colour(policy: PolicyFacts, result: RunResult) -> str:
+def colour(policy: PolicyFacts, result: RunResult, look: Look = WIDE) -> str:
     """The same for a policy in every picture; the baseline is neutral."""
-    if policy.name == result.baseline:
-        return BASELINE
     others = [other.name for other in result.policies if other.name != result.baseline]
-    return CYCLE[others.index(policy.name) % len(CYCLE)]
+    usual = BASELINE if policy.name == result.baseline else CYCLE[others.index(policy.name) % len(CYCLE)]
+    return look.colour(policy.name, result.place(policy), usual)
 
 
 def marker(policy: PolicyFacts, result: RunResult) -> str:
     return MARKERS[result.place(policy) % len(MARKERS)]
 
 
-def handle(policy: PolicyFacts, result: RunResult) -> Line2D:
+def handle(policy: PolicyFacts, result: RunResult, look: Look = WIDE) -> Line2D:
     """A policy's entry in a legend."""
-    tint, mark = colour(policy, result), marker(policy, result)
-    label = legend_name(policy.name) + (" (bound, not a plan)" if policy.bound else "")
-    return Line2D([], [], color=tint, marker=mark, markersize=5, linewidth=1.8, linestyle="--" if policy.bound else "-", label=label)
+    label = look.label(policy.name) + (BOUND if policy.bound else "")
+    return entry(look, label, colour(policy, result, look), marker=marker(policy, result), linestyle="--" if policy.bound else "-")
 
 
-def legend_name(name: str) -> str:
-    """Cut short; with a space before an underscore, since matplotlib leaves out labels that begin with one."""
-    return f" {wording.short(name)}" if name.startswith("_") else wording.short(name)
+def entry(look: Look, label: str, tint: str, **more: Any) -> Line2D:
+    """A line of a legend."""
+    usual = {"markersize": 5, "linewidth": 1.8} | more
+    sizes = {name: usual.pop(name) * look.scale for name in ("markersize", "linewidth")}
+    return Line2D([], [], color=tint, label=label, **sizes, **usual)
 
 
-def hollow_handle(result: RunResult) -> list[Line2D]:
+def hollow_handle(result: RunResult, look: Look = WIDE) -> list[Line2D]:
     """A legend entry for points that did not settle, where there are any."""
     seen = {point.verdict for point in result.frontier} - {"stable"}
-    label = "hollow: " + " or ".join(sorted(seen))
-    return [Line2D([], [], color=MUTED, marker="o", markersize=5, markerfacecolor=PAPER, linestyle="none", label=label)] if seen else []
+    label = ("" if look.narrow else "hollow: ") + " or ".join(sorted(seen))
+    return [entry(look, label, MUTED, marker="o", markerfacecolor=PAPER, linestyle="none")] if seen else []
 
 
-def published_handle(any_drawn: bool) -> list[Line2D]:
-    return [Line2D([], [], color=FAINT, linewidth=4, alpha=0.45, label="broad and pale: published")] if any_drawn else []
-
-
-def save(figure: Figure, folder: Path, stem: str) -> list[Path]:
-    """`stem`.png and `stem`.svg in `folder`; the same result gives the same bytes."""
-    drawn = {folder / f"{stem}.png": png(figure), folder / f"{stem}.svg": svg(figure, stem).encode()}
-    for path, content in drawn.items():
-        write_whole(path, content)
-    return list(drawn)
+def published_handle(any_drawn: bool, look: Look = WIDE) -> list[Line2D]:
+    return [entry(look, "published", FAINT, linewidth=4, alpha=0.45)] if any_drawn else []
 
 
 def png(figure: Figure) -> bytes:
-    out = io.BytesIO()
-    with dressed():
-        figure.savefig(out, format="png", dpi=180, metadata={"Software": None})
-    return out.getvalue()
+    """As a page shows it."""
+    return encoded(figure, "png", dpi=180)
 
 
 def svg(figure: Figure, salt: str) -> str:
-    out = io.StringIO()
+    """With text as text; `salt` sets the ids in it."""
+    return encoded(figure, "svg", {"svg.hashsalt": salt}).decode()
+
+
+_METADATA: dict[str, dict[str, None]] = {
+    "png": {"Software": None},
+    "svg": {"Date": None, "Creator": None, "Format": None, "Type": None},
+    "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
+}
+
+
+def encoded(figure: Figure, format: str, settings: Mapping[str, Any] = MappingProxyType({}), **more: Any) -> bytes:
+    """The content of a file, without dates: the same figure gives the same bytes."""
+    out = io.BytesIO()
     with dressed():
-        mpl.rcParams["svg.hashsalt"] = salt
-        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+        mpl.rcParams.update(cast(Any, settings))
+        Figure.savefig(figure, out, format=format, metadata=_METADATA[format], **more)
     return out.getvalue()
 
 

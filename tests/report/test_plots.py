@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from simulator.report import style
@@ -78,8 +76,8 @@ def test_latency_is_drawn_where_it_tells() -> None:
     assert not load.latency_tells(RunResult.from_json(closed | {"frontier": []}))
 
 
-def test_files_carry_no_date_and_no_software(tmp_path: Path) -> None:
-    png, svg = style.save(load.accepted_length(synthetic.result(loads=(5, 50))), tmp_path, "x")
-    assert b"Software" not in png.read_bytes()
-    assert b"<metadata>" not in svg.read_bytes()
-    assert b"<dc:date>" not in svg.read_bytes()
+def test_files_carry_no_date_and_no_software() -> None:
+    figure = load.accepted_length(synthetic.result(loads=(5, 50)))
+    assert b"Software" not in style.png(figure)
+    assert "<metadata>" not in style.svg(figure, "x")
+    assert "<dc:date>" not in style.svg(figure, "x")

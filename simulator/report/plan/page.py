@@ -72,7 +72,13 @@ def _other_speeds(result: PlanResult) -> Section | None:
     stops = (Stop(f"{row.tps:g} tok/s", tables.best_at(result, row), (tables.at_promise(result, row),)) for row in result.by_promise)
     at = next((place for place, row in enumerate(result.by_promise) if row.tps == result.sla.tps), 0)
     slider = Slider("tps", f"SLA: speed for {_share(result)} of users", tuple(stops), at)
-    return section("promise", "Another SLA", slider, on=PAGES)
+    return section("promise", "Another SLA", slider, _curve(result), on=PAGES)
+
+
+def _curve(result: PlanResult) -> Picture | None:
+    alt = f"GPUs above and cost below that each choice needs, by the speed promised to {_share(result)} of users"
+    caption = "Hollow: fewer may do, the next smaller fleet was not simulated."
+    return Picture("gpus_by_promise", f"{alt}.", partial(plots.gpus_by_promise, result), caption) if len(result.by_promise) > 1 else None
 
 
 def _frontier(result: PlanResult) -> Section | None:
@@ -119,8 +125,9 @@ def _break_even(result: PlanResult) -> Section | None:
         "Gain of the best fixed length over no drafting, by requests in a batch; lines: acceptance relative to the profile’s. "
         "In the mean, without queues or prompts."
     )
+    still = Picture("plan_break_even", "Gain of the best fixed length by requests in a batch", partial(plots.break_even, result))
     shown = Folded("Table: best length and gain", (table,))
-    return section("pays", "When speculation pays", Chart("chart-pays", alt, caption), shown, short="Break-even", on=PAGES)
+    return section("pays", "When speculation pays", Chart("chart-pays", alt, caption, still), shown, short="Break-even", on=PAGES)
 
 
 def _every_fleet(result: PlanResult) -> Section | None:

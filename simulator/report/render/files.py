@@ -11,7 +11,18 @@ from simulator.files import write_whole
 if TYPE_CHECKING:
     from simulator.report.page import Page
 
-PICTURES = ("pareto", "against_load", "accepted_length", "time_per_token", "latency", "plan_frontier", "plan_what_if", "plan_day")
+PICTURES = (
+    "pareto",
+    "against_load",
+    "accepted_length",
+    "time_per_token",
+    "latency",
+    "plan_frontier",
+    "plan_what_if",
+    "plan_day",
+    "gpus_by_promise",
+    "plan_break_even",
+)
 
 
 def write(page: Page, folder: Path) -> Path:

@@ -18,7 +18,8 @@ from simulator.measurements.agreement import cost_rows, further_files
 from simulator.measurements.cost import DraftTable, MeasuredTable, PrefillTable
 from simulator.measurements.profile import Drafter, Profile
 from simulator.report import style, wording
-from simulator.report.profile.plots.layout import finish, panels, scale, shown_of
+from simulator.report.layout import dress, panels, titled
+from simulator.report.profile.plots.scales import scale, shown_of
 from simulator.report.style import Look
 
 if TYPE_CHECKING:
@@ -50,35 +51,35 @@ def prefill(profile: Profile, look: Look = style.WIDE) -> Figure:
 
 
 def _measured(groups: dict[str, list[Line]], look: Look, title: str, x: str, height: float, staircase: bool = False) -> Figure:
-    with style.dressed():
+    with style.dressed(look):
         figure, axes = panels(look, len(groups), height=height, columns=3, share_y=True)
         tints = tints_of(groups)
         for ax, (group, lines) in zip(axes, groups.items(), strict=True):
             draw_lines(ax, lines, tints, staircase)
-            style.titled(ax, "ms" + (f", {group}" if group else ""))
+            titled(ax, "ms" + (f", {group}" if group else ""))
             ax.set_xlabel(x)
         scale(axes, is_measured(groups))
         subtitle = "median of each cell, band p10–p90" if is_measured(groups) else "a formula, not cells"
-        finish(figure, look, title, subtitle, _handles(groups, tints))
+        dress(figure, look, title, subtitle, _handles(groups, tints, look))
     return figure
 
 
 def drafting(profile: Profile, look: Look = style.WIDE) -> Figure:
     """Milliseconds of drafting a round by requests, a panel per drafter, stacked by part where the profile has the parts apart."""
-    with style.dressed():
+    with style.dressed(look):
         costly = {name: drafter for name, drafter in profile.drafters.items() if draft_parts(profile, drafter)}
         figure, axes = panels(look, len(costly), height=3.6, columns=2, share_y=True)
         used: dict[str, Artist] = {}
         for ax, (name, drafter) in zip(axes, costly.items(), strict=True):
             parts = draft_parts(profile, drafter)
-            _stack(ax, parts)
-            style.titled(ax, f"{wording.short(name, 24)}: ms per round, whole block of {drafter.gamma}")
+            _stack(ax, parts, look)
+            titled(ax, f"{wording.short(look.label(name), 24)}: ms per round" + ("" if look.narrow else f", whole block of {drafter.gamma}"))
             ax.set_xlabel("requests")
             used |= {part: Patch(facecolor=_TINTS[part], label=PARTS.get(part, "drafting, not known by parts")) for part in parts}
             if len(parts) > 1 and "draft" in used:
                 used["draft"] = Patch(facecolor=_TINTS["draft"], label=PARTS["draft"])
         subtitle = "medians, summed" + ("; features are taken in of requests × (block + 1) tokens" if "absorb" in used else "")
-        finish(figure, look, "Drafting", subtitle, list(used.values()))
+        dress(figure, look, "Drafting", subtitle, list(used.values()))
     return figure
 
 
@@ -169,16 +170,17 @@ def is_staircase(profile: Profile) -> bool:
     return isinstance(profile.costs.verify, MeasuredTable) and profile.costs.verify.between == "step"
 
 
-def _stack(axes: Axes, parts: dict[str, dict[float, float]]) -> None:
+def _stack(axes: Axes, parts: dict[str, dict[float, float]], look: Look) -> None:
     requests = list(next(iter(parts.values())))
     bottom = np.zeros(len(requests))
     for part, times in parts.items():
         heights = np.array([times[r] for r in requests])
         axes.bar(range(len(requests)), heights, bottom=bottom, width=0.72, color=_TINTS[part], linewidth=0)
         bottom += heights
-    for place, total in enumerate(bottom):
-        text = f"{total:.3g}" if total >= 1 else f"{total:.2g}"
-        axes.annotate(text, (place, total), (0, 3), textcoords="offset points", ha="center", fontsize=7, color=style.INK)
+    if not look.narrow and look.height is None:  # where there is room for them
+        for place, total in enumerate(bottom):
+            text = f"{total:.3g}" if total >= 1 else f"{total:.2g}"
+            axes.annotate(text, (place, total), (0, 3 * look.scale), textcoords="offset points", ha="center", fontsize="small", color=style.INK)
     axes.set_xticks(range(len(requests)), [wording.load(r) for r in requests])
     axes.grid(visible=False, axis="x")
     axes.set_ylim(0, max(1.15 * float(bottom.max()), axes.get_ylim()[1]))
@@ -193,16 +195,15 @@ def is_measured(groups: dict[str, list[Line]]) -> bool:
     return any(line.rows is not None for lines in groups.values() for line in lines)
 
 
-def _handles(groups: dict[str, list[Line]], tints: dict[str, str]) -> list[Line2D]:
+def _handles(groups: dict[str, list[Line]], tints: dict[str, str], look: Look) -> list[Line2D]:
     every = [line for lines in groups.values() for line in lines]
-    handles = [Line2D([], [], color=tint, linewidth=1.8, label=name) for name, tint in tints.items()] if len(tints) > 1 else []
+    handles = [style.entry(look, name, tint) for name, tint in tints.items()] if len(tints) > 1 else []
     cells = [line.rows for line in every if line.rows is not None]
     if any(line.covered for line in every):
-        handles.append(Line2D([], [], color=style.MUTED, linewidth=1.4, linestyle=":", label="dotted: beyond the data"))
+        handles.append(style.entry(look, "dotted: beyond the data", style.MUTED, linewidth=1.4, linestyle=":"))
     if any(rows["eager"].any() for rows in cells):
-        hollow = Line2D([], [], color=style.MUTED, linewidth=1.4, linestyle="--", marker="o", markersize=4, label="hollow: eager, no graph")
-        hollow.set_markerfacecolor(style.PAPER)
-        handles.append(hollow)
+        label = "hollow: eager, no graph"
+        handles.append(style.entry(look, label, style.MUTED, linewidth=1.4, linestyle="--", marker="o", markersize=4, markerfacecolor=style.PAPER))
     if any(rows["suspicious"].ne("").any() for rows in cells):
-        handles.append(Line2D([], [], color=style.INK, linestyle="none", marker="x", markersize=7, label="crossed: suspicious"))
+        handles.append(style.entry(look, "crossed: suspicious", style.INK, linestyle="none", marker="x", markersize=7))
     return handles

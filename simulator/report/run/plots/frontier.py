@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from simulator.report import style, wording
+from simulator.report.layout import canvas, dress, titled
 from simulator.report.run.plots.labels import Occupied, arrow, label_points, vertical
 from simulator.report.style import Look
 from simulator.study.run.result import Estimate, GainAtSla, GainAtThroughput, PolicyFacts, RunResult
@@ -21,42 +22,46 @@ Gain = TypeVar("Gain", GainAtSla, GainAtThroughput)
 
 def pareto(result: RunResult, look: Look = style.WIDE) -> Figure:
     """Throughput (tok/s/GPU) over per-user speed (tok/s/user); up and to the right is better."""
-    with style.dressed():
-        figure, (axes,) = style.canvas(look, 5.4)
-        handles = [style.handle(policy, result) for policy in result.policies]
-        lines = [_line(axes, policy, result) for policy in result.policies]
-        overlays = draw_published(axes, result, "tps_per_user", _Y)
+    with style.dressed(look):
+        figure, (axes,) = canvas(look, 5.4)
+        lines = [_line(axes, policy, result, look) for policy in result.policies]
+        overlays = draw_published(axes, result, "tps_per_user", _Y, look)
         _limits(axes, [xy for line in lines for xy in line] + [xy for line in overlays for xy in line])
-        handles += style.hollow_handle(result) + style.published_handle(bool(overlays))
-        subtitle = "; ".join(filter(None, (f"points labelled with the load: {result.load_unit}", wording.certainty(result))))
-        style.dress(figure, look, "Throughput against per-user speed", subtitle, handles)
-        axes.set_xlabel(f"per-user speed, {wording.speed_unit(result)}")
-        style.titled(axes, "throughput, tok/s/GPU", pad=17)
+        promises = _shown(axes, result)
         for axis in (axes.xaxis, axes.yaxis):
             style.thousands(axis)
-        occupied = Occupied(axes)
+        axes.set_xlabel(f"per-user speed, {wording.speed_unit(result)}")
+        titled(axes, "throughput, tok/s/GPU", pad=17 if promises else 6)
+        handles = [style.handle(policy, result, look) for policy in result.policies]
+        handles += style.hollow_handle(result, look) + style.published_handle(bool(overlays), look)
+        subtitle = "; ".join(filter(None, (f"points labelled with the load: {result.load_unit}", wording.certainty(result))))
+        dress(figure, look, "Throughput against per-user speed", subtitle, handles, above=0.08 if promises else 0.0)
+        occupied = Occupied(axes, look.scale)
         for line in (*lines, *overlays, *_bars(result)):
             occupied.add_line(line)
-        _promises(axes, result, occupied)
-        label_points(axes, occupied, _labels(result, look))
+        _promises(axes, result, promises, occupied)
+        if look.title:  # it explains them
+            label_points(axes, occupied, _labels(result, look))
     return figure
 
 
-def draw_published(axes: Axes, result: RunResult, x: str, y: str) -> list[list[tuple[float, float]]]:
+def draw_published(axes: Axes, result: RunResult, x: str, y: str, look: Look) -> list[list[tuple[float, float]]]:
     """Published curves with these axes, broad and pale under ours, in the colour of the policy they belong to."""
     drawn = []
     for curve in result.published:
         if (curve.x, curve.y) == (x, y) and curve.points:
             points, policy = sorted(curve.points), result.policy(curve.policy)
-            tint = style.colour(policy, result) if policy else style.FAINT
+            tint = style.colour(policy, result, look) if policy else style.FAINT
             axes.plot(*zip(*points, strict=True), color=tint, linewidth=4.5, alpha=0.25, zorder=1.5, solid_capstyle="butt")
             drawn.append(points)
     return drawn
 
 
-def draw_points(axes: Axes, policy: PolicyFacts, result: RunResult, points: Sequence[tuple[Estimate, Estimate, str]]) -> list[tuple[float, float]]:
+def draw_points(
+    axes: Axes, policy: PolicyFacts, result: RunResult, points: Sequence[tuple[Estimate, Estimate, str]], look: Look
+) -> list[tuple[float, float]]:
     """A policy's line: (x, y, verdict) per load; intervals as bars, unsettled points hollow. Returns the means."""
-    tint = style.colour(policy, result)
+    tint = style.colour(policy, result, look)
     means = [(x.mean, y.mean) for x, y, _ in points]
     if not means:
         return []
@@ -74,9 +79,9 @@ def draw_points(axes: Axes, policy: PolicyFacts, result: RunResult, points: Sequ
     return means
 
 
-def _line(axes: Axes, policy: PolicyFacts, result: RunResult) -> list[tuple[float, float]]:
+def _line(axes: Axes, policy: PolicyFacts, result: RunResult, look: Look) -> list[tuple[float, float]]:
     points = [(point.get(result.speed_metric), point.get(_Y), point.verdict) for point in result.points[policy.name]]
-    return draw_points(axes, policy, result, [(x, y, verdict) for x, y, verdict in points if x and y])
+    return draw_points(axes, policy, result, [(x, y, verdict) for x, y, verdict in points if x and y], look)
 
 
 def _bars(result: RunResult) -> list[list[tuple[float, float]]]:
@@ -110,31 +115,36 @@ def _labels(result: RunResult, look: Look) -> list[tuple[float, float, str, str]
         for i, (load, x, y) in enumerate(points):
             rank = 0 if i in (0, len(points) - 1) or len(points) < 7 else 1 if i % 4 == 0 else 2 if i % 2 == 0 else 3
             if rank <= most:
-                ranked.append((rank, order, i, x, y, wording.load(load), style.colour(policy, result)))
+                ranked.append((rank, order, i, x, y, wording.load(load), style.colour(policy, result, look)))
     return [(x, y, text, tint) for _, _, _, x, y, text, tint in sorted(ranked)]
 
 
-def _promises(axes: Axes, result: RunResult, occupied: Occupied) -> None:
-    """The SLAs, and at each what the best policy gains over the baseline, up (throughput) and across (speed)."""
+def _shown(axes: Axes, result: RunResult) -> list[float]:
+    """The promised speeds that lie within the axes."""
     low, high = axes.get_xlim()
-    shown = [sla for sla in sorted({row.sla_tps for row in result.gains.at_sla}) if low <= sla <= high]
+    return [sla for sla in sorted({row.sla_tps for row in result.gains.at_sla}) if low <= sla <= high]
+
+
+def _promises(axes: Axes, result: RunResult, shown: Sequence[float], occupied: Occupied) -> None:
+    """The SLAs, and at each what the policy that the answer names gains over the baseline, up (throughput) and across (speed)."""
     for promised in shown:
         vertical(axes, promised, f"SLA {wording.load(promised)}", occupied)
     if len(shown) > _SLAS_DRAWN:
         return
-    for up in _best(result, result.gains.at_sla, lambda row: row.sla_tps):
-        if up.baseline_throughput and up.throughput:
+    for up in _best(result, result.gains.at_sla, lambda row: row.sla_tps, lambda row: row.throughput):
+        if up.gain and up.baseline_throughput and up.throughput:
             ends = (up.sla_tps, up.baseline_throughput.mean), (up.sla_tps, up.throughput.mean)
             arrow(axes, *ends, wording.gain_mean(up.gain), occupied)
-    for across in _best(result, result.gains.at_matched_throughput, lambda row: row.throughput):
-        if across.baseline_tps and across.tps and across.throughput is not None:
+    for across in _best(result, result.gains.at_matched_throughput, lambda row: row.throughput, lambda row: row.gain):
+        if across.gain and across.baseline_tps and across.tps and across.throughput is not None:
             ends = (across.baseline_tps.mean, across.throughput), (across.tps.mean, across.throughput)
             arrow(axes, *ends, wording.gain_mean(across.gain), occupied)
 
 
-def _best(result: RunResult, rows: Sequence[Gain], at: Callable[[Gain], float | None]) -> list[Gain]:
-    """For each promise (or matched throughput) the row of the policy with the largest gain that could be run: no bound, not the baseline."""
-    plans = {policy.name for policy in result.policies if not policy.bound and policy.name != result.baseline}
-    known = [(place, row.gain.mean, row) for row in rows if (place := at(row)) is not None and row.gain and row.policy in plans]
-    places = sorted({place for place, _, _ in known})
-    return [max((entry for entry in known if entry[0] == place), key=lambda entry: entry[1])[2] for place in places]
+def _best(result: RunResult, rows: Sequence[Gain], at: Callable[[Gain], float | None], value: Callable[[Gain], Estimate | None]) -> Iterator[Gain]:
+    """For each promise (or matched throughput) the row that the answer names: the largest value of a policy that could be run, the baseline
+    among them."""
+    real = {policy.name for policy in result.policies if not policy.bound and not policy.peeks}
+    known = [(place, best.mean, row) for row in rows if (place := at(row)) is not None and (best := value(row)) and row.policy in real]
+    for place in sorted({place for place, _, _ in known}):
+        yield max((entry for entry in known if entry[0] == place), key=lambda entry: entry[1])[2]

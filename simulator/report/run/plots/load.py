@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from simulator.report import style, wording
+from simulator.report.layout import canvas, dress, titled
 from simulator.report.run.plots.frontier import draw_points, draw_published
 from simulator.report.style import Look
 from simulator.study.run.result import Estimate, RunResult
@@ -16,41 +18,41 @@ from simulator.study.run.result import Estimate, RunResult
 
 def against_load(result: RunResult, look: Look = style.WIDE) -> Figure:
     """Throughput (tok/s/GPU) above, tokens verified per request and step below, anchor included, over load."""
-    with style.dressed():
-        figure, (top, below) = style.canvas(look, 6.2, rows=2, ratios=(1.35, 1))
+    with style.dressed(look):
+        figure, (top, below) = canvas(look, 6.2, rows=2, ratios=(1.35, 1))
         overlays = []
         for axes, metric in ((top, "throughput_tok_s_gpu"), (below, "verification_budget")):
-            _curves(axes, result, metric)
-            overlays += draw_published(axes, result, result.load_kind, metric)
-        _finish(figure, look, result, "Throughput and verification budget over load", published=bool(overlays))
-        style.titled(top, "throughput, tok/s/GPU")
-        style.titled(below, "verification budget, tokens per request" + (" (anchor incl.)" if look.narrow else " and step (anchor included)"))
+            _curves(axes, result, metric, look)
+            overlays += draw_published(axes, result, result.load_kind, metric, look)
+        titled(top, "throughput, tok/s/GPU")
+        titled(below, "verification budget, tokens per request" + (" (anchor incl.)" if look.narrow else " and step (anchor included)"))
+        _finish(figure, look, result, "Throughput and verification budget over load", style.published_handle(bool(overlays), look))
     return figure
 
 
 def accepted_length(result: RunResult, look: Look = style.WIDE) -> Figure:
     """Accepted length (tokens per request and step, bonus included) over load."""
-    with style.dressed():
-        figure, (axes,) = style.canvas(look, 3.9)
-        _curves(axes, result, "accepted_length")
+    with style.dressed(look):
+        figure, (axes,) = canvas(look, 3.9)
+        _curves(axes, result, "accepted_length", look)
+        titled(axes, "accepted length, tokens per step (bonus included)")
         _finish(figure, look, result, "Accepted length over load")
-        style.titled(axes, "accepted length, tokens per step (bonus included)")
     return figure
 
 
 def latency(result: RunResult, look: Look = style.WIDE) -> Figure:
     """TTFT p50 and p99 above, TPOT p50 and p99 below, in milliseconds, over load; p99 is the paler line."""
-    with style.dressed():
-        figure, panels = style.canvas(look, 6.2, rows=2)
-        for axes, name in zip(panels, ("ttft", "tpot"), strict=True):
-            means = [mean for q in (50, 99) for mean in _curves(axes, result, f"{name}_p{q}_s", 1000.0, pale=q == 99)]
+    with style.dressed(look):
+        figure, panels = canvas(look, 6.2, rows=2)
+        names = ("ttft", "time to first token, TTFT"), ("tpot", "time per output token, TPOT")
+        for axes, (name, words) in zip(panels, names, strict=True):
+            means = [mean for q in (50, 99) for mean in _curves(axes, result, f"{name}_p{q}_s", look, 1000.0, pale=q == 99)]
             positive = [mean for mean in means if mean > 0]
             if positive and max(positive) > 50 * min(positive):
                 axes.set_yscale("log")
                 axes.minorticks_off()
-        _finish(figure, look, result, "Latency over load", "solid p50, pale dotted p99")
-        for axes, name in zip(panels, ("time to first token (TTFT), ms", "time per output token (TPOT), ms"), strict=True):
-            style.titled(axes, name + (", log scale" if axes.get_yscale() == "log" else ""))
+            titled(axes, f"{name.upper() if look.narrow else words}, ms: p50, dotted p99" + (" (log scale)" if axes.get_yscale() == "log" else ""))
+        _finish(figure, look, result, "Latency over load")
     return figure
 
 
@@ -64,7 +66,7 @@ def latency_tells(result: RunResult) -> bool:
     return any(ttft > 3 * step for ttft, step in slow)
 
 
-def _curves(axes: Axes, result: RunResult, metric: str, factor: float = 1.0, pale: bool = False) -> list[float]:
+def _curves(axes: Axes, result: RunResult, metric: str, look: Look, factor: float = 1.0, pale: bool = False) -> list[float]:
     """One line per policy; the means that were drawn."""
     drawn: list[float] = []
     for policy in result.policies:
@@ -72,19 +74,17 @@ def _curves(axes: Axes, result: RunResult, metric: str, factor: float = 1.0, pal
         points = [(x, y.scaled(factor), verdict) for x, y, verdict in estimates if y]
         if pale and points:
             x, y = zip(*((x.mean, y.mean) for x, y, _ in points), strict=True)
-            tint, mark = style.colour(policy, result), style.marker(policy, result)
+            tint, mark = style.colour(policy, result, look), style.marker(policy, result)
             axes.plot(x, y, color=tint, linewidth=1.4, linestyle=":", alpha=0.75, marker=mark, markersize=3, zorder=2)
         elif points:
-            draw_points(axes, policy, result, points)
+            draw_points(axes, policy, result, points, look)
         drawn += [y.mean for _, y, _ in points]
     return drawn
 
 
-def _finish(figure: Figure, look: Look, result: RunResult, title: str, extra: str = "", published: bool = False) -> None:
-    handles = [style.handle(policy, result) for policy in result.policies]
-    handles += style.hollow_handle(result) + style.published_handle(published)
-    subtitle = "; ".join(part for part in (extra, wording.certainty(result)) if part)
-    panels = figure.get_axes()
+def _finish(figure: Figure, look: Look, result: RunResult, title: str, more: Sequence[Artist] = ()) -> None:
+    handles = [*(style.handle(policy, result, look) for policy in result.policies), *more, *style.hollow_handle(result, look)]
+    panels = list(look.axes) or figure.get_axes()
     for axes in panels:
         _scale(axes, result.loads())
         if not axes.lines:
@@ -92,8 +92,8 @@ def _finish(figure: Figure, look: Look, result: RunResult, title: str, extra: st
         if axes.get_yscale() == "linear":
             axes.set_ylim(0, 1.08 * max(_heights(axes), default=1.0) or 1)
         style.thousands(axes.yaxis)
-    style.dress(figure, look, title, subtitle, handles)
-    panels[-1].set_xlabel(f"load: {wording.short(result.load_unit, 70)}")
+    panels[-1].set_xlabel(f"load: {result.load_unit}")
+    dress(figure, look, title, wording.certainty(result), handles)
 
 
 def _heights(axes: Axes) -> Iterable[float]:
