@@ -53,6 +53,8 @@ def value_line(
         expected = f"a number {_BOUNDS[kind].format(**context)}"
         if kind.startswith("less") and 1 in context.values() and isinstance(value, int | float) and 2 <= value <= 100:
             remedy = f"for {value:g} % write {value / 100:g}"
+        elif kind.startswith("less") and key.endswith(("_s", "seconds")) and isinstance(value, int | float):
+            remedy = f"for {value:g} ms write {value / 1000:g}"
     elif kind == "literal_error":
         near = nearest(value, re.findall(r"'([^']*)'", context["expected"]), "") if isinstance(value, str) else ""
         expected, remedy = context["expected"], near if near.startswith("did") else None

@@ -57,6 +57,7 @@ SETS = {
     "policies.2.verification={kind: threshold, threshold: 50%}": "threshold: | '50%'; write a number: 50 % is 0.5",
     "sla.tps_per_user=[90, 90]": "sla.tps_per_user: has 90 twice",
     "sla.tps_per_user=90": "sla.tps_per_user: expected a list, got 90; write [90]",
+    "sla.goodput={tpot_s: 50}": "sla.goodput.tpot_s: expected a number of at most 5, got 50; for 50 ms write 0.05",
     "name=3": "name: expected a text, got 3; write '3' in quotes",
     # keys
     "run.reps=3": "run.reps: unknown key 'reps'; did you mean 'replications'?",
@@ -147,6 +148,7 @@ def test_a_key_is_set_once(refuse: Refuse) -> None:
 
 PLANS = {
     "sla.ttft={seconds: -1}": "plan.yaml: sla.ttft.seconds: | above 0, got -1",
+    "sla.ttft={seconds: 500}": "sla.ttft.seconds: expected a number of at most 120, got 500; for 500 ms write 0.5",
     "sla.ttft=1": "sla.ttft: | got 1; write {seconds: 1}",
     "sla.speed=40": "sla.speed: | write {tps: 40}",
     "sla.speed={tps: 40, share: 95}": "sla.speed.share: | got 95; for 95 % write 0.95",

@@ -40,7 +40,7 @@ class SpeedPromise(Frozen):
 class TtftPromise(Frozen):
     """The first token within `seconds` for `share` of the users."""
 
-    seconds: PositiveFloat
+    seconds: Annotated[PositiveFloat, Field(le=120)]  # more is milliseconds
     share: Share = USUAL_SHARE
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Annotated, Self
 
 import numpy as np
-from pydantic import PositiveFloat, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
 from simulator.arrays import Flags, Floats
 from simulator.schema import Frozen
@@ -14,8 +14,8 @@ from simulator.schema import Frozen
 class Goodput(Frozen):
     """What a request must keep to be good, in seconds: time to first token, mean time per further token, and time to the last token."""
 
-    ttft_s: PositiveFloat | None = None
-    tpot_s: PositiveFloat | None = None
+    ttft_s: Annotated[PositiveFloat, Field(le=120)] | None = None  # more is milliseconds
+    tpot_s: Annotated[PositiveFloat, Field(le=5)] | None = None
     e2e_s: PositiveFloat | None = None
 
     @model_validator(mode="after")
