@@ -22,7 +22,7 @@ from simulator.study.work.kept import Kept, Task
 from simulator.study.work.local import local, worker_count
 from simulator.study.work.signals import unfinished
 
-ALONE_S = 2.0  # a worker takes as long to start: a small run is done by then
+ALONE_S = 3.0  # of CPU time: a worker takes as long to start, and a small run is done by then
 
 
 def points(scenario: Scenario) -> list[Point]:

@@ -35,8 +35,8 @@ def worker_count(workers: int | None) -> int:
 def local(todo: deque[Task], workers: int, question: Any, read: Callable[[], Any], folder: Path | None, alone_s: float = 0.0) -> Results:
     """Results by `workers` processes that each `read` the question once, or by this very process, which has it: all of them, or for `alone_s`
     seconds those that are last in line."""
-    start_s = time.monotonic()
-    while todo and workers > 1 and time.monotonic() - start_s < alone_s:
+    start_s = time.process_time()
+    while todo and workers > 1 and time.process_time() - start_s < alone_s:
         task = todo.pop()
         yield task, task.do(question, folder)
     if todo and workers > 1:
