@@ -71,7 +71,7 @@ def main() -> None:
     sys.stdout, sys.stderr = (stream or io.StringIO() for stream in (sys.stdout, sys.stderr))  # closed by the caller
     arguments = _with_address(sys.argv[1:])
     try:
-        _refuse_empty(arguments)
+        _check_words(arguments)
         code = app(arguments, prog_name="dsim", standalone_mode=False)
     except KeyboardInterrupt:  # while typer puts the commands together
         raise SystemExit(130) from None
@@ -84,10 +84,13 @@ def main() -> None:
     raise SystemExit(code if isinstance(code, int) else 0)
 
 
-def _refuse_empty(arguments: list[str]) -> None:
+def _check_words(arguments: list[str]) -> None:
+    """Arguments are not empty, and text."""
     for before, word in pairwise(["dsim", *arguments]):
         if not word and before not in ("--check", "--extra"):
             raise DsimError("an argument is empty", where=before, remedy="is a shell variable unset?")
+        if any("\ud800" <= letter <= "\udfff" for letter in word):  # what Python makes of bytes that are no text
+            raise DsimError(f"got {word!a}, which is not UTF-8 text", where=before, remedy="rename it")
 
 
 def _explained(error: Exception, arguments: list[str]) -> DsimError:

@@ -55,6 +55,10 @@ def test_an_empty_argument(refuse: Refuse) -> None:
     refuse("run", "", says="run: an argument is empty")
 
 
+def test_an_argument_that_is_not_text(refuse: Refuse) -> None:
+    refuse("run", "small.yaml", "--out", "o\udcff", says="--out: got 'o\\udcff', which is not UTF-8 text")
+
+
 @pytest.fixture
 def out(world: Path) -> Callable[..., None]:
     """Write out/result.json."""
