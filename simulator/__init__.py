@@ -8,8 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from simulator.measurements.profile import load_profile as profile
-    from simulator.report.notebook import evaluate, plan
+    from simulator.report.notebook import evaluate, plan, profile
     from simulator.study.run.scenario import load_scenario
 
     __version__: str
@@ -23,11 +22,7 @@ def __getattr__(name: str) -> Any:
         from simulator.study.run.scenario import load_scenario
 
         return load_scenario
-    if name == "profile":
-        from simulator.measurements.profile import load_profile
-
-        return load_profile
-    if name in ("evaluate", "plan"):
+    if name in ("evaluate", "plan", "profile"):
         from simulator.report import notebook
 
         return getattr(notebook, name)

@@ -157,8 +157,12 @@ def sketched(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are made and not drawn, which takes most of a report's time: for tests that look at something else."""
     from matplotlib.figure import Figure
 
-    def savefig(_figure: Figure, out: IO[Any], *, format: str, **_: object) -> None:
-        out.write(b"\x89PNG" if format == "png" else b'<svg viewBox="0 0 1 1"></svg>')
+    def savefig(_figure: Figure, out: IO[Any] | Path, *, format: str = "png", **_: object) -> None:
+        drawn = b"\x89PNG" if format == "png" else b'<svg viewBox="0 0 1 1"></svg>'
+        if isinstance(out, Path):
+            out.write_bytes(drawn)
+        else:
+            out.write(drawn)
 
     monkeypatch.setattr(Figure, "savefig", savefig)
 

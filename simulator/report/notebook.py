@@ -150,7 +150,18 @@ class Profiled(Shown):
     """A profile, and what its drafters' recorded blocks say."""
 
     profile: Profile
-    drafters: list[DrafterNumbers]
+
+    @property
+    def name(self) -> str:
+        """Of the profile."""
+        return self.profile.name
+
+    @cached_property
+    def drafters(self) -> list[DrafterNumbers]:
+        """What the recorded blocks of each drafter say."""
+        from simulator.report.profile.numbers import drafter_numbers
+
+        return drafter_numbers(self.profile)
 
     @cached_property
     def page(self) -> Page:
@@ -170,7 +181,7 @@ class Profiled(Shown):
     @property
     def names(self) -> list[str]:
         """Of the drafters."""
-        return [numbers.name for numbers in self.drafters]
+        return list(self.profile.drafters)
 
     def save(self, folder: Path | str) -> Path:
         """Write the page and the overview; the path of profile.html."""
@@ -216,9 +227,7 @@ def plan(question: Plan | Mapping[str, Any] | Path | str, *, overrides: Sequence
 
 
 def profile(folder: Path | str) -> Profiled:
-    """Load a profile, as `dsim profile show` does."""
+    """Load a profile, as `dsim profile show` does; `profile` of the result is what it holds."""
     from simulator.measurements.profile import load_profile
-    from simulator.report.profile.numbers import drafter_numbers
 
-    loaded = load_profile(Path(folder))
-    return Profiled(loaded, drafter_numbers(loaded))
+    return Profiled(load_profile(Path(folder)))

@@ -48,6 +48,8 @@ def point(policy: str, load: float, open_loop: bool = False) -> dict[str, Any]:
         **{f"tpot_p{q}_s": around(per_token * f) for q, f in ((50, 1.0), (90, 1.1), (99, 1.25))},
         **{f"itl_p{q}_s": around(step * f) for q, f in ((50, 1.0), (90, 1.05), (99, 1.1))},
         **{f"e2e_p{q}_s": around(per_token * f * 400 + waiting) for q, f in ((50, 1.0), (90, 2.1), (99, 4.0))},
+        "goodput_rps_gpu": around(speed * load / 400),
+        "goodput_share": around(0.9),
         "step_p50_s": around(step),
         "waste_fraction": around(1 - length / budget),
         "concurrency_mean": around(load),

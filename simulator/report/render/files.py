@@ -17,6 +17,7 @@ PICTURES = (
     "accepted_length",
     "time_per_token",
     "latency",
+    "goodput",
     "plan_frontier",
     "plan_what_if",
     "plan_day",

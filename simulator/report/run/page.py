@@ -95,6 +95,14 @@ def _latency(result: RunResult) -> Section | None:
     return section("latencies", "Latency", picture, folded(tables.latency(result)), on=PAGES)
 
 
+def _goodput(result: RunResult) -> Section | None:
+    if not result.has("goodput_rps_gpu"):
+        return None
+    what = "Requests per second and GPU that keep every limit above, their share below, over load, one line per policy"
+    picture = _picture("goodput", what, partial(load.goodput, result), result, "Each request is judged on its own by sla.goodput.")
+    return section("goodput", "Goodput", picture, on=PAGES)
+
+
 def _every_point(result: RunResult) -> Section | None:
     return section("every-point", "Every point", folded(tables.verdicts(result)), on=PAGES)
 
@@ -136,7 +144,7 @@ def _sketch(result: RunResult) -> Section | None:
 
 
 SECTIONS = (
-    _at_a_glance, _frontier, _policies, _gains, what_to_deploy, _published, _by_load, _latency, _every_point, _time_per_token, _grounds,
+    _at_a_glance, _frontier, _policies, _gains, what_to_deploy, _published, _by_load, _latency, _goodput, _every_point, _time_per_token, _grounds,
     _reproduce, _definitions, _sketch, last_lines,
 )  # fmt: skip
 

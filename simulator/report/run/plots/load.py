@@ -40,6 +40,18 @@ def accepted_length(result: RunResult, look: Look = style.WIDE) -> Figure:
     return figure
 
 
+def goodput(result: RunResult, look: Look = style.WIDE) -> Figure:
+    """Requests per second and GPU that keep every limit of the SLA above, their share of all requests below, over load."""
+    with style.dressed(look):
+        figure, (top, below) = canvas(look, 5.6, rows=2, ratios=(1.35, 1))
+        _curves(top, result, "goodput_rps_gpu", look)
+        _curves(below, result, "goodput_share", look, 100.0)
+        titled(top, "goodput, requests/s/GPU")
+        titled(below, "requests that keep every limit, %")
+        _finish(figure, look, result, "Goodput over load")
+    return figure
+
+
 def latency(result: RunResult, look: Look = style.WIDE) -> Figure:
     """TTFT p50 and p99 above, TPOT p50 and p99 below, in milliseconds, over load; p99 is the paler line."""
     with style.dressed(look):
