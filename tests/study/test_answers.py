@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from simulator.report.run.plots.load import latency as figure
 from simulator.study.run.build import build_result
 from simulator.study.run.result import Estimate, GainAtSla, Gains, PolicyFacts, RunResult
 from simulator.study.run.scenario import load_scenario
@@ -104,4 +105,6 @@ def test_where_prompts_are_not_simulated_no_column_speaks_of_them(scenario: Call
     (row,) = sweep(question, world / "points", workers=1, details=["requests"])
     assert [name for name in row.numbers if ("ttft" in name or name.endswith("_prefill")) and row[name] is not None] == []
     assert row["user_s_per_token_overhead"] is not None
+    latency = figure(build_result(question, [row]))
+    assert [panel.get_title(loc="left").split(",")[0] for panel in latency.axes] == ["time per output token"]
     assert pd.read_parquet(next((world / "points").glob("*.requests.parquet")))["ttft_s"].isna().all()

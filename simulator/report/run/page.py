@@ -90,7 +90,8 @@ def _by_load(result: RunResult) -> Section | None:
 
 
 def _latency(result: RunResult) -> Section | None:
-    what = "TTFT above and TPOT below, p50 and p99 in milliseconds, over load, one line per policy"
+    known = [name for name in ("TTFT", "TPOT") if result.has(f"{name.lower()}_p50_s")]
+    what = f"{' above, and below '.join(known)}, p50 and p99 in milliseconds, over load, one line per policy"
     picture = _picture("latency", what, partial(load.latency, result), result) if load.latency_tells(result) else None
     return section("latencies", "Latency", picture, folded(tables.latency(result)), on=PAGES)
 

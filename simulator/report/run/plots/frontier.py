@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,11 +13,10 @@ from simulator.report import style, wording
 from simulator.report.layout import canvas, dress, titled
 from simulator.report.run.plots.labels import Occupied, arrow, label_points, vertical
 from simulator.report.style import Look
-from simulator.study.run.result import Estimate, GainAtSla, GainAtThroughput, PolicyFacts, RunResult
+from simulator.study.run.result import Estimate, GainAtThroughput, PolicyFacts, RunResult
 
 _Y = "throughput_tok_s_gpu"
 _SLAS_DRAWN = 3
-Gain = TypeVar("Gain", GainAtSla, GainAtThroughput)
 
 
 def pareto(result: RunResult, look: Look = style.WIDE) -> Figure:
@@ -131,20 +130,19 @@ def _promises(axes: Axes, result: RunResult, shown: Sequence[float], occupied: O
         vertical(axes, promised, f"SLA {wording.load(promised)}", occupied)
     if len(shown) > _SLAS_DRAWN:
         return
-    for up in _best(result, result.gains.at_sla, lambda row: row.sla_tps, lambda row: row.throughput):
+    for up in result.best_at_sla().values():
         if up.gain and up.baseline_throughput and up.throughput:
             ends = (up.sla_tps, up.baseline_throughput.mean), (up.sla_tps, up.throughput.mean)
             arrow(axes, *ends, wording.gain_mean(up.gain), occupied)
-    for across in _best(result, result.gains.at_matched_throughput, lambda row: row.throughput, lambda row: row.gain):
+    for across in _best(result):
         if across.gain and across.baseline_tps and across.tps and across.throughput is not None:
             ends = (across.baseline_tps.mean, across.throughput), (across.tps.mean, across.throughput)
             arrow(axes, *ends, wording.gain_mean(across.gain), occupied)
 
 
-def _best(result: RunResult, rows: Sequence[Gain], at: Callable[[Gain], float | None], value: Callable[[Gain], Estimate | None]) -> Iterator[Gain]:
-    """For each promise (or matched throughput) the row that the answer names: the largest value of a policy that could be run, the baseline
-    among them."""
-    real = {policy.name for policy in result.policies if not policy.bound and not policy.peeks}
-    known = [(place, best.mean, row) for row in rows if (place := at(row)) is not None and (best := value(row)) and row.policy in real]
+def _best(result: RunResult) -> Iterator[GainAtThroughput]:
+    """At each matched throughput the row that the answer names: the largest gain of a policy that could be run."""
+    known = [(row.throughput, row.gain.mean, row) for row in result.gains.at_matched_throughput if row.throughput is not None and row.gain]
+    known = [entry for entry in known if entry[2].policy in result.choosable]
     for place in sorted({place for place, _, _ in known}):
         yield max((entry for entry in known if entry[0] == place), key=lambda entry: entry[1])[2]

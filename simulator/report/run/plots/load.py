@@ -53,10 +53,12 @@ def goodput(result: RunResult, look: Look = style.WIDE) -> Figure:
 
 
 def latency(result: RunResult, look: Look = style.WIDE) -> Figure:
-    """TTFT p50 and p99 above, TPOT p50 and p99 below, in milliseconds, over load; p99 is the paler line."""
+    """TTFT p50 and p99 above, TPOT p50 and p99 below, in milliseconds, over load; p99 is the paler line. One alone where the other is not known:
+    the TTFT without prompts, the TPOT of answers of one token."""
     with style.dressed(look):
-        figure, panels = canvas(look, 6.2, rows=2)
-        names = ("ttft", "time to first token, TTFT"), ("tpot", "time per output token, TPOT")
+        both = ("ttft", "time to first token, TTFT"), ("tpot", "time per output token, TPOT")
+        names = [(name, words) for name, words in both if result.has(f"{name}_p50_s")] or both
+        figure, panels = canvas(look, 0.4 + 2.9 * len(names), rows=len(names))
         for axes, (name, words) in zip(panels, names, strict=True):
             means = [mean for q in (50, 99) for mean in _curves(axes, result, f"{name}_p{q}_s", look, 1000.0, pale=q == 99)]
             positive = [mean for mean in means if mean > 0]
