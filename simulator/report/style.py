@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from html import escape
 from types import MappingProxyType
 from typing import Any, cast
+from urllib.parse import quote, unquote
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -184,9 +187,26 @@ def encoded(figure: Figure, format: str, settings: Mapping[str, Any] = MappingPr
     return out.getvalue()
 
 
+_TIPS = "tips-"  # the id of marks that have some, in their order
+
+
+def tips(texts: Iterable[str]) -> str:
+    """The id under which marks have these texts, which a page shows where somebody points at them."""
+    return _TIPS + quote(json.dumps(list(texts)), safe="")
+
+
+def _with_tips(group: re.Match[str]) -> str:
+    """Marks with their texts: an attribute of each."""
+    texts, marks = json.loads(unquote(group[1])), group[2].split("<use ")
+    if len(marks) != len(texts) + 1:
+        return f"<g>{group[2]}</g>"
+    return "<g>" + marks[0] + "".join(f'<use data-tip="{escape(text)}" {mark}' for text, mark in zip(texts, marks[1:], strict=True)) + "</g>"
+
+
 def inline(text: str, stem: str) -> str:
-    """An SVG to stand inside a page: no header, no size of its own, ids that no other picture has, colours the page can change."""
+    """An SVG to stand inside a page: no header, no size of its own, ids that no other picture has, colours the page can change, tips of marks."""
     body = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    body = re.sub(rf'<g id="{_TIPS}([^"]*)">((?:(?!<g id=).)*?<g[^>]*>(?:(?!</g>).)*</g>\s*)</g>', _with_tips, body, flags=re.DOTALL)
     used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', body))
     body = re.sub(r' id="([^"]*)"', lambda m: f' id="{stem}-{m[1]}"' if m[1] in used else "", body)
     body = re.sub(r'(href="#|url\(#)', rf"\g<1>{stem}-", body)

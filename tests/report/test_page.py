@@ -13,6 +13,7 @@ import pytest
 from simulator.errors import DsimError
 from simulator.report.run.page import write_report
 from simulator.report.run.tables import ratios
+from simulator.report.wording import interval
 from simulator.study.run.result import RunResult
 from tests.report import synthetic_result as synthetic
 
@@ -90,6 +91,20 @@ def test_a_picture_stands_right_below_the_answer(example: tuple[Path, str, Reade
     assert places == sorted(places)
     text = (folder / "report.md").read_text(encoding="utf-8")
     assert text.index("](pareto.png)") < text.index("- model: ")
+
+
+def test_a_point_of_the_frontier_shows_its_values(example: tuple[Path, str, Reader], tmp_path: Path) -> None:
+    *_, reader = example
+    result = RunResult.from_json(synthetic.example(loads=(5, 40, 100, 380)))
+    tips = [attributes["data-tip"] for tag, attributes in reader.tags if "data-tip" in attributes]
+    assert len(tips) == 2 * len(result.frontier)  # the wide drawing and a phone's
+    for point in result.frontier:
+        speed = point.get(result.speed_metric)
+        assert speed is not None
+        assert any(tip.startswith(f"{point.policy} at {point.load:g}\n{interval(speed)} tok/s/user") for tip in tips)
+    bad = "\"><script>x</script>' ]"
+    _, reader = page(tmp_path, synthetic.example(policies=(bad, "b"), loads=(5, 80)))
+    assert sum(attributes.get("data-tip", "").startswith(bad) for _, attributes in reader.tags) == 4
 
 
 def test_names_and_numbers_are_not_broken(tmp_path: Path) -> None:

@@ -33,15 +33,19 @@
     });
   }
   const tip = document.body.appendChild(Object.assign(document.createElement("div"), { className: "tip", hidden: true }));
-  const show = (event) => { // values of a point in a picture, at once and also where a finger taps
-    const text = event.target.closest?.("g[data-tip]")?.dataset.tip;
-    tip.hidden = !text;
-    if (!text) return;
-    tip.textContent = text;
-    tip.style.left = `${Math.min(event.clientX + 14, innerWidth - tip.offsetWidth - 8)}px`;
+  const near = 18; // pixels
+  const show = (event) => { // the values of the nearest point of a picture, also where a finger taps
+    const distance = (mark) => { const box = mark.getBoundingClientRect(); return Math.hypot(box.x + box.width / 2 - event.clientX, box.y + box.height / 2 - event.clientY); };
+    const marks = [...event.currentTarget.querySelectorAll("[data-tip]")].map((mark) => [distance(mark), mark]).sort((a, b) => a[0] - b[0]);
+    tip.hidden = !marks.length || marks[0][0] > near;
+    if (tip.hidden) return;
+    tip.textContent = marks[0][1].dataset.tip;
+    tip.style.left = `${Math.max(8, Math.min(event.clientX + 14, innerWidth - tip.offsetWidth - 8))}px`;
     tip.style.top = `${Math.max(event.clientY - tip.offsetHeight - 12, 8)}px`;
   };
-  for (const picture of document.querySelectorAll(".picture")) for (const kind of ["pointermove", "pointerdown"]) picture.addEventListener(kind, show);
+  for (const picture of document.querySelectorAll(".picture:has([data-tip])")) {
+    for (const kind of ["pointermove", "pointerdown"]) picture.addEventListener(kind, show);
+    picture.addEventListener("pointerleave", (event) => { tip.hidden = event.pointerType === "mouse" || tip.hidden; });
+  }
   document.addEventListener("pointerdown", (event) => { if (!event.target.closest?.(".picture")) tip.hidden = true; });
-  document.querySelectorAll(".picture").forEach((picture) => picture.addEventListener("pointerleave", () => { tip.hidden = true; }));
 })();

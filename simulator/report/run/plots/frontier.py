@@ -13,7 +13,7 @@ from simulator.report import style, wording
 from simulator.report.layout import canvas, dress, titled
 from simulator.report.run.plots.labels import Occupied, arrow, label_points, vertical
 from simulator.report.style import Look
-from simulator.study.run.result import Estimate, GainAtThroughput, PolicyFacts, RunResult
+from simulator.study.run.result import Estimate, GainAtThroughput, PointResult, PolicyFacts, RunResult
 
 _Y = "throughput_tok_s_gpu"
 _SLAS_DRAWN = 3
@@ -57,9 +57,10 @@ def draw_published(axes: Axes, result: RunResult, x: str, y: str, look: Look) ->
 
 
 def draw_points(
-    axes: Axes, policy: PolicyFacts, result: RunResult, points: Sequence[tuple[Estimate, Estimate, str]], look: Look
+    axes: Axes, policy: PolicyFacts, result: RunResult, points: Sequence[tuple[Estimate, Estimate, str]], look: Look, tips: Sequence[str] = ()
 ) -> list[tuple[float, float]]:
-    """A policy's line: (x, y, verdict) per load; intervals as bars, unsettled points hollow. Returns the means."""
+    """A policy's line: (x, y, verdict) per load; intervals as bars, unsettled points hollow. A page shows the `tips` of points where somebody
+    points at them. Returns the means."""
     tint = style.colour(policy, result, look)
     means = [(x.mean, y.mean) for x, y, _ in points]
     if not means:
@@ -71,16 +72,32 @@ def draw_points(
     if bars:
         axes.plot(*zip(*bars, strict=True), color=tint, linewidth=1.1, alpha=0.7, zorder=2.9, solid_capstyle="butt")
     for settled, face in ((True, tint), (False, style.PAPER)):
-        spots = [mean for mean, (_, _, verdict) in zip(means, points, strict=True) if (verdict not in ("overloaded", "backlogged")) == settled]
+        chosen = [i for i, (_, _, verdict) in enumerate(points) if (verdict not in ("overloaded", "backlogged")) == settled]
+        spots = [means[i] for i in chosen]
         if spots:
             shape: dict[str, Any] = {"marker": style.marker(policy, result), "markersize": 5, "markerfacecolor": face, "markeredgewidth": 1.2}
-            axes.plot(*zip(*spots, strict=True), color=tint, linestyle="none", zorder=4, **shape)
+            (marks,) = axes.plot(*zip(*spots, strict=True), color=tint, linestyle="none", zorder=4, **shape)
+            if tips:
+                marks.set_gid(style.tips(tips[i] for i in chosen))
     return means
 
 
 def _line(axes: Axes, policy: PolicyFacts, result: RunResult, look: Look) -> list[tuple[float, float]]:
-    points = [(point.get(result.speed_metric), point.get(_Y), point.verdict) for point in result.points[policy.name]]
-    return draw_points(axes, policy, result, [(x, y, verdict) for x, y, verdict in points if x and y], look)
+    known = [(point, x, y) for point in result.points[policy.name] if (x := point.get(result.speed_metric)) and (y := point.get(_Y))]
+    tips = [_tip(point, x, y, result) for point, x, y in known]
+    return draw_points(axes, policy, result, [(x, y, point.verdict) for point, x, y in known], look, tips)
+
+
+def _tip(point: PointResult, x: Estimate, y: Estimate, result: RunResult) -> str:
+    more = (
+        f"{what} {wording.plain(mean, 2)}"
+        for what, mean in (("budget", point.mean("verification_budget")), ("accepted length", point.mean("accepted_length")))
+        if mean is not None
+    )
+    verdict = "" if point.verdict == "stable" else point.verdict
+    speed = f"{wording.interval(x)} {wording.speed_unit(result)}"
+    lines = (f"{point.policy} at {wording.load(point.load)}", speed, f"{wording.interval(y)} tok/s/GPU", ", ".join(more), verdict)
+    return "\n".join(filter(None, lines))
 
 
 def _bars(result: RunResult) -> list[list[tuple[float, float]]]:
