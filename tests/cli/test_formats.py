@@ -67,7 +67,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def savefig(_figure: Figure, out: IO[Any], *, format: str, **_: object) -> None:
         formats.append(format)
-        out.write(b"\x89PNG" if format == "png" else '<svg viewBox="0 0 1 1"></svg>')
+        out.write(b"\x89PNG" if format == "png" else b'<svg viewBox="0 0 1 1"></svg>')
 
     monkeypatch.setattr(Figure, "savefig", savefig)
     return formats
