@@ -13,7 +13,7 @@ import pytest
 
 from simulator.report.run.plots.load import latency as figure
 from simulator.study.run.build import build_result
-from simulator.study.run.result import Estimate, GainAtSla, Gains, PolicyFacts, RunResult
+from simulator.study.run.result import Estimate, GainAtSla, GainAtThroughput, Gains, PolicyFacts, RunResult
 from simulator.study.run.scenario import load_scenario
 from simulator.study.run.sweep import sweep
 
@@ -64,6 +64,22 @@ def test_an_answer_names_no_policy_that_no_engine_can_run() -> None:
         gains=Gains(baseline="base", at_sla=rows, at_matched_throughput=()), policies=tuple(PolicyFacts(**p) for p in policies)
     )
     assert {tps: best.policy for tps, best in result.best_at_sla().items()} == {50: "most"}
+
+
+@pytest.mark.parametrize(
+    ("gained", "best"), [((0.2, 0.1), "one"), ((-0.4, None), None), ((0.2, None), "one"), ((-0.4, -0.1), "two"), ((None, None), None)]
+)
+def test_the_fastest_at_matched_throughput_is_not_named_for_lack_of_others(gained: tuple[float | None, ...], best: str | None) -> None:
+    """A policy that loses is the best only where all were simulated there."""
+
+    def row(policy: str, gain: float | None) -> GainAtThroughput:
+        some = None if gain is None else Estimate(gain)
+        return GainAtThroughput(throughput=9, because="", policy=policy, sla_tps=50, tps=some, baseline_tps=None, gain=some, note=None)
+
+    rows = tuple(row(policy, gain) for policy, gain in zip(("one", "two"), gained, strict=True))
+    policies = tuple(PolicyFacts(name=r.policy, verification={}, bound=False, peeks=False) for r in rows)
+    result = RunResult.model_construct(gains=Gains(baseline="base", at_sla=(), at_matched_throughput=rows), policies=policies)
+    assert [row.policy for row in result.best_at_match()] == ([best] if best else [])
 
 
 @pytest.fixture

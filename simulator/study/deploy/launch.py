@@ -24,17 +24,10 @@ def launch(scenario: Scenario, name: str) -> Launch:
 
 
 def recommended(result: RunResult) -> str | None:
-    """The policy of the answer: best at the first promise, else at matched throughput, else the fastest at the middle load."""
-    real = {policy.name for policy in result.policies if not policy.bound and not policy.peeks}
-    first = [row for row in result.gains.at_sla if row.policy in real and (row.throughput or row.at_least)]
-    first = [row for row in first if row.sla_tps == first[0].sla_tps]
-    delivered = {row.policy: reached.mean for row in first if (reached := row.throughput or row.at_least)}
-    if delivered:
-        return max(delivered, key=delivered.__getitem__)
-    matched = [row for row in result.gains.at_matched_throughput if row.policy in real and row.gain is not None]
-    gained = {row.policy: row.gain.mean for row in matched if row.gain and row.sla_tps == matched[0].sla_tps}
-    if gained:
-        return max(gained, key=gained.__getitem__)
+    """The policy of the answer: best at the first promise that is kept, else the fastest at the middle load."""
+    for best in result.best_at_sla().values():
+        return best.policy
+    real = result.choosable
     usable = [point for point in result.frontier if point.policy in real and point.verdict != "overloaded" and point.mean(result.speed_metric)]
     loads = sorted({point.load for point in usable})
     middle = {point.policy: point.mean(result.speed_metric) or 0.0 for point in usable if point.load == loads[len(loads) // 2]}

@@ -82,9 +82,7 @@ class Answer:
         return f" ({rps:.3g} requests per second{speed})"
 
     def _at_match(self) -> Iterator[str]:
-        matched = [row for row in self.result.gains.at_matched_throughput if row.policy in self.result.choosable and row.gain is not None]
-        if matched:
-            best = max((row for row in matched if row.sla_tps == matched[0].sla_tps), key=lambda row: row.gain.mean if row.gain else 0.0)
+        for best in self.result.best_at_match()[:1]:
             assert best.tps is not None  # there is a gain
             yield (
                 f"At the throughput of {best.because} ({best.throughput:,.0f} tok/s per GPU), {best.policy} gives each user "

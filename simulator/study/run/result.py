@@ -334,6 +334,17 @@ class RunResult(Record):
                     best[row.sla_tps] = row
         return best
 
+    def best_at_match(self) -> list[GainAtThroughput]:
+        """At each throughput to match: who is fastest; left out where that is a loss and another policy was not simulated there."""
+        best = []
+        for promise in dict.fromkeys(row.sla_tps for row in self.gains.at_matched_throughput):
+            rows = [row for row in self.gains.at_matched_throughput if row.sla_tps == promise and row.policy in self.choosable]
+            gained = [(row.gain.mean, row) for row in rows if row.gain]
+            mean, fastest = max(gained, key=lambda pair: pair[0], default=(0.0, None))
+            if fastest and (mean >= 0 or len(gained) == len(rows)):
+                best.append(fastest)
+        return best
+
     def place(self, policy: PolicyFacts) -> int:
         """Its place in the list, for its colour and mark."""
         return self.policies.index(policy)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -13,7 +13,7 @@ from simulator.report import style, wording
 from simulator.report.layout import canvas, dress, titled
 from simulator.report.run.plots.labels import Occupied, arrow, label_points, vertical
 from simulator.report.style import Look
-from simulator.study.run.result import Estimate, GainAtThroughput, PointResult, PolicyFacts, RunResult
+from simulator.study.run.result import Estimate, PointResult, PolicyFacts, RunResult
 
 _Y = "throughput_tok_s_gpu"
 _SLAS_DRAWN = 3
@@ -151,15 +151,7 @@ def _promises(axes: Axes, result: RunResult, shown: Sequence[float], occupied: O
         if up.gain and up.baseline_throughput and up.throughput:
             ends = (up.sla_tps, up.baseline_throughput.mean), (up.sla_tps, up.throughput.mean)
             arrow(axes, *ends, wording.gain_mean(up.gain), occupied)
-    for across in _best(result):
+    for across in result.best_at_match():
         if across.gain and across.baseline_tps and across.tps and across.throughput is not None:
             ends = (across.baseline_tps.mean, across.throughput), (across.tps.mean, across.throughput)
             arrow(axes, *ends, wording.gain_mean(across.gain), occupied)
-
-
-def _best(result: RunResult) -> Iterator[GainAtThroughput]:
-    """At each matched throughput the row that the answer names: the largest gain of a policy that could be run."""
-    known = [(row.throughput, row.gain.mean, row) for row in result.gains.at_matched_throughput if row.throughput is not None and row.gain]
-    known = [entry for entry in known if entry[2].policy in result.choosable]
-    for place in sorted({place for place, _, _ in known}):
-        yield max((entry for entry in known if entry[0] == place), key=lambda entry: entry[1])[2]
