@@ -101,7 +101,7 @@
     if (several) result.break_even.forEach((b, which) => traces.push({ // which dash is which profile
       type: "scatter", mode: "lines", name: b.profile, x: [null], y: [null], hoverinfo: "skip", line: { color: ink("muted"), width: 2, dash: dashes[which % 4] },
     }));
-    const more = layout("requests in a batch", "gain in speed, %", { showlegend: true, legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, title: { text: "acceptance " } } });
+    const more = layout("requests in a batch", "gain in speed, %", { showlegend: true, legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, font: { size: 11 }, title: { text: "acceptance", side: "top" } } });
     more.xaxis.type = "log";
     more.xaxis.tickvals = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024];
     Plotly.react("chart-pays", traces, more, still);
