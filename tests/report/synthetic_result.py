@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from simulator.study.run.metrics import Number, Verdict
+from simulator.study.run.metrics import SHARES, Number, Verdict
 from simulator.study.run.result import PointRow, RunResult
 
 PARTS = ("draft", "verify_accepted", "verify_rejected", "overhead", "prefill", "waiting")
@@ -59,7 +59,8 @@ def point(policy: str, load: float, open_loop: bool = False) -> dict[str, Any]:
         **{f"user_s_per_token_{part}": around(per_token * shares[part]) for part in PARTS},
     }
     verdict = "overloaded" if open_loop and load > 300 else "backlogged" if open_loop and load > 250 else "stable"
-    return {"policy": policy, "drafter": "dspark", "load": load, "n": 5, "requests": 4000, "verdict": verdict, "metrics": metrics}
+    curves = {name: [centre * (0.8 + 0.1 / (1.05 - share)) for share in SHARES] for name, centre in (("ttft", step + waiting), ("tpot", per_token))}
+    return {"policy": policy, "drafter": "dspark", "load": load, "n": 5, "requests": 4000, "verdict": verdict, "metrics": metrics, "curves": curves}
 
 
 def example(

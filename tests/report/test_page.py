@@ -165,6 +165,9 @@ def test_markdown_points_at_files_that_are_there(example: tuple[Path, str, Reade
     assert min(rows) >= 4
 
 
+STEMS = ("pareto", "against_load", "accepted_length", "time_per_token", "latency", "goodput", "distribution")
+
+
 def test_same_result_same_bytes(tmp_path: Path) -> None:
     result = synthetic.example(policies=("plain", "scheduled"), loads=(5, 200), open_loop=True)
     for name in ("one", "two"):
@@ -174,7 +177,11 @@ def test_same_result_same_bytes(tmp_path: Path) -> None:
         [
             "report.html",
             "report.md",
-            *(f"{s}.{e}" for s in ("pareto", "against_load", "accepted_length", "time_per_token", "latency", "goodput") for e in ("png", "svg")),
+            *(
+                f"{s}.{e}"
+                for s in ("pareto", "against_load", "accepted_length", "time_per_token", "latency", "goodput", "distribution")
+                for e in ("png", "svg")
+            ),
         ]
     )
     assert [name for name in files if (tmp_path / "one" / name).read_bytes() != (tmp_path / "two" / name).read_bytes()] == []

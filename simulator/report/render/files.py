@@ -18,6 +18,7 @@ PICTURES = (
     "time_per_token",
     "latency",
     "goodput",
+    "distribution",
     "plan_frontier",
     "plan_what_if",
     "plan_day",

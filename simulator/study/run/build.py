@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 from simulator.study.run.answer import Answer
 from simulator.study.run.conditions import conditions, paths
@@ -81,7 +82,13 @@ def _point(scenario: Scenario, rows: Sequence[PointRow], policy: Policy, load: f
         requests=sum(r.requests for r in mine),
         verdict=worst([r.verdict for r in mine]),
         metrics={metric.name: estimate([r[metric.name] for r in mine]) for metric in METRICS},
+        curves={name: tuple(map(fmean, zip(*(r.curves[name] for r in mine), strict=True))) for name in _known(mine)},
     )
+
+
+def _known(rows: Sequence[PointRow]) -> list[str]:
+    """The distributions that every replication has."""
+    return [name for name in ("ttft", "tpot") if rows and all(name in row.curves for row in rows)]
 
 
 def worst(verdicts: Sequence[Verdict]) -> Verdict:

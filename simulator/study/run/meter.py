@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from simulator.arrays import Floats
 from simulator.engine.records import End, RequestRecord, Run, StepRecord, record_of
 from simulator.study.run.goodput import Goodput
-from simulator.study.run.metrics import METRICS, Number, Totals, Verdict
+from simulator.study.run.metrics import METRICS, SHARES, Number, Totals, Verdict
 from simulator.study.run.queues import Queue
 from simulator.study.run.spread import Chunks, Spread
 
@@ -24,6 +24,7 @@ class RunMetrics:
     requests: int
     numbers: dict[str, Number]
     verdict: Verdict
+    curves: dict[str, tuple[float, ...]] = field(default_factory=dict)  # TTFT and TPOT, seconds, at each of SHARES
 
     def __getitem__(self, metric: str) -> Number:
         return self.numbers[metric]
@@ -99,7 +100,9 @@ class Meter:
         totals = self._totals(end, gpus, replicas, ttft_known)
         numbers = {metric.name: _plain(metric.of(totals)) for metric in METRICS}
         verdict = self._verdict(numbers["waiting_mean"] or 0.0, numbers["concurrency_mean"] or 0.0)
-        return RunMetrics(int(self.sums["requests_done"]), numbers, verdict)
+        spreads = {"tpot": self.tpot_s} | ({"ttft": self.ttft_s} if ttft_known else {})
+        curves = {name: tuple(float(f"{value:.4g}") for value in spread.quantiles(SHARES) if value is not None) for name, spread in spreads.items()}
+        return RunMetrics(int(self.sums["requests_done"]), numbers, verdict, {name: curve for name, curve in curves.items() if curve})
 
     def _totals(self, end: End, gpus: float, replicas: int, ttft_known: bool) -> Totals:
         window_s, spreads = end.end_s - end.start_s, {"tpot": self.tpot_s, "e2e": self.e2e_s, "itl": self.itl_s}

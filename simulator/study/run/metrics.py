@@ -11,6 +11,8 @@ Number = int | float | None  # int stays int in files
 Verdict = Literal["stable", "backlogged", "overloaded"]
 Place = Literal["points", "latency", "parts", ""]
 
+SHARES = (0.01, 0.02, 0.05, *(i / 20 for i in range(2, 20)), 0.98, 0.99, 0.999)  # of requests, at which a distribution is kept
+
 
 @dataclass(frozen=True)
 class Totals:

@@ -107,6 +107,7 @@ def row_of(scenario: Scenario, point: Point, done: Sequence[Part]) -> PointRow:
         requests=numbers.requests,
         verdict=numbers.verdict,
         numbers=numbers.numbers,
+        curves=numbers.curves,
         path=first.path,
         why_plain=first.why_plain,
     )

@@ -87,6 +87,7 @@ class PointRow(Row):
     drafter: str
     load_kind: str
     requests: int
+    curves: dict[str, tuple[float, ...]] = {}  # TTFT and TPOT, seconds, at each of metrics.SHARES
     path: str  # of the engine, and why it is the plain one
     why_plain: str
 
@@ -158,6 +159,7 @@ class PointResult(Record):
     requests: int
     verdict: Verdict
     metrics: dict[str, Maybe]
+    curves: dict[str, tuple[float, ...]] = {}  # TTFT and TPOT, seconds, at each of metrics.SHARES: means over replications
 
     def get(self, metric: str) -> Estimate | None:
         """A metric's estimate, None where it is not known."""

@@ -10,9 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from simulator.report import style, wording
-from simulator.report.layout import canvas, dress, titled
+from simulator.report.layout import canvas, dress, panels, titled
 from simulator.report.run.plots.frontier import draw_points, draw_published
 from simulator.report.style import Look
+from simulator.study.run.metrics import SHARES
 from simulator.study.run.result import Estimate, RunResult
 
 
@@ -58,8 +59,8 @@ def latency(result: RunResult, look: Look = style.WIDE) -> Figure:
     with style.dressed(look):
         both = ("ttft", "time to first token, TTFT"), ("tpot", "time per output token, TPOT")
         names = [(name, words) for name, words in both if result.has(f"{name}_p50_s")] or both
-        figure, panels = canvas(look, 0.4 + 2.9 * len(names), rows=len(names))
-        for axes, (name, words) in zip(panels, names, strict=True):
+        figure, every = canvas(look, 0.4 + 2.9 * len(names), rows=len(names))
+        for axes, (name, words) in zip(every, names, strict=True):
             means = [mean for q in (50, 99) for mean in _curves(axes, result, f"{name}_p{q}_s", look, 1000.0, pale=q == 99)]
             positive = [mean for mean in means if mean > 0]
             if positive and max(positive) > 50 * min(positive):
@@ -68,6 +69,38 @@ def latency(result: RunResult, look: Look = style.WIDE) -> Figure:
             titled(axes, f"{name.upper() if look.narrow else words}, ms: p50, dotted p99" + (" (log scale)" if axes.get_yscale() == "log" else ""))
         _finish(figure, look, result, "Latency over load")
     return figure
+
+
+def distribution(result: RunResult, look: Look = style.WIDE) -> Figure:
+    """Share of requests (%) whose TTFT and time per token are at most so long, ms, at the highest load that every policy carries."""
+    with style.dressed(look):
+        at = distributed_load(result)
+        kinds = [kind for kind in ("ttft", "tpot") if any(kind in point.curves for point in result.frontier)]
+        figure, every = panels(look, len(kinds), height=3.6, columns=2, share_y=True)
+        for axes, kind in zip(every, kinds, strict=True):
+            for policy in result.policies:
+                for point in result.points[policy.name]:
+                    if point.load == at and kind in point.curves:
+                        tint = style.colour(policy, result, look)
+                        axes.plot([1000 * v for v in point.curves[kind]], [100 * share for share in SHARES], color=tint, linewidth=1.6)
+            drawn = [float(v) for line in axes.lines for v in np.asarray(line.get_xdata(), dtype=np.float64) if v > 0]
+            if drawn and max(drawn) > 30 * min(drawn):
+                axes.set_xscale("log")
+                axes.minorticks_off()
+            axes.set_ylim(0, 100)
+            axes.set_xlabel(f"{kind.upper()}, ms")
+            style.thousands(axes.xaxis)
+            titled(axes, "% of requests at most so long")
+        handles = [style.entry(look, look.label(policy.name), style.colour(policy, result, look)) for policy in result.policies]
+        dress(figure, look, "Distribution of latency", f"load {wording.load(at)}: {result.load_unit}; mean of the replications' quantiles", handles)
+    return figure
+
+
+def distributed_load(result: RunResult) -> float:
+    """The highest load at which no policy is overloaded, else the lowest."""
+    known = {point.load for point in result.frontier if point.curves}
+    heavy = {point.load for point in result.frontier if point.verdict == "overloaded"}
+    return max(known - heavy, default=min(known, default=0.0))
 
 
 def latency_tells(result: RunResult) -> bool:
@@ -98,15 +131,15 @@ def _curves(axes: Axes, result: RunResult, metric: str, look: Look, factor: floa
 
 def _finish(figure: Figure, look: Look, result: RunResult, title: str, more: Sequence[Artist] = ()) -> None:
     handles = [*(style.handle(policy, result, look) for policy in result.policies), *more, *style.hollow_handle(result, look)]
-    panels = list(look.axes) or figure.get_axes()
-    for axes in panels:
+    every = list(look.axes) or figure.get_axes()
+    for axes in every:
         _scale(axes, result.loads())
         if not axes.lines:
             axes.text(0.5, 0.5, "not known for any point", transform=axes.transAxes, ha="center", color=style.MUTED)
         if axes.get_yscale() == "linear":
             axes.set_ylim(0, 1.08 * max(_heights(axes), default=1.0) or 1)
         style.thousands(axes.yaxis)
-    panels[-1].set_xlabel(f"load: {result.load_unit}")
+    every[-1].set_xlabel(f"load: {result.load_unit}")
     dress(figure, look, title, wording.certainty(result), handles)
 
 
