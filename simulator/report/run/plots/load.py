@@ -90,9 +90,9 @@ def distribution(result: RunResult, look: Look = style.WIDE) -> Figure:
             axes.set_ylim(0, 100)
             axes.set_xlabel(f"{kind.upper()}, ms")
             style.thousands(axes.xaxis)
-            titled(axes, "% of requests at most so long")
+            titled(axes, "% of requests" + ("" if look.narrow else " at most so long"))
         handles = [style.entry(look, look.label(policy.name), style.colour(policy, result, look)) for policy in result.policies]
-        dress(figure, look, "Distribution of latency", f"load {wording.load(at)}: {result.load_unit}; mean of the replications' quantiles", handles)
+        dress(figure, look, "Distribution of latency", f"load {wording.load(at)}: {result.load_unit}", handles)
     return figure
 
 
