@@ -78,7 +78,7 @@ class Chooser:
         if self.gamma == 0 or not self.policy.drafts:
             return np.zeros(len(slots), dtype=np.int64), None
         view = self._view(logits, slots, float(contexts.max() * len(slots) if reads_to_longest(self.costs) else contexts.sum()))
-        lengths = np.asarray(self.policy.choose(view), dtype=np.int64)
+        lengths = self.policy.chosen(view)
         for newer, older in zip(self._past[-2::-1], self._past[:0:-1], strict=True):
             older[slots] = newer[slots]
         if self._past:

@@ -196,7 +196,7 @@ class Replica:
         context = rounded_context(self.batch.context(self.to_longest))
         round_s = self.prices.round_s(size, context)
         believed = round_s if self.believed is self.prices else self.believed.round_s(size, context)
-        lengths = self.policy.choose(self.batch.view(believed, self.policy.lag_steps))
+        lengths = self.policy.chosen(self.batch.view(believed, self.policy.lag_steps))
         verified = int(lengths.sum())
         draft_s = self.prices.draft_s(size, context)
         return lengths, verified, draft_s, float(round_s[verified]) - draft_s - self.prices.overhead_s

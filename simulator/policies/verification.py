@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from simulator.errors import DsimError
 from simulator.kind import Kind, Lowered
 
 Floats = NDArray[np.floating[Any]]
@@ -86,6 +87,18 @@ class VerificationPolicy(Kind):
     def choose(self, view: StepView) -> Lengths:
         """Drafted tokens to verify of each request. # [R], each in 0..γ"""
         return np.full(view.requests, self.drafted(view.requests, view.gamma), dtype=np.int64)
+
+    def chosen(self, view: StepView) -> Lengths:
+        """Its choice; that of a rule which dsim does not have itself is checked. Raises DsimError where it is not lengths."""
+        lengths = self.choose(view)
+        if "lowered" in vars(type(self)):
+            return lengths
+        most, checked = min(self.longest(view.gamma), view.gamma), np.asarray(lengths)
+        whole = checked.shape == (view.requests,) and checked.dtype.kind in "iu"
+        if not whole or checked.min(initial=0) < 0 or checked.max(initial=0) > most:
+            expected = f"{view.requests} whole numbers from 0 to {most} in an array"
+            raise DsimError(f"expected {expected}, got {lengths!r}", key=f"choose() of rule '{self.kind}'")
+        return checked.astype(np.int64)
 
     def at_other_lags(self) -> dict[int, Self]:
         """The same rule with confidences so many steps old, where that can be said of it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from itertools import product
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
+from simulator.errors import DsimError
 from simulator.policies.verification import (
     ByBatch,
     ConfidenceScheduled,
@@ -23,6 +24,7 @@ from simulator.policies.verification import (
     Threshold,
     Uniform,
     Verification,
+    VerificationPolicy,
 )
 
 Floats = NDArray[np.float64]
@@ -303,3 +305,29 @@ def test_appendix_a_the_early_stop_keeps_the_law_and_the_global_search_bends_it(
         chance_of_a[rule] = total
     assert chance_of_a[SYNCHRONOUS] == pytest.approx(0.7)
     assert chance_of_a[PRESENT] == pytest.approx(0.85)
+
+
+class Own(VerificationPolicy):
+    """A rule of a user's, whose choice may be anything."""
+
+    kind: Literal["own"] = "own"
+    choice: Any
+
+    def choose(self, view: StepView) -> Any:
+        return self.choice
+
+
+@pytest.mark.parametrize(
+    "choice", [np.array([3, 0]), np.array([-1, 0]), np.array([1.0, 1.0]), np.array([1]), np.array([[1, 1]]), np.array([True, True]), 1, None]
+)
+def test_a_choice_that_is_no_lengths_is_refused(choice: Any) -> None:
+    """Of a block of two drafted tokens for two requests; a length below zero would never end."""
+    with pytest.raises(DsimError, match=r"^choose\(\) of rule 'own': expected 2 whole numbers from 0 to 2 in an array, got "):
+        Own(choice=choice).chosen(view(np.full((2, 2), 0.5), np.arange(5.0)))
+
+
+@pytest.mark.parametrize("choice", [np.array([2, 0], dtype=np.int32), [1, 2]])
+def test_a_choice_of_lengths_is_taken(choice: Any) -> None:
+    lengths = Own(choice=choice).chosen(view(np.full((2, 2), 0.5), np.arange(5.0)))
+    assert lengths.tolist() == list(choice)
+    assert lengths.dtype == np.int64
