@@ -174,7 +174,7 @@ def _check_step(profile: Profile, path: Path) -> None:
         problem = f"a step of one token takes {verify + overhead:g} s, expected {LEAST_STEP_S:g} to {MOST_STEP_S:g} s"
         raise ProfileError(problem, where=path, key="costs.verify", remedy="give all costs in seconds")
     most = profile.costs.verify.most("tokens") or 1.0
-    if (last := float(profile.costs.verify.seconds(most))) < verify / 2:
+    if (last := float(profile.costs.verify.seconds(most))) < verify / 2 and not profile.suspicious:  # a noisy measurement says so itself
         problem = f"falls from {verify:g} s for 1 token to {last:g} s for {most:g}, expected to rise"
         raise ProfileError(problem, where=path, key="costs.verify", remedy="measure it again, or put its columns right")
 

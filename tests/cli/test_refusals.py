@@ -173,3 +173,11 @@ def test_cost_table(case: str, world: Path, edit_profile: Callable[..., None], r
     edit_profile(lambda c: c["costs"].update(verify={"provenance": "measured", "kind": "table", "file": "v.csv"}))
     (world / "tiny" / "v.csv").write_text(text)
     refuse("profile", "check", "tiny", says=says)
+
+
+def test_a_noisy_measurement_is_not_a_mistake(world: Path, edit_profile: Callable[..., None], dsim: Any) -> None:
+    """Times that fall by chance are marked as suspicious where they were measured; the profile still loads, and shows them."""
+    edit_profile(lambda c: c["costs"].update(verify={"provenance": "measured", "kind": "table", "file": "v.csv"}))
+    edit_profile(lambda c: c.update(suspicious=["verify: 1 token: times spread"]))
+    (world / "tiny" / "v.csv").write_text(TABLES["falling"][0])
+    assert dsim("profile", "check", "tiny").code == 0

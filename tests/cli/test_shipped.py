@@ -131,6 +131,6 @@ def test_version_and_completion(dsim: Dsim) -> None:
 def test_the_public_names() -> None:
     assert set(interface.__all__) == {"__version__", "evaluate", "load_scenario", "plan", "profile"}
     assert interface.load_scenario is load_scenario
-    assert interface.profile is load_profile
+    assert interface.profile("deepseek-v4-flash").profile == load_profile(Path("deepseek-v4-flash"))
     with pytest.raises(AttributeError):
         interface.nothing  # noqa: B018

@@ -65,7 +65,8 @@ def test_a_plan_survives_a_file(result: PlanResult) -> None:
         PlanResult.from_json(written)
 
 
-def test_markdown_and_text_say_the_answer(folder: Path, result: PlanResult) -> None:
+def test_markdown_and_text_say_the_answer(folder: Path, result: PlanResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
     text = (folder / "report.md").read_text()
     for stem in re.findall(r"\]\((\w+\.png)\)", text):
         assert (folder / stem).stat().st_size > 5000

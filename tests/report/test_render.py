@@ -163,7 +163,8 @@ def test_a_pipe_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(len(line) <= 80 for line in text.splitlines() if "word" in line)
 
 
-def test_sentences_are_left_whole_where_nobody_looks() -> None:
+def test_sentences_are_left_whole_where_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
     long = "word " * 60 + "end"
     assert long in terminal(of(TOY, answer=(long,), notices=(Notice(long),)))
     assert max(map(len, terminal(of(TOY, answer=(long,)), 80).splitlines())) <= 80
