@@ -5,6 +5,6 @@ from typing import TYPE_CHECKING
 from simulator import __getattr__ as __getattr__
 
 if TYPE_CHECKING:
-    from simulator import __version__, evaluate, load_scenario, plan, profile
+    from simulator import StepView, VerificationPolicy, __version__, evaluate, load_scenario, plan, profile
 
-__all__ = ["__version__", "evaluate", "load_scenario", "plan", "profile"]
+__all__ = ["StepView", "VerificationPolicy", "__version__", "evaluate", "load_scenario", "plan", "profile"]

@@ -8,12 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from simulator.policies.verification import StepView, VerificationPolicy
     from simulator.report.notebook import evaluate, plan, profile
     from simulator.study.run.scenario import load_scenario
 
     __version__: str
 
-__all__ = ["__version__", "evaluate", "load_scenario", "plan", "profile"]
+__all__ = ["StepView", "VerificationPolicy", "__version__", "evaluate", "load_scenario", "plan", "profile"]
 
 
 def __getattr__(name: str) -> Any:
@@ -26,6 +27,10 @@ def __getattr__(name: str) -> Any:
         from simulator.report import notebook
 
         return getattr(notebook, name)
+    if name in ("StepView", "VerificationPolicy"):
+        from simulator.policies import verification
+
+        return getattr(verification, name)
     if name == "__version__":
         from importlib.metadata import version
 

@@ -7,12 +7,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import pytest
 import yaml
 
-from dsim import evaluate, load_scenario, plan
+from dsim import StepView, VerificationPolicy, evaluate, load_scenario, plan
+from simulator.errors import DsimError
 from tests.planning.conftest import PLAN
 
 pytestmark = pytest.mark.usefixtures("sketched")
@@ -30,6 +31,32 @@ def test_evaluate(scenario: Callable[..., Path], tmp_path: Path) -> None:
     assert "<svg" in shown
     assert found.answer[0].split("(")[0][:20] in shown
     assert found.save(tmp_path / "report").is_file()
+
+
+class Sure(VerificationPolicy):
+    """A rule of a caller's: what is more likely than not."""
+
+    kind: Literal["sure"] = "sure"
+    needs_confidence: ClassVar = True
+
+    def choose(self, view: StepView) -> Any:
+        return (view.survival > 0.5).sum(axis=1)
+
+
+def test_a_rule_of_the_callers(scenario: Callable[..., Path]) -> None:
+    """It runs beside the others; what is checked of a policy in a file is checked of it."""
+    question = load_scenario(scenario())
+    name, drafter = question.policies[-1].name, question.policies[-1].drafter
+    ours = evaluate(question.with_policy("sure", Sure(), drafter))
+    assert set(ours.points["policy"]) == {policy.name for policy in question.policies} | {"sure"}
+    assert ours.points.groupby("policy")["verification_budget"].mean()["sure"] > 1
+    for mistake, says in {
+        (name, drafter): f"two policies are called '{name}'",
+        ("sure", None): "names no drafter",
+        ("sure", "mtp"): "confidence",
+    }.items():
+        with pytest.raises(DsimError, match=says):
+            question.with_policy(mistake[0], Sure(), mistake[1])
 
 
 def test_plan(world: Path) -> None:

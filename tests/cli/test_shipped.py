@@ -129,7 +129,7 @@ def test_version_and_completion(dsim: Dsim) -> None:
 
 
 def test_the_public_names() -> None:
-    assert set(interface.__all__) == {"__version__", "evaluate", "load_scenario", "plan", "profile"}
+    assert set(interface.__all__) == {"StepView", "VerificationPolicy", "__version__", "evaluate", "load_scenario", "plan", "profile"}
     assert interface.load_scenario is load_scenario
     assert interface.profile("deepseek-v4-flash").profile == load_profile(Path("deepseek-v4-flash"))
     with pytest.raises(AttributeError):

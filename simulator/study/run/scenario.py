@@ -23,7 +23,7 @@ from simulator.engine.given import Failures, ReplicaSettings
 from simulator.errors import ScenarioError, TraceError
 from simulator.measurements.profile import Profile, load_profile
 from simulator.policies.routing import LeastLoaded, Routing
-from simulator.policies.verification import Verification
+from simulator.policies.verification import Verification, VerificationPolicy
 from simulator.schema import Distinct, Frozen, validate
 from simulator.study.run.checks import Check
 from simulator.study.run.document import PLAN_KEYS, read_document
@@ -137,6 +137,19 @@ class Scenario(Frozen):
         if self.workload.load_kind == "rate_rps" and self.run.duration_s is None:
             raise ValueError("open-loop arrivals have no end: give run.duration_s")
         return self
+
+    def with_policy(self, name: str, rule: VerificationPolicy, drafter: str | None = None) -> Scenario:
+        """The scenario with one more policy, whose rule may be a class of the caller's. Raises DsimError."""
+        key, known = f"policies.{len(self.policies)}", [policy.name for policy in self.policies]
+        if name in known:
+            raise ScenarioError(f"two policies are called '{name}'", where=self.file, key=key, remedy="choose another name")
+        plain = validate(Policy, {"name": name, "drafter": drafter, "verification": {"kind": "none"}}, self.file)
+        policy = plain.model_copy(update={"verification": rule})
+        more = self.model_copy(update={"policies": [*self.policies, policy]})
+        facts = {"name": name, "drafter": drafter, "verification": rule.model_dump()}
+        more._content = self.content | {"policies": [*self.content["policies"], facts]}
+        _check_policy(more, policy, key)
+        return more
 
     @property
     def file(self) -> Path:
