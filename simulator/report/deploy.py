@@ -14,12 +14,21 @@ from simulator.study.run.wording import count
 
 def what_to_deploy(result: RunResult | PlanResult) -> Section | None:
     """On pages, among the answers."""
-    return None if result.launch is None else section("deploy", "What to deploy", *launch_blocks(result.launch), short="Deploy", on=PAGES | NOTEBOOK)
+    return (
+        None if result.launch is None else section("deploy", "What to deploy", *_doubted(result, result.launch), short="Deploy", on=PAGES | NOTEBOOK)
+    )
 
 
 def last_lines(result: RunResult | PlanResult) -> Section | None:
     """On a terminal, at its end, where it is read."""
-    return None if result.launch is None else section("deploy", "What to deploy", *launch_blocks(result.launch), on=TERMINAL)
+    return None if result.launch is None else section("deploy", "What to deploy", *_doubted(result, result.launch), on=TERMINAL)
+
+
+def _doubted(result: RunResult | PlanResult, launch: Launch) -> list[Block]:
+    """The commands, behind a sentence where what they start keeps no promise."""
+    missed = isinstance(result, RunResult) and bool(result.gains.at_sla) and not result.best_at_sla()
+    why = [Text(f"No policy meets the SLA at the simulated loads; {launch.policy} is the fastest at the middle one.")] if missed else []
+    return [*why, *launch_blocks(launch)]
 
 
 def launch_page(launch: Launch, folder: Path, version: str) -> Page:

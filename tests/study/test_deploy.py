@@ -252,6 +252,13 @@ def test_a_run_ends_with_what_to_deploy(scenario: WriteScenario, dsim: Dsim, wor
     assert (world / "elsewhere" / "vllm.sh").exists()
 
 
+@pytest.mark.parametrize(("promise", "missed"), [(1e4, 1), (20, 0)])
+def test_a_command_that_keeps_no_promise_says_so(promise: float, missed: int, scenario: WriteScenario, dsim: Dsim, sketched: None) -> None:
+    said = dsim("run", scenario(sla={"tps_per_user": [promise]}), "--workers", 1)
+    assert said.code == 0, said.err
+    assert said.out.count("No policy meets the SLA at the simulated loads; ") == missed
+
+
 def test_a_plan_ends_with_what_to_deploy(world: Path, dsim: Dsim, sketched: None) -> None:
     import yaml
 

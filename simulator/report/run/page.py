@@ -93,7 +93,7 @@ def _latency(result: RunResult) -> Section | None:
     known = [name for name in ("TTFT", "TPOT") if result.has(f"{name.lower()}_p50_s")]
     what = f"{' above, and below '.join(known)}, p50 and p99 in milliseconds, over load, one line per policy"
     picture = _picture("latency", what, partial(load.latency, result), result) if load.latency_tells(result) else None
-    what = "Share of requests by time to first token and by time per output token, one line per policy"
+    what = f"Share of requests by {' and by '.join(known)}, one line per policy"
     spread = _picture("distribution", what, partial(load.distribution, result), result) if any(p.curves for p in result.frontier) else None
     return section("latencies", "Latency", picture, spread, folded(tables.latency(result)), on=PAGES)
 
