@@ -108,7 +108,10 @@ def _number_in(text: str, key: str) -> str:
     match = _QUANTITY.match(text.strip())
     if not match:
         return "write a number"
-    number, unit = float(match[1].replace(",", "").replace("_", "")), match[2]
+    written, unit = match[1].replace("_", ""), match[2]
+    if re.fullmatch(r"\d{1,3}(,\d{3})+(\.\d+)?", written) is None:  # no thousands: a decimal comma
+        written = written.replace(",", ".")
+    number = float(written.replace(",", ""))
     if unit == "%":
         return f"write a number: {number:g} % is {number / 100:g}"
     if key.endswith(("_s", "seconds")) and unit.lower() in _TIMES:

@@ -37,6 +37,7 @@ SETS = {
     "run.replications=2.5": "run.replications: expected a whole number, got 2.5",
     "run.replications=1000000": "run.replications: | at most 10000, got 1000000",
     "run.replications=10k": "run.replications: | '10k'; write the number alone: 10000",
+    "run.warmup_s=2,50": "run.warmup_s: | '2,50'; write the number alone: 2.5",
     "run.replications=3 times": "run.replications: | '3 times'; write the number alone: 3",
     "run.replications=": "run.replications: is empty, expected a whole number",
     "run.requests=1e12": "run.requests: | at most 5e+07",
