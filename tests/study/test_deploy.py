@@ -333,3 +333,10 @@ def test_mistakes_are_one_line_and_write_nothing(scenario: WriteScenario, dsim: 
     assert len(said.err.strip().splitlines()) == 1
     assert not (world / "launch").exists()
     assert load_profile(world / "tiny").name == "tiny"
+
+
+def test_the_longest_request_of_a_trace_may_lie_outside_its_window(engines: Engines, world: Path) -> None:
+    """A plan plays the busiest part of a trace; its servers get all of it."""
+    (world / "t.csv").write_text("arrival_s,prompt_tokens,output_tokens\n0,50,11\n1,50,11\n2,900,100\n")
+    trace = {"path": "t.csv", "window_s": [0, 2]}
+    assert options(engines("plain", workload={"trace": trace}, run={"replications": 1, "warmup_s": 0})[0])["--max-model-len"] == "1000"
