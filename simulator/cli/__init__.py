@@ -43,7 +43,6 @@ for command in (
     profiles.probe,
 ):
     app.command()(command)
-app.command()(figure)
 app.command("train-draft")(real_runner.train_draft)
 app.command("serve-bench")(real_runner.serve_bench)
 

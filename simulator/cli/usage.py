@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from simulator.errors import DsimError
-from simulator.misspelt import likeness, nearest
+from simulator.misspelt import likeness, nearest, places
 
 _COMMANDS = {"simulate": "run", "sim": "run", "start": "run", "diff": "compare", "check": "validate", "optimize": "plan", "download": "traces get"}
 _OPTIONS = {"--json": "--format json", "-o": "--out", "-j": "--workers", "-f": "--format", "--output-dir": "--out", "--jobs": "--workers"}
@@ -50,7 +50,6 @@ def _option_meant(option: str, context: Any) -> str:
     if option in _OPTIONS:
         return f"use {_OPTIONS[option]}"
     if "--set" in valid and max(likeness(option.strip("-"), name.strip("-")) for name in valid) < 0.75:
-        from simulator.misspelt import places
         from simulator.study.run.scenario import Scenario
 
         word = option.strip("-").replace("-", "_")
