@@ -11,7 +11,7 @@ import zlib
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from io import TextIOWrapper
+from io import StringIO, TextIOWrapper
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -98,7 +98,8 @@ def read_csv(path: Path, columns: Sequence[str] = (), error: type[DsimError] = D
     import pandas as pd
 
     with opened(path, error, remedy) as stream:
-        lines = [line for line in stream if line.strip() and not line.startswith("#")]
+        text = StringIO(stream.read(), newline="")
+    lines = [line for line in text if line.strip() and not line.startswith("#")]
     if not lines:
         raise error("is empty", where=path, remedy="expected a line of column names, and a line for each row")
     mark = max(",;\t", key=lines[0].count)
@@ -106,11 +107,11 @@ def read_csv(path: Path, columns: Sequence[str] = (), error: type[DsimError] = D
     if twice := next((name for name in header if name and header.count(name) > 1), None):
         raise error("column is there twice", where=path, key=twice, remedy="keep one")
     decimal = "," if mark != "," and any(re.search(r"\d,\d", line) for line in lines[1:]) else "."
-    with opened(path, error, remedy) as stream:
-        try:
-            table = pd.read_csv(stream, comment="#", sep=mark, decimal=decimal)
-        except (pd.errors.ParserError, pd.errors.EmptyDataError) as problem:
-            raise error(f"not a CSV table ({problem})", where=path) from None
+    text.seek(0)
+    try:
+        table = pd.read_csv(text, comment="#", sep=mark, decimal=decimal)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as problem:
+        raise error(f"not a CSV table ({problem})", where=path) from None
     for name in columns:
         if name not in table:
             raise error("column is missing", where=path, key=name, remedy=f"columns found: {', '.join(map(str, table.columns))}")
