@@ -15,6 +15,7 @@ from simulator.errors import DsimError
 
 if TYPE_CHECKING:
     from simulator.report.page import Page
+    from simulator.study.planning.result import PlanResult
     from simulator.study.run.result import RunResult
     from simulator.study.run.scenario import Scenario
 
@@ -142,7 +143,6 @@ def plan(
 
     Run the same command again to resume after an interruption."""
     from simulator.progress import Progress, resumable
-    from simulator.report.plan.page import plan_page, write_plan_report
     from simulator.report.render.files import remove
     from simulator.study.deploy.asked import plan_with_launch
     from simulator.study.deploy.scripts import FOLDER, scripts_line, write_launch
@@ -162,11 +162,13 @@ def plan(
         write_plan(result, folder)
         write_launch(result.launch, folder / FOLDER)
         if pages:
+            from simulator.report.plan.page import write_plan_report
+
             write_plan_report(result, folder)
         else:
             remove(folder)
     written = f"written to {folder / 'report.html' if pages else folder}" + scripts_line(result.launch, folder)
-    show(format, result.to_json(), plan_page(result), written)
+    show(format, result.to_json(), *_shown(format, result), written)
 
 
 def compare(
@@ -237,10 +239,16 @@ def _simulate(
     return result, folder
 
 
-def _shown(format: str, result: RunResult) -> Sequence[Page]:
-    """The run's page for a terminal; none for programs, which need not wait for what draws it."""
+def _shown(format: str, result: RunResult | PlanResult) -> Sequence[Page]:
+    """The answer's page for a terminal; none for programs, which need not wait for what draws it."""
+    from simulator.study.run.result import RunResult
+
     if format == "json":
         return ()
-    from simulator.report.run.page import run_page
+    if isinstance(result, RunResult):
+        from simulator.report.run.page import run_page
 
-    return (run_page(result),)
+        return (run_page(result),)
+    from simulator.report.plan.page import plan_page
+
+    return (plan_page(result),)
