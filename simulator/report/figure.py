@@ -59,35 +59,19 @@ class Shown:
         `size` is (width, height) in inches. `style` sets the type for a page, a paper or a slide; without it the size decides. `labels` rename
         policies, choices or drafters; `colours` are theirs, by name or in order. `ax` are axes to draw into, one per panel. Raises DsimError
         where a value does not fit."""
-        return draw(self.pictures, self.names, name, size=size, style=style, colours=colours, title=title, labels=labels, ax=ax)
+        import numpy as np
+
+        picture, labels = named(self.pictures, name), labels or {}
+        for key, known in (("labels", labels), ("colours", colours if isinstance(colours, Mapping) else {})):
+            if unknown := [each for each in known if each not in self.names]:
+                raise DsimError(f"nothing is called {unknown[0]!r}", key=key, remedy=f"the names are {', '.join(self.names)}")
+        axes = () if ax is None else tuple(np.ravel(np.asarray(ax, dtype=object)))
+        return picture.draw(_look(size, style, colours, title, labels, axes))
 
     def _repr_html_(self) -> str:
         from simulator.report.render.notebook import notebook
 
         return notebook(self.page)
-
-
-def draw(
-    pictures: Sequence[Picture],
-    names: Sequence[str],
-    name: str | None,
-    *,
-    size: tuple[float, float] | None = None,
-    style: Style | None = None,
-    colours: Colours = (),
-    title: bool = False,
-    labels: Mapping[str, str] | None = None,
-    ax: Axes | Sequence[Axes] | None = None,
-) -> Figure:
-    """As `Shown.figure`; `names` are those of what is drawn."""
-    import numpy as np
-
-    picture, labels = named(pictures, name), labels or {}
-    for key, known in (("labels", labels), ("colours", colours if isinstance(colours, Mapping) else {})):
-        if unknown := [each for each in known if each not in names]:
-            raise DsimError(f"nothing is called {unknown[0]!r}", key=key, remedy=f"the names are {', '.join(names)}")
-    axes = () if ax is None else tuple(np.ravel(np.asarray(ax, dtype=object)))
-    return picture.draw(_look(size, style, colours, title, labels, axes))
 
 
 def named(pictures: Sequence[Picture], name: str | None) -> Picture:
