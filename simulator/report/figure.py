@@ -100,13 +100,9 @@ def _look(
         return Look(width, height, narrow=width < 5, type_pt=_TYPE_PT[kind], title=title, labels=labels, colours=colours, axes=axes)
     if size is not None:
         _check_size(size)
-        kind = style or ("paper" if size[0] < 5 else "page")
-        width, height_in = size
-    else:
-        kind = style or "page"
-        width, height_in = _SIZES[kind]  # type: ignore[assignment]
-    narrow = width / _TYPE_PT[kind] < 0.55
-    return Look(width, height_in, narrow=narrow, type_pt=_TYPE_PT[kind], title=title, labels=labels, colours=colours)
+    kind = style or ("paper" if size is not None and size[0] < 5 else "page")
+    wide, high = _SIZES[kind] if size is None else size
+    return Look(wide, high, narrow=wide / _TYPE_PT[kind] < 0.55, type_pt=_TYPE_PT[kind], title=title, labels=labels, colours=colours)
 
 
 def _check_size(size: tuple[float, float]) -> None:
