@@ -79,11 +79,11 @@ def _size(text: str | None) -> tuple[float, float] | None:
 
 
 def _pairs(options: list[str] | None, key: str) -> dict[str, str]:
-    pairs = [option.rpartition("=") for option in options or []]
-    for (name, _, value), option in zip(pairs, options or [], strict=True):
+    pairs = {}
+    for option in options or []:
+        name, _, value = option.rpartition("=")
         if not name or not value:
-            kind = "LABEL" if key == "--label" else "COLOUR"
-            raise DsimError(
-                f"expected NAME={kind}, got {option!r}", key=key, remedy=f"for example {key} MTP-1={'baseline' if kind == 'LABEL' else 'black'}"
-            )
-    return {name: value for name, _, value in pairs}
+            kind, example = ("LABEL", "baseline") if key == "--label" else ("COLOUR", "black")
+            raise DsimError(f"expected NAME={kind}, got {option!r}", key=key, remedy=f"for example {key} MTP-1={example}")
+        pairs[name] = value
+    return pairs
