@@ -85,8 +85,9 @@ class Look:
         """What a policy, choice or drafter is called."""
         return self.labels.get(name, name)
 
-    def colour(self, name: str, place: int, usual: str) -> str:
-        """Of a policy, choice or drafter at its place in the picture."""
+    def colour(self, name: str, place: int, usual: str = "") -> str:
+        """Of a policy, choice or drafter at its place in the picture; `usual` where nobody set any, else the next of the cycle."""
+        usual = usual or CYCLE[place % len(CYCLE)]
         if isinstance(self.colours, Mapping):
             return self.colours.get(name, usual)
         return self.colours[place % len(self.colours)] if self.colours else usual

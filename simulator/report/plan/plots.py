@@ -175,4 +175,4 @@ def _handles(axes: Axes, result: PlanResult, look: Look, hollow: str) -> list[Li
 def _looks(result: PlanResult, choice: ChoiceResult, look: Look) -> tuple[str, str]:
     """A choice's colour and mark, the same in every picture."""
     place = result.cells.index(choice)
-    return look.colour(choice.label, place, style.CYCLE[place % len(style.CYCLE)]), style.MARKERS[place % len(style.MARKERS)]
+    return look.colour(choice.label, place), style.MARKERS[place % len(style.MARKERS)]

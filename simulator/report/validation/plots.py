@@ -18,7 +18,7 @@ def engine_frontiers(check: EngineCheck, title: str, look: Look = style.WIDE) ->
         closed, handles = [row for row in check.runs if not row.open_loop], []
         for number, policy in enumerate(dict.fromkeys(row.policy for row in closed)):
             rows = sorted((row for row in closed if row.policy == policy), key=lambda row: row.concurrency)
-            tint = look.colour(policy, number, style.CYCLE[number % len(style.CYCLE)])
+            tint = look.colour(policy, number)
             axes.plot(*([row.simulated[name] for row in rows] for name in HEADLINE), color=tint, linewidth=1.5)
             axes.plot(*([row.measured[name] for row in rows] for name in HEADLINE), color=tint, linestyle="", marker="o", markersize=5)
             handles.append(style.entry(look, look.label(policy), tint))

@@ -142,8 +142,7 @@ def domains_of(drafters: Sequence[DrafterNumbers]) -> list[str]:
 
 def tint_of(name: str, drafters: Sequence[DrafterNumbers], look: Look) -> str:
     """The same for a drafter in every picture."""
-    place = [numbers.name for numbers in drafters].index(name)
-    return look.colour(name, place, style.CYCLE[place % len(style.CYCLE)])
+    return look.colour(name, [numbers.name for numbers in drafters].index(name))
 
 
 def _floor(drafters: Sequence[DrafterNumbers]) -> float:
