@@ -154,8 +154,13 @@ def entry(look: Look, label: str, tint: str, **more: Any) -> Line2D:
 def hollow_handle(result: RunResult, look: Look = WIDE) -> list[Line2D]:
     """A legend entry for points that did not settle, where there are any."""
     seen = {point.verdict for point in result.frontier} - {"stable"}
-    label = ("" if look.narrow else "hollow: ") + " or ".join(sorted(seen))
-    return [entry(look, label, MUTED, marker="o", markerfacecolor=PAPER, linestyle="none")] if seen else []
+    return [hollow(look, " or ".join(sorted(seen)))] if seen else []
+
+
+def hollow(look: Look, meaning: str) -> Line2D:
+    """A legend's entry for hollow marks."""
+    label = meaning if look.narrow else f"hollow: {meaning}"
+    return entry(look, label, MUTED, marker="o", markerfacecolor=PAPER, linestyle="none")
 
 
 def published_handle(any_drawn: bool, look: Look = WIDE) -> list[Line2D]:

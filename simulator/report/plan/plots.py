@@ -166,9 +166,7 @@ def _handles(axes: Axes, result: PlanResult, look: Look, hollow: str) -> list[Li
         label = look.label(choice.label) + (style.BOUND if choice.bound else "")
         entries.append(style.entry(look, label, tint, marker=mark, linestyle="--" if choice.bound else "-"))
     if any(line.get_markerfacecolor() == style.PAPER for line in axes.lines):
-        entries.append(
-            style.entry(look, hollow if look.narrow else f"hollow: {hollow}", style.MUTED, marker="o", markerfacecolor=style.PAPER, linestyle="none")
-        )
+        entries.append(style.hollow(look, hollow))
     return entries
 
 
