@@ -12,8 +12,7 @@ from matplotlib.lines import Line2D
 from simulator.report import style, wording
 from simulator.report.layout import canvas, dress, fitted, panels, text_width, titled
 from simulator.report.style import Look
-from simulator.study.planning.result import ChangeResult, ChoiceResult, PlanResult
-from simulator.study.run.result import Estimate
+from simulator.study.planning.result import ChoiceResult, PlanResult
 
 
 def frontier(result: PlanResult, look: Look = style.WIDE) -> Figure:
@@ -87,17 +86,13 @@ def tornado(result: PlanResult, look: Look = style.WIDE) -> Figure:
             if percent.low is not None and percent.high is not None:
                 axes.plot([percent.low, percent.high], [row, row], color=style.INK, linewidth=1)
         most = (0.46 if look.narrow else 0.4) * look.width
-        names = [(fitted(change.label, most - text_width(after), "medium"), after) for change, after in _needed(moved)]
-        axes.set_yticks(range(len(moved)), [name + after for name, after in names])
+        ends = [(change.label, f"  [{wording.load(change.replicas)}]") for change, _ in moved]
+        axes.set_yticks(range(len(moved)), [fitted(name, most - text_width(end), "medium") + end for name, end in ends])
         axes.axvline(0, color=style.MUTED, linewidth=0.8)
         axes.set_xlabel("change of SLA speed, %; [replicas]" if look.narrow else "change of the SLA speed, % (in brackets: replicas then needed)")
         axes.grid(visible=False, axis="y")
         dress(figure, look, "What if an assumption is wrong", "the planned fleet unchanged", [])
     return figure
-
-
-def _needed(moved: list[tuple[ChangeResult, Estimate]]) -> list[tuple[ChangeResult, str]]:
-    return [(change, f"  [{wording.load(change.replicas)}]") for change, _ in moved]
 
 
 def day(result: PlanResult, look: Look = style.WIDE) -> Figure:
