@@ -164,8 +164,7 @@ def _columns(handles: Sequence[Artist], characters: int, width: float, size: str
 
 
 def _place(figure: Figure, handles: Sequence[Artist], placed: _Placed, at: tuple[float, float]) -> None:
-    for handle, label in zip(handles, placed.labels, strict=True):
-        handle.set_label(f" {label}" if label.startswith("_") else label)  # matplotlib leaves out labels that begin with an underscore
+    _relabel(handles, placed.labels)
     figure.legend(
         handles=list(handles), loc="upper left", bbox_to_anchor=at, ncols=placed.columns, fontsize=placed.size, borderaxespad=0, borderpad=_PAD,
         handlelength=_HANDLE, handletextpad=_HANDLE_PAD, columnspacing=_COLUMN_GAP, labelspacing=_LABEL_GAP,
@@ -176,10 +175,14 @@ def _within(axes: Sequence[Axes], look: Look, title: str, handles: Sequence[Arti
     """Somebody's own axes: the legend inside the first, where there is most room."""
     if look.title:
         axes[0].figure.suptitle(title)
-    for handle, label in zip(handles, shortened([str(handle.get_label()) for handle in handles], _NAMES[1]), strict=True):
-        handle.set_label(f" {label}" if label.startswith("_") else label)
     if handles:
+        _relabel(handles, shortened([str(handle.get_label()) for handle in handles], _NAMES[1]))
         axes[0].legend(handles=list(handles), loc="best", fontsize="small", frameon=False)
+
+
+def _relabel(handles: Sequence[Artist], labels: Sequence[str]) -> None:
+    for handle, label in zip(handles, labels, strict=True):
+        handle.set_label(f" {label}" if label.startswith("_") else label)  # matplotlib leaves out labels that begin with an underscore
 
 
 def _set_out(figure: Figure, axes: Sequence[Axes], shape: tuple[int, int], heights: tuple[float, float, float], scale: float) -> None:
@@ -232,8 +235,7 @@ def _is_first(axes: Axes) -> bool:
 
 def _labels_width(axes: Axes) -> float:
     """Of the ticks' labels left of the axes."""
-    spec = axes.get_subplotspec()
-    if spec is not None and not spec.is_first_col() and axes.get_shared_y_axes().get_siblings(axes) != [axes]:
+    if not _is_first(axes) and axes.get_shared_y_axes().get_siblings(axes) != [axes]:
         return 0.0
     return max((text_width(text) for text in _tick_texts(axes.yaxis)), default=0.0)
 
