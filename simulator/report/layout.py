@@ -66,6 +66,11 @@ def titled(axes: Axes, text: str, pad: float = 6) -> None:
     axes.set_title(text, loc="left", fontsize="medium", color=MUTED, y=1.0, pad=pad * _scale())
 
 
+def without_data(axes: Axes, why: str) -> None:
+    """Says in the middle of empty axes why they are."""
+    axes.text(0.5, 0.5, why, transform=axes.transAxes, ha="center", color=MUTED)
+
+
 def _scale() -> float:
     """Of the type in use to that for which lengths are written."""
     return float(mpl.rcParams["font.size"]) / 9

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from simulator.report import style, wording
-from simulator.report.layout import canvas, dress, fitted, panels, text_width, titled
+from simulator.report.layout import canvas, dress, fitted, panels, text_width, titled, without_data
 from simulator.report.style import Look
 from simulator.study.planning.result import ChoiceResult, PlanResult
 
@@ -27,7 +27,7 @@ def frontier(result: PlanResult, look: Look = style.WIDE) -> Figure:
         promised = " (dotted: SLA)" if result.sla.speed else ""
         axes.set_xlabel(f"tok/s that {wording.share(result.sla.speed_share)} of users reach{promised}")
         if not result.has_speeds:
-            axes.text(0.5, 0.5, "answers of one token have no speed", transform=axes.transAxes, ha="center", color=style.MUTED)
+            without_data(axes, "answers of one token have no speed")
         axes.set_ylim(bottom=0)
         for axis in (axes.xaxis, axes.yaxis):
             style.thousands(axis)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from simulator.measurements.profile import Profile
 from simulator.report import style, wording
-from simulator.report.layout import dress, panels, titled
+from simulator.report.layout import dress, panels, titled, without_data
 from simulator.report.profile.numbers import DrafterNumbers
 from simulator.report.profile.plots import acceptance, costs
 from simulator.report.profile.plots.scales import scale
@@ -50,7 +50,7 @@ def _of_drafters(axes: Sequence[Axes], profile: Profile, drafters: Sequence[Draf
     if any(np.size(line.get_xdata()) for line in drafting.lines):
         scale([drafting], cells=True)
     else:
-        drafting.text(0.5, 0.5, "costs nothing of its own", transform=drafting.transAxes, ha="center", color=style.MUTED)
+        without_data(drafting, "costs nothing of its own")
     titled(drafting, "drafting a round, ms")
     drafting.set_xlabel("requests")
     acceptance.draw_lengths(lengths, drafters, look)

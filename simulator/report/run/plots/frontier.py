@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from simulator.report import style, wording
-from simulator.report.layout import canvas, dress, titled
+from simulator.report.layout import canvas, dress, titled, without_data
 from simulator.report.run.plots.labels import Occupied, arrow, label_points, vertical
 from simulator.report.style import Look
 from simulator.study.run.result import Estimate, PointResult, PolicyFacts, RunResult
@@ -111,7 +111,7 @@ def _bars(result: RunResult) -> list[list[tuple[float, float]]]:
 def _limits(axes: Axes, points: list[tuple[float, float]]) -> None:
     """Throughput from zero; speed from zero only where points come near it."""
     if not points:
-        axes.text(0.5, 0.5, "no point has both a speed and a throughput", transform=axes.transAxes, ha="center", color=style.MUTED)
+        without_data(axes, "no point has both a speed and a throughput")
         axes.set(xlim=(0, 1), ylim=(0, 1))
         return
     xs, ys = zip(*points, strict=True)

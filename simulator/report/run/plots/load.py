@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from simulator.report import style, wording
-from simulator.report.layout import canvas, dress, panels, titled
+from simulator.report.layout import canvas, dress, panels, titled, without_data
 from simulator.report.run.plots.frontier import draw_points, draw_published
 from simulator.report.style import Look
 from simulator.study.run.metrics import SHARES
@@ -135,7 +135,7 @@ def _finish(figure: Figure, look: Look, result: RunResult, title: str, more: Seq
     for axes in every:
         _scale(axes, result.loads())
         if not axes.lines:
-            axes.text(0.5, 0.5, "not known for any point", transform=axes.transAxes, ha="center", color=style.MUTED)
+            without_data(axes, "not known for any point")
         if axes.get_yscale() == "linear":
             axes.set_ylim(0, 1.08 * max(_heights(axes), default=1.0) or 1)
         style.thousands(axes.yaxis)
