@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from simulator.report.blocks import NOTEBOOK, PAGES, TERMINAL, Block, Code, Lines, Text
+from simulator.report.blocks import PAGES, TERMINAL, Block, Code, Form, Lines, Text
 from simulator.report.page import Page, Section, section
 from simulator.study.deploy.scripts import FOLDER, shell
 from simulator.study.planning.result import PlanResult
@@ -14,21 +14,21 @@ from simulator.study.run.wording import count
 
 def what_to_deploy(result: RunResult | PlanResult) -> Section | None:
     """On pages, among the answers."""
-    return (
-        None if result.launch is None else section("deploy", "What to deploy", *_doubted(result, result.launch), short="Deploy", on=PAGES | NOTEBOOK)
-    )
+    return _deploy(result, PAGES)
 
 
 def last_lines(result: RunResult | PlanResult) -> Section | None:
     """On a terminal, at its end, where it is read."""
-    return None if result.launch is None else section("deploy", "What to deploy", *_doubted(result, result.launch), on=TERMINAL)
+    return _deploy(result, TERMINAL)
 
 
-def _doubted(result: RunResult | PlanResult, launch: Launch) -> list[Block]:
+def _deploy(result: RunResult | PlanResult, on: frozenset[Form]) -> Section | None:
     """The commands, behind a sentence where what they start keeps no promise."""
+    if (launch := result.launch) is None:
+        return None
     missed = isinstance(result, RunResult) and bool(result.gains.at_sla) and not result.best_at_sla()
-    why = [Text(f"No policy meets the SLA at the simulated loads; {launch.policy} is the fastest at the middle one.")] if missed else []
-    return [*why, *launch_blocks(launch)]
+    why = Text(f"No policy meets the SLA at the simulated loads; {launch.policy} is the fastest at the middle one.") if missed else None
+    return section("deploy", "What to deploy", why, *launch_blocks(launch), short="Deploy", on=on)
 
 
 def launch_page(launch: Launch, folder: Path, version: str) -> Page:
