@@ -177,11 +177,7 @@ def test_same_result_same_bytes(tmp_path: Path) -> None:
         [
             "report.html",
             "report.md",
-            *(
-                f"{s}.{e}"
-                for s in ("pareto", "against_load", "accepted_length", "time_per_token", "latency", "goodput", "distribution")
-                for e in ("png", "svg")
-            ),
+            *(f"{stem}.{ending}" for stem in STEMS for ending in ("png", "svg")),
         ]
     )
     assert [name for name in files if (tmp_path / "one" / name).read_bytes() != (tmp_path / "two" / name).read_bytes()] == []
