@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 
 from simulator.engine.simulate import OpenTraffic, observe
+from simulator.errors import DsimError
 from simulator.policies.prefill import Chunked, Disaggregated, Prefill, Separate
 from simulator.policies.routing import LeastLoaded
+from simulator.policies.verification import StepView, VerificationPolicy
 from simulator.study.run.build import build_result
 from simulator.study.run.conditions import conditions
 from simulator.study.run.meter import Meter
@@ -155,6 +157,22 @@ def test_the_warm_up_is_that_of_the_slowest_policy_and_load(scenario: Callable[.
     )
     assert span_of(several).warmup_s == span_of(plain).warmup_s == pytest.approx(3 * 1000 * 0.0115, rel=0.04)
     assert span_of(load_scenario(scenario(workload=traffic(20), load=[1], run=run))).warmup_s == 15
+
+
+class TooLong(VerificationPolicy):
+    """A rule of a user's that verifies more than was drafted."""
+
+    kind: Literal["too_long"] = "too_long"
+
+    def choose(self, view: StepView) -> Any:
+        return np.full(view.requests, view.gamma + 1)
+
+
+def test_a_warm_up_that_no_rule_can_have_is_one_line(scenario: Callable[..., Path]) -> None:
+    """It asks rules for lengths before anything runs, and checks them as the engine does."""
+    question = load_scenario(scenario(workload=traffic(20), load=[1], run={"replications": 1, "duration_s": 10}))
+    with pytest.raises(DsimError, match=r"^choose\(\) of rule 'too_long': expected 1 whole numbers from 0 to 1 in an array, got "):
+        span_of(question.with_policy("own", TooLong(), "mtp"))
 
 
 def test_a_short_trace_of_long_answers_is_played_to_its_last_answer(scenario: Callable[..., Path], world: Path, edit_profile: Edit) -> None:

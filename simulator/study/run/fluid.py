@@ -43,7 +43,7 @@ def operating(fleet: Fleet, requests: int, context_tokens: float, mix: Mapping[s
         confidence = None if replay.confidence is None else replay.confidence[picked]
         # what it knew some steps ago is what it knows of other places
         lagged = [replay.survival[pick(luck, requests)] for _ in range(rule.lag_steps)]
-        lengths = rule.choose(StepView(requests, replay.gamma, confidence, survival, lagged, believed))
+        lengths = rule.chosen(StepView(requests, replay.gamma, confidence, survival, lagged, believed))
         seconds += float(round_s[int(lengths.sum())])
         tokens += float(np.minimum(replay.accepted[picked], lengths).mean()) + 1
         sent += float(lengths.mean()) + 1
