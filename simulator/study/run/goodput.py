@@ -20,7 +20,7 @@ class Goodput(Frozen):
 
     @model_validator(mode="after")
     def _has_a_limit(self) -> Self:
-        if not self.model_fields_set or not any(self.model_dump().values()):
+        if not any(self.model_dump().values()):
             raise ValueError("expected at least one of ttft_s, tpot_s, e2e_s, got none")
         return self
 
