@@ -16,7 +16,7 @@ def conditions(scenario: Scenario) -> Iterator[str]:
     """What a reader must know of how it was simulated, a sentence each."""
     plan, engine, fleet = scenario.run, scenario.engine, scenario.fleet
     yield f"Prefill: {engine.prefill.words}."
-    kv = engine.kv_tokens or min((t for p in scenario.policies if (t := scenario.known.kv_tokens(p.drafter)) is not None), default=None)
+    kv = min((tokens for policy in scenario.policies if (tokens := scenario.kv_tokens(policy)) is not None), default=None)
     yield f"KV memory: {kv:,} tokens per replica, in pages of {scenario.page_tokens}." if kv else "KV memory: unknown, so it sets no limit."
     apart = parts(scenario)
     spread = f", routed {fleet.routing.words}" if fleet.replicas > 1 else ""

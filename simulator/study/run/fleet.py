@@ -15,7 +15,7 @@ def fleet_of(scenario: Scenario, policy: Policy, replication: int) -> Fleet:
     """The replicas of a scenario under one policy, with one replication's luck."""
     profile, engine = scenario.known, scenario.engine
     replay = _replay(scenario, policy, replication)
-    kv_tokens = engine.kv_tokens or profile.kv_tokens(policy.drafter)
+    kv_tokens = scenario.kv_tokens(policy)
     sizes, rounding = engine.graph_sizes, engine.scheduler_rounds
     prices = _prices(profile, policy, replay.gamma, GraphSizes(tuple(sizes)) if sizes else None)
     guess = GraphSizes(tuple(sizes), down=rounding == "down") if sizes else None

@@ -75,7 +75,7 @@ def _check_context(scenario: Scenario) -> None:
 
 def _check_memory(scenario: Scenario, policy: Policy) -> None:
     """At least the shortest request fits in a replica's KV memory."""
-    tokens, workload = scenario.engine.kv_tokens or scenario.known.kv_tokens(policy.drafter), scenario.workload
+    tokens, workload = scenario.kv_tokens(policy), scenario.workload
     if tokens is None or workload.prompt_tokens is None or workload.output_tokens is None:
         return
     shortest = sum(int(lengths.at(np.zeros(1))[0]) for lengths in (workload.prompt_tokens, workload.output_tokens))

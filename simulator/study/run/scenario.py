@@ -191,6 +191,10 @@ class Scenario(Frozen):
         """The loads that a policy is run at, rising."""
         return sorted(policy.load or self.load)
 
+    def kv_tokens(self, policy: Policy) -> int | None:
+        """Tokens of KV memory on a replica under a policy: as set here, else as the profile has it; None where unknown."""
+        return self.engine.kv_tokens or self.known.kv_tokens(policy.drafter)
+
     @property
     def page_tokens(self) -> int:
         """Tokens in a page of KV memory: as set here, else as the profile's engine has it."""
