@@ -161,9 +161,11 @@ class ClosedLoopSource:
         """Seconds that users pause before their turns (broadcast); before turn 0, what is left of a pause that is under way at the start."""
         if self.think_s is None:
             return np.zeros(np.broadcast(user, turn).shape)
-        u = uniform_at(self.seed, "think", self.replication, user, turn)
+        pauses, first = self.think_s.at(uniform_at(self.seed, "think", self.replication, user, turn)), np.equal(turn, 0)
+        if not first.any():
+            return pauses
         rest = self.think_s.rest(*(uniform_at(self.seed, cause, self.replication, user) for cause in ("think first", "think rest")))
-        return np.where(np.equal(turn, 0), rest, self.think_s.at(u))
+        return np.where(first, rest, pauses)
 
     @property
     def domains(self) -> tuple[str, ...]:
