@@ -41,6 +41,18 @@ def test_rates_are_those_of_a_walk_along_every_sequence(imported: Profile) -> No
         assert rates[requests - 1, k] == pytest.approx(requests * tokens / rounds / seconds)
 
 
+def test_rates_have_every_part_of_a_round(repository: Path) -> None:
+    profile = load_profile(repository / "profiles" / "cpu-smollm2-135m")
+    known = profile.drafter("dspark")
+    assert known.draft.takes_in
+    assert profile.costs.overhead.per_request_s > 0
+    price, context = RoundCost(profile.costs, known.draft, known.gamma, known.gamma), 256.0  # a round number: not rounded by the price
+    rates = token_rates(profile, "dspark", 8, context)
+    gained = rates[:, -1] * [price.round_s(requests, context)[-1] / requests for requests in range(1, 9)]
+    assert gained == pytest.approx([gained[0]] * 8)  # tokens of a round, of any batch
+    assert rates[:, 0] == pytest.approx([r / (price.round_s(r, context)[0] - price.draft_s(r, context)) for r in range(1, 9)])
+
+
 def test_the_tables_are_those_of_a_search_over_all(monkeypatch: pytest.MonkeyPatch) -> None:
     share = np.random.default_rng(3).uniform(0.5, 1, (9, 4))
     for ranges, table in enumerate(_non_rising(share), start=1):

@@ -8,7 +8,6 @@ from itertools import pairwise
 import numpy as np
 
 from simulator.arrays import Floats, Integers
-from simulator.measurements.prices import RoundCost
 from simulator.measurements.profile import Profile
 from simulator.measurements.statistics import visited_rows
 
@@ -58,16 +57,17 @@ def length_table(profile: Profile, drafter: str, max_batch: int, context_tokens:
 def token_rates(profile: Profile, drafter: str, max_batch: int, context_tokens: float) -> Floats:
     """Expected tokens per second of batches of 1 … max_batch at every length, from the recorded blocks and the price of rounds; length 0 is
     ordinary decoding, which drafts nothing. # [R, γ+1]"""
-    known = profile.drafter(drafter, "--drafter", profile.folder)
-    price, blocks = RoundCost(profile.costs, known.draft, known.gamma, known.gamma), profile.blocks(drafter)
-    lengths = range(known.gamma + 1)
+    known, blocks, costs = profile.drafter(drafter, "--drafter", profile.folder), profile.blocks(drafter), profile.costs
+    lengths = np.arange(known.gamma + 1)
     visited = [visited_rows(blocks, np.full(blocks.rows, length)) for length in lengths]
     committed = np.array([1 + np.minimum(blocks.accepted[rows], length).mean() for rows, length in zip(visited, lengths, strict=True)])
     rates = np.empty((max_batch, known.gamma + 1))
     for requests in range(1, max_batch + 1):
-        verify = profile.costs.verify.seconds([requests * (1 + k) for k in lengths], requests, context_tokens) + price.overhead_s  # [γ+1]
-        drafting = np.array([known.draft.seconds(requests, context_tokens, k) if k else 0.0 for k in lengths])
-        rates[requests - 1] = requests * committed / (verify + drafting)
+        tokens = requests * (1 + lengths)
+        verify = costs.verify.seconds(tokens, requests, context_tokens) + known.draft.absorb_s(tokens, context_tokens)  # [γ+1]
+        drafting = np.array([known.draft.seconds(requests, context_tokens, k) if k else 0.0 for k in lengths.tolist()])
+        overhead_s = costs.overhead.seconds + costs.overhead.per_request_s * requests
+        rates[requests - 1] = requests * committed / (verify + drafting + overhead_s)
     return rates
 
 
