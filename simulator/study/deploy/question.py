@@ -86,8 +86,7 @@ class ServingQuestion:
             return self.scenario.max_context_tokens
         workload = self.scenario.workload
         if workload.trace is not None:
-            whole = workload.trace.model_copy(update={"window_s": None, "repeat": 1})  # a plan plays a window of it
-            trace = whole.load(self.scenario.folder)
+            trace = workload.trace.recording(self.scenario.folder).requests  # all of it: a plan plays a window
             return int((trace.prompt_tokens + trace.output_tokens).max())
         if workload.prompt_tokens is None or workload.output_tokens is None:
             return None
