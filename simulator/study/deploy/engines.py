@@ -16,7 +16,7 @@ from simulator.study.deploy.question import ServingQuestion
 from simulator.study.profiles.exporting import additive_table, batch_sizes
 from simulator.study.run.result import EngineLaunch
 
-VLLM_METHOD = {"dspark": "dspark", "dflash": "dflash", "eagle3": "eagle3", "mtp": "mtp"}
+VLLM_METHODS = ("dspark", "dflash", "eagle3", "mtp")  # called as the families are
 SGLANG_ALGORITHM = {"dspark": "DSPARK", "dflash": "DFLASH", "eagle3": "EAGLE3", "mtp": "NEXTN"}
 BUNDLED = "leave the drafter out where the target's checkpoint holds it, as DeepSeek-V4's DSpark releases do"
 VLLM_LAG, SGLANG_LAG = 1, 2  # steps from the confidences to the budget made of them
@@ -85,13 +85,13 @@ def vllm(question: ServingQuestion) -> EngineLaunch:
 def _speculative_config(command: Command, question: ServingQuestion) -> dict[str, object]:
     """vLLM's --speculative-config."""
     config: dict[str, object] = {}
-    if question.family in VLLM_METHOD:
-        config["method"] = VLLM_METHOD[question.family]
+    if question.family in VLLM_METHODS:
+        config["method"] = question.family
     if question.family != "mtp":  # whose layers are in the target's checkpoint
         config["model"] = command.model("", "drafter")
         if question.family == "dspark":
             command.fill_in.append(BUNDLED)
-        elif question.family not in VLLM_METHOD:
+        elif question.family not in VLLM_METHODS:
             command.fill_in.append("the drafter's family is not in the profile: vLLM takes the method from the drafter's checkpoint where it can")
     config["num_speculative_tokens"] = max(k for _, _, k in question.lengths) or 1 if question.by_batch else question.serving.length
     if question.by_batch:
@@ -142,9 +142,8 @@ def _sglang_speculation(command: Command, question: ServingQuestion) -> None:
     elif question.family == "dflash":
         command.words += ["--speculative-num-draft-tokens", str(length + 1)]  # the anchor included
     else:
-        chain = {"steps": length, "eagle-topk": 1, "draft-tokens": length + 1}
-        command.words += ["--speculative-num-steps", str(chain["steps"]), "--speculative-eagle-topk", str(chain["eagle-topk"])]
-        command.words += ["--speculative-num-draft-tokens", str(chain["draft-tokens"])]
+        command.words += ["--speculative-num-steps", str(length), "--speculative-eagle-topk", "1"]
+        command.words += ["--speculative-num-draft-tokens", str(length + 1)]
     _draft_block(command, question)
     if question.scheduled:
         _sglang_schedule(command, question)
