@@ -28,6 +28,7 @@ from simulator.study.profiles.telemetry import MOST_SLOTS
 
 CONSTANT = 0.02  # relative differences between points below which budget and accepted length count as constant
 CONTRADICTS = 0.1  # relative difference above which an option is taken for a mistake, where the files count it themselves
+COUNT_ALL = "count the bonus token and the anchor; without speculation both are 1"
 
 
 @dataclass
@@ -189,9 +190,7 @@ def _fit(parts: _Parts, loads: Loads, assumed_length: float | None, assumed_budg
     if np.ptp(budgets) > CONSTANT * budget:
         problem = f"expected one number of tokens verified per request, got {min(budgets):.2f} to {max(budgets):.2f}"
         raise DsimError(problem, key="budget", remedy="give results of one fixed length")
-    if not 1 <= length <= budget:
-        remedy = "count the bonus token and the anchor; without speculation both are 1"
-        raise DsimError(f"expected 1 to the budget of {budget:g}, got {length:g}", key="--accepted-length", remedy=remedy)
+    _check_length(length, budget)
     speed = np.array([p.tps_per_user for p in points]) * length / lengths
     telemetry = Telemetry(np.array([p.concurrency for p in points]), speed)
     source = ", ".join(p.source for p in points[:4]) + (f" and {len(points) - 4} more" if len(points) > 4 else "")
@@ -212,11 +211,14 @@ def check_per_round(length: float | None, budget: float | None) -> None:
     """Raises DsimError where an option cannot be tokens of a request and round."""
     for option, value in (("--accepted-length", length), ("--budget", budget)):
         if value is not None and not 1 <= value <= MOST_SLOTS + 1:
-            remedy = "count the bonus token and the anchor; without speculation both are 1"
-            raise DsimError(f"expected 1 to {MOST_SLOTS + 1} tokens of a request and round, got {value:g}", key=option, remedy=remedy)
-    if length is not None and budget is not None and length > budget:
-        remedy = "count the bonus token and the anchor; without speculation both are 1"
-        raise DsimError(f"expected 1 to the budget of {budget:g}, got {length:g}", key="--accepted-length", remedy=remedy)
+            raise DsimError(f"expected 1 to {MOST_SLOTS + 1} tokens of a request and round, got {value:g}", key=option, remedy=COUNT_ALL)
+    if length is not None and budget is not None:
+        _check_length(length, budget)
+
+
+def _check_length(length: float, budget: float) -> None:
+    if not 1 <= length <= budget:
+        raise DsimError(f"expected 1 to the budget of {budget:g}, got {length:g}", key="--accepted-length", remedy=COUNT_ALL)
 
 
 def _per_round(name: str, points: Sequence[LoadPoint], assumed: float | None) -> tuple[float, Any]:
