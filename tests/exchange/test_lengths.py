@@ -53,7 +53,7 @@ def test_rates_have_every_part_of_a_round(repository: Path) -> None:
     assert rates[:, 0] == pytest.approx([r / (price.round_s(r, context)[0] - price.draft_s(r, context)) for r in range(1, 9)])
 
 
-def test_the_tables_are_those_of_a_search_over_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tables_are_those_of_a_search_over_all() -> None:
     share = np.random.default_rng(3).uniform(0.5, 1, (9, 4))
     for ranges, table in enumerate(_non_rising(share), start=1):
         best = 0.0

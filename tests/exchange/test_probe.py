@@ -90,14 +90,18 @@ class Paced(BaseHTTPRequestHandler):
         self.wfile.flush()
 
 
-@pytest.fixture
-def paced() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Paced)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
+def running(handler: type[Paced]) -> Iterator[str]:
+    """The base URL of a server while it runs."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}/v1"
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture
+def paced() -> Iterator[str]:
+    yield from running(Paced)
 
 
 class Guarded(Paced):
@@ -116,11 +120,7 @@ class Guarded(Paced):
 
 @pytest.fixture
 def guarded() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Guarded)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/v1"
-    server.shutdown()
-    server.server_close()
+    yield from running(Guarded)
 
 
 def guarded_call(url: str, out: Path) -> tuple[Any, ...]:
