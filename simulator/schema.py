@@ -7,7 +7,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, ValidationInfo
 
 from simulator.complaints import shown, value_line
 from simulator.errors import DsimError, ScenarioError
@@ -34,6 +34,14 @@ def _distinct(values: list[Item]) -> list[Item]:
 
 
 Distinct = AfterValidator(_distinct)  # of a list: no value appears twice
+
+
+def beside(path: Path, info: ValidationInfo) -> Path:
+    """A path made absolute; a relative one starts at the `folder` of the validation's context, else at the working folder."""
+    return (Path((info.context or {}).get("folder", ".")) / path.expanduser()).resolve()
+
+
+Beside = AfterValidator(beside)  # of a path: it is relative to the file that names it
 
 
 def validate(

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import numpy as np
-from pydantic import Field, PositiveInt, ValidationInfo, field_validator, model_validator
+from pydantic import Field, PositiveInt, model_validator
 from scipy.special import ndtr, ndtri
 
 from simulator.arrays import Floats, Integers
 from simulator.errors import TraceError
-from simulator.schema import Frozen
+from simulator.schema import Beside, Frozen
 from simulator.traffic.trace_files import read_table
 
 Positive = Annotated[float, Field(gt=0)]
@@ -110,14 +110,9 @@ class Empirical(Frozen):
     """
 
     kind: Literal["empirical"] = "empirical"
-    path: Path
+    path: Annotated[Path, Beside]
     column: str
     drop_empty_rows: bool = False
-
-    @field_validator("path")
-    @classmethod
-    def _resolve(cls, path: Path, info: ValidationInfo) -> Path:
-        return (Path((info.context or {}).get("folder", ".")) / path.expanduser()).resolve()
 
     @model_validator(mode="after")
     def _can_be_read(self) -> Self:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, model_validator
 from scipy.special import ndtri
 
 from simulator.arrays import Floats
 from simulator.kind import Kind
+from simulator.schema import Beside
 from simulator.traffic.trace_files import read_table
 
 _STRATA = 4096
@@ -105,13 +106,8 @@ class EmpiricalPause(PauseKind):
     """Pauses in seconds drawn with replacement from a column of a CSV file. A relative `path` is relative to the scenario file."""
 
     kind: Literal["empirical"] = "empirical"
-    path: Path
+    path: Annotated[Path, Beside]
     column: str
-
-    @field_validator("path")
-    @classmethod
-    def _resolve(cls, path: Path, info: ValidationInfo) -> Path:
-        return (Path((info.context or {}).get("folder", ".")) / path.expanduser()).resolve()
 
     @model_validator(mode="after")
     def _can_be_read(self) -> Self:

@@ -15,6 +15,7 @@ from simulator.arrays import Floats, Integers
 from simulator.errors import TraceError
 from simulator.files import read_json
 from simulator.rng import stream, uniform_at
+from simulator.schema import beside
 from simulator.traffic.arrivals import Gamma, Poisson, renewals
 from simulator.traffic.public import PublicSource
 
@@ -117,8 +118,8 @@ class ServeGenSource(PublicSource):
     def _resolve(cls, path: Path | None, info: ValidationInfo) -> Path | None:
         if path is None:
             return None
-        beside = (Path((info.context or {}).get("folder", ".")) / path.expanduser()).resolve()
-        return beside if beside.exists() else path.expanduser().resolve()
+        absolute = beside(path, info)
+        return absolute if absolute.exists() else path.expanduser().resolve()
 
     @cached_property
     def folder(self) -> Path:
