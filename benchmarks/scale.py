@@ -96,8 +96,8 @@ def _load(what: dict[str, Any]) -> float:
 
 
 def _scenario(what: dict[str, Any]) -> Any:
+    from simulator.reading.yaml_files import read_yaml
     from simulator.study.run.scenario import validate_scenario
-    from simulator.yaml_files import read_yaml
 
     content = {k: v for k, v in read_yaml(PARETO).items() if k not in ("baseline", "validation", "sla", "notes")}
     content |= {"policies": [SCHEDULED], "load": [_load(what)], "run": {"replications": 1, "requests": what.get("requests", 1)}}

@@ -12,10 +12,10 @@ from typing import Any
 from measure import ROOT, alternating, save, spread
 
 from simulator.engine.simulate import Path, simulate
+from simulator.reading.yaml_files import read_yaml
 from simulator.study.run.fleet import fleet_of
 from simulator.study.run.point import Point, _closed
 from simulator.study.run.scenario import Scenario, validate_scenario
-from simulator.yaml_files import read_yaml
 
 SCENARIO = ROOT / "scenarios" / "v4-flash-pareto.yaml"
 USERS = (8, 64, 200)  # R, requests in the batch all the time: a closed loop

@@ -13,7 +13,7 @@ import torch
 from real_runner.records import ServedRequest
 from real_runner.target import Target
 from simulator.errors import DsimError
-from simulator.files import json_lines
+from simulator.reading.json_files import json_lines
 
 OWN = ("math", "code", "chat")  # the sets that come along
 

@@ -6,7 +6,7 @@ import difflib
 from pathlib import Path
 
 from simulator.errors import ScenarioError
-from simulator.files import near_file
+from simulator.reading.opening import near_file
 
 ROOT = Path(__file__).parents[1]  # holds profiles/ and scenarios/ beside this package
 

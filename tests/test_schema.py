@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from simulator.errors import DsimError, ProfileError, ScenarioError, TraceError
+from simulator.reading.yaml_files import read_yaml
 from simulator.study.run.scenario import Scenario, load_scenario
-from simulator.yaml_files import read_yaml
 
 Write = Callable[..., Path]
 CHUNKED = {"max_batch": 8, "prefill": {"kind": "chunked", "token_budget": 9}}

@@ -10,7 +10,7 @@ from real_runner.drafters.fields import Config, architectures, causal, flag, gro
 from real_runner.drafters.spec import DraftSpec, Packaging
 from real_runner.failures import CheckpointError
 from real_runner.target import POST_NORM
-from simulator.files import read_json
+from simulator.reading.json_files import read_json
 
 KNOWN = (
     "DeepSpec (*DSparkModel, *Eagle3Model), SpecForge (DFlashDraftModel, DSparkDraftModel, LlamaForCausalLMEagle3), vLLM speculators, "

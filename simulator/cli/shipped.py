@@ -48,8 +48,8 @@ def list_scenarios(format: Format = "text") -> None:
     """List the scenarios and plans that come with dsim.
 
     `dsim run NAME` runs a scenario, `dsim plan NAME` a plan."""
+    from simulator.reading.yaml_files import read_yaml
     from simulator.shipped import scenarios
-    from simulator.yaml_files import read_yaml
 
     rows = []
     for name, file in scenarios().items():

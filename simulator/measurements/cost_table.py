@@ -10,7 +10,7 @@ import numpy as np
 
 from simulator.arrays import Floats
 from simulator.errors import ProfileError
-from simulator.files import line_of, numbers, read_csv
+from simulator.reading.csv_files import line_of, numbers, read_csv
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,8 +11,8 @@ import numpy as np
 
 from simulator.arrays import Floats
 from simulator.errors import DsimError
-from simulator.files import line_of, numbers, read_csv
 from simulator.measurements.cost import Cliff, FittedCurve
+from simulator.reading.csv_files import line_of, numbers, read_csv
 
 COLUMNS = ("concurrency", "tps_per_user", "throughput_tok_s_gpu")
 

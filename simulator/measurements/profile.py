@@ -10,10 +10,11 @@ from pydantic import Field, PositiveFloat, PositiveInt, PrivateAttr, model_valid
 
 from simulator import shipped
 from simulator.errors import ProfileError
-from simulator.files import near_file, write_whole
+from simulator.files import write_whole
 from simulator.measurements.cost import Costs, DraftCost, Sourced
+from simulator.reading.opening import near_file
+from simulator.reading.yaml_files import read_yaml
 from simulator.schema import Frozen, validate
-from simulator.yaml_files import read_yaml
 
 if TYPE_CHECKING:
     from simulator.measurements.draft_blocks import RecordedBlocks

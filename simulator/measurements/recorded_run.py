@@ -13,7 +13,8 @@ import numpy as np
 
 from simulator.arrays import Floats, Integers
 from simulator.errors import DsimError
-from simulator.files import json_lines, numbers, read_csv, read_json
+from simulator.reading.csv_files import numbers, read_csv
+from simulator.reading.json_files import json_lines, read_json
 
 STAMPS = ("arrival_time", "queued_ts", "first_token_ts", "last_token_ts")
 COUNTS = ("input_toks", "output_toks")

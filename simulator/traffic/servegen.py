@@ -13,7 +13,7 @@ from pydantic import Field, PositiveInt, ValidationInfo, field_validator
 
 from simulator.arrays import Floats, Integers
 from simulator.errors import TraceError
-from simulator.files import read_json
+from simulator.reading.json_files import read_json
 from simulator.rng import stream, uniform_at
 from simulator.schema import beside
 from simulator.traffic.arrivals import Gamma, Poisson, renewals

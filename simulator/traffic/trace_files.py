@@ -16,7 +16,9 @@ import pandas as pd
 
 from simulator.arrays import Flags, Floats, Integers
 from simulator.errors import TraceError
-from simulator.files import json_lines, line_of, opened
+from simulator.reading.csv_files import line_of
+from simulator.reading.json_files import json_lines
+from simulator.reading.opening import opened
 
 _MOST = 10**8  # tokens; no context is as long
 _NEEDS_ONE = "use a file with at least one request"

@@ -238,6 +238,6 @@ def test_yaml_is_read_as_it_looks(scenario: Callable[..., Path], world: Path) ->
 
 
 def yaml_content(path: Path) -> Content:
-    from simulator.yaml_files import read_yaml
+    from simulator.reading.yaml_files import read_yaml
 
     return read_yaml(path)

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from simulator.errors import DsimError
-from simulator.files import json_lines, read_json, read_text
+from simulator.reading.json_files import json_lines, read_json
+from simulator.reading.opening import read_text
 
 MARKS = (  # a field that only this file has at its top, what the file is, and what to do with it
     ("benchmarks", "a GuideLLM report", "use dsim import guidellm"),

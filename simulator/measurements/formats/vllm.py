@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from simulator.errors import DsimError
-from simulator.files import read_text
 from simulator.measurements.formats.reading import read_fields
+from simulator.reading.opening import read_text
 
 if TYPE_CHECKING:
     from prometheus_client.samples import Sample

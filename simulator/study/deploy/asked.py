@@ -7,13 +7,13 @@ from pathlib import Path
 
 from simulator import shipped
 from simulator.errors import DsimError
-from simulator.files import read_json
+from simulator.reading.json_files import read_json
+from simulator.reading.yaml_files import read_yaml
 from simulator.study.deploy.launch import launch, recommended
 from simulator.study.planning.question import Plan, load_plan, make_plan
 from simulator.study.planning.result import PlanResult
 from simulator.study.run.result import Launch, RunResult
 from simulator.study.run.scenario import load_scenario, validate_scenario
-from simulator.yaml_files import read_yaml
 
 
 def launch_of(what: Path, name: str | None, overrides: Sequence[str] = ()) -> Launch:

@@ -11,8 +11,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from simulator.errors import DsimError
-from simulator.files import read_text
 from simulator.measurements.server import Server
+from simulator.reading.opening import read_text
 
 PROMPTS = (
     "Explain how a bicycle stays upright when it is moving.",

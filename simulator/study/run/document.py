@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from simulator.errors import ScenarioError
-from simulator.yaml_files import parse_yaml, read_yaml
+from simulator.reading.yaml_files import parse_yaml, read_yaml
 
 What = Literal["scenario", "plan"]
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from simulator.errors import DsimError
-from simulator.files import read_text, why_not_writable, write_whole
+from simulator.files import why_not_writable, write_whole
+from simulator.reading.opening import read_text
 from simulator.study.run.result import PointRow, RunResult
 from simulator.study.run.tables import points_table, write_csv, write_parquet
 from simulator.study.run.wording import count

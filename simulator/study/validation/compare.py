@@ -10,7 +10,7 @@ import numpy as np
 
 from simulator.arrays import Floats
 from simulator.errors import ProfileError, ScenarioError
-from simulator.files import read_csv
+from simulator.reading.csv_files import read_csv
 from simulator.study.run.checks import CalloutCheck, CurveCheck, SweepCheck
 from simulator.study.run.metrics import names
 from simulator.study.run.pareto import curves, estimate, gain

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import yaml
 
 from simulator.errors import DsimError, ScenarioError
-from simulator.files import read_text
+from simulator.reading.opening import read_text
 
 MOST_DEPTH = 64  # of mappings and lists in each other
 MOST_NODES = 1_000_000  # with aliases written out
