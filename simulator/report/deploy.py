@@ -8,7 +8,8 @@ from simulator.report.blocks import PAGES, TERMINAL, Block, Code, Form, Lines, T
 from simulator.report.page import Page, Section, section
 from simulator.study.deploy.scripts import FOLDER, shell
 from simulator.study.planning.result import PlanResult
-from simulator.study.run.result import Launch, RunResult
+from simulator.study.run.launch import Launch
+from simulator.study.run.result import RunResult
 from simulator.study.run.wording import count
 
 

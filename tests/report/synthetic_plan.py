@@ -47,6 +47,7 @@ def _choice(number: int, label: str) -> dict[str, Any]:
 def _fleet(replicas: int, number: int) -> dict[str, Any]:
     speed = 60 + 4 * replicas - number
     metrics = {"speed": around(speed), "ttft": around(0.3), "throughput_tok_s_gpu": around(12000 / replicas)}
+    metrics |= {"accepted_length": around(2.0), "verification_budget": around(2.0), "concurrency_mean": around(8.0)}
     head = {"replicas": replicas, "gpus": replicas, "rps_per_replica": 60 / replicas, "cost_per_mtok": 0.4 * replicas, "n": 4}
     return {**head, "kept": "kept", "verdict": "backlogged" if replicas < 6 else "stable", "sure_speed": speed - 2, "metrics": metrics}
 

@@ -18,7 +18,8 @@ def step_s(tokens: float) -> float:
 
 
 def around(mean: float, width: float = 0.01) -> dict[str, float]:
-    return {"mean": mean, "low": mean * (1 - width), "high": mean * (1 + width)}
+    half = abs(mean) * width
+    return {"mean": mean, "low": mean - half, "high": mean + half}
 
 
 def budget_and_length(policy: str, load: float) -> tuple[float, float]:
@@ -102,7 +103,7 @@ def example(
         "speed_metric": "tps_per_user_mean",
         "frontier": frontier,
         "gains": gains(policies),
-        "published": published(),
+        "published": published(policies),
         "validation": validation(),
         "answer": [
             "Run DSpark-5: at 80 tok/s per user it delivers 16,036 tok/s/GPU, +51 % (49…53) over MTP-1.",
@@ -175,7 +176,7 @@ def gains(policies: Sequence[str]) -> dict[str, Any]:
     return {"baseline": policies[0], "at_sla": at_sla, "at_matched_throughput": matched}
 
 
-def published() -> list[dict[str, Any]]:
+def published(policies: Sequence[str]) -> list[dict[str, Any]]:
     loads = range(10, 380, 10)
     speeds = [(1.87 / step_s(2 * load), load) for load in loads]
     budget = [[r, 5.18435 - 0.0128366 * r + 2.16349e-5 * r * r] for r in range(20, 205, 5)]
@@ -187,6 +188,7 @@ def published() -> list[dict[str, Any]]:
     return [
         {"label": f"{policy}, published ({source})", "policy": policy, "x": x, "y": y, "points": points, "source": source}
         for policy, source, x, y, points in curves
+        if policy in policies
     ]
 
 

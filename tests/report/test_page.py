@@ -190,7 +190,6 @@ def test_nothing_known_is_a_dash_not_a_none(tmp_path: Path) -> None:
         for j, metric in enumerate(point["metrics"]):
             point["metrics"][metric] = (None, unknown, {"mean": 0.5, "low": None, "high": None})[(i + j) % 3]
     result["frontier"][0].update(metrics={})
-    result["scenario"]["content"]["odd"] = float("nan")
     result.update(published=[], validation=None, warnings=[])
     result["gains"].update(at_sla=[], at_matched_throughput=[])
     html, reader = page(tmp_path, result)
@@ -199,7 +198,7 @@ def test_nothing_known_is_a_dash_not_a_none(tmp_path: Path) -> None:
 
 
 def test_least_result(tmp_path: Path) -> None:
-    result = synthetic.example() | {"frontier": [], "policies": [], "answer": []}
+    result = synthetic.example(policies=("alone",), loads=()) | {"gains": {"baseline": "alone", "at_sla": [], "at_matched_throughput": []}, "answer": []}
     _, reader = page(tmp_path, result)
     assert "no answer" in reader.text
     assert (tmp_path / "pareto.png").exists()
@@ -210,7 +209,7 @@ def test_names_are_text_never_code(tmp_path: Path) -> None:
     result = synthetic.example(policies=(bad, "<img src=http://x onerror=1>"), loads=(5,))
     result["scenario"].update(question=bad, name=bad, file=bad)
     result["warnings"][0].update(text=bad, remedy=bad)
-    result["published"][0].update(label=bad, policy=bad)
+    result["published"] = [synthetic.published(["MTP-1"])[0] | {"label": bad, "policy": bad}]
     result["answer"] = [bad, "</section>"]
     html, reader = page(tmp_path, result)
     assert html.count("<script") == 1

@@ -17,8 +17,9 @@ from simulator.policies.verification import FixedLength, Oracle, Serving, Verifi
 from simulator.study.deploy.asked import launch_of
 from simulator.study.deploy.launch import launch, recommended
 from simulator.study.deploy.scripts import shell
-from simulator.study.run.result import EngineLaunch
+from simulator.study.run.launch import EngineLaunch
 from simulator.study.run.scenario import load_scenario
+from tests.report import synthetic_result
 
 Dsim = Callable[..., Any]
 WriteScenario = Callable[..., Path]
@@ -300,12 +301,9 @@ def test_the_recommended_policy_is_the_answers(scenario: WriteScenario, dsim: Ds
 def test_shipped_scenarios_go_by_name(world: Path, dsim: Dsim) -> None:
     told = dsim("export", "launch", "quickstart", "--policy", "DSpark-5 scheduled", "--format", "json")
     assert told.code == 0, told.err
-    result = {"dsim_version": "0", "load_kind": "concurrency", "load_unit": "", "speed_metric": "", "frontier": [], "policies": []}
-    result["gains"] = {"baseline": "", "at_sla": [], "at_matched_throughput": []}
-    result["profile"] = {"name": "", "hardware": "", "engine": "", "target": "", "gpus_per_replica": 1}
     scenario = load_scenario("quickstart")
     facts = {"name": "", "file": "scenarios/quickstart.yaml", "seed": 0, "replications": 1, "content": scenario.content}
-    (world / "result.json").write_text(json.dumps(result | {"scenario": facts}))
+    (world / "result.json").write_text(json.dumps(synthetic_result.example(loads=()) | {"scenario": facts}))
     assert (
         json.loads(dsim("export", "launch", world, "--policy", "DSpark-5 scheduled", "--format", "json").out)["engines"]
         == json.loads(told.out)["engines"]

@@ -9,7 +9,8 @@ from typing import Any
 from scipy.special import stdtrit
 
 from simulator.study.run.metrics import METRICS
-from simulator.study.run.result import Estimate, Record, RunResult
+from simulator.study.run.record import Record
+from simulator.study.run.result import Estimate, RunResult
 
 LEVEL = 0.95  # of the intervals in a result
 _ABSENT = "(absent)"

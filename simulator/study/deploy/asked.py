@@ -12,7 +12,8 @@ from simulator.reading.yaml_files import read_yaml
 from simulator.study.deploy.launch import launch, recommended
 from simulator.study.planning.question import Plan, load_plan, make_plan
 from simulator.study.planning.result import PlanResult
-from simulator.study.run.result import Launch, RunResult
+from simulator.study.run.launch import Launch
+from simulator.study.run.result import RunResult
 from simulator.study.run.scenario import load_scenario, validate_scenario
 
 

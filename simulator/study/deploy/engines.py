@@ -14,7 +14,7 @@ from simulator.measurements.formats.vllm import lengths_by_batch_json
 from simulator.measurements.prices import RoundCost
 from simulator.study.deploy.question import ServingQuestion
 from simulator.study.profiles.exporting import additive_table, batch_sizes
-from simulator.study.run.result import EngineLaunch
+from simulator.study.run.launch import EngineLaunch
 
 VLLM_METHODS = ("dspark", "dflash", "eagle3", "mtp")  # called as the families are
 SGLANG_ALGORITHM = {"dspark": "DSPARK", "dflash": "DFLASH", "eagle3": "EAGLE3", "mtp": "NEXTN"}

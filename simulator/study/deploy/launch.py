@@ -5,7 +5,8 @@ from __future__ import annotations
 from simulator.errors import DsimError
 from simulator.study.deploy.engines import sglang, vllm
 from simulator.study.deploy.question import ServingQuestion
-from simulator.study.run.result import Launch, RunResult
+from simulator.study.run.launch import Launch
+from simulator.study.run.result import RunResult
 from simulator.study.run.scenario import Scenario
 
 

@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 
 from simulator.files import write_whole
-from simulator.study.run.result import EngineLaunch, Launch
+from simulator.study.run.launch import EngineLaunch, Launch
 
 FOLDER = "launch"  # beside a report
 WIDTH = 78  # of a command's lines, where its words allow

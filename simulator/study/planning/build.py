@@ -13,6 +13,7 @@ from simulator.study.planning.judge import judge, keeps, margins, prediction
 from simulator.study.planning.promises import at_promise, cost_per_mtok, promises
 from simulator.study.planning.question import Plan
 from simulator.study.planning.result import (
+    METRICS,
     ChangeResult,
     ChoiceResult,
     DayResult,
@@ -32,11 +33,6 @@ from simulator.study.run.build import shown_file, worst
 from simulator.study.run.pareto import estimate, gain
 from simulator.study.run.result import sources
 from simulator.study.run.wording import count, share
-
-METRICS = (
-    "speed", "ttft", "throughput_tok_s_gpu", "accepted_length", "verification_budget", "waste_fraction", "concurrency_mean", "waiting_mean",
-    "busy_fraction", "preemptions", "unfinished", "speed_kept", "ttft_kept", "requests", "goodput_rps", "goodput_rps_gpu", "goodput_share",
-)  # fmt: skip
 
 
 def best_cell(plan: Plan, cells: Mapping[int, CellResult]) -> int:

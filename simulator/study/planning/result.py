@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import PlainSerializer
+from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PlainSerializer, PositiveFloat, PositiveInt, model_validator
 
+from simulator.complaints import shown
 from simulator.study.planning.judge import Judgement
 from simulator.study.planning.question import Price, Sla
+from simulator.study.run.launch import Launch
 from simulator.study.run.metrics import Verdict
-from simulator.study.run.result import Launch, Maybe, Record, Remark, Source
+from simulator.study.run.record import Document, Label, Record, distinct, known, same_length
+from simulator.study.run.result import Maybe, Remark, Source
 
 Outcome = Literal["planned", "unattainable", "too few replicas", "not clear"]
+METRICS = (
+    "speed", "ttft", "throughput_tok_s_gpu", "accepted_length", "verification_budget", "waste_fraction", "concurrency_mean", "waiting_mean",
+    "busy_fraction", "preemptions", "unfinished", "speed_kept", "ttft_kept", "requests", "goodput_rps", "goodput_rps_gpu", "goodput_share",
+)  # fmt: skip
+DRAWN = ("speed", "ttft", "throughput_tok_s_gpu", "accepted_length", "verification_budget", "concurrency_mean")  # by the page: never left out
 _WHOLE = PlainSerializer(lambda model: model.model_dump())  # defaults too
 
 
 class PlanFacts(Record):
     """Which question was asked."""
 
-    name: str
+    name: Label
     question: str = ""
     file: str
-    seed: int
+    seed: NonNegativeInt
     overrides: tuple[str, ...] = ()
     content: dict[str, Any]  # of the YAML
 
@@ -29,10 +37,10 @@ class PlanFacts(Record):
 class LoadFacts(Record):
     """What comes: requests per second in the mean and at the peak, and what a request is in the mean."""
 
-    mean_rps: float
-    peak_rps: float
-    mean_prompt_tokens: float
-    mean_output_tokens: float
+    mean_rps: NonNegativeFloat
+    peak_rps: NonNegativeFloat
+    mean_prompt_tokens: NonNegativeFloat
+    mean_output_tokens: NonNegativeFloat
     told: str
     trace: str = ""  # what was read of a trace
 
@@ -40,31 +48,39 @@ class LoadFacts(Record):
 class OfferedProfile(Record):
     """A profile to choose from, its price, and what is known of it."""
 
-    name: str
+    name: Label
     hardware: str
     engine: str
     target: str
-    gpus_per_replica: float
-    gpu_hour: float
+    gpus_per_replica: PositiveFloat
+    gpu_hour: PositiveFloat
     provenance: tuple[Source, ...] = ()
     assumed: tuple[str, ...] = ()
     not_identifiable: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
+def _drawn_and_known(metrics: dict[str, Any]) -> dict[str, Any]:
+    if unknown := next((name for name in metrics if name not in METRICS), None):
+        raise ValueError(f"unknown metric {shown(unknown)}")
+    if missing := next((name for name in DRAWN if name not in metrics), None):
+        raise ValueError(f"has no {missing}")
+    return metrics
+
+
 class FleetResult(Record):
     """A simulated fleet at the planned load: is the SLA kept, and every metric with its interval over `n` replications. `sure_speed` is what
     the next replication reaches with 95 % confidence, tok/s."""
 
-    replicas: int
-    gpus: float
-    rps_per_replica: float
-    cost_per_mtok: float
-    n: int
+    replicas: PositiveInt
+    gpus: PositiveFloat
+    rps_per_replica: NonNegativeFloat
+    cost_per_mtok: NonNegativeFloat
+    n: NonNegativeInt
     kept: Judgement
     verdict: Verdict
     sure_speed: float | None
-    metrics: dict[str, Maybe]
+    metrics: Annotated[dict[str, Maybe], AfterValidator(_drawn_and_known)]
 
     def mean(self, metric: str) -> float | None:
         """Of a metric, None where it is not known."""
@@ -75,9 +91,9 @@ class FleetResult(Record):
 class SmallerFleet(Record):
     """The fleet with one replica less than needed: `kept` of its `n` replications keep the SLA."""
 
-    replicas: int
-    n: int
-    kept: int
+    replicas: NonNegativeInt
+    n: NonNegativeInt
+    kept: NonNegativeInt
 
 
 class LossResult(Record):
@@ -93,25 +109,33 @@ class ChoiceResult(Record):
     `replicas_needed` carry the peak; None where the outcome is not `planned`. Costs are per hour and per million output tokens."""
 
     cell: int
-    label: str
-    profile: str
-    policy: str
-    setting: str
+    label: Label
+    profile: Label
+    policy: Label
+    setting: Label
     verification: dict[str, Any]
     bound: bool
     outcome: Outcome
     alone_tps: float | None
     fluid_bound: float | None
-    replicas_needed: int | None
-    replicas: int | None
-    gpus: float | None
-    cost_per_hour: float | None
-    cost_per_mtok: float | None
+    replicas_needed: PositiveInt | None
+    replicas: PositiveInt | None
+    gpus: PositiveFloat | None
+    cost_per_hour: NonNegativeFloat | None
+    cost_per_mtok: NonNegativeFloat | None
     carried_rps: float | None
     headroom: float | None
     points: tuple[FleetResult, ...]
     fewer: SmallerFleet | None
     loss: LossResult | None
+
+    @model_validator(mode="after")
+    def _planned_in_full(self) -> Self:
+        distinct("points", (fleet.replicas for fleet in self.points))
+        size = (self.replicas_needed, self.replicas, self.gpus, self.cost_per_hour, self.cost_per_mtok)
+        if self.outcome == "planned" and None in size:
+            raise ValueError("is planned, but without replicas, GPUs or costs")
+        return self
 
     @property
     def at_peak(self) -> FleetResult | None:
@@ -123,9 +147,9 @@ class ChoiceAtPromise(Record):
     """What a choice needs at another promised speed, from the simulated fleets; `exact` where the next smaller one fails as well."""
 
     cell: int
-    replicas: int | None
-    gpus: float | None
-    cost_per_mtok: float | None
+    replicas: PositiveInt | None
+    gpus: PositiveFloat | None
+    cost_per_mtok: NonNegativeFloat | None
     throughput: float | None
     speed: float | None
     exact: bool
@@ -134,7 +158,7 @@ class ChoiceAtPromise(Record):
 class PromiseResult(Record):
     """All choices at a promised speed, and the cheapest."""
 
-    tps: float
+    tps: PositiveFloat
     cells: tuple[ChoiceAtPromise, ...]
     best: int | None
 
@@ -151,28 +175,33 @@ class DayResult(Record):
     """Replicas through the span of the traffic, slot by slot, and what they cost; `reactive_short_share` of the requests meet too few."""
 
     cell: int
-    span_s: float
-    slot_s: float
-    rate_rps: tuple[float, ...]
-    needed: tuple[int, ...]
-    paid: tuple[int, ...]
-    reactive: tuple[int, ...]
-    fixed: int
-    start_up_s: float
+    span_s: PositiveFloat
+    slot_s: PositiveFloat
+    rate_rps: tuple[NonNegativeFloat, ...]
+    needed: tuple[NonNegativeInt, ...]
+    paid: tuple[NonNegativeInt, ...]
+    reactive: tuple[NonNegativeInt, ...]
+    fixed: NonNegativeInt
+    start_up_s: NonNegativeFloat
     carries_rps: dict[str, float]  # by replicas
     replica_hours: ThreeWays
     cost_per_mtok: ThreeWays
-    reactive_short_share: float
+    reactive_short_share: Annotated[float, Field(ge=0, le=1)]
+
+    @model_validator(mode="after")
+    def _of_the_same_slots(self) -> Self:
+        same_length(rate_rps=self.rate_rps, needed=self.needed, paid=self.paid, reactive=self.reactive)
+        return self
 
 
 class ChangeResult(Record):
     """One assumption moved: the replicas then needed, and what the unchanged fleet gives; `speed_change` is paired by replication."""
 
     name: str
-    label: str
+    label: Label
     pair: str
-    replicas: int | None
-    gpus: float | None
+    replicas: PositiveInt | None
+    gpus: PositiveFloat | None
     speed: Maybe
     speed_change: Maybe
     ttft: Maybe
@@ -185,9 +214,9 @@ class PairedGain(Record):
 
     scheduled: int
     fixed: int
-    replicas: int
+    replicas: PositiveInt
     gain: Maybe
-    n: int
+    n: NonNegativeInt
     distinguishable: bool
     worst_margin: float
 
@@ -195,26 +224,34 @@ class PairedGain(Record):
 class BreakEvenCurve(Record):
     """For one acceptance, by batch size: the best fixed length and what it gains over no drafting; from `stops_at` on nothing is gained."""
 
-    acceptance: float
-    best_length: tuple[int, ...]
+    acceptance: PositiveFloat
+    best_length: tuple[NonNegativeInt, ...]
     gain: tuple[float, ...]
-    stops_at: int | None
+    stops_at: PositiveInt | None
 
 
 class BreakEven(Record):
     """When speculation pays, for a profile and drafter; `batch` sizes, and the speed without drafting at each."""
 
-    profile: str
-    drafter: str
-    batch: tuple[int, ...]
+    profile: Label
+    drafter: Label
+    batch: tuple[PositiveInt, ...]
     tps_without: tuple[float, ...]
     curves: tuple[BreakEvenCurve, ...]
 
+    @model_validator(mode="after")
+    def _of_the_same_batches(self) -> Self:
+        same_length(batch=self.batch, tps_without=self.tps_without)
+        for curve in self.curves:
+            same_length(batch=self.batch, best_length=curve.best_length, gain=curve.gain)
+        distinct("batch", self.batch)
+        return self
 
-class PlanResult(Record):
+
+class PlanResult(Document):
     """All of a plan's result.json; every report of it is made from it."""
 
-    dsim_version: str
+    dsim_version: Label
     kind: Literal["plan"] = "plan"
     plan: PlanFacts
     sla: Annotated[Sla, _WHOLE]
@@ -223,17 +260,33 @@ class PlanResult(Record):
     profiles: tuple[OfferedProfile, ...]
     cells: tuple[ChoiceResult, ...]
     best: int
-    promises: tuple[float, ...]
+    promises: tuple[PositiveFloat, ...]
     by_promise: tuple[PromiseResult, ...]
     day: DayResult | None
     what_if: tuple[ChangeResult, ...]
     gains: tuple[PairedGain, ...]
     break_even: tuple[BreakEven, ...]
     conditions: tuple[str, ...]
-    trials: int
+    trials: NonNegativeInt
     warnings: tuple[Remark, ...] = ()
     answer: tuple[str, ...] = ()
     launch: Launch | None = None
+
+    @model_validator(mode="after")
+    def _names_what_there_is(self) -> Self:
+        cells = {choice.cell for choice in self.cells}
+        distinct("cells", (choice.cell for choice in self.cells))
+        distinct("by_promise", (row.tps for row in self.by_promise))
+        known("cells", (choice.profile for choice in self.cells), {profile.name for profile in self.profiles})
+        known("best", [self.best], cells)
+        known("day.cell", [self.day.cell] if self.day else [], cells)
+        known("gains", (cell for pair in self.gains for cell in (pair.scheduled, pair.fixed)), cells)
+        for place, row in enumerate(self.by_promise):
+            known(f"by_promise.{place}.cells", (need.cell for need in row.cells), cells)
+            known(f"by_promise.{place}.best", [] if row.best is None else [row.best], {need.cell for need in row.cells})
+        if self.chosen.outcome != "planned":
+            raise ValueError(f"best: choice {self.best} is not planned")
+        return self
 
     def choice(self, cell: int) -> ChoiceResult:
         """The choice of that number."""

@@ -9,6 +9,7 @@ from typing import Literal
 
 Number = int | float | None  # int stays int in files
 Verdict = Literal["stable", "backlogged", "overloaded"]
+Speed = Literal["tps_per_user_mean", "tps_per_user_overall", "tps_per_user_p10", "tps_per_user_p50", "tps_per_user_p90"]
 Place = Literal["points", "latency", "parts", ""]
 
 SHARES = (0.01, 0.02, 0.05, *(i / 20 for i in range(2, 20)), 0.98, 0.99, 0.999)  # of requests, at which a distribution is kept

@@ -1,46 +1,34 @@
 """What a run's result holds, as frozen classes: result.json, validation.json and the rows of points.csv are these, written down.
-Files of other versions and foreign ones are judged in `from_json` and nowhere else. One file, because it is the shape of one file: result.json."""
+Files of other versions and foreign ones are judged by these types in `from_json` (record.py) and nowhere else: pages, figures and comparisons rely
+on them. One file, because it is the shape of one file: result.json."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PlainSerializer,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)  # fmt: skip
 
-from simulator.errors import DsimError
-from simulator.study.run.metrics import Number, Verdict
+from simulator.complaints import shown
+from simulator.study.run.launch import Launch
+from simulator.study.run.metrics import SHARES, Number, Speed, Verdict, names
+from simulator.study.run.record import Document, Label, Record, distinct, known
+from simulator.traffic.workload import LoadKind
 
 if TYPE_CHECKING:
     from simulator.measurements.profile import Profile
-
-
-class Record(BaseModel):
-    """Part of a result. Keys that a reader does not know are left out; those that were never set are not written."""
-
-    model_config = ConfigDict(frozen=True)
-
-    @classmethod
-    def of(cls, source: object, **more: Any) -> Self:
-        """With what `source` has under the same names, and more."""
-        return cls(**{name: getattr(source, name) for name in cls.model_fields if name not in more}, **more)
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON holds it: what `from_json` reads."""
-        return self.model_dump(mode="json", exclude_unset=True)
-
-    @classmethod
-    def from_json(cls, data: object, where: Path | str = "", remedy: str = "make it again with this version of dsim") -> Self:
-        """Read from parsed JSON. Raises DsimError with the first key that does not fit."""
-        try:
-            return cls.model_validate(data)
-        except ValidationError as problem:
-            first = problem.errors()[0]
-            key = ".".join(map(str, first["loc"])) or None
-            raise DsimError(f"not a result of this dsim ({first['msg']})", where=where, key=key, remedy=remedy) from None
 
 
 @dataclass(frozen=True)
@@ -61,18 +49,44 @@ class Estimate:
 
 
 def _maybe(raw: object) -> object:
-    return None if isinstance(raw, Mapping) and raw.get("mean") is None else raw
+    return None if raw == UNKNOWN else raw
+
+
+def _around(estimate: Estimate | None) -> Estimate | None:
+    if estimate and (estimate.low is None) != (estimate.high is None):
+        raise ValueError("an interval has two ends")
+    if estimate and estimate.low is not None and estimate.high is not None and (estimate.low > estimate.mean or estimate.mean > estimate.high):
+        raise ValueError(f"mean {estimate.mean:g} is outside its interval, {estimate.low:g} to {estimate.high:g}")
+    return estimate
 
 
 UNKNOWN = {"mean": None, "low": None, "high": None}
-Maybe = Annotated[Estimate | None, BeforeValidator(_maybe), PlainSerializer(lambda e: e.to_json() if e else UNKNOWN)]  # None is three nulls in a file
+Known = Annotated[Estimate, AfterValidator(_around)]
+Maybe = Annotated[Known | None, BeforeValidator(_maybe), PlainSerializer(lambda e: e.to_json() if e else UNKNOWN)]  # None is three nulls in a file
+
+
+def _known_metrics(metrics: dict[str, Any]) -> dict[str, Any]:
+    if unknown := next((name for name in metrics if name not in names()), None):
+        raise ValueError(f"unknown metric {shown(unknown)}")
+    return metrics
+
+
+def _of_all_shares(curves: dict[str, Any]) -> dict[str, Any]:
+    if unknown := next((name for name in curves if name not in ("ttft", "tpot")), None):
+        raise ValueError(f"unknown distribution {shown(unknown)}")
+    if short := next((name for name, values in curves.items() if len(values) != len(SHARES)), None):
+        raise ValueError(f"expected {len(SHARES)} numbers of {short}, got {len(curves[short])}")
+    return curves
+
+
+Curves = Annotated[dict[str, tuple[NonNegativeFloat, ...]], AfterValidator(_of_all_shares)]
 
 
 class Row(Record):
     """One simulated run: its load, replication, verdict and every number by name."""
 
-    load: float
-    replication: int
+    load: PositiveFloat
+    replication: NonNegativeInt
     verdict: Verdict
     numbers: dict[str, Number]
 
@@ -86,8 +100,8 @@ class PointRow(Row):
     policy: str
     drafter: str
     load_kind: str
-    requests: int
-    curves: dict[str, tuple[float, ...]] = {}  # TTFT and TPOT, seconds, at each of metrics.SHARES
+    requests: NonNegativeInt
+    curves: Curves = {}  # TTFT and TPOT, seconds, at each of metrics.SHARES
     path: str  # of the engine, and why it is the plain one
     why_plain: str
 
@@ -95,11 +109,11 @@ class PointRow(Row):
 class ScenarioFacts(Record):
     """Which question, and how much was simulated."""
 
-    name: str
+    name: Label
     question: str = ""
     file: str
-    seed: int
-    replications: int
+    seed: NonNegativeInt
+    replications: PositiveInt
     overrides: tuple[str, ...] = ()
     content: dict[str, Any]  # of the YAML
 
@@ -121,11 +135,11 @@ def sources(profile: Profile) -> tuple[Source, ...]:
 class ProfileFacts(Record):
     """What was simulated, and what is known of it."""
 
-    name: str
+    name: Label
     hardware: str
     engine: str
     target: str
-    gpus_per_replica: float
+    gpus_per_replica: PositiveFloat
     notes: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
     not_identifiable: tuple[str, ...] = ()
@@ -135,8 +149,8 @@ class ProfileFacts(Record):
 class PolicyFacts(Record):
     """A policy of the study. `bound`: it knows what no policy can know, is drawn dashed and never a plan; `peeks`: its output is not lossless."""
 
-    name: str
-    drafter: str | None = None
+    name: Label
+    drafter: Label | None = None
     verification: dict[str, Any]
     bound: bool
     peeks: bool = False
@@ -153,13 +167,13 @@ class PointResult(Record):
     """One policy at one load over all replications: every metric with its interval, and the worst verdict."""
 
     policy: str
-    drafter: str
-    load: float
-    n: int
-    requests: int
+    drafter: Label
+    load: PositiveFloat
+    n: PositiveInt
+    requests: NonNegativeInt
     verdict: Verdict
-    metrics: dict[str, Maybe]
-    curves: dict[str, tuple[float, ...]] = {}  # TTFT and TPOT, seconds, at each of metrics.SHARES: means over replications
+    metrics: Annotated[dict[str, Maybe], AfterValidator(_known_metrics)]
+    curves: Curves = {}  # TTFT and TPOT, seconds, at each of metrics.SHARES: means over replications
 
     def get(self, metric: str) -> Estimate | None:
         """A metric's estimate, None where it is not known."""
@@ -174,12 +188,12 @@ class PointResult(Record):
 class GainAtSla(Record):
     """What a policy delivers (tok/s per GPU) at a promised speed, and gains over the baseline; `at_least` where all its loads keep the promise."""
 
-    sla_tps: float
+    sla_tps: PositiveFloat
     policy: str
-    throughput: Estimate | None
-    baseline_throughput: Estimate | None
-    gain: Estimate | None
-    at_least: Estimate | None = None
+    throughput: Known | None
+    baseline_throughput: Known | None
+    gain: Known | None
+    at_least: Known | None = None
     note: str | None
 
     @property
@@ -192,12 +206,12 @@ class GainAtThroughput(Record):
     """How fast a policy is (tok/s per user) where it delivers what the baseline delivers at a promise, and what it gains."""
 
     throughput: float | None
-    because: str
+    because: Label
     policy: str
-    sla_tps: float
-    tps: Estimate | None
-    baseline_tps: Estimate | None
-    gain: Estimate | None
+    sla_tps: PositiveFloat
+    tps: Known | None
+    baseline_tps: Known | None
+    gain: Known | None
     note: str | None
 
 
@@ -212,7 +226,7 @@ class Gains(Record):
 class PublishedCurve(Record):
     """A published curve to be drawn behind the simulated ones of `policy`; points are (x, y)."""
 
-    label: str
+    label: Label
     policy: str
     x: str
     y: str
@@ -230,26 +244,41 @@ class ValidationRow(Record):
     published: Number = None
     difference: Number
     unit: str = "fraction"
-    n: int | None = None
+    n: NonNegativeInt | None = None
     mean_absolute_difference: float | None = None
     fitted: bool = False
-    limit: Number = None
+    limit: NonNegativeInt | NonNegativeFloat | None = None
     ok: bool | None = None
 
     @classmethod
     def judged(cls, what: str, difference: Number, limit: Number, **more: Any) -> Self:
         """A row that is ok where its difference is known and within its limit, if it has one."""
-        ok = None if limit is None else difference is not None and abs(difference) <= limit
-        return cls(what=what, difference=difference, limit=limit, ok=ok, **more)
+        return cls(what=what, difference=difference, limit=limit, ok=_within(difference, limit), **more)
+
+    @model_validator(mode="after")
+    def _judged_by_its_limit(self) -> Self:
+        if self.ok != _within(self.difference, self.limit):
+            raise ValueError(f"ok is {shown(self.ok)}, with a difference of {shown(self.difference)} and a limit of {shown(self.limit)}")
+        return self
+
+
+def _within(difference: Number, limit: Number) -> bool | None:
+    return None if limit is None else difference is not None and abs(difference) <= limit
+
+
+def all_within(rows: Iterable[ValidationRow]) -> bool | None:
+    """Are all limits kept? None where there are none."""
+    judged = [row.ok for row in rows if row.ok is not None]
+    return all(judged) if judged else None
 
 
 class ValidationPoint(Record):
     """One compared cell: a metric of a policy at a load."""
 
-    policy: str
-    metric: str
-    load: int | float | str
-    table: str
+    policy: Label
+    metric: Label
+    load: int | float | Label
+    table: Label
     simulated: Number
     published: Number
     difference: Number
@@ -263,6 +292,12 @@ class Validation(Record):
     points: tuple[ValidationPoint, ...] = ()
     ok: bool | None = None
 
+    @model_validator(mode="after")
+    def _ok_where_its_rows_are(self) -> Self:
+        if self.ok is not None and self.ok != all_within(self.rows):
+            raise ValueError(f"ok is {shown(self.ok)}, and its rows are not")
+        return self
+
 
 class Remark(Record):
     """What a reader must know before relying on a result, with its remedy."""
@@ -272,38 +307,18 @@ class Remark(Record):
     remedy: str = ""
 
 
-class EngineLaunch(Record):
-    """How an engine is started so that it comes nearest to a policy: environment, arguments, files beside the command, what is to be filled in, and
-    what the engine does otherwise than was simulated."""
-
-    engine: str
-    environment: dict[str, str] = {}
-    command: tuple[str, ...]
-    files: dict[str, str] = {}
-    fill_in: tuple[str, ...] = ()
-    otherwise: tuple[str, ...] = ()
-
-
-class Launch(Record):
-    """What to deploy for a policy: one command for each of `replicas` servers."""
-
-    policy: str
-    replicas: int
-    engines: tuple[EngineLaunch, ...]
-
-
-class RunResult(Record):
+class RunResult(Document):
     """All of result.json; every report is made from it."""
 
-    dsim_version: str
+    dsim_version: Label
     scenario: ScenarioFacts
     profile: ProfileFacts
     conditions: tuple[str, ...] = ()
-    policies: tuple[PolicyFacts, ...]
-    load_kind: str
-    load_unit: str
+    policies: Annotated[tuple[PolicyFacts, ...], Field(min_length=1, max_length=1000)]
+    load_kind: LoadKind
+    load_unit: Label
     trace: str = ""  # what was read of a trace
-    speed_metric: str  # the metric that counts as per-user speed
+    speed_metric: Speed  # the metric that counts as per-user speed
     frontier: tuple[PointResult, ...]
     gains: Gains
     published: tuple[PublishedCurve, ...] = ()
@@ -311,6 +326,19 @@ class RunResult(Record):
     answer: tuple[str, ...] = ()
     warnings: tuple[Remark, ...] = ()
     launch: Launch | None = None
+
+    @model_validator(mode="after")
+    def _names_what_there_is(self) -> Self:
+        policies = {policy.name for policy in self.policies}
+        distinct("policies", (policy.name for policy in self.policies))
+        distinct("frontier", ((point.policy, point.load) for point in self.frontier))
+        known("gains.baseline", [self.gains.baseline], policies)
+        known("launch.policy", [self.launch.policy] if self.launch else [], policies)
+        known("frontier", (point.policy for point in self.frontier), policies)
+        known("gains.at_sla", (row.policy for row in self.gains.at_sla), policies)
+        known("gains.at_matched_throughput", (row.policy for row in self.gains.at_matched_throughput), policies)
+        known("published", (curve.policy for curve in self.published), policies)
+        return self
 
     @property
     def baseline(self) -> str:

@@ -28,10 +28,9 @@ from simulator.schema import Distinct, Frozen, validate
 from simulator.study.run.checks import Check
 from simulator.study.run.document import PLAN_KEYS, read_document
 from simulator.study.run.goodput import Goodput
+from simulator.study.run.metrics import Speed
 from simulator.traffic.traces import TraceSource
 from simulator.traffic.workload import Workload
-
-Speed = Literal["tps_per_user_mean", "tps_per_user_overall", "tps_per_user_p10", "tps_per_user_p50", "tps_per_user_p90"]
 
 
 def _finite(load: Any) -> Any:

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from simulator.study.run.result import Record, Source, ValidationPoint, ValidationRow
+import math
+from typing import Annotated, Self
+
+from pydantic import BeforeValidator, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PlainSerializer, PositiveInt, model_validator
+
+from simulator.complaints import shown
+from simulator.study.run.record import Document, Label, Record
+from simulator.study.run.result import Source, ValidationPoint, ValidationRow, all_within
+
+Measured = Annotated[
+    float, BeforeValidator(lambda raw: math.nan if raw is None else raw), PlainSerializer(lambda value: None if math.isnan(value) else value)
+]  # NaN where nothing was measured, which a file has as null
 
 
 class Fit(Record):
@@ -15,52 +26,60 @@ class Fit(Record):
     evaluations: int
 
 
-class Comparison(Record):
+class Comparison(Document):
     """A simulation beside what was measured: with what, under which conditions, and how far off. `headline` names the metrics whose errors count
-    (None: all cells that were not fitted)."""
+    (None: all cells that were not fitted). What a probe or an engine's check keep beside it is left out."""
 
-    name: str
+    model_config = ConfigDict(extra="ignore")
+
+    name: Annotated[Label, Field(min_length=1)]
     title: str
     system: str
     sources: tuple[str, ...]
     command: str
-    dsim_version: str = ""
+    dsim_version: Label = ""
     conditions: tuple[str, ...] = ()
     provenance: tuple[Source, ...] = ()
     assumed: tuple[str, ...] = ()
     not_identifiable: tuple[str, ...] = ()
-    fits: dict[str, Fit] = {}
+    fits: dict[Annotated[str, Field(min_length=1)], Fit] = {}
     rows: tuple[ValidationRow, ...]
     points: tuple[ValidationPoint, ...]
     ok: bool | None
     compared_with: str = "published"
     headline: tuple[str, ...] | None = None
 
+    @model_validator(mode="after")
+    def _ok_where_its_rows_are(self) -> Self:
+        if self.ok is not None and self.ok != all_within(self.rows):
+            raise ValueError(f"ok is {shown(self.ok)}, and its rows are not")
+        return self
+
 
 class Causes(Record):
     """The throughput's error in parts that multiply, and the host's time and the step-time noise beside them."""
 
-    cost_model: float
-    acceptance: float
-    rest: float
-    host_measured_s: float
-    host_model_s: float
-    step_noise: float
+    cost_model: Measured
+    acceptance: Measured
+    rest: Measured
+    host_measured_s: Measured
+    host_model_s: Measured
+    step_noise: Measured
 
 
 class EngineRun(Record):
     """One run of the engine beside its simulation, number by number; NaN where nothing was measured."""
 
-    policy: str
-    concurrency: int
+    policy: Label
+    concurrency: PositiveInt
     open_loop: bool
-    requests: int
-    measured: dict[str, float]
-    simulated: dict[str, float]
-    simulated_std: dict[str, float]
-    error: dict[str, float]
+    requests: NonNegativeInt
+    measured: dict[str, Measured]
+    simulated: dict[str, Measured]
+    simulated_std: dict[str, Measured]
+    error: dict[str, Measured]
     why: Causes
-    error_at_measured_pace: dict[str, float]
+    error_at_measured_pace: dict[str, Measured]
 
     @property
     def load(self) -> int | str:
@@ -71,16 +90,16 @@ class EngineRun(Record):
 class ErrorSummary(Record):
     """Sizes of errors over all runs; not set where no run has one."""
 
-    median: float | None = None
-    worst: float | None = None
+    median: NonNegativeFloat | None = None
+    worst: NonNegativeFloat | None = None
 
 
 class Ranking(Record):
     """Of `pairs` of policies, how often the better one was named; share NaN where there are none."""
 
-    pairs: int
-    right: int
-    share: float
+    pairs: NonNegativeInt
+    right: NonNegativeInt
+    share: Measured
 
 
 class EngineCheck(Record):
@@ -89,7 +108,7 @@ class EngineCheck(Record):
     runs: tuple[EngineRun, ...]
     summary: dict[str, ErrorSummary]  # by number
     ranking: Ranking
-    replications: int
+    replications: PositiveInt
 
 
 class EngineComparison(Comparison, EngineCheck):
