@@ -48,24 +48,14 @@ def figure(
 
 def _open(path: Path) -> Shown:
     """A run's or a plan's result, or a profile. Raises DsimError where there is none."""
-    import json
-
     from simulator.report.notebook import Evaluation, Planned, profile
-    from simulator.study.planning.result import PlanResult
+    from simulator.study.planning.output import read_either
     from simulator.study.run.result import RunResult
 
     if (path / "profile.yaml").is_file():
         return profile(path)
-    file, remedy = path / "result.json" if path.is_dir() else path, "name the --out folder of a dsim run or plan, or a profile"
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"), parse_constant=lambda _: None)
-    except FileNotFoundError:
-        raise DsimError("no such result", where=file, remedy=remedy) from None
-    except (OSError, ValueError) as problem:
-        raise DsimError(f"not a result ({' '.join(str(problem).split())})", where=file, remedy=remedy) from None
-    if isinstance(content, dict) and content.get("kind") == "plan":
-        return Planned(PlanResult.from_json(content, file, remedy))
-    return Evaluation(RunResult.from_json(content, file, remedy), [])
+    result = read_either(path, "name the --out folder of a dsim run or plan, or a profile")
+    return Evaluation(result, []) if isinstance(result, RunResult) else Planned(result)
 
 
 def _size(text: str | None) -> tuple[float, float] | None:

@@ -111,17 +111,15 @@ def _validate_published(out: Path, measured: Path, only: list[str], workers: int
 
 def _compare_with_engine(scenario: Scenario, models: Path, serving: list[str], out: Path, format: str) -> None:
     """Serves the scenario's policies and loads with the real engine, simulates the same requests and compares."""
-    import json
-
     from real_runner.serving import serve_runs
     from simulator.report.validation.engine import engine_page, write_picture
     from simulator.study.run.output import write_json
     from simulator.study.validation.engine_check import compare, judged
-    from simulator.study.validation.engine_runs import planned, read_run
+    from simulator.study.validation.engine_runs import planned, read_facts, read_run
 
     folders = serve_runs(models, scenario.known, planned(scenario), serving, out / "runs", quiet=format == "json")
     check = compare(scenario, [read_run(folder, scenario.policies) for folder in folders])
-    comparison = judged(scenario, check, shlex.join(["dsim", *sys.argv[1:]]), json.loads((folders[0] / "run.json").read_text()))
+    comparison = judged(scenario, check, shlex.join(["dsim", *sys.argv[1:]]), read_facts(folders[0]))
     write_json(comparison.to_json(), out / "engine_check.json")
     title = f"{scenario.known.name}: simulator against engine"
     write_picture(comparison, out / "engine_check.png", title)

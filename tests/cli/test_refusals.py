@@ -104,7 +104,7 @@ def test_compare(world: Path, out: Callable[..., None], refuse: Refuse) -> None:
     (world / "half" / "points").mkdir(parents=True)
     (world / "half" / "points" / "0-2-0.json").write_text("{}")
     refuse("compare", "half", "out", says="half: has no result yet (1 point done); run the same command again")
-    refuse("compare", "small.yaml", "out", says="small.yaml: not a result")
+    refuse("compare", "small.yaml", "out", says="small.yaml: not valid JSON")
     refuse("compare", "tiny/head.parquet", "out", says="tiny/head.parquet: is not UTF-8 text")
 
 

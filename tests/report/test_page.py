@@ -198,7 +198,8 @@ def test_nothing_known_is_a_dash_not_a_none(tmp_path: Path) -> None:
 
 
 def test_least_result(tmp_path: Path) -> None:
-    result = synthetic.example(policies=("alone",), loads=()) | {"gains": {"baseline": "alone", "at_sla": [], "at_matched_throughput": []}, "answer": []}
+    gains = {"baseline": "alone", "at_sla": [], "at_matched_throughput": []}
+    result = synthetic.example(policies=("alone",), loads=()) | {"gains": gains, "answer": []}
     _, reader = page(tmp_path, result)
     assert "no answer" in reader.text
     assert (tmp_path / "pareto.png").exists()

@@ -19,7 +19,7 @@ from simulator.report.validation.page import Entry, cell_errors, page
 from simulator.study.run.fleet import fleet_of
 from simulator.study.run.scenario import load_scenario, validate_scenario
 from simulator.study.validation.engine_check import _frames, compare, judged
-from simulator.study.validation.engine_runs import HEADLINE, Listed, ServedRun, planned, read_run
+from simulator.study.validation.engine_runs import HEADLINE, Listed, RunFacts, ServedRun, planned, read_run
 from simulator.traffic.request import RequestSpec
 
 from ..conftest import ROOT
@@ -118,7 +118,10 @@ def test_runs_are_read_from_folders_and_shown(scenario, runs, tmp_path):
     read = [read_run(folder, scenario.policies) for folder in folders]
     pd.testing.assert_frame_equal(read[2].requests, runs[2].requests, check_dtype=False)
     found = compare(scenario, read, replications=2)
-    found = judged(scenario, found, "dsim validate", {"machine": {"device": "a machine"}, "asked": {"load": {"max_tokens": 40, "temperature": 0}}})
+    about = RunFacts.model_validate(
+        {"policy": "", "concurrency": 1, "machine": {"device": "a machine"}, "asked": {"load": {"max_tokens": 40, "temperature": 0}}}
+    )
+    found = judged(scenario, found, "dsim validate", about)
     assert found.ok == all(row.ok for row in found.rows)
     assert {row.what: row.limit for row in found.rows}["throughput: worst error"] == 0.12
     written = markdown(page([Entry(found)], ""))
@@ -133,7 +136,7 @@ def test_runs_are_read_from_folders_and_shown(scenario, runs, tmp_path):
     write_picture(found, tmp_path / "picture.png", "check")
     assert (tmp_path / "picture.png").stat().st_size > 10_000
     (folders[0] / "run.json").unlink()
-    with pytest.raises(DsimError, match="no run of an engine"):
+    with pytest.raises(DsimError, match=r"run\.json: no such file"):
         read_run(folders[0], scenario.policies)
 
 

@@ -84,11 +84,12 @@ def test_files_hold_what_was_built(scenario: Callable[..., Path], tmp_path: Path
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        ("{", "not a result"),
+        ("{", "not valid JSON"),
         ("[]", "not a result of this dsim"),
         ('{"frontier": [], "policies": []}', "dsim_version: not a result of this dsim"),
         (json.dumps(synthetic.example(loads=(5,)) | {"frontier": [{"policy": "a"}]}), r"frontier\.0\.drafter: not a result of this dsim"),
         (json.dumps(synthetic.example(loads=(5,)) | {"speed_metric": 7}), "speed_metric: not a result of this dsim"),
+        (json.dumps(synthetic.example(loads=(5,)) | {"format": 2}), r"format: not a result of this dsim \(expected 1, got 2\)"),
     ],
 )
 def test_a_foreign_file_is_one_line(content: str, complaint: str, tmp_path: Path) -> None:

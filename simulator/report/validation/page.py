@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +10,8 @@ import numpy as np
 
 from simulator.errors import DsimError
 from simulator.files import write_whole
+from simulator.reading.json_files import read_json
+from simulator.reading.opening import read_text
 from simulator.report import wording
 from simulator.report.blocks import Cell, Code, Lines, Prose, Row, Table, Text, table
 from simulator.report.page import Page, Section, section
@@ -44,13 +45,10 @@ def read_results(folder: Path) -> list[Entry]:
     remedy = "run dsim validate --published again"
     results = []
     for path in sorted(folder.glob("*.json")):
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as problem:
-            raise DsimError(f"not JSON ({problem})", where=path, remedy=remedy) from None
+        comparison = Comparison.from_json(read_json(path, remedy=remedy), path, remedy)
         reading, picture = path.with_suffix(".md"), path.with_suffix(".png")
-        misses = reading.read_text(encoding="utf-8").strip() if reading.is_file() else ""
-        results.append(Entry(Comparison.from_json(content, path, remedy), picture.name if picture.is_file() else "", misses))
+        misses = read_text(reading).strip() if reading.is_file() else ""
+        results.append(Entry(comparison, picture.name if picture.is_file() else "", misses))
     if not results:
         raise DsimError("holds no result files", where=folder, remedy="run dsim validate --published")
     return results
@@ -153,8 +151,9 @@ def with_headline(readme: str, table: str) -> str:
 def main(results: Path = Path("docs/validation"), out: Path = Path("docs/validation.md"), readme: Path = Path("README.md")) -> None:
     """Write the page, and the table into the README."""
     comparisons = read_results(results)
-    write_whole(out, markdown(page(comparisons, (results / "not_compared.md").read_text(encoding="utf-8"))))
-    write_whole(readme, with_headline(readme.read_text(encoding="utf-8"), table_lines(headline(comparisons))))
+    made = with_headline(read_text(readme), table_lines(headline(comparisons)))
+    write_whole(out, markdown(page(comparisons, read_text(results / "not_compared.md"))))
+    write_whole(readme, made)
 
 
 if __name__ == "__main__":

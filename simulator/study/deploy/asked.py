@@ -7,13 +7,12 @@ from pathlib import Path
 
 from simulator import shipped
 from simulator.errors import DsimError
-from simulator.reading.json_files import read_json
 from simulator.reading.yaml_files import read_yaml
 from simulator.study.deploy.launch import launch, recommended
+from simulator.study.planning.output import read_either
 from simulator.study.planning.question import Plan, load_plan, make_plan
 from simulator.study.planning.result import PlanResult
 from simulator.study.run.launch import Launch
-from simulator.study.run.result import RunResult
 from simulator.study.run.scenario import load_scenario, validate_scenario
 
 
@@ -34,20 +33,17 @@ def launch_of(what: Path, name: str | None, overrides: Sequence[str] = ()) -> La
 
 def _of_result(what: Path, name: str | None) -> Launch:
     """From the commands in it, or its file as it was read; paths in that are relative to the working folder."""
-    file = what / "result.json" if what.is_dir() else what
-    content = read_json(file, remedy="name the --out folder of a dsim run or plan")
-    if content.get("kind") == "plan":
-        plan = PlanResult.from_json(content, file)
-        if plan.launch is not None and name in (None, plan.launch.policy):
-            return plan.launch
-        cells = {label: (cell.cell, cell.replicas or 1) for cell in reversed(plan.cells) for label in (cell.policy, cell.label)}
-        return _of_plan(make_plan(plan.plan.content, _file(plan.plan.file)), name or plan.chosen.label, cells)
-    run = RunResult.from_json(content, file)
-    name = name or recommended(run)
-    if run.launch is not None and name in (None, run.launch.policy):
-        return run.launch
-    scenario = validate_scenario(run.scenario.content, _file(run.scenario.file))
-    return launch(scenario, name or _only([policy.name for policy in scenario.policies], file))
+    result = read_either(what)
+    if isinstance(result, PlanResult):
+        if result.launch is not None and name in (None, result.launch.policy):
+            return result.launch
+        cells = {label: (cell.cell, cell.replicas or 1) for cell in reversed(result.cells) for label in (cell.policy, cell.label)}
+        return _of_plan(make_plan(result.plan.content, _file(result.plan.file)), name or result.chosen.label, cells)
+    name = name or recommended(result)
+    if result.launch is not None and name in (None, result.launch.policy):
+        return result.launch
+    scenario = validate_scenario(result.scenario.content, _file(result.scenario.file))
+    return launch(scenario, name or _only([policy.name for policy in scenario.policies], what))
 
 
 def _file(shown: str) -> Path:

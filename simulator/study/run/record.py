@@ -16,6 +16,7 @@ from simulator.schema import LARGEST, explain
 LONGEST_TEXT, LONGEST_KEY = 1_000_000, 1_000  # characters; files for an engine are texts too
 AGAIN = "make it again with this version of dsim"
 
+FileName = Annotated[str, Field(max_length=255, pattern=r"^[^\x00-\x1f]*$")]  # with its folder, if that is a shipped one's
 Label = Annotated[str, Field(max_length=1000)]  # of a policy, choice, drafter or profile
 
 
@@ -43,7 +44,8 @@ class Record(BaseModel):
             except ValidationError as error:
                 line = explain(error, cls, where)
                 key, problem = line.key or "", line.problem
-        raise DsimError(f"{_maker(data)} ({problem})", where=where, key=key or None, remedy=remedy)
+        maker = _other_maker(data)
+        raise DsimError(f"{maker or 'not a result of this dsim'} ({problem})", where=where, key=key or None, remedy=AGAIN if maker else remedy)
 
 
 class Document(Record):
@@ -56,12 +58,12 @@ class Document(Record):
         return {"format": self.format} | super().to_json()
 
 
-def _maker(data: object) -> str:
-    """Whose file it is that does not fit."""
+def _other_maker(data: object) -> str:
+    """Which dsim made a file that does not fit; empty where this one did, or none says so."""
     from importlib.metadata import version
 
     made, here = data.get("dsim_version") if isinstance(data, Mapping) else None, version("dsim")
-    return "not a result of this dsim" if not isinstance(made, str) or made == here else f"made by dsim {shown(made)}, this is {here}"
+    return f"made by dsim {shown(made)}, this is {here}" if isinstance(made, str) and made != here else ""
 
 
 def _unfit(data: object, key: str) -> Iterator[tuple[str, str]]:

@@ -24,7 +24,7 @@ from pydantic import (
 from simulator.complaints import shown
 from simulator.study.run.launch import Launch
 from simulator.study.run.metrics import SHARES, Number, Speed, Verdict, names
-from simulator.study.run.record import Document, Label, Record, distinct, known
+from simulator.study.run.record import Document, FileName, Label, Record, distinct, known
 from simulator.traffic.workload import LoadKind
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class ScenarioFacts(Record):
 
     name: Label
     question: str = ""
-    file: str
+    file: FileName
     seed: NonNegativeInt
     replications: PositiveInt
     overrides: tuple[str, ...] = ()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from simulator.measurements.replay import lay_out
 from simulator.study.run.fleet import fleet_of
 from simulator.study.run.result import Source, ValidationPoint, ValidationRow
 from simulator.study.run.scenario import Scenario
-from simulator.study.validation.engine_runs import HEADLINE, NUMBERS, Listed, MeasuredSpan, ServedRun, numbers, window_of
+from simulator.study.validation.engine_runs import HEADLINE, NUMBERS, Listed, MeasuredSpan, RunFacts, ServedRun, numbers, window_of
 from simulator.study.validation.result import Causes, EngineCheck, EngineComparison, EngineRun, ErrorSummary, Ranking
 from simulator.traffic.request import RequestSpec
 
@@ -79,6 +79,8 @@ def _simulated(scenario: Scenario, run: ServedRun, replication: int, pace: float
         traffic = ClosedTraffic(run.concurrency, Listed(specs, _gap_s(run)), turns, np.ones(run.concurrency))
     done = simulate(traffic, fleet)
     frames = _frames(done, len(specs))
+    if not len(frames[0]):
+        return dict.fromkeys(NUMBERS, float("nan"))
     return numbers(*frames, window_of(ServedRun(run.policy, run.concurrency, run.open_loop, *frames)))
 
 
@@ -136,13 +138,13 @@ def _why(scenario: Scenario, run: ServedRun, window: MeasuredSpan, real: dict[st
     priced = np.array([float(prices.round_s(int(requests), at)[int(verified)]) for requests, at, verified in cells])
     length = (plain["end_s"] - plain["start_s"]).to_numpy()
     cost = float(length.sum() / priced.sum() - 1) if len(priced) else float("nan")
-    acceptance = mean["accepted_length"] / real["accepted_length"] - 1
-    total = mean["throughput_tok_s"] / real["throughput_tok_s"] - 1
+    acceptance = _off(mean["accepted_length"], real["accepted_length"])
+    total = _off(mean["throughput_tok_s"], real["throughput_tok_s"])
     ratio = length / priced if len(priced) else np.array([np.nan])
     return Causes(
         cost_model=cost,
         acceptance=acceptance,
-        rest=(1 + total) / ((1 + cost) * (1 + acceptance)) - 1,
+        rest=_off(1 + total, (1 + cost) * (1 + acceptance)),
         host_measured_s=float(plain["overhead_s"].mean()),
         host_model_s=prices.overhead_s,
         step_noise=float((np.percentile(ratio, 90) - np.percentile(ratio, 10)) / np.median(ratio)),
@@ -166,8 +168,8 @@ LIMITS = {"tps_per_user_p50": (0.05, 0.12), "throughput_tok_s": (0.05, 0.12), "a
 NAMED = 0.95  # of the pairs of policies
 
 
-def judged(scenario: Scenario, check: EngineCheck, command: str, about: dict[str, Any]) -> EngineComparison:
-    """A check as a comparison of docs/validation.md: limits kept or not, every cell, and under which conditions; `about` is a run.json."""
+def judged(scenario: Scenario, check: EngineCheck, command: str, about: RunFacts) -> EngineComparison:
+    """A check as a comparison of docs/validation.md: limits kept or not, every cell, and under which conditions; `about`: of a run."""
     ranking, rows = check.ranking, []
     for name, bounds in LIMITS.items():
         for which, limit in zip(("median", "worst"), bounds, strict=True):
@@ -201,17 +203,21 @@ def _point(run: EngineRun, name: str) -> ValidationPoint:
     )
 
 
-def _conditions(runs: Sequence[EngineRun], about: dict[str, Any]) -> list[str]:
-    machine, load = about.get("machine", {}), about.get("asked", {}).get("load", {})
+def _known(number: float | None) -> str:
+    return "?" if number is None else f"{number:g}"
+
+
+def _conditions(runs: Sequence[EngineRun], about: RunFacts) -> list[str]:
+    load = about.asked.load
     counts = [run.requests for run in runs]
     causes = ("cost_model", "acceptance", "rest")
     parts = [f"{cause.replace('_', ' ')} {np.median(np.abs([getattr(run.why, cause) for run in runs])):.1%}" for cause in causes]
     noise = [run.why.step_noise for run in runs]
     left = [f"{NUMBERS[name]} {np.nanmedian(np.abs([run.error_at_measured_pace[name] for run in runs])):.1%}" for name in LEFT]
     return [
-        "Served on: " + ", ".join(f"{key} {value}" for key, value in machine.items() if value is not None) + ".",
-        f"{min(counts)} to {max(counts)} measured requests a run of {load.get('max_tokens', '?')} tokens at most, temperature "
-        f"{load.get('temperature', '?')}; each is simulated with its own prompt, length and recorded text.",
+        "Served on: " + ", ".join(f"{key} {value}" for key, value in about.machine.items() if value is not None) + ".",
+        f"{min(counts)} to {max(counts)} measured requests a run of {_known(load.max_tokens)} tokens at most, temperature "
+        f"{_known(load.temperature)}; each is simulated with its own prompt, length and recorded text.",
         "The throughput's error in parts that multiply (medians of their sizes): " + ", ".join(parts) + ".",
         "With the engine's own mean step time put in for the profile's, the median errors left are: " + ", ".join(left) + ".",
         f"Noise: single steps spread around their price (p10 to p90) by {np.median(noise):.0%} in the median run and {max(noise):.0%} in the "

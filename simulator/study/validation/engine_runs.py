@@ -6,13 +6,19 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, ValidationError
 
 from simulator.arrays import Floats, Integers
+from simulator.complaints import shown
 from simulator.errors import DsimError, ScenarioError
+from simulator.reading.csv_files import numbers as csv_numbers
+from simulator.reading.csv_files import read_csv
+from simulator.reading.json_files import read_json
+from simulator.schema import Frozen, explain
 from simulator.study.run.scenario import Policy, Scenario
 from simulator.traffic.arrivals import ClosedLoop
 from simulator.traffic.request import RequestSpec
@@ -25,6 +31,8 @@ NUMBERS = {
     "throughput_tok_s": "throughput", "accepted_length": "accepted length", "verification_budget": "verification budget",
     "ttft_p50_s": "TTFT p50", "step_p10_s": "step p10", "step_p50_s": "step p50", "step_p90_s": "step p90",
 }  # fmt: skip
+_REMEDY = "serve it again"
+MOST_S, MOST_TOKENS, MOST_PLACES = 1e8, 1e8, 100_000  # of a run: three years, and far more than any engine holds
 HEADLINE = ("tps_per_user_p50", "throughput_tok_s")
 
 
@@ -83,19 +91,103 @@ def planned(scenario: Scenario) -> list[tuple[str, str | None, Any, int]]:
     return sorted(runs, key=lambda run: run[3])  # those that are compared with each other soon after each other: a machine drifts
 
 
-def read_run(folder: Path, policies: Sequence[Policy]) -> ServedRun:
-    """A run's folder. Raises DsimError where a file is missing or of another policy than the scenario's."""
-    import pandas as pd
+class _Load(Frozen):
+    """How requests were made, as far as a reader is shown it."""
 
+    model_config = ConfigDict(extra="ignore")
+
+    max_tokens: NonNegativeInt | None = None
+    temperature: NonNegativeFloat | None = None
+
+
+class _Asked(Frozen):
+    model_config = ConfigDict(extra="ignore")
+
+    load: _Load = _Load()
+
+
+class RunFacts(Frozen):
+    """What run.json says of a run, as far as it is compared."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    policy: str
+    concurrency: Annotated[int, Field(ge=1, le=MOST_PLACES)]
+    open_loop: bool = False
+    prompt_numbers: tuple[NonNegativeInt, ...] | None = None
+    machine: dict[str, str | int | float | None] = {}
+    asked: _Asked = _Asked()
+
+
+def read_facts(folder: Path) -> RunFacts:
+    """Those of a run's folder. Raises DsimError."""
+    file = folder / "run.json"
+    content = read_json(file, remedy=_REMEDY)
     try:
-        about = json.loads((folder / "run.json").read_text())
-        requests, steps = (pd.read_csv(folder / f"{name}.csv", keep_default_na=False, na_values=["nan", ""]) for name in ("requests", "steps"))
-    except (OSError, ValueError) as problem:
-        raise DsimError(f"no run of an engine ({problem})", where=folder, remedy="serve it again") from None
-    policy = next((p for p in policies if p.name == about["policy"]), None)
+        return RunFacts.model_validate_json(json.dumps(content), strict=True)
+    except ValidationError as problem:
+        line = explain(problem, RunFacts, file, DsimError)
+        raise DsimError(line.problem, where=file, key=line.key, remedy=_REMEDY) from None
+
+
+def read_run(folder: Path, policies: Sequence[Policy]) -> ServedRun:
+    """A run's folder. Raises DsimError where a file is missing, does not fit the others, or is of another policy than the scenario's."""
+    about, (requests, steps) = read_facts(folder), (read_csv(folder / f"{name}.csv", remedy=_REMEDY) for name in ("requests", "steps"))
+    policy = next((p for p in policies if p.name == about.policy), None)
     if policy is None:
-        raise DsimError(f"a run of policy {about['policy']!r}, which the scenario does not have", where=folder)
-    return ServedRun(policy, int(about["concurrency"]), bool(about.get("open_loop", False)), requests, steps, about.get("prompt_numbers"))
+        raise DsimError(f"a run of policy {shown(about.policy)}, which the scenario does not have", where=folder)
+    _check_requests(requests, folder / "requests.csv")
+    _check_steps(steps, folder / "steps.csv")
+    for wrong, problem in (
+        (not about.open_loop and len(requests) < about.concurrency, f"{len(requests)} requests at {about.concurrency} a time"),
+        (about.prompt_numbers is not None and len(about.prompt_numbers) != len(requests), "prompt_numbers has another length than requests.csv"),
+    ):
+        if wrong:
+            raise DsimError(problem, where=folder / "run.json", remedy=_REMEDY)
+    return ServedRun(policy, about.concurrency, about.open_loop, requests, steps, about.prompt_numbers)
+
+
+def _check_requests(table: pd.DataFrame, file: Path) -> None:
+    """Whole numbers and times in order, numbered from 0; puts the numbers into the table."""
+    for name in ("arrival_s", "first_token_s", "finish_s"):
+        table[name] = _column(table, name, file, MOST_S)
+    for name in ("request", "prompt_tokens", "output_tokens"):
+        table[name] = _column(table, name, file, MOST_TOKENS, whole=True)
+    _column(table, "domain", file, None)
+    table["domain"] = table["domain"].astype(str)
+    _refuse(np.sort(table["request"].to_numpy()) != np.arange(len(table)), file, "request", "expected every number from 0 on, once")
+    _refuse((table["first_token_s"] < table["arrival_s"]).to_numpy(), file, "first_token_s", "is before the arrival")
+    _refuse((table["finish_s"] < table["first_token_s"]).to_numpy(), file, "finish_s", "is before the first token")
+
+
+def _check_steps(table: pd.DataFrame, file: Path) -> None:
+    """As `_check_requests`."""
+    for name in ("start_s", "end_s", "overhead_s"):
+        table[name] = _column(table, name, file, MOST_S)
+    for name in ("requests", "verified", "accepted", "committed", "prefill_tokens", "context_tokens"):
+        table[name] = _column(table, name, file, MOST_TOKENS, whole=True)
+    if "longest_context" in table:
+        table["longest_context"] = _column(table, "longest_context", file, MOST_TOKENS)
+    _refuse((table["end_s"] <= table["start_s"]).to_numpy(), file, "end_s", "is not after the start")
+    _refuse((table["accepted"] > table["verified"]).to_numpy(), file, "accepted", "more than were verified")
+
+
+def _column(table: pd.DataFrame, name: str, file: Path, most: float | None, whole: bool = False) -> NDArray[Any]:
+    """A column without empty cells, of numbers from 0 to `most` where there is one."""
+    if name not in table or not len(table):
+        raise DsimError("column is missing" if name not in table else "has no rows", where=file, key=name, remedy=_REMEDY)
+    if most is None:
+        _refuse(table[name].isna().to_numpy(), file, name, "is empty")
+        return table[name].to_numpy()
+    values = csv_numbers(table, name, file, positive=False)
+    _refuse((values > most) | (whole & (values != np.floor(values))), file, name, f"expected a {'whole ' * whole}number of at most {most:g}")
+    return values.astype(np.int64) if whole else values
+
+
+def _refuse(wrong: NDArray[np.bool_], file: Path, name: str, problem: str) -> None:
+    """Raise for the first row that is wrong."""
+    if wrong.any():
+        raise DsimError(f"{problem}, row {int(wrong.argmax()) + 1}", where=file, key=name, remedy=_REMEDY)
 
 
 def window_of(run: ServedRun) -> MeasuredSpan:
@@ -120,7 +212,7 @@ def numbers(requests: pd.DataFrame, steps: pd.DataFrame, window: MeasuredSpan) -
     length = (plain["end_s"] - plain["start_s"]).to_numpy()
     firsts = int(((requests["first_token_s"] > start_s) & (requests["first_token_s"] <= end_s)).sum())
     known = {f"tps_per_user_p{q}": float(np.percentile(speed, q)) if len(speed) else float("nan") for q in (10, 50, 90)}
-    known["throughput_tok_s"] = float(inside["committed"].sum() + firsts) / (end_s - start_s)
+    known["throughput_tok_s"] = float(inside["committed"].sum() + firsts) / (end_s - start_s) if end_s > start_s else float("nan")
     known["accepted_length"] = 1 + float(rounds["accepted"].sum() / max(rounds["requests"].sum(), 1))
     known["verification_budget"] = 1 + float(rounds["verified"].sum() / max(rounds["requests"].sum(), 1))
     known["ttft_p50_s"] = float((mine["first_token_s"] - mine["arrival_s"]).median())

@@ -7,10 +7,9 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-import yaml
-
 from simulator.errors import DsimError
 from simulator.measurements.recorded_run import RecordedRun, read_recorded_run
+from simulator.reading.yaml_files import read_yaml
 from simulator.study.profiles.fit_run import RunFit, compare_run, fit_run
 from simulator.study.run.conditions import conditions
 from simulator.study.run.output import write_json
@@ -28,11 +27,7 @@ HELD_BACK_S = 80
 
 def published_scenarios(root: Path) -> list[Path]:
     """Scenarios below `root` that name something to validate against, in order of their names. Raises DsimError where there are none."""
-    named = []
-    for path in sorted(root.rglob("*.yaml")) if root.is_dir() else []:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if isinstance(content, dict) and content.get("validation"):
-            named.append(path)
+    named = [path for path in (sorted(root.rglob("*.yaml")) if root.is_dir() else []) if read_yaml(path).get("validation")]
     if not named:
         raise DsimError("no scenario with published tables", where=root, remedy="run this in a checkout of dsim, or name a scenario")
     return named
