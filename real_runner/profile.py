@@ -32,6 +32,7 @@ from simulator.measurements.calibration import calibrate
 from simulator.measurements.draft_blocks import RecordedBlocks
 from simulator.measurements.profile import Drafter as ProfileDrafter
 from simulator.measurements.profile import KvMemory, Profile, load_profile, save_profile
+from simulator.names import check_word
 from simulator.progress import Progress
 
 ENGINE = "dsim real_runner"
@@ -62,10 +63,9 @@ def named_drafts(words: Sequence[str]) -> dict[str, str]:
     for one in words:
         name, _, place = one.rpartition("=")
         name = name or Path(place).name
-        if name in places:
+        check_word(name, "--draft", file=True)
+        if name.lower() in map(str.lower, places):
             raise DsimError(f"two drafters are called {name!r}", key="draft", remedy=f"use --draft OTHER={place}")
-        if not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
-            raise DsimError(f"not a valid file name: {name!r}", key="draft", remedy="use --draft NAME=FOLDER")
         places[name] = place
     return places
 

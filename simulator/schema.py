@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, Val
 from simulator.complaints import shown, value_line
 from simulator.errors import DsimError, ScenarioError
 from simulator.misspelt import Foreign, key_remedy, models_in, nearest
+from simulator.names import check_place, home
 
 LARGEST = 1e15  # of any number in a file: more is a slip of the keyboard
 
@@ -38,7 +39,7 @@ Distinct = AfterValidator(_distinct)  # of a list: no value appears twice
 
 def beside(path: Path, info: ValidationInfo) -> Path:
     """A path made absolute; a relative one starts at the `folder` of the validation's context, else at the working folder."""
-    return (Path((info.context or {}).get("folder", ".")) / path.expanduser()).resolve()
+    return (Path((info.context or {}).get("folder", ".")) / home(check_place(path))).resolve()
 
 
 Beside = AfterValidator(beside)  # of a path: it is relative to the file that names it
@@ -89,8 +90,12 @@ def explain(
     parts = [part for part, (is_key, _) in zip(location, steps, strict=True) if is_key]
     key, kind, models = ".".join(parts), first["type"], steps[-1][1] if steps else [model]
     if kind == "invalid_key" or location[-1:] == ["[key]"]:
-        word = location[-1] if kind == "invalid_key" else location[-2]
-        return error(f"expected a text as a key, got {word}", where=where, key=key.removesuffix(".[key]"), remedy=f"write '{word}' in quotes")
+        if kind == "value_error":  # of a text that is not a name
+            key, message, fix = ".".join(location[:-2]), value_line(dict(first), key, models)[0], "rename it"
+        else:
+            word = location[-1] if kind == "invalid_key" else location[-2]
+            key, message, fix = key.removesuffix(".[key]"), f"expected a text as a key, got {word}", f"write '{word}' in quotes"
+        return error(message, where=where, key=key, remedy=fix)
     if kind == "extra_forbidden":
         owners = steps[-2][1] if len(steps) > 1 else [model]
         chosen = str(owners[0].model_fields["kind"].default) if len(owners) == 1 and "kind" in owners[0].model_fields else None

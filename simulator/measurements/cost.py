@@ -17,6 +17,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, Privat
 from simulator.arrays import Floats
 from simulator.kind import Lowered
 from simulator.measurements.cost_table import Between, CostTable, read_cost_table
+from simulator.names import Inside
 from simulator.schema import Frozen
 
 Provenance = Literal["measured", "imported", "published", "fitted", "synthetic"]
@@ -40,6 +41,11 @@ class Cost(Sourced):
         """The most of it in a step that was measured; None where the cost does not depend on it, or has no end of its own."""
         return None
 
+    @property
+    def files(self) -> list[str]:
+        """What it reads from the profile's folder."""
+        return []
+
     def attach(self, folder: Path) -> None:
         """Read its files, where it has any. Raises ProfileError with file, line and column."""
 
@@ -51,7 +57,12 @@ class Cost(Sourced):
 class TableCost(Cost):
     """A cost that is read from a CSV file."""
 
+    file: Inside
     _table: CostTable | None = PrivateAttr(None)
+
+    @property
+    def files(self) -> list[str]:
+        return [self.file]
 
     @property
     def table(self) -> CostTable:
@@ -134,7 +145,6 @@ class MeasuredTable(TableCost):
     """
 
     kind: Literal["table"] = "table"
-    file: str
     between: Between = "step"
     contexts: Between = "linear"
     padded_to: list[PositiveInt] = []
@@ -205,13 +215,16 @@ class DraftTable(DrafterCost, TableCost):
     """
 
     kind: Literal["table"] = "table"
-    file: str
-    head: str | None = None
-    absorb: str | None = None
+    head: Inside | None = None
+    absorb: Inside | None = None
     between: Between = "linear"
     contexts: Between = "linear"
     _head: CostTable | None = PrivateAttr(None)
     _absorb: CostTable | None = PrivateAttr(None)
+
+    @property
+    def files(self) -> list[str]:
+        return [file for file in (self.file, self.head, self.absorb) if file is not None]
 
     def attach(self, folder: Path) -> None:
         self._table = read_cost_table(folder / self.file, "requests", self.between, self.contexts)
@@ -266,7 +279,6 @@ class PrefillTable(TableCost):
     """Measured time of a prefill step by tokens (and optionally context_tokens cached before them); `apart` as in LinearPrefill."""
 
     kind: Literal["table"] = "table"
-    file: str
     apart: bool = False
 
     def attach(self, folder: Path) -> None:

@@ -6,21 +6,47 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Field, PositiveFloat, PositiveInt, PrivateAttr, model_validator
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, PrivateAttr, model_validator
 
 from simulator import shipped
+from simulator.complaints import shown
 from simulator.errors import ProfileError
 from simulator.files import write_whole
-from simulator.measurements.cost import Costs, DraftCost, Sourced
+from simulator.measurements.cost import Cost, Costs, DraftCost, Sourced
+from simulator.names import Inside, Name, leads_out
 from simulator.reading.opening import near_file
 from simulator.reading.yaml_files import read_yaml
-from simulator.schema import Frozen, validate
+from simulator.schema import LARGEST, Frozen, validate
 
 if TYPE_CHECKING:
     from simulator.measurements.draft_blocks import RecordedBlocks
 
 FORMAT = 1
 LEAST_STEP_S, MOST_STEP_S = 1e-7, 10.0
+MOST_FACTS, DEEPEST_FACT, LONGEST_FACT = 2000, 8, 10_000  # of the environment: values, levels, characters in a text
+
+
+def _plain(facts: dict[str, Any]) -> dict[str, Any]:
+    """Plain values in few levels; a mapping that holds itself, or one that is short to write and endless to read, has many."""
+    left: list[tuple[Any, int]] = [(facts, 0)]
+    for _ in range(MOST_FACTS):
+        if not left:
+            return facts
+        value, depth = left.pop()
+        if depth > DEEPEST_FACT:
+            raise ValueError(f"expected at most {DEEPEST_FACT} levels")
+        if isinstance(value, dict):
+            left += [(inner, depth + 1) for pair in value.items() for inner in pair]
+        elif isinstance(value, list):
+            left += [(inner, depth + 1) for inner in value]
+        elif not (value is None or isinstance(value, bool | str) or (isinstance(value, int | float) and abs(value) <= LARGEST)):
+            raise ValueError(f"expected plain numbers and texts, got {shown(value)}")
+        elif isinstance(value, str) and len(value) > LONGEST_FACT:
+            raise ValueError(f"expected texts of at most {LONGEST_FACT:,} characters, got {len(value):,}")
+    raise ValueError(f"expected at most {MOST_FACTS:,} values")
+
+
+Facts = Annotated[dict[str, Any], AfterValidator(_plain)]
 
 
 class KvMemory(Sourced):
@@ -37,7 +63,7 @@ class Drafter(Frozen):
     family: Literal["dspark", "dflash", "eagle3", "mtp", "other"]
     gamma: PositiveInt
     draft: DraftCost
-    blocks: str
+    blocks: Inside
     confidence: bool = False
     temperatures: list[PositiveFloat] | None = None
     kv_bytes_per_token: float = Field(default=0.0, ge=0)
@@ -55,7 +81,7 @@ class Drafter(Frozen):
 class PublishedTable(Frozen):
     """A published curve of this system, drawn and compared with."""
 
-    file: str
+    file: Inside
     x: str
     y: str
     label: str
@@ -66,7 +92,7 @@ class Profile(Frozen):
     """All measured facts of (hardware, engine, target, drafters)."""
 
     format: Literal[1]
-    name: str
+    name: Name
     hardware: str
     engine: str
     target: str
@@ -74,15 +100,27 @@ class Profile(Frozen):
     costs: Costs
     kv: KvMemory | None = None
     max_context_tokens: Annotated[int, Field(ge=2)] | None = None
-    drafters: dict[str, Drafter] = {}
-    published: dict[str, PublishedTable] = {}
-    environment: dict[str, Any] = {}
+    drafters: dict[Name, Drafter] = {}
+    published: dict[Name, PublishedTable] = {}
+    environment: Facts = {}
     assumed: list[str] = []
     not_identifiable: list[str] = []
     suspicious: list[str] = []
     notes: list[str] = []
     _folder: Path = PrivateAttr(default_factory=Path)
     _blocks: dict[str, RecordedBlocks] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _files_differ(self) -> Self:
+        named = self._named()
+        if twice := next((file for file in named if any(file != other and file.lower() == other.lower() for other in named)), None):
+            raise ValueError(f"names two files that differ only in capital letters: '{twice}'")
+        return self
+
+    def _named(self) -> list[str]:
+        """The files of its folder that its numbers come from."""
+        costs: list[Cost | None] = [self.costs.verify, self.costs.prefill, *(drafter.draft for drafter in self.drafters.values())]
+        return sorted({file for cost in costs if cost for file in cost.files} | {drafter.blocks for drafter in self.drafters.values()})
 
     @property
     def folder(self) -> Path:
@@ -114,7 +152,7 @@ class Profile(Frozen):
 
     def files(self) -> list[Path]:
         """All files that its numbers come from (not the published tables beside them)."""
-        return sorted(file for file in self.folder.rglob("*") if file.is_file() and "published" not in file.parts)
+        return [self.folder / file for file in ("profile.yaml", *self._named())]
 
     def kv_tokens(self, drafter: str | None) -> int | None:
         """Tokens of context that fit in a replica, the drafter's cache included; None where unknown."""
@@ -150,12 +188,14 @@ def load_profile(folder: Path | str, where: Path | str | None = None, key: str =
         if folder.is_file() and (folder.parent / "profile.yaml").is_file():
             remedy = f"name its folder, '{folder.parent}'"
         raise ProfileError(f"no profile at '{folder}'", where=where, key=key if where else None, remedy=remedy)
+    if leads_out(folder, path.name):
+        raise ProfileError("is a link that leads out of the folder", where=path, remedy="put the file itself there")
     content = read_yaml(path, ProfileError)
     if content.get("format") != FORMAT:
         raise ProfileError(
-            f"expected profile format {FORMAT}, got {content.get('format')!r}", where=path, key="format", remedy="measure or fit it again"
+            f"expected profile format {FORMAT}, got {shown(content.get('format'))}", where=path, key="format", remedy="measure or fit it again"
         )
-    profile = validate(Profile, content, path, ProfileError)
+    profile = validate(Profile, content, path, ProfileError, {"folder": folder})
     profile._folder = folder
     for cost in (profile.costs.verify, profile.costs.prefill, *(d.draft for d in profile.drafters.values())):
         if cost is not None:

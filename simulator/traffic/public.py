@@ -7,14 +7,15 @@ import os
 import shutil
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import yaml
-from pydantic import field_validator, model_validator
+from pydantic import AfterValidator, field_validator, model_validator
 
 from simulator.errors import TraceError
 from simulator.files import user_cache, whole, why_not_writable
 from simulator.misspelt import nearest
+from simulator.names import check_place, home
 from simulator.schema import Frozen
 
 REGISTRIES = Path(__file__).parent / "registries"
@@ -94,7 +95,7 @@ class PublicSource(Frozen):
 
     key: ClassVar[Literal["trace", "servegen"]]  # of a workload
 
-    path: Path | None = None
+    path: Annotated[Path, AfterValidator(check_place), AfterValidator(home)] | None = None
     name: str | None = None
 
     @field_validator("name")

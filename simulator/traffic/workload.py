@@ -11,6 +11,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from simulator.arrays import Floats, Integers
 from simulator.errors import ScenarioError, TraceError
+from simulator.names import Label
 from simulator.rng import stream, uniform_at
 from simulator.schema import Frozen
 from simulator.traffic.arrivals import Arrivals, ClosedLoop
@@ -36,7 +37,7 @@ class Workload(Frozen):
     arrivals: Arrivals | None = None
     prompt_tokens: Lengths | None = None
     output_tokens: Lengths | None = None
-    domains: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    domains: dict[Label, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     max_concurrency: PositiveInt | None = None
 
     @model_validator(mode="after")

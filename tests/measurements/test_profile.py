@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import pytest
 
 from simulator.errors import ProfileError
-from simulator.measurements.profile import load_profile, save_profile
+from simulator.measurements.profile import Profile, load_profile, save_profile
+from simulator.schema import validate
+from tests.conftest import PROFILE
 
 Content = dict[str, Any]
 Edit = Callable[[Callable[[Content], Any]], None]
@@ -42,8 +45,7 @@ def test_memory_for_kv_is_shared_with_the_drafters_cache(world: Path, edit_profi
 def test_a_saved_profile_reads_as_the_same(world: Path) -> None:
     profile = load_profile(world / "tiny")
     save_profile(profile, world / "again", "made by a test\nsecond line")
-    for name in ("head.parquet", "mtp.parquet", "published"):
-        (world / "again" / name).symlink_to(world / "tiny" / name)
+    shutil.copytree(world / "tiny", world / "again", ignore=shutil.ignore_patterns("profile.yaml"), dirs_exist_ok=True)
     text = (world / "again" / "profile.yaml").read_text()
     assert text.startswith("# made by a test\n# second line\nformat: 1\n")
     assert load_profile(world / "again").model_dump() == profile.model_dump()
@@ -55,7 +57,7 @@ def drafter(**changes: Any) -> Callable[[Content], Any]:
 
 REFUSALS: dict[str, tuple[Callable[[Content], Any], str]] = {
     "another format": (lambda c: c.update(format=2), "{f}: format: expected profile format 1, got 2; measure or fit it again"),
-    "no format": (lambda c: c.pop("format"), "{f}: format: expected profile format 1, got None; measure or fit it again"),
+    "no format": (lambda c: c.pop("format"), "{f}: format: expected profile format 1, got nothing; measure or fit it again"),
     "unknown key": (lambda c: c.update(hardwear="x"), "{f}: hardwear: unknown key 'hardwear'; did you mean 'hardware'?"),
     "missing": (lambda c: c.pop("gpus_per_replica"), "{f}: gpus_per_replica: required key is missing; add it"),
     "no provenance": (lambda c: c["costs"]["verify"].pop("provenance"), "{f}: costs.verify.provenance: required key is missing; add it"),
@@ -133,3 +135,86 @@ def test_profiles_that_ship_are_whole(repository: Path) -> None:
         assert all(row["provenance"] and row["source"] for row in profile.provenance()), folder
         for name in profile.drafters:
             profile.blocks(name)
+
+
+LEADS_OUT = ("../v.csv", "/etc/hostname", "a/../../v.csv", "..", "", ".", "a\\..\\v.csv", "a\0.csv", "a\n.csv", "x" * 300, "link.csv", "link/v.csv")
+TABLE = {"provenance": "measured", "kind": "table", "file": "v.csv"}
+NAMES_A_FILE: dict[str, Callable[[Content, str], Any]] = {
+    "costs.verify.file": lambda c, f: c["costs"].update(verify=TABLE | {"file": f}),
+    "costs.prefill.file": lambda c, f: c["costs"].update(prefill=TABLE | {"file": f}),
+    "drafters.mtp.draft.file": lambda c, f: c["drafters"]["mtp"].update(draft=TABLE | {"file": f}),
+    "drafters.mtp.draft.head": lambda c, f: c["drafters"]["mtp"].update(draft=TABLE | {"head": f}),
+    "drafters.mtp.draft.absorb": lambda c, f: c["drafters"]["mtp"].update(draft=TABLE | {"absorb": f}),
+    "drafters.mtp.blocks": lambda c, f: c["drafters"]["mtp"].update(blocks=f),
+    "published.speed.file": lambda c, f: c["published"]["speed"].update(file=f),
+}
+
+
+@pytest.mark.parametrize("key", NAMES_A_FILE)
+def test_a_profile_reads_no_file_outside_its_folder(world: Path, edit_profile: Edit, key: str) -> None:
+    for place in (world, world / "tiny"):
+        (place / "v.csv").write_text("tokens,requests,slots,p50_s\n1,1,1,0.01\n8,8,8,0.02\n")
+    (world / "tiny" / "link.csv").symlink_to("../v.csv")
+    (world / "tiny" / "link").symlink_to(world)
+    for file in LEADS_OUT:
+        edit_profile(lambda c, file=file: NAMES_A_FILE[key](c, file))  # type: ignore[misc]
+        with pytest.raises(ProfileError, match=r"expected (a file in the same folder|the name of a file)") as refused:
+            load_profile(world / "tiny")
+        assert refused.value.key == key
+
+
+def test_a_link_within_the_folder_is_followed_and_one_of_the_profile_itself_is_not(world: Path, edit_profile: Edit) -> None:
+    (world / "tiny" / "mtp.parquet").rename(world / "tiny" / "real.parquet")
+    (world / "tiny" / "mtp.parquet").symlink_to("real.parquet")
+    assert load_profile(world / "tiny").blocks("mtp").gamma == 1
+    (world / "linked").symlink_to("tiny")
+    assert load_profile(world / "linked").name == "tiny"
+    (world / "tiny" / "profile.yaml").rename(world / "p.yaml")
+    (world / "tiny" / "profile.yaml").symlink_to("../p.yaml")
+    with pytest.raises(ProfileError, match="a link that leads out of the folder"):
+        load_profile(world / "tiny")
+
+
+def test_the_files_of_a_profile_are_those_it_names(world: Path) -> None:
+    (world / "tiny" / "diary.txt").symlink_to(world / "small.yaml")
+    assert [file.name for file in load_profile(world / "tiny").files()] == ["profile.yaml", "head.parquet", "mtp.parquet"]
+
+
+def test_files_that_only_some_systems_tell_apart(world: Path, edit_profile: Edit) -> None:
+    shutil.copy(world / "tiny" / "mtp.parquet", world / "tiny" / "Head.parquet")
+    edit_profile(lambda c: c["drafters"]["mtp"].update(blocks="Head.parquet"))
+    with pytest.raises(ProfileError, match="differ only in capital letters"):
+        load_profile(world / "tiny")
+
+
+def holds_itself() -> Content:
+    facts: Content = {}
+    facts["x"] = [facts]
+    return facts
+
+
+def bomb() -> Content:
+    level: list[Any] = ["ha"]
+    for _ in range(40):
+        level = [level, level]
+    return {"x": level}
+
+
+ENVIRONMENTS = {
+    "itself": (holds_itself(), "levels"),
+    "bomb": (bomb(), "levels"),
+    "wide bomb": ({"x": [["ha"] * 1000] * 1000}, "values"),
+    "long": ({"x": "ha" * 10_000}, "characters"),
+    "not a number": ({"x": float("nan")}, "plain numbers"),
+    "too large": ({"x": 10**400}, "plain numbers"),
+    "of another type": ({"x": {1, 2}}, "plain numbers"),
+}
+
+
+@pytest.mark.parametrize("case", ENVIRONMENTS)
+def test_an_environment_is_plain_and_bounded(case: str) -> None:
+    facts, problem = ENVIRONMENTS[case]
+    with pytest.raises(ProfileError, match=problem) as refused:
+        validate(Profile, PROFILE | {"environment": facts}, "profile.yaml", ProfileError)
+    assert refused.value.key == "environment"
+    validate(Profile, PROFILE | {"environment": {"device": "B300", "threads": 4, "flags": ["a", {"b": None}]}}, "profile.yaml", ProfileError)

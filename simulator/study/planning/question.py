@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Field, NonNegativeFloat, NonNegativeInt, P
 from simulator import shipped
 from simulator.errors import ScenarioError, renamed
 from simulator.misspelt import places
+from simulator.names import Anywhere, FileName, Name
 from simulator.policies.routing import LeastLoaded, Routing
 from simulator.schema import Distinct, Frozen, validate
 from simulator.study.run.document import read_document
@@ -80,7 +81,7 @@ class Sla(Frozen):
 class Offer(Frozen):
     """A profile to choose from; its GPU-hour where it costs another price than the rest."""
 
-    profile: str
+    profile: Anywhere
     gpu_hour: PositiveFloat | None = None
 
 
@@ -94,7 +95,7 @@ class Price(Frozen):
 class Setting(EngineSettings):
     """One way to set the engine, with a name."""
 
-    name: Annotated[str, Field(min_length=1)] = "default"
+    name: Name = "default"
 
 
 class PlannedPolicy(Policy):
@@ -152,7 +153,7 @@ class PlanRun(Frozen):
 class PlanFile(Frozen):
     """All of a plan's question. `load_rps` is the mean rate of the traffic, multiplied by `growth`; the plan is made for its peak."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
+    name: FileName
     question: str = ""
     profiles: Annotated[list[Annotated[Offer, BeforeValidator(lambda v: {"profile": v} if isinstance(v, str) else v)]], Field(min_length=1)]
     policies: Annotated[list[PlannedPolicy], Field(min_length=1)]

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from simulator.study.planning.question import Plan, make_plan
 from simulator.study.planning.trial import Trial, TrialRow, run_trial
 from simulator.study.run.sweep import bundle
-from simulator.study.work.bundle import Bundle, moved_workload, profile_files
+from simulator.study.work.bundle import Bundle, Files, moved_workload, profile_files, published_files
 from simulator.study.work.cluster import cluster
 from simulator.study.work.kept import Kept, Task, digest
 from simulator.study.work.local import local, worker_count
@@ -97,11 +97,13 @@ def plan_bundle(plan: Plan) -> Bundle[Plan]:
             profiles[name] = cell.scenario.believed
     places = {name: f"profile-{number}" for number, name in enumerate(profiles)}
     workload, files = moved_workload(content["workload"], plan.question.workload, plan.folder)
+    tables: Files = {}
     for name, profile in profiles.items():
         files |= profile_files(places[name], profile)
+        tables |= published_files(places[name], profile)
     offers = [offer.model_dump(exclude_none=True) | {"profile": places[offer.profile]} for offer in plan.question.profiles]
     moved: dict[str, Any] = {"workload": workload, "profiles": offers}
     if "settings" in content:
         believed = [{"scheduler_profile": places[name]} if (name := raw.get("scheduler_profile")) else {} for raw in content["settings"]]
         moved["settings"] = [raw | place for raw, place in zip(content["settings"], believed, strict=True)]
-    return Bundle(make_plan, plan.file.name, content | moved, files)
+    return Bundle(make_plan, plan.file.name, content | moved, files, tables=tables)

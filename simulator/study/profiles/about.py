@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
@@ -13,6 +12,7 @@ from simulator.files import why_not_writable, write_whole
 from simulator.measurements.cost import Costs
 from simulator.measurements.draft_blocks import RecordedBlocks
 from simulator.measurements.profile import Drafter, Profile, save_profile
+from simulator.names import check_word
 
 DOMAIN = "any"  # of blocks from sources without domains
 SLOPE = "the slope is attributed to verified tokens: data of one policy cannot tell cost per token from cost per request"
@@ -31,14 +31,19 @@ class About:
     drafter: str = "drafter"
     force: bool = False
 
+    @property
+    def called(self) -> str:
+        """The profile's name."""
+        return self.out.resolve().name if self.name is None else self.name
+
     def check(self) -> None:
         """Raises DsimError where a value is out of range or there is a profile already."""
         if (self.out / "profile.yaml").exists() and not self.force:
             raise DsimError("already holds a profile", where=self.out, remedy="choose another --out, or replace it with --force")
         if not (isfinite(self.gpus_per_replica) and self.gpus_per_replica > 0):
             raise DsimError(f"expected a positive number, got {self.gpus_per_replica:g}", key="--gpus-per-replica")
-        if not re.fullmatch(r"[A-Za-z0-9._-]*[A-Za-z0-9_-]", self.drafter):
-            raise DsimError(f"expected letters, digits, '.', '_' and '-', got '{self.drafter}'", key="--drafter")
+        check_word(self.drafter, "--drafter", file=True)
+        check_word(self.called, "--name")
 
     def write(
         self,
@@ -54,7 +59,7 @@ class About:
             raise DsimError(f"cannot write ({reason})", where=self.out, remedy="choose another --out")
         profile = Profile(
             format=1,
-            name=self.name or self.out.resolve().name,
+            name=self.called,
             hardware=self.hardware,
             engine=self.engine,
             target=self.target,

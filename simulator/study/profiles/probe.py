@@ -110,7 +110,7 @@ def _result(plan: ProbePlan, about: About, comparison: list[Row]) -> Row:
     grid, checks = (",".join(map(str, counts)) for counts in (plan.concurrency, plan.check))
     added = sorted({row["users"] for row in comparison} - {*plan.concurrency, *plan.check})
     return {
-        "name": f"probe-{about.name or about.out.resolve().name}",
+        "name": f"probe-{about.called}",
         "title": "A running server measured from outside, a profile fitted to it, and that profile simulated",
         "system": f"{Path(plan.server.model).name}, {about.hardware}, {about.engine}",
         "sources": ["dsim probe"],

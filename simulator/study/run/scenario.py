@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    AfterValidator,
     BeforeValidator,
     Field,
     NonNegativeFloat,
@@ -22,6 +21,7 @@ from simulator import shipped
 from simulator.engine.given import Failures, ReplicaSettings
 from simulator.errors import ScenarioError, TraceError
 from simulator.measurements.profile import Profile, load_profile
+from simulator.names import Anywhere, FileName, Name
 from simulator.policies.routing import LeastLoaded, Routing
 from simulator.policies.verification import Verification, VerificationPolicy
 from simulator.schema import Distinct, Frozen, validate
@@ -44,17 +44,11 @@ Load = Annotated[PositiveFloat, BeforeValidator(_finite)]
 Loads = Annotated[list[Load], Field(min_length=1), Distinct, BeforeValidator(lambda given: [given] if isinstance(given, int | float) else given)]
 
 
-def _one_line(name: str) -> str:
-    if not name.isprintable() or name != name.strip():
-        raise ValueError("expected one line without spaces around it")
-    return name
-
-
 class Policy(Frozen):
     """A drafter of the profile and a verification rule, with a name; `load` where it is to be run at other loads than the rest."""
 
-    name: Annotated[str, Field(min_length=1, max_length=80), AfterValidator(_one_line)]
-    drafter: str | None = None
+    name: Annotated[Name, Field(max_length=80)]
+    drafter: Name | None = None
     verification: Verification
     load: Loads | None = None
 
@@ -77,7 +71,7 @@ class EngineSettings(ReplicaSettings):
     max_context_tokens: Annotated[int, Field(ge=2)] | None = None
     page_tokens: PositiveInt | None = None
     graph_sizes: Annotated[list[PositiveInt], Field(min_length=1), Distinct] | None = None
-    scheduler_profile: str | None = None
+    scheduler_profile: Anywhere | None = None
     scheduler_rounds: Literal["up", "down"] = "up"
 
 
@@ -103,11 +97,11 @@ class Promise(Frozen):
 class Scenario(Frozen):
     """All of a question: profile, policies, traffic, loads, engine and how much to simulate."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
+    name: FileName
     question: str = ""
-    profile: str
+    profile: Anywhere
     policies: Annotated[list[Policy], Field(min_length=1)]
-    baseline: str | None = None
+    baseline: Name | None = None
     workload: Workload
     load: Loads
     fleet: FleetPlan = Field(default_factory=FleetPlan)

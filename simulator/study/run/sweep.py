@@ -16,7 +16,7 @@ from simulator.study.run.point import Part, Point, check_traffic, parts, row_of,
 from simulator.study.run.result import PointRow
 from simulator.study.run.scenario import Scenario, validate_scenario
 from simulator.study.run.tables import RequestsFile, StepsFile
-from simulator.study.work.bundle import Bundle, moved_workload, profile_files
+from simulator.study.work.bundle import Bundle, moved_workload, profile_files, published_files
 from simulator.study.work.cluster import cluster
 from simulator.study.work.kept import Kept, Task
 from simulator.study.work.local import local, worker_count
@@ -36,10 +36,12 @@ def bundle(scenario: Scenario) -> Bundle[Scenario]:
     workload, files = moved_workload(scenario.content["workload"], scenario.workload, scenario.folder)
     content = scenario.content | {"profile": "profile", "workload": workload, "sla": {"goodput": (scenario.content.get("sla") or {}).get("goodput")}}
     files |= profile_files("profile", scenario.known)
+    tables = published_files("profile", scenario.known)
     if scenario.engine.scheduler_profile is not None:
         content["engine"] = content["engine"] | {"scheduler_profile": "scheduler_profile"}
         files |= profile_files("scheduler_profile", scenario.believed)
-    return Bundle(validate_scenario, scenario.file.name, content, files, ignored=("question", "validation", "notes", "baseline"))
+        tables |= published_files("scheduler_profile", scenario.believed)
+    return Bundle(validate_scenario, scenario.file.name, content, files, ignored=("question", "validation", "notes", "baseline"), tables=tables)
 
 
 def sweep(

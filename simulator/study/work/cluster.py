@@ -28,6 +28,7 @@ def cluster(todo: deque[Task], address: str, bundle: Bundle[Any], folder: Path |
     """
     if find_spec("ray") is None:
         raise DsimError("needs Ray, which is not installed", where="--ray", remedy="pip install 'dsim[ray]'")
+    bundle.check()
     import ray
 
     started = not ray.is_initialized()
@@ -42,7 +43,8 @@ def cluster(todo: deque[Task], address: str, bundle: Bundle[Any], folder: Path |
             (done,), _ = ray.wait(list(running), num_returns=1)
             task, (result, files) = running.pop(done), _result(ray, done)
             for name, content in files.items():
-                assert folder is not None
+                if folder is None or name not in {f"{task.name}.{detail}.parquet" for detail in task.details}:
+                    raise DsimError(f"a node of the cluster returned a file that it was not to make: {name[:80]!a}", where="--ray")
                 write_whole(folder / name, content)
             yield task, result
     finally:
