@@ -13,7 +13,7 @@ from scipy.special import ndtr, ndtri
 from simulator.arrays import Floats, Integers
 from simulator.errors import TraceError
 from simulator.schema import Beside, Frozen
-from simulator.traffic.trace_files import read_table
+from simulator.traffic.trace_files import trace_file
 
 Positive = Annotated[float, Field(gt=0)]
 Tokens = Annotated[PositiveInt, Field(le=100_000_000)]
@@ -176,8 +176,7 @@ Mixture.model_rebuild()
 @lru_cache(maxsize=32)
 def _sorted_column(path: Path, column: str, drop_empty_rows: bool, version: tuple[int, int]) -> Integers:
     """A column of whole numbers of at least 1, sorted. # [n]"""
-    table = read_table(path)
-    values = np.sort(table.whole(column, least=0))
+    values = np.sort(trace_file(path).whole(column, least=0))
     empty = int(np.searchsorted(values, 1))
     if empty and (not drop_empty_rows or empty == len(values)):
         problem = f"{empty:,} of {len(values):,} lengths {'is' if empty == 1 else 'are'} 0"

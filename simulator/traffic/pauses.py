@@ -14,7 +14,7 @@ from scipy.special import ndtri
 from simulator.arrays import Floats
 from simulator.kind import Kind
 from simulator.schema import Beside
-from simulator.traffic.trace_files import read_table
+from simulator.traffic.trace_files import trace_file
 
 _STRATA = 4096
 # Python's functions for one number: those of numpy may differ in the last bit between arrays of different shapes.
@@ -146,6 +146,6 @@ def _strata(pause: PauseKind) -> tuple[Floats, Floats]:
 @lru_cache(maxsize=8)
 def _sorted_column(path: Path, column: str) -> Floats:
     """A column of numbers of at least 0, sorted. # [n]"""
-    values = np.sort(read_table(path).numbers(column, least=0))
+    values = np.sort(trace_file(path).numbers(column, least=0))
     values.setflags(write=False)
     return values

@@ -2,32 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Any
+from itertools import chain
 
 import numpy as np
-import pandas as pd
 
-from simulator.arrays import Floats, Integers
+from simulator.arrays import Flags, Integers
 from simulator.errors import TraceError
-from simulator.traffic.trace_files import Table
+from simulator.traffic.trace_files import Table, TraceFile
 
 _STRAY = 0.01  # of rows may have another number of blocks: images, templates
+_ROWS = 1 << 16  # whose blocks are looked up at once
 
 
-def block_tokens(table: Table, column: str, prompt_tokens: Integers, usual: int, wished: int | None) -> int:
+def hash_lists(table: Table, column: str) -> tuple[Integers, Integers]:
+    """The number of hash_ids in each row, and the ids of all rows. Raises TraceError for what is not a list of 64-bit whole numbers. # [n], [m]"""
+    lists = table.frame[column].tolist()
+    table.refuse(~np.array([isinstance(row, list) for row in lists], dtype=bool), column, "must be a list of whole numbers")
+    ids = list(chain.from_iterable(lists))
+    if set(map(type, ids)) - {int}:
+        table.refuse(~np.array([is_hash_list(row) for row in lists], dtype=bool), column, "must be a list of whole numbers")
+    counts = np.array(list(map(len, lists)), dtype=np.int64)
+    try:
+        return counts, np.array(ids, dtype=np.int64)
+    except OverflowError:
+        wide = np.array([any(not -(2**63) <= one < 2**64 for one in row) for row in lists], dtype=bool)
+        table.refuse(wide, column, "has a number of more than 64 bits")
+        return counts, np.array([one % 2**64 for one in ids], dtype=np.uint64).view(np.int64)
+
+
+def block_tokens(file: TraceFile, column: str, blocks: Integers, prompt_tokens: Integers, rows: Integers, usual: int, wished: int | None) -> int:
     """Tokens of a block of hash_ids: `wished`, else `usual`, else the only size that fits the rows. Raises TraceError where none does.
 
-    A prompt of L tokens in blocks of b has ceil(L / b) of them, or floor(L / b) where only full blocks are listed.
+    `blocks` is the number in each of the file's `rows`. A prompt of L tokens in blocks of b has ceil(L / b) of them, or floor(L / b) where only full
+    blocks are listed.
     """
-    hashes = table.column(column)
-    table.refuse(~hashes.map(is_hash_list).to_numpy(dtype=bool), column, "must be a list of whole numbers")
-    blocks = hashes.map(len).to_numpy(dtype=np.int64)
     sizes = _sizes(blocks[blocks > 0], prompt_tokens[blocks > 0], usual)
     if wished is None and len(sizes) == 1:
         return sizes[0]
     if wished is None and sizes:
         fits = ", ".join(f"{size:,}" for size in sizes[:-1]) + f" or {sizes[-1]:,}"
-        raise TraceError(f"may be blocks of {fits} tokens", where=table.path, key=column, remedy="write workload.trace.block_tokens: NUMBER")
+        raise TraceError(f"may be blocks of {fits} tokens", where=file.path, key=column, remedy="write workload.trace.block_tokens: NUMBER")
     size = wished or usual
     wrong = (blocks > 0) & (blocks != -(-prompt_tokens // size)) & (blocks != prompt_tokens // size)
     if wrong.mean() > _STRAY:
@@ -35,7 +49,7 @@ def block_tokens(table: Table, column: str, prompt_tokens: Integers, usual: int,
         problem = f"{blocks[row]:,} hash_ids for a prompt of {prompt_tokens[row]:,} tokens cannot be blocks of {size:,} tokens"
         fits = " or ".join(f"{size}" for size in sizes[:3])
         remedy = f"write workload.trace.block_tokens: {fits}" if fits else "no size fits all rows: fix them, or set prefix_cache to none"
-        raise TraceError(problem, where=table.where(row), key="workload.trace.block_tokens", remedy=remedy)
+        raise TraceError(problem, where=file.where(int(rows[row])), key="workload.trace.block_tokens", remedy=remedy)
     return size
 
 
@@ -53,17 +67,24 @@ def _sizes(blocks: Integers, prompt_tokens: Integers, usual: int) -> list[int]:
     return []
 
 
-def seen_before(hashes: pd.Series[Any], arrival_s: Floats, block: int) -> Integers:
-    """Tokens in leading blocks of earlier requests, for each row: a prefix cache that evicts nothing. # [n]"""
-    seen: set[int] = set()
-    tokens = np.zeros(len(hashes), dtype=np.int64)
-    rows = hashes.tolist()
-    for row in np.argsort(arrival_s, kind="stable"):
-        blocks = rows[row]
-        hits = next((i for i, one in enumerate(blocks) if one not in seen), len(blocks))
-        seen.update(blocks[hits:])
-        tokens[row] = hits * block
-    return tokens
+def seen_before(blocks: Integers, ids: Integers, order: Integers) -> Integers:
+    """Leading blocks of each row that rows before it in `order` have (a prefix cache evicts nothing); it has `blocks` of the `ids`. # [n]"""
+    starts = np.concatenate([[0], np.cumsum(blocks)])
+    hits = np.zeros(len(blocks), dtype=np.int64)
+    cache = np.empty(0, dtype=np.int64)  # ascending
+    for first in range(0, len(order), _ROWS):
+        rows = order[first : first + _ROWS]
+        begins = np.concatenate([[0], np.cumsum(blocks[rows])])
+        owner = np.repeat(np.arange(len(rows)), blocks[rows])
+        mine = ids[np.arange(begins[-1]) + (starts[rows] - begins[:-1])[owner]]
+        distinct, place, which = np.unique(mine, return_index=True, return_inverse=True)
+        at = np.searchsorted(cache, distinct)
+        old: Flags = cache[np.minimum(at, max(len(cache) - 1, 0))] == distinct if len(cache) else np.zeros(len(distinct), dtype=bool)
+        new = np.flatnonzero(~(old[which] | (place[which] < begins[owner])))
+        first_new = np.append(new, begins[-1])[np.searchsorted(new, begins[:-1])]
+        hits[rows] = np.minimum(first_new, begins[1:]) - begins[:-1]
+        cache = np.insert(cache, at[~old], distinct[~old])
+    return hits
 
 
 def is_hash_list(value: object) -> bool:

@@ -9,7 +9,7 @@ from typing import Literal
 from simulator.errors import TraceError
 from simulator.misspelt import nearest
 from simulator.schema import Frozen
-from simulator.traffic.trace_files import Table
+from simulator.traffic.trace_files import TraceFile
 
 Unit = Literal["s", "ms", "us", "ns"]
 Format = Literal["auto", "azure", "mooncake", "csv"]
@@ -84,70 +84,70 @@ class Layout:
     unit: Unit | None
 
 
-def layout(table: Table, format: Format, mapping: Columns) -> Layout:
+def layout(file: TraceFile, format: Format, mapping: Columns) -> Layout:
     """The file's columns. Raises TraceError where one is missing, two fit or one is used twice."""
-    chosen = _layout(table, format, mapping)
+    chosen = _layout(file, format, mapping)
     names = list(chosen.columns.values())
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         both = " and ".join(ours for ours, name in chosen.columns.items() if name == twice)
         key = "workload.trace.columns"
-        raise TraceError(f"column '{twice}' is used for {both}", where=_header(table), key=key, remedy="name another column for each")
+        raise TraceError(f"column '{twice}' is used for {both}", where=file.header, key=key, remedy="name another column for each")
     return chosen
 
 
-def _layout(table: Table, format: Format, mapping: Columns) -> Layout:
+def _layout(file: TraceFile, format: Format, mapping: Columns) -> Layout:
     wished = {ours: name for ours, name in mapping.model_dump().items() if name is not None}
     for ours, name in wished.items():
-        if name not in table.names:
-            remedy = nearest(name, table.names, "columns found")
-            raise TraceError(f"the file has no column '{name}'", where=_header(table), key=f"workload.trace.columns.{ours}", remedy=remedy)
-    columns = {ours: ours for ours in ("cached_prompt_tokens", "domain", "hash_ids") if ours in table.names} | wished
-    forms = [form for form in FORMS if form.json == table.json or form is PLAIN]
+        if name not in file.names:
+            remedy = nearest(name, file.names, "columns found")
+            raise TraceError(f"the file has no column '{name}'", where=file.header, key=f"workload.trace.columns.{ours}", remedy=remedy)
+    columns = {ours: ours for ours in ("cached_prompt_tokens", "domain", "hash_ids") if ours in file.names} | wished
+    forms = [form for form in FORMS if form.json == file.json or form is PLAIN]
     forms = [form for form in forms if format in ("auto", form.format)]
     for form in forms:
-        matches = {ours: wished.get(ours) or _match(table, names) for ours, names in _names(form).items()}
-        if all(matches.values()) and (not form.marks or form.marks & set(table.names)) and _publishes(form, wished):
+        matches = {ours: wished.get(ours) or _match(file, names) for ours, names in _names(form).items()}
+        if all(matches.values()) and (not form.marks or form.marks & set(file.names)) and _publishes(form, wished):
             return Layout(columns | {ours: name for ours, name in matches.items() if name}, form, form.unit)
-    return _guessed(table, format, columns)
+    return _guessed(file, format, columns)
 
 
-def _guessed(table: Table, format: Format, columns: dict[str, str]) -> Layout:
+def _guessed(file: TraceFile, format: Format, columns: dict[str, str]) -> Layout:
     """The layout of a file that follows no form, by the names that people use."""
     if format in ("azure", "mooncake"):
         form = AZURE if format == "azure" else MOONCAKE
-        lacks = next((names[0] for ours, names in _names(form).items() if ours not in columns and not _match(table, names)), None)
+        lacks = next((names[0] for ours, names in _names(form).items() if ours not in columns and not _match(file, names)), None)
         if lacks is not None:
-            raise TraceError("column is missing", where=_header(table), key=lacks, remedy=f"{_shown(table)}; or drop format: {format}")
+            raise TraceError("column is missing", where=file.header, key=lacks, remedy=f"{_shown(file)}; or drop format: {format}")
     mapped = set(columns)
     columns = dict(columns)
     for ours in NEEDED:
         if ours in columns:
             continue
-        names = [name for name in table.names if _plain(_without_unit(name) if ours == "arrival_s" else name) in _ALSO[ours].split()]
+        names = [name for name in file.names if _plain(_without_unit(name) if ours == "arrival_s" else name) in _ALSO[ours].split()]
         own = [name for name in names if name == ours]
         if len(own or names) > 1:
-            raise TraceError(f"{' and '.join(names)} may both be it", where=_header(table), key=ours, remedy=_mapping([ours]))
+            raise TraceError(f"{' and '.join(names)} may both be it", where=file.header, key=ours, remedy=_mapping([ours]))
         if names:
             columns[ours] = (own or names)[0]
     missing = [ours for ours in NEEDED if ours not in columns]
     if missing:
-        raise _unknown(table, missing)
+        raise _unknown(file, missing)
     stated: Unit | None = "s" if "arrival_s" in mapped else None
     return Layout(columns, None, _unit_in(columns["arrival_s"]) or stated)
 
 
-def _unknown(table: Table, missing: list[str]) -> TraceError:
+def _unknown(file: TraceFile, missing: list[str]) -> TraceError:
     """What to write where columns were not recognised."""
-    names = set(map(_plain, table.names))
+    names = set(map(_plain, file.names))
     if "prompt_tokens" in missing and names & {"textinput", "messages", "prompt", "payload", "conversations"}:
         return TraceError(
-            "the file has texts and no lengths", where=_header(table), key="prompt_tokens", remedy="count the tokens of each prompt and answer first"
+            "the file has texts and no lengths", where=file.header, key="prompt_tokens", remedy="count the tokens of each prompt and answer first"
         )
-    if not table.json and all(re.fullmatch(r"[\d.,:TZ+\- ]*", name) for name in table.names):
-        return TraceError("the first line is not a header", where=_header(table), remedy=f"add one: {','.join(NEEDED)}")
+    if not file.json and all(re.fullmatch(r"[\d.,:TZ+\- ]*", name) for name in file.names):
+        return TraceError("the first line is not a header", where=file.header, remedy=f"add one: {','.join(NEEDED)}")
     problem = "column is missing" if len(missing) == 1 else "columns are missing"
-    return TraceError(problem, where=_header(table), key=", ".join(missing), remedy=f"{_shown(table)}; {_mapping(missing)}")
+    return TraceError(problem, where=file.header, key=", ".join(missing), remedy=f"{_shown(file)}; {_mapping(missing)}")
 
 
 def _names(form: Form) -> dict[str, tuple[str, ...]]:
@@ -159,9 +159,9 @@ def _publishes(form: Form, wished: dict[str, str]) -> bool:
     return all(wished[ours] in names for ours, names in _names(form).items() if ours in wished)
 
 
-def _match(table: Table, names: tuple[str, ...]) -> str | None:
+def _match(file: TraceFile, names: tuple[str, ...]) -> str | None:
     """The file's column of one of these names."""
-    return next((name for name in names if name in table.names), None)
+    return next((name for name in names if name in file.names), None)
 
 
 def _plain(name: str) -> str:
@@ -184,12 +184,8 @@ def _unit_in(name: str) -> Unit | None:
     return _split_unit(name)[1]
 
 
-def _header(table: Table) -> str:
-    return f"{table.path}:{max(table.header_lines, 1)}"
-
-
-def _shown(table: Table) -> str:
-    names = ", ".join(table.names[:12]) + (", ..." if len(table.names) > 12 else "")
+def _shown(file: TraceFile) -> str:
+    names = ", ".join(file.names[:12]) + (", ..." if len(file.names) > 12 else "")
     return f"columns found: {names if len(names) <= 300 else names[:297] + '...'}"
 
 

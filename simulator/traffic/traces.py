@@ -11,12 +11,14 @@ import numpy as np
 from pydantic import Field, PositiveInt, model_validator
 
 from simulator.errors import TraceError
+from simulator.traffic.gathering import Wanted
 from simulator.traffic.public import PublicSource
 from simulator.traffic.recording import Recording, recorded, spoken
 from simulator.traffic.request import RequestColumns
-from simulator.traffic.trace_files import read_table
+from simulator.traffic.trace_files import trace_file
 from simulator.traffic.trace_forms import Columns, Format, Unit, layout
 
+MOST_REQUESTS = 50_000_000  # of a trace and its repetitions
 PrefixCache = Literal["none", "infinite"]
 NonNegative = Annotated[float, Field(ge=0)]
 
@@ -48,31 +50,51 @@ class TraceSource(PublicSource):
         return self
 
     def load(self, folder: Path) -> RequestColumns:
-        """The trace, read once per process and file. `folder` is the scenario file's."""
-        trace = self.recording(folder).requests
+        """The trace, or the window of it, read once per process and file. `folder` is the scenario file's."""
+        recording = self.recording(folder)
+        trace = recording.requests
         if self.window_s:
-            first, end = np.searchsorted(trace.arrival_s, self.window_s)
-            if first == end:
-                remedy = f"its arrivals span 0 to {trace.arrival_s[-1]:.6g} s"
+            if not len(trace):
+                remedy = f"its arrivals span 0 to {recording.last_s:.6g} s"
                 raise TraceError(
                     f"no request arrives in {list(self.window_s)}", where=self.find(folder), key="workload.trace.window_s", remedy=remedy
                 )
-            trace = replace(trace[first:end], arrival_s=trace.arrival_s[first:end] - self.window_s[0])
+            trace = replace(trace, arrival_s=trace.arrival_s - self.window_s[0])
+        if len(trace) * self.repeat > MOST_REQUESTS:
+            problem = f"{len(trace):,} requests {self.repeat:,} times over are {len(trace) * self.repeat:,}, expected at most {MOST_REQUESTS:,}"
+            raise TraceError(problem, where=self.find(folder), key="workload.trace.repeat", remedy="lower it")
         return _repeated(trace, self.repeat) if self.repeat > 1 else trace
 
     def recording(self, folder: Path) -> Recording:
-        """The whole trace and how it was read, once per process and file."""
+        """What the window plays of the trace, and how all of it was read, once per process and file."""
         path = self.find(folder)
-        stat = path.stat()
-        asked = self.model_copy(update={"window_s": None, "repeat": 1})
-        return _read_once(path, asked, (stat.st_mtime_ns, stat.st_size))
+        try:
+            stat = path.stat()
+        except (OSError, ValueError) as problem:
+            raise TraceError(f"cannot be read ({problem})", where=path, remedy="check the path") from None
+        version = stat.st_mtime_ns, stat.st_size
+        kept = _kept(path, self.model_copy(update={"window_s": None, "repeat": 1}), version)
+        if self.window_s not in kept:
+            kept[self.window_s] = _within(kept[None], self.window_s) if None in kept else self._read(path)
+        return kept[self.window_s]
+
+    def _read(self, path: Path) -> Recording:
+        file = trace_file(path)
+        while True:
+            chosen = layout(file, self.format, self.columns)
+            wanted = Wanted(chosen, self.unit, self.drop_empty_rows, self.prefix_cache == "infinite", self.window_s)
+            recording = recorded(file, wanted, self.block_tokens)
+            if not file.more_names:
+                return recording
+            file = replace(file, names=(*file.names, *file.more_names))  # later rows of JSON have keys that may change the layout
 
     def words(self, folder: Path) -> str:
         """What was read and what is played of it, in one line."""
         recording = self.recording(folder)
         if not self.window_s and self.repeat == 1:
             return recording.words
-        return f"{recording.words}; played: {spoken(self.load(folder).arrival_s)}"
+        played = self.load(folder)
+        return f"{recording.words}; played: {spoken(len(played), float(played.arrival_s[-1] - played.arrival_s[0]))}"
 
     def find(self, folder: Path) -> Path:
         """The file of the trace."""
@@ -91,14 +113,14 @@ def _repeated(trace: RequestColumns, times: int) -> RequestColumns:
     return replace(trace[np.tile(np.arange(n), times)], arrival_s=(np.arange(times)[:, None] * period_s + trace.arrival_s).ravel())
 
 
+def _within(whole: Recording, window_s: tuple[float, float] | None) -> Recording:
+    """The recording of a window of a trace that has been read."""
+    assert window_s is not None
+    first, end = np.searchsorted(whole.requests.arrival_s, window_s)
+    return replace(whole, requests=whole.requests[first:end])
+
+
 @lru_cache(maxsize=8)
-def _read_once(path: Path, source: TraceSource, version: tuple[int, int]) -> Recording:
-    table = read_table(path)
-    return recorded(
-        table,
-        layout(table, source.format, source.columns),
-        unit=source.unit,
-        block_tokens=source.block_tokens,
-        drop_empty_rows=source.drop_empty_rows,
-        cached=source.prefix_cache == "infinite",
-    )
+def _kept(path: Path, source: TraceSource, version: tuple[int, int]) -> dict[tuple[float, float] | None, Recording]:
+    """What has been read of a file, by window; of None, all of it."""
+    return {}

@@ -86,8 +86,7 @@ class ServingQuestion:
             return self.scenario.max_context_tokens
         workload = self.scenario.workload
         if workload.trace is not None:
-            trace = workload.trace.recording(self.scenario.folder).requests  # all of it: a plan plays a window
-            return int((trace.prompt_tokens + trace.output_tokens).max())
+            return workload.trace.recording(self.scenario.folder).longest_tokens  # of all of it: a plan plays a window
         if workload.prompt_tokens is None or workload.output_tokens is None:
             return None
         total = 0
