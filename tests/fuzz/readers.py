@@ -1,0 +1,259 @@
+"""Every reader of files that a command calls, with valid files to start from: name, family, files, and what the command does with them until it would
+begin to simulate or to measure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from simulator.cli import exchange, profiles, simulate, traces
+from simulator.cli.figure import figure
+from tests.fuzz import samples
+from tests.fuzz.samples import Files
+
+Family = Literal["yaml", "json", "csv", "parquet", "checkpoints"]
+OUT = Path("out")
+
+
+@dataclass(frozen=True)
+class Reader:
+    """`read` is called with the folder that the files are in, which is the working folder too. `weight` is its share of its family's inputs."""
+
+    name: str
+    family: Family
+    files: Callable[[], Files]
+    read: Callable[[Path], object]
+    weight: int = 4
+    mutable: tuple[str, ...] = ()  # endings of the files that are mutated; none: all
+
+
+def _scenario(folder: Path, overrides: tuple[str, ...] = ()) -> None:
+    from simulator.study.run.fleet import fleet_of
+    from simulator.study.run.limits import check_limits
+    from simulator.study.run.output import check_out
+    from simulator.study.run.point import check_traffic
+    from simulator.study.run.scenario import load_scenario
+    from simulator.study.run.sweep import bundle
+    from simulator.study.validation.compare import check_checks
+
+    scenario = load_scenario(folder / "small.yaml", list(overrides))
+    check_checks(scenario)
+    check_out(Path("reports") / scenario.name, "scenario", scenario.name, scenario.file)
+    check_limits(scenario)
+    check_traffic(scenario)
+    bundle(scenario)
+    fleet_of(scenario, scenario.policies[-1], 0).prices.round_s(2, 0.0)
+
+
+def _with_set(folder: Path) -> None:
+    _scenario(folder, tuple((folder / "set.txt").read_text(errors="replace").split("\n")[:-1]))
+
+
+def _plan(folder: Path) -> None:
+    from simulator.study.planning.question import load_plan
+    from simulator.study.run.limits import check_limits
+    from simulator.study.run.output import check_out
+    from simulator.study.run.sweep import bundle
+
+    plan = load_plan(folder / "plan.yaml")
+    check_out(Path("reports") / plan.question.name, "plan", plan.question.name, plan.file)
+    for choice in plan.choices[:1]:
+        check_limits(choice.scenario)
+        bundle(choice.scenario)
+
+
+def _profile(folder: Path) -> None:
+    from simulator.measurements.profile import load_profile
+    from simulator.report.profile.numbers import drafter_numbers
+
+    profiles.check(folder / "tiny")
+    drafter_numbers(load_profile(folder / "tiny"))
+
+
+def _exports(folder: Path) -> None:
+    for form in ("additive", "sampled"):
+        exchange.export_sglang_sps(folder / "tiny", OUT / "sps.json", "head", form, max_batch=4)  # type: ignore[arg-type]
+    exchange.export_vllm_lengths(folder / "tiny", OUT / "lengths.json", "head", max_batch=4)
+
+
+def _named(folder: Path) -> None:
+    name = (folder / "name.txt").read_text(errors="replace")
+    exchange.import_vllm(OUT, curves=folder / "curves.json", metrics=folder / "metrics.txt", metrics_before=folder / "before.txt", drafter=name)
+
+
+def _compared(folder: Path) -> None:
+    simulate.compare(folder / "result.json", folder / "other" / "result.json")
+
+
+def _launched(folder: Path) -> None:
+    exchange.export_launch(folder / "result.json", out=OUT)
+
+
+def _validation_page(folder: Path) -> None:
+    from simulator.report.render.markdown import markdown
+    from simulator.report.validation.page import headline, page, read_results
+
+    results = read_results(folder / "results")
+    markdown(page(results, "nothing"))
+    headline(results)
+
+
+def _engine_check(folder: Path) -> None:
+    from simulator.report.validation.engine import engine_page
+    from simulator.study.run.scenario import load_scenario
+    from simulator.study.validation.engine_check import compare, judged
+    from simulator.study.validation.engine_runs import read_run
+
+    scenario = load_scenario(folder / "small.yaml")
+    comparison = judged(scenario, compare(scenario, [read_run(folder / "run", scenario.policies)], replications=1), "dsim", {})
+    simulate.show("text", {}, engine_page(comparison, "title"))
+
+
+def _trace(name: str) -> Callable[[Path], object]:
+    return lambda folder: traces.show_(str(folder / name), override=["prefix_cache=infinite"] if name == "t.jsonl" else None)
+
+
+def _service(folder: Path) -> None:
+    from simulator.traffic.servegen import ServeGenSource
+
+    arrival, prompt, output, _ = ServeGenSource(path=folder / "service").requests(2.0, 60.0, 0, 0)
+    assert np.isfinite(arrival).all()
+    assert (np.diff(arrival) >= 0).all()
+    assert ((prompt >= 0) & (prompt <= 10**9) & (output >= 0) & (output <= 10**9)).all()
+
+
+def _recorded_run(folder: Path) -> None:
+    from simulator.measurements.recorded_run import read_recorded_run
+
+    run = read_recorded_run(folder / "run")
+    assert 0 < run.gpus < 1e6
+    assert run.max_batch >= 1
+    assert (run.output_tokens >= 1).all()
+    assert (np.diff(run.series["t"]) > 0).all()
+
+
+def _prompts(folder: Path) -> None:
+    from simulator.measurements.server import Server
+    from simulator.study.profiles.probe_plan import ProbePlan
+
+    for name in ("prompts.txt", "prompts.jsonl"):
+        ProbePlan.of(Server("http://127.0.0.1:1/v1", "m", True, 8, {}, 1.0, {}), folder / name, "1,2", "", 2)
+
+
+def _turns_and_texts(folder: Path) -> None:
+    from real_runner.prompts import read_prompt_set
+    from real_runner.texts import read_texts
+
+    read_prompt_set(folder / "turns.jsonl")
+    read_texts(folder / "texts.jsonl")
+
+
+def _blocks(folder: Path) -> None:
+    from simulator.measurements.draft_blocks import RecordedBlocks
+    from simulator.measurements.replay import lay_out
+    from simulator.measurements.statistics import acceptance_statistics, visited_rows
+
+    blocks = RecordedBlocks.load(folder / "tiny" / "head.parquet")
+    acceptance_statistics(blocks, blocks.domains[0], visited_rows(blocks))
+    lay_out(blocks, None, False, 0, 0)
+
+
+@cache
+def _target() -> Any:
+    import torch
+
+    from real_runner.target import load_target
+
+    torch.set_num_threads(1)
+    return load_target(str(samples.GOLDEN / "target"))
+
+
+@cache
+def _drafter() -> Any:
+    from real_runner.drafters.loading import load_drafter
+
+    return load_drafter(str(samples.GOLDEN / "dspark_vanilla"), _target())
+
+
+def _checkpoint(folder: Path) -> None:
+    from real_runner.check import describe
+    from real_runner.drafters.loading import load_drafter
+
+    drafter = load_drafter(str(folder / "draft"), _target())
+    drafter.allocate(1, 8)
+    _target().allocate(1, 8)
+    describe(drafter, _target())
+
+
+def _expected(folder: Path) -> None:
+    from real_runner.expect import compare
+
+    compare(folder / "expect", _target(), _drafter())
+
+
+READERS: tuple[Reader, ...] = (
+    Reader("scenario", "yaml", samples.scenario, _scenario, 8, (".yaml",)),
+    Reader("set", "yaml", samples.set_options, _with_set, 8, ("set.txt",)),
+    Reader("plan", "yaml", samples.plan_file, _plan, 4, ("plan.yaml",)),
+    Reader("profile", "yaml", samples.profile, _profile, 6, ("profile.yaml",)),
+    Reader("profile-tables", "yaml", samples.tables, _profile, 2, ("profile.yaml",)),
+    Reader("profile-diff", "yaml", samples.profile, lambda folder: profiles.diff(folder / "tiny", folder / "tiny"), 1, ("profile.yaml",)),
+    Reader("export", "yaml", samples.profile, _exports, 1, ("profile.yaml",)),
+    Reader("compare", "json", samples.run_result, _compared),
+    Reader("figures", "json", samples.run_result, lambda folder: figure(folder / "result.json")),
+    Reader("plan-figures", "json", samples.plan_result, lambda folder: figure(folder / "result.json")),
+    Reader("launch", "json", samples.launched_run, _launched, 2, ("result.json",)),
+    Reader("plan-launch", "json", samples.launched_plan, _launched, 2, ("result.json",)),
+    Reader("validation-page", "json", samples.validation_files, _validation_page),
+    Reader("sglang-sampled", "json", samples.sps("sampled"), lambda folder: exchange.import_sglang(OUT, sps=folder / "sps.json"), 2),
+    Reader("sglang-additive", "json", samples.sps("additive"), lambda folder: exchange.import_sglang(OUT, sps=folder / "sps.json"), 2),
+    Reader("sglang-records", "json", samples.sglang_records, lambda folder: exchange.import_sglang(
+        OUT, sps=folder / "sps.json", sts=folder / "sts.json", records=folder / "records.json"), 3),
+    Reader("vllm-curves", "json", samples.vllm_curves, lambda folder: exchange.import_vllm(
+        OUT, curves=folder / "curves.json", metrics=folder / "metrics.txt", metrics_before=folder / "before.txt"), 3),
+    Reader("drafter-option", "json", samples.named_drafter, _named, 1, ("name.txt",)),
+    Reader("bench", "json", samples.bench, lambda folder: exchange.import_vllm(OUT, bench=[folder / "a.json", folder / "b.jsonl"]), 3),
+    Reader("aiperf", "json", samples.aiperf, lambda folder: _loads("AIPerf")([folder / "a.json", folder / "b.json"], OUT, 1.0, 1.0), 2),
+    Reader("guidellm", "json", samples.guidellm, lambda folder: _loads("GuideLLM")([folder / "a.json"], OUT, 1.0, 1.0), 2),
+    Reader("servegen", "json", samples.service, _service),
+    Reader("mooncake", "json", samples.mooncake_trace, _trace("t.jsonl")),
+    Reader("bailian", "json", samples.bailian_trace, _trace("t.jsonl")),
+    Reader("array", "json", samples.array_trace, _trace("t.json"), 2),
+    Reader("recorded-run", "json", samples.recorded_run, _recorded_run, 4, (".json", ".jsonl")),
+    Reader("prompts", "json", samples.prompts, _prompts, 4, ("prompts.txt", "prompts.jsonl")),
+    Reader("turns-texts", "json", samples.prompts, _turns_and_texts, 4, ("turns.jsonl", "texts.jsonl")),
+    Reader("cost-tables", "csv", samples.tables, _profile, 3, (".csv",)),
+    Reader("cost-diff", "csv", samples.tables, lambda folder: profiles.diff(folder / "tiny", folder / "tiny"), 1, (".csv",)),
+    Reader("telemetry", "csv", samples.telemetry, lambda folder: profiles.fit(folder / "telemetry.csv", OUT, 1.8, 2.0)),
+    Reader("plain", "csv", samples.trace("plain"), _trace("t.csv"), 8),
+    Reader("azure", "csv", samples.trace("azure"), _trace("t.csv"), 6),
+    Reader("semicolons", "csv", samples.trace("semicolons"), _trace("t.csv"), 6),
+    Reader("scenario-trace", "csv", samples.with_trace, _scenario, 1, ("trace.csv",)),
+    Reader("lengths-pauses", "csv", samples.with_files, _scenario, 1, ("pauses.csv", "lengths.csv")),
+    Reader("published", "csv", samples.scenario, _scenario, 1, ("speed.csv",)),
+    Reader("servegen-windows", "csv", samples.service, _service, 4, (".csv",)),
+    Reader("recorded-series", "csv", samples.recorded_run, _recorded_run, 4, (".csv",)),
+    Reader("engine-run", "csv", samples.engine_runs, _engine_check, 1, ("requests.csv", "steps.csv", "run.json")),
+    Reader("blocks", "parquet", samples.profile, _blocks, 12, ("head.parquet",)),
+    Reader("profile-blocks", "parquet", samples.profile, _profile, 2, (".parquet",)),
+    Reader("dspark", "checkpoints", samples.drafter("dspark_vanilla"), _checkpoint),
+    Reader("dspark-rnn", "checkpoints", samples.drafter("dspark_rnn"), _checkpoint, 2),
+    Reader("dflash", "checkpoints", samples.drafter("dflash"), _checkpoint, 2),
+    Reader("eagle3", "checkpoints", samples.drafter("eagle3"), _checkpoint),
+    Reader("sharded", "checkpoints", samples.sharded, _checkpoint, 2),
+    Reader("expected", "checkpoints", samples.expected, _expected, 2),
+)  # fmt: skip
+
+
+def _loads(tool: Literal["AIPerf", "GuideLLM"]) -> Callable[..., None]:
+    return exchange._import_loads(tool)
+
+
+def by_name(name: str) -> Reader:
+    """The reader of this name."""
+    return next(reader for reader in READERS if reader.name == name)
