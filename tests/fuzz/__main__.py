@@ -1,0 +1,155 @@
+"""`make fuzz`: mutated files into every reader, on all cores, for some minutes or a number of inputs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import get_args
+
+from tests.fuzz.corpus import prepare, warm
+from tests.fuzz.guard import judge, workshop
+from tests.fuzz.mutants import Mutant, mutant
+from tests.fuzz.readers import READERS, Family
+
+FAMILIES: tuple[Family, ...] = get_args(Family)
+BATCH = 200  # inputs of a task
+SHOWN = 300  # bytes of a failing file that are printed
+
+
+@dataclass
+class Failure:
+    """An input that failed; the family, seed and number make it again."""
+
+    family: Family
+    number: int
+    reader: str
+    detail: str
+    files: str
+
+
+@dataclass
+class Tally:
+    """What became of some inputs of a family."""
+
+    family: Family
+    ends: Counter[str] = field(default_factory=Counter)
+    failures: list[Failure] = field(default_factory=list)
+
+
+def fuzz(family: Family, seed: int, numbers: range, base: Path) -> Tally:
+    """Reads the inputs of these numbers."""
+    tally = Tally(family)
+    for number in numbers:
+        one, folder = mutant(family, seed, number), base / f"{family}-{number}"
+        folder.mkdir()
+        one.write(folder)
+        verdict = judge(one.reader.read, folder)
+        tally.ends[verdict.end] += 1
+        if verdict.end == "failed":
+            tally.failures.append(Failure(family, number, one.reader.name, verdict.detail, _shown(one)))
+        _remove(folder)
+    return tally
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _shown(one: Mutant) -> str:
+    """What was changed, short."""
+    parts = [f"{name}: {what or 'missing'}" for name, what in one.special.items()]
+    for name, content in one.changed.items():
+        valid = one.reader.files()[name]
+        first = next((at for at, (a, b) in enumerate(zip(content, valid, strict=False)) if a != b), min(len(content), len(valid)))
+        parts.append(f"{name} ({len(content)} bytes) from byte {first}: {content[max(0, first - 40) : first + SHOWN]!r}")
+    return "; ".join(parts)
+
+
+_base: Path | None = None
+
+
+def _worker(family: Family, seed: int, first: int, count: int, base: str) -> Tally:
+    global _base  # noqa: PLW0603
+    if _base is None:
+        _base = Path(base) / str(os.getpid())
+        prepare(_base)
+        for reader in READERS:
+            if reader.family == family or family not in ("checkpoints",):
+                with suppress(ImportError):
+                    warm(reader, _base)
+    return fuzz(family, seed, range(first, first + count), _base)
+
+
+def _batches(families: list[Family], start: int, inputs: int) -> Iterator[tuple[Family, int]]:
+    for first in range(start, start + inputs, BATCH):
+        for family in families:
+            yield family, first
+
+
+def main() -> int:
+    """Runs until the minutes or the inputs are over; 1 where anything failed."""
+    options = argparse.ArgumentParser(prog="make fuzz", description=__doc__)
+    options.add_argument("--minutes", type=float, default=5.0, help="how long")
+    options.add_argument("--seed", type=int, default=0, help="another seed, other inputs")
+    options.add_argument("--start", type=int, default=0, help="number of the first input: where an earlier run stopped")
+    options.add_argument("--inputs", type=int, default=10**9, help="inputs of each family")
+    options.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    options.add_argument("--family", choices=FAMILIES, action="append", help="only this one; repeatable")
+    options.add_argument("--replay", type=int, help="read one input again, with --family, and show how it ends")
+    chosen = options.parse_args()
+    families = chosen.family or list(FAMILIES)
+    with workshop() as base:
+        if chosen.replay is not None:
+            return _replay(families[0], chosen.seed, chosen.replay, base)
+        return _run(chosen, families, base)
+
+
+def _replay(family: Family, seed: int, number: int, base: Path) -> int:
+    one, folder = mutant(family, seed, number), base / "one"
+    prepare(base)
+    warm(one.reader, base)
+    folder.mkdir()
+    one.write(folder)
+    print(f"{one.reader.name}: {_shown(one)}\n{judge(one.reader.read, folder)}")
+    return 0
+
+
+def _run(chosen: argparse.Namespace, families: list[Family], base: Path) -> int:
+    end, totals, seen, told, reached = time.monotonic() + 60 * chosen.minutes, {family: Counter() for family in families}, set(), time.monotonic(), chosen.start
+    batches = _batches(families, chosen.start, chosen.inputs)
+    with ProcessPoolExecutor(chosen.workers) as pool:
+        running = set()
+        while True:
+            while len(running) < 2 * chosen.workers and time.monotonic() < end and (batch := next(batches, None)):
+                running.add(pool.submit(_worker, batch[0], chosen.seed, batch[1], min(BATCH, chosen.start + chosen.inputs - batch[1]), str(base)))
+                reached = batch[1] + BATCH
+            if not running:
+                break
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for tally in (future.result() for future in done):
+                totals[tally.family] += tally.ends
+                for failure in tally.failures:
+                    kind = (failure.reader, failure.detail.rpartition(" at ")[2] or failure.detail[:60])
+                    if kind not in seen:
+                        seen.add(kind)
+                        print(f"FAILED {failure.family} --seed {chosen.seed} --replay {failure.number} [{failure.reader}]\n    {failure.detail}\n    {failure.files}", flush=True)
+            if time.monotonic() > told + 10:
+                told = time.monotonic()
+                print(f"{sum(map(Counter.total, totals.values())):,} inputs, {sum(c['failed'] for c in totals.values())} failures", file=sys.stderr, flush=True)
+    print(f"{'family':<12} {'inputs':>9} {'accepted':>9} {'refused':>9} {'failed':>7}   seed {chosen.seed}, numbers {chosen.start} to {reached - 1}")
+    for family, counts in totals.items():
+        print(f"{family:<12} {counts.total():>9,} {counts['accepted']:>9,} {counts['refused']:>9,} {counts['failed']:>7,}")
+    return int(any(counts["failed"] for counts in totals.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
