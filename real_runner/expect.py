@@ -18,9 +18,11 @@ from real_runner.drafters.drafter import DraftBatch, Drafter, forced
 from real_runner.engine import Engine
 from real_runner.layout import Layout, lay_out, ship
 from real_runner.records import Round, ServedRequest
-from real_runner.target import Target
+from real_runner.target import Target, first_line
 from simulator.errors import DsimError
 from simulator.policies.verification import FixedLength
+from simulator.reading.json_files import parse_json
+from simulator.reading.opening import read_text
 
 RELATIVE, CONFIDENCE = 1e-4, 1e-3  # float32; looser dtypes are judged by a hundred times as much
 INPUTS = ("prompt_ids", "anchor_ids", "context_features", "forced_prev_ids", "forced_next_ids")
@@ -39,11 +41,12 @@ class ExpectedDecode(TypedDict):
 
     prompt: Annotated[list[int], Field(min_length=1)]
     output_ids: list[int]
-    acceptance_lengths: Annotated[list[int], Field(min_length=1)]
+    acceptance_lengths: Annotated[list[Annotated[int, Field(ge=1, le=128)]], Field(min_length=1)]
     rounds: list[ExpectedRound]
 
 
-_DECODES = TypeAdapter(Annotated[list[ExpectedDecode], Field(min_length=1)])
+_DECODES = TypeAdapter(Annotated[list[ExpectedDecode], Field(min_length=1, max_length=1000)])
+MOST_TOKENS = 4096  # of a text: the files are of texts that a test decodes
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,24 +88,32 @@ def _forward(expected: dict[str, Tensor], target: Target, drafter: Drafter, slac
 
 def read_forward(file: Path, target: Target, drafter: Drafter) -> dict[str, Tensor]:
     """The expected tensors, on the target's device; those that are given to the drafter are there and of its shapes."""
+    if not file.is_file():
+        raise DsimError("not a regular file", where=file, remedy="expected the tensors of a drafter's forward pass")
     try:
         tensors = {name: tensor.to(target.device) for name, tensor in load_file(file).items()}
-    except (SafetensorError, OSError) as error:
-        raise DsimError(f"not a safetensors file: {error}", where=file) from error
+    except (SafetensorError, OSError, ValueError, OverflowError) as error:
+        raise DsimError(f"not a safetensors file: {first_line(error)}", where=file) from error
     tokens = "forced_next_ids" if drafter.spec.one_by_one else "forced_prev_ids"
     for name in ("context_features", "anchor_ids", tokens):
         if name not in tensors:
             raise DsimError("missing", where=file, key=name, remedy=f"the drafter is {drafter.spec.family}: are these outputs of another family?")
-    rows, width = tensors["context_features"].shape[0], len(drafter.taps) * drafter.spec.hidden
-    if tensors["context_features"].dim() != 3 or (rows, tensors["context_features"].shape[-1]) != (2, width):
-        raise DsimError(f"shape {list(tensors['context_features'].shape)}", where=file, key="context_features", remedy=f"expected [2, n, {width}]")
-    length = tensors["context_features"].shape[1]
-    steps = tensors[tokens].shape[-1] if drafter.spec.one_by_one else drafter.gamma
+    width, context = len(drafter.taps) * drafter.spec.hidden, tensors["context_features"]
+    shape = list(context.shape)
+    if len(shape) != 3 or [shape[0], shape[2]] != [2, width] or not 1 <= shape[1] <= MOST_TOKENS or not context.is_floating_point():
+        remedy = f"expected floating-point numbers of shape [2, n, {width}], n from 1 to {MOST_TOKENS}"
+        raise DsimError(f"{str(context.dtype).removeprefix('torch.')} of shape {shape}", where=file, key="context_features", remedy=remedy)
+    length, forced_ids = shape[1], tensors[tokens]
+    steps = min(forced_ids.shape[-1], drafter.gamma) if drafter.spec.one_by_one and forced_ids.dim() else drafter.gamma
     for name, shape in (("anchor_ids", (2,)), (tokens, (2, steps)), ("prompt_ids", (2, length))):
         if name not in tensors:
             continue
         ids = tensors[name]
-        if tuple(ids.shape) != shape or ids.is_floating_point() or (ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < target.vocabulary):
+        if (
+            tuple(ids.shape) != shape
+            or ids.dtype not in (torch.int32, torch.int64)
+            or (ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < target.vocabulary)
+        ):
             remedy = f"expected {list(shape)} token ids below {target.vocabulary}"
             raise DsimError(f"{str(ids.dtype).removeprefix('torch.')} of shape {list(ids.shape)}", where=file, key=name, remedy=remedy)
         tensors[name] = ids.long()
@@ -111,15 +122,17 @@ def read_forward(file: Path, target: Target, drafter: Drafter) -> dict[str, Tens
 
 def read_greedy(file: Path, target: Target) -> list[ExpectedDecode]:
     """The expected decodes, in the form of tests/golden."""
+    remedy = "expected decodes in the form of tests/golden"
+    content = parse_json(read_text(file), file, remedy=remedy)
     try:
-        read = _DECODES.validate_json(file.read_bytes())
+        read = _DECODES.validate_python(content, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or None
-        raise DsimError(first["msg"], where=file, key=place, remedy="expected decodes in the form of tests/golden") from error
-    except OSError as error:
-        raise DsimError(f"cannot be read: {error.strerror}", where=file) from error
+        raise DsimError(first["msg"], where=file, key=place, remedy=remedy) from error
     for i, one in enumerate(read):
+        if not 0 < len(one["prompt"]) + sum(one["acceptance_lengths"]) <= MOST_TOKENS or len(one["output_ids"]) > MOST_TOKENS:
+            raise DsimError("too long a text", where=file, key=str(i), remedy=f"expected at most {MOST_TOKENS} tokens")
         if not all(0 <= token < target.vocabulary for token in one["prompt"]):
             raise DsimError("a token that the target does not have", where=file, key=f"{i}.prompt", remedy=f"expected ids below {target.vocabulary}")
     return read

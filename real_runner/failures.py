@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from simulator.complaints import shown
 from simulator.errors import DsimError
 
 
@@ -36,5 +37,5 @@ def same_options(before: Mapping[str, Any], now: Mapping[str, Any], what: str, w
     """Raises DsimError where unfinished work in `where` was begun with other options than those of now."""
     for key, value in now.items():
         if before.get(key) != value:
-            problem = f"holds {what} with {key} {before.get(key)!r}, now {value!r}"
+            problem = f"holds {what} with {key} {shown(before.get(key))}, now {shown(value)}"
             raise DsimError(problem, where=where, key=key, remedy="use the same options to resume, or another place")

@@ -34,6 +34,7 @@ from simulator.measurements.profile import Drafter as ProfileDrafter
 from simulator.measurements.profile import KvMemory, Profile, load_profile, save_profile
 from simulator.names import check_word
 from simulator.progress import Progress
+from simulator.reading.json_files import read_json
 
 ENGINE = "dsim real_runner"
 
@@ -107,7 +108,7 @@ def _same_measurement(work: Path, target: Target, drafts: dict[str, str], prompt
     plan |= {"prompts_given": len(prompts), "prompt_tokens": sum(len(ids) for _, ids in prompts)}
     file = work / "measurement.json"
     if file.exists():
-        same_options(json.loads(file.read_text()), plan, "an unfinished measurement", work)
+        same_options(read_json(file), plan, "an unfinished measurement", work)
     write_whole(file, json.dumps(plan, indent=1))
 
 

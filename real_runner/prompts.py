@@ -35,7 +35,7 @@ def tokenizer_of(target: Target) -> Any | None:
     if folder.is_dir() and not any(file.name.startswith(("tokenizer", "vocab", "spiece")) for file in folder.iterdir()):
         return None  # transformers would make up an empty one
     try:
-        return AutoTokenizer.from_pretrained(target.name)
+        return AutoTokenizer.from_pretrained(target.name, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, ImportError):
         return None
 

@@ -22,6 +22,7 @@ from simulator.errors import DsimError
 from simulator.measurements.profile import Profile
 from simulator.policies.verification import VerificationPolicy
 from simulator.progress import Progress
+from simulator.reading.json_files import read_json
 
 WARM_STEPS = 3
 
@@ -136,6 +137,6 @@ def _digest(profile: Profile) -> str:
 
 
 def _same(folder: Path, conditions: dict[str, Any]) -> None:
-    before = json.loads((folder / "run.json").read_text()).get("asked", {})
+    before = read_json(folder / "run.json").get("asked", {})
     if before != json.loads(json.dumps(conditions)):
         raise DsimError("holds a run with another load, rule, profile or machine", where=folder, remedy="give another folder, or remove it")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from real_runner import slots as slot_cache
 from real_runner.failures import CheckpointError, memory_of
 from real_runner.slots import FlatBatch, SlotCache
+from simulator.complaints import shown
 from simulator.errors import DsimError
+from simulator.reading.json_files import read_json
 
 FAMILIES = ("qwen3", "llama", "gemma3", "gemma3_text", "gemma4", "gemma4_text", "gemma4_unified", "gemma4_unified_text")
 EMBEDDING, POST_NORM = -1, -2  # taps that are not the output of a layer
@@ -114,7 +116,7 @@ def load_target(name: str, device: str = "cpu", dtype: str = "float32") -> Targe
         raise CheckpointError(f"unknown dtype {dtype!r}", where=name, remedy=f"choose one of {', '.join(DTYPES)}")
     _of_a_known_family(name, _model_type(name))
     try:
-        config = AutoConfig.from_pretrained(name)
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # transformers checks configs in many ways
         local = name.startswith((".", "/", "~")) or name.count("/") > 1
         reason = "no such folder" if local and not Path(name).exists() else first_line(error)
@@ -122,7 +124,7 @@ def load_target(name: str, device: str = "cpu", dtype: str = "float32") -> Targe
     _of_a_known_family(name, config.model_type)
     try:
         with memory_of("the target's weights", name):
-            model, report = AutoModelForCausalLM.from_pretrained(name, dtype=DTYPES[dtype], output_loading_info=True)
+            model, report = AutoModelForCausalLM.from_pretrained(name, dtype=DTYPES[dtype], trust_remote_code=False, output_loading_info=True)
             absent = sorted(report["missing_keys"])
             if absent:
                 raise CheckpointError(f"{len(absent)} tensors are missing, expected {absent[0]} first", where=name)
@@ -135,16 +137,17 @@ def load_target(name: str, device: str = "cpu", dtype: str = "float32") -> Targe
 
 def _model_type(name: str) -> str | None:
     """As a local config.json says, before transformers reads the rest of it."""
-    try:
-        return str(json.loads((Path(name) / "config.json").read_text())["model_type"])
-    except (OSError, ValueError, KeyError, TypeError):
+    file = Path(name) / "config.json"
+    if not os.path.lexists(file):
         return None  # a hub name, or for transformers to say what is wrong
+    kind = read_json(file, CheckpointError).get("model_type")
+    return None if kind is None else str(kind)
 
 
 def _of_a_known_family(name: str, kind: str | None) -> None:
     if kind is not None and kind not in FAMILIES:
         where = _config_file(name)
-        raise CheckpointError(f"unsupported family {kind!r}", where=where, key="model_type", remedy=f"supported: {', '.join(FAMILIES)}")
+        raise CheckpointError(f"unsupported family {shown(kind)}", where=where, key="model_type", remedy=f"supported: {', '.join(FAMILIES)}")
 
 
 def random_target(config: Any, name: str, device: str, dtype: str) -> Target:
@@ -162,7 +165,8 @@ def first_line(error: Exception) -> str:
     """What an error of another library says, to the end of its first sentence."""
     lines = str(error).split("\n") if str(error).strip() else [type(error).__name__]
     head = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
-    return f"{type(error).__name__} {head}" if isinstance(error, KeyError) else head
+    text = f"{type(error).__name__} {head}" if isinstance(error, KeyError) else head
+    return text if len(text) <= 300 else f"{text[:300]}…"
 
 
 def _config_file(name: str) -> str:

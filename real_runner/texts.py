@@ -14,13 +14,17 @@ from real_runner.engine import Engine
 from real_runner.failures import same_options
 from real_runner.records import ServedRequest
 from real_runner.target import Target
+from simulator.complaints import shown
 from simulator.errors import DsimError
 from simulator.files import write_whole
 from simulator.policies.verification import NoSpeculation
 from simulator.progress import Progress
+from simulator.reading.json_files import parse_json
+from simulator.reading.opening import opened
 from simulator.rng import stream
 
 HEADER = "texts_of"  # the key by which a file's first line is known to describe the others
+MOST_ID = 1 << 31
 Prompt = tuple[str, int, list[int]]  # domain, its number in the prompt set, token ids
 
 
@@ -119,36 +123,35 @@ def _kept(file: Path, about: dict[str, Any], slots: int, wanted: int) -> list[Te
 
 def _read(file: Path) -> tuple[dict[str, Any] | None, list[Text]]:
     """Header, where there is one, and texts; a last line that was cut off while it was written is passed over."""
-    header, texts = None, []
-    try:
-        with file.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                if not line.strip():
-                    continue
-                try:
-                    entry = json.loads(line)
-                except ValueError as error:
-                    if not line.endswith("\n"):
-                        break
-                    raise DsimError("not JSON", where=f"{file}:{number}") from error
-                if number == 1 and isinstance(entry, dict) and HEADER in entry:
-                    header = entry
-                else:
-                    texts.append(_text(entry, f"{file}:{number}", len(texts)))
-    except (OSError, UnicodeDecodeError) as error:
-        raise DsimError("cannot be read", where=file, remedy="give JSON lines with `prompt` and `output`") from error
+    header, texts, remedy = None, [], "give JSON lines with `prompt` and `output`"
+    with opened(file, remedy=remedy) as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                entry = parse_json(line, f"{file}:{number}", remedy=remedy)
+            except DsimError:
+                if not line.endswith("\n"):
+                    break
+                raise
+            if number == 1 and isinstance(entry, dict) and HEADER in entry:
+                header = entry
+            else:
+                texts.append(_text(entry, f"{file}:{number}", len(texts)))
     return header, texts
 
 
 def _text(entry: Any, where: str, number: int) -> Text:
     for key in ("prompt", "output"):
         ids = entry.get(key) if isinstance(entry, dict) else None
-        if not isinstance(ids, list) or not ids or any(type(one) is not int or one < 0 for one in ids):
-            raise DsimError("expected a list of token ids", where=where, key=key)
-    of = entry.get("of", number)
-    if type(of) is not int:
-        raise DsimError(f"{of!r}", where=where, key="of", remedy="expected the prompt's number in its set")
-    return Text(entry["prompt"], entry["output"], str(entry.get("domain", "none")), of)
+        if not isinstance(ids, list) or not ids or any(type(one) is not int or not 0 <= one < MOST_ID for one in ids):
+            raise DsimError(f"expected a list of token ids from 0 to {MOST_ID - 1}", where=where, key=key)
+    of, domain = entry.get("of", number), entry.get("domain", "none")
+    if type(of) is not int or not 0 <= of < MOST_ID:
+        raise DsimError(shown(of), where=where, key="of", remedy="expected the prompt's number in its set")
+    if not isinstance(domain, str) or len(domain) > 200:
+        raise DsimError(shown(domain), where=where, key="domain", remedy="expected a name of at most 200 characters")
+    return Text(entry["prompt"], entry["output"], domain, of)
 
 
 def _mark(target: Target) -> str:

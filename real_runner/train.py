@@ -27,6 +27,7 @@ from simulator.errors import DsimError
 from simulator.files import write_whole
 from simulator.measurements.statistics import acceptance_statistics, visited_rows
 from simulator.progress import Progress
+from simulator.reading.json_files import read_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +109,12 @@ def _train(
 def _trained_before(out: Path, target: Target, texts: int) -> dict[str, Any]:
     """What an earlier call said of other families on the same texts."""
     try:
-        before = json.loads((out / "training.json").read_text())
-    except (OSError, ValueError):
+        before = read_json(out / "training.json")
+    except DsimError:
         return {}
-    return dict(before["drafters"]) if (before["target"], before["texts"]) == (target.name, texts) else {}
+    drafters = before.get("drafters")
+    same = (before.get("target"), before.get("texts")) == (target.name, texts)
+    return drafters if same and isinstance(drafters, dict) else {}
 
 
 def _never_said(corpus: Corpus, vocabulary: int) -> int:

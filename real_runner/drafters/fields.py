@@ -6,9 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from real_runner.failures import CheckpointError
+from simulator.complaints import shown
 
 Config = dict[str, Any]
 FULL, SLIDING = "full_attention", "sliding_attention"
+MOST = {  # of a field; no drafter comes near it
+    "hidden_size": 1 << 17, "vocab_size": 1 << 23, "draft_vocab_size": 1 << 23, "num_hidden_layers": 1024, "num_target_layers": 1024,
+    "block_size": 1024, "markov_rank": 1 << 17, "ttt_length": 127, "draft_length": 127, "mask_token_id": 1 << 23,
+}  # fmt: skip
 
 
 def refused(problem: str, key: str, folder: Path, remedy: str | None = None) -> CheckpointError:
@@ -25,8 +30,9 @@ def need(config: Config, key: str, folder: Path) -> Any:
 
 def whole(value: Any, key: str, folder: Path, least: int = 0) -> int:
     """A whole number."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise refused(f"{value!r}", key, folder, f"expected a whole number from {least}")
+    most = MOST.get(key, 1 << 31)
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise refused(shown(value), key, folder, f"expected a whole number from {least} to {most}")
     return value
 
 
@@ -45,16 +51,19 @@ def flag(config: Config, *keys: str, folder: Path) -> bool | None:
     values = {key: config[key] for key in keys if config.get(key) is not None}
     for key, value in values.items():
         if not isinstance(value, bool):
-            raise refused(f"{value!r}", key, folder, "expected true or false")
+            raise refused(shown(value), key, folder, "expected true or false")
         if value != next(iter(values.values())):
             raise refused(f"{value} contradicts {next(iter(values))}", key, folder, "keep one of them")
     return next(iter(values.values()), None)
 
 
 def listed(value: Any, key: str, folder: Path) -> list[int]:
-    """Whole numbers, one at least."""
+    """Whole numbers, one at least, and no more than a target has layers."""
+    most = MOST["num_target_layers"]
     if not isinstance(value, list) or not value or any(isinstance(one, bool) or not isinstance(one, int) for one in value):
-        raise refused(f"{value!r}", key, folder, "expected a list of whole numbers")
+        raise refused(shown(value), key, folder, "expected a list of whole numbers")
+    if len(value) > most or any(abs(one) > most for one in value):
+        raise refused("names too many layers, or too high ones", key, folder, f"expected at most {most} layers")
     return value
 
 
@@ -62,7 +71,7 @@ def group(config: Config, key: str, folder: Path) -> Config:
     """A nested object, empty where there is none."""
     value = config.get(key)
     if value is not None and not isinstance(value, dict):
-        raise refused(f"{value!r}", key, folder, "expected an object")
+        raise refused(shown(value), key, folder, "expected an object")
     return value or {}
 
 
@@ -77,11 +86,11 @@ def windows(config: Config, layers: Config, folder: Path) -> tuple[int | None, .
     file, count = folder / "config.json", needed(layers, "num_hidden_layers", folder, 1)
     types = layers.get("layer_types") or [FULL] * count
     if not isinstance(types, list) or len(types) != count or any(one not in (FULL, SLIDING) for one in types):
-        raise CheckpointError(f"{types!r}", where=file, key="layer_types", remedy=f"expected {count} of {FULL}, {SLIDING}")
+        raise CheckpointError(shown(types), where=file, key="layer_types", remedy=f"expected {count} of {FULL}, {SLIDING}")
     if SLIDING not in types:
         return (None,) * count
     if layers.get("model_type") != "qwen3":
-        raise CheckpointError(f"{SLIDING} on a {layers.get('model_type')} draft backbone is not supported", where=file, key="layer_types")
+        raise CheckpointError(f"{SLIDING} on a {shown(layers.get('model_type'))} draft backbone is not supported", where=file, key="layer_types")
     size = needed(config if config.get("sliding_window") is not None else layers, "sliding_window", folder, 1)
     return tuple(size if one == SLIDING else None for one in types)
 

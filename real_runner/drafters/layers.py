@@ -13,7 +13,9 @@ from real_runner import slots as slot_cache
 from real_runner.failures import CheckpointError
 from real_runner.slots import FlatBatch, SlotCache
 from real_runner.target import first_line
+from simulator.complaints import shown
 
+NOT_LAYERS = ("model_type", "auto_map", "quantization_config", "attn_implementation", "experts_implementation", "dtype", "torch_dtype")
 BACKBONES = ("qwen3", "llama", "gemma4_text", "gemma4_unified_text")
 
 
@@ -21,9 +23,9 @@ def backbone(config: dict[str, Any], where: Any) -> Any:
     """An empty base model (embedding, layers, final norm, rotary) of the drafter's config."""
     kind = str(config.get("model_type"))
     if kind not in BACKBONES:
-        raise CheckpointError(f"unsupported draft backbone {kind!r}", where=where, key="model_type", remedy=f"supported: {', '.join(BACKBONES)}")
+        raise CheckpointError(f"unsupported draft backbone {shown(kind)}", where=where, key="model_type", remedy=f"supported: {', '.join(BACKBONES)}")
     try:
-        known = AutoConfig.for_model(kind, **{k: v for k, v in config.items() if k != "model_type"})
+        known = AutoConfig.for_model(kind, **{k: v for k, v in config.items() if k not in NOT_LAYERS and not k.startswith("_")})
         model = AutoModel.from_config(known, attn_implementation=slot_cache.NAME)
     except Exception as error:  # transformers checks configs in many ways
         if isinstance(error, MemoryError) or "memory" in str(error):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +18,9 @@ from real_runner.drafters.mtp import MtpDrafter
 from real_runner.drafters.packaging import read_spec
 from real_runner.drafters.spec import DraftSpec
 from real_runner.failures import CheckpointError, memory_of
-from real_runner.target import Target
+from real_runner.target import Target, first_line
+from simulator.complaints import shown
+from simulator.reading.json_files import read_json
 
 try:
     from transformers.initialization import no_init_weights
@@ -50,9 +52,12 @@ def load_drafter(name: str, target: Target, spec: DraftSpec | None = None) -> Dr
     spec = spec or read_spec(folder, target.layers)
     fits(spec, target)
     with memory_of("the drafter's weights", folder):
-        with no_init_weights(), torch.device("cpu"):
-            drafter = CLASSES[spec.family](spec)
         tensors = renamed(read_tensors(folder), spec)
+        with no_init_weights():
+            with torch.device("meta"):  # the config's numbers may be anything: no memory is taken before they are those of the tensors
+                check_tensors(CLASSES[spec.family](spec), tensors, target, folder)
+            with torch.device("cpu"):
+                drafter = CLASSES[spec.family](spec)
         fill(drafter, tensors, target, folder)
         return placed(drafter, target)
 
@@ -97,22 +102,27 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     names = _shards(index) if index.exists() else ["model.safetensors"]
     tensors: dict[str, Tensor] = {}
     for name in names:
+        if not (folder / name).is_file():  # a pipe would be waited for
+            problem = "not a regular file" if os.path.lexists(folder / name) else "no such file"
+            raise CheckpointError(problem, where=folder / name, remedy="expected the drafter's weights")
         try:
             with safe_open(folder / name, "pt") as file:
                 tensors.update((key, file.get_tensor(key)) for key in file.keys())  # noqa: SIM118
-        except FileNotFoundError as error:
-            raise CheckpointError("no such file", where=folder / name, remedy="expected the drafter's weights") from error
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"not a safetensors file: {error}", where=folder / name) from error
+        except (SafetensorError, OSError, ValueError, OverflowError) as error:
+            raise CheckpointError(f"not a safetensors file: {first_line(error)}", where=folder / name) from error
     return tensors
 
 
 def _shards(index: Path) -> list[str]:
-    try:
-        named = json.loads(index.read_text())["weight_map"].values()
-        return sorted({str(Path(name).name) for name in named})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError("not an index of shards", where=index, key="weight_map", remedy="expected tensor names and their files") from error
+    """Names of the files in an index. They are in its folder."""
+    named = read_json(index, CheckpointError).get("weight_map")
+    if not isinstance(named, dict) or not named or not all(isinstance(name, str) for name in named.values()):
+        raise CheckpointError("not an index of shards", where=index, key="weight_map", remedy="expected tensor names and their files")
+    names = sorted(set(named.values()))
+    for name in names:
+        if not re.fullmatch(r"[\w.-]{1,200}\.safetensors", name):
+            raise CheckpointError(f"expected the name of a .safetensors file in this folder, got {shown(name)}", where=index, key="weight_map")
+    return names
 
 
 def renamed(tensors: Mapping[str, Tensor], spec: DraftSpec) -> dict[str, Tensor]:
@@ -142,14 +152,12 @@ def _mtp_layer(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return ours
 
 
-def fill(drafter: Drafter, tensors: dict[str, Tensor], target: Target, folder: Path) -> None:
-    """Checks every name and shape, then puts the tensors in place; embedding and head that are not there are the target's."""
-    expected = drafter.state_dict()
-    absent = {name for name in SHARED if name not in tensors}
-    file = folder / "model.safetensors"
+def check_tensors(drafter: Drafter, tensors: Mapping[str, Tensor], target: Target, folder: Path) -> None:
+    """Every name and shape is that of a drafter which may lie on the meta device; embedding and head may be left to the target."""
+    expected, file = drafter.state_dict(), folder / "model.safetensors"
     for name, tensor in expected.items():
-        if name in absent:
-            continue
+        if name in SHARED and name not in tensors and tensor.shape[0] == target.vocabulary:
+            continue  # a reduced vocabulary needs its own head
         key, own = name.removeprefix("backbone."), tensors.get(name)
         if own is None:
             raise CheckpointError("missing", where=file, key=key, remedy=f"expected shape {list(tensor.shape)}")
@@ -160,11 +168,16 @@ def fill(drafter: Drafter, tensors: dict[str, Tensor], target: Target, folder: P
             raise CheckpointError(kind, where=file, key=key, remedy="expected floating point; quantised weights do not run")
     others = (name.removeprefix("backbone.") for name in tensors if name not in expected)
     if (key := next((name for name in others if not PASSED_OVER.match(name)), "")) != "":
-        raise CheckpointError("a tensor that this family does not have", where=file, key=key, remedy="is it of another family?")
+        raise CheckpointError("a tensor that this family does not have", where=file, key=shown(key)[1:-1], remedy="is it of another family?")
+
+
+def fill(drafter: Drafter, tensors: dict[str, Tensor], target: Target, folder: Path) -> None:
+    """Puts checked tensors in place; embedding and head that are not there are the target's."""
+    expected = drafter.state_dict()
     drafter.load_state_dict({name: tensor for name, tensor in tensors.items() if name in expected}, strict=False, assign=True)
     drafter.requires_grad_(False)
-    share(drafter, target, absent)
-    drafter.d2t = _vocabulary_map(drafter.spec, tensors, target, file)
+    share(drafter, target, {name for name in SHARED if name not in tensors})
+    drafter.d2t = _vocabulary_map(drafter.spec, tensors, target, folder / "model.safetensors")
 
 
 def share(drafter: Drafter, target: Target, absent: set[str]) -> None:
@@ -184,7 +197,10 @@ def _vocabulary_map(spec: DraftSpec, tensors: Mapping[str, Tensor], target: Targ
         return None
     if "d2t" not in tensors:
         raise CheckpointError("missing", where=file, key="d2t", remedy=f"expected [{spec.draft_vocabulary}], the reduced vocabulary's map")
-    ids = tensors["d2t"].long() + torch.arange(len(tensors["d2t"]))
-    if len(ids) != spec.draft_vocabulary or ids.min() < 0 or ids.max() >= target.vocabulary or len(ids.unique()) != len(ids):
+    offsets = tensors["d2t"]
+    if offsets.shape != (spec.draft_vocabulary,) or offsets.is_complex():
+        raise CheckpointError(f"shape {list(offsets.shape)}", where=file, key="d2t", remedy=f"expected [{spec.draft_vocabulary}]")
+    ids = offsets.long() + torch.arange(len(offsets))
+    if ids.min() < 0 or ids.max() >= target.vocabulary or len(ids.unique()) != len(ids):
         raise CheckpointError("does not map into the target's vocabulary", where=file, key="d2t", remedy="expected target id - draft id, none twice")
     return ids.to(target.device)

@@ -10,6 +10,7 @@ from real_runner.drafters.fields import Config, architectures, causal, flag, gro
 from real_runner.drafters.spec import DraftSpec, Packaging
 from real_runner.failures import CheckpointError
 from real_runner.target import POST_NORM
+from simulator.complaints import shown
 from simulator.reading.json_files import read_json
 
 KNOWN = (
@@ -28,15 +29,14 @@ def read_spec(folder: Path, target_layers: int | None = None) -> DraftSpec:
         if recognised(config):
             return make(config, folder, target_layers)
     kind = config.get("architectures") or config.get("model_type")
-    raise refused(f"unknown packaging {kind}", "architectures", folder, f"known: {KNOWN}")
+    raise refused(f"unknown packaging {str(kind)[:80]}", "architectures", folder, f"known: {KNOWN}")
 
 
 def refuse_fused(config: Config, folder: Path) -> None:
     """DeepSeek-V4's layout: understood, reported, not run (§9)."""
     if not any(key.startswith("dspark_") for key in config):
         return
-    block, rank = config.get("dspark_block_size", "?"), config.get("dspark_markov_rank", "?")
-    taps = config.get("dspark_target_layer_ids", "?")
+    block, rank, taps = (str(config.get(f"dspark_{key}", "?"))[:60] for key in ("block_size", "markov_rank", "target_layer_ids"))
     problem = f"DSpark fused into a DeepSeek-V4 target (block {block}, taps {taps}, Markov rank {rank}): this engine does not run it"
     raise refused(problem, "dspark_block_size", folder, "its costs come from an imported profile")
 
@@ -86,7 +86,7 @@ def _speculators(config: Config, folder: Path, target_layers: int | None) -> Dra
         first = methods[0] if isinstance(methods, list) and isinstance(methods[0], dict) else {}
         return _eagle_spec(config, layers, folder, "speculators", taps, first.get("speculative_tokens", 3), None)
     if kind not in ("dspark", "dflash"):
-        raise refused(f"unsupported speculator {kind!r}", "speculators_model_type", folder, "supported: dspark, dflash, eagle3")
+        raise refused(f"unsupported speculator {shown(kind)}", "speculators_model_type", folder, "supported: dspark, dflash, eagle3")
     if taps is None:
         raise refused("missing", "aux_hidden_state_layer_ids", folder, "expected the tapped layers, plus 1")
     first = 0 if config.get("sample_from_anchor", False) else 1  # old heads: the anchor's slot predicts nothing
@@ -103,11 +103,11 @@ def _block_spec(config: Config, layers: Config, folder: Path, packaging: Packagi
     _sized(layers, folder)
     for key in UNSUPPORTED:
         if config.get(key):
-            raise refused(f"{config[key]} is not supported", key, folder)
+            raise refused(f"{shown(config[key])} is not supported", key, folder)
     block, rank = needed(config, "block_size", folder, 1 + first_slot), maybe(config, "markov_rank", folder) or 0
     kind = str(config.get("markov_head_type", "vanilla")) if rank else "none"
     if kind not in ("none", "vanilla", "gated", "rnn"):
-        raise refused(f"unknown {kind!r}", "markov_head_type", folder, "known: vanilla, gated, rnn")
+        raise refused(f"unknown {shown(kind)}", "markov_head_type", folder, "known: vanilla, gated, rnn")
     if kind == "rnn" and first_slot:
         raise refused("an rnn head on a block whose anchor predicts nothing is not supported", "markov_head_type", folder)
     head = flag(config, *CONFIDENCE, folder=folder)

@@ -19,6 +19,7 @@ from real_runner.texts import Text
 from simulator.errors import DsimError
 from simulator.files import write_whole
 from simulator.progress import Progress
+from simulator.reading.json_files import read_json
 
 TOKENS_AT_ONCE = 4096
 MEMORY = {torch.bfloat16: np.dtype(np.int16), torch.float32: np.dtype(np.float32)}  # numpy has no bfloat16: its bits are kept
@@ -83,7 +84,7 @@ def build_corpus(target: Target, taps: Sequence[int], texts: Sequence[Text], fol
     about = {"target": target.name, "taps": list(taps), "hidden": target.hidden, "dtype": str(target.dtype), "texts": len(texts),
              "tokens": int(starts[-1]), "ids": int(np.bitwise_xor.reduce(ids * (np.arange(len(ids)) + 1)))}  # fmt: skip
     described = folder / "corpus.json"
-    if described.exists() and json.loads(described.read_text()) != about:
+    if described.exists() and read_json(described) != about:
         raise DsimError("holds features of other texts or another target", where=folder, remedy="give another folder, or remove it")
     write_whole(described, json.dumps(about))
     for name, array in (("ids", ids), ("starts", starts), ("prompts", np.array([len(t.prompt) for t in texts]))):
@@ -94,7 +95,7 @@ def build_corpus(target: Target, taps: Sequence[int], texts: Sequence[Text], fol
 
 def open_corpus(folder: Path, target: Target) -> Corpus:
     """A finished corpus."""
-    about = json.loads((folder / "corpus.json").read_text())
+    about = read_json(folder / "corpus.json")
     arrays = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("ids", "starts", "prompts")]
     width = (len(about["taps"]) + 1) * target.hidden
     states = np.memmap(folder / "features.bin", MEMORY[target.dtype], "r", shape=(about["tokens"], width))

@@ -157,7 +157,7 @@ def test_a_drafter_without_the_expected_confidences_fails(target):
     "name, spoil, words",
     [
         ("dspark_vanilla", lambda f: (f / "forward.safetensors").write_bytes(b"\x08\0\0"), r"forward\.safetensors: not a safetensors file"),
-        ("dspark_vanilla", lambda f: (f / "greedy_decode.json").write_text("[{"), r"greedy_decode\.json: Invalid JSON"),
+        ("dspark_vanilla", lambda f: (f / "greedy_decode.json").write_text("[{"), r"greedy_decode\.json: not valid JSON"),
         ("dspark_vanilla", lambda f: (f / "greedy_decode.json").write_text("[]"), r"greedy_decode\.json: List should have at least 1"),
         (
             "dspark_vanilla",

@@ -200,7 +200,7 @@ def broken(folder, change):
         (lambda c, t: c.update(markov_head_type="lstm"), "markov_head_type: unknown 'lstm'; known: vanilla, gated, rnn"),
         (lambda c, t: c.update(model_type="mamba"), "config.json: model_type: unsupported draft backbone 'mamba'; supported: qwen3"),
         (lambda c, t: c.update(architectures=["MedusaModel"]), r"config.json: architectures: unknown packaging \['MedusaModel'\]; known: DeepSpec"),
-        (lambda c, t: c.update(attention_sink_bias=True), "attention_sink_bias: True is not supported"),
+        (lambda c, t: c.update(attention_sink_bias=True), "attention_sink_bias: true is not supported"),
         (lambda c, t: c.pop("hidden_size"), "config.json: hidden_size: missing"),
         (lambda c, t: c.pop("vocab_size"), "config.json: vocab_size: missing"),
         (lambda c, t: c.update(target_layer_ids=3), "target_layer_ids: 3; expected a list of whole numbers"),
@@ -208,7 +208,7 @@ def broken(folder, change):
         (lambda c, t: c.update(block_size="seven"), "block_size: 'seven'; expected a whole number from 1"),
         (lambda c, t: c.update(block_size=0), "block_size: 0; expected a whole number from 1"),
         (lambda c, t: c.update(block_size=-7), "block_size: -7; expected a whole number from 1"),
-        (lambda c, t: c.update(architectures=["DFlashDraftModel"], dflash_config=[1]), "dflash_config: .1.; expected an object"),
+        (lambda c, t: c.update(architectures=["DFlashDraftModel"], dflash_config=[1]), "dflash_config: a list; expected an object"),
         (lambda c, t: c.update(mask_token_id=30), "mask_token_id: 30; expected an id below 30"),
         (lambda c, t: t.update({"fc.weight": torch.zeros(64, 320, dtype=torch.int8)}), "fc.weight: int8; expected floating point"),
         (lambda c, t: c.update(layer_types=["full_attention", "odd"]), "layer_types: .*; expected 2 of full_attention, sliding_attention"),
@@ -258,11 +258,21 @@ def test_shards_are_read_through_their_index(tmp_path, target, drafters):
     assert all(torch.equal(a, b) for a, b in zip(loaded.state_dict().values(), drafters["dspark_rnn"].state_dict().values(), strict=True))
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"weight_map": null}', '{"weight_map": {"a": 1}}'])
-def test_an_index_that_is_none_is_one_line(text, tmp_path, target):
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("{", "not valid JSON"),
+        ("[]", "expected a JSON object"),
+        ("{}", "weight_map: not an index of shards"),
+        ('{"weight_map": null}', "weight_map: not an index of shards"),
+        ('{"weight_map": {"a": 1}}', "weight_map: not an index of shards"),
+        ('{"weight_map": {"a": "../a.safetensors"}}', "weight_map: expected the name of a .safetensors file in this folder, got '../a.safetensors'"),
+    ],
+)
+def test_an_index_that_is_none_is_one_line(text, words, tmp_path, target):
     shutil.copytree(GOLDEN / "dflash", tmp_path / "draft")
     (tmp_path / "draft" / "model.safetensors.index.json").write_text(text)
-    with pytest.raises(CheckpointError, match=r"index\.json: weight_map: not an index of shards"):
+    with pytest.raises(CheckpointError, match=f"index.json: {words}"):
         load_drafter(str(tmp_path / "draft"), target)
 
 

@@ -85,7 +85,7 @@ def test_given_texts_have_no_header(target, tmp_path):
 @pytest.mark.parametrize(
     "line, said",
     [
-        ("{", "t.jsonl:1: not JSON"),
+        ("{", "t.jsonl:1: not valid JSON"),
         ("[]", "t.jsonl:1: prompt: expected a list of token ids"),
         (json.dumps({"prompt": [1], "output": [True]}), "t.jsonl:1: output: expected a list of token ids"),
         (json.dumps({"prompt": [1], "output": [1], "of": "x"}), "t.jsonl:1: of: 'x'"),
