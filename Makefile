@@ -16,12 +16,15 @@ OUT      ?= reports/$(basename $(notdir $(SCENARIO)))
 PYTEST   ?= -n auto --maxprocesses 4 --dist worksteal
 DEVICE   ?=
 SMALL    ?=
+MINUTES  ?= 5
+SEED     ?= 0
+START    ?= 0
 
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check style types imports format bench profiles validation gpu clean
+.PHONY: help demo test fuzz check style types imports format bench profiles validation gpu clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -31,6 +34,9 @@ demo: $(READY) ## set up, simulate SCENARIO and write the report to OUT
 
 test: $(READY_DEV) $(READY_TORCH) ## set up, run all tests (flags for pytest: PYTEST="-n 0 -k replay")
 	$(BIN)/python -m pytest $(PYTEST)
+
+fuzz: $(READY_DEV) $(READY_TORCH) ## read mutated files for MINUTES (another SEED, from input START; see CONTRIBUTING.md)
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES) --seed $(SEED) --start $(START)
 
 check: style types imports ## check style, types and imports; needs no torch
 

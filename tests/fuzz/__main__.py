@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
+import signal
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +25,8 @@ from tests.fuzz.readers import READERS, Family
 
 FAMILIES: tuple[Family, ...] = get_args(Family)
 BATCH = 200  # inputs of a task
+NOW = "now"  # the file in which a process says what it is at
+HANGS_S = 300.0
 SHOWN = 300  # bytes of a failing file that are printed
 
 
@@ -34,6 +39,16 @@ class Failure:
     reader: str
     detail: str
     files: str
+
+    @property
+    def kind(self) -> tuple[str, str]:
+        """Failures of one kind are printed once."""
+        place = self.detail.rpartition(" at ")[2] if " at " in self.detail else ""
+        return self.reader, place or re.sub(r"/dev/shm\S*|/tmp\S*|\d+", "", self.detail)[:60]
+
+    def line(self, seed: int) -> str:
+        """What it takes to see it again."""
+        return f"FAILED --family {self.family} --seed {seed} --replay {self.number} [{self.reader}]\n    {self.detail}\n    {self.files}"
 
 
 @dataclass
@@ -56,12 +71,8 @@ def fuzz(family: Family, seed: int, numbers: range, base: Path) -> Tally:
         tally.ends[verdict.end] += 1
         if verdict.end == "failed":
             tally.failures.append(Failure(family, number, one.reader.name, verdict.detail, _shown(one)))
-        _remove(folder)
+        shutil.rmtree(folder, ignore_errors=True)
     return tally
-
-
-def _remove(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _shown(one: Mutant) -> str:
@@ -74,19 +85,26 @@ def _shown(one: Mutant) -> str:
     return "; ".join(parts)
 
 
-_base: Path | None = None
+_warmed: set[Family] = set()
 
 
 def _worker(family: Family, seed: int, first: int, count: int, base: str) -> Tally:
-    global _base  # noqa: PLW0603
-    if _base is None:
-        _base = Path(base) / str(os.getpid())
-        prepare(_base)
+    """A batch in a process of its own, which says what it is at: who kills the process can say what for."""
+    own = Path(base) / str(os.getpid())
+    prepare(own)
+    if family not in _warmed:
+        _warmed.add(family)
         for reader in READERS:
-            if reader.family == family or family not in ("checkpoints",):
-                with suppress(ImportError):
-                    warm(reader, _base)
-    return fuzz(family, seed, range(first, first + count), _base)
+            if reader.family == family:
+                warm(reader, own)
+    tally = Tally(family)
+    for number in range(first, first + count):
+        (own / NOW).write_text(f"--family {family} --seed {seed} --replay {number}")
+        one = fuzz(family, seed, range(number, number + 1), own)
+        tally.ends += one.ends
+        tally.failures += one.failures
+    (own / NOW).unlink()
+    return tally
 
 
 def _batches(families: list[Family], start: int, inputs: int) -> Iterator[tuple[Family, int]]:
@@ -124,31 +142,48 @@ def _replay(family: Family, seed: int, number: int, base: Path) -> int:
 
 
 def _run(chosen: argparse.Namespace, families: list[Family], base: Path) -> int:
-    end, totals, seen, told, reached = time.monotonic() + 60 * chosen.minutes, {family: Counter() for family in families}, set(), time.monotonic(), chosen.start
-    batches = _batches(families, chosen.start, chosen.inputs)
+    """All batches, on all cores, each kind of failure printed once."""
+    end, told, last = time.monotonic() + 60 * chosen.minutes, time.monotonic(), chosen.start + chosen.inputs
+    totals: dict[Family, Counter[str]] = {family: Counter() for family in families}
+    seen: set[tuple[str, str]] = set()
+    batches, reached, running = _batches(families, chosen.start, chosen.inputs), chosen.start, set()
     with ProcessPoolExecutor(chosen.workers) as pool:
-        running = set()
         while True:
             while len(running) < 2 * chosen.workers and time.monotonic() < end and (batch := next(batches, None)):
-                running.add(pool.submit(_worker, batch[0], chosen.seed, batch[1], min(BATCH, chosen.start + chosen.inputs - batch[1]), str(base)))
-                reached = batch[1] + BATCH
+                family, first = batch
+                running.add(pool.submit(_worker, family, chosen.seed, first, min(BATCH, last - first), str(base)))
+                reached = min(first + BATCH, last)
             if not running:
                 break
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            for tally in (future.result() for future in done):
+            done, running = wait(running, timeout=10, return_when=FIRST_COMPLETED)
+            _end_what_hangs(base)
+            try:
+                tallies = [future.result() for future in done]
+            except BrokenProcessPool:
+                print("a process ended at one of", *(file.read_text() for file in base.glob(f"*/{NOW}")), sep="\n    ")
+                return 1
+            for tally in tallies:
                 totals[tally.family] += tally.ends
                 for failure in tally.failures:
-                    kind = (failure.reader, failure.detail.rpartition(" at ")[2] or failure.detail[:60])
-                    if kind not in seen:
+                    if (kind := failure.kind) not in seen:
                         seen.add(kind)
-                        print(f"FAILED {failure.family} --seed {chosen.seed} --replay {failure.number} [{failure.reader}]\n    {failure.detail}\n    {failure.files}", flush=True)
+                        print(failure.line(chosen.seed), flush=True)
             if time.monotonic() > told + 10:
                 told = time.monotonic()
-                print(f"{sum(map(Counter.total, totals.values())):,} inputs, {sum(c['failed'] for c in totals.values())} failures", file=sys.stderr, flush=True)
+                inputs, failed = (sum(counts.total() if what == "" else counts[what] for counts in totals.values()) for what in ("", "failed"))
+                print(f"{inputs:,} inputs, {failed:,} failed", file=sys.stderr, flush=True)
     print(f"{'family':<12} {'inputs':>9} {'accepted':>9} {'refused':>9} {'failed':>7}   seed {chosen.seed}, numbers {chosen.start} to {reached - 1}")
     for family, counts in totals.items():
         print(f"{family:<12} {counts.total():>9,} {counts['accepted']:>9,} {counts['refused']:>9,} {counts['failed']:>7,}")
     return int(any(counts["failed"] for counts in totals.values()))
+
+
+def _end_what_hangs(base: Path) -> None:
+    """Ends processes that have been at one input for long: a loop in C, which no signal ends."""
+    for file in base.glob(f"*/{NOW}"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if time.time() - file.stat().st_mtime > HANGS_S:
+                os.kill(int(file.parent.name), signal.SIGKILL)
 
 
 if __name__ == "__main__":

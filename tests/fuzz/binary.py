@@ -13,8 +13,10 @@ from typing import Any
 
 from tests.fuzz import trees
 
-TOKENS = (b"\x00", b"\xff", b"\xfe\xff", b"\xff\xfe", b"\xef\xbb\xbf", b"\x1f\x8b\x08", b"PK\x03\x04", b"\x80\x04", b"\x1b[31m", b"\r", b"\n", b"\xc3", b"\xed\xa0\x80", b'"', b"'", b"[", b"{",
-          b"}", b"]", b",", b":", b"&a ", b"*a", b"!!", b"---\n", b"# ", b"NaN", b"1e999", b"-", b"\t", b"\xe2\x80\xa8", b"\xc2\x85", b"9" * 400, b"[" * 1200, b"_", b".")  # fmt: skip
+TOKENS = (b"\x00", b"\xff", b"\xfe\xff", b"\xff\xfe", b"\xef\xbb\xbf", b"\x1f\x8b\x08", b"PK\x03\x04", b"\x80\x04", b"\x1b[31m", b"\r", b"\n",
+    b"\xc3", b"\xed\xa0\x80", b'"', b"'", b"[", b"{",
+          b"}", b"]", b",", b":", b"&a ", b"*a", b"!!", b"---\n", b"# ", b"NaN", b"1e999", b"-", b"\t", b"\xe2\x80\xa8", b"\xc2\x85", b"9" * 400,
+          b"[" * 1200, b"_", b".")  # fmt: skip
 
 
 def mutate(content: bytes, random: Random) -> bytes:
@@ -49,8 +51,10 @@ def _packed(content: bytes, random: Random) -> bytes:
     """In another encoding, or in a gzip file."""
     text = content.decode("utf-8", errors="replace")
     packed = gzip.compress(content, 1, mtime=0)
-    choices: tuple[bytes, ...] = (packed, packed[: len(packed) // 2], packed + b"x", packed + packed, text.encode("utf-16", "surrogatepass"), text.encode("utf-8-sig", "replace"),
-                                  text.encode("utf-32", "surrogatepass"), text.encode("utf-7", "replace"), text.encode("utf-16-be", "surrogatepass"), b"")  # fmt: skip
+    choices: tuple[bytes, ...] = (packed, packed[: len(packed) // 2], packed + b"x", packed + packed, text.encode("utf-16", "surrogatepass"),
+    text.encode("utf-8-sig", "replace"),
+                                  text.encode("utf-32", "surrogatepass"), text.encode("utf-7", "replace"), text.encode("utf-16-be",
+                                  "surrogatepass"), b"")  # fmt: skip
     return random.choice(choices)
 
 
@@ -83,8 +87,10 @@ def parquet(content: bytes, random: Random) -> bytes:
             case 0:
                 table = table.set_column(column, name, _other_values(values, random, pa))
             case 1:
-                kind = random.choice((pa.int8(), pa.int64(), pa.uint64(), pa.float16(), pa.float64(), pa.string(), pa.large_string(), pa.binary(), pa.bool_(), pa.date32(),
-                                      pa.timestamp("ns"), pa.decimal128(20, 3), pa.null(), pa.list_(pa.int32()), pa.dictionary(pa.int8(), pa.string())))  # fmt: skip
+                kind = random.choice((pa.int8(), pa.int64(), pa.uint64(), pa.float16(), pa.float64(), pa.string(), pa.large_string(),
+                pa.binary(), pa.bool_(), pa.date32(),
+                                      pa.timestamp("ns"), pa.decimal128(20, 3), pa.null(), pa.list_(pa.int32()), pa.dictionary(pa.int8(),
+                                      pa.string())))  # fmt: skip
                 table = table.set_column(column, name, pa.nulls(len(values), kind) if random.random() < 0.5 else _cast(values, kind, pa))
             case 2:
                 table = table.remove_column(column) if table.num_columns > 1 else table
@@ -107,7 +113,12 @@ def parquet(content: bytes, random: Random) -> bytes:
         if not len(table):
             break
     text = io.BytesIO()
-    pq.write_table(table, text, compression=random.choice(("none", "zstd", "snappy", "gzip")), row_group_size=random.choice((1, 7, 1000)) if len(table) < 500 else 1000)
+    pq.write_table(
+        table,
+        text,
+        compression=random.choice(("none", "zstd", "snappy", "gzip")),
+        row_group_size=random.choice((1, 7, 1000)) if len(table) < 500 else 1000,
+    )
     return text.getvalue()
 
 
@@ -139,7 +150,11 @@ def _other_metadata(table: Any, random: Random) -> Any:
     metadata = dict(table.schema.metadata or {})
     for key, value in list(metadata.items()):
         try:
-            metadata[key] = trees.dump(trees.mutate(trees.load(value, False), random)).encode("utf-8", "surrogatepass") if random.random() < 0.8 else mutate(value, random)
+            metadata[key] = (
+                trees.dump(trees.mutate(trees.load(value, False), random)).encode("utf-8", "surrogatepass")
+                if random.random() < 0.8
+                else mutate(value, random)
+            )
         except ValueError:
             metadata[key] = mutate(value, random)
     return table.replace_schema_metadata(random.choice((metadata, metadata, metadata, metadata, None)))

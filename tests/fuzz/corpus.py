@@ -1,6 +1,7 @@
 """The corpus: for each reader (corpus/READER.txt) minimal inputs that once broke something, as changes of its valid files.
 
-`=== ROW title` begins a case; `+` after the row says that it is to be accepted, `~` that it may be, else it is to be refused. `--- FILE` is followed by the content of a
+`=== ROW title` begins a case; `+` after the row says that it is to be accepted, `~` that it may be,
+    else it is to be refused. `--- FILE` is followed by the content of a
 file, `--- FILE escaped` by its content with \\x00 and the like on one line, `--- FILE set` by lines `key.to = JSON` that change the valid file.
 What is binary, large or no plain file is made in made.py.
 """

@@ -67,10 +67,11 @@ class _Watch:
 
 _watch: _Watch | None = None
 _OURS = (f"{ROOT}/simulator", f"{ROOT}/real_runner")
-_DEVICES = ("/dev/null", "/dev/urandom")
+_DEVICES = ("/dev/null", "/dev/urandom", "/dev/zero")  # a reader may look what kind of file the last one is
 _STARTS = frozenset({"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "pty.spawn", "socket.connect",
                      "socket.getaddrinfo", "socket.bind", "pickle.find_class", "marshal.loads", "ctypes.dlopen", "webbrowser.open"})  # fmt: skip
-_CHANGES = frozenset({"os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "os.chown", "shutil.rmtree",
+_CHANGES = frozenset({"os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "os.chown",
+    "shutil.rmtree",
                       "shutil.move", "shutil.copyfile", "shutil.copytree"})  # fmt: skip
 _COMPILERS = ("importlib", "collections", "dataclasses", "enum", "functools", "typing", "jinja2", "pydantic", "matplotlib", "torch", "transformers",
               "scipy", "numpy", "traceback", "linecache", "attr", "namedtuple", "numba", "typer", "click", "rich", "inspect")  # fmt: skip
@@ -112,7 +113,7 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
 
 def _opened(watch: _Watch, path: Any, mode: str | None, flags: int) -> None:
     writes = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND) if isinstance(flags, int) else "r" not in (mode or "r")
-    if watch.inside(path) or os.fsdecode(path) in _DEVICES:
+    if watch.inside(path) or os.path.realpath(os.fsdecode(path)) in _DEVICES:
         return
     if writes or not os.path.realpath(os.fsdecode(path)).startswith(_readable()):
         watch.refuse(f"open {os.fsdecode(path)!r} {'to write' if writes else 'to read'}")
@@ -142,8 +143,10 @@ sys.addaudithook(_hook)
 def _announced() -> Iterator[None]:
     """Libraries that open files in C++ or Rust say so to the audit hook, as Python's own `open` does."""
     with ExitStack() as undo:
-        for module, names in (("pyarrow", ("OSFile", "memory_map")), ("pyarrow.parquet", ("read_table", "ParquetFile", "read_schema", "read_metadata")),
-                              ("safetensors", ("safe_open",)), ("safetensors.torch", ("load_file",)), ("real_runner.drafters.loading", ("safe_open",)),
+        for module, names in (("pyarrow", ("OSFile", "memory_map")), ("pyarrow.parquet", ("read_table", "ParquetFile", "read_schema",
+        "read_metadata")),
+                              ("safetensors", ("safe_open",)), ("safetensors.torch", ("load_file",)), ("real_runner.drafters.loading",
+                              ("safe_open",)),
                               ("real_runner.expect", ("load_file",))):  # fmt: skip
             library = sys.modules.get(module)
             for name in names if library is not None else ():

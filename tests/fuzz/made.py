@@ -19,10 +19,12 @@ from tests.fuzz import samples
 Place = Callable[[Path], object]
 
 JSON_FILES = {
-    "compare": "result.json", "figures": "result.json", "launch": "result.json", "plan-figures": "result.json", "validation-page": "results/paper.json",
+    "compare": "result.json", "figures": "result.json", "launch": "result.json", "plan-figures": "result.json",
+    "validation-page": "results/paper.json",
     "sglang-sampled": "sps.json", "bench": "a.json", "aiperf": "a.json", "guidellm": "a.json", "recorded-run": "run/meta.json",
     "servegen": "service/chunk-0-dataset.json", "engine-run": "run/run.json", "array": "t.json", "mooncake": "t.jsonl", "turns-texts": "texts.jsonl",
-    "prompts": "prompts.jsonl", "dspark": "draft/config.json", "sharded": "draft/model.safetensors.index.json", "expected": "expect/greedy_decode.json",
+    "prompts": "prompts.jsonl", "dspark": "draft/config.json", "sharded": "draft/model.safetensors.index.json",
+    "expected": "expect/greedy_decode.json",
 }  # fmt: skip
 DOCUMENTS = {
     "100000 brackets": "[" * 100_000, "2000 mappings": '{"a":' * 2000, "2000 mappings that close": '{"a":' * 2000 + "1" + "}" * 2000,
@@ -30,18 +32,27 @@ DOCUMENTS = {
     "nothing": "", "null": "null", "a NUL": '{"a\\u0000": "\\u0000"}', "a key twice": '{"a": 1, "a": 2}', "no number": '{"a": NaN, "b": -Infinity}',
     "a text": '"text"', "a byte order mark alone": "\ufeff",
 }  # fmt: skip
+ANCHORS = [f"&a{i} [*a{i - 1}, *a{i - 1}]" if i else "&a0 [1]" for i in range(500)]
+REQUESTS = "arrival_s,prompt_tokens,output_tokens\n"
 TEXTS = {
-    "scenario": ("small.yaml", {"1500 brackets": "name: " + "[" * 1500, "1500 brackets that close": f"name: {'[' * 1500}{']' * 1500}",
-                                "1500 mappings": "{a: " * 1500, "1500 sequences": "- " * 1500, "a number of 5000 digits": "name: " + "9" * 5000,
-                                "a profile of 5000 characters": f"name: small\nprofile: {'a' * 5000}", "5000 question marks": "? " * 5000,
-                                "a text of 5 MB": f"name: {'a' * 5_000_000}", "100000 keys": "".join(f"a{i}: 1\n" for i in range(100_000)),
-                                "a question of 500 anchors": "question: [" + ", ".join(f"&a{i} [*a{i - 1}, *a{i - 1}]" if i else "&a0 [1]" for i in range(500)) + "]",
-                                "a byte order mark alone": "\ufeff"}),
-    "set": ("set.txt", {"1500 brackets": "load=" + "[" * 1500 + "\n", "a number of 5000 digits": f"load={'9' * 5000}\n",
-                        "a key 2000 deep": "a." * 2000 + "b=1\n", "an index of 5000 digits": f"policies.{'9' * 5000}.name=a\n"}),
-    "plain": ("t.csv", {"100000 commas": "arrival_s,prompt_tokens,output_tokens\n" + "," * 100_000 + "\n", "100000 commas in the header": "," * 100_000 + "\n1,2\n",
-                        "a field of 5 MB": f"arrival_s,prompt_tokens,output_tokens\n0,{'1' * 5_000_000},2\n", "100000 quotes": '"' * 100_000}),
-    "cost-tables": ("tiny/verify.csv", {"100000 commas": "tokens,p50_s\n" + "," * 100_000 + "\n", "100000 commas in the header": "," * 100_000 + "\n1,2\n"}),
+    "scenario": ("small.yaml", {
+        "1500 brackets": "name: " + "[" * 1500, "1500 brackets that close": f"name: {'[' * 1500}{']' * 1500}", "1500 mappings": "{a: " * 1500,
+        "1500 sequences": "- " * 1500, "a number of 5000 digits": "name: " + "9" * 5000, "5000 question marks": "? " * 5000,
+        "a profile of 5000 characters": f"name: small\nprofile: {'a' * 5000}", "a text of 5 MB": f"name: {'a' * 5_000_000}",
+        "100000 keys": "".join(f"a{i}: 1\n" for i in range(100_000)), "a question of 500 anchors": f"question: [{', '.join(ANCHORS)}]",
+        "a byte order mark alone": "\ufeff",
+    }),
+    "set": ("set.txt", {
+        "1500 brackets": "load=" + "[" * 1500 + "\n", "a number of 5000 digits": f"load={'9' * 5000}\n", "a key 2000 deep": "a." * 2000 + "b=1\n",
+        "an index of 5000 digits": f"policies.{'9' * 5000}.name=a\n",
+    }),
+    "plain": ("t.csv", {
+        "100000 commas": REQUESTS + "," * 100_000 + "\n", "100000 commas in the header": "," * 100_000 + "\n1,2\n",
+        "a field of 5 MB": f"{REQUESTS}0,{'1' * 5_000_000},2\n", "100000 quotes": '"' * 100_000,
+    }),
+    "cost-tables": ("tiny/verify.csv", {
+        "100000 commas": "tokens,p50_s\n" + "," * 100_000 + "\n", "100000 commas in the header": "," * 100_000 + "\n1,2\n",
+    }),
     "telemetry": ("telemetry.csv", {"100000 commas": "concurrency,tps_per_user\n" + "," * 100_000 + "\n"}),
 }  # fmt: skip
 
@@ -98,7 +109,8 @@ def _packed() -> Iterator[tuple[str, str, Place]]:
     table = samples.VERIFY
     bomb = b"tokens,p50_s\n" + b"1,0.01\n" * 25_000_000
     for ending, content in ((".gz", gzip.compress(table)), (".xz", lzma.compress(table)), (".bz2", bz2.compress(table)), (".gz", b"garbage"),
-                            (".xz", b"garbage"), (".zip", b"PK garbage"), (".bz2", b"garbage"), (".zst", b"garbage"), (".tar", b"garbage")):  # fmt: skip
+                            (".xz", b"garbage"), (".zip", b"PK garbage"), (".bz2", b"garbage"), (".zst", b"garbage"), (".tar",
+                            b"garbage")):  # fmt: skip
         for reader in ("cost-tables", "cost-diff"):
             if content[:2] != b"\x1f\x8b":
                 yield reader, f"A13 {len(content)} bytes called {ending}", partial(_renamed, "tiny/verify.csv", f"verify.csv{ending}", content)
@@ -125,10 +137,13 @@ def _weights() -> Iterator[tuple[str, str, Place]]:
 
     fc = {"dtype": "F32", "shape": [64, 320], "data_offsets": [0, 64 * 320 * 4]}
     for title, content in {
-        "a header of 2**63 bytes": header({}, length=2**63), "a header of 90 MB": header({}, length=90_000_000), "a header that is no JSON": header(b"{"),
+        "a header of 2**63 bytes": header({}, length=2**63), "a header of 90 MB": header({}, length=90_000_000),
+        "a header that is no JSON": header(b"{"),
         "100000 brackets": header(b"[" * 100_000), "a shape of 2**62": header({"fc.weight": fc | {"shape": [2**62, 4]}}, b"\0" * 81920),
-        "a shape that overflows": header({"fc.weight": fc | {"shape": [2**40, 2**40]}}, b"\0" * 81920), "a negative shape": header({"a": fc | {"shape": [-1]}}),
-        "tensors that overlap": header({"fc.weight": fc, "b": fc}, b"\0" * 81920), "a gap": header({"a": fc | {"data_offsets": [8, 81928]}}, b"\0" * 81928),
+        "a shape that overflows": header({"fc.weight": fc | {"shape": [2**40, 2**40]}}, b"\0" * 81920),
+        "a negative shape": header({"a": fc | {"shape": [-1]}}),
+        "tensors that overlap": header({"fc.weight": fc, "b": fc}, b"\0" * 81920), "a gap": header({"a": fc | {"data_offsets": [8, 81928]}},
+        b"\0" * 81928),
         "an unknown dtype": header({"fc.weight": fc | {"dtype": "F3"}}, b"\0" * 81920), "no data": header({"fc.weight": fc}), "nothing": b"",
         "a pickle": b"\x80\x04\x95\x1a\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix\x94\x8c\x06system\x94\x93\x94\x8c\x02id\x94\x85\x94R\x94.",
         "half a character": header(b'{"\\ud800": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}', b"\0" * 4),

@@ -51,7 +51,9 @@ def changed(reader: Reader, random: Random) -> Mutant:
     names = [name for name in files if not reader.mutable or name.endswith(reader.mutable)]
     chosen = {random.choice(names) for _ in range(random.choice((1, 1, 1, 2)))}
     if random.random() < SPECIAL:
-        return Mutant(reader, {}, {name: random.choice(("", "folder", "fifo", "/dev/zero", "/dev/null", "nowhere", "../outside/verify.csv")) for name in chosen})
+        return Mutant(
+            reader, {}, {name: random.choice(("", "folder", "fifo", "/dev/zero", "/dev/null", "nowhere", "../outside/verify.csv")) for name in chosen}
+        )
     contents = {}
     for name in sorted(chosen):
         content = files[name]

@@ -52,8 +52,10 @@ def blocks(head: bool) -> bytes:
         return (Path(folder) / "b.parquet").read_bytes()
 
 
-VERIFY = _csv("tokens,requests,context_tokens,p10_s,p50_s,p90_s,n,regime 1,1,0,.009,.01,.011,20,graph 8,1,0,.01,.011,.013,20,graph 64,1,0,.02,.022,.03,20,eager "
-              "1,8,0,.01,.011,.012,20,graph 8,8,0,.011,.012,.013,20,graph 64,8,0,.02,.023,.03,20,eager")  # fmt: skip
+VERIFY = _csv(
+    "tokens,requests,context_tokens,p10_s,p50_s,p90_s,n,regime 1,1,0,.009,.01,.011,20,graph 8,1,0,.01,.011,.013,20,graph 64,1,0,.02,.022,.03,20,"
+    "eager 1,8,0,.01,.011,.012,20,graph 8,8,0,.011,.012,.013,20,graph 64,8,0,.02,.023,.03,20,eager"
+)
 TABLES: dict[str, Any] = {
     "verify": {"provenance": "measured", "kind": "table", "file": "verify.csv", "between": "linear"},
     "overhead": {"provenance": "synthetic", "seconds": 0.001},
@@ -135,7 +137,7 @@ TRACES: dict[str, bytes] = {
     "plain": _csv("arrival_s,prompt_tokens,output_tokens 0,10,2 0.5,20,3 1.25,30,4 2,40,5 3,5,60"),
     "azure": b"TIMESTAMP,ContextTokens,GeneratedTokens\n" + b"".join(
         b"2024-05-12 00:00:0%d.%d00000,%d,%d\n" % (i // 2, i, 100 + i, 10 + i) for i in range(8)),
-    "semicolons": "sep=;\r\narrival_s;prompt_tokens;output_tokens;domain\r\n0;10;2;chat\r\n0,5;20;3;code\r\n1,25;30;4;chat\r\n".encode(),
+    "semicolons": b"sep=;\r\narrival_s;prompt_tokens;output_tokens;domain\r\n0;10;2;chat\r\n0,5;20;3;code\r\n1,25;30;4;chat\r\n",
 }  # fmt: skip
 
 

@@ -6,8 +6,10 @@ from random import Random
 
 from tests.fuzz.trees import NUMBERS, WORDS
 
-CELLS = ("", " ", "nan", "NaN", "inf", "-inf", "1e308", "1e-320", "-1", "0", "1e21", "9" * 400, "True", "false", "1,5", "1.000", "2.000.000", "1_000", "0x10", "²", "1e", '"', "'",
-         '"1"', '"1', "1;2", "a|b", "#", "=1+1", "None", "NULL", "N/A", "-", "+5", " 5 ", "5.", ".5", "1700-01-01", "2200-01-01T00:00:00", "2024-13-45", "9999-12-31 23:59:59",
+CELLS = ("", " ", "nan", "NaN", "inf", "-inf", "1e308", "1e-320", "-1", "0", "1e21", "9" * 400, "True", "false", "1,5", "1.000", "2.000.000",
+    "1_000", "0x10", "²", "1e", '"', "'",
+         '"1"', '"1', "1;2", "a|b", "#", "=1+1", "None", "NULL", "N/A", "-", "+5", " 5 ", "5.", ".5", "1700-01-01", "2200-01-01T00:00:00",
+         "2024-13-45", "9999-12-31 23:59:59",
          "0001-01-01", "2024-01-01", "12:30", "\x00", "\x1b[31m", "\u2028", "\x0b", "\x85", "a" * 5000)  # fmt: skip
 
 
@@ -58,7 +60,10 @@ def mutate(text: str, random: Random) -> str:
         case 16:
             end = random.choice(("\r\n", "\r", "\n\n", "\n\r\n", "\x0b", "\u2028\n"))
         case 17:
-            rows.insert(random.randrange(len(rows) + 1), [random.choice(("# a comment", "sep=,", "sep=;", '"', '""', "," * random.choice((3, 1000)), " ", "\t", "#"))])
+            rows.insert(
+                random.randrange(len(rows) + 1),
+                [random.choice(("# a comment", "sep=,", "sep=;", '"', '""', "," * random.choice((3, 1000)), " ", "\t", "#"))],
+            )
         case 18:
             rows = rows[:1] if random.random() < 0.5 else rows[1:]
         case 19:

@@ -17,20 +17,55 @@ class Pairs(list[tuple[Any, Any]]):
     """A mapping in which a key may be there twice."""
 
 
-NUMBERS = (0, 1, -1, 2, 0.5, -0.0, 1e-320, 1e-9, 1e300, -1e300, 1e308, 127, 128, 255, 1000, 65536, 2**31, 2**53 + 1, 2**63, -(2**63) - 1, 2**64, 10**30)
-WORDS = ("", " ", ".", "..", "../outside/verify.csv", "../../outside/head.parquet", "/etc/hostname", "/dev/zero", "~", "a/b", "a\\b", "nan", "inf", "-inf", "true",
-         "1", "1.0", "1e5", "0x10", "²", "١", "1_000", "a\x00b", "\x1b[31mred", "\x1b]0;t\x07", "a\nb", "a\rb", "\u2028", "\u202e", "\ufeff", "\U0001f600",
-         "<script>alert(1)</script>", "=cmd()", "{{7*7}}", "$(id)", "%s%n", "__class__", "__proto__", "None", "null", "none", "fixed", "table", "curve",
+NUMBERS = (
+    0,
+    1,
+    -1,
+    2,
+    0.5,
+    -0.0,
+    1e-320,
+    1e-9,
+    1e300,
+    -1e300,
+    1e308,
+    127,
+    128,
+    255,
+    1000,
+    65536,
+    2**31,
+    2**53 + 1,
+    2**63,
+    -(2**63) - 1,
+    2**64,
+    10**30,
+)
+WORDS = ("", " ", ".", "..", "../outside/verify.csv", "../../outside/head.parquet", "/etc/hostname", "/dev/zero", "~", "a/b", "a\\b", "nan",
+    "inf", "-inf", "true",
+         "1", "1.0", "1e5", "0x10", "²", "١", "1_000", "a\x00b", "\x1b[31mred", "\x1b]0;t\x07", "a\nb", "a\rb", "\u2028", "\u202e", "\ufeff",
+         "\U0001f600",
+         "<script>alert(1)</script>", "=cmd()", "{{7*7}}", "$(id)", "%s%n", "__class__", "__proto__", "None", "null", "none", "fixed", "table",
+         "curve",
          "2024-01-01", "9" * 400, "a" * 5000, "[" * 200, "é" * 300, "kind", "name", "graph", "eager", "ms", "closed_loop", "empirical")  # fmt: skip
-RAW_JSON = (Raw("NaN"), Raw("Infinity"), Raw("-Infinity"), Raw("1e999"), Raw("-1e400"), Raw("9" * 400), Raw("9" * 5000), Raw('"\\ud800"'), Raw("[" * 1500 + "]" * 1500),
-            Raw('{"a":' * 1200 + "1" + "}" * 1200), Raw("01"), Raw("+1"), Raw("1."), Raw("tru"), Raw('"\\x"'), Raw("// a"), Raw("1E5"), Raw("-0"))  # fmt: skip
-RAW_YAML = (Raw(".nan"), Raw(".inf"), Raw("-.inf"), Raw("1e999"), Raw("9" * 400), Raw("9" * 5000), Raw('"\\ud800"'), Raw("[" * 1500 + "]" * 1500), Raw("0x_"), Raw("0x1F"),
-            Raw("010"), Raw("0o17"), Raw("1:30"), Raw("1:30:00.5"), Raw("2020-99-99"), Raw("2024-01-01"), Raw("2024-01-01T00:00:00Z"), Raw("yes"), Raw("off"), Raw("~"),
-            Raw("!!int ''"), Raw("!!int x"), Raw("!!float ''"), Raw("!!timestamp x"), Raw("!!bool maybe"), Raw("!!map [a]"), Raw("!!seq {a: 1}"), Raw("!!set [a]"),
-            Raw("!!omap [a]"), Raw("!!pairs [a]"), Raw("!!binary '%'"), Raw("!!null x"), Raw("!!str [a]"), Raw("!!merge a"), Raw("!!python/name:os.system"),
-            Raw('!!python/object/apply:os.system ["touch escaped"]'), Raw("!<tag:yaml.org,2002:int> 5"), Raw("! a"), Raw("!a b"), Raw("&a [*a]"), Raw("&a {x: *a}"),
-            Raw("*nothing"), Raw("&x [&y [*x, *y]]"), Raw("{<<: 1}"), Raw("{<<: [1]}"), Raw("{<<: {a: 1}}"), Raw("{? [a] : 1}"), Raw("{a, b}"), Raw("'it''s'"), Raw("|\n  a"),
-            Raw("1_000"), Raw("_1"), Raw("1__0"), Raw("+.5"), Raw("@a"), Raw("`a"), Raw("%a"), Raw("- a"), Raw("a: b"), Raw("# a"), Raw(""), Raw("\t"))  # fmt: skip
+RAW_JSON = (Raw("NaN"), Raw("Infinity"), Raw("-Infinity"), Raw("1e999"), Raw("-1e400"), Raw("9" * 400), Raw("9" * 5000), Raw('"\\ud800"'),
+    Raw("[" * 1500 + "]" * 1500),
+            Raw('{"a":' * 1200 + "1" + "}" * 1200), Raw("01"), Raw("+1"), Raw("1."), Raw("tru"), Raw('"\\x"'), Raw("// a"), Raw("1E5"),
+            Raw("-0"))  # fmt: skip
+RAW_YAML = (Raw(".nan"), Raw(".inf"), Raw("-.inf"), Raw("1e999"), Raw("9" * 400), Raw("9" * 5000), Raw('"\\ud800"'),
+    Raw("[" * 1500 + "]" * 1500), Raw("0x_"), Raw("0x1F"),
+            Raw("010"), Raw("0o17"), Raw("1:30"), Raw("1:30:00.5"), Raw("2020-99-99"), Raw("2024-01-01"), Raw("2024-01-01T00:00:00Z"),
+            Raw("yes"), Raw("off"), Raw("~"),
+            Raw("!!int ''"), Raw("!!int x"), Raw("!!float ''"), Raw("!!timestamp x"), Raw("!!bool maybe"), Raw("!!map [a]"), Raw("!!seq {a: 1}"),
+            Raw("!!set [a]"),
+            Raw("!!omap [a]"), Raw("!!pairs [a]"), Raw("!!binary '%'"), Raw("!!null x"), Raw("!!str [a]"), Raw("!!merge a"),
+            Raw("!!python/name:os.system"),
+            Raw('!!python/object/apply:os.system ["touch escaped"]'), Raw("!<tag:yaml.org,2002:int> 5"), Raw("! a"), Raw("!a b"), Raw("&a [*a]"),
+            Raw("&a {x: *a}"),
+            Raw("*nothing"), Raw("&x [&y [*x, *y]]"), Raw("{<<: 1}"), Raw("{<<: [1]}"), Raw("{<<: {a: 1}}"), Raw("{? [a] : 1}"), Raw("{a, b}"),
+            Raw("'it''s'"), Raw("|\n  a"),
+            Raw("1_000"), Raw("_1"), Raw("1__0"), Raw("+.5"), Raw("@a"), Raw("`a"), Raw("%a"), Raw("- a"), Raw("a: b"), Raw("# a"), Raw(""),
+            Raw("\t"))  # fmt: skip
 
 
 def hostile(random: Random, yaml_file: bool) -> Any:
@@ -137,10 +172,14 @@ def _near(value: Any, random: Random) -> Any:
     if isinstance(value, bool):
         return not value
     if isinstance(value, int | float):
-        return random.choice((-value, value * 1000, value / 1000, value + 1, value - 1, value + 0.5, float(value), str(value), value * 1e12, True, [value], int(value)))
+        return random.choice(
+            (-value, value * 1000, value / 1000, value + 1, value - 1, value + 0.5, float(value), str(value), value * 1e12, True, [value], int(value))
+        )
     if isinstance(value, str):
         cut = random.randrange(len(value) + 1)
-        return random.choice((value[:cut], value + random.choice(WORDS), random.choice(WORDS) + value, value.upper(), value * 200, f"../{value}", [value]))
+        return random.choice(
+            (value[:cut], value + random.choice(WORDS), random.choice(WORDS) + value, value.upper(), value * 200, f"../{value}", [value])
+        )
     if isinstance(value, Pairs):
         return random.choice(([value], [inner for _, inner in value], dump(value)))
     return random.choice((value[::-1], value[:1], Pairs((str(k), inner) for k, inner in enumerate(value)), value * 50, dump(value))) if value else 0
