@@ -12,14 +12,15 @@ from torch import Tensor
 
 from real_runner.slots import FlatBatch
 from simulator.arrays import Integers
+from simulator.quantities import Tokens
 from simulator.schema import Frozen
 
 
 class Tiers(Frozen):
     """Token counts and context lengths that a step is padded up to: one captured graph each, and the keys of the cost table."""
 
-    tokens: tuple[int, ...] = Field(default=(1, 2, 4, *range(8, 257, 8), *range(272, 513, 16), *range(544, 2049, 32)), min_length=1)
-    reach: tuple[int, ...] = Field(default=(256, 512, 1024, 2048, 4096, 8192, 16384, 32768), min_length=1)
+    tokens: tuple[Tokens, ...] = Field(default=(1, 2, 4, *range(8, 257, 8), *range(272, 513, 16), *range(544, 2049, 32)), min_length=1)
+    reach: tuple[Tokens, ...] = Field(default=(256, 512, 1024, 2048, 4096, 8192, 16384, 32768), min_length=1)
 
     def pad(self, count: int) -> int:
         """The smallest tier that holds `count` tokens, or `count` where it is above all of them."""

@@ -4,33 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field
 
 from real_runner.setup import needs_torch, quiet_on, read_prompt_sets, writable
 from simulator.errors import DsimError
 from simulator.measurements.profile import Profile
 from simulator.policies.verification import VerificationPolicy
 from simulator.progress import Progress, resumable
+from simulator.quantities import Requests, Seed, Temperature, Tokens, Within
+from simulator.reading.yaml_files import parse_yaml
 from simulator.schema import Frozen, validate
 
 
 class Serving(Frozen):
     """The words of --serving."""
 
-    turns: int = Field(default=2, ge=1)
-    least: int = Field(default=12, ge=1)  # measured requests
-    max_tokens: int = Field(default=96, ge=1)
-    temperature: float | None = Field(default=None, ge=0)  # that of the profile's blocks, else 1
-    seed: int = Field(default=0, ge=0)
-    rate: float = Field(default=0.0, ge=0)  # requests/s
+    turns: Requests = 2
+    least: Requests = 12  # measured
+    max_tokens: Tokens = 96
+    temperature: Temperature | None = None  # that of the profile's blocks, else 1
+    seed: Seed = 0
+    rate: Annotated[float, Within(0, 1e6, "requests per second")] = 0.0
     arrivals: Path | None = None
-    open_requests: int = Field(default=48, ge=2)
+    open_requests: Annotated[int, Within(2, 1_000_000, "requests")] = 48
     device: str = "cpu"
     dtype: Literal["float32", "bfloat16"] | None = None  # float32 on a CPU, bfloat16 on a GPU
-    threads: int | None = Field(default=None, ge=1)
+    threads: Annotated[int, Within(1, 4096, "threads")] | None = None
     prompts: list[str] = []
 
 
@@ -44,7 +45,7 @@ def read_serving(words: Sequence[str]) -> Serving:
         if key == "prompts":
             content.setdefault(key, []).append(value)
         else:
-            content[key] = value
+            content[key] = parse_yaml(value, "--serving")
     return validate(Serving, content, "--serving", DsimError)
 
 

@@ -51,10 +51,10 @@ def value_line(
         return f"is empty, expected {expected or 'a text'}", "give it a value, or drop the line"
     if kind in _BOUNDS:
         expected = f"a number {_BOUNDS[kind].format(**context)}"
-        if kind.startswith("less") and 1 in context.values() and isinstance(value, int | float) and 2 <= value <= 100:
-            remedy = f"for {value:g} % write {value / 100:g}"
-        elif kind.startswith("less") and key.endswith(("_s", "seconds")) and isinstance(value, int | float):
-            remedy = f"for {value:g} ms write {value / 1000:g}"
+    elif kind == "out_of_range":
+        expected = str(context["expected"])
+        if isinstance(value, int | float) and value > context["most"]:
+            remedy = _smaller(value, context["most"], key)
     elif kind == "literal_error":
         near = nearest(value, re.findall(r"'([^']*)'", context["expected"]), "") if isinstance(value, str) else ""
         expected, remedy = context["expected"], near if near.startswith("did") else None
@@ -70,6 +70,13 @@ def value_line(
         message = str(complaint["msg"]).removeprefix("Value error, ").replace("Input should ", "must ", 1)
         return message[0].lower() + message[1:] + ("" if isinstance(value, dict | list) else f" (got {shown(value)})"), None
     return f"expected {expected}, got {shown(value)}", remedy
+
+
+def _smaller(value: float, most: float, key: str) -> str | None:
+    """What to write instead of a value above `most`, where it is in another unit."""
+    if 0.999 < most <= 1 and 2 <= value <= 100:
+        return f"for {value:g} % write {value / 100:g}"
+    return f"for {value:g} ms write {value / 1000:g}" if key.endswith(("_s", "seconds")) and value / 1000 <= most else None
 
 
 _QUANTITY = re.compile(r"\W{0,2}([0-9][0-9_,]*\.?[0-9]*)\s*([A-Za-zµ%]*)(\s*/.*|\s+[A-Za-z].*)?\Z")

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from itertools import zip_longest
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, ValidationInfo
 
-from simulator.complaints import shown, value_line
+from simulator.complaints import value_line
 from simulator.errors import DsimError, ScenarioError
 from simulator.misspelt import Foreign, key_remedy, models_in, nearest
 from simulator.names import check_place, home
-
-LARGEST = 1e15  # of any number in a file: more is a slip of the keyboard
 
 
 class Frozen(BaseModel):
@@ -28,9 +25,11 @@ Item = TypeVar("Item")
 
 
 def _distinct(values: list[Item]) -> list[Item]:
-    twice = [value for number, value in enumerate(values) if value in values[:number]]
-    if twice:
-        raise ValueError(f"has {twice[0]:g} twice" if isinstance(twice[0], int | float) else f"has {twice[0]!r} twice")
+    seen: set[Item] = set()
+    for value in values:
+        if value in seen:
+            raise ValueError(f"has {value:.15g} twice" if isinstance(value, int | float) else f"has {value!r} twice")
+        seen.add(value)
     return values
 
 
@@ -55,28 +54,9 @@ def validate(
 ) -> Model:
     """`content` as a `model`. Raises `error` as one line, with the nearest valid key; `foreign` has the keys of other kinds of file."""
     try:
-        checked = model.model_validate(content, context=context)
+        return model.model_validate(content, context=context)
     except ValidationError as problem:
         raise explain(problem, model, where, error, foreign) from None
-    for key, what, remedy in _misread(content, checked, ""):
-        raise error(what, where=where, key=key, remedy=remedy)
-    return checked
-
-
-def _misread(raw: Any, value: Any, key: str) -> Iterator[tuple[str, str, str]]:
-    """Where pydantic took `true` for 1, and where a number is beyond all measure."""
-    if isinstance(raw, bool) and not isinstance(value, bool):
-        yield key, f"expected a number, got {shown(raw)}", "write a number"
-    elif isinstance(value, int | float) and abs(value) > LARGEST:
-        yield key, f"expected a number of at most {LARGEST:g}, got {shown(raw)}", "lower it"
-    elif isinstance(raw, Mapping):
-        for name, inner in raw.items():
-            part = value.get(name) if isinstance(value, Mapping) else getattr(value, name, None) if isinstance(value, BaseModel) else None
-            if part is not None:
-                yield from _misread(inner, part, f"{key}.{name}".lstrip("."))
-    elif isinstance(raw, list | tuple) and isinstance(value, list | tuple):
-        for number, (inner, part) in enumerate(zip_longest(raw, value)):
-            yield from _misread(inner, part, f"{key}.{number}".lstrip("."))
 
 
 def explain(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field
 
 from simulator.arrays import Floats, Integers
 from simulator.measurements.prices import RoundPrices
@@ -17,6 +17,7 @@ from simulator.policies.admission import Admission, FirstCome
 from simulator.policies.prefill import Chunked, Prefill
 from simulator.policies.routing import Router
 from simulator.policies.verification import VerificationPolicy
+from simulator.quantities import Batch, Hours, SomeSeconds
 from simulator.rng import stream
 from simulator.schema import Frozen
 from simulator.traffic.request import RequestColumns, RequestSpec
@@ -25,7 +26,7 @@ from simulator.traffic.request import RequestColumns, RequestSpec
 class ReplicaSettings(Frozen):
     """How the engine of a replica is set."""
 
-    max_batch: Annotated[PositiveInt, Field(le=100_000)] = 256
+    max_batch: Batch = 256
     prefill: Prefill = Field(default_factory=Chunked)
     admission: Admission = Field(default_factory=FirstCome)
 
@@ -86,8 +87,8 @@ class Absence:
 class Failures(Frozen):
     """Replicas die at random: exponential times between failures, `every_hours` in the mean for each, and `restart_s` until it is back, empty."""
 
-    every_hours: PositiveFloat
-    restart_s: PositiveFloat = 120.0
+    every_hours: Hours
+    restart_s: SomeSeconds = 120.0
 
     def drawn(self, replicas: int, until_s: float, seed: int, replication: int) -> tuple[Absence, ...]:
         """The failures of every replica in [0, until_s), the same for every policy; a larger fleet keeps those of the smaller."""

@@ -5,17 +5,14 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import numpy as np
-from annotated_types import Gt, Lt
 from pydantic import Field, model_validator
 
 from simulator.arrays import Floats
 from simulator.errors import ProfileError
 from simulator.measurements.draft_blocks import RecordedBlocks
+from simulator.quantities import Calibration, InnerShare, Seed, Share, Within
 from simulator.rng import stream
 from simulator.schema import Frozen
-
-Share = Annotated[float, Field(ge=0, le=1)]
-Probability = Annotated[float, Gt(0), Lt(1)]
 
 _GRID = 2.0**-14  # confidences and acceptances are rounded to it: exact in float32, small on disk
 
@@ -32,17 +29,17 @@ class ParametricAcceptance(Frozen):
     The defaults approximate the paper's Figure 6 with the chat row of Figure 2 (tests/measurements/test_acceptance.py).
     """
 
-    conditional: dict[str, Annotated[list[Probability], Field(min_length=1)]] = Field(min_length=1)
-    level_shift: float = 0.0
-    spread: float = Field(default=1.95, ge=0, le=10)
-    correlation: float = Field(default=0.6, ge=0, lt=1)
+    conditional: dict[str, Annotated[list[InnerShare], Field(min_length=1, max_length=127)]] = Field(min_length=1)
+    level_shift: Annotated[float, Within(-20, 20)] = 0.0
+    spread: Annotated[float, Within(0, 10)] = 1.95
+    correlation: Annotated[float, Within(0, 1 - 1e-6)] = 0.6
     sequence_share: Share = 0.15
-    confidence_noise: float = Field(default=1.0, ge=0)
+    confidence_noise: Annotated[float, Within(0, 100)] = 1.0
     anchors: Literal["visited", "all"] = "visited"
-    miscalibration: list[Annotated[float, Gt(0)]] = Field(default=[1.3, 1.65, 1.95, 1.8, 1.75, 1.45, 1.6], min_length=1)
-    sequences_per_domain: int = Field(default=48, ge=1)
-    anchors_per_sequence: int = Field(default=256, ge=1)
-    seed: int = 0
+    miscalibration: Annotated[list[Calibration], Field(min_length=1, max_length=127)] = [1.3, 1.65, 1.95, 1.8, 1.75, 1.45, 1.6]
+    sequences_per_domain: Annotated[int, Within(1, 100_000, "texts")] = 48
+    anchors_per_sequence: Annotated[int, Within(1, 100_000, "positions")] = 256
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _slots_agree(self) -> ParametricAcceptance:

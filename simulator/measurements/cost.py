@@ -12,12 +12,13 @@ from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from simulator.arrays import Floats
 from simulator.kind import Lowered
 from simulator.measurements.cost_table import Between, CostTable, read_cost_table
 from simulator.names import Inside
+from simulator.quantities import Flag, MeanTokens, StepSeconds, Tokens
 from simulator.schema import Frozen
 
 Provenance = Literal["measured", "imported", "published", "fitted", "synthetic"]
@@ -80,8 +81,8 @@ class TableCost(Cost):
 class Cliff(Frozen):
     """A jump of the step time: steps of more than `tokens` tokens cost `add_s` more."""
 
-    tokens: PositiveInt
-    add_s: NonNegativeFloat
+    tokens: Tokens
+    add_s: StepSeconds
 
 
 class FittedCurve(Cost):
@@ -91,13 +92,13 @@ class FittedCurve(Cost):
     """
 
     kind: Literal["curve"] = "curve"
-    base_s: NonNegativeFloat
-    per_token_s: NonNegativeFloat
-    concave_s: NonNegativeFloat = 0.0
-    concave_tokens: PositiveFloat = 1.0
-    per_context_token_s: NonNegativeFloat = 0.0
+    base_s: StepSeconds
+    per_token_s: StepSeconds
+    concave_s: StepSeconds = 0.0
+    concave_tokens: MeanTokens = 1.0
+    per_context_token_s: StepSeconds = 0.0
     cliffs: list[Cliff] = []
-    measured_tokens: tuple[PositiveFloat, PositiveFloat]
+    measured_tokens: tuple[MeanTokens, MeanTokens]
 
     def at_cell(self, cell: Mapping[str, float], gamma: int) -> float:
         inside = self.measured_tokens[0] <= cell["tokens"] <= self.measured_tokens[1]
@@ -147,7 +148,7 @@ class MeasuredTable(TableCost):
     kind: Literal["table"] = "table"
     between: Between = "step"
     contexts: Between = "linear"
-    padded_to: list[PositiveInt] = []
+    padded_to: list[Tokens] = []
 
     def attach(self, folder: Path) -> None:
         self._table = read_cost_table(folder / self.file, "tokens", self.between, self.contexts)
@@ -191,10 +192,10 @@ class LinearDraft(DrafterCost):
     """base + per_request R + slots (per_slot + per_slot_request R), seconds per round."""
 
     kind: Literal["linear"] = "linear"
-    base_s: NonNegativeFloat = 0.0
-    per_request_s: NonNegativeFloat = 0.0
-    per_slot_s: NonNegativeFloat = 0.0
-    per_slot_request_s: NonNegativeFloat = 0.0
+    base_s: StepSeconds = 0.0
+    per_request_s: StepSeconds = 0.0
+    per_slot_s: StepSeconds = 0.0
+    per_slot_request_s: StepSeconds = 0.0
 
     def seconds(self, requests: float, context_tokens: float, slots: int) -> float:
         """Time to draft `slots` tokens for each of `requests` requests."""
@@ -258,10 +259,10 @@ class LinearPrefill(Cost):
     """
 
     kind: Literal["linear"] = "linear"
-    apart: bool = False
-    base_s: NonNegativeFloat
-    per_token_s: NonNegativeFloat
-    per_token_context_s: NonNegativeFloat = 0.0
+    apart: Flag = False
+    base_s: StepSeconds
+    per_token_s: StepSeconds
+    per_token_context_s: StepSeconds = 0.0
 
     def seconds(self, tokens: float, attended_tokens: float = 0) -> float:
         """Time of a prefill step of `tokens` new tokens that attend to `attended_tokens` earlier ones on average."""
@@ -279,7 +280,7 @@ class PrefillTable(TableCost):
     """Measured time of a prefill step by tokens (and optionally context_tokens cached before them); `apart` as in LinearPrefill."""
 
     kind: Literal["table"] = "table"
-    apart: bool = False
+    apart: Flag = False
 
     def attach(self, folder: Path) -> None:
         self._table = read_cost_table(folder / self.file, "tokens", "linear")
@@ -295,8 +296,8 @@ PrefillCost = Annotated[LinearPrefill | PrefillTable, Field(discriminator="kind"
 class Overhead(Sourced):
     """Host and sampling time of every step that the other tables do not hold; `per_request_s` for each that decodes."""
 
-    seconds: NonNegativeFloat = 0.0
-    per_request_s: NonNegativeFloat = 0.0
+    seconds: StepSeconds = 0.0
+    per_request_s: StepSeconds = 0.0
 
 
 class Costs(Frozen):

@@ -6,16 +6,17 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, NonNegativeFloat, ValidationError
+from pydantic import ValidationError
 
 from simulator.arrays import Flags, Floats, Integers
 from simulator.errors import ProfileError
 from simulator.files import whole
 from simulator.measurements.cost import Provenance
+from simulator.quantities import Gamma, Temperature, Within
 from simulator.schema import Frozen, explain
 
 if TYPE_CHECKING:
@@ -142,10 +143,10 @@ def _table(blocks: RecordedBlocks) -> pa.Table:
 class _About(Frozen):
     """The metadata of a file of blocks."""
 
-    version: Literal[1] = 1
+    version: Annotated[int, Within(1, 1)] = 1
     drafter: str
-    gamma: int = Field(ge=1, le=127)
-    temperature: NonNegativeFloat | None
+    gamma: Gamma
+    temperature: Temperature | None
     provenance: Provenance
     source: str
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, PrivateAttr, model_validator
+from pydantic import AfterValidator, PrivateAttr, model_validator
 
 from simulator import shipped
 from simulator.complaints import shown
@@ -14,9 +14,10 @@ from simulator.errors import ProfileError
 from simulator.files import write_whole
 from simulator.measurements.cost import Cost, Costs, DraftCost, Sourced
 from simulator.names import Inside, Name, leads_out
+from simulator.quantities import LARGEST, Bytes, BytesOrNone, Calibration, ContextTokens, Flag, Gamma, Gpus, PageTokens, Within
 from simulator.reading.opening import near_file
 from simulator.reading.yaml_files import read_yaml
-from simulator.schema import LARGEST, Frozen, validate
+from simulator.schema import Frozen, validate
 
 if TYPE_CHECKING:
     from simulator.measurements.draft_blocks import RecordedBlocks
@@ -52,21 +53,21 @@ Facts = Annotated[dict[str, Any], AfterValidator(_plain)]
 class KvMemory(Sourced):
     """KV memory: bytes per token in the target, and bytes per replica that are free for it."""
 
-    bytes_per_token: PositiveFloat
-    memory_bytes: PositiveFloat
-    page_tokens: PositiveInt = 16
+    bytes_per_token: Bytes
+    memory_bytes: Bytes
+    page_tokens: PageTokens = 16
 
 
 class Drafter(Frozen):
     """One drafter of the target: its block, what drafting costs, and its recorded blocks."""
 
     family: Literal["dspark", "dflash", "eagle3", "mtp", "other"]
-    gamma: PositiveInt
+    gamma: Gamma
     draft: DraftCost
     blocks: Inside
-    confidence: bool = False
-    temperatures: list[PositiveFloat] | None = None
-    kv_bytes_per_token: float = Field(default=0.0, ge=0)
+    confidence: Flag = False
+    temperatures: list[Calibration] | None = None
+    kv_bytes_per_token: BytesOrNone = 0.0
     note: str = ""
 
     @model_validator(mode="after")
@@ -91,15 +92,15 @@ class PublishedTable(Frozen):
 class Profile(Frozen):
     """All measured facts of (hardware, engine, target, drafters)."""
 
-    format: Literal[1]
+    format: Annotated[int, Within(1, 1)]
     name: Name
     hardware: str
     engine: str
     target: str
-    gpus_per_replica: PositiveFloat
+    gpus_per_replica: Gpus
     costs: Costs
     kv: KvMemory | None = None
-    max_context_tokens: Annotated[int, Field(ge=2)] | None = None
+    max_context_tokens: ContextTokens | None = None
     drafters: dict[Name, Drafter] = {}
     published: dict[Name, PublishedTable] = {}
     environment: Facts = {}

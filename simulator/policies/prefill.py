@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import Field
 
 from simulator.kind import Kind, Lowered
+from simulator.quantities import GpusOrNone, Seconds, Tokens, Workers
 
 
 class Machines(NamedTuple):
@@ -61,7 +62,7 @@ class Separate(PrefillMode):
     """Prompts first, in steps of their own of at most `max_tokens`; decoding waits meanwhile."""
 
     kind: Literal["separate"] = "separate"
-    max_tokens: PositiveInt = 8192
+    max_tokens: Tokens = 8192
     summary: ClassVar = "prompts are processed in steps of their own; decoding waits"
 
     def decodes(self, pending_tokens: int) -> bool:
@@ -78,7 +79,7 @@ class Chunked(PrefillMode):
     """Every step decodes; what its token budget leaves goes to prompt chunks."""
 
     kind: Literal["chunked"] = "chunked"
-    token_budget: PositiveInt = 2048
+    token_budget: Tokens = 2048
     summary: ClassVar = "prompts are processed in chunks beside decoding"
 
     def chunk(self, decode_tokens: int, pending_tokens: int) -> int:
@@ -96,9 +97,9 @@ class Disaggregated(PrefillMode):
     """
 
     kind: Literal["disaggregated"] = "disaggregated"
-    workers: PositiveInt | None = None
-    gpus_per_worker: NonNegativeFloat = 0.0
-    transfer_s: NonNegativeFloat = 0.0
+    workers: Workers | None = None
+    gpus_per_worker: GpusOrNone = 0.0
+    transfer_s: Seconds = 0.0
     where: ClassVar = "elsewhere"
     summary: ClassVar = "prompts are processed on other machines"
 

@@ -16,9 +16,11 @@ from pydantic import Field, model_validator
 
 from simulator.errors import DsimError
 from simulator.kind import Kind, Lowered
+from simulator.quantities import Lag, Share, Slots, Within
 
 Floats = NDArray[np.floating[Any]]
 Lengths = NDArray[np.int64]  # [R], each in 0..γ
+Row = Annotated[int, Within(0, 1e9, "requests")]  # of a table by batch size
 
 
 @dataclass(slots=True)
@@ -131,7 +133,7 @@ class FixedLength(VerificationPolicy):
     """The same number of every request. MTP-1 is length 1 with the MTP drafter."""
 
     kind: Literal["fixed"] = "fixed"
-    length: int = Field(ge=0)
+    length: Slots
     yardstick: ClassVar = True
     lowered: ClassVar = VerificationPolicy.by_batch
 
@@ -146,7 +148,7 @@ class Threshold(VerificationPolicy):
     """The prefix before the first slot whose confidence falls below `threshold`: conditional per slot (DeepSpec) or survival."""
 
     kind: Literal["threshold"] = "threshold"
-    threshold: float = Field(ge=0, le=1)
+    threshold: Share
     of: Literal["conditional", "survival"] = "conditional"
     needs_confidence: ClassVar = True
 
@@ -168,7 +170,7 @@ class ByBatch(VerificationPolicy):
     (vLLM's num_speculative_tokens_per_batch_size)."""
 
     kind: Literal["by_batch"] = "by_batch"
-    table: list[tuple[int, int, int]] = Field(min_length=1)
+    table: Annotated[list[tuple[Row, Row, Slots]], Field(min_length=1, max_length=10_000)]
     lowered: ClassVar = VerificationPolicy.by_batch
 
     @model_validator(mode="after")
@@ -202,8 +204,8 @@ class ConfidenceScheduled(VerificationPolicy):
 
     kind: Literal["confidence_scheduled"] = "confidence_scheduled"
     mode: Literal["synchronous", "asynchronous"] = "asynchronous"
-    lag: int = Field(default=2, ge=0, le=2)
-    min_length: Literal[0, 1] = 0
+    lag: Lag = 2
+    min_length: Annotated[int, Within(0, 1, "tokens")] = 0
     needs_confidence: ClassVar = True
     needs_prices: ClassVar = True
 
@@ -240,8 +242,8 @@ class Uniform(VerificationPolicy):
     """One length for the whole batch that maximises the same objective on mean survivals, for engines without ragged verification."""
 
     kind: Literal["uniform"] = "uniform"
-    lag: int = Field(default=2, ge=0, le=2)
-    min_length: Literal[0, 1] = 0
+    lag: Lag = 2
+    min_length: Annotated[int, Within(0, 1, "tokens")] = 0
     needs_prices: ClassVar = True
 
     @property

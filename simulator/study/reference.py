@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from simulator.quantities import spoken
+
 What = Literal["scenario", "plan"]
 
 
@@ -51,18 +53,16 @@ def _type(field: Mapping[str, Any], parts: Mapping[str, Any]) -> str:
         if union in field:
             kinds = [_type(f, parts) for f in field[union] if f.get("type") != "null"]
             return " or ".join(dict.fromkeys(kinds))
-    kind = field.get("type")
+    kind = str(field.get("type"))
     if kind == "array":
         inner = field.get("items") or (field.get("prefixItems") or [{}])[0]
         return f"list of {_type(inner, parts)}" if isinstance(inner, Mapping) and inner else "list"
     if kind == "object":
         inner = field.get("additionalProperties")
         return f"mapping to {_type(inner, parts)}" if isinstance(inner, Mapping) else "mapping"
-    bounds = [f"{sign} {field[key]:g}" for key, sign in _BOUNDS if key in field]
-    return " ".join([{"integer": "whole number", "string": "text", "boolean": "true or false"}.get(str(kind), str(kind)), *bounds])
-
-
-_BOUNDS = (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"), ("exclusiveMaximum", "<"))
+    words = {"integer": "whole number", "string": "text", "boolean": "true or false"}.get(kind, kind)
+    bounds = f" {spoken(field['minimum'])} to {spoken(field['maximum'])}" if "minimum" in field else ""
+    return " ".join([words + bounds, *([field["unit"]] if "unit" in field else [])])
 
 
 def _shown(value: Any) -> str:

@@ -11,9 +11,10 @@ from pydantic import Field, model_validator
 
 from simulator.arrays import Floats
 from simulator.kind import Kind
+from simulator.quantities import Factor, Seconds, SomeSeconds, Spread, Within
 from simulator.traffic.pauses import Pause
 
-NonNegative = Annotated[float, Field(ge=0)]
+RelativeRate = Annotated[float, Within(0, 1e9)]
 _CHUNK = 4096
 
 
@@ -77,7 +78,7 @@ class Gamma(ArrivalProcess):
     """
 
     kind: Literal["gamma"] = "gamma"
-    cv: Annotated[float, Field(gt=0, le=100)]
+    cv: Spread
 
     def times(self, rate_rps: float, horizon_s: float, rng: np.random.Generator) -> Floats:
         shape = self.cv**-2
@@ -104,10 +105,10 @@ class RateCurve(ArrivalProcess):
     """
 
     kind: Literal["rate_curve"] = "rate_curve"
-    points: Annotated[tuple[tuple[NonNegative, NonNegative], ...], Field(min_length=1)]
-    period_s: Annotated[float, Field(gt=0)] | None = None
-    time_scale: Annotated[float, Field(gt=0)] = 1.0
-    start_s: NonNegative = 0.0
+    points: Annotated[tuple[tuple[Seconds, RelativeRate], ...], Field(min_length=1, max_length=100_000)]
+    period_s: SomeSeconds | None = None
+    time_scale: Factor = 1.0
+    start_s: Seconds = 0.0
 
     @model_validator(mode="after")
     def _is_a_curve(self) -> Self:

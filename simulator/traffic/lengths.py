@@ -7,18 +7,16 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import numpy as np
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 from scipy.special import ndtr, ndtri
 
 from simulator.arrays import Floats, Integers
 from simulator.errors import TraceError
+from simulator.quantities import Flag, MeanTokens, Spread, Tokens, Weight
 from simulator.schema import Beside, Frozen
 from simulator.traffic.trace_files import trace_file
 
-Positive = Annotated[float, Field(gt=0)]
-Tokens = Annotated[PositiveInt, Field(le=100_000_000)]
-MeanTokens = Annotated[float, Field(gt=0, le=100_000_000)]
-_MOST_TOKENS = 2**53
+_MOST_TOKENS = 100_000_000
 
 
 class Fixed(Frozen):
@@ -44,10 +42,10 @@ class Lognormal(Frozen):
 
     kind: Literal["lognormal"] = "lognormal"
     mean_tokens: MeanTokens
-    p50_tokens: Positive | None = None
-    p90_tokens: Positive | None = None
-    p99_tokens: Positive | None = None
-    cv: Annotated[float, Field(gt=0, le=100)] | None = None
+    p50_tokens: MeanTokens | None = None
+    p90_tokens: MeanTokens | None = None
+    p99_tokens: MeanTokens | None = None
+    cv: Spread | None = None
     min_tokens: Tokens = 1
     max_tokens: Tokens | None = None
 
@@ -112,7 +110,7 @@ class Empirical(Frozen):
     kind: Literal["empirical"] = "empirical"
     path: Annotated[Path, Beside]
     column: str
-    drop_empty_rows: bool = False
+    drop_empty_rows: Flag = False
 
     @model_validator(mode="after")
     def _can_be_read(self) -> Self:
@@ -138,7 +136,7 @@ class Empirical(Frozen):
 class Part(Frozen):
     """One part of a mixture; weights are relative."""
 
-    weight: Positive
+    weight: Weight
     lengths: Lengths
 
 

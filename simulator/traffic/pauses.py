@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from scipy.special import ndtri
 
 from simulator.arrays import Floats
 from simulator.kind import Kind
+from simulator.quantities import Seconds, SomeSeconds, Spread
 from simulator.schema import Beside
 from simulator.traffic.trace_files import trace_file
 
@@ -40,7 +41,7 @@ class ExponentialPause(PauseKind):
     """Exponential: most pauses are short, a few are long."""
 
     kind: Literal["exponential"] = "exponential"
-    mean_s: PositiveFloat
+    mean_s: SomeSeconds
 
     @property
     def words(self) -> str:
@@ -55,7 +56,7 @@ class FixedPause(PauseKind):
 
     kind: Literal["fixed"] = "fixed"
     in_step: ClassVar = True
-    seconds: PositiveFloat
+    seconds: SomeSeconds
 
     @property
     def words(self) -> str:
@@ -69,8 +70,8 @@ class UniformPause(PauseKind):
     """Every pause from `min_s` to `max_s` is equally likely."""
 
     kind: Literal["uniform"] = "uniform"
-    min_s: NonNegativeFloat
-    max_s: PositiveFloat
+    min_s: Seconds
+    max_s: SomeSeconds
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -90,8 +91,8 @@ class LognormalPause(PauseKind):
     """Lognormal with this mean and coefficient of variation."""
 
     kind: Literal["lognormal"] = "lognormal"
-    mean_s: PositiveFloat
-    cv: Annotated[float, Field(gt=0, le=100)]
+    mean_s: SomeSeconds
+    cv: Spread
 
     @property
     def words(self) -> str:
@@ -133,7 +134,7 @@ def _of_number(content: Any) -> Any:
 
 
 _Kinds = Annotated[ExponentialPause | FixedPause | UniformPause | LognormalPause | EmpiricalPause, Field(discriminator="kind")]
-Pause = Annotated[_Kinds | None, BeforeValidator(_of_number, json_schema_input_type=NonNegativeFloat | _Kinds)]
+Pause = Annotated[_Kinds | None, BeforeValidator(_of_number, json_schema_input_type=Seconds | _Kinds)]
 
 
 @lru_cache(maxsize=8)

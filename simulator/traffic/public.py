@@ -16,6 +16,7 @@ from simulator.errors import TraceError
 from simulator.files import user_cache, whole, why_not_writable
 from simulator.misspelt import nearest
 from simulator.names import check_place, home
+from simulator.quantities import Within
 from simulator.schema import Frozen
 
 REGISTRIES = Path(__file__).parent / "registries"
@@ -33,7 +34,7 @@ class PublicTrace(Frozen):
     licence: str
     citation: str
     sha256: str
-    size_bytes: int
+    size_bytes: Annotated[int, Within(1, 1e13, "bytes")]
     format: Literal["azure", "mooncake", "servegen"]
     registry: str | None = None
 

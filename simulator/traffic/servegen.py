@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field, PositiveInt, ValidationInfo, field_validator
+from pydantic import ValidationInfo, field_validator
 
 from simulator.arrays import Floats, Integers
 from simulator.errors import TraceError
+from simulator.quantities import Seconds, Within
 from simulator.reading.json_files import read_json
 from simulator.rng import stream, uniform_at
 from simulator.schema import beside
@@ -110,8 +111,8 @@ class ServeGenSource(PublicSource):
 
     key: ClassVar = "servegen"
 
-    clients: PositiveInt | None = None
-    start_s: Annotated[float, Field(ge=0)] = 0.0
+    clients: Annotated[int, Within(1, 1_000_000, "clients")] | None = None
+    start_s: Seconds = 0.0
 
     @field_validator("path")
     @classmethod

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import model_validator
 
 from simulator.errors import TraceError
+from simulator.quantities import Flag, PageTokens, Seconds, Within
 from simulator.traffic.gathering import Wanted
 from simulator.traffic.public import PublicSource
 from simulator.traffic.recording import Recording, recorded, spoken
@@ -20,7 +21,6 @@ from simulator.traffic.trace_forms import Columns, Format, Unit, layout
 
 MOST_REQUESTS = 50_000_000  # of a trace and its repetitions
 PrefixCache = Literal["none", "infinite"]
-NonNegative = Annotated[float, Field(ge=0)]
 
 
 class TraceSource(PublicSource):
@@ -37,11 +37,11 @@ class TraceSource(PublicSource):
     format: Format = "auto"
     unit: Unit | None = None
     columns: Columns = Columns()
-    drop_empty_rows: bool = False
-    block_tokens: PositiveInt | None = None
-    window_s: tuple[NonNegative, NonNegative] | None = None
+    drop_empty_rows: Flag = False
+    block_tokens: PageTokens | None = None
+    window_s: tuple[Seconds, Seconds] | None = None
     prefix_cache: PrefixCache = "none"
-    repeat: PositiveInt = 1
+    repeat: Annotated[int, Within(1, 1_000_000, "times")] = 1
 
     @model_validator(mode="after")
     def _window_is_valid(self) -> Self:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
 from simulator.arrays import Floats, Integers
 from simulator.errors import ScenarioError, TraceError
 from simulator.names import Label
+from simulator.quantities import Users, Weight
 from simulator.rng import stream, uniform_at
 from simulator.schema import Frozen
 from simulator.traffic.arrivals import Arrivals, ClosedLoop
@@ -37,8 +38,8 @@ class Workload(Frozen):
     arrivals: Arrivals | None = None
     prompt_tokens: Lengths | None = None
     output_tokens: Lengths | None = None
-    domains: dict[Label, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
-    max_concurrency: PositiveInt | None = None
+    domains: dict[Label, Weight] = Field(default_factory=dict)
+    max_concurrency: Users | None = None
 
     @model_validator(mode="after")
     def _is_one_of_two(self) -> Self:

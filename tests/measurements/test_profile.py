@@ -75,7 +75,7 @@ REFUSALS: dict[str, tuple[Callable[[Content], Any], str]] = {
         lambda c: c["costs"]["verify"].update(cliffs=[{"tokens": 4, "add": 1}]),
         "{f}: costs.verify.cliffs.0.add: unknown key 'add'; did you mean 'add_s'?",
     ),
-    "negative": (lambda c: c["costs"]["verify"].update(base_s=-1), "{f}: costs.verify.base_s: expected a number of at least 0, got -1"),
+    "negative": (lambda c: c["costs"]["verify"].update(base_s=-1), "{f}: costs.verify.base_s: expected a number of at least 0 seconds, got -1"),
     "not finite": (lambda c: c["costs"]["verify"].update(base_s=float("inf")), "{f}: costs.verify.base_s: expected a finite number, got inf"),
     "a word": (
         lambda c: c.update(gpus_per_replica="two"),

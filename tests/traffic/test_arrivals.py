@@ -125,13 +125,13 @@ def test_the_inverse_of_the_cumulative_rate_inverts_it(rates: list[float], u: li
 @pytest.mark.parametrize(
     "content, problem",
     [
-        ({"kind": "gamma", "cv": 0}, "greater than 0"),
+        ({"kind": "gamma", "cv": 0}, "above 0"),
         ({"kind": "gamma"}, "required"),
         ({"kind": "rate_curve", "points": []}, "at least 1 item"),
         ({"kind": "rate_curve", "points": [[0, 1], [0, 2]]}, "strictly increasing"),
         ({"kind": "rate_curve", "points": [[0, 0], [5, 0]]}, "above 0"),
         ({"kind": "rate_curve", "points": [[0, 1], [9, 2]], "period_s": 9}, "below period_s = 9"),
-        ({"kind": "rate_curve", "points": [[0, -1]]}, "greater than or equal to 0"),
+        ({"kind": "rate_curve", "points": [[0, -1]]}, "at least 0"),
         ({"kind": "closed_loop", "think_s": -1}, "expected seconds of at least 0"),
         ({"kind": "poisson", "rate": 3}, "Extra inputs"),
         ({"kind": "bursty"}, "does not match any of the expected tags"),

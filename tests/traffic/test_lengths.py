@@ -121,7 +121,7 @@ def test_a_bad_column_is_one_line(tmp_path: Path, text: str, column: str, line: 
 @pytest.mark.parametrize(
     "content, problem",
     [
-        ({"kind": "fixed", "tokens": 0}, "greater than 0"),
+        ({"kind": "fixed", "tokens": 0}, "above 0"),
         ({"kind": "lognormal", "mean_tokens": 9}, "; got none"),
         ({"kind": "lognormal", "mean_tokens": 9, "cv": 1, "p50_tokens": 5}, "got p50_tokens and cv"),
         ({"kind": "lognormal", "mean_tokens": 9, "p50_tokens": 9}, "p50 of a lognormal is below its mean"),
@@ -129,7 +129,7 @@ def test_a_bad_column_is_one_line(tmp_path: Path, text: str, column: str, line: 
         ({"kind": "lognormal", "mean_tokens": 9, "p90_tokens": 21}, "p90_tokens must be between 9 and 20.4"),
         ({"kind": "lognormal", "mean_tokens": 9, "cv": 1, "min_tokens": 5, "max_tokens": 4}, "max_tokens = 4 is below min_tokens = 5"),
         ({"kind": "mixture", "parts": []}, "at least 1 item"),
-        ({"kind": "mixture", "parts": [{"weight": 0, "lengths": {"kind": "fixed", "tokens": 1}}]}, "greater than 0"),
+        ({"kind": "mixture", "parts": [{"weight": 0, "lengths": {"kind": "fixed", "tokens": 1}}]}, "above 0"),
     ],
 )
 def test_what_makes_no_sense_is_refused(content: dict[str, Any], problem: str) -> None:

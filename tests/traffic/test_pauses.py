@@ -91,7 +91,7 @@ def test_users_start_at_random_places_of_their_pause() -> None:
     ("long", "expected seconds of at least 0"),
     (True, "expected seconds of at least 0"),
     (math.inf, "expected seconds of at least 0"),
-    ({"kind": "exponential", "mean_s": 0}, "greater than 0"),
+    ({"kind": "exponential", "mean_s": 0}, "above 0"),
     ({"kind": "uniform", "min_s": 9, "max_s": 9}, "expected max_s above min_s = 9, got 9"),
     ({"kind": "lognormal", "mean_s": 9}, "required"),
     ({"kind": "constant", "seconds": 9}, "does not match any of the expected tags"),

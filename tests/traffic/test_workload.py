@@ -141,7 +141,7 @@ def test_a_trace_brings_domains_and_cached_tokens_or_a_mix_is_drawn(tmp_path: Pa
         ({}, "missing: arrivals, prompt_tokens, output_tokens"),
         ({"arrivals": {"kind": "poisson"}, "prompt_tokens": {"kind": "fixed", "tokens": 1}}, "missing: output_tokens"),
         ({"trace": {"path": "x"}, "arrivals": {"kind": "poisson"}}, "drop trace or arrivals"),
-        ({"trace": {"path": "x"}, "domains": {"chat": 0}}, "greater than 0"),
+        ({"trace": {"path": "x"}, "domains": {"chat": 0}}, "above 0"),
         ({"arrivals": {"kind": "closed_loop"}, **LENGTHS, "max_concurrency": 3}, "max_concurrency goes with a rate"),
         ({"trace": {"path": "x"}, "domains": {"chat": float("inf")}}, "finite"),
     ],

@@ -10,13 +10,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, PrivateAttr, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
 from simulator import shipped
 from simulator.errors import ScenarioError, renamed
 from simulator.misspelt import places
 from simulator.names import Anywhere, FileName, Name
 from simulator.policies.routing import LeastLoaded, Routing
+from simulator.quantities import Factor, Flag, Gamma, InnerShare, Money, Rate, Replicas, Seconds, Seed, SomeSeconds, TokensPerSecond, Within
 from simulator.schema import Distinct, Frozen, validate
 from simulator.study.run.document import read_document
 from simulator.study.run.fleet import fleet_of
@@ -27,22 +28,21 @@ from simulator.study.run.shape import Shape, shape_of
 from simulator.study.run.span import answer_s, filling_s
 from simulator.traffic.workload import Workload
 
-Share = Annotated[float, Field(gt=0, lt=1)]
 USUAL_SHARE = 0.9
 
 
 class SpeedPromise(Frozen):
     """At least `tps` tokens per second for `share` of the users, each over its own answer."""
 
-    tps: PositiveFloat
-    share: Share = USUAL_SHARE
+    tps: TokensPerSecond
+    share: InnerShare = USUAL_SHARE
 
 
 class TtftPromise(Frozen):
     """The first token within `seconds` for `share` of the users."""
 
-    seconds: Annotated[PositiveFloat, Field(le=120)]  # more is milliseconds
-    share: Share = USUAL_SHARE
+    seconds: Annotated[float, Within(1e-6, 120, "seconds")]  # more is milliseconds
+    share: InnerShare = USUAL_SHARE
 
 
 class Sla(Frozen):
@@ -82,13 +82,13 @@ class Offer(Frozen):
     """A profile to choose from; its GPU-hour where it costs another price than the rest."""
 
     profile: Anywhere
-    gpu_hour: PositiveFloat | None = None
+    gpu_hour: Money | None = None
 
 
 class Price(Frozen):
     """What a GPU costs for an hour."""
 
-    gpu_hour: PositiveFloat
+    gpu_hour: Money
     currency: str = "USD"
 
 
@@ -101,7 +101,7 @@ class Setting(EngineSettings):
 class PlannedPolicy(Policy):
     """A policy as in a scenario; with `lengths` a fixed rule is offered at every one of them, as "NAME k=LENGTH"."""
 
-    lengths: Annotated[list[PositiveInt], Field(min_length=1), Distinct] | None = None
+    lengths: Annotated[list[Gamma], Field(min_length=1, max_length=127), Distinct] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -126,11 +126,11 @@ class FleetBounds(Frozen):
     With `survive_loss` one replica may die in the peak window, and the promise is still kept.
     """
 
-    min_replicas: PositiveInt = 1
-    max_replicas: Annotated[PositiveInt, Field(le=100_000)] = 512
+    min_replicas: Replicas = 1
+    max_replicas: Replicas = 512
     routing: Routing = Field(default_factory=LeastLoaded)
-    survive_loss: bool = False
-    start_up_s: NonNegativeFloat = 300.0
+    survive_loss: Flag = False
+    start_up_s: Seconds = 300.0
 
     @model_validator(mode="after")
     def _bounds_in_order(self) -> Self:
@@ -144,10 +144,10 @@ class FleetBounds(Frozen):
 class PlanRun(Frozen):
     """How much is simulated: seconds of warm-up and of peak (by default as long as the answers ask for), and how many replications at most."""
 
-    seed: NonNegativeInt = 0
-    warmup_s: PositiveFloat | None = None
-    window_s: PositiveFloat | None = None
-    replications: Annotated[int, Field(ge=2, le=10_000)] = 8
+    seed: Seed = 0
+    warmup_s: SomeSeconds | None = None
+    window_s: SomeSeconds | None = None
+    replications: Annotated[int, Within(2, 10_000, "replications")] = 8
 
 
 class PlanFile(Frozen):
@@ -159,14 +159,14 @@ class PlanFile(Frozen):
     policies: Annotated[list[PlannedPolicy], Field(min_length=1)]
     settings: Annotated[list[Setting], Field(min_length=1, default_factory=lambda: [Setting()])]
     workload: Workload
-    load_rps: PositiveFloat
-    growth: PositiveFloat = 1.0
+    load_rps: Rate
+    growth: Factor = 1.0
     sla: Sla
     price: Price
     fleet: FleetBounds = Field(default_factory=FleetBounds)
     run: PlanRun = Field(default_factory=PlanRun)
-    promises: Annotated[list[PositiveFloat], Distinct] = []
-    what_if: bool | Literal["short"] = True
+    promises: Annotated[list[TokensPerSecond], Field(max_length=1000), Distinct] = []
+    what_if: Flag | Literal["short"] = True
     notes: list[str] = []
     _file: Path = PrivateAttr(default_factory=Path)
     _content: dict[str, Any] = PrivateAttr(default_factory=dict)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat
+from pydantic import Field
 
+from simulator.quantities import Flag, Within
 from simulator.schema import Frozen
+
+Concurrency = Annotated[float, Within(1e-6, 1e9, "requests at a time")]
 
 
 class CurveCheck(Frozen):
@@ -22,9 +25,9 @@ class CurveCheck(Frozen):
     table: str
     y: str
     metric: str
-    between: tuple[PositiveFloat, PositiveFloat]
-    limit_rms: PositiveFloat | None = None
-    fitted: bool = False
+    between: tuple[Concurrency, Concurrency]
+    limit_rms: Annotated[float, Within(1e-9, 1e9)] | None = None
+    fitted: Flag = False
 
 
 class CalloutCheck(Frozen):
@@ -50,8 +53,8 @@ class SweepCheck(Frozen):
     metric: str
     systems: Annotated[dict[str, str], Field(min_length=2)]
     adaptive: str | None = None
-    limit_steps: Annotated[int, Field(ge=0)] | None = None
-    fitted: dict[str, list[PositiveFloat]] = {}
+    limit_steps: Annotated[int, Within(0, 1000, "steps")] | None = None
+    fitted: dict[str, list[Concurrency]] = {}
 
 
 Check = Annotated[CurveCheck | CalloutCheck | SweepCheck, Field(discriminator="kind")]

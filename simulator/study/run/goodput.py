@@ -5,18 +5,19 @@ from __future__ import annotations
 from typing import Annotated, Self
 
 import numpy as np
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import model_validator
 
 from simulator.arrays import Flags, Floats
+from simulator.quantities import SomeSeconds, Within
 from simulator.schema import Frozen
 
 
 class Goodput(Frozen):
     """What a request must keep to be good, in seconds: time to first token, mean time per further token, and time to the last token."""
 
-    ttft_s: Annotated[PositiveFloat, Field(le=120)] | None = None  # more is milliseconds
-    tpot_s: Annotated[PositiveFloat, Field(le=5)] | None = None
-    e2e_s: PositiveFloat | None = None
+    ttft_s: Annotated[float, Within(1e-6, 120, "seconds")] | None = None  # more is milliseconds
+    tpot_s: Annotated[float, Within(1e-6, 5, "seconds")] | None = None
+    e2e_s: SomeSeconds | None = None
 
     @model_validator(mode="after")
     def _has_a_limit(self) -> Self:

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from simulator.complaints import shown
 from simulator.errors import DsimError
-from simulator.schema import LARGEST, explain
+from simulator.quantities import LARGEST
+from simulator.schema import explain
 
 LONGEST_TEXT, LONGEST_KEY = 1_000_000, 1_000  # characters; files for an engine are texts too
 AGAIN = "make it again with this version of dsim"

@@ -9,10 +9,6 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     BeforeValidator,
     Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
     PrivateAttr,
     model_validator,
 )
@@ -24,6 +20,20 @@ from simulator.measurements.profile import Profile, load_profile
 from simulator.names import Anywhere, FileName, Name
 from simulator.policies.routing import LeastLoaded, Routing
 from simulator.policies.verification import Verification, VerificationPolicy
+from simulator.quantities import (
+    ContextTokens,
+    KvTokens,
+    PageTokens,
+    Replicas,
+    Replications,
+    Requests,
+    Seconds,
+    Seed,
+    SomeSeconds,
+    Tokens,
+    TokensPerSecond,
+    Within,
+)
 from simulator.schema import Distinct, Frozen, validate
 from simulator.study.run.checks import Check
 from simulator.study.run.document import PLAN_KEYS, read_document
@@ -40,8 +50,12 @@ def _finite(load: Any) -> Any:
     return load
 
 
-Load = Annotated[PositiveFloat, BeforeValidator(_finite)]
-Loads = Annotated[list[Load], Field(min_length=1), Distinct, BeforeValidator(lambda given: [given] if isinstance(given, int | float) else given)]
+def _listed(load: Any) -> Any:
+    return [load] if isinstance(load, int | float) else load
+
+
+Load = Annotated[float, Within(1e-6, 1e9, "users, requests per second or times the speed of the trace"), BeforeValidator(_finite)]
+Loads = Annotated[list[Load], Field(min_length=1, max_length=10_000), Distinct, BeforeValidator(_listed)]
 
 
 class Policy(Frozen):
@@ -56,7 +70,7 @@ class Policy(Frozen):
 class FleetPlan(Frozen):
     """How many replicas serve, how requests are spread over them, and how often one fails."""
 
-    replicas: Annotated[PositiveInt, Field(le=100_000)] = 1
+    replicas: Replicas = 1
     routing: Routing = Field(default_factory=LeastLoaded)
     failures: Failures | None = None
 
@@ -67,10 +81,10 @@ class EngineSettings(ReplicaSettings):
     With `graph_sizes` a step is padded up to the next captured size; the scheduler looks its price up there, or one size lower.
     """
 
-    kv_tokens: PositiveInt | None = None
-    max_context_tokens: Annotated[int, Field(ge=2)] | None = None
-    page_tokens: PositiveInt | None = None
-    graph_sizes: Annotated[list[PositiveInt], Field(min_length=1), Distinct] | None = None
+    kv_tokens: KvTokens | None = None
+    max_context_tokens: ContextTokens | None = None
+    page_tokens: PageTokens | None = None
+    graph_sizes: Annotated[list[Tokens], Field(min_length=1, max_length=10_000), Distinct] | None = None
     scheduler_profile: Anywhere | None = None
     scheduler_rounds: Literal["up", "down"] = "up"
 
@@ -78,18 +92,18 @@ class EngineSettings(ReplicaSettings):
 class RunPlan(Frozen):
     """How much is simulated. Open loop: seconds (warm-up and drain by default as long as the answers need); closed loop: requests."""
 
-    seed: NonNegativeInt = 0
-    replications: Annotated[PositiveInt, Field(le=10_000)] = 3
-    requests: Annotated[PositiveInt, Field(le=50_000_000)] = 200
-    warmup_s: NonNegativeFloat | None = None
-    duration_s: PositiveFloat | None = None
-    drain_s: NonNegativeFloat | None = None
+    seed: Seed = 0
+    replications: Replications = 3
+    requests: Requests = 200
+    warmup_s: Seconds | None = None
+    duration_s: SomeSeconds | None = None
+    drain_s: Seconds | None = None
 
 
 class Promise(Frozen):
     """Per-user speeds promised, and which statistic of per-user speed must keep them; limits that each request must keep to count as goodput."""
 
-    tps_per_user: Annotated[list[PositiveFloat], Distinct] = []
+    tps_per_user: Annotated[list[TokensPerSecond], Field(max_length=1000), Distinct] = []
     speed: Speed = "tps_per_user_mean"
     goodput: Goodput | None = None
 
@@ -100,7 +114,7 @@ class Scenario(Frozen):
     name: FileName
     question: str = ""
     profile: Anywhere
-    policies: Annotated[list[Policy], Field(min_length=1)]
+    policies: Annotated[list[Policy], Field(min_length=1, max_length=1000)]
     baseline: Name | None = None
     workload: Workload
     load: Loads
