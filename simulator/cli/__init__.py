@@ -30,7 +30,7 @@ class _MeasuresByDefault(typer.core.TyperGroup):
 
 app = group("Choose speculative-decoding policies and fleets for LLM serving by simulation, from measured costs and recorded acceptance.",
             add_completion=True)  # fmt: skip
-app.callback()(shipped.version)
+app.callback()(shipped.root)
 for command in (
     shipped.init,
     simulate.run,

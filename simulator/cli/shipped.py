@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,8 +24,18 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-def version(version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")] = False) -> None:
+def root(
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")] = False,
+    max_file_mb: Annotated[
+        float | None, typer.Option("--max-file-mb", metavar="MB", help="Read files up to this size.", show_default="by format, or DSIM_MAX_FILE_MB")
+    ] = None,
+) -> None:
     """Options of `dsim` itself."""
+    from simulator.reading import limits
+
+    if max_file_mb is not None:
+        os.environ[limits.VARIABLE] = f"{max_file_mb!r}"  # where worker processes find it too
+        limits.size_mb(max_file_mb)
 
 
 def list_profiles(format: Format = "text") -> None:

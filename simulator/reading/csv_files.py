@@ -1,63 +1,117 @@
-"""CSV tables and their columns of numbers, with one-line errors."""
+"""CSV tables and their columns of numbers: every row has a field for each column, and only numbers are numbers."""
 
 from __future__ import annotations
 
+import csv
+import re
+import warnings
 from collections.abc import Sequence
-from io import StringIO
+from io import BytesIO, StringIO
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from simulator.complaints import shown
 from simulator.errors import DsimError
-from simulator.reading.opening import opened
+from simulator.reading import limits
+from simulator.reading.opening import opened, read_text
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from simulator.arrays import Floats
 
+_COMMENT = re.compile(r"#(?<![^\r\n]#)[^\r\n]*")  # a # at the beginning of a line, and the rest of it
+_NUMBER = re.compile(r"\s*[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?\s*")
+
 
 def read_csv(path: Path, columns: Sequence[str] = (), error: type[DsimError] = DsimError, remedy: str = "check the path") -> pd.DataFrame:
     """A CSV table that has at least `columns`, between commas, semicolons or tabs (with decimal commas then, if it has them); lines that start with #
-    are comments. Raises `error`."""
-    import csv
-    import re
-
+    are comments. Raises `error`, also where a row has more or fewer fields than the header."""
     import pandas as pd
 
-    with opened(path, error, remedy) as stream:
-        text = StringIO(stream.read(), newline="")
-    lines = [line for line in text if line.strip() and not line.startswith("#")]
-    if not lines:
+    text = _COMMENT.sub("", read_text(path, error, remedy))
+    lines = (line[0] for line in re.finditer(r"[^\r\n]+", text) if not line[0].isspace())
+    first, second = next(lines, ""), next(lines, "")
+    if not first:
         raise error("is empty", where=path, remedy="expected a line of column names, and a line for each row")
-    mark = max(",;\t", key=lines[0].count)
-    header = [name.strip() for name in next(csv.reader(lines[:1], delimiter=mark))]
-    if twice := next((name for name in header if name and header.count(name) > 1), None):
-        raise error("column is there twice", where=path, key=twice, remedy="keep one")
-    decimal = "," if mark != "," and any(re.search(r"\d,\d", line) for line in lines[1:]) else "."
-    text.seek(0)
-    try:
-        table = pd.read_csv(text, comment="#", sep=mark, decimal=decimal)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as problem:
-        raise error(f"not a CSV table ({problem})", where=path) from None
+    if "\0" in text:
+        raise error("is not text (it has NUL characters)", where=path, remedy="save it as UTF-8")
+    mark = max(",;\t", key=first.count)
+    header = _header(first, mark, path, error)
+    if (cells := text.count(mark) + text.count("\n") + text.count("\r")) > limits.CELLS:
+        raise error(f"has about {cells:,} cells, at most {limits.CELLS:,} are read", where=path, remedy="drop rows or columns")
+    if second and second.count(mark) != len(header) - 1:  # pandas would drop the fields that are too many in the first row
+        check_fields(text, mark, len(header), path, error)
+    decimal = "," if mark != "," and re.search(r"[0-9],[0-9]", text) else "."
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", (pd.errors.DtypeWarning, pd.errors.ParserWarning))  # both are looked for below, and in `numbers`
+        try:
+            table = pd.read_csv(BytesIO(text.encode()), sep=mark, decimal=decimal, index_col=False)
+        except (ValueError, OverflowError) as problem:  # ParserError is a ValueError
+            check_fields(text, mark, len(header), path, error)
+            raise error(f"not a CSV table ({str(problem).strip()[:200]})", where=path) from None
+    if table.shape[1] != len(header):
+        raise error("has a line break in a name of the header", where=path, remedy="write the header on one line")
+    if '"' in text or text.count(mark) != (len(header) - 1) * (len(table) + 1):
+        check_fields(text, mark, len(header), path, error)
+    table.columns = pd.Index([name or f"Unnamed: {number}" for number, name in enumerate(header)])
     for name in columns:
         if name not in table:
-            raise error("column is missing", where=path, key=name, remedy=f"columns found: {', '.join(map(str, table.columns))}")
+            raise error("column is missing", where=path, key=name, remedy=f"columns found: {', '.join(map(str, table.columns[:20]))}")
     return table
+
+
+def _header(line: str, mark: str, path: Path, error: type[DsimError]) -> list[str]:
+    """The names of the columns, none of them twice."""
+    if (count := line.count(mark) + 1) > limits.COLUMNS:
+        raise error(f"expected at most {limits.COLUMNS} columns, got {count}", where=path, remedy="drop columns")
+    try:
+        header = [name.strip() for name in next(csv.reader([line], delimiter=mark))]
+    except csv.Error as problem:
+        raise error(f"not a CSV table ({problem})", where=path) from None
+    if twice := next((name for name in header if name and header.count(name) > 1), None):
+        raise error("column is there twice", where=path, key=twice[:80], remedy="keep one")
+    return header
+
+
+def check_fields(text: str, mark: str, width: int, path: Path, error: type[DsimError]) -> None:
+    """Raise `error` for the first row of a CSV text that does not have `width` fields. Empty lines are not rows."""
+    rows = csv.reader(StringIO(text, newline=""), delimiter=mark)
+    try:
+        for row in rows:
+            if len(row) != width and (len(row) > 1 or (row and row[0].strip())):
+                where = f"{path}:{rows.line_num}"
+                raise error(f"expected {width} fields as in the header, got {len(row)}", where=where, remedy="fix or drop the row")
+    except csv.Error as problem:
+        raise error(f"not a CSV table ({problem})", where=f"{path}:{rows.line_num}", remedy="close the quote, or shorten the text") from None
 
 
 def numbers(table: pd.DataFrame, name: str, path: Path, error: type[DsimError] = DsimError, positive: bool = True, optional: bool = False) -> Floats:
     """A column of finite numbers, positive or at least 0; `optional` cells may be empty (NaN). Raises `error` with file, line and column."""
     import numpy as np  # not above: the command line reads this module for its help
-    import pandas as pd
 
-    values = pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=np.float64)
-    wrong = np.isinf(values) | (values <= 0 if positive else values < 0) | (np.isnan(values) & (table[name].notna() | (not optional)))
+    cells = table[name]
+    if cells.dtype.kind in "iuf":
+        values = cells.to_numpy(dtype=np.float64)
+    else:
+        values = np.array([_number(cell) for cell in cells], dtype=np.float64)
+    wrong = np.isinf(values) | (values <= 0 if positive else values < 0) | (np.isnan(values) & (cells.notna() | (not optional)))
     if wrong.any():
         row = int(wrong.argmax())
-        problem = f"must be a {'positive number' if positive else 'number of at least 0'} (got {table[name].tolist()[row]!r})"
+        problem = f"must be a {'positive number' if positive else 'number of at least 0'} (got {shown(cells.tolist()[row])})"
         raise error(problem, where=f"{path}:{line_of(path, row + 1, comment='#')}", key=name)
     return values
+
+
+def _number(cell: Any) -> float:
+    """The number in a cell of a column that is not all numbers; NaN where there is none: True is not 1, and 0x10 and 1_0 are words."""
+    if isinstance(cell, str):
+        return float(cell) if _NUMBER.fullmatch(cell) else float("nan")
+    try:
+        return float("nan") if isinstance(cell, bool) else float(cell)
+    except OverflowError:
+        return float("inf")
 
 
 def line_of(path: Path, row: int, comment: str | None = None) -> int:

@@ -1,18 +1,18 @@
-"""YAML as people mean it: version 1.2's words and numbers, each key once, and one line for what cannot be read."""
+"""YAML as people mean it: version 1.2's words and numbers, each key once, no tags, and one line for what cannot be read."""
 
 from __future__ import annotations
 
 import re
+from math import isinf
 from pathlib import Path
 from typing import Any, ClassVar
 
 import yaml
 
 from simulator.errors import DsimError, ScenarioError
+from simulator.reading import limits
 from simulator.reading.opening import read_text
 
-MOST_DEPTH = 64  # of mappings and lists in each other
-MOST_NODES = 1_000_000  # with aliases written out
 _TAG = "tag:yaml.org,2002:"
 _INT = re.compile(r"[-+]?[0-9]+(?:_[0-9]+)*\Z")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\Z|[-+]?\.(?:inf|Inf|INF)\Z|\.(?:nan|NaN|NAN)\Z")
@@ -29,10 +29,12 @@ _REMEDIES = {
     "as a key": "write it in quotes",
     "another document": "one file holds one document: drop the line --- and what follows",
     "undefined alias": "quote a text that begins with *",
-    "could not determine a constructor": "drop the tag, or quote a text that begins with !",
+    "a tag": "drop the tag, or quote a text that begins with !",
     "cannot start any token": "quote the text",
     "expected <block end>": "give the keys of one mapping the same indent, and the entries of one list too",
     "special characters are not allowed": "drop the control characters",
+    "keys and values": limits.RAISE,
+    "aliases repeat": "write out what the aliases stand for",
 }
 
 
@@ -41,38 +43,57 @@ class _Loader(yaml.SafeLoader):
 
     yaml_implicit_resolvers: dict[Any, Any] = {}
     yaml_constructors: ClassVar[dict[Any, Any]] = {}
-    _depth = 0
+    _depth = _nodes = 0
+    _most_nodes = 0.0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        self._depth += 1
-        if self._depth > MOST_DEPTH:
-            raise yaml.composer.ComposerError(problem=f"nested more than {MOST_DEPTH} deep", problem_mark=self.get_mark())
+        self._depth, self._nodes = self._depth + 1, self._nodes + 1
+        if self._depth > limits.DEPTH:
+            raise _complaint(f"nested more than {limits.DEPTH} deep", self.get_mark())
+        if self._nodes > self._most_nodes:
+            raise _complaint(f"has more than {self._most_nodes:,.0f} keys and values", self.get_mark())
+        if (tag := getattr(event := self.peek_event(), "tag", None)) is not None:  # type: ignore[no-untyped-call]
+            raise _complaint(f"expected a plain value, got a tag, '{str(tag).removeprefix(_TAG)[:40]}'", event.start_mark)
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node
 
-    def get_single_node(self) -> yaml.Node | None:
-        node = super().get_single_node()
-        if node is not None and _size(node, {}) > MOST_NODES:
-            raise yaml.composer.ComposerError(problem="aliases repeat each other without end", problem_mark=node.start_mark)
+    def compose_scalar_node(self, anchor: dict[Any, yaml.Node]) -> yaml.ScalarNode:
+        node = super().compose_scalar_node(anchor)
+        try:
+            str(node.value).encode()
+        except UnicodeEncodeError:
+            raise _complaint("half of a character", node.start_mark) from None
         return node
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def compose_mapping_node(self, anchor: dict[Any, yaml.Node]) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
         seen = set()
-        for key, _ in node.value:
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             if key.tag in (f"{_TAG}bool", f"{_TAG}null"):
-                raise yaml.constructor.ConstructorError(problem=f"expected a text as a key, got '{key.value}'", problem_mark=key.start_mark)
-            if isinstance(key, yaml.ScalarNode) and key.tag != f"{_TAG}merge":
-                if key.value in seen:
-                    raise yaml.constructor.ConstructorError(problem=f"key '{key.value}' appears twice", problem_mark=key.start_mark)
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
+                raise _complaint(f"expected a text as a key, got '{key.value}'", key.start_mark)
+            name = self._number(key) if key.tag in (f"{_TAG}int", f"{_TAG}float") else key.value
+            if name in seen:
+                raise _complaint(f"key '{str(key.value)[:80]}' appears twice", key.start_mark)
+            seen.add(name)
+        return node
+
+    def get_single_node(self) -> yaml.Node | None:
+        node = super().get_single_node()
+        if node is not None and _size(node, {}) > limits.ALIASED_NODES:
+            raise _complaint("aliases repeat each other without end", node.start_mark)
+        return node
 
     def _number(self, node: yaml.ScalarNode) -> int | float:
         text = str(node.value)
-        if not (_INT if node.tag == f"{_TAG}int" else _FLOAT).match(text) or len(text) > 400:
-            raise yaml.constructor.ConstructorError(problem=f"expected a number, got '{text[:40]}'", problem_mark=node.start_mark)
-        return int(text) if node.tag == f"{_TAG}int" else float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+        value = float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+        if isinf(value) and "inf" not in text.lower():
+            raise _complaint(f"number '{text[:40]}' is too large", node.start_mark)
+        return int(text) if node.tag == f"{_TAG}int" else value
+
+
+def _complaint(problem: str, mark: Any) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
 
 
 def _size(node: yaml.Node, sizes: dict[int, float]) -> float:
@@ -105,7 +126,7 @@ _prepare()
 
 def read_yaml(path: Path, error: type[DsimError] = ScenarioError) -> dict[str, Any]:
     """The mapping in a YAML file. Raises `error` with file, line and column when it cannot be read."""
-    content = parse_yaml(read_text(path, error), path, error)
+    content = parse_yaml(read_text(path, error, most_mb=limits.YAML_MB), path, error)
     if not isinstance(content, dict):
         what = {list: "a list", type(None): "an empty file"}.get(type(content), "a text")
         raise error(f"expected a mapping of keys to values, got {what}", where=path, remedy="dsim init writes one to start from")
@@ -114,10 +135,15 @@ def read_yaml(path: Path, error: type[DsimError] = ScenarioError) -> dict[str, A
 
 def parse_yaml(text: str, where: Path | str, error: type[DsimError] = ScenarioError) -> Any:
     """The value of a YAML text. Raises `error` with line and column, and what is likely wrong there."""
+    mark, what = None, "cannot be read"
     try:
-        return yaml.load(text, _Loader)
+        loader = _Loader(text)
+        loader._most_nodes = limits.YAML_NODES_PER_MB * limits.size_mb(limits.YAML_MB)
+        return loader.get_single_data()
     except yaml.YAMLError as problem:
         mark, what = getattr(problem, "problem_mark", None), str(getattr(problem, "problem", None) or problem).splitlines()[0]
-        place = f"{where}:{mark.line + 1}:{mark.column + 1}" if mark else str(where)
-        remedy = next((remedy for sign, remedy in _REMEDIES.items() if sign in what), "fix the line")
-        raise error(f"not valid YAML ({what.removeprefix('but ')})", where=place, remedy=remedy) from None
+    except (ValueError, OverflowError, LookupError, AttributeError, TypeError, RecursionError):  # of PyYAML's own, at escapes and directives
+        pass
+    place = f"{where}:{mark.line + 1}:{mark.column + 1}" if mark else str(where)
+    remedy = next((remedy for sign, remedy in _REMEDIES.items() if sign in what), "fix the line")
+    raise error(f"not valid YAML ({what.removeprefix('but ')[:200]})", where=place, remedy=remedy)

@@ -231,7 +231,7 @@ def test_mistakes_with_files_are_one_line_and_write_nothing(put: Put, dsim: Dsim
         "packed.json.gz": "packed.json.gz has the numbers of good.json", "packed.json.xz": "is compressed",
         "folder": "got a folder", "empty.json": "is empty",
         "nan.json": "mean_tpot_ms: expected a number above 0, got nan", "inf.json": "output_throughput: expected a number above 0, got inf",
-        "huge.json": "output_throughput: expected a number above 0, got 1000", "text.json": "mean_tpot_ms: expected a number above 0, got '5.5'",
+        "huge.json": "huge.json: not valid JSON (number 1000", "text.json": "mean_tpot_ms: expected a number above 0, got '5.5'",
         "yes.json": "output_throughput: expected a number above 0, got True", "risen.json": "rates.1: expected at most 0.5",
         "percent.json": "rates.0: expected at most 1", "copy.json": "copy.json has the numbers of good.json", "cut.json": "cut.json: not valid JSON",
         "good.json": "has the numbers of good.json", "absent.json": "no such file",

@@ -65,8 +65,8 @@ def _objects(path: Path, text: str) -> list[tuple[str, Fields]]:
     if isinstance(content, list) and content and all(isinstance(item, dict) for item in content):
         return [(f"{path.name}, entry {number}", Fields(path, item, f"{number}.")) for number, item in enumerate(content)]
     if isinstance(content, dict) and more:
-        return [(f"{path.name}, line {where.rpartition(':')[2]}", Fields(where, item)) for where, item in json_lines(path)]
-    return [(path.name, Fields(path, read_json(path)))]
+        return [(f"{path.name}, line {where.rpartition(':')[2]}", Fields(where, item)) for where, item in json_lines(path, nan="kept")]
+    return [(path.name, Fields(path, read_json(path, nan="kept")))]
 
 
 class Fields:
