@@ -18,6 +18,7 @@ import pandas as pd
 
 from simulator.arrays import Flags, Floats, Integers
 from simulator.errors import TraceError
+from simulator.names import check_label
 from simulator.reading.csv_blocks import CsvBlock, CsvForm, csv_blocks
 from simulator.reading.csv_files import line_of
 from simulator.reading.json_files import json_lines, parse_json
@@ -108,6 +109,11 @@ class Table:
         words = cells.astype(str).str.strip()
         self.refuse((cells.isna() | (words == "")).to_numpy(dtype=bool), column, "empty")
         places, distinct = pd.factorize(words)
+        for number, word in enumerate(distinct):
+            try:
+                check_label(str(word))
+            except ValueError as problem:
+                self.refuse(places == number, column, str(problem), "shorten it, or map another column")
         return places, [str(word) for word in distinct]
 
     def without(self, rows: Flags) -> Table:

@@ -15,11 +15,10 @@ from simulator.quantities import Flag, PageTokens, Seconds, Within
 from simulator.traffic.gathering import Wanted
 from simulator.traffic.public import PublicSource
 from simulator.traffic.recording import Recording, recorded, spoken
-from simulator.traffic.request import RequestColumns
+from simulator.traffic.request import MOST_REQUESTS, RequestColumns
 from simulator.traffic.trace_files import trace_file
 from simulator.traffic.trace_forms import Columns, Format, Unit, layout
 
-MOST_REQUESTS = 50_000_000  # of a trace and its repetitions
 PrefixCache = Literal["none", "infinite"]
 
 

@@ -124,10 +124,41 @@ def test_a_trace_without_a_rate_cannot_be_planned(world: Path, make: Make, rows:
     ("file", "text", "told"),
     [
         ("chunk-0-trace.csv", "0,many,1,Gamma,1,1\n600,1,1,Gamma,1,1\n", "chunk-0-trace.csv:1"),
-        ("chunk-0-trace.csv", "0,-1,1,Gamma,1,1\n600,1,1,Gamma,1,1\n", "at least 0"),
+        ("chunk-0-trace.csv", "0,-1,1,Gamma,1,1\n600,1,1,Gamma,1,1\n", "rate must be from 0 to 1e+06, got -1"),
         ("chunk-0-trace.csv", "0,1,1,Gamma,1,1\n", "windows"),
         ("chunk-0-trace.csv", "0,1,1,weibull,1,1\n600,1,1,Gamma,1,1\n", "expected Gamma or Weibull, got 'weibull'"),
-        ("chunk-0-trace.csv", "0,1,-1,Gamma,1,1\n600,1,1,Gamma,1,1\n", "cv must be"),
+        ("chunk-0-trace.csv", "0,1,-1,Gamma,1,1\n600,1,1,Gamma,1,1\n", "chunk-0-trace.csv:1: cv must be from 0 to 100, got -1"),
+        *(
+            ("chunk-0-trace.csv", f"{lines[0]},Gamma,1,1\n{lines[1]},Gamma,1,1\n", "two windows of equal length, of a second or more")
+            for lines in (("600,1,1", "0,1,1"), ("5,1,1", "5,1,1"), ("5,1,1", "5.5,1,1"))
+        ),
+        ("chunk-0-trace.csv", "nan,1,1,Gamma,1,1\n", "chunk-0-trace.csv:1: expected start,rate,cv,family"),
+        ("chunk-0-trace.csv", "0,1_0,1,Gamma,1,1\n", "chunk-0-trace.csv:1: expected start,rate,cv,family"),
+        ("chunk-0-trace.csv", "0,1,1,Gamma,1,1,1\n", "chunk-0-trace.csv:1: expected start,rate,cv,family"),
+        ("chunk-0-trace.csv", "0,1e9,1,Gamma,1,1\n", "rate must be from 0 to 1e+06, got 1e+09"),
+        ("chunk-0-trace.csv", "0,1,1,Weibull,1e-9,1\n", "chunk-0-trace.csv:1: a Weibull shape must be from 0.2 to 20, got 1e-09"),
+        ("chunk-0-trace.csv", "0,1,1,Weibull,-1,1\n", "a Weibull shape must be from 0.2 to 20, got -1"),
+        ("chunk-0-trace.csv", f"0,1,1,{'x' * 5000},1,1\n", "expected Gamma or Weibull, got 'xxx"),
+        *(
+            ("chunk-1-dataset.json", f'{{"{time}": {{"input_tokens": "{lengths}", "output_tokens": "{{1: 1}}"}}}}', told)
+            for time, lengths, told in (
+                ("0", "{1e300: 1}", "0: not a valid ServeGen dataset (lengths must be whole numbers from 0 to 100,000,000)"),
+                ("0", "{-100: 1}", "lengths must be whole numbers"),
+                ("0", "{1: nan}", "expected lengths with their shares"),
+                ("0", "{1: 2: 3: 4}", "expected lengths with their shares"),
+                ("0", "{1_0: 1}", "expected lengths with their shares"),
+                ("0", "{1: 1, 1.0: 2}", "a length appears twice"),
+                ("0", "{1: 1e308, 2: 1e308}", "shares must be numbers"),
+                ("nan", "{1: 1}", "nan: not a valid ServeGen dataset (expected a time from 0 to 1e+09 s)"),
+                ("inf", "{1: 1}", "expected a time"),
+            )
+        ),
+        (
+            "chunk-1-dataset.json",
+            json.dumps({t: {"input_tokens": "{1: 1}", "output_tokens": "{1: 1}"} for t in ("0", "0.0")}),
+            "a time appears twice",
+        ),
+        ("chunk-1-dataset.json", '{"0": 5, "1": null}', "expected lengths with their shares"),
         ("chunk-1-dataset.json", "{}", "no lengths"),
         ("chunk-1-dataset.json", '{"0": {"input_tokens": "{a: 1}", "output_tokens": "{1: 1}"}}', "not a valid ServeGen dataset"),
         ("chunk-1-dataset.json", "[1]", "expected a JSON object"),
@@ -139,6 +170,15 @@ def test_a_broken_service_is_refused_in_a_line(service: Path, file: str, text: s
         ServeGenSource(path=service).service()
     assert told in caught.value.line()
     assert "\n" not in caught.value.line()
+
+
+def test_more_requests_of_a_service_than_have_draws_of_their_own_are_refused(service: Path) -> None:
+    with pytest.raises(TraceError, match=r"load: a client sends 800,000 requests in a window of 600 s, expected at most 524,288; lower it"):
+        ServeGenSource(path=service).requests(1000.0, 600.0, 0, 0)
+    with pytest.raises(TraceError, match=r"the run has 16,666,667 windows of 600 s of 2 clients"):
+        ServeGenSource(path=service).requests(0.1, 1e10, 0, 0)
+    with pytest.raises(TraceError, match=r"load: the run has about 60,000,000 requests, expected at most 50,000,000"):
+        ServeGenSource(path=service).requests(100.0, 600_000.0, 0, 0)
 
 
 def test_a_service_without_lengths_or_folder_is_refused(service: Path) -> None:

@@ -86,6 +86,7 @@ def test_json_in_a_list_in_lines_and_packed(file: Callable[..., Path]) -> None:
         ("," * 100_000 + "\n1,2\n", "t.csv", "t.csv:1: expected at most 1,000 columns, got 100,001"),
         (ROWS + '9;9;"9\r\n', "t.csv", "t.csv:5: not valid CSV (a quote in the middle of a cell, or one that is not closed)"),
         (ROWS + '9;9";"9\r\n', "t.csv", "t.csv:5: not valid CSV (a quote in the middle of a cell"),
+        ("arrival_s,prompt_tokens,output_tokens,domain\n0,1,1,a\n0,1,1,\x1b[31m\n", "t.csv", "t.csv:3: domain: expected one line without"),
         (ROWS + "9;\0;9\r\n", "t.csv", "is not UTF-8 text"),
         (ROWS + f"9;{'9' * 400};9\r\n", "t.csv", "t.csv:5: prompt_tokens: not finite"),
         ('{"timestamp": 0, "input_length": [[1], 2], "output_length": 5}\n', "t.jsonl", "t.jsonl:1: input_length: not a number (got [[1], 2])"),
@@ -98,11 +99,11 @@ def test_dialects_that_cannot_be_read(file: Callable[..., Path], content: str | 
 
 
 def test_cells_in_quotes_hold_separators_lines_and_quotes(file: Callable[..., Path]) -> None:
-    rows = '"arrival_s",prompt_tokens,output_tokens,domain\n0,10,2,"a, ""b"""\n\n1.5, "20",3,"c\nd"\n2,"30",4,\t01\n'
+    rows = '"arrival_s",prompt_tokens,output_tokens,domain,text\n0,10,2,"a, ""b""",\n\n1.5, "20",3,c,"d\ne"\n2,"30",4,\t01,\n'
     trace = read(file(rows))
     assert (trace.arrival_s.tolist(), trace.prompt_tokens.tolist()) == ([0, 1.5, 2], [10, 20, 30])
-    assert [request.domain for request in trace] == ['a, "b"', "c\nd", "01"]
-    assert refusal(file(rows + "x,1,1,e\n", "late.csv")).startswith("late.csv:7: arrival_s: not a number")
+    assert [request.domain for request in trace] == ['a, "b"', "c", "01"]
+    assert refusal(file(rows + "x,1,1,e,\n", "late.csv")).startswith("late.csv:7: arrival_s: not a number")
 
 
 def test_a_word_that_looks_like_a_number_is_still_a_word(file: Callable[..., Path]) -> None:
