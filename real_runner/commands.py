@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from real_runner.setup import needs_torch, quiet_on, read_prompt_sets, writable
+from simulator.echo import echo, echo_json
 from simulator.errors import DsimError
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def draft_check(
 
     quiet_on(device)
     report = check(load_target(target, device, dtype), draft, expect=expect, prompts=prompts, at_least=at_least)
-    typer.echo(report.as_json() if format == "json" else report.as_text())
+    echo_json(report.as_json()) if format == "json" else echo(report.as_text())
     if not report.holds:
         raise typer.Exit(1)
 
@@ -156,7 +157,7 @@ def profile_measure(
             target_name=target_name, progress=Progress(quiet=format == "json"),
         )  # fmt: skip
     text = f"{out}: {len(made.drafters)} drafters, {len(made.suspicious)} suspicious cells; look at it with `dsim profile show {out}`"
-    typer.echo(made.model_dump_json(indent=2) if format == "json" else text)
+    echo_json(made.model_dump_json(indent=2)) if format == "json" else echo(text)
 
 
 def train_draft(
@@ -220,7 +221,7 @@ def train_draft(
 
 
 def _show(format: str, data: Any, lines: Iterable[str]) -> None:
-    typer.echo(json.dumps(data, indent=2) if format == "json" else "\n".join(lines))
+    echo_json(json.dumps(data, indent=2)) if format == "json" else echo("\n".join(lines))
 
 
 def seconds_of(text: str) -> float:

@@ -10,6 +10,9 @@ from pydantic import BaseModel
 
 from simulator.misspelt import likeness, nearest
 
+_SHOWN = 80  # characters of a value
+_INT_BITS = 10_000
+
 
 def shown(value: Any) -> str:
     """A value as the file has it, short."""
@@ -18,8 +21,10 @@ def shown(value: Any) -> str:
         return words[value]
     if isinstance(value, Mapping | list | tuple | set):
         return "a mapping of keys to values" if isinstance(value, Mapping) else "a list"
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:60]}…{text[-1]}"
+    if isinstance(value, int) and value.bit_length() > _INT_BITS:  # Python writes no longer ones
+        return "a whole number of thousands of digits"
+    text = repr(value if not isinstance(value, str | bytes) else value[:_SHOWN])
+    return text if len(text) <= _SHOWN else f"{text[:60]}…{text[-1]}"
 
 
 _EXPECTED = {
@@ -74,6 +79,8 @@ def value_line(
 
 def _smaller(value: float, most: float, key: str) -> str | None:
     """What to write instead of a value above `most`, where it is in another unit."""
+    if value > 1e15:
+        return None
     if 0.999 < most <= 1 and 2 <= value <= 100:
         return f"for {value:g} % write {value / 100:g}"
     return f"for {value:g} ms write {value / 1000:g}" if key.endswith(("_s", "seconds")) and value / 1000 <= most else None
@@ -86,9 +93,13 @@ _TIMES = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "sec": 1.0,
 
 def value_remedy(value: Any, expected: str, key: str, models: Sequence[type[BaseModel]]) -> str | None:
     """What to write instead of a value of another shape, where that can be told."""
+    if (isinstance(value, str) and len(value) > _SHOWN) or (isinstance(value, int) and value.bit_length() > _SHOWN):
+        return None
     plain = isinstance(value, str | int | float)
+    if "number" in expected and _single(value):
+        return f"write {value[0] if isinstance(value[0], str) else shown(value[0])}, without brackets"
     if "number" in expected:
-        return _number_in(value, key) if isinstance(value, str) else f"write {value[0]}, without brackets" if _single(value) else None
+        return _number_in(value, key) if isinstance(value, str) else None
     if expected == "a list" and plain:
         return _as_list(value, key)
     if expected == "a text" and plain:

@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+
+_KEPT = frozenset("\n\t\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000")  # spaces and line ends
+_MOST = {"where": 300, "key": 120, "problem": 400, "remedy": 300}  # characters of the parts of an error's line
+
+
+def visible(text: str, escaped: Callable[[str], str] = lambda letter: letter.encode("unicode_escape").decode()) -> str:
+    """A text for a terminal or a page: control characters, escape sequences, marks that change the direction of writing and characters that nobody
+    sees are written out (\\x1b), so that they do nothing."""
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() or letter in _KEPT else escaped(letter) for letter in text)
+
+
+def _part(part: str | Path | None, name: str) -> str:
+    """A part of an error on one line, its middle left out where it is long."""
+    most = _MOST[name]
+    for _ in range(2):  # written out it is longer
+        text = "" if part is None else str(part)
+        part = visible(" ".join((text if len(text) <= most else f"{text[: most * 3 // 4]}…{text[-most // 4 :]}").split()))
+    return str(part)
 
 
 class DsimError(Exception):
@@ -22,12 +42,9 @@ class DsimError(Exception):
         return partial(type(self), where=self.where, key=self.key, remedy=self.remedy), (self.problem,)
 
     def line(self) -> str:
-        """The whole error on one line."""
-        place = ": ".join(str(part) for part in (self.where, self.key) if part)
-        text = f"{place}: {self.problem}" if place else self.problem
-        if self.remedy:
-            text += f"; {self.remedy}"
-        return " ".join(text.split())
+        """The whole error on one line of some hundred characters, with nothing in it that a terminal acts on."""
+        text = ": ".join(filter(None, (_part(self.where, "where"), _part(self.key, "key"), _part(self.problem, "problem"))))
+        return f"{text}; {_part(self.remedy, 'remedy')}" if self.remedy else text
 
 
 @contextmanager

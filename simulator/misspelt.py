@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
+_LONGEST = 100  # characters of a word that are looked at
+
 Foreign = Mapping[str, frozenset[str]]  # other kinds of file, and their dotted keys
 
 # keys by what others call them: engines, load generators and everyday speech
@@ -57,7 +59,7 @@ def nearest(word: str, valid: Sequence[str], what: str) -> str:
 
 def likeness(word: str, other: str, short: bool = True) -> float:
     """1 for the same word but for case, hyphens and spaces; less for a misspelling, and if `short` for a beginning or an abbreviation."""
-    a, b = _plain(word), _plain(other)
+    a, b = _plain(word[:_LONGEST]), _plain(other)
     if a == b or len(a) < 2:
         return float(a == b)
     letters = iter(b)

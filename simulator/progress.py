@@ -14,6 +14,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from simulator.echo import echo
+from simulator.errors import visible
+
 LINE_EVERY_S = 60.0  # the first comes after a sixth of it
 SPEED_OVER_S = 3600.0  # a step may take minutes, and two of them are needed to know the speed
 
@@ -29,12 +32,12 @@ class Progress:
     @contextmanager
     def stage(self, name: str, total: float | None = None, done: float = 0.0) -> Iterator[Progress]:
         """A stage of which `done` was done by an earlier run; that does not count for the speed."""
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
         drawn = sys.stderr.isatty()
         self._bar = Bar(
             *columns, console=Console(stderr=True), transient=True, disable=not drawn, speed_estimate_period=SPEED_OVER_S, get_time=time.monotonic
         )
-        self._id, self._name = self._bar.add_task(name, total=total), name
+        self._id, self._name = self._bar.add_task(visible(name), total=total), name
         self._bar.tasks[0].completed = done
         self._next_line_s = time.monotonic() + LINE_EVERY_S / 6
         ended = threading.Event()
@@ -66,13 +69,13 @@ class Progress:
     def say(self, line: str) -> None:
         """Prints a line that stays."""
         if not self.quiet:
-            typer.echo(line, err=True)
+            echo(line, err=True)
 
     def at(self, done: float, total: float | None, what: str = "") -> None:
         """`done` of `total` is done; `what` is being done now."""
         self.done, self.total = done, total or 0.0
         name = f"{self._name} {what}".rstrip()
-        self._bar.update(self._id, completed=done, total=total, description=name)
+        self._bar.update(self._id, completed=done, total=total, description=visible(name))
         if self._bar.disable:
             self._line(name)
 
@@ -95,5 +98,5 @@ def resumable(kept: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo(f"interrupted: {kept()}; run the same command to resume", err=True)
+        echo(f"interrupted: {kept()}; run the same command to resume", err=True)
         raise typer.Exit(130) from None

@@ -16,6 +16,7 @@ from simulator.cli import profiles, shipped, simulate, traces
 from simulator.cli.exchange import export_app, import_app
 from simulator.cli.figure import figure
 from simulator.cli.options import group
+from simulator.echo import echo
 from simulator.errors import DsimError
 
 
@@ -76,9 +77,9 @@ def main() -> None:
         raise SystemExit(130) from None
     except Exception as error:
         if type(error).__name__ == "NoArgsIsHelpError":  # click's, in typer's or its own package: the help of a group
-            typer.echo(str(error), err=True)
+            echo(str(error), err=True)
             raise SystemExit(2) from None
-        typer.echo(f"error: {_explained(error, arguments).line()}", err=True)
+        echo(f"error: {_explained(error, arguments).line()}", err=True)
         raise SystemExit(2) from None
     raise SystemExit(code if isinstance(code, int) else 0)
 

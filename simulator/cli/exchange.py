@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from simulator.cli.options import Engine, Force, Format, Hardware, Name, NewProfile, Override, Target, group, show
+from simulator.echo import echo
 
 import_app = group("Make a profile from files of engines and load generators.")
 export_app = group("Write a profile's numbers in formats that engines load.")
@@ -149,7 +150,7 @@ def export_sglang_sps(
     from simulator.measurements.profile import load_profile
     from simulator.study.profiles import exporting
 
-    typer.echo(exporting.export_sglang_sps(load_profile(profile), drafter, out, form, max_batch, context))
+    echo(exporting.export_sglang_sps(load_profile(profile), drafter, out, form, max_batch, context))
 
 
 @export_app.command("sglang-sts")
@@ -160,7 +161,7 @@ def export_sglang_sts(profile: KnownProfile, out: File, drafter: KnownDrafter) -
     from simulator.measurements.profile import load_profile
     from simulator.study.profiles import exporting
 
-    typer.echo(exporting.export_sglang_sts(load_profile(profile), drafter, out))
+    echo(exporting.export_sglang_sts(load_profile(profile), drafter, out))
 
 
 @export_app.command("vllm-lengths")

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from simulator.echo import echo_drawn, echo_json
+from simulator.errors import visible
+
 if TYPE_CHECKING:
     from simulator.report.page import Page
 
@@ -40,7 +43,9 @@ def show(format: str, data: Any, *parts: Page | str, ok: bool | None = True) -> 
     """Prints a result on standard output: `data` as JSON, or for people `parts` with empty lines between. Exits with 1 if it is not ok."""
     from simulator.report.render.terminal import terminal
 
-    text = "\n\n".join(part if isinstance(part, str) else terminal(part) for part in parts if format != "json")
-    typer.echo(json.dumps(data, indent=2, ensure_ascii=False) if format == "json" else text)
+    if format == "json":
+        echo_json(json.dumps(data, indent=2, ensure_ascii=False))
+    else:
+        echo_drawn("\n\n".join(visible(part) if isinstance(part, str) else terminal(part) for part in parts))
     if ok is False:
         raise typer.Exit(1)

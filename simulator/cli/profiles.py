@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from simulator.cli.options import Engine, Force, Format, Hardware, Name, NewProfile, Target, show
+from simulator.echo import echo
 
 Folder = Annotated[Path, typer.Argument(metavar="PROFILE", help="Folder of the profile.")]
 
@@ -137,4 +138,4 @@ def probe(
     server = Server(base_url, model, chat, output_tokens, read_extra(extra), timeout, headers)
     plan = ProbePlan.of(server, prompts, concurrency, check, requests, refine)
     about = About(out, name, hardware, engine, model, gpus_per_replica, force=force)
-    show_profile(format, probe_server(plan, about, accepted_length, budget, lambda line: typer.echo(line, err=True)))
+    show_profile(format, probe_server(plan, about, accepted_length, budget, lambda line: echo(line, err=True)))

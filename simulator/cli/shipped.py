@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from simulator.cli.options import Format, group, show
+from simulator.echo import echo
 
 app = group("List the scenarios and plans that come with dsim.")
 app.callback()(lambda: None)  # a group of one command is a group all the same
@@ -20,7 +21,7 @@ def _print_version(wanted: bool) -> None:
     from importlib.metadata import version
 
     if wanted:
-        typer.echo(f"dsim {version('dsim')}")
+        echo(f"dsim {version('dsim')}")
         raise typer.Exit
 
 

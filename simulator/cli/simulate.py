@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from simulator.cli.options import Format, Override, Ray, Replace, Report, Workers, show
+from simulator.echo import echo
 from simulator.errors import DsimError
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def _validate_published(out: Path, measured: Path, only: list[str], workers: int
     from simulator.report.validation.page import compared_page
     from simulator.study.validation.published import validate_published
 
-    results = validate_published(shipped.scenario("scenarios"), measured, out, only, workers, lambda line: typer.echo(line, err=True))
+    results = validate_published(shipped.scenario("scenarios"), measured, out, only, workers, lambda line: echo(line, err=True))
     pages = [compared_page(f"{result.name}: {result.title}", result.rows) for result in results]
     written = f"written to {out}; make validation puts them into docs/validation.md"
     show(format, [result.to_json() for result in results], *pages, written, ok=all(result.ok is not False for result in results))
