@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
-import shutil
-from functools import lru_cache
+import re
+import time
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
-import yaml
-from pydantic import AfterValidator, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from simulator.errors import TraceError
-from simulator.files import user_cache, whole, why_not_writable
+from simulator.files import user_cache, why_not_writable, write_whole
 from simulator.misspelt import nearest
-from simulator.names import check_place, home
+from simulator.names import FileName, check_place, home
 from simulator.quantities import Within
+from simulator.reading.opening import read_bytes, read_text
+from simulator.reading.yaml_files import parse_yaml
 from simulator.schema import Frozen
 
 REGISTRIES = Path(__file__).parent / "registries"
+_SILENT_S, _LONGEST_S = 30.0, 600.0  # of a download: without a byte, and in all
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class PublicTrace(Frozen):
@@ -28,15 +33,15 @@ class PublicTrace(Frozen):
     A trace of many files has a `registry`, a file with their checksums. Then `url` is their folder, and `sha256` that of the registry.
     """
 
-    name: str
+    name: FileName
     title: str
-    url: str
+    url: Annotated[str, Field(pattern=r"^https?://[^\s?#]+/[^\s?#]*$")]
     licence: str
     citation: str
-    sha256: str
-    size_bytes: Annotated[int, Within(1, 1e13, "bytes")]
+    sha256: Sha256
+    size_bytes: Annotated[int, Within(1, 1e10, "bytes")]
     format: Literal["azure", "mooncake", "servegen"]
-    registry: str | None = None
+    registry: FileName | None = None
 
     @property
     def file_name(self) -> str:
@@ -48,14 +53,21 @@ class PublicTrace(Frozen):
         """SHA-256 of each of its files, by name."""
         if self.registry is None:
             return {self.file_name: self.sha256}
-        lines = (REGISTRIES / self.registry).read_text(encoding="utf-8").splitlines()
-        return {name: checksum for checksum, name in (line.split() for line in lines)}
+        files = {}
+        for number, line in enumerate(read_text(REGISTRIES / self.registry, TraceError).splitlines(), 1):
+            match = re.fullmatch(r"([0-9a-f]{64})  ([A-Za-z0-9_][A-Za-z0-9._-]*)", line)  # a name, never a path
+            if not match:
+                where = f"{REGISTRIES / self.registry}:{number}"
+                raise TraceError("expected a checksum and the name of a file", where=where, remedy="install dsim again")
+            files[match[2]] = match[1]
+        return files
 
 
 @lru_cache(maxsize=1)
 def catalogue() -> tuple[PublicTrace, ...]:
     """All public traces that dsim knows (registries/catalogue.yaml)."""
-    entries = yaml.safe_load((REGISTRIES / "catalogue.yaml").read_text(encoding="utf-8"))
+    file = REGISTRIES / "catalogue.yaml"
+    entries = parse_yaml(read_text(file, TraceError), file, TraceError)
     return tuple(PublicTrace.model_validate(entry) for entry in entries)
 
 
@@ -139,7 +151,7 @@ def fetch(name: str, *, base_url: str | None = None) -> Path:
 
 
 def _retrieve(trace: PublicTrace, url: str, checksum: str, target: Path) -> None:
-    """Download one file. Raises TraceError when that fails or the checksum differs."""
+    """Download one file. Raises TraceError when that fails or the checksum differs; then nothing is left of it."""
     import pooch
 
     name, what = trace.name, "FILE" if trace.registry is None else "FOLDER"
@@ -147,7 +159,7 @@ def _retrieve(trace: PublicTrace, url: str, checksum: str, target: Path) -> None
     pooch.get_logger().setLevel("WARNING")
     by_hand = f"get the {what.lower()} by other means, then run `dsim traces add {name} {what}`"
     try:
-        pooch.retrieve(url, known_hash=f"sha256:{checksum}", fname=target.name, path=target.parent)
+        pooch.retrieve(url, known_hash=f"sha256:{checksum}", fname=target.name, path=target.parent, downloader=partial(_download, trace.size_bytes))
     except OSError as problem:  # all that requests raises is one
         response = getattr(problem, "response", None)
         why = f"HTTP {response.status_code}" if response is not None else problem.strerror or "no connection"
@@ -157,19 +169,52 @@ def _retrieve(trace: PublicTrace, url: str, checksum: str, target: Path) -> None
         raise TraceError(f"wrong checksum for {url}", key=name, remedy=remedy) from None
 
 
+def _download(most_bytes: int, url: str, file: str, _: object) -> None:
+    """Stream a URL to a file, no more than so many bytes of it, by redirects of its own scheme only. Raises OSError, and ValueError where there
+    are more."""
+    import requests
+    from urllib3.exceptions import HTTPError
+
+    deadline_s = time.monotonic() + _LONGEST_S
+    with requests.Session() as session, open(file, "wb") as content:
+        session.adapters.clear()
+        session.mount(f"{url.partition('://')[0]}://", requests.adapters.HTTPAdapter())
+        session.max_redirects = 5
+        try:
+            # as it is: what is packed would have no size
+            with session.get(url, stream=True, timeout=_SILENT_S, headers={"Accept-Encoding": "identity"}) as response:
+                response.raise_for_status()
+                read = getattr(response.raw, "read1", response.raw.read)  # what has come; urllib3 of before 2.1 waits for all
+                while part := read(1 << 16, decode_content=False):
+                    most_bytes -= len(part)
+                    if most_bytes < 0:
+                        raise ValueError("larger than the trace")
+                    if time.monotonic() > deadline_s:
+                        raise OSError(errno.ETIMEDOUT, f"not there after {_LONGEST_S:g} s")
+                    content.write(part)
+        except requests.exceptions.InvalidSchema:
+            raise OSError(errno.EPROTO, "redirected to another scheme") from None
+        except HTTPError:
+            raise OSError(errno.ECONNABORTED, "the connection broke") from None
+
+
 def adopt(name: str, file: Path) -> Path:
     """Copy a file (or a folder, for a trace of many files) into the cache. Raises TraceError unless it is this trace."""
     trace = entry(name)
-    copies = [(file if trace.registry is None else file / part, place, trace.files[part]) for part, place in _places(trace).items()]
-    for original, _, expected in copies:
-        checksum = _sha256(original)
-        if checksum != expected:
-            problem = f"is not the file of '{name}': expected sha256 {expected[:12]}..., got {checksum[:12]}..."
+    contents = {}
+    for part, place in _places(trace).items():
+        original = file if trace.registry is None else file / part
+        larger = original.is_file() and original.stat().st_size > trace.size_bytes
+        contents[place] = b"" if larger else read_bytes(original, TraceError)
+        checksum = hashlib.sha256(contents[place]).hexdigest()
+        if checksum != trace.files[part]:
+            problem = (
+                f"is not the file of '{name}': expected sha256 {trace.files[part][:12]}..., got {'more bytes' if larger else checksum[:12] + '...'}"
+            )
             raise TraceError(problem, where=original, remedy=f"get it from {trace.url}")
-    for original, place, _ in copies:
+    for place, content in contents.items():
         _make(place.parent)
-        with whole(place) as draft:
-            shutil.copyfile(original, draft)
+        write_whole(place, content)
     return cached_path(name)
 
 
@@ -178,11 +223,3 @@ def _make(folder: Path) -> None:
     why = why_not_writable(folder)
     if why is not None:
         raise TraceError(f"the cache cannot be written ({why})", where=folder, remedy="set DSIM_CACHE to a folder you can write to")
-
-
-def _sha256(file: Path) -> str:
-    try:
-        with file.open("rb") as content:
-            return hashlib.file_digest(content, "sha256").hexdigest()
-    except OSError as problem:
-        raise TraceError(f"cannot be read ({problem.strerror})", where=file, remedy="check the path") from None

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -30,8 +33,39 @@ TINY = public.PublicTrace(
 
 
 class Quiet(SimpleHTTPRequestHandler):
+    """Files of a folder, and what hostile servers do."""
+
     def log_message(self, format: str, *args: object) -> None:
         pass
+
+    def do_GET(self) -> None:
+        kind, _, target = self.path.strip("/").partition("/")
+        if kind == "redirect":
+            self.send_response(302)
+            self.send_header(
+                "Location", {"file": "file:///etc/hostname", "ftp": "ftp://127.0.0.1/tiny.csv", "round": self.path}[target.partition("/")[0]]
+            )
+            self.end_headers()
+        elif kind == "endless":
+            self.send_response(200)
+            self.end_headers()
+            with suppress(OSError):
+                while True:
+                    self.wfile.write(b"0" * 65536)
+        elif kind == "broken":
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(CONTENT)))
+            self.end_headers()
+            self.wfile.write(CONTENT[:10])
+        elif kind == "silent":
+            time.sleep(0.3)
+        elif kind == "packed":
+            self.send_response(200)
+            self.send_header("Content-Encoding", "gzip")
+            self.end_headers()
+            self.wfile.write(gzip.compress(CONTENT))
+        else:
+            super().do_GET()
 
 
 @pytest.fixture
@@ -67,6 +101,46 @@ def test_a_trace_is_fetched_once_and_then_loads_by_name(cache: Path, served: tup
     assert len(TraceSource(name=TINY.name).load(Path("/nowhere"))) == 1
 
 
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("redirect/file", "(redirected to another scheme); get the file by other means"),
+        ("redirect/ftp", "(redirected to another scheme)"),
+        ("redirect/round", "cannot download http"),
+        ("endless", "wrong checksum"),
+        ("broken", "(the connection broke)"),
+        ("silent", "(no connection)"),
+        ("packed", "wrong checksum"),
+    ],
+)
+def test_a_hostile_server_is_one_line_and_leaves_nothing(
+    cache: Path, served: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, kind: str, says: str
+) -> None:
+    monkeypatch.setattr(public, "_SILENT_S", 0.15)
+    with pytest.raises(TraceError) as caught:
+        public.fetch(TINY.name, base_url=f"{served[1]}/{kind}")
+    assert says in str(caught.value)
+    assert list(cache.iterdir()) == []
+
+
+def test_a_download_has_an_end(cache: Path, served: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(public, "_LONGEST_S", -1.0)
+    (served[0] / "tiny.csv").write_bytes(CONTENT)
+    with pytest.raises(TraceError, match="not there after -1 s"):
+        public.fetch(TINY.name, base_url=served[1])
+    assert list(cache.iterdir()) == []
+
+
+@pytest.mark.parametrize("line", ["../x.csv", "/x.csv", "a/b.csv", "..", "", "x.csv\ty", "x .csv"])
+def test_a_list_of_files_names_files_and_no_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
+    (tmp_path / "list.sha256").write_text(f"{'0' * 64}  a.csv\n{'0' * 64}  {line}\n")
+    monkeypatch.setattr(public, "REGISTRIES", tmp_path)
+    with pytest.raises(TraceError, match=r"list\.sha256:2: expected a checksum and the name of a file"):
+        _ = TINY.model_copy(update={"registry": "list.sha256"}).files
+    with pytest.raises(ValueError, match="registry"):
+        public.PublicTrace.model_validate(TINY.model_dump() | {"registry": "../list.sha256"})
+
+
 def test_another_file_is_refused_and_leaves_nothing(cache: Path, served: tuple[Path, str]) -> None:
     folder, url = served
     (folder / "tiny.csv").write_bytes(CONTENT + b"more")
@@ -96,7 +170,7 @@ def test_adopt_takes_the_right_file_only(cache: Path, tmp_path: Path) -> None:
     assert public.adopt(TINY.name, mine) == public.cached_path(TINY.name)
     assert public.cached_path(TINY.name).read_bytes() == CONTENT
     assert [file.name for file in cache.iterdir()] == ["azure-2023-code.csv"]
-    with pytest.raises(TraceError, match=r"none\.csv: cannot be read"):
+    with pytest.raises(TraceError, match=r"none\.csv: no such file"):
         public.adopt(TINY.name, tmp_path / "none.csv")
 
 
