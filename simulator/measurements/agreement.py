@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from simulator.errors import ProfileError
 from simulator.measurements.cost import DraftTable, FittedCurve, LinearDraft, LinearPrefill, MeasuredTable, PrefillTable
 from simulator.measurements.profile import Drafter, Profile
 from simulator.measurements.statistics import acceptance_statistics, visited_rows
+from simulator.reading.csv_files import numbers, read_csv
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,12 +53,14 @@ class _Part:
 
 
 def cost_rows(path: Path) -> pd.DataFrame:
-    """The rows of a cost table: keys, p10_s, p50_s, p90_s, n, `eager` and `suspicious` (text, "" for none)."""
+    """The rows of a cost table: keys, p10_s, p50_s, p90_s, n, `eager` and `suspicious` (text, "" for none). Raises ProfileError."""
     import pandas as pd
 
-    rows = pd.read_csv(path, comment="#")
-    for column in ("p10_s", "p90_s", "n"):
-        if column not in rows:
+    rows = read_csv(path, ("p50_s",), ProfileError)
+    for column in (*KEYS, "p10_s", "p50_s", "p90_s", "n"):
+        if column in rows:
+            rows[column] = numbers(rows, column, path, ProfileError, positive=False, optional=column != "p50_s")
+        elif column not in KEYS:
             rows[column] = np.nan
     rows["eager"] = rows["regime"].eq("eager") if "regime" in rows else False
     reasons = rows["suspicious"].astype(object).fillna("").astype(str).str.strip() if "suspicious" in rows else pd.Series("", index=rows.index)

@@ -17,6 +17,7 @@ from simulator.errors import ProfileError
 from simulator.files import whole
 from simulator.measurements.cost import Provenance
 from simulator.quantities import Gamma, Temperature, Within
+from simulator.reading.parquet_files import read_parquet
 from simulator.schema import Frozen, explain
 
 if TYPE_CHECKING:
@@ -110,16 +111,7 @@ class RecordedBlocks:
     @classmethod
     def load(cls, path: Path) -> RecordedBlocks:
         """Read and check what `save` writes. Raises ProfileError with file, column and row."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        try:
-            table = pq.read_table(path)
-        except (FileNotFoundError, IsADirectoryError):
-            raise ProfileError("no such file of recorded blocks", where=path, remedy="check the path") from None
-        except (pa.ArrowException, OSError) as problem:
-            raise ProfileError(f"not a Parquet file ({str(problem).splitlines()[0]})", where=path, remedy=_RECORD) from None
-        return _checked(table, path)
+        return _checked(read_parquet(path, error=ProfileError, remedy=_RECORD), path)
 
 
 def _table(blocks: RecordedBlocks) -> pa.Table:

@@ -68,9 +68,10 @@ def _painted(text: str, result: RunResult) -> str:
 
 def _ticks(low: float, high: float) -> list[float]:
     """Round numbers that enclose low and high, four to eight of them."""
-    span = (high - low) or abs(high) or 1.0
-    size = 10 ** math.floor(math.log10(span / 4))
-    step = next(size * factor for factor in (1, 2, 2.5, 5, 10) if span / (size * factor) <= 6)
+    size = max(abs(low), abs(high), 1e-3)  # smaller differences are none that anybody sees
+    span = high - low if high - low > 1e-9 * size else size
+    unit = 10 ** math.floor(math.log10(span / 4))
+    step = next(unit * factor for factor in (1, 2, 2.5, 5, 10) if span / (unit * factor) <= 6)
     first, last = math.floor(low / step), math.ceil(high / step)
     return [round(i * step, 10) for i in range(first, max(last, first + 1) + 1)]
 

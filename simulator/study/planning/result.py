@@ -7,11 +7,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PlainSerializer, PositiveFloat, PositiveInt, model_validator
 
 from simulator.complaints import shown
+from simulator.names import Anywhere
 from simulator.study.planning.judge import Judgement
 from simulator.study.planning.question import Price, Sla
 from simulator.study.run.launch import Launch
 from simulator.study.run.metrics import Verdict
-from simulator.study.run.record import Document, FileName, Label, Record, distinct, known, same_length
+from simulator.study.run.record import Document, Label, Record, distinct, known, same_length
 from simulator.study.run.result import Maybe, Remark, Source
 
 Outcome = Literal["planned", "unattainable", "too few replicas", "not clear"]
@@ -28,7 +29,7 @@ class PlanFacts(Record):
 
     name: Label
     question: str = ""
-    file: FileName
+    file: Anywhere
     seed: NonNegativeInt
     overrides: tuple[str, ...] = ()
     content: dict[str, Any]  # of the YAML

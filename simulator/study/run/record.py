@@ -17,7 +17,6 @@ from simulator.schema import explain
 LONGEST_TEXT, LONGEST_KEY = 1_000_000, 1_000  # characters; files for an engine are texts too
 AGAIN = "make it again with this version of dsim"
 
-FileName = Annotated[str, Field(max_length=255, pattern=r"^[^\x00-\x1f]*$")]  # with its folder, if that is a shipped one's
 Label = Annotated[str, Field(max_length=1000)]  # of a policy, choice, drafter or profile
 
 

@@ -22,9 +22,10 @@ from pydantic import (
 )  # fmt: skip
 
 from simulator.complaints import shown
+from simulator.names import Anywhere
 from simulator.study.run.launch import Launch
 from simulator.study.run.metrics import SHARES, Number, Speed, Verdict, names
-from simulator.study.run.record import Document, FileName, Label, Record, distinct, known
+from simulator.study.run.record import Document, Label, Record, distinct, known
 from simulator.traffic.workload import LoadKind
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class ScenarioFacts(Record):
 
     name: Label
     question: str = ""
-    file: FileName
+    file: Anywhere
     seed: NonNegativeInt
     replications: PositiveInt
     overrides: tuple[str, ...] = ()

@@ -16,6 +16,7 @@ from simulator.report.style import FAINT, INK, MUTED, PAPER
 Path = Sequence[tuple[float, float]]  # a line's points, in data units
 Box = tuple[float, float, float, float]  # left, bottom, right, top; pixels
 Side = tuple[float, float, str, str]  # of a point: offset in points, alignments
+_MOST_DOTS = 10_000  # of a line that may lead far out of the picture
 _SIDES: tuple[Side, ...] = (
     (4, 3, "left", "bottom"),
     (8, 0, "left", "center"),
@@ -41,7 +42,7 @@ class Occupied:
         corners = np.asarray(self.axes.transData.transform(list(points)))
         pieces = [corners]
         for start, end in pairwise(corners):
-            steps = max(2, int(np.hypot(*(end - start)) / (3 * self.unit)))
+            steps = max(2, int(min(np.hypot(*(end - start)) / (3 * self.unit), _MOST_DOTS)))
             pieces.append(start + np.linspace(0, 1, steps)[:, None] * (end - start))
         self.dots = np.vstack([self.dots, *pieces])
 
