@@ -134,15 +134,16 @@ def break_even(result: PlanResult) -> Table | None:
     """Best fixed length by batch, and where speculation stops paying, by acceptance."""
     if not result.break_even:
         return None
-    sizes = result.break_even[0].batch
+    sizes = sorted({size for pays in result.break_even for size in pays.batch})  # those of one setting need not be those of another
     columns = (Column("acceptance", "of the profile's"), *(Column(f"{n}", "requests") for n in sizes), Column("stops paying at", "requests"))
     groups = []
     for pays in result.break_even:
         rows: list[Row] = []
         for curve in pays.curves:
-            cells = [Cell(f"k = {k}", wording.percent(gain)) for k, gain in zip(curve.best_length, curve.gain, strict=True)]
+            best = dict(zip(pays.batch, zip(curve.best_length, curve.gain, strict=True), strict=True))
+            cells = [Cell(f"k = {best[n][0]}", wording.percent(best[n][1])) if n in best else Cell("") for n in sizes]
             stops = wording.load(curve.stops_at) if curve.stops_at else "not here"
-            rows.append([wording.percent(curve.acceptance, 0, signed=False), *cells[: len(sizes)], stops])
+            rows.append([wording.percent(curve.acceptance, 0, signed=False), *cells, stops])
         groups.append((f"{pays.drafter} on {pays.profile}", rows))
     caption = "Best fixed length by requests in a batch and its gain in speed over no drafting; in the mean, without queues or prompts."
     return grouped("break-even", caption, columns, groups)

@@ -116,7 +116,7 @@ def difference(a: Estimate, b: Estimate, n_a: int, n_b: int) -> Difference:
     if (of_a := _error(a, n_a)) and (of_b := _error(b, n_b)):
         (ea, da), (eb, db) = of_a, of_b
         error = math.hypot(ea, eb)
-        half = float(stdtrit(error**4 / (ea**4 / da + eb**4 / db), (1 + LEVEL) / 2)) * error if error else 0.0
+        half = float(stdtrit(1 / ((ea / error) ** 4 / da + (eb / error) ** 4 / db), (1 + LEVEL) / 2)) * error if error else 0.0
         low, high, distinguishable = change - half, change + half, abs(change) > half
     return Difference(a=a, b=b, difference=change, low=low, high=high, distinguishable=distinguishable, relative=relative)
 

@@ -332,7 +332,7 @@ class RunResult(Document):
     def _names_what_there_is(self) -> Self:
         policies = {policy.name for policy in self.policies}
         distinct("policies", (policy.name for policy in self.policies))
-        distinct("frontier", ((point.policy, point.load) for point in self.frontier))
+        distinct("frontier", (f"{point.policy} at load {point.load!r}" for point in self.frontier))
         known("gains.baseline", [self.gains.baseline], policies)
         known("launch.policy", [self.launch.policy] if self.launch else [], policies)
         known("frontier", (point.policy for point in self.frontier), policies)
