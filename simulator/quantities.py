@@ -85,8 +85,9 @@ KvTokens = Annotated[int, Within(1, 1e12, "tokens")]
 ContextTokens = Annotated[int, Within(2, 100_000_000, "tokens")]
 PageTokens = Annotated[int, Within(1, 1_000_000, "tokens")]
 MeanTokens = Annotated[float, Within(1e-6, 1e8, "tokens")]
-Slots = Annotated[int, Within(0, 127, "tokens")]  # of a drafted block, as files of blocks have them
-Gamma = Annotated[int, Within(1, 127, "tokens")]
+MOST_SLOTS = 127  # of a drafted block: files of blocks count in int8
+Slots = Annotated[int, Within(0, MOST_SLOTS, "tokens")]
+Gamma = Annotated[int, Within(1, MOST_SLOTS, "tokens")]
 Lag = Annotated[int, Within(0, 2, "steps")]
 
 # machines

@@ -51,7 +51,8 @@ def import_sglang(
     format: Format = "text",
 ) -> None:
     """Import SGLang's SPS table, calibration, records and benchmarks."""
-    from simulator.measurements.formats.loadgen import read_bench, read_loads
+    from simulator.measurements.formats.bench import read_bench
+    from simulator.measurements.formats.loadgen import read_loads
     from simulator.study.profiles.about import About
     from simulator.study.profiles.importing import import_sglang as imported
 
@@ -78,7 +79,8 @@ def import_vllm(
     format: Format = "text",
 ) -> None:
     """Import vLLM's cost curves, counters and benchmark results."""
-    from simulator.measurements.formats.loadgen import read_bench, read_loads
+    from simulator.measurements.formats.bench import read_bench
+    from simulator.measurements.formats.loadgen import read_loads
     from simulator.study.profiles.about import About
     from simulator.study.profiles.importing import import_vllm as imported
 

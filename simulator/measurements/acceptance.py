@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from simulator.arrays import Floats
 from simulator.errors import ProfileError
 from simulator.measurements.draft_blocks import RecordedBlocks
-from simulator.quantities import Calibration, InnerShare, Seed, Share, Within
+from simulator.quantities import MOST_SLOTS, Calibration, InnerShare, Seed, Share, Within
 from simulator.rng import stream
 from simulator.schema import Frozen
 
@@ -29,14 +29,14 @@ class ParametricAcceptance(Frozen):
     The defaults approximate the paper's Figure 6 with the chat row of Figure 2 (tests/measurements/test_acceptance.py).
     """
 
-    conditional: dict[str, Annotated[list[InnerShare], Field(min_length=1, max_length=127)]] = Field(min_length=1)
+    conditional: dict[str, Annotated[list[InnerShare], Field(min_length=1, max_length=MOST_SLOTS)]] = Field(min_length=1)
     level_shift: Annotated[float, Within(-20, 20)] = 0.0
     spread: Annotated[float, Within(0, 10)] = 1.95
     correlation: Annotated[float, Within(0, 1 - 1e-6)] = 0.6
     sequence_share: Share = 0.15
     confidence_noise: Annotated[float, Within(0, 100)] = 1.0
     anchors: Literal["visited", "all"] = "visited"
-    miscalibration: Annotated[list[Calibration], Field(min_length=1, max_length=127)] = [1.3, 1.65, 1.95, 1.8, 1.75, 1.45, 1.6]
+    miscalibration: Annotated[list[Calibration], Field(min_length=1, max_length=MOST_SLOTS)] = [1.3, 1.65, 1.95, 1.8, 1.75, 1.45, 1.6]
     sequences_per_domain: Annotated[int, Within(1, 100_000, "texts")] = 48
     anchors_per_sequence: Annotated[int, Within(1, 100_000, "positions")] = 256
     seed: Seed = 0

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.errors import DsimError
-from simulator.measurements.formats.loadgen import read_aiperf, read_bench, read_guidellm
+from simulator.measurements.formats.bench import read_bench
+from simulator.measurements.formats.loadgen import read_aiperf, read_guidellm
 from simulator.measurements.formats.sglang import AdditiveSps, SampledSps, additive_sps_json, read_sps, read_step_records, read_sts, sampled_sps_json
 from simulator.measurements.formats.vllm import counters_in, read_cost_curves, read_counters
 from tests.exchange.engine_files import ADDITIVE, CURVES, METRICS, SAMPLED, STS, aiperf, bench, dump, guidellm
@@ -94,18 +95,24 @@ def test_counters_of_all_engines(put: Put) -> None:
 
 
 def test_an_earlier_scrape_is_taken_off(put: Put) -> None:
-    early = put("early.txt", METRICS)
-    late = put(
-        "late.txt",
-        METRICS.replace(" 600.0", " 900.0")
-        .replace(" 480.0", " 600.0")
-        .replace(" 900.0\nvllm:spec_decode_num_acc", " 1100.0\nvllm:spec_decode_num_acc", 1),
-    )
+    grown = {
+        " 600.0\nvllm:spec_decode_num_drafts_total": " 900.0\nvllm:spec_decode_num_drafts_total",
+        " 1800.0": " 2700.0",
+        " 900.0\nvllm:spec_decode_num_acc": " 1100.0\nvllm:spec_decode_num_acc",
+        " 480.0": " 630.0",
+        " 300.0": " 350.0",
+    }
+    later = METRICS
+    for count, more in grown.items():
+        later = later.replace(count, more, 1)
+    early, late = put("early.txt", METRICS), put("late.txt", later)
     found = read_counters(late, early)
-    assert found.drafts == 300
-    assert found.survival[0] == pytest.approx(120 / 300)
-    with pytest.raises(DsimError, match="a counter fell"):
+    assert (found.drafts, found.draft_tokens, found.accepted_tokens) == (300, 900, 200)
+    assert found.survival == [150 / 300, 50 / 300, 0]
+    with pytest.raises(DsimError, match=r"early\.txt: vllm:spec_decode_num_drafts: fell from 1300 to 1000 between the scrapes"):
         read_counters(early, late)
+    with pytest.raises(DsimError, match="counts no drafted round"):
+        read_counters(late, late)
 
 
 def test_results_of_load_generators(put: Put) -> None:
@@ -124,7 +131,7 @@ Breakage = tuple[str, Any, Callable[[Path], Any], str, Any]
 BROKEN: list[tuple[Any, Callable[[Path], Any], list[Any], Any, str]] = [
     (SAMPLED, read_sps, ["sample_steps_per_sec"], None, "sample_steps_per_sec"),
     (SAMPLED, read_sps, ["sample_steps_per_sec", 1], 0.0, "sample_steps_per_sec.1"),
-    (SAMPLED, read_sps, ["sample_batch_tokens", 2], 16, "sample_batch_tokens.2"),
+    (SAMPLED, read_sps, ["sample_batch_tokens", 2], 16, "sample_batch_tokens"),
     (SAMPLED, read_sps, ["sample_batch_tokens"], [8], "sample_steps_per_sec"),
     (SAMPLED, read_sps, ["max_batch_tokens"], 63, "max_batch_tokens"),
     (ADDITIVE, read_sps, ["bias_seconds"], 0.0, "bias_seconds"),
@@ -136,9 +143,9 @@ BROKEN: list[tuple[Any, Callable[[Path], Any], list[Any], Any, str]] = [
     (dump(), records, ["records", 0, "reqs", 1, "confidence"], [0.5], "records.0.reqs.1.confidence"),
     (dump(), records, ["records", 2, "forward_ct"], None, "records.2.forward_ct"),
     (dump(), records, ["gamma"], 2.5, "gamma"),
-    (CURVES, read_cost_curves, ["verify_curve", 3], [64], "verify_curve"),
+    (CURVES, read_cost_curves, ["verify_curve", 3], [64], "verify_curve.3"),
     (CURVES, read_cost_curves, ["verify_curve", 3, 1], 0.0, "verify_curve.3.1"),
-    (CURVES, read_cost_curves, ["draft_curve", 1, 0], 1, "draft_curve.1.0"),
+    (CURVES, read_cost_curves, ["draft_curve", 1, 0], 1, "draft_curve"),
     (bench(4, 0.01), read_bench, ["mean_tpot_ms"], None, "mean_tpot_ms"),
     (bench(4, 0.01), read_bench, ["output_throughput"], -1.0, "output_throughput"),
     (bench(4, 0.01), read_bench, ["spec_decode_num_drafts"], 0, "spec_decode_num_drafts"),
@@ -177,7 +184,7 @@ def test_a_broken_file_is_refused_with_its_field(put: Put, content: Any, read: C
     ("old", "new", "told"),
     [
         ('position="1"} 300.0', 'position="1"} many', ":11: expected a Prometheus sample, got"),
-        ('position="2"', 'place="2"', "expected positions from 0 on, got ['', '0', '1']"),
+        ('position="2"', 'place="2"', "expected positions from 0 on, got ', 0, 1'"),
         (" 480.0", " 4800.0", "position 0 was accepted"),
         ("vllm:spec_decode_num_draft_tokens_total", "other", "draft_tokens: is missing"),
         ("vllm:spec_decode_num_", "other_", "drafts: is missing"),
@@ -219,3 +226,105 @@ def test_a_dump_without_confidences(put: Put) -> None:
     with pytest.raises(DsimError, match="some have none"):
         records(put("d.json", json.loads(json.dumps(mixed))))
     assert np.isfinite(records(put("d.json", dump())).blocks.confidence).all()
+
+
+def changed(content: Any, *changes: tuple[list[Any], Any]) -> Any:
+    """A copy with some values replaced."""
+    copied = copy.deepcopy(content)
+    for at, value in changes:
+        inner = copied
+        for key in at[:-1]:
+            inner = inner[key]
+        inner[at[-1]] = value
+    return copied
+
+
+RATES = "spec_decode_per_position_acceptance_rates"
+CONTRADICTIONS: list[tuple[Callable[[Path], Any], Any, str]] = [
+    (read_bench, changed(bench(4, 0.01), ([RATES], [5.0])), f"{RATES}.0: expected a number of at most 1"),
+    (read_bench, changed(bench(4, 0.01), ([RATES], [0.1, 0.9])), f"{RATES}.1: expected at most 0.1"),
+    (read_bench, changed(bench(4, 0.01), (["completed"], 0), (["failed"], 200)), "completed: counts no finished request"),
+    (read_bench, changed(bench(4, 0.01), (["spec_decode_acceptance_length"], 2.0)), "accepted_tokens: accounts for 1.8 tokens per round"),
+    (read_bench, changed(bench(4, 0.01), (["spec_decode_accepted_tokens"], 10**12)), "accepted_tokens: expected at most the 1000 drafted"),
+    (read_bench, changed(bench(4, 0.01), (["spec_decode_draft_tokens"], 0)), "draft_tokens: expected a number above 0"),
+    (read_bench, changed(bench(4, 0.01), (["spec_decode_draft_tokens"], 10)), "draft_tokens: expected 1 to 127 tokens for each of 1000 drafts"),
+    (read_bench, changed(bench(4, 0.01), ([RATES], [0.01] * 128)), f"{RATES}: expected at most 127 entries"),
+    (read_bench, changed(bench(4, 0.01), (["spec_decode_acceptance_rate"], 30.0)), "acceptance_rate: accounts for 1.3 tokens"),
+    (read_bench, changed(bench(4, 0.01), (["backend"], {"a": 1})), "backend: expected a text"),
+    (read_aiperf, changed(aiperf(4, 0.01), (["output_token_throughput"], [])), "output_token_throughput: expected a mapping"),
+    (read_aiperf, changed(aiperf(4, 0.01), (["output_token_throughput", "unit"], "u" * 3000)), "output_token_throughput.unit: "),
+    (read_guidellm, {"benchmarks": [{"metrics": []}]}, "benchmarks.0.metrics: expected a mapping"),
+    (read_guidellm, {"benchmarks": {"metrics": {}}}, "benchmarks: expected a list"),
+    (read_guidellm, changed(guidellm([(1, 0.1)]), (["benchmarks", 0, "metrics", "request_totals"], 7)), "request_totals: expected a mapping"),
+    (
+        read_guidellm,
+        changed(guidellm([(1, 0.1)]), (["benchmarks", 0, "metrics", "output_tokens_per_second", "successful"], "x")),
+        "successful: expected",
+    ),
+    *((records, changed(dump(), (["gamma"], gamma)), "gamma: expected a number of at most 127") for gamma in (128, 10**6, 10**10)),
+    (records, changed(dump(), (["records", 1, "reqs", 0, "prefix_len"], 19)), "records: request 'a' has 19 tokens at step 11, after 20 at step 10"),
+    (records, changed(dump(), (["records", 0, "reqs", 0, "rid"], {"a": 1})), "records.0.reqs.0.rid: expected a text"),
+    (records, {"internal_states": [7]}, "internal_states: expected a list of objects"),
+    (records, {"internal_states": [{"dspark_info_record": [1]}]}, "internal_states.0.dspark_info_record: expected a JSON object"),
+    (read_cost_curves, changed(CURVES, (["verify_curve"], [[1, 2], [3, 1e7]])), "verify_curve: expected at most 1e+06 ms"),
+    (read_sts, {"temperatures": [1.0] * 128}, "temperatures: expected at most 127 entries"),
+]
+
+
+@pytest.mark.parametrize(("read", "content", "problem"), CONTRADICTIONS, ids=[f"{c[0].__name__}-{c[2][:50]}" for c in CONTRADICTIONS])
+def test_a_file_that_contradicts_itself_is_refused_in_a_short_line(put: Put, read: Callable[[Path], Any], content: Any, problem: str) -> None:
+    with pytest.raises(DsimError) as caught:
+        read(put("f.json", content))
+    assert problem in caught.value.line()
+    assert len(caught.value.line()) < 500 + len(str(put("f.json", {})))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        (' 900.0\n', " 1e12\n", "accepted_tokens: expected at most the 3,000 drafted tokens, got 1,000,000,000,600"),
+        (" 1800.0", " 0", "accepted_tokens: expected at most the 1,200 drafted tokens, got 1,500"),
+        (" 1800.0", " 18000", "draft_tokens: expected 1 to 3 tokens for each of 1,000 drafts, got 19,200"),
+        (" 480.0", " 380.0", "accepted_tokens_per_pos: expected 1,500 accepted tokens in all positions, got 1,400"),
+        (" 480.0", " 479.5", "expected a count, got 479.5"),
+        (" 480.0", " inf", "expected a count, got inf"),
+        ('position="2"', 'position="²"', "expected positions from 0 on, got '0, 1, ²'"),
+        ('{engine="1",model_name="m"} 400.0', '{engine="0",model_name="m"} 400.0', ":4: vllm:spec_decode_num_drafts_total: appears twice"),
+        ('engine="1"', 'engine="' + "1" * 20_000 + '"', ":4: expected a Prometheus sample, got 'vllm:"),
+    ],
+)  # fmt: skip
+def test_counters_that_contradict_one_another_are_refused(put: Put, old: str, new: str, problem: str) -> None:
+    with pytest.raises(DsimError) as caught:
+        read_counters(put("metrics.txt", METRICS.replace(old, new)))
+    assert problem in caught.value.line()
+    assert len(caught.value.line()) < 400 + len(str(put("metrics.txt", "")))
+
+
+def test_as_many_positions_as_recorded_blocks_have_are_read(put: Put) -> None:
+    def scrape(positions: int) -> str:
+        names = ("drafts", "draft_tokens", "accepted_tokens")
+        totals = [f"vllm:spec_decode_num_{name}_total {count}" for name, count in zip(names, (1000, 1000 * positions, positions), strict=True)]
+        counts = [f'vllm:spec_decode_num_accepted_tokens_per_pos_total{{position="{k}"}} 1' for k in range(positions)]
+        return "\n".join([*totals, *counts])
+
+    assert len(read_counters(put("m.txt", scrape(127))).survival) == 127
+    with pytest.raises(DsimError, match="expected at most 127 positions, got 128"):
+        read_counters(put("m.txt", scrape(128)))
+
+
+def test_labels_hold_any_character(put: Put) -> None:
+    for mark in "\u2028\x85\x0c":
+        assert read_counters(put("m.txt", METRICS.replace('"m"', f'"m{mark}"'))).drafts == 1000
+        assert len(read_bench(put("b.json", json.dumps(bench(4, 0.01) | {"label": f"a{mark}b"}, ensure_ascii=False))).points) == 1
+
+
+def test_results_of_two_servers_are_refused(put: Put) -> None:
+    from simulator.measurements.formats.loadgen import read_loads
+
+    first = put("a.json", bench(4, 0.01))
+    with pytest.raises(DsimError, match=r"b\.json is of model 'other', and a\.json of 'm'"):
+        read_loads([first, put("b.json", bench(8, 0.02) | {"model_id": "other"})], read_bench)
+    with pytest.raises(DsimError, match=r"b\.json and a\.json are of two engines"):
+        read_loads([first, put("b.json", bench(8, 0.02) | {"backend": "sglang"})], read_bench)
+    with pytest.raises(DsimError, match=r"b\.json: expected 0\.001 to 1,000,000 tokens per second and user, got 1e\+07"):
+        read_loads([first, put("b.json", bench(8, 0.02) | {"mean_tpot_ms": 1e-4})], read_bench)

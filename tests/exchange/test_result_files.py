@@ -11,7 +11,8 @@ import pytest
 
 from simulator.errors import DsimError
 from simulator.measurements.cost import FittedCurve
-from simulator.measurements.formats.loadgen import read_aiperf, read_bench, read_guidellm
+from simulator.measurements.formats.bench import read_bench
+from simulator.measurements.formats.loadgen import read_aiperf, read_guidellm
 from simulator.measurements.formats.sglang import read_step_records
 from simulator.measurements.profile import load_profile
 from tests.exchange.engine_files import ADDITIVE, CURVES, METRICS, SAMPLED, STS, aiperf, bench, dump, guidellm
@@ -34,11 +35,12 @@ def sglang_row(users: int, step_s: float, **changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("missing", [None, float("nan")])
 def test_a_position_that_was_never_drafted_is_left_off(put: Put, dsim: Dsim, tmp_path: Path, missing: Any) -> None:
     rates = "spec_decode_per_position_acceptance_rates"
-    counts = {"spec_decode_draft_tokens": 3000, "spec_decode_acceptance_length": 2.35}
+    counts = {"spec_decode_draft_tokens": 3000, "spec_decode_acceptance_length": 2.35, "spec_decode_accepted_tokens": 1350}
+    counts["spec_decode_acceptance_rate"] = 45.0
     few = put("few.json", bench(1, 0.01) | counts | {rates: [0.8, 0.55, missing]})
     assert read_bench(few).points[0].survival == [0.8, 0.55]
     assert read_bench(put("none.json", bench(1, 0.01) | counts | {rates: [missing]})).points[0].survival is None
-    every = put("every.json", bench(16, 0.02) | counts | {rates: [0.8, 0.55, 0.3]})
+    every = put("every.json", bench(16, 0.02) | counts | {rates: [0.8, 0.35, 0.2]})
     assert dsim("import", "vllm", "--bench", few, "--bench", every, "--out", tmp_path / "p").code == 0
     assert load_profile(tmp_path / "p").drafter("drafter").gamma == 3  # the file that has all positions
 
@@ -230,10 +232,11 @@ def test_mistakes_with_files_are_one_line_and_write_nothing(put: Put, dsim: Dsim
     expected = {
         "packed.json.gz": "packed.json.gz has the numbers of good.json", "packed.json.xz": "is compressed",
         "folder": "got a folder", "empty.json": "is empty",
-        "nan.json": "mean_tpot_ms: expected a number above 0, got nan", "inf.json": "output_throughput: expected a number above 0, got inf",
-        "huge.json": "huge.json: not valid JSON (number 1000", "text.json": "mean_tpot_ms: expected a number above 0, got '5.5'",
-        "yes.json": "output_throughput: expected a number above 0, got True", "risen.json": "rates.1: expected at most 0.5",
-        "percent.json": "rates.0: expected at most 1", "copy.json": "copy.json has the numbers of good.json", "cut.json": "cut.json: not valid JSON",
+        "nan.json": "mean_tpot_ms: expected a finite number, got nan", "inf.json": "output_throughput: expected a finite number, got inf",
+        "huge.json": "huge.json: not valid JSON (number 1000", "text.json": "mean_tpot_ms: expected a number, got '5.5'",
+        "yes.json": "output_throughput: expected a number, got true", "risen.json": "rates.1: expected at most 0.5",
+        "percent.json": "rates.0: expected a number of at most 1", "copy.json": "copy.json has the numbers of good.json",
+        "cut.json": "cut.json: not valid JSON",
         "good.json": "has the numbers of good.json", "absent.json": "no such file",
     }  # fmt: skip
     for file, problem in expected.items():

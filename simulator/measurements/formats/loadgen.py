@@ -1,20 +1,25 @@
-"""Results of load generators, an operating point each: `vllm bench serve` (vllm-project/vllm at 009e6d4, benchmarks/serve.py), SGLang's
-`bench_serving` (sgl-project/sglang, python/sglang/bench_serving.py), AIPerf and GenAI-Perf (profile_export_aiperf.json, schema 1.5), GuideLLM
-(benchmarks.json, vllm-project/guidellm at 06cef29)."""
+"""Results of load generators, an operating point each: AIPerf and GenAI-Perf (profile_export_aiperf.json, schema 1.5), GuideLLM (benchmarks.json,
+vllm-project/guidellm at 06cef29); those of engines are in bench.py."""
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
+from typing import Annotated
 
+from pydantic import Field
+
+from simulator.complaints import shown
 from simulator.errors import DsimError
-from simulator.measurements.formats.reading import Fields, read_each, read_fields
+from simulator.measurements.formats.reading import Count, Document, Line, Part, read_document
+from simulator.quantities import Within, spoken
 
 STREAMED = "measure streamed answers of two tokens or more"
+SPEED, THROUGHPUT, USERS = (1e-3, 1e6), (1e-3, 1e9), (1e-3, 1e6)  # tokens per second and user, tokens per second, requests in flight
+
+Mean = Annotated[float, Within(0, 1e12)]
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,7 @@ class LoadPoint:
     budget: float | None = None
     survival: list[float] | None = None
     engine: str = ""
+    model: str = ""
 
     @property
     def concurrency(self) -> float:
@@ -46,14 +52,22 @@ class Loads:
 
 
 def read_loads(files: Iterable[Path], read: Callable[[Path], Loads]) -> Loads:
-    """The points of all files. Raises DsimError, also where a point is there twice or no request finished at all."""
+    """The points of all files. Raises DsimError, also where a point is there twice, where they are of two engines or models, and where no request
+    finished at all."""
     every = [(file, read(file)) for file in files]
     seen: dict[LoadPoint, str] = {}
     for file, loads in every:
         for point in loads.points:
+            _check_range(point, file)
             numbers = replace(point, source="", survival=None)
             if numbers in seen:
                 raise DsimError(f"{point.source} has the numbers of {seen[numbers]}", where=file, remedy="give every measurement once")
+            first = next(iter(seen), point)
+            if point.engine != first.engine:
+                raise DsimError(f"{point.source} and {seen[first]} are of two engines", where=file, remedy="give the results of one server")
+            if point.model != first.model and point.model and first.model:
+                problem = f"{point.source} is of model {shown(point.model)}, and {seen[first]} of {shown(first.model)}"
+                raise DsimError(problem, where=file, remedy="give the results of one server")
             seen[numbers] = point.source
     left_out = [name for _, loads in every for name in loads.left_out]
     if left_out and not seen:
@@ -61,47 +75,16 @@ def read_loads(files: Iterable[Path], read: Callable[[Path], Loads]) -> Loads:
     return Loads([point for _, loads in every for point in loads.points], left_out)
 
 
-def read_bench(path: Path) -> Loads:
-    """Results of `vllm bench serve --save-result` (one) and `--append-result` or SGLang's `bench_serving --output-file` (one on each line).
-    Raises DsimError with file and field."""
-    points, left_out = [], []
-    for name, fields in read_each(path, "mean_tpot_ms", "output_throughput"):
-        if fields.content.get("completed") == 0:
-            left_out.append(name)
-        else:
-            points.append(_bench(name, fields))
-    return Loads(points, left_out)
-
-
-def _bench(name: str, fields: Fields) -> LoadPoint:
-    length = budget = survival = None
-    if "spec_decode_acceptance_length" in fields:
-        length = fields.number("spec_decode_acceptance_length", 1)
-        budget = 1 + fields.number("spec_decode_draft_tokens") / fields.number("spec_decode_num_drafts", above=True)
-        survival = _survival(fields)
-    elif "accept_length" in fields:  # SGLang's, which does not say how many tokens a round verifies
-        length = fields.number("accept_length", 1)
-    speed = 1e3 / fields.number("mean_tpot_ms", above=True, remedy=STREAMED)
-    ttft = fields.number("mean_ttft_ms") / 1e3 if "mean_ttft_ms" in fields else None
-    engine = "SGLang" if "accept_length" in fields.content or fields.text("backend", "").startswith("sglang") else ""
-    return LoadPoint(name, speed, fields.number("output_throughput", above=True), ttft, length, budget, survival, engine)
-
-
-def _survival(fields: Fields) -> list[float] | None:
-    """Acceptance by position; the last ones are null, or no number, where no draft was that long."""
-    key = "spec_decode_per_position_acceptance_rates"
-    if not fields.content.get(key):
-        return None
-    rates = fields.content[key]
-    while isinstance(rates, list) and rates and (rates[-1] is None or (isinstance(rates[-1], float) and math.isnan(rates[-1]))):
-        rates = rates[:-1]
-    if not rates:
-        return None
-    survival = Fields(fields.path, {key: rates}, fields.at).numbers(key)
-    for place, (before, after) in enumerate(pairwise([1.0, *survival])):
-        if after > before:
-            raise fields.fail(f"{key}.{place}", f"expected at most {before:g}, the rate of the position before, got {after:g}")
-    return survival
+def _check_range(point: LoadPoint, file: Path) -> None:
+    """Raises DsimError where no server is that slow, fast or large: the unit is another one."""
+    for what, value, (least, most) in (
+        ("tokens per second and user", point.tps_per_user, SPEED),
+        ("tokens per second", point.throughput_tok_s, THROUGHPUT),
+        ("requests in flight (throughput ÷ speed)", point.concurrency, USERS),
+    ):
+        if not least <= value <= most:
+            problem = f"{point.source}: expected {spoken(least)} to {spoken(most)} {what}, got {value:g}"
+            raise DsimError(problem, where=file, remedy="check the units")
 
 
 _PER_S = re.compile(r"(?:output )?tok(?:en)?s? ?(?:/|per) ?(?P<time>\S+?)(?: ?(?:/|per) ?user)?")
@@ -110,14 +93,30 @@ _SPELT = {"sec": "s", "secs": "s", "second": "s", "seconds": "s", "msec": "ms", 
           "microsecond": "us", "microseconds": "us", "nanosecond": "ns", "nanoseconds": "ns", "minute": "min", "minutes": "min"}  # fmt: skip
 
 
+class _Metric(Part):
+    unit: Line
+    avg: Mean
+
+
+class _Export(Part):
+    """AIPerf's or GenAI-Perf's export."""
+
+    output_token_throughput: _Metric
+    output_token_throughput_per_user: _Metric
+    time_to_first_token: _Metric | None = None
+
+
 def read_aiperf(path: Path) -> Loads:
     """A profile_export_aiperf.json, or GenAI-Perf's; the unit of a metric says what its numbers are. Raises DsimError with file and field."""
-    fields = read_fields(path, "output_token_throughput", "output_token_throughput_per_user", "request_latency", "inter_token_latency")
-    if not any(key in fields for key in ("output_token_throughput_per_user", "time_to_first_token", "inter_token_latency")):
-        raise fields.fail("output_token_throughput_per_user", "is missing: it was not streamed", "measure with --streaming")
-    speed = _metric(fields, "output_token_throughput_per_user", _tokens_per_s)
-    throughput = _metric(fields, "output_token_throughput", _tokens_per_s)
-    ttft = _metric(fields, "time_to_first_token", _seconds) if "time_to_first_token" in fields else None
+    document = read_document(path, "output_token_throughput", "output_token_throughput_per_user", "request_latency", "inter_token_latency")
+    if all(document.content.get(key) is None for key in ("output_token_throughput_per_user", "time_to_first_token", "inter_token_latency")):
+        raise document.fail("output_token_throughput_per_user", "is missing: it was not streamed", "measure with --streaming")
+    export = document.read(_Export)
+    speed = _value(document, "output_token_throughput_per_user", export.output_token_throughput_per_user, _tokens_per_s)
+    throughput = _value(document, "output_token_throughput", export.output_token_throughput, _tokens_per_s)
+    ttft = None
+    if export.time_to_first_token is not None:
+        ttft = _value(document, "time_to_first_token", export.time_to_first_token, _seconds)
     return Loads([LoadPoint(path.name, speed, throughput, ttft)], [])
 
 
@@ -133,36 +132,60 @@ def _tokens_per_s(unit: str) -> float | None:
     return 1 / seconds if seconds else None
 
 
-def _metric(fields: Fields, name: str, read_unit: Callable[[str], float | None]) -> float:
-    metric = fields.object(name)
-    unit = metric.text("unit", "none")
-    factor = read_unit(" ".join(unit.lower().split()))
+def _value(document: Document, name: str, metric: _Metric, read_unit: Callable[[str], float | None]) -> float:
+    factor = read_unit(" ".join(metric.unit.lower().split()))
     if factor is None:
         known = "tokens/sec, tokens/s/user, tok/s" if read_unit is _tokens_per_s else "ms, s, us, ns"
-        raise metric.fail("unit", f"unknown unit '{unit}'", f"known units: {known}")
-    return metric.number("avg", above=True) * factor
+        raise document.fail(f"{name}.unit", f"unknown unit {shown(metric.unit)}", f"known units: {known}")
+    if metric.avg == 0:
+        raise document.fail(f"{name}.avg", "expected a number above 0, got 0", "measure it again")
+    return metric.avg * factor
+
+
+class _Mean(Part):
+    mean: Mean | None = None
+
+
+class _Statistic(Part):
+    successful: _Mean | None = None
+
+
+class _Totals(Part):
+    successful: Count | None = None
+
+
+class _Metrics(Part):
+    request_totals: _Totals | None = None
+    inter_token_latency_ms: _Statistic
+    output_tokens_per_second: _Statistic
+    time_to_first_token_ms: _Statistic
+
+
+class _Benchmark(Part):
+    metrics: _Metrics
+
+
+class _Report(Part):
+    benchmarks: Annotated[list[_Benchmark], Field(min_length=1)]
 
 
 def read_guidellm(path: Path) -> Loads:
     """Every benchmark of a benchmarks.json, of its successful requests; those without any are left out. GuideLLM's inter-token latency is
     (last - first token) / (tokens - 1) of a request, weighted by its tokens; its time per output token counts the first token too and is not used.
     Raises DsimError with file and field."""
+    document = read_document(path, "benchmarks")
     points, left_out = [], []
-    for number, benchmark in enumerate(read_fields(path, "benchmarks").objects("benchmarks")):
-        name, metrics = f"{path.name}, benchmark {number}", benchmark.object("metrics")
-        totals = metrics.content.get("request_totals")
-        if (isinstance(totals, dict) and totals.get("successful") == 0) or all(_nothing(metrics.content.get(key)) for key in _GUIDELLM):
+    for number, benchmark in enumerate(document.read(_Report).benchmarks):
+        name, metrics = f"{path.name}, benchmark {number}", benchmark.metrics
+        keys = ("inter_token_latency_ms", "output_tokens_per_second", "time_to_first_token_ms")
+        means = {key: metric.successful and metric.successful.mean for key in keys if (metric := getattr(metrics, key))}
+        if (metrics.request_totals and metrics.request_totals.successful == 0) or not any(means.values()):
             left_out.append(name)
             continue
-        latency, throughput, ttft = (metrics.object(key).object("successful").number("mean", above=True, remedy=STREAMED) for key in _GUIDELLM)
+        for key, mean in means.items():
+            if not mean:
+                problem = f"expected a number above 0, got {shown(mean)}"
+                raise document.fail(f"benchmarks.{number}.metrics.{key}.successful.mean", problem, STREAMED)
+        latency, throughput, ttft = (float(mean or 0) for mean in means.values())
         points.append(LoadPoint(name, 1e3 / latency, throughput, ttft / 1e3))
     return Loads(points, left_out)
-
-
-_GUIDELLM = ("inter_token_latency_ms", "output_tokens_per_second", "time_to_first_token_ms")
-
-
-def _nothing(metric: object) -> bool:
-    """Has a metric no value of successful requests?"""
-    successful = metric.get("successful") if isinstance(metric, dict) else None
-    return isinstance(metric, dict) and (successful is None or (isinstance(successful, dict) and not successful.get("mean")))

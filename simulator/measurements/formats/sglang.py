@@ -9,16 +9,21 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
-from numpy.typing import NDArray
+from pydantic import Field
 
+from simulator.complaints import shown
 from simulator.errors import DsimError
 from simulator.measurements.draft_blocks import RecordedBlocks
-from simulator.measurements.formats.reading import Fields, read_fields
+from simulator.measurements.formats.reading import MOST_PROBES, Count, Document, Line, Part, Probes, StepMilliseconds, read_document
+from simulator.quantities import MOST_SLOTS, Calibration, Gamma, Share, Slots, Tokens, Within
 
-Floats = NDArray[np.float64]
+MOST_CELLS = 100_000  # of a table by requests and tokens
+MOST_VALUES = 20_000_000  # confidences and lengths of recorded blocks: 160 MB
 UNCENSORED = ("static", "cap-accept")
 _EDGE = 5e-5  # confidences are dumped with four digits
 
@@ -67,31 +72,82 @@ class StepDump:
     times: list[StepTime]
 
 
+Rates = Annotated[list[Annotated[float, Within(1e-3, 1e7, "steps per second")]], Field(min_length=1, max_length=MOST_PROBES)]
+Shares = Annotated[list[Annotated[float, Within(-1000, 1000, "seconds")]], Field(min_length=1, max_length=MOST_PROBES)]
+
+
+class _Sampled(Part):
+    sample_batch_tokens: Probes
+    sample_steps_per_sec: Rates
+    max_batch_tokens: Tokens
+
+
+class _Additive(Part):
+    bias_seconds: Annotated[float, Within(1e-9, 1000, "seconds")]
+    bs_probes: Probes
+    alpha_seconds: Shares
+    m_probes: Probes
+    theta_seconds: Shares
+
+
+class _Calibration(Part):
+    temperatures: Annotated[list[Calibration], Field(min_length=1, max_length=MOST_SLOTS)]
+
+
+class _Request(Part):
+    rid: Line | None = None
+    req_pool_index: Count | None = None
+    prefix_len: Annotated[int, Within(0, 1e8, "tokens")]
+    correct_drafts: Slots
+    confidence: Annotated[list[Share], Field(max_length=MOST_SLOTS)] | None = None
+
+
+class _Step(Part):
+    forward_ct: Count
+    num_running_reqs: Annotated[int, Within(0, 1e5, "requests")] | None = None
+    num_verify_tokens: Annotated[int, Within(0, 1e8, "tokens")] | None = None
+    step_cpu_ms: StepMilliseconds | None = None
+    step_gpu_ms: StepMilliseconds | None = None
+    reqs: list[_Request] | None = None
+
+
+class _Dump(Part):
+    gamma: Gamma
+    mode: Line = ""
+    records: Annotated[list[_Step], Field(min_length=1)]
+
+
 def read_sps(path: Path) -> SampledSps | AdditiveSps:
     """An SPS table of either form; the additive one is known by its bias. Raises DsimError with file and field."""
-    fields = read_fields(path, "bias_seconds", "sample_batch_tokens")
-    if "bias_seconds" not in fields:
-        tokens, speed = fields.rising("sample_batch_tokens"), fields.numbers("sample_steps_per_sec", above=True)
-        fields.same_length("sample_batch_tokens", "sample_steps_per_sec")
-        most = fields.whole("max_batch_tokens", 1)
-        if most < tokens[-1]:
-            raise fields.fail("max_batch_tokens", f"expected at least the largest probe, {tokens[-1]:g}, got {most}")
+    document = read_document(path, "bias_seconds", "sample_batch_tokens")
+    if document.content.get("bias_seconds") is None:
+        sampled = document.read(_Sampled)
+        tokens = sampled.sample_batch_tokens
+        _same_length(document, "sample_steps_per_sec", sampled.sample_steps_per_sec, tokens)
+        if sampled.max_batch_tokens < tokens[-1]:
+            problem = f"expected at least the largest probe, {tokens[-1]:g}, got {sampled.max_batch_tokens}"
+            raise document.fail("max_batch_tokens", problem)
         if len(tokens) < 2:
-            raise fields.fail("sample_batch_tokens", "expected two probes or more, got SGLang's flat stand-in", "profile the server first")
-        return SampledSps(tokens, speed, most)
-    bias = fields.number("bias_seconds", above=True)
-    requests, alpha = fields.rising("bs_probes"), fields.numbers("alpha_seconds", -bias)
-    tokens, theta = fields.rising("m_probes"), fields.numbers("theta_seconds", -bias)
-    fields.same_length("bs_probes", "alpha_seconds")
-    fields.same_length("m_probes", "theta_seconds")
-    if bias + min(alpha) + min(theta) <= 0:
-        raise fields.fail("bias_seconds", "the table has steps that take no time", "profile the server again")
-    return AdditiveSps(bias, requests, alpha, tokens, theta)
+            raise document.fail("sample_batch_tokens", "expected two probes or more, got SGLang's flat stand-in", "profile the server first")
+        return SampledSps(tokens, sampled.sample_steps_per_sec, sampled.max_batch_tokens)
+    table = document.read(_Additive)
+    _same_length(document, "alpha_seconds", table.alpha_seconds, table.bs_probes)
+    _same_length(document, "theta_seconds", table.theta_seconds, table.m_probes)
+    if table.bias_seconds + min(table.alpha_seconds) + min(table.theta_seconds) <= 0:
+        raise document.fail("bias_seconds", "the table has steps that take no time", "profile the server again")
+    if (cells := len(table.bs_probes) * len(table.m_probes)) > MOST_CELLS:
+        raise document.fail("m_probes", f"expected at most {MOST_CELLS:,} pairs of requests and tokens, got {cells:,}", "drop probes")
+    return AdditiveSps(table.bias_seconds, table.bs_probes, table.alpha_seconds, table.m_probes, table.theta_seconds)
+
+
+def _same_length(document: Document, key: str, values: Sequence[float], probes: Sequence[float]) -> None:
+    if len(values) != len(probes):
+        raise document.fail(key, f"expected {len(probes)} numbers, one for each probe, got {len(values)}")
 
 
 def read_sts(path: Path) -> list[float]:
     """The temperatures of a calibration, one per position. Raises DsimError with file and field."""
-    return read_fields(path, "temperatures").numbers("temperatures", above=True)
+    return read_document(path, "temperatures").read(_Calibration).temperatures
 
 
 def read_step_records(path: Path, drafter: str) -> StepDump:
@@ -102,27 +158,29 @@ def read_step_records(path: Path, drafter: str) -> StepDump:
     probabilities are not in a dump. Only runs that verified whole blocks are read: where verification was cut, what would have been accepted
     beyond the cut is not known. Raises DsimError with file and field.
     """
-    payloads = _payloads(read_fields(path, "internal_states", "dspark_info_record", "records"))
-    gammas = {payload.whole("gamma", 1) for payload in payloads}
-    modes = {payload.text("mode", "") for payload in payloads}
-    if len(gammas) > 1 or len(modes) > 1:
-        raise payloads[0].fail("gamma", "ranks disagree", "use the dump of one server")
-    gamma, mode = gammas.pop(), modes.pop()
-    steps = [(rank, step) for rank, payload in enumerate(payloads) for step in payload.objects("records")]
-    rounds = _rounds(steps, gamma, mode)
-    return StepDump(_blocks(rounds, gamma, drafter, path.name, mode) if rounds else None, _times(steps))
+    documents = _dumps(read_document(path, "internal_states", "dspark_info_record", "records"))
+    dumps = [document.read(_Dump) for document in documents]
+    if len({(dump.gamma, dump.mode) for dump in dumps}) > 1:
+        raise documents[0].fail("gamma", "ranks disagree", "use the dump of one server")
+    rounds: dict[tuple[int, str], list[_Round]] = {}
+    for rank, (document, dump) in enumerate(zip(documents, dumps, strict=True)):
+        _add_rounds(rounds, rank, document, dump)
+    steps = [step for dump in dumps for step in dump.records]
+    return StepDump(_blocks(rounds, dumps[0].gamma, drafter, path, dumps[0].mode) if rounds else None, _times(steps))
 
 
-def _payloads(fields: Fields) -> list[Fields]:
+def _dumps(document: Document) -> list[Document]:
     """A dump of every data-parallel rank that has steps: an idle one has no records, or no dump."""
-    if "internal_states" not in fields:
-        return [fields.object("dspark_info_record") if "dspark_info_record" in fields else fields]
-    states = fields.objects("internal_states")
-    dumps = [state.object("dspark_info_record") for state in states if state.content.get("dspark_info_record")]
+    key, states = "dspark_info_record", document.content.get("internal_states")
+    if states is None:
+        return [document.inner(key, document.content[key]) if document.content.get(key) is not None else document]
+    if not isinstance(states, list) or not all(isinstance(state, dict) for state in states):
+        raise document.fail("internal_states", "expected a list of objects")
+    dumps = [document.inner(f"internal_states.{rank}.{key}", state[key]) for rank, state in enumerate(states) if state.get(key)]
     busy = [dump for dump in dumps if dump.content.get("records") != []]
     if not busy:
         remedy = "start the server with SGLANG_DSPARK_DEBUG_DUMP=core,step_cpu_time,reqs, and ask after some traffic"
-        raise fields.fail("internal_states", f"none of {len(states)} ranks has step records", remedy)
+        raise document.fail("internal_states", f"none of {len(states)} ranks has step records", remedy)
     return busy
 
 
@@ -134,42 +192,47 @@ class _Round:
     confidence: list[float] | None
 
 
-def _rounds(steps: Sequence[tuple[int, Fields]], gamma: int, mode: str) -> dict[tuple[int, str], list[_Round]]:
-    """Rounds of every request in the order of its steps."""
-    requests: dict[tuple[int, str], list[_Round]] = {}
-    for rank, step in steps:
-        order = step.whole("forward_ct")
-        for request in step.objects("reqs") if step.content.get("reqs") else []:
-            if mode not in UNCENSORED:
+def _add_rounds(requests: dict[tuple[int, str], list[_Round]], rank: int, document: Document, dump: _Dump) -> None:
+    """Rounds of every request in the order of its steps. Raises DsimError where they are not whole blocks, or go back."""
+    for at, step in enumerate(dump.records):
+        for number, request in enumerate(step.reqs or []):
+            here = f"records.{at}.reqs.{number}"
+            if dump.mode not in UNCENSORED:
                 remedy = "record with SGLANG_RAGGED_VERIFY_MODE=static or cap-accept"
-                raise DsimError(f"blocks were cut before verification (mode '{mode}')", where=step.path, key="mode", remedy=remedy)
-            accepted = request.whole("correct_drafts")
-            if accepted > gamma:
-                raise request.fail("correct_drafts", f"expected 0 … {gamma}, got {accepted}")
-            confidence = request.numbers("confidence") if "confidence" in request else None
-            if confidence is not None and (len(confidence) != gamma or max(confidence) > 1):
-                raise request.fail("confidence", f"expected {gamma} probabilities")
-            name = request.text("rid", f"slot {request.whole('req_pool_index')}")
-            requests.setdefault((rank, name), []).append(_Round(order, request.whole("prefix_len"), accepted, confidence))
-    for rounds in requests.values():
+                raise DsimError(f"blocks were cut before verification (mode {shown(dump.mode)})", where=document.where, key="mode", remedy=remedy)
+            if request.correct_drafts > dump.gamma:
+                raise document.fail(f"{here}.correct_drafts", f"expected 0 … {dump.gamma}, got {request.correct_drafts}")
+            if request.confidence is not None and len(request.confidence) != dump.gamma:
+                raise document.fail(f"{here}.confidence", f"expected {dump.gamma} probabilities, got {len(request.confidence)}")
+            if request.rid is None and request.req_pool_index is None:
+                raise document.fail(f"{here}.rid", "is missing", "dump the steps again")
+            name = request.rid if request.rid is not None else f"slot {request.req_pool_index}"
+            rounds = requests.setdefault((rank, name), [])
+            rounds.append(_Round(step.forward_ct, request.prefix_len, request.correct_drafts, request.confidence))
+    for (_, name), rounds in requests.items():
         rounds.sort(key=lambda r: (r.order, r.prefix))
-    return requests
+        for before, after in pairwise(rounds):
+            if after.prefix < before.prefix and not name.startswith("slot "):  # a slot is used again
+                problem = f"request {shown(name)} has {after.prefix} tokens at step {after.order}, after {before.prefix} at step {before.order}"
+                raise document.fail("records", problem, "use the dump of one run")
 
 
-def _blocks(rounds: dict[tuple[int, str], list[_Round]], gamma: int, drafter: str, name: str, mode: str) -> RecordedBlocks:
-    """Every round stands for the anchors that it advanced over."""
+def _blocks(rounds: dict[tuple[int, str], list[_Round]], gamma: int, drafter: str, path: Path, mode: str) -> RecordedBlocks:
+    """Every round stands for the anchors that it advanced over. Raises DsimError."""
     every = [r for mine in rounds.values() for r in mine]
     heads = {r.confidence is not None for r in every}
     if len(heads) > 1:
-        raise DsimError("some rounds have confidences and some have none", where=name, key="reqs.confidence", remedy="use the dump of one run")
+        raise DsimError("some rounds have confidences and some have none", where=path, key="reqs.confidence", remedy="use the dump of one run")
     repeats = np.array([r.accepted + 1 for r in every])
+    if (values := int(repeats.sum()) * (1 + gamma * (heads == {True}))) > MOST_VALUES:
+        raise DsimError(f"expected at most {MOST_VALUES:,} recorded values, got {values:,}", where=path, key="records", remedy="drop steps")
     length = np.array([sum(r.accepted + 1 for r in mine) for mine in rounds.values()])
     accepted = np.repeat(np.array([r.accepted for r in every]), repeats)
     confidence = None
     if heads == {True}:
         table = np.array([r.confidence for r in every], dtype=np.float64)
         confidence = np.repeat(np.clip(table, _EDGE, 1 - _EDGE), repeats, axis=0)
-    source = f"SGLang step records ({name}, mode {mode}): {len(every)} rounds of {len(rounds)} requests; anchors within a block repeat its round"
+    source = f"SGLang step records ({path.name}, mode {mode}): {len(every)} rounds of {len(rounds)} requests; anchors within a block repeat its round"
     return RecordedBlocks(
         drafter=drafter, gamma=gamma, temperature=None, provenance="imported", source=source, domains=("any",),
         sequence_domain=np.zeros(len(length), dtype=np.int64), first_row=np.cumsum(length) - length, length=length,
@@ -177,14 +240,13 @@ def _blocks(rounds: dict[tuple[int, str], list[_Round]], gamma: int, drafter: st
     )  # fmt: skip
 
 
-def _times(steps: Sequence[tuple[int, Fields]]) -> list[StepTime]:
+def _times(steps: Sequence[_Step]) -> list[StepTime]:
     """Step times by shape, of the steps that have one."""
     shapes: dict[tuple[int, int], list[float]] = {}
-    for _, step in steps:
-        key = next((key for key in ("step_cpu_ms", "step_gpu_ms") if key in step), None)
-        if key is not None and step.content.get("num_running_reqs") and step.content.get("num_verify_tokens"):  # an idle rank's step has neither
-            shape = step.whole("num_running_reqs", 1), step.whole("num_verify_tokens", 1)
-            shapes.setdefault(shape, []).append(step.number(key, above=True) / 1e3)
+    for step in steps:
+        ms = step.step_cpu_ms if step.step_cpu_ms is not None else step.step_gpu_ms
+        if ms is not None and step.num_running_reqs and step.num_verify_tokens:  # an idle rank's step has neither
+            shapes.setdefault((step.num_running_reqs, step.num_verify_tokens), []).append(ms / 1e3)
     times = []
     for (requests, tokens), seconds in sorted(shapes.items()):
         p10, p50, p90 = np.percentile(seconds, (10, 50, 90)).tolist()

@@ -13,7 +13,7 @@ import numpy as np
 from simulator.errors import DsimError
 from simulator.measurements.cost import Costs
 from simulator.measurements.formats.loadgen import LoadPoint, Loads
-from simulator.measurements.formats.vllm import SpecCounters, counters_in
+from simulator.measurements.formats.vllm import SpecCounters, counted_between, counters_in
 from simulator.measurements.prices import RoundCost
 from simulator.measurements.replay import nothing_drafted
 from simulator.measurements.server import Measured, Server, measure, scrape
@@ -43,7 +43,7 @@ def probe_server(
     measure(plan.server, plan.prompts, 1, 1)
     before = _counters(plan.server)
     measured = _measure_levels(plan, say)
-    length, budget = _per_round(before, _counters(plan.server), assumed_length, assumed_budget)
+    length, budget = _per_round(before, _counters(plan.server), assumed_length, assumed_budget, plan.server.shown)
     fitted = [at for users, at in measured.items() if users not in plan.check]  # all users count as in the step: what prompts cost is in the speed
     points = [LoadPoint(f"{at.users} users", at.tps_per_user, at.tps_per_user * at.users, at.ttft_s) for at in fitted]
     imported = import_load(about, f"probe of {Path(plan.server.model).name}", Loads(points, []), length, budget, SMOOTH_WITHIN)
@@ -134,14 +134,14 @@ def _counters(server: Server) -> SpecCounters | None:
     return counters_in(text, server.shown) if text else None
 
 
-def _per_round(before: SpecCounters | None, after: SpecCounters | None, length: float | None, budget: float | None) -> tuple[float, float]:
-    """Tokens committed and verified per round: as assumed, else from the counters, else 1 and 1."""
+def _per_round(
+    before: SpecCounters | None, after: SpecCounters | None, length: float | None, budget: float | None, where: str
+) -> tuple[float, float]:
+    """Tokens committed and verified per round: as assumed, else from the counters, else 1 and 1. Raises DsimError where the counters fell."""
     if length is not None and budget is not None:
         return length, budget
-    drafts = after.drafts - before.drafts if before and after else 0.0
-    if before is None or after is None or drafts <= 0:
-        return 1.0, 1.0
-    return 1 + (after.accepted_tokens - before.accepted_tokens) / drafts, 1 + (after.draft_tokens - before.draft_tokens) / drafts
+    counted = counted_between(before, after, where) if before and after else None
+    return (counted.accepted_length, counted.budget) if counted and counted.drafts else (1.0, 1.0)
 
 
 def compare(costs: Costs, length: float, budget: float, measured: dict[int, Measured], plan: ProbePlan) -> list[Row]:

@@ -1,0 +1,98 @@
+"""Results of the engines' own load generators: `vllm bench serve` (vllm-project/vllm at 009e6d4, benchmarks/serve.py) and SGLang's `bench_serving`
+(sgl-project/sglang, python/sglang/bench_serving.py)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from simulator.measurements.formats.loadgen import STREAMED, THROUGHPUT, LoadPoint, Loads
+from simulator.measurements.formats.reading import AGREE, Count, Document, Line, Milliseconds, Part, read_each
+from simulator.quantities import MOST_SLOTS, Share, Within
+
+
+def _known(rates: Any) -> Any:
+    """Acceptance by position without the last ones that are null, or no number: no draft was that long."""
+    rates = list(rates) if isinstance(rates, list) else rates
+    while isinstance(rates, list) and rates and (rates[-1] is None or rates[-1] != rates[-1]):
+        rates.pop()
+    return rates
+
+
+Length = Annotated[float, Within(1, MOST_SLOTS + 1, "tokens")]
+
+
+class _Bench(Part):
+    """A result of `vllm bench serve` or of SGLang's `bench_serving`."""
+
+    completed: Count | None = None
+    mean_tpot_ms: Annotated[float, Within(0, 1e6, "ms")]
+    output_throughput: Annotated[float, Within(0, THROUGHPUT[1], "tokens per second")]
+    mean_ttft_ms: Milliseconds | None = None
+    backend: Line | None = None
+    model_id: Line | None = None
+    accept_length: Length | None = None  # SGLang's, which does not say how many tokens a round verifies
+    spec_decode_acceptance_length: Length | None = None
+    spec_decode_num_drafts: Count | None = None
+    spec_decode_draft_tokens: Count | None = None
+    spec_decode_accepted_tokens: Count | None = None
+    spec_decode_acceptance_rate: Annotated[float, Within(0, 100, "%")] | None = None
+    spec_decode_per_position_acceptance_rates: Annotated[list[Share], Field(max_length=MOST_SLOTS), BeforeValidator(_known)] | None = None
+
+
+def read_bench(path: Path) -> Loads:
+    """Results of `vllm bench serve --save-result` (one) and `--append-result` or SGLang's `bench_serving --output-file` (one on each line).
+    Raises DsimError with file and field."""
+    points, left_out = [], []
+    for document in read_each(path, "mean_tpot_ms", "output_throughput"):
+        bench = document.read(_Bench, {"mean_tpot_ms": STREAMED})
+        if bench.completed == 0 and bench.mean_tpot_ms == bench.output_throughput == 0:
+            left_out.append(document.name)
+        else:
+            points.append(_bench(document, bench))
+    return Loads(points, left_out)
+
+
+def _bench(document: Document, bench: _Bench) -> LoadPoint:
+    for key, value, remedy in (("mean_tpot_ms", bench.mean_tpot_ms, STREAMED), ("output_throughput", bench.output_throughput, None)):
+        if value == 0:
+            raise document.fail(key, "expected a number above 0, got 0", remedy)
+    if bench.completed == 0:
+        raise document.fail("completed", f"counts no finished request, and mean_tpot_ms is {bench.mean_tpot_ms:g}", "measure it again")
+    speed, ttft = 1e3 / bench.mean_tpot_ms, None if bench.mean_ttft_ms is None else bench.mean_ttft_ms / 1e3
+    engine = "SGLang" if "accept_length" in document.content or (bench.backend or "").startswith("sglang") else ""
+    point = LoadPoint(document.name, speed, bench.output_throughput, ttft, bench.accept_length, None, None, engine, bench.model_id or "")
+    if bench.spec_decode_acceptance_length is None:
+        return point
+    budget, survival = _speculation(document, bench, bench.spec_decode_acceptance_length)
+    return replace(point, accepted_length=bench.spec_decode_acceptance_length, budget=budget, survival=survival)
+
+
+def _speculation(document: Document, bench: _Bench, length: float) -> tuple[float, list[float] | None]:
+    """Tokens verified per round and survival by position, where they agree with the accepted length. Raises DsimError."""
+    drafts, drafted, accepted = (f"spec_decode_{name}" for name in ("num_drafts", "draft_tokens", "accepted_tokens"))
+    rounds, tokens, taken = (getattr(bench, key) for key in (drafts, drafted, accepted))
+    for key, value in ((drafts, rounds), (drafted, tokens)):
+        if not value:
+            raise document.fail(key, "expected a number above 0, got " + ("nothing" if value is None else "0"))
+    if not rounds <= tokens <= MOST_SLOTS * rounds:
+        raise document.fail(drafted, f"expected 1 to {MOST_SLOTS} tokens for each of {rounds} drafts, got {tokens}")
+    if taken is not None and taken > tokens:
+        raise document.fail(accepted, f"expected at most the {tokens} drafted tokens, got {taken}")
+    key = "spec_decode_per_position_acceptance_rates"
+    survival = bench.spec_decode_per_position_acceptance_rates or None
+    for place, (before, after) in enumerate(pairwise([1.0, *(survival or [])])):
+        if after > before:
+            raise document.fail(f"{key}.{place}", f"expected at most {before:g}, the rate of the position before, got {after:g}")
+    counted = {accepted: 1 + taken / rounds if taken is not None else None, key: 1 + sum(survival) if survival else None}
+    if bench.spec_decode_acceptance_rate is not None:
+        counted["spec_decode_acceptance_rate"] = 1 + bench.spec_decode_acceptance_rate / 100 * tokens / rounds
+    for name, value in counted.items():
+        if value is not None and abs(value / length - 1) > AGREE:
+            problem = f"accounts for {value:.4g} tokens per round, and spec_decode_acceptance_length is {length:.4g}"
+            raise document.fail(name, problem, "save the result again: its numbers contradict each other")
+    return 1 + tokens / rounds, survival
