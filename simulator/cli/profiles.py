@@ -115,7 +115,8 @@ def probe(
             metavar="'NAME: VALUE'", help="Header of every request. Repeatable. OPENAI_API_KEY of the environment is sent as a bearer token."
         ),
     ] = None,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds without data after which a request fails.")] = 300.0,
+    timeout: Annotated[float, typer.Option(min=1, max=86400, help="Seconds to the first token, or without data, until a request fails.")] = 300.0,
+    answer_timeout: Annotated[float, typer.Option(min=1, max=86400, help="Seconds after which an answer must be whole.")] = 3600.0,
     name: Name = None,
     hardware: Hardware = "not stated",
     engine: Engine = "not stated",
@@ -129,13 +130,13 @@ def probe(
     import os
 
     from simulator.cli.exchange import show_profile
-    from simulator.measurements.server import Server
+    from simulator.measurements.endpoint import Server
     from simulator.study.profiles.about import About
     from simulator.study.profiles.probe import probe_server
     from simulator.study.profiles.probe_plan import ProbePlan, read_extra, read_headers
 
     headers = read_headers(header or [], os.environ.get("OPENAI_API_KEY"))
-    server = Server(base_url, model, chat, output_tokens, read_extra(extra), timeout, headers)
+    server = Server(base_url, model, chat, output_tokens, read_extra(extra), timeout, headers, answer_timeout)
     plan = ProbePlan.of(server, prompts, concurrency, check, requests, refine)
     about = About(out, name, hardware, engine, model, gpus_per_replica, force=force)
     show_profile(format, probe_server(plan, about, accepted_length, budget, lambda line: echo(line, err=True)))

@@ -31,6 +31,7 @@ def usage_error(error: Any, arguments: Sequence[str]) -> DsimError:
         name, value = max(param.opts, key=len), _given(param.opts, arguments)
         kind = re.sub(r"^.*Input should be a valid (\w+).*$", r"expected a \1", str(error.message))
         kind = re.sub(r"Input should be greater than or equal to (\S+)", r"expected a number of at least \1", kind)
+        kind = re.sub(r"Input should be less than or equal to (\S+)", r"expected a number of at most \1", kind)
         expected = kind.replace("a integer", "a whole number").removeprefix("Value error, ").rstrip(".")
         message = f"{name}: {expected}{'' if value is None or repr(value) in expected else f', got {value!r}'}"
     return DsimError(message[0].lower() + message[1:], where=command, remedy=remedy)

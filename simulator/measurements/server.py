@@ -2,65 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from math import inf
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
 
+from simulator.complaints import shown
 from simulator.errors import DsimError
+from simulator.measurements import events, received
+from simulator.measurements.endpoint import Server
+from simulator.measurements.received import Clock
 
-if TYPE_CHECKING:
-    from requests import PreparedRequest
-
-
-SECRET = 6  # characters that a key has at least
-
-
-@dataclass(frozen=True)
-class Server:
-    """A server and the requests that it gets."""
-
-    base_url: str
-    model: str
-    chat: bool
-    output_tokens: int
-    extra: dict[str, Any] = field(default_factory=dict)
-    timeout_s: float = 300.0
-    headers: dict[str, str] = field(default_factory=dict, repr=False)  # may hold a key: never printed, never stored
-
-    def body(self, prompt: str) -> dict[str, Any]:
-        """A request's JSON."""
-        content = {"messages": [{"role": "user", "content": prompt}]} if self.chat else {"prompt": prompt}
-        options = {"model": self.model, "max_tokens": self.output_tokens, "stream": True, "stream_options": {"include_usage": True}}
-        return {**options, **content, **self.extra}
-
-    @property
-    def url(self) -> str:
-        return self.base_url.rstrip("/") + ("/chat/completions" if self.chat else "/completions")
-
-    @property
-    def shown(self) -> str:
-        """The URL without a name and password."""
-        parts = urlsplit(self.url)
-        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-
-    def sign(self, request: PreparedRequest) -> PreparedRequest:
-        """Sets the headers last, so that neither a name in the URL nor ~/.netrc takes the place of a key."""
-        request.headers.update(self.headers)
-        return request
-
-    def without_keys(self, text: str) -> str:
-        """A text of the server's, in which it may repeat what it was sent."""
-        for value in self.headers.values():
-            for secret in (value, value.partition(" ")[2]):
-                text = text.replace(secret, "…") if len(secret) >= SECRET else text
-        return text
+_WATCH_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -107,75 +65,68 @@ class Measured:
         return float(np.median([a.first_s - a.sent_s for a in self.answers]))
 
 
-def ask(server: Server, prompt: str, user: int = 0, turn: int = 0) -> Answer:
-    """One streamed answer. Raises DsimError where the server fails or does not stream."""
-    import requests
-
+def ask(server: Server, prompt: str, user: int = 0, turn: int = 0, clock: Clock | None = None) -> Answer:
+    """One streamed answer. Raises DsimError where the server fails, does not stream or contradicts itself."""
+    clock = clock or Clock()
     sent = time.monotonic()
+    clock.due_s = sent + server.timeout_s
     stamps: list[float] = []
-    usage: dict[str, Any] = {}
-    try:
-        auth = server.sign if server.headers else None
-        call = requests.post(server.url, json=server.body(prompt), auth=auth, stream=True, timeout=server.timeout_s)
-        with closing(call) as response:
-            if response.status_code != 200:
-                remedy = "check --model and --chat/--completions"
-                if response.status_code in (401, 403):
-                    remedy = "check OPENAI_API_KEY and --header" if server.headers else "set OPENAI_API_KEY, or give --header"
-                raise DsimError(f"answered {response.status_code}: {server.without_keys(response.text)[:200]}", where=server.shown, remedy=remedy)
-            for chunk in _events(response.iter_lines(chunk_size=1)):
-                if "error" in chunk:
-                    raise DsimError(f"answered with an error: {server.without_keys(str(chunk['error']))[:200]}", where=server.shown)
-                usage = chunk.get("usage") or usage
-                if any(_text(choice) for choice in chunk.get("choices") or []):
-                    stamps.append(time.monotonic())
-    except requests.RequestException as problem:
-        raise DsimError(
-            f"cannot be reached ({type(problem).__name__})", where=server.shown, remedy="check --base-url and that the server runs"
-        ) from None
+    usage: Any = {}
+    most_bytes = received.ANSWER_BYTES + received.TOKEN_BYTES * server.output_tokens
+    size = 0
+    with received.response(server, server.url, server.body(prompt), server.sign if server.headers else None) as response:
+        parts = received.pieces(server, response, most_bytes, f"expected an answer of {server.output_tokens} tokens, see --output-tokens")
+        if response.status_code != 200:
+            raise _refused(server, response.status_code, response.headers.get("Location", ""), parts)
+        for now, line in received.timed_lines(server, parts, clock):
+            size += len(line)
+            if line.startswith(b"data:"):
+                if (data := line[5:].strip()) == b"[DONE]":
+                    break
+                event = events.event(server, data)
+                usage = event.get("usage") or usage
+                choices = event.get("choices") or []
+                if isinstance(choices, list) and any(map(events.has_text, choices)):
+                    stamps.append(now)
+                    clock.due_s = sent + server.answer_s
+    clock.due_s = inf
     if len(stamps) < 2:
         remedy = "check that it streams, raise --output-tokens or change the prompts"
         raise DsimError(f"expected two chunks of text or more, got {len(stamps)}", where=server.shown, remedy=remedy)
-    counted = isinstance(usage.get("completion_tokens"), int) and usage["completion_tokens"] > 1
-    tokens = usage["completion_tokens"] if counted else len(stamps)
-    return Answer(user, turn, sent, stamps[0], stamps[-1], tokens, usage.get("prompt_tokens"), counted)
+    if stamps[-1] <= stamps[0]:
+        raise DsimError("sent its whole answer at once", where=server.shown, remedy="check that it, and what is in between, streams")
+    counts = events.usage(server, usage)
+    tokens, counted = counts.completion_tokens or 0, (counts.completion_tokens or 0) > 1
+    if tokens > size:
+        raise DsimError(f"counts {tokens} tokens in an answer of {size} bytes", where=server.shown, remedy="check what answers there")
+    return Answer(user, turn, sent, stamps[0], stamps[-1], tokens if counted else len(stamps), counts.prompt_tokens, counted)
 
 
-def _events(lines: Iterator[bytes]) -> Iterator[dict[str, Any]]:
-    """The JSON of server-sent events up to [DONE]."""
-    for line in lines:
-        if line.startswith(b"data:"):
-            data = line[5:].strip()
-            if data == b"[DONE]":
-                return
-            try:
-                content = json.loads(data)
-            except ValueError:
-                raise DsimError(f"expected JSON events, got {data[:60]!r}", where="server") from None
-            if isinstance(content, dict):
-                yield content
-
-
-def _text(choice: dict[str, Any]) -> bool:
-    """Does this chunk of a choice have text (reasoning included)?"""
-    delta = choice.get("delta") or {}
-    return bool(choice.get("text") or delta.get("content") or delta.get("reasoning_content") or delta.get("reasoning"))
+def _refused(server: Server, status: int, location: str, parts: Iterator[bytes]) -> DsimError:
+    """The error for a status other than 200, with the beginning of what the server says."""
+    if 300 <= status < 400:
+        remedy = "if you trust that address, give it as --base-url"
+        return DsimError(f"answered {status}, a redirect to {shown(server.without_keys(location))}", where=server.shown, remedy=remedy)
+    text, remedy = next(parts, b""), "check --model and --chat/--completions"
+    if status in (401, 403):
+        remedy = "check OPENAI_API_KEY and --header" if server.headers else "set OPENAI_API_KEY, or give --header"
+    return DsimError(f"answered {status}: {server.without_keys(text.decode(errors='replace'))[:200]}", where=server.shown, remedy=remedy)
 
 
 def measure(server: Server, prompts: Sequence[str], users: int, turns: int) -> Measured:
     """A closed loop of `users`, a thread each, without pauses: one turn to warm up, `turns` that count, and more until all users have them.
     Raises DsimError."""
     answers: list[Answer] = []
-    failures: list[DsimError] = []
+    failures: list[Exception] = []
     done = threading.Event()
-    finished = [0] * users
+    finished, clocks = [0] * users, [Clock() for _ in range(users)]
 
     def use(user: int) -> None:
         while not done.is_set():
             turn = finished[user]
             try:
-                answers.append(ask(server, prompts[(turn * users + user) % len(prompts)], user, turn))
-            except DsimError as problem:
+                answers.append(ask(server, prompts[(turn * users + user) % len(prompts)], user, turn, clocks[user]))
+            except Exception as problem:
                 failures.append(problem)
                 done.set()
             finished[user] = turn + 1
@@ -185,8 +136,13 @@ def measure(server: Server, prompts: Sequence[str], users: int, turns: int) -> M
     threads = [threading.Thread(target=use, args=(user,), daemon=True) for user in range(users)]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    while (alive := [thread for thread in threads if thread.is_alive()]) and not failures:
+        alive[0].join(_WATCH_S)
+        if any(clock.late() for clock in clocks):
+            failures.append(received.late(server))
+    done.set()
+    for clock in clocks:
+        clock.due_s = -inf  # those that still read stop with what comes next
     if failures:
         raise failures[0]
     return _measured(users, answers)
@@ -203,13 +159,21 @@ def _measured(users: int, answers: list[Answer]) -> Measured:
     return Measured(users, inside, tokens / length, sum(overlap) / length)
 
 
-def scrape(server: Server, timeout_s: float = 5.0) -> str | None:
-    """The text of /metrics at the root of the server, None without one."""
-    import requests
-
+def scrape(server: Server) -> str | None:
+    """The text of /metrics at the root of the server, None without one. Raises DsimError where there is no telling."""
     parts = urlsplit(server.base_url)
+    remedy = "give --accepted-length and --budget"
+
+    def read() -> str | None:
+        url = f"{parts.scheme}://{parts.netloc}/metrics"
+        with received.response(server, url, None, server.sign if server.headers else None) as response:
+            if response.status_code != 200:
+                return None
+            text = b"".join(received.pieces(server, response, received.METRICS_BYTES, remedy)).decode(errors="replace")
+            return text if "# " in text[:4096] else None
+
+    late = DsimError(f"has no whole /metrics after {received.METRICS_S:g} s", where=server.shown, remedy=remedy)
     try:
-        response = requests.get(f"{parts.scheme}://{parts.netloc}/metrics", auth=server.sign if server.headers else None, timeout=timeout_s)
-    except requests.RequestException:
-        return None
-    return response.text if response.status_code == 200 and "# " in response.text[:4096] else None
+        return received.within(received.METRICS_S, read, late)
+    except DsimError as problem:
+        raise DsimError(f"/metrics: {problem.problem}", where=server.shown, remedy=remedy) from None

@@ -21,9 +21,10 @@ from urllib.request import urlopen
 import pytest
 
 from simulator.errors import DsimError
+from simulator.measurements.endpoint import Server
 from simulator.measurements.formats.loadgen import LoadPoint, Loads
 from simulator.measurements.profile import load_profile
-from simulator.measurements.server import Answer, Server, _measured, ask
+from simulator.measurements.server import Answer, _measured, ask
 from simulator.report.render.markdown import markdown
 from simulator.report.validation.page import Entry, page
 from simulator.study.profiles.about import About

@@ -138,7 +138,7 @@ def _recorded_run(folder: Path) -> None:
 
 
 def _prompts(folder: Path) -> None:
-    from simulator.measurements.server import Server
+    from simulator.measurements.endpoint import Server
     from simulator.study.profiles.probe_plan import ProbePlan
 
     for name in ("prompts.txt", "prompts.jsonl"):

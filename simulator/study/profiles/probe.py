@@ -12,11 +12,12 @@ import numpy as np
 
 from simulator.errors import DsimError
 from simulator.measurements.cost import Costs
+from simulator.measurements.endpoint import Server
 from simulator.measurements.formats.loadgen import LoadPoint, Loads
 from simulator.measurements.formats.vllm import SpecCounters, counted_between, counters_in
 from simulator.measurements.prices import RoundCost
 from simulator.measurements.replay import nothing_drafted
-from simulator.measurements.server import Measured, Server, measure, scrape
+from simulator.measurements.server import Measured, measure, scrape
 from simulator.policies.verification import NoSpeculation
 from simulator.study.profiles.about import About
 from simulator.study.profiles.importing import check_per_round, import_load
@@ -41,9 +42,10 @@ def probe_server(
         raise DsimError("expected both or none", key="--accepted-length, --budget", remedy="give both; without speculation both are 1")
     say(f"warming up {plan.server.shown}")
     measure(plan.server, plan.prompts, 1, 1)
-    before = _counters(plan.server)
+    before = _counters(plan.server) if assumed_length is None else None
     measured = _measure_levels(plan, say)
-    length, budget = _per_round(before, _counters(plan.server), assumed_length, assumed_budget, plan.server.shown)
+    after = _counters(plan.server) if before else None
+    length, budget = _per_round(before, after, assumed_length, assumed_budget, plan.server.shown)
     fitted = [at for users, at in measured.items() if users not in plan.check]  # all users count as in the step: what prompts cost is in the speed
     points = [LoadPoint(f"{at.users} users", at.tps_per_user, at.tps_per_user * at.users, at.ttft_s) for at in fitted]
     imported = import_load(about, f"probe of {Path(plan.server.model).name}", Loads(points, []), length, budget, SMOOTH_WITHIN)

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from simulator.errors import DsimError
-from simulator.measurements.server import Server
+from simulator.measurements.endpoint import Server
 from simulator.reading.opening import read_text
 
 PROMPTS = (
