@@ -111,3 +111,18 @@ def test_what_cannot_be_compared_is_refused(swept: Callable[..., Path], changes:
 def test_a_published_cell_that_is_not_simulated_is_refused(swept: Callable[..., Path]) -> None:
     with pytest.raises(DsimError, match="not run at concurrency 9"):
         check_checks(load_scenario(swept(PUBLISHED + "none,9,300\nmtp,9,300\n")))
+
+
+@pytest.mark.parametrize(
+    ("table", "problem"),
+    [
+        (PUBLISHED.replace("100", "0"), "throughput: must be a positive number"),
+        (PUBLISHED.replace("100", "1e-320"), "throughput: expected numbers from 1e-09"),
+        (PUBLISHED.replace("none,2,", "none,many,"), "concurrency: must be a positive number"),
+        (PUBLISHED + "mtp,6,210\n", "policy 'mtp' at concurrency 6 twice"),
+        ("policy,concurrency,throughput\n", "has no rows"),
+    ],
+)
+def test_a_table_that_cannot_be_divided_by_is_one_line(swept: Callable[..., Path], table: str, problem: str) -> None:
+    with pytest.raises(DsimError, match=problem):
+        check_checks(load_scenario(swept(table)))

@@ -10,8 +10,9 @@ import numpy as np
 
 from simulator.arrays import Floats
 from simulator.errors import ProfileError, ScenarioError
-from simulator.reading.csv_files import read_csv
-from simulator.study.run.checks import CalloutCheck, CurveCheck, SweepCheck
+from simulator.quantities import LARGEST
+from simulator.reading.csv_files import numbers, read_csv
+from simulator.study.run.checks import CalloutCheck, Check, CurveCheck, SweepCheck
 from simulator.study.run.metrics import names
 from simulator.study.run.pareto import curves, estimate, gain
 from simulator.study.run.result import PointRow, PublishedCurve, Validation, ValidationPoint, ValidationRow
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Cells = dict[str, Any]  # of a published table, by column
+NUMBERS = ("concurrency", "tps_per_user", "throughput_tok_s_gpu", "verification_budget")  # of any table
+LEAST = 1e-9  # of what something is divided by
 CALLOUT_COLUMNS = ("anchor", "role", "system", "tps_per_user", "throughput_tok_s_gpu")
 
 
@@ -32,12 +35,12 @@ def check_checks(scenario: Scenario) -> None:
         must_hold(scenario, f"{key}.table", [check.table], profile.published, f"profile '{profile.name}' has no published table", "tables there")
         used = [check.policy] if isinstance(check, CurveCheck) else check.systems.values()
         must_hold(scenario, key, used, (policy.name for policy in scenario.policies), "no policy", "policies")
-        table, lacks = _table(scenario, check.table), f"table '{check.table}' has no"
+        table, lacks = _table(scenario, check), f"table '{check.table}' has no"
         if isinstance(check, CalloutCheck):
             must_hold(
                 scenario, f"{key}.table", CALLOUT_COLUMNS, table.columns, f"{lacks} column", f"callouts need {', '.join(CALLOUT_COLUMNS)}; columns"
             )
-            must_hold(scenario, f"{key}.systems", check.systems, sorted(map(str, table["system"])), f"{lacks} system", "systems there")
+            must_hold(scenario, f"{key}.systems", check.systems, sorted(table["system"]), f"{lacks} system", "systems there")
             _callout_cells(scenario, check, table)
             continue
         if check.metric not in names():
@@ -64,7 +67,7 @@ def validate_result(scenario: Scenario, rows: Sequence[PointRow]) -> Validation:
             what = f"{check.metric} against {scenario.known.published[check.table].label}"
             summary.append(rms_row(what, check.policy, "load", compared, check.limit_rms, fitted=check.fitted))
         elif isinstance(check, SweepCheck):
-            compared = sweep_points(scenario, rows, check, _table(scenario, check.table))
+            compared = sweep_points(scenario, rows, check, _table(scenario, check))
             points += compared
             summary += sweep_rows(scenario, check, compared)
         else:
@@ -84,20 +87,31 @@ def overlays(scenario: Scenario) -> list[PublishedCurve]:
     for check in scenario.validation:
         if not isinstance(check, CurveCheck):
             continue
-        about, table = scenario.known.published[check.table], _table(scenario, check.table)
+        about, table = scenario.known.published[check.table], _table(scenario, check)
         pairs = [("tps_per_user", "throughput_tok_s_gpu"), ("concurrency", "verification_budget"), ("concurrency", "throughput_tok_s_gpu")]
         if "concurrency" not in table and {"tps_per_user", "throughput_tok_s_gpu"} <= set(table.columns):
             table = table.assign(concurrency=table["throughput_tok_s_gpu"] / table["tps_per_user"])
         for x, y in pairs:
-            if x in table and y in table:
-                thinned = table.iloc[np.unique(np.linspace(0, len(table) - 1, 120).astype(int))]
-                points = tuple((float(px), float(py)) for px, py in thinned[[x, y]].to_numpy(dtype=np.float64))
+            if x in table and y in table and len(spots := table[[x, y]].dropna().to_numpy(dtype=np.float64)):
+                points = tuple((float(px), float(py)) for px, py in spots[np.unique(np.linspace(0, len(spots) - 1, 120).astype(int))])
                 drawn[check.table, x + y] = PublishedCurve(label=about.label, policy=check.policy, x=x, y=y, source=about.source, points=points)
     return list(drawn.values())
 
 
-def _table(scenario: Scenario, name: str) -> pd.DataFrame:
-    return read_csv(scenario.known.folder / scenario.known.published[name].file, error=ProfileError)
+def _table(scenario: Scenario, check: Check) -> pd.DataFrame:
+    """The published table of a check; what it is compared by is numbers, and what rows are called by texts. Raises ProfileError."""
+    path = scenario.known.folder / scenario.known.published[check.table].file
+    table = read_csv(path, error=ProfileError)
+    if table.empty:
+        raise ProfileError("has no rows", where=path, remedy="restore the table")
+    whole = {"callouts": CALLOUT_COLUMNS[-2:], "sweep": ("concurrency",), "curve": ()}[check.kind]
+    for column in {*NUMBERS, *([] if isinstance(check, CalloutCheck) else [check.y])} & {*table.columns}:
+        table[column] = values = numbers(table, column, path, ProfileError, optional=column not in whole)
+        if ((values < LEAST) | (values > LARGEST)).any():
+            raise ProfileError(f"expected numbers from {LEAST:g} to {LARGEST:g}", where=path, key=column, remedy="restore the table")
+    for column in {"policy", "system", "role"} & {*table.columns}:
+        table[column] = table[column].astype(str)
+    return table
 
 
 def _column(scenario: Scenario, check: CurveCheck, table: pd.DataFrame, name: str) -> Floats:
@@ -109,20 +123,12 @@ def _column(scenario: Scenario, check: CurveCheck, table: pd.DataFrame, name: st
 
 
 def _numbers(scenario: Scenario, name: str, table: pd.DataFrame, column: str) -> Floats:
-    """A column of positive numbers."""
-    import pandas as pd
-
-    values = pd.to_numeric(table[column], errors="coerce").to_numpy(dtype=np.float64)
-    bad = ~((values > 0) & np.isfinite(values))
-    if bad.any() or not len(bad):
-        what = f"{table[column].tolist()[int(bad.argmax())]!r} is not a positive number" if len(bad) else "has no rows"
-        path = scenario.known.folder / scenario.known.published[name].file
-        raise ProfileError(what, where=path, key=column, remedy="restore the table")
-    return values
+    """A column without empty cells."""
+    return numbers(table, column, scenario.known.folder / scenario.known.published[name].file, ProfileError)
 
 
 def _curve(scenario: Scenario, rows: Sequence[PointRow], check: CurveCheck) -> list[ValidationPoint]:
-    table = _table(scenario, check.table)
+    table = _table(scenario, check)
     x, y = _column(scenario, check, table, "concurrency"), _column(scenario, check, table, check.y)
     order = np.argsort(x)
     low, high = max(check.between[0], x.min()), min(check.between[1], x.max())
@@ -137,7 +143,7 @@ def _curve(scenario: Scenario, rows: Sequence[PointRow], check: CurveCheck) -> l
 
 def _callouts(scenario: Scenario, rows: Sequence[PointRow], check: CalloutCheck) -> list[ValidationRow]:
     """For each published anchor: what the second system gains over the first, simulated and published."""
-    table = _table(scenario, check.table)
+    table = _table(scenario, check)
     base, other = check.systems.values()
     speed = scenario.sla.speed
     first, second = curves(rows, base, speed), curves(rows, other, speed)
@@ -157,15 +163,18 @@ def _callout_cells(scenario: Scenario, check: CalloutCheck, table: pd.DataFrame)
     """Of each anchor: the baseline's point at a promise, the other's there, and the other's at matched throughput."""
     base, other = check.systems
     out: list[tuple[Cells, Cells, Cells]] = []
-    for anchor in sorted(set(table["anchor"])):
+    for anchor in sorted(set(table["anchor"]), key=lambda anchor: (isinstance(anchor, str), anchor)):
         part = table[table["anchor"] == anchor]
-        cell: dict[tuple[str, str], Any] = {(str(r["role"]).split("_")[0], r["system"]): r for r in part.to_dict("records")}
+        if part.duplicated(["role", "system"]).any():
+            problem = f"table '{check.table}', anchor {anchor}, has a role of a system twice"
+            raise ScenarioError(problem, where=scenario.file, key="validation", remedy="keep one")
+        cell: dict[tuple[str, str], Any] = {(r["role"].split("_")[0], r["system"]): r for r in part.to_dict("records")}
         try:
             out.append((cell["sla", base], cell["sla", other], cell["matched", other]))
         except KeyError as missing:
             role, system = missing.args[0]
             problem = f"table '{check.table}', anchor {anchor}, has no row of role {role} and system {system}"
-            raise ScenarioError(problem, where=scenario.file, key="validation", remedy="mend the table") from None
+            raise ScenarioError(problem, where=scenario.file, key="validation", remedy="correct the table") from None
     return out
 
 

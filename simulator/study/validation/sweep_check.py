@@ -26,6 +26,11 @@ def check_sweep(scenario: Scenario, check: SweepCheck, table: pd.DataFrame, key:
     must_hold(scenario, f"{key}.table", ("policy", "concurrency", check.y), table.columns, f"{lacks} column", "columns")
     systems = (*check.systems, *([check.adaptive] if check.adaptive else []))
     must_hold(scenario, key, systems, table["policy"], f"{lacks} policy", "policies there")
+    if (twice := table.duplicated(["policy", "concurrency"])).any():
+        policy, load = table.loc[twice, ["policy", "concurrency"]].iloc[0]
+        raise ScenarioError(
+            f"table '{check.table}' has policy '{policy}' at concurrency {load:g} twice", where=where, key=f"{key}.table", remedy="keep one"
+        )
     if check.adaptive is not None and check.adaptive not in check.systems:
         raise ScenarioError(f"adaptive is '{check.adaptive}', which is none of systems", where=where, key=f"{key}.adaptive", remedy="add it there")
     baseline = set(_cells(table, next(iter(check.systems)), check.y))
