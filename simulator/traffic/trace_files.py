@@ -237,7 +237,7 @@ def trace_file(path: Path) -> TraceFile:
     """A file of requests. It holds JSON if it begins like it, else CSV."""
     if path.suffix.lower() in (".xlsx", ".xls", ".ods", ".parquet", ".arrow", ".zip", ".zst"):
         raise TraceError(f"expected CSV or JSON lines, got {path.suffix}", where=path, remedy="save it as CSV")
-    with opened(path, TraceError) as lines:
+    with opened(path, TraceError, line_mb=None) as lines:  # an array may be one line
         begin = next((line.lstrip()[:1] for line in lines if line.strip()), "")
     if not begin:
         raise TraceError("the file is empty", where=path, remedy=_NEEDS_ONE)
