@@ -241,18 +241,14 @@ def _command() -> str:
 
 def read_policy(text: str) -> VerificationPolicy:
     """A verification rule from YAML, or just its kind. Raises DsimError."""
-    import yaml
-
     from simulator.policies.verification import Verification
+    from simulator.reading.yaml_files import parse_yaml
     from simulator.schema import Frozen, validate
 
     class Options(Frozen):
         policy: Verification
 
-    try:
-        rule = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise DsimError(f"expected YAML, got {text!r}", key="--policy", remedy="for example '{kind: fixed, length: 3}'") from None
+    rule = parse_yaml(text, "--policy", DsimError)
     return validate(Options, {"policy": {"kind": rule} if isinstance(rule, str) else rule}, "serve-bench", DsimError).policy
 
 

@@ -14,6 +14,7 @@ from real_runner.timing import Quantiles
 from simulator.errors import DsimError
 from simulator.files import write_whole
 from simulator.progress import Progress
+from simulator.reading.json_files import json_lines
 
 
 class Journal:
@@ -30,7 +31,10 @@ class Journal:
         plan = json.loads(json.dumps(plan))
         if lines and lines[0].get("plan") == plan:
             for line in lines[1:]:
-                self._take(line)
+                try:
+                    self._take(line)
+                except (KeyError, TypeError):
+                    raise DsimError("holds what is no measured cell", where=file, remedy="remove the folder to measure again") from None
             write_whole(file, "".join(json.dumps(line) + "\n" for line in lines))  # without a torn last line
         else:
             if lines:
@@ -40,11 +44,8 @@ class Journal:
     def _lines(self) -> list[dict[str, Any]]:
         """Up to the first line that is no JSON object; a last line cut short is one."""
         lines: list[dict[str, Any]] = []
-        with suppress(FileNotFoundError, ValueError):
-            for text in self._file.read_text(encoding="utf-8", errors="replace").splitlines():
-                if not isinstance(line := json.loads(text), dict):
-                    break
-                lines.append(line)
+        with suppress(DsimError):
+            lines.extend(line for _, line in json_lines(self._file, nan="kept"))
         return lines
 
     def _take(self, line: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ from simulator.measurements.profile import Profile
 from simulator.policies.verification import VerificationPolicy
 from simulator.progress import Progress
 from simulator.reading.json_files import read_json
+from simulator.reading.opening import read_bytes
 
 WARM_STEPS = 3
 
@@ -132,7 +133,7 @@ def _digest(profile: Profile) -> str:
     """Of all that its numbers come from."""
     digest = hashlib.sha256()
     for file in profile.files():
-        digest.update(file.name.encode() + file.read_bytes())
+        digest.update(file.name.encode() + read_bytes(file))
     return digest.hexdigest()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from pathlib import Path
 
 from simulator.errors import ScenarioError
@@ -24,13 +25,13 @@ def scenarios() -> dict[str, Path]:
 def profile(path: Path | str) -> Path:
     """A folder as it is, if it is one; else the shipped profile of that name."""
     path = Path(path)
-    return path if path.exists() else _below_root(path) or profiles().get(str(path), path)
+    return path if os.path.exists(path) else _below_root(path) or profiles().get(str(path), path)
 
 
 def scenario(path: Path | str) -> Path:
     """A file as it is, if it is one; else the shipped scenario or plan of that name. Raises ScenarioError if a shipped one has almost its name."""
     path = Path(path)
-    if path.exists():
+    if os.path.exists(path):  # no error at a name that is too long: whoever opens it explains it
         return path
     shipped = _below_root(path) or scenarios().get(str(path))
     if shipped is None and not near_file(path).startswith("did you mean") and (near := _near(path.stem, scenarios())):

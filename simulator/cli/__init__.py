@@ -103,6 +103,10 @@ def _explained(error: Exception, arguments: list[str]) -> DsimError:
         return usage_error(error, arguments)
     if isinstance(error, MemoryError):
         return DsimError("out of memory", where="dsim", remedy="lower the load or the number of requests, or use fewer --workers")
+    if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+        from simulator.complaints import shown
+
+        return DsimError(f"cannot be looked up ({error.strerror})", where=shown(str(error.filename)), remedy="check the path")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.EMFILE):
         return DsimError(f"{error.strerror}", where=error.filename or "dsim", remedy="free space, or write to another folder")
     raise error

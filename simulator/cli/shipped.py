@@ -82,12 +82,13 @@ def init(
     It runs as it is, on a profile that comes with dsim. Refuses to overwrite a file."""
     from simulator.errors import DsimError
     from simulator.files import write_whole
+    from simulator.reading.opening import read_bytes
 
     kind, command = ("plan", "plan") if plan else ("scenario", "run")
     file = folder / f"{kind}.yaml"
     if file.exists():
         raise DsimError("already exists", where=file, remedy="name another folder, or move the file away")
-    write_whole(file, (TEMPLATES / file.name).read_bytes())
+    write_whole(file, read_bytes(TEMPLATES / file.name))
     show(format, {"path": str(file)}, f"written: {file}\nNow edit it, or run it as it is:\n\n    dsim {command} {file}")
 
 

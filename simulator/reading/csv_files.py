@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from simulator.arrays import Floats
 
 _COMMENT = re.compile(r"#(?<![^\r\n]#)[^\r\n]*")  # a # at the beginning of a line, and the rest of it
+_BLANK = " \t\r\n"  # of a line without a row, as pandas sees it: other white space is text
 _NUMBER = re.compile(r"\s*[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?\s*")
 
 
@@ -31,7 +32,7 @@ def read_csv(path: Path, columns: Sequence[str] = (), error: type[DsimError] = D
     import pandas as pd
 
     text = _COMMENT.sub("", read_text(path, error, remedy))
-    lines = (line[0] for line in re.finditer(r"[^\r\n]+", text) if not line[0].isspace())
+    lines = (line[0] for line in re.finditer(r"[^\r\n]+", text) if line[0].strip(_BLANK))
     first, second = next(lines, ""), next(lines, "")
     if not first:
         raise error("is empty", where=path, remedy="expected a line of column names, and a line for each row")
@@ -44,13 +45,11 @@ def read_csv(path: Path, columns: Sequence[str] = (), error: type[DsimError] = D
     if second and second.count(mark) != len(header) - 1:  # pandas would drop the fields that are too many in the first row
         check_fields(text, mark, len(header), path, error)
     decimal = "," if mark != "," and re.search(r"[0-9],[0-9]", text) else "."
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", (pd.errors.DtypeWarning, pd.errors.ParserWarning))  # both are looked for below, and in `numbers`
-        try:
-            table = pd.read_csv(BytesIO(text.encode()), sep=mark, decimal=decimal, index_col=False)
-        except (ValueError, OverflowError) as problem:  # ParserError is a ValueError
-            check_fields(text, mark, len(header), path, error)
-            raise error(f"not a CSV table ({str(problem).strip()[:200]})", where=path) from None
+    try:
+        table = _parsed(text.encode(), mark, decimal)
+    except (ValueError, OverflowError) as problem:  # ParserError is a ValueError
+        check_fields(text, mark, len(header), path, error)
+        raise error(f"not a CSV table ({str(problem).strip()[:200]})", where=path) from None
     if table.shape[1] != len(header):
         raise error("has a line break in a name of the header", where=path, remedy="write the header on one line")
     if '"' in text or text.count(mark) != (len(header) - 1) * (len(table) + 1):
@@ -59,7 +58,23 @@ def read_csv(path: Path, columns: Sequence[str] = (), error: type[DsimError] = D
     for name in columns:
         if name not in table:
             raise error("column is missing", where=path, key=name, remedy=f"columns found: {', '.join(map(str, table.columns[:20]))}")
+    table.attrs["decimal"] = decimal
     return table
+
+
+def _parsed(content: bytes, mark: str, decimal: str) -> pd.DataFrame:
+    """The table that pandas reads. Columns that are neither all numbers nor all texts are read again as they are written: beside a number of
+    more than 20 digits pandas would take 1_0 for 10."""
+    import pandas as pd
+
+    def read(kinds: dict[Any, type] | None = None) -> pd.DataFrame:
+        return pd.read_csv(BytesIO(content), sep=mark, decimal=decimal, index_col=False, dtype=kinds)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", (pd.errors.DtypeWarning, pd.errors.ParserWarning))  # rows of other lengths are looked for above
+        table = read()
+        mixed: dict[Any, type] = {name: str for name in table if table[name].dtype.kind == "O" and not isinstance(table[name].dtype, pd.StringDtype)}
+        return read(mixed) if mixed else table
 
 
 def _header(line: str, mark: str, path: Path, error: type[DsimError]) -> list[str]:
@@ -80,7 +95,7 @@ def check_fields(text: str, mark: str, width: int, path: Path, error: type[DsimE
     rows = csv.reader(StringIO(text, newline=""), delimiter=mark)
     try:
         for row in rows:
-            if len(row) != width and (len(row) > 1 or (row and row[0].strip())):
+            if len(row) != width and (len(row) > 1 or (row and row[0].strip(_BLANK))):
                 where = f"{path}:{rows.line_num}"
                 raise error(f"expected {width} fields as in the header, got {len(row)}", where=where, remedy="fix or drop the row")
     except csv.Error as problem:
@@ -95,7 +110,8 @@ def numbers(table: pd.DataFrame, name: str, path: Path, error: type[DsimError] =
     if cells.dtype.kind in "iuf":
         values = cells.to_numpy(dtype=np.float64)
     else:
-        values = np.array([_number(cell) for cell in cells], dtype=np.float64)
+        decimal = table.attrs.get("decimal", ".")
+        values = np.array([_number(cell.replace(decimal, ".") if isinstance(cell, str) else cell) for cell in cells], dtype=np.float64)
     wrong = np.isinf(values) | (values <= 0 if positive else values < 0) | (np.isnan(values) & (cells.notna() | (not optional)))
     if wrong.any():
         row = int(wrong.argmax())
@@ -108,14 +124,11 @@ def _number(cell: Any) -> float:
     """The number in a cell of a column that is not all numbers; NaN where there is none: True is not 1, and 0x10 and 1_0 are words."""
     if isinstance(cell, str):
         return float(cell) if _NUMBER.fullmatch(cell) else float("nan")
-    try:
-        return float("nan") if isinstance(cell, bool) else float(cell)
-    except OverflowError:
-        return float("inf")
+    return float("nan") if isinstance(cell, bool) else float(cell)
 
 
 def line_of(path: Path, row: int, comment: str | None = None) -> int:
     """The line, counted from 1, of a file's row, counted from 0 with the header; empty lines and comments hold none."""
     with opened(path) as lines:
-        rows = (number for number, line in enumerate(lines, 1) if line.strip() and not (comment and line.startswith(comment)))
+        rows = (number for number, line in enumerate(lines, 1) if line.strip(_BLANK) and not (comment and line.startswith(comment)))
         return next(islice(rows, row, None), 0)

@@ -34,6 +34,7 @@ REFUSED = {
     "many fields": ("a,b\n" + "," * 100_000, "t.csv:2: expected 2 fields as in the header, got 100001"),
     "a quote that does not end": ('a,b\n1,"2\n3,4\n', "t.csv: not a CSV table"),
     "a name on two lines": ('"a\nx",b\n1,2\n', "t.csv"),
+    "a row of odd white space": ("a,b\n1,2\n\u2028\n", "t.csv:3: expected 2 fields as in the header, got 1"),
     "NUL": ("a,b\n1,\0\n", "t.csv: is not text (it has NUL characters)"),
     "empty": ("# only\n\n", "t.csv: is empty"),
     "no b": ("a,c\n1,2\n", "t.csv: b: column is missing; columns found: a, c"),
@@ -64,7 +65,7 @@ def test_what_is_refused(case: str, tmp_path: Path) -> None:
     assert len(refused.value.line()) < 400
 
 
-@pytest.mark.parametrize("others", ["1\n2", "True\nFalse", "a\nb", ""])
+@pytest.mark.parametrize("others", ["1\n2", "True\nFalse", "a\nb", "9" * 31 + "\n1", ""])
 @pytest.mark.parametrize("cell", CELLS)
 def test_only_numbers_are_numbers(cell: str, others: str, tmp_path: Path) -> None:
     """Whatever pandas makes of the column."""
@@ -75,6 +76,9 @@ def test_only_numbers_are_numbers(cell: str, others: str, tmp_path: Path) -> Non
 
 
 def test_empty_cells_where_they_may_be_empty(tmp_path: Path) -> None:
+    path = table(tmp_path, "a;b\n1,5;\nx;2,5\n")
+    with pytest.raises(DsimError, match=r"t\.csv:3: a: must be a positive number \(got 'x'\)$"):
+        numbers(read_csv(path), "a", path)
     path = table(tmp_path, "a,b\n1,\n,True\n3,4\n")
     assert np.array_equal(numbers(read_csv(path), "a", path, optional=True), [1, np.nan, 3], equal_nan=True)
     with pytest.raises(DsimError, match=r"t\.csv:3: b: must be a positive number \(got 'True'\)$"):

@@ -13,6 +13,7 @@ import pytest
 from simulator.errors import DsimError
 from simulator.reading import limits
 from simulator.reading.opening import opened, read_bytes, read_text
+from tests.conftest import Dsim
 
 
 def put(path: Path, content: bytes) -> Path:
@@ -122,7 +123,15 @@ def test_long_lines(tmp_path: Path) -> None:
     assert len(read_text(path)) == 400_013
 
 
-def test_the_option_reaches_the_readers(dsim: Callable[..., object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_option_reaches_the_readers(dsim: Dsim, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(limits.VARIABLE, "1")  # so that it is put back
     result = dsim("--max-file-mb", "0.0001", "scenario", "list")
     assert ".yaml: is larger than 0.0001 MB" in str(result)
+
+
+@pytest.mark.parametrize("command", [("run",), ("profile", "check"), ("compare", "x"), ("traces", "show"), ("init",), ("figure",)])
+def test_a_name_that_is_too_long(command: tuple[str, ...], dsim: Dsim) -> None:
+    result = dsim(*command, "a" * 5000)
+    assert result.code == 2
+    assert len(result.err) < 300
+    assert result.err.count("\n") == 1
