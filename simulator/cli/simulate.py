@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from simulator.cli.options import Format, Override, Ray, Replace, Report, Workers, show
+from simulator.cli.options import Format, MaxHours, Override, Ray, Replace, Report, Workers, show
 from simulator.echo import echo
 from simulator.errors import DsimError
 
@@ -27,6 +27,7 @@ def run(
     override: Override = None,
     workers: Workers = None,
     ray: Ray = None,
+    max_hours: MaxHours = None,
     steps: Annotated[bool, typer.Option("--steps", help="Also write every engine step (points/*.steps.parquet).")] = False,
     requests: Annotated[bool, typer.Option("--requests", help="Also write every request (points/*.requests.parquet).")] = False,
     report: Report = None,
@@ -52,6 +53,7 @@ def validate(
     out: Annotated[Path | None, typer.Option(help="Folder for the results.", show_default="reports/NAME; docs/validation with --published")] = None,
     override: Override = None,
     workers: Workers = None,
+    max_hours: MaxHours = None,
     engine: Annotated[
         Path | None,
         typer.Option(help="Folder with target/ and the drafters: serve them with the real engine and compare. Needs torch."),
@@ -134,6 +136,7 @@ def plan(
     override: Override = None,
     workers: Workers = None,
     ray: Ray = None,
+    max_hours: MaxHours = None,
     report: Report = None,
     force: Replace = False,
     format: Format = "text",
@@ -215,6 +218,7 @@ def _simulate(
     from simulator.study.deploy.launch import with_launch
     from simulator.study.deploy.scripts import FOLDER, write_launch
     from simulator.study.run.build import build_result
+    from simulator.study.run.limits import check_limits
     from simulator.study.run.output import check_out, write_output
     from simulator.study.run.sweep import sweep
     from simulator.study.validation.compare import check_checks, compared
@@ -222,6 +226,7 @@ def _simulate(
     check_checks(scenario)
     folder = out or Path("reports") / scenario.name
     check_out(folder, "scenario", scenario.name, scenario.file, force)
+    _warn(check_limits(scenario))
     keep, progress = folder / "points", Progress(quiet=format == "json")
     with resumable(lambda: f"{progress.done:.0f} of {progress.total:.0f} points are kept in {keep}"), progress.stage("simulating"):
         rows = sweep(scenario, keep, progress.at, workers, details, ray)
@@ -236,6 +241,14 @@ def _simulate(
         else:
             remove(folder)
     return result, folder
+
+
+def _warn(hours: float) -> None:
+    """A note where a run takes long."""
+    from simulator.study.run.effort import LONG_HOURS, spoken_hours
+
+    if hours >= LONG_HOURS:
+        echo(f"note: about {spoken_hours(hours)} of computing on one core, or more; an interrupted run can be resumed", err=True)
 
 
 def _shown(format: str, result: RunResult | PlanResult) -> Sequence[Page]:

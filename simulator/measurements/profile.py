@@ -215,6 +215,8 @@ def _check_step(profile: Profile, path: Path) -> None:
     if not LEAST_STEP_S <= verify + overhead <= MOST_STEP_S:
         problem = f"a step of one token takes {verify + overhead:g} s, expected {LEAST_STEP_S:g} to {MOST_STEP_S:g} s"
         raise ProfileError(problem, where=path, key="costs.verify", remedy="give all costs in seconds")
+    if not verify > 0:
+        raise ProfileError("a step of one token costs nothing", where=path, key="costs.verify", remedy="measure it, or leave less to costs.overhead")
     most = profile.costs.verify.most("tokens") or 1.0
     if (last := float(profile.costs.verify.seconds(most))) < verify / 2 and not profile.suspicious:  # a noisy measurement says so itself
         problem = f"falls from {verify:g} s for 1 token to {last:g} s for {most:g}, expected to rise"
