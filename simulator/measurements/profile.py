@@ -13,7 +13,7 @@ from simulator.complaints import shown
 from simulator.errors import ProfileError
 from simulator.files import write_whole
 from simulator.measurements.cost import Cost, Costs, DraftCost, Sourced
-from simulator.names import Inside, Name, leads_out
+from simulator.names import Inside, Label, Name, leads_out
 from simulator.quantities import LARGEST, Bytes, BytesOrNone, Calibration, ContextTokens, Flag, Gamma, Gpus, PageTokens, Within
 from simulator.reading.opening import near_file
 from simulator.reading.yaml_files import read_yaml
@@ -93,7 +93,7 @@ class Profile(Frozen):
     """All measured facts of (hardware, engine, target, drafters)."""
 
     format: Annotated[int, Within(1, 1)]
-    name: Name
+    name: Label
     hardware: str
     engine: str
     target: str
