@@ -39,6 +39,8 @@ def _table(content: bytes, columns: Sequence[str] | None) -> pa.Table:
     facts, schema = about.metadata, about.schema_arrow
     if len(schema) > limits.COLUMNS or facts.num_columns * facts.num_row_groups > _MOST_CHUNKS:
         raise ValueError(f"{len(schema)} columns in {facts.num_row_groups} groups of rows")
+    if len(names := set(schema.names)) < len(schema):
+        raise ValueError(f"column {shown(next(name for name in sorted(names) if schema.names.count(name) > 1))} is there twice")
     words = [field.name for field in schema if _is_text(field.type)]
     for field in schema:
         if not (_is_text(field.type) or pa.types.is_primitive(field.type)):

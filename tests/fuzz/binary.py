@@ -117,7 +117,7 @@ def parquet(content: bytes, random: Random) -> bytes:
         table,
         text,
         compression=random.choice(("none", "zstd", "snappy", "gzip")),
-        row_group_size=random.choice((1, 7, 1000)) if len(table) < 500 else 1000,
+        row_group_size=random.choice((7, 1000, 1000, 1000)) if len(table) < 500 else 1000,
     )
     return text.getvalue()
 

@@ -61,6 +61,10 @@ def prepare(base: Path) -> None:
 
 def warm(reader: Reader, base: Path) -> None:
     """Reads the valid files unwatched: what is imported on the first use opens files of its own."""
+    import pyarrow as pa
+
+    pa.set_cpu_count(1)
+    pa.set_io_thread_count(1)
     folder, home = base / f"warm-{reader.name}", os.getcwd()
     write_files(folder, reader.files())
     os.chdir(folder)

@@ -152,7 +152,6 @@ def _weights() -> Iterator[tuple[str, str, Place]]:
         "100000 empty tensors": header({f"t{i}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(100_000)}),
     }.items():  # fmt: skip
         yield "dspark", f"K weights: {title}", partial(_put, name, content)
-    yield "dspark", "K weights are a link out of the folder", partial(_link, name, "../../outside/model.safetensors")
 
 
 def _parquet() -> Iterator[tuple[str, str, Place]]:

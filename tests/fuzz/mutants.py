@@ -12,6 +12,7 @@ from tests.fuzz import binary, tables, trees
 from tests.fuzz.corpus import write_files
 from tests.fuzz.readers import READERS, Family, Reader
 
+OPTIONS = {"set.txt", "name.txt"}  # what a user types
 SPECIAL = 0.01  # share of inputs in which a file is no file
 
 
@@ -50,10 +51,8 @@ def changed(reader: Reader, random: Random) -> Mutant:
     files = reader.files()
     names = [name for name in files if not reader.mutable or name.endswith(reader.mutable)]
     chosen = {random.choice(names) for _ in range(random.choice((1, 1, 1, 2)))}
-    if random.random() < SPECIAL:
-        return Mutant(
-            reader, {}, {name: random.choice(("", "folder", "fifo", "/dev/zero", "/dev/null", "nowhere", "../outside/verify.csv")) for name in chosen}
-        )
+    if random.random() < SPECIAL and not chosen & OPTIONS:
+        return Mutant(reader, {}, {name: random.choice(_specials(name)) for name in sorted(chosen)})
     contents = {}
     for name in sorted(chosen):
         content = files[name]
@@ -61,6 +60,20 @@ def changed(reader: Reader, random: Random) -> Mutant:
             content = _changed(name, content, files[name], random)
         contents[name] = content
     return Mutant(reader, contents)
+
+
+def _specials(name: str) -> tuple[str, ...]:
+    """What a file may be in place of a file; one that a profile names may be a link out of the profile too (a link that the user names is his)."""
+    outside = f"{'../' * name.count('/')}../outside/verify.csv"
+    return (
+        "",
+        "folder",
+        "fifo",
+        "/dev/zero",
+        "/dev/null",
+        "nowhere",
+        *([outside] if name.startswith("tiny/") and not name.endswith(".yaml") else []),
+    )
 
 
 def _changed(name: str, content: bytes, valid: bytes, random: Random) -> bytes:

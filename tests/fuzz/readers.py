@@ -35,7 +35,7 @@ class Reader:
 def _scenario(folder: Path, overrides: tuple[str, ...] = ()) -> None:
     from simulator.study.run.fleet import fleet_of
     from simulator.study.run.limits import check_limits
-    from simulator.study.run.place import Place
+    from simulator.study.run.output import check_out
     from simulator.study.run.point import check_traffic
     from simulator.study.run.scenario import load_scenario
     from simulator.study.run.sweep import bundle
@@ -43,7 +43,7 @@ def _scenario(folder: Path, overrides: tuple[str, ...] = ()) -> None:
 
     scenario = load_scenario(folder / "small.yaml", list(overrides))
     check_checks(scenario)
-    Place(Path("reports") / scenario.name, "scenario", scenario.name, scenario.file)
+    check_out(Path("reports") / scenario.name, "scenario", scenario.name, scenario.file)
     check_limits(scenario)
     check_traffic(scenario)
     bundle(scenario)
@@ -57,11 +57,11 @@ def _with_set(folder: Path) -> None:
 def _plan(folder: Path) -> None:
     from simulator.study.planning.question import load_plan
     from simulator.study.run.limits import check_limits
-    from simulator.study.run.place import Place
+    from simulator.study.run.output import check_out
     from simulator.study.run.sweep import bundle
 
     plan = load_plan(folder / "plan.yaml")
-    Place(Path("reports") / plan.question.name, "plan", plan.question.name, plan.file)
+    check_out(Path("reports") / plan.question.name, "plan", plan.question.name, plan.file)
     for choice in plan.choices[:1]:
         check_limits(choice.scenario)
         bundle(choice.scenario)
@@ -107,10 +107,11 @@ def _engine_check(folder: Path) -> None:
     from simulator.report.validation.engine import engine_page
     from simulator.study.run.scenario import load_scenario
     from simulator.study.validation.engine_check import compare, judged
-    from simulator.study.validation.engine_runs import read_run
+    from simulator.study.validation.engine_runs import read_facts, read_run
 
     scenario = load_scenario(folder / "small.yaml")
-    comparison = judged(scenario, compare(scenario, [read_run(folder / "run", scenario.policies)], replications=1), "dsim", {})
+    check = compare(scenario, [read_run(folder / "run", scenario.policies)], replications=1)
+    comparison = judged(scenario, check, "dsim", read_facts(folder / "run"))
     simulate.show("text", {}, engine_page(comparison, "title"))
 
 
@@ -154,11 +155,11 @@ def _turns_and_texts(folder: Path) -> None:
 
 
 def _blocks(folder: Path) -> None:
-    from simulator.measurements.draft_blocks import RecordedBlocks
+    from simulator.measurements.profile import load_profile
     from simulator.measurements.replay import lay_out
     from simulator.measurements.statistics import acceptance_statistics, visited_rows
 
-    blocks = RecordedBlocks.load(folder / "tiny" / "head.parquet")
+    blocks = load_profile(folder / "tiny").blocks("head")
     acceptance_statistics(blocks, blocks.domains[0], visited_rows(blocks))
     lay_out(blocks, None, False, 0, 0)
 
@@ -246,7 +247,7 @@ READERS: tuple[Reader, ...] = (
     Reader("dflash", "checkpoints", samples.drafter("dflash"), _checkpoint, 2),
     Reader("eagle3", "checkpoints", samples.drafter("eagle3"), _checkpoint),
     Reader("sharded", "checkpoints", samples.sharded, _checkpoint, 2),
-    Reader("expected", "checkpoints", samples.expected, _expected, 2),
+    Reader("expected", "checkpoints", samples.expected, _expected, 1),
 )  # fmt: skip
 
 

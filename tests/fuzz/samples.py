@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import tempfile
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -46,7 +47,7 @@ def _csv(text: str) -> bytes:
 def blocks(head: bool) -> bytes:
     """Recorded blocks of the tiny profile's drafters."""
     conditional = {"chat": [0.7, 0.6, 0.5], "code": [0.9, 0.8, 0.8]} if head else {"chat": [0.8], "code": [0.9]}
-    made = ParametricAcceptance(conditional=conditional, miscalibration=[1.0], sequences_per_domain=2, anchors_per_sequence=24).generate("a")
+    made = ParametricAcceptance(conditional=conditional, miscalibration=[1.0], sequences_per_domain=2, anchors_per_sequence=12).generate("a")
     with tempfile.TemporaryDirectory() as folder:
         (made if head else without_head(made)).save(Path(folder) / "b.parquet")
         return (Path(folder) / "b.parquet").read_bytes()
@@ -149,13 +150,13 @@ def trace(name: str) -> Callable[[], Files]:
 @cache
 def mooncake_trace() -> Files:
     """JSON lines with hash_ids."""
-    return {"t.jsonl": _lines(mooncake(512, 6))}
+    return {"t.jsonl": _lines(mooncake(512, 3))}
 
 
 @cache
 def bailian_trace() -> Files:
     """JSON lines of chats."""
-    return {"t.jsonl": _lines(bailian()[:8])}
+    return {"t.jsonl": _lines(bailian()[:5])}
 
 
 @cache
@@ -178,14 +179,14 @@ def service() -> Files:
 @cache
 def run_result() -> Files:
     """result.json of a run."""
-    content = example(("MTP-1", "DSpark-5", "oracle"), (5, 40, 160))
+    content = example(("MTP-1", "DSpark-5"), (5, 40))
     return {"result.json": _json(content), "other/result.json": _json(content)}
 
 
 @cache
 def launched_run() -> Files:
     """result.json of a run of a scenario that is there with its profile."""
-    content = example(("plain", "MTP-1", "scheduled"), (2, 6))
+    content = example(("plain", "MTP-1"), (2,))
     content["scenario"] |= {"file": "small.yaml", "content": SCENARIO}
     return scenario() | {"result.json": _json(content)}
 
@@ -210,7 +211,7 @@ def validation_files() -> Files:
     content = {"name": "paper", "title": "a paper", "system": "made up", "sources": ["a table"], "command": "dsim validate", "dsim_version": "0.1.0",
                "conditions": ["none"], "assumed": ["all"], "not_identifiable": []}  # fmt: skip
     content |= {"fits": {"costs": {"verify": {"base_s": 0.01}, "prefill": {}, "clock_s": 0.1, "left_over": 0.01, "evaluations": 5}}}
-    return {"results/paper.json": _json(content | validation() | {"points": [], "ok": True})}
+    return {"results/paper.json": _json(content | validation() | {"points": [], "ok": False})}
 
 
 def sps(form: str) -> Callable[[], Files]:
@@ -227,15 +228,12 @@ def sglang_records() -> Files:
 @cache
 def vllm_curves() -> Files:
     """Cost curves and two scrapes of /metrics."""
-    before = engines.METRICS.replace("600.0", "6.0").replace("400.0", "4.0").replace("1800.0", "18.0").replace("1200.0", "12.0")
-    return {"curves.json": _json(engines.CURVES), "metrics.txt": engines.METRICS.encode(), "before.txt": _earlier(before).encode()}
+    return {"curves.json": _json(engines.CURVES), "metrics.txt": engines.METRICS.encode(), "before.txt": _tenth(engines.METRICS).encode()}
 
 
-def _earlier(text: str) -> str:
-    return (
-        "\n".join(line[: line.rindex(" ")] + " 1.0" if "accepted_tokens" in line and not line.startswith("#") else line for line in text.splitlines())
-        + "\n"
-    )
+def _tenth(scrape: str) -> str:
+    """An earlier scrape: every counter of the drafts at a tenth."""
+    return re.sub(r"^(vllm:spec_decode.*\}) (\d+)0\.0$", r"\1 \2.0", scrape, flags=re.MULTILINE)
 
 
 @cache

@@ -48,6 +48,12 @@ def test_other_columns(columns: dict[str, Any], message: str, tmp_path: Path) ->
         read_parquet(written(tmp_path, columns))
 
 
+def test_a_column_twice(tmp_path: Path) -> None:
+    pq.write_table(pa.table([[1], [2]], names=["a", "a"]), tmp_path / "t.parquet")  # type: ignore[no-untyped-call]
+    with pytest.raises(DsimError, match="column 'a' is there twice"):
+        read_parquet(tmp_path / "t.parquet")
+
+
 def test_broken_files(tmp_path: Path) -> None:
     content = written(tmp_path, {"a": [1, 2, 3], "s": ["x", "y", "z"]}, compression="none").read_bytes()
     path = tmp_path / "broken.parquet"
