@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPTS = ("steps.py", "scale.py", "startup.py", "engine_cpu.py")
+SCRIPTS = ("steps.py", "scale.py", "reading.py", "startup.py", "engine_cpu.py")
 
 
 def main() -> int:

@@ -45,7 +45,7 @@ def check_file_name(text: str) -> str:
 def check_word(text: str, key: str, file: bool = False) -> str:
     """A name from the command line, of a file or only to be shown. Raises DsimError."""
     try:
-        return check_file_name(text) if file else check_name(text)
+        return check_file_name(text) if file else check_label(text)
     except ValueError as problem:
         line = str(problem)
         raise DsimError(line if ", got" in line else f"{line}, got {text[:60]!a}", key=key, remedy="choose another name") from None

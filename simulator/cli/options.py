@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,6 +15,15 @@ from simulator.errors import visible
 if TYPE_CHECKING:
     from simulator.report.page import Page
 
+
+def allow(hours: float | None) -> None:
+    """Lets this process, and those that it starts, begin so much work."""
+    from simulator.study.run.effort import MAX_HOURS
+
+    if hours is not None:
+        os.environ[MAX_HOURS] = str(hours)
+
+
 Format = Annotated[Literal["text", "json"], typer.Option("--format", help="Print text for people or JSON for programs.")]
 Report = Annotated[
     bool | None, typer.Option("--report/--no-report", help="Write the report's pages and pictures.", show_default="with --format text")
@@ -23,6 +33,10 @@ Workers = Annotated[int | None, typer.Option("--workers", help="Worker processes
 Ray = Annotated[
     str | None,
     typer.Option("--ray", metavar="[ADDRESS]", help="Use a Ray cluster: host:port, auto (the one on this machine) or local (start one)."),
+]
+MaxHours = Annotated[
+    float | None,
+    typer.Option("--max-hours", min=0, callback=allow, help="Refuse to begin more hours of computing than this.", show_default="1000"),
 ]
 NewProfile = Annotated[Path, typer.Option("--out", help="Folder for the new profile.")]
 Name = Annotated[str | None, typer.Option(help="Profile name.", show_default="name of the folder")]

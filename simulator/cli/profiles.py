@@ -28,6 +28,7 @@ def check(folder: Folder, format: Format = "text") -> None:
 def show_page(
     folder: Folder,
     out: Annotated[Path | None, typer.Option(help="Folder for profile.html and overview.png.", show_default="reports/profile-NAME")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace files of these names that dsim has not made.")] = False,
     format: Format = "text",
 ) -> None:
     """Write a profile's page and picture.
@@ -39,7 +40,7 @@ def show_page(
 
     profile = load_profile(folder)
     drafters = drafter_numbers(profile)
-    page, picture = write_profile_page(profile, drafters, out or default_folder(profile))
+    page, picture = write_profile_page(profile, drafters, out or default_folder(profile), force)
     data = profile_data(profile) | {"acceptance": {d.name: drafter_data(d) for d in drafters}, "page": str(page), "picture": str(picture)}
     show(format, data, profile_page(profile, drafters), f"written to {page} and {picture}")
 

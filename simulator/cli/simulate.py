@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from simulator.cli.options import Format, Override, Ray, Replace, Report, Workers, show
+from simulator.cli.options import Format, MaxHours, Override, Ray, Replace, Report, Workers, show
 from simulator.echo import echo
 from simulator.errors import DsimError
 
 if TYPE_CHECKING:
     from simulator.report.page import Page
     from simulator.study.planning.result import PlanResult
+    from simulator.study.run.place import Place
     from simulator.study.run.result import RunResult
     from simulator.study.run.scenario import Scenario
 
@@ -27,6 +28,7 @@ def run(
     override: Override = None,
     workers: Workers = None,
     ray: Ray = None,
+    max_hours: MaxHours = None,
     steps: Annotated[bool, typer.Option("--steps", help="Also write every engine step (points/*.steps.parquet).")] = False,
     requests: Annotated[bool, typer.Option("--requests", help="Also write every request (points/*.requests.parquet).")] = False,
     report: Report = None,
@@ -42,9 +44,10 @@ def run(
     scenario = load_scenario(file, override or [])
     details = [name for name, wanted in (("steps", steps), ("requests", requests)) if wanted]
     pages = format == "text" if report is None else report
-    result, folder = _simulate(scenario, out, workers, format, pages, force, details, ray)
+    result, place = _simulate(scenario, out, workers, format, pages, force, details, ray)
+    folder = place.folder
     written = f"report: {folder / 'report.html'}" if pages else f"written to {folder}"
-    show(format, result.to_json(), *_shown(format, result), written + scripts_line(result.launch, folder))
+    show(format, result.to_json(), *_shown(format, result), written + place.replaced + scripts_line(result.launch, folder))
 
 
 def validate(
@@ -52,6 +55,7 @@ def validate(
     out: Annotated[Path | None, typer.Option(help="Folder for the results.", show_default="reports/NAME; docs/validation with --published")] = None,
     override: Override = None,
     workers: Workers = None,
+    max_hours: MaxHours = None,
     engine: Annotated[
         Path | None,
         typer.Option(help="Folder with target/ and the drafters: serve them with the real engine and compare. Needs torch."),
@@ -88,13 +92,13 @@ def validate(
     if engine is not None:
         if not (engine / "target").is_dir():
             raise DsimError("no folder target/ in it", where=engine, key="--engine", remedy="name the folder that holds target/ and the drafters")
-        _compare_with_engine(scenario, engine, serving or [], out or Path("reports") / f"{scenario.name}-engine", format)
+        _compare_with_engine(scenario, engine, serving or [], out or Path("reports") / f"{scenario.name}-engine", format, force)
         return
     if not scenario.validation:
         raise ScenarioError("has no checks", where=file, key="validation", remedy="add some, see docs/scenarios.md")
-    result, folder = _simulate(scenario, out, workers, format, format == "text", force)
+    result, place = _simulate(scenario, out, workers, format, format == "text", force)
     assert result.validation is not None
-    page, written = compared_page(scenario.name, result.validation.rows), f"written to {folder / 'validation.json'}"
+    page, written = compared_page(scenario.name, result.validation.rows), f"written to {place.folder / 'validation.json'}{place.replaced}"
     show(format, result.validation.to_json(), page, written, ok=result.validation.ok)
 
 
@@ -110,17 +114,21 @@ def _validate_published(out: Path, measured: Path, only: list[str], workers: int
     show(format, [result.to_json() for result in results], *pages, written, ok=all(result.ok is not False for result in results))
 
 
-def _compare_with_engine(scenario: Scenario, models: Path, serving: list[str], out: Path, format: str) -> None:
+def _compare_with_engine(scenario: Scenario, models: Path, serving: list[str], out: Path, format: str, force: bool) -> None:
     """Serves the scenario's policies and loads with the real engine, simulates the same requests and compares."""
     from real_runner.serving import serve_runs
+    from simulator.made import check_made, mark
     from simulator.report.validation.engine import engine_page, write_picture
     from simulator.study.run.output import write_json
     from simulator.study.validation.engine_check import compare, judged
     from simulator.study.validation.engine_runs import planned, read_facts, read_run
 
+    files = ("engine_check.json", "engine_check.png")
+    check_made(out, files, force)
     folders = serve_runs(models, scenario.known, planned(scenario), serving, out / "runs", quiet=format == "json")
     check = compare(scenario, [read_run(folder, scenario.policies) for folder in folders])
     comparison = judged(scenario, check, shlex.join(["dsim", *sys.argv[1:]]), read_facts(folders[0]))
+    mark(out, files)
     write_json(comparison.to_json(), out / "engine_check.json")
     title = f"{scenario.known.name}: simulator against engine"
     write_picture(comparison, out / "engine_check.png", title)
@@ -134,6 +142,7 @@ def plan(
     override: Override = None,
     workers: Workers = None,
     ray: Ray = None,
+    max_hours: MaxHours = None,
     report: Report = None,
     force: Replace = False,
     format: Format = "text",
@@ -148,25 +157,25 @@ def plan(
     from simulator.study.planning.make import answer
     from simulator.study.planning.output import write_plan
     from simulator.study.planning.question import load_plan
-    from simulator.study.run.output import check_out
+    from simulator.study.run.place import Place
 
     question = load_plan(file, override or [])
     folder = out or Path("reports") / question.question.name
     pages = format == "text" if report is None else report
-    check_out(folder, "plan", question.question.name, question.file, force)
+    place = Place(folder, "plan", question.question.name, question.file, force)
     keep, progress = folder / "trials", Progress(quiet=format == "json")
     with resumable(lambda: f"{progress.done:.0f} trials are kept in {keep}"), progress.stage("planning"):
         result = plan_with_launch(answer(question, keep, workers, progress.at, progress.doing, ray), question)
         progress.doing("writing the page")
         write_plan(result, folder)
-        write_launch(result.launch, folder / FOLDER)
+        write_launch(result.launch, folder / FOLDER, replace=True)
         if pages:
             from simulator.report.plan.page import write_plan_report
 
             write_plan_report(result, folder)
         else:
             remove(folder)
-    written = f"written to {folder / 'report.html' if pages else folder}" + scripts_line(result.launch, folder)
+    written = f"written to {folder / 'report.html' if pages else folder}{place.replaced}" + scripts_line(result.launch, folder)
     show(format, result.to_json(), *_shown(format, result), written)
 
 
@@ -208,34 +217,45 @@ def _simulate(
     force: bool,
     details: Sequence[str] = (),
     ray: str | None = None,
-) -> tuple[RunResult, Path]:
-    """Runs all points with progress and writes the output folder, its pages where they are wanted; the result and the folder."""
+) -> tuple[RunResult, Place]:
+    """Runs all points with progress and writes the output folder, its pages where they are wanted; the result and the place."""
     from simulator.progress import Progress, resumable
     from simulator.report.render.files import remove
     from simulator.study.deploy.launch import with_launch
     from simulator.study.deploy.scripts import FOLDER, write_launch
     from simulator.study.run.build import build_result
-    from simulator.study.run.output import check_out, write_output
+    from simulator.study.run.limits import check_limits
+    from simulator.study.run.output import write_output
+    from simulator.study.run.place import Place
     from simulator.study.run.sweep import sweep
     from simulator.study.validation.compare import check_checks, compared
 
     check_checks(scenario)
     folder = out or Path("reports") / scenario.name
-    check_out(folder, "scenario", scenario.name, scenario.file, force)
+    place = Place(folder, "scenario", scenario.name, scenario.file, force)
+    _warn(check_limits(scenario))
     keep, progress = folder / "points", Progress(quiet=format == "json")
     with resumable(lambda: f"{progress.done:.0f} of {progress.total:.0f} points are kept in {keep}"), progress.stage("simulating"):
         rows = sweep(scenario, keep, progress.at, workers, details, ray)
         progress.doing("writing the report")
         result = with_launch(build_result(scenario, rows, *compared(scenario, rows)), scenario)
         write_output(result, rows, folder)
-        write_launch(result.launch, folder / FOLDER)
+        write_launch(result.launch, folder / FOLDER, replace=True)
         if pages:
             from simulator.report.run.page import write_report
 
             write_report(result, folder)
         else:
             remove(folder)
-    return result, folder
+    return result, place
+
+
+def _warn(hours: float) -> None:
+    """A note where a run takes long."""
+    from simulator.study.run.effort import LONG_HOURS, spoken_hours
+
+    if hours >= LONG_HOURS:
+        echo(f"note: about {spoken_hours(hours)} of computing on one core, or more; an interrupted run can be resumed", err=True)
 
 
 def _shown(format: str, result: RunResult | PlanResult) -> Sequence[Page]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from simulator.arrays import Floats
 from simulator.errors import ProfileError
+from simulator.quantities import spoken
 from simulator.reading.csv_files import line_of, numbers, read_csv
 
 if TYPE_CHECKING:
@@ -17,6 +18,14 @@ if TYPE_CHECKING:
 
 Key = Literal["tokens", "requests", "slots"]
 Between = Literal["step", "linear"]
+_BOUNDS = {
+    "tokens": (1e-3, 1e8, "tokens"),
+    "slots": (1e-3, 127, "tokens"),
+    "requests": (1e-3, 1e6, "requests"),
+    "context_tokens": (0, 1e8, "tokens"),
+    "p50_s": (1e-9, 1000, "seconds"),
+    "n": (0, 1e15, "steps"),
+}  # of the columns: least, if the column is the key or a time, most, and unit
 
 
 @dataclass(frozen=True)
@@ -125,7 +134,7 @@ def read_cost_table(path: Path, key: Key, between: Between, contexts_between: Be
             raise ProfileError(f"no captured row at requests {r:g}, context {c:g}", where=path, key="regime")
         keys = rows.loc[here, key]
         if len(twice := keys[keys.duplicated()]):
-            raise ProfileError(f"{key} {twice.iloc[0]:g} appears twice at the same requests and context", where=path, key=key)
+            raise ProfileError(f"{key} {twice.iloc[0]:.15g} appears twice at the same requests and context", where=path, key=key)
         curves[float(r), float(c)] = _curve(rows[here & ~eager], rows[here & eager], key)
     grid_r, grid_c = np.unique(requests), np.unique(contexts)
     _fill_corner(curves, grid_r, grid_c, path)
@@ -158,6 +167,12 @@ def _check_numbers(rows: pd.DataFrame, path: Path, key: str) -> None:
         if column in rows:
             positive = column.endswith("_s") or column == key
             rows[column] = numbers(rows, column, path, ProfileError, positive, optional=column not in (key, "p50_s"))
+            least, most, unit = _BOUNDS["p50_s" if positive and column != key else column]
+            wrong = ((rows[column] > most) | (rows[column] < (least if positive else 0.0))).to_numpy()
+            if wrong.any():
+                row = int(wrong.argmax())
+                problem = f"expected {spoken(least)} to {spoken(most)} {unit}, got {rows[column].tolist()[row]:.6g}"
+                raise ProfileError(problem, where=f"{path}:{line_of(path, row + 1, comment='#')}", key=column)
     if {"p10_s", "p90_s"} <= set(rows.columns):
         crossed = ((rows["p10_s"] > rows["p50_s"]) | (rows["p50_s"] > rows["p90_s"])).to_numpy()
         if crossed.any():

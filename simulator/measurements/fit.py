@@ -10,11 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from simulator.arrays import Floats
+from simulator.complaints import shown
 from simulator.errors import DsimError
-from simulator.measurements.cost import Cliff, FittedCurve
+from simulator.measurements.cost import FittedCurve
+from simulator.quantities import TINY, spoken
 from simulator.reading.csv_files import line_of, numbers, read_csv
+from simulator.schema import validate
 
 COLUMNS = ("concurrency", "tps_per_user", "throughput_tok_s_gpu")
+MOST_POINTS = 10_000
+USERS, SPEED = (1e-3, 1e6), (1e-3, 1e6)  # requests in flight per replica, tokens per second of one
+MOST_STEP_S = 1000.0
 
 
 @dataclass(frozen=True)
@@ -46,10 +52,12 @@ def read_telemetry(path: Path, gpus_per_replica: float = 1.0) -> Telemetry:
     for column in map(str, rows.columns):
         near = difflib.get_close_matches(column, COLUMNS, n=1, cutoff=0.6)
         if column not in COLUMNS and near and near[0] not in rows:
-            raise DsimError(f"unknown column '{column}'", where=path, remedy=f"did you mean '{near[0]}'?")
+            raise DsimError(f"unknown column {shown(column)}", where=path, remedy=f"did you mean '{near[0]}'?")
     if len(present) < 2:
-        remedy = f"columns found: {', '.join(map(str, rows.columns))}"
+        remedy = f"columns found: {', '.join(str(name)[:40] for name in rows.columns[:20])}"
         raise DsimError(f"needs two of the columns {', '.join(COLUMNS)}", where=path, remedy=remedy)
+    if len(rows) > MOST_POINTS:
+        raise DsimError(f"expected at most {MOST_POINTS:,} operating points, got {len(rows):,}", where=path, remedy="give means over longer times")
     for column in present:
         rows[column] = numbers(rows, column, path)
     if "throughput_tok_s_gpu" not in present:
@@ -64,6 +72,14 @@ def read_telemetry(path: Path, gpus_per_replica: float = 1.0) -> Telemetry:
             gap = f"throughput is {off.iloc[row]:.0%} away from concurrency × speed"
             remedy = "use the concurrency in flight (not offered) per replica, or leave one column out"
             raise DsimError(gap, where=f"{path}:{line_of(path, row + 1, comment='#')}", remedy=remedy)
+    for column, values, (least, most) in (("concurrency", users, USERS), ("tps_per_user", speed, SPEED)):
+        wrong = ~((values >= least) & (values <= most)).to_numpy()
+        if wrong.any():
+            row = int(wrong.argmax())
+            problem = f"expected {spoken(least)} to {spoken(most)}, got {values.iloc[row]:g}"
+            raise DsimError(
+                problem, where=f"{path}:{line_of(path, row + 1, comment='#')}", key=column, remedy="check the units, and --gpus-per-replica"
+            )
     return Telemetry(users.to_numpy(dtype=np.float64), speed.to_numpy(dtype=np.float64))
 
 
@@ -81,6 +97,8 @@ def fit_cost(
     time = accepted_length / telemetry.tps_per_user - draft_s_per_request * telemetry.concurrency
     if len(tokens) < 2 or tokens.max() < 1.5 * tokens.min():
         raise DsimError("too few operating points to fit a step cost", remedy="give at least two whose concurrency differs by half")
+    if time.max() > MOST_STEP_S:
+        raise DsimError(f"a step would take {time.max():g} s, expected at most {MOST_STEP_S:g} s", key="tps_per_user", remedy="check the units")
     if (time <= 0).any():
         raise DsimError("drafting would take longer than the whole step", key="draft cost", remedy="assume a smaller draft cost")
     edges = sorted(c for c in cliffs if tokens.min() < c < tokens.max())
@@ -98,24 +116,25 @@ def fit_cost(
     scale = float(np.median(tokens))
     start = np.array([max(base, time.min() / 2), max(slope, 1e-9), time.min() / 5, scale / 5, *([0.0] * len(edges))])
     upper = np.array([np.inf, np.inf, np.inf if concave else 1e-15, 4 * scale, *([np.inf] * len(edges))])
-    lower = np.array([0, 0, 0, max(tokens.min() / 4, 1.0), *([0.0] * len(edges))])
+    lower = np.array([0, 0, 0, min(max(tokens.min() / 4, 1.0), scale), *([0.0] * len(edges))])
     start = np.clip(start, lower + 1e-16, upper * (1 - 1e-9))
     size = np.array([time.mean(), time.mean() / scale, time.mean(), scale, *([time.mean()] * len(edges))])
     solution = least_squares(misfit, start, bounds=(lower, upper), x_scale=size, max_nfev=5000, ftol=1e-12, xtol=1e-12)
     a, b, c, d, *jumps = (float(v) for v in solution.x)
     residual = time / model(solution.x) - 1
     note = f"fitted to {len(tokens)} operating points, {rms(residual):.2%} rms; assumed accepted length {accepted_length:g}, budget {budget:g}"
-    curve = FittedCurve(
-        provenance="fitted",
-        source=source,
-        note=note,
-        base_s=_round(a),
-        per_token_s=_round(b),
-        concave_s=_round(c) if concave else 0.0,
-        concave_tokens=_round(d) if concave else 1.0,
-        cliffs=[Cliff(tokens=edge, add_s=_round(jump)) for edge, jump in zip(edges, jumps, strict=True)],
-        measured_tokens=(_round(float(tokens.min())), _round(float(tokens.max()))),
-    )
+    content = {
+        "provenance": "fitted",
+        "source": source,
+        "note": note,
+        "base_s": _round(a),
+        "per_token_s": _round(b),
+        "concave_s": _round(c) if concave else 0.0,
+        "concave_tokens": _round(d) if concave else 1.0,
+        "cliffs": [{"tokens": edge, "add_s": _round(jump)} for edge, jump in zip(edges, jumps, strict=True)],
+        "measured_tokens": (_round(float(tokens.min())), _round(float(tokens.max()))),
+    }
+    curve = validate(FittedCurve, content, "the fitted step cost", DsimError)
     return CostFit(curve, rms(residual), float(np.abs(residual).max()), len(tokens), plain_rms)
 
 
@@ -126,4 +145,4 @@ def rms(residual: Floats) -> float:
 
 def _round(value: float) -> float:
     """Five significant digits: more than a fit can claim."""
-    return float(f"{value:.5g}")
+    return float(f"{value:.5g}") if abs(value) >= TINY else 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import frexp, ldexp
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from simulator.errors import ProfileError
 from simulator.kind import Lowered, lowering
 from simulator.measurements.cost import Costs, DraftCost, GraphSizes
 
-_MOST_CURVES = 4096  # kept at a time
+_MOST_PRICES = 1 << 24  # seconds kept of each kind: 128 MB
 
 
 class RoundPrices(Protocol):
@@ -61,6 +61,7 @@ class RoundCost:
         self._curves: dict[tuple[int, float], Floats] = {}
         self._drafts: dict[tuple[int, float], float] = {}
         self._absorbs: dict[float, Floats] = {}
+        self._kept = {"curves": 0, "absorbs": 0}
         self._shared = costs.verify.varies_with == "tokens"  # all batches share one curve
 
     def draft_s(self, requests: int, context_tokens: float) -> float:
@@ -80,7 +81,8 @@ class RoundCost:
         key = rounded_context(context_tokens)
         known = self._absorbs.get(key)
         if known is None or len(known) <= most:
-            known = self._absorbs[key] = self._absorbing.absorb_s(np.arange(2 * most + 1), key)
+            known = self._absorbing.absorb_s(np.arange(2 * most + 1), key)
+            self._keep("absorbs", self._absorbs, key, known)
         return known
 
     def _curve(self, requests: int, context_tokens: float) -> Floats:
@@ -90,11 +92,17 @@ class RoundCost:
         most = requests * (self.gamma + 1) + 1
         if known is None or len(known) < most:
             tokens = np.arange(2 * most)
-            if len(self._curves) >= _MOST_CURVES:
-                self._curves.clear()
             known = self.costs.verify.seconds(self.sizes.padded(tokens) if self.sizes else tokens, max(requests, 1), key[1])
-            self._curves[key] = known
+            self._keep("curves", self._curves, key, known)
         return known
+
+    def _keep(self, what: str, kept: dict[Any, Floats], key: Any, prices: Floats) -> None:
+        """Keep prices, in bounded memory: when it is full, all begins anew."""
+        self._kept[what] += len(prices)
+        if self._kept[what] > _MOST_PRICES:
+            kept.clear()
+            self._kept[what] = len(prices)
+        kept[key] = prices
 
     def round_s(self, requests: int, context_tokens: float) -> Floats:
         """Time of the whole round at B = R + 0 .. Rγ tokens  # [R γ + 1]."""

@@ -13,7 +13,7 @@ from simulator.complaints import shown
 from simulator.errors import ProfileError
 from simulator.files import write_whole
 from simulator.measurements.cost import Cost, Costs, DraftCost, Sourced
-from simulator.names import Inside, Name, leads_out
+from simulator.names import Inside, Label, Name, leads_out
 from simulator.quantities import LARGEST, Bytes, BytesOrNone, Calibration, ContextTokens, Flag, Gamma, Gpus, PageTokens, Within
 from simulator.reading.opening import near_file
 from simulator.reading.yaml_files import read_yaml
@@ -93,7 +93,7 @@ class Profile(Frozen):
     """All measured facts of (hardware, engine, target, drafters)."""
 
     format: Annotated[int, Within(1, 1)]
-    name: Name
+    name: Label
     hardware: str
     engine: str
     target: str
@@ -215,6 +215,8 @@ def _check_step(profile: Profile, path: Path) -> None:
     if not LEAST_STEP_S <= verify + overhead <= MOST_STEP_S:
         problem = f"a step of one token takes {verify + overhead:g} s, expected {LEAST_STEP_S:g} to {MOST_STEP_S:g} s"
         raise ProfileError(problem, where=path, key="costs.verify", remedy="give all costs in seconds")
+    if not verify > 0:
+        raise ProfileError("a step of one token costs nothing", where=path, key="costs.verify", remedy="measure it, or leave less to costs.overhead")
     most = profile.costs.verify.most("tokens") or 1.0
     if (last := float(profile.costs.verify.seconds(most))) < verify / 2 and not profile.suspicious:  # a noisy measurement says so itself
         problem = f"falls from {verify:g} s for 1 token to {last:g} s for {most:g}, expected to rise"

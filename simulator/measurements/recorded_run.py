@@ -7,19 +7,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 
 from simulator.arrays import Floats, Integers
 from simulator.errors import DsimError
-from simulator.reading.csv_files import numbers, read_csv
+from simulator.measurements.formats.reading import Line, Part
+from simulator.quantities import Batch, Tokens, Within
+from simulator.reading.csv_files import line_of, numbers, read_csv
 from simulator.reading.json_files import json_lines, read_json
+from simulator.schema import validate
 
-STAMPS = ("arrival_time", "queued_ts", "first_token_ts", "last_token_ts")
-COUNTS = ("input_toks", "output_toks")
+MOST_REQUESTS, MOST_ROWS = 100_000, 1_000_000
+LATE_S = 60.0  # by which the clock of the series may begin after the first arrival
+TOTALS_AGREE = 0.1  # relative difference up to which series and requests count the same tokens
 _REMEDY = "give a folder with meta.json, requests.jsonl and timeseries.csv"
-SERIES = ("t", "prompt_throughput", "gen_throughput", "running", "waiting")
+MOST_IN_SERIES = {"t": 1e8, "prompt_throughput": 1e9, "gen_throughput": 1e9, "running": 1e6, "waiting": 1e8}
+SERIES = tuple(MOST_IN_SERIES)
+Stamp = Annotated[float, Within(1e-9, 1e11, "seconds")]
+Machines = Annotated[int, Within(1, 1000, "GPUs")]
 
 
 @dataclass(frozen=True)
@@ -48,56 +55,108 @@ class RecordedRun:
         return len(self.arrival_s)
 
 
+class _Engine(Part):
+    max_num_seqs: Batch
+    max_num_batched_tokens: Tokens
+    tensor_parallel_size: Machines
+    data_parallel_size: Machines | None = None
+
+
+class _Meta(Part):
+    model: Line = "not stated"
+    vllm_version: Line = "not stated"
+    engine_kwargs: _Engine
+    num_requests: Annotated[int, Within(1, MOST_REQUESTS, "requests")] | None = None
+
+
+class _Request(Part):
+    arrival_time: Stamp
+    queued_ts: Stamp
+    first_token_ts: Stamp
+    last_token_ts: Stamp
+    input_toks: Tokens
+    output_toks: Tokens
+
+
 def read_recorded_run(folder: Path) -> RecordedRun:
-    """The run in a folder. Raises DsimError with file, line and field."""
-    meta = read_json(folder / "meta.json", remedy=_REMEDY)
-    settings = meta.get("engine_kwargs")
-    if not isinstance(settings, dict):
-        raise DsimError("expected a mapping", where=folder / "meta.json", key="engine_kwargs", remedy=_REMEDY)
-    sizes = [_positive(settings, key, folder / "meta.json") for key in ("max_num_seqs", "max_num_batched_tokens", "tensor_parallel_size")]
-    rows = _requests(folder / "requests.jsonl")
-    stamps = {key: np.array([row[key] for row in rows], dtype=np.float64) for key in STAMPS}
-    offset = (stamps["queued_ts"] - stamps["arrival_time"]).min()
-    start = stamps["arrival_time"].min() + offset
-    return RecordedRun(
+    """The run in a folder. Raises DsimError with file, line and field, also where its files contradict each other."""
+    file = folder / "meta.json"
+    meta = validate(_Meta, read_json(file, remedy=_REMEDY), file, DsimError)
+    settings = meta.engine_kwargs
+    rows = _requests(folder / "requests.jsonl", meta.num_requests)
+    arrival, queued, first, last = np.array([(row.arrival_time, row.queued_ts, row.first_token_ts, row.last_token_ts) for row in rows]).T
+    offset = (queued - arrival).min()
+    start = arrival.min() + offset
+    run = RecordedRun(
         folder=folder,
-        model=str(meta.get("model", "not stated")),
-        engine=f"vLLM {meta.get('vllm_version', 'not stated')}",
-        gpus=float(sizes[2]) * float(settings.get("data_parallel_size") or 1),
-        max_batch=int(sizes[0]),
-        token_budget=int(sizes[1]),
-        arrival_s=stamps["arrival_time"] + offset - start,
-        queued_s=stamps["queued_ts"] - start,
-        first_token_s=stamps["first_token_ts"] - start,
-        last_token_s=stamps["last_token_ts"] - start,
-        prompt_tokens=np.array([row["input_toks"] for row in rows], dtype=np.int64),
-        output_tokens=np.array([row["output_toks"] for row in rows], dtype=np.int64),
+        model=meta.model,
+        engine=f"vLLM {meta.vllm_version}",
+        gpus=float(settings.tensor_parallel_size * (settings.data_parallel_size or 1)),
+        max_batch=settings.max_num_seqs,
+        token_budget=settings.max_num_batched_tokens,
+        arrival_s=arrival + offset - start,
+        queued_s=queued - start,
+        first_token_s=first - start,
+        last_token_s=last - start,
+        prompt_tokens=np.array([row.input_toks for row in rows], dtype=np.int64),
+        output_tokens=np.array([row.output_toks for row in rows], dtype=np.int64),
         series=_series(folder / "timeseries.csv"),
     )
+    _check_totals(run)
+    return run
 
 
-def _positive(content: dict[str, Any], key: str, where: Path | str) -> float:
-    value: Any = content.get(key)
-    if type(value) not in (int, float) or not 0 < value < float("inf"):
-        raise DsimError(f"must be a positive number (got {value!r})", where=where, key=key)
-    return float(value)
-
-
-def _requests(path: Path) -> list[dict[str, float]]:
+def _requests(path: Path, expected: int | None) -> list[_Request]:
     """Rows in order of arrival."""
-    rows = []
+    rows: list[_Request] = []
     for where, content in json_lines(path, remedy=_REMEDY):
-        row = {key: _positive(content, key, where) for key in (*STAMPS, *COUNTS)}
-        if not row["queued_ts"] <= row["first_token_ts"] <= row["last_token_ts"]:
+        row = validate(_Request, content, where, DsimError)
+        if not row.queued_ts <= row.first_token_ts <= row.last_token_ts:
             raise DsimError("stamps must follow queued, first token, last token", where=where, key="first_token_ts")
+        if len(rows) == MOST_REQUESTS:
+            raise DsimError(
+                f"expected at most {MOST_REQUESTS:,} requests", where=path, remedy="give a shorter run: each trial of a fit plays it whole"
+            )
         rows.append(row)
     if not rows:
         raise DsimError("expected at least one request, the file is empty", where=path)
-    return sorted(rows, key=lambda row: row["arrival_time"])
+    if expected is not None and len(rows) != expected:
+        raise DsimError(
+            f"expected the {expected} requests of meta.json, got {len(rows)}", where=path, key="num_requests", remedy="copy the files again"
+        )
+    return sorted(rows, key=lambda row: row.arrival_time)
 
 
 def _series(path: Path) -> dict[str, Floats]:
+    """Columns with a row every so many seconds."""
     table = read_csv(path, SERIES, remedy=_REMEDY)
     if table.empty:
         raise DsimError("has no rows", where=path, remedy=_REMEDY)
-    return {name: numbers(table, name, path, positive=False) for name in SERIES}
+    if len(table) > MOST_ROWS:
+        raise DsimError(f"expected at most {MOST_ROWS:,} rows, got {len(table):,}", where=path, remedy="give a shorter run")
+    series = {name: numbers(table, name, path, positive=False) for name in SERIES}
+    for name, values in series.items():
+        if values.max() > (most := MOST_IN_SERIES[name]):
+            row = int(values.argmax())
+            problem = f"expected a number of at most {most:g}, got {values[row]:g}"
+            raise DsimError(problem, where=f"{path}:{line_of(path, row + 1, comment='#')}", key=name)
+    steps = np.diff(series["t"], prepend=0.0)
+    tick = float(np.median(steps))
+    if (wrong := np.abs(steps - tick) > 0.5 * tick).any() or tick <= 0:
+        row = int(wrong.argmax())
+        problem = f"expected a row each {tick:g} s, got one at {series['t'][row]:g} s after {series['t'][row] - steps[row]:g} s"
+        raise DsimError(problem, where=f"{path}:{line_of(path, row + 1, comment='#')}", key="t", remedy="put the rows back in order")
+    return series
+
+
+def _check_totals(run: RecordedRun) -> None:
+    """The series counts the tokens of the requests, to their end. Raises DsimError where it does not."""
+    path, end_s = run.folder / "timeseries.csv", float(run.series["t"][-1])
+    if (last_s := float(run.last_token_s.max())) > end_s + LATE_S:
+        raise DsimError(f"ends at {end_s:g} s, and requests.jsonl at {last_s:g} s", where=path, key="t", remedy="give the files of one run, whole")
+    tick_s = float(np.diff(run.series["t"], prepend=0.0).min())
+    for name, tokens in (("gen_throughput", run.output_tokens), ("prompt_throughput", run.prompt_tokens)):
+        counted, expected = float(run.series[name].sum() * tick_s), float(tokens.sum())
+        if abs(counted / expected - 1) > TOTALS_AGREE:
+            problem = f"counts {counted:,.0f} tokens, and requests.jsonl has {expected:,.0f}"
+            raise DsimError(problem, where=path, key=name, remedy="give the files of one run, whole")

@@ -6,6 +6,7 @@ All rules stand in one file, to be read beside each other.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
@@ -187,7 +188,7 @@ class ByBatch(VerificationPolicy):
         return max(length for _, _, length in self.table)
 
     def drafted(self, requests: int, gamma: int) -> int:
-        return min(next((k for first, last, k in self.table if first <= requests <= last), self.table[-1][2]), gamma)
+        return min(self.table[max(bisect_right(self.table, requests, key=lambda row: row[0]) - 1, 0)][2], gamma)
 
     def serving(self, gamma: int) -> Serving:
         table = tuple((first, last, min(length, gamma)) for first, last, length in self.table)

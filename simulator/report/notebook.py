@@ -66,14 +66,16 @@ class Evaluation(Shown):
         span = f"{load(loads[0])}…{load(loads[-1])}" if len(loads) > 1 else "".join(map(load, loads))
         return _lines(f"dsim run {self.run.scenario.name}: {_listed(self.names)}; load {span} {self.run.load_unit}", self.answer)
 
-    def save(self, folder: Path | str) -> Path:
-        """Write the report and the tables; the path of report.html."""
+    def save(self, folder: Path | str, force: bool = False) -> Path:
+        """Write the report and the tables; the path of report.html. `force` replaces what another scenario, or no dsim, has written there."""
         from simulator.report.run.page import write_report
         from simulator.study.deploy.scripts import FOLDER, write_launch
         from simulator.study.run.output import write_output
+        from simulator.study.run.place import Place
 
+        Place(Path(folder), "scenario", self.run.scenario.name, Path(self.run.scenario.file), force)
         write_output(self.run, self.rows, Path(folder))
-        write_launch(self.run.launch, Path(folder) / FOLDER)
+        write_launch(self.run.launch, Path(folder) / FOLDER, replace=True)
         return write_report(self.run, Path(folder))
 
 
@@ -134,14 +136,16 @@ class Planned(Shown):
         peak = load(self.plan.load.peak_rps)
         return _lines(f"dsim plan {self.plan.plan.name}: {_listed(self.names)}; {peak} requests per second at the peak", self.answer)
 
-    def save(self, folder: Path | str) -> Path:
-        """Write the page and the tables; the path of report.html."""
+    def save(self, folder: Path | str, force: bool = False) -> Path:
+        """Write the page and the tables; the path of report.html. `force` replaces what another plan, or no dsim, has written there."""
         from simulator.report.plan.page import write_plan_report
         from simulator.study.deploy.scripts import FOLDER, write_launch
         from simulator.study.planning.output import write_plan
+        from simulator.study.run.place import Place
 
+        Place(Path(folder), "plan", self.plan.plan.name, Path(self.plan.plan.file), force)
         write_plan(self.plan, Path(folder))
-        write_launch(self.plan.launch, Path(folder) / FOLDER)
+        write_launch(self.plan.launch, Path(folder) / FOLDER, replace=True)
         return write_plan_report(self.plan, Path(folder))
 
 
@@ -183,11 +187,11 @@ class Profiled(Shown):
         """Of the drafters."""
         return list(self.profile.drafters)
 
-    def save(self, folder: Path | str) -> Path:
-        """Write the page and the overview; the path of profile.html."""
+    def save(self, folder: Path | str, force: bool = False) -> Path:
+        """Write the page and the overview; the path of profile.html. `force` replaces files of these names that dsim has not made."""
         from simulator.report.profile.page import write_profile_page
 
-        return write_profile_page(self.profile, self.drafters, Path(folder))[0]
+        return write_profile_page(self.profile, self.drafters, Path(folder), force)[0]
 
     def __repr__(self) -> str:
         return _lines(f"dsim profile {self.profile.name}: {self.profile.target} on {self.profile.hardware}", [f"drafters: {_listed(self.names)}"])

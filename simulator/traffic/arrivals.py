@@ -27,6 +27,10 @@ class ArrivalProcess(Kind):
         """Arrival times in seconds, sorted, in [0, horizon_s). # [n]"""
         raise NotImplementedError
 
+    def expected(self, rate_rps: float, horizon_s: float) -> float:
+        """Requests in [0, horizon_s), in the mean."""
+        return rate_rps * horizon_s
+
     def curve(self, bins: int) -> tuple[Floats, Floats, float] | None:
         """Over a span in seconds of the run: where each of the bins starts, and the rate there in multiples of the load; None for a constant rate."""
         return None
@@ -124,12 +128,20 @@ class RateCurve(ArrivalProcess):
     def times(self, rate_rps: float, horizon_s: float, rng: np.random.Generator) -> Floats:
         """By inverting the cumulative rate (Çinlar, 1975)."""
         knots_s, rates, mass = self._knots(horizon_s)
-        begin, end = self._mass_at(np.array([self.start_s, self.start_s + horizon_s * self.time_scale]), knots_s, rates, mass)
+        begin, end = self._mass_between(horizon_s, knots_s, rates, mass)
         per_mass = rate_rps / self.time_scale  # requests per second of curve at its mean
         unit = _partial_sums(rng.standard_exponential, per_mass * (end - begin))
         curve_s = self._time_of(begin + unit / per_mass, knots_s, rates, mass)
         times = np.maximum.accumulate(np.maximum((curve_s - self.start_s) / self.time_scale, 0.0))
         return times[times < horizon_s]
+
+    def expected(self, rate_rps: float, horizon_s: float) -> float:
+        begin, end = self._mass_between(horizon_s, *self._knots(horizon_s))
+        return float(rate_rps / self.time_scale * (end - begin))
+
+    def _mass_between(self, horizon_s: float, knots_s: Floats, rates: Floats, mass: Floats) -> Floats:
+        """The integral of the rate from 0 to the run's start and end. # [2]"""
+        return self._mass_at(np.array([self.start_s, self.start_s + horizon_s * self.time_scale]), knots_s, rates, mass)
 
     def curve(self, bins: int) -> tuple[Floats, Floats, float]:
         times = np.array([t for t, _ in self.points])

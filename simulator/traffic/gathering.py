@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from simulator.arrays import Flags, Floats, Integers
 from simulator.errors import TraceError
 from simulator.traffic.prefix_blocks import hash_lists
+from simulator.traffic.request import MOST_REQUESTS
 from simulator.traffic.trace_files import Table, TraceFile
 from simulator.traffic.trace_forms import AZURE, PER_SECOND, Layout, Unit
 
@@ -64,7 +65,8 @@ class Extreme:
 class Gathering:
     """What has been read so far. `clock` is that of the window: right at the end if the first rows have the first arrival, else read again with it.
 
-    `rows` are those with tokens; `low` and `high` their first and last times. `parts` are the columns that are kept, `blocks` has the number of
+    `rows` are those with tokens, `kept` those that the window wants;
+    `low` and `high` are the first and last times. `parts` are the columns that are kept, `blocks` has the number of
     hash_ids of every row with its prompt's tokens.
     """
 
@@ -74,6 +76,7 @@ class Gathering:
     zoned: bool | None = None
     all_rows: int = 0
     rows: int = 0
+    kept: int = 0
     first_empty: tuple[str, str] = ("", "")  # its place and column
     first_cells: str = ""
     low: Extreme | None = None
@@ -116,6 +119,10 @@ class Gathering:
             self.ids.append((counts[keep], ids[np.repeat(keep, counts)]))
         kept: tuple[NDArray[Any], ...] = (np.arange(self.rows, self.rows + len(time)), time, prompt, output, cached, domain)
         self.rows += len(time)
+        self.kept += int(keep.sum())
+        if self.kept > MOST_REQUESTS:
+            remedy = "play a part of it: write workload.trace.window_s"
+            raise TraceError(f"has more than {MOST_REQUESTS:,} requests", where=table.path, key="workload.trace", remedy=remedy)
         if keep.any():
             self.parts.append(kept if keep.all() else tuple(column[keep] for column in kept))
 

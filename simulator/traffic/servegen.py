@@ -149,6 +149,15 @@ class ServeGenSource(PublicSource):
         """All files of the service."""
         return sorted([*self.folder.glob("*-trace.csv"), *self.folder.glob("*-dataset.json")])
 
+    def expected(self, load_rps: float, horizon_s: float) -> float:
+        """Requests in [0, horizon_s), in the mean; where the run ends or begins in a window, those of the whole window."""
+        service = self.service()
+        rates, width = service.rates.sum(axis=0), service.window_s
+        first, last = self.start_s // width, -((self.start_s + horizon_s) // -width)
+        rounds, rest = divmod(last - first, len(rates))
+        part = np.arange(first, first + rest).astype(np.int64) % len(rates)
+        return float((rounds * rates.sum() + rates[part].sum()) * width * load_rps / service.mean_rps)
+
     def requests(self, load_rps: float, horizon_s: float, seed: int, replication: int) -> tuple[Floats, Integers, Integers, Integers]:
         """Arrival times, prompt and output tokens and indices of all requests in [0, horizon_s), in order of arrival. # [n] each"""
         service = self.service()

@@ -25,7 +25,7 @@ from simulator.reading.json_files import json_lines, parse_json
 from simulator.reading.opening import opened, read_text
 
 _MOST = 10**8  # tokens; no context is as long
-_MOST_COLUMNS = 1000
+_MOST_COLUMNS, _MOST_LETTERS = 1000, 200  # of a column's name
 _YEARS = (1900, 2100)
 _NEEDS_ONE = "use a file with at least one request"
 _ZONE = r"Z$|[+-]\d\d:\d\d$|[+-]\d{4}$|\+\d\d$"  # of the last six characters
@@ -53,6 +53,8 @@ class Table:
         cells = self.frame[column]
         if cells.dtype == bool:
             cells = pd.Series(np.nan, index=cells.index)
+        elif self.block is not None and self.block.form.decimal == "," and isinstance(cells.dtype, pd.StringDtype):  # a cell among them is no number
+            cells = cells.str.replace(".", "x", regex=False).str.replace(",", ".", regex=False)
         elif cells.dtype == object:
             kinds = int | float if self.json else int | float | str
             cells = cells.where(cells.map(lambda cell: isinstance(cell, kinds) and not isinstance(cell, bool)))
@@ -65,9 +67,9 @@ class Table:
 
     def whole(self, column: str, *, least: int) -> Integers:
         """A column of numbers of tokens, at least `least`. # [n]"""
-        values = self.numbers(column, least=least)
         if self.block is not None and self.frame[column].dtype.kind != "i":
             self._refuse_thousands(column, self.block)
+        values = self.numbers(column, least=least)
         self.refuse(values != np.rint(values), column, "not a whole number")
         self.refuse(values > _MOST, column, "too large")
         return values.astype(np.int64)
@@ -106,6 +108,9 @@ class Table:
         cells = self.frame[column]
         if self.block is not None and not isinstance(cells.dtype, pd.StringDtype):  # 01 is not 1
             cells = self.block.frame([column], as_written=True)[column].loc[cells.index]
+        if self.json:
+            self.refuse(cells.map(lambda cell: type(cell) not in (str, int)).to_numpy(dtype=bool), column, "not a text")
+            self.refuse(~cells.map(lambda cell: str(cell).isprintable()).to_numpy(dtype=bool), column, "has invisible characters")
         words = cells.astype(str).str.strip()
         self.refuse((cells.isna() | (words == "")).to_numpy(dtype=bool), column, "empty")
         places, distinct = pd.factorize(words)
@@ -156,6 +161,13 @@ class TraceFile:
     names: tuple[str, ...]
     form: CsvForm | None = None
     rows: tuple[Row, ...] | None = None
+
+    def __post_init__(self) -> None:
+        longest = max(map(len, self.names), default=0)
+        if len(self.names) > _MOST_COLUMNS or longest > _MOST_LETTERS:
+            expected = f"at most {_MOST_COLUMNS:,} columns with names of at most {_MOST_LETTERS} characters"
+            problem = f"expected {expected}, got {len(self.names):,} columns and a name of {longest:,} characters"
+            raise TraceError(problem, where=self.header, remedy="drop those that are not needed")
 
     @property
     def json(self) -> bool:
@@ -273,9 +285,6 @@ def _csv_file(path: Path) -> TraceFile:
     number, first = sample[before]
     delimiter = hint[1] if hint else max(",;\t|", key=lambda mark: len(_cells(path, [(number, first)], mark)[0]))
     header, *rows = _cells(path, sample[before:], delimiter)
-    if len(header) > _MOST_COLUMNS:
-        problem = f"expected at most {_MOST_COLUMNS:,} columns, got {len(header):,}"
-        raise TraceError(problem, where=f"{path}:{number}", remedy="drop those that are not needed")
     comma = delimiter != "," and any(re.fullmatch(r"-?\d+,\d+", field) for row in rows for field in row)
     names = tuple(name or f"Unnamed: {place}" for place, name in enumerate(header))
     return TraceFile(path, names, CsvForm(names, number, delimiter, "," if comma else "."))

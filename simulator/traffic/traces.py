@@ -19,6 +19,7 @@ from simulator.traffic.request import MOST_REQUESTS, RequestColumns
 from simulator.traffic.trace_files import trace_file
 from simulator.traffic.trace_forms import Columns, Format, Unit, layout
 
+_MOST_WINDOWS = 8  # of a file that are kept in memory
 PrefixCache = Literal["none", "infinite"]
 
 
@@ -74,6 +75,8 @@ class TraceSource(PublicSource):
         version = stat.st_mtime_ns, stat.st_size
         kept = _kept(path, self.model_copy(update={"window_s": None, "repeat": 1}), version)
         if self.window_s not in kept:
+            if len(kept) >= _MOST_WINDOWS:
+                kept.clear()
             kept[self.window_s] = _within(kept[None], self.window_s) if None in kept else self._read(path)
         return kept[self.window_s]
 

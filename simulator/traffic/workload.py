@@ -87,6 +87,13 @@ class Workload(Frozen):
         domain = self._domains(seed, replication, index)
         return RequestColumns(index, arrival_s, prompt, output, np.zeros_like(index), domain, self.domain_names)
 
+    def expected(self, load: float, horizon_s: float) -> float:
+        """Requests of an open loop without a trace in [0, horizon_s), in the mean."""
+        if self.servegen is not None:
+            return self.servegen.expected(load, horizon_s)
+        assert self.arrivals is not None
+        return self.arrivals.expected(load, horizon_s)
+
     def closed_loop(self, users: int, seed: int, replication: int) -> ClosedLoopSource:
         """The requests of `users` users, each sending one after another."""
         assert isinstance(self.arrivals, ClosedLoop), "only a closed loop has users"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -81,6 +82,49 @@ def test_out_holds_another_result(out: Callable[..., None], refuse: Refuse) -> N
     out(accuracy=0.9)
     refuse("run", "small.yaml", "--out", "out", says="not dsim's")
     refuse("run", "small.yaml", "--out", "tiny", says="tiny: holds a profile; use another --out")
+
+
+STRANGERS = {
+    "run": ("validation.json", "report.html", "report.md", "points.csv", "points.parquet", "points/0-2-0.json", "pareto.svg", "launch/vllm.sh"),
+    "plan": ("report.html", "fleets.csv", "trials/x.json", "plan_frontier.png", "launch/sglang.sh"),
+}
+
+
+@pytest.mark.parametrize("command", STRANGERS)
+def test_files_of_others_are_neither_replaced_nor_deleted(command: str, world: Path, refuse: Refuse) -> None:
+    for name in STRANGERS[command]:
+        file = world / "theirs" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("theirs")
+        says = f"theirs: holds '{name.partition('/')[0]}', which dsim has not made there; use another --out, or replace it with --force"
+        refuse(command, "small.yaml" if command == "run" else "plan.yaml", "--out", "theirs", says=says)
+        file.unlink()
+
+
+def test_out_is_a_folder_of_its_own(world: Path, refuse: Refuse, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(world))
+    refuse("run", "small.yaml", "--out", ".", says=".: is your home folder; name a folder of its own with --out")
+    refuse("run", "small.yaml", "--out", "/", says="/: is the root of all folders")
+    (world / "out").mkdir()
+    (world / "out" / "points").symlink_to(world / "tiny")
+    for more in ((), ("--force",)):
+        refuse("run", "small.yaml", "--out", "out", *more, says="out/points: is a link to another folder; remove the link")
+
+
+def test_an_earlier_result_is_replaced_and_that_is_said(world: Path, dsim: Dsim, sketched: None) -> None:
+    small = ("run", "small.yaml", "--out", "out", "--workers", 1, "--set", "load=[2]", "--set", "run.replications=1")
+    (world / "out" / "points").mkdir(parents=True)
+    (world / "out" / "diary.txt").write_text("mine")
+    assert "earlier" not in dsim(*small).out
+    (world / "out" / "validation.json").write_text("{}")
+    out = dsim(*small, "--no-report").out
+    assert "written to out (in place of the earlier result)\nremoved: validation.json, the earlier page and pictures\n" in out
+    assert (world / "out" / "diary.txt").read_text() == "mine"
+    (world / "out" / "result.json").unlink()  # an interrupted run has points alone
+    for name in ("points.csv", "points.parquet", "launch"):
+        path = world / "out" / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert dsim(*small, "--no-report").code == 0
 
 
 def test_out_cannot_be_written(refuse: Refuse) -> None:

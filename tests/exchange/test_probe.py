@@ -261,17 +261,21 @@ def test_mistakes_are_one_line(paced: str, dsim: Dsim, tmp_path: Path, changes: 
 
 
 def test_prompts_of_both_forms(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("one\n\ntwo\n")
+    (tmp_path / "a.txt").write_text("one\n\ntwo\u2028lines\n", encoding="utf-8")
     (tmp_path / "b.jsonl").write_text('{"prompt": "three"}\n')
     (tmp_path / "c.jsonl").write_text('{"text": "four"}\n')
 
     def plan(name: str) -> ProbePlan:
         return ProbePlan.of(Server("http://x/v1", "m", True, 8), tmp_path / name, "1,2", "", 2)
 
-    assert plan("a.txt").prompts == ("one", "two")
+    assert plan("a.txt").prompts == ("one", "two\u2028lines")
     assert plan("b.jsonl").prompts == ("three",)
-    with pytest.raises(DsimError, match="expected an object with a text 'prompt'"):
+    with pytest.raises(DsimError, match=r"c\.jsonl:1: prompt: required key is missing"):
         plan("c.jsonl")
+    for line, problem in (("[1]", "expected an object"), ('{"prompt": 5}', "prompt: expected a text"), ('{"prompt": ""}', "prompt: is empty")):
+        (tmp_path / "d.jsonl").write_text(line)
+        with pytest.raises(DsimError, match=rf"d\.jsonl:1: .*{problem}"):
+            plan("d.jsonl")
 
 
 # ---- a real server that is not ours ----

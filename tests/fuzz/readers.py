@@ -35,7 +35,7 @@ class Reader:
 def _scenario(folder: Path, overrides: tuple[str, ...] = ()) -> None:
     from simulator.study.run.fleet import fleet_of
     from simulator.study.run.limits import check_limits
-    from simulator.study.run.output import check_out
+    from simulator.study.run.place import Place
     from simulator.study.run.point import check_traffic
     from simulator.study.run.scenario import load_scenario
     from simulator.study.run.sweep import bundle
@@ -43,7 +43,7 @@ def _scenario(folder: Path, overrides: tuple[str, ...] = ()) -> None:
 
     scenario = load_scenario(folder / "small.yaml", list(overrides))
     check_checks(scenario)
-    check_out(Path("reports") / scenario.name, "scenario", scenario.name, scenario.file)
+    Place(Path("reports") / scenario.name, "scenario", scenario.name, scenario.file)
     check_limits(scenario)
     check_traffic(scenario)
     bundle(scenario)
@@ -57,11 +57,11 @@ def _with_set(folder: Path) -> None:
 def _plan(folder: Path) -> None:
     from simulator.study.planning.question import load_plan
     from simulator.study.run.limits import check_limits
-    from simulator.study.run.output import check_out
+    from simulator.study.run.place import Place
     from simulator.study.run.sweep import bundle
 
     plan = load_plan(folder / "plan.yaml")
-    check_out(Path("reports") / plan.question.name, "plan", plan.question.name, plan.file)
+    Place(Path("reports") / plan.question.name, "plan", plan.question.name, plan.file)
     for choice in plan.choices[:1]:
         check_limits(choice.scenario)
         bundle(choice.scenario)

@@ -303,6 +303,10 @@ REFUSALS = {
     "tokens,p50_s,n\n1,0.1,-3\n": ":2: n: must be a number of at least 0 (got -3)",
     "tokens,p50_s,requests\n1,0.1,x\n": ":2: requests: must be a number of at least 0 (got 'x')",
     "tokens,p10_s,p50_s,p90_s\n1,0.1,0.2,0.3\n2,0.1,0.05,0.3\n": ":3: p50_s: quantiles are out of order (p10 ≤ p50 ≤ p90)",
+    "tokens,p50_s\n1,0.1\n1e21,0.2\n": ":3: tokens: expected 0.001 to 100,000,000 tokens, got 1e+21",
+    "tokens,p50_s\n1,0.1\n2,1e308\n": ":3: p50_s: expected 1e-09 to 1,000 seconds, got 1e+308",
+    "tokens,p50_s\n1e-320,0.1\n": ":2: tokens: expected 0.001 to 100,000,000 tokens, got 9.99989e-321",
+    "tokens,context_tokens,p50_s\n1,0,0.1\n1,1e300,0.1\n": ":3: context_tokens: expected 0 to 100,000,000 tokens, got 1e+300",
     "tokens,p50_s\n1,0.1\n2,0.2\n1,0.3\n": ": tokens: tokens 1 appears twice at the same requests and context",
     "tokens,requests,p50_s,regime\n1,1,0.1,graph\n2,2,0.1,eager\n": ": regime: no captured row at requests 2, context 0",
     "tokens,requests,context_tokens,p50_s\n1,1,0,0.1\n1,2,8,0.1\n": ": no rows for requests 1 at context 8; "

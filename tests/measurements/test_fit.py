@@ -96,6 +96,13 @@ def test_what_cannot_carry_a_fit_is_refused() -> None:
         fit_cost(telemetry(curve(), FEW), TAU, BUDGET, draft_s_per_request=0.01)
 
 
+@pytest.mark.parametrize("users", [[0.001, 0.002], [1e-3, 1e6], [999_999.0, 1e6, 400_000.0]])
+@pytest.mark.parametrize("speed", [1.0, 1e5])
+def test_all_telemetry_within_the_bounds_has_a_fit(users: list[float], speed: float) -> None:
+    points = Telemetry(np.array(users), np.full(len(users), speed))
+    assert fit_cost(points, TAU, BUDGET).curve.measured_tokens[0] > 0
+
+
 def read(folder: Path, text: str, gpus: float = 1.0) -> Telemetry:
     (folder / "t.csv").write_text(text)
     return read_telemetry(folder / "t.csv", gpus)
@@ -124,6 +131,12 @@ REFUSALS = {
 OPEN = {
     "concurrency,tps_per_user\n0,50\n": ":2: concurrency: must be a positive number (got 0)",
     "# a\nconcurrency,tps_per_user\n\n4,50\n8,-1\n": ":5: tps_per_user: must be a positive number (got -1)",
+    "concurrency,tps_per_user\n4,True\n8,False\n": ":2: tps_per_user: must be a positive number (got true)",
+    "concurrency,tps_per_user\n4,50\n1e-320,40\n": ":3: concurrency: expected 0.001 to 1,000,000, got 9.99989e-321; "
+    "check the units, and --gpus-per-replica",
+    "concurrency,tps_per_user\n4,1e308\n8,40\n": ":2: tps_per_user: expected 0.001 to 1,000,000, got 1e+308; check the units, and --gpus-per-replica",
+    "tps_per_user,throughput_tok_s_gpu\n50,1e-300\n40,320\n": ":2: concurrency: expected 0.001 to 1,000,000, got 2e-302; "
+    "check the units, and --gpus-per-replica",
     "concurrency,tps_per_user\n4,inf\n": ":2: tps_per_user: must be a positive number (got inf)",
 }
 
@@ -145,3 +158,8 @@ def test_telemetry_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
 def test_telemetry_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(DsimError, match=r"no\.csv: no such file; check the path$"):
         read_telemetry(tmp_path / "no.csv")
+
+
+def test_more_points_than_an_average_has_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DsimError, match=r"expected at most 10,000 operating points, got 10,001; give means over longer times"):
+        read(tmp_path, "concurrency,tps_per_user\n" + "4,50\n" * 10_001)

@@ -210,7 +210,7 @@ def test_command_says_where_and_json_holds_the_numbers(measured: Path, world: Pa
     assert said.out.rstrip().endswith("written to reports/profile-tiny/profile.html and reports/profile-tiny/overview.png")
     assert said.out.index("spread 12 %") < said.out.index("accepted length")
     assert (world / "reports/profile-tiny/profile.html").is_file()
-    assert sorted(path.name for path in (world / "reports/profile-tiny").iterdir()) == ["overview.png", "profile.html"]
+    assert sorted(path.name for path in (world / "reports/profile-tiny").iterdir()) == [".dsim", "overview.png", "profile.html"]
     data = json.loads(dsim("profile", "show", measured, "--out", "there", "--format", "json").out)
     assert (world / "there" / "overview.png").is_file()
     assert set(data) >= {"name", "hardware", "engine", "target", "suspicious", "provenance", "assumed", "drafters", "acceptance", "page", "picture"}
@@ -227,6 +227,10 @@ def test_command_says_where_and_json_holds_the_numbers(measured: Path, world: Pa
     assert data["acceptance"]["mtp"]["calibration"] is None
     profile = load_profile(measured)
     assert head == json.loads(json.dumps(drafter_data(drafter_numbers(profile)[0]), allow_nan=False))
+    (world / "theirs").mkdir()
+    (world / "theirs" / "overview.png").write_text("theirs")
+    assert "theirs: holds 'overview.png', which dsim has not made there; " in dsim("profile", "show", measured, "--out", "theirs").err
+    assert [path.name for path in (world / "theirs").iterdir()] == ["overview.png"]
 
 
 def test_no_drafter_no_prefill_still_a_page(world: Path, edit_profile: Callable[..., None], tmp_path: Path) -> None:

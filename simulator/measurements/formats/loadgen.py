@@ -13,11 +13,12 @@ from pydantic import Field
 
 from simulator.complaints import shown
 from simulator.errors import DsimError
+from simulator.measurements.fit import SPEED, USERS
 from simulator.measurements.formats.reading import Count, Document, Line, Part, read_document
 from simulator.quantities import Within, spoken
 
 STREAMED = "measure streamed answers of two tokens or more"
-SPEED, THROUGHPUT, USERS = (1e-3, 1e6), (1e-3, 1e9), (1e-3, 1e6)  # tokens per second and user, tokens per second, requests in flight
+THROUGHPUT = (1e-3, 1e9)  # tokens per second
 
 Mean = Annotated[float, Within(0, 1e12)]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from simulator.files import write_whole
+from simulator.made import check_made, mark
 from simulator.measurements.agreement import cell_count
 from simulator.measurements.cost import MeasuredTable
 from simulator.measurements.profile import Profile
@@ -48,10 +49,13 @@ def default_folder(profile: Profile) -> Path:
     return Path("reports") / f"profile-{re.sub(r'[^A-Za-z0-9._-]+', '-', profile.name).strip('-.') or 'unnamed'}"
 
 
-def write_profile_page(profile: Profile, drafters: Sequence[DrafterNumbers], folder: Path) -> tuple[Path, Path]:
-    """Write profile.html and overview.png into `folder`; their paths. Raises DsimError where the folder cannot be written."""
+def write_profile_page(profile: Profile, drafters: Sequence[DrafterNumbers], folder: Path, replace: bool = False) -> tuple[Path, Path]:
+    """Write profile.html and overview.png into `folder`; their paths. Raises DsimError where the folder cannot be written, or files of these names
+    are not dsim's and may not be replaced."""
+    check_made(folder, (PAGE, OVERVIEW), replace)
     write_whole(folder / PAGE, html(profile_page(profile, drafters)))
     write_whole(folder / OVERVIEW, png(overview(profile, drafters)))
+    mark(folder, (PAGE, OVERVIEW))
     return folder / PAGE, folder / OVERVIEW
 
 

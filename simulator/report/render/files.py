@@ -7,24 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simulator.files import write_whole
+from simulator.study.run.place import PICTURES
 
 if TYPE_CHECKING:
     from simulator.report.page import Page
-
-PICTURES = (
-    "pareto",
-    "against_load",
-    "accepted_length",
-    "time_per_token",
-    "latency",
-    "goodput",
-    "distribution",
-    "plan_frontier",
-    "plan_what_if",
-    "plan_day",
-    "gpus_by_promise",
-    "plan_break_even",
-)
 
 
 def write(page: Page, folder: Path) -> Path:

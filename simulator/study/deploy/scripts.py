@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 from simulator.files import write_whole
+from simulator.made import check_made, mark
 from simulator.study.run.launch import EngineLaunch, Launch
 
 FOLDER = "launch"  # beside a report
@@ -44,16 +45,18 @@ def scripts_line(launch: Launch | None, folder: Path) -> str:
     return f"\nlaunch: {', '.join(paths)}" if paths else ""
 
 
-def write_launch(launch: Launch | None, folder: Path) -> list[Path]:
-    """Writes a script for each engine and the files that it names; their paths."""
-    if launch is None:
+def write_launch(launch: Launch | None, folder: Path, replace: bool = False) -> list[Path]:
+    """Writes a script for each engine and the files that it names; their paths. Raises DsimError where files of these names are not dsim's."""
+    files: dict[str, str] = {}
+    for engine in launch.engines if launch else ():
+        files |= {f"{engine.engine.lower()}.sh": _script(launch.policy if launch else "", engine), **engine.files}
+    if not files:
         return []
-    written = []
-    for engine in launch.engines:
-        for name, content in {f"{engine.engine.lower()}.sh": _script(launch.policy, engine), **engine.files}.items():
-            write_whole(folder / name, content)
-            written.append(folder / name)
-    return written
+    check_made(folder, files, replace, "use another --out, or move the file away")
+    for name, content in files.items():
+        write_whole(folder / name, content)
+    mark(folder, files)
+    return [folder / name for name in files]
 
 
 def _script(policy: str, engine: EngineLaunch) -> str:

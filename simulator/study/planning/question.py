@@ -20,6 +20,7 @@ from simulator.policies.routing import LeastLoaded, Routing
 from simulator.quantities import Factor, Flag, Gamma, InnerShare, Money, Rate, Replicas, Seconds, Seed, SomeSeconds, TokensPerSecond, Within
 from simulator.schema import Distinct, Frozen, validate
 from simulator.study.run.document import read_document
+from simulator.study.run.effort import check_effort
 from simulator.study.run.fleet import fleet_of
 from simulator.study.run.goodput import Goodput
 from simulator.study.run.limits import check_limits
@@ -29,6 +30,8 @@ from simulator.study.run.span import answer_s, filling_s
 from simulator.traffic.workload import Workload
 
 USUAL_SHARE = 0.9
+MOST_CHOICES = 2000
+SEARCHED = 4  # trials of a choice, or more
 
 
 class SpeedPromise(Frozen):
@@ -83,6 +86,10 @@ class Offer(Frozen):
 
     profile: Anywhere
     gpu_hour: Money | None = None
+
+
+def _offered(content: Any) -> Any:
+    return {"profile": content} if isinstance(content, str) else content
 
 
 class Price(Frozen):
@@ -155,9 +162,9 @@ class PlanFile(Frozen):
 
     name: FileName
     question: str = ""
-    profiles: Annotated[list[Annotated[Offer, BeforeValidator(lambda v: {"profile": v} if isinstance(v, str) else v)]], Field(min_length=1)]
-    policies: Annotated[list[PlannedPolicy], Field(min_length=1)]
-    settings: Annotated[list[Setting], Field(min_length=1, default_factory=lambda: [Setting()])]
+    profiles: Annotated[list[Annotated[Offer, BeforeValidator(_offered)]], Field(min_length=1, max_length=1000)]
+    policies: Annotated[list[PlannedPolicy], Field(min_length=1, max_length=1000)]
+    settings: Annotated[list[Setting], Field(min_length=1, max_length=1000, default_factory=lambda: [Setting()])]
     workload: Workload
     load_rps: Rate
     growth: Factor = 1.0
@@ -235,6 +242,8 @@ class Plan:
                 raise ScenarioError(problem, where=self.file, key="sla.speed", remedy=remedy)
             self.question = question = question.model_copy(update={"sla": question.sla.model_copy(update={"speed": None})})
         self.choices: list[Choice] = self._choices()
+        trials = len(self.choices) * min(question.run.replications, SEARCHED)
+        check_effort((choice.scenario for choice in self.choices), trials // len(self.choices), f"{trials:,} trials are", "run")
         if all(self.bound(cell) for cell in range(len(self.choices))):
             remedy = "add a policy that can be run"
             raise ScenarioError("all policies are bounds that no engine can reach", where=self.file, key="policies", remedy=remedy)
@@ -275,6 +284,10 @@ class Plan:
     def _made(self, workload: dict[str, Any], warmup_s: float, window_s: float, drain_s: float) -> list[Choice]:
         """Every profile under every policy and setting."""
         question, choices = self.question, []
+        many = len(question.profiles) * len(self._policies()) * len(question.settings)
+        if many > MOST_CHOICES:
+            problem = f"profiles, policies and settings make {many:,} choices, expected at most {MOST_CHOICES:,}"
+            raise ScenarioError(problem, where=question._file, key="policies", remedy="leave some out")
         run = {"seed": question.run.seed, "warmup_s": warmup_s, "duration_s": window_s, "drain_s": drain_s}
         for number, offer in enumerate(question.profiles):
             for place, policy, content in self._policies():

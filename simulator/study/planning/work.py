@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from simulator.study.planning.question import Plan, make_plan
 from simulator.study.planning.trial import Trial, TrialRow, run_trial
-from simulator.study.run.sweep import bundle
+from simulator.study.run.sweep import bundle, fits
 from simulator.study.work.bundle import Bundle, Files, moved_workload, profile_files, published_files
 from simulator.study.work.cluster import cluster
 from simulator.study.work.kept import Kept, Task, digest
@@ -26,7 +26,7 @@ class TrialRunner:
     """Runs the trials that searches ask for, on `workers` processes or the Ray cluster at `ray`, and keeps each in `keep`."""
 
     def __init__(self, plan: Plan, keep: Path | None, workers: int | None, progress: Progress, ray: str | None) -> None:
-        self.kept, self.progress = Kept(keep, TrialRow), progress
+        self.kept, self.progress = Kept(keep, TrialRow, _fits), progress
         promise = [plan.question.sla.model_dump(), plan.question.fleet.start_up_s]
         self.marks = [digest([bundle(cell.scenario).mark, promise]) for cell in plan.choices]
         self.rows: dict[Trial, TrialRow] = {}
@@ -77,6 +77,10 @@ class TrialRunner:
                 else:
                     self.rows[trial] = row
         self.progress(len(self.rows), len(self.asked))
+
+
+def _fits(trial: Trial, row: TrialRow) -> bool:
+    return fits(trial, row) and row.replicas == trial.replicas and row.numbers.keys() >= {"speed", "speed_kept", "ttft", "ttft_kept"}
 
 
 def _task(trial: Trial, mark: str) -> Task:

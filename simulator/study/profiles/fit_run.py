@@ -12,13 +12,15 @@ import numpy as np
 from simulator.arrays import Floats
 from simulator.engine.given import ReplicaSettings
 from simulator.engine.simulate import OpenTraffic, Run, simulate
-from simulator.measurements.cost import Costs, FittedCurve, LinearPrefill, Overhead
+from simulator.errors import DsimError
+from simulator.measurements.cost import Costs
 from simulator.measurements.fit import rms
 from simulator.measurements.prices import RoundCost
 from simulator.measurements.recorded_run import RecordedRun
 from simulator.measurements.replay import nothing_drafted
 from simulator.policies.prefill import Chunked
 from simulator.policies.verification import NoSpeculation
+from simulator.schema import validate
 from simulator.study.profiles.one_replica import one_replica
 from simulator.traffic.request import RequestSpec
 
@@ -74,12 +76,15 @@ def _start(run: RecordedRun) -> Floats:
     """Costs to begin with: a step of few and of many requests from seconds without prompts, a prompt token from the busiest seconds."""
     series = run.series
     plain = (series["prompt_throughput"] == 0) & (series["gen_throughput"] > 0) & (series["running"] > 0)
+    if not plain.any() or not series["prompt_throughput"].any():
+        problem = "has no row with tokens and no prompt" if series["prompt_throughput"].any() else "has no prompt"
+        raise DsimError(problem, where=run.folder / "timeseries.csv", remedy="record a longer run")
     step, requests = series["running"][plain] / series["gen_throughput"][plain], series["running"][plain]
     slope, base = np.polyfit(requests, step, 1) if len(np.unique(requests)) > 1 else (0.0, float(np.median(step)))
     context = float(run.prompt_tokens.mean() + run.output_tokens.mean() / 2)
     base = max(float(base), float(step.min()) / 2)
     slope = max(float(slope), 0.2 * base / float(series["running"].max()))  # a full batch costs something, whatever the noise says
-    prompt = 1 / float(np.percentile(series["prompt_throughput"], 95))
+    prompt = 1 / float(np.percentile(series["prompt_throughput"], 95) or series["prompt_throughput"].max())
     return np.array([base, slope / 2, slope / 2 / context, prompt, prompt / 100 / context, 0.1])
 
 
@@ -89,16 +94,15 @@ def costs_of(values: Floats, run: RecordedRun, seconds: float = 0.0, residual: f
     source = f"{run.engine}, {run.model}: per-second series of a run of {len(run)} requests"
     note = f"fitted to the first {seconds:g} seconds with the simulated engine in the loop; {residual:.2%} of all tokens rms" if seconds else ""
     low = float(max(run.series["running"].min(), 1.0))
-    return Costs(
-        verify=FittedCurve(
-            provenance="fitted", source=source, note=note, base_s=base, per_token_s=token, per_context_token_s=context,
-            measured_tokens=(low, float(max(run.series["running"].max(), low))),
-        ),
-        prefill=LinearPrefill(
-            provenance="fitted", source=source, note=note, base_s=base, per_token_s=prompt, per_token_context_s=prompt_context
-        ),
-        overhead=Overhead(provenance="fitted", source=source, note="within the step cost; the series cannot show it apart"),
-    )  # fmt: skip
+    origin = {"provenance": "fitted", "source": source}
+    verify = {"kind": "curve", "base_s": base, "per_token_s": token, "per_context_token_s": context, "note": note} | origin
+    prefill = {"kind": "linear", "base_s": base, "per_token_s": prompt, "per_token_context_s": prompt_context, "note": note} | origin
+    content = {
+        "verify": verify | {"measured_tokens": (low, float(max(run.series["running"].max(), low)))},
+        "prefill": prefill,
+        "overhead": {"note": "within the step cost; the series cannot show it apart"} | origin,
+    }
+    return validate(Costs, content, run.folder, DsimError)
 
 
 def simulate_run(run: RecordedRun, costs: Costs) -> Run:

@@ -22,9 +22,9 @@ from simulator.measurements.formats.sglang import AdditiveSps, SampledSps, StepT
 from simulator.measurements.formats.vllm import CostCurves, read_cost_curves, read_counters
 from simulator.measurements.profile import Drafter, load_profile
 from simulator.measurements.recorded_run import read_recorded_run
+from simulator.quantities import MOST_SLOTS
 from simulator.study.profiles.about import DOMAIN, SLOPE, About, without_head
 from simulator.study.profiles.fit_run import fit_run
-from simulator.study.profiles.telemetry import MOST_SLOTS
 
 CONSTANT = 0.02  # relative differences between points below which budget and accepted length count as constant
 CONTRADICTS = 0.1  # relative difference above which an option is taken for a mistake, where the files count it themselves
@@ -101,7 +101,7 @@ def import_sglang(
 
 def _by_tokens(rows: Iterable[tuple[float, float]]) -> str:
     """A cost table of (tokens, seconds)."""
-    return "tokens,p50_s\n" + "".join(f"{tokens:g},{seconds:.8g}\n" for tokens, seconds in rows)
+    return "tokens,p50_s\n" + "".join(f"{tokens:.15g},{seconds:.8g}\n" for tokens, seconds in rows)
 
 
 def _sps_cost(parts: _Parts, table: SampledSps | AdditiveSps, name: str) -> None:
@@ -110,7 +110,7 @@ def _sps_cost(parts: _Parts, table: SampledSps | AdditiveSps, name: str) -> None
         note = "whole steps, drafting included, each measured at tokens ÷ (γ + 1) requests; interpolated, where SGLang takes the probe below"
         parts.unknown.append("cost per token as opposed to cost per request: the table has whole blocks only")
     else:
-        text = "tokens,requests,p50_s\n" + "".join(f"{m:g},{r:g},{table.seconds(r, m):.8g}\n" for r in table.requests for m in table.tokens)
+        text = "tokens,requests,p50_s\n" + "".join(f"{m:.15g},{r:.15g},{table.seconds(r, m):.8g}\n" for r in table.requests for m in table.tokens)
         note = "bias + alpha(requests) + theta(tokens), whole steps, drafting included"
     parts.measured(text, f"SGLang SPS table {name}", note)
     parts.assumed.append("ordinary decoding is priced like a step of as many tokens with drafting")
@@ -162,8 +162,8 @@ def import_vllm(
 
 def _curve_cost(parts: _Parts, curves: CostCurves, name: str) -> None:
     source = f"vLLM cost curves {name}"
-    rows = [f"{x:g},{y / 1e3:.8g},{'eager' if curves.graph_limit and x > curves.graph_limit else 'graph'}\n" for x, y in curves.verify]
-    parts.files["draft.csv"] = "requests,p50_s\n" + "".join(f"{x:g},{y / 1e3:.8g}\n" for x, y in curves.draft)
+    rows = [f"{x:.15g},{y / 1e3:.8g},{'eager' if curves.graph_limit and x > curves.graph_limit else 'graph'}\n" for x, y in curves.verify]
+    parts.files["draft.csv"] = "requests,p50_s\n" + "".join(f"{x:.15g},{y / 1e3:.8g}\n" for x, y in curves.draft)
     note = "medians of dummy steps at one context length, padded to captured graphs"
     parts.measured("tokens,p50_s,regime\n" + "".join(rows), source, note, between="step")
     parts.draft = DraftTable(provenance="imported", source=source, note="medians of dummy steps", file="draft.csv", between="step")

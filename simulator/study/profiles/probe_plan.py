@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
+from pydantic import Field
+
+from simulator.complaints import shown
 from simulator.errors import DsimError
 from simulator.measurements.endpoint import Server
+from simulator.measurements.formats.reading import Part
+from simulator.reading.json_files import parse_json
 from simulator.reading.opening import read_text
+from simulator.schema import validate
 
 PROMPTS = (
     "Explain how a bicycle stays upright when it is moving.",
@@ -27,6 +33,7 @@ PROMPTS = (
 
 
 MOST_USERS = 4096  # threads of this process
+MOST_LETTERS = 1_000_000  # of a prompt
 
 
 @dataclass(frozen=True)
@@ -56,12 +63,10 @@ class ProbePlan:
 
 def read_extra(text: str) -> dict[str, Any]:
     """More fields of a request's JSON. Raises DsimError."""
-    try:
-        fields = json.loads(text)
-    except ValueError as problem:
-        raise DsimError(f"not valid JSON ({problem})", key="--extra", remedy="""for example '{"temperature": 0}'""") from None
+    remedy = """for example '{"temperature": 0}'"""
+    fields = parse_json(text, "--extra", remedy=remedy)
     if not isinstance(fields, dict):
-        raise DsimError("expected a JSON object", key="--extra", remedy="""for example '{"temperature": 0}'""")
+        raise DsimError("expected a JSON object", key="--extra", remedy=remedy)
     return fields
 
 
@@ -93,24 +98,30 @@ def _sendable(value: str, key: str) -> str:
 
 
 def _counts(text: str, key: str) -> tuple[int, ...]:
-    if not re.fullmatch(r"\s*[1-9]\d*(\s*,\s*[1-9]\d*)*\s*", text):
-        raise DsimError(f"expected whole numbers above 0 such as 1,2,4,8, got '{text}'", key=key)
+    if not re.fullmatch(r"\s*[1-9][0-9]{0,8}(\s*,\s*[1-9][0-9]{0,8})*\s*", text):
+        raise DsimError(f"expected whole numbers above 0 such as 1,2,4,8, got {shown(text)}", key=key)
     counts = sorted({int(part) for part in text.split(",")})
     if counts[-1] > MOST_USERS:
         raise DsimError(f"expected at most {MOST_USERS} users, got {counts[-1]}", key=key, remedy="one machine cannot send for more")
     return tuple(counts)
 
 
+class _Prompt(Part):
+    prompt: Annotated[str, Field(min_length=1, max_length=MOST_LETTERS)]
+
+
 def _read_prompts(path: Path | None) -> tuple[str, ...]:
-    """One prompt per line, or JSON lines with a key `prompt`. Raises DsimError."""
+    """One prompt per line, or JSON lines with a key `prompt`. Raises DsimError with file and line."""
     if path is None:
         return PROMPTS
-    lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
-    if path.suffix in (".jsonl", ".json"):
-        try:
-            lines = [json.loads(line)["prompt"] for line in lines]
-        except (ValueError, KeyError, TypeError):
-            raise DsimError("expected an object with a text 'prompt' on every line", where=path, key="--prompts") from None
-    if not lines or not all(isinstance(line, str) and line for line in lines):
+    prompts = []
+    for number, line in enumerate(StringIO(read_text(path), newline=""), 1):
+        if line.strip():
+            where = f"{path}:{number}"
+            content = parse_json(line, where) if path.suffix in (".jsonl", ".json") else {"prompt": line.strip()}
+            if not isinstance(content, dict):
+                raise DsimError("expected an object with a text 'prompt' on every line", where=where, key="--prompts")
+            prompts.append(validate(_Prompt, content, where, DsimError).prompt)
+    if not prompts:
         raise DsimError("has no prompts", where=path, key="--prompts")
-    return tuple(lines)
+    return tuple(prompts)

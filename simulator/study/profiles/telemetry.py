@@ -14,9 +14,10 @@ from simulator.measurements.cost import Costs, LinearDraft, Overhead
 from simulator.measurements.draft_blocks import RecordedBlocks
 from simulator.measurements.fit import CostFit, fit_cost, read_telemetry
 from simulator.measurements.profile import Drafter
+from simulator.quantities import MOST_SLOTS, TINY
 from simulator.study.profiles.about import DOMAIN, SLOPE, About, without_head
 
-MOST_SLOTS = 127  # of recorded blocks
+MOST_DRAFT_S = 10.0  # of one request and round
 NOT_IDENTIFIABLE = [
     "the level of all times (the assumed accepted length scales them)",
     "cost per verified token as opposed to cost per request, if the budget is constant",
@@ -46,10 +47,11 @@ class Assumptions:
         if not 1 <= self.accepted_length <= self.budget:
             remedy = "count the bonus token; MTP-1 has 1.8 to 1.9"
             raise DsimError(f"expected 1 to the budget of {self.budget:g}, got {self.accepted_length:g}", key="--accepted-length", remedy=remedy)
-        if any(cliff < 1 for cliff in self.cliffs):
-            raise DsimError(f"expected at least 1 token per step, got {min(self.cliffs)}", key="--cliff")
-        if self.draft_s_per_request < 0:
-            raise DsimError(f"expected at least 0 seconds, got {self.draft_s_per_request:g}", key="--draft-s-per-request")
+        if any(not 1 <= cliff <= 1e8 for cliff in self.cliffs):
+            raise DsimError(f"expected 1 to 1e+08 tokens per step, got {min(self.cliffs):g} to {max(self.cliffs):g}", key="--cliff")
+        if self.draft_s_per_request != 0 and not TINY <= self.draft_s_per_request <= MOST_DRAFT_S:
+            problem = f"expected 0 to {MOST_DRAFT_S:g} seconds, got {self.draft_s_per_request:g}"
+            raise DsimError(problem, key="--draft-s-per-request")
 
     def sentences(self) -> list[str]:
         """What the profile says was assumed."""

@@ -7,20 +7,68 @@ from math import ceil
 import numpy as np
 
 from simulator.errors import ScenarioError
+from simulator.quantities import MOST_REQUESTS, MOST_USERS
+from simulator.study.run.effort import check_effort, horizon_s, machine_bytes, memory_bytes, requests_of
 from simulator.study.run.scenario import Policy, Scenario
 
 MOST_POINTS = 1_000_000
-MOST_USERS = 1_000_000  # of the fleet
-MOST_REQUESTS = 50_000_000  # of a point
+MOST_STEP_TOKENS = 2_000_000
+MOST_FAILURES = 1_000_000  # of a point
+MOST_CLIENT_WINDOWS = 5_000_000
 
 
-def check_limits(scenario: Scenario) -> None:
-    """Raises ScenarioError for what would run without end, or to no purpose. Called before any work."""
+def check_limits(scenario: Scenario) -> float:
+    """Hours of computing that a scenario takes, at least. Raises ScenarioError for what would run without end, or to no purpose. Called before any
+    work."""
     _check_size(scenario)
     _check_work(scenario)
     _check_context(scenario)
     for policy in scenario.policies:
         _check_memory(scenario, policy)
+        _check_step(scenario, policy)
+    if scenario.workload.load_kind != "concurrency":
+        _check_open(scenario)
+    _check_machine(scenario)
+    points = sum(len(scenario.loads(policy)) for policy in scenario.policies) * scenario.run.replications
+    return check_effort([scenario], 1, f"{points:,} point{'s' if points > 1 else ''} {'are' if points > 1 else 'is'}", "run")
+
+
+def _check_open(scenario: Scenario) -> None:
+    """Requests, failures and windows of clients of an open loop, over as long as it is simulated."""
+    where, until_s = scenario.file, horizon_s(scenario)
+    load = max(max(scenario.loads(policy)) for policy in scenario.policies)
+    if (most := requests_of(scenario, load)) > MOST_REQUESTS:
+        problem = f"at load {load:g} about {most:.2g} requests arrive in {until_s:,.0f} s, expected at most {MOST_REQUESTS:,} requests"
+        raise ScenarioError(problem, where=where, key="load", remedy="lower it, or set a shorter run.warmup_s, duration_s and drain_s")
+    source, failures = scenario.workload.servegen, scenario.fleet.failures
+    if source is not None and len((service := source.service()).clients) * until_s / service.window_s > MOST_CLIENT_WINDOWS:
+        problem = f"{len(service.clients):,} clients over {until_s:,.0f} s in windows of {service.window_s:g} s are too many parts"
+        raise ScenarioError(problem, where=where, key="workload.servegen.clients", remedy="keep fewer clients, or shorten the run")
+    if failures is not None:
+        if scenario.workload.trace is not None:
+            least = min(min(scenario.loads(policy)) for policy in scenario.policies)
+            until_s = min(until_s, float(scenario.workload.trace.load(scenario.folder).arrival_s[-1]) / least)
+        if (most := scenario.fleet.replicas * until_s / (3600 * failures.every_hours + failures.restart_s)) > MOST_FAILURES:
+            problem = f"{most:.2g} failures in {until_s:,.0f} s, expected at most {MOST_FAILURES:,}"
+            raise ScenarioError(problem, where=where, key="fleet.failures.every_hours", remedy="raise it, or shorten the run")
+
+
+def _check_step(scenario: Scenario, policy: Policy) -> None:
+    """A step of a full batch can be priced."""
+    gamma = scenario.known.drafter(policy.drafter).gamma if policy.drafter else 0
+    batch = scenario.engine.max_batch
+    if (tokens := batch * (gamma + 1)) > MOST_STEP_TOKENS:
+        problem = f"a step of {batch:,} requests with {gamma + 1} tokens each has {tokens:,}, expected at most {MOST_STEP_TOKENS:,}"
+        raise ScenarioError(problem, where=scenario.file, key="engine.max_batch", remedy="lower it")
+
+
+def _check_machine(scenario: Scenario) -> None:
+    """The largest point fits in memory."""
+    requests, batches, machine = *memory_bytes(scenario), machine_bytes()
+    if requests + batches > machine:
+        key, what, remedy = ("load", "requests", "lower it") if requests > batches else ("engine.max_batch", "batches", "lower it, or fleet.replicas")
+        problem = f"{what} of a point take about {max(requests, batches) / 1e9:,.1f} GB of memory, this machine has {machine / 1e9:,.1f}"
+        raise ScenarioError(problem, where=scenario.file, key=key, remedy=remedy)
 
 
 def _check_size(scenario: Scenario) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from simulator.errors import DsimError
-from simulator.files import why_not_writable, write_whole
+from simulator.files import write_whole
 from simulator.reading.json_files import parse_json
 from simulator.reading.opening import read_text
 from simulator.study.run.result import PointRow, RunResult
@@ -34,38 +32,6 @@ def write_output(result: RunResult, rows: Sequence[PointRow], folder: Path) -> N
 def write_json(data: Any, path: Path) -> None:
     """Readable JSON, whole or not at all."""
     write_whole(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
-
-
-def check_out(folder: Path, kind: Literal["scenario", "plan"], name: str, file: Path, replace: bool = False) -> None:
-    """`folder` can be written to and does not hold what another scenario or plan made, unless that may be replaced. Raises DsimError before any
-    work, and leaves no folder behind."""
-    if os.path.lexists(folder / "profile.yaml"):
-        raise DsimError("holds a profile", where=folder, remedy="use another --out")
-    held = None if replace else _held(folder / "result.json", kind, name, file)
-    if held:
-        raise DsimError(f"holds {held}", where=folder, remedy="use another --out, or replace it with --force")
-    missing = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
-    reason = why_not_writable(folder)
-    for path in missing:
-        with suppress(OSError):
-            path.rmdir()
-    if reason is not None:
-        raise DsimError(f"cannot write ({reason})", where=folder, remedy="choose another --out")
-
-
-def _held(path: Path, kind: str, name: str, file: Path) -> str | None:
-    """What made the result at `path`, where that was not this file; None where there is no result."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        made = "plan" if content.get("kind") == "plan" else "scenario"
-        facts = content[made]
-        if (made, facts["name"], Path(facts["file"]).name) == (kind, name, file.name):
-            return None
-        return f"the result of {made} '{facts['name']}' ({facts['file']})"
-    except OSError:
-        return None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return "a result.json that is not dsim's"
 
 
 def read_result(path: Path) -> RunResult:

@@ -9,11 +9,13 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from simulator.errors import ScenarioError
 from simulator.study.run.limits import check_limits
+from simulator.study.run.metrics import names
 from simulator.study.run.point import Part, Point, check_traffic, parts, row_of, run_part, run_point
-from simulator.study.run.result import PointRow
+from simulator.study.run.result import PointRow, Row
 from simulator.study.run.scenario import Scenario, validate_scenario
 from simulator.study.run.tables import RequestsFile, StepsFile
 from simulator.study.work.bundle import Bundle, moved_workload, profile_files, published_files
@@ -59,7 +61,7 @@ def sweep(
     """
     check_limits(scenario)
     check_traffic(scenario)
-    sent, kept, every = bundle(scenario), Kept(keep, PointRow), points(scenario)
+    sent, kept, every = bundle(scenario), Kept(keep, PointRow, fits), points(scenario)
     tasks = {point: _task(point, sent.mark, tuple(details) if keep else ()) for point in every}
     rows = {point: row for point, task in tasks.items() if (row := kept.read(task)) is not None}
     todo = _split(scenario, [task for point, task in tasks.items() if point not in rows])
@@ -82,6 +84,11 @@ def sweep(
             remedy="lower the load, shorten the requests, or give more KV memory or time (run.drain_s)",
         )
     return ordered
+
+
+def fits(wanted: Any, row: Row) -> bool:
+    """Is a row that was kept one of `wanted`, with every metric?"""
+    return (row.load, row.replication) == (wanted.load, wanted.replication) and row.numbers.keys() >= {*names()}
 
 
 def _task(point: Point, mark: str, details: tuple[str, ...]) -> Task:

@@ -17,7 +17,10 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
 
+from simulator.errors import DsimError
 from simulator.files import write_whole
+from simulator.made import MARKER, mark
+from simulator.reading.json_files import read_json
 from simulator.study.work.signals import held
 
 Row = TypeVar("Row", bound=BaseModel)
@@ -41,19 +44,20 @@ Results = Generator[tuple[Task, Any], None, None]  # as tasks are done; more may
 
 
 class Kept(Generic[Row]):
-    """Finished tasks in `folder`, or nowhere; their results are rows of `kind`."""
+    """Finished tasks in `folder`, or nowhere; their results are rows of `kind`, each of which `fits` what was wanted."""
 
-    def __init__(self, folder: Path | None, kind: type[Row]) -> None:
-        self.folder, self.kind = folder, kind
+    def __init__(self, folder: Path | None, kind: type[Row], fits: Callable[[Any, Row], bool] = lambda _key, _row: True) -> None:
+        self.folder, self.kind, self.fits = folder, kind, fits
         self._made = [path for path in (folder, *folder.parents) if not os.path.exists(path)] if folder else []
 
     def read(self, task: Task) -> Row | None:
         """The result of a task that was done before with the same mark and tables; None where there is none."""
         try:
-            content = json.loads(self._file(task).read_text(encoding="utf-8")) if self.folder else {}
-            holds = content["fingerprint"] == task.mark and set(task.details) <= set(content["details"])
-            return self.kind.model_validate(content["row"]) if holds else None
-        except (OSError, ValueError, KeyError, TypeError):
+            content = read_json(self._file(task)) if self.folder else {}
+            holds = content["fingerprint"] == task.mark and all(self._file(task, f"{name}.parquet").is_file() for name in task.details)
+            row = self.kind.model_validate(content["row"]) if holds and set(task.details) <= set(content["details"]) else None
+            return row if row is None or self.fits(task.key, row) else None
+        except (DsimError, OSError, ValueError, KeyError, TypeError):
             return None
 
     def write(self, task: Task, result: Row) -> None:
@@ -61,6 +65,7 @@ class Kept(Generic[Row]):
         if self.folder:
             with held(signal.SIGINT, signal.SIGTERM):
                 content = {"fingerprint": task.mark, "details": sorted(task.details), "row": result.model_dump(mode="json")}
+                mark(self.folder, [self.folder.name])
                 write_whole(self._file(task), json.dumps(content))
 
     def withdraw(self, tasks: Iterable[Task]) -> None:
@@ -68,6 +73,8 @@ class Kept(Generic[Row]):
         for task in tasks if self.folder else ():
             for suffix in ("json", *(f"{name}.parquet" for name in task.details)):
                 self._file(task, suffix).unlink(missing_ok=True)
+        if self.folder in self._made:
+            (self.folder / MARKER).unlink(missing_ok=True)
         for folder in self._made:
             with suppress(OSError):
                 folder.rmdir()

@@ -1,0 +1,86 @@
+"""The folder of a result, before anything is written to it: dsim replaces and deletes there what it has made, and nothing else."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+from simulator.complaints import shown
+from simulator.errors import DsimError
+from simulator.files import why_not_writable
+from simulator.made import FORCE, check_made, made_in
+from simulator.reading.json_files import parse_json
+from simulator.reading.opening import read_text
+
+PICTURES = (
+    "pareto",
+    "against_load",
+    "accepted_length",
+    "time_per_token",
+    "latency",
+    "goodput",
+    "distribution",
+    "plan_frontier",
+    "plan_what_if",
+    "plan_day",
+    "gpus_by_promise",
+    "plan_break_even",
+)
+KEPT = {"scenario": "points", "plan": "trials"}  # the folder of finished tasks
+TABLES = {"scenario": ("points.csv", "points.parquet", "validation.json"), "plan": ("fleets.csv",)}
+PAGES = ("report.html", "report.md", *(f"{name}.{ending}" for name in PICTURES for ending in ("png", "svg")))
+Kind = Literal["scenario", "plan"]
+
+
+class Place:
+    """The output folder of a scenario or plan called `name`, read from `file`."""
+
+    def __init__(self, folder: Path, kind: Kind, name: str, file: Path, replace: bool = False) -> None:
+        """The folder can be written to, and what it holds of the names that dsim writes is an earlier result of the same file, unless it may be
+        replaced. Raises DsimError before any work, and leaves no folder behind."""
+        self.folder = folder
+        names, kept = ("result.json", *TABLES[kind], *PAGES, "launch"), KEPT[kind]
+        if os.path.lexists(folder / "profile.yaml"):
+            raise DsimError("holds a profile", where=folder, remedy="use another --out")
+        held = None if replace else _held(folder / "result.json", kind, name, file)
+        if held:
+            raise DsimError(f"holds {held}", where=folder, remedy=FORCE)
+        replace = replace or os.path.lexists(folder / "result.json")
+        check_made(folder, names, replace)
+        check_made(folder, (kept,), replace or kept in made_in(folder / kept) or not _holds_files(folder / kept))
+        self.before = {name for name in names if os.path.lexists(folder / name)}
+        missing = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
+        reason = why_not_writable(folder)
+        for path in missing:
+            with suppress(OSError):
+                path.rmdir()
+        if reason is not None:
+            raise DsimError(f"cannot write ({reason})", where=folder, remedy="choose another --out")
+
+    @property
+    def replaced(self) -> str:
+        """What became of an earlier result, once the new one is written; empty where there was none."""
+        gone = {name for name in self.before if not os.path.lexists(self.folder / name)}
+        words = [*sorted(gone.difference(PAGES)), *(["the earlier page and pictures"] if gone.intersection(PAGES) else [])]
+        return (" (in place of the earlier result)" if self.before else "") + (f"\nremoved: {', '.join(words)}" if words else "")
+
+
+def _holds_files(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())
+
+
+def _held(path: Path, kind: Kind, name: str, file: Path) -> str | None:
+    """What made the result at `path`, where that was not this file; None where there is no result."""
+    if not os.path.lexists(path):
+        return None
+    try:
+        content = parse_json(read_text(path), path)
+        made = "plan" if content.get("kind") == "plan" else "scenario"
+        facts = content[made]
+        if (made, facts["name"], Path(facts["file"]).name) == (kind, name, file.name):
+            return None
+        return f"the result of {made} {shown(facts['name'])} ({str(facts['file'])[:80]})"
+    except (DsimError, KeyError, TypeError, AttributeError):
+        return "a result.json that is not dsim's"
