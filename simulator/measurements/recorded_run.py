@@ -21,7 +21,7 @@ from simulator.schema import validate
 
 MOST_REQUESTS, MOST_ROWS = 100_000, 1_000_000
 LATE_S = 60.0  # by which the clock of the series may begin after the first arrival
-TOTALS_AGREE = 0.1  # relative difference up to which series and requests count the same tokens
+TOTALS_DIFFER = 2.0  # ratio from which series and requests are of two runs
 _REMEDY = "give a folder with meta.json, requests.jsonl and timeseries.csv"
 MOST_IN_SERIES = {"t": 1e8, "prompt_throughput": 1e9, "gen_throughput": 1e9, "running": 1e6, "waiting": 1e8}
 SERIES = tuple(MOST_IN_SERIES)
@@ -53,6 +53,11 @@ class RecordedRun:
 
     def __len__(self) -> int:
         return len(self.arrival_s)
+
+    @property
+    def tick_s(self) -> float:
+        """Time between two rows of the series."""
+        return float(np.diff(self.series["t"]).min())
 
 
 class _Engine(Part):
@@ -140,11 +145,12 @@ def _series(path: Path) -> dict[str, Floats]:
             row = int(values.argmax())
             problem = f"expected a number of at most {most:g}, got {values[row]:g}"
             raise DsimError(problem, where=f"{path}:{line_of(path, row + 1, comment='#')}", key=name)
-    steps = np.diff(series["t"], prepend=0.0)
-    tick = float(np.median(steps))
+    steps = np.diff(series["t"])
+    tick = float(np.median(steps)) if len(steps) else 0.0
     if (wrong := np.abs(steps - tick) > 0.5 * tick).any() or tick <= 0:
-        row = int(wrong.argmax())
-        problem = f"expected a row each {tick:g} s, got one at {series['t'][row]:g} s after {series['t'][row] - steps[row]:g} s"
+        row = int(wrong.argmax()) + 1
+        before, after = (series["t"][at] if at < len(table) else np.nan for at in (row - 1, row))
+        problem = f"expected a row every {tick:g} s, got one at {after:g} s after {before:g} s"
         raise DsimError(problem, where=f"{path}:{line_of(path, row + 1, comment='#')}", key="t", remedy="put the rows back in order")
     return series
 
@@ -154,9 +160,8 @@ def _check_totals(run: RecordedRun) -> None:
     path, end_s = run.folder / "timeseries.csv", float(run.series["t"][-1])
     if (last_s := float(run.last_token_s.max())) > end_s + LATE_S:
         raise DsimError(f"ends at {end_s:g} s, and requests.jsonl at {last_s:g} s", where=path, key="t", remedy="give the files of one run, whole")
-    tick_s = float(np.diff(run.series["t"], prepend=0.0).min())
     for name, tokens in (("gen_throughput", run.output_tokens), ("prompt_throughput", run.prompt_tokens)):
-        counted, expected = float(run.series[name].sum() * tick_s), float(tokens.sum())
-        if abs(counted / expected - 1) > TOTALS_AGREE:
+        counted, expected = float(run.series[name].sum() * run.tick_s), float(tokens.sum())
+        if not 1 / TOTALS_DIFFER <= counted / expected <= TOTALS_DIFFER:
             problem = f"counts {counted:,.0f} tokens, and requests.jsonl has {expected:,.0f}"
             raise DsimError(problem, where=path, key=name, remedy="give the files of one run, whole")

@@ -177,3 +177,25 @@ def test_an_export_names_the_option_that_is_wrong(put: Put, dsim: Dsim, tmp_path
     said = dsim("export", "sglang-sts", tmp_path / "p", "--drafter", "drafter", "--out", tmp_path / "x")
     assert "--drafter: drafter 'drafter' has no confidence head" in said.err
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (
+            {**SAMPLED, "sample_steps_per_sec": [100.0, 95.0, 80.0, 50_000.0]},
+            "p/profile.yaml: costs.verify: would not be a valid profile: falls from",
+        ),
+        ({**SAMPLED, "sample_steps_per_sec": [0.01, 0.01, 0.01, 0.01]}, "would not be a valid profile: a step of one token takes 100 s"),
+    ],
+)
+def test_an_import_whose_profile_could_not_be_read_writes_nothing(put: Put, dsim: Dsim, tmp_path: Path, content: Any, problem: str) -> None:
+    said = dsim("import", "sglang", "--sps", put("s.json", content), "--out", tmp_path / "new" / "p")
+    assert (said.code, problem in said.err) == (2, True), said.err
+    assert [path.name for path in tmp_path.iterdir()] == ["s.json"]
+
+
+def test_sizes_that_differ_in_the_seventh_digit_stay_apart(put: Put, dsim: Dsim, tmp_path: Path) -> None:
+    sizes = {"sample_batch_tokens": [8, 1_234_567, 1_234_568], "sample_steps_per_sec": [100.0, 50.0, 49.0], "max_batch_tokens": 2_000_000}
+    assert dsim("import", "sglang", "--sps", put("s.json", sizes), "--out", tmp_path / "p").code == 0
+    assert verify(tmp_path / "p", [1_234_567, 1_234_568]) == pytest.approx([1 / 50, 1 / 49])

@@ -111,8 +111,7 @@ def read_counters(path: Path, before: Path | None = None) -> SpecCounters:
     """Counters of all engines in a scrape of /metrics, less those of an earlier scrape. Raises DsimError with file and counter, also where no round
     was counted."""
     counters = _counters(path)
-    if before is not None:
-        counters = counted_between(_counters(before), counters, path)
+    counters = _checked(counters, path) if before is None else counted_between(_counters(before), counters, path)
     if counters.drafts == 0:
         raise DsimError("counts no drafted round", where=path, key=f"{PREFIX}drafts", remedy="scrape again after some traffic")
     return counters
@@ -134,7 +133,7 @@ def counted_between(before: SpecCounters, after: SpecCounters, where: Path | str
 
 
 def counters_in(text: str, where: Path | str) -> SpecCounters | None:
-    """The counters in a scrape, None where the server does not speculate. Raises DsimError where they are broken or contradict one another."""
+    """The counters in a scrape, None where the server does not speculate. Raises DsimError where they are broken."""
     totals: dict[str, float] = defaultdict(float)
     positions: dict[str, float] = defaultdict(float)
     seen: set[tuple[str, frozenset[tuple[str, str]]]] = set()
@@ -164,7 +163,7 @@ def counters_in(text: str, where: Path | str) -> SpecCounters | None:
         labels = shown(", ".join(sorted(positions)))
         raise DsimError(f"expected positions from 0 on, got {labels}", where=where, key=PER_POSITION, remedy="scrape /metrics again")
     per_position = [positions[name] for name in names]
-    return _checked(SpecCounters(totals[f"{PREFIX}drafts"], totals[f"{PREFIX}draft_tokens"], totals[f"{PREFIX}accepted_tokens"], per_position), where)
+    return SpecCounters(totals[f"{PREFIX}drafts"], totals[f"{PREFIX}draft_tokens"], totals[f"{PREFIX}accepted_tokens"], per_position)
 
 
 def _sample(line: str, where: str) -> Sample:

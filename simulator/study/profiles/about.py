@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import isfinite
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from simulator.errors import DsimError
 from simulator.files import why_not_writable, write_whole
 from simulator.measurements.cost import Costs
 from simulator.measurements.draft_blocks import RecordedBlocks
-from simulator.measurements.profile import Drafter, Profile, save_profile
+from simulator.measurements.profile import Drafter, Profile, load_profile, save_profile
 from simulator.names import check_word
+from simulator.schema import validate
 
+LEAST_GPUS, MOST_GPUS = 1e-3, 1e6  # per replica
 DOMAIN = "any"  # of blocks from sources without domains
 SLOPE = "the slope is attributed to verified tokens: data of one policy cannot tell cost per token from cost per request"
 
@@ -40,8 +42,9 @@ class About:
         """Raises DsimError where a value is out of range or there is a profile already."""
         if (self.out / "profile.yaml").exists() and not self.force:
             raise DsimError("already holds a profile", where=self.out, remedy="choose another --out, or replace it with --force")
-        if not (isfinite(self.gpus_per_replica) and self.gpus_per_replica > 0):
-            raise DsimError(f"expected a positive number, got {self.gpus_per_replica:g}", key="--gpus-per-replica")
+        if not LEAST_GPUS <= self.gpus_per_replica <= MOST_GPUS:
+            problem = f"expected a positive number of GPUs, up to {MOST_GPUS:g}, got {self.gpus_per_replica:g}"
+            raise DsimError(problem, key="--gpus-per-replica")
         check_word(self.drafter, "--drafter", file=True)
         check_word(self.called, "--name")
 
@@ -54,27 +57,43 @@ class About:
         made_by: str,
         files: Mapping[str, str] = {},
     ) -> Profile:
-        """Writes the folder: profile.yaml, the drafter's blocks, and `files` by name. Raises DsimError where it cannot be written."""
+        """Writes the folder: profile.yaml, the drafter's blocks, and `files` by name; the profile as it is read again. Raises DsimError where it
+        cannot be written, or what it would hold is not a valid profile: then nothing is."""
+        content = {
+            "format": 1,
+            "name": self.called,
+            "hardware": self.hardware,
+            "engine": self.engine,
+            "target": self.target,
+            "gpus_per_replica": self.gpus_per_replica,
+            "costs": costs,
+            "drafters": {} if drafter is None else {self.drafter: drafter[0]},
+            "assumed": list(assumed),
+            "not_identifiable": list(unknown),
+        }
+        profile = validate(Profile, content, self.out, DsimError)
+
+        def save(folder: Path) -> Profile:
+            for name, text in files.items():
+                write_whole(folder / name, text)
+            if drafter is not None:
+                drafter[1].save(folder / drafter[0].blocks)
+            save_profile(profile, folder, made_by)
+            return load_profile(folder)
+
+        near = next(folder for folder in (self.out, *self.out.parents) if folder.is_dir())
+        try:
+            with TemporaryDirectory(prefix=".dsim-", dir=near) as draft:
+                save(Path(draft)).provenance()  # which reads the blocks
+        except DsimError as error:
+            where = self.out / Path(error.where).name if error.where else self.out
+            remedy = "check the numbers that it is made of"
+            raise DsimError(f"would not be a valid profile: {error.problem}", where=where, key=error.key, remedy=remedy) from None
+        except OSError as problem:
+            raise DsimError(f"cannot write ({problem.strerror})", where=self.out, remedy="choose another --out") from None
         if (reason := why_not_writable(self.out)) is not None:
             raise DsimError(f"cannot write ({reason})", where=self.out, remedy="choose another --out")
-        profile = Profile(
-            format=1,
-            name=self.called,
-            hardware=self.hardware,
-            engine=self.engine,
-            target=self.target,
-            gpus_per_replica=self.gpus_per_replica,
-            costs=costs,
-            drafters={} if drafter is None else {self.drafter: drafter[0]},
-            assumed=list(assumed),
-            not_identifiable=list(unknown),
-        )
-        for name, text in files.items():
-            write_whole(self.out / name, text)
-        if drafter is not None:
-            drafter[1].save(self.out / drafter[0].blocks)
-        save_profile(profile, self.out, made_by)
-        return profile
+        return save(self.out)
 
 
 def without_head(blocks: RecordedBlocks) -> RecordedBlocks:

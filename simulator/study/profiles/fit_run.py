@@ -48,9 +48,8 @@ def fit_run(run: RecordedRun, seconds: float | None = None, progress: Callable[[
     from scipy.optimize import minimize
 
     at_s = run.series["t"][run.series["t"] <= (seconds or np.inf)]
-    tick_s = float(np.diff(run.series["t"], prepend=0.0).min())
     start = _start(run)
-    measured = [np.cumsum(run.series[name] * tick_s)[: len(at_s)] for name in ("gen_throughput", "prompt_throughput")]
+    measured = [np.cumsum(run.series[name] * run.tick_s)[: len(at_s)] for name in ("gen_throughput", "prompt_throughput")]
     tried = 0
 
     def misfit(x: Floats) -> float:

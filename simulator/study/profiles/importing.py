@@ -20,7 +20,7 @@ from simulator.measurements.fit import CostFit, Telemetry, fit_cost
 from simulator.measurements.formats.loadgen import LoadPoint, Loads
 from simulator.measurements.formats.sglang import AdditiveSps, SampledSps, StepTime, read_sps, read_step_records, read_sts
 from simulator.measurements.formats.vllm import CostCurves, read_cost_curves, read_counters
-from simulator.measurements.profile import Drafter, load_profile
+from simulator.measurements.profile import Drafter
 from simulator.measurements.recorded_run import read_recorded_run
 from simulator.quantities import MOST_SLOTS
 from simulator.study.profiles.about import DOMAIN, SLOPE, About, without_head
@@ -274,5 +274,5 @@ def _write(about: About, parts: _Parts, tool: str, fit: CostFit | None = None, l
         lines.append(f"step cost: {parts.verify.note}" if "verify.csv" in parts.files else fitted)
     lines.append(f"profile written to {about.out}")
     data = {"profile": str(about.out), "drafters": list(profile.drafters), "rms": fit.rms if fit else None}
-    loaded = load_profile(about.out).costs  # with its tables
-    return data | {"assumed": parts.assumed, "not_identifiable": parts.unknown, "left_out": list(left_out), "text": "\n".join(lines), "costs": loaded}
+    lists = {"assumed": parts.assumed, "not_identifiable": parts.unknown, "left_out": list(left_out), "text": "\n".join(lines)}
+    return data | lists | {"costs": profile.costs}
