@@ -184,6 +184,7 @@ FACTS = {"policy": "p", "concurrency": 2, "prompt_numbers": [0, 1]}
         (lambda r, s, f: r.update(prompt_tokens=[5, 1e18]), "prompt_tokens: expected a whole number of at most"),
         (lambda r, s, f: r.update(arrival_s=[0.0, "x"]), "requests.csv.*arrival_s"),
         (lambda r, s, f: s.update(end_s=[0.5, 0.6]), "end_s: is not after the start, row 2"),
+        (lambda r, s, f: s.update(requests=[1, 3]), "requests: more than the 2 that the engine holds, row 2"),
         (lambda r, s, f: s.update(accepted=[2, 1]), "accepted: more than were verified, row 1"),
         (lambda r, s, f: s.pop("committed"), "steps.csv: committed: column is missing"),
     ],

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from simulator.complaints import shown
 from simulator.engine.simulate import ClosedTraffic, Fleet, OpenTraffic, Run, simulate
+from simulator.errors import DsimError
 from simulator.measurements.prices import RoundCost, ScaledPrices
 from simulator.measurements.replay import lay_out
 from simulator.study.run.fleet import fleet_of
@@ -99,13 +101,18 @@ def _fleet(scenario: Scenario, run: ServedRun, replication: int) -> Fleet:
 
 def _pinned(scenario: Scenario, run: ServedRun, fleet: Fleet, replication: int) -> tuple[Fleet, list[str] | None]:
     """Every request along the recorded text of its own prompt, where the profile was recorded on the same prompts: each text a domain of its own."""
-    if run.policy.drafter is None or run.prompts is None:
+    if run.policy.drafter is None:
         return fleet, None
     drafter, blocks = scenario.known.drafter(run.policy.drafter), scenario.known.blocks(run.policy.drafter)
+    if unknown := next((domain for domain in run.requests["domain"] if domain not in blocks.domains), None):
+        problem = f"a run of domain {shown(unknown)}, of which drafter '{run.policy.drafter}' has no recorded blocks"
+        raise DsimError(problem, where=scenario.known.folder, remedy=f"domains: {', '.join(blocks.domains)}")
+    if run.prompts is None:
+        return fleet, None
     first = {domain: int(blocks.sequences_of(domain)[0]) for domain in blocks.domains}
     count = {domain: len(blocks.sequences_of(domain)) for domain in blocks.domains}
     asked = list(zip(run.requests.sort_values("request")["domain"], run.prompts, strict=False))
-    if any(domain not in first or number >= count[domain] for domain, number in asked):
+    if any(number >= count[domain] for domain, number in asked):
         return fleet, None
     names = tuple(f"text {sequence}" for sequence in range(len(blocks.length)))
     apart = replace(blocks, domains=names, sequence_domain=np.arange(len(names)))
@@ -134,6 +141,11 @@ def _why(scenario: Scenario, run: ServedRun, window: MeasuredSpan, real: dict[st
     prices = _fleet(scenario, run, 0).prices
     assert isinstance(prices, RoundCost)
     context = plain["longest_context"] if prices.to_longest and "longest_context" in plain else plain["context_tokens"] / plain["requests"]
+    longest = run.policy.verification.longest(scenario.known.drafter(run.policy.drafter).gamma) if run.policy.drafter else 0
+    if (beyond := plain["verified"] > plain["requests"] * longest).any():
+        row = plain[beyond].iloc[0]
+        problem = f"a step of {row['requests']:g} requests that verified {row['verified']:g} tokens, with blocks of {longest}"
+        raise DsimError(problem, where=f"run of policy '{run.policy.name}'", remedy="serve it again")
     cells = zip(plain["requests"], context, plain["verified"], strict=True)
     priced = np.array([float(prices.round_s(int(requests), at)[int(verified)]) for requests, at, verified in cells])
     length = (plain["end_s"] - plain["start_s"]).to_numpy()

@@ -32,7 +32,7 @@ NUMBERS = {
     "ttft_p50_s": "TTFT p50", "step_p10_s": "step p10", "step_p50_s": "step p50", "step_p90_s": "step p90",
 }  # fmt: skip
 _REMEDY = "serve it again"
-MOST_S, MOST_TOKENS, MOST_PLACES = 1e8, 1e8, 100_000  # of a run: three years, and far more than any engine holds
+MOST_S, MOST_TOKENS, MOST_PLACES = 1e8, 1e7, 100_000  # of a run: three years, and far more than any engine holds
 HEADLINE = ("tps_per_user_p50", "throughput_tok_s")
 
 
@@ -137,7 +137,7 @@ def read_run(folder: Path, policies: Sequence[Policy]) -> ServedRun:
     if policy is None:
         raise DsimError(f"a run of policy {shown(about.policy)}, which the scenario does not have", where=folder)
     _check_requests(requests, folder / "requests.csv")
-    _check_steps(steps, folder / "steps.csv")
+    _check_steps(steps, folder / "steps.csv", about.concurrency)
     for wrong, problem in (
         (not about.open_loop and len(requests) < about.concurrency, f"{len(requests)} requests at {about.concurrency} a time"),
         (about.prompt_numbers is not None and len(about.prompt_numbers) != len(requests), "prompt_numbers has another length than requests.csv"),
@@ -160,7 +160,7 @@ def _check_requests(table: pd.DataFrame, file: Path) -> None:
     _refuse((table["finish_s"] < table["first_token_s"]).to_numpy(), file, "finish_s", "is before the first token")
 
 
-def _check_steps(table: pd.DataFrame, file: Path) -> None:
+def _check_steps(table: pd.DataFrame, file: Path, places: int) -> None:
     """As `_check_requests`."""
     for name in ("start_s", "end_s", "overhead_s"):
         table[name] = _column(table, name, file, MOST_S)
@@ -169,6 +169,7 @@ def _check_steps(table: pd.DataFrame, file: Path) -> None:
     if "longest_context" in table:
         table["longest_context"] = _column(table, "longest_context", file, MOST_TOKENS)
     _refuse((table["end_s"] <= table["start_s"]).to_numpy(), file, "end_s", "is not after the start")
+    _refuse((table["requests"] > places).to_numpy(), file, "requests", f"more than the {places} that the engine holds")
     _refuse((table["accepted"] > table["verified"]).to_numpy(), file, "accepted", "more than were verified")
 
 
