@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from simulator.arrays import Floats
 
-_COMMENT = re.compile(r"#(?<![^\r\n]#)[^\r\n]*")  # a # at the beginning of a line, and the rest of it
+_COMMENT = re.compile(r"#(?<![^\n]#)[^\n]*")  # a # at the beginning of a line, and the rest of it
 _BLANK = " \t\r\n"  # of a line without a row, as pandas sees it: other white space is text
 _NUMBER = re.compile(r"\s*[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?\s*")
 
@@ -31,8 +31,8 @@ def read_csv(path: Path, columns: Sequence[str] = (), error: type[DsimError] = D
     are comments. Raises `error`, also where a row has more or fewer fields than the header."""
     import pandas as pd
 
-    text = _COMMENT.sub("", read_text(path, error, remedy))
-    lines = (line[0] for line in re.finditer(r"[^\r\n]+", text) if line[0].strip(_BLANK))
+    text = _COMMENT.sub("", read_text(path, error, remedy).replace("\r\n", "\n").replace("\r", "\n"))  # pandas drops the comma of "\r,"
+    lines = (line[0] for line in re.finditer(r"[^\n]+", text) if line[0].strip(_BLANK))
     first, second = next(lines, ""), next(lines, "")
     if not first:
         raise error("is empty", where=path, remedy="expected a line of column names, and a line for each row")
@@ -40,7 +40,7 @@ def read_csv(path: Path, columns: Sequence[str] = (), error: type[DsimError] = D
         raise error("is not text (it has NUL characters)", where=path, remedy="save it as UTF-8")
     mark = max(",;\t", key=first.count)
     header = _header(first, mark, path, error)
-    if (cells := text.count(mark) + text.count("\n") + text.count("\r")) > limits.CELLS:
+    if (cells := text.count(mark) + text.count("\n")) > limits.CELLS:
         raise error(f"has about {cells:,} cells, at most {limits.CELLS:,} are read", where=path, remedy="drop rows or columns")
     if second and second.count(mark) != len(header) - 1:  # pandas would drop the fields that are too many in the first row
         check_fields(text, mark, len(header), path, error)

@@ -16,7 +16,9 @@ from simulator.reading import limits
 from simulator.reading.opening import opened, read_text
 
 Nan = Literal["refused", "kept", "missing"]  # what becomes of NaN and Infinity, which are not JSON but which Python writes; None where "missing"
+_SHORT = 100_000  # characters, which take some MB of memory whatever they are
 _MOST_DIGITS = 300  # more do not fit into a float
+_ZEROS = b"0" * _MOST_DIGITS
 _TO_ZEROS = bytes(ord("0") if chr(code).isdigit() and code < 128 else code for code in range(256))
 _NOT_BRACKETS = bytes(code for code in range(256) if chr(code) not in "[]{}")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -26,14 +28,13 @@ def parse_json(text: str, where: str | Path, error: type[DsimError] = DsimError,
     """The value of a JSON text. Raises `error`; also for a key twice, for numbers beyond a float's range, and for what is nested too deep."""
     text = text.strip(" \t\r\n")
     try:
-        if len(text) <= _MOST_DIGITS:  # a line of a trace: nothing in it can be too long
-            value, end = _decoder(nan, False).raw_decode(text)
-        else:
+        if len(text) > _SHORT:
             _refuse_large(text)
-            value, end = _decoder(nan, b"0" * _MOST_DIGITS in text.encode(errors="replace").translate(_TO_ZEROS)).raw_decode(text)
+        long = len(text) > _MOST_DIGITS and _ZEROS in text.encode(errors="replace").translate(_TO_ZEROS)
+        value, end = _decoder(nan, long).raw_decode(text)
         if end != len(text):
             raise json.JSONDecodeError("Extra data", text, end)
-        if len(text) > limits.DEPTH and _bracket_depth(text) > limits.DEPTH and _is_deep(value):
+        if len(text) > 2 * limits.DEPTH and _bracket_depth(text) > limits.DEPTH and _is_deep(value):
             raise ValueError(f"nested more than {limits.DEPTH} deep")
         if "\\u" in text and _SURROGATE.search(text):
             json.dumps(value, ensure_ascii=False).encode()
@@ -112,10 +113,10 @@ def _refuse_large(text: str) -> None:
 
 def _bracket_depth(text: str) -> int:
     """The depth of brackets, also of those in texts: no less than the depth of lists and mappings."""
-    import numpy as np
-
     if text.count("[") + text.count("{") <= limits.DEPTH:
         return 0
+    import numpy as np
+
     marks = np.frombuffer(text.encode(errors="replace").translate(None, _NOT_BRACKETS), np.uint8)
     return int(((marks & 2).astype(np.int32) - 1).cumsum().max())  # bit 1 is set in [ and {
 

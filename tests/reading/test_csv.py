@@ -76,6 +76,10 @@ def test_only_numbers_are_numbers(cell: str, others: str, tmp_path: Path) -> Non
 
 
 def test_empty_cells_where_they_may_be_empty(tmp_path: Path) -> None:
+    path = table(tmp_path, "a,b\n1,2\n\r,4\n")  # an empty cell after a lone carriage return
+    assert numbers(read_csv(path), "b", path).tolist() == [2, 4]
+    with pytest.raises(DsimError, match=r"t\.csv:4: a: must be a positive number \(got nan\)$"):
+        numbers(read_csv(path), "a", path)
     path = table(tmp_path, "a;b\n1,5;\nx;2,5\n")
     with pytest.raises(DsimError, match=r"t\.csv:3: a: must be a positive number \(got 'x'\)$"):
         numbers(read_csv(path), "a", path)

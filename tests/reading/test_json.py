@@ -63,8 +63,8 @@ def test_nan_by_option() -> None:
 def test_values_that_take_too_much_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(limits.VARIABLE, "0.01")
     assert len(parse_json("[" + "{}," * 200 + "1]", "f")) == 201
-    with pytest.raises(DsimError, match=r"its values take about 0 MB of memory, at most 0 are used; if it is right, raise the limit"):
-        parse_json("[" + "{}," * 2000 + "1]", "f")
+    with pytest.raises(DsimError, match=r"its values take about 12 MB of memory, at most 0 are used; if it is right, raise the limit"):
+        parse_json("[" + "{}," * 50_000 + "1]", "f")
 
 
 def test_files_and_lines(tmp_path: Path) -> None:
