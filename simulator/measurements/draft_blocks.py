@@ -17,6 +17,7 @@ from simulator.errors import ProfileError
 from simulator.files import whole
 from simulator.measurements.cost import Provenance
 from simulator.quantities import Gamma, Temperature, Within
+from simulator.reading.json_files import parse_json
 from simulator.reading.parquet_files import read_parquet
 from simulator.schema import Frozen, explain
 
@@ -149,7 +150,7 @@ def _about(table: pa.Table, path: Path) -> _About:
     if raw is None:
         raise ProfileError("has no metadata (drafter, provenance)", where=path, key=_METADATA.decode(), remedy=_RECORD)
     try:
-        return _About.model_validate_json(raw, strict=True)
+        return _About.model_validate(parse_json(raw.decode(errors="replace"), f"{path}: metadata", ProfileError, _RECORD), strict=True)
     except ValidationError as problem:
         why = explain(problem, _About, path)
         raise ProfileError(f"metadata: {why.problem}", where=path, key=why.key, remedy=_RECORD) from None
