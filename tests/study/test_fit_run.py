@@ -100,7 +100,7 @@ def test_a_run_becomes_a_profile(made: Path, tmp_path: Path, dsim: Any, monkeypa
         ("meta.json", '"model": "m"', '"model": "m", "num_requests": 61', "num_requests: expected the 61 requests of meta.json, got 60"),
         ("requests.jsonl", '"output_toks"', '"tokens"', "requests.jsonl:1: output_toks"),
         ("requests.jsonl", '"output_toks": ', '"output_toks": 0.5, "x": ', "requests.jsonl:1: output_toks: expected a whole number, got 0.5"),
-        ("requests.jsonl", '"output_toks": ', '"output_toks": 9', "timeseries.csv: gen_throughput: counts 1,"),
+        ("requests.jsonl", '"output_toks": ', '"output_toks": 99', "timeseries.csv: gen_throughput: counts 1,"),
         ("requests.jsonl", '"last_token_ts": 1', '"last_token_ts": 91', "timeseries.csv: t: ends at "),
         ("timeseries.csv", "\n0.2,", "\n0.7,", "timeseries.csv:3: t: expected a row every 0.1 s, got one at 0.7 s after 0.1 s"),
         ("timeseries.csv", "\n0.2,", "\n0.1,", "timeseries.csv:3: t: expected a row every 0.1 s, got one at 0.1 s after 0.1 s"),
