@@ -112,3 +112,17 @@ def test_an_option_out_of_range_writes_nothing(imported: Profile, dsim: Dsim, tm
     assert said.code == 2
     assert option in said.err
     assert not (tmp_path / "k.json").exists()
+
+
+def test_the_longest_blocks_at_the_largest_batch_stay_small() -> None:
+    import tracemalloc
+
+    from simulator.study.profiles.lengths import _non_rising
+
+    share = np.random.default_rng(0).random((512, 128))
+    tracemalloc.start()
+    tables = _non_rising(share)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 512 * 128 * 128 * 2  # a byte for each choice: 16,384 requests take 270 MB
+    assert all((np.diff(table) <= 0).all() for table in tables)

@@ -134,9 +134,12 @@ def compare_run(run: RecordedRun, fit: RunFit) -> list[Row]:
         "TPOT": ((last - first) / gaps, (run.last_token_s - run.first_token_s) / gaps),
         "E2E": (last - arrival, run.last_token_s - run.arrival_s),
     }
-    rows = [_row(f"{name} {statistic}", of, *both) for name, both in pairs.items() for statistic, of in STATISTICS.items()]
+    statistics = [(name, statistic, of, *both) for name, both in pairs.items() for statistic, of in STATISTICS.items()]
+    rows = [_row(f"{name} {statistic}", of, ours, theirs) for name, statistic, of, ours, theirs in statistics if of(theirs) > 0]
     for name, ours in _inside(simulated, fit.clock_s, run.series["t"]).items():
         theirs = run.series[name]
+        if not theirs.any():  # nobody waited
+            continue
         row = _row(f"{name} requests, mean over seconds", np.mean, ours, theirs)
         rows.append(row | {"mean_absolute_difference": float(np.abs(ours - theirs).mean())})
     return rows

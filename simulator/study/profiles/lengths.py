@@ -84,15 +84,10 @@ def _non_rising(share: Floats) -> list[Integers]:
     sizes, lengths = share.shape
     worth = share * _weights(sizes)[:, None]
     total = np.full((lengths, lengths), -np.inf)  # [ranges so far - 1, length]
-    came = np.zeros((sizes, lengths, lengths), dtype=np.int64)  # the length at the size before
+    came = np.zeros((sizes, lengths, lengths), dtype=np.int8)  # the length at the size before
     total[0] = worth[0]
     for size in range(1, sizes):
-        longer = np.full((lengths, lengths), -np.inf)  # best of a longer length, with one range less
-        pick = np.zeros((lengths, lengths), dtype=np.int64)
-        for length in range(lengths - 2, -1, -1):
-            better = total[:-1, length + 1] > longer[1:, length + 1]
-            longer[1:, length] = np.where(better, total[:-1, length + 1], longer[1:, length + 1])
-            pick[1:, length] = np.where(better, length + 1, pick[1:, length + 1])
+        longer, pick = _best_longer(total)
         stays = total >= longer
         came[size] = np.where(stays, np.arange(lengths), pick)
         total = np.where(stays, total, longer) + worth[size]
@@ -109,6 +104,19 @@ def _non_rising(share: Floats) -> list[Integers]:
             left -= int(table[size - 1] != table[size])
         tables.append(table)
     return tables
+
+
+def _best_longer(total: Floats) -> tuple[Floats, Integers]:
+    """The most that a longer length had with one range less, and which length (the longest of equals). # [ranges, length] each"""
+    fallen = total[:-1, :0:-1]  # from the longest length on, without the shortest
+    best = np.maximum.accumulate(fallen, axis=1)
+    rises = np.ones(fallen.shape, dtype=bool)
+    rises[:, 1:] = fallen[:, 1:] > best[:, :-1]
+    which = np.maximum.accumulate(np.where(rises, np.arange(fallen.shape[1]), 0), axis=1)
+    longer, pick = np.full(total.shape, -np.inf), np.zeros(total.shape, dtype=np.int64)
+    longer[1:, :-1] = best[:, ::-1]
+    pick[1:, :-1] = total.shape[1] - 1 - which[:, ::-1]
+    return longer, pick
 
 
 def _wandering(values: Floats) -> Floats:
