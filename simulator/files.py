@@ -18,7 +18,8 @@ def whole(path: Path) -> Iterator[Path]:
     draft = Path(os.path.abspath(path)).with_name(f".{path.name}.{os.getpid()}{path.suffix}")  # "." has no name of its own
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft.touch()
+        draft.unlink(missing_ok=True)
+        draft.touch(exist_ok=False)  # follows no link
         yield draft
         os.replace(draft, path)
     except OSError as problem:
@@ -27,6 +28,24 @@ def whole(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(folder: Path, last: str) -> Iterator[Path]:
+    """A temporary folder in `folder`. When the block succeeds, its files replace those of `folder` that have their names, the one called `last` after
+    the others; when it fails, `folder` is as it was. Raises DsimError where it cannot be written."""
+    new = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
+    try:
+        if (reason := why_not_writable(folder)) is not None:
+            raise DsimError(f"cannot write ({reason})", where=folder, remedy="choose another --out")
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".dsim-") as draft:
+            yield Path(draft)
+            for file in sorted(Path(draft).iterdir(), key=lambda file: (file.name == last, file.name)):
+                os.replace(file, folder / file.name)
+    finally:
+        for path in new:  # those that stayed empty
+            with suppress(OSError):
+                path.rmdir()
 
 
 def why_not_writable(folder: Path) -> str | None:

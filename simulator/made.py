@@ -20,7 +20,7 @@ def made_in(folder: Path) -> set[str]:
     """The names that the marker of `folder` lists; none where there is no marker of dsim's."""
     marker = folder / MARKER
     try:
-        names = parse_json(read_text(marker), marker)["made"] if marker.is_file() else []
+        names = parse_json(read_text(marker), marker)["made"] if os.path.isfile(marker) else []
         return {name for name in names if isinstance(name, str)}
     except (DsimError, KeyError, TypeError):
         return set()
@@ -38,7 +38,7 @@ def check_made(folder: Path, names: Iterable[str], replace: bool = False, remedy
     check_folder(folder)
     there = [name for name in names if os.path.lexists(folder / name)]
     for name in there:
-        if (folder / name).is_symlink() and (folder / name).is_dir():
+        if os.path.islink(folder / name) and os.path.isdir(folder / name):
             raise DsimError("is a link to another folder", where=folder / name, remedy="remove the link, or use another --out")
     if not replace and (others := set(there) - made_in(folder)):
         name = min(others)

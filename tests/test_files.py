@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
 import pytest
 
 from simulator.errors import DsimError
-from simulator.files import whole, write_whole
+from simulator.files import whole, whole_folder, write_whole
 
 
 def names(folder: Path) -> list[str]:
@@ -56,3 +57,26 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(DsimError, match=r"taken: cannot write \(.+\); free space, or choose a folder you can write to$"):
         write_whole(tmp_path / "taken", "x")
     assert names(tmp_path) == ["file"]
+
+
+def test_a_folder_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    def write(broken: bool) -> None:
+        with whole_folder(tmp_path / "new" / "folder", last="a") as folder:
+            (folder / "a").write_text("1")
+            (folder / "b").write_text("2")
+            if broken:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write(broken=True)
+    assert list(tmp_path.iterdir()) == []
+    write(broken=False)
+    assert names(tmp_path) == ["a", "b"]
+
+
+def test_a_draft_is_no_link_that_was_laid_there(tmp_path: Path) -> None:
+    (tmp_path / "theirs").write_text("theirs")
+    (tmp_path / f".a.txt.{os.getpid()}.txt").symlink_to(tmp_path / "theirs")
+    write_whole(tmp_path / "a.txt", "mine")
+    assert ((tmp_path / "theirs").read_text(), (tmp_path / "a.txt").read_text()) == ("theirs", "mine")
+    assert not (tmp_path / "a.txt").is_symlink()

@@ -128,6 +128,11 @@ class Profile(Frozen):
         """Where it was read from."""
         return self._folder
 
+    def moved(self, folder: Path) -> Self:
+        """The profile, its files now in `folder`."""
+        self._folder = folder
+        return self
+
     def drafter(self, name: str, key: str = "drafter", where: Path | str | None = None) -> Drafter:
         """The drafter called `name`. Raises ProfileError that lists the available ones."""
         if name not in self.drafters:

@@ -166,6 +166,44 @@ def test_a_profile_that_is_there_is_kept(put: Put, dsim: Dsim, tmp_path: Path) -
     assert dsim(*call, "--force").code == 0
 
 
+def test_a_profile_is_written_whole_or_not_at_all(put: Put, dsim: Dsim, tmp_path: Path) -> None:
+    """Steps of a minute are no serving engine's: the profile is refused when it is read back, and nothing of it is left."""
+    good, slow = put("s.json", SAMPLED), put("slow.json", SAMPLED | {"sample_steps_per_sec": [0.01, 0.009, 0.008, 0.005]})
+    said = dsim("import", "sglang", "--sps", slow, "--out", tmp_path / "p")
+    assert (said.code, len(said.err.splitlines())) == (2, 1)
+    assert f"{tmp_path}/p/profile.yaml: costs.verify: would not be a valid profile: a step of one token takes" in said.err
+    assert not (tmp_path / "p").exists()
+    assert dsim("import", "sglang", "--sps", good, "--out", tmp_path / "p").code == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "p").iterdir()}
+    assert dsim("import", "sglang", "--sps", slow, "--out", tmp_path / "p", "--force").code == 2
+    assert {path.name: path.read_bytes() for path in (tmp_path / "p").iterdir()} == before
+
+
+OTHERS = ("verify.csv", "draft.csv", "probe.json", "dspark.parquet")
+
+
+def test_files_of_others_are_not_replaced(put: Put, dsim: Dsim, tmp_path: Path) -> None:
+    call = ("import", "sglang", "--sps", put("s.json", SAMPLED), "--out", tmp_path / "p")
+    (tmp_path / "p").mkdir()
+    for name in OTHERS:
+        (tmp_path / "p" / name).write_text("theirs")
+        said = dsim(*call)
+        assert (said.code, len(said.err.splitlines())) == (2, 1)
+        assert f"holds '{name}', which dsim has not made there; use another --out, or replace it with --force" in said.err
+        assert [path.read_text() for path in (tmp_path / "p").iterdir()] == ["theirs"]
+        (tmp_path / "p" / name).unlink()
+
+
+@pytest.mark.parametrize(
+    "option, value", [("--drafter", "../esc"), ("--drafter", ".."), ("--drafter", "-x"), ("--name", "a\nb"), ("--name", "x" * 201)]
+)
+def test_names_from_the_command_line(put: Put, dsim: Dsim, tmp_path: Path, option: str, value: str) -> None:
+    said = dsim("import", "sglang", "--sps", put("s.json", SAMPLED), "--out", tmp_path / "p", f"{option}={value}")
+    assert (said.code, len(said.err.splitlines())) == (2, 1)
+    assert f"error: {option}: expected " in said.err
+    assert not (tmp_path / "p").exists()
+
+
 def test_an_export_names_the_option_that_is_wrong(put: Put, dsim: Dsim, tmp_path: Path) -> None:
     assert dsim("import", "vllm", "--curves", put("c.json", CURVES), "--metrics", put("m.txt", METRICS), "--out", tmp_path / "p").code == 0
     for command in ("sglang-sps", "sglang-sts", "vllm-lengths"):

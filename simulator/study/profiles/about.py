@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from simulator.errors import DsimError
-from simulator.files import why_not_writable, write_whole
+from simulator.files import whole_folder, write_whole
+from simulator.made import check_made
 from simulator.measurements.cost import Costs
 from simulator.measurements.draft_blocks import RecordedBlocks
 from simulator.measurements.profile import Drafter, Profile, load_profile, save_profile
@@ -40,7 +43,9 @@ class About:
 
     def check(self) -> None:
         """Raises DsimError where a value is out of range or there is a profile already."""
-        if (self.out / "profile.yaml").exists() and not self.force:
+        replace = self.force or os.path.lexists(self.out / "profile.yaml")
+        check_made(self.out, ("verify.csv", "draft.csv", "probe.json", f"{self.drafter}.parquet"), replace)
+        if os.path.lexists(self.out / "profile.yaml") and not self.force:
             raise DsimError("already holds a profile", where=self.out, remedy="choose another --out, or replace it with --force")
         if not LEAST_GPUS <= self.gpus_per_replica <= MOST_GPUS:
             problem = f"expected a positive number of GPUs, up to {MOST_GPUS:g}, got {self.gpus_per_replica:g}"
@@ -58,7 +63,7 @@ class About:
         files: Mapping[str, str] = {},
     ) -> Profile:
         """Writes the folder: profile.yaml, the drafter's blocks, and `files` by name; the profile as it is read again. Raises DsimError where it
-        cannot be written, or what it would hold is not a valid profile: then nothing is."""
+        cannot be written, or what it would hold is not a valid profile: then the folder is as it was."""
         content = {
             "format": 1,
             "name": self.called,
@@ -72,28 +77,24 @@ class About:
             "not_identifiable": list(unknown),
         }
         profile = validate(Profile, content, self.out, DsimError)
-
-        def save(folder: Path) -> Profile:
+        with whole_folder(self.out, last="profile.yaml") as folder:
             for name, text in files.items():
                 write_whole(folder / name, text)
             if drafter is not None:
                 drafter[1].save(folder / drafter[0].blocks)
             save_profile(profile, folder, made_by)
-            return load_profile(folder)
+            return self._read_again(folder)
 
-        near = next(folder for folder in (self.out, *self.out.parents) if folder.is_dir())
+    def _read_again(self, draft: Path) -> Profile:
+        """The profile that is to move to `out`, read with its tables and blocks. Raises DsimError."""
         try:
-            with TemporaryDirectory(prefix=".dsim-", dir=near) as draft:
-                save(Path(draft)).provenance()  # which reads the blocks
+            profile = load_profile(draft)
+            profile.provenance()  # which reads the blocks
         except DsimError as error:
             where = self.out / Path(error.where).name if error.where else self.out
             remedy = "check the numbers that it is made of"
             raise DsimError(f"would not be a valid profile: {error.problem}", where=where, key=error.key, remedy=remedy) from None
-        except OSError as problem:
-            raise DsimError(f"cannot write ({problem.strerror})", where=self.out, remedy="choose another --out") from None
-        if (reason := why_not_writable(self.out)) is not None:
-            raise DsimError(f"cannot write ({reason})", where=self.out, remedy="choose another --out")
-        return save(self.out)
+        return profile.moved(self.out)
 
 
 def without_head(blocks: RecordedBlocks) -> RecordedBlocks:

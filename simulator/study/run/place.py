@@ -68,7 +68,7 @@ class Place:
 
 
 def _holds_files(folder: Path) -> bool:
-    return folder.is_dir() and any(folder.iterdir())
+    return os.path.isdir(folder) and any(folder.iterdir())
 
 
 def _held(path: Path, kind: Kind, name: str, file: Path) -> str | None:
