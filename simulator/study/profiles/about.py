@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from simulator.errors import DsimError
 from simulator.files import whole_folder, write_whole
@@ -43,6 +41,8 @@ class About:
 
     def check(self) -> None:
         """Raises DsimError where a value is out of range or there is a profile already."""
+        check_word(self.drafter, "--drafter", file=True)
+        check_word(self.called, "--name")
         replace = self.force or os.path.lexists(self.out / "profile.yaml")
         check_made(self.out, ("verify.csv", "draft.csv", "probe.json", f"{self.drafter}.parquet"), replace)
         if os.path.lexists(self.out / "profile.yaml") and not self.force:
@@ -50,8 +50,6 @@ class About:
         if not LEAST_GPUS <= self.gpus_per_replica <= MOST_GPUS:
             problem = f"expected a positive number of GPUs, up to {MOST_GPUS:g}, got {self.gpus_per_replica:g}"
             raise DsimError(problem, key="--gpus-per-replica")
-        check_word(self.drafter, "--drafter", file=True)
-        check_word(self.called, "--name")
 
     def write(
         self,
