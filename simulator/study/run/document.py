@@ -93,7 +93,7 @@ def _position(items: list[Any], part: str, path: str) -> int:
     names = [str(item["name"]) for item in items if isinstance(item, dict) and "name" in item]
     if part in names:
         return next(i for i, item in enumerate(items) if isinstance(item, dict) and str(item.get("name")) == part)
-    if not part.isdecimal() or int(part) >= len(items):
+    if not part.isdecimal() or len(part) > 9 or int(part) >= len(items):
         remedy = f"count from 0{', or name one: ' + ', '.join(names) if names else ''}"
         raise ScenarioError(f"'{part}' is not an entry of a list of {len(items)}", where="--set", key=path, remedy=remedy)
     return int(part)
