@@ -267,7 +267,7 @@ def recorded_run() -> Files:
             "engine_kwargs": {"tensor_parallel_size": 2, "max_num_seqs": 8, "max_num_batched_tokens": 256, "data_parallel_size": 1}}  # fmt: skip
     rows = [{"request_id": f"b{i}", "input_toks": 40 + i, "output_toks": 10, "arrival_time": 1000.0 + i, "queued_ts": 100.5 + i,
              "first_token_ts": 101.0 + i, "last_token_ts": 102.0 + i} for i in range(6)]  # fmt: skip
-    series = "t,prompt_throughput,gen_throughput,running,waiting " + " ".join(f"{t},{40 + t},10,1,0" for t in range(1, 9))
+    series = "t,prompt_throughput,gen_throughput,running,waiting " + " ".join(f"{t},{39 + t},10,1,0" for t in range(1, 7))
     return {"run/meta.json": _json(meta), "run/requests.jsonl": _lines(rows), "run/timeseries.csv": _csv(series)}
 
 
