@@ -51,6 +51,15 @@ def test_too_much_is_refused_before_it_begins(case: str, scenario: Write, monkey
         assert part in str(refused.value)
 
 
+def test_answers_of_one_token_behind_long_prompts_have_a_span(scenario: Write, edit_profile: Callable[..., None]) -> None:
+    """Prompts then take all of the time that a float can tell from the whole."""
+    prefill = {"provenance": "synthetic", "kind": "linear", "base_s": 0, "per_token_s": 1000}
+    edit_profile(lambda profile: profile["costs"].update(prefill=prefill))
+    values = {"workload.arrivals": "{kind: poisson}", "run.duration_s": "1", "engine.prefill": "{kind: chunked}"}
+    values |= {"workload.output_tokens": "{kind: fixed, tokens: 1}", "load": "[0.01]"}
+    assert check_limits(load_scenario(scenario(), [f"{key}={value}" for key, value in values.items()])) > 0
+
+
 def test_hours_grow_with_the_work_and_a_limit_may_be_raised(scenario: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     small, large = (load_scenario(scenario(), [f"run.requests={n}", "load=[2]"]) for n in ("1e4", "1e6"))
     assert check_limits(large) == pytest.approx(100 * check_limits(small), rel=0.01)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from simulator.engine.simulate import Fleet
 from simulator.policies.verification import StepView
 
+_LEAST_SHARE = 1e-12  # of the time, for decoding, where prompts take all that a float can tell
 _DRAWS = 8  # batches averaged for one operating point
 
 
@@ -89,7 +90,8 @@ def carried(fleet: Fleet, prompt: float, output: float, mix: Mapping[str, float]
         at = operating(fleet, int(size), prompt + output / 2, mix, draws)
         decode_s = max(output - 1, 1e-9) / at.tps  # alone with its batch
         rps = size / (decode_s + size * chunk_s)  # λ (d / (1 - λ p)) = R
-        out.append(Carried(int(size), float(rps), at.tps * (1 - rps * chunk_s)))
+        decoding = max(1 - rps * chunk_s, _LEAST_SHARE)
+        out.append(Carried(int(size), float(rps), at.tps * decoding))
     return out
 
 
