@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _BLOCK = 1 << 22  # characters
-_LONGEST = 1 << 24  # characters of a row: more is a quote that nothing closes
-_NEWLINE, _QUOTE, _SPACE = b'\n" '
+_LONGEST = 1 << 22  # characters of a cell: more is a quote that nothing closes
+_NEWLINE, _QUOTE, _SPACE, _TAB = b'\n" \t'
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ def csv_blocks(stream: TextIO, form: CsvForm, path: Path, error: type[DsimError]
     line = form.line + 1
     while text := stream.read(_BLOCK):
         text += stream.readline()
-        while text.count('"') % 2 and len(text) < _BLOCK + _LONGEST and (more := stream.read(_BLOCK // 64) + stream.readline()):
-            text += more
+        if text.count('"') % 2:
+            text += _rest_of_cell(stream)
         if "\0" in text:
             raise error("is not UTF-8 text", where=path, remedy="use a CSV or JSONL file")
         data = text.encode()
@@ -81,6 +81,17 @@ def csv_blocks(stream: TextIO, form: CsvForm, path: Path, error: type[DsimError]
         line = following
 
 
+def _rest_of_cell(stream: TextIO) -> str:
+    """What follows a line that ends within a quoted cell, to the end of the line with the quote that closes it."""
+    parts: list[str] = []
+    open_, characters = True, 0
+    while open_ and characters < _LONGEST and (part := stream.readline()):
+        parts.append(part)
+        characters += len(part)
+        open_ ^= part.count('"') % 2 == 1
+    return "".join(parts)
+
+
 def _rows(data: bytes, form: CsvForm, line: int, path: Path, error: type[DsimError]) -> tuple[bytes, Integers, int]:
     """The text without empty lines, the line of each of its rows, and the line after it."""
     content = np.frombuffer(data, dtype=np.uint8)
@@ -90,23 +101,22 @@ def _rows(data: bytes, form: CsvForm, line: int, path: Path, error: type[DsimErr
     if b'"' in data:
         quotes = _quotes(content, ord(form.delimiter), numbers, ends, path, error)
         outside = np.searchsorted(quotes, ends) % 2 == 0
-        starts = np.concatenate([[True], outside[:-1]])
-        ends, marks, numbers = ends[outside], marks[np.searchsorted(quotes, marks) % 2 == 0], numbers[starts]
+        begins = np.concatenate([[True], outside[:-1]])
+        ends, marks, numbers = ends[outside], marks[np.searchsorted(quotes, marks) % 2 == 0], numbers[begins]
     most = len(form.header) - 1
     if most and len(marks) == most * len(ends) and (marks[most - 1 :: most] < ends).all() and (marks[most::most] > ends[:-1]).all():
         return data, numbers, following
     counts = np.diff(np.searchsorted(marks, ends), prepend=0)
-    edges = np.concatenate([[0], ends + 1])
-    empty = np.zeros(len(ends), dtype=bool)
-    for row in np.flatnonzero(counts == 0).tolist():
-        empty[row] = not data[edges[row] : edges[row + 1]].strip()
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    letters = (content != _NEWLINE) & (content != _SPACE) & (content != _TAB)
+    empty = ~np.logical_or.reduceat(letters, starts) & (counts == 0)
     wrong: Flags = (counts != most) & ~empty
     if wrong.any():
         row = int(wrong.argmax())
         problem = f"expected {most + 1} fields as in the header, got {counts[row] + 1}"
         raise error(problem, where=f"{path}:{numbers[row]}", remedy="fix or drop the row")
     if empty.any():
-        data = b"".join(data[edges[row] : edges[row + 1]] for row in np.flatnonzero(~empty))
+        data = content[np.repeat(~empty, ends + 1 - starts)].tobytes()
     return data, numbers[~empty], following
 
 

@@ -12,7 +12,7 @@ from simulator.arrays import Flags, Floats, Integers
 from simulator.errors import TraceError
 from simulator.traffic.prefix_blocks import hash_lists
 from simulator.traffic.request import MOST_REQUESTS
-from simulator.traffic.trace_files import Table, TraceFile
+from simulator.traffic.trace_files import MOST_WORDS, Table, TraceFile
 from simulator.traffic.trace_forms import AZURE, PER_SECOND, Layout, Unit
 
 _EPOCH_S = (1e9, 4e9)  # Unix times of 2001 to 2096
@@ -111,6 +111,9 @@ class Gathering:
             table.refuse(cached >= prompt, name, "must be below prompt_tokens", "the last prompt token is never cached")
         if "domain" in columns:
             places, names = table.texts(columns["domain"])
+            if len(self.domains) > MOST_WORDS:
+                remedy = "map another column, or rename this one"
+                raise TraceError(f"has more than {MOST_WORDS:,} different texts", where=table.path, key=columns["domain"], remedy=remedy)
             domain = np.array([self.domains.setdefault(name, len(self.domains)) for name in names], dtype=np.int64)[places]
         keep = self._keep(time)
         if self.wanted.cached:

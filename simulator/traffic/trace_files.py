@@ -27,12 +27,14 @@ from simulator.reading.opening import opened, read_text
 _MOST = 10**8  # tokens; no context is as long
 _MOST_COLUMNS, _MOST_LETTERS = 1000, 200  # of a column's name
 _YEARS = (1900, 2100)
+MOST_WORDS = 10_000  # different ones in a column
 _NEEDS_ONE = "use a file with at least one request"
 _ZONE = r"Z$|[+-]\d\d:\d\d$|[+-]\d{4}$|\+\d\d$"  # of the last six characters
 _THOUSANDS = r"[1-9]\d{0,2}(?:\.\d{3})+"
 _EXCEL = re.compile(r"sep=([,;|:\t])\s*$", re.IGNORECASE)
 _SAMPLE = 200  # lines that show the dialect of a CSV file, or the names in one of JSON
 _SAMPLE_CHARACTERS = 1 << 20
+_FIRST_LINES = 10_000  # one of them is not empty
 _ROWS = 20_000  # of JSON, at a time
 Row = dict[str, Any]
 
@@ -114,6 +116,9 @@ class Table:
         words = cells.astype(str).str.strip()
         self.refuse((cells.isna() | (words == "")).to_numpy(dtype=bool), column, "empty")
         places, distinct = pd.factorize(words)
+        if len(distinct) > MOST_WORDS:
+            problem = f"has more than {MOST_WORDS:,} different texts"
+            raise TraceError(problem, where=self.path, key=column, remedy="map another column, or rename this one")
         for number, word in enumerate(distinct):
             try:
                 check_label(str(word))
@@ -250,7 +255,7 @@ def trace_file(path: Path) -> TraceFile:
     if path.suffix.lower() in (".xlsx", ".xls", ".ods", ".parquet", ".arrow", ".zip", ".zst"):
         raise TraceError(f"expected CSV or JSON lines, got {path.suffix}", where=path, remedy="save it as CSV")
     with opened(path, TraceError, line_mb=None) as lines:  # an array may be one line
-        begin = next((line.lstrip()[:1] for line in lines if line.strip()), "")
+        begin = next((line.lstrip()[:1] for line in islice(lines, _FIRST_LINES) if line.strip()), "")
     if not begin:
         raise TraceError("the file is empty", where=path, remedy=_NEEDS_ONE)
     if begin in ("[", "{") or {".json", ".jsonl"} & set(path.suffixes):
@@ -294,7 +299,7 @@ def _sample(lines: Iterator[str]) -> list[tuple[int, str]]:
     """The first lines that are not empty, numbered from 1."""
     sample: list[tuple[int, str]] = []
     characters = 0
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(islice(lines, _FIRST_LINES), 1):
         sample += [(number, line)] if line.strip() else []
         characters += len(line)
         if len(sample) >= _SAMPLE or characters > _SAMPLE_CHARACTERS:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from simulator.reading import csv_blocks
+from simulator.traffic import trace_files
 from simulator.traffic.lengths import Empirical
 from tests.traffic.trace_rows import mooncake, read, refusal
 
@@ -115,3 +117,25 @@ def test_cells_in_quotes_hold_separators_lines_and_quotes(file: Callable[..., Pa
 def test_a_word_that_looks_like_a_number_is_still_a_word(file: Callable[..., Path]) -> None:
     trace = read(file("arrival_s,prompt_tokens,output_tokens,domain\n0,1,1,01\n1,1,1,1\n2,1,1,1.10\n"))
     assert [request.domain for request in trace] == ["01", "1", "1.10"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ('0,1,1\n"' + "0,1,1\n" * 50, "t.csv:3: not valid CSV (a quote in the middle of a cell, or one that is not closed)"),
+        ("\n \n\t\n" * 50 + "0,1,x\n", "t.csv:152: output_tokens: not a number (got 'x')"),
+        ('0,1,"1"\n' * 50 + "0,1\n", "t.csv:52: expected 3 fields as in the header, got 2"),
+        ("0,1,1\n" * 50 + '"1\n",1,1\n0,1\n', "t.csv:54: expected 3 fields as in the header, got 2"),
+    ],
+)
+def test_lines_are_counted_from_block_to_block(file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, rows: str, says: str) -> None:
+    path = file("arrival_s,prompt_tokens,output_tokens\n" + rows)
+    for block in (1, 7, 1 << 22):
+        monkeypatch.setattr(csv_blocks, "_BLOCK", block)
+        assert says in refusal(path)
+
+
+def test_a_column_of_domains_has_few(file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    path = file("arrival_s,prompt_tokens,output_tokens,domain\n" + "".join(f"{n},1,1,d{n}\n" for n in range(9)))
+    monkeypatch.setattr(trace_files, "MOST_WORDS", 8)
+    assert refusal(path) == "t.csv: domain: has more than 8 different texts; map another column, or rename this one"
