@@ -73,6 +73,18 @@ def test_a_missing_or_broken_point_is_run_again(kept: Path) -> None:
     assert {name for name in after if after[name] != before.get(name)} == {"0-2-0.json", "1-2-0.json", "2-2-0.json", "2-2-1.json"}
 
 
+@pytest.mark.parametrize(
+    "change", [{"policy": "another"}, {"load": 9}, {"numbers": {}}, {"numbers": {"throughput_tok_s_gpu": 1e308}}, {"curves": {"ttft": [0.1]}}]
+)
+def test_a_point_that_another_made_is_run_again(kept: Path, change: dict[str, Any]) -> None:
+    """It has the scenario's mark, but is not of its point, lacks metrics or has such as no run has."""
+    rows, file = sweep(loaded(), kept, workers=1), kept / "0-2-0.json"
+    content = json.loads(file.read_text())
+    whole = change | {"numbers": content["row"]["numbers"] | change["numbers"]} if change.get("numbers") else change
+    file.write_text(json.dumps(content | {"row": content["row"] | whole}))
+    assert sweep(loaded(), kept, workers=1) == rows
+
+
 @pytest.mark.parametrize("override", [
     "run.seed=2", "run.requests=13", "engine.max_batch=7", "workload.domains.chat=3", "policies.plain.name=none", "sla.goodput={tpot_s: 1}",
 ])  # fmt: skip

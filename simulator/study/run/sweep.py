@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from simulator.errors import ScenarioError
+from simulator.quantities import LARGEST
 from simulator.study.run.limits import check_limits
 from simulator.study.run.metrics import names
 from simulator.study.run.point import Part, Point, check_traffic, parts, row_of, run_part, run_point
@@ -61,7 +62,7 @@ def sweep(
     """
     check_limits(scenario)
     check_traffic(scenario)
-    sent, kept, every = bundle(scenario), Kept(keep, PointRow, fits), points(scenario)
+    sent, kept, every = bundle(scenario), Kept(keep, PointRow, partial(_fits, scenario)), points(scenario)
     tasks = {point: _task(point, sent.mark, tuple(details) if keep else ()) for point in every}
     rows = {point: row for point, task in tasks.items() if (row := kept.read(task)) is not None}
     todo = _split(scenario, [task for point, task in tasks.items() if point not in rows])
@@ -87,8 +88,13 @@ def sweep(
 
 
 def fits(wanted: Any, row: Row) -> bool:
-    """Is a row that was kept one of `wanted`, with every metric?"""
-    return (row.load, row.replication) == (wanted.load, wanted.replication) and row.numbers.keys() >= {*names()}
+    """Is a row that was kept one of `wanted`, with every metric, and none beyond all measure?"""
+    sound = row.numbers.keys() >= {*names()} and all(number is None or abs(number) <= LARGEST for number in row.numbers.values())
+    return sound and (row.load, row.replication) == (wanted.load, wanted.replication)
+
+
+def _fits(scenario: Scenario, point: Point, row: PointRow) -> bool:
+    return fits(point, row) and row.policy == scenario.policies[point.policy].name
 
 
 def _task(point: Point, mark: str, details: tuple[str, ...]) -> Task:
