@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
+from simulator.errors import visible
 from simulator.report.blocks import NOTEBOOK, USUAL, Block, Chart, Form, Picture, is_empty
 from simulator.study.run.result import Remark
 
@@ -69,6 +70,26 @@ class Page:
 
 
 Subject = TypeVar("Subject")
+Content = TypeVar("Content", bound=Any)
+
+
+def written_out(content: Content) -> Content:
+    """The same page, block or data, with characters that nobody sees or that a terminal acts on written out in all its texts; the very same where
+    there are none."""
+    changed: Any = content
+    if isinstance(content, str):
+        changed = visible(content)
+    elif isinstance(content, dict):
+        changed = {written_out(key): written_out(value) for key, value in content.items()}
+    elif isinstance(content, list | tuple):
+        parts = [written_out(part) for part in content]
+        if any(new is not old for new, old in zip(parts, content, strict=True)):
+            changed = type(content)(parts)
+    elif is_dataclass(content) and not isinstance(content, type):
+        texts = ((each.name, getattr(content, each.name)) for each in fields(content))
+        changes = {name: new for name, old in texts if (new := written_out(old)) is not old}
+        changed = replace(content, **changes) if changes else content
+    return changed  # type: ignore[no-any-return]
 
 
 def section(

@@ -18,8 +18,10 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter
 
+from simulator.errors import visible
 from simulator.report import wording
 from simulator.study.run.result import PolicyFacts, RunResult
 
@@ -101,10 +103,17 @@ PHONE = Look(width=4.3, stretch=0.86, narrow=True)
 def dressed(look: Look = WIDE) -> Iterator[None]:
     """matplotlib with our settings and nobody else's."""
     with warnings.catch_warnings(), mpl.rc_context():
-        warnings.filterwarnings("ignore", message=".*[Gg]lyph.*missing from.*")  # names in other scripts: the page has a font for them
+        warnings.filterwarnings("ignore", message="(?s).*[Gg]lyph.*missing from.*")  # names in other scripts: the page has a font for them
         mpl.rcdefaults()
         mpl.rcParams.update(cast(Any, _RC | {"font.size": look.type_pt}))
         yield
+
+
+def written_out(figure: Figure) -> None:
+    """Writes out what nobody sees in a figure's texts, which an SVG could not even hold."""
+    for text in figure.findobj(Text):
+        if visible(text.get_text()) is not text.get_text():
+            text.set_text(visible(text.get_text()))
 
 
 class Drawing(Figure):
@@ -113,6 +122,7 @@ class Drawing(Figure):
     def savefig(self, *options: Any, **more: Any) -> None:
         """As matplotlib does, with fonts inside the file."""
         with dressed():
+            written_out(self)
             super().savefig(*options, **more)
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
@@ -121,6 +131,12 @@ class Drawing(Figure):
         self.savefig(out, format="png", dpi=2 * _SCREEN_DPI)
         width, height = self.get_size_inches()
         return out.getvalue(), {"width": round(width * _SCREEN_DPI), "height": round(height * _SCREEN_DPI)}
+
+
+def named(axis: Any, names: Iterable[str]) -> None:
+    """A tick for each name, from 0 on; in somebody's own axes too a name is text and no formula."""
+    shown = [visible(name) for name in names]
+    axis.set_ticks(range(len(shown)), shown, parse_math=False)
 
 
 def thousands(axis: Any) -> None:
@@ -189,16 +205,18 @@ def encoded(figure: Figure, format: str, settings: Mapping[str, Any] = MappingPr
     out = io.BytesIO()
     with dressed():
         mpl.rcParams.update(cast(Any, settings))
+        written_out(figure)
         Figure.savefig(figure, out, format=format, metadata=_METADATA[format], **more)
     return out.getvalue()
 
 
+_TAG = re.compile(r"<[^>]*>")
 _TIPS = "tips-"  # the id of marks that have some, in their order
 
 
 def tips(texts: Iterable[str]) -> str:
     """The id under which marks have these texts, which a page shows where somebody points at them."""
-    return _TIPS + quote(json.dumps(list(texts)), safe="")
+    return _TIPS + quote(json.dumps([visible(text) for text in texts]), safe="")
 
 
 def _with_tips(group: re.Match[str]) -> str:
@@ -210,12 +228,17 @@ def _with_tips(group: re.Match[str]) -> str:
 
 
 def inline(text: str, stem: str) -> str:
-    """An SVG to stand inside a page: no header, no size of its own, ids that no other picture has, colours the page can change, tips of marks."""
-    body = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    """An SVG to stand inside a page: no header, no size of its own, ids that no other picture has, colours the page can change, tips of marks.
+    Texts in it are left alone: they are names."""
+    body = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>", "", text[text.index("<svg") :], flags=re.DOTALL)  # the page has its style
     body = re.sub(rf'<g id="{_TIPS}([^"]*)">((?:(?!<g id=).)*?<g[^>]*>(?:(?!</g>).)*</g>\s*)</g>', _with_tips, body, flags=re.DOTALL)
-    used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', body))
-    body = re.sub(r' id="([^"]*)"', lambda m: f' id="{stem}-{m[1]}"' if m[1] in used else "", body)
-    body = re.sub(r'(href="#|url\(#)', rf"\g<1>{stem}-", body)
-    body = re.sub(r"#[0-9a-f]{6}\b", lambda m: f"var(--{VARIABLES[m[0]]})" if m[0] in VARIABLES else m[0], body)
+    used = {target for tag in _TAG.findall(body) for target in re.findall(r'(?:href="#|url\(#)([^")]+)', tag)}
+
+    def joined(tag: re.Match[str]) -> str:
+        text = re.sub(r' id="([^"]*)"', lambda m: f' id="{stem}-{m[1]}"' if m[1] in used else "", tag[0])
+        text = re.sub(r'(href="#|url\(#)', rf"\g<1>{stem}-", text)
+        return re.sub(r"#[0-9a-f]{6}\b", lambda m: f"var(--{VARIABLES[m[0]]})" if m[0] in VARIABLES else m[0], text)
+
+    body = _TAG.sub(joined, body)
     _, box, _ = re.split(r'(viewBox="[^"]*")', body, maxsplit=1)
     return re.sub(r"<svg[^>]*>", f'<svg xmlns:xlink="http://www.w3.org/1999/xlink" {box} aria-hidden="true" focusable="false">', body, count=1)

@@ -94,7 +94,7 @@ def answering(*events: bytes) -> Behaviour:
         connection.sendall(PLAIN)
         for each in events:
             connection.sendall(each)
-            time.sleep(0.01)
+            time.sleep(0.03)
 
     return act
 
@@ -172,7 +172,7 @@ def test_an_honest_server_is_measured() -> None:
     with serving(usage({"completion_tokens": 3, "prompt_tokens": None})) as url:
         answer = ask(Server(url, "m", True, 4, timeout_s=5), "hello")
     assert (answer.tokens, answer.counted, answer.prompt_tokens) == (3, True, None)
-    assert answer.last_s - answer.first_s >= 0.009
+    assert answer.last_s > answer.first_s
 
 
 METRICS: dict[str, tuple[Behaviour, str]] = {

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from simulator.study.planning.make import answer
 from simulator.study.planning.question import make_plan
 from simulator.study.planning.result import PlanResult
 from tests.planning.conftest import PLAN
+from tests.report.conftest import sized
 
 
 @pytest.fixture(scope="module")
@@ -105,31 +104,6 @@ def test_the_day_adds_up(result: PlanResult) -> None:
     assert sum(day.paid) * day.slot_s / 3600 == pytest.approx(day.replica_hours.forecast)
     assert day.replica_hours.forecast < day.replica_hours.fixed
     assert max(day.needed) <= day.fixed
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Chromium without a window."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    program, driver = (shutil.which(name) for name in ("chromium", "chromedriver"))
-    if program is None or driver is None:
-        pytest.skip("no chromium with chromedriver on this machine")
-    options = webdriver.ChromeOptions()
-    options.binary_location = program
-    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    opened.set_page_load_timeout(300)
-    yield opened
-    opened.quit()
-
-
-def sized(browser: Any, page: Path, width: int, dark: bool = False) -> None:
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500})
-    scheme = {"features": [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", scheme)
-    browser.get(page.as_uri())
 
 
 NAMES = """

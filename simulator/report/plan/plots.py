@@ -87,7 +87,7 @@ def tornado(result: PlanResult, look: Look = style.WIDE) -> Figure:
                 axes.plot([percent.low, percent.high], [row, row], color=style.INK, linewidth=1)
         most = (0.46 if look.narrow else 0.4) * look.width
         ends = [(change.label, f"  [{wording.load(change.replicas)}]") for change, _ in moved]
-        axes.set_yticks(range(len(moved)), [fitted(name, most - text_width(end), "medium") + end for name, end in ends])
+        style.named(axes.yaxis, [fitted(name, most - text_width(end), "medium") + end for name, end in ends])
         axes.axvline(0, color=style.MUTED, linewidth=0.8)
         axes.set_xlabel("change of SLA speed, %; [replicas]" if look.narrow else "change of the SLA speed, % (in brackets: replicas then needed)")
         axes.grid(visible=False, axis="y")

@@ -6,11 +6,12 @@ import re
 from collections.abc import Iterable, Iterator
 
 from simulator.report.blocks import Block, Cell, Chart, Code, Folded, Lines, Picture, Prose, Slider, Table, Terms, Text
-from simulator.report.page import NOTICES, Notice, Page
+from simulator.report.page import NOTICES, Notice, Page, written_out
 
 
 def markdown(page: Page) -> str:
     """The whole file."""
+    page = written_out(page)
     parts = [f"# {escaped(page.title)}"]
     parts += [f"**{escaped(line)}**" if not i else escaped(line) for i, line in enumerate(page.answer)]
     for section in page.shown("markdown", lead=True):
@@ -26,9 +27,10 @@ def markdown(page: Page) -> str:
 
 def escaped(raw: str) -> str:
     """Text that Markdown shows as it is, on one line."""
-    text = " ".join(raw.split())
-    for mark in "\\`*[]|<>#~":
+    text = re.sub(r"&(?=#?\w+;)", "&amp;", " ".join(raw.split()))
+    for mark in "\\`*[]|<>#~$":
         text = text.replace(mark, {"<": "&lt;", ">": "&gt;"}.get(mark, f"\\{mark}"))
+    text = re.sub(r"^(\d*)([-+=]+|(?<=\d)[.)])(?=\s|$)", r"\1\\\2", text)  # a list, a rule, the line under a title
     return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", text)  # inside a word it is no mark
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from markupsafe import Markup
 
 from simulator.report.blocks import Block, Chart, Picture
-from simulator.report.page import Page
+from simulator.report.page import Page, written_out
 from simulator.report.render.html import blocks
 
 _STYLE = Markup(
@@ -16,6 +16,7 @@ _STYLE = Markup(
 
 def notebook(page: Page) -> str:
     """HTML to stand in a cell's output."""
+    page = written_out(page)
     parts = [Markup("<p><strong>{}</strong></p>" if not i else "<p>{}</p>").format(line) for i, line in enumerate(page.answer)]
     parts += [Markup("<p>⚠ {} → {}</p>").format(notice.text, notice.remedy) for notice in page.notices if notice.serious]
     parts += [_block(block) for section in page.shown("notebook") for block in section.shown("notebook")]

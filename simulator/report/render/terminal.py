@@ -13,7 +13,7 @@ from rich.table import Table as Grid
 from rich.text import Text as Line
 
 from simulator.report.blocks import Block, Code, Folded, Lines, Sketch, Slider, Table, Terms, Text
-from simulator.report.page import Notice, Page
+from simulator.report.page import Notice, Page, written_out
 from simulator.report.render.columns import Columns, fitted
 from simulator.report.wording import UNIT_SPACE
 
@@ -23,7 +23,7 @@ _JOINED = "\ue000"  # a space at which no line ends
 
 def terminal(page: Page, width: int | None = None, colour: bool | None = None) -> str:
     """All of it, with an empty line between blocks. Colour only where a person sees it and has not asked for none."""
-    pen = _Pen(width, colour)
+    page, pen = written_out(page), _Pen(width, colour)
     notices = [pen.drawn(Group(*map(_notice, page.notices)))] if page.notices else []
     sections = [
         "\n".join((pen.drawn(Line(section.title, style="bold")), "\n\n".join(pen.blocks(section.shown("terminal")))))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 
+from simulator.errors import visible
 from simulator.report import wording
 from simulator.study.run.result import PolicyFacts, RunResult
 
@@ -46,7 +47,7 @@ def _key(result: RunResult, width: int, coloured: bool) -> str:
     """`A one   B two`, as many on a line as fit."""
     lines, used = [""], 0
     for policy in result.policies:
-        letter, name = _letter(policy, result), f"{policy.name} (bound)" if policy.bound else policy.name
+        letter, name = _letter(policy, result), visible(policy.name) + " (bound)" * policy.bound
         if used and used + len(name) + 2 > width:
             lines, used = [*lines, ""], 0
         shown = f"\x1b[{_tint(policy, result)}m{letter}\x1b[0m" if coloured else letter

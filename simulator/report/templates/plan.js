@@ -5,6 +5,8 @@
   const still = { displayModeBar: false, responsive: true };
   const shown = new Set(cells.map((c) => c.cell));
   const $ = (id) => document.getElementById(id);
+  // plotly takes markup and %{…} in its texts: names are text
+  const plain = (text) => String(text).replace(/[&<>{}$]/g, (letter) => `&#${letter.charCodeAt(0)};`);
   const number = (v, digits) => v === null || v === undefined ? "–" : v.toLocaleString("en", { maximumFractionDigits: digits });
   const money = (v) => v === null ? "–" : v.toLocaleString("en", v >= 0.1 && v < 100 ? { minimumFractionDigits: 2, maximumFractionDigits: 2 } : { maximumSignificantDigits: 3 });
   let promised = $("tps") ? Number($("tps").value) : -1; // none where no speed is promised
@@ -26,12 +28,12 @@
 
   function hover(cell, p) {
     const m = p.metrics;
-    return `<b>${cell.label}</b><br>${number(p.replicas)} replica${p.replicas === 1 ? "" : "s"}, ${number(p.gpus, 1)} GPU${p.gpus === 1 ? "" : "s"}<br>` +
+    return `<b>${plain(cell.label)}</b><br>${number(p.replicas)} replica${p.replicas === 1 ? "" : "s"}, ${number(p.gpus, 1)} GPU${p.gpus === 1 ? "" : "s"}<br>` +
       `${number(p.rps_per_replica, 2)} requests/s each, ${number(m.concurrency_mean.mean, 1)} in service<br>` +
       `${number(m.speed.mean, 1)} tok/s (lower bound ${number(p.sure_speed, 1)})<br>` +
       `TTFT ${m.ttft.mean === null ? "–" : number(m.ttft.mean * 1000, 0) + " ms"}<br>` +
       `accepted length ${number(m.accepted_length.mean, 2)}, budget ${number(m.verification_budget.mean, 2)}<br>` +
-      `${money(p.cost_per_mtok)} ${result.price.currency} per million tokens<br>${p.verdict}, SLA ${p.kept}`;
+      `${money(p.cost_per_mtok)} ${plain(result.price.currency)} per million tokens<br>${plain(p.verdict)}, SLA ${plain(p.kept)}`;
   }
 
   function frontier() {
@@ -39,7 +41,7 @@
     const traces = cells.map((cell, place) => {
       const points = cell.points.filter((p) => p.metrics.speed.mean > 0 && p.metrics.throughput_tok_s_gpu.mean !== null);
       return {
-        type: "scatter", mode: "lines+markers", name: cell.label, visible: shown.has(cell.cell),
+        type: "scatter", mode: "lines+markers", name: plain(cell.label), visible: shown.has(cell.cell),
         x: points.map((p) => p.metrics.speed.mean), y: points.map((p) => p.metrics.throughput_tok_s_gpu.mean),
         text: points.map((p) => hover(cell, p)), hovertemplate: "%{text}<extra></extra>",
         line: { color: tint(place), width: 2, dash: cell.bound ? "dash" : "solid" },
@@ -56,7 +58,7 @@
   function whatIf() {
     if (!$("chart-what-if")) return;
     const rows = result.what_if.filter((m) => m.speed_change.mean !== null).sort((a, b) => Math.abs(a.speed_change.mean) - Math.abs(b.speed_change.mean));
-    const name = (m) => `${m.label} [${m.replicas === null ? "–" : m.replicas}]`;
+    const name = (m) => `${plain(m.label)} [${m.replicas === null ? "–" : m.replicas}]`;
     const width = narrow() ? 20 : 60;
     const wrapped = (text) => text.split(" ").reduce((lines, word) => {
       const last = lines[lines.length - 1];
@@ -95,11 +97,11 @@
     const several = result.break_even.length > 1, dashes = ["solid", "dash", "dot", "dashdot"];
     const traces = result.break_even.flatMap((b, which) => b.curves.map((c, place) => ({
       type: "scatter", mode: "lines+markers", name: `${Math.round(100 * c.acceptance)} %`, showlegend: which === 0, x: b.batch, y: c.gain.map((g) => 100 * g),
-      text: c.best_length.map((k) => `k = ${k}`), hovertemplate: `${several ? b.profile + ", " : ""}acceptance ${Math.round(100 * c.acceptance)} %, %{x} requests: %{y:+.0f} % with %{text}<extra></extra>`,
+      text: c.best_length.map((k) => `k = ${k}`), hovertemplate: `${several ? plain(b.profile) + ", " : ""}acceptance ${Math.round(100 * c.acceptance)} %, %{x} requests: %{y:+.0f} % with %{text}<extra></extra>`,
       line: { color: tint(place), width: 2, dash: dashes[which % 4] }, marker: { color: tint(place), size: 6 },
     })));
     if (several) result.break_even.forEach((b, which) => traces.push({ // which dash is which profile
-      type: "scatter", mode: "lines", name: b.profile, x: [null], y: [null], hoverinfo: "skip", line: { color: ink("muted"), width: 2, dash: dashes[which % 4] },
+      type: "scatter", mode: "lines", name: plain(b.profile), x: [null], y: [null], hoverinfo: "skip", line: { color: ink("muted"), width: 2, dash: dashes[which % 4] },
     }));
     const more = layout("requests in a batch", "gain in speed, %", { showlegend: true, legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, font: { size: 11 }, title: { text: "acceptance", side: "top" } } });
     more.xaxis.type = "log";

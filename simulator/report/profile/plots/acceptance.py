@@ -104,7 +104,7 @@ def draw_lengths(axes: Axes, drafters: Sequence[DrafterNumbers], look: Look) -> 
             if length.low is not None and length.high is not None:
                 axes.plot([length.low, length.high], [y, y], color=tint, linewidth=1.6)
             axes.plot([length.mean], [y], color=tint, marker=_marker(place), markersize=5, linestyle="none")
-    axes.set_yticks(range(len(domains)), [fitted(domain, 0.3 * look.width, "medium") for domain in domains])
+    style.named(axes.yaxis, [fitted(domain, 0.3 * look.width, "medium") for domain in domains])
     axes.tick_params(axis="y", labelcolor=style.INK)
     axes.set_ylim(len(domains) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")

@@ -69,7 +69,7 @@ def _panel(axes: Axes, bars: list[tuple[PointResult, dict[str, float]]], longest
     names = shortened([look.label(point.policy) for point, _ in bars], 22)
     while len(names) and max(map(text_width, names)) > 0.42 * look.width and max(map(len, names)) > 6:
         names = shortened([look.label(point.policy) for point, _ in bars], max(map(len, names)) - 2)
-    axes.set_yticks(range(len(bars)), names)
+    style.named(axes.yaxis, names)
     axes.tick_params(axis="y", labelcolor=style.INK)
     axes.set_ylim(max(len(bars), 1) - 0.45, -0.55)
     axes.set_xlim(0, 1.15 * longest if longest else 1)
