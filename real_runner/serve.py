@@ -14,6 +14,7 @@ from real_runner.environment import machine
 from real_runner.records import ServedRequest, request_table, step_table
 from real_runner.target import Target
 from simulator.errors import DsimError
+from simulator.names import as_cells
 
 
 def closed_loop(engine: Engine, requests: Sequence[ServedRequest], concurrency: int) -> list[ServedRequest]:
@@ -62,7 +63,7 @@ def write(out: Path, engine: Engine, policy_name: str, report: dict[str, Any]) -
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=".half") as half:
             made = Path(half) / "made"
             made.mkdir()
-            request_table(engine.finished, policy_name).to_csv(made / "requests.csv", index=False)
+            as_cells(request_table(engine.finished, policy_name)).to_csv(made / "requests.csv", index=False)
             step_table(engine.steps).to_csv(made / "steps.csv", index=False)
             (made / "run.json").write_text(json.dumps(report, indent=2) + "\n")
             made.rename(out)

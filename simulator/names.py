@@ -6,11 +6,14 @@ import os
 import re
 import unicodedata
 from pathlib import Path, PurePosixPath
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationInfo
 
 from simulator.errors import DsimError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MOST_LETTERS = 200  # of a name
 MOST_BYTES, MOST_PATH = 255, 4095  # of a part of a path, and of a whole one, on usual file systems
@@ -94,6 +97,27 @@ def home(path: Path) -> Path:
         return path.expanduser()
     except RuntimeError:
         raise ValueError("expected a path, got the home folder of somebody who has none here") from None
+
+
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")  # what spreadsheets run, and a text that is escaped already
+
+
+def cell(text: str) -> str:
+    """A name in a cell of a CSV table: behind an apostrophe, which spreadsheets take for text, where they would take it for a formula."""
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def as_cells(table: pd.DataFrame) -> pd.DataFrame:
+    """A table for CSV: its texts as `cell` has them, its numbers as they are."""
+    from pandas.api.types import is_numeric_dtype
+
+    names = [name for name in table.columns if not is_numeric_dtype(table[name])]
+    return table.assign(**{name: [cell(value) if isinstance(value, str) else value for value in table[name]] for name in names})
+
+
+def from_cell(text: str) -> str:
+    """The name in a cell that `cell` wrote."""
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
 
 
 Label = Annotated[str, AfterValidator(check_label)]

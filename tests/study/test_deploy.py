@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 from collections.abc import Callable
@@ -16,8 +17,8 @@ from simulator.measurements.profile import load_profile
 from simulator.policies.verification import FixedLength, Oracle, Serving, VerificationPolicy
 from simulator.study.deploy.asked import launch_of
 from simulator.study.deploy.launch import launch, recommended
-from simulator.study.deploy.scripts import shell
-from simulator.study.run.launch import EngineLaunch
+from simulator.study.deploy.scripts import shell, write_launch
+from simulator.study.run.launch import EngineLaunch, Launch
 from simulator.study.run.scenario import load_scenario
 from tests.report import synthetic_result
 
@@ -338,3 +339,47 @@ def test_the_longest_request_of_a_trace_may_lie_outside_its_window(engines: Engi
     (world / "t.csv").write_text("arrival_s,prompt_tokens,output_tokens\n0,50,11\n1,50,11\n2,900,100\n")
     trace = {"path": "t.csv", "window_s": [0, 2]}
     assert options(engines("plain", workload={"trace": trace}, run={"replications": 1, "warmup_s": 0})[0])["--max-model-len"] == "1000"
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "--load-format=/x",
+        "-c/x",
+        "a/$(touch x)",
+        "a/`touch x`",
+        "a/b; touch x",
+        "a/b\ntouch x",
+        "a/'b",
+        'a/{"x", "y"}',
+        "a/\x1b[31m",
+        "a/b|c&d",
+        "~root\\/x",
+    ],
+)
+def test_a_model_s_name_is_no_option_and_no_command(engines: Engines, edit_profile: Callable[..., None], target: str) -> None:
+    edit_profile(lambda content: content.update(target=target))
+    for engine, place in zip(engines("plain"), (2, 4), strict=True):
+        assert re.fullmatch(r"PATH/TO/[A-Za-z0-9.+-]+", engine.command[place])
+        assert shlex.split(shell(engine).replace("\\\n", " ")) == list(engine.command)
+
+
+@pytest.mark.parametrize("target", ["org/small", "/models/a b/c", "./x", "~/models/x+y", "org/名前"])
+def test_a_model_s_usual_name_is_used(engines: Engines, edit_profile: Callable[..., None], target: str) -> None:
+    edit_profile(lambda content: content.update(target=target))
+    vllm, sglang = engines("plain")
+    assert (vllm.command[2], sglang.command[4]) == (target, target)
+
+
+def test_scripts_quote_what_a_result_names(tmp_path: Path) -> None:
+    """A result of a stranger's: whatever its words are, the shell sees these words and nothing else."""
+    words = ("vllm", "serve", "$(touch x)", 'a, "b', "'; touch x; '", "line\nbreak", '{"a": 1, "b": "c, "}', "-x`touch x`", "\x1b[31m")
+    engine = EngineLaunch(engine="vLLM", environment={"VLLM_X": "$(touch x) '\n"}, command=words, otherwise=("one\ntouch x", "\x1b]0;t\x07"))
+    (script,) = write_launch(Launch(policy="p\ntouch x", replicas=1, engines=(engine,)), tmp_path / "launch")
+    (tmp_path / "vllm").write_text('#!/bin/sh\nprintf "%s\\0" "$VLLM_X" "$@" > words\n')
+    (tmp_path / "vllm").chmod(0o755)
+    subprocess.run(["sh", script], cwd=tmp_path, check=True, env={"PATH": f"{tmp_path}:/usr/bin:/bin"})
+    shown = [*words[1:-1], "\\x1b[31m"]
+    assert (tmp_path / "words").read_text().split("\0")[:-1] == ["$(touch x) '\n", *shown]
+    assert not (tmp_path / "x").exists()
+    assert all(line.isprintable() for line in script.read_text().splitlines())

@@ -7,6 +7,7 @@ and sgl-project/sglang at 015c872 (srt/arg_groups/fields/spec.py), 001b886 (fiel
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 
 from simulator.measurements.formats.sglang import additive_sps_json, sts_json
@@ -33,11 +34,11 @@ class Command:
     otherwise: list[str] = field(default_factory=list)
 
     def model(self, name: str, what: str) -> str:
-        """What to write for a model; a placeholder where the profile has no name that an engine can load."""
-        if "/" in name:
+        """What to write for a model; a placeholder where the profile has no name that an engine can load, or one that it would take for an option."""
+        if re.fullmatch(r"[\w./~][\w./~ +:@=-]*", name) and "/" in name:
             return name
         known = name not in ("", "not stated")
-        shown = f"PATH/TO/{'-'.join(name.split()) if known else what.upper()}"
+        shown = "PATH/TO/" + (re.sub(r"[^\w.+-]+", "-", name).strip("-") if known else what.upper())
         self.fill_in.append(f"{shown}: folder or hub name of the {what}" + ("" if known else ", which the profile does not name"))
         return shown
 

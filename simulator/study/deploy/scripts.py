@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
+from contextlib import suppress
 from pathlib import Path
 
+from simulator.errors import DsimError, visible
 from simulator.files import write_whole
 from simulator.made import check_made, mark
+from simulator.reading.json_files import parse_json
 from simulator.study.run.launch import EngineLaunch, Launch
 
 FOLDER = "launch"  # beside a report
@@ -28,7 +31,7 @@ def shell(engine: EngineLaunch) -> str:
 
 def _folded(word: str) -> str:
     """A long JSON argument over several lines, broken between its values, where JSON takes a line end for a space."""
-    first, *more = re.split(r'(?<=,) (?=")|(?<=\],) (?=\[)', word)
+    first, *more = re.split(r'(?<=,) (?=")|(?<=\],) (?=\[)', word) if word.startswith(("'{", "'[")) else [word]
     lines, room = [first], WIDTH - 25  # beside the name of the option
     for part in more:
         if len(lines[-1]) + 1 + len(part) <= room:
@@ -36,7 +39,15 @@ def _folded(word: str) -> str:
         else:
             lines.append(f"        {part}")
             room = WIDTH
-    return "\n".join(lines)
+    text = "\n".join(lines)
+    return text if text == word or _value(text) == _value(word) is not None else word
+
+
+def _value(word: str) -> object:
+    """Of a quoted JSON argument; None for what is not JSON."""
+    with suppress(DsimError, ValueError):
+        return parse_json(shlex.split(word)[0], "")
+    return None
 
 
 def scripts_line(launch: Launch | None, folder: Path) -> str:
@@ -62,6 +73,6 @@ def write_launch(launch: Launch | None, folder: Path, replace: bool = False) -> 
 def _script(policy: str, engine: EngineLaunch) -> str:
     lines = [f"{engine.engine} for {policy}, by dsim", *(f"by hand: {line}" for line in engine.fill_in)]
     lines += [f"simulated, and done otherwise: {line}" for line in engine.otherwise]
-    comments = "".join(f"# {' '.join(line.split())}\n" for line in lines)
+    comments = "".join(f"# {visible(' '.join(line.split()))}\n" for line in lines)
     beside = 'cd "$(dirname "$0")" || exit\n' if set(engine.files) & set(engine.command) else ""
-    return f"#!/bin/sh\n{comments}{beside}{shell(engine)}\n"
+    return f"#!/bin/sh\n{comments}{beside}{visible(shell(engine))}\n"

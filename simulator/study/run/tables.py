@@ -13,6 +13,7 @@ from simulator.arrays import Floats
 from simulator.engine.records import RequestRecord, StepRecord
 from simulator.errors import DsimError
 from simulator.files import whole
+from simulator.names import as_cells
 from simulator.study.run.metrics import columns
 from simulator.study.run.result import PointRow
 
@@ -119,6 +120,6 @@ def write_parquet(table: pd.DataFrame, path: Path) -> None:
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """Whole or not at all."""
+    """Whole or not at all. Texts are cells that no spreadsheet runs; numbers stay numbers."""
     with whole(path) as draft:
-        table.to_csv(draft, index=False)
+        as_cells(table).to_csv(draft, index=False)

@@ -15,6 +15,7 @@ from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, Valida
 from simulator.arrays import Floats, Integers
 from simulator.complaints import shown
 from simulator.errors import DsimError, ScenarioError
+from simulator.names import from_cell
 from simulator.reading.csv_files import numbers as csv_numbers
 from simulator.reading.csv_files import read_csv
 from simulator.reading.json_files import read_json
@@ -154,7 +155,7 @@ def _check_requests(table: pd.DataFrame, file: Path) -> None:
     for name in ("request", "prompt_tokens", "output_tokens"):
         table[name] = _column(table, name, file, MOST_TOKENS, whole=True)
     _column(table, "domain", file, None)
-    table["domain"] = table["domain"].astype(str)
+    table["domain"] = table["domain"].astype(str).map(from_cell)
     _refuse(np.sort(table["request"].to_numpy()) != np.arange(len(table)), file, "request", "expected every number from 0 on, once")
     _refuse((table["first_token_s"] < table["arrival_s"]).to_numpy(), file, "first_token_s", "is before the arrival")
     _refuse((table["finish_s"] < table["first_token_s"]).to_numpy(), file, "finish_s", "is before the first token")
