@@ -69,13 +69,17 @@ def user_cache() -> Path:
 
 def own_temporary_folder() -> Path | None:
     """A folder in the temporary one that nobody else can write to, the same every time; None where there cannot be any."""
+    folder = Path(tempfile.gettempdir()) / f"dsim-{os.getuid()}"
+    return folder if make_own(folder) else None
+
+
+def make_own(folder: Path) -> bool:
+    """Create a folder that is this user's and that nobody else can write to. False where there is another, a link among them, or cannot be any."""
     with suppress(OSError):
-        folder = Path(tempfile.gettempdir()) / f"dsim-{os.getuid()}"
-        folder.mkdir(mode=0o700, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         facts = folder.lstat()
-        if stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.getuid() and not facts.st_mode & 0o022:
-            return folder
-    return None
+        return stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.getuid() and not facts.st_mode & 0o022
+    return False
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

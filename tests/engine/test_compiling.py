@@ -89,6 +89,17 @@ def test_a_temporary_folder_of_others_is_not_used(sources: Path, tmp_path: Path)
     assert own_temporary_folder() is None
 
 
+def test_compiled_code_that_others_could_have_written_is_not_used(sources: Path) -> None:
+    first = kept_in()
+    assert first is not None
+    first.chmod(0o777)
+    second = kept_in()
+    assert second not in (None, first)
+    shutil.rmtree(first)
+    first.symlink_to(second or "")
+    assert kept_in() == second
+
+
 def test_a_user_without_a_home(sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a container that runs under a number which nobody has."""
     monkeypatch.delenv("XDG_CACHE_HOME")

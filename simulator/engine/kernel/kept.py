@@ -12,7 +12,7 @@ from pathlib import Path
 from shutil import rmtree
 from tempfile import TemporaryFile
 
-from simulator.files import own_temporary_folder, user_cache
+from simulator.files import make_own, own_temporary_folder, user_cache
 
 SOURCES = Path(__file__).parent
 
@@ -24,15 +24,16 @@ def is_compiled() -> bool:
 
 
 def kept_in() -> Path | None:
-    """The folder for these sources: under NUMBA_CACHE_DIR, else beside them, in the user's cache or in a temporary folder of the user's;
-    None where none can be written."""
+    """The folder for these sources, which nobody else can write to: under NUMBA_CACHE_DIR, else beside them, in the user's cache or in a temporary
+    folder of the user's; None where there can be none."""
     sources = blake2b(digest_size=8)
     for file in sorted(SOURCES.glob("*.py")):
         sources.update(file.name.encode() + file.read_bytes())
     name = f"kernel-{sources.hexdigest()}"
     for place in _places():
+        if not make_own(place / name):  # what is in it is executed
+            continue
         try:
-            (place / name).mkdir(parents=True, exist_ok=True)
             TemporaryFile(dir=place / name).close()
         except OSError:
             continue
