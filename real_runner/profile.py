@@ -7,6 +7,7 @@ Order of work: everything the user gave is checked, texts, recorded blocks, cali
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from real_runner.blocks import record_blocks
-from real_runner.cost_files import CostTables
+from real_runner.cost_files import TABLES, CostTables
 from real_runner.cost_tables import measure_cost_tables
 from real_runner.drafters.drafter import Drafter
 from real_runner.drafters.loading import drafter_folder, load_drafter
@@ -28,6 +29,7 @@ from real_runner.target import Target
 from real_runner.texts import generate_texts
 from simulator.errors import DsimError
 from simulator.files import write_whole
+from simulator.made import check_made
 from simulator.measurements.calibration import calibrate
 from simulator.measurements.draft_blocks import RecordedBlocks
 from simulator.measurements.profile import Drafter as ProfileDrafter
@@ -35,8 +37,10 @@ from simulator.measurements.profile import KvMemory, Profile, load_profile, save
 from simulator.names import check_word
 from simulator.progress import Progress
 from simulator.reading.json_files import read_json
+from simulator.schema import validate
 
 ENGINE = "dsim real_runner"
+BEGUN = "measurement.json"  # in `work`: what is being measured there
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +76,15 @@ def named_drafts(words: Sequence[str]) -> dict[str, str]:
 
 
 def may_write(out: Path) -> None:
-    """Refuses, before anything long, a folder that holds a finished profile or cannot be written to."""
-    if (out / "profile.yaml").exists():
+    """Refuses, before anything long, a folder that holds a finished profile or files of others, or cannot be written to. Only an unfinished measurement
+    may have left tables, which are taken as they are, and `work`, which is removed in the end."""
+    if os.path.lexists(out / "profile.yaml"):
         raise DsimError("already holds a profile", where=out, remedy="give another folder, or remove it to measure again")
+    check_word(out.resolve().name, "--out")
+    begun = (out / "work" / BEGUN).is_file()
+    tables = [path.name for pattern in ("blocks-*.parquet", *(file.format("*") for file, _, _ in TABLES.values())) for path in out.glob(pattern)]
+    work = ["work"] if (os.path.isdir(out / "work") and any((out / "work").iterdir())) or os.path.islink(out / "work") else []
+    check_made(out, [*tables, *work], replace=begun, remedy="give another folder, or move it away")
     writable(out)
 
 
@@ -106,7 +116,7 @@ def _same_measurement(work: Path, target: Target, drafts: dict[str, str], prompt
     """What an interrupted run left must be of the same measurement."""
     plan = {"target": target.name, "dtype": str(target.dtype), "device": target.device.type, "drafts": drafts, **asdict(acceptance), "seed": seed}
     plan |= {"prompts_given": len(prompts), "prompt_tokens": sum(len(ids) for _, ids in prompts)}
-    file = work / "measurement.json"
+    file = work / BEGUN
     if file.exists():
         same_options(read_json(file), plan, "an unfinished measurement", work)
     write_whole(file, json.dumps(plan, indent=1))
@@ -153,10 +163,15 @@ def assemble(
             kv_bytes_per_token=drafter.kv.bytes_per_token,
             note=f"texts of the target at temperature {blocks[called].temperature:g}" if blocks[called].temperature is not None else "",
         )  # fmt: skip
-    profile = Profile(
-        format=1, name=out.name, hardware=str(facts["device"]), engine=ENGINE, target=target_name or Path(target.name).name,
-        gpus_per_replica=1, costs=tables.costs, drafters=described, environment=facts, suspicious=tables.suspicious, notes=[*notes, *tables.notes],
-        kv=KvMemory(provenance="measured", source=how, bytes_per_token=per_token, memory_bytes=memory, page_tokens=1),
-    )  # fmt: skip
-    save_profile(profile, out, f"Measured with: {command}\nSee docs/profiles.md.")
-    return load_profile(out)
+    content = {
+        "format": 1, "name": out.resolve().name, "hardware": str(facts["device"]), "engine": ENGINE, "target": target_name or Path(target.name).name,
+        "gpus_per_replica": 1, "costs": tables.costs, "drafters": described, "environment": facts, "suspicious": tables.suspicious,
+        "notes": [*notes, *tables.notes],
+        "kv": KvMemory(provenance="measured", source=how, bytes_per_token=per_token, memory_bytes=memory, page_tokens=1),
+    }  # fmt: skip
+    save_profile(validate(Profile, content, out, DsimError), out, f"Measured with: {command}\nSee docs/profiles.md.")
+    try:
+        return load_profile(out)
+    except DsimError:  # what was measured stays, and is no profile
+        (out / "profile.yaml").unlink()
+        raise

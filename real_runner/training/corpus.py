@@ -18,6 +18,7 @@ from real_runner.target import POST_NORM, Target
 from real_runner.texts import Text
 from simulator.errors import DsimError
 from simulator.files import write_whole
+from simulator.made import check_made
 from simulator.progress import Progress
 from simulator.reading.json_files import read_json
 
@@ -86,6 +87,8 @@ def build_corpus(target: Target, taps: Sequence[int], texts: Sequence[Text], fol
     described = folder / "corpus.json"
     if described.exists() and read_json(described) != about:
         raise DsimError("holds features of other texts or another target", where=folder, remedy="give another folder, or remove it")
+    if not described.exists():
+        check_made(folder, ("ids.npy", "starts.npy", "prompts.npy", "features.bin", "normalisers.bin"), remedy="give another folder, or move it away")
     write_whole(described, json.dumps(about))
     for name, array in (("ids", ids), ("starts", starts), ("prompts", np.array([len(t.prompt) for t in texts]))):
         np.save(folder / f"{name}.npy", array)

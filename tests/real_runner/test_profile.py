@@ -119,6 +119,16 @@ def test_another_measurement_is_not_mixed_into_an_unfinished_one(pair, sets, tmp
         measure_profile(pair, DRAFTS, sets, tmp_path, **{**QUICK, "acceptance": Acceptance(0.0, 3, 40)})
 
 
+@pytest.mark.parametrize("name", ["blocks-dspark.parquet", "verify.csv", "draft-x.csv", "work/diary.txt"])
+def test_files_of_others_are_neither_taken_nor_removed(pair, sets, tmp_path, name):
+    file = tmp_path / "p" / name
+    file.parent.mkdir(parents=True)
+    file.write_text("theirs")
+    with pytest.raises(DsimError, match=f"holds '{name.partition('/')[0]}', which dsim has not made there; give another folder"):
+        measure_profile(pair, DRAFTS, sets, tmp_path / "p", **QUICK)
+    assert [path.read_text() for path in (tmp_path / "p").rglob("*") if path.is_file()] == ["theirs"]
+
+
 def test_a_full_disk_loses_nothing_that_was_measured(pair, sets, tmp_path, monkeypatch):
     real = RecordedBlocks.save
 
