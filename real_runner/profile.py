@@ -76,8 +76,8 @@ def named_drafts(words: Sequence[str]) -> dict[str, str]:
 
 
 def may_write(out: Path) -> None:
-    """Refuses, before anything long, a folder that holds a finished profile or files of others, or cannot be written to. Only an unfinished measurement
-    may have left tables, which are taken as they are, and `work`, which is removed in the end."""
+    """Refuses, before anything long, a folder that holds a finished profile or files of others, or cannot be written to. Only an unfinished
+    measurement may have left tables, which are taken as they are, and `work`, which is removed in the end."""
     if os.path.lexists(out / "profile.yaml"):
         raise DsimError("already holds a profile", where=out, remedy="give another folder, or remove it to measure again")
     check_word(out.resolve().name, "--out")

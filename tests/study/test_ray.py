@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from simulator.study.run.point import Point, run_point
 from simulator.study.run.result import PointRow
 from simulator.study.run.scenario import load_scenario
 from simulator.study.run.sweep import bundle, points, sweep
-from simulator.study.work.cluster import on_node
+from simulator.study.work.cluster import check_returned, on_node
 from simulator.study.work.kept import Task
 from tests.planning.conftest import PLAN
 
@@ -161,6 +162,29 @@ def test_a_bundle_runs_where_the_files_are_not(world: Path, scenario: Callable[.
             assert run_point(sent.unpack(there), point) == expected
         finally:
             hidden.rename(world)
+
+
+@pytest.mark.parametrize("name", ["../x", "/tmp/x", "a/../../x", "", "a\0b"])
+def test_a_bundle_of_somebody_else_stays_in_its_folder(name: str, world: Path, scenario: Callable[..., Path]) -> None:
+    sent = replace(bundle(load_scenario(scenario())), files={"profile/profile.yaml": b"", name: b"theirs"})
+    (world / "node").mkdir()
+    with pytest.raises(DsimError, match=r"expected (a file in the same folder|the name of a file)"):
+        sent.unpack(world / "node")
+    assert list((world / "node").iterdir()) == []
+
+
+def test_a_bundle_is_not_endless(scenario: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("simulator.study.work.bundle.MOST_BYTES", 1000)
+    with pytest.raises(DsimError, match=r"^--ray: the files of this question have .* use a shorter trace, or run without --ray$"):
+        bundle(load_scenario(scenario())).check()
+
+
+def test_a_node_returns_the_tables_of_its_task_alone() -> None:
+    task = Task("key", "0-2-0", "mark", print, ("steps",))
+    check_returned(task, {"0-2-0.steps.parquet": b""}, Path("out"))
+    for name in ("../x", "0-2-0.json", "0-2-0.requests.parquet"):
+        with pytest.raises(DsimError, match="a node of the cluster returned a file that it was not to make"):
+            check_returned(task, {name: b""}, Path("out"))
 
 
 def test_a_node_with_another_dsim_is_refused(scenario: Callable[..., Path]) -> None:

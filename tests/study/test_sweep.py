@@ -85,6 +85,41 @@ def test_a_point_that_another_made_is_run_again(kept: Path, change: dict[str, An
     assert sweep(loaded(), kept, workers=1) == rows
 
 
+CHANGES: dict[str, Callable[[Row], Any]] = {
+    "another load": lambda kept: kept["row"].update(load=3),
+    "another replication": lambda kept: kept["row"].update(replication=1),
+    "a metric less": lambda kept: kept["row"]["numbers"].popitem(),
+    "a key more": lambda kept: kept["row"].update(x=1),
+    "a text for a number": lambda kept: kept["row"]["numbers"].update(throughput_tok_s="fast"),
+    "no details": lambda kept: kept.update(details=None),
+    "a list": lambda kept: kept.update(row=[]),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_point_of_another_shape_is_run_again(change: str, kept: Path) -> None:
+    file = kept / "0-2-0.json"
+    good = file.read_text()
+    content = json.loads(good)
+    CHANGES[change](content)
+    file.write_text(json.dumps(content))
+    sweep(loaded(), kept, workers=1)
+    assert file.read_text() == good
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"fingerprint": ' + "9" * 5000 + "}", "\\udc00", '"\x00"'])
+def test_a_point_that_is_no_json_is_run_again(text: str, kept: Path) -> None:
+    (kept / "0-2-0.json").write_text(text)
+    assert rerun(kept) == (1, 12)
+
+
+def test_a_point_whose_table_was_removed_is_run_again(world: Path) -> None:
+    sweep(loaded(), world / "points", workers=1, details=("steps",))
+    (world / "points" / "0-2-0.steps.parquet").unlink()
+    sweep(loaded(), world / "points", workers=1, details=("steps",))
+    assert (world / "points" / "0-2-0.steps.parquet").is_file()
+
+
 @pytest.mark.parametrize("override", [
     "run.seed=2", "run.requests=13", "engine.max_batch=7", "workload.domains.chat=3", "policies.plain.name=none", "sla.goodput={tpot_s: 1}",
 ])  # fmt: skip

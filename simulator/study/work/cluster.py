@@ -42,14 +42,21 @@ def cluster(todo: deque[Task], address: str, bundle: Bundle[Any], folder: Path |
                 running[remote.remote(sent, bundle.mark, code_mark(), task)] = task
             (done,), _ = ray.wait(list(running), num_returns=1)
             task, (result, files) = running.pop(done), _result(ray, done)
-            for name, content in files.items():
-                if folder is None or name not in {f"{task.name}.{detail}.parquet" for detail in task.details}:
-                    raise DsimError(f"a node of the cluster returned a file that it was not to make: {name[:80]!a}", where="--ray")
-                write_whole(folder / name, content)
+            for path, content in check_returned(task, files, folder).items():
+                write_whole(path, content)
             yield task, result
     finally:
         if started:
             ray.shutdown()
+
+
+def check_returned(task: Task, files: dict[str, bytes], folder: Path | None) -> dict[Path, bytes]:
+    """The tables that a node made, by their paths in `folder`. Raises DsimError where one is not a table of the task."""
+    for name in files:
+        if folder is None or name not in {f"{task.name}.{detail}.parquet" for detail in task.details}:
+            remedy = "is it a cluster that you trust?"
+            raise DsimError(f"a node of the cluster returned a file that it was not to make: {name[:80]!a}", where="--ray", remedy=remedy)
+    return {folder / name: content for name, content in files.items()} if folder else {}
 
 
 def _join(address: str) -> None:
