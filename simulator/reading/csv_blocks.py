@@ -41,11 +41,12 @@ class CsvBlock:
     form: CsvForm
 
     def frame(self, columns: Collection[str], as_written: bool = False) -> pd.DataFrame:
-        """Some of its columns: numbers where all cells are, else texts; `as_written`: texts, however they look. An empty cell is missing."""
+        """Some of its columns: numbers where all cells are, else texts; `as_written`: texts, however they look. An empty cell is missing.
+        Raises ValueError where it cannot be read."""
         import pandas as pd
 
         places = [self.form.header.index(name) for name in columns]
-        return pd.read_csv(
+        frame = pd.read_csv(
             BytesIO(self.text),
             sep=self.form.delimiter,
             decimal=self.form.decimal,
@@ -58,7 +59,10 @@ class CsvBlock:
             na_values=[""],
             skipinitialspace=True,
             low_memory=False,
-        )[places].set_axis(list(columns), axis="columns")
+        )
+        if len(frame) != len(self.lines):
+            raise ValueError("its rows cannot be told apart: quote the cells that hold quotes or line ends")
+        return frame[places].set_axis(list(columns), axis="columns")
 
 
 def csv_blocks(stream: TextIO, form: CsvForm, path: Path, error: type[DsimError] = DsimError) -> Iterator[CsvBlock]:

@@ -12,8 +12,9 @@ from simulator.arrays import Flags, Floats, Integers
 from simulator.errors import TraceError
 from simulator.traffic.prefix_blocks import hash_lists
 from simulator.traffic.request import MOST_REQUESTS
-from simulator.traffic.trace_files import MOST_WORDS, Table, TraceFile
+from simulator.traffic.trace_files import TraceFile
 from simulator.traffic.trace_forms import AZURE, PER_SECOND, Layout, Unit
+from simulator.traffic.trace_tables import MOST_WORDS, Table
 
 _EPOCH_S = (1e9, 4e9)  # Unix times of 2001 to 2096
 _KEPT = ("row", "time", "prompt", "output", "cached", "domain")

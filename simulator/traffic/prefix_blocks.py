@@ -8,7 +8,8 @@ import numpy as np
 
 from simulator.arrays import Flags, Integers
 from simulator.errors import TraceError
-from simulator.traffic.trace_files import Table, TraceFile
+from simulator.traffic.trace_files import TraceFile
+from simulator.traffic.trace_tables import Table
 
 _STRAY = 0.01  # of rows may have another number of blocks: images, templates
 _ROWS = 1 << 16  # whose blocks are looked up at once

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from simulator.reading import csv_blocks
-from simulator.traffic import trace_files
+from simulator.traffic import trace_tables
 from simulator.traffic.lengths import Empirical
 from tests.traffic.trace_rows import mooncake, read, refusal
 
@@ -137,5 +137,5 @@ def test_lines_are_counted_from_block_to_block(file: Callable[..., Path], monkey
 
 def test_a_column_of_domains_has_few(file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     path = file("arrival_s,prompt_tokens,output_tokens,domain\n" + "".join(f"{n},1,1,d{n}\n" for n in range(9)))
-    monkeypatch.setattr(trace_files, "MOST_WORDS", 8)
+    monkeypatch.setattr(trace_tables, "MOST_WORDS", 8)
     assert refusal(path) == "t.csv: domain: has more than 8 different texts; map another column, or rename this one"
