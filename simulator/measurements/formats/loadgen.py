@@ -167,7 +167,7 @@ class _Benchmark(Part):
 
 
 class _Report(Part):
-    benchmarks: Annotated[list[_Benchmark], Field(min_length=1)]
+    benchmarks: Annotated[list[_Benchmark], Field(min_length=1, max_length=10_000, fail_fast=True)]
 
 
 def read_guidellm(path: Path) -> Loads:

@@ -36,6 +36,7 @@ MARKS = (  # a field that only this file has at its top, what the file is, and w
 )
 
 
+MOST_MB = 50.0  # of a file: such a dump takes up to 1 GB of memory
 MOST_PROBES = 10_000  # of a curve or table
 AGREE = 0.02  # relative difference up to which two numbers of one file count as the same
 
@@ -106,7 +107,7 @@ def read_each(path: Path, *own: str) -> list[Document]:
     """Every JSON object in a file: one object, a list of them, or one on each line. Raises as `read_document`."""
     if path.suffix in (".zst", ".xz", ".bz2", ".zip") and path.is_file():  # gzip is read as it is
         raise DsimError("is compressed", where=path, remedy="unpack it first")
-    text = read_text(path)
+    text = read_text(path, most_mb=MOST_MB)
     if not text.strip():
         raise DsimError("is empty", where=path, remedy="let the tool finish writing it")
     if text.startswith(("# HELP ", "# TYPE ")):

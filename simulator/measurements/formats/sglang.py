@@ -108,13 +108,13 @@ class _Step(Part):
     num_verify_tokens: Annotated[int, Within(0, 1e8, "tokens")] | None = None
     step_cpu_ms: StepMilliseconds | None = None
     step_gpu_ms: StepMilliseconds | None = None
-    reqs: list[_Request] | None = None
+    reqs: Annotated[list[_Request], Field(fail_fast=True)] | None = None
 
 
 class _Dump(Part):
     gamma: Gamma
     mode: Line = ""
-    records: Annotated[list[_Step], Field(min_length=1)]
+    records: Annotated[list[_Step], Field(min_length=1, fail_fast=True)]
 
 
 def read_sps(path: Path) -> SampledSps | AdditiveSps:
