@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from real_runner.failures import CheckpointError
 from real_runner.records import ServedRequest
-from real_runner.target import Target
+from real_runner.target import Target, first_line
 from simulator.errors import DsimError
 from simulator.reading.json_files import json_lines
 
@@ -38,13 +39,18 @@ def tokenizer_of(target: Target) -> Any | None:
         return AutoTokenizer.from_pretrained(target.name, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, ImportError):
         return None
+    except Exception as error:  # the tokenizers library raises nothing narrower
+        raise CheckpointError(f"its tokenizer cannot be read: {first_line(error)}", where=target.name, remedy="copy its files again") from error
 
 
 def encode(text: str, tokenizer: Any) -> list[int]:
     """One user turn through the chat template where there is one (format §6)."""
     if getattr(tokenizer, "chat_template", None):
         turn = [{"role": "user", "content": text}]
-        ids = tokenizer.apply_chat_template(turn, add_generation_prompt=True, enable_thinking=False, return_dict=True)["input_ids"]
+        try:
+            ids = tokenizer.apply_chat_template(turn, add_generation_prompt=True, enable_thinking=False, return_dict=True)["input_ids"]
+        except Exception as error:  # whatever a template of the target's does
+            raise CheckpointError(f"its chat template fails: {first_line(error)}", where=tokenizer.name_or_path) from error
     else:
         ids = tokenizer(text)["input_ids"]
     return [int(token) for token in ids]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from real_runner import slots as slot_cache
+from real_runner.drafters.fields import MOST
 from real_runner.failures import CheckpointError, memory_of
 from real_runner.slots import FlatBatch, SlotCache
 from simulator.complaints import shown
@@ -140,7 +141,13 @@ def _model_type(name: str) -> str | None:
     file = Path(name) / "config.json"
     if not os.path.lexists(file):
         return None  # a hub name, or for transformers to say what is wrong
-    kind = read_json(file, CheckpointError).get("model_type")
+    config = read_json(file, CheckpointError)
+    texts = config.get("text_config")
+    for part in (config, texts if isinstance(texts, dict) else {}):
+        for key, most in MOST.items():
+            if isinstance(size := part.get(key), int | float) and not -1 <= size <= most:
+                raise CheckpointError(shown(size), where=file, key=key, remedy=f"expected at most {most}")
+    kind = config.get("model_type")
     return None if kind is None else str(kind)
 
 

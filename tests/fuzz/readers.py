@@ -14,7 +14,7 @@ import numpy as np
 from simulator.cli import exchange, profiles, simulate, traces
 from simulator.cli.figure import figure
 from tests.fuzz import samples
-from tests.fuzz.samples import Files
+from tests.fuzz.samples import Files, golden_target
 
 Family = Literal["yaml", "json", "csv", "parquet", "checkpoints"]
 OUT = Path("out")
@@ -165,36 +165,57 @@ def _blocks(folder: Path) -> None:
 
 
 @cache
-def _target() -> Any:
-    import torch
-
-    from real_runner.target import load_target
-
-    torch.set_num_threads(1)
-    return load_target(str(samples.GOLDEN / "target"))
-
-
-@cache
 def _drafter() -> Any:
     from real_runner.drafters.loading import load_drafter
 
-    return load_drafter(str(samples.GOLDEN / "dspark_vanilla"), _target())
+    return load_drafter(str(samples.GOLDEN / "dspark_vanilla"), golden_target())
 
 
 def _checkpoint(folder: Path) -> None:
     from real_runner.check import describe
     from real_runner.drafters.loading import load_drafter
 
-    drafter = load_drafter(str(folder / "draft"), _target())
+    drafter = load_drafter(str(folder / "draft"), golden_target())
     drafter.allocate(1, 8)
-    _target().allocate(1, 8)
-    describe(drafter, _target())
+    golden_target().allocate(1, 8)
+    describe(drafter, golden_target())
+
+
+def _packagings(folder: Path) -> None:
+    """Each config by itself; the last one is understood and refused."""
+    from real_runner.drafters.packaging import read_spec
+    from simulator.errors import DsimError
+
+    refused = []
+    for name in ("specforge", "dspark", "speculators", "eagle3", "mtp", "fused"):
+        try:
+            read_spec(folder / name, 6)
+        except DsimError as error:
+            refused.append(error)
+    if len(refused) > 1:
+        raise refused[0]
+
+
+def _target(folder: Path) -> None:
+    from real_runner.prompts import encode, tokenizer_of
+    from real_runner.target import load_target
+
+    target = load_target(str(folder / "target"))
+    if (tokenizer := tokenizer_of(target)) is not None:
+        encode("Why is the sky blue?", tokenizer)
+
+
+def _kept(folder: Path) -> None:
+    from simulator.study.run.result import PointRow
+    from simulator.study.work.kept import Kept, Task
+
+    Kept(folder / "points", PointRow).read(Task(None, "a", "mark", print))
 
 
 def _expected(folder: Path) -> None:
     from real_runner.expect import compare
 
-    compare(folder / "expect", _target(), _drafter())
+    compare(folder / "expect", golden_target(), _drafter())
 
 
 READERS: tuple[Reader, ...] = (
@@ -207,6 +228,8 @@ READERS: tuple[Reader, ...] = (
     Reader("export", "yaml", samples.profile, _exports, 1, ("profile.yaml",)),
     Reader("compare", "json", samples.run_result, _compared),
     Reader("figures", "json", samples.run_result, lambda folder: figure(folder / "result.json")),
+    Reader("figure-drawn", "json", samples.run_result, lambda folder: figure(folder / "result.json", "pareto", out=OUT / "f.svg"), 1),
+    Reader("kept", "json", samples.kept_point, _kept, 2),
     Reader("plan-figures", "json", samples.plan_result, lambda folder: figure(folder / "result.json")),
     Reader("launch", "json", samples.launched_run, _launched, 2, ("result.json",)),
     Reader("plan-launch", "json", samples.launched_plan, _launched, 2, ("result.json",)),
@@ -247,6 +270,10 @@ READERS: tuple[Reader, ...] = (
     Reader("dflash", "checkpoints", samples.drafter("dflash"), _checkpoint, 2),
     Reader("eagle3", "checkpoints", samples.drafter("eagle3"), _checkpoint),
     Reader("sharded", "checkpoints", samples.sharded, _checkpoint, 2),
+    Reader("mtp", "checkpoints", lambda: samples.trained("mtp"), _checkpoint, 2),
+    Reader("eagle3-reduced", "checkpoints", lambda: samples.trained("eagle3", True), _checkpoint, 2),
+    Reader("packagings", "checkpoints", samples.packagings, _packagings, 8),
+    Reader("target", "checkpoints", samples.target, _target, 1),
     Reader("expected", "checkpoints", samples.expected, _expected, 1),
 )  # fmt: skip
 

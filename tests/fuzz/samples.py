@@ -20,7 +20,7 @@ from tests.conftest import PROFILE, SCENARIO
 from tests.exchange import engine_files as engines
 from tests.planning.conftest import PLAN
 from tests.report.synthetic_plan import plan
-from tests.report.synthetic_result import example, validation
+from tests.report.synthetic_result import example, row, validation
 from tests.traffic.trace_rows import bailian, mooncake
 
 Files = Mapping[str, bytes]
@@ -327,3 +327,63 @@ def expected() -> Files:
         "expect/greedy_decode.json": _json([short]),
         "expect/forward.safetensors": (GOLDEN / "dspark_vanilla" / "forward.safetensors").read_bytes(),
     }
+
+
+@cache
+def trained(family: str, reduced: bool = False) -> Files:
+    """A drafter of the golden target as `dsim train-draft` writes it; with `reduced`, its vocabulary is a part of the target's."""
+    import torch
+
+    from real_runner.training.checkpoints import Shape, new_drafter, save_drafter
+
+    shape = Shape(family, 1 if family == "mtp" else 3, (0, 2), layers=1, markov_rank=4, mask_token=29)  # type: ignore[arg-type]
+    with tempfile.TemporaryDirectory() as folder:
+        save_drafter(new_drafter(shape, golden_target(), Path(folder), torch.arange(20) if reduced else None, 0), golden_target(), Path(folder))
+        return {f"draft/{file.name}": file.read_bytes() for file in Path(folder).iterdir()}
+
+
+@cache
+def golden_target() -> Any:
+    """The target of tests/golden."""
+    import torch
+
+    from real_runner.target import load_target
+
+    torch.set_num_threads(1)
+    return load_target(str(GOLDEN / "target"))
+
+
+@cache
+def packagings() -> Files:
+    """Configs of drafters as SpecForge, vLLM's speculators and DeepSeek write them."""
+    config = json.loads((GOLDEN / "dspark_vanilla" / "config.json").read_text())
+    layers = {key: value for key, value in config.items() if key not in ("architectures", "block_size", "target_layer_ids", "markov_rank")}
+    taps = config["target_layer_ids"]
+    own = {"target_layer_ids": taps, "mask_token_id": 29}
+    made = {
+        "specforge": config | {"architectures": ["DFlashDraftModel"], "markov_rank": 0, "enable_confidence_head": False, "dflash_config": own},
+        "dspark": config | {"architectures": ["DSparkDraftModel"], "dflash_config": own | {"projector_type": "dspark", "shift_label": True}},
+        "speculators": {"speculators_model_type": "dspark", "transformer_layer_config": layers,
+                        "aux_hidden_state_layer_ids": [tap + 1 for tap in taps],
+                        "block_size": 7, "mask_token_id": 29, "markov_rank": 8, "sample_from_anchor": True},
+        "eagle3": layers | {"architectures": ["LlamaForCausalLMEagle3"], "num_hidden_layers": 1, "draft_vocab_size": 20,
+                            "eagle_config": {"eagle_aux_hidden_state_layer_ids": [1, 2, 3]}},
+        "mtp": layers | {"architectures": ["Qwen3ForCausalLM"], "num_nextn_predict_layers": 1},
+        "fused": {"dspark_block_size": 5, "dspark_markov_rank": 8, "dspark_target_layer_ids": [1, 2]},
+    }  # fmt: skip
+    return {f"{name}/config.json": _json(content) for name, content in made.items()}
+
+
+@cache
+def target() -> Files:
+    """A target, and the files of a tokenizer."""
+    pair = Path(__file__).resolve().parents[1] / "pair" / "target"
+    files = {f"target/{name}": (GOLDEN / "target" / name).read_bytes() for name in ("config.json", "generation_config.json", "model.safetensors")}
+    return files | {f"target/{name}": (pair / name).read_bytes() for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")}
+
+
+@cache
+def kept_point() -> Files:
+    """A finished point of a run, as it is kept for resuming."""
+    point = row("plain", 2, {"accepted_length": 1.0}).model_dump(mode="json")
+    return {"points/a.json": _json({"fingerprint": "mark", "details": [], "row": point})}
