@@ -58,8 +58,9 @@ def spoken(number: float) -> str:
 Flag = Annotated[bool, Strict()]
 
 # time
-Seconds = Annotated[float, Within(0, 1e8, "seconds")]  # three years
-SomeSeconds = Annotated[float, Within(1e-9, 1e8, "seconds")]
+MOST_SECONDS = 1e8  # three years
+Seconds = Annotated[float, Within(0, MOST_SECONDS, "seconds")]
+SomeSeconds = Annotated[float, Within(1e-9, MOST_SECONDS, "seconds")]
 StepSeconds = Annotated[float, Within(0, 1000, "seconds")]  # of a step, or of one of its tokens
 Hours = Annotated[float, Within(1e-3, 1e6, "hours")]
 

@@ -175,6 +175,7 @@ PLANS = {
     "promises=[50, 50]": "promises: has 50 twice",
     "what_if=maybe": "what_if: expected true or false or 'short', got 'maybe'",
     "fleet.survive_loss=2": "fleet.survive_loss: expected true or false, got 2",
+    "sla.speed={tps: 0.1}": "sla.speed.tps: expected a number of at least 0.2 tokens per second, got 0.1",
     "fleet.max_replicas=100000000": "fleet.max_replicas: | at most 1,000,000 replicas",
     "gpu_hour=2": "did you mean 'price.gpu_hour'?",
     "run.duration_s=60": "did you mean 'window_s'?",

@@ -209,3 +209,11 @@ def test_the_recorded_service(shared: Path) -> None:
     shape = shape_of(Workload(servegen=source), 16.0, folder)
     assert shape.mean_output == pytest.approx(1527, rel=0.01)
     assert shape.mean_prompt == pytest.approx(1268, rel=0.01)
+
+
+def test_a_plan_that_no_machine_can_try_is_refused_before_it_begins(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ScenarioError, match=r"run\.window_s: a trial takes 4\d\d,000,0\d\d s, expected at most 100,000,000"):
+        make(load_rps=1e-6, run={})
+    monkeypatch.setattr("simulator.study.run.limits.machine_bytes", lambda: 1e9)
+    with pytest.raises(ScenarioError, match=r"fleet\.max_replicas: batches of a point take about 1\.2 GB of memory, this machine has 1\.0"):
+        make(fleet={"max_replicas": 1_000_000})

@@ -24,7 +24,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "batches": (
         {"fleet.replicas": "1e5", "engine.max_batch": "1e5", "load": "[1]"},
-        "engine.max_batch: batches of a point take about 725.0 GB of memory, this machine has 100.0; lower it, or fleet.replicas",
+        "engine.max_batch: batches of a point take about 725.0 GB of memory, this machine has 100.0; lower it, or the replicas or max_batch",
     ),
     "a wide step": ({"engine.max_batch": "1e5"}, "a step of 100,000 requests with 4 tokens each has 400,000, expected at most 300,000"),
     "a peak": (

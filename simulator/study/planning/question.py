@@ -17,13 +17,27 @@ from simulator.errors import ScenarioError, renamed
 from simulator.misspelt import places
 from simulator.names import Anywhere, FileName, Name
 from simulator.policies.routing import LeastLoaded, Routing
-from simulator.quantities import Factor, Flag, Gamma, InnerShare, Money, Rate, Replicas, Seconds, Seed, SomeSeconds, TokensPerSecond, Within
+from simulator.quantities import (
+    MOST_SECONDS,
+    Factor,
+    Flag,
+    Gamma,
+    InnerShare,
+    Money,
+    Rate,
+    Replicas,
+    Seconds,
+    Seed,
+    SomeSeconds,
+    TokensPerSecond,
+    Within,
+)
 from simulator.schema import Distinct, Frozen, validate
 from simulator.study.run.document import read_document
 from simulator.study.run.effort import check_effort
 from simulator.study.run.fleet import fleet_of
 from simulator.study.run.goodput import Goodput
-from simulator.study.run.limits import check_limits
+from simulator.study.run.limits import check_limits, check_machine
 from simulator.study.run.scenario import EngineSettings, Policy, Scenario, validate_scenario
 from simulator.study.run.shape import Shape, shape_of
 from simulator.study.run.span import answer_s, filling_s
@@ -37,7 +51,7 @@ SEARCHED = 4  # trials of a choice, or more
 class SpeedPromise(Frozen):
     """At least `tps` tokens per second for `share` of the users, each over its own answer."""
 
-    tps: TokensPerSecond
+    tps: Annotated[float, Within(0.2, 1e6, "tokens per second")]  # less is seconds per token
     share: InnerShare = USUAL_SHARE
 
 
@@ -244,6 +258,9 @@ class Plan:
         self.choices: list[Choice] = self._choices()
         trials = len(self.choices) * min(question.run.replications, SEARCHED)
         check_effort((choice.scenario for choice in self.choices), trials // len(self.choices), f"{trials:,} trials are", "run")
+        with renamed(self.file, {"engine.max_batch": "fleet.max_replicas", "load": "load_rps"}):
+            for cell in range(len(self.choices)):
+                check_machine(self.scenario(cell, question.fleet.max_replicas))
         if all(self.bound(cell) for cell in range(len(self.choices))):
             remedy = "add a policy that can be run"
             raise ScenarioError("all policies are bounds that no engine can reach", where=self.file, key="policies", remedy=remedy)
@@ -279,6 +296,9 @@ class Plan:
 
     def _choices(self) -> list[Choice]:
         span = self.warmup_s, self.window_s, self.drain_s
+        if sum(span) > MOST_SECONDS:
+            problem = f"a trial takes {sum(span):,.0f} s, expected at most {MOST_SECONDS:,.0f}"
+            raise ScenarioError(problem, where=self.file, key="run.window_s", remedy="set run.window_s and warmup_s, or raise load_rps")
         return self._made(self.shape.at_peak(self._raw("workload"), *span), *span)
 
     def _made(self, workload: dict[str, Any], warmup_s: float, window_s: float, drain_s: float) -> list[Choice]:

@@ -28,7 +28,7 @@ def check_limits(scenario: Scenario) -> float:
         _check_step(scenario, policy)
     if scenario.workload.load_kind != "concurrency":
         _check_open(scenario)
-    _check_machine(scenario)
+    check_machine(scenario)
     points = sum(len(scenario.loads(policy)) for policy in scenario.policies) * scenario.run.replications
     return check_effort([scenario], 1, f"{points:,} point{'s' if points > 1 else ''} {'are' if points > 1 else 'is'}", "run")
 
@@ -62,11 +62,13 @@ def _check_step(scenario: Scenario, policy: Policy) -> None:
         raise ScenarioError(problem, where=scenario.file, key="engine.max_batch", remedy="lower it")
 
 
-def _check_machine(scenario: Scenario) -> None:
+def check_machine(scenario: Scenario) -> None:
     """The largest point fits in memory."""
     requests, batches, machine = *memory_bytes(scenario), machine_bytes()
     if requests + batches > machine:
-        key, what, remedy = ("load", "requests", "lower it") if requests > batches else ("engine.max_batch", "batches", "lower it, or fleet.replicas")
+        key, what, remedy = "load", "requests", "lower it"
+        if batches > requests:
+            key, what, remedy = "engine.max_batch", "batches", "lower it, or the replicas or max_batch"
         problem = f"{what} of a point take about {max(requests, batches) / 1e9:,.1f} GB of memory, this machine has {machine / 1e9:,.1f}"
         raise ScenarioError(problem, where=scenario.file, key=key, remedy=remedy)
 
