@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from simulator.study.run.metrics import METRICS, Metric
-from simulator.study.run.result import RunResult, ValidationRow
+from simulator.study.run.result import RunResult
+from simulator.study.run.validated import ValidationRow
 from simulator.study.run.wording import DASH, bounds, gain, gain_bounds, gain_mean, interval, load, money, percent, plain, share
 
 __all__ = [  # numbers too: pages take all their words from here

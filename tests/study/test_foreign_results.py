@@ -89,6 +89,9 @@ CASES: list[tuple[type[Record], Any, str, Any, str]] = [
     (Comparison, COMPARISON, "name", "", "name: "),
     (Comparison, COMPARISON, "ok", False, "ok is false, and its rows are not"),
     (Comparison, COMPARISON, "points.0.difference", "far", "points.0.difference: "),
+    (Comparison, COMPARISON, "points.0.difference", -0.01, "difference is -0.01, and that of the numbers beside it -0.1"),
+    (Comparison, COMPARISON, "points.0.difference", None, "difference is nothing, and that"),
+    (Comparison, COMPARISON, "rows.0.simulated", 1.5, "difference is 0.02, and that of the numbers beside it 0.5"),
     (Comparison, COMPARISON, "fits", {"": {}}, "fits"),
 ]  # fmt: skip
 

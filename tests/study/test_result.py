@@ -18,10 +18,11 @@ from simulator.study.run import build, meter, metrics
 from simulator.study.run.build import build_result
 from simulator.study.run.metrics import Metric, Totals, columns_table
 from simulator.study.run.output import read_result, write_output
-from simulator.study.run.result import Estimate, Validation, ValidationRow
+from simulator.study.run.result import Estimate
 from simulator.study.run.scenario import load_scenario
 from simulator.study.run.sweep import sweep
 from simulator.study.run.tables import points_table
+from simulator.study.run.validated import Validation, ValidationRow
 from simulator.study.validation.result import Comparison, EngineComparison
 from tests.report import synthetic_result as synthetic
 

@@ -14,9 +14,9 @@ import yaml
 
 from simulator.errors import DsimError
 from simulator.study.run.checks import CurveCheck
-from simulator.study.run.result import Validation
 from simulator.study.run.scenario import load_scenario
 from simulator.study.run.sweep import sweep
+from simulator.study.run.validated import Validation
 from simulator.study.validation.compare import check_checks, overlays, validate_result
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -19,7 +19,7 @@ from simulator.report.render.markdown import markdown
 from simulator.report.render.markdown import table as table_lines
 from simulator.report.tables import validation
 from simulator.report.wording import DASH, percent, plain
-from simulator.study.run.result import ValidationPoint, ValidationRow
+from simulator.study.run.validated import ValidationPoint, ValidationRow
 from simulator.study.validation.result import Comparison, Fit
 
 BEGIN, END = "<!-- validation: begin -->", "<!-- validation: end -->"

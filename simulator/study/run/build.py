@@ -10,18 +10,9 @@ from simulator.study.run.answer import Answer
 from simulator.study.run.conditions import conditions, paths
 from simulator.study.run.metrics import METRICS, Verdict
 from simulator.study.run.pareto import estimate, gains
-from simulator.study.run.result import (
-    PointResult,
-    PointRow,
-    PolicyFacts,
-    ProfileFacts,
-    PublishedCurve,
-    RunResult,
-    ScenarioFacts,
-    Validation,
-    sources,
-)
+from simulator.study.run.result import PointResult, PointRow, PolicyFacts, ProfileFacts, PublishedCurve, RunResult, ScenarioFacts, sources
 from simulator.study.run.scenario import Policy, Scenario
+from simulator.study.run.validated import Validation
 from simulator.study.run.warnings import warnings
 
 UNITS = {

@@ -26,6 +26,7 @@ from simulator.names import Anywhere
 from simulator.study.run.launch import Launch
 from simulator.study.run.metrics import SHARES, Number, Speed, Verdict, names
 from simulator.study.run.record import Document, Label, Record, distinct, known
+from simulator.study.run.validated import Validation
 from simulator.traffic.workload import LoadKind
 
 if TYPE_CHECKING:
@@ -233,71 +234,6 @@ class PublishedCurve(Record):
     y: str
     source: str
     points: tuple[tuple[float, float], ...]
-
-
-class ValidationRow(Record):
-    """One comparison in a line. `difference` is relative (`unit` fraction or value), in gain (gain), or steps of a grid (concurrency)."""
-
-    what: str
-    policy: str | None = None
-    simulated: Number = None
-    interval: tuple[float | None, float | None] | None = None
-    published: Number = None
-    difference: Number
-    unit: str = "fraction"
-    n: NonNegativeInt | None = None
-    mean_absolute_difference: float | None = None
-    fitted: bool = False
-    limit: NonNegativeInt | NonNegativeFloat | None = None
-    ok: bool | None = None
-
-    @classmethod
-    def judged(cls, what: str, difference: Number, limit: Number, **more: Any) -> Self:
-        """A row that is ok where its difference is known and within its limit, if it has one."""
-        return cls(what=what, difference=difference, limit=limit, ok=_within(difference, limit), **more)
-
-    @model_validator(mode="after")
-    def _judged_by_its_limit(self) -> Self:
-        if self.ok != _within(self.difference, self.limit):
-            raise ValueError(f"ok is {shown(self.ok)}, with a difference of {shown(self.difference)} and a limit of {shown(self.limit)}")
-        return self
-
-
-def _within(difference: Number, limit: Number) -> bool | None:
-    return None if limit is None else difference is not None and abs(difference) <= limit
-
-
-def all_within(rows: Iterable[ValidationRow]) -> bool | None:
-    """Are all limits kept? None where there are none."""
-    judged = [row.ok for row in rows if row.ok is not None]
-    return all(judged) if judged else None
-
-
-class ValidationPoint(Record):
-    """One compared cell: a metric of a policy at a load."""
-
-    policy: Label
-    metric: Label
-    load: int | float | Label
-    table: Label
-    simulated: Number
-    published: Number
-    difference: Number
-    fitted: bool = False
-
-
-class Validation(Record):
-    """A result beside what was published; `ok`: all limits are kept (None: there are none)."""
-
-    rows: tuple[ValidationRow, ...]
-    points: tuple[ValidationPoint, ...] = ()
-    ok: bool | None = None
-
-    @model_validator(mode="after")
-    def _ok_where_its_rows_are(self) -> Self:
-        if self.ok is not None and self.ok != all_within(self.rows):
-            raise ValueError(f"ok is {shown(self.ok)}, and its rows are not")
-        return self
 
 
 class Remark(Record):

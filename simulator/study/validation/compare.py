@@ -15,8 +15,9 @@ from simulator.reading.csv_files import numbers, read_csv
 from simulator.study.run.checks import CalloutCheck, Check, CurveCheck, SweepCheck
 from simulator.study.run.metrics import names
 from simulator.study.run.pareto import curves, estimate, gain
-from simulator.study.run.result import PointRow, PublishedCurve, Validation, ValidationPoint, ValidationRow
+from simulator.study.run.result import PointRow, PublishedCurve
 from simulator.study.run.scenario import Scenario
+from simulator.study.run.validated import Validation, ValidationPoint, ValidationRow
 from simulator.study.validation.sweep_check import cell, check_sweep, mean, must_hold, rms_row, sweep_points, sweep_rows
 
 if TYPE_CHECKING:

@@ -19,8 +19,9 @@ from simulator.errors import DsimError
 from simulator.measurements.prices import RoundCost, ScaledPrices
 from simulator.measurements.replay import lay_out
 from simulator.study.run.fleet import fleet_of
-from simulator.study.run.result import Source, ValidationPoint, ValidationRow
+from simulator.study.run.result import Source
 from simulator.study.run.scenario import Scenario
+from simulator.study.run.validated import ValidationPoint, ValidationRow
 from simulator.study.validation.engine_runs import HEADLINE, NUMBERS, Listed, MeasuredSpan, RunFacts, ServedRun, numbers, window_of
 from simulator.study.validation.result import Causes, EngineCheck, EngineComparison, EngineRun, ErrorSummary, Ranking
 from simulator.traffic.request import RequestSpec

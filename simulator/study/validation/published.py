@@ -13,9 +13,10 @@ from simulator.reading.yaml_files import read_yaml
 from simulator.study.profiles.fit_run import RunFit, compare_run, fit_run
 from simulator.study.run.conditions import conditions
 from simulator.study.run.output import write_json
-from simulator.study.run.result import ValidationRow, sources
+from simulator.study.run.result import sources
 from simulator.study.run.scenario import Scenario, load_scenario
 from simulator.study.run.sweep import sweep
+from simulator.study.run.validated import ValidationRow
 from simulator.study.validation.compare import check_checks, validate_result
 from simulator.study.validation.result import Comparison, Fit
 

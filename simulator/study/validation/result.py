@@ -9,7 +9,8 @@ from pydantic import BeforeValidator, ConfigDict, Field, NonNegativeFloat, NonNe
 
 from simulator.complaints import shown
 from simulator.study.run.record import Document, Label, Record
-from simulator.study.run.result import Source, ValidationPoint, ValidationRow, all_within
+from simulator.study.run.result import Source
+from simulator.study.run.validated import ValidationPoint, ValidationRow, all_within
 
 Measured = Annotated[
     float, BeforeValidator(lambda raw: math.nan if raw is None else raw), PlainSerializer(lambda value: None if math.isnan(value) else value)

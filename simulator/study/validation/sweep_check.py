@@ -9,8 +9,9 @@ import numpy as np
 
 from simulator.errors import ScenarioError
 from simulator.study.run.checks import CurveCheck, SweepCheck
-from simulator.study.run.result import PointRow, ValidationPoint, ValidationRow
+from simulator.study.run.result import PointRow
 from simulator.study.run.scenario import Scenario
+from simulator.study.run.validated import ValidationPoint, ValidationRow
 
 if TYPE_CHECKING:
     import pandas as pd
