@@ -87,7 +87,8 @@ def show_(
         for name, values in columns.items()
         if values.any()
     }
-    counts = dict(zip(requests.domains, np.bincount(requests.domain).tolist(), strict=True)) if requests.domains != ("",) else {}
+    each = np.bincount(requests.domain, minlength=len(requests.domains)).tolist()
+    counts = dict(zip(requests.domains, each, strict=True)) if requests.domains != ("",) else {}
     words = source.words(Path())
     lines = [words] + [f"{name} tokens: {', '.join(f'{point} {value:,.0f}' for point, value in row.items())}" for name, row in tokens.items()]
     lines += [f"domains: {', '.join(f'{name} {count:,}' for name, count in counts.items())}"] if counts else []

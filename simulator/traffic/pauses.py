@@ -18,6 +18,7 @@ from simulator.schema import Beside
 from simulator.traffic.trace_files import trace_file
 
 _STRATA = 4096
+_MOST_S = 1e8  # three years
 # Python's functions for one number: those of numpy may differ in the last bit between arrays of different shapes.
 _exp, _log1p = np.frompyfunc(math.exp, 1, 1), np.frompyfunc(math.log1p, 1, 1)
 
@@ -146,7 +147,7 @@ def _strata(pause: PauseKind) -> tuple[Floats, Floats]:
 
 @lru_cache(maxsize=8)
 def _sorted_column(path: Path, column: str) -> Floats:
-    """A column of numbers of at least 0, sorted. # [n]"""
-    values = np.sort(trace_file(path).numbers(column, least=0))
+    """A column of seconds of at least 0, sorted. # [n]"""
+    values = np.sort(trace_file(path).numbers(column, least=0, most=_MOST_S))
     values.setflags(write=False)
     return values

@@ -78,9 +78,9 @@ class TraceFile:
         """One column as numbers of tokens, at least `least`. # [rows of the file]"""
         return np.concatenate([table.whole(column, least=least) for table in self.tables([column])])
 
-    def numbers(self, column: str, *, least: float) -> Floats:
-        """One column of finite numbers of at least `least`. # [rows of the file]"""
-        return np.concatenate([table.numbers(column, least=least) for table in self.tables([column])])
+    def numbers(self, column: str, *, least: float, most: float) -> Floats:
+        """One column of numbers from `least` to `most`. # [rows of the file]"""
+        return np.concatenate([table.numbers(column, least=least, most=most) for table in self.tables([column])])
 
     def where(self, row: int) -> str:
         """File and line of a row, counted from 0 over the file."""

@@ -34,8 +34,8 @@ class Table:
     json: bool = False
     block: CsvBlock | None = None
 
-    def numbers(self, column: str, *, least: float, expected: str = "a number") -> Floats:
-        """A column of finite numbers of at least `least`. # [n]"""
+    def numbers(self, column: str, *, least: float, most: float = np.inf, expected: str = "a number") -> Floats:
+        """A column of finite numbers from `least` to `most`. # [n]"""
         cells = self.frame[column]
         if cells.dtype == bool:
             cells = pd.Series(np.nan, index=cells.index)
@@ -49,6 +49,7 @@ class Table:
         self.refuse(np.isnan(values), column, f"not {expected}")
         self.refuse(~np.isfinite(values), column, "not finite")
         self.refuse(values < least, column, f"must be at least {least:g}")
+        self.refuse(values > most, column, f"must be at most {most:g}")
         return values
 
     def whole(self, column: str, *, least: int) -> Integers:

@@ -11,6 +11,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 from scipy.stats import kstest
 
+from simulator.errors import TraceError
 from simulator.traffic.arrivals import ClosedLoop
 from simulator.traffic.pauses import EmpiricalPause, ExponentialPause, FixedPause, LognormalPause, Pause, PauseKind, UniformPause
 from simulator.traffic.workload import ClosedLoopSource, Workload
@@ -65,6 +66,9 @@ def test_pauses_of_a_file(tmp_path: Path) -> None:
     assert isinstance(pause, EmpiricalPause)
     assert pause.at(np.array([0.0, 0.4, 0.99])).tolist() == [0.5, 5.0, 20.0]
     assert pause.words == "8.5 s on average, from p.csv"
+    (tmp_path / "long.csv").write_text("seconds\n5\n1e300\n")
+    with pytest.raises(TraceError, match=r"long\.csv:3: seconds: must be at most 1e\+08 \(got 1e\+300\)"):
+        TypeAdapter(Pause).validate_python({"kind": "empirical", "path": "long.csv", "column": "seconds"}, context={"folder": tmp_path})
 
 
 @pytest.mark.parametrize("think", [2.5, UNIFORM, {"kind": "lognormal", "mean_s": 5, "cv": 2}])

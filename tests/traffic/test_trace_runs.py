@@ -111,6 +111,7 @@ def test_a_trace_is_shown_without_a_run(file: Callable[..., Path], world: Path, 
     assert "cached" not in told["tokens"]
     (world / "t.csv").write_text("arrival_s,prompt_tokens,output_tokens,domain\n0,5,5,chat\n1,5,5,code\n")
     assert dsim("traces", "show", "t.csv").out.splitlines()[-1] == "domains: chat 1, code 1"
+    assert dsim("traces", "show", "t.csv", "--set", "window_s=[0, 1]").out.splitlines()[-1] == "domains: chat 1, code 0"
     for arguments, says in (
         (["none.csv"], "none.csv: no such file"),
         (["azure-2023-cod"], "did you mean 'azure-2023-code'?"),
