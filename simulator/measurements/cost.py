@@ -97,7 +97,7 @@ class FittedCurve(Cost):
     concave_s: StepSeconds = 0.0
     concave_tokens: MeanTokens = 1.0
     per_context_token_s: StepSeconds = 0.0
-    cliffs: list[Cliff] = []
+    cliffs: Annotated[list[Cliff], Field(max_length=100)] = []
     measured_tokens: tuple[MeanTokens, MeanTokens]
 
     def at_cell(self, cell: Mapping[str, float], gamma: int) -> float:
@@ -148,7 +148,7 @@ class MeasuredTable(TableCost):
     kind: Literal["table"] = "table"
     between: Between = "step"
     contexts: Between = "linear"
-    padded_to: list[Tokens] = []
+    padded_to: Annotated[list[Tokens], Field(max_length=10_000)] = []
 
     def attach(self, folder: Path) -> None:
         self._table = read_cost_table(folder / self.file, "tokens", self.between, self.contexts)

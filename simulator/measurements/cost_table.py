@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Key = Literal["tokens", "requests", "slots"]
 Between = Literal["step", "linear"]
+_MOST_CELLS = 1000  # of requests and context
 _BOUNDS = {
     "tokens": (1e-3, 1e8, "tokens"),
     "slots": (1e-3, 127, "tokens"),
@@ -127,6 +128,10 @@ def read_cost_table(path: Path, key: Key, between: Between, contexts_between: Be
     eager = rows["regime"].eq("eager") if "regime" in rows else rows[key] < 0
     if eager.all():
         eager = ~eager  # an engine without graphs: one regime
+    grid_r, grid_c = np.unique(requests), np.unique(contexts)
+    if len(grid_r) * len(grid_c) > _MOST_CELLS:
+        problem = f"has {len(grid_r):,} numbers of requests and {len(grid_c):,} contexts, expected at most {_MOST_CELLS:,} pairs of them"
+        raise ProfileError(problem, where=path, remedy="leave some out")
     curves = {}
     for r, c in sorted(set(zip(requests, contexts, strict=True))):
         here = (requests == r) & (contexts == c)
@@ -136,7 +141,6 @@ def read_cost_table(path: Path, key: Key, between: Between, contexts_between: Be
         if len(twice := keys[keys.duplicated()]):
             raise ProfileError(f"{key} {twice.iloc[0]:.15g} appears twice at the same requests and context", where=path, key=key)
         curves[float(r), float(c)] = _curve(rows[here & ~eager], rows[here & eager], key)
-    grid_r, grid_c = np.unique(requests), np.unique(contexts)
     _fill_corner(curves, grid_r, grid_c, path)
     return CostTable(grid_r, grid_c, curves, between, float(rows[key].min()), float(rows[key].max()), contexts_between)
 

@@ -144,7 +144,7 @@ class Mixture(Frozen):
     """One of the parts, with probability proportional to its weight."""
 
     kind: Literal["mixture"] = "mixture"
-    parts: Annotated[tuple[Part, ...], Field(min_length=1)]
+    parts: Annotated[tuple[Part, ...], Field(min_length=1, max_length=1000)]
 
     def at(self, u: Floats) -> Integers:
         """Lengths at uniforms in [0, 1); a uniform chooses the part and, rescaled to [0, 1), the length in it. # [n] -> [n]"""

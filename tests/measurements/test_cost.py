@@ -314,6 +314,13 @@ REFUSALS = {
 }
 
 
+def test_a_table_of_too_many_cells_is_refused_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "verify.csv"
+    path.write_text("tokens,requests,context_tokens,p50_s\n" + "".join(f"8,{n},{n},0.1\n" for n in range(1, 20_000)))
+    with pytest.raises(ProfileError, match="has 19,999 numbers of requests and 19,999 contexts, expected at most 1,000 pairs of them"):
+        read_cost_table(path, "tokens", "step")
+
+
 @pytest.mark.parametrize("text", REFUSALS)
 def test_a_table_is_refused_in_one_line_with_file_line_and_column(tmp_path: Path, text: str) -> None:
     path = tmp_path / "verify.csv"

@@ -122,7 +122,7 @@ class Scenario(Frozen):
     engine: EngineSettings = Field(default_factory=EngineSettings)
     run: RunPlan = Field(default_factory=RunPlan)
     sla: Promise = Field(default_factory=Promise)
-    validation: list[Check] = []
+    validation: Annotated[list[Check], Field(max_length=1000)] = []
     notes: list[str] = []
     _file: Path = PrivateAttr(default_factory=Path)
     _content: dict[str, Any] = PrivateAttr(default_factory=dict)
