@@ -13,6 +13,7 @@ from simulator.reading.json_files import parse_json
 from simulator.reading.opening import read_text
 
 MARKER = ".dsim"  # in a folder: the names of what dsim has made in it
+FINISHED = "finished tasks"  # in the marker of a folder that keeps them
 FORCE = "use another --out, or replace it with --force"
 
 

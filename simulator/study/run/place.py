@@ -10,7 +10,7 @@ from typing import Literal
 from simulator.complaints import shown
 from simulator.errors import DsimError
 from simulator.files import why_not_writable
-from simulator.made import FORCE, check_made, made_in
+from simulator.made import FINISHED, FORCE, check_made, made_in
 from simulator.reading.json_files import parse_json
 from simulator.reading.opening import read_text
 
@@ -49,7 +49,7 @@ class Place:
             raise DsimError(f"holds {held}", where=folder, remedy=FORCE)
         replace = replace or os.path.lexists(folder / "result.json")
         check_made(folder, names, replace)
-        check_made(folder, (kept,), replace or kept in made_in(folder / kept) or not _holds_files(folder / kept))
+        check_made(folder, (kept,), replace or FINISHED in made_in(folder / kept) or not _holds_files(folder / kept))
         self.before = {name for name in names if os.path.lexists(folder / name)}
         missing = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
         reason = why_not_writable(folder)

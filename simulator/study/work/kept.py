@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from simulator.errors import DsimError
 from simulator.files import write_whole
-from simulator.made import MARKER, mark
+from simulator.made import FINISHED, MARKER, mark
 from simulator.reading.json_files import read_json
 from simulator.study.work.signals import held
 
@@ -65,7 +65,7 @@ class Kept(Generic[Row]):
         if self.folder:
             with held(signal.SIGINT, signal.SIGTERM):
                 content = {"fingerprint": task.mark, "details": sorted(task.details), "row": result.model_dump(mode="json")}
-                mark(self.folder, [self.folder.name])
+                mark(self.folder, [FINISHED])
                 write_whole(self._file(task), json.dumps(content))
 
     def withdraw(self, tasks: Iterable[Task]) -> None:
