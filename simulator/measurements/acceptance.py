@@ -144,6 +144,8 @@ def _centres(shrink: Floats, target: Floats, weight: Floats, guess: Floats, step
     centres = []
     for k, goal in enumerate(target, start=1):
         here = shrink[:, k : k + anchors]
+        if not reached.any():  # so seldom that no float holds it: then any weights do
+            reached = weight
         centres.append(_centre(reached / reached.sum(), here, goal, float(guess[k - 1]), steps))
         reached = reached / (1 + np.exp(-centres[-1]) * here)
     return np.array(centres)

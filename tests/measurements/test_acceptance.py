@@ -187,3 +187,12 @@ def test_nonsense_is_refused(content: dict[str, Any], expected: str) -> None:
 def test_marginals_that_cannot_be_met_are_refused() -> None:
     with pytest.raises(ProfileError, match="lower 'spread'"):
         generate(spread=10, correlation=0.99, sequence_share=0.9)
+
+
+@pytest.mark.parametrize("rate", [1e-6, 1 - 1e-6])
+def test_the_longest_block_of_the_rarest_acceptance_has_numbers(rate: float) -> None:
+    shape = ParametricAcceptance(conditional={"any": [rate] * 127}, spread=0.0, sequences_per_domain=2, anchors_per_sequence=16)
+    with np.errstate(invalid="raise", divide="raise"):
+        blocks = shape.generate("d")
+    assert blocks.confidence is not None
+    assert ((blocks.confidence > 0) & (blocks.confidence < 1)).all()
