@@ -119,7 +119,7 @@ def fit_cost(
     lower = np.array([0, 0, 0, min(max(tokens.min() / 4, 1.0), scale), *([0.0] * len(edges))])
     start = np.clip(start, lower + 1e-16, upper * (1 - 1e-9))
     size = np.array([time.mean(), time.mean() / scale, time.mean(), scale, *([time.mean()] * len(edges))])
-    solution = least_squares(misfit, start, bounds=(lower, upper), x_scale=size, max_nfev=5000, ftol=1e-12, xtol=1e-12)
+    solution = least_squares(misfit, start, bounds=(lower, upper), x_scale=size, max_nfev=1000, ftol=1e-12, xtol=1e-12)
     a, b, c, d, *jumps = (float(v) for v in solution.x)
     residual = time / model(solution.x) - 1
     note = f"fitted to {len(tokens)} operating points, {rms(residual):.2%} rms; assumed accepted length {accepted_length:g}, budget {budget:g}"
