@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from simulator.errors import DsimError
 from simulator.files import why_not_writable
+from simulator.made import check_folder
 
 if TYPE_CHECKING:
     from real_runner.prompts import PromptSet
@@ -22,7 +23,8 @@ def needs_torch(command: str) -> None:
 
 
 def writable(out: Path) -> None:
-    """Raises DsimError where the folder cannot be written to."""
+    """Raises DsimError where the folder cannot be written to, or is the home folder."""
+    check_folder(out)
     if (reason := why_not_writable(out)) is not None:
         raise DsimError(f"cannot write ({reason})", where=out, key="--out", remedy="choose another folder")
 

@@ -86,7 +86,7 @@ def init(
 
     kind, command = ("plan", "plan") if plan else ("scenario", "run")
     file = folder / f"{kind}.yaml"
-    if file.exists():
+    if os.path.lexists(file):
         raise DsimError("already exists", where=file, remedy="name another folder, or move the file away")
     write_whole(file, read_bytes(TEMPLATES / file.name))
     show(format, {"path": str(file)}, f"written: {file}\nNow edit it, or run it as it is:\n\n    dsim {command} {file}")

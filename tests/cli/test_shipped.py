@@ -115,6 +115,9 @@ def test_init_overwrites_nothing(world: Path, dsim: Dsim) -> None:
     assert (said.code, said.out) == (2, "")
     assert said.err == "error: scenario.yaml: already exists; name another folder, or move the file away\n"
     assert (world / "scenario.yaml").read_text() == "mine"
+    (world / "linked").mkdir()
+    (world / "linked" / "scenario.yaml").symlink_to("nowhere.yaml")
+    assert "already exists" in dsim("init", "linked").err
     said = dsim("init", "small.yaml")  # a file, no folder
     assert (said.code, said.err.count("\n")) == (2, 1)
 
