@@ -3,6 +3,7 @@ begin to simulate or to measure."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -28,7 +29,7 @@ class Reader:
     family: Family
     files: Callable[[], Files]
     read: Callable[[Path], object]
-    weight: int = 4
+    weight: int = 6
     mutable: tuple[str, ...] = ()  # endings of the files that are mutated; none: all
 
 
@@ -48,6 +49,34 @@ def _scenario(folder: Path, overrides: tuple[str, ...] = ()) -> None:
     check_traffic(scenario)
     bundle(scenario)
     fleet_of(scenario, scenario.policies[-1], 0).prices.round_s(2, 0.0)
+
+
+def _yaml(folder: Path) -> None:
+    from simulator.reading.yaml_files import read_yaml
+
+    json.dumps(read_yaml(folder / "a.yaml"), default=str)
+
+
+def _set_alone(folder: Path) -> None:
+    from simulator.study.run.document import apply_override
+
+    content = {"name": "small", "load": [1, 2], "policies": [{"name": "plain"}, {"name": "MTP-1", "verification": {}}], "run": {"replications": 1}}
+    for line in (folder / "set.txt").read_text(errors="replace").split("\n")[:-1]:
+        apply_override(content, line)
+
+
+def _costs(folder: Path) -> None:
+    from simulator.measurements.profile import load_profile
+
+    costs = load_profile(folder / "tiny").costs
+    for tokens in (1.0, 20.0, 1000.0):
+        assert np.isfinite(costs.verify.seconds(np.array([tokens]), 4, 100.0)).all()
+
+
+def _blocks_alone(folder: Path) -> None:
+    from simulator.measurements.draft_blocks import RecordedBlocks
+
+    RecordedBlocks.load(folder / "b.parquet")
 
 
 def _with_set(folder: Path) -> None:
@@ -219,20 +248,22 @@ def _expected(folder: Path) -> None:
 
 
 READERS: tuple[Reader, ...] = (
-    Reader("scenario", "yaml", samples.scenario, _scenario, 8, (".yaml",)),
-    Reader("set", "yaml", samples.set_options, _with_set, 8, ("set.txt",)),
-    Reader("plan", "yaml", samples.plan_file, _plan, 4, ("plan.yaml",)),
-    Reader("profile", "yaml", samples.profile, _profile, 6, ("profile.yaml",)),
-    Reader("profile-tables", "yaml", samples.tables, _profile, 2, ("profile.yaml",)),
+    Reader("yaml", "yaml", samples.yaml_text, _yaml, 30),
+    Reader("set-alone", "yaml", samples.set_options, _set_alone, 16, ("set.txt",)),
+    Reader("scenario", "yaml", samples.scenario, _scenario, 4, (".yaml",)),
+    Reader("set", "yaml", samples.set_options, _with_set, 4, ("set.txt",)),
+    Reader("plan", "yaml", samples.plan_file, _plan, 2, ("plan.yaml",)),
+    Reader("profile", "yaml", samples.profile, _profile, 3, ("profile.yaml",)),
+    Reader("profile-tables", "yaml", samples.tables, _profile, 1, ("profile.yaml",)),
     Reader("profile-diff", "yaml", samples.profile, lambda folder: profiles.diff(folder / "tiny", folder / "tiny"), 1, ("profile.yaml",)),
     Reader("export", "yaml", samples.profile, _exports, 1, ("profile.yaml",)),
-    Reader("compare", "json", samples.run_result, _compared),
-    Reader("figures", "json", samples.run_result, lambda folder: figure(folder / "result.json")),
+    Reader("compare", "json", samples.run_result, _compared, 2),
+    Reader("figures", "json", samples.run_result, lambda folder: figure(folder / "result.json"), 2),
     Reader("figure-drawn", "json", samples.run_result, lambda folder: figure(folder / "result.json", "pareto", out=OUT / "f.svg"), 1),
     Reader("kept", "json", samples.kept_point, _kept, 2),
-    Reader("plan-figures", "json", samples.plan_result, lambda folder: figure(folder / "result.json")),
-    Reader("launch", "json", samples.launched_run, _launched, 2, ("result.json",)),
-    Reader("plan-launch", "json", samples.launched_plan, _launched, 2, ("result.json",)),
+    Reader("plan-figures", "json", samples.plan_result, lambda folder: figure(folder / "result.json"), 2),
+    Reader("launch", "json", samples.launched_run, _launched, 1, ("result.json",)),
+    Reader("plan-launch", "json", samples.launched_plan, _launched, 1, ("result.json",)),
     Reader("validation-page", "json", samples.validation_files, _validation_page),
     Reader("sglang-sampled", "json", samples.sps("sampled"), lambda folder: exchange.import_sglang(OUT, sps=folder / "sps.json"), 2),
     Reader("sglang-additive", "json", samples.sps("additive"), lambda folder: exchange.import_sglang(OUT, sps=folder / "sps.json"), 2),
@@ -241,9 +272,9 @@ READERS: tuple[Reader, ...] = (
     Reader("vllm-curves", "json", samples.vllm_curves, lambda folder: exchange.import_vllm(
         OUT, curves=folder / "curves.json", metrics=folder / "metrics.txt", metrics_before=folder / "before.txt"), 3),
     Reader("drafter-option", "json", samples.named_drafter, _named, 1, ("name.txt",)),
-    Reader("bench", "json", samples.bench, lambda folder: exchange.import_vllm(OUT, bench=[folder / "a.json", folder / "b.jsonl"]), 3),
+    Reader("bench", "json", samples.bench, lambda folder: exchange.import_vllm(OUT, bench=[folder / "a.json", folder / "b.jsonl"]), 2),
     Reader("aiperf", "json", samples.aiperf, lambda folder: _loads("AIPerf")([folder / "a.json", folder / "b.json"], OUT, 1.0, 1.0), 2),
-    Reader("guidellm", "json", samples.guidellm, lambda folder: _loads("GuideLLM")([folder / "a.json"], OUT, 1.0, 1.0), 2),
+    Reader("guidellm", "json", samples.guidellm, lambda folder: _loads("GuideLLM")([folder / "a.json"], OUT, 1.0, 1.0), 1),
     Reader("servegen", "json", samples.service, _service),
     Reader("mooncake", "json", samples.mooncake_trace, _trace("t.jsonl")),
     Reader("bailian", "json", samples.bailian_trace, _trace("t.jsonl")),
@@ -251,9 +282,10 @@ READERS: tuple[Reader, ...] = (
     Reader("recorded-run", "json", samples.recorded_run, _recorded_run, 4, (".json", ".jsonl")),
     Reader("prompts", "json", samples.prompts, _prompts, 4, ("prompts.txt", "prompts.jsonl")),
     Reader("turns-texts", "json", samples.prompts, _turns_and_texts, 4, ("turns.jsonl", "texts.jsonl")),
-    Reader("cost-tables", "csv", samples.tables, _profile, 3, (".csv",)),
+    Reader("costs", "csv", samples.tables, _costs, 3, (".csv",)),
+    Reader("cost-tables", "csv", samples.tables, _profile, 1, (".csv",)),
     Reader("cost-diff", "csv", samples.tables, lambda folder: profiles.diff(folder / "tiny", folder / "tiny"), 1, (".csv",)),
-    Reader("telemetry", "csv", samples.telemetry, lambda folder: profiles.fit(folder / "telemetry.csv", OUT, 1.8, 2.0)),
+    Reader("telemetry", "csv", samples.telemetry, lambda folder: profiles.fit(folder / "telemetry.csv", OUT, 1.8, 2.0), 2),
     Reader("plain", "csv", samples.trace("plain"), _trace("t.csv"), 8),
     Reader("azure", "csv", samples.trace("azure"), _trace("t.csv"), 6),
     Reader("semicolons", "csv", samples.trace("semicolons"), _trace("t.csv"), 6),
@@ -263,16 +295,17 @@ READERS: tuple[Reader, ...] = (
     Reader("servegen-windows", "csv", samples.service, _service, 4, (".csv",)),
     Reader("recorded-series", "csv", samples.recorded_run, _recorded_run, 4, (".csv",)),
     Reader("engine-run", "csv", samples.engine_runs, _engine_check, 1, ("requests.csv", "steps.csv", "run.json")),
-    Reader("blocks", "parquet", samples.profile, _blocks, 12, ("head.parquet",)),
-    Reader("profile-blocks", "parquet", samples.profile, _profile, 2, (".parquet",)),
-    Reader("dspark", "checkpoints", samples.drafter("dspark_vanilla"), _checkpoint),
+    Reader("blocks-alone", "parquet", samples.blocks_alone, _blocks_alone, 16),
+    Reader("blocks", "parquet", samples.profile, _blocks, 3, ("head.parquet",)),
+    Reader("profile-blocks", "parquet", samples.profile, _profile, 1, (".parquet",)),
+    Reader("dspark", "checkpoints", samples.drafter("dspark_vanilla"), _checkpoint, 3),
     Reader("dspark-rnn", "checkpoints", samples.drafter("dspark_rnn"), _checkpoint, 2),
     Reader("dflash", "checkpoints", samples.drafter("dflash"), _checkpoint, 2),
-    Reader("eagle3", "checkpoints", samples.drafter("eagle3"), _checkpoint),
+    Reader("eagle3", "checkpoints", samples.drafter("eagle3"), _checkpoint, 3),
     Reader("sharded", "checkpoints", samples.sharded, _checkpoint, 2),
     Reader("mtp", "checkpoints", lambda: samples.trained("mtp"), _checkpoint, 2),
     Reader("eagle3-reduced", "checkpoints", lambda: samples.trained("eagle3", True), _checkpoint, 2),
-    Reader("packagings", "checkpoints", samples.packagings, _packagings, 8),
+    Reader("packagings", "checkpoints", samples.packagings, _packagings, 16),
     Reader("target", "checkpoints", samples.target, _target, 1),
     Reader("expected", "checkpoints", samples.expected, _expected, 1),
 )  # fmt: skip

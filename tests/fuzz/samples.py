@@ -71,6 +71,12 @@ def _profile(**changes: Any) -> dict[str, bytes]:
 
 
 @cache
+def blocks_alone() -> Files:
+    """Recorded blocks by themselves."""
+    return {"b.parquet": blocks(True)}
+
+
+@cache
 def profile() -> Files:
     """A fitted curve, two drafters and a published table."""
     return _profile(kv={"provenance": "synthetic", "bytes_per_token": 1000.0, "memory_bytes": 1e9})
@@ -100,6 +106,13 @@ def scenario() -> Files:
         "limit_rms": 0.1,
     }
     return profile() | {"small.yaml": _yaml(SCENARIO | more | {"validation": [check]})}
+
+
+@cache
+def yaml_text() -> Files:
+    """Each form of YAML once."""
+    text = "a: 1\nb: [x, 2.5, ~]\nc:\n  - {d: true, e: 'it''s'}\n  - \"q\"\nf: &g {h: 1}\ni: {<<: *g, j: |-\n    k}\nl: *g\n"
+    return {"a.yaml": text.replace("{<<: *g, j: |-\n    k}", "{j: 0}\nm: |-\n  k").encode()}
 
 
 @cache
@@ -179,14 +192,19 @@ def service() -> Files:
 @cache
 def run_result() -> Files:
     """result.json of a run."""
-    content = example(("MTP-1", "DSpark-5"), (5, 40))
+    content = _short(example(("MTP-1", "DSpark-5"), (5, 40)))
     return {"result.json": _json(content), "other/result.json": _json(content)}
+
+
+def _short(content: dict[str, Any]) -> dict[str, Any]:
+    """A result with a few points of what was published: most of a mutant's time is its size."""
+    return content | {"published": [curve | {"points": curve["points"][:3]} for curve in content["published"][:2]]}
 
 
 @cache
 def launched_run() -> Files:
     """result.json of a run of a scenario that is there with its profile."""
-    content = example(("plain", "MTP-1"), (2,))
+    content = _short(example(("plain", "MTP-1"), (2,)))
     content["scenario"] |= {"file": "small.yaml", "content": SCENARIO}
     return scenario() | {"result.json": _json(content)}
 
