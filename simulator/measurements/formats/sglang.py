@@ -1,7 +1,7 @@
 """SGLang's DSpark files, read and written: the SPS table (sampled and additive), the STS calibration, the dump of decode steps.
 
 Forms as in sgl-project/sglang at 45b76f5 (speculative/dspark_components/dspark_sps.py), 9e16e2d (dspark_sts.py) and 0b79ccf
-(dspark_observability.py, DecodeStepRecord and ReqDetail).
+(dspark_observability.py, DecodeStepRecord and ReqDetail). Long because four files are described and checked here.
 """
 
 from __future__ import annotations
