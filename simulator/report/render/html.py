@@ -14,6 +14,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup, escape
 
+from simulator.reading.opening import read_text
 from simulator.report.blocks import Block, Picture
 from simulator.report.page import NOTICES, Page, written_out
 from simulator.report.wording import UNIT_SPACE
@@ -70,7 +71,7 @@ def _prose(text: str) -> Markup:
 @cache
 def _own(name: str) -> Markup:
     """A script or style of ours."""
-    return Markup((TEMPLATES / name).read_text(encoding="utf-8"))
+    return Markup(read_text(TEMPLATES / name))
 
 
 @cache
