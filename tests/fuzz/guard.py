@@ -188,16 +188,16 @@ def _bounded() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _start_peak_anew() -> int:
-    """The most memory this process has had from now on, in bytes."""
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")
-    return int(next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS")).split()[1]) * 1024
-
-
-def _high_water() -> int:
+def _memory() -> tuple[int, int]:
+    """Bytes that this process has, and the most that it has had since they were last reset."""
     status = Path("/proc/self/status").read_text()
-    return int(status[status.index("VmHWM:") + 6 :].split(maxsplit=1)[0]) * 1024
+    now, most = (int(status[status.index(name) + 6 :].split(maxsplit=1)[0]) * 1024 for name in ("VmRSS:", "VmHWM:"))
+    return now, most
+
+
+def _forget_peak() -> None:
+    """Counts the most memory anew. It takes milliseconds in a large process, so it is done after a peak only."""
+    Path("/proc/self/clear_refs").write_text("5")
 
 
 def _files(folder: Path) -> set[str]:
@@ -208,7 +208,10 @@ def judge(read: Read, folder: Path) -> Verdict:
     """Reads the files in `folder` from there as the working folder. Failed is all that is neither success nor DsimError: another exception, too much
     time or memory, a look or a step outside, files left behind by a refusal, an error that is not one short printable line, unprintable output."""
     global _watch  # noqa: PLW0603
-    before, home, start = _files(folder), os.getcwd(), _start_peak_anew()
+    before, home = _files(folder), os.getcwd()
+    start, peak = _memory()
+    if peak > start + MEMORY // 2:
+        _forget_peak()
     output, complaint, failure = io.StringIO(), None, ""
     os.chdir(folder)
     watch = _Watch(folder)
@@ -232,8 +235,8 @@ def judge(read: Read, folder: Path) -> Verdict:
         os.chdir(home)
     if watch.escapes:
         failure = f"Escape: {watch.escapes[0]}"
-    elif not failure and _high_water() > start + MEMORY:
-        failure = f"memory: {(_high_water() - start) / 1e9:.1f} GB"
+    elif not failure and (peak := _memory()[1]) > start + MEMORY:
+        failure = f"memory: {(peak - start) / 1e9:.1f} GB"
     elif not failure and complaint is not None:
         left = sorted(_files(folder) - before)
         failure = _unfit(complaint) or (f"refused, but left {os.path.relpath(left[0], folder)}" if left else "")

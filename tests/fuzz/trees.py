@@ -150,7 +150,7 @@ def mutate(tree: Any, random: Random, yaml_file: bool = False) -> Any:
         case 5:
             here.insert(at, here[at])
         case 6:
-            put(place, get(random.choice(every)))
+            put(place, Raw(dump(get(random.choice(every)))))
         case 7 if isinstance(here, Pairs):
             key = random.choice((*WORDS, *(other[0] for other in here), f"{here[at][0]} ", f"{here[at][0]}s"))
             here[at] = (key, value)
