@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import tempfile
@@ -24,7 +25,8 @@ def whole(path: Path) -> Iterator[Path]:
         os.replace(draft, path)
     except OSError as problem:
         remedy = "free space, or choose a folder you can write to"
-        raise DsimError(f"cannot write ({problem.strerror or problem})", where=path, remedy=remedy) from None
+        place = path if problem.errno != errno.ENAMETOOLONG else f"{str(path)[:60]}…"
+        raise DsimError(f"cannot write ({problem.strerror or problem})", where=place, remedy=remedy) from None
     finally:
         with suppress(OSError):
             draft.unlink(missing_ok=True)
