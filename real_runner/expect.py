@@ -21,6 +21,7 @@ from real_runner.records import Round, ServedRequest
 from real_runner.target import Target, first_line
 from simulator.errors import DsimError
 from simulator.policies.verification import FixedLength
+from simulator.quantities import MOST_SLOTS
 from simulator.reading.json_files import parse_json
 from simulator.reading.opening import read_text
 
@@ -41,7 +42,7 @@ class ExpectedDecode(TypedDict):
 
     prompt: Annotated[list[int], Field(min_length=1)]
     output_ids: list[int]
-    acceptance_lengths: Annotated[list[Annotated[int, Field(ge=1, le=128)]], Field(min_length=1)]
+    acceptance_lengths: Annotated[list[Annotated[int, Field(ge=1, le=MOST_SLOTS + 1)]], Field(min_length=1)]
     rounds: list[ExpectedRound]
 
 

@@ -7,12 +7,13 @@ from typing import Any
 
 from real_runner.failures import CheckpointError
 from simulator.complaints import shown
+from simulator.quantities import MOST_SLOTS
 
 Config = dict[str, Any]
 FULL, SLIDING = "full_attention", "sliding_attention"
 MOST = {  # of a field; no drafter comes near it
     "hidden_size": 1 << 17, "vocab_size": 1 << 23, "draft_vocab_size": 1 << 23, "num_hidden_layers": 1024, "num_target_layers": 1024,
-    "block_size": 1024, "markov_rank": 1 << 17, "ttt_length": 127, "draft_length": 127, "mask_token_id": 1 << 23,
+    "block_size": 1024, "markov_rank": 1 << 17, "ttt_length": MOST_SLOTS, "draft_length": MOST_SLOTS, "mask_token_id": 1 << 23,
 }  # fmt: skip
 
 

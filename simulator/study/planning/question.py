@@ -19,6 +19,7 @@ from simulator.names import Anywhere, FileName, Name
 from simulator.policies.routing import LeastLoaded, Routing
 from simulator.quantities import (
     MOST_SECONDS,
+    MOST_SLOTS,
     Factor,
     Flag,
     Gamma,
@@ -122,7 +123,7 @@ class Setting(EngineSettings):
 class PlannedPolicy(Policy):
     """A policy as in a scenario; with `lengths` a fixed rule is offered at every one of them, as "NAME k=LENGTH"."""
 
-    lengths: Annotated[list[Gamma], Field(min_length=1, max_length=127), Distinct] | None = None
+    lengths: Annotated[list[Gamma], Field(min_length=1, max_length=MOST_SLOTS), Distinct] | None = None
 
     @model_validator(mode="before")
     @classmethod

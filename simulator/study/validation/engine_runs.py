@@ -16,6 +16,7 @@ from simulator.arrays import Floats, Integers
 from simulator.complaints import shown
 from simulator.errors import DsimError, ScenarioError
 from simulator.names import from_cell
+from simulator.quantities import MOST_SECONDS
 from simulator.reading.csv_files import numbers as csv_numbers
 from simulator.reading.csv_files import read_csv
 from simulator.reading.json_files import read_json
@@ -33,7 +34,7 @@ NUMBERS = {
     "ttft_p50_s": "TTFT p50", "step_p10_s": "step p10", "step_p50_s": "step p50", "step_p90_s": "step p90",
 }  # fmt: skip
 _REMEDY = "serve it again"
-MOST_S, MOST_TOKENS, MOST_PLACES = 1e8, 1e7, 100_000  # of a run: three years, and far more than any engine holds
+MOST_TOKENS, MOST_PLACES = 1e7, 100_000  # of a run: far more than any engine holds
 HEADLINE = ("tps_per_user_p50", "throughput_tok_s")
 
 
@@ -151,7 +152,7 @@ def read_run(folder: Path, policies: Sequence[Policy]) -> ServedRun:
 def _check_requests(table: pd.DataFrame, file: Path) -> None:
     """Whole numbers and times in order, numbered from 0; puts the numbers into the table."""
     for name in ("arrival_s", "first_token_s", "finish_s"):
-        table[name] = _column(table, name, file, MOST_S)
+        table[name] = _column(table, name, file, MOST_SECONDS)
     for name in ("request", "prompt_tokens", "output_tokens"):
         table[name] = _column(table, name, file, MOST_TOKENS, whole=True)
     _column(table, "domain", file, None)
@@ -164,7 +165,7 @@ def _check_requests(table: pd.DataFrame, file: Path) -> None:
 def _check_steps(table: pd.DataFrame, file: Path, places: int) -> None:
     """As `_check_requests`."""
     for name in ("start_s", "end_s", "overhead_s"):
-        table[name] = _column(table, name, file, MOST_S)
+        table[name] = _column(table, name, file, MOST_SECONDS)
     for name in ("requests", "verified", "accepted", "committed", "prefill_tokens", "context_tokens"):
         table[name] = _column(table, name, file, MOST_TOKENS, whole=True)
     if "longest_context" in table:
