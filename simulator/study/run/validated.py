@@ -64,6 +64,12 @@ def all_within(rows: Iterable[ValidationRow]) -> bool | None:
     return all(judged) if judged else None
 
 
+def check_verdict(ok: bool | None, rows: Iterable[ValidationRow]) -> None:
+    """Raises ValueError where a verdict is not that of its rows."""
+    if ok is not None and ok != all_within(rows):
+        raise ValueError(f"ok is {shown(ok)}, and its rows are not")
+
+
 class ValidationPoint(Record):
     """One compared cell: a metric of a policy at a load."""
 
@@ -91,6 +97,5 @@ class Validation(Record):
 
     @model_validator(mode="after")
     def _ok_where_its_rows_are(self) -> Self:
-        if self.ok is not None and self.ok != all_within(self.rows):
-            raise ValueError(f"ok is {shown(self.ok)}, and its rows are not")
+        check_verdict(self.ok, self.rows)
         return self

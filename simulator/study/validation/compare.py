@@ -17,7 +17,7 @@ from simulator.study.run.metrics import names
 from simulator.study.run.pareto import curves, estimate, gain
 from simulator.study.run.result import PointRow, PublishedCurve
 from simulator.study.run.scenario import Scenario
-from simulator.study.run.validated import Validation, ValidationPoint, ValidationRow
+from simulator.study.run.validated import Validation, ValidationPoint, ValidationRow, all_within
 from simulator.study.validation.sweep_check import cell, check_sweep, mean, must_hold, rms_row, sweep_points, sweep_rows
 
 if TYPE_CHECKING:
@@ -73,8 +73,7 @@ def validate_result(scenario: Scenario, rows: Sequence[PointRow]) -> Validation:
             summary += sweep_rows(scenario, check, compared)
         else:
             summary += _callouts(scenario, rows, check)
-    judged = [row.ok for row in summary if row.ok is not None]
-    return Validation(rows=tuple(summary), points=tuple(points), ok=all(judged) if judged else None)
+    return Validation(rows=tuple(summary), points=tuple(points), ok=all_within(summary))
 
 
 def compared(scenario: Scenario, rows: Sequence[PointRow]) -> tuple[list[PublishedCurve], Validation | None]:

@@ -7,10 +7,9 @@ from typing import Annotated, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PlainSerializer, PositiveInt, model_validator
 
-from simulator.complaints import shown
 from simulator.study.run.record import Document, Label, Record
 from simulator.study.run.result import Source
-from simulator.study.run.validated import ValidationPoint, ValidationRow, all_within
+from simulator.study.run.validated import ValidationPoint, ValidationRow, check_verdict
 
 Measured = Annotated[
     float, BeforeValidator(lambda raw: math.nan if raw is None else raw), PlainSerializer(lambda value: None if math.isnan(value) else value)
@@ -52,8 +51,7 @@ class Comparison(Document):
 
     @model_validator(mode="after")
     def _ok_where_its_rows_are(self) -> Self:
-        if self.ok is not None and self.ok != all_within(self.rows):
-            raise ValueError(f"ok is {shown(self.ok)}, and its rows are not")
+        check_verdict(self.ok, self.rows)
         return self
 
 
