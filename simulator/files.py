@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def whole(path: Path) -> Iterator[Path]:
 def whole_folder(folder: Path, last: str) -> Iterator[Path]:
     """A temporary folder in `folder`. When the block succeeds, its files replace those of `folder` that have their names, the one called `last` after
     the others; when it fails, `folder` is as it was. Raises DsimError where it cannot be written."""
-    new = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
+    absent = absent_folders(folder)
     try:
         if (reason := why_not_writable(folder)) is not None:
             raise DsimError(f"cannot write ({reason})", where=folder, remedy="choose another --out")
@@ -45,9 +45,19 @@ def whole_folder(folder: Path, last: str) -> Iterator[Path]:
             for file in sorted(Path(draft).iterdir(), key=lambda file: (file.name == last, file.name)):
                 os.replace(file, folder / file.name)
     finally:
-        for path in new:  # those that stayed empty
-            with suppress(OSError):
-                path.rmdir()
+        remove_empty(absent)
+
+
+def absent_folders(folder: Path) -> list[Path]:
+    """Those of a folder and its parents that do not exist, the innermost first."""
+    return [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Remove those of the folders that are empty."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def why_not_writable(folder: Path) -> str | None:

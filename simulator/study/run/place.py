@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
 from simulator.complaints import shown
 from simulator.errors import DsimError
-from simulator.files import why_not_writable
+from simulator.files import absent_folders, remove_empty, why_not_writable
 from simulator.made import FINISHED, FORCE, check_made, made_in
 from simulator.reading.json_files import parse_json
 from simulator.reading.opening import read_text
@@ -51,11 +50,9 @@ class Place:
         check_made(folder, names, replace)
         check_made(folder, (kept,), replace or FINISHED in made_in(folder / kept) or not _holds_files(folder / kept))
         self.before = {name for name in names if os.path.lexists(folder / name)}
-        missing = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
+        absent = absent_folders(folder)
         reason = why_not_writable(folder)
-        for path in missing:
-            with suppress(OSError):
-                path.rmdir()
+        remove_empty(absent)
         if reason is not None:
             raise DsimError(f"cannot write ({reason})", where=folder, remedy="choose another --out")
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import signal
 from collections.abc import Callable, Generator, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -18,7 +16,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel
 
 from simulator.errors import DsimError
-from simulator.files import write_whole
+from simulator.files import absent_folders, remove_empty, write_whole
 from simulator.made import FINISHED, MARKER, mark
 from simulator.reading.json_files import read_json
 from simulator.study.work.signals import held
@@ -48,7 +46,7 @@ class Kept(Generic[Row]):
 
     def __init__(self, folder: Path | None, kind: type[Row], fits: Callable[[Any, Row], bool] = lambda _key, _row: True) -> None:
         self.folder, self.kind, self.fits = folder, kind, fits
-        self._made = [path for path in (folder, *folder.parents) if not os.path.exists(path)] if folder else []
+        self._made = absent_folders(folder) if folder else []
 
     def read(self, task: Task) -> Row | None:
         """The result of a task that was done before with the same mark and tables; None where there is none."""
@@ -75,9 +73,7 @@ class Kept(Generic[Row]):
                 self._file(task, suffix).unlink(missing_ok=True)
         if self.folder in self._made:
             (self.folder / MARKER).unlink(missing_ok=True)
-        for folder in self._made:
-            with suppress(OSError):
-                folder.rmdir()
+        remove_empty(self._made)
 
     def _file(self, task: Task, suffix: str = "json") -> Path:
         assert self.folder is not None
