@@ -58,11 +58,11 @@ def scripts_line(launch: Launch | None, folder: Path) -> str:
 
 def write_launch(launch: Launch | None, folder: Path, replace: bool = False) -> list[Path]:
     """Writes a script for each engine and the files that it names; their paths. Raises DsimError where files of these names are not dsim's."""
-    files: dict[str, str] = {}
-    for engine in launch.engines if launch else ():
-        files |= {f"{engine.engine.lower()}.sh": _script(launch.policy if launch else "", engine), **engine.files}
-    if not files:
+    if launch is None:
         return []
+    files: dict[str, str] = {}
+    for engine in launch.engines:
+        files |= {f"{engine.engine.lower()}.sh": _script(launch.policy, engine), **engine.files}
     check_made(folder, files, replace, "use another --out, or move the file away")
     for name, content in files.items():
         write_whole(folder / name, content)
