@@ -34,7 +34,7 @@ class Journal:
                 try:
                     self._take(line)
                 except (KeyError, TypeError):
-                    raise DsimError("holds what is no measured cell", where=file, remedy="remove the folder to measure again") from None
+                    raise DsimError("has a line that is not a measured cell", where=file, remedy="remove the folder to measure again") from None
             write_whole(file, "".join(json.dumps(line) + "\n" for line in lines))  # without a torn last line
         else:
             if lines:

@@ -49,6 +49,6 @@ def check_made(folder: Path, names: Iterable[str], replace: bool = False, remedy
 def check_folder(folder: Path) -> None:
     """`folder` is one to write into. Raises DsimError."""
     place = os.path.realpath(folder)
-    for other, words in ((os.path.realpath(os.path.expanduser("~")), "your home folder"), (os.path.sep, "the root of all folders")):
+    for other, words in ((os.path.realpath(os.path.expanduser("~")), "your home folder"), (os.path.sep, "the root folder")):
         if place == other:
             raise DsimError(f"is {words}", where=folder, remedy="name a folder of its own with --out")

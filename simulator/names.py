@@ -41,7 +41,7 @@ def check_name(text: str) -> str:
 def check_file_name(text: str) -> str:
     """`text` where a file or folder may be called so on any system. Raises ValueError where it may not."""
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", text):
-        raise ValueError("expected letters, digits, '.', '_' and '-', none of '.' and '-' at the beginning")
+        raise ValueError("expected letters, digits, '.', '_' and '-', and neither '.' nor '-' at the beginning")
     return check_name(text)
 
 
@@ -96,7 +96,7 @@ def home(path: Path) -> Path:
     try:
         return path.expanduser()
     except RuntimeError:
-        raise ValueError("expected a path, got the home folder of somebody who has none here") from None
+        raise ValueError("expected a path, got the home folder of an unknown user") from None
 
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")  # what spreadsheets run, and a text that is escaped already

@@ -109,7 +109,7 @@ def test_of_domains_and_drafters() -> None:
 
 def test_a_home_that_is_not_there(scenario: Callable[..., Path]) -> None:
     lengths = {"kind": "empirical", "path": "~nobody-of-that-name/x.csv"}
-    with pytest.raises(DsimError, match=r"workload.output_tokens.path: expected a path, got the home folder of somebody"):
+    with pytest.raises(DsimError, match=r"workload.output_tokens.path: expected a path, got the home folder of an unknown user"):
         load_scenario(scenario(workload=SCENARIO["workload"] | {"output_tokens": lengths}))
-    with pytest.raises(DsimError, match=r"workload.trace.path: expected a path, got the home folder of somebody"):
+    with pytest.raises(DsimError, match=r"workload.trace.path: expected a path, got the home folder of an unknown user"):
         load_scenario(scenario(workload={"trace": {"path": "~nobody-of-that-name/x.csv"}}))

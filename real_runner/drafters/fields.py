@@ -64,7 +64,7 @@ def listed(value: Any, key: str, folder: Path) -> list[int]:
     if not isinstance(value, list) or not value or any(isinstance(one, bool) or not isinstance(one, int) for one in value):
         raise refused(shown(value), key, folder, "expected a list of whole numbers")
     if len(value) > most or any(abs(one) > most for one in value):
-        raise refused("names too many layers, or too high ones", key, folder, f"expected at most {most} layers")
+        raise refused(f"has more than {most} layers, or a layer above {most}", key, folder, "name the layers of the target")
     return value
 
 

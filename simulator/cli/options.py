@@ -36,7 +36,7 @@ Ray = Annotated[
 ]
 MaxHours = Annotated[
     float | None,
-    typer.Option("--max-hours", min=0, callback=allow, help="Refuse to begin more hours of computing than this.", show_default="1000"),
+    typer.Option("--max-hours", min=0, callback=allow, help="Most hours of computing that a run may take, by estimate.", show_default="1000"),
 ]
 NewProfile = Annotated[Path, typer.Option("--out", help="Folder for the new profile.")]
 Name = Annotated[str | None, typer.Option(help="Profile name.", show_default="name of the folder")]

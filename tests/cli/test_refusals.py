@@ -104,7 +104,7 @@ def test_files_of_others_are_neither_replaced_nor_deleted(command: str, world: P
 def test_out_is_a_folder_of_its_own(world: Path, refuse: Refuse, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(world))
     refuse("run", "small.yaml", "--out", ".", says=".: is your home folder; name a folder of its own with --out")
-    refuse("run", "small.yaml", "--out", "/", says="/: is the root of all folders")
+    refuse("run", "small.yaml", "--out", "/", says="/: is the root folder")
     (world / "out").mkdir()
     (world / "out" / "points").symlink_to(world / "tiny")
     for more in ((), ("--force",)):

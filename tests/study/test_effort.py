@@ -20,7 +20,7 @@ OPEN = {"workload.arrivals": "{kind: poisson}", "run.duration_s": "30", "run.war
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "years": (
         {"run.requests": "5e7", "run.replications": "1e4", "workload.output_tokens": "{kind: fixed, tokens: 200}", "load": "[8]"},
-        "run: 30,000 points are about | of computing, at most 42 days are begun; lower it, or allow more with --max-hours",
+        "run: expected at most 42 days of computing, got about | (30,000 points); simulate less, or allow more with --max-hours",
     ),
     "batches": (
         {"fleet.replicas": "1e5", "engine.max_batch": "1e5", "load": "[1]"},
@@ -65,7 +65,7 @@ def test_hours_grow_with_the_work_and_a_limit_may_be_raised(scenario: Write, mon
     assert check_limits(large) == pytest.approx(100 * check_limits(small), rel=0.01)
     assert check_limits(small) > 0
     monkeypatch.setenv(effort.MAX_HOURS, "1e-6")
-    with pytest.raises(ScenarioError, match="at most 1e-06 hours are begun"):
+    with pytest.raises(ScenarioError, match="expected at most 1e-06 hours of computing, got about"):
         check_limits(small)
 
 

@@ -161,7 +161,7 @@ def load_with(scenario, policies):
 
 def test_a_run_that_the_profile_cannot_have_made_is_refused(scenario, runs):
     elsewhere = replace(runs[0], requests=runs[0].requests.assign(domain="elsewhere"))
-    with pytest.raises(DsimError, match="a run of domain 'elsewhere', of which drafter 'mtp' has no recorded blocks"):
+    with pytest.raises(DsimError, match="drafter 'mtp' has no recorded blocks of domain 'elsewhere', which a run has"):
         compare(scenario, [elsewhere], replications=1)
     longer = replace(runs[0], steps=runs[0].steps.assign(verified=10**6))
     with pytest.raises(DsimError, match="that verified 1e\\+06 tokens, with blocks of 1"):

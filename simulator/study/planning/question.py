@@ -46,7 +46,7 @@ from simulator.traffic.workload import Workload
 
 USUAL_SHARE = 0.9
 MOST_CHOICES = 2000
-SEARCHED = 4  # trials of a choice, or more
+SEARCHED = 4  # trials of a choice, at least
 
 
 class SpeedPromise(Frozen):
@@ -257,8 +257,8 @@ class Plan:
                 raise ScenarioError(problem, where=self.file, key="sla.speed", remedy=remedy)
             self.question = question = question.model_copy(update={"sla": question.sla.model_copy(update={"speed": None})})
         self.choices: list[Choice] = self._choices()
-        trials = len(self.choices) * min(question.run.replications, SEARCHED)
-        check_effort((choice.scenario for choice in self.choices), trials // len(self.choices), f"{trials:,} trials are", "run")
+        trials = min(question.run.replications, SEARCHED)
+        check_effort((choice.scenario for choice in self.choices), trials, trials * len(self.choices), "trial")
         with renamed(self.file, {"engine.max_batch": "fleet.max_replicas", "load": "load_rps"}):
             for cell in range(len(self.choices)):
                 check_machine(self.scenario(cell, question.fleet.max_replicas))

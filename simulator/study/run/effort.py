@@ -83,7 +83,7 @@ def machine_bytes() -> float:
 
 
 def max_hours() -> float:
-    """The most hours of computing that are begun. Raises DsimError for a variable that is not a number."""
+    """The most hours of computing that a run or plan may take. Raises DsimError for a variable that is not a number."""
     text = os.environ.get(MAX_HOURS, str(USUAL_HOURS))
     try:
         return float(text)
@@ -91,14 +91,15 @@ def max_hours() -> float:
         raise DsimError(f"expected hours, got {text!r}", where=MAX_HOURS, remedy="for example 100") from None
 
 
-def check_effort(scenarios: Iterable[Scenario], times: int, what: str, key: str) -> float:
-    """Hours of computing of several scenarios that are each run so many times. Raises ScenarioError where they are more than are begun."""
+def check_effort(scenarios: Iterable[Scenario], times: int, count: int, what: str) -> float:
+    """Hours of computing of several scenarios, each run `times` times, `count` points or trials (`what`) in all. Raises ScenarioError where they are
+    more than are allowed."""
     several = list(scenarios)
     total, most = sum(map(hours, several)) * times, max_hours()
     if total > most:
-        problem = f"{what} about {spoken_hours(total)} of computing, at most {spoken_hours(most)} are begun"
-        remedy = f"lower it, or allow more with --max-hours {float(f'{total * 1.5:.2g}'):.15g}"
-        raise ScenarioError(problem, where=several[0].file, key=key, remedy=remedy)
+        problem = f"expected at most {spoken_hours(most)} of computing, got about {spoken_hours(total)} ({count:,} {what}{'s' * (count != 1)})"
+        remedy = f"simulate less, or allow more with --max-hours {float(f'{total * 1.5:.2g}'):.15g}"
+        raise ScenarioError(problem, where=several[0].file, key="run", remedy=remedy)
     return total
 
 

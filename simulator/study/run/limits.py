@@ -30,7 +30,7 @@ def check_limits(scenario: Scenario) -> float:
         _check_open(scenario)
     check_machine(scenario)
     points = sum(len(scenario.loads(policy)) for policy in scenario.policies) * scenario.run.replications
-    return check_effort([scenario], 1, f"{points:,} point{'s' if points > 1 else ''} {'are' if points > 1 else 'is'}", "run")
+    return check_effort([scenario], 1, points, "point")
 
 
 def _check_open(scenario: Scenario) -> None:
@@ -41,8 +41,8 @@ def _check_open(scenario: Scenario) -> None:
         problem = f"at load {load:g} about {most:.2g} requests arrive in {until_s:,.0f} s, expected at most {MOST_REQUESTS:,} requests"
         raise ScenarioError(problem, where=where, key="load", remedy="lower it, or set a shorter run.warmup_s, duration_s and drain_s")
     source, failures = scenario.workload.servegen, scenario.fleet.failures
-    if source is not None and len((service := source.service()).clients) * until_s / service.window_s > MOST_CLIENT_WINDOWS:
-        problem = f"{len(service.clients):,} clients over {until_s:,.0f} s in windows of {service.window_s:g} s are too many parts"
+    if source is not None and (windows := len((service := source.service()).clients) * until_s / service.window_s) > MOST_CLIENT_WINDOWS:
+        problem = f"expected at most {MOST_CLIENT_WINDOWS:,} windows of clients, got {windows:,.0f} in {until_s:,.0f} s"
         raise ScenarioError(problem, where=where, key="workload.servegen.clients", remedy="keep fewer clients, or shorten the run")
     if failures is not None:
         if scenario.workload.trace is not None:

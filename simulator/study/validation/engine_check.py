@@ -106,7 +106,7 @@ def _pinned(scenario: Scenario, run: ServedRun, fleet: Fleet, replication: int) 
         return fleet, None
     drafter, blocks = scenario.known.drafter(run.policy.drafter), scenario.known.blocks(run.policy.drafter)
     if unknown := next((domain for domain in run.requests["domain"] if domain not in blocks.domains), None):
-        problem = f"a run of domain {shown(unknown)}, of which drafter '{run.policy.drafter}' has no recorded blocks"
+        problem = f"drafter '{run.policy.drafter}' has no recorded blocks of domain {shown(unknown)}, which a run has"
         raise DsimError(problem, where=scenario.known.folder, remedy=f"domains: {', '.join(blocks.domains)}")
     if run.prompts is None:
         return fleet, None

@@ -54,8 +54,8 @@ def check_returned(task: Task, files: dict[str, bytes], folder: Path | None) -> 
     """The tables that a node made, by their paths in `folder`. Raises DsimError where one is not a table of the task."""
     for name in files:
         if folder is None or name not in {f"{task.name}.{detail}.parquet" for detail in task.details}:
-            remedy = "is it a cluster that you trust?"
-            raise DsimError(f"a node of the cluster returned a file that it was not to make: {name[:80]!a}", where="--ray", remedy=remedy)
+            problem = f"expected the tables of task {task.name}, got file {name[:80]!a} from a node of the cluster"
+            raise DsimError(problem, where="--ray", remedy="use a cluster that you trust")
     return {folder / name: content for name, content in files.items()} if folder else {}
 
 
