@@ -12,7 +12,7 @@ from simulator.study.planning.judge import Judgement
 from simulator.study.planning.question import Price, Sla
 from simulator.study.run.launch import Launch
 from simulator.study.run.metrics import Verdict
-from simulator.study.run.record import Document, Label, Record, distinct, known, same_length
+from simulator.study.run.record import Document, Record, ShortText, distinct, known, same_length
 from simulator.study.run.result import Maybe, Remark, Source
 
 Outcome = Literal["planned", "unattainable", "too few replicas", "not clear"]
@@ -27,7 +27,7 @@ _WHOLE = PlainSerializer(lambda model: model.model_dump())  # defaults too
 class PlanFacts(Record):
     """Which question was asked."""
 
-    name: Label
+    name: ShortText
     question: str = ""
     file: Anywhere
     seed: NonNegativeInt
@@ -49,7 +49,7 @@ class LoadFacts(Record):
 class OfferedProfile(Record):
     """A profile to choose from, its price, and what is known of it."""
 
-    name: Label
+    name: ShortText
     hardware: str
     engine: str
     target: str
@@ -110,10 +110,10 @@ class ChoiceResult(Record):
     `replicas_needed` carry the peak; None where the outcome is not `planned`. Costs are per hour and per million output tokens."""
 
     cell: int
-    label: Label
-    profile: Label
-    policy: Label
-    setting: Label
+    label: ShortText
+    profile: ShortText
+    policy: ShortText
+    setting: ShortText
     verification: dict[str, Any]
     bound: bool
     outcome: Outcome
@@ -199,7 +199,7 @@ class ChangeResult(Record):
     """One assumption moved: the replicas then needed, and what the unchanged fleet gives; `speed_change` is paired by replication."""
 
     name: str
-    label: Label
+    label: ShortText
     pair: str
     replicas: PositiveInt | None
     gpus: PositiveFloat | None
@@ -234,8 +234,8 @@ class BreakEvenCurve(Record):
 class BreakEven(Record):
     """When speculation pays, for a profile and drafter; `batch` sizes, and the speed without drafting at each."""
 
-    profile: Label
-    drafter: Label
+    profile: ShortText
+    drafter: ShortText
     batch: tuple[PositiveInt, ...]
     tps_without: tuple[float, ...]
     curves: tuple[BreakEvenCurve, ...]
@@ -252,7 +252,7 @@ class BreakEven(Record):
 class PlanResult(Document):
     """All of a plan's result.json; every report of it is made from it."""
 
-    dsim_version: Label
+    dsim_version: ShortText
     kind: Literal["plan"] = "plan"
     plan: PlanFacts
     sla: Annotated[Sla, _WHOLE]

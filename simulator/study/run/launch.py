@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from simulator.study.run.record import Label, Record, distinct
+from simulator.study.run.record import Record, ShortText, distinct
 
 _PROGRAMS = {"vLLM": ("vllm", "serve"), "SGLang": ("python3", "-m", "sglang.launch_server")}
 
@@ -33,7 +33,7 @@ class EngineLaunch(Record):
 class Launch(Record):
     """What to deploy for a policy: one command for each of `replicas` servers."""
 
-    policy: Label
+    policy: ShortText
     replicas: PositiveInt
     engines: Annotated[tuple[EngineLaunch, ...], Field(min_length=1, max_length=2)]
 

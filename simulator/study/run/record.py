@@ -17,7 +17,7 @@ from simulator.schema import explain
 LONGEST_TEXT, LONGEST_KEY = 1_000_000, 1_000  # characters; files for an engine are texts too
 AGAIN = "make it again with this version of dsim"
 
-Label = Annotated[str, Field(max_length=1000)]  # of a policy, choice, drafter or profile
+ShortText = Annotated[str, Field(max_length=1000)]  # a name, or several joined, or none; pages show it as text, whatever is in it
 
 
 class Record(BaseModel):

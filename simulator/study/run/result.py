@@ -25,7 +25,7 @@ from simulator.complaints import shown
 from simulator.names import Anywhere
 from simulator.study.run.launch import Launch
 from simulator.study.run.metrics import SHARES, Number, Speed, Verdict, names
-from simulator.study.run.record import Document, Label, Record, distinct, known
+from simulator.study.run.record import Document, Record, ShortText, distinct, known
 from simulator.study.run.validated import Validation
 from simulator.traffic.workload import LoadKind
 
@@ -111,7 +111,7 @@ class PointRow(Row):
 class ScenarioFacts(Record):
     """Which question, and how much was simulated."""
 
-    name: Label
+    name: ShortText
     question: str = ""
     file: Anywhere
     seed: NonNegativeInt
@@ -137,7 +137,7 @@ def sources(profile: Profile) -> tuple[Source, ...]:
 class ProfileFacts(Record):
     """What was simulated, and what is known of it."""
 
-    name: Label
+    name: ShortText
     hardware: str
     engine: str
     target: str
@@ -151,8 +151,8 @@ class ProfileFacts(Record):
 class PolicyFacts(Record):
     """A policy of the study. `bound`: it knows what no policy can know, is drawn dashed and never a plan; `peeks`: its output is not lossless."""
 
-    name: Label
-    drafter: Label | None = None
+    name: ShortText
+    drafter: ShortText | None = None
     verification: dict[str, Any]
     bound: bool
     peeks: bool = False
@@ -169,7 +169,7 @@ class PointResult(Record):
     """One policy at one load over all replications: every metric with its interval, and the worst verdict."""
 
     policy: str
-    drafter: Label
+    drafter: ShortText
     load: PositiveFloat
     n: PositiveInt
     requests: NonNegativeInt
@@ -208,7 +208,7 @@ class GainAtThroughput(Record):
     """How fast a policy is (tok/s per user) where it delivers what the baseline delivers at a promise, and what it gains."""
 
     throughput: float | None
-    because: Label
+    because: ShortText
     policy: str
     sla_tps: PositiveFloat
     tps: Known | None
@@ -228,7 +228,7 @@ class Gains(Record):
 class PublishedCurve(Record):
     """A published curve to be drawn behind the simulated ones of `policy`; points are (x, y)."""
 
-    label: Label
+    label: ShortText
     policy: str
     x: str
     y: str
@@ -247,13 +247,13 @@ class Remark(Record):
 class RunResult(Document):
     """All of result.json; every report is made from it."""
 
-    dsim_version: Label
+    dsim_version: ShortText
     scenario: ScenarioFacts
     profile: ProfileFacts
     conditions: tuple[str, ...] = ()
     policies: Annotated[tuple[PolicyFacts, ...], Field(min_length=1, max_length=1000)]
     load_kind: LoadKind
-    load_unit: Label
+    load_unit: ShortText
     trace: str = ""  # what was read of a trace
     speed_metric: Speed  # the metric that counts as per-user speed
     frontier: tuple[PointResult, ...]

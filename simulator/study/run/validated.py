@@ -9,7 +9,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, model_validator
 
 from simulator.complaints import shown
 from simulator.study.run.metrics import Number
-from simulator.study.run.record import Label, Record
+from simulator.study.run.record import Record, ShortText
 
 
 class ValidationRow(Record):
@@ -73,10 +73,10 @@ def check_verdict(ok: bool | None, rows: Iterable[ValidationRow]) -> None:
 class ValidationPoint(Record):
     """One compared cell: a metric of a policy at a load."""
 
-    policy: Label
-    metric: Label
-    load: int | float | Label
-    table: Label
+    policy: ShortText
+    metric: ShortText
+    load: int | float | ShortText
+    table: ShortText
     simulated: Number
     published: Number
     difference: Number

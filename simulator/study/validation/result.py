@@ -7,7 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PlainSerializer, PositiveInt, model_validator
 
-from simulator.study.run.record import Document, Label, Record
+from simulator.study.run.record import Document, Record, ShortText
 from simulator.study.run.result import Source
 from simulator.study.run.validated import ValidationPoint, ValidationRow, check_verdict
 
@@ -32,12 +32,12 @@ class Comparison(Document):
 
     model_config = ConfigDict(extra="ignore")
 
-    name: Annotated[Label, Field(min_length=1)]
+    name: Annotated[ShortText, Field(min_length=1)]
     title: str
     system: str
     sources: tuple[str, ...]
     command: str
-    dsim_version: Label = ""
+    dsim_version: ShortText = ""
     conditions: tuple[str, ...] = ()
     provenance: tuple[Source, ...] = ()
     assumed: tuple[str, ...] = ()
@@ -69,7 +69,7 @@ class Causes(Record):
 class EngineRun(Record):
     """One run of the engine beside its simulation, number by number; NaN where nothing was measured."""
 
-    policy: Label
+    policy: ShortText
     concurrency: PositiveInt
     open_loop: bool
     requests: NonNegativeInt
