@@ -21,7 +21,7 @@ from simulator.errors import DsimError
 from simulator.measurements.endpoint import Server
 
 if TYPE_CHECKING:
-    from requests import PreparedRequest, Response
+    from requests import Response
 
 
 LINE_BYTES = 1_000_000  # of a line of a stream
@@ -43,7 +43,7 @@ class Clock:
 
 
 @contextmanager
-def response(server: Server, url: str, body: dict[str, Any] | None, sign: Callable[[PreparedRequest], PreparedRequest] | None) -> Iterator[Response]:
+def response(server: Server, url: str, body: dict[str, Any] | None) -> Iterator[Response]:
     """A server's response, whose body has not been read. With a `body` it is posted as JSON. Raises DsimError."""
     import requests
     from urllib3.exceptions import HTTPError, ReadTimeoutError
@@ -51,7 +51,7 @@ def response(server: Server, url: str, body: dict[str, Any] | None, sign: Callab
     try:
         with requests.Session() as session:
             session.get_redirect_target = lambda resp: None  # type: ignore[method-assign]  # it would read all of the body first
-            headers = {"Accept-Encoding": "identity"}
+            sign, headers = server.sign if server.headers else None, {"Accept-Encoding": "identity"}
             method = "GET" if body is None else "POST"
             timeout = min(server.timeout_s, METRICS_S / 2) if body is None else server.timeout_s
             call = session.request(method, url, json=body, auth=sign, headers=headers, stream=True, timeout=timeout, allow_redirects=False)

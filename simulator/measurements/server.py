@@ -74,7 +74,7 @@ def ask(server: Server, prompt: str, user: int = 0, turn: int = 0, clock: Clock 
     usage: Any = {}
     most_bytes = received.ANSWER_BYTES + received.TOKEN_BYTES * server.output_tokens
     size = 0
-    with received.response(server, server.url, server.body(prompt), server.sign if server.headers else None) as response:
+    with received.response(server, server.url, server.body(prompt)) as response:
         parts = received.pieces(server, response, most_bytes, f"expected an answer of {server.output_tokens} tokens, see --output-tokens")
         if response.status_code != 200:
             raise _refused(server, response.status_code, response.headers.get("Location", ""), parts)
@@ -166,7 +166,7 @@ def scrape(server: Server) -> str | None:
 
     def read() -> str | None:
         url = f"{parts.scheme}://{parts.netloc}/metrics"
-        with received.response(server, url, None, server.sign if server.headers else None) as response:
+        with received.response(server, url, None) as response:
             if response.status_code != 200:
                 return None
             text = b"".join(received.pieces(server, response, received.METRICS_BYTES, remedy)).decode(errors="replace")
