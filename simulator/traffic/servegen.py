@@ -80,7 +80,7 @@ class ServeGenSource(PublicSource):
         if (busiest := service.rates.max() * scale * width) > _PER_WINDOW / 2:
             problem = f"a client sends {busiest:,.0f} requests in a window of {width:g} s, expected at most {_PER_WINDOW // 2:,}"
             raise TraceError(problem, where=self.folder, key="load", remedy="lower it")
-        if (expected := service.rates[:, np.arange(first, last) % len(service.starts_s)].sum() * scale * width) > MOST_REQUESTS:
+        if (expected := self.expected(load_rps, horizon_s)) > MOST_REQUESTS:
             problem = f"the run has about {expected:,.0f} requests, expected at most {MOST_REQUESTS:,}"
             raise TraceError(problem, where=self.folder, key="load", remedy="lower it, or shorten the run")
         parts = []

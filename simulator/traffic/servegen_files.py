@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -88,12 +88,12 @@ class Service:
     starts_s: Floats  # [W]
     window_s: float
 
-    @property
+    @cached_property
     def rates(self) -> Floats:
         """Requests per second of every client in every window. # [C, W]"""
         return np.array([[w.rate_rps for w in client.windows] for client in self.clients])
 
-    @property
+    @cached_property
     def mean_rps(self) -> float:
         """Requests per second of all clients over the whole record."""
         return float(self.rates.sum(axis=0).mean())
