@@ -74,16 +74,17 @@ Share = Annotated[float, Within(0, 1)]
 InnerShare = Annotated[float, Within(1e-6, 1 - 1e-6)]  # neither 0 nor 1
 
 # how many
-MOST_REQUESTS = 50_000_000
+MOST_REQUESTS = 50_000_000  # of a run, or of a trace with its repetitions
 MOST_USERS = 1_000_000
 Requests = Annotated[int, Within(1, MOST_REQUESTS, "requests")]
 Users = Annotated[int, Within(1, MOST_USERS, "requests at a time")]
 Replications = Annotated[int, Within(1, 10_000, "replications")]
 Seed = Annotated[int, Within(0, LARGEST)]
 Batch = Annotated[int, Within(1, 100_000, "requests")]
-Tokens = Annotated[int, Within(1, 100_000_000, "tokens")]
+MOST_TOKENS = 100_000_000  # of a request: no context is as long
+Tokens = Annotated[int, Within(1, MOST_TOKENS, "tokens")]
 KvTokens = Annotated[int, Within(1, 1e12, "tokens")]
-ContextTokens = Annotated[int, Within(2, 100_000_000, "tokens")]
+ContextTokens = Annotated[int, Within(2, MOST_TOKENS, "tokens")]
 PageTokens = Annotated[int, Within(1, 1_000_000, "tokens")]
 MeanTokens = Annotated[float, Within(1e-6, 1e8, "tokens")]
 MOST_SLOTS = 127  # of a drafted block: files of blocks count in int8

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from simulator.complaints import shown
 from simulator.errors import DsimError
 from simulator.measurements.endpoint import Server
+from simulator.quantities import MOST_TOKENS
 from simulator.reading.json_files import parse_json
 
 
@@ -16,8 +17,8 @@ class Usage(BaseModel):
     """What a server counts of an answer, where it does."""
 
     model_config = ConfigDict(strict=True)
-    completion_tokens: int | None = Field(None, ge=0, le=10**8)
-    prompt_tokens: int | None = Field(None, ge=0, le=10**8)
+    completion_tokens: int | None = Field(None, ge=0, le=MOST_TOKENS)
+    prompt_tokens: int | None = Field(None, ge=0, le=MOST_TOKENS)
 
 
 def event(server: Server, data: bytes) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from simulator.arrays import Flags, Floats, Integers
 from simulator.errors import TraceError
+from simulator.quantities import MOST_REQUESTS
 from simulator.traffic.prefix_blocks import hash_lists
-from simulator.traffic.request import MOST_REQUESTS
 from simulator.traffic.trace_files import TraceFile
 from simulator.traffic.trace_forms import AZURE, PER_SECOND, Layout, Unit
 from simulator.traffic.trace_tables import MOST_WORDS, Table

@@ -12,11 +12,9 @@ from scipy.special import ndtr, ndtri
 
 from simulator.arrays import Floats, Integers
 from simulator.errors import TraceError
-from simulator.quantities import Flag, MeanTokens, Spread, Tokens, Weight
+from simulator.quantities import MOST_TOKENS, Flag, MeanTokens, Spread, Tokens, Weight
 from simulator.schema import Beside, Frozen
 from simulator.traffic.trace_files import trace_file
-
-_MOST_TOKENS = 100_000_000
 
 
 class Fixed(Frozen):
@@ -91,13 +89,13 @@ class Lognormal(Frozen):
         """Lengths at uniforms in [0, 1). # [n] -> [n]"""
         with np.errstate(over="ignore"):
             length = np.exp(self.mu + self.sigma * ndtri(u))
-        return np.clip(np.rint(length), self.min_tokens, self.max_tokens or _MOST_TOKENS).astype(np.int64)
+        return np.clip(np.rint(length), self.min_tokens, self.max_tokens or MOST_TOKENS).astype(np.int64)
 
     def expected_tokens(self) -> float:
         """The mean length after clipping, before rounding."""
-        low, high = ((np.log(edge) - self.mu) / self.sigma for edge in (self.min_tokens, self.max_tokens or _MOST_TOKENS))
+        low, high = ((np.log(edge) - self.mu) / self.sigma for edge in (self.min_tokens, self.max_tokens or MOST_TOKENS))
         inside = self.mean_tokens * (ndtr(high - self.sigma) - ndtr(low - self.sigma))
-        return float(self.min_tokens * ndtr(low) + inside + (self.max_tokens or _MOST_TOKENS) * ndtr(-high))
+        return float(self.min_tokens * ndtr(low) + inside + (self.max_tokens or MOST_TOKENS) * ndtr(-high))
 
 
 class Empirical(Frozen):

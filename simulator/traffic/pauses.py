@@ -13,12 +13,11 @@ from scipy.special import ndtri
 
 from simulator.arrays import Floats
 from simulator.kind import Kind
-from simulator.quantities import Seconds, SomeSeconds, Spread
+from simulator.quantities import MOST_SECONDS, Seconds, SomeSeconds, Spread
 from simulator.schema import Beside
 from simulator.traffic.trace_files import trace_file
 
 _STRATA = 4096
-_MOST_S = 1e8  # three years
 # Python's functions for one number: those of numpy may differ in the last bit between arrays of different shapes.
 _exp, _log1p = np.frompyfunc(math.exp, 1, 1), np.frompyfunc(math.log1p, 1, 1)
 
@@ -148,6 +147,6 @@ def _strata(pause: PauseKind) -> tuple[Floats, Floats]:
 @lru_cache(maxsize=8)
 def _sorted_column(path: Path, column: str) -> Floats:
     """A column of seconds of at least 0, sorted. # [n]"""
-    values = np.sort(trace_file(path).numbers(column, least=0, most=_MOST_S))
+    values = np.sort(trace_file(path).numbers(column, least=0, most=MOST_SECONDS))
     values.setflags(write=False)
     return values

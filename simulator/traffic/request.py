@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 
 from simulator.arrays import Flags, Floats, Integers
 
-MOST_REQUESTS = 50_000_000  # of a trace with its repetitions, or of a run
-
 
 @dataclass(frozen=True, slots=True)
 class RequestSpec:

@@ -12,11 +12,10 @@ from pydantic import ValidationInfo, field_validator
 
 from simulator.arrays import Floats, Integers
 from simulator.errors import TraceError
-from simulator.quantities import Seconds, Within
+from simulator.quantities import MOST_REQUESTS, Seconds, Within
 from simulator.rng import stream, uniform_at
 from simulator.schema import beside
 from simulator.traffic.public import PublicSource
-from simulator.traffic.request import MOST_REQUESTS
 from simulator.traffic.servegen_files import Service, read_service
 
 _PER_WINDOW = 2**20  # requests of one client in a window; more would share their random draws

@@ -13,11 +13,12 @@ import numpy as np
 from simulator.arrays import Floats, Integers
 from simulator.complaints import shown
 from simulator.errors import TraceError
+from simulator.quantities import MOST_TOKENS
 from simulator.reading.json_files import read_json
 from simulator.reading.opening import read_text
 from simulator.traffic.arrivals import Gamma, Poisson, renewals
 
-_MOST_RPS, _MOST_CV, _MOST_TOKENS = 1e6, 100.0, 10**8
+_MOST_RPS, _MOST_CV = 1e6, 100.0
 MOST_S = 1e9
 _SHAPES = (0.2, 20.0)  # of Weibull gaps: a cv of 16 to 0.06
 _OWN_FILES = "use ServeGen's own files"
@@ -187,8 +188,8 @@ def _lengths(text: object) -> Lengths:
     tokens, weight = flat.reshape(-1, 2).T
     if weight.min() < 0 or not 1e-15 <= weight.max() <= 1e15:
         raise ValueError("shares must be numbers from 0 to 1e15, one of them above 1e-15")
-    if not ((tokens >= 0) & (tokens <= _MOST_TOKENS)).all() or (tokens != np.rint(tokens)).any():
-        raise ValueError(f"lengths must be whole numbers from 0 to {_MOST_TOKENS:,}")
+    if not ((tokens >= 0) & (tokens <= MOST_TOKENS)).all() or (tokens != np.rint(tokens)).any():
+        raise ValueError(f"lengths must be whole numbers from 0 to {MOST_TOKENS:,}")
     order = np.argsort(tokens)
     if (np.diff(tokens[order]) == 0).any():
         raise ValueError("a length appears twice")

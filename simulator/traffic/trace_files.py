@@ -17,13 +17,14 @@ import pandas as pd
 
 from simulator.arrays import Floats, Integers
 from simulator.errors import TraceError
+from simulator.reading import limits
 from simulator.reading.csv_blocks import CsvForm, csv_blocks
 from simulator.reading.csv_files import line_of
 from simulator.reading.json_files import json_lines, parse_json
 from simulator.reading.opening import opened, read_text
 from simulator.traffic.trace_tables import Table, place_of
 
-_MOST_COLUMNS, _MOST_LETTERS = 1000, 200  # of a column's name
+_MOST_LETTERS = 200  # of a column's name
 _NEEDS_ONE = "use a file with at least one request"
 _EXCEL = re.compile(r"sep=([,;|:\t])\s*$", re.IGNORECASE)
 _SAMPLE = 200  # lines that show the dialect of a CSV file, or the names in one of JSON
@@ -47,8 +48,8 @@ class TraceFile:
 
     def __post_init__(self) -> None:
         longest = max(map(len, self.names), default=0)
-        if len(self.names) > _MOST_COLUMNS or longest > _MOST_LETTERS:
-            expected = f"at most {_MOST_COLUMNS:,} columns with names of at most {_MOST_LETTERS} characters"
+        if len(self.names) > limits.COLUMNS or longest > _MOST_LETTERS:
+            expected = f"at most {limits.COLUMNS:,} columns with names of at most {_MOST_LETTERS} characters"
             problem = f"expected {expected}, got {len(self.names):,} columns and a name of {longest:,} characters"
             raise TraceError(problem, where=self.header, remedy="drop those that are not needed")
 

@@ -14,9 +14,9 @@ import pandas as pd
 from simulator.arrays import Flags, Floats, Integers
 from simulator.errors import TraceError
 from simulator.names import check_label
+from simulator.quantities import MOST_TOKENS
 from simulator.reading.csv_blocks import CsvBlock
 
-_MOST = 10**8  # tokens; no context is as long
 _YEARS = (1900, 2100)
 MOST_WORDS = 10_000  # different ones in a column
 _ZONE = r"Z$|[+-]\d\d:\d\d$|[+-]\d{4}$|\+\d\d$"  # of the last six characters
@@ -58,7 +58,7 @@ class Table:
             self._refuse_thousands(column, self.block)
         values = self.numbers(column, least=least)
         self.refuse(values != np.rint(values), column, "not a whole number")
-        self.refuse(values > _MOST, column, "too large")
+        self.refuse(values > MOST_TOKENS, column, "too large")
         return values.astype(np.int64)
 
     def _refuse_thousands(self, column: str, block: CsvBlock) -> None:

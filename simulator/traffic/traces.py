@@ -11,11 +11,11 @@ import numpy as np
 from pydantic import model_validator
 
 from simulator.errors import TraceError
-from simulator.quantities import Flag, PageTokens, Seconds, Within
+from simulator.quantities import MOST_REQUESTS, Flag, PageTokens, Seconds, Within
 from simulator.traffic.gathering import Wanted
 from simulator.traffic.public import PublicSource
 from simulator.traffic.recording import Recording, recorded, spoken
-from simulator.traffic.request import MOST_REQUESTS, RequestColumns
+from simulator.traffic.request import RequestColumns
 from simulator.traffic.trace_files import trace_file
 from simulator.traffic.trace_forms import Columns, Format, Unit, layout
 

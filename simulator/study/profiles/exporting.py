@@ -15,9 +15,8 @@ from simulator.measurements.formats.sglang import AdditiveSps, additive_sps_json
 from simulator.measurements.formats.vllm import lengths_by_batch_json
 from simulator.measurements.prices import RoundCost
 from simulator.measurements.profile import Drafter, Profile
+from simulator.quantities import MOST_TOKENS
 from simulator.study.profiles.lengths import length_table
-
-MOST_CONTEXT = 1e8  # tokens of a request
 
 
 def export_sglang_sps(profile: Profile, drafter: str, path: Path, form: str, max_batch: int, context_tokens: float) -> str:
@@ -76,8 +75,8 @@ def export_vllm_lengths(profile: Profile, drafter: str, path: Path, max_batch: i
 
 def _check(context_tokens: float, tolerance: float = 0.0) -> None:
     """Raises DsimError where an option is no number that it may be."""
-    if not 0 <= context_tokens <= MOST_CONTEXT:
-        raise DsimError(f"expected 0 to {MOST_CONTEXT:g} tokens, got {context_tokens:g}", key="--context")
+    if not 0 <= context_tokens <= MOST_TOKENS:
+        raise DsimError(f"expected 0 to {MOST_TOKENS:g} tokens, got {context_tokens:g}", key="--context")
     if not 0 <= tolerance < 1:
         raise DsimError(f"expected a share from 0 up to 1, got {tolerance:g}", key="--tolerance", remedy="for example 0.02")
 
