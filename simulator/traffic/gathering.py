@@ -14,7 +14,7 @@ from simulator.quantities import MOST_REQUESTS
 from simulator.traffic.prefix_blocks import hash_lists
 from simulator.traffic.trace_files import TraceFile
 from simulator.traffic.trace_forms import AZURE, PER_SECOND, Layout, Unit
-from simulator.traffic.trace_tables import MOST_WORDS, Table
+from simulator.traffic.trace_tables import Table
 
 _EPOCH_S = (1e9, 4e9)  # Unix times of 2001 to 2096
 _KEPT = ("row", "time", "prompt", "output", "cached", "domain")
@@ -111,11 +111,7 @@ class Gathering:
             cached = table.whole(name, least=0)
             table.refuse(cached >= prompt, name, "must be below prompt_tokens", "the last prompt token is never cached")
         if "domain" in columns:
-            places, names = table.texts(columns["domain"])
-            if len(self.domains) > MOST_WORDS:
-                remedy = "map another column, or rename this one"
-                raise TraceError(f"has more than {MOST_WORDS:,} different texts", where=table.path, key=columns["domain"], remedy=remedy)
-            domain = np.array([self.domains.setdefault(name, len(self.domains)) for name in names], dtype=np.int64)[places]
+            domain = table.texts(columns["domain"], self.domains)
         keep = self._keep(time)
         if self.wanted.cached:
             counts, ids = hash_lists(table, columns["hash_ids"])

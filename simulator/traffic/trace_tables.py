@@ -18,7 +18,7 @@ from simulator.quantities import MOST_TOKENS
 from simulator.reading.csv_blocks import CsvBlock
 
 _YEARS = (1900, 2100)
-MOST_WORDS = 10_000  # different ones in a column
+_MOST_WORDS = 10_000  # different ones in a column
 _ZONE = r"Z$|[+-]\d\d:\d\d$|[+-]\d{4}$|\+\d\d$"  # of the last six characters
 _THOUSANDS = r"[1-9]\d{0,2}(?:\.\d{3})+"
 
@@ -26,7 +26,7 @@ _THOUSANDS = r"[1-9]\d{0,2}(?:\.\d{3})+"
 @dataclass(frozen=True)
 class Table:
     """Some rows of a file, as columns. `places` has the number of each: its line, or where the file is one `array` its place in it. `json`: text is
-    not a number; `block`: the rows of a CSV file as they are written, and `decimal` is its mark of fractions."""
+    not a number; `block`: the rows of a CSV file as they are written."""
 
     path: Path
     frame: pd.DataFrame
@@ -90,8 +90,8 @@ class Table:
         first = self.frame[column].iloc[0]
         return isinstance(first, str) and re.match(r"\s*\d{4}-\d\d", first) is not None
 
-    def texts(self, column: str) -> tuple[Integers, list[str]]:
-        """A column of words, none of them empty: for each row its place in the list of distinct words. # [n]"""
+    def texts(self, column: str, known: dict[str, int]) -> Integers:
+        """A column of words, none of them empty: for each row the word's number in `known`, which gets those that are new. # [n]"""
         cells = self.frame[column]
         if self.block is not None and not isinstance(cells.dtype, pd.StringDtype):  # 01 is not 1
             cells = self.block.frame([column], as_written=True)[column].loc[cells.index]
@@ -101,15 +101,15 @@ class Table:
         words = cells.astype(str).str.strip()
         self.refuse((cells.isna() | (words == "")).to_numpy(dtype=bool), column, "empty")
         places, distinct = pd.factorize(words)
-        if len(distinct) > MOST_WORDS:
-            problem = f"has more than {MOST_WORDS:,} different texts"
+        if len(known.keys() | set(distinct)) > _MOST_WORDS:
+            problem = f"has more than {_MOST_WORDS:,} different texts"
             raise TraceError(problem, where=self.path, key=column, remedy="map another column, or rename this one")
         for number, word in enumerate(distinct):
             try:
                 check_label(str(word))
             except ValueError as problem:
                 self.refuse(places == number, column, str(problem), "shorten it, or map another column")
-        return places, [str(word) for word in distinct]
+        return np.array([known.setdefault(str(word), len(known)) for word in distinct], dtype=np.int64)[places]
 
     def without(self, rows: Flags) -> Table:
         """The table without some rows. # [n]"""

@@ -137,5 +137,7 @@ def test_lines_are_counted_from_block_to_block(file: Callable[..., Path], monkey
 
 def test_a_column_of_domains_has_few(file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     path = file("arrival_s,prompt_tokens,output_tokens,domain\n" + "".join(f"{n},1,1,d{n}\n" for n in range(9)))
-    monkeypatch.setattr(trace_tables, "MOST_WORDS", 8)
-    assert refusal(path) == "t.csv: domain: has more than 8 different texts; map another column, or rename this one"
+    monkeypatch.setattr(trace_tables, "_MOST_WORDS", 8)
+    for block in (1, 1 << 22):  # whether they come in one block of rows, or in several
+        monkeypatch.setattr(csv_blocks, "_BLOCK", block)
+        assert refusal(path) == "t.csv: domain: has more than 8 different texts; map another column, or rename this one"
