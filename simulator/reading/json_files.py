@@ -106,9 +106,8 @@ def _whole(text: str) -> int:
 
 def _refuse_large(text: str) -> None:
     """Raise ValueError where the values of a text would take much more memory than the text."""
-    memory_mb = (40 * text.count(",") + 60 * text.count("[") + 200 * text.count("{")) / 1e6  # bytes of a value, a list, a mapping
-    if memory_mb > (limit := 5 * limits.size_mb(limits.WHOLE_MB)):
-        raise ValueError(f"its values take about {memory_mb:,.0f} MB of memory, at most {limit:,.0f} are used; {limits.RAISE}")
+    memory_bytes = 40 * text.count(",") + 60 * text.count("[") + 200 * text.count("{")  # of a value, a list, a mapping
+    limits.check_memory("its values take", memory_bytes)
 
 
 def _bracket_depth(text: str) -> int:

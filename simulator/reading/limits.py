@@ -30,3 +30,9 @@ def size_mb(default: float) -> float:
     if not 0 < limit < 1e9:
         raise DsimError(f"expected a number of MB above 0, got '{text[:40]}'", where=VARIABLE)
     return limit
+
+
+def check_memory(what: str, memory_bytes: float) -> None:
+    """Raise ValueError where content would take too many bytes of memory; `what` begins the sentence, such as "takes"."""
+    if memory_bytes > (most_mb := 5 * size_mb(WHOLE_MB)) * 1e6:
+        raise ValueError(f"{what} about {memory_bytes / 1e6:,.0f} MB of memory, at most {most_mb:,.0f} are used; {RAISE}")

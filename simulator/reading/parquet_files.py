@@ -34,7 +34,6 @@ def _table(content: bytes, columns: Sequence[str] | None) -> pa.Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    limit_mb = 5 * limits.size_mb(limits.WHOLE_MB)
     about = pq.ParquetFile(pa.BufferReader(content))
     facts, schema = about.metadata, about.schema_arrow
     if len(schema) > limits.COLUMNS or facts.num_columns * facts.num_row_groups > _MOST_CHUNKS:
@@ -47,12 +46,12 @@ def _table(content: bytes, columns: Sequence[str] | None) -> pa.Table:
             raise ValueError(f"column {shown(field.name)} is of type {str(field.type)[:40]}")
     stored = sum(facts.row_group(group).total_byte_size for group in range(facts.num_row_groups))  # unpacked; of columns, pyarrow ends the process
     decoded = sum(4 if field.name in words else field.type.bit_width / 8 for field in schema) * facts.num_rows
-    _refuse_large(max(stored, decoded), limit_mb)
+    limits.check_memory("takes", max(stored, decoded))
     table = pq.ParquetFile(pa.BufferReader(content), read_dictionary=words).read(columns=None if columns is None else list(columns))
-    return _with_texts(table, limit_mb)
+    return _with_texts(table)
 
 
-def _with_texts(table: pa.Table, limit_mb: float) -> pa.Table:
+def _with_texts(table: pa.Table) -> pa.Table:
     """Texts are read as numbers of a dictionary, for one of 1 MB may stand in a million rows; and written out where they fit into memory."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -60,7 +59,7 @@ def _with_texts(table: pa.Table, limit_mb: float) -> pa.Table:
     for place, field in enumerate(table.schema):
         if pa.types.is_dictionary(field.type):
             parts = table.column(place).chunks
-            _refuse_large(sum(pc.sum(pc.binary_length(part.dictionary).take(part.indices)).as_py() or 0 for part in parts), limit_mb)
+            limits.check_memory("takes", sum(pc.sum(pc.binary_length(part.dictionary).take(part.indices)).as_py() or 0 for part in parts))
             table = table.set_column(place, field.name, table.column(place).cast(pa.string()))
     return table
 
@@ -69,8 +68,3 @@ def _is_text(kind: pa.DataType) -> bool:
     import pyarrow as pa
 
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or (pa.types.is_dictionary(kind) and pa.types.is_string(kind.value_type)))
-
-
-def _refuse_large(count: float, limit_mb: float) -> None:
-    if count > limit_mb * 1e6:
-        raise ValueError(f"takes about {count / 1e6:,.0f} MB of memory, at most {limit_mb:,.0f} are used; {limits.RAISE}")
