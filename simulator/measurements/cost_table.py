@@ -11,7 +11,7 @@ import numpy as np
 from simulator.arrays import Floats
 from simulator.errors import ProfileError
 from simulator.quantities import spoken
-from simulator.reading.csv_files import line_of, numbers, read_csv
+from simulator.reading.csv_files import numbers, place_of_row, read_csv
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -124,7 +124,7 @@ def read_cost_table(path: Path, key: Key, between: Between, contexts_between: Be
     if "regime" in rows and not (known := rows["regime"].isin(["graph", "eager"])).all():
         row = int((~known).to_numpy().argmax())
         got = rows["regime"].tolist()[row]
-        raise ProfileError(f"expected graph or eager, got {got!r}", where=f"{path}:{line_of(path, row + 1, comment='#')}", key="regime")
+        raise ProfileError(f"expected graph or eager, got {got!r}", where=place_of_row(path, row), key="regime")
     eager = rows["regime"].eq("eager") if "regime" in rows else rows[key] < 0
     if eager.all():
         eager = ~eager  # an engine without graphs: one regime
@@ -176,9 +176,9 @@ def _check_numbers(rows: pd.DataFrame, path: Path, key: str) -> None:
             if wrong.any():
                 row = int(wrong.argmax())
                 problem = f"expected {spoken(least)} to {spoken(most)} {unit}, got {rows[column].tolist()[row]:.6g}"
-                raise ProfileError(problem, where=f"{path}:{line_of(path, row + 1, comment='#')}", key=column)
+                raise ProfileError(problem, where=place_of_row(path, row), key=column)
     if {"p10_s", "p90_s"} <= set(rows.columns):
         crossed = ((rows["p10_s"] > rows["p50_s"]) | (rows["p50_s"] > rows["p90_s"])).to_numpy()
         if crossed.any():
-            where = f"{path}:{line_of(path, int(crossed.argmax()) + 1, comment='#')}"
+            where = place_of_row(path, int(crossed.argmax()))
             raise ProfileError("quantiles are out of order (p10 ≤ p50 ≤ p90)", where=where, key="p50_s")

@@ -14,7 +14,7 @@ from simulator.complaints import shown
 from simulator.errors import DsimError
 from simulator.measurements.cost import FittedCurve
 from simulator.quantities import TINY, spoken
-from simulator.reading.csv_files import line_of, numbers, read_csv
+from simulator.reading.csv_files import numbers, place_of_row, read_csv
 from simulator.schema import validate
 
 COLUMNS = ("concurrency", "tps_per_user", "throughput_tok_s_gpu")
@@ -71,15 +71,13 @@ def read_telemetry(path: Path, gpus_per_replica: float = 1.0) -> Telemetry:
             row = int(off.to_numpy().argmax())
             gap = f"throughput is {off.iloc[row]:.0%} away from concurrency × speed"
             remedy = "use the concurrency in flight (not offered) per replica, or leave one column out"
-            raise DsimError(gap, where=f"{path}:{line_of(path, row + 1, comment='#')}", remedy=remedy)
+            raise DsimError(gap, where=place_of_row(path, row), remedy=remedy)
     for column, values, (least, most) in (("concurrency", users, USERS), ("tps_per_user", speed, SPEED)):
         wrong = ~((values >= least) & (values <= most)).to_numpy()
         if wrong.any():
             row = int(wrong.argmax())
             problem = f"expected {spoken(least)} to {spoken(most)}, got {values.iloc[row]:g}"
-            raise DsimError(
-                problem, where=f"{path}:{line_of(path, row + 1, comment='#')}", key=column, remedy="check the units, and --gpus-per-replica"
-            )
+            raise DsimError(problem, where=place_of_row(path, row), key=column, remedy="check the units, and --gpus-per-replica")
     return Telemetry(users.to_numpy(dtype=np.float64), speed.to_numpy(dtype=np.float64))
 
 

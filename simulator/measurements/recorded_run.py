@@ -15,7 +15,7 @@ from simulator.arrays import Floats, Integers
 from simulator.errors import DsimError
 from simulator.measurements.formats.reading import Line, Part
 from simulator.quantities import Batch, Tokens, Within
-from simulator.reading.csv_files import line_of, numbers, read_csv
+from simulator.reading.csv_files import numbers, place_of_row, read_csv
 from simulator.reading.json_files import json_lines, read_json
 from simulator.schema import validate
 
@@ -144,14 +144,14 @@ def _series(path: Path) -> dict[str, Floats]:
         if values.max() > (most := MOST_IN_SERIES[name]):
             row = int(values.argmax())
             problem = f"expected a number of at most {most:g}, got {values[row]:g}"
-            raise DsimError(problem, where=f"{path}:{line_of(path, row + 1, comment='#')}", key=name)
+            raise DsimError(problem, where=place_of_row(path, row), key=name)
     steps = np.diff(series["t"])
     tick = float(np.median(steps)) if len(steps) else 0.0
     if (wrong := np.abs(steps - tick) > 0.5 * tick).any() or tick <= 0:
         row = int(wrong.argmax()) + 1
         before, after = (series["t"][at] if at < len(table) else np.nan for at in (row - 1, row))
         problem = f"expected a row every {tick:g} s, got one at {after:g} s after {before:g} s"
-        raise DsimError(problem, where=f"{path}:{line_of(path, row + 1, comment='#')}", key="t", remedy="put the rows back in order")
+        raise DsimError(problem, where=place_of_row(path, row), key="t", remedy="put the rows back in order")
     return series
 
 

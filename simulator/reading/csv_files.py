@@ -116,7 +116,7 @@ def numbers(table: pd.DataFrame, name: str, path: Path, error: type[DsimError] =
     if wrong.any():
         row = int(wrong.argmax())
         problem = f"must be a {'positive number' if positive else 'number of at least 0'} (got {shown(cells.tolist()[row])})"
-        raise error(problem, where=f"{path}:{line_of(path, row + 1, comment='#')}", key=name)
+        raise error(problem, where=place_of_row(path, row), key=name)
     return values
 
 
@@ -125,6 +125,11 @@ def _number(cell: Any) -> float:
     if isinstance(cell, str):
         return float(cell) if _NUMBER.fullmatch(cell) else float("nan")
     return float("nan") if isinstance(cell, bool) else float(cell)
+
+
+def place_of_row(path: Path, row: int) -> str:
+    """File and line of a row of `read_csv`, counted from 0."""
+    return f"{path}:{line_of(path, row + 1, comment='#')}"
 
 
 def line_of(path: Path, row: int, comment: str | None = None) -> int:
