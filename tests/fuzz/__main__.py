@@ -21,7 +21,7 @@ from typing import get_args
 from tests.fuzz.corpus import prepare, warm
 from tests.fuzz.guard import judge, workshop
 from tests.fuzz.mutants import Mutant, mutant
-from tests.fuzz.readers import READERS, Family
+from tests.fuzz.readers import Family, of_family
 
 FAMILIES: tuple[Family, ...] = get_args(Family)
 BATCH = 200  # inputs of a task
@@ -94,9 +94,8 @@ def _worker(family: Family, seed: int, first: int, count: int, base: str) -> Tal
     prepare(own)
     if family not in _warmed:
         _warmed.add(family)
-        for reader in READERS:
-            if reader.family == family:
-                warm(reader, own)
+        for reader in of_family(family):
+            warm(reader, own)
     tally = Tally(family)
     for number in range(first, first + count):
         (own / NOW).write_text(f"--family {family} --seed {seed} --replay {number}")

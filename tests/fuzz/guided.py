@@ -16,7 +16,7 @@ with atheris.instrument_imports(include=["simulator", "yaml", "csv", "json"]):
     from tests.fuzz.corpus import prepare, warm
     from tests.fuzz.guard import judge, workshop
     from tests.fuzz.mutants import OPTIONS, Mutant, changed
-    from tests.fuzz.readers import READERS, Family
+    from tests.fuzz.readers import Family, of_family
 
 
 def main() -> None:
@@ -24,7 +24,7 @@ def main() -> None:
     family = cast(Family, sys.argv.pop(1))
     if family not in get_args(Family):
         raise SystemExit(f"expected one of {', '.join(get_args(Family))}, got {family!r}")
-    mine = [reader for reader in READERS if reader.family == family]
+    mine = of_family(family)
     with workshop() as base:
         prepare(base)
         for reader in mine:

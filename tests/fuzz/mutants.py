@@ -10,7 +10,7 @@ from random import Random
 
 from tests.fuzz import binary, tables, trees
 from tests.fuzz.corpus import write_files
-from tests.fuzz.readers import READERS, Family, Reader
+from tests.fuzz.readers import Family, Reader, of_family
 
 OPTIONS = {"set.txt", "name.txt"}  # what a user types
 SPECIAL = 0.01  # share of inputs in which a file is no file
@@ -41,7 +41,7 @@ class Mutant:
 def mutant(family: Family, seed: int, number: int) -> Mutant:
     """The input of this number."""
     random = Random(f"{family} {seed} {number}")
-    mine = [reader for reader in READERS if reader.family == family]
+    mine = of_family(family)
     reader = random.choices(mine, [reader.weight for reader in mine])[0]
     return changed(reader, random)
 

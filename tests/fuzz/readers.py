@@ -315,6 +315,11 @@ def _loads(tool: Literal["AIPerf", "GuideLLM"]) -> Callable[..., None]:
     return exchange._import_loads(tool)
 
 
+def of_family(family: Family) -> list[Reader]:
+    """The readers of a family."""
+    return [reader for reader in READERS if reader.family == family]
+
+
 def by_name(name: str) -> Reader:
     """The reader of this name."""
     return next(reader for reader in READERS if reader.name == name)
