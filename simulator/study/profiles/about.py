@@ -43,9 +43,9 @@ class About:
         """Raises DsimError where a value is out of range or there is a profile already."""
         check_word(self.drafter, "--drafter", file=True)
         check_word(self.called, "--name")
-        replace = self.force or os.path.lexists(self.out / "profile.yaml")
-        check_made(self.out, ("verify.csv", "draft.csv", "probe.json", f"{self.drafter}.parquet"), replace)
-        if os.path.lexists(self.out / "profile.yaml") and not self.force:
+        holds_profile = os.path.lexists(self.out / "profile.yaml")
+        check_made(self.out, ("verify.csv", "draft.csv", "probe.json", f"{self.drafter}.parquet"), self.force or holds_profile)
+        if holds_profile and not self.force:
             raise DsimError("already holds a profile", where=self.out, remedy="choose another --out, or replace it with --force")
         if not LEAST_GPUS <= self.gpus_per_replica <= MOST_GPUS:
             problem = f"expected a positive number of GPUs, up to {MOST_GPUS:g}, got {self.gpus_per_replica:g}"
