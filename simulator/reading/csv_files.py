@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _COMMENT = re.compile(r"#(?<![^\n]#)[^\n]*")  # a # at the beginning of a line, and the rest of it
 _BLANK = " \t\r\n"  # of a line without a row, as pandas sees it: other white space is text
-_NUMBER = re.compile(r"\s*[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?\s*")
+_NUMBER = re.compile(r"[^\S\x1c-\x1f]*[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?[^\S\x1c-\x1f]*")  # \x1c is a blank to re, not to float
 
 
 def read_csv(path: Path, columns: Sequence[str] = (), error: type[DsimError] = DsimError, remedy: str = "check the path") -> pd.DataFrame:
