@@ -41,6 +41,9 @@ def check_made(folder: Path, names: Iterable[str], replace: bool = False, remedy
     for name in there:
         if os.path.islink(folder / name) and os.path.isdir(folder / name):
             raise DsimError("is a link to another folder", where=folder / name, remedy="remove the link, or use another --out")
+        if os.path.isdir(folder / name) == bool(Path(name).suffix):  # names of files have an ending, those of folders none
+            expected = "a file, got a folder" if os.path.isdir(folder / name) else "a folder, got a file"
+            raise DsimError(f"expected {expected}", where=folder / name, remedy="remove it, or use another --out")
     if not replace and (others := set(there) - made_in(folder)):
         name = min(others)
         raise DsimError(f"holds '{name}', which dsim has not made there", where=folder, remedy=remedy)

@@ -60,6 +60,7 @@ Flag = Annotated[bool, Strict()]
 # time
 MOST_SECONDS = 1e8  # three years
 Seconds = Annotated[float, Within(0, MOST_SECONDS, "seconds")]
+ClockSeconds = Annotated[float, Within(0, 1e10, "seconds")]  # of a clock, which may count from 1970
 SomeSeconds = Annotated[float, Within(1e-9, MOST_SECONDS, "seconds")]
 StepSeconds = Annotated[float, Within(0, 1000, "seconds")]  # of a step, or of one of its tokens
 Hours = Annotated[float, Within(1e-3, 1e6, "hours")]

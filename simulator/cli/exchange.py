@@ -202,10 +202,11 @@ def export_launch(
 
     from simulator.report.deploy import launch_page
     from simulator.study.deploy.asked import launch_of
-    from simulator.study.deploy.scripts import FOLDER, write_launch
+    from simulator.study.deploy.scripts import write_launch
+    from simulator.study.run.place import LAUNCH
 
     result = launch_of(what, policy, override or [])
-    folder = out or (what / FOLDER if what.is_dir() else Path(FOLDER))
+    folder = out or (what / LAUNCH if what.is_dir() else Path(LAUNCH))
     written = write_launch(result, folder)
     show(format, result.to_json() | {"files": [str(path) for path in written]}, launch_page(result, folder, version("dsim")))
 

@@ -153,11 +153,11 @@ def plan(
     from simulator.progress import Progress, resumable
     from simulator.report.render.files import remove
     from simulator.study.deploy.asked import plan_with_launch
-    from simulator.study.deploy.scripts import FOLDER, scripts_line, write_launch
+    from simulator.study.deploy.scripts import scripts_line, write_launch
     from simulator.study.planning.make import answer
     from simulator.study.planning.output import write_plan
     from simulator.study.planning.question import load_plan
-    from simulator.study.run.place import Place
+    from simulator.study.run.place import LAUNCH, Place
 
     question = load_plan(file, override or [])
     folder = out or Path("reports") / question.question.name
@@ -167,8 +167,9 @@ def plan(
     with resumable(lambda: f"{progress.done:.0f} trials are kept in {keep}"), progress.stage("planning"):
         result = plan_with_launch(answer(question, keep, workers, progress.at, progress.doing, ray), question)
         progress.doing("writing the page")
+        place.mark()
         write_plan(result, folder)
-        write_launch(result.launch, folder / FOLDER, replace=True)
+        write_launch(result.launch, folder / LAUNCH, replace=True)
         if pages:
             from simulator.report.plan.page import write_plan_report
 
@@ -222,11 +223,11 @@ def _simulate(
     from simulator.progress import Progress, resumable
     from simulator.report.render.files import remove
     from simulator.study.deploy.launch import with_launch
-    from simulator.study.deploy.scripts import FOLDER, write_launch
+    from simulator.study.deploy.scripts import write_launch
     from simulator.study.run.build import build_result
     from simulator.study.run.limits import check_limits
     from simulator.study.run.output import write_output
-    from simulator.study.run.place import Place
+    from simulator.study.run.place import LAUNCH, Place
     from simulator.study.run.sweep import sweep
     from simulator.study.validation.compare import check_checks, compared
 
@@ -239,8 +240,9 @@ def _simulate(
         rows = sweep(scenario, keep, progress.at, workers, details, ray)
         progress.doing("writing the report")
         result = with_launch(build_result(scenario, rows, *compared(scenario, rows)), scenario)
+        place.mark()
         write_output(result, rows, folder)
-        write_launch(result.launch, folder / FOLDER, replace=True)
+        write_launch(result.launch, folder / LAUNCH, replace=True)
         if pages:
             from simulator.report.run.page import write_report
 

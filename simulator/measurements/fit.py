@@ -18,7 +18,7 @@ from simulator.reading.csv_files import numbers, place_of_row, read_csv
 from simulator.schema import validate
 
 COLUMNS = ("concurrency", "tps_per_user", "throughput_tok_s_gpu")
-MOST_POINTS = 10_000
+MOST_POINTS = 50_000
 USERS, SPEED = (1e-3, 1e6), (1e-3, 1e6)  # requests in flight per replica, tokens per second of one
 MOST_STEP_S = 1000.0
 

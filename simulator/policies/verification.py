@@ -21,7 +21,7 @@ from simulator.quantities import Lag, Share, Slots, Within
 
 Floats = NDArray[np.floating[Any]]
 Lengths = NDArray[np.int64]  # [R], each in 0..γ
-Row = Annotated[int, Within(0, 1e9, "requests")]  # of a table by batch size
+Row = Annotated[int, Within(0, 1e10, "requests")]  # of a table by batch size: the last row may end at 2^31 - 1
 
 
 @dataclass(slots=True)

@@ -111,18 +111,21 @@ def numbers(table: pd.DataFrame, name: str, path: Path, error: type[DsimError] =
         values = cells.to_numpy(dtype=np.float64)
     else:
         decimal = table.attrs.get("decimal", ".")
-        values = np.array([_number(cell.replace(decimal, ".") if isinstance(cell, str) else cell) for cell in cells], dtype=np.float64)
+        values = np.array([_number(cell, decimal) for cell in cells], dtype=np.float64)
     wrong = np.isinf(values) | (values <= 0 if positive else values < 0) | (np.isnan(values) & (cells.notna() | (not optional)))
     if wrong.any():
         row = int(wrong.argmax())
         problem = f"must be a {'positive number' if positive else 'number of at least 0'} (got {shown(cells.tolist()[row])})"
-        raise error(problem, where=place_of_row(path, row), key=name)
+        apart = "write the comment on a line of its own" if "#" in str(cells.tolist()[row]) else None
+        raise error(problem, where=place_of_row(path, row), key=name, remedy=apart)
     return values
 
 
-def _number(cell: Any) -> float:
-    """The number in a cell of a column that is not all numbers; NaN where there is none: True is not 1, and 0x10 and 1_0 are words."""
+def _number(cell: Any, decimal: str) -> float:
+    """The number in a cell of a column that is not all numbers; NaN where there is none: True is not 1, and 0x10 and 1_0 are words. Where
+    fractions have a comma, a point stands between thousands or in a number of another dialect."""
     if isinstance(cell, str):
+        cell = cell if decimal == "." else cell.replace(".", "x").replace(decimal, ".")
         return float(cell) if _NUMBER.fullmatch(cell) else float("nan")
     return float("nan") if isinstance(cell, bool) else float(cell)
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from simulator.report.blocks import PAGES, TERMINAL, Block, Code, Form, Lines, Text
 from simulator.report.page import Page, Section, section
-from simulator.study.deploy.scripts import FOLDER, shell
+from simulator.study.deploy.scripts import shell
 from simulator.study.planning.result import PlanResult
 from simulator.study.run.launch import Launch
+from simulator.study.run.place import LAUNCH
 from simulator.study.run.result import RunResult
 from simulator.study.run.wording import count
 
@@ -40,7 +41,7 @@ def launch_page(launch: Launch, folder: Path, version: str) -> Page:
     )
 
 
-def launch_blocks(launch: Launch, folder: str = FOLDER) -> list[Block]:
+def launch_blocks(launch: Launch, folder: str = LAUNCH) -> list[Block]:
     """A command for each engine; what is to be done by hand, and what the engines do otherwise than was simulated: what both do once."""
     servers = f"{count(launch.replicas, 'server')} with {launch.policy}, on the engine that you have. Scripts and tables are in {folder}/."
     both = [line for line in launch.engines[0].otherwise if all(line in engine.otherwise for engine in launch.engines)]

@@ -69,13 +69,13 @@ class Evaluation(Shown):
     def save(self, folder: Path | str, force: bool = False) -> Path:
         """Write the report and the tables; the path of report.html. `force` replaces what another scenario, or no dsim, has written there."""
         from simulator.report.run.page import write_report
-        from simulator.study.deploy.scripts import FOLDER, write_launch
+        from simulator.study.deploy.scripts import write_launch
         from simulator.study.run.output import write_output
-        from simulator.study.run.place import Place
+        from simulator.study.run.place import LAUNCH, Place
 
-        Place(Path(folder), "scenario", self.run.scenario.name, Path(self.run.scenario.file), force)
+        Place(Path(folder), "scenario", self.run.scenario.name, Path(self.run.scenario.file), force).mark()
         write_output(self.run, self.rows, Path(folder))
-        write_launch(self.run.launch, Path(folder) / FOLDER, replace=True)
+        write_launch(self.run.launch, Path(folder) / LAUNCH, replace=True)
         return write_report(self.run, Path(folder))
 
 
@@ -139,13 +139,13 @@ class Planned(Shown):
     def save(self, folder: Path | str, force: bool = False) -> Path:
         """Write the page and the tables; the path of report.html. `force` replaces what another plan, or no dsim, has written there."""
         from simulator.report.plan.page import write_plan_report
-        from simulator.study.deploy.scripts import FOLDER, write_launch
+        from simulator.study.deploy.scripts import write_launch
         from simulator.study.planning.output import write_plan
-        from simulator.study.run.place import Place
+        from simulator.study.run.place import LAUNCH, Place
 
-        Place(Path(folder), "plan", self.plan.plan.name, Path(self.plan.plan.file), force)
+        Place(Path(folder), "plan", self.plan.plan.name, Path(self.plan.plan.file), force).mark()
         write_plan(self.plan, Path(folder))
-        write_launch(self.plan.launch, Path(folder) / FOLDER, replace=True)
+        write_launch(self.plan.launch, Path(folder) / LAUNCH, replace=True)
         return write_plan_report(self.plan, Path(folder))
 
 

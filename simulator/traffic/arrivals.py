@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from simulator.arrays import Floats
 from simulator.kind import Kind
-from simulator.quantities import Factor, Seconds, SomeSeconds, Spread, Within
+from simulator.quantities import ClockSeconds, Factor, SomeSeconds, Spread, Within
 from simulator.traffic.pauses import Pause
 
 RelativeRate = Annotated[float, Within(0, 1e9)]
@@ -109,10 +109,10 @@ class RateCurve(ArrivalProcess):
     """
 
     kind: Literal["rate_curve"] = "rate_curve"
-    points: Annotated[tuple[tuple[Seconds, RelativeRate], ...], Field(min_length=1, max_length=100_000)]
+    points: Annotated[tuple[tuple[ClockSeconds, RelativeRate], ...], Field(min_length=1, max_length=100_000)]
     period_s: SomeSeconds | None = None
     time_scale: Factor = 1.0
-    start_s: Seconds = 0.0
+    start_s: ClockSeconds = 0.0
 
     @model_validator(mode="after")
     def _is_a_curve(self) -> Self:

@@ -106,7 +106,7 @@ class TraceFile:
             raise TraceError("has a header and no rows", where=self.path, remedy=_NEEDS_ONE)
 
     def _json_tables(self, columns: tuple[str, ...]) -> Iterator[Table]:
-        rows = _numbered(self.path, self.rows) if self.rows is not None else json_lines(self.path, TraceError)
+        rows = _numbered(self.path, self.rows) if self.rows is not None else json_lines(self.path, TraceError, nan="missing")
         known = set(self.names)
         while part := list(islice(rows, _ROWS)):
             for _, row in part:
@@ -145,14 +145,14 @@ def trace_file(path: Path) -> TraceFile:
 def _json_file(path: Path, array: bool) -> TraceFile:
     """A file with one JSON object per line, or an array of objects."""
     rows = _array_of(path) if array else None
-    first = list(islice(json_lines(path, TraceError), _SAMPLE)) if rows is None else [("", row) for row in rows]
+    first = list(islice(json_lines(path, TraceError, nan="missing"), _SAMPLE)) if rows is None else [("", row) for row in rows]
     if not first:
         raise TraceError("the file is empty", where=path, remedy=_NEEDS_ONE)
     return TraceFile(path, tuple(dict.fromkeys(name for _, row in first for name in row)), rows=rows)
 
 
 def _array_of(path: Path) -> tuple[Row, ...]:
-    rows = parse_json(read_text(path, TraceError), path, TraceError, "write one JSON object per line")
+    rows = parse_json(read_text(path, TraceError), path, TraceError, "write one JSON object per line", nan="missing")
     if not all(isinstance(row, dict) for row in rows):
         raise TraceError("expected an array of JSON objects", where=path, remedy="write one JSON object per line")
     return tuple(rows)

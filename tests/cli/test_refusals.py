@@ -101,6 +101,31 @@ def test_files_of_others_are_neither_replaced_nor_deleted(command: str, world: P
         file.unlink()
 
 
+@pytest.mark.parametrize("name", STRANGERS["run"])
+def test_a_result_is_no_marker(name: str, world: Path, refuse: Refuse, out: Callable[..., None]) -> None:
+    """Anybody can write a result.json; what lies beside it stays."""
+    (world / "out" / name).parent.mkdir(parents=True)
+    (world / "out" / name).write_text("theirs")
+    out(scenario={"name": "small", "file": "small.yaml"})
+    refuse("run", "small.yaml", "--out", "out", says="which dsim has not made there; use another --out, or replace it with --force")
+
+
+def test_a_script_of_others_in_a_folder_of_ours(world: Path, refuse: Refuse) -> None:
+    (world / "out" / "launch").mkdir(parents=True)
+    (world / "out" / ".dsim").write_text('{"made": ["launch"]}')
+    (world / "out" / "launch" / "vllm.sh").write_text("theirs")
+    refuse("run", "small.yaml", "--out", "out", says="out/launch: holds 'vllm.sh', which dsim has not made there")
+
+
+@pytest.mark.parametrize("name", ["points.csv", "points"])
+def test_a_folder_is_no_file_and_a_file_no_folder(name: str, world: Path, refuse: Refuse) -> None:
+    (world / "out").mkdir()
+    (world / "out" / ".dsim").write_text(json.dumps({"made": [name]}))
+    (world / "out" / name).mkdir() if name.endswith("csv") else (world / "out" / name).write_text("theirs")
+    for more in ((), ("--force",)):
+        refuse("run", "small.yaml", "--out", "out", *more, says=f"out/{name}: expected a f")
+
+
 def test_out_is_a_folder_of_its_own(world: Path, refuse: Refuse, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(world))
     refuse("run", "small.yaml", "--out", ".", says=".: is your home folder; name a folder of its own with --out")

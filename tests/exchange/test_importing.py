@@ -215,6 +215,9 @@ def test_an_export_names_the_option_that_is_wrong(put: Put, dsim: Dsim, tmp_path
     said = dsim("export", "sglang-sts", tmp_path / "p", "--drafter", "drafter", "--out", tmp_path / "x")
     assert "--drafter: drafter 'drafter' has no confidence head" in said.err
     assert not (tmp_path / "x").exists()
+    own = tmp_path / "p" / "profile.yaml"
+    said = dsim("export", "vllm-lengths", tmp_path / "p", "--drafter", "drafter", "--out", own)
+    assert (said.code, "is a file of the profile; use another --out" in said.err) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -161,5 +161,5 @@ def test_telemetry_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_more_points_than_an_average_has_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DsimError, match=r"expected at most 10,000 operating points, got 10,001; give means over longer times"):
-        read(tmp_path, "concurrency,tps_per_user\n" + "4,50\n" * 10_001)
+    with pytest.raises(DsimError, match=r"expected at most 50,000 operating points, got 50,001; give means over longer times"):
+        read(tmp_path, "concurrency,tps_per_user\n" + "4,50\n" * 50_001)

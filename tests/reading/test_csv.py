@@ -89,6 +89,20 @@ def test_empty_cells_where_they_may_be_empty(tmp_path: Path) -> None:
         numbers(read_csv(path), "b", path, optional=True)
 
 
+@pytest.mark.parametrize("mark", ";\t")
+@pytest.mark.parametrize("others", ["0,5", "7"])
+def test_points_beside_decimal_commas_are_not_fractions(mark: str, others: str, tmp_path: Path) -> None:
+    path = table(tmp_path, f"k{mark}a\n0,5{mark}1.024\n1{mark}{others}\n")
+    with pytest.raises(DsimError, match=r"t\.csv:2: a: must be a positive number \(got '1\.024'\)"):
+        numbers(read_csv(path), "a", path)
+
+
+def test_a_comment_behind_a_number(tmp_path: Path) -> None:
+    path = table(tmp_path, "k,a\n1,5 # peak\n")
+    with pytest.raises(DsimError, match=r"got '5 # peak'\); write the comment on a line of its own$"):
+        numbers(read_csv(path), "a", path)
+
+
 def test_a_hash_within_a_row_is_no_comment(tmp_path: Path) -> None:
     path = table(tmp_path, "a,name\n1,MTP #1\n2,#2\n")
     assert read_csv(path)["name"].tolist() == ["MTP #1", "#2"]

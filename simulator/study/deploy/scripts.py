@@ -12,8 +12,8 @@ from simulator.files import write_whole
 from simulator.made import check_made, mark
 from simulator.reading.json_files import parse_json
 from simulator.study.run.launch import EngineLaunch, Launch
+from simulator.study.run.place import LAUNCH
 
-FOLDER = "launch"  # beside a report
 WIDTH = 78  # of a command's lines, where its words allow
 
 
@@ -52,7 +52,7 @@ def _value(word: str) -> object:
 
 def scripts_line(launch: Launch | None, folder: Path) -> str:
     """Where the scripts of a result in `folder` are; empty where there are none."""
-    paths = [str(folder / FOLDER / f"{engine.engine.lower()}.sh") for engine in launch.engines] if launch else []
+    paths = [str(folder / LAUNCH / f"{engine.engine.lower()}.sh") for engine in launch.engines] if launch else []
     return f"\nlaunch: {', '.join(paths)}" if paths else ""
 
 

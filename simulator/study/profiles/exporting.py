@@ -31,10 +31,10 @@ def export_sglang_sps(profile: Profile, drafter: str, path: Path, form: str, max
     if form == "sampled":
         tokens = [r * (known.gamma + 1) for r in requests]
         seconds = [float(price.round_s(r, context_tokens)[-1]) for r in requests]
-        write_whole(path, sampled_sps_json(tokens, seconds))
+        _write(profile, path, sampled_sps_json(tokens, seconds))
         return f"{path}: {len(tokens)} probes, {tokens[0]} to {tokens[-1]} tokens"
     table = additive_table(price, requests, known.gamma, context_tokens)
-    write_whole(path, additive_sps_json(table))
+    _write(profile, path, additive_sps_json(table))
     return f"{path}: {len(table.requests)} × {len(table.tokens)} probes"
 
 
@@ -55,7 +55,7 @@ def export_sglang_sts(profile: Profile, drafter: str, path: Path) -> str:
     if blocks.confidence is None:
         raise DsimError(f"drafter '{drafter}' has no confidence head", where=profile.folder, key="--drafter", remedy="choose a drafter with one")
     temperatures = known.temperatures or fit_temperatures(blocks.confidence, blocks.accepted)
-    write_whole(path, sts_json(temperatures, blocks.source, blocks.rows))
+    _write(profile, path, sts_json(temperatures, blocks.source, blocks.rows))
     return f"{path}: temperatures {', '.join(f'{t:.3f}' for t in temperatures)}" + ("" if known.temperatures else " (fitted to the recorded blocks)")
 
 
@@ -63,7 +63,7 @@ def export_vllm_lengths(profile: Profile, drafter: str, path: Path, max_batch: i
     """Writes the draft length by batch size as few ranges; what they gain and give up, for people and programs."""
     _check(context_tokens, tolerance)
     table = length_table(profile, drafter, max_batch, context_tokens, tolerance)
-    write_whole(path, lengths_by_batch_json([(row.first, row.last, row.length) for row in table.ranges]))
+    _write(profile, path, lengths_by_batch_json([(row.first, row.last, row.length) for row in table.ranges]))
     lines = [f"{path}: {len(table.ranges)} ranges of batch sizes"]
     lines += [f"  {row.first}-{row.last}: k = {row.length}, {100 * row.gain:+.1f} % over k = {table.fixed} everywhere" for row in table.ranges]
     exact = f"the best k at every single size, which changes {table.changes} times"
@@ -71,6 +71,13 @@ def export_vllm_lengths(profile: Profile, drafter: str, path: Path, max_batch: i
         f"{100 * table.lost:.1f} % below {exact} (mean over doublings of the batch; {100 * table.lost_most:.0f} % at {table.lost_at} requests)"
     )
     return {"file": str(path), "drafter": drafter, "tolerance": tolerance, **asdict(table), "text": "\n".join(lines)}
+
+
+def _write(profile: Profile, path: Path, content: str) -> None:
+    """Write a file that is none of the profile's own."""
+    if path.resolve() in {file.resolve() for file in profile.files()}:
+        raise DsimError("is a file of the profile", where=path, remedy="use another --out")
+    write_whole(path, content)
 
 
 def _check(context_tokens: float, tolerance: float = 0.0) -> None:

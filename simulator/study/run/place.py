@@ -9,7 +9,7 @@ from typing import Literal
 from simulator.complaints import shown
 from simulator.errors import DsimError
 from simulator.files import absent_folders, remove_empty, why_not_writable
-from simulator.made import FINISHED, FORCE, check_made, made_in
+from simulator.made import FINISHED, FORCE, MARKER, check_made, made_in, mark
 from simulator.reading.json_files import parse_json
 from simulator.reading.opening import read_text
 
@@ -27,6 +27,7 @@ PICTURES = (
     "gpus_by_promise",
     "plan_break_even",
 )
+LAUNCH = "launch"  # the folder of scripts
 KEPT = {"scenario": "points", "plan": "trials"}  # the folder of finished tasks
 TABLES = {"scenario": ("points.csv", "points.parquet", "validation.json"), "plan": ("fleets.csv",)}
 PAGES = ("report.html", "report.md", *(f"{name}.{ending}" for name in PICTURES for ending in ("png", "svg")))
@@ -39,15 +40,15 @@ class Place:
     def __init__(self, folder: Path, kind: Kind, name: str, file: Path, replace: bool = False) -> None:
         """The folder can be written to, and what it holds of the names that dsim writes is an earlier result of the same file, unless it may be
         replaced. Raises DsimError before any work, and leaves no folder behind."""
-        self.folder = folder
-        names, kept = ("result.json", *TABLES[kind], *PAGES, "launch"), KEPT[kind]
+        self.folder, self.names, kept = folder, ("result.json", *TABLES[kind], *PAGES, LAUNCH), KEPT[kind]
+        names = self.names
         if os.path.lexists(folder / "profile.yaml"):
             raise DsimError("holds a profile", where=folder, remedy="use another --out")
         held = None if replace else _held(folder / "result.json", kind, name, file)
         if held:
             raise DsimError(f"holds {held}", where=folder, remedy=FORCE)
-        replace = replace or os.path.lexists(folder / "result.json")
         check_made(folder, names, replace)
+        check_made(folder / LAUNCH, _scripts(folder / LAUNCH), replace)
         check_made(folder, (kept,), replace or FINISHED in made_in(folder / kept) or not _holds_files(folder / kept))
         self.before = {name for name in names if os.path.lexists(folder / name)}
         absent = absent_folders(folder)
@@ -55,6 +56,10 @@ class Place:
         remove_empty(absent)
         if reason is not None:
             raise DsimError(f"cannot write ({reason})", where=folder, remedy="choose another --out")
+
+    def mark(self) -> None:
+        """Write down, before any of them is written, that the names in the folder are dsim's."""
+        mark(self.folder, self.names)
 
     @property
     def replaced(self) -> str:
@@ -66,6 +71,13 @@ class Place:
 
 def _holds_files(folder: Path) -> bool:
     return os.path.isdir(folder) and any(folder.iterdir())
+
+
+def _scripts(folder: Path) -> list[str]:
+    """The scripts in a folder, and the files beside them that they name; a link to another folder has none."""
+    if os.path.islink(folder) or not os.path.isdir(folder):
+        return []
+    return [file.name for file in folder.iterdir() if file.suffix in (".sh", ".json") and file.name != MARKER]
 
 
 def _held(path: Path, kind: Kind, name: str, file: Path) -> str | None:
