@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from simulator.errors import ScenarioError
+from simulator.errors import DsimError, ScenarioError
 from simulator.study.run import effort, limits
 from simulator.study.run.limits import check_limits
 from simulator.study.run.scenario import load_scenario
@@ -67,6 +67,13 @@ def test_hours_grow_with_the_work_and_a_limit_may_be_raised(scenario: Write, mon
     monkeypatch.setenv(effort.MAX_HOURS, "1e-6")
     with pytest.raises(ScenarioError, match="expected at most 1e-06 hours of computing, got about"):
         check_limits(small)
+
+
+@pytest.mark.parametrize("text", ["nan", "-1", "0", "soon"])
+def test_a_limit_of_hours_is_a_number(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(effort.MAX_HOURS, text)
+    with pytest.raises(DsimError, match=f"DSIM_MAX_HOURS: expected a number of hours above 0, got '{text}'"):
+        effort.max_hours()
 
 
 def test_a_curve_is_expected_to_bring_what_it_brings() -> None:

@@ -86,9 +86,12 @@ def max_hours() -> float:
     """The most hours of computing that a run or plan may take. Raises DsimError for a variable that is not a number."""
     text = os.environ.get(MAX_HOURS, str(USUAL_HOURS))
     try:
-        return float(text)
+        most = float(text)
     except ValueError:
-        raise DsimError(f"expected hours, got {text!r}", where=MAX_HOURS, remedy="for example 100") from None
+        most = 0.0
+    if not most > 0:
+        raise DsimError(f"expected a number of hours above 0, got '{text[:40]}'", where=MAX_HOURS, remedy="for example 100")
+    return most
 
 
 def check_effort(scenarios: Iterable[Scenario], times: int, count: int, what: str) -> float:
