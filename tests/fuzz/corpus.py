@@ -63,7 +63,6 @@ def warm(reader: Reader, base: Path) -> None:
     """Reads the valid files unwatched: what is imported on the first use opens files of its own."""
     import pyarrow as pa
 
-    os.environ.setdefault("CI", "1")  # the engine compiles here and now, and starts no process for it later
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
     folder, home = base / f"warm-{reader.name}", os.getcwd()

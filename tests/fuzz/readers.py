@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
+from unittest.mock import patch
 
 import numpy as np
 
@@ -139,7 +140,8 @@ def _engine_check(folder: Path) -> None:
     from simulator.study.validation.engine_runs import read_facts, read_run
 
     scenario = load_scenario(folder / "small.yaml")
-    check = compare(scenario, [read_run(folder / "run", scenario.policies)], replications=1)
+    with patch("simulator.engine.simulate.why_plain", lambda *_: "a small run"):  # compiling takes more time than a reader has, and writes a cache
+        check = compare(scenario, [read_run(folder / "run", scenario.policies)], replications=1)
     comparison = judged(scenario, check, "dsim", read_facts(folder / "run"))
     simulate.show("text", {}, engine_page(comparison, "title"))
 
