@@ -59,6 +59,8 @@ def _with_texts(table: pa.Table) -> pa.Table:
     for place, field in enumerate(table.schema):
         if pa.types.is_dictionary(field.type):
             parts = table.column(place).chunks
+            for part in parts:
+                part.dictionary.validate(full=True)  # as UTF-8
             limits.check_memory("takes", sum(pc.sum(pc.binary_length(part.dictionary).take(part.indices)).as_py() or 0 for part in parts))
             table = table.set_column(place, field.name, table.column(place).cast(pa.string()))
     return table

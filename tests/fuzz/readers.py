@@ -105,9 +105,11 @@ def _profile(folder: Path) -> None:
     drafter_numbers(load_profile(folder / "tiny"))
 
 
-def _exports(folder: Path) -> None:
-    for form in ("additive", "sampled"):
-        exchange.export_sglang_sps(folder / "tiny", OUT / "sps.json", "head", form, max_batch=4)  # type: ignore[arg-type]
+def _exported_sps(folder: Path) -> None:
+    exchange.export_sglang_sps(folder / "tiny", OUT / "sps.json", "head", max_batch=4)
+
+
+def _exported_lengths(folder: Path) -> None:
     exchange.export_vllm_lengths(folder / "tiny", OUT / "lengths.json", "head", max_batch=4)
 
 
@@ -258,7 +260,8 @@ READERS: tuple[Reader, ...] = (
     Reader("profile", "yaml", samples.profile, _profile, 3, ("profile.yaml",)),
     Reader("profile-tables", "yaml", samples.tables, _profile, 1, ("profile.yaml",)),
     Reader("profile-diff", "yaml", samples.profile, lambda folder: profiles.diff(folder / "tiny", folder / "tiny"), 1, ("profile.yaml",)),
-    Reader("export", "yaml", samples.profile, _exports, 1, ("profile.yaml",)),
+    Reader("export-sps", "yaml", samples.profile, _exported_sps, 1, ("profile.yaml",)),
+    Reader("export-lengths", "yaml", samples.profile, _exported_lengths, 1, ("profile.yaml",)),
     Reader("compare", "json", samples.run_result, _compared, 2),
     Reader("figures", "json", samples.run_result, lambda folder: figure(folder / "result.json"), 2),
     Reader("figure-drawn", "json", samples.run_result, lambda folder: figure(folder / "result.json", "pareto", out=OUT / "f.svg"), 1),

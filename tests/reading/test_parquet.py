@@ -54,6 +54,12 @@ def test_a_column_twice(tmp_path: Path) -> None:
         read_parquet(tmp_path / "t.parquet")
 
 
+def test_a_text_that_is_no_text(tmp_path: Path) -> None:
+    words = pa.StringArray.from_buffers(1, pa.py_buffer(np.array([0, 2], np.int32)), pa.py_buffer(b"\xc7h"))
+    with pytest.raises(DsimError, match="Invalid UTF8"):
+        read_parquet(written(tmp_path, {"s": words}))
+
+
 def test_broken_files(tmp_path: Path) -> None:
     content = written(tmp_path, {"a": [1, 2, 3], "s": ["x", "y", "z"]}, compression="none").read_bytes()
     path = tmp_path / "broken.parquet"
