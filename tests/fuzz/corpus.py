@@ -21,9 +21,10 @@ from typing import Any
 
 import yaml
 
+from tests.fuzz.checkpoints import drafter
 from tests.fuzz.made import MADE, Place
 from tests.fuzz.readers import Reader, by_name
-from tests.fuzz.samples import VERIFY, Files, blocks, drafter, profile
+from tests.fuzz.samples import VERIFY, Files, blocks, profile
 
 FOLDER = Path(__file__).parent / "corpus"
 

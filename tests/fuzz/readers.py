@@ -15,8 +15,9 @@ import numpy as np
 
 from simulator.cli import exchange, profiles, simulate, traces
 from simulator.cli.figure import figure
-from tests.fuzz import samples
-from tests.fuzz.samples import Files, golden_target
+from tests.fuzz import checkpoints, samples
+from tests.fuzz.checkpoints import golden_target
+from tests.fuzz.samples import Files
 
 Family = Literal["yaml", "json", "csv", "parquet", "checkpoints"]
 OUT = Path("out")
@@ -201,7 +202,7 @@ def _blocks(folder: Path) -> None:
 def _drafter() -> Any:
     from real_runner.drafters.loading import load_drafter
 
-    return load_drafter(str(samples.GOLDEN / "dspark_vanilla"), golden_target())
+    return load_drafter(str(checkpoints.GOLDEN / "dspark_vanilla"), golden_target())
 
 
 def _checkpoint(folder: Path) -> None:
@@ -303,16 +304,16 @@ READERS: tuple[Reader, ...] = (
     Reader("blocks-alone", "parquet", samples.blocks_alone, _blocks_alone, 16),
     Reader("blocks", "parquet", samples.profile, _blocks, 3, ("head.parquet",)),
     Reader("profile-blocks", "parquet", samples.profile, _profile, 1, (".parquet",)),
-    Reader("dspark", "checkpoints", samples.drafter("dspark_vanilla"), _checkpoint, 3),
-    Reader("dspark-rnn", "checkpoints", samples.drafter("dspark_rnn"), _checkpoint, 2),
-    Reader("dflash", "checkpoints", samples.drafter("dflash"), _checkpoint, 2),
-    Reader("eagle3", "checkpoints", samples.drafter("eagle3"), _checkpoint, 3),
-    Reader("sharded", "checkpoints", samples.sharded, _checkpoint, 2),
-    Reader("mtp", "checkpoints", lambda: samples.trained("mtp"), _checkpoint, 2),
-    Reader("eagle3-reduced", "checkpoints", lambda: samples.trained("eagle3", True), _checkpoint, 2),
-    Reader("packagings", "checkpoints", samples.packagings, _packagings, 16),
-    Reader("target", "checkpoints", samples.target, _target, 1),
-    Reader("expected", "checkpoints", samples.expected, _expected, 1),
+    Reader("dspark", "checkpoints", checkpoints.drafter("dspark_vanilla"), _checkpoint, 3),
+    Reader("dspark-rnn", "checkpoints", checkpoints.drafter("dspark_rnn"), _checkpoint, 2),
+    Reader("dflash", "checkpoints", checkpoints.drafter("dflash"), _checkpoint, 2),
+    Reader("eagle3", "checkpoints", checkpoints.drafter("eagle3"), _checkpoint, 3),
+    Reader("sharded", "checkpoints", checkpoints.sharded, _checkpoint, 2),
+    Reader("mtp", "checkpoints", lambda: checkpoints.trained("mtp"), _checkpoint, 2),
+    Reader("eagle3-reduced", "checkpoints", lambda: checkpoints.trained("eagle3", True), _checkpoint, 2),
+    Reader("packagings", "checkpoints", checkpoints.packagings, _packagings, 16),
+    Reader("target", "checkpoints", checkpoints.target, _target, 1),
+    Reader("expected", "checkpoints", checkpoints.expected, _expected, 1),
 )  # fmt: skip
 
 

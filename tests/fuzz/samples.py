@@ -24,14 +24,14 @@ from tests.report.synthetic_result import example, row, validation
 from tests.traffic.trace_rows import bailian, mooncake
 
 Files = Mapping[str, bytes]
-GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 
 
 def _yaml(content: Any) -> bytes:
     return yaml.safe_dump(content, sort_keys=False).encode()
 
 
-def _json(content: Any) -> bytes:
+def as_json(content: Any) -> bytes:
+    """A JSON file."""
     return json.dumps(content).encode()
 
 
@@ -175,7 +175,7 @@ def bailian_trace() -> Files:
 @cache
 def array_trace() -> Files:
     """A JSON array."""
-    return {"t.json": _json(mooncake(512, 4))}
+    return {"t.json": as_json(mooncake(512, 4))}
 
 
 @cache
@@ -185,7 +185,7 @@ def service() -> Files:
              "service/chunk-1-trace.csv": b"0,0,0,,0,0\n600,4.0,2.0,Weibull,0.55,1.0\n"}  # fmt: skip
     for number, (prompt, output) in enumerate((("{100: 0.5, 300: 0.5}", "{10: 1.0}"), ("{7: 1.0}", "{20: 0.25, 40: 0.75}"))):
         times = {"0": {"input_tokens": prompt, "output_tokens": output}, "600": {"input_tokens": "{}", "output_tokens": "{}"}}
-        files[f"service/chunk-{number}-dataset.json"] = _json(times)
+        files[f"service/chunk-{number}-dataset.json"] = as_json(times)
     return files
 
 
@@ -193,7 +193,7 @@ def service() -> Files:
 def run_result() -> Files:
     """result.json of a run."""
     content = _short(example(("MTP-1", "DSpark-5"), (5, 40)))
-    return {"result.json": _json(content), "other/result.json": _json(content)}
+    return {"result.json": as_json(content), "other/result.json": as_json(content)}
 
 
 def _short(content: dict[str, Any]) -> dict[str, Any]:
@@ -206,13 +206,13 @@ def launched_run() -> Files:
     """result.json of a run of a scenario that is there with its profile."""
     content = _short(example(("plain", "MTP-1"), (2,)))
     content["scenario"] |= {"file": "small.yaml", "content": SCENARIO}
-    return scenario() | {"result.json": _json(content)}
+    return scenario() | {"result.json": as_json(content)}
 
 
 @cache
 def plan_result() -> Files:
     """result.json of a plan."""
-    return {"result.json": _json(plan(["plain", "MTP-1", "DSpark-5", "oracle"], [40.0, 80.0]).to_json())}
+    return {"result.json": as_json(plan(["plain", "MTP-1", "DSpark-5", "oracle"], [40.0, 80.0]).to_json())}
 
 
 @cache
@@ -220,7 +220,7 @@ def launched_plan() -> Files:
     """result.json of a plan whose profile is there."""
     content = plan(["plain", "MTP-1", "scheduled"], [40.0, 80.0]).to_json()
     content["plan"] |= {"file": "plan.yaml", "content": PLAN}
-    return plan_file() | {"result.json": _json(content)}
+    return plan_file() | {"result.json": as_json(content)}
 
 
 @cache
@@ -229,24 +229,24 @@ def validation_files() -> Files:
     content = {"name": "paper", "title": "a paper", "system": "made up", "sources": ["a table"], "command": "dsim validate", "dsim_version": "0.1.0",
                "conditions": ["none"], "assumed": ["all"], "not_identifiable": []}  # fmt: skip
     content |= {"fits": {"costs": {"verify": {"base_s": 0.01}, "prefill": {}, "clock_s": 0.1, "left_over": 0.01, "evaluations": 5}}}
-    return {"results/paper.json": _json(content | validation() | {"points": [], "ok": False})}
+    return {"results/paper.json": as_json(content | validation() | {"points": [], "ok": False})}
 
 
 def sps(form: str) -> Callable[[], Files]:
     """An SPS table of SGLang, sampled or additive."""
-    return lambda: {"sps.json": _json(engines.SAMPLED if form == "sampled" else engines.ADDITIVE)}
+    return lambda: {"sps.json": as_json(engines.SAMPLED if form == "sampled" else engines.ADDITIVE)}
 
 
 @cache
 def sglang_records() -> Files:
     """A dump of decode steps, an SPS table and a calibration."""
-    return {"records.json": _json(engines.dump()), "sps.json": _json(engines.SAMPLED), "sts.json": _json(engines.STS)}
+    return {"records.json": as_json(engines.dump()), "sps.json": as_json(engines.SAMPLED), "sts.json": as_json(engines.STS)}
 
 
 @cache
 def vllm_curves() -> Files:
     """Cost curves and two scrapes of /metrics."""
-    return {"curves.json": _json(engines.CURVES), "metrics.txt": engines.METRICS.encode(), "before.txt": _tenth(engines.METRICS).encode()}
+    return {"curves.json": as_json(engines.CURVES), "metrics.txt": engines.METRICS.encode(), "before.txt": _tenth(engines.METRICS).encode()}
 
 
 def _tenth(scrape: str) -> str:
@@ -257,7 +257,7 @@ def _tenth(scrape: str) -> str:
 @cache
 def bench() -> Files:
     """Two results of vllm bench serve, the second as JSON lines."""
-    return {"a.json": _json(engines.bench(4, 0.02)), "b.jsonl": _lines([engines.bench(16, 0.025), engines.bench(32, 0.03)])}
+    return {"a.json": as_json(engines.bench(4, 0.02)), "b.jsonl": _lines([engines.bench(16, 0.025), engines.bench(32, 0.03)])}
 
 
 @cache
@@ -269,13 +269,13 @@ def named_drafter() -> Files:
 @cache
 def aiperf() -> Files:
     """Two exports of AIPerf."""
-    return {"a.json": _json(engines.aiperf(4, 0.02)), "b.json": _json(engines.aiperf(32, 0.03))}
+    return {"a.json": as_json(engines.aiperf(4, 0.02)), "b.json": as_json(engines.aiperf(32, 0.03))}
 
 
 @cache
 def guidellm() -> Files:
     """A report of GuideLLM with three benchmarks."""
-    return {"a.json": _json(engines.guidellm([(4, 0.02), (16, 0.025), (32, 0.03)]))}
+    return {"a.json": as_json(engines.guidellm([(4, 0.02), (16, 0.025), (32, 0.03)]))}
 
 
 @cache
@@ -286,7 +286,7 @@ def recorded_run() -> Files:
     rows = [{"request_id": f"b{i}", "input_toks": 40 + i, "output_toks": 10, "arrival_time": 1000.0 + i, "queued_ts": 100.5 + i,
              "first_token_ts": 101.0 + i, "last_token_ts": 102.0 + i} for i in range(6)]  # fmt: skip
     series = "t,prompt_throughput,gen_throughput,running,waiting " + " ".join(f"{t},{39 + t},10,1,0" for t in range(1, 7))
-    return {"run/meta.json": _json(meta), "run/requests.jsonl": _lines(rows), "run/timeseries.csv": _csv(series)}
+    return {"run/meta.json": as_json(meta), "run/requests.jsonl": _lines(rows), "run/timeseries.csv": _csv(series)}
 
 
 @cache
@@ -303,7 +303,7 @@ def engine_runs() -> Files:
     heads = ("request,arrival_s,first_token_s,finish_s,prompt_tokens,output_tokens,domain",
              "start_s,end_s,requests,prefill_tokens,proposed,verified,accepted,committed,context_tokens,longest_context,overhead_s")  # fmt: skip
     about = {"policy": "MTP-1", "concurrency": 2, "open_loop": False, "prompt_numbers": [0, 1] * 4, "asked": {"load": {"turns": 2}}}
-    return scenario() | {"run/run.json": _json(about), "run/requests.csv": _table(heads[0], requests), "run/steps.csv": _table(heads[1], steps)}
+    return scenario() | {"run/run.json": as_json(about), "run/requests.csv": _table(heads[0], requests), "run/steps.csv": _table(heads[1], steps)}
 
 
 def _table(header: str, rows: list[tuple[Any, ...]]) -> bytes:
@@ -319,89 +319,8 @@ def prompts() -> Files:
             "texts.jsonl": _lines([{"texts_of": "t", "seed": 0}, {"prompt": [1, 2], "output": [3, 4], "domain": "chat", "of": 0}])}  # fmt: skip
 
 
-def drafter(name: str) -> Callable[[], Files]:
-    """A drafter's folder of tests/golden."""
-    return cache(lambda: {f"draft/{file}": (GOLDEN / name / file).read_bytes() for file in ("config.json", "model.safetensors")})
-
-
-@cache
-def sharded() -> Files:
-    """A drafter in two shards with their index."""
-    from safetensors.numpy import load, save
-
-    tensors = load((GOLDEN / "dspark_vanilla" / "model.safetensors").read_bytes())
-    shards = {"a.safetensors": dict(list(tensors.items())[::2]), "b.safetensors": dict(list(tensors.items())[1::2])}
-    index = {"metadata": {"total_size": 1}, "weight_map": {name: file for file, part in shards.items() for name in part}}
-    files = {f"draft/{file}": save(part) for file, part in shards.items()}
-    return files | {"draft/config.json": drafter("dspark_vanilla")()["draft/config.json"], "draft/model.safetensors.index.json": _json(index)}
-
-
-@cache
-def expected() -> Files:
-    """Expected outputs of a drafter: one short greedy decode, and forward tensors."""
-    decode = json.loads((GOLDEN / "dspark_vanilla" / "greedy_decode.json").read_text())[0]
-    short = {"prompt": decode["prompt"], "output_ids": decode["output_ids"][:20], "acceptance_lengths": [8], "rounds": decode["rounds"][:1]}
-    return {
-        "expect/greedy_decode.json": _json([short]),
-        "expect/forward.safetensors": (GOLDEN / "dspark_vanilla" / "forward.safetensors").read_bytes(),
-    }
-
-
-@cache
-def trained(family: str, reduced: bool = False) -> Files:
-    """A drafter of the golden target as `dsim train-draft` writes it; with `reduced`, its vocabulary is a part of the target's."""
-    import torch
-
-    from real_runner.training.checkpoints import Shape, new_drafter, save_drafter
-
-    shape = Shape(family, 1 if family == "mtp" else 3, (0, 2), layers=1, markov_rank=4, mask_token=29)  # type: ignore[arg-type]
-    with tempfile.TemporaryDirectory() as folder:
-        save_drafter(new_drafter(shape, golden_target(), Path(folder), torch.arange(20) if reduced else None, 0), golden_target(), Path(folder))
-        return {f"draft/{file.name}": file.read_bytes() for file in Path(folder).iterdir()}
-
-
-@cache
-def golden_target() -> Any:
-    """The target of tests/golden."""
-    import torch
-
-    from real_runner.target import load_target
-
-    torch.set_num_threads(1)
-    return load_target(str(GOLDEN / "target"))
-
-
-@cache
-def packagings() -> Files:
-    """Configs of drafters as SpecForge, vLLM's speculators and DeepSeek write them."""
-    config = json.loads((GOLDEN / "dspark_vanilla" / "config.json").read_text())
-    layers = {key: value for key, value in config.items() if key not in ("architectures", "block_size", "target_layer_ids", "markov_rank")}
-    taps = config["target_layer_ids"]
-    own = {"target_layer_ids": taps, "mask_token_id": 29}
-    made = {
-        "specforge": config | {"architectures": ["DFlashDraftModel"], "markov_rank": 0, "enable_confidence_head": False, "dflash_config": own},
-        "dspark": config | {"architectures": ["DSparkDraftModel"], "dflash_config": own | {"projector_type": "dspark", "shift_label": True}},
-        "speculators": {"speculators_model_type": "dspark", "transformer_layer_config": layers,
-                        "aux_hidden_state_layer_ids": [tap + 1 for tap in taps],
-                        "block_size": 7, "mask_token_id": 29, "markov_rank": 8, "sample_from_anchor": True},
-        "eagle3": layers | {"architectures": ["LlamaForCausalLMEagle3"], "num_hidden_layers": 1, "draft_vocab_size": 20,
-                            "eagle_config": {"eagle_aux_hidden_state_layer_ids": [1, 2, 3]}},
-        "mtp": layers | {"architectures": ["Qwen3ForCausalLM"], "num_nextn_predict_layers": 1},
-        "fused": {"dspark_block_size": 5, "dspark_markov_rank": 8, "dspark_target_layer_ids": [1, 2]},
-    }  # fmt: skip
-    return {f"{name}/config.json": _json(content) for name, content in made.items()}
-
-
-@cache
-def target() -> Files:
-    """A target, and the files of a tokenizer."""
-    pair = Path(__file__).resolve().parents[1] / "pair" / "target"
-    files = {f"target/{name}": (GOLDEN / "target" / name).read_bytes() for name in ("config.json", "generation_config.json", "model.safetensors")}
-    return files | {f"target/{name}": (pair / name).read_bytes() for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")}
-
-
 @cache
 def kept_point() -> Files:
     """A finished point of a run, as it is kept for resuming."""
     point = row("plain", 2, {"accepted_length": 1.0}).model_dump(mode="json")
-    return {"points/a.json": _json({"fingerprint": "mark", "details": [], "row": point})}
+    return {"points/a.json": as_json({"fingerprint": "mark", "details": [], "row": point})}
