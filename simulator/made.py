@@ -9,8 +9,6 @@ from pathlib import Path
 
 from simulator.errors import DsimError
 from simulator.files import write_whole
-from simulator.reading.json_files import parse_json
-from simulator.reading.opening import read_text
 
 MARKER = ".dsim"  # in a folder: the names of what dsim has made in it
 FINISHED = "finished tasks"  # in the marker of a folder that keeps them
@@ -19,6 +17,9 @@ FORCE = "use another --out, or replace it with --force"
 
 def made_in(folder: Path) -> set[str]:
     """The names that the marker of `folder` lists; none where there is no marker of dsim's."""
+    from simulator.reading.json_files import parse_json  # reads pydantic, which the command line's help does without
+    from simulator.reading.opening import read_text
+
     marker = folder / MARKER
     try:
         names = parse_json(read_text(marker), marker)["made"] if os.path.isfile(marker) else []

@@ -52,12 +52,12 @@ def load_drafter(name: str, target: Target, spec: DraftSpec | None = None) -> Dr
     spec = spec or read_spec(folder, target.layers)
     fits(spec, target)
     with memory_of("the drafter's weights", folder):
+        with no_init_weights(), torch.device("meta"):  # the config's numbers may be anything: no memory is taken before they are those of the tensors
+            outline = CLASSES[spec.family](spec)
         tensors = renamed(read_tensors(folder), spec)
-        with no_init_weights():
-            with torch.device("meta"):  # the config's numbers may be anything: no memory is taken before they are those of the tensors
-                check_tensors(CLASSES[spec.family](spec), tensors, target, folder)
-            with torch.device("cpu"):
-                drafter = CLASSES[spec.family](spec)
+        check_tensors(outline, tensors, target, folder)
+        with no_init_weights(), torch.device("cpu"):
+            drafter = CLASSES[spec.family](spec)
         fill(drafter, tensors, target, folder)
         return placed(drafter, target)
 

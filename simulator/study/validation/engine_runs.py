@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, ValidationError
+from pydantic import ConfigDict, ValidationError
 
 from simulator.arrays import Floats, Integers
 from simulator.complaints import shown
 from simulator.errors import DsimError, ScenarioError
 from simulator.names import from_cell
-from simulator.quantities import MOST_SECONDS
+from simulator.quantities import LARGEST, MOST_SECONDS, Within
 from simulator.reading.csv_files import numbers as csv_numbers
 from simulator.reading.csv_files import read_csv
 from simulator.reading.json_files import read_json
@@ -98,8 +98,8 @@ class _Load(Frozen):
 
     model_config = ConfigDict(extra="ignore")
 
-    max_tokens: NonNegativeInt | None = None
-    temperature: NonNegativeFloat | None = None
+    max_tokens: Annotated[int, Within(0, MOST_TOKENS, "tokens")] | None = None
+    temperature: Annotated[float, Within(0, 1e6)] | None = None
 
 
 class _Asked(Frozen):
@@ -114,10 +114,10 @@ class RunFacts(Frozen):
     model_config = ConfigDict(extra="ignore")
 
     policy: str
-    concurrency: Annotated[int, Field(ge=1, le=MOST_PLACES)]
+    concurrency: Annotated[int, Within(1, MOST_PLACES, "requests")]
     open_loop: bool = False
-    prompt_numbers: tuple[NonNegativeInt, ...] | None = None
-    machine: dict[str, str | int | float | None] = {}
+    prompt_numbers: tuple[Annotated[int, Within(0, LARGEST)], ...] | None = None
+    machine: dict[str, str | Annotated[int, Within(-LARGEST, LARGEST)] | Annotated[float, Within(-LARGEST, LARGEST)] | None] = {}
     asked: _Asked = _Asked()
 
 
