@@ -163,7 +163,7 @@ def plan(
     folder = out or Path("reports") / question.question.name
     pages = format == "text" if report is None else report
     place = Place(folder, "plan", question.question.name, question.file, force)
-    keep, progress = folder / "trials", Progress(quiet=format == "json")
+    keep, progress = place.keep, Progress(quiet=format == "json")
     with resumable(lambda: f"{progress.done:.0f} trials are kept in {keep}"), progress.stage("planning"):
         result = plan_with_launch(answer(question, keep, workers, progress.at, progress.doing, ray), question)
         progress.doing("writing the page")
@@ -235,7 +235,7 @@ def _simulate(
     folder = out or Path("reports") / scenario.name
     place = Place(folder, "scenario", scenario.name, scenario.file, force)
     _warn(check_limits(scenario))
-    keep, progress = folder / "points", Progress(quiet=format == "json")
+    keep, progress = place.keep, Progress(quiet=format == "json")
     with resumable(lambda: f"{progress.done:.0f} of {progress.total:.0f} points are kept in {keep}"), progress.stage("simulating"):
         rows = sweep(scenario, keep, progress.at, workers, details, ray)
         progress.doing("writing the report")

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from simulator.study.planning.result import PlanResult
-from simulator.study.run.output import is_plan, result_content, write_json
+from simulator.study.run.output import result_content, write_json
+from simulator.study.run.place import kind_of
 from simulator.study.run.result import RunResult
 from simulator.study.run.tables import write_csv
 
@@ -22,7 +23,7 @@ def write_plan(result: PlanResult, folder: Path) -> None:
 def read_either(path: Path, remedy: str = "name the --out folder of a dsim run or plan") -> RunResult | PlanResult:
     """The result of a run or a plan, from its folder or file. Raises DsimError where there is none."""
     file, content = result_content(path, remedy)
-    kind = PlanResult if is_plan(content) else RunResult
+    kind = PlanResult if kind_of(content) == "plan" else RunResult
     return kind.from_json(content, file, remedy)
 
 

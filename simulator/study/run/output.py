@@ -11,6 +11,7 @@ from simulator.errors import DsimError
 from simulator.files import write_whole
 from simulator.reading.json_files import parse_json
 from simulator.reading.opening import read_text
+from simulator.study.run.place import KEPT, kind_of
 from simulator.study.run.result import PointRow, RunResult
 from simulator.study.run.tables import points_table, write_csv, write_parquet
 from simulator.study.run.wording import count
@@ -38,20 +39,15 @@ def read_result(path: Path) -> RunResult:
     """A run's result from its folder or file. Raises DsimError where there is none."""
     remedy = "name the --out folder of a dsim run"
     file, content = result_content(path, remedy)
-    if is_plan(content):
+    if kind_of(content) == "plan":
         raise DsimError("expected the result of a run, got that of a plan", where=file, remedy=remedy)
     return RunResult.from_json(content, file, remedy)
-
-
-def is_plan(content: object) -> bool:
-    """Does a result file say that it is of a plan?"""
-    return isinstance(content, dict) and content.get("kind") == "plan"
 
 
 def result_content(path: Path, remedy: str) -> tuple[Path, Any]:
     """The file of a result, by its folder or itself, and what is in it. Raises DsimError."""
     file = path / "result.json" if path.is_dir() else path
-    if path.is_dir() and not file.exists() and (unfinished := next((n for n in ("points", "trials") if (path / n).is_dir()), None)):
+    if path.is_dir() and not file.exists() and (unfinished := next((n for n in KEPT.values() if (path / n).is_dir()), None)):
         done = count(len(list((path / unfinished).glob("*.json"))), unfinished.removesuffix("s"))
         raise DsimError(f"has no result yet ({done} done)", where=path, remedy="run the same command again to resume")
     return file, parse_json(read_text(file, remedy=remedy), file, remedy=remedy)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from simulator.complaints import shown
 from simulator.errors import DsimError
 from simulator.files import absent_folders, remove_empty, why_not_writable
 from simulator.made import FINISHED, FORCE, MARKER, check_made, made_in, mark
-from simulator.reading.json_files import parse_json
-from simulator.reading.opening import read_text
+from simulator.reading.json_files import read_json
 
 PICTURES = (
     "pareto",
@@ -28,10 +27,15 @@ PICTURES = (
     "plan_break_even",
 )
 LAUNCH = "launch"  # the folder of scripts
-KEPT = {"scenario": "points", "plan": "trials"}  # the folder of finished tasks
+KEPT = {"scenario": "points", "plan": "trials"}  # the folder of finished tasks, called as they are
 TABLES = {"scenario": ("points.csv", "points.parquet", "validation.json"), "plan": ("fleets.csv",)}
 PAGES = ("report.html", "report.md", *(f"{name}.{ending}" for name in PICTURES for ending in ("png", "svg")))
 Kind = Literal["scenario", "plan"]
+
+
+def kind_of(content: Any) -> Kind:
+    """What a result file says that it is of."""
+    return "plan" if isinstance(content, dict) and content.get("kind") == "plan" else "scenario"
 
 
 class Place:
@@ -40,8 +44,8 @@ class Place:
     def __init__(self, folder: Path, kind: Kind, name: str, file: Path, replace: bool = False) -> None:
         """The folder can be written to, and what it holds of the names that dsim writes is an earlier result of the same file, unless it may be
         replaced. Raises DsimError before any work, and leaves no folder behind."""
-        self.folder, self.names, kept = folder, ("result.json", *TABLES[kind], *PAGES, LAUNCH), KEPT[kind]
-        names = self.names
+        self.folder, self.keep = folder, folder / KEPT[kind]
+        self.names = names = ("result.json", *TABLES[kind], *PAGES, LAUNCH)
         if os.path.lexists(folder / "profile.yaml"):
             raise DsimError("holds a profile", where=folder, remedy="use another --out")
         held = None if replace else _held(folder / "result.json", kind, name, file)
@@ -49,7 +53,7 @@ class Place:
             raise DsimError(f"holds {held}", where=folder, remedy=FORCE)
         check_made(folder, names, replace)
         check_made(folder / LAUNCH, _scripts(folder / LAUNCH), replace)
-        check_made(folder, (kept,), replace or FINISHED in made_in(folder / kept) or not _holds_files(folder / kept))
+        check_made(folder, (self.keep.name,), replace or FINISHED in made_in(self.keep) or not _holds_files(self.keep))
         self.before = {name for name in names if os.path.lexists(folder / name)}
         absent = absent_folders(folder)
         reason = why_not_writable(folder)
@@ -85,11 +89,11 @@ def _held(path: Path, kind: Kind, name: str, file: Path) -> str | None:
     if not os.path.lexists(path):
         return None
     try:
-        content = parse_json(read_text(path), path)
-        made = "plan" if content.get("kind") == "plan" else "scenario"
+        content = read_json(path)
+        made = kind_of(content)
         facts = content[made]
         if (made, facts["name"], Path(facts["file"]).name) == (kind, name, file.name):
             return None
         return f"the result of {made} {shown(facts['name'])} ({str(facts['file'])[:80]})"
-    except (DsimError, KeyError, TypeError, AttributeError):
+    except (DsimError, KeyError, TypeError):
         return "a result.json that is not dsim's"
