@@ -17,12 +17,11 @@ FORCE = "use another --out, or replace it with --force"
 
 def made_in(folder: Path) -> set[str]:
     """The names that the marker of `folder` lists; none where there is no marker of dsim's."""
-    from simulator.reading.json_files import parse_json  # reads pydantic, which the command line's help does without
-    from simulator.reading.opening import read_text
+    from simulator.reading.json_files import read_json  # reads pydantic, which the command line's help does without
 
     marker = folder / MARKER
     try:
-        names = parse_json(read_text(marker), marker)["made"] if os.path.isfile(marker) else []
+        names = read_json(marker)["made"] if os.path.isfile(marker) else []
         return {name for name in names if isinstance(name, str)}
     except (DsimError, KeyError, TypeError):
         return set()
