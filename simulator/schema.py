@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -57,6 +58,15 @@ def validate(
         return model.model_validate(content, context=context)
     except ValidationError as problem:
         raise explain(problem, model, where, error, foreign) from None
+
+
+def validate_json(model: type[Model], content: Any, where: Path | str, remedy: str | None = None) -> Model:
+    """Parsed JSON as a `model`; no value is taken for one of another type. Raises DsimError as `validate` does, with `remedy` where one is given."""
+    try:
+        return model.model_validate_json(json.dumps(content), strict=True)
+    except ValidationError as problem:
+        line = explain(problem, model, where, DsimError)
+        raise DsimError(line.problem, where=where, key=line.key, remedy=remedy or line.remedy) from None
 
 
 def explain(

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Container, Hashable, Iterable, Iterator, Mapping, Sized
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from simulator.complaints import shown
 from simulator.errors import DsimError
 from simulator.quantities import LARGEST
-from simulator.schema import explain
+from simulator.schema import validate_json
 
 LONGEST_TEXT, LONGEST_KEY = 1_000_000, 1_000  # characters; files for an engine are texts too
 AGAIN = "make it again with this version of dsim"
@@ -40,9 +39,8 @@ class Record(BaseModel):
         key, problem = next(_unfit(data, ""), ("", ""))
         if not problem:
             try:
-                return cls.model_validate_json(json.dumps(data), strict=True)
-            except ValidationError as error:
-                line = explain(error, cls, where)
+                return validate_json(cls, data, where)
+            except DsimError as line:
                 key, problem = line.key or "", line.problem
         maker = _other_maker(data)
         raise DsimError(f"{maker or 'not a result of this dsim'} ({problem})", where=where, key=key or None, remedy=AGAIN if maker else remedy)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict, ValidationError
+from pydantic import ConfigDict
 
 from simulator.arrays import Floats, Integers
 from simulator.complaints import shown
@@ -20,7 +19,7 @@ from simulator.quantities import LARGEST, MOST_SECONDS, Within
 from simulator.reading.csv_files import numbers as csv_numbers
 from simulator.reading.csv_files import read_csv
 from simulator.reading.json_files import read_json
-from simulator.schema import Frozen, explain
+from simulator.schema import Frozen, validate_json
 from simulator.study.run.scenario import Policy, Scenario
 from simulator.traffic.arrivals import ClosedLoop
 from simulator.traffic.request import RequestSpec
@@ -124,12 +123,7 @@ class RunFacts(Frozen):
 def read_facts(folder: Path) -> RunFacts:
     """Those of a run's folder. Raises DsimError."""
     file = folder / "run.json"
-    content = read_json(file, remedy=_REMEDY)
-    try:
-        return RunFacts.model_validate_json(json.dumps(content), strict=True)
-    except ValidationError as problem:
-        line = explain(problem, RunFacts, file, DsimError)
-        raise DsimError(line.problem, where=file, key=line.key, remedy=_REMEDY) from None
+    return validate_json(RunFacts, read_json(file, remedy=_REMEDY), file, _REMEDY)
 
 
 def read_run(folder: Path, policies: Sequence[Policy]) -> ServedRun:
