@@ -24,7 +24,7 @@ from simulator.study.profiles.importing import check_per_round, import_load
 from simulator.study.profiles.one_replica import closed_loop
 from simulator.study.profiles.probe_plan import ProbePlan
 from simulator.study.run.output import write_json
-from simulator.study.run.validated import ValidationRow
+from simulator.study.run.validated import ValidationRow, all_within
 
 Row = dict[str, Any]
 SMOOTH_WITHIN = 0.03  # rms up to which a curve is used; kernels that change with the batch miss it
@@ -127,7 +127,7 @@ def _result(plan: ProbePlan, about: About, comparison: list[Row]) -> Row:
         "rows": [row.to_json() for row in rows],
         "points": [],
         "compared_with": "measured",
-        "ok": all(row.ok for row in rows if row.ok is not None),
+        "ok": all_within(rows),
     }  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from simulator.measurements.replay import lay_out
 from simulator.study.run.fleet import fleet_of
 from simulator.study.run.result import Source
 from simulator.study.run.scenario import Scenario
-from simulator.study.run.validated import ValidationPoint, ValidationRow
+from simulator.study.run.validated import ValidationPoint, ValidationRow, all_within
 from simulator.study.validation.engine_runs import HEADLINE, NUMBERS, Listed, MeasuredSpan, RunFacts, ServedRun, numbers, window_of
 from simulator.study.validation.result import Causes, EngineCheck, EngineComparison, EngineRun, ErrorSummary, Ranking
 from simulator.traffic.request import RequestSpec
@@ -201,7 +201,7 @@ def judged(scenario: Scenario, check: EngineCheck, command: str, about: RunFacts
         sources=("this repository's engine, really run",),
         rows=tuple(rows),
         points=tuple(_point(run, name) for name in (*LIMITS, "ttft_p50_s", "step_p50_s") for run in check.runs),
-        ok=all(row.ok for row in rows),
+        ok=all_within(rows),
         compared_with="measured",
         headline=tuple(NUMBERS[name] for name in HEADLINE),
         conditions=tuple(_conditions(check.runs, about)),

@@ -16,7 +16,7 @@ from simulator.study.run.output import write_json
 from simulator.study.run.result import sources
 from simulator.study.run.scenario import Scenario, load_scenario
 from simulator.study.run.sweep import sweep
-from simulator.study.run.validated import ValidationRow
+from simulator.study.run.validated import ValidationRow, all_within
 from simulator.study.validation.compare import check_checks, validate_result
 from simulator.study.validation.result import Comparison, Fit
 
@@ -116,7 +116,7 @@ def recorded_result(run: RecordedRun, say: Say = lambda _: None) -> Comparison:
         fits=fits,
         rows=tuple(rows),
         points=(),
-        ok=all(row.ok for row in rows if row.ok is not None),
+        ok=all_within(rows),
     )
 
 
