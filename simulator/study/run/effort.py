@@ -69,7 +69,7 @@ def _accepted(scenario: Scenario, policy: Policy) -> float:
 
 def memory_bytes(scenario: Scenario) -> tuple[float, float]:
     """Bytes of the largest point: of its requests, and of its batches."""
-    load = max(max(scenario.loads(policy)) for policy in scenario.policies)
+    load = scenario.highest_load
     batch, workload = scenario.engine.max_batch, scenario.workload
     each = _TURN_BYTES if workload.load_kind == "concurrency" and not workload.together else _REQUEST_BYTES
     return requests_of(scenario, load) * each, batch * (scenario.fleet.replicas * _SLOT_BYTES + 2.0 * _PRICE_BYTES)

@@ -29,14 +29,13 @@ def check_limits(scenario: Scenario) -> float:
     if scenario.workload.load_kind != "concurrency":
         _check_open(scenario)
     check_machine(scenario)
-    points = sum(len(scenario.loads(policy)) for policy in scenario.policies) * scenario.run.replications
-    return check_effort([scenario], 1, points, "point")
+    return check_effort([scenario], 1, scenario.point_count, "point")
 
 
 def _check_open(scenario: Scenario) -> None:
     """Requests, failures and windows of clients of an open loop, over as long as it is simulated."""
     where, until_s = scenario.file, horizon_s(scenario)
-    load = max(max(scenario.loads(policy)) for policy in scenario.policies)
+    load = scenario.highest_load
     if (most := requests_of(scenario, load)) > MOST_REQUESTS:
         problem = f"at load {load:g} about {most:.2g} requests arrive in {until_s:,.0f} s, expected at most {MOST_REQUESTS:,} requests"
         raise ScenarioError(problem, where=where, key="load", remedy="lower it, or set a shorter run.warmup_s, duration_s and drain_s")
@@ -75,11 +74,10 @@ def check_machine(scenario: Scenario) -> None:
 
 def _check_size(scenario: Scenario) -> None:
     run, kind, where = scenario.run, scenario.workload.load_kind, scenario.file
-    points = sum(len(scenario.loads(policy)) for policy in scenario.policies) * run.replications
-    if points > MOST_POINTS:
+    if (points := scenario.point_count) > MOST_POINTS:
         problem = f"{run.replications:,} replications are {points:,} points, expected at most {MOST_POINTS:,}"
         raise ScenarioError(problem, where=where, key="run.replications", remedy="lower it: 3 to 10 are usual")
-    load = max(max(scenario.loads(policy)) for policy in scenario.policies)
+    load = scenario.highest_load
     if kind == "concurrency" and load * scenario.fleet.replicas > MOST_USERS:
         problem = f"{load:,.0f} users per replica are {load * scenario.fleet.replicas:,.0f} users, expected at most {MOST_USERS:,}"
         raise ScenarioError(problem, where=where, key="load", remedy="lower it")

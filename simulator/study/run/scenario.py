@@ -198,6 +198,16 @@ class Scenario(Frozen):
         """The loads that a policy is run at, rising."""
         return sorted(policy.load or self.load)
 
+    @property
+    def highest_load(self) -> float:
+        """Of all that any policy is run at."""
+        return max(load for policy in self.policies for load in self.loads(policy))
+
+    @property
+    def point_count(self) -> int:
+        """How many points a run has: policies at their loads, in every replication."""
+        return sum(len(self.loads(policy)) for policy in self.policies) * self.run.replications
+
     def kv_tokens(self, policy: Policy) -> int | None:
         """Tokens of KV memory on a replica under a policy: as set here, else as the profile has it; None where unknown."""
         return self.engine.kv_tokens or self.known.kv_tokens(policy.drafter)

@@ -86,7 +86,7 @@ def _span(key: Same) -> Span:
     if warmup_s == SHORTEST_S:
         reason = f"answers take up to {_round(answer_s):g} s"
     if shape.trace_rps is not None:
-        fastest = max(load for policy in scenario.policies for load in scenario.loads(policy))
+        fastest = scenario.highest_load
         part_s = OF_TRACE * shape.span_s / shape.trace_rps / fastest  # the shape is that of one request per second
         if part_s < warmup_s:
             warmup_s, reason = part_s, f"a quarter of the trace; {reason} would be longer"

@@ -206,7 +206,7 @@ def _client(scenario: Scenario, points: Sequence[PointResult]) -> Iterator[Remar
     if users.think_s is not None and users.think_s.in_step:
         text = f"All users pause for the same time ({users.think_s.words}): those who meet once stay in step, and queue together again and again."
         yield _warning(text, "give workload.arrivals.think_s as a number of seconds (exponential) or as another kind")
-    most = max(load for policy in scenario.policies for load in scenario.loads(policy)) * scenario.fleet.replicas
+    most = scenario.highest_load * scenario.fleet.replicas
     if users.start == "together" and scenario.run.requests < 5 * most:
         text = f"{scenario.run.requests} requests for {most:g} users who start together: the ramp and the tail are a large part of what is measured."
         yield _warning(text, "raise run.requests to 5 per user or more, or use start: spread")
