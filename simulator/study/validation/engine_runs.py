@@ -149,7 +149,7 @@ def _check_requests(table: pd.DataFrame, file: Path) -> None:
         table[name] = _column(table, name, file, MOST_SECONDS)
     for name in ("request", "prompt_tokens", "output_tokens"):
         table[name] = _column(table, name, file, MOST_TOKENS, whole=True)
-    _column(table, "domain", file, None)
+    _refuse(_present(table, "domain", file).isna().to_numpy(), file, "domain", "is empty")
     table["domain"] = table["domain"].astype(str).map(from_cell)
     _refuse(np.sort(table["request"].to_numpy()) != np.arange(len(table)), file, "request", "expected every number from 0 on, once")
     _refuse((table["first_token_s"] < table["arrival_s"]).to_numpy(), file, "first_token_s", "is before the arrival")
@@ -169,13 +169,16 @@ def _check_steps(table: pd.DataFrame, file: Path, places: int) -> None:
     _refuse((table["accepted"] > table["verified"]).to_numpy(), file, "accepted", "more than were verified")
 
 
-def _column(table: pd.DataFrame, name: str, file: Path, most: float | None, whole: bool = False) -> NDArray[Any]:
-    """A column without empty cells, of numbers from 0 to `most` where there is one."""
+def _present(table: pd.DataFrame, name: str, file: Path) -> pd.Series[Any]:
+    """A column that is there, with rows."""
     if name not in table or not len(table):
         raise DsimError("column is missing" if name not in table else "has no rows", where=file, key=name, remedy=_REMEDY)
-    if most is None:
-        _refuse(table[name].isna().to_numpy(), file, name, "is empty")
-        return table[name].to_numpy()
+    return table[name]
+
+
+def _column(table: pd.DataFrame, name: str, file: Path, most: float, whole: bool = False) -> NDArray[Any]:
+    """A column of numbers from 0 to `most`, without empty cells."""
+    _present(table, name, file)
     values = csv_numbers(table, name, file, positive=False)
     _refuse((values > most) | (whole & (values != np.floor(values))), file, name, f"expected a {'whole ' * whole}number of at most {most:g}")
     return values.astype(np.int64) if whole else values
