@@ -28,7 +28,7 @@ from real_runner.setup import writable
 from real_runner.target import Target
 from real_runner.texts import generate_texts
 from simulator.errors import DsimError
-from simulator.files import write_whole
+from simulator.files import holds_files, write_whole
 from simulator.made import check_made
 from simulator.measurements.calibration import calibrate
 from simulator.measurements.draft_blocks import RecordedBlocks
@@ -83,7 +83,7 @@ def may_write(out: Path) -> None:
     check_word(out.resolve().name, "--out")
     begun = (out / "work" / BEGUN).is_file()
     tables = [path.name for pattern in ("blocks-*.parquet", *(file.format("*") for file, _, _ in TABLES.values())) for path in out.glob(pattern)]
-    work = ["work"] if (os.path.isdir(out / "work") and any((out / "work").iterdir())) or os.path.islink(out / "work") else []
+    work = ["work"] if holds_files(out / "work") or os.path.islink(out / "work") else []
     check_made(out, [*tables, *work], replace=begun, remedy="give another folder, or move it away")
     writable(out)
 

@@ -60,6 +60,11 @@ def remove_empty(folders: Iterable[Path]) -> None:
             folder.rmdir()
 
 
+def holds_files(folder: Path) -> bool:
+    """Is it a folder with anything in it?"""
+    return os.path.isdir(folder) and any(folder.iterdir())
+
+
 def why_not_writable(folder: Path) -> str | None:
     """Create a folder. Returns why it cannot be written to, None where it can."""
     try:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from simulator.complaints import shown
 from simulator.errors import DsimError
-from simulator.files import absent_folders, remove_empty, why_not_writable
+from simulator.files import absent_folders, holds_files, remove_empty, why_not_writable
 from simulator.made import FINISHED, FORCE, MARKER, check_made, made_in, mark
 from simulator.reading.json_files import read_json
 
@@ -53,7 +53,7 @@ class Place:
             raise DsimError(f"holds {held}", where=folder, remedy=FORCE)
         check_made(folder, names, replace)
         check_made(folder / LAUNCH, _scripts(folder / LAUNCH), replace)
-        check_made(folder, (self.keep.name,), replace or FINISHED in made_in(self.keep) or not _holds_files(self.keep))
+        check_made(folder, (self.keep.name,), replace or FINISHED in made_in(self.keep) or not holds_files(self.keep))
         self.before = {name for name in names if os.path.lexists(folder / name)}
         absent = absent_folders(folder)
         reason = why_not_writable(folder)
@@ -71,10 +71,6 @@ class Place:
         gone = {name for name in self.before if not os.path.lexists(self.folder / name)}
         words = [*sorted(gone.difference(PAGES)), *(["the earlier page and pictures"] if gone.intersection(PAGES) else [])]
         return (" (in place of the earlier result)" if self.before else "") + (f"\nremoved: {', '.join(words)}" if words else "")
-
-
-def _holds_files(folder: Path) -> bool:
-    return os.path.isdir(folder) and any(folder.iterdir())
 
 
 def _scripts(folder: Path) -> list[str]:
