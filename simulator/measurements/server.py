@@ -96,7 +96,8 @@ def ask(server: Server, prompt: str, user: int = 0, turn: int = 0, clock: Clock 
     if stamps[-1] <= stamps[0]:
         raise DsimError("sent its whole answer at once", where=server.shown, remedy="check that it, and what is in between, streams")
     counts = events.usage(server, usage)
-    tokens, counted = counts.completion_tokens or 0, (counts.completion_tokens or 0) > 1
+    tokens = counts.completion_tokens or 0
+    counted = tokens > 1
     if tokens > size:
         raise DsimError(f"counts {tokens} tokens in an answer of {size} bytes", where=server.shown, remedy="check what answers there")
     return Answer(user, turn, sent, stamps[0], stamps[-1], tokens if counted else len(stamps), counts.prompt_tokens, counted)
