@@ -85,17 +85,12 @@ def _shown(one: Mutant) -> str:
     return "; ".join(parts)
 
 
-_warmed: set[Family] = set()
-
-
 def _worker(family: Family, seed: int, first: int, count: int, base: str) -> Tally:
     """A batch in a process of its own, which says what it is at: who kills the process can say what for."""
     own = Path(base) / str(os.getpid())
     prepare(own)
-    if family not in _warmed:
-        _warmed.add(family)
-        for reader in of_family(family):
-            warm(reader, own)
+    for reader in of_family(family):
+        warm(reader, own)
     tally = Tally(family)
     for number in range(first, first + count):
         (own / NOW).write_text(f"--family {family} --seed {seed} --replay {number}")

@@ -60,10 +60,16 @@ def prepare(base: Path) -> None:
                                    "model.safetensors": drafter("dspark_vanilla")()["draft/model.safetensors"]})  # fmt: skip
 
 
+_warm: set[str] = set()
+
+
 def warm(reader: Reader, base: Path) -> None:
-    """Reads the valid files unwatched: what is imported on the first use opens files of its own."""
+    """Reads the valid files unwatched, once in a process: what is imported on the first use opens files of its own."""
     import pyarrow as pa
 
+    if reader.name in _warm:
+        return
+    _warm.add(reader.name)
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
     folder, home = base / f"warm-{reader.name}", os.getcwd()
