@@ -117,8 +117,6 @@ def test_an_option_out_of_range_writes_nothing(imported: Profile, dsim: Dsim, tm
 def test_the_longest_blocks_at_the_largest_batch_stay_small() -> None:
     import tracemalloc
 
-    from simulator.study.profiles.lengths import _non_rising
-
     share = np.random.default_rng(0).random((64, 128))
     tracemalloc.start()
     tables = _non_rising(share)

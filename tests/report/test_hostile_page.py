@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -153,10 +151,9 @@ def test_hostile_names_are_text_in_html(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("label", [*MARKUP, TERMINAL])
-def test_pictures_draw_names_as_they_are(label: str, tmp_path: Path) -> None:
-    write_report(RunResult.from_json(synthetic.example(policies=(label, "b"), loads=(5, 80))), tmp_path)
-    for picture in tmp_path.glob("*.svg"):
-        root = ET.fromstring(picture.read_text(encoding="utf-8"))
+def test_pictures_draw_names_as_they_are(label: str) -> None:
+    for picture in run_page(RunResult.from_json(synthetic.example(policies=(label, "b"), loads=(5, 80)))).pictures():
+        root = ET.fromstring(picture.svg)
         assert not [node for node in root.iter() if node.tag.rpartition("}")[2] in ("script", "a", "image", "foreignObject")]
         assert not [name for node in root.iter() for name in node.attrib if name.startswith("on")]
         words = {"".join(node.itertext()).strip() for node in root.iter() if node.tag.endswith("}text")}
@@ -168,14 +165,13 @@ def test_somebody_s_own_axes_typeset_no_name() -> None:
     from matplotlib import pyplot
 
     from simulator.report.figure import named
+    from simulator.report.style import Look
 
     result = plan(["$\\frac{$ a $", "b"], [60.0])
     data = result.to_json()
     for change in data["what_if"]:
         change["label"] = "$\\frac{$ " + change["label"]
     drawn = plan_page(type(result).from_json(data)).pictures()
-    from simulator.report.style import Look
-
     for stem in ("plan_what_if", "plan_frontier"):
         figure, axes = pyplot.subplots()
         named(drawn, stem).draw(Look(axes=(axes,)))
@@ -199,8 +195,7 @@ def test_markdown_is_text() -> None:
 
 
 def test_nothing_acts_on_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    plain = replace(hostile_page())
-    for page in (plain, run_page(RunResult.from_json(hostile_run()))):
+    for page in (hostile_page(), run_page(RunResult.from_json(hostile_run()))):
         text = terminal(page, 100, colour=False)
         assert all(line.isprintable() for line in text.splitlines())
         for word in ("[bold]b[/bold]", "[link=http://x]l[/link]", "\\x1b[31mred"):
@@ -212,7 +207,7 @@ def test_nothing_acts_on_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     assert "x" in terminal(Page("t", "k", "n", "0", (Section("s", "s", (sketch,)),)))
 
 
-def test_json_in_the_page_is_data(tmp_path: Path, dsim: Callable[..., Any]) -> None:
+def test_json_in_the_page_is_data() -> None:
     page = html(plan_page(plan([*MARKUP, TERMINAL], [60.0])))
     inside = re.search(r'<script type="application/json" id="result">(.*?)</script>', page, re.DOTALL)
     assert inside is not None
