@@ -44,7 +44,7 @@ Hardware = Annotated[str, typer.Option(help="Hardware of the server.")]
 Engine = Annotated[str, typer.Option(help="Serving engine.")]
 Target = Annotated[str, typer.Option(help="Target model.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing profile.")]
-Replace = Annotated[bool, typer.Option("--force", help="Replace what another scenario or plan has written to --out.")]
+Replace = Annotated[bool, typer.Option("--force", help="Replace files in --out that this scenario or plan has not written.")]
 
 
 def group(help: str, **more: Any) -> typer.Typer:
