@@ -17,11 +17,10 @@ OPENS = re.compile(
 )
 ALLOWED = {  # in these files, for these reasons
     "simulator/engine/kernel/kept.py": ".read_bytes(: dsim's own sources",
+    "simulator/schema.py": "_validate_json(: of what json.dumps has just made",
     "simulator/report/style.py": "json.loads(: from a picture that was just drawn",
     "simulator/study/work/kept.py": ".read_bytes(: dsim's own sources",
     "simulator/study/work/cluster.py": ".read_bytes(: what the task has just written",
-    "simulator/study/run/record.py": "_validate_json(: of what json.dumps has just made",
-    "simulator/study/validation/engine_runs.py": "_validate_json(: of what json.dumps has just made",
     "real_runner/cost_journal.py": "json.loads(: of what json.dumps has just made",
     "real_runner/runs.py": "json.loads(: of what json.dumps has just made",
     "real_runner/environment.py": ".read_text(: the kernel's /proc/cpuinfo, which is measured as 0 bytes",
