@@ -23,7 +23,12 @@ def models(model: type[Frozen]) -> Iterator[type[Frozen]]:
         yield from (inner, *models(inner))
 
 
-for module in ("real_runner.serving", "simulator.measurements.acceptance", "simulator.study.planning.question"):
+for module in (
+    "real_runner.serving",
+    "simulator.measurements.acceptance",
+    "simulator.study.planning.question",
+    "simulator.study.validation.engine_runs",
+):
     import_module(module)  # and all that they read
 OURS = sorted({model for model in models(Frozen) if model.__module__.startswith(("simulator", "real_runner"))}, key=lambda m: m.__name__)
 

@@ -15,7 +15,7 @@ from simulator.arrays import Floats, Integers
 from simulator.complaints import shown
 from simulator.errors import DsimError, ScenarioError
 from simulator.names import from_cell
-from simulator.quantities import LARGEST, MOST_SECONDS, Within
+from simulator.quantities import LARGEST, MOST_SECONDS, Flag, Within
 from simulator.reading.csv_files import numbers as csv_numbers
 from simulator.reading.csv_files import read_csv
 from simulator.reading.json_files import read_json
@@ -114,7 +114,7 @@ class RunFacts(Frozen):
 
     policy: str
     concurrency: Annotated[int, Within(1, MOST_PLACES, "requests")]
-    open_loop: bool = False
+    open_loop: Flag = False
     prompt_numbers: tuple[Annotated[int, Within(0, LARGEST)], ...] | None = None
     machine: dict[str, str | Annotated[int, Within(-LARGEST, LARGEST)] | Annotated[float, Within(-LARGEST, LARGEST)] | None] = {}
     asked: _Asked = _Asked()
