@@ -86,7 +86,8 @@ class Cliff(Frozen):
 
 
 class FittedCurve(Cost):
-    """T(B) = base + per_token B + concave (1 - exp(-B / concave_tokens)) + cliffs, plus per_context_token for every cached token read.
+    """T(B, R) = base + per_token B + per_request R + concave (1 - exp(-B / concave_tokens)) + cliffs, plus per_context_token for every cached token
+    read, where R requests have B tokens in the step.
 
     The concave part is real in sparse models: more experts' weights are touched as the batch grows.
     """
@@ -94,6 +95,7 @@ class FittedCurve(Cost):
     kind: Literal["curve"] = "curve"
     base_s: StepSeconds
     per_token_s: StepSeconds
+    per_request_s: StepSeconds = 0.0
     concave_s: StepSeconds = 0.0
     concave_tokens: MeanTokens = 1.0
     per_context_token_s: StepSeconds = 0.0
@@ -111,7 +113,7 @@ class FittedCurve(Cost):
     @property
     def varies_with(self) -> Literal["tokens", "context", "shape"]:
         """What it depends on beside the tokens in the step."""
-        return "context" if self.per_context_token_s else "tokens"
+        return "shape" if self.per_request_s else "context" if self.per_context_token_s else "tokens"
 
     def seconds(self, tokens: ArrayLike, requests: float = 1, context_tokens: float = 0) -> Floats:
         """Time of steps of `tokens` tokens whose requests hold `context_tokens` each on average."""
@@ -119,7 +121,7 @@ class FittedCurve(Cost):
         time = self.base_s + self.per_token_s * b + self.concave_s * -np.expm1(-b / self.concave_tokens)
         for cliff in self.cliffs:
             time = time + cliff.add_s * (b > cliff.tokens)
-        return np.asarray(time + self.per_context_token_s * requests * context_tokens)
+        return np.asarray(time + requests * (self.per_request_s + self.per_context_token_s * context_tokens))
 
 
 @dataclass(frozen=True)

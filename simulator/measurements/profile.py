@@ -13,6 +13,7 @@ from simulator.complaints import shown
 from simulator.errors import ProfileError
 from simulator.files import write_whole
 from simulator.measurements.cost import Cost, Costs, DraftCost, Sourced
+from simulator.measurements.uncertainty import Uncertainty
 from simulator.names import Inside, Label, Name, leads_out
 from simulator.quantities import LARGEST, Bytes, BytesOrNone, Calibration, ContextTokens, Flag, Gamma, Gpus, PageTokens, Within
 from simulator.reading.opening import near_file
@@ -103,6 +104,7 @@ class Profile(Frozen):
     max_context_tokens: ContextTokens | None = None
     drafters: dict[Name, Drafter] = {}
     published: dict[Name, PublishedTable] = {}
+    uncertainty: Uncertainty | None = None
     environment: Facts = {}
     assumed: list[str] = []
     not_identifiable: list[str] = []

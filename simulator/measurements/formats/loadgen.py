@@ -26,7 +26,8 @@ Mean = Annotated[float, Within(0, 1e12)]
 @dataclass(frozen=True)
 class LoadPoint:
     """What users saw at one load. Speed is (tokens - 1) / (last - first token) of a request, its mean or the inverse of mean TPOT; tokens
-    committed and verified per round (bonus and anchor included) and survival by position are None where the file does not have them."""
+    committed and verified per decode round (bonus and anchor included) and survival by position, over the rounds that proposed, are None where the
+    file does not have them."""
 
     source: str
     tps_per_user: float
@@ -37,6 +38,16 @@ class LoadPoint:
     survival: list[float] | None = None
     engine: str = ""
     model: str = ""
+    proposing: float | None = None  # share of decode rounds in which anything was drafted; 0 without speculation
+    slots: int | None = None  # most tokens drafted of a request and round (k); 0 without speculation
+    rounds: float | None = None  # decode rounds of all requests that acceptance was counted over
+    prompt_tokens: float | None = None  # mean of a request
+    output_tokens: float | None = None  # mean of a request, the first included
+    requests: int | None = None  # that finished
+    failed: int | None = None
+    offered: float | None = None  # most requests in flight that the client allowed (--max-concurrency)
+    duration_s: float | None = None
+    adaptive: bool = False  # lengths were cut by the engine: what lies beyond the cut was never tried
 
     @property
     def concurrency(self) -> float:
