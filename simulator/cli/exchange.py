@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from simulator.cli.options import Engine, Force, Format, Hardware, Name, NewProfile, Override, Target, group, show
+from simulator.cli.options import Engine, Force, Format, Hardware, Name, NewProfile, Override, Target, group, show, show_profile
 from simulator.echo import echo
 
 import_app = group("Make a profile from files of engines and load generators.")
@@ -209,8 +209,3 @@ def export_launch(
     folder = out or (what / LAUNCH if what.is_dir() else Path(LAUNCH))
     written = write_launch(result, folder)
     show(format, result.to_json() | {"files": [str(path) for path in written]}, launch_page(result, folder, version("dsim")))
-
-
-def show_profile(format: str, result: dict[str, Any]) -> None:
-    """Prints what an import or a probe wrote."""
-    show(format, {key: value for key, value in result.items() if key not in ("text", "costs")}, result["text"])

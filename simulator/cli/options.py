@@ -63,3 +63,8 @@ def show(format: str, data: Any, *parts: Page | str, ok: bool | None = True) -> 
         echo_drawn("\n\n".join(visible(part) if isinstance(part, str) else terminal(part) for part in parts))
     if ok is False:
         raise typer.Exit(1)
+
+
+def show_profile(format: str, result: dict[str, Any]) -> None:
+    """Prints what made a profile: an import, a probe."""
+    show(format, {key: value for key, value in result.items() if key not in ("text", "costs")}, result["text"])

@@ -130,7 +130,7 @@ def probe(
     Works with any OpenAI-compatible server that streams. Simulates the profile at the measured concurrency and shows the difference."""
     import os
 
-    from simulator.cli.exchange import show_profile
+    from simulator.cli.options import show_profile
     from simulator.measurements.endpoint import Server
     from simulator.study.profiles.about import About
     from simulator.study.profiles.probe import probe_server

@@ -13,6 +13,7 @@ from simulator.made import check_made
 from simulator.measurements.cost import Costs
 from simulator.measurements.draft_blocks import RecordedBlocks
 from simulator.measurements.profile import Drafter, Profile, load_profile, save_profile
+from simulator.measurements.uncertainty import Uncertainty
 from simulator.names import check_word
 from simulator.schema import validate
 
@@ -54,13 +55,14 @@ class About:
     def write(
         self,
         costs: Costs,
-        drafter: tuple[Drafter, RecordedBlocks] | None,
+        drafters: Mapping[str, tuple[Drafter, RecordedBlocks]],
         assumed: Sequence[str],
         unknown: Sequence[str],
         made_by: str,
         files: Mapping[str, str] = {},
+        uncertainty: Uncertainty | None = None,
     ) -> Profile:
-        """Writes the folder: profile.yaml, the drafter's blocks, and `files` by name; the profile as it is read again. Raises DsimError where it
+        """Writes the folder: profile.yaml, the drafters' blocks, and `files` by name; the profile as it is read again. Raises DsimError where it
         cannot be written, or what it would hold is not a valid profile: then the folder is as it was."""
         content = {
             "format": 1,
@@ -70,7 +72,8 @@ class About:
             "target": self.target,
             "gpus_per_replica": self.gpus_per_replica,
             "costs": costs,
-            "drafters": {} if drafter is None else {self.drafter: drafter[0]},
+            "drafters": {name: drafter for name, (drafter, _) in drafters.items()},
+            "uncertainty": uncertainty,
             "assumed": list(assumed),
             "not_identifiable": list(unknown),
         }
@@ -78,8 +81,8 @@ class About:
         with whole_folder(self.out, last="profile.yaml") as folder:
             for name, text in files.items():
                 write_whole(folder / name, text)
-            if drafter is not None:
-                drafter[1].save(folder / drafter[0].blocks)
+            for drafter, blocks in drafters.values():
+                blocks.save(folder / drafter.blocks)
             save_profile(profile, folder, made_by)
             return self._read_again(folder)
 

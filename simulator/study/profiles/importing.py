@@ -264,7 +264,9 @@ def _write(about: About, parts: _Parts, tool: str, fit: CostFit | None = None, l
     parts.unknown += omitted
     costs = Costs(verify=parts.verify, prefill=parts.prefill, overhead=parts.overhead)
     about = replace(about, engine=tool) if about.engine == "not stated" else about
-    profile = about.write(costs, parts.drafter(about.drafter), parts.assumed, parts.unknown, f"Made by dsim import from files of {tool}", parts.files)
+    drafter = parts.drafter(about.drafter)
+    drafters = {about.drafter: drafter} if drafter else {}
+    profile = about.write(costs, drafters, parts.assumed, parts.unknown, f"Made by dsim import from files of {tool}", parts.files)
     lines = [*omitted]
     if parts.blocks is not None:
         survival = " ".join(f"{s:.2f}" for s in parts.blocks.mean_survival())

@@ -79,8 +79,8 @@ def profile_from_telemetry(telemetry: Path, about: About, assumed: Assumptions) 
     whole = slots >= 1 and abs(assumed.budget - 1 - slots) < 1e-9
     costs = Costs(verify=fit.curve, overhead=Overhead(provenance="fitted", note="part of the fitted step cost; telemetry cannot separate it"))
     command = f"dsim fit {telemetry.name} --accepted-length {assumed.accepted_length:g} --budget {assumed.budget:g}"
-    drafter = assumed_drafter(about.drafter, assumed, slots) if whole else None
-    profile = about.write(costs, drafter, assumed.sentences(), NOT_IDENTIFIABLE, f"Made by {command}")
+    drafters = {about.drafter: assumed_drafter(about.drafter, assumed, slots)} if whole else {}
+    profile = about.write(costs, drafters, assumed.sentences(), NOT_IDENTIFIABLE, f"Made by {command}")
     return summary(fit, about.out, assumed, list(profile.drafters))
 
 
