@@ -79,7 +79,9 @@ def fit_temperatures(confidence: Floats, accepted: Integers, bins: int = BINS) -
     before = np.ones(len(confidence))  # predicted survival up to the slot before
     temperatures: list[float] = []
     for k in range(1, confidence.shape[1] + 1):
-        odds, outcome = 1 / confidence[:, k - 1] - 1, accepted >= k
+        outcome = accepted >= k
+        with np.errstate(divide="ignore"):  # 0 beyond what is proposed
+            odds = 1 / confidence[:, k - 1] - 1
 
         def loss(t: float, before: Floats = before, odds: Floats = odds, outcome: Flags = outcome) -> float:
             return expected_calibration_error(_longer(before, odds, t), outcome, bins)
@@ -113,8 +115,8 @@ def auroc(predicted: Floats, outcome: Flags) -> float:
 
 
 def conditional_auroc(confidence: Floats, accepted: Integers) -> Floats:
-    """AUROC of c_k [N, γ] for A ≥ k among the rows with A ≥ k - 1. # [γ]"""
-    reached = [accepted >= k - 1 for k in range(1, confidence.shape[1] + 1)]
+    """AUROC of c_k [N, γ] for A ≥ k among the rows with A ≥ k - 1 where slot k is proposed. # [γ]"""
+    reached = [(accepted >= k - 1) & (confidence[:, k - 1] > 0) for k in range(1, confidence.shape[1] + 1)]
     return np.array([auroc(confidence[rows, k - 1], accepted[rows] >= k) for k, rows in enumerate(reached, 1)])
 
 

@@ -1,10 +1,13 @@
-"""Recorded blocks: one drafted block at every position of a text, coupled to that text (docs/design.md, "Recorded blocks")."""
+"""Recorded blocks: one drafted block at every position of a text, coupled to that text (docs/design.md, "Recorded blocks").
+
+Longer than others, since what a file may hold stands beside what it becomes.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -43,8 +46,9 @@ class RecordedBlocks:
     first_row: Integers  # [S]
     length: Integers  # [S], anchors
     accepted: Integers  # [N], A_i: drafted tokens accepted when all γ are verified
-    confidence: Floats | None = None  # [N, γ], raw conditional confidences; None: the drafter has no confidence head
+    confidence: Floats | None = None  # [N, γ], raw conditional confidences, 0 beyond what is proposed; None: the drafter has no confidence head
     acceptance: Floats | None = None  # [N, γ], q_k up to the first rejected slot, NaN after
+    proposed: Integers | None = None  # [N], tokens that the drafter proposes, 0..γ; None: always γ
 
     def __post_init__(self) -> None:
         assert self.provenance in get_args(Provenance), self.provenance
@@ -52,6 +56,7 @@ class RecordedBlocks:
         assert self.length.sum() == len(self.accepted)
         for values in (self.confidence, self.acceptance):
             assert values is None or values.shape == (len(self.accepted), self.gamma)
+        assert self.proposed is None or bool(np.all((self.accepted <= self.proposed) & (self.proposed <= self.gamma)))
 
     @property
     def rows(self) -> int:
@@ -86,7 +91,7 @@ class RecordedBlocks:
                 f"calibration of drafter '{self.drafter}' needs {self.gamma} positive temperatures (got {list(temperatures)})",
                 remedy="calibrate again",
             )
-        with np.errstate(over="ignore"):  # a tiny confidence made colder is 0
+        with np.errstate(over="ignore", divide="ignore"):  # a tiny confidence made colder is 0, and what is not proposed stays 0
             odds = (1.0 / self.confidence - 1.0) ** (1.0 / t)  # e^(-logit(c) / t)
         return np.asarray(1.0 / (1.0 + odds))
 
@@ -95,8 +100,33 @@ class RecordedBlocks:
         return np.asarray(np.cumprod(self.conditional(temperatures), axis=1))
 
     def mean_survival(self) -> Floats:
-        """P(A ≥ k) over all rows, [γ]: what policies see of a drafter without confidences."""
+        """P(A ≥ k) over all rows, [γ]."""
         return np.asarray((self.accepted[:, None] >= np.arange(1, self.gamma + 1)).mean(axis=0))
+
+    def proposing(self, proposed: Integers) -> RecordedBlocks:
+        """The same blocks, of which only the first `proposed` [N] tokens are proposed."""
+        cut = replace(self, accepted=np.minimum(self.accepted, proposed), proposed=proposed, confidence=None, acceptance=None)
+        there = cut.is_proposed
+        return replace(
+            cut,
+            confidence=None if self.confidence is None else np.where(there, self.confidence, 0.0),
+            acceptance=None if self.acceptance is None else np.where(there, self.acceptance, np.nan),
+        )
+
+    @property
+    def is_proposed(self) -> Flags:
+        """Which slots of each row are proposed, [N, γ]."""
+        return np.asarray(np.arange(self.gamma) < np.broadcast_to(self.gamma if self.proposed is None else self.proposed, self.rows)[:, None])
+
+    def proposed_survival(self) -> Floats:
+        """What policies see of a drafter without confidences, [N, γ]: Π_{j≤k} P(slot j accepted | proposed, and all before it accepted), 0 beyond
+        what a row proposes. The mean survival in every row of a drafter that always proposes γ."""
+        if self.proposed is None:
+            return np.broadcast_to(self.mean_survival(), (self.rows, self.gamma))
+        slots = np.arange(1, self.gamma + 1)
+        taken = (self.accepted[:, None] >= slots).sum(axis=0)
+        judged = ((self.accepted[:, None] >= slots - 1) & self.is_proposed).sum(axis=0)
+        return np.where(self.is_proposed, np.cumprod(taken / np.maximum(judged, 1)), 0.0)
 
     def save(self, path: Path) -> None:
         """Write one row per anchor, whole or not at all. The same blocks give the same bytes."""
@@ -126,17 +156,22 @@ def _table(blocks: RecordedBlocks) -> pa.Table:
         "domain": domain.cast(pa.string()),
         "accepted": pa.array(blocks.accepted, pa.int8()),
     }
+    if blocks.proposed is not None:
+        columns["proposed"] = pa.array(blocks.proposed, pa.int8())
     for name, values in (("confidence", blocks.confidence), ("acceptance", blocks.acceptance)):
         if values is not None:
             columns |= {f"{name}_{k}": pa.array(values[:, k - 1].astype(np.float32)) for k in range(1, blocks.gamma + 1)}
-    about = {"version": 1, **{key: getattr(blocks, key) for key in ("drafter", "gamma", "temperature", "provenance", "source")}}
+    about = {
+        "version": 1 if blocks.proposed is None else 2,
+        **{key: getattr(blocks, key) for key in ("drafter", "gamma", "temperature", "provenance", "source")},
+    }
     return pa.table(columns, metadata={_METADATA: json.dumps(about, sort_keys=True)})
 
 
 class _About(Frozen):
-    """The metadata of a file of blocks."""
+    """The metadata of a file of blocks; version 2 has the column `proposed`."""
 
-    version: Annotated[int, Within(1, 1)] = 1
+    version: Annotated[int, Within(1, 2)] = 1
     drafter: str
     gamma: Gamma
     temperature: Temperature | None
@@ -161,6 +196,7 @@ def _checked(table: pa.Table, path: Path) -> RecordedBlocks:
     gamma = about.gamma
     sequence, anchor, accepted = (_whole(table, name, path) for name in ("sequence", "anchor", "accepted"))
     _refuse((accepted < 0) | (accepted > gamma), accepted, f"must be 0 … {gamma}", "accepted", path)
+    proposed = _proposed(table, accepted, gamma, path)
     first = np.flatnonzero(np.diff(sequence, prepend=sequence[:1] - 1))  # [S]
     length = np.diff(first, append=len(sequence))
     expected = np.arange(len(sequence)) - np.repeat(first, length)
@@ -169,18 +205,37 @@ def _checked(table: pa.Table, path: Path) -> RecordedBlocks:
     again[np.unique(sequence[first], return_index=True)[1]] = False
     _refuse(np.isin(np.arange(len(sequence)), first[again]), sequence, "rows of a sequence must be contiguous", "sequence", path)
     domains, sequence_domain = _domains(table, first, length, path)
+    slot = np.arange(gamma)
     confidence = _slots(table, "confidence", gamma, path)
     if confidence is not None:
-        _refuse(~((confidence > 0) & (confidence < 1)), confidence, "must lie strictly between 0 and 1", "confidence", path)
+        wrong = ~((confidence > 0) & (confidence < 1))
+        _refuse(
+            wrong if proposed is None else np.where(slot < proposed[:, None], wrong, confidence != 0),
+            confidence,
+            "must lie strictly between 0 and 1" + ("" if proposed is None else ", and be 0 beyond what is proposed"),
+            "confidence",
+            path,
+        )
     acceptance = _slots(table, "acceptance", gamma, path)
     if acceptance is not None:
-        drawn = np.arange(gamma) <= accepted[:, None]  # the first rejected slot was drawn too
+        drawn = slot <= accepted[:, None]  # the first rejected slot was drawn too
+        drawn = drawn if proposed is None else drawn & (slot < proposed[:, None])
         wrong = np.where(drawn, ~((acceptance >= 0) & (acceptance <= 1)), ~np.isnan(acceptance))
         _refuse(wrong, acceptance, "must be a probability up to the first rejected slot and empty after it", "acceptance", path)
     return RecordedBlocks(
         **about.model_dump(exclude={"version"}), domains=domains, sequence_domain=sequence_domain, first_row=first, length=length,
-        accepted=accepted, confidence=confidence, acceptance=acceptance,
+        accepted=accepted, confidence=confidence, acceptance=acceptance, proposed=proposed,
     )  # fmt: skip
+
+
+def _proposed(table: pa.Table, accepted: Integers, gamma: int, path: Path) -> Integers | None:
+    """The column `proposed` [N]; None where the drafter always proposes γ."""
+    if "proposed" not in table.column_names:
+        return None
+    proposed = _whole(table, "proposed", path)
+    _refuse((proposed < 0) | (proposed > gamma), proposed, f"must be 0 … {gamma}", "proposed", path)
+    _refuse(accepted > proposed, accepted, "must be at most what is proposed", "accepted", path)
+    return proposed
 
 
 def _column(table: pa.Table, name: str, path: Path) -> pa.ChunkedArray:

@@ -23,6 +23,8 @@ class Walk:
 class Replay:
     """N recorded rows and, last, one for "not drafted yet": survival and confidence 1, nothing accepted.
 
+    Survivals and confidences are 0 beyond what a row proposes.
+
     Replay is exact for every policy that does not peek (docs/design.md, "Recorded blocks").
     """
 
@@ -35,6 +37,7 @@ class Replay:
     of_domain: dict[str, Integers]  # sequence numbers of each domain; "" holds all
     seed: int
     replication: int
+    proposed: Integers | None = None  # [N+1] tokens that the drafter proposes; None: always γ
 
     @property
     def unknown(self) -> int:
@@ -53,7 +56,7 @@ class Replay:
 
 
 def lay_out(blocks: RecordedBlocks, temperatures: list[float] | None, clairvoyant: bool, seed: int, replication: int) -> Replay:
-    """Replay of `blocks` with calibrated confidences. Without a confidence head every row has the mean survivals.
+    """Replay of `blocks` with calibrated confidences. Without a confidence head every row has the mean survivals of what is proposed.
 
     `clairvoyant` uses the outcomes as survivals (oracle bound only).
     """
@@ -64,7 +67,7 @@ def lay_out(blocks: RecordedBlocks, temperatures: list[float] | None, clairvoyan
     elif confidence is not None:
         survival = np.asarray(np.cumprod(confidence, axis=1))
     else:
-        survival = np.broadcast_to(blocks.mean_survival(), (blocks.rows, gamma))
+        survival = blocks.proposed_survival()
     return Replay(
         gamma=gamma,
         accepted=np.append(blocks.accepted, 0),
@@ -75,6 +78,7 @@ def lay_out(blocks: RecordedBlocks, temperatures: list[float] | None, clairvoyan
         of_domain={domain: blocks.sequences_of(domain) for domain in ("", *blocks.domains)},
         seed=seed,
         replication=replication,
+        proposed=None if blocks.proposed is None else np.append(blocks.proposed, gamma),
     )
 
 

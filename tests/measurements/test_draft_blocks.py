@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +17,27 @@ from hypothesis import strategies as st
 
 from simulator.errors import DsimError, ProfileError
 from simulator.measurements.draft_blocks import RecordedBlocks
+from simulator.measurements.replay import lay_out
 
 KEY = b"dsim.recorded_blocks"
 
 
-def make(seed: int = 0, gamma: int = 3, lengths: tuple[int, ...] = (4, 1, 3), confidence: bool = True, acceptance: bool = True) -> RecordedBlocks:
+def make(seed: int = 0, gamma: int = 3, lengths: tuple[int, ...] = (4, 1, 3), confidence: bool = True, acceptance: bool = True,
+         proposals: bool = False) -> RecordedBlocks:  # fmt: skip
     """Three sequences of two domains by default; values are exact in float32, as files hold them."""
     luck = np.random.default_rng(seed)
     rows, length = sum(lengths), np.array(lengths)
     accepted = luck.integers(0, gamma + 1, rows)
     q = luck.integers(0, 257, (rows, gamma)) / 256
+    sure = luck.integers(1, 256, (rows, gamma)) / 256
+    proposed = luck.integers(accepted, gamma + 1) if proposals else None
+    there = np.arange(gamma) < (np.full(rows, gamma) if proposed is None else proposed)[:, None]
     return RecordedBlocks(
         drafter="DSpark", gamma=gamma, temperature=1.0, provenance="synthetic", source="test",
         domains=("math", "chat") if len(lengths) > 1 else ("math",), sequence_domain=np.arange(len(lengths)) % 2,
         first_row=np.cumsum(length) - length, length=length, accepted=accepted,
-        confidence=luck.integers(1, 256, (rows, gamma)) / 256 if confidence else None,
-        acceptance=np.where(np.arange(gamma) <= accepted[:, None], q, np.nan) if acceptance else None,
+        confidence=np.where(there, sure, 0.0) if confidence else None,
+        acceptance=np.where((np.arange(gamma) <= accepted[:, None]) & there, q, np.nan) if acceptance else None, proposed=proposed,
     )  # fmt: skip
 
 
@@ -48,9 +54,9 @@ def assert_same(one: RecordedBlocks, other: RecordedBlocks) -> None:
     seed=st.integers(0, 99),
     gamma=st.integers(1, 7),
     lengths=st.lists(st.integers(1, 9), min_size=1, max_size=6),
-    parts=st.tuples(st.booleans(), st.booleans()),
+    parts=st.tuples(st.booleans(), st.booleans(), st.booleans()),
 )
-def test_round_trip(tmp_path_factory: pytest.TempPathFactory, seed: int, gamma: int, lengths: list[int], parts: tuple[bool, bool]) -> None:
+def test_round_trip(tmp_path_factory: pytest.TempPathFactory, seed: int, gamma: int, lengths: list[int], parts: tuple[bool, bool, bool]) -> None:
     path = tmp_path_factory.mktemp("blocks") / "blocks.parquet"
     blocks = make(seed, gamma, tuple(lengths), *parts)
     blocks.save(path)
@@ -106,7 +112,7 @@ REFUSALS = {
     "one confidence short": (lambda t: t.drop_columns(["confidence_2"]), ["confidence_2", "missing"]),
     "no metadata": (lambda t: t.replace_schema_metadata(None), ["dsim.recorded_blocks"]),
     "metadata not JSON": (lambda t: t.replace_schema_metadata({KEY: b"{"}), ["metadata", "JSON"]),
-    "future version": (lambda t: about(t, version=2), ["version", "expected 1, got 2"]),
+    "future version": (lambda t: about(t, version=3), ["version", "at most 2, got 3"]),
     "unknown provenance": (lambda t: about(t, provenance="guessed"), ["guessed", "measured"]),
     "gamma zero": (lambda t: about(t, gamma=0), ["gamma"]),
     "gamma too long": (lambda t: about(t, gamma=4), ["confidence_4", "missing"]),
@@ -143,6 +149,55 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, case: str) -> None:
     assert ";" in line, "names no remedy"
     for part in expected:
         assert part in line
+
+
+PROPOSALS = {
+    "more than a block": (lambda t: put(t, "proposed", 4, 4), ["proposed", "row 4", "0 … 3", "4"]),
+    "empty": (lambda t: put(t, "proposed", 1, None), ["proposed", "row 1", "empty"]),
+    "fewer than accepted": (lambda t: put(t, "accepted", 3, 3), ["accepted", "row 3", "at most what is proposed", "3"]),
+    "confidence beyond": (lambda t: put(t, "confidence_3", 3, 0.5), ["confidence_3", "row 3", "0 beyond"]),
+    "no confidence where proposed": (lambda t: put(t, "confidence_1", 3, 0.0), ["confidence_1", "row 3", "between 0 and 1"]),
+    "acceptance beyond": (lambda t: put(t, "acceptance_3", 3, 0.5), ["acceptance_3", "row 3"]),
+}
+
+
+@pytest.mark.parametrize("case", PROPOSALS)
+def test_what_is_not_proposed_is_not_accepted(tmp_path: Path, case: str) -> None:
+    """Row 3 proposes two tokens, of which both are accepted."""
+    change, expected = PROPOSALS[case]
+    blocks, path = make(proposals=True), tmp_path / "blocks.parquet"
+    assert blocks.proposed is not None
+    assert blocks.confidence is not None
+    assert blocks.acceptance is not None
+    blocks.proposed[3] = blocks.accepted[3] = 2
+    blocks.confidence[3], blocks.acceptance[3] = (0.5, 0.25, 0.0), (0.5, 0.25, np.nan)
+    blocks.save(path)
+    assert_same(blocks, RecordedBlocks.load(path))
+    pq.write_table(change(pq.read_table(path)), path)  # type: ignore[no-untyped-call]
+    with pytest.raises(ProfileError) as caught:
+        RecordedBlocks.load(path)
+    for part in (str(path), *expected):
+        assert part in str(caught.value)
+
+
+def test_rules_see_nothing_beyond_what_is_proposed() -> None:
+    """Without confidences: the survival of what was proposed so far, here by hand; with them: their products, 0 beyond."""
+    count, none = np.array([4]), np.array([0])
+    taken, proposed = np.array([0, 1, 2, 0]), np.array([0, 1, 2, 2])
+    plain = RecordedBlocks("ngram", 2, 0.0, "synthetic", "test", ("a",), none, none, count, taken, proposed=proposed)
+    first, second = 2 / 3, 1.0  # slot 1 is proposed in three rows, slot 2 in one that reached it
+    np.testing.assert_allclose(plain.proposed_survival(), [[0, 0], [first, 0], [first, first * second], [first, first * second]])
+    drawn = lay_out(plain, None, False, 0, 0)
+    np.testing.assert_array_equal(drawn.survival[:-1], plain.proposed_survival())
+    assert drawn.proposed is not None
+    assert drawn.proposed.tolist() == [0, 1, 2, 2, 2]
+    sure = replace(plain, confidence=np.where(plain.is_proposed, 0.5, 0.0))
+    for temperatures in (None, [2.0, 0.3]):
+        drawn = lay_out(sure, temperatures, False, 0, 0)
+        assert drawn.confidence is not None
+        np.testing.assert_array_equal(drawn.survival, [[0, 0], [0.5, 0], [0.5, 0.25], [0.5, 0.25], [1, 1]])
+        np.testing.assert_array_equal(drawn.confidence, [[0, 0], [0.5, 0], [0.5, 0.5], [0.5, 0.5], [1, 1]])
+    assert lay_out(make(), None, False, 0, 0).proposed is None
 
 
 def test_acceptance_after_the_draw_is_refused(tmp_path: Path) -> None:

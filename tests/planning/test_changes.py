@@ -47,6 +47,22 @@ def test_moved_acceptance_has_the_conditionals_it_promises(factor: float) -> Non
     assert np.array_equal(given.accepted, moved_acceptance(given, 1.0).accepted)
 
 
+def test_moved_acceptance_moves_what_is_proposed() -> None:
+    given = ParametricAcceptance(conditional={"a": [0.8, 0.6, 0.5]}, sequences_per_domain=64, anchors_per_sequence=256).generate("d")
+    proposed = np.random.default_rng(0).integers(0, 4, given.rows)
+    given = given.proposing(proposed)
+    for factor in (0.7, 1.5):
+        moved = moved_acceptance(given, factor)
+        assert moved.confidence is not None
+        assert (moved.accepted <= proposed).all()
+        assert ((moved.confidence > 0) == given.is_proposed).all()
+        for k in range(3):
+            before, after = (b.accepted[(b.accepted >= k) & (proposed > k)] > k for b in (given, moved))
+            expected = min(factor * before.mean(), 1 - (1 - before.mean()) / 2)
+            assert abs(after.mean() - expected) < 4 * np.sqrt(expected * (1 - expected) / len(after))
+    assert np.array_equal(given.accepted, moved_acceptance(given, 1.0).accepted)
+
+
 def test_scaled_prices() -> None:
     prices = RoundCost(costs(base=0.01, per_token=1e-3, overhead=0.002, prefill=(0.1, 0.01)), None, 3, 3)
     dearer, steep = ScaledPrices(prices, 1.1), ScaledPrices(prices, 1.0, 2.0)

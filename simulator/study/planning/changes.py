@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.arrays import Floats
+from simulator.arrays import Flags, Floats
 from simulator.engine.simulate import Fleet
 from simulator.measurements.prices import ScaledPrices
 from simulator.measurements.profile import Profile
@@ -165,19 +165,19 @@ def moved_acceptance(blocks: RecordedBlocks, factor: float) -> RecordedBlocks:
     """
     accepted, confidence = blocks.accepted.copy(), None if blocks.confidence is None else blocks.confidence.copy()
     luck = stream(0, "moved acceptance").random((len(accepted), blocks.gamma))
-    domain = np.repeat(blocks.sequence_domain, blocks.length)
+    domain, there = np.repeat(blocks.sequence_domain, blocks.length), blocks.is_proposed
     for d in range(len(blocks.domains)):
         rows = domain == d
-        c = _conditional(blocks.accepted[rows], blocks.gamma)  # [γ]
+        c = _conditional(blocks.accepted[rows], there[rows])  # [γ]
         moved = np.minimum(factor * c, 1 - (1 - c) / 2)
-        accepted[rows] = _redrawn(blocks.accepted[rows], c, moved, luck[rows])
+        accepted[rows] = _redrawn(blocks.accepted[rows], c, moved, np.where(there[rows], luck[rows], 1.0))
         if confidence is not None:
-            confidence[rows] = _moved(confidence[rows], c, moved)
+            confidence[rows] = np.where(there[rows], _moved(confidence[rows], c, moved), 0.0)
     return replace(blocks, accepted=accepted, confidence=confidence, acceptance=None)
 
 
 def _redrawn(accepted: NDArray[np.int64], c: Floats, moved: Floats, luck: Floats) -> NDArray[np.int64]:
-    """New accepted lengths [n]; slot after slot, each reached token kept, lost or won."""
+    """New accepted lengths [n]; slot after slot, each reached token kept, lost or won. With a luck of 1 nothing is."""
     out = np.zeros_like(accepted)
     going, beyond = np.ones(len(accepted), dtype=bool), np.zeros(len(accepted), dtype=bool)
     for k in range(len(c)):
@@ -198,10 +198,11 @@ def _moved(confidence: Floats, c: Floats, moved: Floats) -> Floats:
     return np.clip(np.where(lower, down, up), 1e-6, 1 - 1e-6)
 
 
-def _conditional(accepted: NDArray[np.int64], gamma: int) -> Floats:
-    """P(slot k accepted | slots before it accepted), [γ]."""
-    survivors = np.array([(accepted >= k).sum() for k in range(gamma + 1)], dtype=np.float64)
-    return np.asarray(survivors[1:] / np.maximum(survivors[:-1], 1))
+def _conditional(accepted: NDArray[np.int64], there: Flags) -> Floats:
+    """P(slot k accepted | it is proposed, `there` [n, γ], and slots before it accepted), [γ]."""
+    slots = np.arange(1, there.shape[1] + 1)
+    reached = ((accepted[:, None] >= slots - 1) & there).sum(axis=0)
+    return np.asarray((accepted[:, None] >= slots).sum(axis=0) / np.maximum(reached, 1))
 
 
 def _accepted_of(blocks: RecordedBlocks, domain: str) -> float:
