@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from simulator.errors import DsimError
 from simulator.measurements.formats.bench import read_bench
 from simulator.measurements.formats.loadgen import read_aiperf, read_guidellm
+from simulator.measurements.formats.scrapes import counters_in, read_counters
 from simulator.measurements.formats.sglang import AdditiveSps, SampledSps, additive_sps_json, read_sps, read_step_records, read_sts, sampled_sps_json
-from simulator.measurements.formats.vllm import counters_in, read_cost_curves, read_counters
+from simulator.measurements.formats.vllm import read_cost_curves
 from tests.exchange.engine_files import ADDITIVE, CURVES, METRICS, SAMPLED, STS, aiperf, bench, dump, guidellm
 
 Put = Callable[..., Path]

@@ -11,7 +11,8 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from simulator.measurements.formats.loadgen import STREAMED, THROUGHPUT, LoadPoint, Loads
-from simulator.measurements.formats.reading import AGREE, Count, Document, Line, Milliseconds, Part, read_each
+from simulator.measurements.formats.reading import AGREE, Count, Document, Line, Milliseconds, Part, Seconds, read_each
+from simulator.measurements.formats.rounds import SpecCounters
 from simulator.quantities import MOST_SLOTS, Share, Within
 
 
@@ -23,6 +24,7 @@ def _known(rates: Any) -> Any:
     return rates
 
 
+PIECES = 0.04  # relative difference between the gaps of pieces and the time per token, up to which a piece is one token
 Length = Annotated[float, Within(1, MOST_SLOTS + 1, "tokens")]
 
 
@@ -30,7 +32,15 @@ class _Bench(Part):
     """A result of `vllm bench serve` or of SGLang's `bench_serving`."""
 
     completed: Count | None = None
+    failed: Count | None = None
+    num_prompts: Count | None = None
+    max_concurrency: Count | None = None
+    request_rate: Annotated[float, Within(0, 1e9, "requests per second")] | Line | None = None
+    duration: Seconds | None = None
+    total_input_tokens: Count | None = None
+    total_output_tokens: Count | None = None
     mean_tpot_ms: Annotated[float, Within(0, 1e6, "ms")]
+    mean_itl_ms: Milliseconds | None = None
     output_throughput: Annotated[float, Within(0, THROUGHPUT[1], "tokens per second")]
     mean_ttft_ms: Milliseconds | None = None
     backend: Line | None = None
@@ -43,37 +53,82 @@ class _Bench(Part):
     spec_decode_acceptance_rate: Annotated[float, Within(0, 100, "%")] | None = None
     spec_decode_per_position_acceptance_rates: Annotated[list[Share], Field(max_length=MOST_SLOTS), BeforeValidator(_known)] | None = None
 
+    @property
+    def finished(self) -> int | None:
+        """Requests that did. Older files say num_prompts alone."""
+        return self.completed if self.completed is not None else self.num_prompts
+
+    @property
+    def generated(self) -> float | None:
+        """Tokens of all answers."""
+        if self.total_output_tokens is None and self.duration is not None:
+            return self.output_throughput * self.duration
+        return self.total_output_tokens
+
+    @property
+    def lost(self) -> int | None:
+        """Requests that failed."""
+        if self.failed is None and self.completed is not None and self.num_prompts is not None:
+            return max(self.num_prompts - self.completed, 0)
+        return self.failed
+
+    @property
+    def offered(self) -> int | None:
+        """Requests in flight that the client kept up; a rate of arrivals keeps none."""
+        return self.max_concurrency or None if self.request_rate in (None, "inf") else None
+
 
 def read_bench(path: Path) -> Loads:
     """Results of `vllm bench serve --save-result` (one) and `--append-result` or SGLang's `bench_serving --output-file` (one on each line).
     Raises DsimError with file and field."""
-    points, left_out = [], []
+    points: list[LoadPoint] = []
+    left_out: list[str] = []
+    remarks: list[str] = []
     for document in read_each(path, "mean_tpot_ms", "output_throughput"):
         bench = document.read(_Bench, {"mean_tpot_ms": STREAMED})
         if bench.completed == 0 and bench.mean_tpot_ms == bench.output_throughput == 0:
             left_out.append(document.name)
         else:
-            points.append(_bench(document, bench))
-    return Loads(points, left_out)
+            points.append(_bench(document, bench, remarks))
+    return Loads(points, left_out, remarks)
 
 
-def _bench(document: Document, bench: _Bench) -> LoadPoint:
+def _bench(document: Document, bench: _Bench, remarks: list[str]) -> LoadPoint:
     for key, value, remedy in (("mean_tpot_ms", bench.mean_tpot_ms, STREAMED), ("output_throughput", bench.output_throughput, None)):
         if value == 0:
             raise document.fail(key, "expected a number above 0, got 0", remedy)
     if bench.completed == 0:
         raise document.fail("completed", f"counts no finished request, and mean_tpot_ms is {bench.mean_tpot_ms:g}", "measure it again")
-    speed, ttft = 1e3 / bench.mean_tpot_ms, None if bench.mean_ttft_ms is None else bench.mean_ttft_ms / 1e3
-    engine = "SGLang" if "accept_length" in document.content or (bench.backend or "").startswith("sglang") else ""
-    point = LoadPoint(document.name, speed, bench.output_throughput, ttft, bench.accept_length, None, None, engine, bench.model_id or "")
-    if bench.spec_decode_acceptance_length is None:
-        return point
-    budget, survival = _speculation(document, bench, bench.spec_decode_acceptance_length)
-    return replace(point, accepted_length=bench.spec_decode_acceptance_length, budget=budget, survival=survival)
+    sglang = "accept_length" in document.content or (bench.backend or "").startswith("sglang")
+    finished, generated = bench.finished, bench.generated
+    point = LoadPoint(
+        source=document.name, tps_per_user=1e3 / bench.mean_tpot_ms, throughput_tok_s=bench.output_throughput, engine="SGLang" if sglang else "",
+        ttft_s=None if bench.mean_ttft_ms is None else bench.mean_ttft_ms / 1e3, model=bench.model_id or "", accepted_length=bench.accept_length,
+        prompt_tokens=bench.total_input_tokens / finished if bench.total_input_tokens and finished else None,
+        output_tokens=generated / finished if generated and finished else None,
+        requests=finished, failed=bench.lost, offered=bench.offered, duration_s=bench.duration,
+    )  # fmt: skip
+    if bench.spec_decode_acceptance_length is not None:
+        counters = _counters(document, bench, bench.spec_decode_acceptance_length)
+        remarks += counters.remarks(document.name)
+        return point.counted(counters)
+    if bench.accept_length is None and _one_token_pieces(bench, point):
+        return replace(point, accepted_length=1.0, budget=1.0, proposing=0.0, slots=0, rounds=(generated or 0) - (finished or 0) or None)
+    return point
 
 
-def _speculation(document: Document, bench: _Bench, length: float) -> tuple[float, list[float] | None]:
-    """Tokens verified per round and survival by position, where they agree with the accepted length. Raises DsimError."""
+def _one_token_pieces(bench: _Bench, point: LoadPoint) -> bool:
+    """Whether every token came by itself. The client writes counters of speculation where it finds any, so a file without them says nothing; but
+    with drafts accepted, tokens come in pieces of several, and the mean gap between pieces is as many times the time per token. A last, empty
+    piece counts as one too: n gaps for n - 1 tokens."""
+    if not bench.mean_itl_ms or not point.output_tokens or point.output_tokens <= 2:
+        return False
+    pieces = bench.mean_itl_ms / bench.mean_tpot_ms
+    return (1 - PIECES) * (1 - 1 / point.output_tokens) <= pieces <= 1 + PIECES
+
+
+def _counters(document: Document, bench: _Bench, length: float) -> SpecCounters:
+    """What the client found in /metrics of its run, where it agrees with the accepted length. Raises DsimError."""
     drafts, drafted, accepted = (f"spec_decode_{name}" for name in ("num_drafts", "draft_tokens", "accepted_tokens"))
     rounds, tokens, taken = (getattr(bench, key) for key in (drafts, drafted, accepted))
     for key, value in ((drafts, rounds), (drafted, tokens)):
@@ -95,4 +150,8 @@ def _speculation(document: Document, bench: _Bench, length: float) -> tuple[floa
         if value is not None and abs(value / length - 1) > AGREE:
             problem = f"accounts for {value:.4g} tokens per round, and spec_decode_acceptance_length is {length:.4g}"
             raise document.fail(name, problem, "save the result again: its numbers contradict each other")
-    return 1 + tokens / rounds, survival
+    return SpecCounters(
+        drafts=rounds, draft_tokens=tokens, accepted_tokens=(length - 1) * rounds if taken is None else taken,
+        per_position=[rate * rounds for rate in survival or ()], generated=bench.generated if bench.finished else None, answers=bench.finished,
+        prompt_tokens=bench.total_input_tokens,
+    )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +15,7 @@ from simulator.complaints import shown
 from simulator.errors import DsimError
 from simulator.measurements.fit import SPEED, USERS
 from simulator.measurements.formats.reading import Count, Document, Line, Part, read_document
+from simulator.measurements.formats.rounds import SpecCounters
 from simulator.quantities import Within, spoken
 
 STREAMED = "measure streamed answers of two tokens or more"
@@ -51,16 +52,25 @@ class LoadPoint:
 
     @property
     def concurrency(self) -> float:
-        """Requests decoding at once: throughput ÷ speed (Little's law)."""
-        return self.throughput_tok_s / self.tps_per_user
+        """Requests decoding at once: throughput, less first tokens where answers are known to be that short, ÷ speed (Little's law)."""
+        after_first = 1 - 1 / self.output_tokens if self.output_tokens and self.output_tokens > 1 else 1.0
+        return self.throughput_tok_s * after_first / self.tps_per_user
+
+    def counted(self, counters: SpecCounters) -> LoadPoint:
+        """The point with what an engine counted of its rounds."""
+        return replace(
+            self, accepted_length=counters.accepted_length, budget=counters.budget, survival=counters.survival or None, proposing=counters.proposing,
+            slots=counters.slots or None, rounds=counters.rounds or counters.drafts, adaptive=counters.cut,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Loads:
-    """Operating points of some files, and which of them had no finished request and were left out."""
+    """Operating points of some files, which of them had no finished request and were left out, and what a reader has to know about them."""
 
     points: list[LoadPoint]
     left_out: list[str]
+    remarks: list[str] = field(default_factory=list)
 
 
 def read_loads(files: Iterable[Path], read: Callable[[Path], Loads]) -> Loads:
@@ -84,7 +94,8 @@ def read_loads(files: Iterable[Path], read: Callable[[Path], Loads]) -> Loads:
     left_out = [name for _, loads in every for name in loads.left_out]
     if left_out and not seen:
         raise DsimError("no request finished", where=every[0][0], remedy="measure lower loads, or for longer")
-    return Loads([point for _, loads in every for point in loads.points], left_out)
+    points = [point for _, loads in every for point in loads.points]
+    return Loads(points, left_out, [remark for _, loads in every for remark in loads.remarks])
 
 
 def _check_range(point: LoadPoint, file: Path) -> None:

@@ -44,6 +44,7 @@ Line = Annotated[str, Field(max_length=1000)]
 Count = Annotated[int, Within(0, 1e15)]
 StepMilliseconds = Annotated[float, Within(1e-6, 1e6, "ms")]
 Milliseconds = Annotated[float, Within(0, 1e9, "ms")]
+Seconds = Annotated[float, Within(0, 1e9, "seconds")]
 Probe = Annotated[float, Within(1, 1e8)]  # requests or tokens of a step
 
 

@@ -18,8 +18,9 @@ from simulator.measurements.cost import Costs, DraftCost, DraftTable, LinearDraf
 from simulator.measurements.draft_blocks import RecordedBlocks
 from simulator.measurements.fit import CostFit, Telemetry, fit_cost
 from simulator.measurements.formats.loadgen import LoadPoint, Loads
+from simulator.measurements.formats.scrapes import read_counters
 from simulator.measurements.formats.sglang import AdditiveSps, SampledSps, StepTime, read_sps, read_step_records, read_sts
-from simulator.measurements.formats.vllm import CostCurves, read_cost_curves, read_counters
+from simulator.measurements.formats.vllm import CostCurves, read_cost_curves
 from simulator.measurements.profile import Drafter
 from simulator.measurements.recorded_run import read_recorded_run
 from simulator.quantities import MOST_SLOTS

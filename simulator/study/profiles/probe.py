@@ -14,7 +14,8 @@ from simulator.errors import DsimError
 from simulator.measurements.cost import Costs
 from simulator.measurements.endpoint import Server
 from simulator.measurements.formats.loadgen import LoadPoint, Loads
-from simulator.measurements.formats.vllm import SpecCounters, counted_between, counters_in
+from simulator.measurements.formats.rounds import SpecCounters
+from simulator.measurements.formats.scrapes import counted_between, counters_in
 from simulator.measurements.prices import RoundCost
 from simulator.measurements.replay import nothing_drafted
 from simulator.measurements.server import Measured, measure, scrape
@@ -143,7 +144,11 @@ def _per_round(
     if length is not None and budget is not None:
         return length, budget
     counted = counted_between(before, after, where) if before and after else None
-    return (counted.accepted_length, counted.budget) if counted and counted.drafts else (1.0, 1.0)
+    if not counted or not counted.drafts:
+        return 1.0, 1.0
+    if counted.budget is None:
+        raise DsimError("does not say how many tokens a round verifies", where=where, key="--budget", remedy="give it and --accepted-length")
+    return counted.accepted_length, counted.budget
 
 
 def compare(costs: Costs, length: float, budget: float, measured: dict[int, Measured], plan: ProbePlan) -> list[Row]:
