@@ -122,7 +122,9 @@ def _import_loads(tool: Literal["AIPerf", "GuideLLM"]) -> Callable[..., None]:
         force: Force = False,
         format: Format = "text",
     ) -> None:
-        from simulator.measurements.formats.loadgen import read_aiperf, read_guidellm, read_loads
+        from simulator.measurements.formats.aiperf import read_aiperf
+        from simulator.measurements.formats.guidellm import read_guidellm
+        from simulator.measurements.formats.loadgen import read_loads
         from simulator.study.profiles.about import About
         from simulator.study.profiles.importing import import_load
 

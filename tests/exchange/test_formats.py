@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.errors import DsimError
+from simulator.measurements.formats.aiperf import read_aiperf
 from simulator.measurements.formats.bench import read_bench
-from simulator.measurements.formats.loadgen import read_aiperf, read_guidellm
+from simulator.measurements.formats.guidellm import read_guidellm
 from simulator.measurements.formats.scrapes import counters_in, read_counters
 from simulator.measurements.formats.sglang import AdditiveSps, SampledSps, additive_sps_json, read_sps, read_step_records, read_sts, sampled_sps_json
 from simulator.measurements.formats.vllm import read_cost_curves
@@ -150,7 +151,7 @@ BROKEN: list[tuple[Any, Callable[[Path], Any], list[Any], Any, str]] = [
     (bench(4, 0.01), read_bench, ["mean_tpot_ms"], None, "mean_tpot_ms"),
     (bench(4, 0.01), read_bench, ["output_throughput"], -1.0, "output_throughput"),
     (bench(4, 0.01), read_bench, ["spec_decode_num_drafts"], 0, "spec_decode_num_drafts"),
-    (aiperf(4, 0.01), read_aiperf, ["output_token_throughput_per_user"], None, "output_token_throughput_per_user"),
+    (aiperf(4, 0.01), read_aiperf, ["inter_token_latency", "avg"], 0.0, "inter_token_latency.avg"),
     (aiperf(4, 0.01), read_aiperf, ["output_token_throughput", "unit"], "furlongs", "output_token_throughput.unit"),
     (guidellm([(1, 0.1)]), read_guidellm, ["benchmarks"], [], "benchmarks"),
     (

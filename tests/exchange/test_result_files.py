@@ -11,8 +11,9 @@ import pytest
 
 from simulator.errors import DsimError
 from simulator.measurements.cost import FittedCurve
+from simulator.measurements.formats.aiperf import read_aiperf
 from simulator.measurements.formats.bench import read_bench
-from simulator.measurements.formats.loadgen import read_aiperf, read_guidellm
+from simulator.measurements.formats.guidellm import read_guidellm
 from simulator.measurements.formats.sglang import read_step_records
 from simulator.measurements.profile import load_profile
 from tests.exchange.engine_files import ADDITIVE, CURVES, METRICS, SAMPLED, STS, aiperf, bench, dump, guidellm

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,7 +23,6 @@ def _known(rates: Any) -> Any:
     return rates
 
 
-PIECES = 0.04  # relative difference between the gaps of pieces and the time per token, up to which a piece is one token
 Length = Annotated[float, Within(1, MOST_SLOTS + 1, "tokens")]
 
 
@@ -110,21 +108,9 @@ def _bench(document: Document, bench: _Bench, remarks: list[str]) -> LoadPoint:
     )  # fmt: skip
     if bench.spec_decode_acceptance_length is not None:
         counters = _counters(document, bench, bench.spec_decode_acceptance_length)
-        remarks += counters.remarks(document.name)
+        remarks += counters.remarks(document.name, generated)
         return point.counted(counters)
-    if bench.accept_length is None and _one_token_pieces(bench, point):
-        return replace(point, accepted_length=1.0, budget=1.0, proposing=0.0, slots=0, rounds=(generated or 0) - (finished or 0) or None)
-    return point
-
-
-def _one_token_pieces(bench: _Bench, point: LoadPoint) -> bool:
-    """Whether every token came by itself. The client writes counters of speculation where it finds any, so a file without them says nothing; but
-    with drafts accepted, tokens come in pieces of several, and the mean gap between pieces is as many times the time per token. A last, empty
-    piece counts as one too: n gaps for n - 1 tokens."""
-    if not bench.mean_itl_ms or not point.output_tokens or point.output_tokens <= 2:
-        return False
-    pieces = bench.mean_itl_ms / bench.mean_tpot_ms
-    return (1 - PIECES) * (1 - 1 / point.output_tokens) <= pieces <= 1 + PIECES
+    return point.one_token_pieces(bench.mean_itl_ms / 1e3 if bench.mean_itl_ms else None)
 
 
 def _counters(document: Document, bench: _Bench, length: float) -> SpecCounters:

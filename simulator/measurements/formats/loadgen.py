@@ -1,34 +1,29 @@
-"""Results of load generators, an operating point each: AIPerf and GenAI-Perf (profile_export_aiperf.json, schema 1.5), GuideLLM (benchmarks.json,
-vllm-project/guidellm at 06cef29); those of engines are in bench.py."""
+"""Operating points of load generators, whichever wrote them (bench.py, aiperf.py, guidellm.py), and what a reader has to know about them."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
-
-from pydantic import Field
 
 from simulator.complaints import shown
 from simulator.errors import DsimError
 from simulator.measurements.fit import SPEED, USERS
-from simulator.measurements.formats.reading import Count, Document, Line, Part, read_document
 from simulator.measurements.formats.rounds import SpecCounters
-from simulator.quantities import Within, spoken
+from simulator.quantities import spoken
 
 STREAMED = "measure streamed answers of two tokens or more"
 THROUGHPUT = (1e-3, 1e9)  # tokens per second
-
-Mean = Annotated[float, Within(0, 1e12)]
+NAMED_FAILED, MOST_FAILED = 0.02, 0.2  # share of requests that failed, above which it is said, and the point refused
+PIECES = 0.04  # relative difference of the gaps between pieces and the time per token, up to which a piece is one token
+LEAST_TURNS, LEAST_SHARE = 5, 0.9  # requests of a user, and mean share of users in flight, below which it is said
 
 
 @dataclass(frozen=True)
 class LoadPoint:
-    """What users saw at one load. Speed is (tokens - 1) / (last - first token) of a request, its mean or the inverse of mean TPOT; tokens
-    committed and verified per decode round (bonus and anchor included) and survival by position, over the rounds that proposed, are None where the
-    file does not have them."""
+    """What users saw at one load. Speed is the inverse of the mean over requests of (last - first token) / (tokens - 1); tokens committed
+    and verified per decode round (bonus and anchor included), and survival by position over the rounds that proposed, are None where the file says
+    nothing of them."""
 
     source: str
     tps_per_user: float
@@ -48,19 +43,60 @@ class LoadPoint:
     failed: int | None = None
     offered: float | None = None  # most requests in flight that the client allowed (--max-concurrency)
     duration_s: float | None = None
-    adaptive: bool = False  # lengths were cut by the engine: what lies beyond the cut was never tried
+    adaptive: bool = False  # drafts were shorter than `slots`: cut by the engine, which never tried the rest, or no longer proposed
+
+    @property
+    def in_flight(self) -> float | None:
+        """Requests between sending and last token, in the mean over the run (Little's law)."""
+        if not self.output_tokens or self.ttft_s is None:
+            return None
+        return self.throughput_tok_s / self.output_tokens * (self.ttft_s + (self.output_tokens - 1) / self.tps_per_user)
 
     @property
     def concurrency(self) -> float:
-        """Requests decoding at once: throughput, less first tokens where answers are known to be that short, ÷ speed (Little's law)."""
+        """Requests decoding at once as one of them sees it: throughput, less first tokens, ÷ speed (Little's law). Where the client kept `offered`
+        in flight and the mean is below, their number fell at the end of the run. Speeds are of users, who were mostly there before: with a mean
+        share r in flight after a linear fall, users see (1 - 4 (1 - r) / 3) ÷ r of those offered, and throughput says r."""
         after_first = 1 - 1 / self.output_tokens if self.output_tokens and self.output_tokens > 1 else 1.0
-        return self.throughput_tok_s * after_first / self.tps_per_user
+        mean = self.throughput_tok_s * after_first / self.tps_per_user
+        if not self.offered or not self.requests or self.in_flight is None:
+            return mean
+        lost = min(max(1 - self.in_flight / self.offered, 0.0), self.offered / self.requests, 0.5)  # a fall takes two answers' time at most
+        return mean * (1 - 4 * lost / 3) / (1 - lost) ** 2
+
+    def one_token_pieces(self, gap_s: float | None) -> LoadPoint:
+        """The point as one of a server that does not speculate, where pieces of answers, `gap_s` apart in the mean, are one token each. A client that
+        found no counters says nothing; but accepted drafts make pieces of several tokens. A last, empty piece may count too: n gaps of n - 1."""
+        if not gap_s or not self.output_tokens or self.output_tokens <= 2 or self.accepted_length is not None:
+            return self
+        tokens = gap_s * self.tps_per_user
+        if not (1 - PIECES) * (1 - 1 / self.output_tokens) <= tokens <= 1 + PIECES:
+            return self
+        rounds = self.requests * (self.output_tokens - 1) if self.requests else None
+        return replace(self, accepted_length=1.0, budget=1.0, proposing=0.0, slots=0, rounds=rounds)
+
+    def remarks(self) -> list[str]:
+        """What makes the point less than it seems. Raises DsimError where too many requests failed."""
+        found, requests = [], self.requests or 0
+        if self.failed and self.failed > MOST_FAILED * (every := self.failed + requests):
+            problem = f"{self.failed:,} of {every:,} requests failed, and the numbers are of the others"
+            raise DsimError(problem, where=self.source, key="failed", remedy="measure a load that the server carries")
+        if self.failed and self.failed > NAMED_FAILED * (self.failed + requests):
+            found.append(f"{self.source}: {self.failed:,} of {self.failed + requests:,} requests failed, and the numbers are of the others")
+        flight = self.in_flight
+        if self.offered and flight and flight < LEAST_SHARE * self.offered:
+            few = f": {requests:,} requests are few" if requests and requests < LEAST_TURNS * self.offered else ""
+            mean = f"{self.source}: {flight:.3g} of {self.offered:g} users were in flight in the mean{few}"
+            found.append(f"{mean}; users are taken to have seen {self.concurrency:.3g} decoding; measure {LEAST_TURNS} requests a user or more")
+        elif self.offered and requests and requests < LEAST_TURNS * self.offered and self.offered > 1 and flight is None:
+            found.append(f"{self.source}: {requests:,} requests are few for {self.offered:g} users: measure {LEAST_TURNS} for each or more")
+        return found
 
     def counted(self, counters: SpecCounters) -> LoadPoint:
         """The point with what an engine counted of its rounds."""
         return replace(
             self, accepted_length=counters.accepted_length, budget=counters.budget, survival=counters.survival or None, proposing=counters.proposing,
-            slots=counters.slots or None, rounds=counters.rounds or counters.drafts, adaptive=counters.cut,
+            slots=counters.slots if counters.slots or not counters.drafts else None, rounds=counters.rounds or counters.drafts, adaptive=counters.cut,
         )  # fmt: skip
 
 
@@ -95,7 +131,8 @@ def read_loads(files: Iterable[Path], read: Callable[[Path], Loads]) -> Loads:
     if left_out and not seen:
         raise DsimError("no request finished", where=every[0][0], remedy="measure lower loads, or for longer")
     points = [point for _, loads in every for point in loads.points]
-    return Loads(points, left_out, [remark for _, loads in every for remark in loads.remarks])
+    remarks = [remark for _, loads in every for remark in loads.remarks]
+    return Loads(points, left_out, remarks + [remark for point in points for remark in point.remarks()])
 
 
 def _check_range(point: LoadPoint, file: Path) -> None:
@@ -108,107 +145,3 @@ def _check_range(point: LoadPoint, file: Path) -> None:
         if not least <= value <= most:
             problem = f"{point.source}: expected {spoken(least)} to {spoken(most)} {what}, got {value:g}"
             raise DsimError(problem, where=file, remedy="check the units")
-
-
-_PER_S = re.compile(r"(?:output )?tok(?:en)?s? ?(?:/|per) ?(?P<time>\S+?)(?: ?(?:/|per) ?user)?")
-_S = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9, "min": 60.0}
-_SPELT = {"sec": "s", "secs": "s", "second": "s", "seconds": "s", "msec": "ms", "millisecond": "ms", "milliseconds": "ms", "µs": "us", "μs": "us",
-          "microsecond": "us", "microseconds": "us", "nanosecond": "ns", "nanoseconds": "ns", "minute": "min", "minutes": "min"}  # fmt: skip
-
-
-class _Metric(Part):
-    unit: Line
-    avg: Mean
-
-
-class _Export(Part):
-    """AIPerf's or GenAI-Perf's export."""
-
-    output_token_throughput: _Metric
-    output_token_throughput_per_user: _Metric
-    time_to_first_token: _Metric | None = None
-
-
-def read_aiperf(path: Path) -> Loads:
-    """A profile_export_aiperf.json, or GenAI-Perf's; the unit of a metric says what its numbers are. Raises DsimError with file and field."""
-    document = read_document(path, "output_token_throughput", "output_token_throughput_per_user", "request_latency", "inter_token_latency")
-    if all(document.content.get(key) is None for key in ("output_token_throughput_per_user", "time_to_first_token", "inter_token_latency")):
-        raise document.fail("output_token_throughput_per_user", "is missing: it was not streamed", "measure with --streaming")
-    export = document.read(_Export)
-    speed = _value(document, "output_token_throughput_per_user", export.output_token_throughput_per_user, _tokens_per_s)
-    throughput = _value(document, "output_token_throughput", export.output_token_throughput, _tokens_per_s)
-    ttft = None
-    if export.time_to_first_token is not None:
-        ttft = _value(document, "time_to_first_token", export.time_to_first_token, _seconds)
-    return Loads([LoadPoint(path.name, speed, throughput, ttft)], [])
-
-
-def _seconds(unit: str) -> float | None:
-    """Seconds in a unit of time, None of another one."""
-    return _S.get(_SPELT.get(unit, unit))
-
-
-def _tokens_per_s(unit: str) -> float | None:
-    """Tokens per second in a unit, None of another one."""
-    match = _PER_S.fullmatch(unit)
-    seconds = _seconds(match["time"]) if match else None
-    return 1 / seconds if seconds else None
-
-
-def _value(document: Document, name: str, metric: _Metric, read_unit: Callable[[str], float | None]) -> float:
-    factor = read_unit(" ".join(metric.unit.lower().split()))
-    if factor is None:
-        known = "tokens/sec, tokens/s/user, tok/s" if read_unit is _tokens_per_s else "ms, s, us, ns"
-        raise document.fail(f"{name}.unit", f"unknown unit {shown(metric.unit)}", f"known units: {known}")
-    if metric.avg == 0:
-        raise document.fail(f"{name}.avg", "expected a number above 0, got 0", "measure it again")
-    return metric.avg * factor
-
-
-class _Mean(Part):
-    mean: Mean | None = None
-
-
-class _Statistic(Part):
-    successful: _Mean | None = None
-
-
-class _Totals(Part):
-    successful: Count | None = None
-
-
-class _Metrics(Part):
-    request_totals: _Totals | None = None
-    inter_token_latency_ms: _Statistic
-    output_tokens_per_second: _Statistic
-    time_to_first_token_ms: _Statistic
-
-
-class _Benchmark(Part):
-    metrics: _Metrics
-
-
-class _Report(Part):
-    benchmarks: Annotated[list[_Benchmark], Field(min_length=1, max_length=10_000, fail_fast=True)]
-
-
-def read_guidellm(path: Path) -> Loads:
-    """Every benchmark of a benchmarks.json, of its successful requests; those without any are left out. GuideLLM's inter-token latency is
-    (last - first token) / (tokens - 1) of a request, weighted by its tokens; its time per output token counts the first token too and is not used.
-    Raises DsimError with file and field."""
-    document = read_document(path, "benchmarks")
-    points, left_out = [], []
-    for number, benchmark in enumerate(document.read(_Report).benchmarks):
-        name, metrics = f"{path.name}, benchmark {number}", benchmark.metrics
-        keys = ("inter_token_latency_ms", "output_tokens_per_second", "time_to_first_token_ms")
-        means = {key: metric.successful and metric.successful.mean for key in keys if (metric := getattr(metrics, key))}
-        if (metrics.request_totals and metrics.request_totals.successful == 0) or not any(means.values()):
-            left_out.append(name)
-            continue
-        for key, mean in means.items():
-            if not mean:
-                problem = f"expected a number above 0, got {shown(mean)}"
-                raise document.fail(f"benchmarks.{number}.metrics.{key}.successful.mean", problem, STREAMED)
-        latency, throughput, ttft = (float(mean or 0) for mean in means.values())
-        points.append(LoadPoint(name, 1e3 / latency, throughput, ttft / 1e3))
-    return Loads(points, left_out)

@@ -32,6 +32,7 @@ MARKS = (  # a field that only this file has at its top, what the file is, and w
     ("accept_length", "a result of SGLang's bench_serving", "use dsim import sglang --bench"),
     ("mean_tpot_ms", "a result of vllm bench serve or SGLang's bench_serving", "use dsim import vllm --bench, or sglang --bench"),
     ("dsim_version", "a result of dsim", "give the file of the engine or load generator"),
+    ("metrics_phase", "AIPerf's export of a server's metrics", "give it to --metrics, or leave it beside profile_export_aiperf.json"),
     ("metrics", "a record of single requests", "give the summary, for example profile_export_aiperf.json"),
 )
 

@@ -6,6 +6,7 @@ rounds with n-gram drafting, and accepted tokens are counted before an answer is
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import accumulate, pairwise
@@ -15,6 +16,7 @@ from typing import Any
 from simulator.errors import DsimError
 from simulator.measurements.formats.reading import AGREE
 
+EVERY = 0.02  # relative difference of drafts and rounds up to which every round drafted
 CUT = 0.05  # share of positions that were not drafted, above which the blocks do not count as whole
 PER_POSITION = "accepted_tokens_per_pos"
 
@@ -46,14 +48,19 @@ class SpecCounters:
             return max(self.decode_rounds, self.drafts)
         if self.generated is None:
             return None
-        inside = self.generated - (self.answers or 0) - self.accepted_tokens
-        if inside <= self.drafts:  # every round drafted: their count needs no estimate
+        answers = self.answers or 0
+        inside = self.generated - answers - self.accepted_tokens
+        every = (1 - EVERY) * self.drafts, (1 + EVERY) * self.drafts
+        if every[0] <= inside <= every[1]:  # every round drafted, and little or nothing was counted beyond an end
             return self.drafts
-        return inside + (self.answers or 0) * self._beyond_end(inside)
+        rounds = inside + self._beyond_ends(self.generated - answers, answers)
+        return rounds if rounds > every[1] else self.drafts
 
-    def _beyond_end(self, rounds: float) -> float:
-        """Accepted tokens beyond the end of an answer that ends anywhere in a round: E[L(L - 1)] / 2 E[L] of L tokens a round."""
-        return sum(k * count for k, count in enumerate(self.per_position, 1)) / (rounds + self.accepted_tokens)
+    def _beyond_ends(self, kept: float, answers: float) -> float:
+        """Accepted tokens beyond the ends of answers, which fall anywhere in a round: E[L (L - 1)] ÷ 2 E[L] for each, with L tokens a round. With Σ k
+        a_k of the accepted counts by position and all tokens of rounds, those kept and those beyond, that is x = answers Σ k a_k ÷ (kept + x)."""
+        product = answers * sum(k * count for k, count in enumerate(self.per_position, 1))
+        return (math.sqrt(kept**2 + 4 * product) - kept) / 2
 
     @property
     def proposing(self) -> float | None:
@@ -93,8 +100,8 @@ class SpecCounters:
         """Drafts were shorter than their positions: the engine cut them, or the drafter had no more to propose."""
         return self.draft_tokens is not None and self.draft_tokens < (1 - CUT) * self.drafts * self.slots
 
-    def remarks(self, name: str) -> list[str]:
-        """What a reader has to know about these counts."""
+    def remarks(self, name: str, received: float | None = None) -> list[str]:
+        """What a reader has to know about these counts; `received` are the tokens that a client counted of the same traffic."""
         found = []
         if self.cut:
             mean = f"{name}: drafts have {(self.draft_tokens or 0) / self.drafts:.3g} tokens of {self.slots} in the mean"
@@ -105,6 +112,8 @@ class SpecCounters:
             found.append(f"{name}: {share:.0%} of the prompts' tokens came from a cache: prompts that are not in it cost more")
         if self.generated and self.answers and self.drafts - (self.generated - self.answers - self.accepted_tokens) > self.answers * self.slots:
             found.append(f"{name}: counts more rounds than its {self.generated:,.0f} tokens can take: other traffic is in its counters")
+        elif received and self.generated and self.generated > (1 + CUT) * received:
+            found.append(f"{name}: the server counted {self.generated:,.0f} tokens, the client {received:,.0f}: other traffic is in its counters")
         return found
 
 
