@@ -18,7 +18,7 @@ from simulator.arrays import Floats
 from simulator.kind import Lowered
 from simulator.measurements.cost_table import Between, CostTable, read_cost_table
 from simulator.names import Inside
-from simulator.quantities import Flag, MeanTokens, StepSeconds, Tokens
+from simulator.quantities import Flag, MeanTokens, StepSeconds, Tokens, Within
 from simulator.schema import Frozen
 
 Provenance = Literal["measured", "imported", "published", "fitted", "synthetic"]
@@ -85,9 +85,17 @@ class Cliff(Frozen):
     add_s: StepSeconds
 
 
+class Bend(Frozen):
+    """A change of slope: each token of a step (or each of its requests) above so many costs `add_s` more, or less where it is negative."""
+
+    of: Literal["tokens", "requests"]
+    above: MeanTokens
+    add_s: Annotated[float, Within(-1000, 1000, "seconds")]
+
+
 class FittedCurve(Cost):
-    """T(B, R) = base + per_token B + per_request R + concave (1 - exp(-B / concave_tokens)) + cliffs, plus per_context_token for every cached token
-    read, where R requests have B tokens in the step.
+    """T(B, R) = base + per_token B + per_request R + concave (1 - exp(-B / concave_tokens)) + cliffs + bends, plus per_context_token for every cached
+    token read, where R requests have B tokens in the step.
 
     The concave part is real in sparse models: more experts' weights are touched as the batch grows.
     """
@@ -100,6 +108,7 @@ class FittedCurve(Cost):
     concave_tokens: MeanTokens = 1.0
     per_context_token_s: StepSeconds = 0.0
     cliffs: Annotated[list[Cliff], Field(max_length=100)] = []
+    bends: Annotated[list[Bend], Field(max_length=200)] = []
     measured_tokens: tuple[MeanTokens, MeanTokens]
 
     def at_cell(self, cell: Mapping[str, float], gamma: int) -> float:
@@ -113,7 +122,8 @@ class FittedCurve(Cost):
     @property
     def varies_with(self) -> Literal["tokens", "context", "shape"]:
         """What it depends on beside the tokens in the step."""
-        return "shape" if self.per_request_s else "context" if self.per_context_token_s else "tokens"
+        by_requests = self.per_request_s or any(bend.of == "requests" for bend in self.bends)
+        return "shape" if by_requests else "context" if self.per_context_token_s else "tokens"
 
     def seconds(self, tokens: ArrayLike, requests: float = 1, context_tokens: float = 0) -> Floats:
         """Time of steps of `tokens` tokens whose requests hold `context_tokens` each on average."""
@@ -121,6 +131,8 @@ class FittedCurve(Cost):
         time = self.base_s + self.per_token_s * b + self.concave_s * -np.expm1(-b / self.concave_tokens)
         for cliff in self.cliffs:
             time = time + cliff.add_s * (b > cliff.tokens)
+        for bend in self.bends:
+            time = time + bend.add_s * np.maximum((b if bend.of == "tokens" else requests) - bend.above, 0.0)
         return np.asarray(time + requests * (self.per_request_s + self.per_context_token_s * context_tokens))
 
 

@@ -1,0 +1,222 @@
+"""One joint fit of step costs, drafting, scheduling, prompts and acceptance to operating points of one target under several lengths (docs/fit.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from simulator.arrays import Floats
+from simulator.errors import DsimError
+from simulator.measurements import surface_model as model_of
+from simulator.measurements.cost import Costs
+from simulator.measurements.formats.loadgen import LoadPoint
+from simulator.measurements.surface_model import Acceptance, Model, Rows, rows_of
+from simulator.measurements.surface_parts import DrafterFit, costs_of, drafter_of, uncertainty_of, untold
+from simulator.measurements.uncertainty import Uncertainty
+
+MISSES = 0.10  # rms of residuals above which points do not belong to one engine, or it is no such engine
+NOISE = 0.03  # least relative sd of a speed: single runs of others differ by as much
+TTFT_SD = 0.1  # of the logarithm of a TTFT outside of what the model allows
+OUTLIER = 2.0  # standard deviations beyond which a point pulls less and less
+COUNTED_SD = 0.05  # logits of acceptance between counters and the traffic that speeds were measured on
+
+
+@dataclass(frozen=True)
+class PointFit:
+    """A point's speed per user as measured and as fitted. `used`: it went into the fit."""
+
+    point: LoadPoint
+    drafter: str
+    measured: float
+    predicted: float
+    used: bool = True
+
+    @property
+    def difference(self) -> float:
+        """Predicted ÷ measured - 1."""
+        return self.predicted / self.measured - 1
+
+
+@dataclass(frozen=True)
+class SurfaceFit:
+    """What operating points say together. `noise` is the relative sd of a speed as it was taken or found; `rms` and `worst` are of the residuals."""
+
+    costs: Costs
+    drafters: dict[str, DrafterFit]
+    scheduling_s: float
+    uncertainty: Uncertainty
+    points: list[PointFit]
+    noise: float
+    assumed: list[str]
+    unknown: list[str]
+    _model: Model
+    _z: Floats
+
+    @property
+    def rms(self) -> float:
+        return float(np.sqrt(np.mean([point.difference**2 for point in self.points])))
+
+    @property
+    def worst(self) -> float:
+        return max(abs(point.difference) for point in self.points)
+
+    def check(self) -> None:
+        """Raises DsimError where the fit misses its points: they are not of one engine under one setting, or it is no such engine."""
+        if self.rms > MISSES:
+            worst = max(self.points, key=lambda point: abs(point.difference))
+            problem = f"no step cost fits these points: {self.rms:.0%} rms, {worst.point.source} by {worst.difference:+.0%}"
+            raise DsimError(problem, remedy="give points of one server, or say its graph limit")
+
+    def predict(self, points: Sequence[LoadPoint], drafters: Sequence[str]) -> list[PointFit]:
+        """Points that were kept out of the fit; their speeds are only compared with."""
+        rows = rows_of(points, drafters)
+        speeds = self._model.speed(self._z, rows)
+        return [PointFit(p, d, p.tps_per_user, float(s), used=False) for p, d, s in zip(points, drafters, speeds, strict=True)]
+
+
+def fit_surface(
+    points: Sequence[LoadPoint],
+    drafters: Sequence[str] | None = None,
+    *,
+    shape: Mapping[str, Sequence[float]] | None = None,
+    graph_limit: float | None = None,
+    source: str = "",
+) -> SurfaceFit:
+    """Step costs, drafting, scheduling, prompts and acceptance that fit all points at once, by maximum a posteriori with weak priors.
+
+    `drafters` names each point's drafter ("" without speculation; default: one, "drafter", wherever a point drafts). `shape` is by drafter the
+    conditional acceptance by position that is known from elsewhere: its level is fitted where nothing was counted. Steps of more than `graph_limit`
+    tokens leave captured graphs.
+    Raises DsimError where the points cannot carry a fit.
+    """
+    if not points:
+        raise DsimError("there are no operating points", remedy="give at least two")
+    names = list(drafters) if drafters is not None else ["drafter" if _drafts(point) else "" for point in points]
+    rows = rows_of(points, names)
+    if rows.tokens.max() < 1.5 * rows.tokens.min():
+        raise DsimError("too few operating points to fit a step cost", remedy="give at least two whose tokens in a step differ by half")
+    model = _model(points, rows, shape or {}, graph_limit)
+    speed = np.log([point.tps_per_user for point in points])
+    z, cov, noise = _solve(model, rows, speed)
+    fitted = model.speed(z, rows)
+    residuals = [PointFit(p, d, p.tps_per_user, float(s)) for p, d, s in zip(points, names, fitted, strict=True)]
+    note = f"fitted to {len(points)} operating points, {np.sqrt(np.mean(np.square(fitted / np.exp(speed) - 1))):.2%} rms"
+    found = {name: drafter_of(model, z, name, source) for name in model.acceptance}
+    uncertainty = uncertainty_of(model, z, cov, sum(map(bool, names)))
+    scheduling = model.scheduling_s(z) if model.scheduled else 0.0
+    return SurfaceFit(
+        costs_of(model, z, source, note), found, scheduling, uncertainty, residuals, noise, _assumed(model, rows), untold(model, cov), model, z
+    )
+
+
+def _assumed(model: Model, rows: Rows) -> list[str]:
+    """What the fit takes for granted."""
+    said = []
+    if not model.prompts:
+        said.append("prompts are within the step cost, for not every point says how long prompts and answers are: take them as instant")
+    if model.limit is not None and not (rows.tokens > model.limit).any():
+        said.append(
+            f"steps of more than {model.limit:g} tokens leave captured graphs and cost as much again as in other systems: no point is as large"
+        )
+    return said
+
+
+def _drafts(point: LoadPoint) -> bool:
+    return bool(point.slots) or (point.slots is None and (point.budget or 1) > 1)
+
+
+def _model(points: Sequence[LoadPoint], rows: Rows, shape: Mapping[str, Sequence[float]], limit: float | None) -> Model:
+    plain = np.array([not name for name in rows.drafter])
+    knots, inside = _knots(rows.requests[plain], rows)
+    octaves = np.log2(knots[1:] / knots[:-1])
+    walk = np.where(knots[1:] <= inside * 1.001, model_of.WALK, model_of.WALK_BEYOND) * np.sqrt(octaves)
+    lengths = np.where(np.isnan(rows.tau), 2.0, rows.tau)
+    first = int(np.argmin(rows.tokens))
+    base = float(lengths[first] / points[first].tps_per_user)
+    prompts = not (np.isnan(rows.prompt) | np.isnan(rows.output)).any()
+    acceptance = {name: _acceptance(points, rows, name, shape.get(name)) for name in dict.fromkeys(rows.drafter) if name}
+    edge = limit if limit is not None else None
+    measured = (float(rows.tokens.min()), float(rows.tokens.max()))
+    return Model(knots, measured, base, acceptance, edge, prompts, bool(rows.adaptive.any()), walk)
+
+
+def _knots(plain: Floats, rows: Rows) -> tuple[Floats, float]:
+    """Where the curve may bend: at batches that were measured without speculation, at every doubling between and beyond; and the last of those
+    measured so."""
+    most = float(rows.tokens.max()) * model_of.BEYOND
+    start = plain if len(plain) else rows.requests
+    at = [float(np.min(start))]
+    for x in sorted(set(start.tolist())):
+        while x > at[-1] * 2.2:
+            at.append(at[-1] * 2 if x > at[-1] * 4.4 else float(np.sqrt(at[-1] * x)))
+        if x > at[-1] * 1.3:
+            at.append(x)
+    inside = at[-1]
+    while at[-1] < most:
+        at.append(at[-1] * 2)
+    return np.array(at), inside
+
+
+def _acceptance(points: Sequence[LoadPoint], rows: Rows, name: str, shape: Sequence[float] | None) -> Acceptance:
+    """Conditional acceptance pooled over points by their rounds; where nothing was counted, the shape that is given, else a flat one."""
+    mine = [i for i, drafter in enumerate(rows.drafter) if drafter == name]
+    gamma = max(len(shape or ()), *(int(rows.slots[i]) for i in mine))
+    reached, kept, rounds = np.zeros(gamma), np.zeros(gamma), 0.0
+    fixed = [i for i in mine if not points[i].adaptive] or mine
+    for i in fixed:
+        survival = points[i].survival
+        if survival:
+            weight = (points[i].rounds or 1000.0) * float(rows.proposing[i])
+            alive = np.array([1.0, *survival])[: gamma + 1]
+            reached[: len(alive) - 1] += weight * alive[:-1]
+            kept[: len(alive) - 1] += weight * alive[1:]
+            rounds += weight
+    share = float(np.mean(rows.proposing[mine]))
+    if rounds:
+        conditional = np.clip(kept / np.maximum(reached, 1e-9), 1e-4, 1 - 1e-4)
+        known = reached > 0
+        conditional[~known] = conditional[known][-1]
+        return Acceptance(_logits(conditional), COUNTED_SD, COUNTED_SD, True, share)
+    if shape is not None:
+        given = np.array([*shape, *[shape[-1]] * gamma])[:gamma]
+        return Acceptance(_logits(np.clip(given, 1e-4, 1 - 1e-4)), model_of.LEVEL[1], model_of.SHAPE_TILT, False, share)
+    place = np.linspace(-0.5, 0.5, gamma) if gamma > 1 else np.zeros(1)
+    return Acceptance(float(_logits(np.array(model_of.LEVEL[0]))) + model_of.TILT[0] * place, model_of.LEVEL[1], model_of.TILT[1], False, share)
+
+
+def _solve(model: Model, rows: Rows, speed: Floats) -> tuple[Floats, Floats, float]:
+    """The most probable unknowns (in prior sds), their covariance, and the noise of speeds: at least NOISE, more where residuals say so."""
+    from scipy.optimize import least_squares
+
+    timed, ttft = ~np.isnan(rows.ttft) & model.prompts, np.log(np.where(np.isnan(rows.ttft), 1.0, rows.ttft))
+    counted = ~np.isnan(rows.tau) & (rows.slots > 0) & (rows.adaptive == 0)
+    noise, z = NOISE, np.zeros(len(model.names))
+    for _ in range(3):
+
+        def misfit(z: Floats, noise: float = noise) -> Floats:
+            parts = [(np.log(model.speed(z, rows)) - speed) / noise, z]
+            if timed.any():
+                least, most = (np.log(bound) - ttft for bound in model.ttft_s(z, rows))
+                parts.append((np.maximum(least, 0.0) + np.minimum(most, 0.0))[timed] / TTFT_SD)
+            if counted.any():
+                parts.append(np.log(model.length(z, rows) / np.where(counted, rows.tau, 1))[counted] / COUNTED_SD)
+            return np.concatenate(parts)
+
+        found = least_squares(misfit, z, loss="soft_l1", f_scale=OUTLIER, max_nfev=200)
+        z = found.x
+        jacobian = np.asarray(found.jac)
+        cov = np.linalg.inv(jacobian.T @ jacobian)
+        residual = np.log(model.speed(z, rows)) - speed
+        spent = len(z) - float(np.trace(cov))
+        left = max(len(residual) - spent, 1.0)
+        spread = 1.4826 * float(np.median(np.abs(residual))) * np.sqrt(len(residual) / left)
+        if max(NOISE, spread) < noise * 1.1:
+            break
+        noise = max(NOISE, spread)
+    return z, cov, noise
+
+
+def _logits(p: Floats) -> Floats:
+    return np.asarray(np.log(p) - np.log1p(-p))

@@ -1,0 +1,250 @@
+"""The time of a step over tokens and requests as a few unknowns with weak priors: what `surface.py` fits to operating points.
+
+A step of R requests with B tokens takes T(B, R) = base + f(B) + h(R), jumps at graph limits beside. f and h are piecewise linear, and what points
+without speculation show is f + h along B = R alone. Its slope is split: h gets a share of what of the slope stays to the end (reading caches, host
+time: rising with every request), f the rest (weights touched by more tokens, arithmetic: what falls off is its own). Slopes walk in their logarithm
+from one segment to the next, so that few points give a smooth curve and many their own. A round adds drafting, which is a small step of the same
+shape, and scheduling. Users commit τ tokens of a round; others' prompts stretch it (Model.speed).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from simulator.arrays import Floats
+from simulator.measurements.formats.loadgen import LoadPoint
+
+# Weak priors: what holds of the systems that are published or that we measured, in units of the step of one request, see docs/fit.md.
+GROWTH_TOKENS = (100.0, 1.0)  # tokens that double a step: median, and sd of its logarithm
+WALK, WALK_BEYOND = 0.7, 0.25  # sd of a slope's logarithm per doubling of the batch: where ordinary decoding was measured, and beyond
+REQUEST_SHARE = (0.3, 1.0)  # of the least slope, per request: median, and sd of its logit
+PROMPTED_SHARE = (0.55, 1.0)  # likewise, where prompts are within the step cost
+RISING_SHARE = (0.9, 1.0)  # likewise, of what the slope rises by: tokens cost more only where arithmetic fills the machine, far above a batch
+DRAFT = (0.15, 1.0)  # drafting for one request against a step: median, and sd of its logarithm
+DRAFT_GROWTH_SD = 0.8  # of the logarithm of what requests add to drafting, against what their blocks add to a step of the target
+SLOTWISE = (0.0, 1.0)  # logit of the share of drafting that is paid slot by slot (a block at once: 0, token after token: 1)
+LEVEL = (0.7, 1.0)  # conditional acceptance of every slot: median, and sd of its logit, where nothing was counted
+TILT = (-0.5, 0.7)  # logits from the first slot to the last, where nothing was counted and no shape is given
+SHAPE_TILT = 0.5  # sd, where a shape is given
+SCHEDULING = (0.1, 1.0)  # a step with scheduled lengths against a step: median, and sd of its logarithm
+CLIFF = (1.0, 1.2)  # leaving captured graphs, likewise
+PREFILL = (1.0, 0.35)  # a prompt's token against one more verified token: median, and sd of its logarithm
+PREFILL_BASE = (1.0, 0.3)  # fixed part of a step of prompts, against a step of one token
+ALONE = 1.2  # users below which a prompt is alone with the engine
+BEYOND = 4.0  # the curve goes on to so many times the tokens that were measured
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """What is known of a drafter's acceptance before speeds are looked at: logits by slot [γ], sd of level and tilt; `counted` by the engine?"""
+
+    logits: Floats
+    level_sd: float
+    tilt_sd: float
+    counted: bool
+    proposing: float = 1.0
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Operating points as arrays [n]; NaN where a file does not say it."""
+
+    requests: Floats  # decoding when a user of theirs decodes
+    budget: Floats  # tokens verified per request and round, anchor included
+    slots: Floats  # tokens drafted of a request that proposes
+    proposing: Floats
+    tau: Floats  # as counted, else NaN
+    adaptive: Floats
+    drafter: list[str]  # "" without
+    users: Floats  # that the client keeps busy: decoding, or waiting for a first token
+    inside: Floats  # share of them that decode
+    prompt: Floats
+    output: Floats
+    ttft: Floats
+
+    @property
+    def tokens(self) -> Floats:
+        return self.requests * self.budget
+
+
+def rows_of(points: Sequence[LoadPoint], drafters: Sequence[str]) -> Rows:
+    """Operating points as arrays. A user who decodes shares the batch with himself and with the others as far as they decode."""
+
+    def column(name: str) -> Floats:
+        return np.array([np.nan if getattr(p, name) is None else float(getattr(p, name)) for p in points])
+
+    inside = np.array([point.concurrency for point in points])
+    waiting = np.nan_to_num(column("ttft_s") * column("tps_per_user") * inside / column("output_tokens"))
+    users = np.maximum(np.where(np.isnan(column("offered")), inside + waiting, column("offered")), inside)
+    slots = np.nan_to_num(np.where(np.isnan(column("slots")), np.ceil(column("budget") - 1 - 1e-9), column("slots")))
+    proposing = np.where(np.isnan(column("proposing")), slots > 0, column("proposing"))
+    budget = np.where(np.isnan(column("budget")), 1 + slots * proposing, column("budget"))
+    tau = np.where(slots > 0, column("accepted_length"), 1.0)
+    together = np.where(users > inside * 1.001, 1 + (users - 1) * inside / users, inside)
+    adaptive = np.array([float(point.adaptive) for point in points])
+    lengths = column("prompt_tokens"), column("output_tokens"), column("ttft_s")
+    return Rows(together, budget, slots, proposing, tau, adaptive, list(drafters), users, inside / users, *lengths)
+
+
+@dataclass
+class Model:
+    """Unknowns by name with their priors, and what they predict. Every unknown is counted in standard deviations from its prior's median."""
+
+    knots: Floats  # [K] of tokens or requests, rising, above 0
+    measured: tuple[float, float]  # tokens in a step of the points
+    base: float  # prior median of a step of no tokens
+    acceptance: Mapping[str, Acceptance]
+    limit: float | None = None
+    prompts: bool = False
+    scheduled: bool = False
+    walk_sd: Floats = field(default_factory=lambda: np.zeros(0))
+    names: list[str] = field(default_factory=list)
+    _prior: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._add("base", 0.0, 1.0)
+        self._add("slope", -np.log(GROWTH_TOKENS[0]), GROWTH_TOKENS[1])
+        for i, sd in enumerate(self.walk_sd):
+            self._add(f"walk {i}", 0.0, float(sd))
+        share, sd = REQUEST_SHARE if self.prompts else PROMPTED_SHARE
+        self._add("share", _logit(share), sd)
+        self._add("rising", _logit(RISING_SHARE[0]), RISING_SHARE[1])
+        for name, known in self.acceptance.items():
+            self._add(f"draft {name}", np.log(DRAFT[0]), DRAFT[1])
+            self._add(f"draft growth {name}", 0.0, DRAFT_GROWTH_SD)
+            self._add(f"slotwise {name}", *SLOTWISE)
+            self._add(f"level {name}", 0.0, known.level_sd)
+            self._add(f"tilt {name}", 0.0, known.tilt_sd)
+        if self.limit is not None:
+            self._add("cliff", np.log(CLIFF[0]), CLIFF[1])
+        if self.scheduled:
+            self._add("scheduling", np.log(SCHEDULING[0]), SCHEDULING[1])
+        if self.prompts:
+            self._add("prefill", np.log(PREFILL[0]), PREFILL[1])
+            self._add("prefill base", np.log(PREFILL_BASE[0]), PREFILL_BASE[1])
+
+    def _add(self, name: str, mean: float, sd: float) -> None:
+        self.names.append(name)
+        self._prior[name] = (float(mean), float(sd))
+
+    def value(self, z: Floats, name: str) -> float:
+        """An unknown in its own unit (a logarithm, a logit)."""
+        mean, sd = self._prior[name]
+        return mean + sd * float(z[self.names.index(name)])
+
+    def base_s(self, z: Floats) -> float:
+        return self.base * float(np.exp(self.value(z, "base")))
+
+    def slopes(self, z: Floats) -> tuple[Floats, Floats]:
+        """Seconds per token and per request on the segments up to each knot, [K] each."""
+        walk = np.concatenate(([0.0], np.cumsum([self.value(z, f"walk {i}") for i in range(len(self.walk_sd))])))
+        both = self.base_s(z) * np.exp(self.value(z, "slope") + walk)
+        stays = np.minimum.accumulate(both[::-1])[::-1]
+        requests = _sigmoid(self.value(z, "share")) * stays[0] + _sigmoid(self.value(z, "rising")) * (stays - stays[0])
+        return both - requests, requests
+
+    def curve(self, slopes: Floats, x: Floats) -> Floats:
+        """Piecewise linear from 0 at 0, going on along the last segment."""
+        edges = np.concatenate(([0.0], self.knots))
+        at = np.concatenate(([0.0], np.cumsum(slopes * np.diff(edges))))
+        return np.asarray(np.interp(x, edges, at) + np.maximum(x - edges[-1], 0.0) * slopes[-1])
+
+    def verify_s(self, z: Floats, tokens: Floats, requests: Floats) -> Floats:
+        """Time of a step of the target, [n]."""
+        by_token, by_request = self.slopes(z)
+        time = self.base_s(z) + self.curve(by_token, tokens) + self.curve(by_request, requests)
+        return time if self.limit is None else time + (tokens > self.limit) * self.cliff_s(z)
+
+    def cliff_s(self, z: Floats) -> float:
+        return self.base_s(z) * float(np.exp(self.value(z, "cliff")))
+
+    def draft_parts(self, z: Floats, name: str) -> tuple[float, float, float, float]:
+        """base, per request, per slot, per slot and request: seconds of a round."""
+        gamma = len(self.acceptance[name].logits)
+        by_token, _ = self.slopes(z)
+        most = self.measured[1]
+        token_s = float(self.curve(by_token, np.array([most]))[0]) / most
+        one = float(np.exp(self.value(z, f"draft {name}")))
+        slotwise = _sigmoid(self.value(z, f"slotwise {name}"))
+        request_s = one * float(np.exp(self.value(z, f"draft growth {name}"))) * np.sqrt(1 + gamma) * token_s
+        whole = one * self.base_s(z)
+        return (1 - slotwise) * whole, (1 - slotwise) * request_s, slotwise * whole / gamma, slotwise * request_s / gamma
+
+    def draft_s(self, z: Floats, rows: Rows) -> Floats:
+        """Time of drafting in a round of each point; the fixed part where any request proposes."""
+        out = np.zeros(len(rows.requests))
+        for name in self.acceptance:
+            base, request, slot, slot_request = self.draft_parts(z, name)
+            mine = np.array([drafter == name for drafter in rows.drafter])
+            proposing = rows.requests * rows.proposing
+            some = 1 - (1 - np.minimum(rows.proposing, 1 - 1e-12)) ** np.maximum(rows.requests, 1e-9)
+            time = some * (base + slot * rows.slots) + proposing * (request + slot_request * rows.slots)
+            out = np.where(mine & (rows.slots > 0), time, out)
+        return out
+
+    def conditional(self, z: Floats, name: str) -> Floats:
+        """P(slot k accepted, given those before), [γ]."""
+        known = self.acceptance[name]
+        gamma = len(known.logits)
+        place = np.linspace(-0.5, 0.5, gamma) if gamma > 1 else np.zeros(1)
+        return _sigmoids(known.logits + self.value(z, f"level {name}") + self.value(z, f"tilt {name}") * place)
+
+    def length(self, z: Floats, rows: Rows) -> Floats:
+        """Tokens committed per request and round, as the unknowns say, [n]."""
+        out = np.ones(len(rows.requests))
+        for name in self.acceptance:
+            survival = np.concatenate(([0.0], np.cumsum(np.cumprod(self.conditional(z, name)))))
+            mine = np.array([drafter == name for drafter in rows.drafter])
+            at = np.minimum(rows.slots, len(survival) - 1).astype(int)
+            out = np.where(mine, 1 + rows.proposing * survival[at], out)
+        return out
+
+    def round_s(self, z: Floats, rows: Rows) -> Floats:
+        time = self.verify_s(z, rows.tokens, rows.requests) + self.draft_s(z, rows)
+        return time + rows.adaptive * self.scheduling_s(z) if self.scheduled else time
+
+    def scheduling_s(self, z: Floats) -> float:
+        return self.base_s(z) * float(np.exp(self.value(z, "scheduling")))
+
+    def prefill_parts(self, z: Floats) -> tuple[float, float]:
+        """base and per token of a prompt, seconds."""
+        by_token, _ = self.slopes(z)
+        most = self.measured[1]
+        token_s = float(self.curve(by_token, np.array([most]))[0]) / most
+        return self.base_s(z) * float(np.exp(self.value(z, "prefill base"))), token_s * float(np.exp(self.value(z, "prefill")))
+
+    def speed(self, z: Floats, rows: Rows) -> Floats:
+        """Tokens per second of a user, [n]. While he goes through one answer every other user sends one prompt; what of them does not delay his first
+        token stretches his rounds. How many that are, the measured TTFT says; without one, as many as there is time for."""
+        length = np.where(np.isnan(rows.tau), self.length(z, rows), rows.tau)
+        round_s = self.round_s(z, rows)
+        if not self.prompts:
+            return np.asarray(length / round_s)
+        own = self.prefill_parts(z)[1] * rows.prompt
+        all_others = np.maximum(rows.users - 1, 0.0) * own
+        known = ~np.isnan(rows.ttft)
+        before = np.where(known, np.clip(np.nan_to_num(rows.ttft) - own - round_s, 0.0, all_others), all_others * (1 - rows.inside))
+        return np.asarray(1 / (round_s / length + (all_others - before) / np.maximum(rows.output - 1, 1.0)))
+
+    def ttft_s(self, z: Floats, rows: Rows) -> tuple[Floats, Floats]:
+        """Least and most time to the first token, [n]: the own prompt alone or beside a decode step; all others' prompts and a step before it."""
+        base, token = self.prefill_parts(z)
+        own, round_s = token * rows.prompt, self.round_s(z, rows)
+        alone = rows.users < ALONE
+        least = np.where(alone, base, round_s) + own
+        return least, np.where(alone, least, least + round_s + (rows.users - 1) * own)
+
+
+def _logit(p: float) -> float:
+    return float(np.log(p / (1 - p)))
+
+
+def _sigmoid(z: float) -> float:
+    return float(1 / (1 + np.exp(-z)))
+
+
+def _sigmoids(z: Floats) -> Floats:
+    return np.asarray(1 / (1 + np.exp(-z)))

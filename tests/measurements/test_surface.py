@@ -1,0 +1,104 @@
+"""The joint fit: worlds whose costs are known come back, and what points cannot tell apart stays wide."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from simulator.errors import DsimError
+from simulator.measurements.formats.loadgen import LoadPoint
+from simulator.measurements.surface import SurfaceFit, fit_surface
+
+BASE, TOKEN, REQUEST, DRAFT = 0.01, 4e-5, 6e-5, 0.0015
+SURVIVAL = [0.8, 0.55, 0.3]
+
+
+def point(users: float, slots: int, counted: bool = True, cliff: tuple[float, float] = (1e9, 0.0), noise: float = 0.0) -> LoadPoint:
+    """A world of a straight line over tokens and requests, and drafting."""
+    length = 1 + sum(SURVIVAL[:slots])
+    tokens = users * (1 + slots)
+    time = BASE + TOKEN * tokens + REQUEST * users + (DRAFT if slots else 0.0) + (cliff[1] if tokens > cliff[0] else 0.0)
+    speed = length / time * np.exp(noise)
+    told = {"accepted_length": length, "survival": SURVIVAL[:slots], "rounds": 1e6} if slots and counted else {}
+    return LoadPoint(f"k{slots}, {users:g} users", speed, users * speed, budget=1.0 + slots, slots=slots, **told)  # type: ignore[arg-type]
+
+
+def sd(fit: SurfaceFit, parameter: str) -> float:
+    return next(p.sd for p in fit.uncertainty.parameters if p.parameter == parameter)
+
+
+USERS = (1, 2, 4, 8, 16, 32, 64)
+NONE = [point(users, 0) for users in USERS]
+
+
+def test_tokens_requests_and_drafting_come_back_from_points_of_several_lengths() -> None:
+    fit = fit_surface([*NONE, *(point(users, k) for k in (1, 3) for users in USERS)])
+    tokens, requests = np.array([8.0, 64, 256]), 32.0
+    np.testing.assert_allclose(fit.costs.verify.seconds(tokens, requests), BASE + TOKEN * tokens + REQUEST * requests, rtol=0.05)
+    assert fit.drafters["drafter"].draft.seconds(1, 0, 3) == pytest.approx(DRAFT, rel=0.25)
+    np.testing.assert_allclose(np.cumprod(fit.drafters["drafter"].conditional), SURVIVAL, rtol=0.02)
+    assert fit.rms < 0.01
+
+
+def test_lengths_that_were_not_measured_are_predicted_from_two_points() -> None:
+    fit = fit_surface([*NONE, point(1, 3), point(64, 3)])
+    kept = [point(users, k) for k in (1, 2, 3) for users in (4, 16, 32)]
+    assert max(abs(p.difference) for p in fit.predict(kept, ["drafter"] * len(kept))) < 0.05
+
+
+def test_ordinary_decoding_alone_leaves_wide_what_it_cannot_tell() -> None:
+    alone, both = fit_surface(NONE), fit_surface([*NONE, *(point(users, 3) for users in USERS)])
+    assert sd(alone, "verified") > 0.3 > 1.5 * sd(both, "verified")
+    assert any("as opposed to cost per request" in sentence for sentence in alone.unknown)
+    assert not any("as opposed to cost per request" in sentence for sentence in both.unknown)
+
+
+def test_a_speculative_sweep_alone_does_not_book_drafting_on_ordinary_decoding() -> None:
+    fit = fit_surface([point(users, 3) for users in USERS])
+    assert 0 < fit.drafters["drafter"].draft.seconds(1, 0, 3) < BASE
+    assert float(fit.costs.verify.seconds(1.0, 1.0)) < BASE + TOKEN + REQUEST + DRAFT
+    assert sd(fit, "draft") > 0.05
+
+
+def test_acceptance_that_nobody_counted_is_what_speeds_ask_for() -> None:
+    fit = fit_surface([*NONE, *(point(users, 3, counted=False) for users in USERS)])
+    assert 1 + sum(np.cumprod(fit.drafters["drafter"].conditional)) == pytest.approx(2.65, rel=0.1)
+    assert any("counted in none" in sentence for sentence in fit.unknown)
+
+
+def test_a_cliff_is_kept_where_the_graph_limit_is_told() -> None:
+    cliff = (128.0, 0.03)
+    points = [point(users, k, cliff=cliff) for k in (0, 1, 3) for users in USERS]
+    fit = fit_surface(points, graph_limit=128)
+    below, above = fit.costs.verify.seconds(np.array([128.0, 129.0]), 32.0)
+    assert above - below == pytest.approx(0.03, rel=0.1)
+    assert fit.rms < 0.02
+
+
+def test_prompts_are_counted_once() -> None:
+    """10 ms + 0.1 ms a token, prompts 0.1 ms a token in chunks: the users of a closed loop are stretched by each other's prompts."""
+    points = []
+    for users in (1, 8, 32, 64):
+        step, own, answer = 0.01 + 1e-4 * users, 0.1024, 256
+        token_s = step + (users - 1) * own / (answer - 1)
+        ttft = step + own
+        throughput = users * answer / (ttft + (answer - 1) * token_s)
+        known = {"prompt_tokens": 1024.0, "output_tokens": 256.0, "offered": float(users)}
+        points.append(LoadPoint(f"c{users}", 1 / token_s, throughput, ttft, slots=0, **known))  # type: ignore[arg-type]
+    fit = fit_surface(points)
+    assert float(np.diff(fit.costs.verify.seconds(np.array([64.0, 256.0]), 64.0))[0]) == pytest.approx(1e-4 * 192, rel=0.15)
+    assert fit.costs.prefill is not None
+    assert fit.costs.prefill.seconds(1024) == pytest.approx(0.1124, rel=0.05)
+    unknown = fit_surface([replace(p, prompt_tokens=None) for p in points])
+    assert unknown.costs.prefill is None
+    assert any("prompts are within the step cost" in sentence for sentence in unknown.assumed)
+
+
+def test_points_that_belong_to_no_engine_are_refused() -> None:
+    wrong = [point(users, 0, noise=0.5 * (-1) ** i) for i, users in enumerate(USERS)]
+    with pytest.raises(DsimError, match=r"no step cost fits these points: .* rms"):
+        fit_surface(wrong).check()
+    with pytest.raises(DsimError, match=r"^too few operating points"):
+        fit_surface([NONE[0]])
