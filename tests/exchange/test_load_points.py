@@ -133,3 +133,13 @@ def test_a_rate_of_arrivals_keeps_no_number_of_users(put: Put) -> None:
     assert read_bench(put("b.json", bench(4, 0.01))).points[0].offered == 4
     assert read_bench(put("b.json", bench(4, 0.01) | {"request_rate": 3.5})).points[0].offered is None
     assert read_bench(put("b.json", bench(4, 0.01) | {"max_concurrency": None})).points[0].offered is None
+
+
+def test_a_row_of_sglang_verifies_in_every_round(put: Put) -> None:
+    row = {"backend": "sglang", "mean_tpot_ms": 6.25, "mean_itl_ms": 6.25, "output_throughput": 160.0, "duration": 100.0, "completed": 8}
+    row |= {"total_output_tokens": 16_000, "total_input_tokens": 8192, "max_concurrency": 1, "mean_ttft_ms": 40.0}
+    (point,) = read_bench(put("r.jsonl", json.dumps(row | {"accept_length": 3.2}))).points
+    assert (point.accepted_length, point.budget, point.proposing, point.rounds) == (3.2, None, 1, (16_000 - 8) / 3.2)
+    assert (point.prompt_tokens, point.output_tokens, point.requests, point.offered) == (1024, 2000, 8, 1)
+    (point,) = read_bench(put("r.jsonl", json.dumps(row | {"accept_length": None}))).points
+    assert (point.accepted_length, point.proposing) == (None, None)  # its client shares a gap out among its tokens, so that pieces look like tokens

@@ -72,7 +72,8 @@ def traffic(seed: int, tokens: int, proposing: float, survival: list[float], ans
 
 @pytest.mark.parametrize("tokens", [10, 30, 64, 600])
 @pytest.mark.parametrize(
-    ("proposing", "survival"), [(1.0, [0.8, 0.55, 0.3]), (0.2, [0.7, 0.5, 0.4]), (0.6, [0.9, 0.85, 0.8, 0.75, 0.7]), (0.3, [0.6])]
+    ("proposing", "survival"),
+    [(1.0, [0.8, 0.55, 0.3]), (0.2, [0.7, 0.5, 0.4]), (0.6, [0.9, 0.85, 0.8, 0.75, 0.7]), (0.3, [0.6]), (0.9, [0.9, 0.8, 0.7])],
 )
 def test_rounds_are_found_at_every_length_of_answers(tokens: int, proposing: float, survival: list[float]) -> None:
     counted, rounds = traffic(1, tokens, proposing, survival, answers=40_000 // tokens)

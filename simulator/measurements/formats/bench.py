@@ -110,6 +110,11 @@ def _bench(document: Document, bench: _Bench, remarks: list[str]) -> LoadPoint:
         counters = _counters(document, bench, bench.spec_decode_acceptance_length)
         remarks += counters.remarks(document.name, generated)
         return point.counted(counters)
+    if bench.accept_length is not None:  # SGLang verifies in every decode round
+        rounds = (generated - finished) / bench.accept_length if generated and finished else None
+        return replace(point, proposing=1.0, rounds=rounds)
+    if sglang:  # whose client shares a gap out among the tokens that end it
+        return point
     return point.one_token_pieces(bench.mean_itl_ms / 1e3 if bench.mean_itl_ms else None)
 
 
