@@ -107,7 +107,16 @@ def fit_surface(
     uncertainty = uncertainty_of(model, z, cov, sum(map(bool, names)))
     scheduling = model.scheduling_s(z) if model.scheduled else 0.0
     return SurfaceFit(
-        costs_of(model, z, source, note), found, scheduling, uncertainty, residuals, noise, _assumed(model, rows), untold(model, cov), model, z
+        costs_of(model, z, source, note),
+        found,
+        scheduling,
+        uncertainty,
+        residuals,
+        noise,
+        _assumed(model, rows),
+        untold(model, uncertainty),
+        model,
+        z,
     )
 
 

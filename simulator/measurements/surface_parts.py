@@ -19,7 +19,8 @@ from simulator.schema import validate
 STRAIGHT = 1e-3  # of a step: bends that change it by less are left out
 BEYOND = 4.0  # `growth` is told of steps of so many times the tokens that were measured
 FEW_SLOTS = 3  # drafted tokens that `verified` is told of, where no point drafts
-PRIOR_SHARE = 0.6  # of a prior's sd: an unknown that keeps more of it was not told by the points
+WIDE, WIDE_DRAFT = 0.3, 0.05  # sd of a factor's logarithm, and of drafting against a step, above which points did not tell
+ELSEWHERE = "taken as in other systems, its spread is carried as uncertainty"
 
 
 @dataclass(frozen=True)
@@ -79,21 +80,19 @@ def uncertainty_of(model: Model, z: Floats, cov: Floats, points: int) -> Uncerta
     return validate(Uncertainty, content, "the fit's uncertainty", DsimError)
 
 
-def untold(model: Model, cov: Floats) -> list[str]:
-    """Sentences on what the points do not tell: unknowns that keep most of their prior's spread."""
-    sd = dict(zip(model.names, np.sqrt(np.diag(cov)), strict=True))
+def untold(model: Model, uncertainty: Uncertainty) -> list[str]:
+    """Sentences on what the points do not tell apart, and what was taken in its place."""
+    sd = {(known.parameter, known.drafter): known.sd for known in uncertainty.parameters}
     said = []
-    if sd["share"] > PRIOR_SHARE and sd["rising"] > PRIOR_SHARE:
-        said.append("cost per verified token as opposed to cost per request: taken as in other systems, its spread is carried as uncertainty")
+    if sd["verified", None] > WIDE:
+        said.append(f"cost per verified token as opposed to cost per request: {ELSEWHERE}")
     for name, known in model.acceptance.items():
-        if sd[f"draft {name}"] > PRIOR_SHARE:
-            said.append(
-                f"draft cost of {name} as opposed to acceptance and the step: taken as in other systems, its spread is carried as uncertainty"
-            )
+        if sd["draft", name] > WIDE_DRAFT:
+            said.append(f"draft cost of {name} as opposed to acceptance and the step: {ELSEWHERE}")
         if not known.counted:
             said.append(f"acceptance of {name}: counted in none of the points, its level is what their speeds ask for")
-    if model.prompts and sd["prefill"] > PRIOR_SHARE:
-        said.append("cost of a prompt's token as opposed to cost per request: give TTFT")
+    if sd.get(("prefill", None), 0.0) > WIDE:
+        said.append(f"cost of a prompt's token as opposed to cost per request: {ELSEWHERE}; give TTFT")
     return said
 
 
