@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -34,7 +35,7 @@ class _Bench(Part):
     failed: Count | None = None
     num_prompts: Count | None = None
     max_concurrency: Count | None = None
-    request_rate: Annotated[float, Within(0, 1e9, "requests per second")] | Line | None = None
+    request_rate: Annotated[bool, BeforeValidator(lambda rate: rate not in (None, "inf", math.inf))] = False  # whether arrivals had one
     duration: Seconds | None = None
     total_input_tokens: Count | None = None
     total_output_tokens: Count | None = None
@@ -74,7 +75,7 @@ class _Bench(Part):
     @property
     def offered(self) -> int | None:
         """Requests in flight that the client kept up; a rate of arrivals keeps none."""
-        return self.max_concurrency or None if self.request_rate in (None, "inf") else None
+        return None if self.request_rate else self.max_concurrency or None
 
 
 def read_bench(path: Path) -> Loads:

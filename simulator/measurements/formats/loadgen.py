@@ -14,7 +14,7 @@ from simulator.quantities import spoken
 
 STREAMED = "measure streamed answers of two tokens or more"
 THROUGHPUT = (1e-3, 1e9)  # tokens per second
-NAMED_FAILED, MOST_FAILED = 0.02, 0.2  # share of requests that failed, above which it is said, and the point refused
+NAMED_FAILED, MOST_FAILED = 0.02, 0.1  # share of requests that failed, above which it is said, and the point refused
 PIECES = 0.04  # relative difference of the gaps between pieces and the time per token, up to which a piece is one token
 LEAST_TURNS, LEAST_SHARE = 5, 0.9  # requests of a user, and mean share of users in flight, below which it is said
 
