@@ -2,38 +2,88 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from simulator.arrays import Floats
+from simulator.arrays import Flags, Floats, Integers
 from simulator.errors import ProfileError
 from simulator.measurements.draft_blocks import RecordedBlocks
+from simulator.measurements.marginals import OnOff, by_length, everywhere, visited
 from simulator.quantities import MOST_SLOTS, Calibration, InnerShare, Seed, Share, Within
 from simulator.rng import stream
 from simulator.schema import Frozen
 
 _GRID = 2.0**-14  # confidences and acceptances are rounded to it: exact in float32, small on disk
+_SETTLED = 64  # positions before the first anchor of a sequence, at least: where a walk's start is forgotten
+RUNS = 0.8  # correlation of neighbouring positions in whether prompt look-up proposes
+COUNTED = {"sequences_per_domain": 2048, "anchors_per_sequence": 128}  # of blocks from counters: the mean of short answers needs many beginnings
+
+Correlation = Annotated[float, Within(0, 1 - 1e-6)]
+Tokens = Annotated[float, Within(1, MOST_SLOTS + 1, "tokens")]
 
 
-class ParametricAcceptance(Frozen):
-    """A text whose difficulty varies along the way, and a drafter whose acceptance depends on it.
+class Variation(Frozen):
+    """How acceptance varies along the texts of a domain and between them.
 
-    Position j of a text has difficulty t_j of unit variance: a constant of the sequence plus an AR(1) walk. The block drafted at anchor i has true
-    conditional acceptance c_k = σ(μ_{d,k} + spread · t_{i+k}). μ is solved so that P(slot k accepted | slots before accepted) equals `conditional`
-    (DSpark paper, Figure 2), shifted by `level_shift` logits. The average is over all anchors, or over those that a run which verifies everything
-    visits (as in the paper: they follow rejections, so they are harder than the average). The confidence head sees the logit through noise, predicts
-    as well as the noise allows, and multiplies its logit at each position by `miscalibration`.
-
-    The defaults approximate the paper's Figure 6 with the chat row of Figure 2 (tests/measurements/test_acceptance.py).
+    Position j of a text has difficulty t_j of unit variance: a constant of the sequence (`sequence_share` of the variance), an AR(1) walk that is
+    slow (`slow_share`, `slow_correlation`) and one that is fast (the rest, `correlation`); a logit moves by spread · t_j. A share `easy_share` of the
+    texts is easier throughout, by `easy_shift` logits: repetitive ones.
     """
 
-    conditional: dict[str, Annotated[list[InnerShare], Field(min_length=1, max_length=MOST_SLOTS)]] = Field(min_length=1)
-    level_shift: Annotated[float, Within(-20, 20)] = 0.0
     spread: Annotated[float, Within(0, 10)] = 1.95
-    correlation: Annotated[float, Within(0, 1 - 1e-6)] = 0.6
+    correlation: Correlation = 0.6
     sequence_share: Share = 0.15
+    slow_share: Share = 0.0
+    slow_correlation: Correlation = 0.97
+    easy_share: Share = 0.0
+    easy_shift: Annotated[float, Within(0, 20, "logits")] = 0.0
+
+    @model_validator(mode="after")
+    def _shares_fit(self) -> Variation:
+        if self.sequence_share + self.slow_share > 1:
+            raise ValueError("'sequence_share' and 'slow_share' are parts of one: their sum is above 1")
+        return self
+
+    def offset(self, strata: Floats, easy: Floats, white: Floats) -> Floats:
+        """Logits by which each position is easier, [S, P], from uniforms [S] and [S] and normals [2, S, P]."""
+        from scipy.signal import lfilter
+        from scipy.special import ndtri
+
+        shares = (1 - self.sequence_share - self.slow_share, self.slow_share)
+        walks = np.repeat(np.sqrt(self.sequence_share) * ndtri(strata)[:, None], white.shape[-1], axis=1)
+        for share, correlation, normals in zip(shares, (self.correlation, self.slow_correlation), white, strict=True):
+            if share > 0:
+                steps = np.concatenate([normals[:, :1], normals[:, 1:] * np.sqrt(1 - correlation**2)], axis=1)
+                walks = walks + np.sqrt(share) * lfilter([1.0], [1.0, -correlation], steps, axis=1)
+        return np.asarray(self.spread * walks + self.easy_shift * (easy < self.easy_share)[:, None])
+
+
+class ParametricAcceptance(Variation):
+    """A text whose difficulty varies along the way, and a drafter whose acceptance depends on it.
+
+    The block drafted at anchor i has true conditional acceptance c_k = σ(μ_{d,k} + what position i + k is easier by). μ is solved so that P(slot k
+    accepted | slots before accepted) equals `conditional` (DSpark paper, Figure 2); or so that a run that verifies k tokens each time commits
+    `accepted_length`[k - 1] a round, for every k, as tables from one run for every k have it. Both shifted by `level_shift` logits. The average of
+    `conditional` is over all anchors, or over those that a run which verifies everything visits (as in the paper: they follow rejections, so they
+    are harder than the average); every sequence begins at an anchor that such a run visits. `variation` is that of single domains.
+
+    `proposing` is the share of those visits at which the drafter proposes anything (γ tokens then; prompt look-up finds no match elsewhere), and
+    `conditional` is then over the proposing ones. Positions that propose come in runs: `proposing_correlation` is that of neighbours.
+
+    The confidence head sees the logit through noise, predicts as well as the noise allows, and multiplies its logit at each position by
+    `miscalibration`. The defaults approximate the paper's Figure 6 with the chat row of Figure 2 (tests/measurements/test_acceptance.py).
+    """
+
+    conditional: dict[str, Annotated[list[InnerShare], Field(min_length=1, max_length=MOST_SLOTS)]] = {}
+    accepted_length: dict[str, Annotated[list[Tokens], Field(min_length=1, max_length=MOST_SLOTS)]] = {}
+    variation: dict[str, Variation] = {}
+    level_shift: Annotated[float, Within(-20, 20)] = 0.0
+    proposing: Annotated[float, Within(1e-6, 1)] = 1.0
+    proposing_correlation: Correlation = 0.0
     confidence_noise: Annotated[float, Within(0, 100)] = 1.0
     anchors: Literal["visited", "all"] = "visited"
     miscalibration: Annotated[list[Calibration], Field(min_length=1, max_length=MOST_SLOTS)] = [1.3, 1.65, 1.95, 1.8, 1.75, 1.45, 1.6]
@@ -42,133 +92,134 @@ class ParametricAcceptance(Frozen):
     seed: Seed = 0
 
     @model_validator(mode="after")
-    def _slots_agree(self) -> ParametricAcceptance:
-        lengths = {len(c) for c in self.conditional.values()}
-        if len(lengths) > 1:
+    def _fits_together(self) -> ParametricAcceptance:
+        if bool(self.conditional) == bool(self.accepted_length):
+            raise ValueError("needs one of 'conditional' and 'accepted_length'")
+        if len({len(marginals) for marginals in self._marginals.values()}) > 1:
             raise ValueError("every domain needs the same number of positions")
+        if unknown := sorted(set(self.variation) - set(self._marginals)):
+            raise ValueError(f"'variation' names the domain '{unknown[0]}', which has no marginals")
+        if self.proposing < 1 and (self.accepted_length or self.anchors == "all"):
+            raise ValueError("a drafter that proposes in a part of the rounds needs 'conditional' at visited anchors")
         return self
+
+    @property
+    def _marginals(self) -> dict[str, list[float]]:
+        return self.conditional or self.accepted_length
 
     @property
     def gamma(self) -> int:
         """Drafted tokens in a block."""
-        return len(next(iter(self.conditional.values())))
+        return len(next(iter(self._marginals.values())))
 
     def generate(self, drafter: str, provenance: str = "synthetic", source: str = "parametric acceptance") -> RecordedBlocks:
-        """The blocks at every anchor. Smooth in the parameters for one seed: the random draws are fixed, the thresholds move."""
-        difficulty = self._difficulty()  # [D, S, n+γ]
-        target = _sigmoid(_logit(np.array(list(self.conditional.values()))) + self.level_shift)  # [D, γ]
-        centre = _solve(self.spread * difficulty, target, self.anchors == "visited")  # [D, γ]
-        walk = np.lib.stride_tricks.sliding_window_view(difficulty, self.gamma, axis=2)[:, :, 1:]  # [D, S, n, γ]: t_{i+k}
-        logit = (centre[:, None, None, :] + self.spread * walk).reshape(-1, self.gamma)  # [N, γ]
+        """The blocks at every anchor. Smooth in the parameters for one seed but for where sequences begin: the random draws are fixed, the thresholds
+        move. Raises ProfileError where there are no such blocks."""
+        gamma, domains = self.gamma, len(self._marginals)
+        sequences, anchors = domains * self.sequences_per_domain, self.anchors_per_sequence
+        settled = max(_SETTLED, 2 * (gamma + 1))
+        offset = self._offset(settled + anchors + 2 * gamma + 1)  # [D, S, P + γ]
+        centre, on = self._solved(offset[:, :, : settled + anchors + gamma], settled)
+        easier = np.lib.stride_tricks.sliding_window_view(offset, gamma, axis=2)[:, :, 1:]  # [D, S, P, γ]: of slot k, position i + k
+        logit = (centre[:, None, None, :] + easier).reshape(sequences, -1, gamma)
         true = _sigmoid(logit)
+        proposes = self._proposes(on, logit.shape[1])  # [D S, P]
         draws = stream(self.seed, "acceptance").random(logit.shape)
-        taken = np.logical_and.accumulate(draws < true, axis=1)  # [N, γ]
-        accepted = taken.sum(axis=1, dtype=np.int64)
-        drawn = np.arange(self.gamma) <= accepted[:, None]
-        sequences = len(target) * self.sequences_per_domain
+        accepted = np.logical_and.accumulate(draws < true, axis=2).sum(axis=2, dtype=np.int64) * proposes
+        begins = _walked(accepted, np.arange(sequences) % (gamma + 1), settled)
+        rows = (np.arange(sequences)[:, None], begins[:, None] + np.arange(anchors))
+        accepted, proposes, logit, true = (each[rows].reshape(-1, *each.shape[2:]) for each in (accepted, proposes, logit, true))
+        drawn = (np.arange(gamma) <= accepted[:, None]) & proposes[:, None]
         return RecordedBlocks(
-            drafter=drafter, gamma=self.gamma, temperature=None, provenance=provenance, source=source, domains=tuple(self.conditional),
-            sequence_domain=np.repeat(np.arange(len(target)), self.sequences_per_domain),
-            first_row=np.arange(sequences) * self.anchors_per_sequence, length=np.full(sequences, self.anchors_per_sequence),
-            accepted=accepted, confidence=self._confidence(logit, centre), acceptance=np.where(drawn, _rounded(true), np.nan),
+            drafter=drafter, gamma=gamma, temperature=None, provenance=provenance, source=source, domains=tuple(self._marginals),
+            sequence_domain=np.repeat(np.arange(domains), self.sequences_per_domain),
+            first_row=np.arange(sequences) * anchors, length=np.full(sequences, anchors), accepted=accepted,
+            confidence=np.where(proposes[:, None], self._confidence(logit, centre), 0.0), acceptance=np.where(drawn, _rounded(true), np.nan),
+            proposed=None if self.proposing == 1 else proposes * gamma,
         )  # fmt: skip
 
-    def _difficulty(self) -> Floats:
-        """t_j of every text position, unit variance, [D, S, n+γ]."""
-        from scipy.signal import lfilter
-        from scipy.special import ndtri
-
-        domains, sequences = len(self.conditional), self.sequences_per_domain
+    def _offset(self, positions: int) -> Floats:
+        """Logits by which every text position is easier, [D, S, positions]."""
+        domains, sequences = len(self._marginals), self.sequences_per_domain
         rng = stream(self.seed, "difficulty")
-        strata = (rng.permuted(np.tile(np.arange(sequences), (domains, 1)), axis=1) + 0.5) / sequences
-        white = rng.standard_normal((domains, sequences, self.anchors_per_sequence + self.gamma))
-        white[..., 1:] *= np.sqrt(1 - self.correlation**2)
-        walk = lfilter([1.0], [1.0, -self.correlation], white, axis=2)
-        share = self.sequence_share
-        return np.asarray(np.sqrt(share) * ndtri(strata)[:, :, None] + np.sqrt(1 - share) * walk)
+        strata = (rng.permuted(np.tile(np.arange(sequences), (2, domains, 1)), axis=2) + 0.5) / sequences
+        white = rng.standard_normal((2, domains, sequences, positions))
+        each = [self.variation.get(domain, self) for domain in self._marginals]
+        return np.array([v.offset(strata[0, d], strata[1, d], white[:, d]) for d, v in enumerate(each)])
+
+    def _solved(self, offset: Floats, settled: int) -> tuple[Floats, OnOff]:
+        """μ [D, γ], and where the drafter proposes."""
+        always = OnOff(np.ones(len(self._marginals)), 0.0)
+        if self.accepted_length:
+            return by_length(offset, np.array(list(self.accepted_length.values())), settled) + self.level_shift, always
+        target = _sigmoid(_logit(np.array(list(self.conditional.values()))) + self.level_shift)
+        if self.anchors == "all":
+            return everywhere(offset[:, :, settled:], target), always
+        return visited(offset, target, settled, self.proposing, self.proposing_correlation)
+
+    def _proposes(self, on: OnOff, positions: int) -> Flags:
+        """Whether anything is proposed, [D S, positions]: a chain of two states, at rest from the start."""
+        shape = (len(on.share), self.sequences_per_domain, positions)
+        if self.proposing == 1:
+            return np.ones((shape[0] * shape[1], positions), dtype=np.bool_)
+        luck = stream(self.seed, "proposing").random(shape)
+        stays, begins = on.after(1)
+        out = np.empty(shape, dtype=np.bool_)
+        out[..., 0] = luck[..., 0] < on.share[:, None]
+        for i in range(1, positions):
+            out[..., i] = luck[..., i] < np.where(out[..., i - 1], stays, begins)
+        return out.reshape(-1, positions)
 
     def _confidence(self, logit: Floats, centre: Floats) -> Floats:
         """Confidences of the head, [N, γ]: the best prediction through its noise, with the logit stretched."""
         noise = stream(self.seed, "confidence").standard_normal(logit.shape)
         prior = np.repeat(centre, len(logit) // len(centre), axis=0)  # [N, γ]
-        variance = self.spread**2
-        trust = variance / (variance + self.confidence_noise**2) if variance else 0.0
+        spread = np.array([self.variation.get(domain, self).spread for domain in self._marginals])
+        variance = np.repeat(spread**2, len(logit) // len(centre))[:, None]
+        trust = np.where(variance > 0, variance / np.maximum(variance + self.confidence_noise**2, 1e-300), 0.0)
         seen = prior + trust * (logit - prior + self.confidence_noise * noise)
         best = seen / np.sqrt(1 + np.pi / 8 * variance * (1 - trust))  # E σ(z) for z ~ N(m, v) is near σ(m / √(1 + πv/8))
         last = len(self.miscalibration) - 1  # whose factor holds for further positions
         return _rounded(_sigmoid(best * np.array(self.miscalibration)[np.minimum(np.arange(self.gamma), last)]))
 
 
-def _solve(offset: Floats, target: Floats, visited: bool) -> Floats:
-    """μ [D, γ] with P(slot k accepted | slots before accepted) = target_k in expectation over anchors; offset = spread · t, [D, S, n+γ]."""
-    gamma = target.shape[1]
-    shrink = np.exp(-offset)
-    weight = np.ones_like(shrink[:, :, gamma:])  # [D, S, n], how often each anchor counts
-    centre = np.array([_centres(s, t, w, _logit(t), steps=60) for s, t, w in zip(shrink, target, weight, strict=True)])
-    for _ in range(80 if visited else 0):  # the visits depend on μ and μ on the visits
-        before = centre
-        weight = _visits(shrink, centre)
-        centre = np.array([_centres(s, t, w, c, steps=1) for s, t, w, c in zip(shrink, target, weight, before, strict=True)])
-        if np.abs(centre - before).max() < 1e-8:
-            return centre
-    if visited:
-        raise ProfileError(
-            "no acceptance has these marginals at the visited anchors",
-            key="conditional", remedy="lower 'spread', 'correlation' or 'sequence_share', or set anchors: all",
-        )  # fmt: skip
-    return centre
+def extended(conditional: Sequence[float], gamma: int) -> list[float]:
+    """Conditional acceptance at γ positions where fewer (or more) were counted: those beyond have that of the counted ones from the second on, pooled
+    by how often each was reached; the first alone stands behind a rejection."""
+    counted = np.asarray(conditional, dtype=np.float64)
+    reached = np.cumprod([1.0, *counted[:-1]])
+    later = slice(min(1, len(counted) - 1), None)
+    pooled = float((reached * counted)[later].sum() / reached[later].sum())
+    return [*counted[:gamma].tolist(), *[pooled] * (gamma - len(counted))]
 
 
-def _visits(shrink: Floats, centre: Floats) -> Floats:
-    """P(a request that starts at anchor 0 and verifies everything visits anchor i), [D, S, n]."""
-    domains, sequences, positions = shrink.shape
-    gamma = centre.shape[1]
-    lengths = np.empty((positions - gamma, domains, sequences, gamma + 1))  # P(A_i = 0 … γ)
-    survival = np.ones((positions - gamma, domains, sequences))
-    for k in range(1, gamma + 1):
-        longer = survival / (1 + np.exp(-centre[:, k - 1])[:, None] * shrink[:, :, k : k + positions - gamma].transpose(2, 0, 1))
-        lengths[..., k - 1] = survival - longer
-        survival = longer
-    lengths[..., gamma] = survival
-    visits = np.zeros((domains, sequences, positions + 1))
-    visits[:, :, 0] = 1
-    for i, shares in enumerate(lengths):
-        visits[:, :, i + 1 : i + gamma + 2] += visits[:, :, i, None] * shares
-    return visits[:, :, : positions - gamma]
+def from_counts(
+    survival: Sequence[float], drafter: str, source: str, *, proposing: float = 1.0, gamma: int | None = None, domain: str = "any",
+    provenance: str = "imported",
+) -> RecordedBlocks:  # fmt: skip
+    """Blocks, accepted lengths alone, with what an engine counted: `survival` by position over the rounds that proposed anything, and the share
+    `proposing` of all decode rounds that did. `gamma` beyond the counted positions goes on as `extended` says; positions that were never accepted
+    are left out. Raises ProfileError where no token was ever accepted."""
+    alive = [s for s in survival if s > 0]
+    conditional = [min(max(s / before, 1e-4), 1 - 1e-4) for s, before in zip(alive, [1.0, *alive], strict=False)]
+    if not conditional:
+        raise ProfileError("counts no accepted token", where=source, key="per position", remedy="scrape again after some traffic")
+    slots = extended(conditional, gamma or len(conditional))
+    shape = ParametricAcceptance(
+        conditional={domain: slots}, proposing=proposing, proposing_correlation=RUNS if proposing < 1 else 0.0, miscalibration=[1.0], **COUNTED
+    )
+    return replace(shape.generate(drafter, provenance, source), confidence=None, acceptance=None)
 
 
-def _centres(shrink: Floats, target: Floats, weight: Floats, guess: Floats, steps: int) -> Floats:
-    """μ of the slots, one after another, [γ], for one domain and the weights [S, n] of its anchors."""
-    anchors = weight.shape[1]
-    reached = weight
-    centres = []
-    for k, goal in enumerate(target, start=1):
-        here = shrink[:, k : k + anchors]
-        if not reached.any():  # so seldom that no float holds it: then any weights do
-            reached = weight
-        centres.append(_centre(reached / reached.sum(), here, goal, float(guess[k - 1]), steps))
-        reached = reached / (1 + np.exp(-centres[-1]) * here)
-    return np.array(centres)
+def _walked(accepted: Integers, start: Integers, settled: int) -> Integers:
+    """The first anchor from `settled` on that each sequence's walk from `start` [S] visits when it verifies everything: accepted [S, P]. # [S]"""
+    at, every = start.copy(), np.arange(len(accepted))
+    while (going := at < settled).any():
+        at[going] += accepted[every[going], at[going]] + 1
+    return at
 
 
-def _centre(weight: Floats, shrink: Floats, goal: float, centre: float, steps: int) -> float:
-    """Solve Σ weight · σ(μ - log shrink) = goal for μ by Newton's method inside a bracket, starting at `centre`."""
-    low, high = -40.0, 40.0
-    for _ in range(steps):
-        accepted = 1 / (1 + np.exp(-centre) * shrink)
-        share = weight * accepted
-        gap = float(share.sum()) - goal
-        low, high = (low, centre) if gap > 0 else (centre, high)
-        slope = float((share * (1 - accepted)).sum())
-        step = centre - gap / slope if slope > 0 else low - 1
-        following = step if low <= step <= high else (low + high) / 2
-        if abs(following - centre) < 1e-10:
-            break
-        centre = following
-    return centre
-
-
-def _logit(p: Floats | np.float64) -> Floats:
+def _logit(p: Floats) -> Floats:
     return np.asarray(np.log(p) - np.log1p(-p))
 
 

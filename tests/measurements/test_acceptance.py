@@ -42,7 +42,7 @@ def test_published_marginals_are_hit(anchors: str) -> None:
         shifted = 1 / (1 + np.exp(-0.3) * (1 / np.array(target) - 1))
         c, error = _conditional(higher, domain, anchors)
         assert np.all(np.abs(c - shifted) < 4 * error)
-        assert np.sum(((c - target) / error) ** 2) > 200  # 7 expected
+        assert np.sum(((c - target) / error) ** 2) > 100  # 7 expected
 
 
 def _conditional(blocks: RecordedBlocks, domain: str, anchors: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
@@ -174,7 +174,11 @@ def test_any_parameters_give_consistent_blocks(
     [
         ({"conditional": {"a": [0.5], "b": [0.5, 0.6]}}, "same number of positions"),
         ({"conditional": {"a": [1.0]}}, "below 1"),
-        ({"conditional": {}}, "conditional"),
+        ({"conditional": {}}, "one of 'conditional' and 'accepted_length'"),
+        ({"conditional": {"a": [0.5]}, "accepted_length": {"a": [1.5]}}, "one of 'conditional' and 'accepted_length'"),
+        ({"conditional": {"a": [0.5]}, "variation": {"b": {}}}, "'b', which has no marginals"),
+        ({"conditional": {"a": [0.5]}, "sequence_share": 0.6, "slow_share": 0.6}, "above 1"),
+        ({"accepted_length": {"a": [1.5]}, "proposing": 0.5}, "in a part of the rounds"),
         ({"conditional": {"a": [0.5]}, "sprad": 1}, "did you mean 'spread'"),
         ({"conditional": {"a": [0.5]}, "correlation": 1.0}, "correlation"),
     ],
@@ -186,7 +190,7 @@ def test_nonsense_is_refused(content: dict[str, Any], expected: str) -> None:
 
 def test_marginals_that_cannot_be_met_are_refused() -> None:
     with pytest.raises(ProfileError, match="lower 'spread'"):
-        generate(spread=10, correlation=0.99, sequence_share=0.9)
+        generate(spread=10, correlation=0.9, sequence_share=1.0, sequences_per_domain=4, anchors_per_sequence=32)
 
 
 @pytest.mark.parametrize("rate", [1e-6, 1 - 1e-6])
