@@ -38,6 +38,13 @@ MaxHours = Annotated[
     float | None,
     typer.Option("--max-hours", min=0, callback=allow, help="Most hours of computing that a run may take, by estimate.", show_default="1000"),
 ]
+Prediction = Annotated[
+    bool,
+    typer.Option(
+        "--prediction-interval/--no-prediction-interval",
+        help="Repeat some runs with each number moved that the profile is not sure of, for an interval of all that is predicted.",
+    ),
+]
 NewProfile = Annotated[Path, typer.Option("--out", help="Folder for the new profile.")]
 Name = Annotated[str | None, typer.Option(help="Profile name.", show_default="name of the folder")]
 Hardware = Annotated[str, typer.Option(help="Hardware of the server.")]

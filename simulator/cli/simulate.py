@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from simulator.cli.options import Format, MaxHours, Override, Ray, Replace, Report, Workers, show
+from simulator.cli.options import Format, MaxHours, Override, Prediction, Ray, Replace, Report, Workers, show
 from simulator.echo import echo
 from simulator.errors import DsimError
 
@@ -31,6 +31,7 @@ def run(
     max_hours: MaxHours = None,
     steps: Annotated[bool, typer.Option("--steps", help="Also write every engine step (points/*.steps.parquet).")] = False,
     requests: Annotated[bool, typer.Option("--requests", help="Also write every request (points/*.requests.parquet).")] = False,
+    prediction: Prediction = True,
     report: Report = None,
     force: Replace = False,
     format: Format = "text",
@@ -44,7 +45,7 @@ def run(
     scenario = load_scenario(file, override or [])
     details = [name for name, wanted in (("steps", steps), ("requests", requests)) if wanted]
     pages = format == "text" if report is None else report
-    result, place = _simulate(scenario, out, workers, format, pages, force, details, ray)
+    result, place = _simulate(scenario, out, workers, format, pages, force, details, ray, prediction)
     folder = place.folder
     written = f"report: {folder / 'report.html'}" if pages else f"written to {folder}"
     show(format, result.to_json(), *_shown(format, result), written + place.replaced + scripts_line(result.launch, folder))
@@ -218,6 +219,7 @@ def _simulate(
     force: bool,
     details: Sequence[str] = (),
     ray: str | None = None,
+    prediction: bool = True,
 ) -> tuple[RunResult, Place]:
     """Runs all points with progress and writes the output folder, its pages where they are wanted; the result and the place."""
     from simulator.progress import Progress, resumable
@@ -228,7 +230,7 @@ def _simulate(
     from simulator.study.run.limits import check_limits
     from simulator.study.run.output import write_output
     from simulator.study.run.place import LAUNCH, Place
-    from simulator.study.run.sweep import sweep
+    from simulator.study.run.sweep import swept
     from simulator.study.validation.compare import check_checks, compared
 
     check_checks(scenario)
@@ -237,9 +239,9 @@ def _simulate(
     _warn(check_limits(scenario))
     keep, progress = place.keep, Progress(quiet=format == "json")
     with resumable(lambda: f"{progress.done:.0f} of {progress.total:.0f} points are kept in {keep}"), progress.stage("simulating"):
-        rows = sweep(scenario, keep, progress.at, workers, details, ray)
+        rows, moved = swept(scenario, keep, progress.at, workers, details, ray, moved=prediction)
         progress.doing("writing the report")
-        result = with_launch(build_result(scenario, rows, *compared(scenario, rows)), scenario)
+        result = with_launch(build_result(scenario, rows, *compared(scenario, rows), moved if prediction else None), scenario)
         place.mark()
         write_output(result, rows, folder)
         write_launch(result.launch, folder / LAUNCH, replace=True)

@@ -79,6 +79,7 @@ class CostTable:
     lowest: float
     highest: float
     contexts_between: Between = "linear"
+    spread: float | None = None  # p90 over p10 of a cell, in the median, where the table has both
 
     def seconds(self, x: Floats, requests: float, context_tokens: float) -> Floats:
         """Median seconds at key values `x`, interpolated between the measured requests and contexts, held at their ends."""
@@ -142,7 +143,10 @@ def read_cost_table(path: Path, key: Key, between: Between, contexts_between: Be
             raise ProfileError(f"{key} {twice.iloc[0]:.15g} appears twice at the same requests and context", where=path, key=key)
         curves[float(r), float(c)] = _curve(rows[here & ~eager], rows[here & eager], key)
     _fill_corner(curves, grid_r, grid_c, path)
-    return CostTable(grid_r, grid_c, curves, between, float(rows[key].min()), float(rows[key].max()), contexts_between)
+    spread = float((rows["p90_s"] / rows["p10_s"]).median()) if {"p10_s", "p90_s"} <= set(rows.columns) else float("nan")
+    return CostTable(
+        grid_r, grid_c, curves, between, float(rows[key].min()), float(rows[key].max()), contexts_between, spread if spread >= 1 else None
+    )
 
 
 def _fill_corner(curves: dict[tuple[float, float], Curve], requests: Floats, contexts: Floats, path: Path) -> None:

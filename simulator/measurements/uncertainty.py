@@ -10,16 +10,16 @@ from simulator.names import Name
 from simulator.quantities import Within
 from simulator.schema import Frozen
 
-Parameter = Literal["step", "verified", "growth", "draft", "scheduling", "prefill", "level", "tilt"]
+Parameter = Literal["step", "verified", "growth", "draft", "scheduling", "prefill", "level", "tilt", "pace"]
 
 
 class Unsure(Frozen):
     """One number of a profile with its standard deviation.
 
     Logarithms of factors: `step` (all verify costs and overhead), `verified` (what drafted tokens add to a step beyond the anchors),
-    `growth` (what tokens beyond the measured ones add), `prefill`. Fractions of the step of one token: `draft` (of `drafter`; a whole round of one
-    request) and `scheduling`, never below 0 in all. Logits of conditional acceptance of `drafter`: `level` (every slot), `tilt` (a slope of one from
-    the first slot to the last).
+    `growth` (what tokens beyond the measured ones add), `prefill`, `pace` (every time there is). Fractions of the step of one token: `draft`
+    (of `drafter`; a whole round of one request) and `scheduling`, never below 0 in all. Logits of conditional acceptance of `drafter`, of each
+    domain: `level` (every slot), `tilt` (0 at the first slot, rising to 1 at the last).
     """
 
     parameter: Parameter

@@ -207,16 +207,20 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(shown) + (f" and {len(names) - 4} more" if len(names) > 4 else "") or "none"
 
 
-def evaluate(scenario: Scenario | Path | str, *, overrides: Sequence[str] = (), workers: int = 1, keep: Path | None = None) -> Evaluation:
-    """Simulate a scenario, as `dsim run` does. With more workers a script needs the guard `if __name__ == "__main__":`."""
+def evaluate(
+    scenario: Scenario | Path | str, *, overrides: Sequence[str] = (), workers: int = 1, keep: Path | None = None, prediction: bool = True
+) -> Evaluation:
+    """Simulate a scenario, as `dsim run` does, with prediction intervals unless they are not wanted.
+
+    With more workers a script needs the guard `if __name__ == "__main__":`."""
     from simulator.study.deploy.launch import with_launch
     from simulator.study.run.build import build_result
-    from simulator.study.run.sweep import sweep
+    from simulator.study.run.sweep import swept
     from simulator.study.validation.compare import compared
 
     scenario = scenario if isinstance(scenario, Scenario) else load_scenario(Path(scenario), overrides)
-    rows = sweep(scenario, keep, workers=workers)
-    return Evaluation(with_launch(build_result(scenario, rows, *compared(scenario, rows)), scenario), rows)
+    rows, moved = swept(scenario, keep, workers=workers, moved=prediction)
+    return Evaluation(with_launch(build_result(scenario, rows, *compared(scenario, rows), moved if prediction else None), scenario), rows)
 
 
 def plan(question: Plan | Mapping[str, Any] | Path | str, *, overrides: Sequence[str] = (), workers: int = 1, keep: Path | None = None) -> Planned:

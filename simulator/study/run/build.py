@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -10,8 +10,21 @@ from simulator.study.run.answer import Answer
 from simulator.study.run.conditions import conditions, paths
 from simulator.study.run.metrics import METRICS, Verdict
 from simulator.study.run.pareto import estimate, gains
-from simulator.study.run.result import PointResult, PointRow, PolicyFacts, ProfileFacts, PublishedCurve, RunResult, ScenarioFacts, sources
+from simulator.study.run.point import Point
+from simulator.study.run.prediction import Prediction
+from simulator.study.run.result import (
+    PointResult,
+    PointRow,
+    PolicyFacts,
+    PredictionFacts,
+    ProfileFacts,
+    PublishedCurve,
+    RunResult,
+    ScenarioFacts,
+    sources,
+)  # fmt: skip
 from simulator.study.run.scenario import Policy, Scenario
+from simulator.study.run.unsure import facts, saturated
 from simulator.study.run.validated import Validation
 from simulator.study.run.warnings import warnings
 
@@ -23,15 +36,25 @@ UNITS = {
 
 
 def build_result(
-    scenario: Scenario, rows: Sequence[PointRow], published: Sequence[PublishedCurve] = (), validation: Validation | None = None
+    scenario: Scenario,
+    rows: Sequence[PointRow],
+    published: Sequence[PublishedCurve] = (),
+    validation: Validation | None = None,
+    moved: Mapping[Point, PointRow] | None = None,
 ) -> RunResult:
-    """Everything a reader needs: frontier with intervals, gains, provenance, warnings; with the `published` curves and the comparison."""
+    """Everything a reader needs: frontier with intervals, gains, provenance, warnings; with the `published` curves and the comparison; with
+    prediction intervals where rows were `moved` for them, or none had to be."""
     from importlib.metadata import version
 
     profile, plan = scenario.known, scenario.run
     names = [p.name for p in scenario.policies]
     points = tuple(_point(scenario, rows, policy, load) for policy in scenario.policies for load in scenario.loads(policy))
     gained = gains(rows, names, scenario.base, scenario.sla.speed, scenario.sla.tps_per_user)
+    told: dict[str, PredictionFacts] = {}
+    if moved is not None:
+        prediction = Prediction(scenario, rows, moved)
+        points, gained = tuple(map(prediction.of_point, points)), prediction.of_gains(gained)
+        told = {"prediction": facts(prediction, gained)}
     result = RunResult(
         dsim_version=version("dsim"),
         scenario=ScenarioFacts.of(scenario, file=shown_file(scenario.file, "scenarios"), seed=plan.seed, replications=plan.replications),
@@ -46,7 +69,8 @@ def build_result(
         gains=gained,
         published=tuple(published),
         validation=validation,
-        warnings=tuple(warnings(scenario, rows, points)),
+        warnings=(*warnings(scenario, rows, points), *(saturated(scenario, rows, moved) if moved else ())),
+        **told,
     )
     return result.model_copy(update={"answer": tuple(Answer(scenario, result).lines())})
 

@@ -17,6 +17,7 @@ from simulator.policies.routing import Assigned
 from simulator.rng import uniform_at
 from simulator.study.run.fleet import fleet_of
 from simulator.study.run.meter import Meter
+from simulator.study.run.moved import moved
 from simulator.study.run.result import PointRow
 from simulator.study.run.scenario import Scenario
 from simulator.study.run.span import Same, span_of
@@ -28,11 +29,14 @@ MOST_PARTS = 16  # of a fleet; a constant, so that numbers do not depend on wher
 
 @dataclass(frozen=True, order=True)
 class Point:
-    """Which policy (its place in the scenario), load and replication."""
+    """Which policy (its place in the scenario), load and replication; of a run with a number moved that the profile is unsure of, which one (its
+    place among them) and by how many standard deviations."""
 
     policy: int
     load: float
     replication: int
+    cause: int = -1
+    size: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ def parts(scenario: Scenario) -> int:
 
 def run_part(scenario: Scenario, point: Point, part: int, files: Sequence[StepsFile | RequestsFile] = ()) -> Part:
     """One part of a point: replicas part, part + parts, …"""
-    fleet = fleet_of(scenario, scenario.policies[point.policy], point.replication)
+    fleet = fleet_of(_as_moved(scenario, point), scenario.policies[point.policy], point.replication)
     takers = [f for f in files if isinstance(f, StepsFile)], [f for f in files if isinstance(f, RequestsFile)]
     if scenario.workload.load_kind == "concurrency":
         meter, users = Meter.closed(scenario.sla.goodput), _closed(scenario, point)
@@ -75,6 +79,11 @@ def run_part(scenario: Scenario, point: Point, part: int, files: Sequence[StepsF
         traffic, fleet = _divided(traffic, fleet, part, count)
     meter = Meter(traffic.warmup_s, traffic.until_s, open_loop=True, goodput=scenario.sla.goodput)
     return _observed(part, meter, traffic, fleet, Split(meter, *takers, part, count))
+
+
+def _as_moved(scenario: Scenario, point: Point) -> Scenario:
+    """Its profile is what a point moves; the traffic and how long it is stay those of the scenario itself."""
+    return scenario if point.cause < 0 else moved(scenario, point.cause, point.size)
 
 
 def _observed(part: int, meter: Meter, traffic: Traffic, fleet: Fleet, sink: Split) -> Part:

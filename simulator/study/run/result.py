@@ -23,6 +23,7 @@ from pydantic import (
 
 from simulator.complaints import shown
 from simulator.names import Anywhere
+from simulator.quantities import Share
 from simulator.study.run.launch import Launch
 from simulator.study.run.metrics import SHARES, Number, Speed, Verdict, names
 from simulator.study.run.record import Document, Record, ShortText, distinct, known
@@ -60,6 +61,19 @@ def _around(estimate: Estimate | None) -> Estimate | None:
     if estimate and estimate.low is not None and estimate.high is not None and (estimate.low > estimate.mean or estimate.mean > estimate.high):
         raise ValueError(f"mean {estimate.mean:g} is outside its interval, {estimate.low:g} to {estimate.high:g}")
     return estimate
+
+
+class Range(Record):
+    """The middle 90 % of what is predicted: the simulation's random draws, all that the profile is not sure of, and the model's own error."""
+
+    low: float
+    high: float
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low {self.low:g} is above high {self.high:g}")
+        return self
 
 
 UNKNOWN = {"mean": None, "low": None, "high": None}
@@ -176,6 +190,9 @@ class PointResult(Record):
     verdict: Verdict
     metrics: Annotated[dict[str, Maybe], AfterValidator(_known_metrics)]
     curves: Curves = {}  # TTFT and TPOT, seconds, at each of metrics.SHARES: means over replications
+    prediction: Annotated[dict[str, Range], AfterValidator(_known_metrics)] = {}
+    over_baseline: Range | None = None  # its speed at this load ÷ the baseline's - 1
+    better_in: Share | None = None  # of the draws, those in which it is faster than the baseline
 
     def get(self, metric: str) -> Estimate | None:
         """A metric's estimate, None where it is not known."""
@@ -197,6 +214,10 @@ class GainAtSla(Record):
     gain: Known | None
     at_least: Known | None = None
     note: str | None
+    prediction: Range | None = None  # of the gain
+    delivers: Range | None = None  # of the throughput, or of what that is at least
+    better_in: Share | None = None  # of the draws, those in which it delivers more than the baseline
+    best_in: Share | None = None  # those in which no other that can be chosen delivers more
 
     @property
     def delivered(self) -> Estimate | None:
@@ -215,6 +236,8 @@ class GainAtThroughput(Record):
     baseline_tps: Known | None
     gain: Known | None
     note: str | None
+    prediction: Range | None = None  # of the gain
+    better_in: Share | None = None  # of the draws, those in which it is faster than the baseline
 
 
 class Gains(Record):
@@ -223,6 +246,51 @@ class Gains(Record):
     baseline: str
     at_sla: tuple[GainAtSla, ...]
     at_matched_throughput: tuple[GainAtThroughput, ...]
+
+
+class UnsureFacts(Record):
+    """A number that the profile is not sure of, and what it has to do with the width of the answer's interval."""
+
+    parameter: ShortText
+    drafter: ShortText | None = None
+    sd: NonNegativeFloat
+    note: str = ""
+    share: Share  # of the variance of the answer
+
+
+class WorthMeasuring(Record):
+    """One benchmark that would tell most, and how much of the width of the answer's interval would be left."""
+
+    policy: ShortText
+    load: PositiveFloat
+    left: Share
+
+
+class ModelErrorFacts(Record):
+    """The model's own error, as standard deviations of a logarithm: common to all policies, of each, of each at a load."""
+
+    metric: ShortText
+    common: NonNegativeFloat
+    policy: NonNegativeFloat
+    cell: NonNegativeFloat
+    comparisons: NonNegativeInt
+    source: str
+
+
+class PredictionFacts(Record):
+    """What the prediction intervals of a result are made of. `assumed`: the profile does not say what it is unsure of, its provenance does."""
+
+    level: Share
+    draws: PositiveInt
+    kind: ShortText
+    points: NonNegativeInt
+    assumed: bool
+    model_error: tuple[ModelErrorFacts, ...] = ()
+    about: str = ""  # the number that the shares are of
+    unsure: tuple[UnsureFacts, ...] = ()
+    model_share: Share = 0.0
+    noise_share: Share = 0.0
+    measure: WorthMeasuring | None = None
 
 
 class PublishedCurve(Record):
@@ -263,6 +331,7 @@ class RunResult(Document):
     answer: tuple[str, ...] = ()
     warnings: tuple[Remark, ...] = ()
     launch: Launch | None = None
+    prediction: PredictionFacts | None = None
 
     @model_validator(mode="after")
     def _names_what_there_is(self) -> Self:

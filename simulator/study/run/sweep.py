@@ -15,6 +15,7 @@ from simulator.errors import ScenarioError
 from simulator.quantities import LARGEST
 from simulator.study.run.limits import check_limits
 from simulator.study.run.metrics import names
+from simulator.study.run.moved import repeated
 from simulator.study.run.point import Part, Point, check_traffic, parts, row_of, run_part, run_point
 from simulator.study.run.result import PointRow, Row
 from simulator.study.run.scenario import Scenario, validate_scenario
@@ -47,6 +48,11 @@ def bundle(scenario: Scenario) -> Bundle[Scenario]:
     return Bundle(validate_scenario, scenario.file.name, content, files, ignored=("question", "validation", "notes", "baseline"), tables=tables)
 
 
+def repeats(scenario: Scenario) -> list[Point]:
+    """The points that are run again with a number moved that the profile is unsure of."""
+    return [Point(number, load, 0, cause, size) for number, load, cause, size in repeated(scenario)]
+
+
 def sweep(
     scenario: Scenario,
     keep: Path | None = None,
@@ -60,13 +66,27 @@ def sweep(
     `details` names per-point tables (steps, requests) to be written beside the rows. Interrupting loses only the points under way. `ray` is
     the address of a cluster to run on instead of this machine's cores. Raises ScenarioError where no request finishes at any point.
     """
+    return swept(scenario, keep, progress, workers, details, ray, moved=False)[0]
+
+
+def swept(
+    scenario: Scenario,
+    keep: Path | None = None,
+    progress: Callable[[int, int], None] = lambda _done, _all: None,
+    workers: int | None = None,
+    details: Sequence[str] = (),
+    ray: str | None = None,
+    moved: bool = True,
+) -> tuple[list[PointRow], dict[Point, PointRow]]:
+    """As `sweep`, and the rows of the points that are `moved`, for a prediction interval."""
     check_limits(scenario)
     check_traffic(scenario)
     sent, kept, every = bundle(scenario), Kept(keep, PointRow, partial(_fits, scenario)), points(scenario)
-    tasks = {point: _task(point, sent.mark, tuple(details) if keep else ()) for point in every}
+    again = repeats(scenario) if moved else []
+    tasks = {point: _task(point, sent.mark, tuple(details) if keep and point.cause < 0 else ()) for point in (*every, *again)}
     rows = {point: row for point, task in tasks.items() if (row := kept.read(task)) is not None}
     todo = _split(scenario, [task for point, task in tasks.items() if point not in rows])
-    progress(len(rows), len(every))
+    progress(len(rows), len(tasks))
     read = partial(validate_scenario, scenario.content, scenario.file)
     number = min(worker_count(workers), len(todo))
     alone_s = ALONE_S if workers is None else 0.0
@@ -74,7 +94,7 @@ def sweep(
         for point, row in _rows(scenario, islice(results, len(todo))):
             kept.write(tasks[point], row)
             rows[point] = row
-            progress(len(rows), len(every))
+            progress(len(rows), len(tasks))
     ordered = [rows[point] for point in every]
     if all(not row.requests for row in ordered):
         kept.withdraw(tasks.values())
@@ -84,7 +104,7 @@ def sweep(
             key="load",
             remedy="lower the load, shorten the requests, or give more KV memory or time (run.drain_s)",
         )
-    return ordered
+    return ordered, {point: rows[point] for point in again}
 
 
 def fits(wanted: Any, row: Row) -> bool:
@@ -99,6 +119,8 @@ def _fits(scenario: Scenario, point: Point, row: PointRow) -> bool:
 
 def _task(point: Point, mark: str, details: tuple[str, ...]) -> Task:
     name = f"{point.policy}-{str(float(point.load)).removesuffix('.0')}-{point.replication}"
+    if point.cause >= 0:
+        name += f"-moved-{point.cause}-{'up' if point.size > 0 else 'down'}"
     return Task(point, name, mark, partial(_run_point, point, {detail: f"{name}.{detail}.parquet" for detail in details}), details)
 
 
@@ -120,7 +142,7 @@ def _run_part(point: Point, part: int, scenario: Scenario, _folder: Path | None)
 def _split(scenario: Scenario, tasks: Sequence[Task]) -> deque[Task]:
     """Points, or their parts where they have some and write no tables. High loads take longest: first, so that no core waits for them at the end."""
     count = parts(scenario)
-    ordered = sorted(tasks, key=lambda task: -task.key.load)
+    ordered = sorted(tasks, key=lambda task: (task.key.cause, -task.key.size, -task.key.load))  # one moved profile after another
     if count == 1 or any(task.details for task in tasks):
         return deque(ordered)
     return deque(replace(task, do=partial(_run_part, task.key, part)) for task in ordered for part in range(count))

@@ -1,0 +1,131 @@
+"""Which runs are repeated with a number moved that the profile is unsure of: one replication, the same random draws, at a few loads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from math import log
+
+import numpy as np
+
+from simulator.measurements.assumed import uncertainty_of
+from simulator.measurements.perturbed import perturbed
+from simulator.measurements.uncertainty import Unsure
+from simulator.study.run.fleet import fleet_of
+from simulator.study.run.fluid import operating
+from simulator.study.run.scenario import Policy, Scenario
+from simulator.study.run.span import Same, shape_at_one
+from simulator.traffic.arrivals import ClosedLoop
+
+PACE = Unsure(parameter="pace", sd=0.05)  # how a run answers to the model's own error: every time 5 % longer
+MOST_LOADS = 4  # that each is run at; between them the response is interpolated
+NEGLIGIBLE = 5e-4  # of the speed: not run at all
+MOST_BENT = 4.0  # times as much one way as the other
+OF_ACCEPTANCE = ("level", "tilt")
+
+
+def causes(scenario: Scenario) -> tuple[Unsure, ...]:
+    """What the scenario's profile is unsure of, and last the pace of everything."""
+    return _causes(Same(scenario))
+
+
+@lru_cache(maxsize=4)
+def _causes(of: Same) -> tuple[Unsure, ...]:
+    return (*uncertainty_of(of.scenario.known).parameters, PACE)
+
+
+def moved(scenario: Scenario, cause: int, size: float) -> Scenario:
+    """The scenario, with one number of its profile moved by `size` standard deviations. Schedulers know the moved prices, since engines measure
+    their own, unless the scenario gives them a profile of theirs."""
+    return scenario if size == 0 else _moved(Same(scenario), cause, size)
+
+
+@lru_cache(maxsize=4)
+def _moved(of: Same, cause: int, size: float) -> Scenario:
+    other = of.scenario.model_copy()
+    other._profile = perturbed(of.scenario.known, causes(of.scenario)[cause], size)
+    return other
+
+
+def repeated(scenario: Scenario) -> Iterator[tuple[int, float, int, float]]:
+    """Policy, load, cause and size of every run that is repeated."""
+    for cause in range(len(causes(scenario))):
+        for number, policy in enumerate(scenario.policies):
+            sizes = _sizes(scenario, number, cause)
+            for load in spread_out(scenario.loads(policy)):
+                yield from ((number, load, cause, size) for size in sizes)
+
+
+def spread_out(loads: Sequence[float]) -> list[float]:
+    """The lowest, the highest and some between."""
+    places = np.unique(np.linspace(0, len(loads) - 1, min(len(loads), MOST_LOADS)).round().astype(int))
+    return [loads[place] for place in places]
+
+
+def scales_exactly(scenario: Scenario) -> bool:
+    """Does a pace stretch all that happens? It does where users send the next request as soon as they have an answer."""
+    users = scenario.workload.arrivals
+    return isinstance(users, ClosedLoop) and users.think_s is None
+
+
+def bent(scenario: Scenario, number: int, cause: int, load: float) -> float:
+    """What one standard deviation down does, for each that one up does the other way: 1 where the response is straight, 0 where there is no way
+    down. From a replica in the mean, so that one side alone has to be run."""
+    up, down = (_answers(Same(scenario), number, cause, size) for size in (1.0, -1.0))
+    ends = [-d / u if abs(u) > NEGLIGIBLE else 1.0 for u, d in zip(up, down, strict=True)]
+    at = np.interp(log(load), np.log(_loads(scenario, number)), ends) if scenario.workload.load_kind == "concurrency" else ends[-1]
+    return float(np.clip(at, 0.0, MOST_BENT))
+
+
+def _sizes(scenario: Scenario, number: int, cause: int) -> tuple[float, ...]:
+    """The sizes that are run: both where a queue may form on one side alone, and none where the policy does not feel it."""
+    unsure, both = causes(scenario)[cause], scenario.workload.load_kind != "concurrency"
+    if unsure.sd == 0 or not _felt(scenario, scenario.policies[number], unsure):
+        return ()
+    if unsure.parameter not in ("prefill", "pace", *OF_ACCEPTANCE):
+        up, down = (_answers(Same(scenario), number, cause, size) for size in (1.0, -1.0))
+        if max(map(abs, (*up, *down))) < NEGLIGIBLE:
+            return ()
+        both = both and any(down)  # or it is at its end
+    return (1.0, -1.0) if both else (1.0,)
+
+
+def _felt(scenario: Scenario, policy: Policy, unsure: Unsure) -> bool:
+    if unsure.drafter is not None and unsure.drafter != policy.drafter:
+        return False
+    match unsure.parameter:
+        case "verified" | "draft" | "level" | "tilt" | "scheduling":
+            return policy.drafter is not None
+        case "prefill":
+            return scenario.engine.prefill.where != "nowhere"
+        case "pace":
+            return not scales_exactly(scenario)
+        case _:
+            return True
+
+
+def _answers(of: Same, number: int, cause: int, size: float) -> tuple[float, ...]:
+    """Logarithm of what the speed of a small and of a large batch becomes in the mean, relative to what it is."""
+    usual = cause if causes(of.scenario)[cause].parameter in OF_ACCEPTANCE else -1
+    return tuple(log(there / here) for here, there in zip(_speeds(of, number, usual, 0.0), _speeds(of, number, cause, size), strict=True))
+
+
+def _loads(scenario: Scenario, number: int) -> tuple[float, float]:
+    """The lowest and the highest number of users on a replica, or of requests in its batch."""
+    if scenario.workload.load_kind != "concurrency":
+        return 1.0, float(scenario.engine.max_batch)
+    loads = scenario.loads(scenario.policies[number])
+    return loads[0], loads[-1] if len(loads) > 1 else loads[0] + 1
+
+
+@lru_cache(maxsize=256)
+def _speeds(of: Same, number: int, cause: int, size: float) -> tuple[float, ...]:
+    """Of both batches; where acceptance moves, the accepted length of whole blocks, for few drawn rows would tell little of it."""
+    scenario, policy = of.scenario, of.scenario.policies[number]
+    if causes(scenario)[cause].parameter in OF_ACCEPTANCE and policy.drafter is not None:
+        mean = 1 + float(moved(scenario, cause, size).known.blocks(policy.drafter).accepted.mean())
+        return mean, mean
+    fleet, shape = fleet_of(moved(scenario, cause, size), policy, 0), shape_at_one(scenario)
+    batches = [min(int(load), scenario.engine.max_batch) for load in _loads(scenario, number)]
+    context = shape.mean_prompt + shape.mean_output / 2
+    return tuple(operating(fleet, batch, context, scenario.workload.domains).tps for batch in batches)
