@@ -99,11 +99,11 @@ def import_vllm_run(
 ) -> None:
     """Import a vLLM run recorded by LLMServingSim's bench.
 
-    Fits step costs to its per-second series; takes minutes."""
+    Fits step costs to its per-second series, and to half of it to see how well that foresees the rest; takes minutes."""
     from simulator.study.profiles.about import About
-    from simulator.study.profiles.importing import import_recorded_run
+    from simulator.study.profiles.import_run import import_recorded_run
 
-    show_profile(format, import_recorded_run(About(out, name, hardware, force=force), folder))
+    show_profile(format, import_recorded_run(About(out, name, hardware, force=force), folder, lambda line: echo(line, err=True)))
 
 
 def _import_loads(tool: Literal["AIPerf", "GuideLLM"]) -> Callable[..., None]:

@@ -35,21 +35,25 @@ class RecordedRun:
 
     Arrivals were stamped on the wall clock. The clocks are aligned at the request with the shortest delay from arrival to queue, so arrivals are late
     by at most that delay.
+
+    A cycle of all pipeline stages counts as one step: each stage has a batch of its own under way, of `max_num_batched_tokens` at most, and in the
+    time of one pass every running request gets a token (vllm-project/vllm, v1/engine/core.py, `step_with_batch_queue`).
     """
 
     folder: Path
     model: str
     engine: str
-    gpus: float
-    max_batch: int
-    token_budget: int
+    gpus: float  # of a replica
+    max_batch: int  # requests of a replica
+    token_budget: int  # of a replica's step; of all stages together where there are several
     arrival_s: Floats  # [n]
     queued_s: Floats  # [n]
     first_token_s: Floats  # [n]
     last_token_s: Floats  # [n]
     prompt_tokens: Integers  # [n]
     output_tokens: Integers  # [n]
-    series: dict[str, Floats]  # [seconds] each: t, prompt_throughput (a prompt counts when it is done), gen_throughput, running, waiting
+    series: dict[str, Floats]  # [seconds] each: t, prompt_throughput (a prompt counts when done), gen_throughput, running, waiting; of all replicas
+    replicas: int = 1  # data parallel ranks, each an engine with a batch of its own
 
     def __len__(self) -> int:
         return len(self.arrival_s)
@@ -59,18 +63,39 @@ class RecordedRun:
         """Time between two rows of the series."""
         return float(np.diff(self.series["t"]).min())
 
+    @property
+    def half_s(self) -> float:
+        """The time of the series by which half of all output tokens are there."""
+        totals = np.cumsum(self.series["gen_throughput"])
+        return float(self.series["t"][np.searchsorted(totals, totals[-1] / 2)])
 
-class _Engine(Part):
+    @property
+    def kept_back(self) -> float:
+        """Share of all output tokens that come after that: not half where a row has many of them."""
+        generated = self.series["gen_throughput"]
+        return float(generated[self.series["t"] > self.half_s].sum() / generated.sum())
+
+
+class _Parallel(Part):
+    pipeline_parallel_size: Machines | None = None
+    data_parallel_size: Machines | None = None
+
+
+class _Engine(_Parallel):
     max_num_seqs: Batch
     max_num_batched_tokens: Tokens
     tensor_parallel_size: Machines
-    data_parallel_size: Machines | None = None
+
+
+class _Resolved(Part):
+    parallel_config: _Parallel = _Parallel()
 
 
 class _Meta(Part):
     model: Line = "not stated"
     vllm_version: Line = "not stated"
     engine_kwargs: _Engine
+    resolved_config: _Resolved = _Resolved()  # what vLLM made of them, of newer versions of the bench
     num_requests: Annotated[int, Within(1, MOST_REQUESTS, "requests")] | None = None
 
 
@@ -88,6 +113,7 @@ def read_recorded_run(folder: Path) -> RecordedRun:
     file = folder / "meta.json"
     meta = validate(_Meta, read_json(file, remedy=_REMEDY), file, DsimError)
     settings = meta.engine_kwargs
+    stages, replicas = _parallel(meta, file)
     rows = _requests(folder / "requests.jsonl", meta.num_requests)
     arrival, queued, first, last = np.array([(row.arrival_time, row.queued_ts, row.first_token_ts, row.last_token_ts) for row in rows]).T
     offset = (queued - arrival).min()
@@ -96,9 +122,9 @@ def read_recorded_run(folder: Path) -> RecordedRun:
         folder=folder,
         model=meta.model,
         engine=f"vLLM {meta.vllm_version}",
-        gpus=float(settings.tensor_parallel_size * (settings.data_parallel_size or 1)),
+        gpus=float(settings.tensor_parallel_size * stages),
         max_batch=settings.max_num_seqs,
-        token_budget=settings.max_num_batched_tokens,
+        token_budget=settings.max_num_batched_tokens * stages,
         arrival_s=arrival + offset - start,
         queued_s=queued - start,
         first_token_s=first - start,
@@ -106,9 +132,23 @@ def read_recorded_run(folder: Path) -> RecordedRun:
         prompt_tokens=np.array([row.input_toks for row in rows], dtype=np.int64),
         output_tokens=np.array([row.output_toks for row in rows], dtype=np.int64),
         series=_series(folder / "timeseries.csv"),
+        replicas=replicas,
     )
     _check_totals(run)
+    _check_running(run)
     return run
+
+
+def _parallel(meta: _Meta, file: Path) -> tuple[int, int]:
+    """Pipeline stages and data parallel ranks. Raises DsimError where the settings that were asked for are not those that vLLM ran with."""
+    found = []
+    for name in ("pipeline_parallel_size", "data_parallel_size"):
+        asked, ran = getattr(meta.engine_kwargs, name), getattr(meta.resolved_config.parallel_config, name)
+        if asked is not None and ran is not None and asked != ran:
+            problem = f"is {asked}, and {ran} in resolved_config.parallel_config"
+            raise DsimError(problem, where=file, key=f"engine_kwargs.{name}", remedy="give the files of one run")
+        found.append(asked or ran or 1)
+    return found[0], found[1]
 
 
 def _requests(path: Path, expected: int | None) -> list[_Request]:
@@ -166,3 +206,13 @@ def _check_totals(run: RecordedRun) -> None:
         if not least <= counted <= TOTALS_DIFFER * expected:
             problem = f"counts {counted:,.0f} tokens, and requests.jsonl has {expected:,.0f}"
             raise DsimError(problem, where=path, key=name, remedy="give the files of one run, whole")
+
+
+def _check_running(run: RecordedRun) -> None:
+    """No more requests run at once than the engines hold. Raises DsimError where more do: there were more of them."""
+    running, most = run.series["running"], run.max_batch * run.replicas
+    if running.max() > most:
+        row = int(running.argmax())
+        problem = f"counts {running[row]:g} running requests, and meta.json allows {most} (max_num_seqs × data_parallel_size)"
+        remedy = "put the ranks that ran into meta.json as data_parallel_size"
+        raise DsimError(problem, where=place_of_row(run.folder / "timeseries.csv", row), key="running", remedy=remedy)

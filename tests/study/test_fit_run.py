@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from simulator.errors import DsimError
 from simulator.measurements.profile import load_profile
 from simulator.measurements.recorded_run import RecordedRun, read_recorded_run
 from simulator.study.profiles.fit_run import RunFit as Fit
-from simulator.study.profiles.fit_run import compare_run, costs_of, fit_run, simulate_run, token_totals
+from simulator.study.profiles.fit_run import _front_end, compare_run, costs_of, fit_run, simulate_run, token_totals
+from simulator.study.validation.published import LIMITS
+from tests.study.ranks import record
 
 ROOT = Path(__file__).resolve().parents[2]
 TRUE = np.array([0.1, 4e-3, 2e-6, 1e-3, 1e-7])
@@ -75,7 +78,7 @@ def test_wrong_costs_do_not_explain_it(made: Path) -> None:
 
 def test_a_run_becomes_a_profile(made: Path, tmp_path: Path, dsim: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     run = read_recorded_run(made)
-    monkeypatch.setattr("simulator.study.profiles.importing.fit_run", lambda _: Fit(costs_of(TRUE, run), 0.25, 0.0, 0))
+    monkeypatch.setattr("simulator.study.profiles.import_run.fit_run", lambda *_, **__: Fit(costs_of(TRUE, run), 0.25, 0.0, 0))
     said = dsim("import", "vllm-run", made, "--out", tmp_path / "p", "--hardware", "two cards")
     assert said.code == 0, said.err
     profile = load_profile(tmp_path / "p")
@@ -135,3 +138,116 @@ def test_the_committed_fit_of_the_real_run_is_what_its_table_says(shared: Path) 
         found = {row["what"]: abs(row["difference"]) for row in rows}
         assert max(found["TPOT p50"], found["E2E p50"]) < 0.03
         assert max(found["TTFT p50"], found["TTFT p90"]) < 0.12
+
+
+# ---- data parallel ranks, pipeline stages ----
+
+RANK = np.array([0.015, 1.3e-4, 1e-7, 7e-5, 1.5e-9])
+
+
+def traffic(requests: int, rate_rps: float) -> tuple[Any, Any, Any]:
+    """Arrivals, prompts and answers as in a chat."""
+    luck = np.random.default_rng(5)
+    arrival = np.cumsum(luck.exponential(1 / rate_rps, requests))
+    prompt, output = (np.clip(luck.lognormal(mean, 0.8, requests), 4, 2000).astype(int) for mean in (6.3, 5.0))
+    return arrival - arrival[0], prompt, output
+
+
+@pytest.fixture(scope="module")
+def ranked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return record(tmp_path_factory.mktemp("ranks") / "two", *traffic(200, 12.0), RANK, ranks=2)
+
+
+def test_the_costs_of_a_rank_explain_a_run_of_two(ranked: Path) -> None:
+    """The hand-written ranks and the simulated replicas are two programs: they agree at the median and the tail, and one replica does not."""
+    run = read_recorded_run(ranked)
+    assert (run.replicas, run.gpus, run.max_batch) == (2, 1.0, 128)
+    found = {row["what"]: row["difference"] for row in compare_run(run, Fit(costs_of(RANK, run), 0.3, 0.0, 0))}
+    assert abs(found["TPOT p50"]) < 0.02
+    assert abs(found["E2E p50"]) < 0.06
+    assert abs(found["TTFT p50"]) < 0.08
+    assert abs(found["TTFT p90"]) < 0.10
+    one = {row["what"]: row["difference"] for row in compare_run(replace(run, replicas=1), Fit(costs_of(RANK, run), 0.3, 0.0, 0))}
+    assert one["TPOT p50"] > 0.3
+
+
+def test_a_fit_of_two_ranks_knows_a_rank(ranked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limits that the real run keeps (E2E of so few requests depends on which rank took what), from a fit that knows neither the costs nor
+    which rank took which request."""
+    monkeypatch.setattr("simulator.study.profiles.fit_run.TRIALS", 60)
+    run = read_recorded_run(ranked)
+    fit = fit_run(run)
+    found = {row["what"]: abs(row["difference"]) for row in compare_run(run, fit)}
+    for what, limit in LIMITS.items():
+        assert found[what] < (2 if what == "E2E p50" else 1) * limit, what
+    assert fit.residual < 0.01
+    assert fit.front_end_s == 0.0
+    assert float(fit.costs.verify.seconds([40], 40, 800)[0]) == pytest.approx(0.015 + 40 * (1.3e-4 + 800 * 1e-7), rel=0.05)
+
+
+def test_two_ranks_are_a_profile_of_one(ranked: Path, tmp_path: Path, dsim: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = read_recorded_run(ranked)
+    monkeypatch.setattr("simulator.study.profiles.import_run.fit_run", lambda *_, **__: Fit(costs_of(RANK, run), 0.3, 0.001, 0, 0.004))
+    said = dsim("import", "vllm-run", ranked, "--out", tmp_path / "p", "--format", "json")
+    assert said.code == 0, said.err
+    found = json.loads(said.out)
+    assert (found["replicas"], found["rms"], found["warnings"]) == (2, 0.001, [])
+    assert {row["fit"] for row in found["comparison"]} == {"fitted to all of it", f"fitted to its first {run.half_s:g} s"}
+    profile = load_profile(tmp_path / "p")
+    assert profile.gpus_per_replica == 1.0
+    assert "2 data parallel ranks" in profile.assumed[0]
+    assert "4.0 ms after their arrival" in profile.assumed[1]
+
+
+def test_what_a_front_end_takes_is_seen_beside_the_wait_for_a_step(tmp_path: Path) -> None:
+    """Requests are queued between steps; what they wait beyond that is the front end's, here 30 ms for all but the first."""
+    arrival, prompt, output = traffic(200, 12.0)
+    late = np.where(np.arange(200) == 0, 0.0, 0.03)
+    run = read_recorded_run(record(tmp_path / "late", arrival + late, prompt, output, RANK, ranks=2))
+    run = replace(run, arrival_s=run.arrival_s - late)  # stamped before the front end
+    simulated = simulate_run(run, costs_of(RANK, run))
+    assert _front_end(run, simulated) == pytest.approx(0.03, rel=0.25)
+    rows = {row["what"]: row for row in compare_run(run, Fit(costs_of(RANK, run), 0.3, 0.0, 0, 0.03))}
+    assert abs(rows["TTFT p50"]["difference"]) < 0.08
+    prompt_run = replace(run, arrival_s=run.arrival_s + late)
+    assert _front_end(prompt_run, simulate_run(prompt_run, costs_of(RANK, run))) == 0.0
+
+
+def test_more_running_than_the_engines_hold_is_another_number_of_engines(tmp_path: Path) -> None:
+    folder = record(tmp_path / "more", *traffic(300, 60.0), RANK, ranks=2, data_parallel_size=1)
+    with pytest.raises(DsimError, match=r"timeseries\.csv:\d+: running: counts \d+ running requests, and meta.json allows 128") as caught:
+        read_recorded_run(folder)
+    assert "data_parallel_size" in caught.value.line()
+
+
+def test_stages_make_one_replica_of_more_gpus(made: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(made, tmp_path / "staged")
+    meta = json.loads((folder / "meta.json").read_text())
+    meta["engine_kwargs"]["pipeline_parallel_size"] = 4
+    (folder / "meta.json").write_text(json.dumps(meta))
+    run = read_recorded_run(folder)
+    assert (run.replicas, run.gpus, run.max_batch, run.token_budget) == (1, 8.0, 8, 4 * 256)
+    meta["resolved_config"] = {"parallel_config": {"pipeline_parallel_size": 2, "data_parallel_size": None}}
+    (folder / "meta.json").write_text(json.dumps(meta))
+    with pytest.raises(DsimError, match=r"pipeline_parallel_size: is 4, and 2 in resolved_config"):
+        read_recorded_run(folder)
+
+
+def test_a_fit_that_misses_is_warned_of_or_refused(made: Path, tmp_path: Path, dsim: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = read_recorded_run(made)
+
+    def importing(residual: float, out: str, kept_back: float = 0.5) -> Any:
+        monkeypatch.setattr("simulator.study.profiles.import_run.fit_run", lambda *_, **__: Fit(costs_of(TRUE, run), 0.25, residual, 0))
+        monkeypatch.setattr(RecordedRun, "kept_back", kept_back)
+        return dsim("import", "vllm-run", made, "--out", tmp_path / out)
+
+    assert "warning: the fit leaves 2.0% of all tokens over" in importing(0.02, "a").out
+    assert "the fit leaves 2.0% of all tokens over (rms): the engine did something else too" in load_profile(tmp_path / "a").not_identifiable
+    said = importing(0.06, "b")
+    assert said.code == 2
+    assert "misses the running totals by 6.0% of all tokens rms" in said.err
+    assert not (tmp_path / "b").exists()
+    said = importing(0.001, "c", kept_back=0.1)
+    assert "warning: no half was kept back: after" in said.out
+    assert "10% of the output tokens" in said.out
+    assert "fitted to its first" not in said.out

@@ -22,10 +22,8 @@ from simulator.measurements.formats.scrapes import read_counters
 from simulator.measurements.formats.sglang import AdditiveSps, SampledSps, StepTime, read_sps, read_step_records, read_sts
 from simulator.measurements.formats.vllm import CostCurves, read_cost_curves
 from simulator.measurements.profile import Drafter
-from simulator.measurements.recorded_run import read_recorded_run
 from simulator.quantities import MOST_SLOTS
 from simulator.study.profiles.about import DOMAIN, SLOPE, About, without_head
-from simulator.study.profiles.fit_run import fit_run
 
 CONSTANT = 0.02  # relative differences between points below which budget and accepted length count as constant
 CONTRADICTS = 0.1  # relative difference above which an option is taken for a mistake, where the files count it themselves
@@ -246,16 +244,6 @@ def _acceptance(parts: _Parts, survival: Sequence[float], source: str, drafter: 
     parts.note = "marginals imported; variation along a text is the parametric generator's default"
     parts.assumed.append("acceptance varies along a text as in the parametric generator's defaults: counters are averages")
     parts.unknown += ["confidences", "acceptance by domain"]
-
-
-def import_recorded_run(about: About, folder: Path) -> dict[str, Any]:
-    """A recorded run with a per-second series: costs fitted with the simulated engine in the loop."""
-    about.check()
-    run = read_recorded_run(folder)
-    fit = fit_run(run)
-    parts = _Parts(verify=fit.costs.verify, overhead=fit.costs.overhead, prefill=fit.costs.prefill)
-    parts.unknown += ["host time as opposed to the rest of the step", "memory for KV"]
-    return _write(replace(about, engine=run.engine, target=run.model, gpus_per_replica=run.gpus), parts, run.engine)
 
 
 def _write(about: About, parts: _Parts, tool: str, fit: CostFit | None = None, left_out: Sequence[str] = ()) -> dict[str, Any]:

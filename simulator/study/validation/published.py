@@ -23,7 +23,7 @@ from simulator.study.validation.result import Comparison, Fit
 Say = Callable[[str], None]
 RECORDED = "vllm_qwen3_32b_rtxpro6000"
 LIMITS = {"TPOT p50": 0.03, "E2E p50": 0.03, "TTFT p50": 0.12, "TTFT p90": 0.12}
-HELD_BACK_S = 80
+HELD_BACK_S = 80  # half of the recorded run
 
 
 def published_scenarios(root: Path) -> list[Path]:
@@ -88,23 +88,25 @@ def recorded_result(run: RecordedRun, say: Say = lambda _: None) -> Comparison:
     """A recorded run: costs fitted on its series, its own requests simulated; once on the whole series, once on its first part alone."""
     rows: list[ValidationRow] = []
     fits = {}
-    for part, seconds in (("", None), (f", cost fitted on the first {HELD_BACK_S} s alone", HELD_BACK_S)):
-        say(f"{RECORDED}: fitting{part or ' on the whole series'}")
+    of_each = f" of each of {run.replicas} replicas" if run.replicas > 1 else ""
+    half_s = HELD_BACK_S if run.folder.name == RECORDED else run.half_s
+    for part, seconds in (("", None), (f", cost fitted on the first {half_s:g} s alone", half_s)):
+        say(f"{run.folder.name}: fitting{part or ' on the whole series'}")
         fit = fit_run(run, seconds, say)
         for row in compare_run(run, fit):
             what, limit = row.pop("what"), None if part else LIMITS.get(row["what"])
             rows.append(ValidationRow.judged(what + part, row.pop("difference"), limit, **row, policy="none", unit="value"))
         fits[part.removeprefix(", ") or "cost fitted on the whole series"] = _fitted(fit)
     return Comparison(
-        name=RECORDED,
+        name=run.folder.name,
         title="A real run without speculation, request by request: TTFT, TPOT, E2E, requests running and waiting",
-        system=f"{run.model}, {run.engine}, {run.gpus:g} RTX PRO 6000",
+        system=f"{run.model}, {run.engine}, {run.gpus * run.replicas:g} RTX PRO 6000",
         sources=("casys-kaist/LLMServingSim @ 5daddb2 (MIT), bench/examples",),
-        command=f"dsim validate --published --only {RECORDED}",
+        command=f"dsim validate --published --only {run.folder.name}",
         dsim_version=version("dsim"),
         conditions=(
             f"{len(run)} requests with the arrivals, prompt and output lengths of the run; at most {run.max_batch} requests and "
-            f"{run.token_budget} tokens in a step, as the engine was set; memory for KV not recorded, so not a limit.",
+            f"{run.token_budget} tokens in a step{of_each}, as the engine was set; memory for KV not recorded, so not a limit.",
             "Five costs and the clock of the series are fitted so that the running totals of prompt and output tokens follow the per-second series. "
             "No stamp of a request but its arrival enters the fit; the series and the stamps are of the same run, so the first part of the table "
             "says that the engine is simulated right, not that another load is foreseen. The second part fits on half of the series alone.",
