@@ -1,4 +1,4 @@
-"""What the policy is shown on real hardware: the same StepView as in the simulator, filled from the confidence head and a cost table."""
+"""What the policy is shown on real hardware: the same EngineView as in the simulator, filled from the confidence head and a cost table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from simulator.arrays import Floats, Integers
 from simulator.errors import DsimError
 from simulator.measurements.prices import reads_to_longest
-from simulator.policies.verification import StepView, VerificationPolicy
+from simulator.policies.verification import EngineView, VerificationPolicy
 
 
 class RoundCosts(Protocol):
@@ -56,6 +56,8 @@ class Chooser:
         self._temperatures = np.asarray(temperatures or [1.0] * gamma, dtype=np.float64)[:gamma]
         self._survival = None if survival is None else np.asarray(survival, dtype=np.float64)[:gamma]
         self._past = [np.ones((slots, gamma)) for _ in range(policy.lag_steps)]
+        self._means = np.full((slots, gamma), -1.0)  # running ones of confidences; below 0: none yet
+        self._kept = np.zeros(policy.keeps)
         self._refuse()
 
     def _refuse(self) -> None:
@@ -66,11 +68,13 @@ class Chooser:
             raise DsimError(f"policy {kind!r} needs confidences, and the drafter has no confidence head", key="verification")
         if self.gamma and self.policy.drafts:
             self.policy.choose(self._view(np.zeros((1, self.gamma)), np.zeros(1, dtype=np.int64), 0.0))
+            self._kept[:] = 0.0
 
     def joined(self, slot: int) -> None:
         """A new request in `slot`: it counts with survival 1 until it has a past."""
         for past in self._past:
             past[slot] = 1.0
+        self._means[slot] = -1.0
 
     def choose(self, logits: Floats | None, slots: Integers, contexts: Integers) -> tuple[Integers, Floats | None]:
         """Lengths [R] for the requests in `slots` [R] with confidence `logits` [R, γ] and cached `contexts` [R], and the confidences that the
@@ -83,10 +87,12 @@ class Chooser:
             older[slots] = newer[slots]
         if self._past:
             self._past[0][slots] = view.survival
+        if self.policy.smoothing is not None and view.confidence is not None:
+            self._means[slots] = self._mixed(view.confidence, slots)
         confidence = None if view.confidence is None else np.asarray(view.confidence, dtype=np.float64)
         return lengths, confidence
 
-    def _view(self, logits: Floats | None, slots: Integers, context_tokens: float) -> StepView:
+    def _view(self, logits: Floats | None, slots: Integers, context_tokens: float) -> EngineView:
         confidence, survival = None, self._survival
         if self.has_confidence and logits is not None:
             confidence = 1.0 / (1.0 + np.exp(-logits / self._temperatures))
@@ -101,4 +107,14 @@ class Chooser:
         lagged = [past[slots] for past in self._past]
         if isinstance(survival, _Unknown):
             lagged = [survival for _ in self._past]  # type: ignore[misc]
-        return StepView(len(slots), self.gamma, confidence, survival, lagged, price)  # type: ignore[arg-type]
+        means = None
+        if self.policy.smoothing is not None and confidence is not None:
+            means = self._means[slots] if self.policy.lag_steps else self._mixed(confidence, slots)
+            means = np.where(means < 0, 1.0, means).cumprod(axis=1)
+        mean_context = context_tokens / max(len(slots), 1)
+        return EngineView(len(slots), self.gamma, confidence, survival, lagged, price, mean_context, means, self._kept)  # type: ignore[arg-type]
+
+    def _mixed(self, confidence: Floats, slots: Integers) -> Floats:
+        """The running means of the requests in `slots` with their present confidences  # [R, γ]"""
+        before, weight = self._means[slots], self.policy.smoothing or 0.0
+        return np.where(before < 0, confidence, weight * before + (1 - weight) * confidence)

@@ -8,17 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.measurements.replay import Replay, Walk
-from simulator.policies.verification import Floats, Lengths, StepView
+from simulator.policies.verification import EngineView, Floats, Lengths
 from simulator.traffic.request import Request
 
 ROW, END, LEFT, CONTEXT, PAGES, LAG1, LAG2 = range(7)
+NOTHING = np.zeros(0)
 
 
 class Batch:
     """Slots 0..R-1 hold the running requests; who leaves is replaced by the last, so order carries no meaning."""
 
-    def __init__(self, replay: Replay, most: int) -> None:
-        self.replay = replay
+    def __init__(self, replay: Replay, most: int, smoothing: float | None = None) -> None:
+        self.replay, self.smoothing = replay, smoothing
+        self.means: Floats = np.full((most if smoothing is not None else 0, replay.gamma), -1.0)  # running ones of confidences; below 0: none yet
         self.state: NDArray[np.int64] = np.zeros((7, most), dtype=np.int64)
         self.requests: list[Request] = []
         self.context_total = 0
@@ -36,6 +38,8 @@ class Batch:
         walk, unknown = cast(Walk, request.walk), self.replay.unknown
         left = request.spec.output_tokens - request.emitted_tokens
         self.state[:, slot] = (request.row, walk.end[request.visit], left, request.context_tokens, pages, unknown, unknown)
+        if self.smoothing is not None:
+            self.means[slot] = -1.0
         self.requests.append(request)
         self.context_total += request.context_tokens
         self.newcomers.append(request)
@@ -50,6 +54,8 @@ class Batch:
             self.newcomers.remove(request)
         self.requests[slot] = self.requests[last]
         self.state[:, slot] = self.state[:, last]
+        if self.smoothing is not None:
+            self.means[slot] = self.means[last]
         self.requests.pop()
         return request, pages
 
@@ -58,13 +64,24 @@ class Batch:
         size = len(self.requests)
         return float(self.state[CONTEXT, :size].max()) if longest else self.context_total / size
 
-    def view(self, round_s: Floats, lag: int) -> StepView:
+    def view(self, round_s: Floats, lag: int, context_tokens: float = 0.0, kept: Floats = NOTHING) -> EngineView:
         """What a policy may see of this step."""
         size, replay = len(self.requests), self.replay
         rows = self.state[ROW, :size]
         confidence = None if replay.confidence is None else replay.confidence.take(rows, axis=0)
         lagged = [replay.survival.take(self.state[row, :size], axis=0) for row in (LAG1, LAG2)[:lag]]
-        return StepView(size, replay.gamma, confidence, replay.survival.take(rows, axis=0), lagged, round_s)
+        means = None
+        if self.smoothing is not None and replay.gamma:
+            means = self._mixed(rows) if lag == 0 else self.means[:size]
+            means = np.where(means < 0, 1.0, means).cumprod(axis=1)
+        return EngineView(size, replay.gamma, confidence, replay.survival.take(rows, axis=0), lagged, round_s, context_tokens, means, kept)
+
+    def _mixed(self, rows: NDArray[np.int64]) -> Floats:
+        """The running means of confidences with those of `rows`  # [R, γ]"""
+        assert self.replay.confidence is not None
+        assert self.smoothing is not None
+        now, before = self.replay.confidence.take(rows, axis=0), self.means[: len(rows)]
+        return np.where(before < 0, now, self.smoothing * before + (1 - self.smoothing) * now)
 
     def commit(self, lengths: Lengths, lag: int) -> tuple[int, int]:
         """Advance every request by its accepted tokens and the bonus; returns accepted and committed tokens of the batch."""
@@ -75,6 +92,8 @@ class Batch:
             self.context_total += size
             return 0, size
         rows = state[ROW, :size]
+        if self.smoothing is not None:
+            self.means[:size] = self._mixed(rows)
         if lag == 2:
             state[LAG2, :size] = state[LAG1, :size]
         if lag:

@@ -100,7 +100,7 @@ class CompiledRun:
         users = self.closed.users if self.closed else 0
         live = users + 4 if self.closed else 1024
         policy = self.parts["policy"]
-        ranked = policy.branch == "scheduled"
+        ranked, smoothed = policy.branch in ("scheduled", "smoothed"), policy.branch == "smoothed"
         value = np.sort(replay.survival, axis=None) if ranked else np.ones(1)
         rank = np.searchsorted(value, replay.survival) if ranked else np.zeros((1, 1))
         sequences = [replay.of_domain[name] for name in self.domains]
@@ -124,6 +124,9 @@ class CompiledRun:
             rank=rank.astype(np.int32),
             value=value,
             survival=np.ascontiguousarray(replay.survival, dtype=np.float64),
+            confidence=np.ascontiguousarray(replay.confidence if smoothed else np.zeros((1, 1)), dtype=np.float64),
+            means=np.zeros((count, most, gamma) if smoothed else (1, 1, 1)),
+            heap=np.zeros(most * gamma + 1 if smoothed else 1),
             by_row=np.zeros(1, np.int32) if policy.table is None else policy.table.astype(np.int32),
             first_row=replay.first_row.astype(np.int64),
             length=replay.length.astype(np.int64),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import simpy
 
 from simulator.engine.batch import CONTEXT, PAGES, Batch
@@ -58,7 +59,8 @@ class Replica:
         self.prices, self.believed, self.kv = fleet.prices, fleet.believed, KvCache(fleet.kv_pages, fleet.page_tokens)
         self.finished, self.evicted = finished, evicted
         self.steps, self.join_gaps = steps, gaps  # of joins: when, seconds since the last token, seconds of them in no batch
-        self.batch, self.to_longest = Batch(fleet.replay, fleet.settings.max_batch), reads_to_longest(fleet.prices)
+        self.batch, self.to_longest = Batch(fleet.replay, fleet.settings.max_batch, fleet.policy.smoothing), reads_to_longest(fleet.prices)
+        self.kept = np.zeros(fleet.policy.keeps)  # what the policy remembers here
         self.lookahead = fleet.policy.longest(fleet.replay.gamma) + 1
         self.waiting: deque[Request] = deque()
         self.prefilling: deque[tuple[Request, int]] = deque()
@@ -196,10 +198,13 @@ class Replica:
         context = rounded_context(self.batch.context(self.to_longest))
         round_s = self.prices.round_s(size, context)
         believed = round_s if self.believed is self.prices else self.believed.round_s(size, context)
-        lengths = self.policy.chosen(self.batch.view(believed, self.policy.lag_steps))
+        lengths = self.policy.chosen(self.batch.view(believed, self.policy.lag_steps, context, self.kept))
         verified = int(lengths.sum())
         draft_s = self.prices.draft_s(size, context)
-        return lengths, verified, draft_s, float(round_s[verified]) - draft_s - self.prices.overhead_s
+        verify_s = float(round_s[verified]) - draft_s - self.prices.overhead_s
+        if self.policy.drafts_choice:
+            draft_s = self.prices.draft_s(size, context, int(lengths.max()))
+        return lengths, verified, draft_s, verify_s
 
     def _pieces(self, chunk: int) -> list[tuple[Request, int]]:
         """Who gets how many of the `chunk` prompt tokens: in order of admission."""

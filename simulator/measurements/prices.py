@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import frexp, ldexp
 from typing import Any, Protocol
 
@@ -24,7 +24,7 @@ class RoundPrices(Protocol):
 
     def round_s(self, requests: int, context_tokens: float) -> Floats: ...
 
-    def draft_s(self, requests: int, context_tokens: float) -> float: ...
+    def draft_s(self, requests: int, context_tokens: float, slots: int | None = None) -> float: ...
 
     def chunk_s(self, tokens: int, attended_tokens: float, beside_decode: bool) -> float: ...
 
@@ -42,7 +42,8 @@ def rounded_context(context_tokens: float) -> float:
 class RoundCost:
     """Prices rounds of one drafter that drafts `slots` of its `gamma` tokens: the cost model that a replica and its policy share.
 
-    `drafted(requests)` gives the slots where they depend on the batch; `sizes` pads steps to captured graphs.
+    `drafted(requests, context_tokens)` gives the slots where they depend on the batch; `sizes` pads steps to captured graphs. As a scheduler's table:
+    steps cost what the largest of `probes` not above them does, times of the target are `rising`, and all are those `at_context`.
     """
 
     def __init__(
@@ -51,27 +52,31 @@ class RoundCost:
         draft: DraftCost | None,
         gamma: int,
         slots: int,
-        drafted: Callable[[int], int] | None = None,
+        drafted: Callable[[int, float], int] | None = None,
         sizes: GraphSizes | None = None,
+        probes: Sequence[int] = (),
+        rising: bool = False,
+        at_context: float | None = None,
     ) -> None:
         self.costs, self.draft, self.gamma, self.slots = costs, draft, gamma, slots
-        self.drafted, self.sizes = drafted, sizes
+        self.drafted, self.sizes, self.probes, self.rising, self.at_context = drafted, sizes, probes, rising, at_context
         self.overhead_s, self.to_longest = costs.overhead.seconds, costs.contexts == "longest"
         self._absorbing = draft if draft is not None and draft.takes_in and slots > 0 else None
         self._curves: dict[tuple[int, float], Floats] = {}
-        self._drafts: dict[tuple[int, float], float] = {}
+        self._drafts: dict[tuple[int, float, int], float] = {}
         self._absorbs: dict[float, Floats] = {}
         self._kept = {"curves": 0, "absorbs": 0}
         self._shared = costs.verify.varies_with == "tokens"  # all batches share one curve
 
-    def draft_s(self, requests: int, context_tokens: float) -> float:
-        """Time to draft for `requests` requests."""
-        slots = self.slots if self.drafted is None else self.drafted(requests)
+    def draft_s(self, requests: int, context_tokens: float, slots: int | None = None) -> float:
+        """Time to draft for `requests` requests: as many tokens as `drafted` says, or `slots`."""
+        if slots is None:
+            slots = self.slots if self.drafted is None else self.drafted(requests, rounded_context(context_tokens))
         if not (self.draft and requests and slots):
             return 0.0
-        key = (requests, rounded_context(context_tokens))
+        key = (requests, rounded_context(context_tokens), slots)
         if key not in self._drafts:
-            self._drafts[key] = self.draft.seconds(*key, slots)
+            self._drafts[key] = self.draft.seconds(*key)
         return self._drafts[key]
 
     def _absorb(self, most: int, context_tokens: float) -> Floats:
@@ -92,7 +97,10 @@ class RoundCost:
         most = requests * (self.gamma + 1) + 1
         if known is None or len(known) < most:
             tokens = np.arange(2 * most)
+            if self.probes:
+                tokens = np.asarray(self.probes)[np.maximum(np.searchsorted(self.probes, tokens, side="right") - 1, 0)]
             known = self.costs.verify.seconds(self.sizes.padded(tokens) if self.sizes else tokens, max(requests, 1), key[1])
+            known = np.maximum.accumulate(known) if self.rising else known
             self._keep("curves", self._curves, key, known)
         return known
 
@@ -107,6 +115,7 @@ class RoundCost:
     def round_s(self, requests: int, context_tokens: float) -> Floats:
         """Time of the whole round at B = R + 0 .. Rγ tokens  # [R γ + 1]."""
         most = requests * (self.gamma + 1)
+        context_tokens = context_tokens if self.at_context is None else self.at_context
         curve = self._curve(requests, context_tokens)[requests : most + 1] + self._absorb(most, context_tokens)[requests : most + 1]
         return curve + (self.draft_s(requests, context_tokens) + self.overhead_s + self.costs.overhead.per_request_s * requests)
 
@@ -144,8 +153,8 @@ class ScaledPrices:
         scaled = self.prices.round_s(requests, context_tokens) * self.factor
         return scaled if self.slope == 1 else scaled[0] + (scaled - scaled[0]) * self.slope
 
-    def draft_s(self, requests: int, context_tokens: float) -> float:
-        return self.prices.draft_s(requests, context_tokens) * self.factor
+    def draft_s(self, requests: int, context_tokens: float, slots: int | None = None) -> float:
+        return self.prices.draft_s(requests, context_tokens, slots) * self.factor
 
     def chunk_s(self, tokens: int, attended_tokens: float, beside_decode: bool) -> float:
         return self.prices.chunk_s(tokens, attended_tokens, beside_decode) * self.factor

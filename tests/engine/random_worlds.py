@@ -13,7 +13,18 @@ from simulator.measurements.prices import RoundPrices, ScaledPrices
 from simulator.policies.admission import FirstCome, ShortestPrompt
 from simulator.policies.prefill import Chunked, Disaggregated, Instant, Separate
 from simulator.policies.routing import LeastLoaded, PowerOfTwo, Random, RoundRobin
-from simulator.policies.verification import ByBatch, ConfidenceScheduled, FixedLength, NoSpeculation, Oracle, Threshold, Uniform
+from simulator.policies.verification import (
+    ByBatch,
+    ByBatchAndContext,
+    ConfidenceScheduled,
+    FixedLength,
+    NoSpeculation,
+    Oracle,
+    SglangAdaptive,
+    Threshold,
+    Uniform,
+    VllmAdaptive,
+)
 from simulator.traffic.request import RequestSpec
 from tests.engine.worlds import blocks, costs, drafting, fleet, replay
 
@@ -21,6 +32,8 @@ POLICIES = [
     NoSpeculation(), FixedLength(length=0), FixedLength(length=1), FixedLength(length=3), Threshold(threshold=0.5),
     Threshold(threshold=0.3, of="survival"), ByBatch(table=[(1, 1, 3), (2, 9, 1)]), ConfidenceScheduled(mode="synchronous"),
     ConfidenceScheduled(), ConfidenceScheduled(lag=1, min_length=1), ConfidenceScheduled(lag=0), Uniform(), Uniform(lag=1, min_length=1), Oracle(),
+    VllmAdaptive(), VllmAdaptive(ema=0.0), SglangAdaptive(),
+    ByBatchAndContext(table=[(1, 2, 0, 9, 3), (1, 2, 10, 99, 1), (3, 9, 0, 12, 0), (3, 9, 13, 99, 2)]),
 ]  # fmt: skip
 PREFILLS = [
     Instant(), Separate(max_tokens=5), Separate(), Chunked(token_budget=1), Chunked(token_budget=6), Chunked(),

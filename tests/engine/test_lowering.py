@@ -15,22 +15,26 @@ from simulator.policies.prefill import Chunked, Disaggregated, Instant, Prefill,
 from simulator.policies.routing import LeastLoaded, PowerOfTwo, Random, RoundRobin, Routing
 from simulator.policies.verification import (
     ByBatch,
+    ByBatchAndContext,
     ConfidenceScheduled,
     FixedLength,
     Lengths,
     NoSpeculation,
     Oracle,
+    SglangAdaptive,
     StepView,
     Threshold,
     Uniform,
     Verification,
+    VllmAdaptive,
 )
 
 LUCK = np.random.default_rng(0)
 CONFIDENCE = LUCK.random((60, 5))
 ROWS = StepView(60, 5, CONFIDENCE, CONFIDENCE.cumprod(axis=1), (), np.empty(0))
 SOURCE: Any = {"provenance": "synthetic"}
-NOT_THE_RUN_S = {"kind", "gpus_per_worker", "provenance", "source", "note"}  # tell kinds apart, count GPUs, say where numbers are from
+SCHEDULER_S = {"probes", "profile_context"}  # the scheduler's prices, which both paths ask for
+NOT_THE_RUN_S = SCHEDULER_S | {"kind", "gpus_per_worker", "provenance", "source", "note"}  # tell kinds apart, count GPUs, say where numbers are from
 
 # Of every kind one, and for every field a value that must be lowered to something else.
 RULES: list[tuple[Any, dict[str, Any]]] = [
@@ -40,6 +44,9 @@ RULES: list[tuple[Any, dict[str, Any]]] = [
     (ByBatch(table=[(1, 4, 5), (5, 9, 2)]), {"table": [(1, 3, 5), (4, 9, 2)]}),
     (ConfidenceScheduled(), {"mode": "synchronous", "lag": 1, "min_length": 1}),
     (Uniform(), {"lag": 1, "min_length": 1}),
+    (VllmAdaptive(), {"ema": 0.5}),
+    (SglangAdaptive(), {}),
+    (ByBatchAndContext(table=[(1, 99, 0, 9, 5), (1, 99, 10, 99, 2)]), {"table": [(1, 99, 0, 8, 5), (1, 99, 9, 99, 2)]}),
     (Oracle(), {}),
 ]
 OTHERS: list[tuple[Any, dict[str, Any]]] = [

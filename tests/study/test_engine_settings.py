@@ -40,7 +40,7 @@ def test_a_scheduler_may_look_one_graph_lower() -> None:
 def test_a_length_known_by_batch_is_all_that_is_drafted() -> None:
     rule = ByBatch(table=[(1, 4, 3), (5, 8, 1), (9, 16, 0)])
     draft = LinearDraft(provenance="synthetic", per_slot_s=0.1)
-    price = RoundCost(COSTS, draft, 5, rule.longest(5), lambda requests: rule.drafted(requests, 5))
+    price = RoundCost(COSTS, draft, 5, rule.longest(5), lambda requests, _: rule.drafted(requests, 5))
     assert [price.draft_s(r, 0) for r in (2, 6, 12)] == pytest.approx([0.3, 0.1, 0.0])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from simulator.engine.kernel.compiling import hot, inner
-from simulator.engine.kernel.layout import GOLDEN, M1, M2
+from simulator.engine.kernel.layout import GOLDEN, M1, M2, SMOOTHED
 
 
 @inner
@@ -39,6 +39,9 @@ def join(w, p, r):
     slot.end = min(w.first_row[chosen] + w.length[chosen], 2**31 - 1)
     slot.left, slot.pages = request.output_tokens - request.emitted_tokens, request.pages
     slot.context = request.prompt_tokens + request.emitted_tokens
+    if w.g[0].rule == SMOOTHED:
+        for k in range(w.g[0].gamma):
+            w.means[p, replica.batch, k] = -1.0
     replica.batch += 1
     replica.context += slot.context
     w.newcomers[p, replica.newcomers] = r
@@ -64,7 +67,19 @@ def leave(w, p, s):
     replica.batch -= 1
     if s != replica.batch:
         slots[p, s] = slots[p, replica.batch]
+        if w.g[0].rule == SMOOTHED:
+            for k in range(w.g[0].gamma):
+                w.means[p, s, k] = w.means[p, replica.batch, k]
     return r
+
+
+@hot
+def mix_means(w, p, s, row):
+    """The confidences of a row into the running means of the request in slot s."""
+    weight = w.g[0].smoothing
+    for k in range(w.g[0].gamma):
+        before, now = w.means[p, s, k], w.confidence[row, k]
+        w.means[p, s, k] = now if before < 0 else weight * before + (1 - weight) * now
 
 
 @hot
@@ -81,6 +96,8 @@ def commit(w, p, size):
     for s in range(size):
         slot = slots[p, s]
         row = slot.row
+        if g.rule == SMOOTHED:
+            mix_means(w, p, s, row)
         if lag == 2:
             slot.lag2 = slot.lag1
         if lag:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from simulator.engine.kernel.compiling import hot, inner
-from simulator.engine.kernel.layout import BY_BATCH, BY_ROW, FEW, SCHEDULED
+from simulator.engine.kernel.layout import BY_BATCH, BY_CONTEXT, BY_ROW, FEW, SCHEDULED, SMOOTHED
 
 
 @hot
@@ -219,13 +221,71 @@ def uniform_length(w, p, size, at):
     return length
 
 
+@inner
+def sink(heap, at, n):
+    """The first n of `heap` with no number above its parent, if only the one at `at` is out of place."""
+    value = heap[at]
+    while True:
+        child = 2 * at + 1
+        if child >= n:
+            break
+        if child + 1 < n and heap[child + 1] > heap[child]:
+            child += 1
+        if heap[child] <= value:
+            break
+        heap[at] = heap[child]
+        at = child
+    heap[at] = value
+
+
+@inner
+def smoothed_budget(w, p, size, at):
+    """How many tokens to admit: Θ's global maximum along the survivals of the running means."""
+    gamma, heap, price = w.g[0].gamma, w.heap, w.believed
+    n = 0
+    for s in range(size):
+        survival = 1.0
+        for k in range(gamma):
+            mean = w.means[p, s, k]
+            survival *= 1.0 if mean < 0 else mean
+            heap[n] = survival
+            n += 1
+    for i in range(n // 2 - 1, -1, -1):
+        sink(heap, i, n)
+    committed, total, admitted = float(size), 0.0, 0
+    best = committed / price[at + 1]
+    for k in range(n):
+        if heap[0] <= 0:
+            break
+        total += heap[0]
+        gain = (total + committed) / price[at + 2 + k]
+        if gain > best:
+            best, admitted = gain, k + 1
+        heap[0] = heap[n - 1 - k]
+        sink(heap, 0, n - 1 - k)
+    return admitted
+
+
+@inner
+def by_context(w, size, context):
+    """The length of a batch by its size and where its rounded context (by its key) falls among the ends of ranges, which come first in the table."""
+    ranges, tokens, c = w.g[0].contexts, 0.0, 0
+    if context:
+        tokens = math.ldexp(float((context - 1) % 129 + 128), (context - 1) // 129 - 8)
+    while c < ranges - 1 and w.by_row[c] < tokens:
+        c += 1
+    return w.by_row[ranges + size * ranges + c]
+
+
 @hot
-def choose_lengths(w, p, size, at):
-    """Lengths into the slots; the tokens verified. `at`: where the prices begin that the policy believes in."""
+def choose_lengths(w, p, size, at, context):
+    """Lengths into the slots; the tokens verified. `at`: where the prices begin that the policy believes in; `context`: the key of the batch's."""
     g, slots = w.g[0], w.slots
     rule = g.rule
     if rule == SCHEDULED:
         return admit_tokens(w, p, size, budget(w, p, size, at), g.least)
+    if rule == SMOOTHED:
+        return admit_tokens(w, p, size, smoothed_budget(w, p, size, at), 0)
     if rule == BY_ROW:
         verified = 0
         for s in range(size):
@@ -233,7 +293,10 @@ def choose_lengths(w, p, size, at):
             slots[p, s].length = length
             verified += length
         return verified
-    length = w.by_row[size] if rule == BY_BATCH else uniform_length(w, p, size, at)
+    if rule == BY_CONTEXT:
+        length = by_context(w, size, context)
+    else:
+        length = w.by_row[size] if rule == BY_BATCH else uniform_length(w, p, size, at)
     for s in range(size):
         slots[p, s].length = length
     return length * size

@@ -11,11 +11,11 @@ from simulator.engine.records import RequestRecord, StepRecord
 # Where the kernel waits for the driver: nothing to do but go on, or what it asks for.
 ENDED, STARVED, FLUSH, GROW, TURNS, LUCK, PRICE, BELIEVED, PROMPT = range(9)
 # What kinds lower to.
-BY_ROW, BY_BATCH, SCHEDULED, UNIFORM = range(4)
+BY_ROW, BY_BATCH, SCHEDULED, UNIFORM, SMOOTHED, BY_CONTEXT = range(6)
 INSTANT, SEPARATE, CHUNKED, DISAGGREGATED = range(4)
 LEAST_LOADED, POWER_OF_TWO, ASSIGNED = range(3)
 BRANCHES = {
-    "policy": ("rule", ("by_row", "by_batch", "scheduled", "uniform")),
+    "policy": ("rule", ("by_row", "by_batch", "scheduled", "uniform", "smoothed", "by_context")),
     "prefill": ("prefill", ("instant", "separate", "chunked", "disaggregated")),
     "router": ("router", ("least_loaded", "power_of_two", "assigned")),
     "admission": ("shortest", ("first_come", "shortest_prompt")),
@@ -47,7 +47,7 @@ REQUEST = np.dtype(
 GLOBAL = np.dtype(
     [(name, _i) for name in (
         "gamma", "lag", "most", "replicas", "prefill", "share", "workers", "capacity", "page", "lookahead", "shortest", "router", "rule",
-        "stop_early", "least", "to_longest", "linear_prompts", "closed", "users", "turns", "window", "slack",
+        "stop_early", "least", "contexts", "to_longest", "linear_prompts", "closed", "users", "turns", "window", "slack",
         "seq", "events", "free", "made", "phase", "actor", "want_size", "want_context", "want_tokens", "beside", "answered",
         "outstanding", "finished", "routed", "arrived", "due", "done", "stopping", "warm", "refill", "busy", "queue_head", "queue_tail",
         "rejected", "preempted", "lucks",
@@ -55,7 +55,7 @@ GLOBAL = np.dtype(
     )]
     + [("word", np.uint64)]
     + [(name, _f) for name in (
-        "now", "overhead_s", "transfer_s", "prompt_factor", "prompt_base_s", "prompt_token_s", "prompt_context_s", "warmup_s",
+        "now", "smoothing", "overhead_s", "transfer_s", "prompt_factor", "prompt_base_s", "prompt_token_s", "prompt_context_s", "warmup_s",
         "until_s", "limit_s",
         "warm_s", "want_attended", "answer_s",
     )]
@@ -89,7 +89,10 @@ class World(NamedTuple):
     rank: Any  # [N, γ] how many survivals lie below each
     value: Any  # [N γ] all survivals, rising
     survival: Any  # [N, γ]
-    by_row: Any  # [N] or [M + 1] lengths that depend on the row, or on the batch, alone
+    confidence: Any  # [N, γ] conditional, for running means
+    means: Any  # [P, M, γ] running means of each request's confidences, below 0: none yet
+    heap: Any  # [M γ] scratch
+    by_row: Any  # [N] or [M + 1] lengths that depend on the row, or on the batch, alone; by context: see by_context
     first_row: Any  # [S]
     length: Any  # [S]
     candidates: Any  # sequences, domain after domain

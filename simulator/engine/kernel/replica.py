@@ -165,7 +165,7 @@ def begin_step(w, p):
             if at == 0 or believed_at == 0:
                 g.want_size, g.want_context = size, context
                 return PRICE if at == 0 else BELIEVED
-            replica.verified = choose_lengths(w, p, size, believed_at)
+            replica.verified = choose_lengths(w, p, size, believed_at, context)
             replica.draft_s = w.prices[at]
             replica.verify_s = w.prices[at + 1 + replica.verified] - replica.draft_s - g.overhead_s
     chunk, _ = share(g, size + replica.verified if decodes else 0, pending)

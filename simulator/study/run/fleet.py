@@ -7,8 +7,11 @@ from simulator.measurements.cost import GraphSizes
 from simulator.measurements.prices import RoundCost
 from simulator.measurements.profile import Profile
 from simulator.measurements.replay import Replay, lay_out, nothing_drafted
+from simulator.policies.verification import Belief
 from simulator.rng import stream
 from simulator.study.run.scenario import Policy, Scenario
+
+TRUTH = Belief()
 
 
 def fleet_of(scenario: Scenario, policy: Policy, replication: int) -> Fleet:
@@ -19,14 +22,15 @@ def fleet_of(scenario: Scenario, policy: Policy, replication: int) -> Fleet:
     sizes, rounding = engine.graph_sizes, engine.scheduler_rounds
     prices = _prices(profile, policy, replay.gamma, GraphSizes(tuple(sizes)) if sizes else None)
     guess = GraphSizes(tuple(sizes), down=rounding == "down") if sizes else None
-    same = scenario.believed is profile and rounding == "up"
+    belief = policy.verification.belief
+    same = scenario.believed is profile and rounding == "up" and belief == TRUTH
     return Fleet(
         replicas=scenario.fleet.replicas,
         settings=engine,
         policy=policy.verification,
         replay=replay,
         prices=prices,
-        believed=prices if same else _prices(scenario.believed, policy, replay.gamma, guess),
+        believed=prices if same else _prices(scenario.believed, policy, replay.gamma, guess, belief),
         router=scenario.fleet.routing,
         kv_pages=None if kv_tokens is None else max(kv_tokens // scenario.page_tokens, 1),
         page_tokens=scenario.page_tokens,
@@ -35,10 +39,20 @@ def fleet_of(scenario: Scenario, policy: Policy, replication: int) -> Fleet:
     )
 
 
-def _prices(profile: Profile, policy: Policy, gamma: int, sizes: GraphSizes | None) -> RoundCost:
+def _prices(profile: Profile, policy: Policy, gamma: int, sizes: GraphSizes | None, belief: Belief = TRUTH) -> RoundCost:
+    """Prices of a policy's rounds, as they are or as its scheduler's table has them."""
     drafter, rule = profile.drafter(policy.drafter) if policy.drafter else None, policy.verification
+    nothing = profile.costs.overhead.model_copy(update={"seconds": 0.0, "per_request_s": 0.0})
     return RoundCost(
-        profile.costs, drafter.draft if drafter else None, gamma, rule.longest(gamma), lambda requests: rule.drafted(requests, gamma), sizes
+        profile.costs if belief.overhead else profile.costs.model_copy(update={"overhead": nothing}),
+        drafter.draft if drafter else None,
+        gamma,
+        rule.longest(gamma),
+        lambda requests, context_tokens: rule.drafted_at(requests, gamma, context_tokens),
+        sizes,
+        belief.probes,
+        belief.rising,
+        belief.context_tokens,
     )
 
 

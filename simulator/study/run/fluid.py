@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from simulator.arrays import Floats
 from simulator.engine.simulate import Fleet
-from simulator.policies.verification import StepView
+from simulator.measurements.replay import Replay
+from simulator.policies.verification import EngineView
 
 _LEAST_SHARE = 1e-12  # of the time, for decoding, where prompts take all that a float can tell
 _DRAWS = 8  # batches averaged for one operating point
@@ -38,18 +40,31 @@ def operating(fleet: Fleet, requests: int, context_tokens: float, mix: Mapping[s
     round_s = fleet.prices.round_s(requests, context_tokens)
     believed = round_s if fleet.believed is fleet.prices else fleet.believed.round_s(requests, context_tokens)
     seconds = tokens = sent = 0.0
+    kept = np.zeros(rule.keeps)
     for _ in range(draws if replay.gamma else 1):
         picked = pick(luck, requests)
         survival = replay.survival[picked]
         confidence = None if replay.confidence is None else replay.confidence[picked]
         # what it knew some steps ago is what it knows of other places
         lagged = [replay.survival[pick(luck, requests)] for _ in range(rule.lag_steps)]
-        lengths = rule.chosen(StepView(requests, replay.gamma, confidence, survival, lagged, believed))
+        smoothed = survival if rule.smoothing is None else _settled(rule.smoothing, replay, pick, luck, requests)
+        lengths = rule.chosen(EngineView(requests, replay.gamma, confidence, survival, lagged, believed, context_tokens, smoothed, kept))
         seconds += float(round_s[int(lengths.sum())])
         tokens += float(np.minimum(replay.accepted[picked], lengths).mean()) + 1
         sent += float(lengths.mean()) + 1
     n = draws if replay.gamma else 1
     return Operating(requests, tokens / n, seconds / n, sent / n)
+
+
+def _settled(
+    smoothing: float, replay: Replay, pick: Callable[[np.random.Generator, int], NDArray[np.int64]], luck: np.random.Generator, requests: int
+) -> Floats:
+    """Survivals by the running means of confidences after as many rounds at random places as matter."""
+    assert replay.confidence is not None
+    means = replay.confidence[pick(luck, requests)]
+    for _ in range(_DRAWS):
+        means = smoothing * means + (1 - smoothing) * replay.confidence[pick(luck, requests)]
+    return means.cumprod(axis=1)
 
 
 def _picker(fleet: Fleet, mix: Mapping[str, float]) -> Callable[[np.random.Generator, int], NDArray[np.int64]]:
