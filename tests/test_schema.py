@@ -105,7 +105,8 @@ def test_a_missing_kind_lists_the_kinds_there_are(scenario: Write) -> None:
     path = scenario(**policies({"length": 1}))
     with pytest.raises(ScenarioError) as refused:
         load_scenario(path)
-    kinds = "none, fixed, threshold, by_batch, by_batch_and_context, tiered, confidence_scheduled, uniform, vllm_adaptive, sglang_adaptive, ascend_adaptive, oracle"
+    tables, schedules = "by_batch, by_batch_and_context, tiered", "confidence_scheduled, uniform, vllm_adaptive, sglang_adaptive, ascend_adaptive"
+    kinds = f"none, fixed, threshold, {tables}, {schedules}, oracle"
     assert str(refused.value) == f"{path}: policies.1.verification: has no 'kind'; kinds: {kinds}"
 
 
