@@ -18,6 +18,7 @@ from simulator.engine.given import ClosedTraffic, Fleet, Traffic
 from simulator.engine.kernel import layout as k
 from simulator.engine.records import End, RequestRecord, Sink
 from simulator.kind import Lowered, lowering
+from simulator.measurements.levels import normals
 from simulator.measurements.prices import RoundPrices, reads_to_longest
 from simulator.policies.verification import StepView
 from simulator.rng import word_of
@@ -104,6 +105,7 @@ class CompiledRun:
         value = np.sort(replay.survival, axis=None) if ranked else np.ones(1)
         rank = np.searchsorted(value, replay.survival) if ranked else np.zeros((1, 1))
         sequences = [replay.of_domain[name] for name in self.domains]
+        levels = [replay.levels[name] for name in self.domains]
         at = np.cumsum([0, *map(len, sequences)])
         shortest = [int(replay.length[s].min()) for s in sequences]
         window = max(8, min(1024, (1 << 17) // max(users, 1), 2 * self.closed.turns if self.closed else 0))
@@ -132,6 +134,11 @@ class CompiledRun:
             length=replay.length.astype(np.int64),
             candidates=np.concatenate([np.empty(0, np.int64), *sequences]).astype(np.int64),
             domains=np.stack([at[:-1], np.diff(at), shortest], axis=-1).astype(np.int64),
+            pull=np.concatenate([np.empty(0), *(level.pull for level in levels)]),
+            bounds=np.concatenate([np.empty(0), *(level.bounds for level in levels)]),
+            by_level=np.concatenate([np.empty(0, np.int64), *(level.ranked for level in levels)]).astype(np.int64),
+            levels=np.array([[level.drift, level.luck] for level in levels]).reshape(-1, 2),
+            normals=normals(),
             price_at=prices[0], prices=prices[1], believed_at=believed[0], believed=believed[1],
             arrival_s=specs.arrival_s,
             arrivals=np.stack(

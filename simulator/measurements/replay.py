@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from simulator.arrays import Floats, Integers
 from simulator.measurements.draft_blocks import RecordedBlocks
+from simulator.measurements.levels import LEVEL, Levels, levels_of
 from simulator.rng import uniform_at
 
 
@@ -35,6 +37,7 @@ class Replay:
     first_row: Integers  # [S]
     length: Integers  # [S]
     of_domain: dict[str, Integers]  # sequence numbers of each domain; "" holds all
+    levels: dict[str, Levels]  # of the same domains
     seed: int
     replication: int
     proposed: Integers | None = None  # [N+1] tokens that the drafter proposes; None: always γ
@@ -45,12 +48,17 @@ class Replay:
         return len(self.accepted) - 1
 
     def walk(self, request: int, domain: str, tokens: int) -> Walk:
-        """The sequences that yield `tokens` tokens for request number `request` of `domain`, drawn from its own stream."""
+        """The sequences that yield `tokens` tokens for request number `request` of `domain`, drawn from its own stream: any at first, then
+        those at the level it keeps."""
         candidates = self.of_domain[domain]
         shortest = int(self.length[candidates].min())
         visits = np.arange(tokens // max(shortest, 1) + 1, dtype=np.int64)
         draws = uniform_at(self.seed, "sequence", self.replication, request, visits)
-        chosen = candidates[(draws * len(candidates)).astype(np.int64)]
+        began = int(draws[0] * len(candidates))
+        chosen = candidates[[began]]
+        if len(draws) > 1:
+            level = uniform_at(self.seed, "sequence", self.replication, request, np.array([LEVEL]))
+            chosen = np.append(chosen, self.levels[domain].then(began, level, draws[1:]))
         first = self.first_row[chosen]
         return Walk(first.tolist(), (first + self.length[chosen]).tolist())
 
@@ -68,6 +76,7 @@ def lay_out(blocks: RecordedBlocks, temperatures: list[float] | None, clairvoyan
         survival = np.asarray(np.cumprod(confidence, axis=1))
     else:
         survival = blocks.proposed_survival()
+    of_domain = {domain: blocks.sequences_of(domain) for domain in ("", *blocks.domains)}
     return Replay(
         gamma=gamma,
         accepted=np.append(blocks.accepted, 0),
@@ -75,20 +84,25 @@ def lay_out(blocks: RecordedBlocks, temperatures: list[float] | None, clairvoyan
         confidence=None if confidence is None else np.concatenate([confidence, np.ones((1, gamma))]),
         first_row=blocks.first_row,
         length=blocks.length,
-        of_domain={domain: blocks.sequences_of(domain) for domain in ("", *blocks.domains)},
+        of_domain=of_domain,
+        levels={domain: levels_of(blocks.accepted, blocks.first_row, blocks.length, rows) for domain, rows in of_domain.items()},
         seed=seed,
         replication=replication,
         proposed=None if blocks.proposed is None else np.append(blocks.proposed, gamma),
     )
 
 
-class _AnyDomain(dict[str, Integers]):
-    def __missing__(self, domain: str) -> Integers:
+Anything = TypeVar("Anything")
+
+
+class _AnyDomain(dict[str, Anything]):
+    def __missing__(self, domain: str) -> Anything:
         return self[""]
 
 
 def nothing_drafted() -> Replay:
     """Replay for ordinary decoding: γ = 0, one endless text."""
     zero, endless = np.zeros(1, dtype=np.int64), np.array([np.iinfo(np.int64).max // 4])
-    nowhere = _AnyDomain({"": zero})
-    return Replay(0, zero, np.ones((1, 0)), None, first_row=zero, length=endless, of_domain=nowhere, seed=0, replication=0)
+    alone = Levels(np.zeros(1), 0.0, 1.0, np.array([np.inf]), zero)
+    nowhere, level = _AnyDomain({"": zero}), _AnyDomain({"": alone})
+    return Replay(0, zero, np.ones((1, 0)), None, first_row=zero, length=endless, of_domain=nowhere, levels=level, seed=0, replication=0)

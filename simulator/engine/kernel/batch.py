@@ -6,6 +6,7 @@ import numpy as np
 
 from simulator.engine.kernel.compiling import hot, inner
 from simulator.engine.kernel.layout import GOLDEN, M1, M2, SMOOTHED
+from simulator.measurements.levels import LEVEL
 
 
 @inner
@@ -16,14 +17,34 @@ def mix(x):
 
 
 @inner
-def sequence(w, r):
-    """The recorded sequence that request r is in, by its visit (Replay.walk, rng.uniform_at)."""
-    request = w.requests[r]
+def uniform(w, request, visit):
+    """A request's luck at a visit (rng.uniform_at)."""
     word = mix((w.g[0].word + GOLDEN) ^ mix(np.uint64(request.request) + GOLDEN))
-    word = mix((word + GOLDEN) ^ mix(np.uint64(request.visit) + GOLDEN))
-    luck = float(word >> np.uint64(11)) * 2.0**-53
-    start, count = w.domains[request.domain, 0], w.domains[request.domain, 1]
-    return w.candidates[start + int(luck * count)]
+    word = mix((word + GOLDEN) ^ mix(np.uint64(visit) + GOLDEN))
+    return float(word >> np.uint64(11)) * 2.0**-53
+
+
+@inner
+def sequence(w, r):
+    """The recorded sequence that request r is in, by its visit (Replay.walk, Levels.then)."""
+    request = w.requests[r]
+    domain = request.domain
+    start, count = w.domains[domain, 0], w.domains[domain, 1]
+    began = start + int(uniform(w, request, 0) * count)
+    if request.visit == 0:
+        return w.candidates[began]
+    size = len(w.normals)
+    eta = w.normals[int(uniform(w, request, LEVEL) * size)]
+    epsilon = w.normals[int(uniform(w, request, request.visit) * size)]
+    wanted = (w.pull[began] + w.levels[domain, 0] * eta) + w.levels[domain, 1] * epsilon
+    low, high = 0, count - 1  # the first bound that is not below it; the last is infinite
+    while low < high:
+        middle = (low + high) // 2
+        if w.bounds[start + middle] < wanted:
+            low = middle + 1
+        else:
+            high = middle
+    return w.by_level[start + low]
 
 
 @inner

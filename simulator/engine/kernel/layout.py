@@ -97,6 +97,11 @@ class World(NamedTuple):
     length: Any  # [S]
     candidates: Any  # sequences, domain after domain
     domains: Any  # [D, 3] first and number of its candidates, and the shortest
+    pull: Any  # beside `candidates`: the level of a request that began there (measurements/levels.py)
+    bounds: Any  # level up to which a request goes on in each text of `by_level`
+    by_level: Any  # sequences of each domain, the hardest first
+    levels: Any  # [D, 2] drift and luck
+    normals: Any
     price_at: Any  # [M + 1, CONTEXTS] where in `prices` a row begins, 0 unknown
     prices: Any  # rows of draft_s, then round_s
     believed_at: Any
