@@ -41,6 +41,12 @@ vllm:spec_decode_num_accepted_tokens_per_pos_total{engine="0",model_name="m",pos
 vllm:spec_decode_num_accepted_tokens_per_pos_total{engine="1",model_name="m",position="0"} 320.0
 vllm:spec_decode_num_accepted_tokens_per_pos_total{engine="1",model_name="m",position="1"} 200.0
 vllm:spec_decode_num_accepted_tokens_per_pos_total{engine="1",model_name="m",position="2"} 80.0
+vllm:generation_tokens_total{engine="0",model_name="m"} 1560.0
+vllm:generation_tokens_total{engine="1",model_name="m"} 1040.0
+vllm:time_to_first_token_seconds_count{engine="0",model_name="m"} 60.0
+vllm:time_to_first_token_seconds_count{engine="1",model_name="m"} 40.0
+vllm:inter_token_latency_seconds_count{engine="0",model_name="m"} 600.0
+vllm:inter_token_latency_seconds_count{engine="1",model_name="m"} 400.0
 # TYPE vllm:num_requests_running gauge
 vllm:num_requests_running{engine="0",model_name="m"} 3.0
 """
@@ -68,6 +74,8 @@ def aiperf(users: int, step_s: float) -> Content:
         "inter_token_latency": {"unit": "ms", "avg": step_s * 1e3, "p50": step_s * 1e3, "count": 200},
         "output_token_throughput_per_user": {"unit": "tokens/sec/user", "avg": 1 / step_s, "p50": 1 / step_s, "count": 200},
         "output_token_throughput": {"unit": "tokens/sec", "avg": users / step_s},
+        "request_count": {"unit": "requests", "avg": 200.0}, "input_sequence_length": {"unit": "tokens", "avg": 500.0, "std": 0.0},
+        "input_config": {"models": {"items": [{"name": "m"}]}, "phases": [{"kind": "profiling", "type": "concurrency", "concurrency": users}]},
     }  # fmt: skip
 
 
@@ -91,7 +99,9 @@ def guidellm(loads: list[tuple[int, float]]) -> Content:
     def one(users: int, step_s: float) -> Content:
         values = {"inter_token_latency_ms": step_s * 1e3, "output_tokens_per_second": users / step_s, "time_to_first_token_ms": 80.0}
         values |= {"request_concurrency": float(users), "time_per_output_token_ms": step_s * 1e3 + 2}
-        return {"type_": "generative_benchmark", "metrics": {name: told(value) for name, value in values.items()}}
+        metrics = {name: told(value) for name, value in values.items()}
+        config = {"strategy": {"type_": "concurrent", "streams": users}, "backend": {"model": "m"}}
+        return {"type_": "generative_benchmark", "config": config, "duration": 60.0, "metrics": metrics}
 
     return {"metadata": {"version": 1, "guidellm_version": "0.5.0"}, "args": {}, "benchmarks": [one(*load) for load in loads]}
 

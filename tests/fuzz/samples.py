@@ -251,7 +251,7 @@ def vllm_curves() -> Files:
 
 def _tenth(scrape: str) -> str:
     """An earlier scrape: every counter of the drafts at a tenth."""
-    return re.sub(r"^(vllm:spec_decode.*\}) (\d+)0\.0$", r"\1 \2.0", scrape, flags=re.MULTILINE)
+    return re.sub(r"^(vllm:.*\}) (\d+)0\.0$", r"\1 \2.0", scrape, flags=re.MULTILINE)
 
 
 @cache
