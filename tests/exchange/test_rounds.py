@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from simulator.errors import DsimError
 from simulator.measurements.formats.bench import read_bench
-from simulator.measurements.formats.rounds import SpecCounters, pooled
-from simulator.measurements.formats.scrapes import counters_in, read_counters
+from simulator.measurements.formats.rounds import COUNTS, SpecCounters
+from simulator.measurements.formats.scrapes import counted_between, counters_in, read_counters
 
 REAL = Path(__file__).parent / "real"
 Put = Callable[..., Path]
@@ -126,15 +126,25 @@ def scrape(counted: SpecCounters, engine: int) -> str:
 
 
 @given(counters(), counters())
-def test_pooled_counters_are_those_of_all_the_traffic(first: SpecCounters, second: SpecCounters) -> None:
-    both = pooled([first, second])
-    assert counters_in(scrape(first, 0) + scrape(second, 1), "x") == both  # two ranks of a server that took one part each
-    assert both.rounds == (first.rounds or 0) + (second.rounds or 0)
+def test_ranks_of_a_server_count_together_what_they_counted_apart(first: SpecCounters, second: SpecCounters) -> None:
+    both = counters_in(scrape(first, 0) + scrape(second, 1), "x")
+    assert both is not None
+    for name in COUNTS:
+        one, other = getattr(first, name), getattr(second, name)
+        assert getattr(both, name) == ([a + b for a, b in zip(one, other, strict=True)] if isinstance(one, list) else one + other)
     total = first.accepted_length * (first.rounds or 0) + second.accepted_length * (second.rounds or 0)
     assert both.accepted_length * (both.rounds or 0) == pytest.approx(total)
     least, most = sorted((first.accepted_length, second.accepted_length))
     assert least - 1e-9 <= both.accepted_length <= most + 1e-9
-    assert pooled([first]) == first
+
+
+@given(counters(), counters())
+def test_traffic_between_two_scrapes_is_what_came_after_the_first(first: SpecCounters, second: SpecCounters) -> None:
+    earlier, later = scrape(first, 0), scrape(first, 0) + scrape(second, 1)
+    early, late = counters_in(earlier, "early"), counters_in(later, "late")
+    assert early is not None
+    assert late is not None
+    assert counted_between(early, late, "late") == second
 
 
 @given(counters())

@@ -7,11 +7,9 @@ rounds with n-gram drafting, and accepted tokens are counted before an answer is
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any
 
 from simulator.errors import DsimError
 from simulator.measurements.formats.reading import AGREE
@@ -118,18 +116,6 @@ class SpecCounters:
 
 
 COUNTS = tuple(field.name for field in fields(SpecCounters) if field.name not in ("engine", "model"))
-
-
-def pooled(counters: Sequence[SpecCounters]) -> SpecCounters:
-    """What the counters of all this traffic would say. A count that one of them lacks is left out. Raises ValueError where their positions differ."""
-    sums: dict[str, Any] = {"engine": counters[0].engine, "model": counters[0].model}
-    for name in COUNTS:
-        values = [getattr(each, name) for each in counters]
-        if None in values:
-            sums[name] = None
-        else:
-            sums[name] = [sum(column) for column in zip(*values, strict=True)] if isinstance(values[0], list) else sum(values)
-    return SpecCounters(**sums)
 
 
 def checked(counters: SpecCounters, where: Path | str, prefix: str) -> SpecCounters:
