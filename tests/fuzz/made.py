@@ -168,7 +168,7 @@ def _parquet() -> Iterator[tuple[str, str, Place]]:
     valid = pq.read_table(io.BytesIO(samples.blocks(True)))
     key = b"dsim.recorded_blocks"
     about = json.loads(valid.schema.metadata[key])
-    for title, change in {"a drafter that is a list": {"drafter": []}, "1e9 drafted tokens": {"gamma": 10**9}, "another version": {"version": 2},
+    for title, change in {"a drafter that is a list": {"drafter": []}, "1e9 drafted tokens": {"gamma": 10**9}, "another version": {"version": 3},
                           "a temperature that is no number": {"temperature": float("nan")}, "a source of escape sequences": {"source": "\x1b[2Jred"},
                           "a source of 100000 characters": {"source": "a" * 100_000}, "true drafted tokens": {"gamma": True}}.items():  # fmt: skip
         yield (
