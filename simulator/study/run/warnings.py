@@ -12,6 +12,7 @@ from simulator.engine.ahead import NOT_KEPT
 from simulator.rng import stream
 from simulator.study.run.result import PointResult, PointRow, Remark
 from simulator.study.run.scenario import Scenario
+from simulator.study.run.slower import slower
 from simulator.study.run.span import span_of
 from simulator.study.run.wording import count
 from simulator.traffic.arrivals import ClosedLoop
@@ -45,6 +46,7 @@ def warnings(scenario: Scenario, rows: Sequence[PointRow], points: Sequence[Poin
     yield from _counts(points)
     yield from _client(scenario, points)
     yield from _losslessness(scenario)
+    yield from slower(scenario, points)
     yield from _idle(scenario)
     if any(row.why_plain == NOT_KEPT for row in rows):
         text = "No folder for compiled code can be written: small runs take the plain path, large ones compile it every time."
