@@ -145,3 +145,9 @@ def test_a_row_of_sglang_verifies_in_every_round(put: Put) -> None:
     assert (point.prompt_tokens, point.output_tokens, point.requests, point.offered) == (1024, 2000, 8, 1)
     (point,) = read_bench(put("r.jsonl", json.dumps(row | {"accept_length": None}))).points
     assert (point.accepted_length, point.proposing) == (None, None)  # its client shares a gap out among its tokens, so that pieces look like tokens
+
+
+def test_files_of_unlike_traffic_are_named(put: Put) -> None:
+    files = [put(f"b{n}.json", bench(n, 0.01 * n) | {"total_input_tokens": 200 * tokens}) for n, tokens in ((1, 98), (4, 110), (8, 1024))]
+    assert read_loads(files[:2], read_bench).remarks == []
+    assert read_loads(files, read_bench).remarks == ["prompts are not alike: 98 tokens in the mean in b1.json, 1,024 in b8.json"]

@@ -95,7 +95,7 @@ def read_guidellm(path: Path) -> Loads:
             source=name, tps_per_user=1e3 / latency, throughput_tok_s=max(metrics.mean("output_tokens_per_second", "total") or 0, throughput),
             ttft_s=ttft / 1e3, model=backend.model or "", prompt_tokens=metrics.mean("prompt_token_count") or None,
             output_tokens=metrics.mean("output_token_count") or None, requests=totals.successful, failed=totals.errored,
-            offered=strategy.streams or None if strategy.type_ == "concurrent" else None, duration_s=benchmark.duration,
+            offered={"concurrent": strategy.streams or None, "synchronous": 1}.get(strategy.type_ or ""), duration_s=benchmark.duration,
         )  # fmt: skip
         pieces = metrics.mean("output_tokens_per_iteration")
         points.append(point.one_token_pieces(pieces / point.tps_per_user if pieces else None))
