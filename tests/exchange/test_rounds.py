@@ -155,6 +155,12 @@ def test_survival_never_rises_and_lies_between_none_and_all(counted: SpecCounter
     assert 1 <= counted.accepted_length <= counted.slots + 1
 
 
+def test_more_rounds_than_tokens_are_a_contradiction(put: Put) -> None:
+    counted = SpecCounters(100, 300, 165, [80, 55, 30], None, 400, 10, 401)
+    with pytest.raises(DsimError, match=r"m\.txt: counts 401 decode rounds, and 400 tokens; scrape /metrics again"):
+        read_counters(put("m.txt", scrape(counted, 0)))
+
+
 def test_positions_that_a_server_cut_are_judged_by_the_drafts_that_had_them(put: Put) -> None:
     whole = SpecCounters(100_000, 200_000, 122_500, [80_000, 27_500, 15_000])
     assert whole.cut

@@ -125,6 +125,9 @@ def checked(counters: SpecCounters, where: Path | str, prefix: str) -> SpecCount
         raise DsimError(problem, where=where, key=f"{prefix}{name}", remedy="scrape /metrics again: its counters contradict one another")
 
     drafts, drafted, accepted, per_position = counters.drafts, counters.draft_tokens, counters.accepted_tokens, counters.per_position
+    if counters.generated is not None and (rounds := counters.decode_rounds or 0) > counters.generated:
+        problem = f"counts {rounds:,.0f} decode rounds, and {counters.generated:,.0f} tokens"
+        raise DsimError(problem, where=where, remedy="scrape /metrics again: its counters contradict one another")
     if drafted is None:
         return counters
     if not drafts <= drafted <= drafts * len(per_position):
