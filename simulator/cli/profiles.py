@@ -63,11 +63,19 @@ def diff(
 
 def fit(
     telemetry: Annotated[
-        Path, typer.Argument(metavar="TELEMETRY.csv", help="CSV with two of the columns concurrency, tps_per_user, throughput_tok_s_gpu.")
+        Path,
+        typer.Argument(
+            metavar="TELEMETRY.csv",
+            help="CSV with two of the columns concurrency, tps_per_user, throughput_tok_s_gpu; with a column k or policy, points of several lengths.",
+        ),
     ],
     out: NewProfile,
-    accepted_length: Annotated[float, typer.Option(help="Assumed tokens committed per round, bonus token included; 1 without speculation.")],
-    budget: Annotated[float, typer.Option(help="Tokens verified per request and step, anchor included: 2 for MTP-1, 1 without speculation.")],
+    accepted_length: Annotated[
+        float | None, typer.Option(help="Of one policy: assumed tokens committed per round, bonus token included; 1 without speculation.")
+    ] = None,
+    budget: Annotated[
+        float | None, typer.Option(help="Of one policy: tokens verified per request and step, anchor included: 2 for MTP-1, 1 without speculation.")
+    ] = None,
     name: Name = None,
     hardware: Hardware = "not stated",
     engine: Engine = "not stated",
@@ -76,17 +84,26 @@ def fit(
     drafter: Annotated[str, typer.Option(help="Name for the drafter in production.")] = "mtp",
     draft_s_per_request: Annotated[float, typer.Option(help="Assumed drafting time per request and round, in seconds.")] = 0.0,
     cliff: Annotated[list[int] | None, typer.Option(metavar="TOKENS", help="Tokens per step above which to fit a jump. Repeatable.")] = None,
+    graph_limit: Annotated[
+        int | None, typer.Option(metavar="TOKENS", min=1, help="Of several lengths: the largest step in captured graphs; above it steps jump.")
+    ] = None,
+    lengths_by_k: Annotated[
+        str, typer.Option(help="Of several lengths: accepted lengths at k = 1, 2, … from elsewhere, whose level is fitted where nothing was counted.")
+    ] = "",
+    drafting: Annotated[
+        str, typer.Option(help="Of several lengths: block (all slots at once), chain (token after token), lookup (no model) or unknown.")
+    ] = "unknown",
     force: Force = False,
     format: Format = "text",
 ) -> None:
-    """Fit a profile to production telemetry.
+    """Fit a profile to operating points.
 
-    The profile records what was assumed."""
+    Of one policy, with its accepted length and budget; or of several lengths, told by column k or policy. The profile records what was assumed."""
     from simulator.study.profiles.about import About
-    from simulator.study.profiles.telemetry import Assumptions, profile_from_telemetry
+    from simulator.study.profiles.telemetry import fit_telemetry
 
     about = About(out, name, hardware, engine, target, gpus_per_replica, drafter, force)
-    result = profile_from_telemetry(telemetry, about, Assumptions(accepted_length, budget, draft_s_per_request, cliff or []))
+    result = fit_telemetry(telemetry, about, accepted_length, budget, draft_s_per_request, cliff or [], lengths_by_k, drafting, graph_limit)
     show(format, result, result["text"])
 
 

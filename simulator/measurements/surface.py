@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from simulator.errors import DsimError
 from simulator.measurements import surface_model as model_of
 from simulator.measurements.cost import Costs
 from simulator.measurements.formats.loadgen import LoadPoint
-from simulator.measurements.surface_model import Acceptance, Model, Rows, rows_of
+from simulator.measurements.surface_model import Acceptance, DraftKind, Model, Rows, rows_of
 from simulator.measurements.surface_parts import DrafterFit, costs_of, drafter_of, uncertainty_of, untold
 from simulator.measurements.uncertainty import Uncertainty
 
@@ -80,15 +80,18 @@ def fit_surface(
     points: Sequence[LoadPoint],
     drafters: Sequence[str] | None = None,
     *,
+    kinds: Mapping[str, DraftKind] | None = None,
     shape: Mapping[str, Sequence[float]] | None = None,
+    slots: int = 0,
     graph_limit: float | None = None,
     source: str = "",
 ) -> SurfaceFit:
     """Step costs, drafting, scheduling, prompts and acceptance that fit all points at once, by maximum a posteriori with weak priors.
 
-    `drafters` names each point's drafter ("" without speculation; default: one, "drafter", wherever a point drafts). `shape` is by drafter the
-    conditional acceptance by position that is known from elsewhere: its level is fitted where nothing was counted. Steps of more than `graph_limit`
-    tokens leave captured graphs.
+    `drafters` names each point's drafter ("" without speculation; default: one, "drafter", wherever a point drafts), `kinds` how they draft, where
+    that is known. `shape` is by drafter the conditional acceptance by position that is known from elsewhere: its level is fitted where nothing was
+    counted. A drafter's block has at least `slots` tokens: positions that no point tells of accept as the last known one. Steps of more than
+    `graph_limit` tokens leave captured graphs.
     Raises DsimError where the points cannot carry a fit.
     """
     if not points:
@@ -97,7 +100,7 @@ def fit_surface(
     rows = rows_of(points, names)
     if rows.tokens.max() < 1.5 * rows.tokens.min():
         raise DsimError("too few operating points to fit a step cost", remedy="give at least two whose tokens in a step differ by half")
-    model = _model(points, rows, shape or {}, graph_limit)
+    model = _model(points, rows, kinds or {}, shape or {}, slots, graph_limit)
     speed = np.log([point.tps_per_user for point in points])
     z, cov, noise = _solve(model, rows, speed)
     fitted = model.speed(z, rows)
@@ -136,24 +139,31 @@ def _drafts(point: LoadPoint) -> bool:
     return bool(point.slots) or (point.slots is None and (point.budget or 1) > 1)
 
 
-def _model(points: Sequence[LoadPoint], rows: Rows, shape: Mapping[str, Sequence[float]], limit: float | None) -> Model:
+def _model(
+    points: Sequence[LoadPoint],
+    rows: Rows,
+    kinds: Mapping[str, DraftKind],
+    shape: Mapping[str, Sequence[float]],
+    slots: int,
+    limit: float | None,
+) -> Model:
     plain = np.array([not name for name in rows.drafter])
     knots, inside = _knots(rows.requests[plain], rows)
     octaves = np.log2(knots[1:] / knots[:-1])
-    walk = np.where(knots[1:] <= inside * 1.001, model_of.WALK, model_of.WALK_BEYOND) * np.sqrt(octaves)
+    walk = np.where(np.arange(1, len(knots)) < inside, model_of.WALK, model_of.WALK_BEYOND) * np.sqrt(octaves)
     lengths = np.where(np.isnan(rows.tau), 2.0, rows.tau)
     first = int(np.argmin(rows.tokens))
     base = float(lengths[first] / points[first].tps_per_user)
     prompts = not (np.isnan(rows.prompt) | np.isnan(rows.output)).any()
-    acceptance = {name: _acceptance(points, rows, name, shape.get(name)) for name in dict.fromkeys(rows.drafter) if name}
-    edge = limit if limit is not None else None
+    found = {name: _acceptance(points, rows, name, shape.get(name), slots) for name in dict.fromkeys(rows.drafter) if name}
+    acceptance = {name: replace(known, kind=kinds.get(name, "unknown")) for name, known in found.items()}
     measured = (float(rows.tokens.min()), float(rows.tokens.max()))
-    return Model(knots, measured, base, acceptance, edge, prompts, bool(rows.adaptive.any()), walk)
+    return Model(knots, inside, measured, base, acceptance, limit, prompts, bool(rows.adaptive.any()), walk)
 
 
-def _knots(plain: Floats, rows: Rows) -> tuple[Floats, float]:
-    """Where the curve may bend: at batches that were measured without speculation, at every doubling between and beyond; and the last of those
-    measured so."""
+def _knots(plain: Floats, rows: Rows) -> tuple[Floats, int]:
+    """Where the curve may bend: at batches that were measured without speculation, at every doubling between, and beyond; how many of them are not
+    beyond."""
     most = float(rows.tokens.max()) * model_of.BEYOND
     start = plain if len(plain) else rows.requests
     at = [float(np.min(start))]
@@ -162,16 +172,16 @@ def _knots(plain: Floats, rows: Rows) -> tuple[Floats, float]:
             at.append(at[-1] * 2 if x > at[-1] * 4.4 else float(np.sqrt(at[-1] * x)))
         if x > at[-1] * 1.3:
             at.append(x)
-    inside = at[-1]
+    inside = len(at)
     while at[-1] < most:
         at.append(at[-1] * 2)
     return np.array(at), inside
 
 
-def _acceptance(points: Sequence[LoadPoint], rows: Rows, name: str, shape: Sequence[float] | None) -> Acceptance:
+def _acceptance(points: Sequence[LoadPoint], rows: Rows, name: str, shape: Sequence[float] | None, slots: int) -> Acceptance:
     """Conditional acceptance pooled over points by their rounds; where nothing was counted, the shape that is given, else a flat one."""
     mine = [i for i, drafter in enumerate(rows.drafter) if drafter == name]
-    gamma = max(len(shape or ()), *(int(rows.slots[i]) for i in mine))
+    gamma = max(slots, len(shape or ()), *(int(rows.slots[i]) for i in mine))
     reached, kept, rounds = np.zeros(gamma), np.zeros(gamma), 0.0
     fixed = [i for i in mine if not points[i].adaptive] or mine
     for i in fixed:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -18,14 +19,12 @@ from simulator.arrays import Floats
 from simulator.measurements.formats.loadgen import LoadPoint
 
 # Weak priors: what holds of the systems that are published or that we measured, in units of the step of one request, see docs/fit.md.
-GROWTH_TOKENS = (100.0, 1.0)  # tokens that double a step: median, and sd of its logarithm
+GROWTH_TOKENS = (100.0, 2.0)  # tokens that double a step: median, and sd of its logarithm
 WALK, WALK_BEYOND = 0.7, 0.25  # sd of a slope's logarithm per doubling of the batch: where ordinary decoding was measured, and beyond
+FALLS_ON, LOOKS_BACK = 0.7, 3.0  # a cost per token that fell so many doublings long falls on, at this part of its pace and half of it every doubling
 REQUEST_SHARE = (0.3, 1.0)  # of the least slope, per request: median, and sd of its logit
 PROMPTED_SHARE = (0.55, 1.0)  # likewise, where prompts are within the step cost
 RISING_SHARE = (0.9, 1.0)  # likewise, of what the slope rises by: tokens cost more only where arithmetic fills the machine, far above a batch
-DRAFT = (0.15, 1.0)  # drafting for one request against a step: median, and sd of its logarithm
-DRAFT_GROWTH_SD = 0.8  # of the logarithm of what requests add to drafting, against what their blocks add to a step of the target
-SLOTWISE = (0.0, 1.0)  # logit of the share of drafting that is paid slot by slot (a block at once: 0, token after token: 1)
 LEVEL = (0.7, 1.0)  # conditional acceptance of every slot: median, and sd of its logit, where nothing was counted
 TILT = (-0.5, 0.7)  # logits from the first slot to the last, where nothing was counted and no shape is given
 SHAPE_TILT = 0.5  # sd, where a shape is given
@@ -37,6 +36,29 @@ ALONE = 1.2  # users below which a prompt is alone with the engine
 BEYOND = 4.0  # the curve goes on to so many times the tokens that were measured
 
 
+DraftKind = Literal["unknown", "block", "chain", "lookup"]
+
+
+class DraftPrior(NamedTuple):
+    """Drafting for one request against a step: median, and sd of its logarithm; logit of the share that is paid slot by slot, and its sd; requests
+    add to it what (1 + γ) ** `exponent` tokens of each add to a step, and the sd of the logarithm."""
+
+    share: float
+    share_sd: float
+    slotwise: float
+    slotwise_sd: float
+    exponent: float
+    growth_sd: float
+
+
+DRAFTING: dict[DraftKind, DraftPrior] = {
+    "unknown": DraftPrior(0.15, 1.0, 0.0, 1.0, 0.5, 0.8),
+    "block": DraftPrior(0.15, 0.7, -2.0, 1.0, 0.5, 0.8),  # all slots at once: DSpark, DFlash
+    "chain": DraftPrior(0.3, 1.0, 3.0, 1.0, 0.0, 0.5),  # token after token: EAGLE, MTP, a small model
+    "lookup": DraftPrior(0.02, 1.0, 0.0, 1.0, 0.0, 0.8),  # no model: ngram, suffix
+}
+
+
 @dataclass(frozen=True)
 class Acceptance:
     """What is known of a drafter's acceptance before speeds are looked at: logits by slot [γ], sd of level and tilt; `counted` by the engine?"""
@@ -46,6 +68,7 @@ class Acceptance:
     tilt_sd: float
     counted: bool
     proposing: float = 1.0
+    kind: DraftKind = "unknown"
 
 
 @dataclass(frozen=True)
@@ -94,6 +117,7 @@ class Model:
     """Unknowns by name with their priors, and what they predict. Every unknown is counted in standard deviations from its prior's median."""
 
     knots: Floats  # [K] of tokens or requests, rising, above 0
+    inside: int  # so many of them are batches that were measured without speculation, or lie between them
     measured: tuple[float, float]  # tokens in a step of the points
     base: float  # prior median of a step of no tokens
     acceptance: Mapping[str, Acceptance]
@@ -103,6 +127,7 @@ class Model:
     walk_sd: Floats = field(default_factory=lambda: np.zeros(0))
     names: list[str] = field(default_factory=list)
     _prior: dict[str, tuple[float, float]] = field(default_factory=dict)
+    _place: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._add("base", 0.0, 1.0)
@@ -113,9 +138,10 @@ class Model:
         self._add("share", _logit(share), sd)
         self._add("rising", _logit(RISING_SHARE[0]), RISING_SHARE[1])
         for name, known in self.acceptance.items():
-            self._add(f"draft {name}", np.log(DRAFT[0]), DRAFT[1])
-            self._add(f"draft growth {name}", 0.0, DRAFT_GROWTH_SD)
-            self._add(f"slotwise {name}", *SLOTWISE)
+            prior = DRAFTING[known.kind]
+            self._add(f"draft {name}", np.log(prior.share), prior.share_sd)
+            self._add(f"draft growth {name}", prior.exponent * np.log(1 + len(known.logits)), prior.growth_sd)
+            self._add(f"slotwise {name}", prior.slotwise, prior.slotwise_sd)
             self._add(f"level {name}", 0.0, known.level_sd)
             self._add(f"tilt {name}", 0.0, known.tilt_sd)
         if self.limit is not None:
@@ -127,24 +153,31 @@ class Model:
             self._add("prefill base", np.log(PREFILL_BASE[0]), PREFILL_BASE[1])
 
     def _add(self, name: str, mean: float, sd: float) -> None:
+        self._place[name] = len(self.names)
         self.names.append(name)
         self._prior[name] = (float(mean), float(sd))
 
     def value(self, z: Floats, name: str) -> float:
         """An unknown in its own unit (a logarithm, a logit)."""
         mean, sd = self._prior[name]
-        return mean + sd * float(z[self.names.index(name)])
+        return mean + sd * float(z[self._place[name]])
 
     def base_s(self, z: Floats) -> float:
         return self.base * float(np.exp(self.value(z, "base")))
 
     def slopes(self, z: Floats) -> tuple[Floats, Floats]:
-        """Seconds per token and per request on the segments up to each knot, [K] each."""
-        walk = np.concatenate(([0.0], np.cumsum([self.value(z, f"walk {i}") for i in range(len(self.walk_sd))])))
-        both = self.base_s(z) * np.exp(self.value(z, "slope") + walk)
+        """Seconds per token and per request on the segments up to each knot, [K] each. Beyond the batches that were measured without speculation
+        requests cost what the last ones did, and tokens too, or less where their cost has been falling."""
+        walk = np.array([self.value(z, name) for name in self.names[2 : 1 + len(self.knots)]])
+        both = self.base_s(z) * np.exp(self.value(z, "slope") + np.concatenate(([0.0], np.cumsum(walk[: self.inside - 1]))))
         stays = np.minimum.accumulate(both[::-1])[::-1]
         requests = _sigmoid(self.value(z, "share")) * stays[0] + _sigmoid(self.value(z, "rising")) * (stays - stays[0])
-        return both - requests, requests
+        tokens, octave = both - requests, np.log2(self.knots)
+        before = min(int(np.searchsorted(octave, octave[self.inside - 1] - LOOKS_BACK)), self.inside - 1)
+        falls = min(float(np.log(tokens[-1] / tokens[before])) / max(float(octave[self.inside - 1] - octave[before]), 1.0), 0.0)
+        further = FALLS_ON * falls * -np.expm1(-np.log(2) * (octave[self.inside :] - octave[self.inside - 1])) / np.log(2)
+        tokens = np.concatenate((tokens, tokens[-1] * np.exp(further + np.cumsum(walk[self.inside - 1 :]))))
+        return tokens, np.concatenate((requests, np.full(len(self.knots) - self.inside, requests[-1])))
 
     def curve(self, slopes: Floats, x: Floats) -> Floats:
         """Piecewise linear from 0 at 0, going on along the last segment."""
@@ -169,7 +202,7 @@ class Model:
         token_s = float(self.curve(by_token, np.array([most]))[0]) / most
         one = float(np.exp(self.value(z, f"draft {name}")))
         slotwise = _sigmoid(self.value(z, f"slotwise {name}"))
-        request_s = one * float(np.exp(self.value(z, f"draft growth {name}"))) * np.sqrt(1 + gamma) * token_s
+        request_s = one * float(np.exp(self.value(z, f"draft growth {name}"))) * token_s
         whole = one * self.base_s(z)
         return (1 - slotwise) * whole, (1 - slotwise) * request_s, slotwise * whole / gamma, slotwise * request_s / gamma
 

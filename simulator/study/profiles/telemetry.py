@@ -6,16 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from simulator.complaints import shown
 from simulator.errors import DsimError
 from simulator.measurements.acceptance import ParametricAcceptance
 from simulator.measurements.cost import Costs, LinearDraft, Overhead
 from simulator.measurements.draft_blocks import RecordedBlocks
 from simulator.measurements.fit import CostFit, fit_cost, read_telemetry
+from simulator.measurements.points import holds_lengths
 from simulator.measurements.profile import Drafter
+from simulator.measurements.surface_model import DraftKind
 from simulator.quantities import MOST_SLOTS, TINY
 from simulator.study.profiles.about import DOMAIN, SLOPE, About, without_head
+from simulator.study.profiles.points_fit import lengths_of, profile_from_points
 
 MOST_DRAFT_S = 10.0  # of one request and round
 NOT_IDENTIFIABLE = [
@@ -61,6 +65,29 @@ class Assumptions:
             f"drafting takes {self.draft_s_per_request * 1e3:g} ms per request and round on top of the fitted step cost",
             SLOPE,
         ]
+
+
+def fit_telemetry(
+    path: Path, about: About, accepted_length: float | None, budget: float | None, draft_s_per_request: float, cliffs: Sequence[int],
+    lengths_by_k: str, drafting: str, graph_limit: int | None,
+) -> dict[str, Any]:  # fmt: skip
+    """Points of several lengths fitted jointly, or those of one policy with its assumptions. Raises DsimError, also for options of the other."""
+    of_one = {"--accepted-length": accepted_length, "--budget": budget, "--draft-s-per-request": draft_s_per_request, "--cliff": cliffs}
+    of_several = {"--lengths-by-k": lengths_by_k, "--drafting": drafting != "unknown", "--graph-limit": graph_limit}
+    several = holds_lengths(path)
+    for option, given in (of_one if several else of_several).items():
+        if given:
+            why = "says what was drafted at each point" if several else "has no column k or policy"
+            raise DsimError(f"{path.name} {why}", key=option, remedy="leave the option out")
+    if several:
+        if drafting not in get_args(DraftKind):
+            raise DsimError(f"expected {', '.join(get_args(DraftKind))}, got {shown(drafting)}", key="--drafting")
+        return profile_from_points(path, about, lengths_of(lengths_by_k), drafting, graph_limit)  # type: ignore[arg-type]
+    if accepted_length is None or budget is None:
+        option = "--accepted-length" if accepted_length is None else "--budget"
+        remedy = "give both options for points of one policy, or a column k for points of several lengths"
+        raise DsimError("is not told by the points", where=path, key=option, remedy=remedy)
+    return profile_from_telemetry(path, about, Assumptions(accepted_length, budget, draft_s_per_request, cliffs))
 
 
 def profile_from_telemetry(telemetry: Path, about: About, assumed: Assumptions) -> dict[str, Any]:

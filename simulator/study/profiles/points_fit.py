@@ -1,0 +1,145 @@
+"""`dsim fit` of operating points of several lengths: a whole profile with its drafters, and points that were kept out to check it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simulator.complaints import shown
+from simulator.errors import DsimError
+from simulator.measurements.acceptance import ParametricAcceptance
+from simulator.measurements.draft_blocks import RecordedBlocks
+from simulator.measurements.points import conditional_of, read_points
+from simulator.measurements.profile import Drafter
+from simulator.measurements.surface import PointFit, SurfaceFit, fit_surface
+from simulator.measurements.surface_model import DraftKind
+from simulator.measurements.surface_parts import DrafterFit
+from simulator.study.profiles.about import DOMAIN, About
+
+BY_THROUGHPUT = "speeds are throughput ÷ concurrency: what users wait for a first token is within the step cost"
+FAMILIES: dict[DraftKind, str] = {"unknown": "other", "block": "dspark", "chain": "eagle3", "lookup": "other"}
+
+
+def profile_from_points(
+    path: Path, about: About, lengths_by_k: Sequence[float] = (), drafting: DraftKind = "unknown", graph_limit: int | None = None
+) -> dict[str, Any]:
+    """Fits and writes the profile; the fit for people and programs. Raises DsimError, also where the fit misses its points."""
+    about.check()
+    shape = conditional_of(lengths_by_k) if lengths_by_k else None
+    file = read_points(path, about.gpus_per_replica, about.drafter)
+    used, kept = ([i for i, check in enumerate(file.checks) if check == out] for out in (False, True))
+    told = [i for i in used if not file.points[i].adaptive or file.points[i].budget is not None]
+    names = sorted({file.drafters[i] for i in told} - {""})
+    try:
+        fit = fit_surface(
+            [file.points[i] for i in told],
+            [file.drafters[i] for i in told],
+            kinds=dict.fromkeys(names, drafting),
+            shape=dict.fromkeys(names, shape) if shape else {},
+            slots=max(point.slots or 0 for point in file.points),
+            graph_limit=graph_limit,
+            source=f"{path.name}, {len(told)} operating points",
+        )
+        fit.check()
+    except DsimError as problem:
+        raise DsimError(problem.problem, where=path, key=problem.key, remedy=problem.remedy) from None
+    checked = [i for i in kept if file.drafters[i] in ("", *names) and (not file.points[i].adaptive or file.points[i].budget is not None)]
+    checks = fit.predict([file.points[i] for i in checked], [file.drafters[i] for i in checked])
+    assumed = [
+        *fit.assumed,
+        *([BY_THROUGHPUT] if file.by_throughput else []),
+        *(f"acceptance of {name} by position: {_told(fit.drafters[name], shape)}" for name in names),
+    ]
+    apart = len(file.points) - len(told) - len(checked)
+    drafters = {name: fitted_drafter(name, fit.drafters[name], drafting, path.name) for name in names}
+    profile = about.write(fit.costs, drafters, assumed, fit.unknown, f"Made by dsim fit {path.name}", uncertainty=fit.uncertainty)
+    return summary(fit, checks, apart, assumed, about.out, list(profile.drafters))
+
+
+def lengths_of(text: str) -> list[float]:
+    """Accepted lengths at k = 1, 2, … of the option. Raises DsimError."""
+    try:
+        return [float(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise DsimError(f"expected numbers with commas between them, got {shown(text)}", key="--lengths-by-k") from None
+
+
+def _told(drafter: DrafterFit, shape: Sequence[float] | None) -> str:
+    if drafter.counted:
+        return "as counted"
+    return "the shape of --lengths-by-k, its level from speeds" if shape else "falling slowly as with other drafters, its level from speeds"
+
+
+def fitted_drafter(name: str, fit: DrafterFit, kind: DraftKind, source: str) -> tuple[Drafter, RecordedBlocks]:
+    """A drafter with synthetic blocks that have the fitted acceptance at every position, its confidences as the generator makes them."""
+    survival = np.cumsum(np.cumprod(fit.conditional))
+    marginals: dict[str, Any] = {"conditional": {DOMAIN: fit.conditional}, "proposing": min(max(fit.proposing, 1e-6), 1.0)}
+    if not fit.counted:  # what speeds ask for is the accepted length of a run with each k, not what one run counts by position
+        marginals = {"accepted_length": {DOMAIN: (1 + survival).tolist()}}
+    shape = ParametricAcceptance(miscalibration=[1.0] * fit.gamma, **marginals)
+    blocks = shape.generate(name, "fitted", f"{source}: {'counters' if fit.counted else 'speeds'}")
+    note = "marginals fitted; variation along a text and confidences are the parametric generator's defaults"
+    family: Any = FAMILIES[kind]
+    return Drafter(family=family, gamma=fit.gamma, draft=fit.draft, blocks=f"{name}.parquet", confidence=True, note=note), blocks
+
+
+def summary(fit: SurfaceFit, checks: Sequence[PointFit], apart: int, assumed: Sequence[str], folder: Path, drafters: list[str]) -> dict[str, Any]:
+    """The fit for people and programs."""
+    verify, prefill = fit.costs.verify, fit.costs.prefill
+    low, high = verify.tokens_range()
+    one, many = (float(verify.seconds(x, x)) for x in (low, high))
+    lines = [
+        f"a step without speculation takes {1e3 * one:.2f} ms at {low:g} requests and {1e3 * many:.2f} ms at {high:g}",
+        *(f"drafter {name}: {_drafted(drafter, one)}" for name, drafter in fit.drafters.items()),
+    ]
+    if prefill:
+        base_s = prefill.seconds(0)
+        lines.append(f"prompts: {1e3 * base_s:.2f} ms + {1e3 * (prefill.seconds(1) - base_s):.4f} ms a token")
+    lines += [
+        "",
+        *_table("fitted", fit.points),
+        *(["", *_table("kept out of the fit", checks)] if checks else []),
+        *(
+            [f"{apart} points were neither fitted nor predicted: of adaptive lengths without budget, or of a drafter that has no other"]
+            if apart
+            else []
+        ),
+        "",
+        *(f"assumed: {sentence}" for sentence in assumed),
+        *(f"not told by these points: {sentence}" for sentence in fit.unknown),
+        f"profile written to {folder}",
+    ]
+    data = {"rms": fit.rms, "worst": fit.worst, "noise": fit.noise, "costs": fit.costs.model_dump(mode="json"), "drafters": drafters}
+    data |= {"acceptance": {name: drafter.conditional for name, drafter in fit.drafters.items()}}
+    data |= {"uncertainty": fit.uncertainty.model_dump(mode="json"), "points": [_row(p) for p in [*fit.points, *checks]]}
+    if checks:
+        data["checked"] = {"points": len(checks), "median": _median(checks), "worst": max(abs(p.difference) for p in checks)}
+    return data | {"assumed": list(assumed), "not_identifiable": fit.unknown, "profile": str(folder), "text": "\n".join(lines)}
+
+
+def _drafted(drafter: DrafterFit, step_s: float) -> str:
+    survival = np.cumprod(drafter.conditional)
+    length = 1 + drafter.proposing * float(survival.sum())
+    seconds = drafter.draft.seconds(1, 0, drafter.gamma)
+    price = f"a block of {drafter.gamma} takes {1e3 * seconds:.2f} ms ({seconds / step_s:.0%} of a step)"
+    return f"{price}, survival {' '.join(f'{s:.2f}' for s in survival)}, accepted length {length:.2f}"
+
+
+def _table(what: str, points: Sequence[PointFit]) -> list[str]:
+    """Measured and predicted speed per user, a line each, worst last."""
+    head = f"{what}: {len(points)} points, median error {_median(points):.1%}, worst {max(abs(p.difference) for p in points):.1%}"
+    width = max(len(p.point.source) for p in points)
+    rows = [f"  {p.point.source:<{width}}  measured {p.measured:8.1f}  predicted {p.predicted:8.1f} tok/s  {p.difference:+6.1%}" for p in points]
+    return [head, *rows]
+
+
+def _median(points: Sequence[PointFit]) -> float:
+    return float(np.median([abs(p.difference) for p in points]))
+
+
+def _row(p: PointFit) -> dict[str, Any]:
+    names: Mapping[str, Any] = {"point": p.point.source, "drafter": p.drafter, "k": p.point.slots, "concurrency": p.point.concurrency}
+    return {**names, "measured": p.measured, "predicted": p.predicted, "difference": p.difference, "use": "fit" if p.used else "check"}
