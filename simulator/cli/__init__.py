@@ -13,8 +13,9 @@ import typer.core
 
 from real_runner import commands as real_runner
 from simulator.cli import profiles, shipped, simulate, traces
-from simulator.cli.exchange import export_app, import_app
+from simulator.cli.exchange import export_app
 from simulator.cli.figure import figure
+from simulator.cli.imports import import_app
 from simulator.cli.options import group
 from simulator.echo import echo
 from simulator.errors import DsimError

@@ -69,7 +69,8 @@ class ParametricAcceptance(Variation):
     accepted | slots before accepted) equals `conditional` (DSpark paper, Figure 2); or so that a run that verifies k tokens each time commits
     `accepted_length`[k - 1] a round, for every k, as tables from one run for every k have it. Both shifted by `level_shift` logits. The average of
     `conditional` is over all anchors, or over those that a run which verifies everything visits (as in the paper: they follow rejections, so they
-    are harder than the average); every sequence begins at an anchor that such a run visits. `variation` is that of single domains.
+    are harder than the average), or, with `verified`, that many tokens of every block; every sequence begins at an anchor that a run which verifies
+    everything visits. `variation` is that of single domains.
 
     `proposing` is the share of those visits at which the drafter proposes anything (γ tokens then; prompt look-up finds no match elsewhere), and
     `conditional` is then over the proposing ones. Positions that propose come in runs: `proposing_correlation` is that of neighbours.
@@ -86,6 +87,7 @@ class ParametricAcceptance(Variation):
     proposing_correlation: Correlation = 0.0
     confidence_noise: Annotated[float, Within(0, 100)] = 1.0
     anchors: Literal["visited", "all"] = "visited"
+    verified: Annotated[int, Within(1, MOST_SLOTS, "tokens")] | None = None
     miscalibration: Annotated[list[Calibration], Field(min_length=1, max_length=MOST_SLOTS)] = [1.3, 1.65, 1.95, 1.8, 1.75, 1.45, 1.6]
     sequences_per_domain: Annotated[int, Within(1, 100_000, "texts")] = 48
     anchors_per_sequence: Annotated[int, Within(1, 100_000, "positions")] = 256
@@ -155,7 +157,7 @@ class ParametricAcceptance(Variation):
         target = _sigmoid(_logit(np.array(list(self.conditional.values()))) + self.level_shift)
         if self.anchors == "all":
             return everywhere(offset[:, :, settled:], target), always
-        return visited(offset, target, settled, self.proposing, self.proposing_correlation)
+        return visited(offset, target, settled, self.proposing, self.proposing_correlation, self.verified)
 
     def _proposes(self, on: OnOff, positions: int) -> Flags:
         """Whether anything is proposed, [D S, positions]: a chain of two states, at rest from the start."""
@@ -205,9 +207,9 @@ def from_counts(
     if not conditional:
         raise ProfileError("counts no accepted token", where=source, key="per position", remedy="scrape again after some traffic")
     slots = extended(conditional, gamma or len(conditional))
-    shape = ParametricAcceptance(
-        conditional={domain: slots}, proposing=proposing, proposing_correlation=RUNS if proposing < 1 else 0.0, miscalibration=[1.0], **COUNTED
-    )
+    correlation, verified = RUNS if proposing < 1 else 0.0, min(len(conditional), len(slots))
+    marginals = {"conditional": {domain: slots}, "verified": verified, "proposing": proposing, "proposing_correlation": correlation}
+    shape = ParametricAcceptance.model_validate(marginals | {"miscalibration": [1.0]} | COUNTED)
     return replace(shape.generate(drafter, provenance, source), confidence=None, acceptance=None)
 
 

@@ -51,15 +51,16 @@ def everywhere(offset: Floats, target: Floats) -> Floats:
     return np.array([_centres(s, t, w, _logit(t), steps=60) for s, t, w in zip(np.exp(-offset), target, every, strict=True)])
 
 
-def visited(offset: Floats, target: Floats, settled: int, proposing: float, stay: float) -> tuple[Floats, OnOff]:
-    """The same over the anchors from `settled` on that a run which verifies everything visits and that propose; and where it must propose so that a
-    share `proposing` of its rounds do. Raises ProfileError where there are no such μ."""
-    shrink = np.exp(-offset)
+def visited(offset: Floats, target: Floats, settled: int, proposing: float, stay: float, verified: int | None = None) -> tuple[Floats, OnOff]:
+    """The same over the anchors from `settled` on that a run which verifies everything (or `verified` of it) visits and that propose; and where it
+    must propose so that a share `proposing` of its rounds do. Raises ProfileError where there are no such μ."""
+    shrink, slots = np.exp(-offset), verified or target.shape[1]
+    seen = shrink[:, :, : shrink.shape[2] - target.shape[1] + slots]
     centre = everywhere(offset, target)
     on = OnOff(np.full(len(target), proposing), stay)
     for _ in range(_STEPS):  # the visits depend on μ and μ on the visits
         before, share = centre, on.share
-        visits = visits_of(shrink, centre, settled, on)
+        visits = visits_of(seen, centre[:, :slots], settled, on)
         if proposing < 1:
             on = OnOff(np.asarray(_sigmoid(_logit(share) + _logit(np.array(proposing)) - _logit(visits.share))), stay)
         weights, here = visits.proposing, shrink[:, :, settled:]

@@ -53,12 +53,13 @@ vllm:num_requests_running{engine="0",model_name="m"} 3.0
 
 
 def bench(users: int, step_s: float) -> Content:
-    """A result of `vllm bench serve --save-result` at MTP-1: 1.8 tokens a step of `step_s`, and answers of ten tokens."""
+    """A result of `vllm bench serve --save-result` at MTP-1: 1.8 tokens a step of `step_s`, answers of ten tokens to prompts of one."""
     return {
         "date": "20261101-120000", "endpoint_type": "openai-chat", "backend": "openai-chat", "label": None, "model_id": "m", "tokenizer_id": "m",
         "num_prompts": 200, "request_rate": "inf", "burstiness": 1.0, "max_concurrency": users, "duration": 60.0, "completed": 200, "failed": 0,
-        "total_input_tokens": 100000, "total_output_tokens": 2000, "request_throughput": 3.3, "request_goodput": None,
-        "output_throughput": users * 1.8 / step_s * 10 / 9, "total_token_throughput": 4000.0, "mean_ttft_ms": 90.0, "median_ttft_ms": 80.0,
+        "total_input_tokens": 200, "total_output_tokens": 2000, "request_throughput": 3.3, "request_goodput": None,
+        "output_throughput": users * 1.8 / step_s * 10 / 9, "total_token_throughput": 4000.0,
+        "mean_ttft_ms": step_s * 1e3, "median_ttft_ms": step_s * 1e3,
         "mean_tpot_ms": step_s / 1.8 * 1e3, "median_tpot_ms": step_s / 1.8 * 1e3, "spec_decode_acceptance_rate": 80.0,
         "spec_decode_acceptance_length": 1.8, "spec_decode_num_drafts": 1000, "spec_decode_draft_tokens": 1000, "spec_decode_accepted_tokens": 800,
         "spec_decode_per_position_acceptance_rates": [0.8],

@@ -28,8 +28,8 @@ from simulator.measurements.server import Answer, _measured, ask
 from simulator.report.render.markdown import markdown
 from simulator.report.validation.page import Entry, page
 from simulator.study.profiles.about import About
-from simulator.study.profiles.importing import import_load
 from simulator.study.profiles.probe import widest_jump
+from simulator.study.profiles.probe_fit import import_load
 from simulator.study.profiles.probe_plan import ProbePlan
 from simulator.study.validation.result import Comparison
 

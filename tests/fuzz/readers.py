@@ -13,7 +13,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from simulator.cli import exchange, profiles, simulate, traces
+from simulator.cli import exchange, imports, profiles, simulate, traces
 from simulator.cli.figure import figure
 from tests.fuzz import checkpoints, samples
 from tests.fuzz.checkpoints import golden_target
@@ -116,7 +116,9 @@ def _exported_lengths(folder: Path) -> None:
 
 def _named(folder: Path) -> None:
     name = (folder / "name.txt").read_text(errors="replace")
-    exchange.import_vllm(OUT, curves=folder / "curves.json", metrics=folder / "metrics.txt", metrics_before=folder / "before.txt", drafter=name)
+    imports.import_vllm(
+        OUT, curves=folder / "curves.json", metrics=[str(folder / "metrics.txt")], metrics_before=[str(folder / "before.txt")], drafter=name
+    )
 
 
 def _compared(folder: Path) -> None:
@@ -271,14 +273,14 @@ READERS: tuple[Reader, ...] = (
     Reader("launch", "json", samples.launched_run, _launched, 1, ("result.json",)),
     Reader("plan-launch", "json", samples.launched_plan, _launched, 1, ("result.json",)),
     Reader("validation-page", "json", samples.validation_files, _validation_page),
-    Reader("sglang-sampled", "json", samples.sps("sampled"), lambda folder: exchange.import_sglang(OUT, sps=folder / "sps.json"), 2),
-    Reader("sglang-additive", "json", samples.sps("additive"), lambda folder: exchange.import_sglang(OUT, sps=folder / "sps.json"), 2),
-    Reader("sglang-records", "json", samples.sglang_records, lambda folder: exchange.import_sglang(
+    Reader("sglang-sampled", "json", samples.sps("sampled"), lambda folder: imports.import_sglang(OUT, sps=folder / "sps.json"), 2),
+    Reader("sglang-additive", "json", samples.sps("additive"), lambda folder: imports.import_sglang(OUT, sps=folder / "sps.json"), 2),
+    Reader("sglang-records", "json", samples.sglang_records, lambda folder: imports.import_sglang(
         OUT, sps=folder / "sps.json", sts=folder / "sts.json", records=folder / "records.json"), 3),
-    Reader("vllm-curves", "json", samples.vllm_curves, lambda folder: exchange.import_vllm(
+    Reader("vllm-curves", "json", samples.vllm_curves, lambda folder: imports.import_vllm(
         OUT, curves=folder / "curves.json", metrics=folder / "metrics.txt", metrics_before=folder / "before.txt"), 3),
     Reader("drafter-option", "json", samples.named_drafter, _named, 1, ("name.txt",)),
-    Reader("bench", "json", samples.bench, lambda folder: exchange.import_vllm(OUT, bench=[folder / "a.json", folder / "b.jsonl"]), 2),
+    Reader("bench", "json", samples.bench, lambda folder: imports.import_vllm(OUT, bench=[str(folder / "a.json"), str(folder / "b.jsonl")]), 2),
     Reader("aiperf", "json", samples.aiperf, lambda folder: _loads("AIPerf")([folder / "a.json", folder / "b.json"], OUT, 1.0, 1.0), 2),
     Reader("guidellm", "json", samples.guidellm, lambda folder: _loads("GuideLLM")([folder / "a.json"], OUT, 1.0, 1.0), 1),
     Reader("servegen", "json", samples.service, _service),
@@ -318,7 +320,7 @@ READERS: tuple[Reader, ...] = (
 
 
 def _loads(tool: Literal["AIPerf", "GuideLLM"]) -> Callable[..., None]:
-    return exchange._import_loads(tool)
+    return imports._import_loads(tool)
 
 
 def of_family(family: Family) -> list[Reader]:

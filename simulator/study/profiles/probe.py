@@ -21,8 +21,9 @@ from simulator.measurements.replay import nothing_drafted
 from simulator.measurements.server import Measured, measure, scrape
 from simulator.policies.verification import NoSpeculation
 from simulator.study.profiles.about import About
-from simulator.study.profiles.importing import check_per_round, import_load
+from simulator.study.profiles.given_points import check_per_round
 from simulator.study.profiles.one_replica import closed_loop
+from simulator.study.profiles.probe_fit import import_load
 from simulator.study.profiles.probe_plan import ProbePlan
 from simulator.study.run.output import write_json
 from simulator.study.run.validated import ValidationRow, all_within

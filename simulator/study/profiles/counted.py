@@ -1,0 +1,180 @@
+"""Acceptance from everything that counted it: pooled over files by rounds, position by position, and made into a drafter's blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import sqrt
+from pathlib import Path
+
+import numpy as np
+
+from simulator.complaints import shown
+from simulator.errors import DsimError
+from simulator.measurements.acceptance import from_counts
+from simulator.measurements.draft_blocks import RecordedBlocks
+from simulator.measurements.formats.rounds import SpecCounters
+from simulator.measurements.formats.scrapes import read_counters
+from simulator.measurements.uncertainty import Unsure
+from simulator.quantities import MOST_SLOTS
+from simulator.study.profiles.given_points import ALWAYS, CONTRADICTS, NONE, Cell, Named
+
+ALIKE = 4.0  # rounds of one text tell as much as a quarter of so many of texts of their own
+BEYOND_SD = 0.5  # logits, of acceptance at positions that were never drafted
+UNKNOWN_ROUNDS = 1000.0  # weight of a file that does not count its rounds
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Acceptance of a drafter: survival by position over rounds that proposed, their share, and decode rounds it was counted over."""
+
+    survival: tuple[float, ...]
+    proposing: float
+    rounds: float
+    source: str
+    by_position: bool = True  # else it is one number for all positions, that explains an accepted length
+
+    @property
+    def slots(self) -> int:
+        """Positions that were counted."""
+        return len(self.survival)
+
+    def blocks(self, drafter: str, gamma: int) -> RecordedBlocks:
+        """Blocks of γ slots. Raises DsimError where no token was ever accepted."""
+        proposing = 1.0 if self.proposing > ALWAYS else self.proposing
+        return from_counts(self.survival, drafter, self.source, proposing=proposing, gamma=gamma, domain="any")
+
+    def unsure(self, drafter: str, gamma: int) -> list[Unsure]:
+        """How well it is known: counted rounds, and nothing but a rule beyond them."""
+        first = min(max(self.survival[0], 0.02), 0.98)
+        drafted = max(self.rounds * self.proposing, 1.0)
+        level = sqrt(ALIKE / (drafted * first * (1 - first)))
+        told = [Unsure(parameter="level", drafter=drafter, sd=min(round(level, 4), 3.0), note=f"{drafted:,.0f} rounds that drafted were counted")]
+        if gamma > self.slots:
+            note = f"positions beyond {self.slots} were never drafted: a benchmark with {gamma} would tell"
+            told.append(Unsure(parameter="tilt", drafter=drafter, sd=BEYOND_SD * (gamma - self.slots) / gamma, note=note))
+        return told
+
+
+def read_scrapes(after: Sequence[Named], before: Sequence[Named], model: str | None, remarks: list[str]) -> dict[str, list[SpecCounters]]:
+    """Counters of each drafter's scrapes, less the earlier ones; what is to be said of them joins `remarks`. Raises DsimError where there are not as
+    many earlier ones, or where they are of several models."""
+    if before and len(before) != len(after):
+        if not after:
+            raise DsimError("an earlier scrape needs a later one", key="--metrics", remedy="give --metrics too")
+        problem = f"expected {len(after)} earlier scrapes, one for each of --metrics, got {len(before)}"
+        raise DsimError(problem, key="--metrics-before", remedy="give both in the same order")
+    told: dict[str, list[SpecCounters]] = {}
+    earlier_of: Sequence[Named | None] = before or [None] * len(after)
+    for file, earlier in zip(after, earlier_of, strict=True):
+        if file.drafter == NONE:
+            raise DsimError("counts acceptance, and a server without speculation has none", where=file.path, key="--metrics", remedy="leave it out")
+        counters = read_counters(file.path, earlier.path if earlier else None, model)
+        _check_whole(counters, file.path)
+        remarks += counters.remarks(file.path.name)
+        told.setdefault(file.drafter, []).append(counters)
+    names = {counters.model for each in told.values() for counters in each if counters.model}
+    if len(names) > 1:
+        raise DsimError(f"are of {len(names)} models, {shown(', '.join(sorted(names)))}", key="--metrics", remedy="choose one with --model")
+    return told
+
+
+def _check_whole(counters: SpecCounters, where: Path) -> None:
+    """An engine that cuts blocks counts what it never verified as rejected. Raises DsimError, but for drafters that had no more to propose."""
+    if counters.cut and not counters.tried and (counters.proposing is None or counters.proposing > ALWAYS):
+        mean = (counters.draft_tokens or 0) / counters.drafts
+        problem = f"blocks of {counters.slots} were cut to {mean:.3g} in the mean, and what lies beyond the cut was never tried"
+        remedy = "scrape a server with a fixed length, or one that counts spec_decode_num_draft_tokens_per_pos"
+        raise DsimError(problem, where=where, key=f"{counters.engine}:spec_decode_num_draft_tokens", remedy=remedy)
+
+
+def filled(cells: Sequence[Cell], scrapes: Mapping[str, Sequence[SpecCounters]]) -> list[Cell]:
+    """Cells of clients that count nothing, with what their server's scrapes counted. Raises DsimError where the two contradict each other."""
+    out = []
+    for cell in cells:
+        mine = scrapes.get(cell.drafter, ())
+        if not mine or cell.drafter == NONE or cell.point.slots == 0:
+            out.append(cell)
+            continue
+        _check_server(cell, mine[0])
+        if cell.point.accepted_length is not None:
+            out.append(cell)
+            continue
+        rounds = sum(each.rounds or each.drafts for each in mine)
+        length, budget, proposing = (_mean(mine, name) for name in ("accepted_length", "budget", "proposing"))
+        slots = max(each.slots for each in mine)
+        point = replace(cell.point, accepted_length=length, budget=budget, proposing=proposing or 1.0, slots=slots or None, rounds=rounds)
+        out.append(replace(cell, point=point))
+    return out
+
+
+def _mean(counters: Sequence[SpecCounters], name: str) -> float | None:
+    values, weights = [getattr(each, name) for each in counters], [each.rounds or each.drafts for each in counters]
+    return None if None in values else float(np.average(values, weights=weights))
+
+
+def _check_server(cell: Cell, counters: SpecCounters) -> None:
+    """Raises DsimError where a scrape is not of the server that the file is of."""
+    point, remedy = cell.point, "scrape the server that was benchmarked"
+    if counters.model and point.model and counters.model != point.model:
+        problem = f"is of model {shown(point.model)}, and the scrape of {shown(counters.model)}"
+        raise DsimError(problem, where=point.source, key="--metrics", remedy=remedy)
+    if (point.engine == "SGLang") != (counters.engine == "sglang") and (point.engine or point.survival):
+        raise DsimError(f"is not of {counters.engine}, as the scrape is", where=point.source, key="--metrics", remedy=remedy)
+    if point.survival and len(point.survival) == counters.slots:
+        ours = 1 + sum(point.survival)
+        theirs = 1 + counters.accepted_tokens / max(counters.drafts, 1.0)
+        if abs(ours / theirs - 1) > 2 * CONTRADICTS:
+            problem = f"counts {ours:.3g} tokens in a round that drafted, and the scrape {theirs:.3g}"
+            raise DsimError(problem, where=point.source, key="--metrics", remedy=remedy)
+
+
+def acceptance(drafter: str, cells: Sequence[Cell], scrapes: Sequence[SpecCounters]) -> Counted | None:
+    """What is known of a drafter's acceptance: by scrapes, else by result files, else one number for all positions that explains the accepted length.
+    None where nothing was accepted or said."""
+    if scrapes and any(each.slots for each in scrapes):
+        return _pooled([(each.survival, each.rounds or each.drafts, each.proposing or 1.0) for each in scrapes], "counters")
+    mine = [cell.point for cell in cells if cell.drafter == drafter]
+    rows = [(p.survival, p.rounds or UNKNOWN_ROUNDS, 1.0 if p.proposing is None else p.proposing) for p in mine if p.survival]
+    if rows:
+        return _pooled([(survival, rounds, share) for survival, rounds, share in rows if survival], f"{len(rows)} result files")
+    told = [(p.accepted_length, p.slots, p.rounds or UNKNOWN_ROUNDS) for p in mine if p.accepted_length and p.accepted_length > 1 and p.slots]
+    if not told:
+        return None
+    length, slots, rounds = max(told, key=lambda row: row[1])
+    rate = constant_acceptance(length, slots)
+    return Counted(
+        tuple(rate**k for k in range(1, slots + 1)), 1.0, rounds, f"one acceptance at every position, for {length:.4g} tokens a round", False
+    )
+
+
+def constant_acceptance(length: float, slots: int) -> float:
+    """The conditional acceptance, the same at every position, with this accepted length."""
+    from scipy.optimize import brentq
+
+    rate = brentq(lambda c: 1 + sum(c**k for k in range(1, slots + 1)) - length, 0.0, 1.0) if length < slots + 1 else 1.0
+    return min(max(float(rate), 1e-6), 1 - 1e-6)
+
+
+def _pooled(rows: Sequence[tuple[Sequence[float], float, float]], source: str) -> Counted:
+    """Survival from conditional acceptance, which every file of so many positions tells as far as it came there: (survival, rounds, proposing)."""
+    slots = max(len(survival) for survival, _, _ in rows)
+    tried, taken = np.zeros(slots), np.zeros(slots)
+    for survival, rounds, share in rows:
+        accepted = rounds * share * np.array([1.0, *survival])
+        tried[: len(survival)] += accepted[:-1]
+        taken[: len(survival)] += accepted[1:]
+    conditional = np.divide(taken, tried, out=np.zeros(slots), where=tried > 0)
+    whole = [(rounds, share) for survival, rounds, share in rows if len(survival) == slots]
+    rounds = sum(each for _, each, _ in rows)
+    proposing = float(np.average([share for _, share in whole], weights=[each for each, _ in whole]))
+    return Counted(tuple(np.cumprod(conditional).tolist()), proposing, rounds, f"{source}, {rounds:,.0f} decode rounds")
+
+
+def gamma_of(counted: Counted, cells: Sequence[Cell], asked: int | None) -> int:
+    """Slots of a drafter: as asked for, else the most in the files; twice as many of one that proposes now and then, which looks up what it proposes
+    and can be set to any length."""
+    most = max([counted.slots, *(cell.slots for cell in cells)])
+    if asked is not None and asked < most:
+        raise DsimError(f"expected at least the {most} tokens that the files draft, got {asked}", key="--slots")
+    return asked or (most if counted.proposing > ALWAYS else min(max(2 * counted.slots, most), MOST_SLOTS))

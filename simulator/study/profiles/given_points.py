@@ -1,0 +1,182 @@
+"""Operating points from files named on a command line: which drafter each is of, what options add to them, and what contradicts itself."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from simulator.complaints import shown
+from simulator.errors import DsimError
+from simulator.measurements.formats.loadgen import LoadPoint, Loads, read_loads
+from simulator.names import check_word
+from simulator.quantities import MOST_SLOTS
+
+CONTRADICTS = 0.1  # relative difference above which an option is taken for a mistake, where the files count it themselves
+COUNT_ALL = "count the bonus token and the anchor; without speculation both are 1"
+NONE = "none"  # what files without speculation may be called
+MOST_FAILED = 0.1  # of the requests of a file: those that failed were neither decoded nor waited for
+MOST_FILES = 10_000
+ALWAYS = 0.98  # share of rounds that propose, above which a drafter counts as one that always does
+
+
+@dataclass(frozen=True)
+class Named:
+    """A file, and the drafter that its server ran by the word before it (`ngram=c1.json`); "" where there was none."""
+
+    drafter: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class Cell:
+    """An operating point: of which drafter ("" without speculation), from which file, and whether it is kept out of the fit."""
+
+    point: LoadPoint
+    drafter: str
+    where: Path
+    held_out: bool = False
+
+    @property
+    def slots(self) -> int:
+        """Tokens drafted of a request and round; 0 without speculation."""
+        return self.point.slots or 0
+
+    @property
+    def label(self) -> str:
+        """What a table calls it."""
+        return f"{self.drafter} k = {self.slots}" if self.drafter else "no speculation"
+
+
+def named_files(words: Iterable[str | Path], option: str) -> list[Named]:
+    """The files of [DRAFTER=]FILE words, in which patterns stand for all files that they match, in order. Raises DsimError."""
+    files: list[Named] = []
+    for word in map(str, words):
+        name, sign, rest = word.partition("=")
+        if not sign or "/" in name or Path(word).exists():
+            name, rest = "", word
+        elif name != NONE:
+            check_word(name, option, file=True)
+        paths = [rest] if not glob.has_magic(rest) or Path(rest).exists() else sorted(glob.glob(rest), key=_natural)
+        if not paths:
+            raise DsimError(f"no file matches {shown(rest)}", key=option, remedy="check the pattern")
+        files += [Named(name, Path(path)) for path in paths]
+        if len(files) > MOST_FILES:
+            raise DsimError(f"expected at most {MOST_FILES:,} files, got more", key=option, remedy="give fewer")
+    return files
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Order in which c2 comes before c16."""
+    import re
+
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def read_cells(fit: Sequence[Named], check: Sequence[Named], read: Callable[[Path], Loads]) -> tuple[list[Cell], Loads]:
+    """The points of all files, and what else was found in them. Files of one name are told apart by their folders. Raises DsimError."""
+    places: list[tuple[Named, bool]] = []
+    of = {file.path: (file, held_out) for files, held_out in ((fit, False), (check, True)) for file in files}
+    if twice := next((file.path for file in check if file in fit or any(other.path == file.path for other in fit)), None):
+        raise DsimError("is in the fit as well", where=twice, key="--check", remedy="keep it out of one of the two")
+
+    def noted(path: Path) -> Loads:
+        loads = read(path)
+        places.extend([of[path]] * len(loads.points))
+        return loads
+
+    loads = read_loads([file.path for file in (*fit, *check)], noted)
+    cells = [Cell(point, file.drafter, file.path, held_out) for point, (file, held_out) in zip(loads.points, places, strict=True)]
+    for cell in cells:
+        _check_whole(cell)
+    names = [cell.point.source for cell in cells]
+    if len(set(names)) < len(names):
+        cells = [replace(cell, point=replace(cell.point, source=f"{cell.where.parent.name}/{cell.point.source}")) for cell in cells]
+    return cells, loads
+
+
+def _check_whole(cell: Cell) -> None:
+    """Raises DsimError where many requests failed, or the engine cut the blocks (a drafter that proposes now and then may have less)."""
+    if cell.point.adaptive and (cell.point.proposing is None or cell.point.proposing > ALWAYS):
+        problem = f"blocks of {cell.point.slots} tokens were cut, and what lies beyond the cut was never tried"
+        remedy = "give results of a fixed length; cost curves (--curves) are for adaptive ones"
+        raise DsimError(problem, where=cell.point.source, key="spec_decode_draft_tokens", remedy=remedy)
+    failed, done = cell.point.failed or 0, cell.point.requests
+    if done is not None and failed > MOST_FAILED * (failed + done):
+        problem = f"{failed} of {failed + done} requests failed, at most {MOST_FAILED:.0%} may"
+        raise DsimError(problem, where=cell.point.source, key="failed", remedy="find out why, and measure again")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line adds where files do not say it: tokens committed and verified per request and round, and the drafter's name."""
+
+    accepted_length: float | None = None
+    budget: float | None = None
+    drafter: str = "drafter"
+
+    def check(self) -> None:
+        """Raises DsimError where an option cannot be tokens of a request and round."""
+        check_per_round(self.accepted_length, self.budget)
+
+
+def check_per_round(length: float | None, budget: float | None) -> None:
+    """Raises DsimError where an option cannot be tokens of a request and round."""
+    for option, value in (("--accepted-length", length), ("--budget", budget)):
+        if value is not None and not 1 <= value <= MOST_SLOTS + 1:
+            raise DsimError(f"expected 1 to {MOST_SLOTS + 1} tokens of a request and round, got {value:g}", key=option, remedy=COUNT_ALL)
+    if length is not None and budget is not None:
+        check_length(length, budget)
+
+
+def check_length(length: float, budget: float) -> None:
+    """Raises DsimError where more is committed than was verified."""
+    if not 1 <= length <= budget * (1 + 1e-9):
+        raise DsimError(f"expected 1 to the budget of {budget:g}, got {length:g}", key="--accepted-length", remedy=COUNT_ALL)
+
+
+def completed(cells: Sequence[Cell], options: Options) -> list[Cell]:
+    """Every cell with accepted length, budget, slots and drafter: as its file counts them, else as the options say. A file that counts nothing,
+    beside others of the same client that do, is of a server without speculation. Raises DsimError where nothing says it, or an option contradicts."""
+    options.check()
+    counted = [cell for cell in cells if cell.point.accepted_length is not None and cell.point.slots != 0]
+    for name in ("accepted_length", "budget"):
+        _check_option(name, getattr(options, name), [cell.point for cell in cells])
+    return [_completed(cell, options, bool(counted)) for cell in cells]
+
+
+def _check_option(name: str, option: float | None, points: Sequence[LoadPoint]) -> None:
+    """An option is for files that do not say it: where all do, it must agree."""
+    if option is None or any(getattr(point, name) is None for point in points):
+        return
+    for point in points:
+        value = getattr(point, name)
+        if abs(option / value - 1) > CONTRADICTS:
+            problem = f"{point.source} counts {value:.3g}, got {option:g}"
+            raise DsimError(problem, key=f"--{name.replace('_', '-')}", remedy="leave the option out")
+
+
+def _completed(cell: Cell, options: Options, others_count: bool) -> Cell:
+    point, plain = cell.point, replace(cell.point, accepted_length=1.0, budget=1.0, proposing=0.0, slots=0)
+    if cell.drafter == NONE or point.slots == 0:
+        if cell.drafter not in ("", NONE) or (point.accepted_length or 1.0) > 1 or (cell.drafter == NONE and point.slots):
+            problem = f"was called {shown(cell.drafter)}, and its server {'speculated' if point.slots else 'drafted nothing'}"
+            raise DsimError(problem, where=point.source, remedy="name it by what its server ran")
+        return replace(cell, point=plain, drafter="")
+    length = options.accepted_length if point.accepted_length is None else point.accepted_length
+    budget = options.budget if point.budget is None else point.budget
+    if length is None and budget is None and others_count and not cell.drafter:
+        return replace(cell, point=plain)
+    for name, value in (("accepted length", length), ("budget", budget)):
+        if value is None:
+            remedy = "give the option; without speculation it is 1"
+            raise DsimError(f"does not say the {name} of a round", where=point.source, key=f"--{name.replace(' ', '-')}", remedy=remedy)
+    assert length is not None
+    assert budget is not None
+    check_length(length, budget)
+    if length == budget == 1:
+        return replace(cell, point=plain, drafter="")
+    slots = point.slots if point.slots is not None else max(round(budget - 1), 1)
+    point = replace(point, accepted_length=length, budget=budget, slots=slots, adaptive=False)
+    return replace(cell, point=point, drafter=cell.drafter or options.drafter)

@@ -1,0 +1,189 @@
+"""`dsim import` of operating points: result files and scrapes of one server, several runs and drafters together, to one profile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simulator.errors import DsimError
+from simulator.measurements.cost import Costs
+from simulator.measurements.formats.loadgen import Loads
+from simulator.measurements.uncertainty import Uncertainty, Unsure
+from simulator.study.profiles.about import About
+from simulator.study.profiles.counted import Counted, acceptance, filled, gamma_of, read_scrapes
+from simulator.study.profiles.given_points import Cell, Options, completed, named_files, read_cells
+from simulator.study.profiles.joint_fit import Compared, JointFit, Say, fit_cells, noise_of, speeds
+from simulator.study.profiles.parts import DrafterPart, Parts
+from simulator.study.profiles.workload import check_workload
+
+IMPORTED = {"provenance": "imported"}
+PROPOSES_ALIKE = 0.25  # difference in the share of rounds that propose, from which files are not of one drafter
+
+
+@dataclass(frozen=True)
+class PointFiles:
+    """Files and options of a command line: results to fit and to check, scrapes and earlier ones, and how results are read."""
+
+    bench: Sequence[str | Path]
+    check: Sequence[str | Path]
+    metrics: Sequence[str | Path]
+    before: Sequence[str | Path]
+    read: Callable[[Path], Loads]
+    model: str | None = None
+    accepted_length: float | None = None
+    budget: float | None = None
+    slots: int | None = None
+
+
+def import_points(about: About, tool: str, files: PointFiles, say: Say = lambda _: None) -> dict[str, Any]:
+    """The profile of a server from results of a load generator. Raises DsimError."""
+    about.check()
+    parts = Parts()
+    left_out = fit_points(parts, about, files, say)
+    return parts.write(about, tool, left_out)
+
+
+def fit_points(parts: Parts, about: About, files: PointFiles, say: Say = lambda _: None, option: str = "FILE") -> list[str]:
+    """Fills in costs and drafters from the files; which benchmarks were left out. Raises DsimError."""
+    options = Options(files.accepted_length, files.budget, about.drafter)
+    options.check()
+    fit, check = named_files(files.bench, option), named_files(files.check, "--check")
+    scrapes = read_scrapes(named_files(files.metrics, "--metrics"), named_files(files.before, "--metrics-before"), files.model, parts.first)
+    cells, loads = read_cells(fit, check, files.read)
+    parts.first += loads.remarks
+    cells = completed(filled(cells, scrapes), options)
+    scrapes = {name or about.drafter: counters for name, counters in scrapes.items()}
+    counted = {name: acceptance(name, cells, scrapes.get(name, ())) for name in dict.fromkeys(cell.drafter for cell in cells) if name}
+    fill_in(parts, cells, {name: known for name, known in counted.items() if known}, files.slots, say)
+    return loads.left_out
+
+
+def fill_in(parts: Parts, cells: Sequence[Cell], counted: dict[str, Counted], slots: int | None = None, say: Say = lambda _: None) -> JointFit:
+    """Costs, drafters and what is not known of them from the cells and the acceptance of each drafter. Raises DsimError."""
+    parts.first += check_workload(cells)
+    _check_drafters(cells)
+    gamma = {name: gamma_of(known, [cell for cell in cells if cell.drafter == name], slots) for name, known in counted.items()}
+    plain = any(not cell.drafter for cell in cells if not cell.held_out)
+    apart = {name for name, known in counted.items() if known.by_position or plain}
+    fit = fit_cells(cells, {name: known.blocks(name, gamma[name]) for name, known in counted.items()}, apart, say)
+    parts.costs = _imported(fit.costs)
+    drafters = {name: drafting for name, drafting in fit.drafting.items() if name in apart}
+    for name, drafting in drafters.items():
+        note = "acceptance counted by position; variation along a text is the parametric generator's"
+        parts.drafters[name] = DrafterPart(drafting.cost.model_copy(update=IMPORTED), drafting.blocks, note=note)
+        parts.assumed += _assumed(name, counted[name], gamma[name])
+        parts.unknown += [f"{name}: acceptance by domain, and its confidences"]
+    parts.assumed += fit.surface.assumed
+    parts.unknown += fit.surface.unknown
+    extra = [unsure for name in drafters for unsure in counted[name].unsure(name, gamma[name])]
+    parts.uncertainty = merged(fit.surface.uncertainty, extra)
+    parts.first = [*_headlines(fit, bool(set(counted) - apart)), *parts.first, *_table(fit.compared)]
+    engines = {row.cell.point.engine for row in fit.compared}
+    parts.data |= {
+        "engine": engines.pop() if len(engines) == 1 else "",
+        "rms": fit.rms, "worst": fit.worst, "noise": noise_of([row.cell for row in fit.compared]),
+        "users": fit.manner, "cells": [row.to_json() for row in fit.compared],
+    }  # fmt: skip
+    return fit
+
+
+def _imported(costs: Costs) -> Costs:
+    """Costs from files of others."""
+    prefill = costs.prefill and costs.prefill.model_copy(update=IMPORTED)
+    parts = {"verify": costs.verify.model_copy(update=IMPORTED), "prefill": prefill, "overhead": costs.overhead.model_copy(update=IMPORTED)}
+    return costs.model_copy(update=parts)
+
+
+def _check_drafters(cells: Sequence[Cell]) -> None:
+    """Raises DsimError where a file is kept out whose drafter the fit does not know, or files of one drafter cannot be of one."""
+    fitted = [cell for cell in cells if not cell.held_out]
+    if not fitted:
+        raise DsimError("no result is left to fit", key="--check", remedy="give some of the files without --check")
+    known = {cell.drafter for cell in fitted}
+    for cell in cells:
+        if cell.drafter not in known and cell.drafter:
+            problem = f"is of drafter '{cell.drafter}', of which no result is in the fit"
+            raise DsimError(problem, where=cell.point.source, key="--check", remedy="give a result of it to the fit")
+    for name in known - {""}:
+        shares = [(cell.point.proposing, cell) for cell in cells if cell.drafter == name and cell.point.proposing is not None]
+        shares.sort(key=lambda pair: pair[0])
+        if shares and shares[-1][0] - shares[0][0] > PROPOSES_ALIKE:
+            (low, a), (high, b) = shares[0], shares[-1]
+            problem = f"drafted in {low:.0%} of its rounds, and {b.point.source} in {high:.0%}: they are not of one drafter"
+            raise DsimError(problem, where=a.point.source, remedy="name each file's drafter: ngram=c1.json")
+
+
+def _assumed(name: str, counted: Counted, gamma: int) -> list[str]:
+    """What a drafter's blocks take for granted."""
+    told = [f"{name}: acceptance varies along a text as in the parametric generator's defaults: counters are averages ({counted.source})"]
+    if gamma > counted.slots:
+        rule = "the conditional acceptance of the counted ones from the second on" if counted.slots > 1 else "that of the first"
+        told.append(f"{name}: positions {counted.slots + 1} to {gamma} were never drafted, and have {rule}")
+    return told
+
+
+def merged(told: Uncertainty | None, extra: Sequence[Unsure]) -> Uncertainty | None:
+    """A fit's uncertainty with what is known of acceptance beside it, in place of what the fit says of the same."""
+    if told is None:
+        return None
+    at = {(unsure.parameter, unsure.drafter): unsure for unsure in extra}
+    parameters = [at.pop((unsure.parameter, unsure.drafter), unsure) for unsure in told.parameters]
+    correlation = told.correlation
+    if correlation is not None and at:
+        n, more = len(parameters), len(at)
+        whole = np.eye(n + more)
+        whole[:n, :n] = correlation
+        correlation = whole.tolist()
+    return told.model_copy(update={"parameters": [*parameters, *at.values()], "correlation": correlation})
+
+
+def _headlines(fit: JointFit, inside: bool) -> list[str]:
+    """What these points cannot say, and residuals."""
+    drafted, lines = {bool(row.cell.drafter) for row in fit.compared if not row.cell.held_out}, []
+    if drafted == {False}:
+        lines.append("no point speculates, so these points cannot answer questions about k: the slope is taken as the cost of verified tokens, and")
+        lines[-1] += " drafting is not known; one benchmark with speculation would tell"
+    elif drafted == {True}:
+        what = "drafting is within the step cost" if inside else "what drafting costs is assumed"
+        lines.append(f"no point is without speculation: {what}, so the speed without is not known; one such benchmark would tell")
+    fitted, apart = (np.abs(speeds([row for row in fit.compared if row.cell.held_out == out])) for out in (False, True))
+    lines.append(f"simulated against measured speed at the {len(fitted)} fitted points: {fit.rms:.1%} rms, {fitted.max():.1%} at most")
+    if len(apart):
+        lines.append(f"at the {len(apart)} points kept out of the fit: {np.median(apart):.1%} in the median, {apart.max():.1%} at most")
+    else:
+        lines.append("no point was kept out of the fit (--check FILE), so how well it predicts is not known")
+    if (noise := noise_of([row.cell for row in fit.compared])) is not None:
+        lines.append(f"repeated points differ by {noise:.1%} among each other")
+    return lines
+
+
+def _table(rows: Sequence[Compared]) -> list[str]:
+    """Measured, simulated and the difference of every cell."""
+    wide = max(len(row.cell.point.source) for row in rows)
+    head = f"{'':{wide}}  users  k  {'tok/s/user':>24}  {'tok/s':>24}  {'accepted length':>20}  {'TTFT, ms':>22}"
+    lines = [head]
+    for row in rows:
+        point, seen = row.cell.point, row.seen
+        texts = [
+            _pair(point.tps_per_user, seen.tps_per_user, 2, 24), _pair(point.throughput_tok_s, seen.throughput_tok_s, 1, 24),
+            _pair(point.accepted_length, seen.accepted_length, 2, 20) if row.cell.slots else " " * 20,
+            _pair(_ms(point.ttft_s), _ms(seen.ttft_s), 0, 22),
+        ]  # fmt: skip
+        apart = "  kept out" if row.cell.held_out else ""
+        lines.append(f"{point.source:{wide}}  {point.offered or point.concurrency:5.0f}  {row.cell.slots}  {'  '.join(texts)}{apart}".rstrip())
+    return lines
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else seconds * 1e3
+
+
+def _pair(measured: float | None, simulated: float | None, digits: int, width: int) -> str:
+    """Measured, simulated, difference."""
+    if measured is None or simulated is None:
+        return " " * width
+    return f"{measured:.{digits}f} {simulated:.{digits}f} {simulated / measured - 1:+6.1%}".rjust(width)

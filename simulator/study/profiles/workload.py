@@ -1,0 +1,44 @@
+"""Is it one workload? What differs between files, what of that a fit can use, and what it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from simulator.errors import DsimError
+from simulator.study.profiles.given_points import Cell
+
+NAMED = 1.1  # ratio of mean lengths between files above which it is said
+CROWDED = 1.25  # requests in flight (Little's law) against those allowed, above which a file contradicts itself
+DIFFERS = 2.0  # above which a fit has to know them all
+
+
+def check_workload(cells: Sequence[Cell]) -> list[str]:
+    """What is to be said of the requests behind the cells. Raises DsimError where they are too unlike for what is known of them."""
+    told = []
+    for cell in cells:
+        _check_users(cell)
+    for what, name in (("prompts", "prompt_tokens"), ("answers", "output_tokens")):
+        known = [(getattr(cell.point, name), cell.point.source) for cell in cells if getattr(cell.point, name)]
+        if not known:
+            continue
+        (least, shortest), (most, longest) = min(known), max(known)
+        if most > DIFFERS * least and (len(known) < len(cells) or any(cell.point.ttft_s is None for cell in cells)):
+            problem = f"has {what} of {least:,.0f} tokens in the mean, and {longest} of {most:,.0f}"
+            missing = "all files say how long prompts and answers were, and their TTFT"
+            raise DsimError(problem, where=shortest, key=name, remedy=f"measure one workload, or give files where {missing}")
+        if most > NAMED * least:
+            told.append(f"{what} are of {least:,.0f} tokens in the mean ({shortest}) to {most:,.0f} ({longest}): acceptance is taken to be the same")
+    failed = [(cell.point.failed, cell.point.source) for cell in cells if cell.point.failed]
+    told += [f"{source}: {count} requests failed" for count, source in failed]
+    return told
+
+
+def _check_users(cell: Cell) -> None:
+    """Raises DsimError where more requests would have been in flight than the client allowed: throughput, speed and TTFT are not of one run."""
+    point = cell.point
+    if not point.offered or not point.output_tokens:
+        return
+    inside = point.throughput_tok_s * ((point.ttft_s or 0.0) + (point.output_tokens - 1) / point.tps_per_user) / point.output_tokens
+    if inside > CROWDED * point.offered:
+        problem = f"throughput, speed and TTFT say {inside:.1f} requests in flight, more than the {point.offered:.0f} that the client allowed"
+        raise DsimError(problem, where=point.source, remedy="measure it again: its numbers contradict each other")
