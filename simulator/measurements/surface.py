@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -53,6 +54,7 @@ class SurfaceFit:
     unknown: list[str]
     _model: Model
     _z: Floats
+    _cov: Floats
 
     @property
     def rms(self) -> float:
@@ -68,6 +70,35 @@ class SurfaceFit:
             worst = max(self.points, key=lambda point: abs(point.difference))
             problem = f"no step cost fits these points: {self.rms:.0%} rms, {worst.point.source} by {worst.difference:+.0%}"
             raise DsimError(problem, remedy="give points of one server, or say its graph limit")
+
+    def with_scheduling(self, points: Sequence[LoadPoint], drafters: Sequence[str]) -> SurfaceFit:
+        """The fit with a cost of scheduling from adaptive points whose lengths were simulated: they say nothing of the rest."""
+        from scipy.optimize import least_squares
+
+        model, rows = replace(self._model, scheduled=True), rows_of(points, drafters)
+        place = model.names.index("scheduling")
+        z, cov = np.insert(self._z, place, 0.0), np.insert(np.insert(self._cov, place, 0.0, axis=0), place, 0.0, axis=1)
+        speed, step = np.log([point.tps_per_user for point in points]), 1e-4
+
+        def of(values: Floats) -> Floats:
+            return np.asarray(np.log(model.speed(values, rows)))
+
+        slopes = np.array([(of(z + step * e) - of(z - step * e)) / (2 * step) for e in np.eye(len(z))]).T  # [points, unknowns]
+        sd = np.sqrt(self.noise**2 + np.einsum("ij,jk,ik->i", slopes, cov, slopes))
+        one = np.eye(len(z))[place]
+
+        def misfit(x: Floats) -> Floats:
+            return np.concatenate(((of(z + one * x) - speed) / sd, x))
+
+        z = z + one * least_squares(misfit, np.zeros(1)).x
+        own = (of(z + step * one) - of(z - step * one)) / (2 * step) / sd**2
+        variance = 1 / (1 + float(own @ (own * sd**2)))
+        follows = -variance * own @ slopes * (1 - one)  # how it moves with the others
+        cov[place], cov[:, place] = follows @ cov, follows @ cov
+        cov[place, place] = variance + follows @ cov @ follows
+        known = _result(model, z, cov, self.costs.verify.source, self.costs.verify.note, self.uncertainty.points + len(points))
+        fit = replace(self, **known)
+        return replace(fit, points=[*fit.points, *(replace(point, used=True) for point in fit.predict(points, drafters))])
 
     def predict(self, points: Sequence[LoadPoint], drafters: Sequence[str]) -> list[PointFit]:
         """Points that were kept out of the fit; their speeds are only compared with."""
@@ -106,21 +137,23 @@ def fit_surface(
     fitted = model.speed(z, rows)
     residuals = [PointFit(p, d, p.tps_per_user, float(s)) for p, d, s in zip(points, names, fitted, strict=True)]
     note = f"fitted to {len(points)} operating points, {np.sqrt(np.mean(np.square(fitted / np.exp(speed) - 1))):.2%} rms"
-    found = {name: drafter_of(model, z, name, source) for name in model.acceptance}
-    uncertainty = uncertainty_of(model, z, cov, sum(map(bool, names)))
-    scheduling = model.scheduling_s(z) if model.scheduled else 0.0
-    return SurfaceFit(
-        costs_of(model, z, source, note),
-        found,
-        scheduling,
-        uncertainty,
-        residuals,
-        noise,
-        _assumed(model, rows),
-        untold(model, uncertainty),
-        model,
-        z,
-    )
+    known = _result(model, z, cov, source, note, sum(map(bool, names)))
+    return SurfaceFit(**known, points=residuals, noise=noise, assumed=_assumed(model, rows))
+
+
+def _result(model: Model, z: Floats, cov: Floats, source: str, note: str, drafting: int) -> dict[str, Any]:
+    """What unknowns say of a profile."""
+    uncertainty = uncertainty_of(model, z, cov, drafting)
+    return {
+        "costs": costs_of(model, z, source, note),
+        "drafters": {name: drafter_of(model, z, name, source) for name in model.acceptance},
+        "scheduling_s": model.scheduling_s(z) if model.scheduled else 0.0,
+        "uncertainty": uncertainty,
+        "unknown": untold(model, uncertainty),
+        "_model": model,
+        "_z": z,
+        "_cov": cov,
+    }
 
 
 def _assumed(model: Model, rows: Rows) -> list[str]:

@@ -28,7 +28,7 @@ RISING_SHARE = (0.9, 1.0)  # likewise, of what the slope rises by: tokens cost m
 LEVEL = (0.7, 1.0)  # conditional acceptance of every slot: median, and sd of its logit, where nothing was counted
 TILT = (-0.5, 0.7)  # logits from the first slot to the last, where nothing was counted and no shape is given
 SHAPE_TILT = 0.5  # sd, where a shape is given
-SCHEDULING = (0.1, 1.0)  # a step with scheduled lengths against a step: median, and sd of its logarithm
+SCHEDULING = (0.05, 1.2)  # a step with scheduled lengths against a step: median, and sd of its logarithm
 CLIFF = (1.0, 1.2)  # leaving captured graphs, likewise
 PREFILL = (1.0, 0.35)  # a prompt's token against one more verified token: median, and sd of its logarithm
 PREFILL_BASE = (1.0, 0.3)  # fixed part of a step of prompts, against a step of one token
@@ -125,9 +125,9 @@ class Model:
     prompts: bool = False
     scheduled: bool = False
     walk_sd: Floats = field(default_factory=lambda: np.zeros(0))
-    names: list[str] = field(default_factory=list)
-    _prior: dict[str, tuple[float, float]] = field(default_factory=dict)
-    _place: dict[str, int] = field(default_factory=dict)
+    names: list[str] = field(init=False, default_factory=list)
+    _prior: dict[str, tuple[float, float]] = field(init=False, default_factory=dict)
+    _place: dict[str, int] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self._add("base", 0.0, 1.0)

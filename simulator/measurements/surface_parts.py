@@ -53,7 +53,10 @@ def costs_of(model: Model, z: Floats, source: str, note: str) -> Costs:
         base, token = model.prefill_parts(z)
         prefill = LinearPrefill(provenance="fitted", source=source, note="chunks beside decoding", base_s=rounded(base), per_token_s=rounded(token))
     overhead = {"provenance": "fitted", "source": source, "note": "within the step cost; operating points cannot tell it apart"}
-    return validate(Costs, {"verify": verify, "prefill": prefill, "overhead": overhead}, "the fitted costs", DsimError)
+    content = {"verify": verify, "prefill": prefill, "overhead": overhead}
+    if model.scheduled and "scheduling" in Costs.model_fields:
+        content["scheduling"] = {"provenance": "fitted", "source": source, "seconds": rounded(model.scheduling_s(z))}
+    return validate(Costs, content, "the fitted costs", DsimError)
 
 
 def drafter_of(model: Model, z: Floats, name: str, source: str) -> DrafterFit:

@@ -102,3 +102,16 @@ def test_points_that_belong_to_no_engine_are_refused() -> None:
         fit_surface(wrong).check()
     with pytest.raises(DsimError, match=r"^too few operating points"):
         fit_surface([NONE[0]])
+
+
+def test_scheduling_is_told_by_adaptive_points_and_leaves_the_rest_alone() -> None:
+    fit = fit_surface([*NONE, *(point(users, k) for k in (1, 3) for users in USERS)])
+    late = [
+        replace(p, tps_per_user=p.tps_per_user / (1 + 0.002 * p.tps_per_user / (p.accepted_length or 1)), adaptive=True)
+        for p in (point(1, 3), point(4, 3))
+    ]
+    scheduled = fit.with_scheduling(late, ["drafter"] * 2)
+    assert scheduled.scheduling_s == pytest.approx(0.002, rel=0.25)
+    assert scheduled.costs.verify == fit.costs.verify
+    assert 0 < sd(scheduled, "scheduling") < 0.1
+    assert fit.scheduling_s == 0

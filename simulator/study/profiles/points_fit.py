@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,51 +13,88 @@ from simulator.complaints import shown
 from simulator.errors import DsimError
 from simulator.measurements.acceptance import ParametricAcceptance
 from simulator.measurements.draft_blocks import RecordedBlocks
-from simulator.measurements.points import conditional_of, read_points
+from simulator.measurements.formats.loadgen import LoadPoint
+from simulator.measurements.points import PointFile, conditional_of, read_points
 from simulator.measurements.profile import Drafter
 from simulator.measurements.surface import PointFit, SurfaceFit, fit_surface
 from simulator.measurements.surface_model import DraftKind
 from simulator.measurements.surface_parts import DrafterFit
 from simulator.study.profiles.about import DOMAIN, About
+from simulator.study.profiles.adaptive import as_scheduled, uncounted
 
+Pair = tuple[LoadPoint, str]  # a point and its drafter, "" without one
+Drafters = dict[str, tuple[Drafter, RecordedBlocks]]
+SCHEDULED = "adaptive points without a budget verify what the scheduler of the DSpark paper does on these costs"
 BY_THROUGHPUT = "speeds are throughput ÷ concurrency: what users wait for a first token is within the step cost"
 FAMILIES: dict[DraftKind, str] = {"unknown": "other", "block": "dspark", "chain": "eagle3", "lookup": "other"}
+
+
+@dataclass(frozen=True)
+class PointsFit:
+    """What to fit: points of a CSV; their acceptance by position from elsewhere, how they draft, and where captured graphs end, as far as known."""
+
+    path: Path
+    file: PointFile
+    shape: Sequence[float] | None = None
+    drafting: DraftKind = "unknown"
+    graph_limit: int | None = None
+
+    def pairs(self, check: bool) -> list[Pair]:
+        """The points for the fit, or those for checking it."""
+        return [(p, d) for p, d, kept in zip(self.file.points, self.file.drafters, self.file.checks, strict=True) if kept == check]
+
+    def fitted(self) -> tuple[SurfaceFit, Drafters]:
+        """The fit and its drafters; adaptive points that nobody counted tell the cost of scheduling.
+        Raises DsimError, also where the fit misses its points."""
+        used = self.pairs(check=False)
+        told = [(point, drafter) for point, drafter in used if not uncounted(point)]
+        try:
+            fit, drafters = self._fit(told)
+            fit.check()
+            if guessed := scheduled([pair for pair in used if uncounted(pair[0])], fit, drafters):
+                fit = fit.with_scheduling([point for point, _ in guessed], [drafter for _, drafter in guessed])
+        except DsimError as problem:
+            raise DsimError(problem.problem, where=self.path, key=problem.key, remedy=problem.remedy) from None
+        return fit, drafters
+
+    def _fit(self, pairs: Sequence[Pair]) -> tuple[SurfaceFit, Drafters]:
+        points, names = [point for point, _ in pairs], [drafter for _, drafter in pairs]
+        drafters = sorted({*names} - {""})
+        fit = fit_surface(
+            points,
+            names,
+            kinds=dict.fromkeys(drafters, self.drafting),
+            shape=dict.fromkeys(drafters, self.shape) if self.shape else {},
+            slots=max(point.slots or 0 for point in self.file.points),
+            graph_limit=self.graph_limit,
+            source=f"{self.path.name}, {len(pairs)} operating points",
+        )
+        return fit, {name: fitted_drafter(name, fit.drafters[name], self.drafting, self.path.name) for name in drafters}
+
+
+def scheduled(pairs: Sequence[Pair], fit: SurfaceFit, drafters: Drafters) -> list[Pair]:
+    """The points whose drafter is known, with what the scheduler verifies where nobody counted it."""
+    known = [(point, name) for point, name in pairs if name in ("", *drafters)]
+    return [(as_scheduled(point, fit.costs, *drafters[name]) if uncounted(point) else point, name) for point, name in known]
 
 
 def profile_from_points(
     path: Path, about: About, lengths_by_k: Sequence[float] = (), drafting: DraftKind = "unknown", graph_limit: int | None = None
 ) -> dict[str, Any]:
-    """Fits and writes the profile; the fit for people and programs. Raises DsimError, also where the fit misses its points."""
+    """Fits and writes the profile; the fit for people and programs. Raises DsimError."""
     about.check()
-    shape = conditional_of(lengths_by_k) if lengths_by_k else None
     file = read_points(path, about.gpus_per_replica, about.drafter)
-    used, kept = ([i for i, check in enumerate(file.checks) if check == out] for out in (False, True))
-    told = [i for i in used if not file.points[i].adaptive or file.points[i].budget is not None]
-    names = sorted({file.drafters[i] for i in told} - {""})
-    try:
-        fit = fit_surface(
-            [file.points[i] for i in told],
-            [file.drafters[i] for i in told],
-            kinds=dict.fromkeys(names, drafting),
-            shape=dict.fromkeys(names, shape) if shape else {},
-            slots=max(point.slots or 0 for point in file.points),
-            graph_limit=graph_limit,
-            source=f"{path.name}, {len(told)} operating points",
-        )
-        fit.check()
-    except DsimError as problem:
-        raise DsimError(problem.problem, where=path, key=problem.key, remedy=problem.remedy) from None
-    checked = [i for i in kept if file.drafters[i] in ("", *names) and (not file.points[i].adaptive or file.points[i].budget is not None)]
-    checks = fit.predict([file.points[i] for i in checked], [file.drafters[i] for i in checked])
-    assumed = [
-        *fit.assumed,
-        *([BY_THROUGHPUT] if file.by_throughput else []),
-        *(f"acceptance of {name} by position: {_told(fit.drafters[name], shape)}" for name in names),
-    ]
-    apart = len(file.points) - len(told) - len(checked)
-    drafters = {name: fitted_drafter(name, fit.drafters[name], drafting, path.name) for name in names}
+    asked = PointsFit(path, file, conditional_of(lengths_by_k) if lengths_by_k else None, drafting, graph_limit)
+    fit, drafters = asked.fitted()
+    kept = scheduled(asked.pairs(check=True), fit, drafters)
+    checks = fit.predict([point for point, _ in kept], [drafter for _, drafter in kept])
+    assumed = [*fit.assumed, *(f"acceptance of {name} by position: {_told(fit.drafters[name], asked.shape)}" for name in drafters)]
+    if file.by_throughput:
+        assumed.append(BY_THROUGHPUT)
+    if any(uncounted(point) for point in file.points):
+        assumed.append(SCHEDULED)
     profile = about.write(fit.costs, drafters, assumed, fit.unknown, f"Made by dsim fit {path.name}", uncertainty=fit.uncertainty)
-    return summary(fit, checks, apart, assumed, about.out, list(profile.drafters))
+    return summary(fit, checks, len(file.points) - len(fit.points) - len(checks), assumed, about.out, list(profile.drafters))
 
 
 def lengths_of(text: str) -> list[float]:
@@ -95,6 +133,8 @@ def summary(fit: SurfaceFit, checks: Sequence[PointFit], apart: int, assumed: Se
         f"a step without speculation takes {1e3 * one:.2f} ms at {low:g} requests and {1e3 * many:.2f} ms at {high:g}",
         *(f"drafter {name}: {_drafted(drafter, one)}" for name, drafter in fit.drafters.items()),
     ]
+    if fit.scheduling_s:
+        lines.append(f"scheduling: {1e3 * fit.scheduling_s:.2f} ms a step of adaptive lengths")
     if prefill:
         base_s = prefill.seconds(0)
         lines.append(f"prompts: {1e3 * base_s:.2f} ms + {1e3 * (prefill.seconds(1) - base_s):.4f} ms a token")
@@ -102,11 +142,7 @@ def summary(fit: SurfaceFit, checks: Sequence[PointFit], apart: int, assumed: Se
         "",
         *_table("fitted", fit.points),
         *(["", *_table("kept out of the fit", checks)] if checks else []),
-        *(
-            [f"{apart} points were neither fitted nor predicted: of adaptive lengths without budget, or of a drafter that has no other"]
-            if apart
-            else []
-        ),
+        *([f"{apart} points were neither fitted nor predicted: their drafter has no others"] if apart else []),
         "",
         *(f"assumed: {sentence}" for sentence in assumed),
         *(f"not told by these points: {sentence}" for sentence in fit.unknown),
