@@ -1,19 +1,27 @@
-"""Acceptance from telemetry, which shows it indirectly: two parameters of a parametric drafter, fitted with the scheduler in the loop."""
+"""Acceptance from telemetry, which shows it indirectly: two parameters of a parametric drafter, fitted with the scheduler in the loop.
+
+Run on recorded blocks, it says how they vary along texts and between them, and fits the generator's variation to that, domain by domain:
+python profiles/fit_acceptance.py profiles/cpu-smollm2-135m/blocks-dspark.parquet
+"""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from simulator.arrays import Floats
-from simulator.measurements.acceptance import ParametricAcceptance
+from simulator.measurements.acceptance import ParametricAcceptance, Variation
 from simulator.measurements.cost import Costs, LinearDraft
+from simulator.measurements.draft_blocks import RecordedBlocks
 from simulator.measurements.fit import rms
 from simulator.measurements.prices import RoundCost
 from simulator.measurements.replay import lay_out
+from simulator.measurements.spread import fit_variation, like, spread_of
 from simulator.policies.verification import ConfidenceScheduled
 from simulator.study.profiles.one_replica import closed_loop
 
@@ -89,3 +97,27 @@ def scheduled_residuals(
 def _with(shape: ParametricAcceptance, x: Floats) -> ParametricAcceptance:
     """`shape` with trial values, confidences calibrated as after sequential temperature scaling."""
     return shape.model_copy(update={"level_shift": float(x[0]), "spread": float(x[1]), "miscalibration": [1.0] * shape.gamma})
+
+
+def main() -> None:
+    """Recorded blocks against synthetic ones: by the generator's defaults, and as fitted (another seed than the fit's)."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("blocks", type=Path)
+    parser.add_argument("--domain", action="append", help="only these")
+    options = parser.parse_args()
+    blocks = RecordedBlocks.load(options.blocks)
+    for domain in options.domain or blocks.domains:
+        recorded = spread_of(blocks, domain)
+        fitted = fit_variation(blocks, domain)
+        print(f"{domain}: {recorded.tokens} tokens in {recorded.rounds:.1f} rounds, cv {recorded.variation:.3f}; {_said(fitted)}")
+        for name, variation in {"defaults": Variation(), "fitted": fitted}.items():
+            found = spread_of(like(blocks, domain, variation, seed=1), domain, recorded.tokens)
+            print(f"  {name}: " + ", ".join(f"{what} {value:+.1%}" for what, value in recorded.apart(found).items()))
+
+
+def _said(variation: Variation) -> str:
+    return ", ".join(f"{key} {value:g}" for key, value in variation.model_dump().items())
+
+
+if __name__ == "__main__":
+    main()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from simulator.arrays import Floats
@@ -13,34 +11,6 @@ _STEPS = 80
 _UNMET = "lower 'spread', 'correlation' or 'sequence_share'"
 
 
-@dataclass(frozen=True)
-class Visits:
-    """How often a request that verifies everything is at each anchor while the drafter proposes, and while it does not, [D, S, n] each."""
-
-    proposing: Floats
-    silent: Floats
-
-    @property
-    def share(self) -> Floats:
-        """Of the rounds that propose, [D]."""
-        proposing = self.proposing.sum(axis=(1, 2))
-        return np.asarray(proposing / (proposing + self.silent.sum(axis=(1, 2))))
-
-
-@dataclass(frozen=True)
-class OnOff:
-    """Where along a text a drafter proposes: a share of the positions [D], in runs; `stay` is the correlation of neighbours."""
-
-    share: Floats
-    stay: float
-
-    def after(self, tokens: int | Floats) -> tuple[Floats, Floats]:
-        """P(proposes some tokens further on), [D, …]: of a position that does, and of one that does not."""
-        kept = np.power(self.stay, tokens)
-        share = self.share.reshape(-1, *(1,) * np.ndim(tokens))
-        return np.asarray(share + (1 - share) * kept), np.asarray(share * (1 - kept))
-
-
 def everywhere(offset: Floats, target: Floats) -> Floats:
     """μ [D, γ] with P(slot k accepted | slots before accepted) = target_k [D, γ] in the mean over all anchors.
 
@@ -48,25 +18,21 @@ def everywhere(offset: Floats, target: Floats) -> Floats:
     """
     gamma = target.shape[1]
     every = np.ones_like(offset[:, :, gamma:])
-    return np.array([_centres(s, t, w, _logit(t), steps=60) for s, t, w in zip(np.exp(-offset), target, every, strict=True)])
+    return np.array([_centres(s, t, w, logit(t), steps=60) for s, t, w in zip(np.exp(-offset), target, every, strict=True)])
 
 
-def visited(offset: Floats, target: Floats, settled: int, proposing: float, stay: float, verified: int | None = None) -> tuple[Floats, OnOff]:
-    """The same over the anchors from `settled` on that a run which verifies everything (or `verified` of it) visits and that propose; and where it
-    must propose so that a share `proposing` of its rounds do. Raises ProfileError where there are no such μ."""
-    shrink, slots = np.exp(-offset), verified or target.shape[1]
-    seen = shrink[:, :, : shrink.shape[2] - target.shape[1] + slots]
+def visited(offset: Floats, target: Floats, settled: int, verified: int) -> Floats:
+    """The same over the anchors from `settled` on that a run which verifies that many tokens each time visits. Raises ProfileError where there are no
+    such μ."""
+    shrink = np.exp(-offset)
+    seen = shrink[:, :, : shrink.shape[2] - target.shape[1] + verified]
     centre = everywhere(offset, target)
-    on = OnOff(np.full(len(target), proposing), stay)
     for _ in range(_STEPS):  # the visits depend on μ and μ on the visits
-        before, share = centre, on.share
-        visits = visits_of(seen, centre[:, :slots], settled, on)
-        if proposing < 1:
-            on = OnOff(np.asarray(_sigmoid(_logit(share) + _logit(np.array(proposing)) - _logit(visits.share))), stay)
-        weights, here = visits.proposing, shrink[:, :, settled:]
-        centre = np.array([_centres(s, t, w, c, steps=1) for s, t, w, c in zip(here, target, weights, before, strict=True)])
-        if np.abs(centre - before).max() < 1e-8 and np.abs(on.share - share).max() < 1e-8:
-            return centre, on
+        before = centre
+        visits, here = visits_of(seen, centre[:, :verified], settled), shrink[:, :, settled:]
+        centre = np.array([_centres(s, t, w, c, steps=1) for s, t, w, c in zip(here, target, visits, before, strict=True)])
+        if np.abs(centre - before).max() < 1e-8:
+            return centre
     raise ProfileError("no acceptance has these marginals at the visited anchors", key="conditional", remedy=f"{_UNMET}, or set anchors: all")
 
 
@@ -93,9 +59,9 @@ def by_length(offset: Floats, lengths: Floats, settled: int) -> Floats:
     return found
 
 
-def visits_of(shrink: Floats, centre: Floats, settled: int, on: OnOff) -> Visits:
+def visits_of(shrink: Floats, centre: Floats, settled: int) -> Floats:
     """Expected visits of the anchors from `settled` on by a run that starts at one of the first γ + 1 anchors, each as likely, and verifies
-    everything. shrink = e^-offset [D, S, n + γ], centre [D, γ]."""
+    everything, [D, S, n]. shrink = e^-offset [D, S, settled + n + γ], centre [D, γ]."""
     domains, sequences, positions = shrink.shape
     gamma = centre.shape[1]
     anchors = positions - gamma
@@ -107,27 +73,16 @@ def visits_of(shrink: Floats, centre: Floats, settled: int, on: OnOff) -> Visits
         lengths[:, k - 1] = survival - longer
         survival = longer
     lengths[:, gamma] = survival
-    share = on.share[:, None]  # [D, 1]
-    proposing, silent = np.zeros((2, positions + 1, domains, sequences))
-    proposing[: gamma + 1], silent[: gamma + 1] = share / (gamma + 1), (1 - share) / (gamma + 1)
-    some = bool((on.share < 1).any())
-    stays = on.after(np.arange(1.0, gamma + 2))[0].T[:, :, None]  # [γ + 1, D, 1]
-    begins = on.after(1)[1][:, None]  # [D, 1]
+    visits = np.zeros((positions + 1, domains, sequences))
+    visits[: gamma + 1] = 1 / (gamma + 1)
     for i, shares in enumerate(lengths):
-        arrives = proposing[i] * shares
-        if some:
-            silent[i + 1 : i + gamma + 2] += arrives * (1 - stays)
-            arrives *= stays
-            proposing[i + 1] += silent[i] * begins
-            silent[i + 1] += silent[i] * (1 - begins)
-        proposing[i + 1 : i + gamma + 2] += arrives
-    kept = slice(settled, anchors)
-    return Visits(*(np.ascontiguousarray(each[kept].transpose(1, 2, 0)) for each in (proposing, silent)))
+        visits[i + 1 : i + gamma + 2] += visits[i] * shares
+    return np.ascontiguousarray(visits[settled:anchors].transpose(1, 2, 0))
 
 
 def _length(shrink: Floats, centre: Floats, settled: int) -> float:
     """Tokens a round, bonus included, of a run that verifies everything [1, S, n + γ], [1, γ]."""
-    visits = visits_of(shrink, centre, settled, OnOff(np.ones(1), 0.0)).proposing[0]
+    visits = visits_of(shrink, centre, settled)[0]
     tokens = reached = visits
     for k, slot in enumerate(centre[0], start=1):
         reached = reached / (1 + np.exp(-slot) * shrink[0, :, settled + k : settled + k + visits.shape[1]])
@@ -144,12 +99,12 @@ def _centres(shrink: Floats, target: Floats, weight: Floats, guess: Floats, step
         here = shrink[:, k : k + anchors]
         if not reached.any():  # so seldom that no float holds it: then any weights do
             reached = weight
-        centres.append(_centre(reached / reached.sum(), here, goal, float(guess[k - 1]), steps))
+        centres.append(centre_of(reached / reached.sum(), here, goal, float(guess[k - 1]), steps))
         reached = reached / (1 + np.exp(-centres[-1]) * here)
     return np.array(centres)
 
 
-def _centre(weight: Floats, shrink: Floats, goal: float, centre: float, steps: int) -> float:
+def centre_of(weight: Floats, shrink: Floats, goal: float, centre: float, steps: int) -> float:
     """Solve Σ weight · σ(μ - log shrink) = goal for μ by Newton's method inside a bracket, starting at `centre`."""
     low, high = -40.0, 40.0
     for _ in range(steps):
@@ -166,9 +121,11 @@ def _centre(weight: Floats, shrink: Floats, goal: float, centre: float, steps: i
     return centre
 
 
-def _logit(p: Floats | np.float64) -> Floats:
+def logit(p: Floats) -> Floats:
+    """log(p / (1 - p))."""
     return np.asarray(np.log(p) - np.log1p(-p))
 
 
-def _sigmoid(z: Floats) -> Floats:
+def sigmoid(z: Floats) -> Floats:
+    """1 / (1 + e^-z)."""
     return np.asarray(1 / (1 + np.exp(-z)))

@@ -50,21 +50,36 @@ def acceptance_statistics(blocks: RecordedBlocks, domain: str = "", rows: Intege
     return AcceptanceStatistics(len(rows), len(np.unique(sequence)), survival, survival_error, conditional, conditional_error, *length)
 
 
-def autocorrelation(blocks: RecordedBlocks, lags: int) -> Floats:
-    """Correlation of A_i and A_{i+h} within sequences for h = 0 … lags, about the mean of the domain, [lags + 1].
+def autocorrelation(blocks: RecordedBlocks, lags: int, domain: str = "") -> Floats:
+    """Correlation of A_i and A_{i+h} within sequences of a domain ("": all) for h = 0 … lags, about the mean of the domain, [lags + 1].
 
     Differences between sequences count: they are why some users are slow throughout.
     """
-    sequence = blocks.sequence_of_row
-    domain = blocks.sequence_domain[sequence]
-    mean = np.bincount(domain, weights=blocks.accepted) / np.maximum(np.bincount(domain), 1)
-    apart = blocks.accepted - mean[domain]
+    rows = _rows_of(blocks, domain, None)
+    sequence = blocks.sequence_of_row[rows]
+    group = blocks.sequence_domain[sequence]
+    mean = np.bincount(group, weights=blocks.accepted[rows]) / np.maximum(np.bincount(group), 1)
+    apart = blocks.accepted[rows] - mean[group]
     variance = float(np.mean(apart**2))
     if variance == 0:
         return np.full(lags + 1, np.nan)
     together = (sequence[h:] == sequence[: len(sequence) - h] for h in range(lags + 1))
     products = (apart[h:] * apart[: len(apart) - h] for h in range(lags + 1))
     return np.array([product[same].mean() / variance if same.any() else np.nan for product, same in zip(products, together, strict=True)])
+
+
+def rounds_to(blocks: RecordedBlocks, tokens: int, domain: str = "", verified: int | None = None) -> Integers:
+    """Rounds until a walk from the start of a sequence has given `tokens` tokens, of every sequence of a domain ("": all) that has so many anchors,
+    when `verified` (default: γ) are verified each time. Their mean gives the accepted length of whole answers, their spread that of users."""
+    chosen = blocks.sequences_of(domain)
+    chosen = chosen[blocks.length[chosen] >= tokens]
+    advance = 1 + (blocks.accepted if verified is None else np.minimum(verified, blocks.accepted))  # [N]
+    at, rounds = blocks.first_row[chosen].copy(), np.zeros(len(chosen), dtype=np.int64)
+    end = at + tokens
+    while (going := at < end).any():
+        at[going] += advance[at[going]]
+        rounds += going
+    return rounds
 
 
 def visited_rows(blocks: RecordedBlocks, verified: Integers | None = None) -> Integers:
