@@ -38,6 +38,9 @@ ASSUMED = (
             "a benchmark with as many tokens a step"),
     Assumed("draft", ("synthetic",), 0.1, "drafters take 2 to 25 % of a step of their target", f"{_ONE_BENCH} for one user"),
     Assumed("draft", ("fitted", "imported", "published"), 0.03, "what a fit cannot tell from acceptance", f"{_ONE_BENCH} for one user"),
+    Assumed("scheduling", ("fitted", "imported", "published", "synthetic"), 0.05,
+            "engines that choose lengths by prices do it on the host: 1 to 3 ms a step where it shows",
+            "one benchmark of the adaptive rule for one user"),
     Assumed("prefill", ("synthetic",), 0.5, "made up", "TTFT of one benchmark, with its prompt lengths"),
     Assumed("prefill", ("fitted", "imported", "published"), 0.1, "a fit that is accepted leaves over some per cent", "TTFT of one benchmark"),
     Assumed("level", ("synthetic", "published"), 0.4, "acceptance differs by as much between kinds of text",
@@ -71,6 +74,8 @@ def _costs(profile: Profile) -> Iterator[Unsure]:
     if verify.varies_with != "shape":
         yield from _by_origin("verified", verify.provenance)
     yield from _by_origin("growth", verify.provenance)
+    if getattr(profile.costs, "scheduling", None) is None:
+        yield from _by_origin("scheduling", verify.provenance)
     for name, drafter in profile.drafters.items():
         nothing = drafter.draft.seconds(1, 0.0, drafter.gamma) == 0 and not drafter.draft.takes_in
         yield from _by_origin("draft", "synthetic" if nothing else drafter.draft.provenance, name)

@@ -101,6 +101,14 @@ class MovedPrefill:
         return self.cost.seconds(tokens, attended_tokens) * self.factor
 
 
+@dataclass(frozen=True)
+class MovedScheduling:
+    """The time of a step in which a rule goes by prices, never below 0."""
+
+    seconds: float
+    per_request_s: float = 0.0
+
+
 def perturbed(profile: Profile, unsure: Unsure, size: float) -> Profile:
     """The profile, one of its numbers moved by `size` standard deviations. Nothing is written; the profile itself stays as it is."""
     by = size * unsure.sd
@@ -136,6 +144,12 @@ def _costs(costs: Costs, parameter: Parameter, by: float) -> Costs:
         overhead = costs.overhead
         times = {name: getattr(overhead, name) * factor for name in ("seconds", "per_request_s")}
         changes["overhead"] = overhead.model_copy(update=times)
+    known = getattr(costs, "scheduling", None)
+    if parameter == "scheduling":
+        usual = known.seconds if known else 0.0
+        changes["scheduling"] = MovedScheduling(max(usual + by * float(costs.verify.seconds(1)), 0.0), known.per_request_s if known else 0.0)
+    elif parameter == "pace" and known:
+        changes["scheduling"] = MovedScheduling(known.seconds * factor, known.per_request_s * factor)
     if parameter in ("prefill", "pace") and costs.prefill is not None:
         changes["prefill"] = _prefill(costs.prefill, factor)
     return costs.model_copy(update=changes)

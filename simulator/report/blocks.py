@@ -33,12 +33,14 @@ class Block:
 
 @dataclass(frozen=True)
 class Cell:
-    """What stands in a cell; `detail` (an interval) stands smaller below it. `kind` is a verdict or provenance, shown as a tag."""
+    """What stands in a cell; `detail` (an interval) stands smaller below it, and `more` (a prediction interval, in its brackets) below that. `kind`
+    is a verdict or provenance, shown as a tag."""
 
     text: str
     detail: str = ""
     kind: str = ""
     link: str = ""
+    more: str = ""
 
 
 @dataclass(frozen=True)

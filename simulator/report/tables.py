@@ -7,16 +7,17 @@ from collections.abc import Sequence
 from simulator.report import wording
 from simulator.report.blocks import Cell, Column, Row, Table, table
 from simulator.report.wording import DASH
-from simulator.study.run.result import Estimate, Source
+from simulator.study.run.result import Estimate, Range, Source
 from simulator.study.run.validated import ValidationRow
 
 
-def estimated(estimate: Estimate | None, decimals: int | None = None) -> Cell:
-    """A mean and, below it, its interval."""
+def estimated(estimate: Estimate | None, decimals: int | None = None, prediction: Range | None = None) -> Cell:
+    """A mean and, below it, its simulation noise and in brackets its prediction interval."""
     if estimate is None:
         return Cell(DASH)
     width = (estimate.high or 0) - (estimate.low or 0)
-    return Cell(wording.plain(estimate.mean, decimals), wording.bounds(estimate, decimals) if width > 0 else "")
+    noise = wording.bounds(estimate, decimals) if width > 0 else ""
+    return Cell(wording.plain(estimate.mean, decimals), noise, more=wording.predicted(prediction, decimals))
 
 
 def provenance(rows: Sequence[Source]) -> Table:

@@ -7,11 +7,27 @@ import re
 from simulator.study.run.metrics import METRICS, Metric
 from simulator.study.run.result import RunResult
 from simulator.study.run.validated import ValidationRow
-from simulator.study.run.wording import DASH, bounds, gain, gain_bounds, gain_mean, interval, load, money, percent, plain, share
+from simulator.study.run.wording import (
+    DASH,
+    bounds,
+    gain,
+    gain_bounds,
+    gain_mean,
+    gain_predicted,
+    interval,
+    intervals,
+    load,
+    money,
+    of_draws,
+    percent,
+    plain,
+    predicted,
+    share,
+)  # fmt: skip
 
 __all__ = [  # numbers too: pages take all their words from here
-    "DASH", "DEFINITIONS", "MEASURES", "UNIT_SPACE", "bounds", "certainty", "gain", "gain_bounds", "gain_mean", "interval", "load", "money",
-    "percent", "plain", "share", "short", "speed_unit", "validation_cells",
+    "DASH", "DEFINITIONS", "MEASURES", "UNIT_SPACE", "bounds", "certainty", "gain", "gain_bounds", "gain_mean", "gain_predicted", "interval",
+    "intervals", "load", "money", "of_draws", "percent", "plain", "predicted", "share", "short", "speed_unit", "validation_cells",
 ]  # fmt: skip
 
 UNIT_SPACE = re.compile(r"(?<=\d) (?=%|tok/s|(?:ms|s|GPUs?|USD)\b)")  # between a number and its unit: no line ends there
@@ -40,7 +56,18 @@ DEFINITIONS = (
         "a tenth of those running, waits in front of the replicas but does not grow. Stable: neither.",
     ),
     ("bound", "A policy that knows the outcomes in advance: an upper bound for comparison, never a plan."),
-    ("interval", "95 % over replications, each with its own random draws and, unless it is a trace, its own traffic; the same for every policy."),
+    (
+        "simulation noise",
+        "95 % over replications, each with its own random draws and, unless it is a trace, its own traffic; the same for every policy. It says how "
+        "well the simulation knows its own mean, and nothing of what the profile or the model has wrong.",
+    ),
+    (
+        "prediction interval",
+        "Where a measurement is expected in 9 of 10 cases: the middle 90 % of draws of all that is not known, which are the numbers that the "
+        "profile is not sure of, the model’s own error in past comparisons, and the random draws of a single run. All policies have the same "
+        "draws, so what "
+        "they share cancels in gains.",
+    ),
     ("provenance", "Measured, imported (another engine’s log), published (read from a paper), fitted, or synthetic."),
 )
 
@@ -70,9 +97,11 @@ def short(text: str, width: int = 36) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
-def certainty(result: RunResult) -> str:
-    """What the bars and brackets are."""
+def certainty(result: RunResult, marks: tuple[str, str] = ("bars: ", "bands: ")) -> str:
+    """What the bars and bands of a picture are, or the bounds and brackets of a table."""
     counts = sorted({point.n for point in result.frontier})
-    if not counts or counts == [1]:
-        return "1 replication, so no intervals" if counts else ""
-    return f"95 % intervals over {'–'.join(dict.fromkeys((str(counts[0]), str(counts[-1]))))} replications"
+    if not counts:
+        return ""
+    many = "–".join(dict.fromkeys((str(counts[0]), str(counts[-1]))))
+    noise = "1 replication, so no simulation noise" if counts == [1] else f"{marks[0]}simulation noise (95 %) over {many} replications"
+    return noise + (f", {marks[1]}prediction interval (90 %)" if result.prediction else "")

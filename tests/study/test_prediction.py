@@ -16,6 +16,9 @@ from simulator.engine.simulate import OpenTraffic, observe
 from simulator.measurements import model_error
 from simulator.measurements.acceptance import ParametricAcceptance
 from simulator.measurements.model_error import GROUPS, ModelError
+from simulator.report.render.terminal import terminal
+from simulator.report.run.differences import compare
+from simulator.report.run.page import run_page
 from simulator.study.profiles.about import without_head
 from simulator.study.run import build, point, prediction
 from simulator.study.run.meter import Meter
@@ -196,3 +199,21 @@ def test_the_models_error_has_a_row_for_every_kind() -> None:
     for kind in ("measured", "fitted", "estimated", "published"):
         errors = model_error.model_error(kind, 0)
         assert all(errors[group].comparisons > 0 and errors[group].cell > 0 for group in GROUPS)
+
+
+def test_pages_show_both_intervals(ask: Ask) -> None:
+    """Under their names, with what the answer is not sure of."""
+    result = predicted(ask([{"parameter": "verified", "sd": 0.3, "note": "two benchmarks would tell"}]))
+    page = run_page(result)
+    told = " ".join(terminal(page).split())
+    assert "Simulation noise (95 %) over 2 replications, in brackets the prediction interval (90 %)." in told
+    assert "two benchmarks would tell" in told
+    assert "cost of drafted tokens" in told
+    assert "prediction interval" in " ".join(result.answer), result.answer
+    point = result.frontier[1].prediction["tps_per_user_mean"]
+    assert f"[{point.low:.1f}…{point.high:.1f}]" in told
+    picture = next(picture for picture in page.pictures() if picture.stem == "pareto")
+    assert "prediction interval (90 %)" in picture.svg
+    compared = compare(result, result).points[1].metrics["tps_per_user_mean"]
+    assert compared.prediction_a == compared.prediction_b == point
+    assert RunResult.from_json(result.to_json()) == result

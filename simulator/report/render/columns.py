@@ -113,9 +113,10 @@ def _least(texts: Sequence[str]) -> int:
 
 def _text(cell: Cell, beside: bool) -> Line:
     style = _STYLES.get(cell.kind, "")
-    if not cell.detail:
+    if not cell.detail and not cell.more:
         return Line(cell.text, style=style)
-    return Line.assemble(cell.text, (f" ({cell.detail})" if beside else f"\n{cell.detail}", style))
+    parts = ((f"({cell.detail})" if beside else cell.detail) if cell.detail else "", cell.more)
+    return Line.assemble(cell.text, ("".join((" " if beside else "\n") + part for part in parts if part), style))
 
 
 def _foldable(text: Line, width: int) -> Line:

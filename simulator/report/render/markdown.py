@@ -88,4 +88,4 @@ def _notice(notice: Notice) -> str:
 
 def _cell(cell: Cell) -> str:
     text = f"[{escaped(cell.text)}]({cell.link})" if cell.link else escaped(cell.text)
-    return f"{text} ({escaped(cell.detail)})" if cell.detail else text
+    return " ".join(filter(None, (text, f"({escaped(cell.detail)})" if cell.detail else "", escaped(cell.more))))

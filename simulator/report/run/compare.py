@@ -9,6 +9,7 @@ from simulator.report.run.differences import Compared, ComparedGain, ComparedPoi
 from simulator.report.tables import without_empty
 from simulator.study.run.result import Estimate
 
+_CAPTION = "A → B, and the change; * more than simulation noise; in brackets the prediction intervals (90 %) of both."
 _LONG = 160  # characters of a value; JSON has the whole
 _SHOWN = {
     "tps_per_user_mean": "tok/s per user",
@@ -17,12 +18,13 @@ _SHOWN = {
     "verification_budget": "budget",
     "accepted_length": "accepted length",
 }
+_WITH_PREDICTIONS = ("tps_per_user_mean", "ttft_p99_s", "throughput_tok_s_gpu")  # there is no room for more
 
 
 def compare_page(compared: Compared) -> Page:
     """Both side by side; a terminal alone shows it."""
     verdict = (
-        f"{compared.distinguishable} of {compared.compared} differences are more than noise (Welch, {wording.share(compared.level)}); "
+        f"{compared.distinguishable} of {compared.compared} differences are more than simulation noise (Welch, {wording.share(compared.level)}); "
         f"about {wording.plain(compared.expected_by_chance, 1)} would look so by chance alone."
     )
     title = f"{compared.b.scenario} against {compared.a.scenario}"
@@ -48,7 +50,13 @@ def _results(compared: Compared) -> Section | None:
     groups: dict[str, list[Row]] = {}
     for point in compared.points:
         groups.setdefault(point.policy, []).append(_point_row(point))
-    whole = grouped("compared", "A → B, and the change; * more than noise.", ("load", *_SHOWN.values()), groups.items(), words=0)
+    whole = grouped(
+        "compared",
+        _CAPTION,
+        ("load", *_SHOWN.values()),
+        groups.items(),
+        words=0,
+    )
     speeds = any("tps_per_user_mean" in point.metrics for point in compared.points)
     both = whole.cut([i for i in range(len(whole.columns)) if i != 2]) if speeds or not groups else without_empty(whole, ("", wording.DASH))
     return section("points", "Points", both, None if groups else Text("No policy and load is in both."), *only)
@@ -72,12 +80,21 @@ def _point_row(point: ComparedPoint) -> Row:
         shown = wording.MEASURES[metric]
         a, b = (wording.plain(side.mean * shown.factor, shown.decimals) for side in (pair.a, pair.b))
         change = wording.percent(pair.relative, 1) if pair.difference else "same"
-        cells.append(Cell(f"{a} → {b}", f"{change} *" if pair.distinguishable else change))
+        sides = (pair.prediction_a, pair.prediction_b) if metric in _WITH_PREDICTIONS else ()
+        told = [wording.predicted(side and side.scaled(shown.factor), shown.decimals) for side in sides]
+        cells.append(Cell(f"{a} → {b}", f"{change} *" if pair.distinguishable else change, more=_both(*told) if told else ""))
     return (wording.load(point.load), *cells)
 
 
-def _gain_row(gain: ComparedGain) -> tuple[str, ...]:
+def _both(a: str, b: str) -> str:
+    """`[100…120] → [120…140]`; empty where neither has one."""
+    return f"{a or wording.DASH} → {b or wording.DASH}" if a or b else ""
+
+
+def _gain_row(gain: ComparedGain) -> tuple[Cell | str, ...]:
     at = f"throughput of {gain.at}" if isinstance(gain.at, str) else f"{wording.load(gain.at)} tok/s/user"
     points = wording.interval(Estimate(gain.difference, gain.low, gain.high).scaled(100), 1)
     mark = "*" if gain.distinguishable else "same" if gain.difference == 0 else ""
-    return (gain.policy, at, *(wording.percent(side.mean) for side in (gain.a, gain.b)), f"{points} points", mark)
+    sides = ((gain.a, gain.prediction_a), (gain.b, gain.prediction_b))
+    cells = (Cell(wording.percent(side.mean), more=wording.gain_predicted(side, told)) for side, told in sides)
+    return (gain.policy, at, *cells, f"{points} points", mark)

@@ -10,14 +10,15 @@ from scipy.special import stdtrit
 
 from simulator.study.run.metrics import METRICS
 from simulator.study.run.record import Record
-from simulator.study.run.result import Estimate, RunResult
+from simulator.study.run.result import Estimate, GainAtSla, GainAtThroughput, PointResult, Range, RunResult
 
 LEVEL = 0.95  # of the intervals in a result
 _ABSENT = "(absent)"
 
 
 class Difference(Record):
-    """b − a with Welch's interval; `relative` to a. Distinguishable: None where a side has no interval."""
+    """b − a with Welch's interval, which is simulation noise; `relative` to a. Distinguishable: None where a side has no interval. Beside it what
+    each result predicts."""
 
     a: Estimate
     b: Estimate
@@ -26,6 +27,8 @@ class Difference(Record):
     high: float | None = None
     distinguishable: bool | None = None
     relative: float | None
+    prediction_a: Range | None = None
+    prediction_b: Range | None = None
 
 
 class ComparedPoint(Record):
@@ -160,8 +163,14 @@ def _points(a: RunResult, b: RunResult) -> Iterator[ComparedPoint]:
         other = others.get((point.policy, point.load))
         if other is not None:
             pairs = {metric: (point.get(metric), other.get(metric)) for metric in compared}
-            metrics = {metric: difference(x, y, point.n, other.n) for metric, (x, y) in pairs.items() if x and y}
+            metrics = {name: _predicted(difference(x, y, point.n, other.n), name, point, other) for name, (x, y) in pairs.items() if x and y}
             yield ComparedPoint(policy=point.policy, load=point.load, verdict_a=point.verdict, verdict_b=other.verdict, metrics=metrics)
+
+
+def _predicted(told: Difference, metric: str, a: PointResult, b: PointResult) -> Difference:
+    """With the prediction intervals of both sides, where they have some."""
+    both = {"prediction_a": a.prediction.get(metric), "prediction_b": b.prediction.get(metric)}
+    return told.model_copy(update={name: interval for name, interval in both.items() if interval})
 
 
 def _gains(a: RunResult, b: RunResult) -> Iterator[ComparedGain]:
@@ -169,15 +178,19 @@ def _gains(a: RunResult, b: RunResult) -> Iterator[ComparedGain]:
     counts = [min((p.n for p in result.frontier), default=0) for result in (a, b)]
     others = _gains_of(b)
     for key, x in _gains_of(a).items():
-        if x and (y := others.get(key)):
+        y = others.get(key)
+        if x.gain and y and y.gain:
             where, at, policy = key
-            yield ComparedGain(where=where, at=at, policy=policy, **dict(difference(x, y, *counts)))
+            both = {"prediction_a": x.prediction, "prediction_b": y.prediction}
+            told = {name: interval for name, interval in both.items() if interval}
+            yield ComparedGain(where=where, at=at, policy=policy, **difference(x.gain, y.gain, *counts).model_dump(exclude_unset=True), **told)
 
 
-def _gains_of(result: RunResult) -> dict[tuple[str, float | str, str], Estimate | None]:
+def _gains_of(result: RunResult) -> dict[tuple[str, float | str, str], GainAtSla | GainAtThroughput]:
     """Where, at what and whose gain it is."""
-    gains: dict[tuple[str, float | str, str], Estimate | None] = {("at_sla", row.sla_tps, row.policy): row.gain for row in result.gains.at_sla}
-    return gains | {("at_matched_throughput", row.because, row.policy): row.gain for row in result.gains.at_matched_throughput}
+    gains: dict[tuple[str, float | str, str], GainAtSla | GainAtThroughput] = {}
+    gains |= {("at_sla", row.sla_tps, row.policy): row for row in result.gains.at_sla}
+    return gains | {("at_matched_throughput", row.because, row.policy): row for row in result.gains.at_matched_throughput}
 
 
 def _side(result: RunResult) -> Side:

@@ -11,7 +11,7 @@ from simulator.report.deploy import last_lines, what_to_deploy
 from simulator.report.page import Page, Section, notices, section, sections
 from simulator.report.render.files import write
 from simulator.report.reproduce import reproduce
-from simulator.report.run import sketch, tables
+from simulator.report.run import sketch, tables, unsure
 from simulator.report.run.plots import frontier, load, tokens
 from simulator.report.tables import provenance, validation
 from simulator.study.run.metrics import METRICS
@@ -72,6 +72,10 @@ def _policies(result: RunResult) -> Section | None:
 
 def _gains(result: RunResult) -> Section | None:
     return section("gains", "Gains", tables.ratios(result), tables.at_sla(result), tables.at_matched_throughput(result))
+
+
+def _unsure(result: RunResult) -> Section | None:
+    return section("unsure", "What this answer is not sure of", unsure.unsure(result), unsure.worth(result), short="Not sure of")
 
 
 def _published(result: RunResult) -> Section | None:
@@ -147,8 +151,8 @@ def _sketch(result: RunResult) -> Section | None:
 
 
 SECTIONS = (
-    _at_a_glance, _frontier, _policies, _gains, what_to_deploy, _published, _by_load, _latency, _goodput, _every_point, _time_per_token, _grounds,
-    _reproduce, _definitions, _sketch, last_lines,
+    _at_a_glance, _frontier, _policies, _gains, _unsure, what_to_deploy, _published, _by_load, _latency, _goodput, _every_point, _time_per_token,
+    _grounds, _reproduce, _definitions, _sketch, last_lines,
 )  # fmt: skip
 
 

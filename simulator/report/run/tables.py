@@ -9,18 +9,28 @@ from simulator.report.blocks import Cell, Column, Lines, Row, Table, grouped, ta
 from simulator.report.tables import estimated, without_empty
 from simulator.report.wording import DASH, MEASURES
 from simulator.study.run.metrics import METRICS, Metric
-from simulator.study.run.result import Estimate, PointResult, RunResult
+from simulator.study.run.result import Estimate, GainAtSla, GainAtThroughput, PointResult, Range, RunResult
 
 
 def at_sla(result: RunResult) -> Table:
     """Throughput at a promised per-user speed, and what it gains over the baseline."""
     groups: dict[float, list[Row]] = {}
     for row in sorted(result.gains.at_sla, key=lambda row: row.sla_tps):
-        reached = f"≥ {wording.plain(row.at_least.mean, 0)}" if row.at_least else estimated(row.throughput, 0)
-        cells: Row = [_name(result, row.policy), wording.gain(row.gain), reached, estimated(row.baseline_throughput, 0), row.note or ""]
+        told = wording.predicted(row.delivers, 0)
+        reached = Cell(f"≥ {wording.plain(row.at_least.mean, 0)}", more=told) if row.at_least else estimated(row.throughput, 0, row.delivers)
+        surely = (_in_draws(row.better_in), _in_draws(row.best_in))
+        cells: Row = [_name(result, row.policy), _gain(row), *surely, reached, _mean(row.baseline_throughput, 0), row.note or ""]
         groups.setdefault(row.sla_tps, []).append(cells)
     title = f"Throughput at the per-user speed of an SLA, and the gain over {result.baseline}. {_certainty(result)}"
-    columns = ("policy", "gain", Column("throughput", "tok/s/GPU"), Column("baseline", "tok/s/GPU"), Column("note", words=True))
+    columns = (
+        "policy",
+        "gain",
+        "better in",
+        "best in",
+        Column("throughput", "tok/s/GPU"),
+        Column("baseline", "tok/s/GPU"),
+        Column("note", words=True),
+    )
     named = ((f"at {wording.load(sla)} tok/s per user", rows) for sla, rows in groups.items())
     return without_empty(grouped("at-sla", title, columns, named))
 
@@ -32,28 +42,55 @@ def ratios(result: RunResult) -> Lines:
         policy = result.policy(row.policy)
         if row.gain is not None and policy is not None and policy.name != result.baseline:
             name = f"{policy.name} (bound)" if policy.bound else policy.name
-            groups.setdefault(row.sla_tps, []).append((policy.bound, -row.gain.mean, f"{name} {_times(row.gain)}"))
+            groups.setdefault(row.sla_tps, []).append((policy.bound, -row.gain.mean, f"{name} {_times(row.gain, row.prediction)}"))
     sentences = ((sla, "; ".join(words for *_, words in sorted(rows))) for sla, rows in sorted(groups.items()))
     return Lines(tuple(f"At {wording.load(sla)} tok/s per user, times the throughput of {result.baseline}: {words}." for sla, words in sentences))
 
 
-def _times(gain: Estimate) -> str:
-    """`1.51 × (1.49…1.53)` of a gain of 51 %."""
+def _times(gain: Estimate, prediction: Range | None) -> str:
+    """`1.51 × (simulation noise 1.49…1.53, prediction interval 1.3…1.7)` of a gain of 51 %."""
     ratio = Estimate(1 + gain.mean, *(None if bound is None else 1 + bound for bound in (gain.low, gain.high)))
-    around = wording.bounds(ratio, 2)
+    told = wording.predicted(Range(low=1 + prediction.low, high=1 + prediction.high), 2) if prediction else ""
+    around = wording.intervals(wording.bounds(ratio, 2), told)
     return f"{wording.plain(ratio.mean, 2)} ×" + (f" ({around})" if around else "")
+
+
+def _gain(row: GainAtSla | GainAtThroughput) -> Cell:
+    if row.gain is None:
+        return Cell(DASH)
+    return Cell(wording.gain_mean(row.gain), wording.gain_bounds(row.gain), more=wording.gain_predicted(row.gain, row.prediction))
+
+
+def _mean(estimate: Estimate | None, decimals: int) -> str:
+    return wording.plain(estimate.mean if estimate else None, decimals)
+
+
+def _in_draws(share: float | None) -> str:
+    """`97 %`; nearly all are not all."""
+    if share is None:
+        return ""
+    return "> 99 %" if 0.995 <= share < 1 else "< 1 %" if 0 < share < 0.005 else f"{100 * share:.0f} %"
 
 
 def at_matched_throughput(result: RunResult) -> Table:
     """Per-user speed where a policy delivers what the baseline delivers, and what it gains."""
     title = f"Per-user speed at the baseline’s throughput, and the gain over {result.baseline}. {_certainty(result)}"
-    columns = ("policy", "gain", Column("per-user speed", "tok/s"), Column("baseline", "tok/s"), Column("note", words=True))
+    columns = (
+        "policy",
+        "gain",
+        Column("better in", "of draws"),
+        Column("per-user speed", "tok/s"),
+        Column("baseline", "tok/s"),
+        Column("note", words=True),
+    )
     groups: dict[str, list[Row]] = {}
     for row in result.gains.at_matched_throughput:
         if row.throughput is not None:
-            speeds = (estimated(estimate, 1) for estimate in (row.tps, row.baseline_tps))
+            told = row.prediction and Range(low=(1 + row.prediction.low) * row.sla_tps, high=(1 + row.prediction.high) * row.sla_tps)
+            speeds = (estimated(row.tps, 1, told), _mean(row.baseline_tps, 1))
             name = f"at {wording.plain(row.throughput, 0)} tok/s/GPU ({row.because})"
-            groups.setdefault(name, []).append([_name(result, row.policy), wording.gain(row.gain), *speeds, row.note or ""])
+            surely = _in_draws(row.better_in)
+            groups.setdefault(name, []).append([_name(result, row.policy), _gain(row), surely, *speeds, row.note or ""])
     return without_empty(grouped("at-matched-throughput", title, columns, groups.items()))
 
 
@@ -129,8 +166,11 @@ def _heads(metrics: Iterable[Metric]) -> list[Column]:
 
 
 def _metrics(point: PointResult, metrics: Iterable[Metric]) -> list[Cell]:
-    known = ((metric, point.get(metric.name)) for metric in metrics)
-    return [estimated(estimate.scaled(metric.factor) if estimate else None, metric.decimals) for metric, estimate in known]
+    known = ((metric, point.get(metric.name), point.prediction.get(metric.name)) for metric in metrics)
+    return [
+        estimated(estimate.scaled(metric.factor) if estimate else None, metric.decimals, told and told.scaled(metric.factor))
+        for metric, estimate, told in known
+    ]
 
 
 def _name(result: RunResult, name: str | None) -> Cell:
@@ -139,5 +179,5 @@ def _name(result: RunResult, name: str | None) -> Cell:
 
 
 def _certainty(result: RunResult) -> str:
-    certainty = wording.certainty(result)
+    certainty = wording.certainty(result, ("", "in brackets the "))
     return certainty[:1].upper() + certainty[1:] + "." if certainty else ""

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from simulator.study.run.result import Estimate, PointResult, RunResult
+from simulator.study.run.result import Estimate, PointResult, Range, RunResult
 from simulator.study.run.scenario import Scenario
 from simulator.study.run.shape import Shape
 from simulator.study.run.span import shape_at_one
-from simulator.study.run.wording import gain, gain_mean
+from simulator.study.run.wording import gain_bounds, gain_mean, gain_predicted, intervals, of_draws, predicted
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,21 @@ class Answer:
             return
         delivered = best.delivered
         assert delivered is not None
-        gained = f", {gain(best.gain)} over {result.baseline}" if best.gain else ""
+        gained = f", {_gained(best.gain, best.prediction)} over {result.baseline}" if best.gain else ""
         most = "" if best.throughput else "at least "
         yield (
             f"At {best.sla_tps:g} tok/s for each user, {best.policy} delivers the most: {most}{delivered.mean:,.0f} tok/s per GPU"
-            f"{self._requests(delivered.mean)}{gained}."
+            f"{self._requests(delivered.mean)}{_within(best.delivers, 0)}{gained}{self._surely(best.better_in, best.best_in)}."
         )
+
+    def _surely(self, better: float | None, best: float | None = None) -> str:
+        """In how many draws of all that is not known the ranking holds."""
+        told = self.result.prediction
+        if told is None or (better is None and best is None):
+            return ""
+        words = [] if better is None else [f"better {of_draws(better, told.draws)}"]
+        words += [] if best is None or len(self.result.choosable) < 3 or best == better else [f"best of all {of_draws(best, told.draws)}"]
+        return f"; {', '.join(words)}" if words else ""
 
     def _requests(self, throughput: float) -> str:
         """A throughput (tok/s per GPU) in requests per second of the fleet, where they have a rate."""
@@ -86,7 +95,7 @@ class Answer:
             assert best.tps is not None  # there is a gain
             yield (
                 f"At the throughput of {best.because} ({best.throughput:,.0f} tok/s per GPU), {best.policy} gives each user "
-                f"{best.tps.mean:.0f} tok/s, {gain(best.gain)}."
+                f"{best.tps.mean:.0f} tok/s, {_gained(best.gain, best.prediction)}{self._surely(best.better_in)}."
             )
 
     def _at_highest_load(self, usable: Sequence[PointResult]) -> Iterator[str]:
@@ -99,13 +108,17 @@ class Answer:
         if tps is None:
             yield f"{load} {self._by_ttft(here)}"
             return
-        yield f"{load} {fastest.policy} is the fastest: {tps:.0f} tok/s per user at {throughput:,.0f} tok/s per GPU."
+        around = _within(fastest.prediction.get(speed), 0)
+        yield f"{load} {fastest.policy} is the fastest: {tps:.0f} tok/s per user{around} at {throughput:,.0f} tok/s per GPU."
         if base not in here:
             yield f"{base} does not carry that load."
         elif base == fastest.policy and len(self.result.policies) > 1:
             yield "No other policy is faster there."
         elif base != fastest.policy and (slower := here[base].mean(speed)):
-            yield f"That is {gain_mean(Estimate(tps / slower - 1))} over {base} ({slower:.0f} tok/s per user) on the same requests."
+            told, relative = fastest.over_baseline, Estimate(tps / slower - 1)
+            around = f" (prediction interval {gain_predicted(relative, told).strip('[]')})" if told else ""
+            sure = self._surely(fastest.better_in).replace("; better", ", faster")
+            yield f"That is {gain_mean(relative)}{around} over {base} ({slower:.0f} tok/s per user) on the same requests{sure}."
 
     def _by_ttft(self, here: dict[str, PointResult]) -> str:
         known = [(ttft, p) for p in here.values() if (ttft := p.mean("ttft_p90_s")) is not None]
@@ -119,3 +132,15 @@ class Answer:
     def _rate(self, load: float) -> str:
         """A multiple of a trace's speed in requests per second."""
         return "" if self._shape is None or not self._shape.trace_rps else f", {load * self._shape.trace_rps:.3g} requests per second"
+
+
+def _within(prediction: Range | None, decimals: int) -> str:
+    """` (prediction interval 5,119…16,793)`; empty where there is none."""
+    told = predicted(prediction, decimals).strip("[]")
+    return f" (prediction interval {told})" if told else ""
+
+
+def _gained(gain: Estimate | None, prediction: Range | None) -> str:
+    """`+51 % (simulation noise 49…53, prediction interval 38…66)`."""
+    around = intervals(gain_bounds(gain), gain_predicted(gain, prediction)) if gain else ""
+    return gain_mean(gain) + (f" ({around})" if around else "")

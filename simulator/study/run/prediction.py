@@ -21,12 +21,10 @@ from simulator.study.run.result import GainAtSla, GainAtThroughput, Gains, Point
 from simulator.study.run.scenario import Scenario
 
 SLOWER = ("tps_per_user", "throughput", "goodput_rps")  # numbers that a longer time makes smaller, in proportion
-PREDICTED = tuple(
-    metric.name
-    for metric in METRICS
-    if metric.name.startswith(("tps_per_user", "throughput", "goodput", "accepted", "verification", "ttft", "tpot", "itl", "e2e", "step"))
-)
-AT_MOST = {"goodput_share": 1.0}
+LONGER = ("_s", *(metric.name for metric in METRICS if metric.place == "parts"))  # and the ends of those that it makes larger
+COUNTED = ("preemptions", "unfinished", "rejected", "truncated", "tokens_per_step_p50", "tokens_per_step_max", "busy_fraction")
+PREDICTED = tuple(metric.name for metric in METRICS if metric.name not in COUNTED)
+AT_MOST = {"goodput_share": 1.0, "waste_fraction": 1.0}
 LEAST_KNOWN = 0.5  # of the draws, for an interval of a gain
 LEAST_NUMBER = 1e-12
 
@@ -90,8 +88,15 @@ class Prediction:
             if draws is not None:
                 luck = stream(self.scenario.run.seed, "prediction of a cell", place).standard_normal((len(states), len(GROUPS)))
             values = response.values(states, self.states.lowest, None if draws is None else draws.replication, luck)
-            world[cell] = {name: np.minimum(values[:, m], AT_MOST.get(name, np.inf)) for m, name in enumerate(PREDICTED)}
+            most = AT_MOST | dict.fromkeys(("accepted_length", "verification_budget"), self._longest[cell[0]])
+            world[cell] = {name: np.minimum(values[:, m], most.get(name, np.inf)) for m, name in enumerate(PREDICTED)}
         return world
+
+    @cached_property
+    def _longest(self) -> dict[str, float]:
+        """The most tokens of a request in a step, its anchor included, by policy."""
+        gammas = {name: drafter.gamma for name, drafter in self.scenario.known.drafters.items()}
+        return {p.name: 1.0 + (p.verification.longest(gammas[p.drafter]) if p.drafter else 0) for p in self.scenario.policies}
 
     def _response(self, number: int, name: str, load: float) -> Response:
         mine = sorted((row for row in self.rows if row.policy == name and row.load == load), key=lambda row: row.replication)
@@ -111,7 +116,7 @@ class Prediction:
             rise = np.array([float(metric.startswith(group)) for metric in PREDICTED])
             return rise, -rise
         if scales_exactly(self.scenario):
-            rise = np.array([-1.0 if metric.startswith(SLOWER) else float(metric.endswith("_s")) for metric in PREDICTED])
+            rise = np.array([-1.0 if metric.startswith(SLOWER) else float(metric.endswith(LONGER)) for metric in PREDICTED])
             return rise, -rise
         up, down = self._moved(number, load, len(causes(self.scenario)) - 1)
         return up / PACE.sd, down / PACE.sd
@@ -268,10 +273,13 @@ def _number(value: float | None) -> float:
 
 
 def _lowest(scenario: Scenario, unsure: Unsure) -> float:
-    """How many standard deviations a parameter can fall: what is drafted costs nothing at least."""
-    if unsure.parameter != "draft" or unsure.sd == 0:
+    """How many standard deviations a parameter can fall: drafting and scheduling cost nothing at least."""
+    if unsure.parameter not in ("draft", "scheduling") or unsure.sd == 0:
         return np.inf
     profile = scenario.known
     step_s = float(profile.costs.verify.seconds(1, 1))
+    if unsure.parameter == "scheduling":
+        known = getattr(profile.costs, "scheduling", None)
+        return known.seconds / step_s / unsure.sd if known else 0.0
     shares = [drafter.draft.seconds(1, 0.0, drafter.gamma) / step_s for name, drafter in profile.drafters.items() if unsure.drafter in (None, name)]
     return max(shares, default=0.0) / unsure.sd

@@ -69,6 +69,10 @@ class Range(Record):
     low: float
     high: float
 
+    def scaled(self, factor: float) -> Range:
+        """In another unit; `factor` is positive."""
+        return Range(low=self.low * factor, high=self.high * factor)
+
     @model_validator(mode="after")
     def _in_order(self) -> Self:
         if self.low > self.high:

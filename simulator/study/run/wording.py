@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from simulator.study.run.result import Estimate
+from simulator.study.run.result import Estimate, Range
 
 DASH = "–"
 
@@ -66,12 +66,38 @@ def gain_bounds(estimate: Estimate | None) -> str:
     return "…".join(_signed(100 * bound, decimals, estimate.low < 0) for bound in (estimate.low, estimate.high))
 
 
-def gain(estimate: Estimate | None) -> str:
-    """`+51 % (49…53)`."""
+def gain(estimate: Estimate | None, prediction: Range | None = None) -> str:
+    """`+51 % (49…53) [38…66]`: in brackets the prediction interval."""
     if estimate is None:
         return DASH
     around = gain_bounds(estimate)
-    return percent(estimate.mean) + (f" ({around})" if around else "")
+    return " ".join(filter(None, (percent(estimate.mean), f"({around})" if around else "", gain_predicted(estimate, prediction))))
+
+
+def predicted(prediction: Range | None, decimals: int | None = None) -> str:
+    """A prediction interval, `[70.2…92.1]`; empty where there is none."""
+    return (
+        "" if prediction is None or prediction.low == prediction.high else f"[{plain(prediction.low, decimals)}…{plain(prediction.high, decimals)}]"
+    )
+
+
+def gain_predicted(estimate: Estimate, prediction: Range | None) -> str:
+    """`[38…66]`, of a gain."""
+    return "" if prediction is None else f"[{gain_bounds(Estimate(estimate.mean, prediction.low, prediction.high))}]"
+
+
+def intervals(noise: str, prediction: str) -> str:
+    """`simulation noise 49…53, prediction interval 38…66`: never the one without the name of it."""
+    told = (f"{name} {text}" for name, text in (("simulation noise", noise), ("prediction interval", prediction.strip("[]"))) if text)
+    return ", ".join(told)
+
+
+def of_draws(share: float, draws: int) -> str:
+    """`in 97 of 100 draws`; nearly all are not all."""
+    hundred = round(100 * share)
+    if 0 < share < 1 and hundred in (0, 100):
+        return f"in {round(share * draws)} of {draws} draws"
+    return f"in {hundred} of 100 draws"
 
 
 def gain_mean(estimate: Estimate | None) -> str:

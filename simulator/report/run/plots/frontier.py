@@ -23,9 +23,10 @@ def pareto(result: RunResult, look: Look = style.WIDE) -> Figure:
     """Throughput (tok/s/GPU) over per-user speed (tok/s/user); up and to the right is better."""
     with style.dressed(look):
         figure, (axes,) = canvas(look, 5.4)
+        bands = [_band(axes, policy, result, look) for policy in result.policies]
         lines = [_line(axes, policy, result, look) for policy in result.policies]
         overlays = draw_published(axes, result, "tps_per_user", _Y, look)
-        _limits(axes, [xy for line in lines for xy in line] + [xy for line in overlays for xy in line])
+        _limits(axes, [xy for line in (*lines, *overlays, *bands) for xy in line])
         promises = _shown(axes, result)
         for axis in (axes.xaxis, axes.yaxis):
             style.thousands(axis)
@@ -88,6 +89,22 @@ def _line(axes: Axes, policy: PolicyFacts, result: RunResult, look: Look) -> lis
     return draw_points(axes, policy, result, [(x, y, point.verdict) for point, x, y in known], look, tips)
 
 
+def _band(axes: Axes, policy: PolicyFacts, result: RunResult, look: Look) -> list[tuple[float, float]]:
+    """Prediction intervals as an area from the slow and little ends of all points to the fast and much ones, as both are off together."""
+    points = [point.prediction for point in result.points[policy.name] if point.verdict != "overloaded"]
+    ends = [(told[result.speed_metric], told[_Y]) for told in points if result.speed_metric in told and _Y in told]
+    if not ends or policy.bound:
+        return []
+    low, high = [(x.low, y.low) for x, y in ends], [(x.high, y.high) for x, y in ends]
+    draw_band(axes, [*low, *reversed(high)], style.colour(policy, result, look))
+    return [*low, *high]
+
+
+def draw_band(axes: Axes, outline: Sequence[tuple[float, float]], tint: str) -> None:
+    """An area under the lines, in the colour of its policy."""
+    axes.fill(*zip(*outline, strict=True), facecolor=tint, alpha=0.1, edgecolor=tint, linewidth=0.5, zorder=1.2)
+
+
 def _tip(point: PointResult, x: Estimate, y: Estimate, result: RunResult) -> str:
     more = (
         f"{what} {wording.plain(mean, 2)}"
@@ -95,8 +112,11 @@ def _tip(point: PointResult, x: Estimate, y: Estimate, result: RunResult) -> str
         if mean is not None
     )
     verdict = "" if point.verdict == "stable" else point.verdict
-    speed = f"{wording.interval(x)} {wording.speed_unit(result)}"
-    lines = (f"{point.policy} at {wording.load(point.load)}", speed, f"{wording.interval(y)} tok/s/GPU", ", ".join(more), verdict)
+    speed, throughput = (
+        " ".join(filter(None, (wording.interval(told), wording.predicted(point.prediction.get(name)), unit)))
+        for told, name, unit in ((x, result.speed_metric, wording.speed_unit(result)), (y, _Y, "tok/s/GPU"))
+    )
+    lines = (f"{point.policy} at {wording.load(point.load)}", speed, throughput, ", ".join(more), verdict)
     return "\n".join(filter(None, lines))
 
 

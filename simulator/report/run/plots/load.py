@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from simulator.report import style, wording
 from simulator.report.layout import canvas, dress, panels, titled, without_data
-from simulator.report.run.plots.frontier import draw_points, draw_published
+from simulator.report.run.plots.frontier import draw_band, draw_points, draw_published
 from simulator.report.style import Look
 from simulator.study.run.metrics import SHARES
 from simulator.study.run.result import Estimate, RunResult
@@ -124,6 +124,10 @@ def _curves(axes: Axes, result: RunResult, metric: str, look: Look, factor: floa
             tint, mark = style.colour(policy, result, look), style.marker(policy, result)
             axes.plot(x, y, color=tint, linewidth=1.4, linestyle=":", alpha=0.75, marker=mark, markersize=3, zorder=2)
         elif points:
+            told = [(point.load, at.scaled(factor)) for point in result.points[policy.name] if (at := point.prediction.get(metric))]
+            if len(told) > 1 and not policy.bound:
+                outline = [(x, y.low) for x, y in told] + [(x, y.high) for x, y in reversed(told)]
+                draw_band(axes, outline, style.colour(policy, result, look))
             draw_points(axes, policy, result, points, look)
         drawn += [y.mean for _, y, _ in points]
     return drawn
@@ -149,6 +153,8 @@ def _heights(axes: Axes) -> Iterable[float]:
     for line in axes.lines:
         x, y = (np.asarray(values, dtype=np.float64) for values in (line.get_xdata(), line.get_ydata()))
         yield from y[(x <= last) & np.isfinite(y)].tolist()
+    for patch in axes.patches:
+        yield float(np.asarray(patch.get_path().vertices, dtype=np.float64)[:, 1].max())  # of a band
 
 
 def _scale(axes: Axes, loads: list[float]) -> None:
