@@ -56,7 +56,8 @@ def bench(users: int, step_s: float) -> Content:
     """A result of `vllm bench serve --save-result` at MTP-1: 1.8 tokens a step of `step_s`, answers of ten tokens to prompts of one."""
     return {
         "date": "20261101-120000", "endpoint_type": "openai-chat", "backend": "openai-chat", "label": None, "model_id": "m", "tokenizer_id": "m",
-        "num_prompts": 200, "request_rate": "inf", "burstiness": 1.0, "max_concurrency": users, "duration": 60.0, "completed": 200, "failed": 0,
+        "num_prompts": 200, "request_rate": "inf", "burstiness": 1.0, "max_concurrency": users, "completed": 200, "failed": 0,
+        "duration": 1000 * step_s / users,
         "total_input_tokens": 200, "total_output_tokens": 2000, "request_throughput": 3.3, "request_goodput": None,
         "output_throughput": users * 1.8 / step_s * 10 / 9, "total_token_throughput": 4000.0,
         "mean_ttft_ms": step_s * 1e3, "median_ttft_ms": step_s * 1e3,

@@ -147,7 +147,10 @@ def test_a_row_of_sglang_verifies_in_every_round(put: Put) -> None:
     assert (point.accepted_length, point.proposing) == (None, None)  # its client shares a gap out among its tokens, so that pieces look like tokens
 
 
-def test_files_of_unlike_traffic_are_named(put: Put) -> None:
-    files = [put(f"b{n}.json", bench(n, 0.01 * n) | {"total_input_tokens": 200 * tokens}) for n, tokens in ((1, 98), (4, 110), (8, 1024))]
-    assert read_loads(files[:2], read_bench).remarks == []
-    assert read_loads(files, read_bench).remarks == ["prompts are not alike: 98 tokens in the mean in b1.json, 1,024 in b8.json"]
+def test_tokens_that_the_throughput_contradicts_are_not_used(put: Put) -> None:
+    sound = read_bench(put("b.json", bench(4, 0.01)))
+    assert (sound.points[0].rounds, sound.points[0].proposing, sound.remarks) == (1000, 1, [])
+    loads = read_bench(put("b.json", bench(4, 0.01) | {"total_output_tokens": 60_000}))
+    (point,) = loads.points
+    assert (point.accepted_length, point.budget, point.proposing, point.output_tokens) == (1.8, 2, None, None)  # per draft, as the counters say
+    assert loads.remarks[0].startswith("b.json: says 60,000 tokens, and 800 a second for 2.5 seconds: rounds and lengths of answers cannot be read")

@@ -60,10 +60,13 @@ class _Bench(Part):
 
     @property
     def generated(self) -> float | None:
-        """Tokens of all answers."""
-        if self.total_output_tokens is None and self.duration is not None:
-            return self.output_throughput * self.duration
-        return self.total_output_tokens
+        """Tokens of all answers, where the throughput agrees."""
+        if self.duration is None:
+            return self.total_output_tokens
+        tokens = self.output_throughput * self.duration
+        if self.total_output_tokens is None:
+            return tokens
+        return self.total_output_tokens if abs(tokens - self.total_output_tokens) <= AGREE * tokens else None
 
     @property
     def lost(self) -> int | None:
@@ -108,6 +111,9 @@ def _bench(document: Document, bench: _Bench, remarks: list[str]) -> LoadPoint:
         output_tokens=generated / finished if generated and finished else None,
         requests=finished, failed=bench.lost, offered=bench.offered, duration_s=bench.duration,
     )  # fmt: skip
+    if generated is None and bench.total_output_tokens:
+        told = f"{bench.total_output_tokens:,} tokens, and {bench.output_throughput:,.4g} a second for {bench.duration:.4g} seconds"
+        remarks.append(f"{document.name}: says {told}: rounds and lengths of answers cannot be read from it")
     if bench.spec_decode_acceptance_length is not None:
         counters = _counters(document, bench, bench.spec_decode_acceptance_length)
         remarks += counters.remarks(document.name, generated)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,7 +16,6 @@ STREAMED = "measure streamed answers of two tokens or more"
 THROUGHPUT = (1e-3, 1e9)  # tokens per second
 NAMED_FAILED, MOST_FAILED = 0.02, 0.1  # share of requests that failed, above which it is said, and the point refused
 PIECES = 0.04  # relative difference of the gaps between pieces and the time per token, up to which a piece is one token
-UNLIKE = 1.25  # ratio of mean lengths above which the traffic of two points is said to differ
 LEAST_TURNS, LEAST_SHARE = 5, 0.9  # requests of a user, and mean share of users in flight, below which it is said
 
 
@@ -133,16 +132,7 @@ def read_loads(files: Iterable[Path], read: Callable[[Path], Loads]) -> Loads:
         raise DsimError("no request finished", where=every[0][0], remedy="measure lower loads, or for longer")
     points = [point for _, loads in every for point in loads.points]
     remarks = [remark for _, loads in every for remark in loads.remarks]
-    return Loads(points, left_out, [*remarks, *(remark for point in points for remark in point.remarks()), *_unlike(points)])
-
-
-def _unlike(points: Sequence[LoadPoint]) -> Iterator[str]:
-    """Says where points are of different prompts or answers."""
-    for what, name in (("prompts", "prompt_tokens"), ("answers", "output_tokens")):
-        told = sorted((tokens, point.source) for point in points if (tokens := getattr(point, name)))
-        if told and told[-1][0] > UNLIKE * told[0][0]:
-            (few, one), (many, other) = told[0], told[-1]
-            yield f"{what} are not alike: {few:,.0f} tokens in the mean in {one}, {many:,.0f} in {other}"
+    return Loads(points, left_out, remarks + [remark for point in points for remark in point.remarks()])
 
 
 def _check_range(point: LoadPoint, file: Path) -> None:
