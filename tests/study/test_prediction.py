@@ -210,10 +210,28 @@ def test_pages_show_both_intervals(ask: Ask) -> None:
     assert "two benchmarks would tell" in told
     assert "cost of drafted tokens" in told
     assert "prediction interval" in " ".join(result.answer), result.answer
-    point = result.frontier[1].prediction["tps_per_user_mean"]
+    point = result.frontier[-1].prediction["tps_per_user_mean"]
     assert f"[{point.low:.1f}…{point.high:.1f}]" in told
     picture = next(picture for picture in page.pictures() if picture.stem == "pareto")
     assert "prediction interval (90 %)" in picture.svg
-    compared = compare(result, result).points[1].metrics["tps_per_user_mean"]
+    compared = compare(result, result).points[-1].metrics["tps_per_user_mean"]
     assert compared.prediction_a == compared.prediction_b == point
     assert RunResult.from_json(result.to_json()) == result
+
+
+def test_an_open_loop_near_saturation(ask: Ask) -> None:
+    """Arrivals that a replica just carries: throughput is what is asked for, speed falls by more than the step grows, and a warning says so."""
+    workload = {
+        "arrivals": {"kind": "poisson"},
+        "prompt_tokens": {"kind": "fixed", "tokens": 50},
+        "output_tokens": {"kind": "fixed", "tokens": 20},
+    }
+    run = {"replications": 1, "warmup_s": 2, "duration_s": 20}
+    policies = [{"name": "plain", "verification": {"kind": "none"}}]
+    asked = ask([{"parameter": "step", "sd": 0.4}], workload=workload, load=[10, 30], run=run, policies=policies, sla=None, baseline=None)
+    result = predicted(asked)
+    light, heavy = result.frontier
+    assert light.prediction["throughput_tok_s_gpu"].low == pytest.approx(light.mean("throughput_tok_s_gpu"), rel=0.02)
+    assert ends(light)[0] < -0.4 * Z
+    assert heavy.verdict != "overloaded"
+    assert any("Near saturation" in remark.text for remark in result.warnings)
