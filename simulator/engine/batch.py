@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from simulator.arrays import Integers
 from simulator.measurements.replay import Replay, Walk
 from simulator.policies.verification import EngineView, Floats, Lengths
 from simulator.traffic.request import Request
 
 ROW, END, LEFT, CONTEXT, PAGES, LAG1, LAG2 = range(7)
 NOTHING = np.zeros(0)
+
+
+def view_of(
+    replay: Replay, rows: Integers, before: Sequence[Integers], round_s: Floats, context_tokens: float, means: Floats | None, kept: Floats
+) -> EngineView:
+    """What a policy may see of requests at `rows` [R] that were at `before` 1, 2, … steps ago."""
+    confidence = None if replay.confidence is None else replay.confidence.take(rows, axis=0)
+    lagged = [replay.survival.take(then, axis=0) for then in before]
+    view = EngineView(len(rows), replay.gamma, confidence, replay.survival.take(rows, axis=0), lagged, round_s, context_tokens, means, kept)
+    if replay.proposed is not None:
+        view.proposed, view.lagged_proposed = replay.proposed.take(rows), [replay.proposed.take(then) for then in before]
+    return view
 
 
 class Batch:
@@ -66,15 +80,16 @@ class Batch:
 
     def view(self, round_s: Floats, lag: int, context_tokens: float = 0.0, kept: Floats = NOTHING) -> EngineView:
         """What a policy may see of this step."""
-        size, replay = len(self.requests), self.replay
-        rows = self.state[ROW, :size]
-        confidence = None if replay.confidence is None else replay.confidence.take(rows, axis=0)
-        lagged = [replay.survival.take(self.state[row, :size], axis=0) for row in (LAG1, LAG2)[:lag]]
-        means = None
-        if self.smoothing is not None and replay.gamma:
+        size, means = len(self.requests), None
+        rows, before = self.state[ROW, :size], [self.state[row, :size] for row in (LAG1, LAG2)[:lag]]
+        if self.smoothing is not None and self.replay.gamma:
             means = self._mixed(rows) if lag == 0 else self.means[:size]
             means = np.where(means < 0, 1.0, means).cumprod(axis=1)
-        return EngineView(size, replay.gamma, confidence, replay.survival.take(rows, axis=0), lagged, round_s, context_tokens, means, kept)
+        return view_of(self.replay, rows, before, round_s, context_tokens, means, kept)
+
+    def proposing(self) -> int | None:
+        """How many of the requests propose anything in this step; None where all always do."""
+        return self.replay.proposing(self.state[ROW, : len(self.requests)])
 
     def _mixed(self, rows: NDArray[np.int64]) -> Floats:
         """The running means of confidences with those of `rows`  # [R, γ]"""

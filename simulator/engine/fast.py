@@ -19,7 +19,7 @@ from simulator.engine.kernel import layout as k
 from simulator.engine.records import End, RequestRecord, Sink
 from simulator.kind import Lowered, lowering
 from simulator.measurements.levels import normals
-from simulator.measurements.prices import RoundPrices, reads_to_longest
+from simulator.measurements.prices import RoundPrices, reads_to_longest, scheduling_s
 from simulator.policies.verification import StepView
 from simulator.rng import word_of
 from simulator.traffic.request import RequestColumns, within
@@ -123,6 +123,7 @@ class CompiledRun:
             newcomers=np.zeros((count, most), np.int64),
             events=np.zeros(count + 3 * live + slack + 16, k.EVENT),
             accepted=replay.accepted.astype(np.int32),
+            proposed=np.zeros(1, np.int32) if replay.proposed is None else replay.proposed.astype(np.int32),
             rank=rank.astype(np.int32),
             value=value,
             survival=np.ascontiguousarray(replay.survival, dtype=np.float64),
@@ -164,11 +165,12 @@ class CompiledRun:
     def _set(self, world: k.World, window: int, slack: int) -> None:
         """Settings and the state at time 0."""
         fleet, g = self.fleet, world.g
+        g["proposes"] = fleet.replay.proposed is not None
         g["gamma"], g["most"], g["replicas"] = fleet.replay.gamma, fleet.settings.max_batch, fleet.replicas
         g["capacity"], g["page"] = -1 if fleet.kv_pages is None else fleet.kv_pages, fleet.page_tokens
         g["max_context"] = fleet.max_context or 0
         g["lookahead"] = fleet.policy.longest(fleet.replay.gamma) + 1
-        g["overhead_s"], g["prompt_factor"] = fleet.prices.overhead_s, 1.0
+        g["overhead_s"], g["scheduling_s"], g["prompt_factor"] = fleet.prices.overhead_s, scheduling_s(fleet.prices), 1.0
         for what, (field, branches) in k.BRANCHES.items():
             g[field] = branches.index(self.parts[what].branch)
             for name, number in self.parts[what].settings.items():
@@ -241,7 +243,8 @@ class CompiledRun:
         size, context = int(self.g["want_size"]), int(self.g["want_context"])
         exponent, grain = divmod(context - 1, 129)
         tokens = ldexp(grain + 128, exponent - 8) if context else 0.0
-        row = np.concatenate([[model.draft_s(size, tokens)], model.round_s(size, tokens)])
+        fewer = [model.draft_s(size, tokens, proposing=proposing) for proposing in range(size)] if self.g["proposes"] else []
+        row = np.concatenate([fewer, [model.draft_s(size, tokens)], model.round_s(size, tokens)])
         at, prices = getattr(self.w, index), getattr(self.w, table)
         end = self.ends[table]
         if end + len(row) > len(prices):
@@ -251,7 +254,7 @@ class CompiledRun:
             else:
                 prices = np.concatenate([prices, np.zeros(max(len(prices), len(row)))])
         prices[end : end + len(row)] = row
-        at[size, context] = end
+        at[size, context] = end + len(fewer)
         self.ends[table] = end + len(row)
         same = self.fleet.believed is self.fleet.prices
         self.w = self.w._replace(**dict.fromkeys(("prices", "believed") if same else (table,), prices))

@@ -13,7 +13,7 @@ import simpy
 from simulator.engine.batch import CONTEXT, PAGES, Batch
 from simulator.engine.given import Fleet
 from simulator.engine.records import Buffer, StepRecord
-from simulator.measurements.prices import reads_to_longest, rounded_context
+from simulator.measurements.prices import reads_to_longest, round_prices, rounded_context, scheduling_s
 from simulator.policies.verification import Lengths
 from simulator.traffic.request import Request
 
@@ -60,6 +60,7 @@ class Replica:
         self.finished, self.evicted = finished, evicted
         self.steps, self.join_gaps = steps, gaps  # of joins: when, seconds since the last token, seconds of them in no batch
         self.batch, self.to_longest = Batch(fleet.replay, fleet.settings.max_batch, fleet.policy.smoothing), reads_to_longest(fleet.prices)
+        self.scheduling_s = scheduling_s(fleet.prices)
         self.kept = np.zeros(fleet.policy.keeps)  # what the policy remembers here
         self.lookahead = fleet.policy.longest(fleet.replay.gamma) + 1
         self.waiting: deque[Request] = deque()
@@ -162,13 +163,14 @@ class Replica:
         start, size, waiting = self.env.now, len(self.batch), len(self.waiting)
         pending = sum(r.to_prefill for r, _ in self.prefilling)
         decodes = size > 0 and self.settings.prefill.decodes(pending)
-        lengths, verified, draft_s, verify_s = self._choose(size) if decodes else (None, 0, 0.0, 0.0)
+        overhead_s = self.prices.overhead_s + self.scheduling_s if decodes else self.prices.overhead_s
+        lengths, verified, draft_s, verify_s = self._choose(size, overhead_s) if decodes else (None, 0, 0.0, 0.0)
         chunk = self.settings.prefill.chunk(size + verified if decodes else 0, pending)
         pieces = self._pieces(chunk) if chunk else []
         attended = sum(tokens * (r.prefilled_tokens + tokens / 2) for r, tokens in pieces)
         prefill_s = self.prices.chunk_s(chunk, attended / chunk, decodes) if pieces else 0.0
         context, waiting = self.batch.context_total, waiting + len(self.prefilling) - len(pieces)
-        yield self.env.timeout(draft_s + verify_s + self.prices.overhead_s + prefill_s)
+        yield self.env.timeout(draft_s + verify_s + overhead_s + prefill_s)
         accepted = committed = joined = 0
         if lengths is not None:
             joined, self.last_round_s = len(self.batch.newcomers), self.env.now
@@ -177,8 +179,7 @@ class Replica:
                 request.waited_s = 0.0
             self.batch.newcomers.clear()
             accepted, committed = self.batch.commit(lengths, self.policy.lag_steps)
-        now, overhead_s = self.env.now, self.prices.overhead_s
-        requests = size if decodes else 0
+        now, requests = self.env.now, size if decodes else 0
         self.steps.append(
             StepRecord(
                 self.number, start, now, requests, size, joined, verified, accepted, committed,
@@ -193,17 +194,16 @@ class Replica:
         while pieces and self.prefilling and self.prefilling[0][0].to_prefill == 0:
             self._start(*self.prefilling.popleft())
 
-    def _choose(self, size: int) -> tuple[Lengths, int, float, float]:
+    def _choose(self, size: int, overhead_s: float) -> tuple[Lengths, int, float, float]:
         """Lengths by the policy, and what the round then costs: lengths, verified tokens, draft and verify seconds."""
-        context = rounded_context(self.batch.context(self.to_longest))
-        round_s = self.prices.round_s(size, context)
-        believed = round_s if self.believed is self.prices else self.believed.round_s(size, context)
+        context, proposing = rounded_context(self.batch.context(self.to_longest)), self.batch.proposing()
+        round_s, draft_s = round_prices(self.prices, size, context, proposing)
+        believed = round_s if self.believed is self.prices else round_prices(self.believed, size, context, proposing)[0]
         lengths = self.policy.chosen(self.batch.view(believed, self.policy.lag_steps, context, self.kept))
         verified = int(lengths.sum())
-        draft_s = self.prices.draft_s(size, context)
-        verify_s = float(round_s[verified]) - draft_s - self.prices.overhead_s
+        verify_s = float(round_s[verified]) - draft_s - overhead_s
         if self.policy.drafts_choice:
-            draft_s = self.prices.draft_s(size, context, int(lengths.max()))
+            draft_s = self.prices.draft_s(size, context, int(lengths.max()), proposing)
         return lengths, verified, draft_s, verify_s
 
     def _pieces(self, chunk: int) -> list[tuple[Request, int]]:

@@ -204,8 +204,11 @@ def _table(name: str, compared_at: str, a: Cells, b: Cells) -> tuple[dict[str, A
 
 def _numbers(a: Profile, b: Profile) -> Iterator[dict[str, Any]]:
     """Single numbers of both."""
-    yield {"what": "overhead per step, s", "a": a.costs.overhead.seconds, "b": b.costs.overhead.seconds}
-    yield {"what": "overhead per request and step, s", "a": a.costs.overhead.per_request_s, "b": b.costs.overhead.per_request_s}
+    for cost in ("overhead", "scheduling"):
+        both = [getattr(profile.costs, cost) for profile in (a, b)]
+        for of, seconds in (("step", "seconds"), ("request and step", "per_request_s")) if any(both) else ():
+            x, y = (getattr(one, seconds, 0.0) for one in both)
+            yield {"what": f"{cost} per {of}, s", "a": x, "b": y}
     if a.kv and b.kv:
         yield {"what": "KV bytes per token", "a": a.kv.bytes_per_token, "b": b.kv.bytes_per_token}
         yield {"what": "memory for KV, bytes", "a": a.kv.memory_bytes, "b": b.kv.memory_bytes}

@@ -314,6 +314,14 @@ class Overhead(Sourced):
     per_request_s: StepSeconds = 0.0
 
 
+class Scheduling(Sourced):
+    """Time of a step in which the rule weighs confidences against prices (adaptive verification), beside the overhead of every step;
+    `per_request_s` for each that decodes."""
+
+    seconds: StepSeconds = 0.0
+    per_request_s: StepSeconds = 0.0
+
+
 class Costs(Frozen):
     """All step costs of a profile. `contexts`: a step over requests with unlike contexts costs what it would with all at their mean, or with all
     at the longest (kernels that pad attention)."""
@@ -321,6 +329,7 @@ class Costs(Frozen):
     verify: VerifyCost
     prefill: PrefillCost | None = None
     overhead: Overhead
+    scheduling: Scheduling | None = None
     contexts: Literal["mean", "longest"] = "mean"
 
     @model_validator(mode="after")

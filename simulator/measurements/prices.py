@@ -18,13 +18,13 @@ _MOST_PRICES = 1 << 24  # seconds kept of each kind: 128 MB
 
 class RoundPrices(Protocol):
     """What the engine and a policy ask of a cost model. `context_tokens` is that of a request: the mean, or the longest where the model says
-    `to_longest`."""
+    `to_longest`. `round_s` is a round in which all requests propose; `proposing` is only said to `draft_s` where some propose nothing."""
 
     overhead_s: float
 
     def round_s(self, requests: int, context_tokens: float) -> Floats: ...
 
-    def draft_s(self, requests: int, context_tokens: float, slots: int | None = None) -> float: ...
+    def draft_s(self, requests: int, context_tokens: float, slots: int | None = None, proposing: int | None = None) -> float: ...
 
     def chunk_s(self, tokens: int, attended_tokens: float, beside_decode: bool) -> float: ...
 
@@ -39,11 +39,21 @@ def rounded_context(context_tokens: float) -> float:
     return ldexp(round(mantissa * 256), exponent - 8)
 
 
+def round_prices(prices: RoundPrices, requests: int, context_tokens: float, proposing: int | None) -> tuple[Floats, float]:
+    """Time of rounds at 0 .. Rγ drafted tokens, and of drafting in them, where `proposing` of the requests propose anything (None: all)."""
+    round_s, draft_s = prices.round_s(requests, context_tokens), prices.draft_s(requests, context_tokens)
+    if proposing is None:
+        return round_s, draft_s
+    paid_s = prices.draft_s(requests, context_tokens, proposing=proposing)
+    return round_s - (draft_s - paid_s), paid_s
+
+
 class RoundCost:
     """Prices rounds of one drafter that drafts `slots` of its `gamma` tokens: the cost model that a replica and its policy share.
 
     `drafted(requests, context_tokens)` gives the slots where they depend on the batch; `sizes` pads steps to captured graphs. As a scheduler's table:
-    steps cost what the largest of `probes` not above them does, times of the target are `rising`, and all are those `at_context`.
+    steps cost what the largest of `probes` not above them does, times of the target are `rising`, and all are those `at_context`. `scheduled`: the lengths of
+    every round are chosen by prices, which takes time too.
     """
 
     def __init__(
@@ -57,10 +67,14 @@ class RoundCost:
         probes: Sequence[int] = (),
         rising: bool = False,
         at_context: float | None = None,
+        scheduled: bool = False,
     ) -> None:
         self.costs, self.draft, self.gamma, self.slots = costs, draft, gamma, slots
         self.drafted, self.sizes, self.probes, self.rising, self.at_context = drafted, sizes, probes, rising, at_context
         self.overhead_s, self.to_longest = costs.overhead.seconds, costs.contexts == "longest"
+        scheduling = costs.scheduling if scheduled else None
+        self.scheduling_s = scheduling.seconds if scheduling else 0.0
+        self._per_request_s = costs.overhead.per_request_s + (scheduling.per_request_s if scheduling else 0.0)
         self._absorbing = draft if draft is not None and draft.takes_in and slots > 0 else None
         self._curves: dict[tuple[int, float], Floats] = {}
         self._drafts: dict[tuple[int, float, int], float] = {}
@@ -68,13 +82,16 @@ class RoundCost:
         self._kept = {"curves": 0, "absorbs": 0}
         self._shared = costs.verify.varies_with == "tokens"  # all batches share one curve
 
-    def draft_s(self, requests: int, context_tokens: float, slots: int | None = None) -> float:
-        """Time to draft for `requests` requests: as many tokens as `drafted` says, or `slots`."""
+    def draft_s(self, requests: int, context_tokens: float, slots: int | None = None, proposing: int | None = None) -> float:
+        """Time to draft in a round of `requests` requests, as many tokens as `drafted` says, or `slots`: paid for those of them that propose
+        anything (None: all)."""
+        context_tokens = context_tokens if self.at_context is None else self.at_context
         if slots is None:
             slots = self.slots if self.drafted is None else self.drafted(requests, rounded_context(context_tokens))
-        if not (self.draft and requests and slots):
+        drafting = requests if proposing is None else proposing
+        if not (self.draft and drafting and slots):
             return 0.0
-        key = (requests, rounded_context(context_tokens), slots)
+        key = (drafting, rounded_context(context_tokens), slots)
         if key not in self._drafts:
             self._drafts[key] = self.draft.seconds(*key)
         return self._drafts[key]
@@ -117,7 +134,7 @@ class RoundCost:
         most = requests * (self.gamma + 1)
         context_tokens = context_tokens if self.at_context is None else self.at_context
         curve = self._curve(requests, context_tokens)[requests : most + 1] + self._absorb(most, context_tokens)[requests : most + 1]
-        return curve + (self.draft_s(requests, context_tokens) + self.overhead_s + self.costs.overhead.per_request_s * requests)
+        return curve + (self.draft_s(requests, context_tokens) + self.overhead_s + self.scheduling_s + self._per_request_s * requests)
 
     def chunk_s(self, tokens: int, attended_tokens: float, beside_decode: bool) -> float:
         """Time that `tokens` prompt tokens add to a step; the fixed part is paid already where the step decodes as well, unless prompts run apart."""
@@ -142,19 +159,25 @@ def reads_to_longest(prices: object) -> bool:
     return bool(getattr(prices, "to_longest", False))
 
 
+def scheduling_s(prices: object) -> float:
+    """Time in every round that the choice of lengths takes; a model that does not say so takes none."""
+    return float(getattr(prices, "scheduling_s", 0.0))
+
+
 class ScaledPrices:
     """Prices times `factor`, and what a round's drafted tokens add times `slope` again."""
 
     def __init__(self, prices: RoundPrices, factor: float = 1.0, slope: float = 1.0) -> None:
         self.prices, self.factor, self.slope = prices, factor, slope
         self.overhead_s, self.to_longest = prices.overhead_s * factor, reads_to_longest(prices)
+        self.scheduling_s = scheduling_s(prices) * factor
 
     def round_s(self, requests: int, context_tokens: float) -> Floats:
         scaled = self.prices.round_s(requests, context_tokens) * self.factor
         return scaled if self.slope == 1 else scaled[0] + (scaled - scaled[0]) * self.slope
 
-    def draft_s(self, requests: int, context_tokens: float, slots: int | None = None) -> float:
-        return self.prices.draft_s(requests, context_tokens, slots) * self.factor
+    def draft_s(self, requests: int, context_tokens: float, slots: int | None = None, proposing: int | None = None) -> float:
+        return self.prices.draft_s(requests, context_tokens, slots, proposing) * self.factor
 
     def chunk_s(self, tokens: int, attended_tokens: float, beside_decode: bool) -> float:
         return self.prices.chunk_s(tokens, attended_tokens, beside_decode) * self.factor

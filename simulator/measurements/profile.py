@@ -173,7 +173,7 @@ class Profile(Frozen):
         """The origin of every table, one row each: table, provenance, source, note."""
         costs = self.costs
         rows: dict[str, Sourced | None] = {"verify cost": costs.verify, "prefill cost": costs.prefill}
-        rows |= {"overhead per step": costs.overhead, "memory for KV": self.kv}
+        rows |= {"overhead per step": costs.overhead, "scheduling by prices": costs.scheduling, "memory for KV": self.kv}
         rows |= {f"draft cost of {name}": drafter.draft for name, drafter in self.drafters.items()}
         table = [{"table": what, "provenance": it.provenance, "source": it.source, "note": it.note} for what, it in rows.items() if it]
         for name, drafter in self.drafters.items():

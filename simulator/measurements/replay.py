@@ -47,6 +47,10 @@ class Replay:
         """The row of a request without history."""
         return len(self.accepted) - 1
 
+    def proposing(self, rows: Integers) -> int | None:
+        """How many of the requests at `rows` [R] propose anything; None where all always do."""
+        return None if self.proposed is None else int(np.count_nonzero(self.proposed[rows]))
+
     def walk(self, request: int, domain: str, tokens: int) -> Walk:
         """The sequences that yield `tokens` tokens for request number `request` of `domain`, drawn from its own stream: any at first, then
         those at the level it keeps."""

@@ -26,6 +26,8 @@ class StepView:
     `lagged_survival[i]` are the survivals that the same R requests had i + 1 steps ago, 1.0 where a request had none yet.
     `round_s[j]` is the time of the whole round (draft, verify, overhead) that verifies j drafted tokens beside the R anchors.
     Drafters without a confidence head give `confidence=None` and their recorded mean survivals in every row of `survival`.
+    Drafters that may propose fewer than γ tokens say how many: confidences and survivals beyond are 0, and no more is verified, whatever
+    the lengths.
     """
 
     requests: int
@@ -34,10 +36,18 @@ class StepView:
     survival: Floats  # [R, γ] their running products, non-increasing along γ
     lagged_survival: Sequence[Floats]  # each [R, γ]
     round_s: Floats  # [R γ + 1] seconds
+    proposed: Lengths | None = field(default=None, kw_only=True)  # [R]; None: always γ
+    lagged_proposed: Sequence[Lengths] = field(default=(), kw_only=True)  # each [R], γ where a request had none yet
 
     def survival_at(self, lag: int) -> Floats:
         """Survivals as known `lag` steps ago (0: now)  # [R, γ]."""
         return self.survival if lag == 0 else self.lagged_survival[lag - 1]
+
+    def verified_at(self, lag: int) -> Lengths:
+        """Tokens verified in all where every request has length 0 … γ, by what was proposed `lag` steps ago  # [γ+1]."""
+        lengths = np.arange(self.gamma + 1)
+        proposed = self.proposed if lag == 0 else self.lagged_proposed[lag - 1] if self.lagged_proposed else None
+        return self.requests * lengths if proposed is None else np.minimum(lengths, proposed[:, None]).sum(axis=0)
 
 
 @dataclass(slots=True)
@@ -104,6 +114,11 @@ class VerificationPolicy(Kind):
         return 0
 
     @property
+    def schedules(self) -> bool:
+        """Does an engine weigh confidences against prices in every step, and take time for it? A bound takes none."""
+        return self.needs_prices and not self.clairvoyant
+
+    @property
     def peeks(self) -> bool:
         """Does the choice for a slot depend on the tokens at or after it, so that it is not lossless?"""
         return self.clairvoyant
@@ -125,7 +140,11 @@ class VerificationPolicy(Kind):
         return np.full(view.requests, self.drafted(view.requests, view.gamma), dtype=np.int64)
 
     def chosen(self, view: StepView) -> Lengths:
-        """Its choice; that of a rule which dsim does not have itself is checked. Raises DsimError where it is not lengths."""
+        """Its choice, within what is proposed; that of a rule which dsim does not have is checked. Raises DsimError where it is not lengths."""
+        lengths = self._checked(view)
+        return lengths if view.proposed is None else np.minimum(lengths, view.proposed)
+
+    def _checked(self, view: StepView) -> Lengths:
         lengths = self.choose(view)
         if "lowered" in vars(type(self)):
             return lengths
@@ -149,8 +168,9 @@ class VerificationPolicy(Kind):
         return Lowered("by_batch", table=np.array([0, *(self.drafted(requests, rows.gamma) for requests in range(1, most + 1))]))
 
 
-def throughputs(survival: Floats, round_s: Floats, least: int) -> tuple[Floats, Floats]:
-    """Survivals beyond the first `least` slots in descending order [n], and Θ after admitting 0..n of those above zero [≤ n+1]."""
+def throughputs(survival: Floats, round_s: Floats, least: int = 0, start: int = 0) -> tuple[Floats, Floats]:
+    """Survivals beyond the first `least` slots, which hold `start` tokens, in descending order [n], and Θ after admitting 0..n of those above
+    zero [≤ n+1]."""
     requests = survival.shape[0]
     ranked = np.sort(survival[:, least:], axis=None)[::-1]
     possible = ranked.size if ranked.size == 0 or ranked[-1] > 0 else int(np.count_nonzero(ranked > 0))
@@ -158,7 +178,6 @@ def throughputs(survival: Floats, round_s: Floats, least: int) -> tuple[Floats, 
     committed[0] = requests + (survival[:, :least].cumsum()[-1] if least else 0.0)
     ranked[:possible].cumsum(out=committed[1:])
     committed[1:] += committed[0]
-    start = requests * least
     return ranked, committed / round_s[start : start + possible + 1]
 
 

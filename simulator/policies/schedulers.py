@@ -50,7 +50,7 @@ class VllmAdaptive(VerificationPolicy):
     def choose(self, view: StepView) -> Lengths:
         assert isinstance(view, EngineView)
         assert view.smoothed is not None
-        _, gain = throughputs(view.smoothed, view.round_s, 0)
+        _, gain = throughputs(view.smoothed, view.round_s)
         return admit(view.survival, int(gain.argmax()), 0, None)
 
     def serving(self, gamma: int) -> Serving:
@@ -78,7 +78,7 @@ class SglangAdaptive(VerificationPolicy):
         return Belief(probes=SGLANG_PROBES if self.probes is None else tuple(sorted(self.probes)))
 
     def choose(self, view: StepView) -> Lengths:
-        _, gain = throughputs(view.survival_at(2), view.round_s, 0)
+        _, gain = throughputs(view.survival_at(2), view.round_s)
         return admit(view.survival, int(gain.argmax()), 0, None)
 
     def serving(self, gamma: int) -> Serving:
@@ -124,7 +124,7 @@ class AscendAdaptive(VerificationPolicy):
         admitted = max(wanted - view.requests * least, 0)
         if self.floor is not None:
             if due or view.kept[3] != view.requests:
-                _, gain = throughputs(known, view.round_s, least)
+                _, gain = throughputs(known, view.round_s, least, int(view.verified_at(0)[least]))
                 lowest = min(max(ceil(wanted * self.floor) - view.requests * least, 0), len(gain) - 1)
                 view.kept[2:4] = lowest + int(gain[lowest:].argmax()), view.requests
             admitted = int(view.kept[2])

@@ -116,7 +116,7 @@ class ConfidenceScheduled(VerificationPolicy):
 
     def choose(self, view: StepView) -> Lengths:
         least = min(self.min_length, view.gamma)
-        ranked, gain = throughputs(view.survival_at(self.lag_steps), view.round_s, least)
+        ranked, gain = throughputs(view.survival_at(self.lag_steps), view.round_s, least, int(view.verified_at(self.lag_steps)[least]))
         admitted = first_fall(gain) if self.mode == "synchronous" else int(gain.argmax())
         present = ranked if self.lag_steps == 0 else None
         return admit(view.survival, admitted, least, present)
@@ -154,7 +154,7 @@ class Uniform(VerificationPolicy):
     def choose(self, view: StepView) -> Lengths:
         mean = view.survival_at(self.lag).cumsum(axis=0)[-1] / view.requests  # summed request by request, as compiled code does
         committed = np.concatenate(([1.0], 1.0 + mean.cumsum()))  # [γ+1]
-        gain = committed / view.round_s[:: view.requests]
+        gain = committed / view.round_s[view.verified_at(self.lag)]
         length = int(gain[self.min_length :].argmax()) + self.min_length
         return np.full(view.requests, length, dtype=np.int64)
 
@@ -179,7 +179,7 @@ class Oracle(VerificationPolicy):
     lowered: ClassVar = Lowered("scheduled")
 
     def choose(self, view: StepView) -> Lengths:
-        ranked, gain = throughputs(view.survival, view.round_s, 0)
+        ranked, gain = throughputs(view.survival, view.round_s)
         return admit(view.survival, int(gain.argmax()), 0, ranked)
 
 

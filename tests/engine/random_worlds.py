@@ -9,6 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from simulator.engine.simulate import Fleet
+from simulator.measurements.cost import Scheduling
 from simulator.measurements.prices import RoundPrices, ScaledPrices
 from simulator.policies.admission import FirstCome, ShortestPrompt
 from simulator.policies.prefill import Chunked, Disaggregated, Instant, Separate
@@ -55,8 +56,14 @@ def fleets(draw: st.DrawFn, least: int = 1, most: int = 5) -> Fleet:
     confidence = luck.uniform(0.05, 0.95, (sum(map(len, accepted)), gamma))
     domains = ["a", "b", *draw(st.lists(st.sampled_from("ab"), min_size=len(accepted) - 2, max_size=len(accepted) - 2))]
     policy = draw(st.sampled_from(POLICIES))
-    drawn = replay(blocks(accepted, gamma, confidence, domains), seed=draw(st.integers(0, 9)), clairvoyant=policy.clairvoyant)
+    recorded = blocks(accepted, gamma, confidence, domains)
+    if draw(st.booleans()):  # a drafter that proposes what it likes
+        recorded = recorded.proposing(luck.integers(0, gamma + 1, recorded.rows))
+    drawn = replay(recorded, seed=draw(st.integers(0, 9)), clairvoyant=policy.clairvoyant)
     price = costs(0.01, 0.002, 1e-4, draw(st.sampled_from([0.0, 0.003])), (0.001, 0.001), [(4, 0.02)], draw(st.sampled_from(["mean", "longest"])))
+    price = price.model_copy(
+        update={"scheduling": draw(st.sampled_from([None, Scheduling(provenance="synthetic", seconds=0.004, per_request_s=1e-4)]))}
+    )
     tight = draw(st.none() | st.integers(26, 12 * most))
     page = draw(st.integers(1, 4))
     made = fleet(

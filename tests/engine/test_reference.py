@@ -39,7 +39,9 @@ def plain(specs: list[RequestSpec], over: Fleet) -> tuple[list[tuple[Any, ...]],
         context = max(contexts) if over.prices.to_longest else sum(contexts) / len(running)
         confidence = None if drawn.confidence is None else drawn.confidence[rows]
         price = over.prices.round_s(len(running), context)
-        lengths = over.policy.choose(StepView(len(running), gamma, confidence, drawn.survival[rows], past, price))
+        view = StepView(len(running), gamma, confidence, drawn.survival[rows], past, price)
+        lengths = over.policy.choose(view) if drawn.proposed is None else within_proposals(view, over, running, rows)
+        price = view.round_s
         start, now = now, now + float(price[lengths.sum()])
         accepted = committed = 0
         size, verified = len(running), int(lengths.sum())
@@ -62,6 +64,21 @@ def plain(specs: list[RequestSpec], over: Fleet) -> tuple[list[tuple[Any, ...]],
     return steps, stamps
 
 
+def within_proposals(view: StepView, over: Fleet, running: list[dict[str, Any]], rows: list[int]) -> Any:
+    """Lengths of a rule that sees what is proposed, where drafting is paid for the requests that propose; puts the price into the view."""
+    proposed, size = over.replay.proposed, len(running)
+    assert proposed is not None
+    view.proposed = proposed[rows]
+    view.lagged_proposed = [
+        np.array([proposed[r["seen"][-back]] if len(r["seen"]) >= back else view.gamma for r in running]) for back in (1, 2)[: over.policy.lag_steps]
+    ]
+    slots, drafting = over.policy.longest(view.gamma), sum(proposed[row] > 0 for row in rows)
+    whole, paid = (DRAFT.seconds(n, 0.0, slots) if n else 0.0 for n in (size, drafting))
+    view.round_s = view.round_s - whole + paid
+    return np.array([min(length, proposed[row]) for length, row in zip(over.policy.choose(view), rows, strict=True)])
+
+
+DRAFT = drafting(0.001, 0.0005, 0.0002)
 POLICIES = [
     FixedLength(length=2), Threshold(threshold=0.6), ConfidenceScheduled(mode="synchronous"), ConfidenceScheduled(lag=0),
     ConfidenceScheduled(lag=1), ConfidenceScheduled(lag=2), ConfidenceScheduled(lag=2, min_length=1), Uniform(lag=2), Oracle(),
@@ -75,9 +92,11 @@ def test_the_engine_is_the_plain_loop(engine: Engine, policy: Any, seed: int, mo
     gamma = int(luck.integers(1, 5))
     accepted = [luck.integers(0, gamma + 1, luck.integers(1, 7)).tolist() for _ in range(6)]
     confidence = luck.uniform(0.1, 0.99, (sum(map(len, accepted)), gamma))
-    drawn = replay(blocks(accepted, gamma, confidence, ["a", "a", "b", "b", "b", "a"]), seed, clairvoyant=policy.clairvoyant)
+    recorded = blocks(accepted, gamma, confidence, ["a", "a", "b", "b", "b", "a"])
+    recorded = recorded.proposing(luck.integers(0, gamma + 1, recorded.rows)) if seed % 3 else recorded
+    drawn = replay(recorded, seed, clairvoyant=policy.clairvoyant)
     price = costs(0.01, 0.002, 3e-5, 0.001, cliffs=[(5, 0.004)], contexts="longest" if seed % 2 else "mean")
-    over = fleet(price, policy, drawn, drafting(0.001, 0.0005, 0.0002), max_batch=most)
+    over = fleet(price, policy, drawn, DRAFT, max_batch=most)
     at = np.cumsum(luck.exponential(0.05, count))
     specs = [
         RequestSpec(i, float(s), int(luck.integers(1, 50)), int(luck.integers(1, 20)), str(luck.choice(["a", "b", ""]))) for i, s in enumerate(at)

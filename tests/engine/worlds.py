@@ -85,15 +85,25 @@ def fleet(
     **settings: Any,
 ) -> Fleet:
     policy, drawn = policy or NoSpeculation(), drawn or nothing_drafted()
-    slots = policy.longest(drawn.gamma)
-    prices = RoundCost(price, draft, drawn.gamma, slots)
+
+    def priced(by: Costs) -> RoundCost:
+        return RoundCost(
+            by,
+            draft,
+            drawn.gamma,
+            policy.longest(drawn.gamma),
+            lambda n, context: policy.drafted_at(n, drawn.gamma, context),
+            scheduled=policy.schedules,
+        )
+
+    prices = priced(price)
     return Fleet(
         replicas=replicas,
         settings=ReplicaSettings(**({"prefill": Instant()} | settings)),
         policy=policy,
         replay=drawn,
         prices=prices,
-        believed=prices if believed is None else RoundCost(believed, draft, drawn.gamma, slots),
+        believed=prices if believed is None else priced(believed),
         router=router or RoundRobin(),
         kv_pages=kv_pages,
         page_tokens=page_tokens,

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from simulator.errors import ProfileError
+from simulator.measurements.agreement import compare_profiles
 from simulator.measurements.profile import Profile, load_profile, save_profile
 from simulator.schema import validate
 from tests.conftest import PROFILE
@@ -29,6 +30,16 @@ def test_a_profile_is_loaded_with_its_tables_and_blocks(world: Path, edit_profil
     rows = {row["table"]: (row["provenance"], row["note"]) for row in profile.provenance()}
     assert rows["verify cost"] == ("measured", "an A100")
     assert set(rows) == {"verify cost", "overhead per step", "draft cost of head", "draft cost of mtp", "acceptance of head", "acceptance of mtp"}
+
+
+def test_time_to_schedule_is_shown_like_overhead(world: Path, edit_profile: Edit) -> None:
+    same = compare_profiles(load_profile(world / "tiny"), load_profile(world / "tiny"))
+    edit_profile(lambda c: c["costs"].update(scheduling={"provenance": "fitted", "source": "one run", "seconds": 0.002, "per_request_s": 1e-5}))
+    profile = load_profile(world / "tiny")
+    assert {"table": "scheduling by prices", "provenance": "fitted", "source": "one run", "note": ""} in profile.provenance()
+    numbers = {row["what"]: row["b"] for row in compare_profiles(profile, profile)["numbers"]}
+    assert (numbers["scheduling per step, s"], numbers["scheduling per request and step, s"]) == (0.002, 1e-5)
+    assert not any("scheduling" in row["what"] for row in same["numbers"])
 
 
 def test_memory_for_kv_is_shared_with_the_drafters_cache(world: Path, edit_profile: Edit) -> None:

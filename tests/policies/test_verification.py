@@ -266,7 +266,8 @@ def test_what_a_policy_says_of_itself() -> None:
 
 
 def test_a_view_has_no_outcome_and_a_choice_is_a_function_of_it() -> None:
-    assert [f.name for f in fields(StepView)] == ["requests", "gamma", "confidence", "survival", "lagged_survival", "round_s"]
+    known = ["requests", "gamma", "confidence", "survival", "lagged_survival", "round_s", "proposed", "lagged_proposed"]
+    assert [f.name for f in fields(StepView)] == known
     luck = np.random.default_rng(0)
     for rule in EVERY:
         confidence, round_s = luck.uniform(0.1, 0.9, (4, 3)), 1 + luck.random(13).cumsum()

@@ -165,6 +165,12 @@ def blocks_of(accepted: list[list[int]], gamma: int) -> RecordedBlocks:
     return RecordedBlocks("head", gamma, 1.0, "synthetic", "by hand", ("chat",), np.zeros(len(length), dtype=np.int64), first, length, every)
 
 
+def test_what_scheduling_takes_stands_beside_the_overhead(world: Path, edit_profile: Callable[..., None], tmp_path: Path) -> None:
+    assert "scheduling by prices" not in shown(world / "tiny", tmp_path)[1].text
+    edit_profile(lambda c: c["costs"].update(scheduling={"provenance": "fitted", "seconds": 0.002, "per_request_s": 1e-5}))
+    assert "scheduling by prices 2.00 ms per step and 0.0100 ms per request" in shown(world / "tiny", tmp_path)[1].text
+
+
 def test_acceptance_by_hand(world: Path, edit_profile: Callable[..., None]) -> None:
     """Text 1 is walked 0 → 3 → 4, text 2 0 → 1 → 2: A of 2, 0 and 0, 0 (the third anchor of each beyond its end)."""
     blocks_of([[2, 1, 3, 0], [0, 0]], 3).save(world / "tiny" / "head.parquet")

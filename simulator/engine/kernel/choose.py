@@ -107,7 +107,18 @@ def sorted_few(w, p, size, lag, least):
 
 
 @hot
-def budget(w, p, size, at):
+def proposals(w, p, size, lag, least):
+    """How many requests proposed at least so many tokens, `lag` steps ago."""
+    if not w.g[0].proposes:
+        return size
+    count = 0
+    for s in range(size):
+        count += w.proposed[known_row(w.slots[p, s], lag)] >= least
+    return count
+
+
+@hot
+def budget(w, p, size, at, saved_s):
     """How many tokens beyond the least to admit: Θ's first fall, or its global maximum, along the ranked survivals."""
     g, price, value, ranked, few = w.g[0], w.believed, w.value, w.ranked, w.few
     least, lag, top = g.least, g.lag, len(w.value) - 1
@@ -123,14 +134,14 @@ def budget(w, p, size, at):
     else:
         gather(w, p, size, lag, least)
         rank_down(w, n, top)
-    at += 1 + size * least
-    best, admitted, total = committed / price[at], 0, 0.0
+    at += 1 + (proposals(w, p, size, lag, 1) if least else 0)
+    best, admitted, total = committed / (price[at] - saved_s), 0, 0.0
     for k in range(n):
         survival = few[k] if n <= FEW else value[ranked[k]]
         if survival <= 0:
             break
         total += survival
-        gain = (total + committed) / price[at + 1 + k]
+        gain = (total + committed) / (price[at + 1 + k] - saved_s)
         if gain > best:
             best, admitted = gain, k + 1
         elif g.stop_early:
@@ -204,10 +215,10 @@ def admit_tokens(w, p, size, admitted, least):
 
 
 @inner
-def uniform_length(w, p, size, at):
+def uniform_length(w, p, size, at, saved_s):
     """The one length that maximises the objective on mean survivals."""
     g = w.g[0]
-    best, length, committed = -np.inf, 0, 0.0
+    best, length, committed, verified = -np.inf, 0, 0.0, 0
     for k in range(g.gamma + 1):
         if k:
             total = 0.0
@@ -215,7 +226,8 @@ def uniform_length(w, p, size, at):
                 total += w.survival[known_row(w.slots[p, s], g.lag), k - 1]
             mean = total / size
             committed = mean if k == 1 else committed + mean
-        gain = (1.0 + committed if k else 1.0) / w.believed[at + 1 + k * size]
+            verified += proposals(w, p, size, g.lag, k)
+        gain = (1.0 + committed if k else 1.0) / (w.believed[at + 1 + verified] - saved_s)
         if k >= g.least and (gain > best or k == g.least):
             best, length = gain, k
     return length
@@ -239,7 +251,7 @@ def sink(heap, at, n):
 
 
 @inner
-def smoothed_budget(w, p, size, at):
+def smoothed_budget(w, p, size, at, saved_s):
     """How many tokens to admit: Θ's global maximum along the survivals of the running means."""
     gamma, heap, price = w.g[0].gamma, w.heap, w.believed
     n = 0
@@ -253,12 +265,12 @@ def smoothed_budget(w, p, size, at):
     for i in range(n // 2 - 1, -1, -1):
         sink(heap, i, n)
     committed, total, admitted = float(size), 0.0, 0
-    best = committed / price[at + 1]
+    best = committed / (price[at + 1] - saved_s)
     for k in range(n):
         if heap[0] <= 0:
             break
         total += heap[0]
-        gain = (total + committed) / price[at + 2 + k]
+        gain = (total + committed) / (price[at + 2 + k] - saved_s)
         if gain > best:
             best, admitted = gain, k + 1
         heap[0] = heap[n - 1 - k]
@@ -278,14 +290,27 @@ def by_context(w, size, context):
 
 
 @hot
-def choose_lengths(w, p, size, at, context):
-    """Lengths into the slots; the tokens verified. `at`: where the prices begin that the policy believes in; `context`: the key of the batch's."""
+def keep_proposed(w, p, size, verified):
+    """Lengths cut to what is proposed; the tokens verified of `verified` ones."""
+    for s in range(size):
+        slot = w.slots[p, s]
+        beyond = slot.length - w.proposed[slot.row]
+        if beyond > 0:
+            slot.length -= beyond
+            verified -= beyond
+    return verified
+
+
+@hot
+def choose_lengths(w, p, size, at, saved_s, context):
+    """Lengths into the slots; the tokens verified. `at`: where the prices begin that the policy believes in, each `saved_s` too high; `context`:
+    the key of the batch's."""
     g, slots = w.g[0], w.slots
     rule = g.rule
     if rule == SCHEDULED:
-        return admit_tokens(w, p, size, budget(w, p, size, at), g.least)
+        return admit_tokens(w, p, size, budget(w, p, size, at, saved_s), g.least)
     if rule == SMOOTHED:
-        return admit_tokens(w, p, size, smoothed_budget(w, p, size, at), 0)
+        return admit_tokens(w, p, size, smoothed_budget(w, p, size, at, saved_s), 0)
     if rule == BY_ROW:
         verified = 0
         for s in range(size):
@@ -296,7 +321,7 @@ def choose_lengths(w, p, size, at, context):
     if rule == BY_CONTEXT:
         length = by_context(w, size, context)
     else:
-        length = w.by_row[size] if rule == BY_BATCH else uniform_length(w, p, size, at)
+        length = w.by_row[size] if rule == BY_BATCH else uniform_length(w, p, size, at, saved_s)
     for s in range(size):
         slots[p, s].length = length
     return length * size

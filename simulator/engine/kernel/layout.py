@@ -46,7 +46,7 @@ REQUEST = np.dtype(
 )
 GLOBAL = np.dtype(
     [(name, _i) for name in (
-        "gamma", "lag", "most", "replicas", "prefill", "share", "workers", "capacity", "page", "lookahead", "shortest", "router", "rule",
+        "gamma", "proposes", "lag", "most", "replicas", "prefill", "share", "workers", "capacity", "page", "lookahead", "shortest", "router", "rule",
         "stop_early", "least", "contexts", "to_longest", "linear_prompts", "closed", "users", "turns", "window", "slack",
         "seq", "events", "free", "made", "phase", "actor", "want_size", "want_context", "want_tokens", "beside", "answered",
         "outstanding", "finished", "routed", "arrived", "due", "done", "stopping", "warm", "refill", "busy", "queue_head", "queue_tail",
@@ -55,7 +55,7 @@ GLOBAL = np.dtype(
     )]
     + [("word", np.uint64)]
     + [(name, _f) for name in (
-        "now", "smoothing", "overhead_s", "transfer_s", "prompt_factor", "prompt_base_s", "prompt_token_s", "prompt_context_s", "warmup_s",
+        "now", "smoothing", "overhead_s", "scheduling_s", "transfer_s", "prompt_factor", "prompt_base_s", "prompt_token_s", "prompt_context_s", "warmup_s",
         "until_s", "limit_s",
         "warm_s", "want_attended", "answer_s",
     )]
@@ -65,7 +65,7 @@ REPLICA = np.dtype(
         "idle", "batch", "prefilling", "first", "head", "tail", "waiting", "used", "context", "newcomers",
         "size", "decodes", "verified", "chunk", "pieces", "context_then", "waiting_then",
     )]
-    + [(name, _f) for name in ("last_round_s", "start_s", "draft_s", "verify_s", "prefill_s")]
+    + [(name, _f) for name in ("last_round_s", "start_s", "draft_s", "verify_s", "overhead_s", "prefill_s")]
 )  # fmt: skip
 SLOT = np.dtype(
     [(name, np.int32) for name in ("id", "length", "row", "end", "lag1", "lag2")] + [("left", _i), ("context", _i), ("pages", _i)],
@@ -86,6 +86,7 @@ class World(NamedTuple):
     newcomers: Any  # [P, M] requests
     events: Any  # heap of EVENT
     accepted: Any  # [N]
+    proposed: Any  # [N], or [1] where the drafter always proposes γ
     rank: Any  # [N, γ] how many survivals lie below each
     value: Any  # [N γ] all survivals, rising
     survival: Any  # [N, γ]
@@ -103,7 +104,7 @@ class World(NamedTuple):
     levels: Any  # [D, 2] drift and luck
     normals: Any
     price_at: Any  # [M + 1, CONTEXTS] where in `prices` a row begins, 0 unknown
-    prices: Any  # rows of draft_s, then round_s
+    prices: Any  # rows of draft_s, then round_s; before them draft_s where 0 .. requests - 1 propose, if some may propose nothing
     believed_at: Any
     believed: Any
     arrival_s: Any  # [n] open loop

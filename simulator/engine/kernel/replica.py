@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from simulator.engine.kernel.batch import commit, join, leave
-from simulator.engine.kernel.choose import choose_lengths
+from simulator.engine.kernel.choose import choose_lengths, keep_proposed, proposals
 from simulator.engine.kernel.compiling import hot, inner
 from simulator.engine.kernel.events import push
 from simulator.engine.kernel.layout import BELIEVED, CHUNKED, DISAGGREGATED, PREFILL, PRICE, PROMPT, SEPARATE, STEP_ENDS
@@ -149,6 +149,22 @@ def context_key(total, size):
 
 
 @hot
+def choose_round(w, p, size, at, believed_at, context):
+    """Lengths by the policy, and what the round then costs."""
+    g, replica = w.g[0], w.replicas[p]
+    saved_s = believed_saved_s = 0.0
+    replica.draft_s = w.prices[at]
+    if g.proposes:
+        proposing = proposals(w, p, size, 0, 1)
+        replica.draft_s = w.prices[at - size + proposing]
+        saved_s = w.prices[at] - replica.draft_s
+        believed_saved_s = w.believed[believed_at] - w.believed[believed_at - size + proposing]
+    verified = choose_lengths(w, p, size, believed_at, believed_saved_s, context)
+    replica.verified = keep_proposed(w, p, size, verified) if g.proposes else verified
+    replica.verify_s = w.prices[at + 1 + replica.verified] - saved_s - replica.draft_s - replica.overhead_s
+
+
+@hot
 def begin_step(w, p):
     """Choose lengths, share the step with prompts and schedule its end; what must be asked of the driver, or 0."""
     g, replica = w.g[0], w.replicas[p]
@@ -159,15 +175,14 @@ def begin_step(w, p):
     decodes = size > 0 and share(g, 0, pending)[1]
     if not g.answered:
         replica.verified, replica.draft_s, replica.verify_s = 0, 0.0, 0.0
+        replica.overhead_s = g.overhead_s + g.scheduling_s if decodes else g.overhead_s
         if decodes:
             context = context_key(longest_context(w, p, size) * size if g.to_longest else replica.context, size)
             at, believed_at = w.price_at[size, context], w.believed_at[size, context]
             if at == 0 or believed_at == 0:
                 g.want_size, g.want_context = size, context
                 return PRICE if at == 0 else BELIEVED
-            replica.verified = choose_lengths(w, p, size, believed_at, context)
-            replica.draft_s = w.prices[at]
-            replica.verify_s = w.prices[at + 1 + replica.verified] - replica.draft_s - g.overhead_s
+            choose_round(w, p, size, at, believed_at, context)
     chunk, _ = share(g, size + replica.verified if decodes else 0, pending)
     pieces, prefill_s = 0, 0.0
     if chunk:
@@ -185,7 +200,7 @@ def begin_step(w, p):
     replica.start_s, replica.size, replica.decodes, replica.prefill_s = g.now, size, decodes, prefill_s
     replica.chunk, replica.pieces, replica.context_then = chunk, pieces, replica.context
     replica.waiting_then = replica.waiting + replica.prefilling - pieces
-    push(w, g.now + (replica.draft_s + replica.verify_s + g.overhead_s + prefill_s), False, STEP_ENDS, p)
+    push(w, g.now + (replica.draft_s + replica.verify_s + replica.overhead_s + prefill_s), False, STEP_ENDS, p)
     return 0
 
 
@@ -217,7 +232,7 @@ def end_step(w, p):
     row.replica, row.start_s, row.end_s = p, replica.start_s, g.now
     row.requests, row.running, row.joined = size if decodes else 0, size, joined
     row.verified, row.accepted, row.committed = replica.verified, accepted, committed
-    row.draft_s, row.verify_s, row.overhead_s, row.prefill_s = replica.draft_s, replica.verify_s, g.overhead_s, replica.prefill_s
+    row.draft_s, row.verify_s, row.overhead_s, row.prefill_s = replica.draft_s, replica.verify_s, replica.overhead_s, replica.prefill_s
     row.prefill_tokens, row.context_tokens = replica.chunk, replica.context_then
     row.waiting, row.waiting_end = replica.waiting_then, replica.waiting + replica.prefilling - pieces
     if decodes:

@@ -13,7 +13,7 @@ from typing import Any
 from simulator.files import write_whole
 from simulator.made import check_made, mark
 from simulator.measurements.agreement import cell_count
-from simulator.measurements.cost import MeasuredTable
+from simulator.measurements.cost import MeasuredTable, Overhead, Scheduling
 from simulator.measurements.profile import Profile
 from simulator.report import wording
 from simulator.report.blocks import PAGES, Block, Lines, Picture, Terms, Text, folded, only
@@ -88,8 +88,7 @@ def _suspicious(profile: Profile) -> Iterator[Notice]:
 
 def _facts(profile: Profile) -> tuple[tuple[str, str], ...]:
     low, high = profile.costs.verify.tokens_range()
-    kv, overhead = profile.kv_tokens(None), profile.costs.overhead
-    beside = f" and {wording.plain(1000 * overhead.per_request_s)} ms per request" if overhead.per_request_s else ""
+    kv, scheduling = profile.kv_tokens(None), profile.costs.scheduling
     return (
         ("target", profile.target),
         ("hardware", profile.hardware),
@@ -98,8 +97,14 @@ def _facts(profile: Profile) -> tuple[tuple[str, str], ...]:
         ("drafters", ", ".join(f"{name} ({d.family}, block {d.gamma})" for name, d in profile.drafters.items()) or "none"),
         ("verify cost known", f"{low:.4g}…{high:.4g} tokens per step"),
         ("KV memory", f"{kv:,} tokens per replica" if kv else "not known"),
-        ("overhead", f"{wording.plain(1000 * overhead.seconds)} ms per step{beside}"),
+        ("overhead", _per_step(profile.costs.overhead)),
+        *((("scheduling by prices", _per_step(scheduling)),) if scheduling else ()),
     )
+
+
+def _per_step(cost: Overhead | Scheduling) -> str:
+    beside = f" and {wording.plain(1000 * cost.per_request_s)} ms per request" if cost.per_request_s else ""
+    return f"{wording.plain(1000 * cost.seconds)} ms per step{beside}"
 
 
 def _drafters(shown: Shown) -> Section | None:

@@ -42,9 +42,9 @@ def fleet_of(scenario: Scenario, policy: Policy, replication: int) -> Fleet:
 def _prices(profile: Profile, policy: Policy, gamma: int, sizes: GraphSizes | None, belief: Belief = TRUTH) -> RoundCost:
     """Prices of a policy's rounds, as they are or as its scheduler's table has them."""
     drafter, rule = profile.drafter(policy.drafter) if policy.drafter else None, policy.verification
-    nothing = profile.costs.overhead.model_copy(update={"seconds": 0.0, "per_request_s": 0.0})
+    nothing = {"overhead": profile.costs.overhead.model_copy(update={"seconds": 0.0, "per_request_s": 0.0}), "scheduling": None}
     return RoundCost(
-        profile.costs if belief.overhead else profile.costs.model_copy(update={"overhead": nothing}),
+        profile.costs if belief.overhead else profile.costs.model_copy(update=nothing),
         drafter.draft if drafter else None,
         gamma,
         rule.longest(gamma),
@@ -53,6 +53,7 @@ def _prices(profile: Profile, policy: Policy, gamma: int, sizes: GraphSizes | No
         belief.probes,
         belief.rising,
         belief.context_tokens,
+        rule.schedules,
     )
 
 

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.arrays import Floats
+from simulator.engine.batch import view_of
 from simulator.engine.simulate import Fleet
+from simulator.measurements.prices import round_prices
 from simulator.measurements.replay import Replay
-from simulator.policies.verification import EngineView
 
 _LEAST_SHARE = 1e-12  # of the time, for decoding, where prompts take all that a float can tell
 _DRAWS = 8  # batches averaged for one operating point
@@ -37,18 +38,17 @@ def operating(fleet: Fleet, requests: int, context_tokens: float, mix: Mapping[s
     replay, rule = fleet.replay, fleet.policy
     pick = _picker(fleet, mix or {"": 1.0})
     luck = np.random.Generator(np.random.PCG64(requests))
-    round_s = fleet.prices.round_s(requests, context_tokens)
-    believed = round_s if fleet.believed is fleet.prices else fleet.believed.round_s(requests, context_tokens)
     seconds = tokens = sent = 0.0
     kept = np.zeros(rule.keeps)
     for _ in range(draws if replay.gamma else 1):
         picked = pick(luck, requests)
-        survival = replay.survival[picked]
-        confidence = None if replay.confidence is None else replay.confidence[picked]
         # what it knew some steps ago is what it knows of other places
-        lagged = [replay.survival[pick(luck, requests)] for _ in range(rule.lag_steps)]
-        smoothed = survival if rule.smoothing is None else _settled(rule.smoothing, replay, pick, luck, requests)
-        lengths = rule.chosen(EngineView(requests, replay.gamma, confidence, survival, lagged, believed, context_tokens, smoothed, kept))
+        before = [pick(luck, requests) for _ in range(rule.lag_steps)]
+        smoothed = None if rule.smoothing is None else _settled(rule.smoothing, replay, pick, luck, requests)
+        proposing = replay.proposing(picked)
+        round_s, _ = round_prices(fleet.prices, requests, context_tokens, proposing)
+        believed = round_s if fleet.believed is fleet.prices else round_prices(fleet.believed, requests, context_tokens, proposing)[0]
+        lengths = rule.chosen(view_of(replay, picked, before, believed, context_tokens, smoothed, kept))
         seconds += float(round_s[int(lengths.sum())])
         tokens += float(np.minimum(replay.accepted[picked], lengths).mean()) + 1
         sent += float(lengths.mean()) + 1
