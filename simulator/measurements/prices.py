@@ -52,8 +52,8 @@ class RoundCost:
     """Prices rounds of one drafter that drafts `slots` of its `gamma` tokens: the cost model that a replica and its policy share.
 
     `drafted(requests, context_tokens)` gives the slots where they depend on the batch; `sizes` pads steps to captured graphs. As a scheduler's table:
-    steps cost what the largest of `probes` not above them does, times of the target are `rising`, and all are those `at_context`. `scheduled`: the lengths of
-    every round are chosen by prices, which takes time too.
+    steps cost what the largest of `probes` not above them does, times of the target are `rising`, and all are those `at_context`. `scheduled`: the
+    lengths of every round are chosen by prices, which takes time too.
     """
 
     def __init__(

@@ -9,8 +9,10 @@ import pytest
 
 from simulator.engine.given import Fleet
 from simulator.measurements.cost import Costs, LinearDraft, Scheduling
+from simulator.measurements.prices import RoundCost
 from simulator.policies.prefill import Chunked
 from simulator.policies.verification import ByBatch, ConfidenceScheduled, FixedLength, Oracle, StepView, Threshold, Uniform, VerificationPolicy
+from simulator.study.planning.breakeven import mean_round_s
 from simulator.study.run.fluid import operating
 from simulator.traffic.request import RequestSpec
 from tests.engine.worlds import Engine, Users, agrees, blocks, costs, drafting, fleet, independent, replay
@@ -81,6 +83,7 @@ def test_the_mean_field_knows_proposals() -> None:
     assert at.accepted_length == pytest.approx(1 + share * (0.6 + 0.36 + 0.216), rel=0.02)
     assert at.budget == pytest.approx(1 + 3 * share, rel=0.02)
     assert at.round_s == pytest.approx(0.002 + BASE_S + users * (1 + 3 * share) * TOKEN_S + drafts_s, rel=0.01)
+    assert mean_round_s(RoundCost(PRICE, DRAFT, 3, 3), users, 0.0, drawn) == pytest.approx(at.round_s, rel=0.01)
 
 
 def view(proposed: list[int], round_s: list[float], before: list[int] | None = None) -> StepView:

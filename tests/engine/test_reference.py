@@ -72,7 +72,7 @@ def within_proposals(view: StepView, over: Fleet, running: list[dict[str, Any]],
     view.lagged_proposed = [
         np.array([proposed[r["seen"][-back]] if len(r["seen"]) >= back else view.gamma for r in running]) for back in (1, 2)[: over.policy.lag_steps]
     ]
-    slots, drafting = over.policy.longest(view.gamma), sum(proposed[row] > 0 for row in rows)
+    slots, drafting = over.policy.drafted(size, view.gamma), sum(proposed[row] > 0 for row in rows)
     whole, paid = (DRAFT.seconds(n, 0.0, slots) if n else 0.0 for n in (size, drafting))
     view.round_s = view.round_s - whole + paid
     return np.array([min(length, proposed[row]) for length, row in zip(over.policy.choose(view), rows, strict=True)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from simulator.measurements.cost import LinearDraft
 from simulator.measurements.prices import RoundCost
 from simulator.measurements.profile import Profile, load_profile
 from simulator.study.profiles.lengths import _non_rising, _weights, length_table, token_rates
@@ -51,6 +53,22 @@ def test_rates_have_every_part_of_a_round(repository: Path) -> None:
     gained = rates[:, -1] * [price.round_s(requests, context)[-1] / requests for requests in range(1, 9)]
     assert gained == pytest.approx([gained[0]] * 8)  # tokens of a round, of any batch
     assert rates[:, 0] == pytest.approx([r / (price.round_s(r, context)[0] - price.draft_s(r, context)) for r in range(1, 9)])
+
+
+def test_rates_of_a_drafter_that_does_not_always_propose(imported: Profile) -> None:
+    """Every second anchor at random proposes, nothing is accepted: half the tokens and half the share of each request, and the base of drafting
+    where anybody proposes; length 0 drafts nothing."""
+    price = LinearDraft(provenance="synthetic", base_s=0.01, per_request_s=0.002)
+    drafter = imported.drafter("drafter").model_copy(update={"draft": price})
+    profile = imported.model_copy(update={"drafters": {"drafter": drafter}})
+    blocks = imported.blocks("drafter")
+    blocks = replace(blocks, accepted=0 * blocks.accepted, acceptance=None)
+    profile._blocks["drafter"] = blocks.proposing(3 * (np.arange(blocks.rows) % 2))
+    rates, verify = token_rates(profile, "drafter", 9, 0), profile.costs.verify
+    for requests in (1, 4, 9):
+        for k, drafts_s in ((0, 0.0), (2, 0.01 * (1 - 0.5**requests) + 0.001 * requests)):
+            seconds = float(verify.seconds(requests * (1 + k / 2), requests, 0)) + profile.costs.overhead.seconds + drafts_s
+            assert rates[requests - 1, k] == pytest.approx(requests / seconds)
 
 
 def test_the_tables_are_those_of_a_search_over_all() -> None:

@@ -55,7 +55,8 @@ GLOBAL = np.dtype(
     )]
     + [("word", np.uint64)]
     + [(name, _f) for name in (
-        "now", "smoothing", "overhead_s", "scheduling_s", "transfer_s", "prompt_factor", "prompt_base_s", "prompt_token_s", "prompt_context_s", "warmup_s",
+        "now", "smoothing", "overhead_s", "scheduling_s", "transfer_s", "prompt_factor", "prompt_base_s", "prompt_token_s", "prompt_context_s",
+        "warmup_s",
         "until_s", "limit_s",
         "warm_s", "want_attended", "answer_s",
     )]

@@ -8,6 +8,7 @@ import numpy as np
 
 from simulator.measurements.draft_blocks import RecordedBlocks
 from simulator.measurements.prices import RoundCost
+from simulator.measurements.statistics import visited_rows
 from simulator.study.planning.changes import moved_acceptance
 from simulator.study.planning.question import Plan
 from simulator.study.planning.result import BreakEven, BreakEvenCurve
@@ -36,13 +37,26 @@ def break_even(plan: Plan, cell: int) -> BreakEven | None:
         tokens = {k: accepted_length(moved, k, scenario.workload.domains) for k in lengths}
         best, gain = [], []
         for n, nothing in zip(sizes, alone, strict=True):
-            tps = {0: nothing} | {k: tokens[k] / float(seconds[k].round_s(n, context)[n * k]) for k in lengths}
+            tps = {0: nothing} | {k: tokens[k] / mean_round_s(seconds[k], n, context, moved) for k in lengths}
             k = max(tps, key=tps.__getitem__)
             best.append(k)
             gain.append(tps[k] / nothing - 1)
         stops = next((n for n, k in zip(sizes, best, strict=True) if k == 0), None)
         curves.append(BreakEvenCurve(acceptance=factor, best_length=tuple(best), gain=tuple(gain), stops_at=stops))
     return BreakEven(profile=known.name, drafter=name, batch=tuple(sizes), tps_without=tuple(alone), curves=tuple(curves))
+
+
+def mean_round_s(price: RoundCost, requests: int, context_tokens: float, blocks: RecordedBlocks) -> float:
+    """Seconds of a round of `requests` requests that verify all `price.slots` tokens, or what is proposed of them: in the mean over the anchors
+    that such a run visits."""
+    round_s, length = price.round_s(requests, context_tokens), price.slots
+    if blocks.proposed is None or price.draft is None:
+        return float(round_s[requests * length])
+    proposed = blocks.proposed[visited_rows(blocks, np.full(blocks.rows, length))]
+    share, sent = float((proposed > 0).mean()), float(np.minimum(proposed, length).mean())
+    anybody = 1 - (1 - share) ** requests  # in how many rounds drafting is paid at all
+    paid_s = anybody * price.draft.seconds(requests * share / anybody, context_tokens, length) if anybody else 0.0
+    return float(np.interp(requests * sent, np.arange(len(round_s)), round_s)) - price.draft_s(requests, context_tokens) + paid_s
 
 
 def accepted_length(blocks: RecordedBlocks, length: int, mix: Mapping[str, float] | None = None) -> float:

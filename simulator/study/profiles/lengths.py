@@ -62,10 +62,18 @@ def token_rates(profile: Profile, drafter: str, max_batch: int, context_tokens: 
     visited = [visited_rows(blocks, np.full(blocks.rows, length)) for length in lengths]
     committed = np.array([1 + np.minimum(blocks.accepted[rows], length).mean() for rows, length in zip(visited, lengths, strict=True)])
     rates = np.empty((max_batch, known.gamma + 1))
+    sent, share = lengths, np.ones(len(lengths))  # drafted tokens verified in a round, and in which part of the rounds there are any  # [γ+1]
+    if (proposed := blocks.proposed) is not None:
+        sent = np.array([np.minimum(proposed[rows], length).mean() for rows, length in zip(visited, lengths, strict=True)])
+        share = np.array([(proposed[rows] > 0).mean() for rows in visited])
     for requests in range(1, max_batch + 1):
-        tokens = requests * (1 + lengths)
+        tokens = requests * (1 + sent)
         verify = costs.verify.seconds(tokens, requests, context_tokens) + known.draft.absorb_s(tokens, context_tokens)  # [γ+1]
-        drafting = np.array([known.draft.seconds(requests, context_tokens, k) if k else 0.0 for k in lengths.tolist()])
+        anybody = 1 - (1 - share) ** requests  # in how many rounds drafting is paid at all
+        drafting = np.array([
+            some * known.draft.seconds(requests * part / some, context_tokens, k) if k and some else 0.0
+            for k, part, some in zip(lengths.tolist(), share.tolist(), anybody.tolist(), strict=True)
+        ])  # fmt: skip
         overhead_s = costs.overhead.seconds + costs.overhead.per_request_s * requests
         rates[requests - 1] = requests * committed / (verify + drafting + overhead_s)
     return rates
