@@ -75,13 +75,15 @@ class Belief(NamedTuple):
 class Serving(NamedTuple):
     """How an engine is set to follow a rule: tokens to draft of each request (0: no speculation); whether that number is looked up by batch size
     (`table` of [first, last, length], empty where the profile's best lengths come nearest); `lag` where lengths are scheduled by step costs and
-    confidences so many steps old. `beyond` is what no engine can be set to, in words."""
+    confidences so many steps old; `profile_context` is the context that vLLM is to measure its step costs at. `beyond` is what no engine can be
+    set to, in words."""
 
     length: int
     by_batch: bool = False
     table: tuple[tuple[int, int, int], ...] = ()
     lag: int | None = None
     beyond: tuple[str, ...] = ()
+    profile_context: int | None = None
 
 
 class VerificationPolicy(Kind):

@@ -54,7 +54,8 @@ class VllmAdaptive(VerificationPolicy):
         return admit(view.survival, int(gain.argmax()), 0, None)
 
     def serving(self, gamma: int) -> Serving:
-        return Serving(gamma, lag=self.lag_steps)
+        means = f"running means of confidences (ema {self.ema:g}): versions of vLLM since 057929c have none (ema: 0), and no engine lets one set them"
+        return Serving(gamma, lag=self.lag_steps, beyond=(means,) if self.ema else (), profile_context=self.profile_context)
 
     def lowered(self, rows: StepView, most: int) -> Lowered:
         return Lowered("smoothed", {"lag": self.lag_steps, "smoothing": self.ema})
@@ -82,7 +83,8 @@ class SglangAdaptive(VerificationPolicy):
         return admit(view.survival, int(gain.argmax()), 0, None)
 
     def serving(self, gamma: int) -> Serving:
-        return Serving(gamma, lag=self.lag_steps)
+        below = "steps that cost what the next measured one below costs: the table written here is SGLang's additive one, which it interpolates"
+        return Serving(gamma, lag=self.lag_steps, beyond=(below,))
 
     def lowered(self, rows: StepView, most: int) -> Lowered:
         return Lowered("scheduled", {"lag": self.lag_steps})

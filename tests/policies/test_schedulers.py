@@ -195,3 +195,18 @@ def test_all_with_exact_prices_and_one_memory_choose_the_optimum() -> None:
             taken = 2 + sum(survival[r, : lengths[r]].sum() for r in range(2))
             assert taken / round_s[lengths.sum()] == pytest.approx(best)
     assert throughputs(survival, round_s, 0)[1].max() == pytest.approx(best)
+
+
+def test_how_engines_are_set_to_follow_them() -> None:
+    """vLLM's own switch and the context it profiles at; what no engine can be set to is said."""
+    vllm = VllmAdaptive(profile_context=65_536).serving(7)
+    assert (vllm.length, vllm.lag, vllm.profile_context) == (7, 1, 65_536)
+    assert "ema: 0" in vllm.beyond[0]
+    assert not VllmAdaptive(ema=0.0).serving(7).beyond
+    assert SglangAdaptive().serving(5).lag == 2
+    assert "additive" in SglangAdaptive().serving(5).beyond[0]
+    assert "min_verify_tokens 1" in AscendAdaptive().serving(5).beyond[0]
+    banded = Tiered(table=[(1, 8, 9), (9, 99, 1)], band=3).serving(5)
+    assert (banded.by_batch, banded.table) == (True, ((1, 8, 5), (9, 99, 1)))
+    assert "band of 3" in banded.beyond[0]
+    assert ByBatchAndContext(table=[(1, 9, 0, 9, 3), (1, 9, 10, 99, 5)]).serving(5).table == ((1, 9, 3),)

@@ -70,6 +70,8 @@ def vllm(question: ServingQuestion) -> EngineLaunch:
         command.words += ["--speculative-config", json.dumps(_speculative_config(command, question))]
         _draft_block(command, question)
     if question.scheduled:
+        if serving.profile_context is not None:
+            command.environment["VLLM_ADAPTIVE_VERIFICATION_PROFILE_CONTEXT_LEN"] = str(serving.profile_context)
         _lag(command, question, "vLLM", VLLM_LAG)
         command.otherwise.append("step costs of the profile: vLLM profiles its own when it starts")
         if question.drafter and question.drafter.temperatures:
