@@ -125,6 +125,15 @@ def probe(
     budget: Annotated[
         float | None, typer.Option(help="Tokens verified per request and step, anchor included.", show_default="from the server's metrics, else 1")
     ] = None,
+    label: Annotated[str, typer.Option(help="What this server is set to, in a word, for example k3. Needed with --add.")] = "",
+    add: Annotated[
+        Path | None,
+        typer.Option(metavar="PROFILE", help="Profile of another probe of this model, whose points join the fit."),
+    ] = None,
+    drafter: Annotated[str, typer.Option(help="Name for the drafter where the server speculates.")] = "drafter",
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of the words that make every prompt a new one.", show_default="another one each time")
+    ] = None,
     chat: Annotated[bool, typer.Option("--chat/--completions", help="API to call.")] = True,
     extra: Annotated[str, typer.Option(help="JSON object with more fields for every request.")] = "{}",
     header: Annotated[
@@ -144,7 +153,8 @@ def probe(
 ) -> None:
     """Measure a running server and fit a profile to it.
 
-    Works with any OpenAI-compatible server that streams. Simulates the profile at the measured concurrency and shows the difference."""
+    Works with any OpenAI-compatible server that streams. Simulates the profile at the measured concurrency and shows the difference.
+    Two short probes, without and with speculation (--label k3 --add PROFILE), make one profile."""
     import os
 
     from simulator.cli.options import show_profile
@@ -155,6 +165,6 @@ def probe(
 
     headers = read_headers(header or [], os.environ.get("OPENAI_API_KEY"))
     server = Server(base_url, model, chat, output_tokens, read_extra(extra), timeout, headers, answer_timeout)
-    plan = ProbePlan.of(server, prompts, concurrency, check, requests, refine)
-    about = About(out, name, hardware, engine, model, gpus_per_replica, force=force)
-    show_profile(format, probe_server(plan, about, accepted_length, budget, lambda line: echo(line, err=True)))
+    plan = ProbePlan.of(server, prompts, concurrency, check, requests, refine, seed=seed, label=label, drafter=drafter)
+    about = About(out, name, hardware, engine, model, gpus_per_replica, drafter, force)
+    show_profile(format, probe_server(plan, about, accepted_length, budget, add, lambda line: echo(line, err=True)))

@@ -13,12 +13,25 @@ from simulator.quantities import MOST_TOKENS
 from simulator.reading.json_files import parse_json
 
 
+class Details(BaseModel):
+    """What a server counts apart among the tokens of an answer."""
+
+    model_config = ConfigDict(strict=True)
+    reasoning_tokens: int | None = Field(None, ge=0, le=MOST_TOKENS)
+
+
 class Usage(BaseModel):
     """What a server counts of an answer, where it does."""
 
     model_config = ConfigDict(strict=True)
     completion_tokens: int | None = Field(None, ge=0, le=MOST_TOKENS)
     prompt_tokens: int | None = Field(None, ge=0, le=MOST_TOKENS)
+    completion_tokens_details: Details | None = None
+
+    @property
+    def reasoning(self) -> int:
+        """Tokens of thinking, as far as they are counted apart."""
+        return (self.completion_tokens_details and self.completion_tokens_details.reasoning_tokens) or 0
 
 
 def event(server: Server, data: bytes) -> dict[str, Any]:
@@ -45,7 +58,18 @@ def usage(server: Server, content: Any) -> Usage:
 
 def has_text(choice: Any) -> bool:
     """Does this chunk of a choice have text (reasoning included)?"""
-    if not isinstance(choice, dict):
-        return False
-    delta = choice["delta"] if isinstance(choice.get("delta"), dict) else {}
-    return bool(choice.get("text") or delta.get("content") or delta.get("reasoning_content") or delta.get("reasoning"))
+    return isinstance(choice, dict) and bool(choice.get("text") or _delta(choice).get("content") or has_thinking(choice))
+
+
+def has_thinking(choice: Any) -> bool:
+    """Does it have text of thinking?"""
+    return isinstance(choice, dict) and bool(_delta(choice).get("reasoning_content") or _delta(choice).get("reasoning"))
+
+
+def is_full(choice: Any) -> bool:
+    """Does it say that the answer ended at the tokens that were asked for?"""
+    return isinstance(choice, dict) and choice.get("finish_reason") == "length"
+
+
+def _delta(choice: dict[str, Any]) -> dict[str, Any]:
+    return choice["delta"] if isinstance(choice.get("delta"), dict) else {}

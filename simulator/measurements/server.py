@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -19,11 +19,14 @@ from simulator.measurements.endpoint import Server
 from simulator.measurements.received import Clock
 
 _WATCH_S = 0.1
+ROUGH = 0.05  # of a speed, above which it is no measurement
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One streamed answer; times of a monotonic clock, seconds. `tokens` as the server counts them, else the chunks with text."""
+    """One streamed answer; times of a monotonic clock, seconds. `tokens` are those that were streamed: as the server counts them, else as many as
+    were asked for where the answer has them all, else the chunks with text (`counted` False). `hidden` is thinking that it counts and does not
+    stream: then the first chunk is in the middle of the answer."""
 
     user: int
     turn: int
@@ -33,11 +36,24 @@ class Answer:
     tokens: int
     prompt_tokens: int | None
     counted: bool
+    chunks: int = 0
+    hidden: int = 0
 
     @property
     def tps(self) -> float:
-        """(tokens - 1) / (last - first token)."""
-        return (self.tokens - 1) / (self.last_s - self.first_s)
+        """(tokens - 1) / (last - first token); with hidden thinking tokens after the first chunk, which has as many as any."""
+        after = self.tokens * (1 - 1 / self.chunks) if self.hidden else self.tokens - 1
+        return after / (self.last_s - self.first_s)
+
+    @property
+    def begin_s(self) -> float:
+        """When the first token was there, streamed or not: thinking came as fast as the rest."""
+        return max(self.first_s - self.hidden / self.tps, self.sent_s) if self.hidden else self.first_s
+
+    @property
+    def gap_s(self) -> float:
+        """Time between two chunks, which are rounds."""
+        return (self.last_s - self.first_s) / max(self.chunks - 1, 1)
 
 
 @dataclass(frozen=True)
@@ -62,7 +78,13 @@ class Measured:
     @property
     def ttft_s(self) -> float:
         """Median over answers."""
-        return float(np.median([a.first_s - a.sent_s for a in self.answers]))
+        return float(np.median([a.begin_s - a.sent_s for a in self.answers]))
+
+    @property
+    def spread(self) -> float:
+        """p90 ÷ p10 - 1 of the time between two chunks of an answer, which does not depend on how much was accepted."""
+        low, high = np.percentile([a.gap_s for a in self.answers], (10, 90))
+        return float(high / low - 1)
 
 
 def ask(server: Server, prompt: str, user: int = 0, turn: int = 0, clock: Clock | None = None) -> Answer:
@@ -72,6 +94,7 @@ def ask(server: Server, prompt: str, user: int = 0, turn: int = 0, clock: Clock 
     clock.due_s = sent + server.timeout_s
     stamps: list[float] = []
     usage: Any = {}
+    thinking = full = False
     most_bytes = received.ANSWER_BYTES + received.TOKEN_BYTES * server.output_tokens
     size = 0
     with received.response(server, server.url, server.body(prompt)) as response:
@@ -86,7 +109,9 @@ def ask(server: Server, prompt: str, user: int = 0, turn: int = 0, clock: Clock 
                 event = events.event(server, data)
                 usage = event.get("usage") or usage
                 choices = event.get("choices") or []
-                if isinstance(choices, list) and any(map(events.has_text, choices)):
+                choices = choices if isinstance(choices, list) else []
+                thinking, full = thinking or any(map(events.has_thinking, choices)), full or any(map(events.is_full, choices))
+                if any(map(events.has_text, choices)):
                     stamps.append(now)
                     clock.due_s = sent + server.answer_s
     clock.due_s = inf
@@ -96,11 +121,24 @@ def ask(server: Server, prompt: str, user: int = 0, turn: int = 0, clock: Clock 
     if stamps[-1] <= stamps[0]:
         raise DsimError("sent its whole answer at once", where=server.shown, remedy="check that it, and what is in between, streams")
     counts = events.usage(server, usage)
-    tokens = counts.completion_tokens or 0
-    counted = tokens > 1
-    if tokens > size:
-        raise DsimError(f"counts {tokens} tokens in an answer of {size} bytes", where=server.shown, remedy="check what answers there")
-    return Answer(user, turn, sent, stamps[0], stamps[-1], tokens if counted else len(stamps), counts.prompt_tokens, counted)
+    if (counts.completion_tokens or 0) > size:
+        raise DsimError(
+            f"counts {counts.completion_tokens} tokens in an answer of {size} bytes", where=server.shown, remedy="check what answers there"
+        )
+    asked = server.output_tokens if full or server.extra.get("ignore_eos") is True else 0
+    return _answer(server, (user, turn, sent, stamps[0], stamps[-1]), counts, len(stamps), thinking, asked)
+
+
+def _answer(server: Server, when: tuple[int, int, float, float, float], counts: events.Usage, chunks: int, thinking: bool, asked: int) -> Answer:
+    """The answer with its count of tokens. Raises DsimError where hidden thinking leaves too little to tell a speed."""
+    told = counts.completion_tokens or 0
+    tokens = told if told > 1 else asked if asked >= chunks else 0
+    hidden = counts.reasoning if not thinking and chunks <= told - counts.reasoning else 0
+    seen = tokens - hidden
+    if hidden and (1 - chunks / seen) / chunks > ROUGH:  # the first chunk may have one token more or less than others
+        problem = f"counts {hidden} of {tokens} tokens as thinking that it does not stream, and sends the rest in {chunks} pieces"
+        raise DsimError(problem, where=server.shown, remedy="turn thinking off with --extra, stream it, or raise --output-tokens")
+    return Answer(*when, seen or chunks, counts.prompt_tokens, tokens > 1, chunks, hidden)
 
 
 def _refused(server: Server, status: int, location: str, parts: Iterator[bytes]) -> DsimError:
@@ -114,9 +152,9 @@ def _refused(server: Server, status: int, location: str, parts: Iterator[bytes])
     return DsimError(f"answered {status}: {server.without_keys(text.decode(errors='replace'))[:200]}", where=server.shown, remedy=remedy)
 
 
-def measure(server: Server, prompts: Sequence[str], users: int, turns: int) -> Measured:
+def measure(server: Server, prompts: Sequence[str], users: int, turns: int, fresh: Callable[[int, int], str] = lambda *_: "") -> Measured:
     """A closed loop of `users`, a thread each, without pauses: one turn to warm up, `turns` that count, and more until all users have them.
-    Raises DsimError."""
+    `fresh` begins the prompt of a user and turn, so that no cache of prefixes has it. Raises DsimError."""
     answers: list[Answer] = []
     failures: list[Exception] = []
     done = threading.Event()
@@ -126,7 +164,8 @@ def measure(server: Server, prompts: Sequence[str], users: int, turns: int) -> M
         while not done.is_set():
             turn = finished[user]
             try:
-                answers.append(ask(server, prompts[(turn * users + user) % len(prompts)], user, turn, clocks[user]))
+                prompt = fresh(user, turn) + prompts[(turn * users + user) % len(prompts)]
+                answers.append(ask(server, prompt, user, turn, clocks[user]))
             except Exception as problem:
                 failures.append(problem)
                 done.set()
@@ -153,9 +192,9 @@ def _measured(users: int, answers: list[Answer]) -> Measured:
     """Answers with first and last token in the window that all users share: from the last user's first answer to the first user's last."""
     start = max(min(a.last_s for a in answers if a.user == user) for user in range(users))
     end = min(max(a.last_s for a in answers if a.user == user) for user in range(users))
-    inside = [a for a in answers if a.first_s >= start and a.last_s <= end] or [a for a in answers if a.turn > 0]
-    overlap = [max(min(a.last_s, end) - max(a.first_s, start), 0.0) for a in answers]
-    tokens = sum(a.tokens * share / (a.last_s - a.first_s) for a, share in zip(answers, overlap, strict=True))
+    inside = [a for a in answers if a.begin_s >= start and a.last_s <= end] or [a for a in answers if a.turn > 0]
+    overlap = [max(min(a.last_s, end) - max(a.begin_s, start), 0.0) for a in answers]
+    tokens = sum((a.tokens + a.hidden) * share / (a.last_s - a.begin_s) for a, share in zip(answers, overlap, strict=True))
     length = end - start
     return Measured(users, inside, tokens / length, sum(overlap) / length)
 

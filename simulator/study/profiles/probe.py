@@ -1,90 +1,100 @@
-"""`dsim probe`: measures a server at several concurrency levels, fits a profile and compares its simulation with the server."""
+"""`dsim probe`: measures a server at several concurrency levels, fits a profile to them and to those of earlier probes, and compares."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from simulator.errors import DsimError
-from simulator.measurements.cost import Costs
 from simulator.measurements.endpoint import Server
-from simulator.measurements.formats.loadgen import LoadPoint, Loads
+from simulator.measurements.formats.loadgen import LoadPoint
 from simulator.measurements.formats.rounds import SpecCounters
 from simulator.measurements.formats.scrapes import counted_between, counters_in
-from simulator.measurements.prices import RoundCost
-from simulator.measurements.replay import nothing_drafted
 from simulator.measurements.server import Measured, measure, scrape
-from simulator.policies.verification import NoSpeculation
 from simulator.study.profiles.about import About
-from simulator.study.profiles.given_points import check_per_round
-from simulator.study.profiles.one_replica import closed_loop
-from simulator.study.profiles.probe_fit import import_load
+from simulator.study.profiles.given_points import Cell, check_per_round
+from simulator.study.profiles.probe_fit import profile_of
 from simulator.study.profiles.probe_plan import ProbePlan
+from simulator.study.profiles.probe_record import FILE, Level, Row, level_json, points_json, read_points, result_json
 from simulator.study.run.output import write_json
-from simulator.study.run.validated import ValidationRow, all_within
 
-Row = dict[str, Any]
-SMOOTH_WITHIN = 0.03  # rms up to which a curve is used; kernels that change with the batch miss it
 JUMP = 1.25  # ratio of neighbouring step times above which a level between them is worth measuring
-FIT_LIMIT, CHECK_LIMIT = 0.05, 0.10  # median at the fitted levels, each at those left out
+Say = Callable[[str], None]
 
 
 def probe_server(
-    plan: ProbePlan, about: About, assumed_length: float | None, assumed_budget: float | None, say: Callable[[str], None] = lambda _: None
+    plan: ProbePlan, about: About, assumed_length: float | None, assumed_budget: float | None, add: Path | None = None, say: Say = lambda _: None
 ) -> Row:
-    """Measures the server, writes the profile with probe.json beside it and compares the profile's simulation with the server. Raises DsimError."""
+    """Measures the server, writes the profile of these points and those of the profile `add`, with probe.json beside it, and compares its simulation
+    with the server. Raises DsimError."""
     about.check()
     check_per_round(assumed_length, assumed_budget)
     if (assumed_length is None) != (assumed_budget is None):
         raise DsimError("expected both or none", key="--accepted-length, --budget", remedy="give both; without speculation both are 1")
+    earlier = read_points(add, plan) if add is not None else []
     say(f"warming up {plan.server.shown}")
-    measure(plan.server, plan.prompts, 1, 1)
-    before = _counters(plan.server) if assumed_length is None else None
-    measured = _measure_levels(plan, say)
-    after = _counters(plan.server) if before else None
-    length, budget = _per_round(before, after, assumed_length, assumed_budget, plan.server.shown)
-    fitted = [at for users, at in measured.items() if users not in plan.check]  # all users count as in the step: what prompts cost is in the speed
-    points = [LoadPoint(f"{at.users} users", at.tps_per_user, at.tps_per_user * at.users, at.ttft_s) for at in fitted]
-    imported = import_load(about, f"probe of {Path(plan.server.model).name}", Loads(points, []), length, budget, SMOOTH_WITHIN)
-    comparison = compare(imported["costs"], length, budget, measured, plan)
+    measure(plan.server, plan.prompts, 1, 1, plan.fresh(0, 0))
+    counts = assumed_length is None and _counters(plan.server) is not None
+    levels = _measure_levels(plan, counts, say)
+    cells = [_cell(level, plan, assumed_length, assumed_budget) for level in levels.values()]
+    warnings = [*_warnings(list(levels.values()), plan), *dict.fromkeys(remark for level in levels.values() for remark in _remarks(level))]
+    imported = profile_of(about, f"probe of {Path(plan.server.model).name}", [*earlier, *cells], warnings)
+    comparison = _compared(imported["cells"], levels, plan)
+    length, budget = _per_round(cells)
     record = {
-        **_result(plan, about, comparison),
+        **result_json(plan, about, comparison),
+        "assumed": imported["assumed"],
+        "not_identifiable": imported["not_identifiable"],
         "server": {"model": plan.server.model, "chat": plan.server.chat, "output_tokens": plan.server.output_tokens, "extra": plan.server.extra},
+        "label": plan.label,
+        "seed": plan.seed,
         "accepted_length": length,
         "budget": budget,
-        "measured": [_record(at, users in plan.check) for users, at in measured.items()],
+        "measured": [level_json(level, plan.label) for level in levels.values()],
         "comparison": comparison,
+        "raw_points": points_json([*earlier, *cells]),
+        "warnings": warnings,
     }
-    write_json(record, about.out / "probe.json")
-    near, checked = ([abs(row["difference"]) for row in comparison if row["held_out"] == apart] for apart in (False, True))
-    lines = [imported["text"], *map(_line, comparison)]
-    lines.append(f"simulated per-user speed at the fitted levels: {np.median(near):.1%} off (median), {max(near):.1%} at most")
-    if checked:
-        lines.append(f"at the levels left out of the fit: {max(checked):.1%} at most")
-    return {**record, "profile": str(about.out), "text": "\n".join(lines)}
+    write_json(record, about.out / FILE)
+    text = "\n".join([*(f"warning: {warning}" for warning in warnings), imported["text"]])
+    return {**record, "profile": str(about.out), "drafters": imported["drafters"], "rms": imported["rms"], "text": text}
 
 
-def _measure_levels(plan: ProbePlan, say: Callable[[str], None]) -> dict[int, Measured]:
+def _measure_levels(plan: ProbePlan, counts: bool, say: Say) -> dict[int, Level]:
     """What every number of users saw, the planned ones and those added where step times jump, in order."""
-    measured: dict[int, Measured] = {}
+    levels: dict[int, Level] = {}
 
     def measure_at(users: int, why: str = "") -> None:
-        at = measured[users] = measure(plan.server, plan.prompts, users, plan.turns)
-        say(f"{users} users: {at.tps_per_user:.2f} tok/s per user, {at.throughput_tok_s:.1f} tok/s, TTFT {at.ttft_s * 1e3:.0f} ms{why}")
+        level = _level(plan, users, counts, 1)
+        if level.unsteady:
+            say(f"{users} users: the time between pieces differs by {level.at.spread:.0%} between p10 and p90, measuring again")
+            level = min(level, _level(plan, users, counts, 2), key=lambda each: each.at.spread)
+            level = replace(level, attempts=2)
+        at = level.at
+        marked = ", unsteady" if level.unsteady else ""
+        say(f"{users} users: {at.tps_per_user:.2f} tok/s per user, {at.throughput_tok_s:.1f} tok/s, TTFT {at.ttft_s * 1e3:.0f} ms{why}{marked}")
+        levels[users] = level
 
     for users in sorted((*plan.concurrency, *plan.check)):
         measure_at(users)
     for _ in range(plan.refine):
-        between = widest_jump({users: at.tps_per_user for users, at in measured.items() if users not in plan.check}, plan.check)
+        between = widest_jump({users: level.at.tps_per_user for users, level in levels.items() if not level.held_out}, plan.check)
         if between is None:
             break
         measure_at(between, " (added where step times jump)")
-    return dict(sorted(measured.items()))
+    return dict(sorted(levels.items()))
+
+
+def _level(plan: ProbePlan, users: int, counts: bool, attempt: int) -> Level:
+    before = _counters(plan.server) if counts else None
+    at = measure(plan.server, plan.prompts, users, plan.turns, plan.fresh(users, attempt))
+    after = _counters(plan.server) if counts else None
+    counted = counted_between(before, after, plan.server.shown) if before and after else None
+    return Level(at, counted, users in plan.check)
 
 
 def widest_jump(speeds: dict[int, float], check: Sequence[int]) -> int | None:
@@ -100,99 +110,89 @@ def widest_jump(speeds: dict[int, float], check: Sequence[int]) -> int | None:
     return max(jumps)[1] if jumps else None
 
 
-def _result(plan: ProbePlan, about: About, comparison: list[Row]) -> Row:
-    """The comparison as a result file of docs/validation, where it can be copied to."""
-    rows = []
-    for row in comparison:
-        what, limit = (", left out of the fit", CHECK_LIMIT) if row["held_out"] else ("", None)
-        numbers = {"simulated": row["simulated"], "published": row["measured"], "n": row["n"], "fitted": not row["held_out"]}
-        rows.append(
-            ValidationRow.judged(f"per-user speed of {row['users']} users{what}", row["difference"], limit, **numbers, policy="", unit="value")
-        )
-    median = float(np.median([abs(row["difference"]) for row in comparison if not row["held_out"]]))
-    rows.append(ValidationRow.judged("per-user speed at the fitted levels: median of differences", median, FIT_LIMIT, policy="", fitted=True))
-    grid, checks = (",".join(map(str, counts)) for counts in (plan.concurrency, plan.check))
-    added = sorted({row["users"] for row in comparison} - {*plan.concurrency, *plan.check})
-    return {
-        "name": f"probe-{about.called}",
-        "title": "A running server measured from outside, a profile fitted to it, and that profile simulated",
-        "system": f"{Path(plan.server.model).name}, {about.hardware}, {about.engine}",
-        "sources": ["dsim probe"],
-        "command": f"dsim probe --concurrency {grid}" + (f" --check {checks}" if checks else "")
-        + (f" --refine {plan.refine}" if plan.refine else "") + f" --requests {plan.turns} --output-tokens {plan.server.output_tokens}",
-        "dsim_version": version("dsim"),
-        "conditions": [
-            f"Closed loop: {plan.turns} measured answers per user, {plan.server.output_tokens} tokens at most, {len(plan.prompts)} prompts.",
-            *([f"{', '.join(map(str, added))} users were added where step times jump."] if added else []),
-        ],
-        "assumed": ["the cost that prompts have for other users is part of the step cost, for the probe's prompts"],
-        "rows": [row.to_json() for row in rows],
-        "points": [],
-        "compared_with": "measured",
-        "ok": all_within(rows),
-    }  # fmt: skip
-
-
 def _counters(server: Server) -> SpecCounters | None:
+    """What the server has counted so far of the model that is probed; None where it counts nothing."""
     text = scrape(server)
-    return counters_in(text, server.shown) if text else None
+    named = text is not None and f'model_name="{server.model}"' in text
+    return counters_in(text, server.shown, server.model if named else None) if text else None
 
 
-def _per_round(
-    before: SpecCounters | None, after: SpecCounters | None, length: float | None, budget: float | None, where: str
-) -> tuple[float, float]:
-    """Tokens committed and verified per round: as assumed, else from the counters, else 1 and 1. Raises DsimError where the counters fell."""
+def _cell(level: Level, plan: ProbePlan, length: float | None, budget: float | None) -> Cell:
+    """A level as an operating point, its rounds as the engine counted them, else as assumed, else one token each. Raises DsimError where tokens of
+    answers were not counted and a round commits several."""
+    point = _point(level.at, plan)
     if length is not None and budget is not None:
-        return length, budget
-    counted = counted_between(before, after, where) if before and after else None
-    if not counted or not counted.drafts:
-        return 1.0, 1.0
-    if counted.budget is None:
-        raise DsimError("does not say how many tokens a round verifies", where=where, key="--budget", remedy="give it and --accepted-length")
-    return counted.accepted_length, counted.budget
+        point = replace(point, accepted_length=length, budget=budget, slots=max(round(budget - 1), 1) if budget > 1 else 0)
+    elif level.counted is not None and level.counted.drafts:
+        if level.counted.budget is None:
+            problem = "does not say how many tokens a round verifies"
+            raise DsimError(problem, where=plan.server.shown, key="--budget", remedy="give it and --accepted-length")
+        point = point.counted(level.counted)
+    else:
+        point = replace(point, accepted_length=1.0, budget=1.0, proposing=0.0, slots=0)
+    uncounted = sum(not answer.counted for answer in level.at.answers)
+    if uncounted and (point.accepted_length or 1.0) > 1:
+        problem = f"does not count the tokens of {uncounted} of {len(level.at.answers)} answers, and a piece of one may hold several accepted ones"
+        remedy = """let usage through (stream_options.include_usage), or ask for all tokens with --extra '{"ignore_eos": true}'"""
+        raise DsimError(problem, where=plan.server.shown, key="usage.completion_tokens", remedy=remedy)
+    return Cell(point, plan.drafter if point.slots else "", Path(FILE), level.held_out)
 
 
-def compare(costs: Costs, length: float, budget: float, measured: dict[int, Measured], plan: ProbePlan) -> list[Row]:
-    """Per-user speed of a simulated closed loop under the fitted costs beside the measured one. A round costs `budget` tokens per request and
-    commits `length`: ordinary decoding at scaled costs."""
-    rows = []
-    for users, at in measured.items():
-        loop = closed_loop(users, 2, plan.server.output_tokens, NoSpeculation(), nothing_drafted(), _Scaled(costs, budget), {})
-        simulated, n = loop.known("tps_per_user_mean") * length, len(at.speeds)
-        error = float(np.std(at.speeds, ddof=1) / np.sqrt(n)) if n > 1 else None
-        row = {"users": users, "simulated": simulated, "measured": at.tps_per_user, "measured_error": error, "n": n}
-        rows.append(row | {"difference": simulated / at.tps_per_user - 1, "held_out": users in plan.check})
-    return rows
+def _point(at: Measured, plan: ProbePlan) -> LoadPoint:
+    """Means over answers. Throughput is that of the users who decode, by Little's law: of the time in which all were there."""
+    tokens = float(np.mean([a.tokens + a.hidden for a in at.answers]))
+    speed = 1 / float(np.mean([1 / tps for tps in at.speeds]))
+    prompts = [a.prompt_tokens for a in at.answers if a.prompt_tokens]
+    return LoadPoint(
+        source=f"{plan.label}: {at.users} users" if plan.label else f"{at.users} users",
+        tps_per_user=speed,
+        throughput_tok_s=at.decoding * speed / (1 - 1 / tokens),
+        ttft_s=float(np.mean([a.begin_s - a.sent_s for a in at.answers])),
+        model=plan.server.model,
+        prompt_tokens=float(np.mean(prompts)) if prompts else None,
+        output_tokens=tokens,
+        offered=float(at.users),
+    )
 
 
-class _Scaled(RoundCost):
-    """Rounds of `budget` tokens per request."""
-
-    def __init__(self, costs: Costs, budget: float) -> None:
-        super().__init__(costs, None, 0, 0)
-        self.budget = budget
-
-    def round_s(self, requests: int, context_tokens: float) -> Any:
-        return self.costs.verify.seconds([requests * self.budget], requests, context_tokens) + self.overhead_s
-
-
-def _record(at: Measured, held_out: bool) -> Row:
-    prompts = [a.prompt_tokens for a in at.answers if a.prompt_tokens is not None]
-    return {
-        "users": at.users,
-        "held_out": held_out,
-        "answers": len(at.answers),
-        "tokens_counted_by_server": sum(a.counted for a in at.answers),
-        "tps_per_user_mean": at.tps_per_user,
-        **{f"tps_per_user_p{q}": float(np.percentile(at.speeds, q)) for q in (10, 50, 90)},
-        "throughput_tok_s": at.throughput_tok_s,
-        "decoding_mean": at.decoding,
-        "ttft_p50_s": at.ttft_s,
-        "prompt_tokens_mean": float(np.mean(prompts)) if prompts else None,
-        "output_tokens_mean": float(np.mean([a.tokens for a in at.answers])),
-    }
+def _warnings(levels: Sequence[Level], plan: ProbePlan) -> list[str]:
+    """What makes the measurement less than it seems."""
+    found, answers = [], [answer for level in levels for answer in level.at.answers]
+    if uncounted := sum(not answer.counted for answer in answers):
+        found.append(
+            f"the server does not count the tokens of {uncounted} of {len(answers)} answers: a piece is taken for a token, which is too few where it "
+            "speculates or sends several at once"
+        )
+    if hidden := sum(answer.hidden > 0 for answer in answers):
+        found.append(f"{hidden} of {len(answers)} answers have thinking that is counted and not streamed: their speed is that of what was streamed")
+    if marked := [str(level.at.users) for level in levels if level.unsteady]:
+        found.append(f"unsteady at {', '.join(marked)} users, measured twice: times between pieces differ by more than 20 % between p10 and p90")
+    return found
 
 
-def _line(row: Row) -> str:
-    apart = " (left out of the fit)" if row["held_out"] else ""
-    return f"{row['users']:4d} users: simulated {row['simulated']:.2f}, measured {row['measured']:.2f} tok/s, {row['difference']:+.1%}{apart}"
+def _remarks(level: Level) -> list[str]:
+    return level.counted.remarks("/metrics") if level.counted else []
+
+
+def _compared(rows: Sequence[Row], levels: dict[int, Level], plan: ProbePlan) -> list[Row]:
+    """Simulated and measured speed of every point, those of added probes first."""
+    prefix = f"{plan.label}: " if plan.label else ""
+    mine = {f"{prefix}{users} users": level for users, level in levels.items()}
+    found = []
+    for row in rows:
+        level, speed = mine.get(row["source"]), row["tps_per_user"]
+        n = len(level.at.answers) if level else None
+        error = float(np.std(level.at.speeds, ddof=1) / np.sqrt(n)) if level and n and n > 1 else None
+        label = plan.label if level else row["source"].partition(": ")[0] if ": " in row["source"] else ""
+        found.append({
+            "source": row["source"], "label": label, "users": round(row["users"]), "drafter": row["drafter"], "simulated": speed["simulated"],
+            "measured": speed["measured"], "measured_error": error, "n": n, "difference": speed["difference"], "held_out": not row["fitted"],
+        })  # fmt: skip
+    return found
+
+
+def _per_round(cells: Sequence[Cell]) -> tuple[float, float]:
+    """Tokens committed and verified per round of this probe, over all of its rounds."""
+    weights = [cell.point.rounds or 1.0 for cell in cells]
+    length, budget = (np.average([getattr(cell.point, name) for cell in cells], weights=weights) for name in ("accepted_length", "budget"))
+    return float(length), float(budget)

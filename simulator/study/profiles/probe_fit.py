@@ -1,37 +1,49 @@
-"""The profile of a probed server: step costs from speed and requests in flight alone, as a curve, or as a table where no curve follows them."""
+"""The profile of a probed server: one fit to all of its points, or a table of step times where no curve follows them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from simulator.measurements.fit import Telemetry, fit_cost
-from simulator.measurements.formats.loadgen import Loads
-from simulator.study.profiles.about import SLOPE, About
-from simulator.study.profiles.given_points import check_per_round
+from simulator.errors import DsimError
+from simulator.measurements.fit import rms
+from simulator.study.profiles.about import About
+from simulator.study.profiles.counted import acceptance
+from simulator.study.profiles.given_points import Cell
+from simulator.study.profiles.import_points import fill_in
 from simulator.study.profiles.importing import by_tokens
+from simulator.study.profiles.joint_fit import Compared, speeds
 from simulator.study.profiles.parts import Parts
+from simulator.study.profiles.simulated import simulate_point
+
+SMOOTH_WITHIN = 0.03  # rms up to which a curve is used; kernels that change with the batch miss it
 
 
-def import_load(about: About, tool: str, loads: Loads, length: float, budget: float, smooth_within: float = np.inf) -> dict[str, Any]:
-    """Two operating points or more at `length` and `budget` tokens of a request and round. Where the fitted curve misses them by more than
-    `smooth_within` (rms), their own step times become a table. Raises DsimError."""
-    about.check()
-    check_per_round(length, budget)
-    points, parts = loads.points, Parts()
-    telemetry = Telemetry(np.array([p.concurrency for p in points]), np.array([p.tps_per_user for p in points]))
-    source = ", ".join(p.source for p in points[:4]) + (f" and {len(points) - 4} more" if len(points) > 4 else "")
-    fit = fit_cost(telemetry, length, budget, source=source)
-    parts.verify = fit.curve.model_copy(update={"provenance": "imported"})
-    parts.assumed += [f"accepted length {length:g} and {budget:g} tokens per request and step", SLOPE]
-    parts.unknown += ["drafting, host time and prompts as opposed to the rest of the step", "prefill cost and memory for KV"]
-    told = f"fitted to {fit.points} operating points, error {fit.rms:.2%} rms, {fit.worst:.1%} at most"
-    if fit.rms > smooth_within:  # a round commits `length` tokens of each request at the per-user speed
-        rows = sorted((point.concurrency * budget, length / point.tps_per_user) for point in points)
-        told = f"the step times of {len(points)} operating points, as a smooth curve misses them by {fit.rms:.1%} rms; interpolated linearly"
-        parts.measured(by_tokens(rows), fit.curve.source, told)
-        parts.unknown.append(f"steps of more than {rows[-1][0]:g} tokens")
-    parts.first.append(f"step cost: {told}")
-    parts.data["rms"] = fit.rms
-    return parts.write(about, tool, loads.left_out)
+def profile_of(about: About, tool: str, cells: Sequence[Cell], warnings: Sequence[str]) -> dict[str, Any]:
+    """Writes the profile of these points; what was fitted, for people and programs, with every point as simulated. Raises DsimError."""
+    parts, fitted = Parts(), [cell for cell in cells if not cell.held_out]
+    counted = {name: acceptance(name, fitted, ()) for name in dict.fromkeys(cell.drafter for cell in fitted) if name}
+    try:
+        left = fill_in(parts, cells, {name: known for name, known in counted.items() if known}).rms
+    except DsimError as problem:
+        if counted or problem.key != "fit":  # of a server that drafts nothing a table says as much as is known
+            raise
+        left = None
+    if counted or (left is not None and left <= SMOOTH_WITHIN):
+        parts.unknown += warnings
+        return parts.write(about, tool)
+    return _as_table(about, tool, cells, warnings)
+
+
+def _as_table(about: About, tool: str, cells: Sequence[Cell], warnings: Sequence[str]) -> dict[str, Any]:
+    """The same with step times as they were, others' prompts within them: prompts have no cost of their own then."""
+    rows = sorted((cell.point.concurrency, 1 / cell.point.tps_per_user) for cell in cells if not cell.held_out)
+    told = (
+        f"the step times of {len(rows)} operating points, as a smooth curve misses them by more than {SMOOTH_WITHIN:.0%} rms; interpolated linearly"
+    )
+    parts = Parts(first=[f"step cost: {told}"], unknown=[*warnings, "prefill cost", f"steps of more than {rows[-1][0]:g} tokens"])
+    parts.measured(by_tokens(rows), tool, told)
+    result = parts.write(about, tool)
+    compared = [Compared(cell, simulate_point(cell.point, result["costs"], None, "spread")) for cell in cells]
+    result["rms"] = rms(speeds([row for row in compared if not row.cell.held_out]))
+    return result | {"cells": [row.to_json() for row in compared]}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from io import StringIO
 from pathlib import Path
+from secrets import randbits
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -16,6 +18,7 @@ from simulator.complaints import shown
 from simulator.errors import DsimError
 from simulator.measurements.endpoint import Server
 from simulator.measurements.formats.reading import Part
+from simulator.names import check_word
 from simulator.reading.json_files import parse_json
 from simulator.reading.opening import read_text
 from simulator.schema import validate
@@ -32,6 +35,7 @@ PROMPTS = (
 )
 
 
+ENOUGH = 4  # levels, from which on one is kept out of the fit unasked
 MOST_USERS = 4096  # threads of this process
 MOST_LETTERS = 1_000_000  # of a prompt
 
@@ -46,10 +50,17 @@ class ProbePlan:
     check: tuple[int, ...]
     turns: int
     refine: int = 0
+    seed: int = 0  # of what prompts begin with
+    label: str = ""
+    drafter: str = "drafter"
 
     @classmethod
-    def of(cls, server: Server, prompts: Path | None, concurrency: str, check: str, turns: int, refine: int = 0) -> ProbePlan:
-        """A plan from the command's options. Raises DsimError."""
+    def of(
+        cls, server: Server, prompts: Path | None, concurrency: str, check: str, turns: int, refine: int = 0, *,
+        seed: int | None = None, label: str = "", drafter: str = "drafter",
+    ) -> ProbePlan:  # fmt: skip
+        """A plan from the command's options; without a seed another one at every call. With ENOUGH levels and none to check, one in the middle is
+        checked. Raises DsimError."""
         if not _is_url(server.base_url):
             shown = server.base_url.rpartition("@")[2]  # without a password
             raise DsimError(f"expected a URL such as http://127.0.0.1:8000/v1, got '{shown}'", key="--base-url")
@@ -58,7 +69,23 @@ class ProbePlan:
             raise DsimError("expected at least two numbers of users", key="--concurrency", remedy="give two that differ by half or more")
         if set(grid) & set(apart):
             raise DsimError("has a number of users that --concurrency fits", key="--check", remedy="check at other numbers")
-        return cls(server, _read_prompts(prompts), grid, apart, turns, refine)
+        if label:
+            check_word(label, "--label")
+        check_word(drafter, "--drafter", file=True)
+        if not apart and len(grid) >= ENOUGH:
+            apart = (grid[len(grid) // 2],)
+            grid = tuple(users for users in grid if users not in apart)
+        seed = randbits(32) if seed is None else seed
+        return cls(server, _read_prompts(prompts), grid, apart, turns, refine, seed, label, drafter)
+
+    def fresh(self, users: int, attempt: int) -> Callable[[int, int], str]:
+        """How prompts begin at a level: other words for every request, level, attempt, label and seed, so that no request has a prefix of another."""
+
+        def words(user: int, turn: int) -> str:
+            name = f"{self.seed} {self.label} {users} {attempt} {user} {turn}"
+            return f"{sha256(name.encode()).hexdigest()[:12]} "
+
+        return words
 
 
 def read_extra(text: str) -> dict[str, Any]:
