@@ -16,7 +16,6 @@ from simulator.quantities import MOST_SLOTS
 CONTRADICTS = 0.1  # relative difference above which an option is taken for a mistake, where the files count it themselves
 COUNT_ALL = "count the bonus token and the anchor; without speculation both are 1"
 NONE = "none"  # what files without speculation may be called
-MOST_FAILED = 0.1  # of the requests of a file: those that failed were neither decoded nor waited for
 MOST_FILES = 10_000
 ALWAYS = 0.98  # share of rounds that propose, above which a drafter counts as one that always does
 
@@ -97,15 +96,11 @@ def read_cells(fit: Sequence[Named], check: Sequence[Named], read: Callable[[Pat
 
 
 def _check_whole(cell: Cell) -> None:
-    """Raises DsimError where many requests failed, or the engine cut the blocks (a drafter that proposes now and then may have less)."""
+    """Raises DsimError where the engine cut the blocks; a drafter that proposes now and then may have less to propose."""
     if cell.point.adaptive and (cell.point.proposing is None or cell.point.proposing > ALWAYS):
         problem = f"blocks of {cell.point.slots} tokens were cut, and what lies beyond the cut was never tried"
         remedy = "give results of a fixed length; cost curves (--curves) are for adaptive ones"
         raise DsimError(problem, where=cell.point.source, key="spec_decode_draft_tokens", remedy=remedy)
-    failed, done = cell.point.failed or 0, cell.point.requests
-    if done is not None and failed > MOST_FAILED * (failed + done):
-        problem = f"{failed} of {failed + done} requests failed, at most {MOST_FAILED:.0%} may"
-        raise DsimError(problem, where=cell.point.source, key="failed", remedy="find out why, and measure again")
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ def fit_points(parts: Parts, about: About, files: PointFiles, say: Say = lambda 
 
 def fill_in(parts: Parts, cells: Sequence[Cell], counted: dict[str, Counted], slots: int | None = None, say: Say = lambda _: None) -> JointFit:
     """Costs, drafters and what is not known of them from the cells and the acceptance of each drafter. Raises DsimError."""
-    parts.first += check_workload(cells)
+    check_workload(cells)
     _check_drafters(cells)
     gamma = {name: gamma_of(known, [cell for cell in cells if cell.drafter == name], slots) for name, known in counted.items()}
     plain = any(not cell.drafter for cell in cells if not cell.held_out)

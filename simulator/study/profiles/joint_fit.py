@@ -149,7 +149,8 @@ def _corrected(point: LoadPoint, fitted: float, seen: Seen) -> LoadPoint:
     """The point as the fit's own model would have to see it, for the simulation to come out as measured."""
     accepted = (point.accepted_length or seen.accepted_length) / seen.accepted_length  # the fit goes by what was counted
     speed = point.tps_per_user * fitted / (seen.tps_per_user * accepted)
-    return replace(point, tps_per_user=speed, throughput_tok_s=speed * seen.requests)
+    after_first = 1 - 1 / point.output_tokens if point.output_tokens and point.output_tokens > 1 else 1.0
+    return replace(point, tps_per_user=speed, throughput_tok_s=speed * seen.requests / after_first, requests=None)  # in flight: as simulated
 
 
 def noise_of(cells: Sequence[Cell]) -> float | None:

@@ -1,4 +1,4 @@
-"""Is it one workload? What differs between files, what of that a fit can use, and what it cannot."""
+"""Is it one workload? What of the differences between files a fit can use, and what it cannot."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from collections.abc import Sequence
 from simulator.errors import DsimError
 from simulator.study.profiles.given_points import Cell
 
-NAMED = 1.1  # ratio of mean lengths between files above which it is said
 CROWDED = 1.25  # requests in flight (Little's law) against those allowed, above which a file contradicts itself
-DIFFERS = 2.0  # above which a fit has to know them all
+DIFFERS = 2.0  # ratio of mean lengths between files above which a fit has to know them all
 
 
-def check_workload(cells: Sequence[Cell]) -> list[str]:
-    """What is to be said of the requests behind the cells. Raises DsimError where they are too unlike for what is known of them."""
-    told = []
+def check_workload(cells: Sequence[Cell]) -> None:
+    """Raises DsimError where the requests behind the cells are too unlike for what is known of them."""
     for cell in cells:
         _check_users(cell)
     for what, name in (("prompts", "prompt_tokens"), ("answers", "output_tokens")):
@@ -26,11 +24,6 @@ def check_workload(cells: Sequence[Cell]) -> list[str]:
             problem = f"has {what} of {least:,.0f} tokens in the mean, and {longest} of {most:,.0f}"
             missing = "all files say how long prompts and answers were, and their TTFT"
             raise DsimError(problem, where=shortest, key=name, remedy=f"measure one workload, or give files where {missing}")
-        if most > NAMED * least:
-            told.append(f"{what} are of {least:,.0f} tokens in the mean ({shortest}) to {most:,.0f} ({longest}): acceptance is taken to be the same")
-    failed = [(cell.point.failed, cell.point.source) for cell in cells if cell.point.failed]
-    told += [f"{source}: {count} requests failed" for count, source in failed]
-    return told
 
 
 def _check_users(cell: Cell) -> None:
