@@ -1,0 +1,176 @@
+"""Many result files to one profile: what was measured comes out of its simulation, and what contradicts itself is one line and nothing written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from simulator.errors import DsimError
+from simulator.measurements.cost import Bend, Costs, FittedCurve, LinearPrefill, Overhead
+from simulator.measurements.formats.loadgen import LoadPoint
+from simulator.measurements.profile import load_profile
+from simulator.study.profiles.counted import acceptance
+from simulator.study.profiles.given_points import Cell, Options, completed, named_files
+from simulator.study.profiles.joint_fit import by_tokens_alone, fit_cells, noise_of
+from simulator.study.profiles.simulated import Manner, simulate_point
+from simulator.study.profiles.workload import check_workload
+from tests.exchange.engine_files import CURVES, METRICS, aiperf, bench
+
+Put = Callable[..., Path]
+Dsim = Callable[..., Any]
+REAL = Path(__file__).parent / "real" / "vllm_cpu"
+TOLD = {"provenance": "synthetic"}
+
+
+def world(base_s: float = 0.010, token_s: float = 1e-4) -> Costs:
+    verify = FittedCurve.model_validate(TOLD | {"base_s": base_s, "per_token_s": token_s, "measured_tokens": (1, 1000)})
+    prefill = LinearPrefill.model_validate(TOLD | {"base_s": base_s, "per_token_s": token_s})
+    return Costs(verify=verify, prefill=prefill, overhead=Overhead.model_validate(TOLD))
+
+
+def point(users: int, **more: Any) -> LoadPoint:
+    plain = {"accepted_length": 1.0, "budget": 1.0, "slots": 0, "proposing": 0.0}
+    return LoadPoint(f"c{users}", 1.0, float(users), 0.1, offered=users, **plain | more)
+
+
+def measured(users: int, costs: Costs, manner: Manner, **more: Any) -> Cell:
+    """What a benchmark of that world would say."""
+    blank = point(users, **more)
+    seen = simulate_point(blank, costs, None, manner)
+    told = replace(blank, tps_per_user=seen.tps_per_user, throughput_tok_s=seen.throughput_tok_s, ttft_s=seen.ttft_s)
+    return Cell(told, "", Path(f"c{users}.json"))
+
+
+@pytest.mark.parametrize("manner", ["together", "spread"])
+def test_prompts_are_not_booked_on_verified_tokens(manner: Manner) -> None:
+    """The world of long prompts in which the slope came out five times too steep: 0.1 ms a token, whether decoded or of a prompt."""
+    cells = [measured(users, world(), manner, prompt_tokens=1024, output_tokens=256, requests=256) for users in (1, 8, 32, 64)]
+    fit = fit_cells(cells, {}, ())
+    assert fit.left < 0.01
+    assert fit.costs.verify.seconds([1, 64]) == pytest.approx([0.0101, 0.0164], rel=0.05)
+    assert fit.costs.prefill is not None
+    assert fit.costs.prefill.seconds(1024) == pytest.approx(0.1124, rel=0.05)
+
+
+def test_points_of_two_engines_are_no_fit() -> None:
+    slow, fast = world(0.03), world(0.01)
+    cells = [measured(users, costs, "spread", output_tokens=64, requests=64) for users, costs in ((1, fast), (4, slow), (8, fast), (16, slow))]
+    with pytest.raises(DsimError, match=r"rms, most of it in c\d+ .*leave out those"):
+        fit_cells(cells, {}, ())
+
+
+def test_a_slope_of_requests_becomes_one_of_their_tokens() -> None:
+    bends = [Bend(of="requests", above=4.0, add_s=2e-4), Bend(of="tokens", above=3.0, add_s=1e-5)]
+    told = TOLD | {"base_s": 0.01, "per_token_s": 1e-5, "per_request_s": 1e-4, "bends": bends, "measured_tokens": (2, 64)}
+    curve = FittedCurve.model_validate(told)
+    requests = np.array([1.0, 4.0, 9.0, 30.0])
+    alone = by_tokens_alone(curve, 2.0)
+    assert alone.varies_with == "tokens"
+    both = [float(each.seconds(2 * r, r)) for each in (curve, alone) for r in requests]
+    assert both[:4] == pytest.approx(both[4:])
+
+
+def test_repeated_points_tell_the_noise() -> None:
+    cells = [Cell(replace(point(4), tps_per_user=speed), "", Path()) for speed in (10.0, 12.0)]
+    assert noise_of(cells) == pytest.approx(np.log(1.2) / np.sqrt(2))
+    assert noise_of(cells[:1]) is None
+
+
+def test_acceptance_is_pooled_by_position() -> None:
+    """Files of k = 1 and k = 3: the first position has the rounds of both, the others those of k = 3."""
+    one = point(1, slots=1, survival=[0.9], rounds=3000, proposing=1.0, accepted_length=1.9, budget=2.0)
+    three = point(2, slots=3, survival=[0.8, 0.4, 0.2], rounds=1000, proposing=1.0, accepted_length=2.4, budget=4.0)
+    told = acceptance("d", [Cell(each, "d", Path()) for each in (one, three)], ())
+    assert told is not None
+    assert told.survival == pytest.approx((0.875, 0.4375, 0.21875))
+    assert told.rounds == 4000
+
+
+def test_a_file_that_counts_nothing_beside_others_that_do_is_of_a_server_without_speculation() -> None:
+    silent = replace(point(1), accepted_length=None, budget=None, slots=None, proposing=None)
+    counted = point(2, slots=3, survival=[0.8, 0.4, 0.2], proposing=1.0, accepted_length=2.4, budget=4.0)
+    cells = completed([Cell(silent, "", Path()), Cell(counted, "", Path())], Options())
+    assert [(cell.drafter, cell.slots) for cell in cells] == [("", 0), ("drafter", 3)]
+    with pytest.raises(DsimError, match="does not say the accepted length of a round"):
+        completed([Cell(silent, "", Path())], Options())
+
+
+def test_files_are_named_by_patterns_and_drafters(tmp_path: Path) -> None:
+    for name in ("c1.json", "c16.json", "c2.json"):
+        (tmp_path / name).write_text("")
+    files = named_files([f"ngram={tmp_path}/c*.json", tmp_path / "c1.json"], "--bench")
+    assert [(file.drafter, file.path.name) for file in files] == [("ngram", "c1.json"), ("ngram", "c2.json"), ("ngram", "c16.json"), ("", "c1.json")]
+    with pytest.raises(DsimError, match="no file matches"):
+        named_files([f"{tmp_path}/k*.json"], "--bench")
+
+
+@pytest.mark.parametrize(
+    ("cells", "told"),
+    [
+        ([point(1, prompt_tokens=100, output_tokens=64), point(2, prompt_tokens=4000, output_tokens=64)], "prompts of 100 tokens in the mean"),
+        ([replace(point(2, output_tokens=64), tps_per_user=1.0, throughput_tok_s=30.0)], "more than the 2 that the client allowed"),
+    ],
+)
+def test_benchmarks_that_are_not_of_one_workload_are_refused(cells: list[LoadPoint], told: str) -> None:
+    with pytest.raises(DsimError, match=told):
+        check_workload([Cell(replace(each, ttft_s=None), "", Path()) for each in cells])
+
+
+CUT = METRICS.replace(" 1800.0", " 1000.0").replace(" 1200.0", " 900.0")
+CONTRADICTIONS: dict[str, tuple[tuple[str, ...], str]] = {
+    "another model": (
+        ("vllm", "--bench", "b1.json", "b9.json", "--metrics", "other.txt"),
+        "b1.json: --metrics: is of model 'm', and the scrape of 'x'",
+    ),
+    "cut blocks": (("vllm", "--curves", "c.json", "--metrics", "cut.txt"), "what lies beyond the cut was never tried"),
+    "fewer scrapes before": (
+        ("vllm", "--bench", "b1.json", "b9.json", "--metrics", "m.txt", "m.txt", "--metrics-before", "m.txt"),
+        "expected 2 earlier",
+    ),
+    "a check that is fitted": (("vllm", "--bench", "b1.json", "b9.json", "--check", "b9.json"), "b9.json: --check: is in the fit as well"),
+    "two sources of costs": (("vllm", "--curves", "c.json", "--bench", "b1.json"), "both have step costs"),
+    "named none": (("vllm", "--bench", "none=b1.json", "b9.json"), "its server speculated"),
+    "a failed run": (("vllm", "--bench", "b1.json", "failed.json"), "failed.json: failed: 120 of 200 requests failed"),
+    "too few slots": (("vllm", "--bench", "b1.json", "b9.json", "--metrics", "m.txt", "--slots", "2"), "--slots: expected at least the 3 tokens"),
+}
+
+
+@pytest.mark.parametrize("case", CONTRADICTIONS)
+def test_contradictions_are_one_line_and_nothing_is_written(put: Put, dsim: Dsim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
+    arguments, told = CONTRADICTIONS[case]
+    files = {"b1.json": bench(1, 0.01), "b9.json": bench(9, 0.02), "failed.json": bench(4, 0.01) | {"completed": 80, "failed": 120}, "m.txt": METRICS}
+    files |= {"a1.json": aiperf(1, 0.01), "c.json": CURVES, "other.txt": METRICS.replace('"m"', '"x"'), "cut.txt": CUT}
+    for name, content in files.items():
+        put(name, content)
+    monkeypatch.chdir(tmp_path)
+    said = dsim("import", *arguments, "--out", "p")
+    assert (said.code, len(said.err.strip().splitlines())) == (2, 1), said.err
+    assert told in said.err
+    assert not (tmp_path / "p").exists()
+
+
+def test_a_real_server_is_predicted_at_loads_kept_out(dsim: Dsim, tmp_path: Path) -> None:
+    """vLLM 0.32 on a CPU core that was not quiet, without and with n-gram drafting."""
+    fit = [REAL / f"{name}-c{n}.json" for name in ("none", "ngram3") for n in (1, 4, 16)]
+    check = [f"ngram={REAL}/ngram3-c{n}.json" for n in (8, 32)]
+    files = [str(file) if "none" in file.name else f"ngram={file}" for file in fit]
+    said = dsim("import", "vllm", "--bench", *files, "--check", *check, "--out", tmp_path / "p", "--format", "json")
+    assert said.code == 0, said.err
+    told = json.loads(said.out)
+    assert told["rms"] < 0.15
+    apart = [cell for cell in told["cells"] if not cell["fitted"]]
+    assert [cell["users"] for cell in apart] == [8, 32]
+    assert max(abs(cell["tps_per_user"]["difference"]) for cell in apart) < 0.12
+    assert max(abs(cell["accepted_length"]["difference"]) for cell in apart) < 0.05
+    assert max(abs(cell["ttft_s"]["difference"]) for cell in apart) < 0.30
+    profile = load_profile(tmp_path / "p")
+    assert list(profile.drafters) == ["ngram"]
+    assert profile.drafter("ngram").gamma == 6
+    assert profile.uncertainty is not None
+    assert {"draft", "level", "tilt", "verified"} <= {unsure.parameter for unsure in profile.uncertainty.parameters}
