@@ -76,7 +76,7 @@ def fill_in(parts: Parts, cells: Sequence[Cell], counted: dict[str, Counted], sl
         note = "acceptance counted by position; variation along a text is the parametric generator's"
         parts.drafters[name] = DrafterPart(drafting.cost.model_copy(update=IMPORTED), drafting.blocks, note=note)
         parts.assumed += _assumed(name, counted[name], gamma[name])
-        parts.unknown += [f"{name}: acceptance by domain, and its confidences"]
+        parts.unknown += [f"{name}: acceptance by domain, and its confidences", f"{name}: what it does with prompts; TTFT is that without it"]
     parts.assumed += fit.surface.assumed
     parts.unknown += fit.surface.unknown
     extra = [unsure for name in drafters for unsure in counted[name].unsure(name, gamma[name])]

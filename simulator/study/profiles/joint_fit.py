@@ -88,7 +88,7 @@ def fit_cells(cells: Sequence[Cell], blocks: Mapping[str, RecordedBlocks], apart
     measured × fitted ÷ simulated, until that does not change. Drafting is a cost of its own for the drafters in `apart`.
     Raises DsimError where no fit comes near the cells."""
     fitted = [cell for cell in cells if not cell.held_out]
-    points = [cell.point for cell in fitted]
+    points = [_for_prompts(cell, fitted) for cell in fitted]
     names = [cell.drafter if cell.drafter in apart else "" for cell in fitted]  # else drafting stays within the step
     laid = {name: Drafting.of(LinearDraft(provenance="fitted"), each) for name, each in blocks.items()}
     manner: Manner | None = None
@@ -101,7 +101,7 @@ def fit_cells(cells: Sequence[Cell], blocks: Mapping[str, RecordedBlocks], apart
         fit = JointFit(surface, drafting, manner, compared)
         best = fit if best is None or fit.left < best.left else best
         before = points
-        points = [_corrected(row.cell.point, told.predicted, row.seen) for row, told in zip(compared, surface.points, strict=True)]
+        points = [_corrected(_for_prompts(row.cell, fitted), told.predicted, row.seen) for row, told in zip(compared, surface.points, strict=True)]
         moved = max(abs(new.tps_per_user / old.tps_per_user - 1) for new, old in zip(points, before, strict=True))
         say(f"pass {number + 1}: {len(fitted)} points fitted and simulated, {fit.left:.1%} rms left over")
         if moved < SETTLED:
@@ -143,6 +143,12 @@ def _manner(cells: Sequence[Cell], costs: Costs, drafting: Mapping[str, Drafting
         return float(np.sum(np.abs(np.log1p(np.array(left, dtype=np.float64)))))
 
     return min(MANNERS, key=misfit)
+
+
+def _for_prompts(cell: Cell, cells: Sequence[Cell]) -> LoadPoint:
+    """A point whose TTFT tells what prompts cost: a drafter may process prompts too, so those without speculation alone, where there are any."""
+    plain = any(other.point.ttft_s is not None and not other.drafter for other in cells)
+    return replace(cell.point, ttft_s=None) if cell.drafter and plain else cell.point
 
 
 def _corrected(point: LoadPoint, fitted: float, seen: Seen) -> LoadPoint:
