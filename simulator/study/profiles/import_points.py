@@ -166,7 +166,9 @@ def _table(rows: Sequence[Compared]) -> list[str]:
     wide = max(len(row.cell.point.source) for row in rows)
     head = f"{'':{wide}}  users  k  {'tok/s/user':>24}  {'tok/s':>24}  {'accepted length':>20}  {'TTFT, ms':>22}"
     lines = [head]
-    for row in rows:
+    for row in sorted(
+        rows, key=lambda row: (row.cell.held_out, row.cell.drafter, row.cell.slots, row.cell.point.offered or row.cell.point.concurrency)
+    ):
         point, seen = row.cell.point, row.seen
         texts = [
             _pair(point.tps_per_user, seen.tps_per_user, 2, 24), _pair(point.throughput_tok_s, seen.throughput_tok_s, 1, 24),
