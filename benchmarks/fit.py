@@ -18,7 +18,7 @@ from simulator.measurements.surface_model import DraftKind
 
 PROFILES = Path(__file__).parent.parent / "profiles"
 LENGTHS_BY_K = [1.84, 2.51, 3.01, 3.36, 3.61, 3.77]  # InferenceX, v4-pro-0813 (profiles/deepseek-v4-pro-0813-b300/published)
-CHOICES = 40  # of all choices of points, at random
+CHOICES = 30  # of all choices of points, at random
 
 
 class Sweep:
@@ -65,8 +65,8 @@ def _choices(points: Sequence[LoadPoint], size: int, most: int = CHOICES) -> lis
 def main() -> None:
     print("| sweep | known besides ordinary decoding | choices or cells | median | p10 | p90 |\n|---|---|---|---|---|---|")
     for name, folder, kind, shape, few in (
-        ("DeepSeek-V4-Pro, 8 B300", "deepseek-v4-pro-0813-b300", "block", conditional_of(LENGTHS_BY_K), (1, 2, 3)),
-        ("Qwen3-8B, 8 TPU v7x", "qwen3-8b-tpu-v7x8-by-tokens", "block", None, (1, 2)),
+        ("DeepSeek-V4-Pro, 8 B300", "deepseek-v4-pro-0813-b300", "unknown", conditional_of(LENGTHS_BY_K), (1, 2, 3)),
+        ("Qwen3-8B, 8 TPU v7x", "qwen3-8b-tpu-v7x8-by-tokens", "unknown", None, (1, 2)),
     ):
         sweep = Sweep(folder, kind, shape)  # type: ignore[arg-type]
         for points in few:

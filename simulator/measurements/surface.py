@@ -256,7 +256,7 @@ def _solve(model: Model, rows: Rows, speed: Floats) -> tuple[Floats, Floats, flo
                 parts.append(np.log(model.length(z, rows) / np.where(counted, rows.tau, 1))[counted] / COUNTED_SD)
             return np.concatenate(parts)
 
-        found = least_squares(misfit, z, loss="soft_l1", f_scale=OUTLIER, max_nfev=200)
+        found = least_squares(misfit, z, loss="soft_l1", f_scale=OUTLIER, max_nfev=100)
         z = found.x
         jacobian = np.asarray(found.jac)
         cov = np.linalg.inv(jacobian.T @ jacobian)

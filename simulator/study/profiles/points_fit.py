@@ -127,7 +127,8 @@ def fitted_drafter(name: str, fit: DrafterFit, kind: DraftKind, source: str) -> 
 def summary(fit: SurfaceFit, checks: Sequence[PointFit], apart: int, assumed: Sequence[str], folder: Path, drafters: list[str]) -> dict[str, Any]:
     """The fit for people and programs."""
     verify, prefill = fit.costs.verify, fit.costs.prefill
-    low, high = verify.tokens_range()
+    users = [point.point.concurrency for point in fit.points]
+    low, high = min(users), max(users)
     one, many = (float(verify.seconds(x, x)) for x in (low, high))
     lines = [
         f"a step without speculation takes {1e3 * one:.2f} ms at {low:g} requests and {1e3 * many:.2f} ms at {high:g}",
