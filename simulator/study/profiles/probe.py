@@ -37,7 +37,7 @@ def probe_server(
         raise DsimError("expected both or none", key="--accepted-length, --budget", remedy="give both; without speculation both are 1")
     earlier = read_points(add, plan) if add is not None else []
     say(f"warming up {plan.server.shown}")
-    measure(plan.server, plan.prompts, 1, 1, plan.fresh(0, 0))
+    _check_counted(measure(plan.server, plan.prompts, 1, 1, plan.fresh(0, 0)), assumed_length, plan.server)
     counts = assumed_length is None and _counters(plan.server) is not None
     levels = _measure_levels(plan, counts, say)
     cells = [_cell(level, plan, assumed_length, assumed_budget) for level in levels.values()]
@@ -130,12 +130,17 @@ def _cell(level: Level, plan: ProbePlan, length: float | None, budget: float | N
         point = point.counted(level.counted)
     else:
         point = replace(point, accepted_length=1.0, budget=1.0, proposing=0.0, slots=0)
-    uncounted = sum(not answer.counted for answer in level.at.answers)
-    if uncounted and (point.accepted_length or 1.0) > 1:
-        problem = f"does not count the tokens of {uncounted} of {len(level.at.answers)} answers, and a piece of one may hold several accepted ones"
-        remedy = """let usage through (stream_options.include_usage), or ask for all tokens with --extra '{"ignore_eos": true}'"""
-        raise DsimError(problem, where=plan.server.shown, key="usage.completion_tokens", remedy=remedy)
+    _check_counted(level.at, point.accepted_length, plan.server)
     return Cell(point, plan.drafter if point.slots else "", Path(FILE), level.held_out)
+
+
+def _check_counted(at: Measured, length: float | None, server: Server) -> None:
+    """Raises DsimError where tokens of answers were not counted and a round commits several."""
+    uncounted = sum(not answer.counted for answer in at.answers)
+    if uncounted and (length or 1.0) > 1:
+        problem = f"does not count the tokens of {uncounted} of {len(at.answers)} answers, and a piece of one may hold several accepted ones"
+        remedy = """let usage through (stream_options.include_usage), or ask for all tokens with --extra '{"ignore_eos": true}'"""
+        raise DsimError(problem, where=server.shown, key="usage.completion_tokens", remedy=remedy)
 
 
 def _point(at: Measured, plan: ProbePlan) -> LoadPoint:
