@@ -74,7 +74,7 @@ def _costs(profile: Profile) -> Iterator[Unsure]:
     if verify.varies_with != "shape":
         yield from _by_origin("verified", verify.provenance)
     yield from _by_origin("growth", verify.provenance)
-    if getattr(profile.costs, "scheduling", None) is None:
+    if profile.costs.scheduling is None:
         yield from _by_origin("scheduling", verify.provenance)
     for name, drafter in profile.drafters.items():
         nothing = drafter.draft.seconds(1, 0.0, drafter.gamma) == 0 and not drafter.draft.takes_in

@@ -144,7 +144,7 @@ def _costs(costs: Costs, parameter: Parameter, by: float) -> Costs:
         overhead = costs.overhead
         times = {name: getattr(overhead, name) * factor for name in ("seconds", "per_request_s")}
         changes["overhead"] = overhead.model_copy(update=times)
-    known = getattr(costs, "scheduling", None)
+    known = costs.scheduling
     if parameter == "scheduling":
         usual = known.seconds if known else 0.0
         changes["scheduling"] = MovedScheduling(max(usual + by * float(costs.verify.seconds(1)), 0.0), known.per_request_s if known else 0.0)

@@ -116,3 +116,12 @@ def test_growth_is_beyond_what_was_measured(profile: Profile) -> None:
 def test_drafting_never_costs_less_than_nothing(profile: Profile) -> None:
     moved = perturbed(profile, Unsure(parameter="draft", drafter="head", sd=0.5), -1.0)
     assert moved.drafters["head"].draft.seconds(4, 0.0, 3) == 0.0
+
+
+def test_scheduling_takes_a_share_of_a_step(profile: Profile) -> None:
+    """Nothing at first, so that it can only take more; and only where the rule goes by prices."""
+    costs = {sign: perturbed(profile, Unsure(parameter="scheduling", sd=0.2), sign).costs for sign in (1.0, -1.0)}
+    draft = profile.drafters["head"].draft
+    assert RoundCost(costs[1.0], draft, 3, 3, scheduled=True).scheduling_s == pytest.approx(0.2 * 0.0101)
+    assert RoundCost(costs[1.0], draft, 3, 3).scheduling_s == 0
+    assert RoundCost(costs[-1.0], draft, 3, 3, scheduled=True).scheduling_s == 0

@@ -279,7 +279,7 @@ def _lowest(scenario: Scenario, unsure: Unsure) -> float:
     profile = scenario.known
     step_s = float(profile.costs.verify.seconds(1, 1))
     if unsure.parameter == "scheduling":
-        known = getattr(profile.costs, "scheduling", None)
+        known = profile.costs.scheduling
         return known.seconds / step_s / unsure.sd if known else 0.0
     shares = [drafter.draft.seconds(1, 0.0, drafter.gamma) / step_s for name, drafter in profile.drafters.items() if unsure.drafter in (None, name)]
     return max(shares, default=0.0) / unsure.sd
