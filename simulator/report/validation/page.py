@@ -55,7 +55,8 @@ def read_results(folder: Path) -> list[Entry]:
 
 
 def headline(results: Sequence[Entry], file: str = "docs/validation.md") -> Table:
-    """A line for each comparison: what, median and worst error over its cells, limits kept. `file` is what its links point into."""
+    """A line for each comparison: what, median and worst error over its cells, how many of them the prediction interval holds and how wide it is
+    in the median (half of it, over the number), limits kept. `file` is what its links point into."""
     rows: list[Row] = []
     for result in (entry.comparison for entry in results):
         errors = cell_errors(result)
@@ -63,8 +64,18 @@ def headline(results: Sequence[Entry], file: str = "docs/validation.md") -> Tabl
         kept = f"{sum(judged)} of {len(judged)}" if judged else "none set"
         shares = (percent(float(share(errors)), 1, signed=False) if errors else DASH for share in (np.median, np.max))
         name = Cell(f"{result.name}: {wording.short('; '.join(result.sources), 90)}", link=f"{file}#{anchor(result)}")
-        rows.append([name, str(len(errors)), *shares, kept])
-    return table("headline", "", ("compared with", "cells not fitted", "median error", "worst", "limits kept"), rows)
+        rows.append([name, str(len(errors)), *shares, *_held(result), kept])
+    heads = ("compared with", "cells not fitted", "median error", "worst", "in the 90 % prediction interval", "its half width", "limits kept")
+    return table("headline", "", heads, rows)
+
+
+def _held(result: Comparison) -> tuple[str, str]:
+    """Of the cells that were not fitted and have a prediction interval: how many it holds, and its half width in the median."""
+    cells = [point for point in result.points if not point.fitted and point.held is not None]
+    if not cells:
+        return DASH, DASH
+    half = float(np.median([(p.prediction[1] - p.prediction[0]) / 2 / p.simulated for p in cells if p.prediction and p.simulated]))
+    return f"{sum(bool(p.held) for p in cells)} of {len(cells)}", f"±{percent(half, 1, signed=False)}"
 
 
 def anchor(result: Comparison) -> str:
@@ -123,6 +134,7 @@ def _fit(name: str, fit: Fit) -> Text:
 def _points(points: Sequence[ValidationPoint], known: str) -> Iterator[Table]:
     """A table of each metric: policies down, loads across; simulated, known and difference in a cell, an asterisk where it was fitted to."""
     fitted = "; * was fitted to" if any(p.fitted for p in points) else ""
+    fitted += "; ! outside of the 90 % prediction interval" if any(p.held is False and not p.fitted for p in points) else ""
     for metric, source in dict.fromkeys((p.metric, p.table) for p in points):
         mine = [p for p in points if (p.metric, p.table) == (metric, source)]
         loads = sorted({p.load for p in mine}, key=lambda load: (isinstance(load, str), load))
@@ -135,8 +147,9 @@ def _points(points: Sequence[ValidationPoint], known: str) -> Iterator[Table]:
 
 
 def _cell(point: ValidationPoint) -> str:
-    """Simulated / published, difference; an asterisk where it was fitted to."""
-    return f"{plain(point.simulated)} / {plain(point.published)}, {percent(point.difference, 1)}{'*' * point.fitted}"
+    """Simulated / published, difference; an asterisk where it was fitted to, an exclamation mark outside of the prediction interval."""
+    marks = "*" * point.fitted + "!" * (point.held is False and not point.fitted)
+    return f"{plain(point.simulated)} / {plain(point.published)}, {percent(point.difference, 1)}{marks}"
 
 
 def with_headline(readme: str, table: str) -> str:

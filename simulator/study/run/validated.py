@@ -81,6 +81,14 @@ class ValidationPoint(Record):
     published: Number
     difference: Number
     fitted: bool = False
+    prediction: tuple[float, float] | None = None  # the middle 90 % of what is predicted, where that was asked for
+
+    @property
+    def held(self) -> bool | None:
+        """Does the prediction interval hold what was published? None without one."""
+        if self.prediction is None or self.published is None:
+            return None
+        return self.prediction[0] <= self.published <= self.prediction[1]
 
     @model_validator(mode="after")
     def _difference_of_its_numbers(self) -> Self:

@@ -15,6 +15,7 @@ from simulator.reading.csv_files import numbers, read_csv
 from simulator.study.run.checks import CalloutCheck, Check, CurveCheck, SweepCheck
 from simulator.study.run.metrics import names
 from simulator.study.run.pareto import curves, estimate, gain
+from simulator.study.run.prediction import Prediction, World
 from simulator.study.run.result import PointRow, PublishedCurve
 from simulator.study.run.scenario import Scenario
 from simulator.study.run.validated import Validation, ValidationPoint, ValidationRow, all_within
@@ -57,18 +58,19 @@ def check_checks(scenario: Scenario) -> None:
             _column(scenario, check, table, name)
 
 
-def validate_result(scenario: Scenario, rows: Sequence[PointRow]) -> Validation:
-    """Every check of the scenario in a row or more, and the points behind the curves."""
+def validate_result(scenario: Scenario, rows: Sequence[PointRow], prediction: Prediction | None = None) -> Validation:
+    """Every check of the scenario in a row or more, and the points behind the curves, with their intervals where there is a prediction."""
+    world = prediction.world if prediction else None
     summary: list[ValidationRow] = []
     points: list[ValidationPoint] = []
     for check in scenario.validation:
         if isinstance(check, CurveCheck):
-            compared = _curve(scenario, rows, check)
+            compared = _curve(scenario, rows, check, world)
             points += compared
             what = f"{check.metric} against {scenario.known.published[check.table].label}"
             summary.append(rms_row(what, check.policy, "load", compared, check.limit_rms, fitted=check.fitted))
         elif isinstance(check, SweepCheck):
-            compared = sweep_points(scenario, rows, check, _table(scenario, check))
+            compared = sweep_points(scenario, rows, check, _table(scenario, check), world)
             points += compared
             summary += sweep_rows(scenario, check, compared)
         else:
@@ -127,7 +129,7 @@ def _numbers(scenario: Scenario, name: str, table: pd.DataFrame, column: str) ->
     return numbers(table, column, scenario.known.folder / scenario.known.published[name].file, ProfileError)
 
 
-def _curve(scenario: Scenario, rows: Sequence[PointRow], check: CurveCheck) -> list[ValidationPoint]:
+def _curve(scenario: Scenario, rows: Sequence[PointRow], check: CurveCheck, world: World | None) -> list[ValidationPoint]:
     table = _table(scenario, check)
     x, y = _column(scenario, check, table, "concurrency"), _column(scenario, check, table, check.y)
     order = np.argsort(x)
@@ -137,7 +139,8 @@ def _curve(scenario: Scenario, rows: Sequence[PointRow], check: CurveCheck) -> l
     for load in scenario.loads(policy):
         simulated, published = mean(rows, check.policy, load, check.metric), float(np.interp(load, x[order], y[order]))
         if low <= load <= high and simulated is not None:
-            points.append(cell(check, check.policy, check.metric, load, simulated, published, check.fitted))
+            drawn = world[check.policy, load].get(check.metric) if world else None
+            points.append(cell(check, check.policy, check.metric, load, simulated, published, check.fitted, drawn))
     return points
 
 

@@ -13,9 +13,10 @@ from simulator.reading.yaml_files import read_yaml
 from simulator.study.profiles.fit_run import RunFit, compare_run, fit_run
 from simulator.study.run.conditions import conditions
 from simulator.study.run.output import write_json
+from simulator.study.run.prediction import Prediction
 from simulator.study.run.result import sources
 from simulator.study.run.scenario import Scenario, load_scenario
-from simulator.study.run.sweep import sweep
+from simulator.study.run.sweep import swept
 from simulator.study.run.validated import ValidationRow, all_within
 from simulator.study.validation.compare import check_checks, validate_result
 from simulator.study.validation.result import Comparison, Fit
@@ -65,7 +66,8 @@ def validate_published(
 
 def scenario_result(name: str, scenario: Scenario, workers: int | None = None) -> Comparison:
     """A scenario simulated and held against the tables that its checks name."""
-    validation = validate_result(scenario, sweep(scenario, workers=workers))
+    rows, moved = swept(scenario, workers=workers)
+    validation = validate_result(scenario, rows, Prediction(scenario, rows, moved))
     profile = scenario.known
     return Comparison(
         name=name,

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from simulator.arrays import Floats
 from simulator.errors import ScenarioError
 from simulator.study.run.checks import CurveCheck, SweepCheck
+from simulator.study.run.draws import interval
+from simulator.study.run.prediction import World
 from simulator.study.run.result import PointRow
 from simulator.study.run.scenario import Scenario
 from simulator.study.run.validated import ValidationPoint, ValidationRow
@@ -52,7 +55,9 @@ def must_hold(scenario: Scenario, key: str, wanted: Iterable[str], present: Iter
             raise ScenarioError(f"{problem} '{name}'", where=scenario.file, key=key, remedy=f"{remedy}: {', '.join(there) or 'none'}")
 
 
-def sweep_points(scenario: Scenario, rows: Sequence[PointRow], check: SweepCheck, table: pd.DataFrame) -> list[ValidationPoint]:
+def sweep_points(
+    scenario: Scenario, rows: Sequence[PointRow], check: SweepCheck, table: pd.DataFrame, world: World | None = None
+) -> list[ValidationPoint]:
     """One point per published cell: the metric over that of the first system at the same concurrency, simulated and published."""
     (base, base_policy), *others = check.systems.items()
     reference = _cells(table, base, check.y)
@@ -63,15 +68,25 @@ def sweep_points(scenario: Scenario, rows: Sequence[PointRow], check: SweepCheck
             if load not in reference or simulated is None or not plain:
                 continue
             fitted = load in check.fitted.get(system, [])
-            points.append(cell(check, policy, f"{check.metric} over {base_policy}", load, simulated / plain, value / reference[load], fitted))
+            drawn = world[policy, load][check.metric] / world[base_policy, load][check.metric] if world else None
+            points.append(cell(check, policy, f"{check.metric} over {base_policy}", load, simulated / plain, value / reference[load], fitted, drawn))
     return points
 
 
-def cell(check: CurveCheck | SweepCheck, policy: str, metric: str, load: float, simulated: float, published: float, fitted: bool) -> ValidationPoint:
-    """A simulated number beside the published one, and their relative difference."""
+def cell(
+    check: CurveCheck | SweepCheck,
+    policy: str,
+    metric: str,
+    load: float,
+    simulated: float,
+    published: float,
+    fitted: bool,
+    drawn: Floats | None = None,
+) -> ValidationPoint:
+    """A simulated number beside the published one, their relative difference, and the interval of what was `drawn` of it [N]."""
     return ValidationPoint(
         policy=policy, metric=metric, load=load, table=check.table, simulated=simulated, published=published,
-        difference=simulated / published - 1, fitted=fitted,
+        difference=simulated / published - 1, fitted=fitted, prediction=None if drawn is None or np.isnan(drawn).any() else interval(drawn),
     )  # fmt: skip
 
 
