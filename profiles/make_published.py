@@ -1,37 +1,42 @@
 """Makes the profiles of systems that others measured and published. Run: python profiles/make_published.py
 
-What is fitted or assumed is written into each profile. Of every sweep only the line of ordinary decoding is used (and, for the TPU, one point of
-the other line, in want of any acceptance), so that what the scenarios in scenarios/published simulate is a prediction.
+What is fitted or assumed is written into each profile. Of every sweep the line of ordinary decoding is used, alone or with a few of the points with
+speculation, by the joint fit of `dsim fit` (docs/fit.md), so that what the scenarios in scenarios/published simulate of the rest is a prediction.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from simulator.measurements.acceptance import ParametricAcceptance
-from simulator.measurements.cost import Costs, DraftTable, LinearDraft, MeasuredTable, Overhead
+from simulator.measurements.cost import Costs, DraftTable, MeasuredTable, Overhead
 from simulator.measurements.draft_blocks import RecordedBlocks
+from simulator.measurements.formats.loadgen import LoadPoint
+from simulator.measurements.points import conditional_of
 from simulator.measurements.profile import Drafter, Profile, PublishedTable, save_profile
-from simulator.study.profiles.about import without_head
+from simulator.measurements.surface import fit_surface
+from simulator.measurements.surface_model import DraftKind
+from simulator.study.profiles.points_fit import fitted_drafter
 
 HERE = Path(__file__).parent
 MADE_BY = "Made by `python profiles/make_published.py`; do not edit by hand."
 BLOG = "vLLM blog on adaptive verification (14 August 2026)"
 INFERENCEX = "InferenceX golden values (SPEED-Bench coding, T = 1, checkpoint v4-pro-0813, thinking on)"
 TPU = "sgl-project/sglang-jax pull request 1632"
-FIRST_SLOT = 0.725  # the blog: the first of seven drafted tokens survives «more than 70 %» of the time in this sweep; read as 70 to 75 %
+# Points with speculation that go into a fit: none; the one that a team would take first; and the corners of the sweep with it.
+PRO_POINTS = ((), (("fixed_3", 64),), (("fixed_3", 64), ("fixed_7", 1), ("fixed_7", 256)))
+TPU_POINTS = ((), (("fixed_7", 1), ("fixed_7", 128)))
 EAGER_EDGE = 1025  # the largest captured step of the Flash profile
 SEQUENCES = {"sequences_per_domain": 48, "anchors_per_sequence": 192}
 
 
 def main() -> None:
     flash()
-    pro()
-    for reading in ("tokens", "requests"):
-        tpu(reading)
+    sweeps()
 
 
 def flash() -> None:
@@ -74,148 +79,91 @@ def flash() -> None:
     )
 
 
-def pro() -> None:
-    """Cost of a step from ordinary decoding up to 256 tokens, beyond them as Flash's published curve grows; two readings of the acceptance."""
-    folder = HERE / "deepseek-v4-pro-0813-b300"
-    sweep = read(folder / "published" / "sweep.csv")
-    none = sweep[sweep["policy"] == "none"]
-    tokens, seconds = none["concurrency"].to_numpy(float), 1 / none["tps_per_user"].to_numpy(float)
-    rows = read(folder / "published" / "flash_step_cost.csv")
-    verify = rows[(rows["component"] == "verify") & (rows["regime"] == "graph")]
-    at = verify["x"].to_numpy(float)
-    last = float(np.interp(tokens[-1], at, verify["milliseconds"]))
-    beyond = at > tokens[-1]
-    grown = seconds[-1] * verify["milliseconds"].to_numpy(float)[beyond] / last
-    source = f"{BLOG}, figure 3, line without speculation (published/sweep.csv), and figure 2 (published/flash_step_cost.csv)"
-    note = "up to 256 tokens 1 ÷ per-user speed without speculation; beyond, the growth of Flash's published step cost over that at 256 tokens"
-    write_table(folder / "verify.csv", [*tokens, *at[beyond]], [*seconds, *grown], "tokens")
-    draft = rows[rows["component"] == "draft"]
-    scale = seconds[0] / (verify["milliseconds"].to_numpy(float)[0] / 1e3)
-    write_table(folder / "draft.csv", draft["x"], draft["milliseconds"] / 1e3 * scale, "requests")
-    coding = coding_acceptance()
-    level = logit(FIRST_SLOT) - logit(coding[0])
-    for name, conditional, where in (
-        ("dspark", [sigmoid(logit(c) + level) for c in coding], f"{BLOG}: the first slot survives «more than 70 %»; shape by slot: {INFERENCEX}"),
-        ("dspark-coding", coding, INFERENCEX),
-    ):
-        shape(conditional).generate(name, "fitted", where).save(folder / f"{name}.parquet")
-    adaptive = sweep[sweep["policy"] == "adaptive_7"][["concurrency", "tps_per_user"]]
-    text = f"# {BLOG}, figure 3, adaptive verification (of sweep.csv)\n" + adaptive.to_csv(index=False, lineterminator="\n")
-    (folder / "published" / "adaptive_speed.csv").write_text(text)
-    price = DraftTable(
-        provenance="synthetic",
-        source=f"{BLOG}, figure 2",
-        file="draft.csv",
-        between="linear",
-        note=f"Flash's published draft cost × {scale:.3f}, the ratio of both models' steps of one token; Pro's is not published",
-    )
-    notes = {
-        "dspark": "first slot 72.5 %: the blog says «more than 70 %» of this sweep",
-        "dspark-coding": "accepted length on code; the sweep's prompts are a mix",
-    }
-    drafters = {
-        name: Drafter(family="dspark", gamma=7, draft=price, blocks=f"{name}.parquet", confidence=True, note=note) for name, note in notes.items()
-    }
-    label = "published (blog, figure 3)"
-    save(
-        Profile(
-            format=1,
-            name=folder.name,
-            hardware="8 B300",
-            engine="vLLM 73b8394, tensor parallel 8, expert parallel, FP8 KV cache, graphs to 4096 tokens",
-            target="DeepSeek-V4-Pro-0813",
-            gpus_per_replica=8,
-            costs=Costs(
-                verify=MeasuredTable(provenance="fitted", source=source, note=note, file="verify.csv", between="linear"),
-                overhead=Overhead(provenance="fitted", source=source, note="within the step cost; the sweep cannot show it apart"),
-            ),
-            drafters=drafters,
-            published={
-                "sweep": PublishedTable(file="published/sweep.csv", x="concurrency", y="throughput_tok_s_total", label=label, source=BLOG),
-                "adaptive_speed": PublishedTable(
-                    file="published/adaptive_speed.csv", x="concurrency", y="tps_per_user", label=f"adaptive, {label}", source=BLOG
-                ),
-            },
-            assumed=[
-                "beyond 256 tokens a step grows as that of DeepSeek-V4-Flash-0731 on 4 B300 does, without its graph limit",
-                "drafting costs what it costs on Flash, times the ratio of both models' steps of one token",
-                "a step costs the same whether its tokens belong to many requests or to few: ordinary decoding alone cannot tell",
-                "all policies draft with DSpark-7; the blog's fixed k starts at the block size 5, so fixed 1 and 3 were drafted in some other way",
-                "prompts are left out: their share is within the published speed of ordinary decoding, and taken as the same under every policy",
-                *CONFIDENCE,
-            ],
-            not_identifiable=["cost per token against cost per request", "draft cost", "acceptance by kind of prompt", "host time, memory for KV"],
-        ),
-        folder,
-    )
+def sweeps() -> None:
+    """Profiles from published sweeps: all points without speculation, and none or a few of those with it; the rest of the sweep is predicted."""
+    lengths = coding_lengths()
+    blog = {"hardware": "8 B300", "engine": "vLLM 73b8394, tensor parallel 8, expert parallel, FP8 KV cache, graphs to 4096 tokens",
+            "target": "DeepSeek-V4-Pro-0813", "source": BLOG, "label": "published (blog, figure 3)"}  # fmt: skip
+    for points in PRO_POINTS:
+        fitted(f"deepseek-v4-pro-0813-b300{suffix(points)}", "deepseek-v4-pro-0813-b300", blog, points, "block", lengths)
+    jax = {"hardware": "8 TPU v7x chips", "engine": "sglang-jax, pull request 1632", "target": "Qwen3-8B", "source": TPU,
+           "label": "published (pull request 1632)"}  # fmt: skip
+    for points in TPU_POINTS:
+        fitted(f"qwen3-8b-tpu-v7x8{suffix(points)}", "qwen3-8b-tpu-v7x8", jax, points, "block", [])
 
 
-def tpu(reading: str) -> None:
-    """Ordinary decoding alone says what a step of R requests costs; whether tokens or requests make it dear is read in two ways."""
-    folder = HERE / f"qwen3-8b-tpu-v7x8-by-{reading}"
-    sweep = read(folder / "published" / "sweep.csv")
-    none, fixed = (sweep[sweep["policy"] == policy] for policy in ("none", "fixed_7"))
-    requests = none["concurrency"].to_numpy(float)
-    seconds = requests / none["throughput_tok_s_total"].to_numpy(float)
-    if reading == "tokens":
-        write_table(folder / "verify.csv", requests, seconds, "tokens")
-        at_eight = float(np.interp(8.0, requests, seconds))
-        note = "concurrency ÷ throughput of ordinary decoding; all of the growth read as cost of tokens in the step"
-    else:
-        rows = [f"{r:g},{r:g},{s:.6g}" for r, s in zip(requests, seconds, strict=True)]
-        (folder / "verify.csv").write_text("tokens,requests,p50_s\n" + "\n".join(rows) + "\n")
-        at_eight = float(seconds[0])
-        note = "concurrency ÷ throughput of ordinary decoding; all of the growth read as cost of requests in the step, none of tokens"
-    speed = float(fixed[fixed["concurrency"] == 1]["throughput_tok_s_total"].iloc[0])
-    length = speed * at_eight
-    conditional = [constant_rate(length, 7)] * 7
-    source = f"{TPU}: fixed 7 at concurrency 1 runs {speed:g} tok/s, so {length:.2f} tokens a round; drafting is within"
-    without_head(shape(conditional).generate("dspark", "fitted", source)).save(folder / "dspark.parquet")
-    save(
-        Profile(
-            format=1,
-            name=folder.name,
-            hardware="8 TPU v7x chips",
-            engine="sglang-jax, pull request 1632",
-            target="Qwen3-8B",
-            gpus_per_replica=8,
-            costs=Costs(
-                verify=MeasuredTable(provenance="fitted", source=f"{TPU} (published/sweep.csv)", note=note, file="verify.csv", between="linear"),
-                overhead=Overhead(provenance="fitted", source=TPU, note="within the step cost; the sweep cannot show it apart"),
-            ),
-            drafters={
-                "dspark": Drafter(
-                    family="dspark",
-                    gamma=7,
-                    draft=LinearDraft(provenance="fitted", source=TPU, note="within the acceptance; the sweep cannot show it apart"),
-                    blocks="dspark.parquet",
-                    note="one conditional acceptance at every slot, so that fixed 7 at concurrency 1 runs as published",
-                )
-            },
-            published={
-                "sweep": PublishedTable(
-                    file="published/sweep.csv", x="concurrency", y="throughput_tok_s_total", label="published (pull request 1632)", source=TPU
-                )
-            },
-            assumed=[
-                f"what a step costs beyond one request is due to its {reading}",
-                "acceptance from one published point: fixed 7 at concurrency 1, draft cost included",
-                "prompts are left out: their share is within the published throughput",
-            ],
-            not_identifiable=[
-                "cost per token against cost per request: this profile and its twin are the two ends",
-                "draft cost",
-                "acceptance by slot",
-            ],
-        ),
-        folder,
+def suffix(points: Sequence[tuple[str, int]]) -> str:
+    """What tells a profile from that of the same sweep without speculative points."""
+    return f"-{len(points)}-point" + "s" * (len(points) > 1) if points else ""
+
+
+def fitted(
+    name: str, data: str, about: dict[str, str], points: Sequence[tuple[str, int]], kind: DraftKind, lengths: Sequence[float]
+) -> None:
+    """A profile of one sweep, `points` of it (policy, concurrency) fitted beside ordinary decoding."""
+    folder, file = HERE / name, HERE / data / "published" / "sweep.csv"
+    sweep = read(file)
+    kept = sweep[(sweep["policy"] == "none") | pd.Series(list(zip(sweep["policy"], sweep["concurrency"], strict=True))).isin(list(points))]
+    users = kept["concurrency"].to_numpy(float)
+    speeds = kept["throughput_tok_s_total"].to_numpy(float) / users
+    slots = [0 if policy == "none" else int(policy.rpartition("_")[2]) for policy in kept["policy"]]
+    said = [f"{policy}, {user:g} users" for policy, user in zip(kept["policy"], users, strict=True)]
+    read_points = [
+        LoadPoint(what, float(v), float(v * user), slots=k, offered=float(user)) for what, v, user, k in zip(said, speeds, users, slots, strict=True)
+    ]
+    drafters = ["dspark" if k else "" for k in slots]
+    shape = {"dspark": conditional_of(lengths)} if lengths else {}
+    source = f"{about['source']} (published/sweep.csv), {len(kept)} points"
+    fit = fit_surface(read_points, drafters, kinds={"dspark": kind}, shape=shape, slots=7, also=("dspark",), source=source)
+    fit.check()
+    drafter, blocks = fitted_drafter("dspark", fit.drafters["dspark"], kind, about["source"])
+    folder.mkdir(exist_ok=True)
+    blocks.save(folder / drafter.blocks)
+    published = {"sweep": table(folder, file, "sweep.csv", "throughput_tok_s_total", about)}
+    if "adaptive_7" in set(sweep["policy"]):
+        adaptive = sweep[sweep["policy"] == "adaptive_7"][["concurrency", "tps_per_user"]]
+        text = f"# {about['source']}, adaptive verification (of sweep.csv)\n" + adaptive.to_csv(index=False, lineterminator="\n")
+        (folder / "published" / "adaptive_speed.csv").write_text(text)
+        published["adaptive_speed"] = PublishedTable(
+            file="published/adaptive_speed.csv", x="concurrency", y="tps_per_user", label=f"adaptive, {about['label']}", source=about["source"]
+        )
+    used = f"of the points with speculation only {', '.join(said[i] for i, k in enumerate(slots) if k) or 'none'} went into the fit"
+    shaped = f"acceptance by position has the shape of {INFERENCEX}, its level is fitted" if lengths else "acceptance by position falls as in other systems"
+    profile = Profile(
+        format=1,
+        name=name,
+        hardware=about["hardware"],
+        engine=about["engine"],
+        target=about["target"],
+        gpus_per_replica=8,
+        costs=fit.costs,
+        drafters={"dspark": drafter},
+        published=published,
+        uncertainty=fit.uncertainty,
+        assumed=[*fit.assumed, used, shaped, *CONFIDENCE],
+        not_identifiable=fit.unknown,
     )
+    save(profile, folder)
+
+
+def table(folder: Path, file: Path, name: str, y: str, about: dict[str, str]) -> PublishedTable:
+    """The published table beside a profile, copied where it is that of another."""
+    (folder / "published").mkdir(exist_ok=True)
+    if (folder / "published" / name) != file:
+        (folder / "published" / name).write_bytes(file.read_bytes())
+    return PublishedTable(file=f"published/{name}", x="concurrency", y=y, label=about["label"], source=about["source"])
 
 
 CONFIDENCE = [
     "confidences are calibrated and as informative as the parametric generator's defaults, which follow the DSpark paper's Figure 6",
     "the spread of difficulty along a text is the generator's default",
 ]
+
+
+def coding_lengths() -> list[float]:
+    """Accepted length at k = 1 … 7 on code; see coding_acceptance of the one at 7."""
+    survival = np.cumprod(coding_acceptance())
+    return [float(length) for length in 1 + np.cumsum(survival)]
 
 
 def coding_acceptance() -> list[float]:
@@ -231,21 +179,6 @@ def coding_acceptance() -> list[float]:
 def shape(conditional: list[float]) -> ParametricAcceptance:
     """The generator's defaults with these marginals, confidences calibrated."""
     return ParametricAcceptance(conditional={"mix": conditional}, miscalibration=[1.0] * len(conditional), **SEQUENCES)
-
-
-def constant_rate(length: float, slots: int) -> float:
-    """The conditional acceptance that gives this accepted length."""
-    from scipy.optimize import brentq
-
-    return float(brentq(lambda c: 1 + sum(c**k for k in range(1, slots + 1)) - length, 1e-6, 1 - 1e-6))
-
-
-def logit(p: float) -> float:
-    return float(np.log(p / (1 - p)))
-
-
-def sigmoid(z: float) -> float:
-    return float(1 / (1 + np.exp(-z)))
 
 
 def read(path: Path) -> pd.DataFrame:
