@@ -97,9 +97,7 @@ def suffix(points: Sequence[tuple[str, int]]) -> str:
     return f"-{len(points)}-point" + "s" * (len(points) > 1) if points else ""
 
 
-def fitted(
-    name: str, data: str, about: dict[str, str], points: Sequence[tuple[str, int]], kind: DraftKind, lengths: Sequence[float]
-) -> None:
+def fitted(name: str, data: str, about: dict[str, str], points: Sequence[tuple[str, int]], kind: DraftKind, lengths: Sequence[float]) -> None:
     """A profile of one sweep, `points` of it (policy, concurrency) fitted beside ordinary decoding."""
     folder, file = HERE / name, HERE / data / "published" / "sweep.csv"
     sweep = read(file)
@@ -128,7 +126,11 @@ def fitted(
             file="published/adaptive_speed.csv", x="concurrency", y="tps_per_user", label=f"adaptive, {about['label']}", source=about["source"]
         )
     used = f"of the points with speculation only {', '.join(said[i] for i, k in enumerate(slots) if k) or 'none'} went into the fit"
-    shaped = f"acceptance by position has the shape of {INFERENCEX}, its level is fitted" if lengths else "acceptance by position falls as in other systems"
+    shaped = (
+        f"acceptance by position has the shape of {INFERENCEX}, its level is fitted"
+        if lengths
+        else "acceptance by position falls as in other systems"
+    )
     profile = Profile(
         format=1,
         name=name,

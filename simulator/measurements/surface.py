@@ -115,6 +115,7 @@ def fit_surface(
     shape: Mapping[str, Sequence[float]] | None = None,
     slots: int = 0,
     graph_limit: float | None = None,
+    also: Sequence[str] = (),
     source: str = "",
 ) -> SurfaceFit:
     """Step costs, drafting, scheduling, prompts and acceptance that fit all points at once, by maximum a posteriori with weak priors.
@@ -122,7 +123,7 @@ def fit_surface(
     `drafters` names each point's drafter ("" without speculation; default: one, "drafter", wherever a point drafts), `kinds` how they draft, where
     that is known. `shape` is by drafter the conditional acceptance by position that is known from elsewhere: its level is fitted where nothing was
     counted. A drafter's block has at least `slots` tokens: positions that no point tells of accept as the last known one. Steps of more than
-    `graph_limit` tokens leave captured graphs.
+    `graph_limit` tokens leave captured graphs. `also` are drafters that no point has: what is known of others stands for them.
     Raises DsimError where the points cannot carry a fit.
     """
     if not points:
@@ -131,7 +132,7 @@ def fit_surface(
     rows = rows_of(points, names)
     if rows.tokens.max() < 1.5 * rows.tokens.min():
         raise DsimError("too few operating points to fit a step cost", remedy="give at least two whose tokens in a step differ by half")
-    model = _model(points, rows, kinds or {}, shape or {}, slots, graph_limit)
+    model = _model(points, rows, also, kinds or {}, shape or {}, slots, graph_limit)
     speed = np.log([point.tps_per_user for point in points])
     z, cov, noise = _solve(model, rows, speed)
     fitted = model.speed(z, rows)
@@ -175,6 +176,7 @@ def _drafts(point: LoadPoint) -> bool:
 def _model(
     points: Sequence[LoadPoint],
     rows: Rows,
+    also: Sequence[str],
     kinds: Mapping[str, DraftKind],
     shape: Mapping[str, Sequence[float]],
     slots: int,
@@ -188,7 +190,7 @@ def _model(
     first = int(np.argmin(rows.tokens))
     base = float(lengths[first] / points[first].tps_per_user)
     prompts = not (np.isnan(rows.prompt) | np.isnan(rows.output)).any()
-    found = {name: _acceptance(points, rows, name, shape.get(name), slots) for name in dict.fromkeys(rows.drafter) if name}
+    found = {name: _acceptance(points, rows, name, shape.get(name), slots) for name in dict.fromkeys([*rows.drafter, *also]) if name}
     acceptance = {name: replace(known, kind=kinds.get(name, "unknown")) for name, known in found.items()}
     measured = (float(rows.tokens.min()), float(rows.tokens.max()))
     return Model(knots, inside, measured, base, acceptance, limit, prompts, bool(rows.adaptive.any()), walk)
@@ -214,7 +216,7 @@ def _knots(plain: Floats, rows: Rows) -> tuple[Floats, int]:
 def _acceptance(points: Sequence[LoadPoint], rows: Rows, name: str, shape: Sequence[float] | None, slots: int) -> Acceptance:
     """Conditional acceptance pooled over points by their rounds; where nothing was counted, the shape that is given, else a flat one."""
     mine = [i for i, drafter in enumerate(rows.drafter) if drafter == name]
-    gamma = max(slots, len(shape or ()), *(int(rows.slots[i]) for i in mine))
+    gamma = max(slots, len(shape or ()), *(int(rows.slots[i]) for i in mine), 1)
     reached, kept, rounds = np.zeros(gamma), np.zeros(gamma), 0.0
     fixed = [i for i in mine if not points[i].adaptive] or mine
     for i in fixed:
@@ -225,7 +227,7 @@ def _acceptance(points: Sequence[LoadPoint], rows: Rows, name: str, shape: Seque
             reached[: len(alive) - 1] += weight * alive[:-1]
             kept[: len(alive) - 1] += weight * alive[1:]
             rounds += weight
-    share = float(np.mean(rows.proposing[mine]))
+    share = float(np.mean(rows.proposing[mine])) if mine else 1.0
     if rounds:
         conditional = np.clip(kept / np.maximum(reached, 1e-9), 1e-4, 1 - 1e-4)
         known = reached > 0
