@@ -120,7 +120,7 @@ def perturbed(profile: Profile, unsure: Unsure, size: float) -> Profile:
         moved._blocks = {name: profile.blocks(name) for name in profile.drafters}
         for name in names:
             gamma = profile.drafters[name].gamma
-            shift = by * (np.ones(gamma) if unsure.parameter == "level" else np.linspace(0.0, 1.0, gamma))
+            shift = by * (np.ones(gamma) if unsure.parameter == "level" else np.linspace(-0.5, 0.5, gamma) if gamma > 1 else np.zeros(1))
             moved._blocks[name] = shifted(profile.blocks(name), shift, profile.drafters[name].temperatures)
         return moved
     drafts = {name: draft for name in names if (draft := _draft(profile, name, unsure.parameter, by)) is not None}

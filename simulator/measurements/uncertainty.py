@@ -19,7 +19,7 @@ class Unsure(Frozen):
     Logarithms of factors: `step` (all verify costs and overhead), `verified` (what drafted tokens add to a step beyond the anchors),
     `growth` (what tokens beyond the measured ones add), `prefill`, `pace` (every time there is). Fractions of the step of one token: `draft`
     (of `drafter`; a whole round of one request) and `scheduling`, never below 0 in all. Logits of conditional acceptance of `drafter`, of each
-    domain: `level` (every slot), `tilt` (0 at the first slot, rising to 1 at the last).
+    domain: `level` (every slot), `tilt` (-½ at the first slot, rising to ½ at the last).
     """
 
     parameter: Parameter
