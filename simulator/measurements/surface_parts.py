@@ -54,7 +54,7 @@ def costs_of(model: Model, z: Floats, source: str, note: str) -> Costs:
         prefill = LinearPrefill(provenance="fitted", source=source, note="chunks beside decoding", base_s=rounded(base), per_token_s=rounded(token))
     overhead = {"provenance": "fitted", "source": source, "note": "within the step cost; operating points cannot tell it apart"}
     content = {"verify": verify, "prefill": prefill, "overhead": overhead}
-    if model.scheduled and "scheduling" in Costs.model_fields:
+    if model.scheduled:
         content["scheduling"] = {"provenance": "fitted", "source": source, "seconds": rounded(model.scheduling_s(z))}
     return validate(Costs, content, "the fitted costs", DsimError)
 

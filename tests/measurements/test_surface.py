@@ -113,5 +113,7 @@ def test_scheduling_is_told_by_adaptive_points_and_leaves_the_rest_alone() -> No
     scheduled = fit.with_scheduling(late, ["drafter"] * 2)
     assert scheduled.scheduling_s == pytest.approx(0.002, rel=0.25)
     assert scheduled.costs.verify == fit.costs.verify
+    assert scheduled.costs.scheduling is not None
+    assert scheduled.costs.scheduling.seconds == pytest.approx(scheduled.scheduling_s, rel=1e-4)
     assert 0 < sd(scheduled, "scheduling") < 0.1
     assert fit.scheduling_s == 0
