@@ -90,7 +90,7 @@ def view(proposed: list[int], round_s: list[float], before: list[int] | None = N
     """Requests with confidences of one half up to what each proposes, and what it proposed a step ago."""
     confidence, survival = (np.where(np.arange(2) < np.array(proposed)[:, None], c, 0.0) for c in (0.5, np.array([0.5, 0.25])))
     lagged = () if before is None else [np.where(np.arange(2) < np.array(before)[:, None], np.array([0.5, 0.25]), 0.0)]
-    seen = StepView(len(proposed), 2, confidence, survival, lagged, np.array(round_s), np.array(proposed))
+    seen = StepView(len(proposed), 2, confidence, survival, lagged, np.array(round_s), proposed=np.array(proposed))
     seen.lagged_proposed = () if before is None else [np.array(before)]
     return seen
 
