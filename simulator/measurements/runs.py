@@ -15,7 +15,7 @@ from simulator.errors import ProfileError
 from simulator.measurements.marginals import centre_of, everywhere, logit, sigmoid
 from simulator.rng import stream
 
-_STEPS = 200
+_STEPS = 400
 
 
 def solved(offset: Floats, target: Floats, settled: int, proposing: float) -> tuple[Floats, Floats]:
@@ -31,6 +31,7 @@ def _solved(offset: Floats, target: Floats, settled: int, proposing: float) -> t
     centre, begins = everywhere(offset[None], target[None])[0], proposing
     along = np.ascontiguousarray(offset.T)  # [P + k + 1, S]
     anchors = len(along) - last - 2
+    pace, moved = 1.0, np.inf
     for _ in range(_STEPS):
         before, possible = (centre.copy(), begins), True
         fresh, deep = _hits(along, centre, anchors), _hits(along, centre[[last] * (last + 1)], anchors)
@@ -50,10 +51,16 @@ def _solved(offset: Floats, target: Floats, settled: int, proposing: float) -> t
             shrink = np.exp(-along[settled + k + 1 : anchors + k + 1])
             centre[k] = centre_of(weight / weight.sum(), shrink, float(np.clip(wanted, 1e-6, 1 - 1e-6)), float(centre[k]), 1)
             fresh[:, k + 1] = fresh[:, k] * _at(along, centre[k], k + 1, anchors)
-        if np.abs(centre - before[0]).max() < 1e-7 and abs(begins - before[1]) < 1e-7:
+        change = float(max(np.abs(centre - before[0]).max(), abs(begins - before[1])))
+        if change < 2e-5:
             if possible:
                 return centre, begins
             break
+        pace, moved = (
+            max(pace / 2, 0.05) if change > 0.9 * moved else min(1.1 * pace, 1.0),
+            change,
+        )  # longer runs at many places make fewer begin: it overshoots
+        centre, begins = before[0] + pace * (centre - before[0]), before[1] + pace * (begins - before[1])
     raise ProfileError(
         "no runs have these marginals in so many of the rounds",
         key="proposing",

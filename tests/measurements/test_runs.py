@@ -7,6 +7,7 @@ import pytest
 from scipy.optimize import fsolve
 
 from simulator.errors import ProfileError
+from simulator.measurements import runs
 from simulator.measurements.acceptance import ParametricAcceptance
 from simulator.measurements.statistics import visited_rows
 
@@ -59,6 +60,21 @@ def test_a_run_with_any_k_has_what_the_paper_says(spread: float) -> None:
             assert abs(total.sum() / each[0].sum() - wanted) < 4 * error + 0.004
 
 
-def test_counts_that_no_runs_have_are_refused() -> None:
+@pytest.mark.parametrize(("survival", "share"), [([0.721, 0.475, 0.426], 0.219), ([0.9, 0.88, 0.87], 0.5), ([0.6], 0.25)])
+def test_counts_of_long_runs_are_met(survival: list[float], share: float) -> None:
+    """The first are 61 rounds of a real server (n-gram, one user): where runs are long, few need begin, and a plain iteration overshoots."""
+    conditional = (np.array(survival) / np.array([1.0, *survival[:-1]])).tolist()
+    shape = {"sequences_per_domain": 200, "anchors_per_sequence": 128, "spread": 1.0}
+    blocks = ParametricAcceptance(conditional={"any": conditional}, proposing=share, **shape).generate("d")
+    assert blocks.proposed is not None
+    rows = visited_rows(blocks)
+    proposing = blocks.proposed[rows] > 0
+    assert proposing.mean() == pytest.approx(share, rel=0.1)
+    found = [float((blocks.accepted[rows][proposing] >= k).mean()) for k in range(1, len(survival) + 1)]
+    np.testing.assert_allclose(found, survival, atol=0.03)
+
+
+def test_counts_that_are_not_met_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "_STEPS", 3)
     with pytest.raises(ProfileError, match="proposing: no runs have these marginals"):
-        ParametricAcceptance(conditional={"any": [0.05, 0.999]}, proposing=0.5, sequences_per_domain=4, anchors_per_sequence=32).generate("d")
+        ParametricAcceptance(conditional={"any": [0.9, 0.98]}, proposing=0.5, sequences_per_domain=4, anchors_per_sequence=32).generate("d")
