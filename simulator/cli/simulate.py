@@ -146,6 +146,7 @@ def plan(
     max_hours: MaxHours = None,
     report: Report = None,
     force: Replace = False,
+    prediction: Prediction = True,
     format: Format = "text",
 ) -> None:
     """Find the policy and fleet that meet an SLA at least cost.
@@ -166,7 +167,7 @@ def plan(
     place = Place(folder, "plan", question.question.name, question.file, force)
     keep, progress = place.keep, Progress(quiet=format == "json")
     with resumable(lambda: f"{progress.done:.0f} trials are kept in {keep}"), progress.stage("planning"):
-        result = plan_with_launch(answer(question, keep, workers, progress.at, progress.doing, ray), question)
+        result = plan_with_launch(answer(question, keep, workers, progress.at, progress.doing, ray, prediction), question)
         progress.doing("writing the page")
         place.mark()
         write_plan(result, folder)

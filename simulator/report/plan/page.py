@@ -66,6 +66,15 @@ def _choices(result: PlanResult) -> Section | None:
     return section("choose", "Choices", read, only(USUAL | NOTEBOOK, tables.choices(result)), tables.gains(result))
 
 
+def _how_sure(result: PlanResult) -> Section | None:
+    """What prediction intervals say beside the simulation's own noise."""
+    if result.prediction is None:
+        return None
+    return section(
+        "sure", "How sure is this plan?", tables.sure(result), tables.unsure(result.prediction, result.chosen.label), tables.worth(result.prediction)
+    )
+
+
 def _other_speeds(result: PlanResult) -> Section | None:
     if not result.by_promise:
         return None
@@ -152,7 +161,8 @@ def _definitions(_: PlanResult) -> Section | None:
 
 
 SECTIONS = (
-    _choices, what_to_deploy, _other_speeds, _frontier, _what_if, _day, _break_even, _every_fleet, _grounds, _reproduce, _definitions, last_lines,
+    _choices, _how_sure, what_to_deploy, _other_speeds, _frontier, _what_if, _day, _break_even, _every_fleet, _grounds, _reproduce, _definitions,
+    last_lines,
 )  # fmt: skip
 
 WORDS = (

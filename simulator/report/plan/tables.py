@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from simulator.report import wording
-from simulator.report.blocks import Cell, Column, Row, Table, grouped, table
+from simulator.report.blocks import Cell, Column, Lines, Row, Table, grouped, table
+from simulator.report.run.unsure import WORTH_IT, shares, worth_most
 from simulator.report.tables import estimated, without_empty
 from simulator.report.tables import provenance as sources
 from simulator.report.wording import money
-from simulator.study.planning.result import ChoiceAtPromise, PlanResult, PromiseResult
+from simulator.study.planning.result import ChoiceAtPromise, PlanPrediction, PlanResult, PromiseResult
 from simulator.study.run.result import Estimate
 from simulator.study.run.wording import count
 
@@ -53,6 +54,43 @@ _OUTCOMES = {
 
 def _ms(seconds: Estimate | None) -> Estimate | None:
     return seconds.scaled(1000) if seconds else None
+
+
+def sure(result: PlanResult) -> Table:
+    """Of every planned choice: the GPUs it may need, how often its fleet is enough and it costs least, and the fleet that is enough as often as
+    asked."""
+    assert result.prediction is not None
+    level, wanted = (f"{100 * part:g} %" for part in (result.prediction.level, result.prediction.probability))
+    columns = (
+        "policy", "GPUs", Column("prediction interval", f"GPUs, {level}"), Column("enough in", "of 100 draws"),
+        Column("costs least in", "of 100 draws"), Column("replicas", f"enough with {wanted}"),
+    )  # fmt: skip
+    rows: list[Row] = []
+    for choice in sorted(result.cells, key=lambda c: (c.cost_per_hour is None, c.cost_per_hour or 0)):
+        if (told := choice.sure) is None:
+            continue
+        need = wording.DASH if told.gpus is None else f"{wording.load(told.gpus.low)} to {wording.load(told.gpus.high)}"
+        least = wording.DASH if told.cheapest_in is None else f"{100 * told.cheapest_in:.0f}"
+        rows.append([choice.label, wording.load(choice.gpus), need, f"{100 * told.enough_in:.0f}", least, wording.load(told.replicas)])
+    caption = (
+        "What each choice may need, by all that the profile does not know and the model's own error in past comparisons; the same draws for all. "
+        "The simulated fleets before cover random draws alone: their 95 % are simulation noise."
+    )
+    return table("sure", caption, columns, rows)
+
+
+def unsure(told: PlanPrediction, about: str) -> Table:
+    """Shares of the variance of what the chosen fleet needs."""
+    rows = [*shares(told.unsure), ("the model itself", wording.percent(told.model_share, 0, signed=False), "in past comparisons")]
+    title = f"What widens the prediction interval of {about}: shares of its variance."
+    return table("unsure", title, ("what", Column("share"), Column("what is known, and what would tell", words=True)), rows, words=4)
+
+
+def worth(told: PlanPrediction) -> Lines:
+    """The one measurement that would narrow the interval most, where one would."""
+    if told.measure is None or told.measure.left > WORTH_IT:
+        return Lines(())
+    return Lines((worth_most(told.measure, count(told.measure.load, "user")),))
 
 
 def points(result: PlanResult) -> Table:

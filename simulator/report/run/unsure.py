@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from simulator.report import wording
 from simulator.report.blocks import Column, Lines, Row, Table, table
-from simulator.study.run.result import RunResult, UnsureFacts
+from simulator.study.run.result import RunResult, UnsureFacts, WorthMeasuring
 
 LEAST_SHARE, WORTH_IT = 0.005, 0.95  # of a variance, to be shown; of a width, to be advised
 _PARAMETERS = {
@@ -18,7 +20,7 @@ def unsure(result: RunResult) -> Table | None:
     told = result.prediction
     if told is None or not told.about:
         return None
-    rows: list[Row] = [(_named(it), _percent(it.share), it.note) for it in told.unsure if it.share >= LEAST_SHARE]
+    rows = shares(told.unsure)
     past = next((error for error in told.model_error if error.metric == "speed"), None)
     known = f"from {past.comparisons:,} cells that were compared: {past.source}" if past and past.comparisons else ""
     rows.append(("the model itself", _percent(told.model_share), known))
@@ -27,15 +29,24 @@ def unsure(result: RunResult) -> Table | None:
     return table("unsure", title, ("what", Column("share"), Column("what is known, and what would tell", words=True)), rows, words=4)
 
 
+def shares(unsure: Sequence[UnsureFacts]) -> list[Row]:
+    """Each number's share of a variance, and its note; the least are left out."""
+    return [(_named(it), _percent(it.share), it.note) for it in unsure if it.share >= LEAST_SHARE]
+
+
 def worth(result: RunResult) -> Lines:
     """The one measurement that would narrow the interval most, where one would."""
     told = result.prediction
     if told is None or told.measure is None or told.measure.left > WORTH_IT:
         return Lines(())
-    it, left = told.measure, told.measure.left
+    return Lines((worth_most(told.measure, f"load {wording.load(told.measure.load)} ({result.load_unit})"),))
+
+
+def worth_most(measure: WorthMeasuring, load: str) -> str:
+    """The measurement in a sentence."""
+    left = measure.left
     much = "halves this interval" if 0.45 <= left <= 0.55 else f"leaves {_percent(left)} of the width of this interval"
-    where = f"{it.policy} at load {wording.load(it.load)} ({result.load_unit})"
-    return Lines((f"Worth most: one benchmark of {where}, its speed and accepted length, {much}.",))
+    return f"Worth most: one benchmark of {measure.policy} at {load}, its speed and accepted length, {much}."
 
 
 def _named(it: UnsureFacts) -> str:

@@ -27,6 +27,7 @@ from simulator.study.planning.result import (
     SmallerFleet,
     ThreeWays,
 )
+from simulator.study.planning.sure import Sure
 from simulator.study.planning.telling import answer_lines, conditions, warnings
 from simulator.study.planning.trial import TrialRow
 from simulator.study.run.build import shown_file, worst
@@ -67,8 +68,8 @@ def _dollars_per_hour(plan: Plan, cell: CellResult) -> float:
     return plan.choices[cell.cell].gpus(cell.replicas) * plan.choices[cell.cell].gpu_hour
 
 
-def build(plan: Plan, search: Search) -> PlanResult:
-    """The result of a plan."""
+def build(plan: Plan, search: Search, sure: Sure | None = None) -> PlanResult:
+    """The result of a plan; with prediction intervals where it is asked how `sure` it is."""
     from importlib.metadata import version
 
     question = plan.question
@@ -94,7 +95,7 @@ def build(plan: Plan, search: Search) -> PlanResult:
             trace=trace.words(plan.folder) if (trace := question.workload.trace) else "",
         ),
         profiles=tuple(_profile(plan, number) for number in range(len(question.profiles))),
-        cells=tuple(_cell(plan, search.cells[n]) for n in sorted(search.cells)),
+        cells=tuple(_cell(plan, search.cells[n], sure) for n in sorted(search.cells)),
         best=search.best,
         promises=tuple(ticks),
         by_promise=tuple(at_promise(plan, search, tps) for tps in ticks),
@@ -104,12 +105,13 @@ def build(plan: Plan, search: Search) -> PlanResult:
         break_even=tuple(search.break_even),
         conditions=tuple(conditions(plan, search.peak_rps)),
         trials=search.trials,
+        prediction=sure.facts() if sure else None,
     )
     result = result.model_copy(update={"warnings": tuple(warnings(plan, search, result))})
     return result.model_copy(update={"answer": tuple(answer_lines(plan, result))})
 
 
-def _cell(plan: Plan, cell: CellResult) -> ChoiceResult:
+def _cell(plan: Plan, cell: CellResult, sure: Sure | None) -> ChoiceResult:
     """One cell with its points."""
     choice, bought = plan.choices[cell.cell], cell.replicas if cell.outcome == "planned" else None
     hourly = None if bought is None else choice.gpus(bought) * choice.gpu_hour
@@ -136,6 +138,7 @@ def _cell(plan: Plan, cell: CellResult) -> ChoiceResult:
         points=tuple(_fleet(plan, cell, n, rows) for n, rows in cell.known.peak(plan.load).items()),
         fewer=_fewer(plan, cell),
         loss=LossResult(**{name: estimate([r[name] for r in lost]) for name in LossResult.model_fields}) if lost else None,
+        sure=sure.of(cell.cell) if sure else None,
     )
 
 

@@ -13,6 +13,7 @@ from simulator.study.planning.finding import Search, changes_of, mean_field, sea
 from simulator.study.planning.question import Plan
 from simulator.study.planning.result import BreakEven, PlanResult
 from simulator.study.planning.search import Steps
+from simulator.study.planning.sure import Sure
 from simulator.study.planning.work import Progress, TrialRunner
 from simulator.study.run.point import arrivals
 
@@ -27,9 +28,10 @@ def answer(
     progress: Progress = lambda _done, _asked: None,
     say: Say = lambda _what: None,
     ray: str | None = None,
+    prediction: bool = True,
 ) -> PlanResult:
     """The result of a plan. `keep` holds the trials that are done; `progress(done, asked)` and `say(phase)` show progress; `ray` is the address of a
-    cluster to run on."""
+    cluster to run on. Without `prediction`, nothing is said of what the profiles are not sure of."""
     with closing(TrialRunner(plan, keep, workers, progress, ray)) as runner:
         say("searching fleets")
         cells = runner.run({c: search_cell(plan, c, mean_field(plan, c)) for c in range(len(plan.choices))})
@@ -49,7 +51,9 @@ def answer(
         search.trials = len(runner.rows)
     say("break-even")
     search.break_even = _break_evens(plan)
-    return build(plan, search)
+    if prediction:
+        say("prediction intervals")
+    return build(plan, search, Sure(plan, search) if prediction else None)
 
 
 def _sizes(needed: int) -> list[int]:

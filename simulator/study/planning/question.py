@@ -45,6 +45,7 @@ from simulator.study.run.span import answer_s, filling_s
 from simulator.traffic.workload import Workload
 
 USUAL_SHARE = 0.9
+USUAL_PROBABILITY = 0.9
 MOST_CHOICES = 2000
 SEARCHED = 4  # trials of a choice, at least
 
@@ -64,10 +65,12 @@ class TtftPromise(Frozen):
 
 
 class Sla(Frozen):
-    """What every user is promised: a speed, a first token, or both. A request that never ends has broken both."""
+    """What every user is promised: a speed, a first token, or both. A request that never ends has broken both. `probability`: beside the fleet that
+    is enough by the profile as it is, a plan names one that is enough so often, all that the profile does not know included."""
 
     speed: SpeedPromise | None = None
     ttft: TtftPromise | None = None
+    probability: InnerShare = USUAL_PROBABILITY
 
     @model_validator(mode="after")
     def _promises_something(self) -> Self:

@@ -13,7 +13,7 @@ from simulator.study.planning.question import Price, Sla
 from simulator.study.run.launch import Launch
 from simulator.study.run.metrics import Verdict
 from simulator.study.run.record import Document, Record, ShortText, distinct, known, same_length
-from simulator.study.run.result import Maybe, Remark, Source
+from simulator.study.run.result import Maybe, Range, Remark, Source, UnsureFacts, WorthMeasuring
 
 Outcome = Literal["planned", "unattainable", "too few replicas", "not clear"]
 METRICS = (
@@ -105,6 +105,29 @@ class LossResult(Record):
     speed_kept: Maybe
 
 
+class SureNeed(Record):
+    """What a choice may need: GPUs in the middle 90 % of the draws (None where no fleet would do in some of those), the share of draws in which its
+    fleet is enough and in which it costs least (None for a bound), and the replicas that are enough as often as asked."""
+
+    gpus: Range | None
+    enough_in: Annotated[float, Field(ge=0, le=1)]
+    cheapest_in: Annotated[float, Field(ge=0, le=1)] | None
+    replicas: PositiveInt | None
+
+
+class PlanPrediction(Record):
+    """What prediction intervals are made of: shares of the variance of the chosen fleet's need, and the benchmark worth most."""
+
+    level: Annotated[float, Field(gt=0, lt=1)]
+    draws: PositiveInt
+    probability: Annotated[float, Field(gt=0, lt=1)]
+    kind: str
+    points: NonNegativeInt
+    unsure: tuple[UnsureFacts, ...]
+    model_share: Annotated[float, Field(ge=0, le=1)]
+    measure: WorthMeasuring | None = None
+
+
 class ChoiceResult(Record):
     """A profile, policy and setting: the least fleet, what it costs and carries, and the fleets around it. `replicas` are bought, of which
     `replicas_needed` carry the peak; None where the outcome is not `planned`. Costs are per hour and per million output tokens."""
@@ -129,6 +152,7 @@ class ChoiceResult(Record):
     points: tuple[FleetResult, ...]
     fewer: SmallerFleet | None
     loss: LossResult | None
+    sure: SureNeed | None = None
 
     @model_validator(mode="after")
     def _planned_in_full(self) -> Self:
@@ -271,6 +295,7 @@ class PlanResult(Document):
     trials: NonNegativeInt
     warnings: tuple[Remark, ...] = ()
     answer: tuple[str, ...] = ()
+    prediction: PlanPrediction | None = None
     launch: Launch | None = None
 
     @model_validator(mode="after")

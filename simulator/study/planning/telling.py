@@ -7,7 +7,7 @@ from typing import Literal
 
 from simulator.study.planning.finding import Search
 from simulator.study.planning.question import Plan
-from simulator.study.planning.result import ChoiceResult, PlanResult
+from simulator.study.planning.result import ChoiceResult, PlanPrediction, PlanResult, SureNeed
 from simulator.study.planning.search import enough
 from simulator.study.run.result import Remark
 from simulator.study.run.warnings import COUNTS
@@ -132,6 +132,8 @@ def answer_lines(plan: Plan, result: PlanResult) -> Iterator[str]:
         f"{best.label} on {fleet}{spare} meets {promise} at {question.peak_load_rps:g} requests per second: "
         f"{money(best.cost_per_mtok)} {question.price.currency} per million output tokens, {money(best.cost_per_hour)} per hour."
     )
+    if (sure := best.sure) is not None and result.prediction is not None:
+        yield _how_sure(plan, best, sure, result.prediction)
     others = [c for c in result.cells if c.outcome == "planned" and c.cell != best.cell and not c.bound]
     if others:
         yield _next_best(min(others, key=lambda c: (c.cost_per_hour or 0.0, -(c.headroom or 0))), best)
@@ -142,6 +144,27 @@ def answer_lines(plan: Plan, result: PlanResult) -> Iterator[str]:
         seen += [] if first is None else [f"{share(sla.ttft_share)}{of} wait at most {first * 1000:.0f} ms for the first token"]
         peak = f"At the peak {' and '.join(seen)}; " if seen else ""
         yield f"{peak}{percent(best.headroom)} load still fits{'' if seen else ' at the peak'}."
+
+
+def _how_sure(plan: Plan, best: ChoiceResult, sure: SureNeed, prediction: PlanPrediction) -> str:
+    """How often the fleet is enough, what it may take, and the fleet at the probability that was asked for."""
+    of, often = prediction.draws, round(100 * sure.enough_in)
+    text = f"By all that the profile does not know, this fleet is enough in {often} of 100 draws"
+    if sure.gpus is not None:
+        text += f"; the prediction interval is {sure.gpus.low:g} to {count(sure.gpus.high, 'GPU')} ({percent_of(prediction.level)} of {of} draws)"
+    wanted = percent_of(prediction.probability)
+    if sure.replicas is None:
+        text += f"; no fleet is enough with a probability of {wanted}"
+    elif best.replicas is not None and sure.replicas > best.replicas:
+        text += f"; {count(sure.replicas, 'replica')} are enough with a probability of {wanted}"
+    if sure.cheapest_in is not None:
+        text += f". It costs least in {round(100 * sure.cheapest_in)} of 100"
+    return f"{text}."
+
+
+def percent_of(part: float) -> str:
+    """Of a whole, in percent without a sign."""
+    return f"{100 * part:g} %"
 
 
 def _next_best(nearest: ChoiceResult, best: ChoiceResult) -> str:

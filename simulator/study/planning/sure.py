@@ -1,0 +1,193 @@
+"""How sure a plan is: what every choice needs in each of the worlds that may be the true one.
+
+The simulated fleet says how many replicas the profile as it is needs; a replica in the mean (study/run/fluid.py), with one number of the profile
+moved, says how that need grows. So no trial is run again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from math import ceil, log, sqrt
+
+import numpy as np
+
+from simulator.arrays import Floats
+from simulator.measurements.assumed import uncertainty_of
+from simulator.measurements.model_error import model_error
+from simulator.measurements.perturbed import perturbed
+from simulator.measurements.uncertainty import Uncertainty
+from simulator.study.planning.finding import CellResult, Search
+from simulator.study.planning.question import Plan
+from simulator.study.planning.result import PlanPrediction, SureNeed
+from simulator.study.run.draws import DRAWS, LEVEL, States, correlation, drawn, interval
+from simulator.study.run.fleet import fleet_of
+from simulator.study.run.fluid import Carried, carried, least_by_fluid, operating, speed_by_fluid
+from simulator.study.run.result import Range, UnsureFacts, WorthMeasuring
+from simulator.study.run.scenario import Scenario
+
+MOST = 20.0  # times the replicas: a need beyond is none that can be met
+PACE = 0.05  # of the logarithm of every time: how a need answers to the model's own error
+LEAST_ERROR = 0.02  # of a benchmark's speed
+LEAST = 1e-12
+
+
+@dataclass(frozen=True)
+class Sure:
+    """The planned cells of a plan and what they need in every draw."""
+
+    plan: Plan
+    search: Search
+
+    @cached_property
+    def cells(self) -> dict[int, CellResult]:
+        """Those with a fleet."""
+        return {n: cell for n, cell in sorted(self.search.cells.items()) if cell.outcome == "planned" and cell.needed and cell.carried_load}
+
+    def _uncertainty(self, cell: int) -> Uncertainty:
+        return uncertainty_of(self.plan.choices[cell].scenario.known)
+
+    def _states(self, cell: int) -> States:
+        """One for each parameter of the cell's profile, then the model's own errors: choices of one profile have the same."""
+        count = len(self._uncertainty(cell).parameters)
+        states = States(count, len(self.plan.choices), np.full(count, np.inf))
+        return States(count, len(self.plan.choices), np.full(states.count, np.inf))
+
+    @cached_property
+    def responses(self) -> dict[int, Floats]:
+        """What one standard deviation of each state does to the logarithm of the replicas that a cell needs, [S]."""
+        found = {}
+        for number, cell in self.cells.items():
+            states, uncertainty = self._states(number), self._uncertainty(number)
+            scenario = self.plan.scenario(number, 1)
+            speed = self._speed(cell)
+            usual = least_by_fluid(self._curve(scenario), self.plan.question.peak_load_rps, speed)
+            row = np.zeros(states.count)
+            for cause, unsure in enumerate(uncertainty.parameters):
+                if unsure.sd == 0 or (unsure.drafter is not None and unsure.drafter != scenario.policies[0].drafter):
+                    continue
+                other = scenario.model_copy()
+                other._profile = perturbed(scenario.known, unsure, 1.0)
+                row[cause] = _grown(least_by_fluid(self._curve(other), self.plan.question.peak_load_rps, speed), usual)
+            slower = [Carried(c.requests, c.rps * np.exp(-PACE), c.tps * np.exp(-PACE)) for c in self._curve(scenario)]
+            pace = _grown(least_by_fluid(slower, self.plan.question.peak_load_rps, speed), usual) / PACE
+            error = model_error(uncertainty.kind, uncertainty.points)["speed"]
+            row[states.common("speed")], row[states.own("speed", number)] = pace * error.common, pace * sqrt(error.policy**2 + error.cell**2)
+            found[number] = row
+        return found
+
+    def _curve(self, scenario: Scenario) -> list[Carried]:
+        shape = self.plan.shape
+        return carried(fleet_of(scenario, scenario.policies[0], 0), shape.mean_prompt, shape.mean_output, scenario.workload.domains, 4)
+
+    def _speed(self, cell: CellResult) -> float:
+        """The mean speed that a replica must have for the promised user to have his, as the simulated fleet shows; 0 without a promise of speed."""
+        question, rows = self.plan.question, cell.known.peak(self.plan.load).get(cell.needed or 1, [])
+        mean = speed_by_fluid(cell.curve, question.peak_load_rps / (cell.needed or 1))
+        speeds = [row.speed for row in rows if row.speed]
+        return question.sla.tps * (mean / float(np.mean(speeds)) if mean and speeds else 1.0)
+
+    @cached_property
+    def needs(self) -> dict[int, Floats]:
+        """Replicas that each cell needs in every draw [N], a spare included where one is asked for; infinite where no fleet would do."""
+        found = {}
+        for number, cell in self.cells.items():
+            draws = drawn(self._uncertainty(number), self._states(number), 1, self.plan.question.run.seed).states
+            assert cell.needed is not None
+            assert cell.carried_load is not None
+            least = cell.needed * min(self.plan.load / cell.carried_load, 1.0)
+            factor = np.exp(draws @ self.responses[number])
+            need = np.ceil(np.maximum(least * factor, 1.0) - 1e-9)
+            need = np.where(factor > MOST, np.inf, np.maximum(need, self.plan.question.fleet.min_replicas))
+            found[number] = need + ((cell.replicas or cell.needed) - cell.needed)
+        return found
+
+    def of(self, cell: int) -> SureNeed | None:
+        """Of one choice: how many GPUs it may need, how often its fleet is enough and it costs least, and the fleet that is enough as often as
+        asked."""
+        if cell not in self.needs or (bought := self.cells[cell].replicas) is None:
+            return None
+        choice, need, wanted = self.plan.choices[cell], self.needs[cell], self.plan.question.sla.probability
+        low, high = interval(need)
+        enough = np.sort(need)[min(ceil(wanted * len(need)), len(need)) - 1]
+        offered = {n: self._price(n) for n in self.needs if not self.plan.bound(n)}
+        cheapest = float((offered[cell] <= np.min(list(offered.values()), axis=0)).mean()) if cell in offered else None
+        return SureNeed(
+            gpus=Range(low=choice.gpus(1) * low, high=choice.gpus(1) * high) if np.isfinite(high) else None,
+            enough_in=float((need <= bought).mean()),
+            cheapest_in=cheapest,
+            replicas=int(enough) if np.isfinite(enough) else None,
+        )
+
+    def _price(self, cell: int) -> Floats:
+        choice = self.plan.choices[cell]
+        return np.asarray(self.needs[cell] * choice.gpus(1) * choice.gpu_hour)
+
+    def facts(self) -> PlanPrediction:
+        """What the intervals are made of, for the chosen fleet."""
+        best = self.search.best
+        uncertainty, row = self._uncertainty(best), self.responses[best]
+        count = len(uncertainty.parameters)
+        covariance = np.eye(len(row))
+        covariance[:count, :count] = correlation(uncertainty)
+        parts = np.maximum(row * (covariance @ row), 0.0)
+        whole = max(float(parts.sum()), LEAST)
+        unsure = [
+            UnsureFacts(parameter=it.parameter, drafter=it.drafter, sd=it.sd, note=it.note, share=float(part / whole))
+            for it, part in zip(uncertainty.parameters, parts, strict=False)
+        ]
+        return PlanPrediction(
+            level=LEVEL,
+            draws=DRAWS,
+            probability=self.plan.question.sla.probability,
+            kind=uncertainty.kind,
+            points=uncertainty.points,
+            unsure=tuple(sorted(unsure, key=lambda it: -it.share)),
+            model_share=min(float(parts[count:].sum()) / whole, 1.0),
+            measure=self._measurement(best, covariance, row),
+        )
+
+    def _measurement(self, best: int, covariance: Floats, row: Floats) -> WorthMeasuring | None:
+        """The benchmark (speed and accepted length of one choice of the same profile at so many users) after which least is left of the variance, by
+        Bayes' rule for normal numbers."""
+        before = float(row @ covariance @ row)
+        found: tuple[float, str, float] | None = None
+        for number in self.cells:
+            if self.plan.choices[number].profile != self.plan.choices[best].profile or self.plan.bound(number):
+                continue
+            for users, told in self._told(number).items():
+                error = np.diag([LEAST_ERROR**2] * told.shape[1])
+                seen = covariance @ told
+                after = covariance - seen @ np.linalg.solve(told.T @ seen + error, seen.T)
+                left = max(float(row @ after @ row), 0.0)
+                if found is None or left < found[0]:
+                    found = left, self.plan.choices[number].policy, users
+        return None if found is None or before <= LEAST else WorthMeasuring(policy=found[1], load=found[2], left=min(sqrt(found[0] / before), 1.0))
+
+    def _told(self, number: int) -> Mapping[float, Floats]:
+        """By users: what a standard deviation of each state does to the logarithms of speed and accepted length of a choice, [S, 2]."""
+        scenario, uncertainty = self.plan.scenario(number, 1), self._uncertainty(number)
+        context = self.plan.shape.mean_prompt + self.plan.shape.mean_output / 2
+        worlds = [scenario]
+        for unsure in uncertainty.parameters:
+            other = scenario.model_copy()
+            other._profile = perturbed(scenario.known, unsure, 1.0)
+            worlds.append(other)
+        fleets = [fleet_of(world, world.policies[0], 0) for world in worlds]
+        found = {}
+        for users in sorted({1, 8, 64, scenario.engine.max_batch} - {u for u in (8, 64) if u > scenario.engine.max_batch}):
+            seen = [operating(fleet, users, context, scenario.workload.domains, 4) for fleet in fleets]
+            told = np.zeros((self._states(number).count, 2))
+            for cause, at in enumerate(seen[1:]):
+                told[cause] = log(at.tps / seen[0].tps), log(at.accepted_length / seen[0].accepted_length)
+            error = model_error(uncertainty.kind, uncertainty.points)["speed"]
+            told[self._states(number).common("speed"), 0] = -error.common
+            told[self._states(number).own("speed", number), 0] = -sqrt(error.policy**2 + error.cell**2)
+            found[float(users)] = told
+        return found
+
+
+def _grown(need: float, usual: float) -> float:
+    """Logarithm of what a need becomes."""
+    return log(min(max(need / usual, 1 / MOST), MOST)) if np.isfinite(usual) and usual > 0 else 0.0
