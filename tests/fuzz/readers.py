@@ -254,6 +254,11 @@ def _expected(folder: Path) -> None:
     compare(folder / "expect", golden_target(), _drafter())
 
 
+def _loads(tool: Literal["AIPerf", "GuideLLM"], *names: str) -> Callable[[Path], object]:
+    read = imports._import_loads(tool)
+    return lambda folder: read([str(folder / name) for name in names], OUT, accepted_length=1.0, budget=1.0)
+
+
 READERS: tuple[Reader, ...] = (
     Reader("yaml", "yaml", samples.yaml_text, _yaml, 30),
     Reader("set-alone", "yaml", samples.set_options, _set_alone, 16, ("set.txt",)),
@@ -278,11 +283,11 @@ READERS: tuple[Reader, ...] = (
     Reader("sglang-records", "json", samples.sglang_records, lambda folder: imports.import_sglang(
         OUT, sps=folder / "sps.json", sts=folder / "sts.json", records=folder / "records.json"), 3),
     Reader("vllm-curves", "json", samples.vllm_curves, lambda folder: imports.import_vllm(
-        OUT, curves=folder / "curves.json", metrics=folder / "metrics.txt", metrics_before=folder / "before.txt"), 3),
+        OUT, curves=folder / "curves.json", metrics=[str(folder / "metrics.txt")], metrics_before=[str(folder / "before.txt")]), 3),
     Reader("drafter-option", "json", samples.named_drafter, _named, 1, ("name.txt",)),
     Reader("bench", "json", samples.bench, lambda folder: imports.import_vllm(OUT, bench=[str(folder / "a.json"), str(folder / "b.jsonl")]), 2),
-    Reader("aiperf", "json", samples.aiperf, lambda folder: _loads("AIPerf")([folder / "a.json", folder / "b.json"], OUT, 1.0, 1.0), 2),
-    Reader("guidellm", "json", samples.guidellm, lambda folder: _loads("GuideLLM")([folder / "a.json"], OUT, 1.0, 1.0), 1),
+    Reader("aiperf", "json", samples.aiperf, _loads("AIPerf", "a.json", "b.json"), 2),
+    Reader("guidellm", "json", samples.guidellm, _loads("GuideLLM", "a.json"), 1),
     Reader("servegen", "json", samples.service, _service),
     Reader("mooncake", "json", samples.mooncake_trace, _trace("t.jsonl")),
     Reader("bailian", "json", samples.bailian_trace, _trace("t.jsonl")),
@@ -317,10 +322,6 @@ READERS: tuple[Reader, ...] = (
     Reader("target", "checkpoints", checkpoints.target, _target, 1),
     Reader("expected", "checkpoints", checkpoints.expected, _expected, 1),
 )  # fmt: skip
-
-
-def _loads(tool: Literal["AIPerf", "GuideLLM"]) -> Callable[..., None]:
-    return imports._import_loads(tool)
 
 
 def of_family(family: Family) -> list[Reader]:
