@@ -19,7 +19,7 @@ from simulator.measurements.uncertainty import Uncertainty
 
 MISSES = 0.10  # rms of residuals above which points do not belong to one engine, or it is no such engine
 NOISE = 0.03  # least relative sd of a speed: single runs of others differ by as much
-TTFT_SD = 0.1  # of the logarithm of a TTFT outside of what the model allows
+TTFT_SD = 0.1  # of the logarithm of a TTFT outside of what the model allows; where a prompt is alone it is a prefill time, as exact as a speed
 OUTLIER = 2.0  # standard deviations beyond which a point pulls less and less
 COUNTED_SD = 0.05  # logits of acceptance between counters and the traffic that speeds were measured on
 
@@ -116,6 +116,7 @@ def fit_surface(
     slots: int = 0,
     graph_limit: float | None = None,
     also: Sequence[str] = (),
+    by_tokens: bool = False,
     source: str = "",
 ) -> SurfaceFit:
     """Step costs, drafting, scheduling, prompts and acceptance that fit all points at once, by maximum a posteriori with weak priors.
@@ -124,6 +125,7 @@ def fit_surface(
     that is known. `shape` is by drafter the conditional acceptance by position that is known from elsewhere: its level is fitted where nothing was
     counted. A drafter's block has at least `slots` tokens: positions that no point tells of accept as the last known one. Steps of more than
     `graph_limit` tokens leave captured graphs. `also` are drafters that no point has: what is known of others stands for them.
+    `by_tokens`: the caller books on tokens what requests cost, so that a prompt's token costs about as much as both.
     Raises DsimError where the points cannot carry a fit.
     """
     if not points:
@@ -132,7 +134,7 @@ def fit_surface(
     rows = rows_of(points, names)
     if rows.tokens.max() < 1.5 * rows.tokens.min():
         raise DsimError("too few operating points to fit a step cost", remedy="give at least two whose tokens in a step differ by half")
-    model = _model(points, rows, also, kinds or {}, shape or {}, slots, graph_limit)
+    model = _model(points, rows, also, kinds or {}, shape or {}, slots, graph_limit, by_tokens)
     speed = np.log([point.tps_per_user for point in points])
     z, cov, noise = _solve(model, rows, speed)
     fitted = model.speed(z, rows)
@@ -181,6 +183,7 @@ def _model(
     shape: Mapping[str, Sequence[float]],
     slots: int,
     limit: float | None,
+    by_tokens: bool,
 ) -> Model:
     plain = np.array([not name for name in rows.drafter])
     knots, inside = _knots(rows.requests[plain], rows)
@@ -193,7 +196,7 @@ def _model(
     found = {name: _acceptance(points, rows, name, shape.get(name), slots) for name in dict.fromkeys([*rows.drafter, *also]) if name}
     acceptance = {name: replace(known, kind=kinds.get(name, "unknown")) for name, known in found.items()}
     measured = (float(rows.tokens.min()), float(rows.tokens.max()))
-    return Model(knots, inside, measured, base, acceptance, limit, prompts, bool(rows.adaptive.any()), walk)
+    return Model(knots, inside, measured, base, acceptance, limit, prompts, bool(rows.adaptive.any()), by_tokens, walk)
 
 
 def _knots(plain: Floats, rows: Rows) -> tuple[Floats, int]:
@@ -253,7 +256,8 @@ def _solve(model: Model, rows: Rows, speed: Floats) -> tuple[Floats, Floats, flo
             parts = [(np.log(model.speed(z, rows)) - speed) / noise, z]
             if timed.any():
                 least, most = (np.log(bound) - ttft for bound in model.ttft_s(z, rows))
-                parts.append((np.maximum(least, 0.0) + np.minimum(most, 0.0))[timed] / TTFT_SD)
+                sd = np.minimum(np.maximum(rows.users - 1, noise), TTFT_SD)
+                parts.append(((np.maximum(least, 0.0) + np.minimum(most, 0.0)) / sd)[timed])
             if counted.any():
                 parts.append(np.log(model.length(z, rows) / np.where(counted, rows.tau, 1))[counted] / COUNTED_SD)
             return np.concatenate(parts)

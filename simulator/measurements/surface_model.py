@@ -124,6 +124,7 @@ class Model:
     limit: float | None = None
     prompts: bool = False
     scheduled: bool = False
+    by_tokens: bool = False  # whoever uses the fit books all of a slope on tokens: a prompt's token is held against the whole of it
     walk_sd: Floats = field(default_factory=lambda: np.zeros(0))
     names: list[str] = field(init=False, default_factory=list)
     _prior: dict[str, tuple[float, float]] = field(init=False, default_factory=dict)
@@ -244,9 +245,9 @@ class Model:
 
     def prefill_parts(self, z: Floats) -> tuple[float, float]:
         """base and per token of a prompt, seconds."""
-        by_token, _ = self.slopes(z)
+        by_token, by_request = self.slopes(z)
         most = self.measured[1]
-        token_s = float(self.curve(by_token, np.array([most]))[0]) / most
+        token_s = float(self.curve(by_token + by_request if self.by_tokens else by_token, np.array([most]))[0]) / most
         return self.base_s(z) * float(np.exp(self.value(z, "prefill base"))), token_s * float(np.exp(self.value(z, "prefill")))
 
     def speed(self, z: Floats, rows: Rows) -> Floats:

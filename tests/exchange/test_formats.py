@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from simulator.errors import DsimError
@@ -40,6 +40,7 @@ def test_an_sps_table_of_each_form(put: Put) -> None:
     assert additive.seconds(99, 999) == pytest.approx(0.008 + 0.004 + 0.007)
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
 @given(
     tokens=st.lists(st.integers(1, 4096), min_size=2, max_size=8, unique=True),
     seconds=st.lists(st.floats(1e-4, 1.0), min_size=8, max_size=8),

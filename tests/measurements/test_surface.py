@@ -87,10 +87,13 @@ def test_prompts_are_counted_once() -> None:
         throughput = users * answer / (ttft + (answer - 1) * token_s)
         known = {"prompt_tokens": 1024.0, "output_tokens": 256.0, "offered": float(users)}
         points.append(LoadPoint(f"c{users}", 1 / token_s, throughput, ttft, slots=0, **known))  # type: ignore[arg-type]
-    fit = fit_surface(points)
-    assert float(np.diff(fit.costs.verify.seconds(np.array([64.0, 256.0]), 64.0))[0]) == pytest.approx(1e-4 * 192, rel=0.15)
+    fit, users = fit_surface(points), np.array([1.0, 64.0])
+    assert fit.costs.verify.seconds(users, users) == pytest.approx(0.01 + 1e-4 * users, rel=0.05)
     assert fit.costs.prefill is not None
-    assert fit.costs.prefill.seconds(1024) == pytest.approx(0.1124, rel=0.05)
+    assert fit.costs.prefill.seconds(1024) == pytest.approx(0.1124, rel=0.01)
+    tokens = float(np.diff(fit.costs.verify.seconds(np.array([64.0, 256.0]), 64.0))[0])
+    assert tokens == pytest.approx(1e-4 * 192, rel=0.2)  # their part of the slope is known from the price of a prompt's token alone
+    assert fit_surface(points, by_tokens=True).costs.verify.seconds(users, users) == pytest.approx(0.01 + 1e-4 * users, rel=0.02)
     unknown = fit_surface([replace(p, prompt_tokens=None) for p in points])
     assert unknown.costs.prefill is None
     assert any("prompts are within the step cost" in sentence for sentence in unknown.assumed)

@@ -114,10 +114,11 @@ def fit_cells(cells: Sequence[Cell], blocks: Mapping[str, RecordedBlocks], apart
 
 def _fitted(points: Sequence[LoadPoint], names: Sequence[str]) -> SurfaceFit:
     """The surface; with one number of tokens for every request its slope is that of tokens."""
-    surface = fit_surface(points, names)
     budgets = [point.budget or 1.0 for point in points]
+    alike = max(budgets) <= ONE_BUDGET * min(budgets)
+    surface = fit_surface(points, names, by_tokens=alike)
     verify = surface.costs.verify
-    if max(budgets) > ONE_BUDGET * min(budgets) or not isinstance(verify, FittedCurve):
+    if not alike or not isinstance(verify, FittedCurve):
         return surface
     return replace(surface, costs=surface.costs.model_copy(update={"verify": by_tokens_alone(verify, float(np.mean(budgets)))}))
 
