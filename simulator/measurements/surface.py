@@ -100,6 +100,13 @@ class SurfaceFit:
         fit = replace(self, **known)
         return replace(fit, points=[*fit.points, *(replace(point, used=True) for point in fit.predict(points, drafters))])
 
+    def queued(self, points: Sequence[LoadPoint], drafters: Sequence[str], ttft_s: Sequence[float | None]) -> Floats:
+        """How far simulated times to the first token are from the least to the most that the fit allows, [n]; NaN where there is nothing between."""
+        least, most = self._model.ttft_s(self._z, rows_of(points, drafters)) if self._model.prompts else (np.ones(len(points)),) * 2
+        seen = np.array([np.nan if each is None else each for each in ttft_s])
+        between = most - least
+        return np.asarray((seen - least) / np.where(between > 0.001 * least, between, np.nan))
+
     def predict(self, points: Sequence[LoadPoint], drafters: Sequence[str]) -> list[PointFit]:
         """Points that were kept out of the fit; their speeds are only compared with."""
         rows = rows_of(points, drafters)
@@ -117,6 +124,7 @@ def fit_surface(
     graph_limit: float | None = None,
     also: Sequence[str] = (),
     by_tokens: bool = False,
+    queued: Floats | None = None,
     source: str = "",
 ) -> SurfaceFit:
     """Step costs, drafting, scheduling, prompts and acceptance that fit all points at once, by maximum a posteriori with weak priors.
@@ -126,12 +134,13 @@ def fit_surface(
     counted. A drafter's block has at least `slots` tokens: positions that no point tells of accept as the last known one. Steps of more than
     `graph_limit` tokens leave captured graphs. `also` are drafters that no point has: what is known of others stands for them.
     `by_tokens`: the caller books on tokens what requests cost, so that a prompt's token costs about as much as both.
+    `queued` [n]: as `SurfaceFit.queued` has it.
     Raises DsimError where the points cannot carry a fit.
     """
     if not points:
         raise DsimError("there are no operating points", remedy="give at least two")
     names = list(drafters) if drafters is not None else ["drafter" if _drafts(point) else "" for point in points]
-    rows = rows_of(points, names)
+    rows = rows_of(points, names, queued)
     if rows.tokens.max() < 1.5 * rows.tokens.min():
         raise DsimError("too few operating points to fit a step cost", remedy="give at least two whose tokens in a step differ by half")
     model = _model(points, rows, also, kinds or {}, shape or {}, slots, graph_limit, by_tokens)

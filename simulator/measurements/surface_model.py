@@ -87,13 +87,14 @@ class Rows:
     prompt: Floats
     output: Floats
     ttft: Floats
+    queued: Floats  # how far from its least to its most TTFT is, where a simulation told
 
     @property
     def tokens(self) -> Floats:
         return self.requests * self.budget
 
 
-def rows_of(points: Sequence[LoadPoint], drafters: Sequence[str]) -> Rows:
+def rows_of(points: Sequence[LoadPoint], drafters: Sequence[str], queued: Floats | None = None) -> Rows:
     """Operating points as arrays. A user who decodes shares the batch with himself and with the others as far as they decode."""
 
     def column(name: str) -> Floats:
@@ -109,7 +110,19 @@ def rows_of(points: Sequence[LoadPoint], drafters: Sequence[str]) -> Rows:
     together = np.where(users > inside * 1.001, 1 + (users - 1) * inside / users, inside)
     adaptive = np.array([float(point.adaptive) for point in points])
     lengths = column("prompt_tokens"), column("output_tokens"), column("ttft_s")
-    return Rows(together, budget, slots, proposing, tau, adaptive, list(drafters), users, inside / users, *lengths)
+    return Rows(
+        together,
+        budget,
+        slots,
+        proposing,
+        tau,
+        adaptive,
+        list(drafters),
+        users,
+        inside / users,
+        *lengths,
+        np.full(len(points), np.nan) if queued is None else queued,
+    )
 
 
 @dataclass
@@ -264,12 +277,15 @@ class Model:
         return np.asarray(1 / (round_s / length + (all_others - before) / np.maximum(rows.output - 1, 1.0)))
 
     def ttft_s(self, z: Floats, rows: Rows) -> tuple[Floats, Floats]:
-        """Least and most time to the first token, [n]: the own prompt alone or beside a decode step; all others' prompts and a step before it."""
+        """Least and most time to the first token, [n]: the own prompt alone or beside a decode step; all others' prompts and a step before it.
+        Both are one where a simulation told what is between them."""
         base, token = self.prefill_parts(z)
         own, round_s = token * rows.prompt, self.round_s(z, rows)
         alone = rows.users < ALONE
         least = np.where(alone, base, round_s) + own
-        return least, np.where(alone, least, least + round_s + (rows.users - 1) * own)
+        most = np.where(alone, least, least + round_s + (rows.users - 1) * own)
+        told = least + np.nan_to_num(rows.queued) * (most - least)
+        return np.where(np.isnan(rows.queued), least, told), np.where(np.isnan(rows.queued), most, told)
 
 
 def _logit(p: float) -> float:

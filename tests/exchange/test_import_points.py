@@ -165,6 +165,8 @@ def test_a_real_server_is_predicted_at_loads_kept_out(dsim: Dsim, tmp_path: Path
     assert said.code == 0, said.err
     told = json.loads(said.out)
     assert told["rms"] < 0.15
+    plain = [cell for cell in told["cells"] if cell["drafter"] is None]
+    assert max(abs(cell["ttft_s"]["difference"]) for cell in plain) < 0.15  # queues as simulated tell a prompt's fixed cost from its tokens'
     apart = [cell for cell in told["cells"] if not cell["fitted"]]
     assert [cell["users"] for cell in apart] == [8, 32]
     assert max(abs(cell["tps_per_user"]["difference"]) for cell in apart) < 0.12

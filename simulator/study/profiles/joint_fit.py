@@ -92,14 +92,17 @@ def fit_cells(cells: Sequence[Cell], blocks: Mapping[str, RecordedBlocks], apart
     names = [cell.drafter if cell.drafter in apart else "" for cell in fitted]  # else drafting stays within the step
     laid = {name: Drafting.of(LinearDraft(provenance="fitted"), each) for name, each in blocks.items()}
     manner: Manner | None = None
+    queued: Floats | None = None
     best: JointFit | None = None
     for number in range(PASSES):
-        surface = _fitted(points, names)
+        surface = _fitted(points, names, queued)
         drafting = {name: replace(known, cost=surface.drafters[name].draft) if name in apart else known for name, known in laid.items()}
         manner = manner or _manner(fitted, surface.costs, drafting)
         compared = [Compared(cell, _simulated(cell, surface.costs, drafting, manner)) for cell in fitted]
         fit = JointFit(surface, drafting, manner, compared)
         best = fit if best is None or fit.left < best.left else best
+        if manner == "together":  # queues for a first token are as simulated; else they are a matter of luck
+            queued = surface.queued(points, names, [row.seen.ttft_s for row in compared])
         before = points
         points = [_corrected(_for_prompts(row.cell, fitted), told.predicted, row.seen) for row, told in zip(compared, surface.points, strict=True)]
         moved = max(abs(new.tps_per_user / old.tps_per_user - 1) for new, old in zip(points, before, strict=True))
@@ -112,11 +115,11 @@ def fit_cells(cells: Sequence[Cell], blocks: Mapping[str, RecordedBlocks], apart
     return replace(best, compared=[*best.compared, *kept_out])
 
 
-def _fitted(points: Sequence[LoadPoint], names: Sequence[str]) -> SurfaceFit:
+def _fitted(points: Sequence[LoadPoint], names: Sequence[str], queued: Floats | None) -> SurfaceFit:
     """The surface; with one number of tokens for every request its slope is that of tokens."""
     budgets = [point.budget or 1.0 for point in points]
     alike = max(budgets) <= ONE_BUDGET * min(budgets)
-    surface = fit_surface(points, names, by_tokens=alike)
+    surface = fit_surface(points, names, by_tokens=alike, queued=queued)
     verify = surface.costs.verify
     if not alike or not isinstance(verify, FittedCurve):
         return surface
