@@ -66,7 +66,7 @@ def main() -> None:
     print("| sweep | known besides ordinary decoding | choices or cells | median | p10 | p90 |\n|---|---|---|---|---|---|")
     for name, folder, kind, shape, few in (
         ("DeepSeek-V4-Pro, 8 B300", "deepseek-v4-pro-0813-b300", "unknown", conditional_of(LENGTHS_BY_K), (1, 2, 3)),
-        ("Qwen3-8B, 8 TPU v7x", "qwen3-8b-tpu-v7x8-by-tokens", "unknown", None, (1, 2)),
+        ("Qwen3-8B, 8 TPU v7x", "qwen3-8b-tpu-v7x8", "unknown", None, (1, 2)),
     ):
         sweep = Sweep(folder, kind, shape)  # type: ignore[arg-type]
         for points in few:

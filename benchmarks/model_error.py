@@ -27,16 +27,16 @@ STARTS = {"per-user speed": "speed", "tps_per_user": "speed", "throughput": "spe
 Cells = dict[str, dict[str, list[tuple[float, float]]]]  # load, and logarithm of measured ÷ predicted, by comparison and policy
 
 
-def cells_of(files: list[Path]) -> dict[tuple[str, str], Cells]:
-    """By kind of profile and group of metrics."""
-    found: dict[tuple[str, str], Cells] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+def cells_of(files: list[Path]) -> dict[tuple[str, int, str], Cells]:
+    """By kind of profile, whether points with speculation were fitted (0 or 1), and group of metrics."""
+    found: dict[tuple[str, int, str], Cells] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for file in files:
         content = json.loads(file.read_text())
-        kind = _kind(content)
+        kind, points = _kind(content), int(any(point.get("fitted") for point in content.get("points", ())))
         for point in content.get("points", ()):
             group = next((group for start, group in STARTS.items() if point["metric"].startswith(start)), None)
             if group and not point.get("fitted") and point["simulated"] and point["published"] and point["metric"] != "throughput":
-                found[kind, group][file.stem][point["policy"]].append((point["load"], float(np.log(point["published"] / point["simulated"]))))
+                found[kind, points, group][file.stem][point["policy"]].append((point["load"], float(np.log(point["published"] / point["simulated"]))))
     return found
 
 
@@ -68,13 +68,13 @@ def main() -> None:
     found = cells_of(sorted((ROOT / "docs" / "validation").glob("*.json")))
     rows = []
     for group in GROUPS:
-        measured = parts(found["measured", group])
-        rows.append(["measured", 0, group, *measured[:3], measured[3], ", ".join(sorted(found["measured", group]))])
-        for kind in ("fitted", "published", "estimated"):
-            mine = found.get((kind, group)) or found.get(("fitted", group)) or {}
+        measured = parts(found["measured", 0, group])
+        rows.append(["measured", 0, group, *measured[:3], measured[3], ", ".join(sorted(found["measured", 0, group]))])
+        for kind, points in (("fitted", 0), ("fitted", 1), ("published", 0), ("estimated", 0)):
+            mine = found.get((kind, points, group)) or found.get(("fitted", points, group)) or {}
             *_, cell, count = parts(mine, order=1)
-            names = ", ".join(sorted({*found["measured", group], *mine}))
-            rows.append([kind, 0, group, measured[0], measured[1], max(cell, measured[2]), measured[3] + count, names])
+            names = ", ".join(sorted({*found["measured", 0, group], *mine}))
+            rows.append([kind, points, group, measured[0], measured[1], max(cell, measured[2]), measured[3] + count, names])
     with FILE.open("w", newline="") as out:
         table = csv.writer(out, lineterminator="\n")
         table.writerow(["kind", "points", "metric", "sd_common", "sd_policy", "sd_cell", "comparisons", "source"])

@@ -247,7 +247,7 @@ def _acceptance(points: Sequence[LoadPoint], rows: Rows, name: str, shape: Seque
         return Acceptance(_logits(conditional), COUNTED_SD, COUNTED_SD, True, share)
     if shape is not None:
         given = np.array([*shape, *[shape[-1]] * gamma])[:gamma]
-        return Acceptance(_logits(np.clip(given, 1e-4, 1 - 1e-4)), model_of.LEVEL[1], model_of.SHAPE_TILT, False, share)
+        return Acceptance(_logits(np.clip(given, 1e-4, 1 - 1e-4)), model_of.SHAPE_LEVEL, model_of.SHAPE_TILT, False, share)
     place = np.linspace(-0.5, 0.5, gamma) if gamma > 1 else np.zeros(1)
     return Acceptance(float(_logits(np.array(model_of.LEVEL[0]))) + model_of.TILT[0] * place, model_of.LEVEL[1], model_of.TILT[1], False, share)
 

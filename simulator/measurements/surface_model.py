@@ -25,9 +25,12 @@ FALLS_ON, LOOKS_BACK = 0.7, 3.0  # a cost per token that fell so many doublings 
 REQUEST_SHARE = (0.3, 1.0)  # of the least slope, per request: median, and sd of its logit
 PROMPTED_SHARE = (0.55, 1.0)  # likewise, where prompts are within the step cost
 RISING_SHARE = (0.9, 1.0)  # likewise, of what the slope rises by: tokens cost more only where arithmetic fills the machine, far above a batch
-LEVEL = (0.7, 1.0)  # conditional acceptance of every slot: median, and sd of its logit, where nothing was counted
-TILT = (-0.5, 0.7)  # logits from the first slot to the last, where nothing was counted and no shape is given
-SHAPE_TILT = 0.5  # sd, where a shape is given
+# Acceptance where nothing was counted: DSpark paper, Figure 2. Over its domains a drafter's mean logit has an sd of 0.5 and its fall along the block
+# one of 0.2 to 0.4. Settings do as much (thinking on or off moves InferenceX's by 0.5 about their mean), targets and drafters as much again.
+LEVEL = (0.7, 1.0)  # conditional acceptance of every slot: median, and sd of its logit
+SHAPE_LEVEL = 0.7  # sd, where a shape is given: it comes from other texts and settings
+TILT = (0.0, 0.4)  # logits from the first slot to the last
+SHAPE_TILT = 0.3  # sd, where a shape is given
 SCHEDULING = (0.05, 1.2)  # a step with scheduled lengths against a step: median, and sd of its logarithm
 CLIFF = (1.0, 1.2)  # leaving captured graphs, likewise
 PREFILL = (1.0, 0.35)  # a prompt's token against one more verified token: median, and sd of its logarithm
