@@ -105,6 +105,7 @@ def world(tmp_path: Path, made_profile: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DSIM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("DSIM_PREDICTION_INTERVAL", "false")  # it takes as long again; its own tests ask for it
     monkeypatch.setattr("simulator.progress.LINE_EVERY_S", float("inf"))  # how slow this machine is says nothing of what a command prints
     return tmp_path
 

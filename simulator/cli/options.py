@@ -42,6 +42,7 @@ Prediction = Annotated[
     bool,
     typer.Option(
         "--prediction-interval/--no-prediction-interval",
+        envvar="DSIM_PREDICTION_INTERVAL",
         help="Repeat some runs with each number moved that the profile is not sure of, for an interval of all that is predicted.",
     ),
 ]

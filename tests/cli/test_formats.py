@@ -48,6 +48,15 @@ def test_run(world: Path, dsim: Dsim) -> None:
     assert len(told["frontier"]) == 3 * 2
 
 
+@pytest.mark.parametrize(("asked", "options"), [("true", ()), ("true", ("--no-prediction-interval",)), ("false", ())])
+def test_a_run_predicts_unless_it_is_told_not_to(
+    asked: str, options: tuple[str, ...], world: Path, dsim: Dsim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DSIM_PREDICTION_INTERVAL", asked)
+    result = only_json(dsim("run", "small.yaml", "--format", "json", *QUICK, *options))
+    assert any("prediction" in point for point in result["frontier"]) == (asked == "true" and not options)
+
+
 def test_run_into_the_default_folder(world: Path, dsim: Dsim, monkeypatch: pytest.MonkeyPatch) -> None:
     said = dsim("run", "small.yaml", *QUICK)
     assert said.code == 0
