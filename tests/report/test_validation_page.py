@@ -48,7 +48,17 @@ def test_errors_are_of_what_was_not_fitted() -> None:
     gain = {"what": "gain", "simulated": 0.55, "published": 0.50, "difference": 0.05, "unit": "gain"}
     assert cell_errors(result(points=[], rows=[gain], ok=None)) == pytest.approx([1.55 / 1.5 - 1])
     told = table(headline([Entry(result())]))
-    assert "| 2 | 6.0 % | 10.0 % | 1 of 1 |" in told
+    assert "| 2 | 6.0 % | 10.0 % | – | – | 1 of 1 |" in told
+
+
+@pytest.mark.parametrize(("ends", "held"), [((0.5, 1.5), "1 of 1"), ((1.05, 1.5), "0 of 1")])
+def test_a_comparison_says_how_many_cells_its_interval_holds(ends: tuple[float, float], held: str) -> None:
+    """Of a cell of 1.1 for 1.0: by hand, the half width over what was simulated."""
+    point = result().to_json()["points"][0] | {"simulated": 1.1, "published": 1.0, "difference": 0.1, "prediction": list(ends)}
+    told = table(headline([Entry(result(points=[point]))]))
+    assert f"| {held} | ±{(ends[1] - ends[0]) / 2.2:.1%} |".replace("%", " %") in told
+    fitted = table(headline([Entry(result(points=[point | {"fitted": True}]))]))
+    assert "| – | – |" in fitted
 
 
 def test_a_readme_without_marks_is_refused(tmp_path: Path) -> None:

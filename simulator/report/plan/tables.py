@@ -73,8 +73,8 @@ def sure(result: PlanResult) -> Table:
         least = wording.DASH if told.cheapest_in is None else f"{100 * told.cheapest_in:.0f}"
         rows.append([choice.label, wording.load(choice.gpus), need, f"{100 * told.enough_in:.0f}", least, wording.load(told.replicas)])
     caption = (
-        "What each choice may need, by all that the profile does not know and the model's own error in past comparisons; the same draws for all. "
-        "The simulated fleets before cover random draws alone: their 95 % are simulation noise."
+        "What each choice may need, by all that the profile does not know and the model's own error in past comparisons; the same draws for all, and "
+        "of two that cost the same both cost least. The simulated fleets before cover random draws alone: their 95 % are simulation noise."
     )
     return table("sure", caption, columns, rows)
 
