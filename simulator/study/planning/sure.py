@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from math import ceil, log, sqrt
+from math import log, sqrt
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from simulator.measurements.uncertainty import Uncertainty
 from simulator.study.planning.finding import CellResult, Search
 from simulator.study.planning.question import Plan
 from simulator.study.planning.result import PlanPrediction, SureNeed
-from simulator.study.run.draws import DRAWS, LEVEL, States, correlation, drawn, interval
+from simulator.study.run.draws import DRAWS, LEVEL, States, correlation, drawn
 from simulator.study.run.fleet import fleet_of
 from simulator.study.run.fluid import Carried, carried, least_by_fluid, operating, speed_by_fluid
 from simulator.study.run.result import Range, UnsureFacts, WorthMeasuring
@@ -109,8 +109,7 @@ class Sure:
         if cell not in self.needs or (bought := self.cells[cell].replicas) is None:
             return None
         choice, need, wanted = self.plan.choices[cell], self.needs[cell], self.plan.question.sla.probability
-        low, high = interval(need)
-        enough = np.sort(need)[min(ceil(wanted * len(need)), len(need)) - 1]
+        low, high, enough = (np.quantile(need, part, method="inverted_cdf") for part in ((1 - LEVEL) / 2, (1 + LEVEL) / 2, wanted))
         offered = {n: self._price(n) for n in self.needs if not self.plan.bound(n)}
         cheapest = float((offered[cell] <= np.min(list(offered.values()), axis=0)).mean()) if cell in offered else None
         return SureNeed(
