@@ -16,19 +16,19 @@ import numpy as np
 from simulator.arrays import Floats
 from simulator.measurements.assumed import uncertainty_of
 from simulator.measurements.model_error import model_error
-from simulator.measurements.perturbed import perturbed
 from simulator.measurements.uncertainty import Uncertainty
 from simulator.study.planning.finding import CellResult, Search
 from simulator.study.planning.question import Plan
 from simulator.study.planning.result import PlanPrediction, SureNeed
-from simulator.study.run.draws import DRAWS, LEVEL, States, correlation, drawn
+from simulator.study.run.draws import DRAWS, LEVEL, States, covariance, drawn, left_after, variance_parts
 from simulator.study.run.fleet import fleet_of
 from simulator.study.run.fluid import Carried, carried, least_by_fluid, operating, speed_by_fluid
-from simulator.study.run.result import Range, UnsureFacts, WorthMeasuring
+from simulator.study.run.moved import PACE, moved
+from simulator.study.run.result import Range, WorthMeasuring
 from simulator.study.run.scenario import Scenario
+from simulator.study.run.unsure import shares_of
 
 MOST = 20.0  # times the replicas: a need beyond is none that can be met
-PACE = 0.05  # of the logarithm of every time: how a need answers to the model's own error
 LEAST_ERROR = 0.02  # of a benchmark's speed
 LEAST = 1e-12
 
@@ -62,18 +62,17 @@ class Sure:
             states, uncertainty = self._states(number), self._uncertainty(number)
             scenario = self.plan.scenario(number, 1)
             speed = self._speed(cell)
-            usual = least_by_fluid(self._curve(scenario), self.plan.question.peak_load_rps, speed)
+            curve = self._curve(scenario)
+            usual = least_by_fluid(curve, self.plan.question.peak_load_rps, speed)
             row = np.zeros(states.count)
             for cause, unsure in enumerate(uncertainty.parameters):
                 if unsure.sd == 0 or (unsure.drafter is not None and unsure.drafter != scenario.policies[0].drafter):
                     continue
-                other = scenario.model_copy()
-                other._profile = perturbed(scenario.known, unsure, 1.0)
-                row[cause] = _grown(least_by_fluid(self._curve(other), self.plan.question.peak_load_rps, speed), usual)
-            slower = [Carried(c.requests, c.rps * np.exp(-PACE), c.tps * np.exp(-PACE)) for c in self._curve(scenario)]
-            pace = _grown(least_by_fluid(slower, self.plan.question.peak_load_rps, speed), usual) / PACE
-            error = model_error(uncertainty.kind, uncertainty.points)["speed"]
-            row[states.common("speed")], row[states.own("speed", number)] = pace * error.common, pace * sqrt(error.policy**2 + error.cell**2)
+                row[cause] = _grown(least_by_fluid(self._curve(moved(scenario, cause, 1.0)), self.plan.question.peak_load_rps, speed), usual)
+            slower = [Carried(c.requests, c.rps * np.exp(-PACE.sd), c.tps * np.exp(-PACE.sd)) for c in curve]
+            pace = _grown(least_by_fluid(slower, self.plan.question.peak_load_rps, speed), usual) / PACE.sd
+            common, own = _model_error(uncertainty)
+            row[states.common("speed")], row[states.own("speed", number)] = pace * common, pace * own
             found[number] = row
         return found
 
@@ -127,39 +126,29 @@ class Sure:
         """What the intervals are made of, for the chosen fleet."""
         best = self.search.best
         uncertainty, row = self._uncertainty(best), self.responses[best]
-        count = len(uncertainty.parameters)
-        covariance = np.eye(len(row))
-        covariance[:count, :count] = correlation(uncertainty)
-        parts = np.maximum(row * (covariance @ row), 0.0)
+        spread = covariance(uncertainty, len(row))
+        parts = variance_parts(row, spread)
         whole = max(float(parts.sum()), LEAST)
-        unsure = [
-            UnsureFacts(parameter=it.parameter, drafter=it.drafter, sd=it.sd, note=it.note, share=float(part / whole))
-            for it, part in zip(uncertainty.parameters, parts, strict=False)
-        ]
         return PlanPrediction(
             level=LEVEL,
             draws=DRAWS,
             probability=self.plan.question.sla.probability,
             kind=uncertainty.kind,
             points=uncertainty.points,
-            unsure=tuple(sorted(unsure, key=lambda it: -it.share)),
-            model_share=min(float(parts[count:].sum()) / whole, 1.0),
-            measure=self._measurement(best, covariance, row),
+            unsure=shares_of(uncertainty, parts / whole),
+            model_share=min(float(parts[len(uncertainty.parameters) :].sum()) / whole, 1.0),
+            measure=self._measurement(best, spread, row),
         )
 
-    def _measurement(self, best: int, covariance: Floats, row: Floats) -> WorthMeasuring | None:
-        """The benchmark (speed and accepted length of one choice of the same profile at so many users) after which least is left of the variance, by
-        Bayes' rule for normal numbers."""
-        before = float(row @ covariance @ row)
+    def _measurement(self, best: int, spread: Floats, row: Floats) -> WorthMeasuring | None:
+        """The benchmark (speed and accepted length of one choice of the same profile at so many users) after which least is left of the variance."""
+        before = float(row @ spread @ row)
         found: tuple[float, str, float] | None = None
         for number in self.cells:
             if self.plan.choices[number].profile != self.plan.choices[best].profile or self.plan.bound(number):
                 continue
             for users, told in self._told(number).items():
-                error = np.diag([LEAST_ERROR**2] * told.shape[1])
-                seen = covariance @ told
-                after = covariance - seen @ np.linalg.solve(told.T @ seen + error, seen.T)
-                left = max(float(row @ after @ row), 0.0)
+                left = left_after(row, spread, told, np.diag([LEAST_ERROR**2] * told.shape[1]))
                 if found is None or left < found[0]:
                     found = left, self.plan.choices[number].policy, users
         return None if found is None or before <= LEAST else WorthMeasuring(policy=found[1], load=found[2], left=min(sqrt(found[0] / before), 1.0))
@@ -168,23 +157,24 @@ class Sure:
         """By users: what a standard deviation of each state does to the logarithms of speed and accepted length of a choice, [S, 2]."""
         scenario, uncertainty = self.plan.scenario(number, 1), self._uncertainty(number)
         context = self.plan.shape.mean_prompt + self.plan.shape.mean_output / 2
-        worlds = [scenario]
-        for unsure in uncertainty.parameters:
-            other = scenario.model_copy()
-            other._profile = perturbed(scenario.known, unsure, 1.0)
-            worlds.append(other)
+        worlds = [scenario, *(moved(scenario, cause, 1.0) for cause in range(len(uncertainty.parameters)))]
         fleets = [fleet_of(world, world.policies[0], 0) for world in worlds]
+        states, (common, own) = self._states(number), _model_error(uncertainty)
         found = {}
         for users in sorted({1, 8, 64, scenario.engine.max_batch} - {u for u in (8, 64) if u > scenario.engine.max_batch}):
             seen = [operating(fleet, users, context, scenario.workload.domains, 4) for fleet in fleets]
-            told = np.zeros((self._states(number).count, 2))
+            told = np.zeros((states.count, 2))
             for cause, at in enumerate(seen[1:]):
                 told[cause] = log(at.tps / seen[0].tps), log(at.accepted_length / seen[0].accepted_length)
-            error = model_error(uncertainty.kind, uncertainty.points)["speed"]
-            told[self._states(number).common("speed"), 0] = -error.common
-            told[self._states(number).own("speed", number), 0] = -sqrt(error.policy**2 + error.cell**2)
+            told[states.common("speed"), 0], told[states.own("speed", number), 0] = -common, -own
             found[float(users)] = told
         return found
+
+
+def _model_error(uncertainty: Uncertainty) -> tuple[float, float]:
+    """Standard deviations of the pace: what all choices have in common, and what one has for itself."""
+    error = model_error(uncertainty.kind, uncertainty.points)["speed"]
+    return error.common, sqrt(error.policy**2 + error.cell**2)
 
 
 def _grown(need: float, usual: float) -> float:

@@ -68,6 +68,26 @@ def correlation(uncertainty: Uncertainty) -> Floats:
     return np.eye(len(uncertainty.parameters)) if given is None else np.array(given, dtype=np.float64).reshape(len(given), len(given))
 
 
+def covariance(uncertainty: Uncertainty, count: int) -> Floats:
+    """Of `count` states in standard deviations, the parameters first, [S, S]: all others are independent."""
+    whole, first = np.eye(count), len(uncertainty.parameters)
+    whole[:first, :first] = correlation(uncertainty)
+    return whole
+
+
+def variance_parts(slopes: Floats, spread: Floats) -> Floats:
+    """What each state has to do with the variance of a number that changes by `slopes` [S], where states have the covariance `spread`, [S]."""
+    return np.maximum(slopes * (spread @ slopes), 0.0)
+
+
+def left_after(slopes: Floats, spread: Floats, told: Floats, error: Floats) -> float:
+    """The variance that is left of such a number once m others are measured that change by `told` [S, m], with errors of the covariance `error`
+    [m, m]: Bayes' rule for normal numbers."""
+    seen = spread @ told
+    after = spread - seen @ np.linalg.solve(told.T @ seen + error, seen.T)
+    return max(float(slopes @ after @ slopes), 0.0)
+
+
 def root(matrix: Floats) -> Floats:
     """A square root of a correlation; what is no correlation is brought to the nearest that is one."""
     if not len(matrix):

@@ -9,7 +9,8 @@ import numpy as np
 
 from simulator.arrays import Floats
 from simulator.measurements.model_error import GROUPS
-from simulator.study.run.draws import DRAWS, LEVEL, correlation
+from simulator.measurements.uncertainty import Uncertainty
+from simulator.study.run.draws import DRAWS, LEVEL, covariance, left_after, variance_parts
 from simulator.study.run.moved import causes
 from simulator.study.run.point import Point
 from simulator.study.run.prediction import PREDICTED, Prediction, World, delivers
@@ -75,24 +76,21 @@ def facts(prediction: Prediction, gains: Gains) -> PredictionFacts:
 
 def _shares(prediction: Prediction, headline: Headline) -> dict[str, object]:
     """Shares of the variance: of each parameter, of the model, of the simulation; and what would narrow it most."""
-    slopes, covariance, count = headline.slopes(), _covariance(prediction), prediction.states.parameters
-    parts = np.maximum(slopes * (covariance @ slopes), 0.0)
+    slopes, count = headline.slopes(), prediction.states.parameters
+    spread = covariance(prediction.uncertainty, prediction.states.count)
+    parts = variance_parts(slopes, spread)
     noise, own = _noise(prediction, headline), _own(prediction, headline)
     whole = max(float(parts.sum()) + noise + own, LEAST_VARIANCE)
-    unsure = [
-        UnsureFacts(parameter=it.parameter, drafter=it.drafter, sd=it.sd, note=it.note, share=float(part / whole))
-        for it, part in zip(prediction.uncertainty.parameters, parts, strict=False)
-    ]
     more = {"model_share": min((float(parts[count:].sum()) + own) / whole, 1.0), "noise_share": noise / whole}
-    best = _measurement(prediction, slopes, covariance, noise + own)
-    return {"about": headline.words, "unsure": tuple(sorted(unsure, key=lambda it: -it.share)), **more, **({"measure": best} if best else {})}
+    best = _measurement(prediction, slopes, spread, noise + own)
+    return {"about": headline.words, "unsure": shares_of(prediction.uncertainty, parts / whole), **more, **({"measure": best} if best else {})}
 
 
-def _covariance(prediction: Prediction) -> Floats:
-    whole = np.eye(prediction.states.count)
-    count = prediction.states.parameters
-    whole[:count, :count] = correlation(prediction.uncertainty)
-    return whole
+def shares_of(uncertainty: Uncertainty, shares: Floats) -> tuple[UnsureFacts, ...]:
+    """Each parameter with its share of a variance, the first of `shares`; the largest first."""
+    told = zip(uncertainty.parameters, shares, strict=False)
+    facts = [UnsureFacts(parameter=it.parameter, drafter=it.drafter, sd=it.sd, note=it.note, share=float(share)) for it, share in told]
+    return tuple(sorted(facts, key=lambda it: -it.share))
 
 
 def _noise(prediction: Prediction, headline: Headline) -> float:
@@ -113,20 +111,18 @@ def _own(prediction: Prediction, headline: Headline) -> float:
     return prediction.errors["speed"].cell ** 2
 
 
-def _measurement(prediction: Prediction, slopes: Floats, covariance: Floats, rest: float) -> WorthMeasuring | None:
+def _measurement(prediction: Prediction, slopes: Floats, spread: Floats, rest: float) -> WorthMeasuring | None:
     """The benchmark (speed and accepted length of one policy at one load) after which least is left, by Bayes' rule for normal numbers."""
-    before = float(slopes @ covariance @ slopes) + rest
+    before = float(slopes @ spread @ slopes) + rest
     best: tuple[float, str, float] | None = None
     for (policy, load), response in prediction.responses.items():
         if policy not in prediction.choosable or load not in prediction.usable[policy]:
             continue
         kept = [PREDICTED.index(name) for name in BENCH if not np.isnan(response.log[:, PREDICTED.index(name)]).any()]
         told = ((response.up - response.down) / 2)[:, kept]  # [S, m]
-        spread = response.noise()[:, kept] if len(response.log) > 1 else np.zeros((1, len(kept)))
-        error = np.diag((spread**2).mean(axis=0) + (response.own[:, kept] ** 2).sum(axis=0) + 1e-6)
-        seen = covariance @ told
-        after = covariance - seen @ np.linalg.solve(told.T @ seen + error, seen.T)
-        left = max(float(slopes @ after @ slopes), 0.0) + rest
+        luck = response.noise()[:, kept] if len(response.log) > 1 else np.zeros((1, len(kept)))
+        error = np.diag((luck**2).mean(axis=0) + (response.own[:, kept] ** 2).sum(axis=0) + 1e-6)
+        left = left_after(slopes, spread, told, error) + rest
         if best is None or left < best[0]:
             best = left, policy, load
     if best is None or before <= LEAST_VARIANCE:
