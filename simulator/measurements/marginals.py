@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 
 from simulator.arrays import Floats
 from simulator.errors import ProfileError
 
+UNKNOWN_ROUNDS = 1000.0  # weight of a count that does not say of how many rounds it is
 _STEPS = 80
 _UNMET = "lower 'spread', 'correlation' or 'sequence_share'"
+
+
+def pooled(rows: Iterable[tuple[Sequence[float], float]], slots: int) -> tuple[Floats, Floats]:
+    """How often each of `slots` positions was reached, and how often accepted, [slots] each, over (survival, rounds) of some counts; those of fewer
+    positions tell as far as they go."""
+    reached, kept = np.zeros(slots), np.zeros(slots)
+    for survival, rounds in rows:
+        alive = rounds * np.array([1.0, *survival])[: slots + 1]
+        reached[: len(alive) - 1] += alive[:-1]
+        kept[: len(alive) - 1] += alive[1:]
+    return reached, kept
 
 
 def everywhere(offset: Floats, target: Floats) -> Floats:

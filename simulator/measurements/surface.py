@@ -13,6 +13,7 @@ from simulator.errors import DsimError
 from simulator.measurements import surface_model as model_of
 from simulator.measurements.cost import Costs
 from simulator.measurements.formats.loadgen import LoadPoint
+from simulator.measurements.marginals import UNKNOWN_ROUNDS, logit, pooled
 from simulator.measurements.surface_model import Acceptance, DraftKind, Model, Rows, rows_of
 from simulator.measurements.surface_parts import DrafterFit, costs_of, drafter_of, uncertainty_of, untold
 from simulator.measurements.uncertainty import Uncertainty
@@ -229,27 +230,20 @@ def _acceptance(points: Sequence[LoadPoint], rows: Rows, name: str, shape: Seque
     """Conditional acceptance pooled over points by their rounds; where nothing was counted, the shape that is given, else a flat one."""
     mine = [i for i, drafter in enumerate(rows.drafter) if drafter == name]
     gamma = max(slots, len(shape or ()), *(int(rows.slots[i]) for i in mine), 1)
-    reached, kept, rounds = np.zeros(gamma), np.zeros(gamma), 0.0
     fixed = [i for i in mine if not points[i].adaptive] or mine
-    for i in fixed:
-        survival = points[i].survival
-        if survival:
-            weight = (points[i].rounds or 1000.0) * float(rows.proposing[i])
-            alive = np.array([1.0, *survival])[: gamma + 1]
-            reached[: len(alive) - 1] += weight * alive[:-1]
-            kept[: len(alive) - 1] += weight * alive[1:]
-            rounds += weight
+    told = [(survival, (points[i].rounds or UNKNOWN_ROUNDS) * float(rows.proposing[i])) for i in fixed if (survival := points[i].survival)]
     share = float(np.mean(rows.proposing[mine])) if mine else 1.0
-    if rounds:
+    if any(rounds for _, rounds in told):
+        reached, kept = pooled(told, gamma)
         conditional = np.clip(kept / np.maximum(reached, 1e-9), 1e-4, 1 - 1e-4)
         known = reached > 0
         conditional[~known] = conditional[known][-1]
-        return Acceptance(_logits(conditional), COUNTED_SD, COUNTED_SD, True, share)
+        return Acceptance(logit(conditional), COUNTED_SD, COUNTED_SD, True, share)
     if shape is not None:
         given = np.array([*shape, *[shape[-1]] * gamma])[:gamma]
-        return Acceptance(_logits(np.clip(given, 1e-4, 1 - 1e-4)), model_of.SHAPE_LEVEL, model_of.SHAPE_TILT, False, share)
+        return Acceptance(logit(np.clip(given, 1e-4, 1 - 1e-4)), model_of.SHAPE_LEVEL, model_of.SHAPE_TILT, False, share)
     place = np.linspace(-0.5, 0.5, gamma) if gamma > 1 else np.zeros(1)
-    return Acceptance(float(_logits(np.array(model_of.LEVEL[0]))) + model_of.TILT[0] * place, model_of.LEVEL[1], model_of.TILT[1], False, share)
+    return Acceptance(float(logit(np.array(model_of.LEVEL[0]))) + model_of.TILT[0] * place, model_of.LEVEL[1], model_of.TILT[1], False, share)
 
 
 def _solve(model: Model, rows: Rows, speed: Floats) -> tuple[Floats, Floats, float]:
@@ -283,7 +277,3 @@ def _solve(model: Model, rows: Rows, speed: Floats) -> tuple[Floats, Floats, flo
             break
         noise = max(NOISE, spread)
     return z, cov, noise
-
-
-def _logits(p: Floats) -> Floats:
-    return np.asarray(np.log(p) - np.log1p(-p))

@@ -17,6 +17,7 @@ import numpy as np
 
 from simulator.arrays import Floats
 from simulator.measurements.formats.loadgen import LoadPoint
+from simulator.measurements.marginals import sigmoid
 
 # Weak priors: what holds of the systems that are published or that we measured, in units of the step of one request, see docs/fit.md.
 GROWTH_TOKENS = (100.0, 2.0)  # tokens that double a step: median, and sd of its logarithm
@@ -240,7 +241,7 @@ class Model:
         known = self.acceptance[name]
         gamma = len(known.logits)
         place = np.linspace(-0.5, 0.5, gamma) if gamma > 1 else np.zeros(1)
-        return _sigmoids(known.logits + self.value(z, f"level {name}") + self.value(z, f"tilt {name}") * place)
+        return sigmoid(known.logits + self.value(z, f"level {name}") + self.value(z, f"tilt {name}") * place)
 
     def length(self, z: Floats, rows: Rows) -> Floats:
         """Tokens committed per request and round, as the unknowns say, [n]."""
@@ -297,7 +298,3 @@ def _logit(p: float) -> float:
 
 def _sigmoid(z: float) -> float:
     return float(1 / (1 + np.exp(-z)))
-
-
-def _sigmoids(z: Floats) -> Floats:
-    return np.asarray(1 / (1 + np.exp(-z)))

@@ -15,13 +15,13 @@ from simulator.measurements.acceptance import from_counts
 from simulator.measurements.draft_blocks import RecordedBlocks
 from simulator.measurements.formats.rounds import SpecCounters
 from simulator.measurements.formats.scrapes import read_counters
+from simulator.measurements.marginals import UNKNOWN_ROUNDS, pooled
 from simulator.measurements.uncertainty import Unsure
 from simulator.quantities import MOST_SLOTS
 from simulator.study.profiles.given_points import ALWAYS, CONTRADICTS, NONE, Cell, Named
 
 ALIKE = 4.0  # rounds of one text tell as much as a quarter of so many of texts of their own
 BEYOND_SD = 0.5  # logits, of acceptance at positions that were never drafted
-UNKNOWN_ROUNDS = 1000.0  # weight of a file that does not count its rounds
 
 
 @dataclass(frozen=True)
@@ -159,11 +159,7 @@ def constant_acceptance(length: float, slots: int) -> float:
 def _pooled(rows: Sequence[tuple[Sequence[float], float, float]], source: str) -> Counted:
     """Survival from conditional acceptance, which every file of so many positions tells as far as it came there: (survival, rounds, proposing)."""
     slots = max(len(survival) for survival, _, _ in rows)
-    tried, taken = np.zeros(slots), np.zeros(slots)
-    for survival, rounds, share in rows:
-        accepted = rounds * share * np.array([1.0, *survival])
-        tried[: len(survival)] += accepted[:-1]
-        taken[: len(survival)] += accepted[1:]
+    tried, taken = pooled([(survival, rounds * share) for survival, rounds, share in rows], slots)
     conditional = np.divide(taken, tried, out=np.zeros(slots), where=tried > 0)
     whole = [(rounds, share) for survival, rounds, share in rows if len(survival) == slots]
     rounds = sum(each for _, each, _ in rows)

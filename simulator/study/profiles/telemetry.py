@@ -19,6 +19,7 @@ from simulator.measurements.profile import Drafter
 from simulator.measurements.surface_model import DraftKind
 from simulator.quantities import MOST_SLOTS, TINY
 from simulator.study.profiles.about import DOMAIN, SLOPE, About, without_head
+from simulator.study.profiles.counted import constant_acceptance
 from simulator.study.profiles.points_fit import lengths_of, profile_from_points
 
 MOST_DRAFT_S = 10.0  # of one request and round
@@ -113,10 +114,7 @@ def profile_from_telemetry(telemetry: Path, about: About, assumed: Assumptions) 
 
 def assumed_drafter(name: str, assumed: Assumptions, slots: int) -> tuple[Drafter, RecordedBlocks]:
     """The drafter in production: one conditional acceptance at every position, such that the accepted length is the assumed one."""
-    from scipy.optimize import brentq
-
-    rate = float(brentq(lambda c: 1 + sum(c**k for k in range(1, slots + 1)) - assumed.accepted_length, 0.0, 1.0))
-    rate = min(max(rate, 1e-6), 1 - 1e-6)
+    rate = constant_acceptance(assumed.accepted_length, slots)
     shape = ParametricAcceptance(conditional={DOMAIN: [rate] * slots}, spread=0.0, miscalibration=[1.0] * slots, sequences_per_domain=64)
     blocks = shape.generate(name, "synthetic", f"constant conditional acceptance {rate:.4f}, from the assumed accepted length")
     draft = LinearDraft(provenance="synthetic", per_request_s=assumed.draft_s_per_request, note="assumed; subtracted from step times before the fit")
