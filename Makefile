@@ -88,7 +88,7 @@ $(READY): pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(READY_DEV): pyproject.toml constraints.txt | $(READY)
-	$(PIP) --editable '.[dev,fast,ray]'
+	$(PIP) --editable '.[dev,fast,ray,estimate]'
 	@touch $@
 
 $(READY_TORCH): pyproject.toml constraints.txt | $(READY)

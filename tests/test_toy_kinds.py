@@ -20,7 +20,8 @@ from pydantic import BaseModel, Field
 from simulator.arrays import Floats, Integers
 from simulator.engine.given import ReplicaSettings
 from simulator.kind import Lowered
-from simulator.measurements.cost import Cost, Costs, DrafterCost
+from simulator.measurements.cost import Costs, DrafterCost
+from simulator.measurements.cost_kind import Cost, PromptCost
 from simulator.measurements.profile import Drafter, Profile
 from simulator.policies.admission import AdmissionOrder
 from simulator.policies.prefill import PrefillMode
@@ -139,12 +140,11 @@ class Flat(DrafterCost):
         return self.flat_s
 
 
-class Quadratic(Cost):
+class Quadratic(PromptCost):
     """Prompts by their square."""
 
     kind: Literal["quadratic"] = "quadratic"
     scale_s: float
-    apart: ClassVar = False
 
     def seconds(self, tokens: float, attended_tokens: float = 0) -> float:
         return self.scale_s * tokens**2

@@ -263,7 +263,7 @@ class CompiledRun:
         """The time of prompt tokens, where it is not a line."""
         g, prices = self.g, self.fleet.prices
         tokens, attended, beside = int(g["want_tokens"]), float(g["want_attended"]), int(g["beside"])
-        g["answer_s"] = prices.prefill_s(tokens, attended) if beside < 0 else prices.chunk_s(tokens, attended, bool(beside))
+        g["answer_s"] = prices.prefill_s(tokens, attended) if beside < 0 else prices.chunk_s(tokens, attended, beside)
         g["answered"] = 1
 
     def _end(self) -> End:

@@ -168,7 +168,7 @@ class Replica:
         chunk = self.settings.prefill.chunk(size + verified if decodes else 0, pending)
         pieces = self._pieces(chunk) if chunk else []
         attended = sum(tokens * (r.prefilled_tokens + tokens / 2) for r, tokens in pieces)
-        prefill_s = self.prices.chunk_s(chunk, attended / chunk, decodes) if pieces else 0.0
+        prefill_s = self.prices.chunk_s(chunk, attended / chunk, size + verified if decodes else 0) if pieces else 0.0
         context, waiting = self.batch.context_total, waiting + len(self.prefilling) - len(pieces)
         yield self.env.timeout(draft_s + verify_s + overhead_s + prefill_s)
         accepted = committed = joined = 0

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from math import hypot, log
 from typing import Literal, NamedTuple
 
-from simulator.measurements.cost import Cost, Provenance, TableCost
+from simulator.measurements.cost_kind import Cost, Provenance, TableCost
 from simulator.measurements.profile import Profile
 from simulator.measurements.statistics import acceptance_statistics
 from simulator.measurements.uncertainty import Parameter, Uncertainty, Unsure
@@ -50,7 +50,7 @@ ASSUMED = (
     Assumed("tilt", ("synthetic", "fitted"), 0.4, "one number does not tell how acceptance falls along a block", "accepted tokens by position"),
 )  # fmt: skip
 _KINDS: dict[Provenance, Literal["measured", "fitted", "published", "estimated"]] = {
-    "measured": "measured", "imported": "fitted", "fitted": "fitted", "published": "published", "synthetic": "estimated",
+    "measured": "measured", "imported": "fitted", "fitted": "fitted", "published": "published", "estimated": "estimated", "synthetic": "estimated",
 }  # fmt: skip
 
 

@@ -6,7 +6,6 @@ All kinds of cost stand in one file, as the profile has them in one part.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -16,66 +15,12 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from simulator.arrays import Floats
 from simulator.kind import Lowered
+from simulator.measurements.composed import OperatorPrefill, OperatorVerify
+from simulator.measurements.cost_kind import Cost, GraphSizes, PromptCost, Sourced, TableCost
 from simulator.measurements.cost_table import Between, CostTable, read_cost_table
 from simulator.names import Inside
-from simulator.quantities import Flag, MeanTokens, StepSeconds, Tokens, Within
+from simulator.quantities import MeanTokens, StepSeconds, Tokens, Within
 from simulator.schema import Frozen
-
-Provenance = Literal["measured", "imported", "published", "fitted", "synthetic"]
-
-
-class Sourced(Frozen):
-    """A table or number of a profile says where it came from."""
-
-    provenance: Provenance
-    source: str = ""
-    note: str = ""
-
-
-class Cost(Sourced):
-    """A cost of steps.
-
-    Lowering of a prefill cost: `lowered()`; the other costs are asked for their prices, once each, on both paths.
-    """
-
-    def most(self, what: Literal["tokens", "requests", "context_tokens"]) -> float | None:
-        """The most of it in a step that was measured; None where the cost does not depend on it, or has no end of its own."""
-        return None
-
-    @property
-    def files(self) -> list[str]:
-        """What it reads from the profile's folder."""
-        return []
-
-    def attach(self, folder: Path) -> None:
-        """Read its files, where it has any. Raises ProfileError with file, line and column."""
-
-    def at_cell(self, cell: Mapping[str, float], gamma: int) -> float:
-        """A formula's seconds where a table has a cell (by the table's keys); 0 where its data says nothing."""
-        return 0.0
-
-
-class TableCost(Cost):
-    """A cost that is read from a CSV file."""
-
-    file: Inside
-    _table: CostTable | None = PrivateAttr(None)
-
-    @property
-    def files(self) -> list[str]:
-        return [self.file]
-
-    @property
-    def table(self) -> CostTable:
-        """The rows, once read."""
-        assert self._table is not None, "the profile loader attaches tables"
-        return self._table
-
-    def most(self, what: Literal["tokens", "requests", "context_tokens"]) -> float | None:
-        if what == "tokens":
-            return self.table.highest
-        grid = self.table.requests if what == "requests" else self.table.contexts
-        return float(grid[-1]) if len(grid) > 1 else None
 
 
 class Cliff(Frozen):
@@ -136,22 +81,6 @@ class FittedCurve(Cost):
         return np.asarray(time + requests * (self.per_request_s + self.per_context_token_s * context_tokens))
 
 
-@dataclass(frozen=True)
-class GraphSizes:
-    """Captured graph sizes, rising: a step runs at the next size up (padding is physical), above the largest at its own. `down`: a scheduler
-    that looks one size lower."""
-
-    sizes: tuple[int, ...]
-    down: bool = False
-
-    def padded(self, tokens: ArrayLike) -> Floats:
-        """The size that each number of tokens is priced at."""
-        tokens, sizes = np.asarray(tokens, dtype=np.float64), np.array(sorted(self.sizes), dtype=np.float64)
-        at = np.searchsorted(sizes, tokens, side="right" if self.down else "left") - self.down
-        inside = (tokens <= sizes[-1]) & (at >= 0)
-        return np.where(inside, sizes[np.clip(at, 0, len(sizes) - 1)], tokens)
-
-
 class MeasuredTable(TableCost):
     """A table of tokens (and optionally requests, context_tokens) against p10/p50/p90 seconds.
 
@@ -182,7 +111,7 @@ class MeasuredTable(TableCost):
         return self.table.seconds(GraphSizes(tuple(self.padded_to)).padded(b) if self.padded_to else b, requests, context_tokens)
 
 
-VerifyCost = Annotated[FittedCurve | MeasuredTable, Field(discriminator="kind")]
+VerifyCost = Annotated[FittedCurve | MeasuredTable | OperatorVerify, Field(discriminator="kind")]
 
 
 class DrafterCost(Cost):
@@ -266,14 +195,10 @@ class DraftTable(DrafterCost, TableCost):
 DraftCost = Annotated[LinearDraft | DraftTable, Field(discriminator="kind")]
 
 
-class LinearPrefill(Cost):
-    """base + n (per_token + per_token_context a), where each of n prompt tokens attends to `a` earlier ones on average.
-
-    `apart`: the engine runs prompts in a pass of their own, so that a step that decodes as well pays the fixed part of both.
-    """
+class LinearPrefill(PromptCost):
+    """base + n (per_token + per_token_context a), where each of n prompt tokens attends to `a` earlier ones on average."""
 
     kind: Literal["linear"] = "linear"
-    apart: Flag = False
     base_s: StepSeconds
     per_token_s: StepSeconds
     per_token_context_s: StepSeconds = 0.0
@@ -290,11 +215,10 @@ class LinearPrefill(Cost):
         return None if self.apart else Lowered("linear", line)
 
 
-class PrefillTable(TableCost):
-    """Measured time of a prefill step by tokens (and optionally context_tokens cached before them); `apart` as in LinearPrefill."""
+class PrefillTable(TableCost, PromptCost):
+    """Measured time of a prefill step by tokens (and optionally context_tokens cached before them)."""
 
     kind: Literal["table"] = "table"
-    apart: Flag = False
 
     def attach(self, folder: Path) -> None:
         self._table = read_cost_table(folder / self.file, "tokens", "linear")
@@ -304,7 +228,7 @@ class PrefillTable(TableCost):
         return float(self.table.seconds(np.asarray(float(tokens)), 1, max(attended_tokens - tokens / 2, 0.0)))
 
 
-PrefillCost = Annotated[LinearPrefill | PrefillTable, Field(discriminator="kind")]
+PrefillCost = Annotated[LinearPrefill | PrefillTable | OperatorPrefill, Field(discriminator="kind")]
 
 
 class Overhead(Sourced):

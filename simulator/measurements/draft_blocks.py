@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from simulator.arrays import Flags, Floats, Integers
 from simulator.errors import ProfileError
 from simulator.files import whole
-from simulator.measurements.cost import Provenance
+from simulator.measurements.cost_kind import Provenance
 from simulator.quantities import Gamma, Temperature, Within
 from simulator.reading.json_files import parse_json
 from simulator.reading.parquet_files import read_parquet

@@ -100,6 +100,11 @@ class MovedPrefill:
         """As the cost's own."""
         return self.cost.seconds(tokens, attended_tokens) * self.factor
 
+    def shared_s(self, tokens: float, beside: int) -> float | None:
+        """As the cost's own."""
+        paid = self.cost.shared_s(tokens, beside)
+        return None if paid is None else paid * self.factor
+
 
 @dataclass(frozen=True)
 class MovedScheduling:

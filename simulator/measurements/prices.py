@@ -11,7 +11,8 @@ import numpy as np
 from simulator.arrays import Floats
 from simulator.errors import ProfileError
 from simulator.kind import Lowered, lowering
-from simulator.measurements.cost import Costs, DraftCost, GraphSizes
+from simulator.measurements.cost import Costs, DraftCost
+from simulator.measurements.cost_kind import GraphSizes
 
 _MOST_PRICES = 1 << 24  # seconds kept of each kind: 128 MB
 
@@ -26,7 +27,7 @@ class RoundPrices(Protocol):
 
     def draft_s(self, requests: int, context_tokens: float, slots: int | None = None, proposing: int | None = None) -> float: ...
 
-    def chunk_s(self, tokens: int, attended_tokens: float, beside_decode: bool) -> float: ...
+    def chunk_s(self, tokens: int, attended_tokens: float, beside: int) -> float: ...
 
     def prefill_s(self, tokens: float, attended_tokens: float = 0) -> float: ...
 
@@ -136,18 +137,21 @@ class RoundCost:
         curve = self._curve(requests, context_tokens)[requests : most + 1] + self._absorb(most, context_tokens)[requests : most + 1]
         return curve + (self.draft_s(requests, context_tokens) + self.overhead_s + self.scheduling_s + self._per_request_s * requests)
 
-    def chunk_s(self, tokens: int, attended_tokens: float, beside_decode: bool) -> float:
-        """Time that `tokens` prompt tokens add to a step; the fixed part is paid already where the step decodes as well, unless prompts run apart."""
-        alone = self.prefill_s(tokens, attended_tokens)
-        shared = beside_decode and self.costs.prefill is not None and not self.costs.prefill.apart
-        return max(alone - self.prefill_s(0), 0.0) if shared else alone
+    def chunk_s(self, tokens: int, attended_tokens: float, beside: int) -> float:
+        """Time that `tokens` prompt tokens add to a step in which `beside` tokens decode: what those pay for both is not paid again."""
+        alone, cost = self.prefill_s(tokens, attended_tokens), self.costs.prefill
+        paid = cost.shared_s(tokens, beside) if beside and cost else None
+        return alone if paid is None else max(alone - (paid + self._taken_in(0, 0)), 0.0)
 
     def prefill_s(self, tokens: float, attended_tokens: float = 0) -> float:
         """Time of a prefill step, features taken into the draft cache included. Raises ProfileError where the profile has no prefill cost."""
         if self.costs.prefill is None:
             raise ProfileError("has no prefill cost", key="costs.prefill", remedy="measure it, or use prefill: {kind: instant}")
-        taken_in = self._absorbing.absorb_s(tokens, max(attended_tokens - tokens / 2, 0.0)) if self._absorbing else 0.0
-        return self.costs.prefill.seconds(tokens, attended_tokens) + float(taken_in)
+        return self.costs.prefill.seconds(tokens, attended_tokens) + self._taken_in(tokens, max(attended_tokens - tokens / 2, 0.0))
+
+    def _taken_in(self, tokens: float, context_tokens: float) -> float:
+        """Time to take features of `tokens` prompt tokens into the draft cache."""
+        return float(self._absorbing.absorb_s(tokens, context_tokens)) if self._absorbing else 0.0
 
     def lowered(self) -> Lowered:
         """Rounds are asked for, size by size; prompts as well, unless their time is a line."""
@@ -179,8 +183,8 @@ class ScaledPrices:
     def draft_s(self, requests: int, context_tokens: float, slots: int | None = None, proposing: int | None = None) -> float:
         return self.prices.draft_s(requests, context_tokens, slots, proposing) * self.factor
 
-    def chunk_s(self, tokens: int, attended_tokens: float, beside_decode: bool) -> float:
-        return self.prices.chunk_s(tokens, attended_tokens, beside_decode) * self.factor
+    def chunk_s(self, tokens: int, attended_tokens: float, beside: int) -> float:
+        return self.prices.chunk_s(tokens, attended_tokens, beside) * self.factor
 
     def prefill_s(self, tokens: float, attended_tokens: float = 0) -> float:
         return self.prices.prefill_s(tokens, attended_tokens) * self.factor

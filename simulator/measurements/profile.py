@@ -12,7 +12,8 @@ from simulator import shipped
 from simulator.complaints import shown
 from simulator.errors import ProfileError
 from simulator.files import write_whole
-from simulator.measurements.cost import Cost, Costs, DraftCost, Sourced
+from simulator.measurements.cost import Costs, DraftCost
+from simulator.measurements.cost_kind import Cost, Sourced
 from simulator.measurements.uncertainty import Uncertainty
 from simulator.names import Inside, Label, Name, leads_out
 from simulator.quantities import LARGEST, Bytes, BytesOrNone, Calibration, ContextTokens, Flag, Gamma, Gpus, PageTokens, Within

@@ -191,8 +191,8 @@ def test_prefill_costs_and_chunks(tmp_path: Path) -> None:
     linear = LinearPrefill(**MADE, base_s=0.01, per_token_s=0.001, per_token_context_s=1e-6)
     assert linear.seconds(100, 50) == pytest.approx(0.01 + 100 * (0.001 + 5e-5))
     cost = round_cost(curve(), prefill=linear)
-    assert cost.chunk_s(100, 50, beside_decode=False) == pytest.approx(linear.seconds(100, 50))
-    assert cost.chunk_s(100, 50, beside_decode=True) == pytest.approx(linear.seconds(100, 50) - 0.01)
+    assert cost.chunk_s(100, 50, beside=0) == pytest.approx(linear.seconds(100, 50))
+    assert cost.chunk_s(100, 50, beside=7) == pytest.approx(linear.seconds(100, 50) - 0.01)
     (tmp_path / "prefill.csv").write_text("tokens,context_tokens,p50_s\n1,0,0.01\n101,0,0.11\n1,1000,0.02\n101,1000,0.13\n")
     measured = PrefillTable(**MADE, file="prefill.csv")
     measured.attach(tmp_path)
@@ -204,8 +204,8 @@ def test_prompts_that_run_apart_pay_their_fixed_part_beside_a_decoding_step_too(
     for shared in (LinearPrefill(**MADE, base_s=0.01, per_token_s=0.001), _prefill_table(tmp_path)):
         apart = shared.model_copy(update={"apart": True})
         alone = shared.seconds(100, 50)
-        assert round_cost(curve(), prefill=apart).chunk_s(100, 50, beside_decode=True) == pytest.approx(alone)
-        assert round_cost(curve(), prefill=shared).chunk_s(100, 50, beside_decode=True) == pytest.approx(alone - shared.seconds(0))
+        assert round_cost(curve(), prefill=apart).chunk_s(100, 50, beside=7) == pytest.approx(alone)
+        assert round_cost(curve(), prefill=shared).chunk_s(100, 50, beside=7) == pytest.approx(alone - shared.seconds(0))
 
 
 def test_a_prompt_s_features_are_taken_into_the_draft_cache_of_the_policy_that_drafts(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_a_prompt_s_features_are_taken_into_the_draft_cache_of_the_policy_that_d
     draft.attach(tmp_path)
     prefill = LinearPrefill(**MADE, base_s=0.01, per_token_s=0.001, apart=True)
     assert round_cost(curve(), draft, prefill=prefill).prefill_s(51, 25.5) == pytest.approx(0.061 + 0.011)
-    assert round_cost(curve(), draft, prefill=prefill).chunk_s(51, 25.5, beside_decode=True) == pytest.approx(0.061 + 0.011)
+    assert round_cost(curve(), draft, prefill=prefill).chunk_s(51, 25.5, beside=7) == pytest.approx(0.061 + 0.011)
     assert round_cost(curve(), draft, slots=0, prefill=prefill).prefill_s(51, 25.5) == pytest.approx(0.061)
     assert round_cost(curve(), prefill=prefill).prefill_s(51, 25.5) == pytest.approx(0.061)
 

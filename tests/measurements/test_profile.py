@@ -74,7 +74,7 @@ REFUSALS: dict[str, tuple[Callable[[Content], Any], str]] = {
     "no provenance": (lambda c: c["costs"]["verify"].pop("provenance"), "{f}: costs.verify.provenance: required key is missing; add it"),
     "provenance": (
         lambda c: c["costs"]["overhead"].update(provenance="guessed"),
-        "{f}: costs.overhead.provenance: expected 'measured', 'imported', 'published', 'fitted' or 'synthetic', got 'guessed'",
+        "{f}: costs.overhead.provenance: expected 'measured', 'imported', 'published', 'fitted', 'estimated' or 'synthetic', got 'guessed'",
     ),
     "kind": (lambda c: c["costs"]["verify"].update(kind="curv"), "{f}: costs.verify: unknown kind 'curv'; did you mean 'curve'?"),
     "nested": (

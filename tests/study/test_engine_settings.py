@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from simulator.errors import ScenarioError, TraceError
-from simulator.measurements.cost import Costs, FittedCurve, GraphSizes, LinearDraft, Overhead
+from simulator.measurements.cost import Costs, FittedCurve, LinearDraft, Overhead
+from simulator.measurements.cost_kind import GraphSizes
 from simulator.measurements.prices import RoundCost
 from simulator.policies.verification import ByBatch
 from simulator.study.run.metrics import Verdict

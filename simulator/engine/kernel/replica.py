@@ -194,7 +194,7 @@ def begin_step(w, p):
             attended += tokens * (request.prefilled_tokens + tokens / 2)
             left -= tokens
             pieces += 1
-        prefill_s = prompt_s(w, chunk, attended / chunk, 1 if decodes else 0)
+        prefill_s = prompt_s(w, chunk, attended / chunk, size + replica.verified if decodes else 0)
         if prefill_s < 0:
             return PROMPT
     replica.start_s, replica.size, replica.decodes, replica.prefill_s = g.now, size, decodes, prefill_s

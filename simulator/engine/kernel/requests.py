@@ -196,11 +196,11 @@ def settle_entered(w, r):
 
 @inner
 def prompt_s(w, tokens, attended, beside):
-    """Seconds of prompt tokens (RoundCost.prefill_s, or chunk_s where `beside` is 0 or 1); -1 where the driver must be asked."""
+    """Seconds of prompt tokens (RoundCost.prefill_s, or chunk_s where `beside` is at least 0); -1 where the driver must be asked."""
     g = w.g[0]
     if g.linear_prompts:
         alone = g.prompt_base_s + tokens * (g.prompt_token_s + g.prompt_context_s * attended)
-        if beside == 1:
+        if beside >= 1:
             alone = max(alone - g.prompt_base_s, 0.0)
         return alone * g.prompt_factor
     if g.answered:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from simulator.engine.given import Fleet
-from simulator.measurements.cost import GraphSizes
+from simulator.measurements.cost_kind import GraphSizes
 from simulator.measurements.prices import RoundCost
 from simulator.measurements.profile import Profile
 from simulator.measurements.replay import Replay, lay_out, nothing_drafted
