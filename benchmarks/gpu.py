@@ -123,8 +123,8 @@ def pair(size: str, device: str) -> tuple[Any, Any]:
     from transformers import AutoConfig
 
     from real_runner.drafters.loading import random_drafter
-    from real_runner.drafters.spec import DraftSpec
     from real_runner.target import random_target
+    from simulator.measurements.drafters.spec import DraftSpec
 
     vocabulary = 512 if size == "small" else 151936
     shape = {

@@ -14,10 +14,10 @@ import torch
 
 from real_runner.drafters.drafter import DraftBatch, Drafter, forced
 from real_runner.drafters.layers import widened
-from real_runner.drafters.spec import DraftSpec
 from real_runner.layout import lay_out, ship
-from real_runner.target import POST_NORM, Target
+from real_runner.target import Target
 from simulator.arrays import Floats
+from simulator.measurements.drafters.spec import POST_NORM, DraftSpec
 
 FIRST_ANCHOR, STRIDE = 4, 3
 

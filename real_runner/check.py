@@ -12,12 +12,12 @@ import numpy as np
 from real_runner.alignment import expected_length, overlaps, shifts, worn
 from real_runner.drafters.drafter import Drafter
 from real_runner.drafters.loading import load_drafter
-from real_runner.drafters.spec import DraftSpec
 from real_runner.engine import Engine
 from real_runner.expect import Difference, compare
 from real_runner.prompts import continued, prompts_for
 from real_runner.records import ServedRequest
-from real_runner.target import POST_NORM, Target
+from real_runner.target import Target
+from simulator.measurements.drafters.spec import POST_NORM, DraftSpec
 from simulator.policies.verification import FixedLength
 
 

@@ -13,10 +13,6 @@ from simulator.complaints import shown
 from simulator.errors import DsimError
 
 
-class CheckpointError(DsimError):
-    """A target or drafter that cannot be used as it is."""
-
-
 class OutOfMemory(DsimError):
     """There is not enough memory, on a device or on the host."""
 

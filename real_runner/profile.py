@@ -19,7 +19,6 @@ from real_runner.cost_files import TABLES, CostTables
 from real_runner.cost_tables import measure_cost_tables
 from real_runner.drafters.drafter import Drafter
 from real_runner.drafters.loading import drafter_folder, load_drafter
-from real_runner.drafters.packaging import read_spec
 from real_runner.environment import environment, kv
 from real_runner.failures import same_options
 from real_runner.layout import Tiers
@@ -32,6 +31,7 @@ from simulator.files import holds_files, write_whole
 from simulator.made import check_made
 from simulator.measurements.calibration import calibrate
 from simulator.measurements.draft_blocks import RecordedBlocks
+from simulator.measurements.drafters.packaging import read_spec
 from simulator.measurements.profile import Drafter as ProfileDrafter
 from simulator.measurements.profile import KvMemory, Profile, load_profile, save_profile
 from simulator.names import check_word

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from real_runner.failures import CheckpointError
 from real_runner.records import ServedRequest
 from real_runner.target import Target, first_line
-from simulator.errors import DsimError
+from simulator.errors import CheckpointError, DsimError
 from simulator.reading.json_files import json_lines
 
 OWN = ("math", "code", "chat")  # the sets that come along

@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from real_runner import slots as slot_cache
-from real_runner.drafters.fields import MOST
-from real_runner.failures import CheckpointError, memory_of
+from real_runner.failures import memory_of
 from real_runner.slots import FlatBatch, SlotCache
 from simulator.complaints import shown
-from simulator.errors import DsimError
+from simulator.errors import CheckpointError, DsimError
+from simulator.measurements.drafters.fields import MOST
+from simulator.measurements.drafters.spec import EMBEDDING, POST_NORM
 from simulator.reading.json_files import read_json
 
 FAMILIES = ("qwen3", "llama", "gemma3", "gemma3_text", "gemma4", "gemma4_text", "gemma4_unified", "gemma4_unified_text")
-EMBEDDING, POST_NORM = -1, -2  # taps that are not the output of a layer
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 

@@ -68,5 +68,9 @@ class ProfileError(DsimError):
     """The profile is incomplete or inconsistent."""
 
 
+class CheckpointError(DsimError):
+    """A target or drafter that cannot be used as it is."""
+
+
 class TraceError(DsimError):
     """A traffic file cannot be read."""

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from real_runner.drafters.layers import backbone, choose
-from real_runner.drafters.spec import DraftSpec
 from real_runner.layout import Layout, lay_out, ship
 from real_runner.slots import SlotCache
 from simulator.arrays import Integers
+from simulator.measurements.drafters.spec import DraftSpec
 
 Steps = Generator[Tensor, Tensor, Tensor | None]
 """Yields the draft logits of each slot [R, draft V], receives its tokens [R]; returns all slots' confidence logits [R, n], None without a head."""

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from real_runner.drafters.drafter import DraftBatch, Drafter, Steps
 from real_runner.drafters.heads import ConfidenceHead, MarkovHead
 from real_runner.drafters.layers import key_value_of, like_norm, query_of, run_layers, turn
-from real_runner.drafters.spec import DraftSpec
 from real_runner.drafters.uncached import attend
 from real_runner.layout import Layout
 from real_runner.target import soft_capped
+from simulator.measurements.drafters.spec import DraftSpec
 
 
 class BlockDrafter(Drafter):

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from real_runner.drafters.chain import ChainDrafter
 from real_runner.drafters.layers import like_norm
-from real_runner.drafters.spec import DraftSpec
+from simulator.measurements.drafters.spec import DraftSpec
 
 
 class Eagle3Drafter(ChainDrafter):

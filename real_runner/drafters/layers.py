@@ -10,10 +10,10 @@ from transformers import AutoConfig, AutoModel
 
 from real_runner import sampling
 from real_runner import slots as slot_cache
-from real_runner.failures import CheckpointError
 from real_runner.slots import FlatBatch, SlotCache
 from real_runner.target import first_line
 from simulator.complaints import shown
+from simulator.errors import CheckpointError
 
 NOT_LAYERS = ("model_type", "auto_map", "quantization_config", "attn_implementation", "experts_implementation", "dtype", "torch_dtype")
 BACKBONES = ("qwen3", "llama", "gemma4_text", "gemma4_unified_text")

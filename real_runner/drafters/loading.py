@@ -15,11 +15,12 @@ from real_runner.drafters.drafter import Drafter
 from real_runner.drafters.dspark import BlockDrafter
 from real_runner.drafters.eagle3 import Eagle3Drafter
 from real_runner.drafters.mtp import MtpDrafter
-from real_runner.drafters.packaging import read_spec
-from real_runner.drafters.spec import DraftSpec
-from real_runner.failures import CheckpointError, memory_of
+from real_runner.failures import memory_of
 from real_runner.target import Target, first_line
 from simulator.complaints import shown
+from simulator.errors import CheckpointError
+from simulator.measurements.drafters.packaging import read_spec
+from simulator.measurements.drafters.spec import DraftSpec
 from simulator.reading.json_files import read_json
 
 try:

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from real_runner.drafters.drafter import Drafter
 from real_runner.drafters.heads import MarkovHead
 from real_runner.drafters.loading import CLASSES
-from real_runner.drafters.packaging import read_spec
 from real_runner.target import Target
 from simulator.errors import DsimError
 from simulator.files import write_whole
+from simulator.measurements.drafters.packaging import read_spec
 
 Family = Literal["dspark", "dflash", "eagle3", "mtp"]
 

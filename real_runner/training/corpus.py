@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from real_runner.layout import lay_out, ship
-from real_runner.target import POST_NORM, Target
+from real_runner.target import Target
 from real_runner.texts import Text
 from simulator.errors import DsimError
 from simulator.files import write_whole
 from simulator.made import check_made
+from simulator.measurements.drafters.spec import POST_NORM
 from simulator.progress import Progress
 from simulator.reading.json_files import read_json
 

@@ -219,8 +219,8 @@ def _checkpoint(folder: Path) -> None:
 
 def _packagings(folder: Path) -> None:
     """Each config by itself; the last one is understood and refused."""
-    from real_runner.drafters.packaging import read_spec
     from simulator.errors import DsimError
+    from simulator.measurements.drafters.packaging import read_spec
 
     refused = []
     for name in ("specforge", "dspark", "speculators", "eagle3", "mtp", "fused"):

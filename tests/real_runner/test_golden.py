@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 from real_runner.alignment import worn
 from real_runner.drafters.dspark import BlockDrafter
 from real_runner.drafters.loading import fill, load_drafter, placed, read_tensors, renamed
-from real_runner.drafters.packaging import read_spec
 from real_runner.expect import compare, forward, greedy
 from real_runner.target import load_target
 from simulator.errors import DsimError
+from simulator.measurements.drafters.packaging import read_spec
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TRAINED = ("dspark_vanilla", "dspark_gated", "dspark_rnn", "dflash", "eagle3")

@@ -14,8 +14,8 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer, Qwen3RMS
 
 from real_runner.drafters.loading import load_drafter
 from real_runner.engine import Engine
-from real_runner.failures import CheckpointError
 from real_runner.records import ServedRequest
+from simulator.errors import CheckpointError
 from simulator.policies.verification import ByBatch, FixedLength, NoSpeculation, Uniform
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -13,11 +13,11 @@ from safetensors.torch import load_file, save_file
 from real_runner.drafters.drafter import DraftBatch
 from real_runner.drafters.dspark import BlockDrafter
 from real_runner.drafters.loading import load_drafter
-from real_runner.drafters.packaging import read_spec
 from real_runner.engine import Engine
 from real_runner.expect import forward, greedy
-from real_runner.failures import CheckpointError
 from real_runner.records import ServedRequest
+from simulator.errors import CheckpointError
+from simulator.measurements.drafters.packaging import read_spec
 from simulator.policies.verification import FixedLength, NoSpeculation
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -9,9 +9,10 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from real_runner.failures import CheckpointError
 from real_runner.layout import lay_out
-from real_runner.target import EMBEDDING, POST_NORM, Target, load_target
+from real_runner.target import Target, load_target
+from simulator.errors import CheckpointError
+from simulator.measurements.drafters.spec import EMBEDDING, POST_NORM
 
 SMALL = {
     "hidden_size": 32,

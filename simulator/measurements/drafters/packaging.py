@@ -6,11 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from real_runner.drafters.fields import Config, architectures, causal, flag, group, listed, maybe, need, needed, refused, whole, windows
-from real_runner.drafters.spec import DraftSpec, Packaging
-from real_runner.failures import CheckpointError
-from real_runner.target import POST_NORM
 from simulator.complaints import shown
+from simulator.errors import CheckpointError
+from simulator.measurements.drafters.fields import Config, architectures, causal, flag, group, listed, maybe, need, needed, refused, whole, windows
+from simulator.measurements.drafters.spec import POST_NORM, DraftSpec, Packaging
 from simulator.reading.json_files import read_json
 
 KNOWN = (
@@ -83,8 +82,8 @@ def _speculators(config: Config, folder: Path, target_layers: int | None) -> Dra
     if kind == "eagle3":
         taps = _default_eagle_taps(target_layers, folder) if taps is None else taps
         methods = group(config, "speculators_config", folder).get("proposal_methods") or [{}]
-        first = methods[0] if isinstance(methods, list) and isinstance(methods[0], dict) else {}
-        return _eagle_spec(config, layers, folder, "speculators", taps, first.get("speculative_tokens", 3), None)
+        method = methods[0] if isinstance(methods, list) and isinstance(methods[0], dict) else {}
+        return _eagle_spec(config, layers, folder, "speculators", taps, method.get("speculative_tokens", 3), None)
     if kind not in ("dspark", "dflash"):
         raise refused(f"unsupported speculator {shown(kind)}", "speculators_model_type", folder, "supported: dspark, dflash, eagle3")
     if taps is None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from real_runner.failures import CheckpointError
 from simulator.complaints import shown
+from simulator.errors import CheckpointError
 from simulator.quantities import MOST_SLOTS
 
 Config = dict[str, Any]
