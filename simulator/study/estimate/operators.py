@@ -21,7 +21,8 @@ from simulator.errors import DsimError
 ENGINES = ("vllm", "sglang", "trtllm")
 _CONTEXT = re.compile(r"Attention|Mla(?!Bmm)|Dsa|Msa|Gdn|Kda|Mamba|DeepSeekV4")  # in the names of operators that depend on the context or its state
 _COLLECTIVE = re.compile(r"AllReduce|Nccl|P2P|MoeDispatch|AllToAll")
-_LEAST = 3  # times the same kernel's time under another engine: what was measured is its launch
+_OWN = re.compile(r"^(Generation|Context)Attention$|Gdn|Kda|Mamba|Elementwise|Embedding")  # kernels that engines choose, or formulas
+_LEAST = 1.5  # times the same kernel's time under another engine: more was measured than the kernel
 _PROBE = (8, 64)  # tokens at which tables are held against each other: so few that a GEMM's time is that of its weights
 
 
@@ -76,7 +77,7 @@ class Operators:
     generation: list[Operator] = field(default_factory=list)
     context: list[Operator] = field(default_factory=list)
     sources: dict[str, str] = field(default_factory=dict)  # by operator: silicon, empirical or mixed, as the package says
-    borrowed: dict[str, str] = field(default_factory=dict)  # by operator: another engine, whose table has the same kernel without its launch
+    borrowed: dict[str, str] = field(default_factory=dict)  # by operator: another engine, whose table has the same operator without its launches
 
     def __post_init__(self) -> None:
         with _spoken(self.of):
@@ -85,9 +86,11 @@ class Operators:
             settings = model.config
             names = {"gemm": "gemm_quant_mode", "moe": "moe_quant_mode", "kv": "kvcache_quant_mode", "attention": "fmha_quant_mode"}
             self.quantisation = {ours: getattr(settings, theirs).name for ours, theirs in names.items() if getattr(settings, theirs) is not None}
-            self.generation, self.context = (self._listed(model, ops, database) for ops in (model.generation_ops, model.context_ops))
+            self.generation, self.context = (
+                self._listed(model, ops, database, is_context) for ops, is_context in ((model.generation_ops, False), (model.context_ops, True))
+            )
 
-    def _listed(self, model: Any, ops: Any, database: Any) -> list[Operator]:
+    def _listed(self, model: Any, ops: Any, database: Any, is_context: bool) -> list[Operator]:
         from aiconfigurator_core.sdk import engine as package
 
         package._resolve_attention_lane_orders(ops, database, getattr(model.config, "attention_backend", None))
@@ -96,24 +99,25 @@ class Operators:
             kind, settings = next(iter(wire.items()))
             text = json.dumps([wire])
             name = re.sub("^(generation|context)_", "", str(settings.get("name", kind)))
-            engine = self._engine_of(kind, settings, text, name)
-            depends = bool(_CONTEXT.search(" ".join(_kinds(wire))))
-            found.append(Operator(name, kind, text, depends, bool(_COLLECTIVE.search(kind)), "logits" in name, engine))
+            depends, collective = bool(_CONTEXT.search(" ".join(_kinds(wire)))), bool(_COLLECTIVE.search(kind))
+            own = collective or _OWN.search(kind)
+            engine = self.of.engine if own else self._engine_of(text, name, is_context)
+            found.append(Operator(name, kind, text, depends, collective, "logits" in name, engine))
         return found
 
-    def _engine_of(self, kind: str, settings: Any, wire: str, name: str) -> str:
-        """The engine whose table prices a GEMM: its own, unless that table holds launches instead of kernels (captured graphs have none)."""
-        if kind != "Gemm":
-            return self.of.engine
+    def _engine_of(self, wire: str, name: str, is_context: bool) -> str:
+        """The engine whose table prices matrix products: its own, unless another's has the same operator of the same shape so much quicker that its
+        own holds more than the kernel: launches, which captured graphs do not have, or quantisation, which engines fuse."""
         times = {}
         for engine in ENGINES:
+            asked = [{"batch_size": 1, "s": 16 * m} if is_context else {"batch_size": m, "s": 1024} for m in _PROBE]
             try:
-                times[engine] = [_handle(self.of.system, engine).evaluate_ops_json(wire, is_context=False, batch_size=m, s=1)[0][1] for m in _PROBE]
+                times[engine] = [_handle(self.of.system, engine).evaluate_ops_json(wire, is_context=is_context, **one)[0][1] for one in asked]
             except Exception:
                 if engine == self.of.engine:
                     raise
         own = times.pop(self.of.engine)
-        quick = [engine for engine, theirs in times.items() if all(a > _LEAST * b for a, b in zip(own, theirs, strict=True))]
+        quick = [engine for engine, theirs in times.items() if all(a > _LEAST * b > 0 for a, b in zip(own, theirs, strict=True))]
         if not quick:
             return self.of.engine
         self.borrowed[name] = best = min(quick, key=lambda engine: sum(times[engine]))
