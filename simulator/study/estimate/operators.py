@@ -1,4 +1,4 @@
-"""Kernel times of a replica's operators, from the package aiconfigurator-core: the one place that imports it (extra `estimate`).
+"""Kernel times of a replica's operators, from the package aiconfigurator-core (extra `estimate`).
 
 The package prices whole steps, and speculation as if every drafted token read the cache anew. Here its operators are asked one by one, and a step
 is composed of two kinds of them: those that see tokens (embedding, projections, experts, norms, collectives, the vocabulary), and those that see
@@ -8,46 +8,23 @@ requests and their context (attention). Times are in seconds here, in millisecon
 from __future__ import annotations
 
 import json
-import logging
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
-from simulator.errors import DsimError
+from simulator.study.estimate.package import ENGINES, Deployment
+from simulator.study.estimate.package import handle as _handle
+from simulator.study.estimate.package import model_of as _model_of
+from simulator.study.estimate.package import spoken as _spoken
 
-ENGINES = ("vllm", "sglang", "trtllm")
+__all__ = ["ENGINES", "Deployment", "Operator", "Operators"]
+
 _CONTEXT = re.compile(r"Attention|Mla(?!Bmm)|Dsa|Msa|Gdn|Kda|Mamba|DeepSeekV4")  # in the names of operators that depend on the context or its state
 _COLLECTIVE = re.compile(r"AllReduce|Nccl|P2P|MoeDispatch|AllToAll")
 _OWN = re.compile(r"^(Generation|Context)Attention$|Gdn|Kda|Mamba|Elementwise|Embedding")  # kernels that engines choose, or formulas
 _LEAST = 1.5  # times the same kernel's time under another engine: more was measured than the kernel
 _PROBE = (8, 64)  # tokens at which tables are held against each other: so few that a GEMM's time is that of its weights
-
-
-@dataclass(frozen=True)
-class Deployment:
-    """One replica as the package asks for it: names are the package's, None leaves it to the model's own configuration."""
-
-    model: str
-    system: str
-    engine: str
-    version: str | None = None
-    tp: int = 1
-    pp: int = 1
-    dp: int = 1
-    moe_tp: int | None = None
-    moe_ep: int | None = None
-    gemm: str | None = None
-    moe: str | None = None
-    kv: str | None = None
-    attention: str | None = None
-
-    @property
-    def gpus(self) -> int:
-        """GPUs of the replica."""
-        return self.tp * self.pp * self.dp
 
 
 @dataclass(frozen=True)
@@ -172,28 +149,6 @@ class Operators:
         return sum(self._seconds(op, is_context=True, batch_size=prompts, s=length, prefix=prefix) for op in reads) * share / (prompts * length)
 
 
-@contextmanager
-def _spoken(of: Deployment) -> Iterator[None]:
-    """The package's own errors as one line of ours; its warnings kept back."""
-    loggers = logging.getLogger("aiconfigurator_core"), logging.getLogger("aiconfigurator")
-    before = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if "aiconfigurator" not in str(error):
-            raise
-        problem = "needs the package aiconfigurator-core, which is not installed"
-        raise DsimError(problem, where="dsim estimate", remedy="pip install 'dsim[estimate]'") from None
-    except (ValueError, RuntimeError, KeyError, AssertionError, NotImplementedError) as error:
-        said = " ".join(str(error).split())[:300]
-        raise DsimError(f"cannot be estimated for {of.system} under {of.engine}: {said}", where=of.model) from None
-    finally:
-        for logger, level in zip(loggers, before, strict=True):
-            logger.setLevel(level)
-
-
 def _kinds(wire: dict[str, Any]) -> Iterator[str]:
     """The kind of an operator and of those inside it."""
     for kind, settings in wire.items():
@@ -202,32 +157,3 @@ def _kinds(wire: dict[str, Any]) -> Iterator[str]:
         for part in [one for value in inner for one in (value if isinstance(value, list) else [value])]:
             if isinstance(part, dict):
                 yield from _kinds({key: value for key, value in part.items() if isinstance(value, dict)})
-
-
-def _model_of(of: Deployment) -> tuple[Any, Any]:
-    """The package's model and its database of kernel times."""
-    from aiconfigurator_core.sdk.config_builders import build_model_config
-    from aiconfigurator_core.sdk.models import get_model
-
-    settings = build_model_config(
-        of.tp, of.pp, of.dp, of.moe_tp or (1 if of.moe_ep else of.tp * of.dp), of.moe_ep or 1, of.gemm, of.kv, of.attention, of.moe
-    )
-    return get_model(of.model, settings, of.engine), _database(of.system, of.engine)
-
-
-@cache
-def _database(system: str, engine: str) -> Any:
-    from aiconfigurator_core.sdk import perf_database
-
-    version = perf_database.resolve_query_version(system, engine, "current")
-    database = perf_database.get_database(system, engine, version)
-    if database is None:
-        raise ValueError("the package has no kernel times for it")
-    return database
-
-
-@cache
-def _handle(system: str, engine: str) -> Any:
-    from aiconfigurator_core.sdk.engine import EngineHandle
-
-    return EngineHandle.for_database(_database(system, engine))

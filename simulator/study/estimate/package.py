@@ -1,0 +1,179 @@
+"""What is asked of the package aiconfigurator-core (extra `estimate`) beside the price of an operator: what there is, shapes of models, memory.
+
+Nothing is fetched: a model is one that the package ships, or a folder.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from simulator.errors import DsimError
+
+ENGINES = ("vllm", "sglang", "trtllm")
+PACKAGE = "aiconfigurator-core"
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """One replica as the package asks for it: names are the package's, None leaves it to the model's own configuration."""
+
+    model: str
+    system: str
+    engine: str
+    version: str | None = None
+    tp: int = 1
+    pp: int = 1
+    dp: int = 1
+    moe_tp: int | None = None
+    moe_ep: int | None = None
+    gemm: str | None = None
+    moe: str | None = None
+    kv: str | None = None
+    attention: str | None = None
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of the replica."""
+        return self.tp * self.pp * self.dp
+
+
+@contextmanager
+def spoken(of: Deployment) -> Iterator[None]:
+    """The package's own errors as one line of ours; its warnings kept back."""
+    loggers = logging.getLogger("aiconfigurator_core"), logging.getLogger("aiconfigurator")
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with installed():
+            yield
+    except (ValueError, RuntimeError, KeyError, AssertionError, NotImplementedError) as error:
+        said = " ".join(str(error).split())[:300]
+        raise DsimError(f"cannot be estimated for {of.system} under {of.engine}: {said}", where=of.model) from None
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+
+
+def model_of(of: Deployment) -> tuple[Any, Any]:
+    """The package's model and its database of kernel times. Raises ValueError for a model that would have to be fetched."""
+    from aiconfigurator_core.sdk.config_builders import build_model_config
+    from aiconfigurator_core.sdk.models import get_model
+
+    if of.model not in _named() and not Path(of.model).is_dir():
+        raise ValueError("the package has no such model")
+    settings = build_model_config(
+        of.tp, of.pp, of.dp, of.moe_tp or (1 if of.moe_ep else of.tp * of.dp), of.moe_ep or 1, of.gemm, of.kv, of.attention, of.moe
+    )
+    return get_model(of.model, settings, of.engine), database(of.system, of.engine)
+
+
+@cache
+def database(system: str, engine: str) -> Any:
+    from aiconfigurator_core.sdk import perf_database
+
+    version = perf_database.resolve_query_version(system, engine, "current")
+    found = perf_database.get_database(system, engine, version)
+    if found is None:
+        raise ValueError("the package has no kernel times for it")
+    return found
+
+
+@cache
+def handle(system: str, engine: str) -> Any:
+    from aiconfigurator_core.sdk.engine import EngineHandle
+
+    return EngineHandle.for_database(database(system, engine))
+
+
+@cache
+def _named() -> frozenset[str]:
+    from aiconfigurator_core.sdk.common import DefaultHFModels
+
+    return frozenset(DefaultHFModels)
+
+
+def models() -> list[str]:
+    """Names of the models whose shapes the package has. Raises DsimError where it is not installed."""
+    with installed():
+        return sorted(_named(), key=str.lower)
+
+
+@cache
+def systems() -> dict[str, dict[str, str]]:
+    """By system, the engines that kernel times are there of, with the version that was measured. Raises DsimError where the package is missing."""
+    with installed():
+        from aiconfigurator_core.sdk import perf_database
+
+        names = sorted(path.stem for root in perf_database.get_systems_paths() for path in Path(root).glob("*.yaml"))
+        slots = {name: {engine: perf_database.get_version_slots(name, engine) for engine in ENGINES} for name in names}
+    found = {name: {engine: slot["current"] for engine, slot in engines.items() if slot} for name, engines in slots.items()}
+    return {name: engines for name, engines in found.items() if engines}
+
+
+def package_version() -> str:
+    """Of the package that is installed."""
+    from importlib.metadata import version
+
+    return version(PACKAGE)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one GPU of a replica: its own, what is not KV, what is left for KV; and the KV of a token (at `CONTEXT` tokens a request)."""
+
+    gpu: float
+    weights: float
+    beside: float
+    kv: float
+    token: float
+    fraction: float
+    of_free: bool
+
+
+CONTEXT = 4096  # tokens of a request at which the KV of models with windows or states is taken
+
+
+def memory_of(of: Deployment, step_tokens: int, requests: int, fraction: float | None = None) -> Memory:
+    """Memory by the package's model: `fraction` of all memory, or of what is free (TensorRT-LLM); the engine's own where None.
+
+    KV is negative where the rest does not fit. Raises DsimError for what the package cannot express.
+    """
+    with spoken(of):
+        from aiconfigurator_core.sdk.backends.factory import get_backend
+        from aiconfigurator_core.sdk.memory import KVCacheEstimator
+
+        model, data = model_of(of)
+        gpu = float(data.system_spec["gpu"]["mem_capacity"])
+        check = get_backend(of.engine)._static_oom_check_kwargs(
+            mem_capacity_bytes=int(gpu), free_gpu_memory_fraction=fraction, backend_version=data.version, model_config=model.config
+        )
+        moe_tp = of.moe_tp or (1 if of.moe_ep else of.tp * of.dp)
+        parts = KVCacheEstimator.from_request(
+            of.model, of.system, of.engine, data.version, max_num_tokens=step_tokens, max_batch_size=requests, tp_size=of.tp, pp_size=of.pp,
+            attention_dp_size=of.dp, moe_tp_size=moe_tp, moe_ep_size=of.moe_ep or 1, gemm_quant_mode=of.gemm, moe_quant_mode=of.moe,
+            kvcache_quant_mode=of.kv, fmha_quant_mode=of.attention,
+        ).breakdown  # fmt: skip
+        token = float(model.get_kvcache_bytes_per_sequence(CONTEXT)) / CONTEXT
+    share, of_free = float(check["free_gpu_memory_fraction"]), bool(check["fraction_of_free"])
+    beside = float(parts["non_kv_bytes"])
+    left = (gpu - beside) * share if of_free else gpu * share - beside
+    return Memory(gpu, float(parts["weights_bytes"]), beside - float(parts["weights_bytes"]), left, token, share, of_free)
+
+
+@contextmanager
+def installed() -> Iterator[None]:
+    """Raises DsimError where the package is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if "aiconfigurator" not in str(error):
+            raise
+        problem = f"needs the package {PACKAGE}, which is not installed"
+        raise DsimError(problem, where="dsim estimate", remedy="pip install 'dsim[estimate]' (Python 3.11 to 3.13)") from None
