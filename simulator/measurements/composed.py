@@ -74,7 +74,7 @@ class OperatorVerify(OperatorCost):
         """Time of steps of `tokens` tokens of `requests` requests that hold `context_tokens` each on average."""
         b = np.asarray(tokens, dtype=np.float64)
         operators = self.operators_s(GraphSizes(tuple(self.padded_to)).padded(b) if self.padded_to else b)
-        read = float(self.reads.seconds(np.asarray(float(requests)), 1, context_tokens)) if context_tokens else 0.0
+        read = float(self.reads.seconds(np.asarray(float(requests)), 1, context_tokens))
         return np.asarray(operators + np.maximum(read, b * context_tokens * self.query_s))
 
 

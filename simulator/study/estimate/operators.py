@@ -14,13 +14,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from simulator.study.estimate.package import ENGINES, Deployment
+from simulator.study.estimate.package import built as _built
+from simulator.study.estimate.package import database as _database
 from simulator.study.estimate.package import handle as _handle
 from simulator.study.estimate.package import model_of as _model_of
 from simulator.study.estimate.package import spoken as _spoken
+from simulator.study.estimate.shapes import Shape, Sizes
 
 __all__ = ["ENGINES", "Deployment", "Operator", "Operators"]
 
 _CONTEXT = re.compile(r"Attention|Mla(?!Bmm)|Dsa|Msa|Gdn|Kda|Mamba|DeepSeekV4")  # in the names of operators that depend on the context or its state
+_PER_REQUEST = re.compile(r"^Generation(Attention|Mla)$")  # kernels of attention alone, whose blocks of threads go by request
+_ONCE = re.compile(r"embedding|logits|p2p")  # in the names of operators that are not of a layer
 _COLLECTIVE = re.compile(r"AllReduce|Nccl|P2P|MoeDispatch|AllToAll")
 _OWN = re.compile(r"^(Generation|Context)Attention$|Gdn|Kda|Mamba|Elementwise|Embedding")  # kernels that engines choose, or formulas
 _LEAST = 1.5  # times the same kernel's time under another engine: more was measured than the kernel
@@ -39,6 +44,11 @@ class Operator:
     logits: bool
     engine: str
 
+    @property
+    def per_request(self) -> bool:
+        """Does its time go by requests and their context, however many tokens of each are in the step?"""
+        return bool(_PER_REQUEST.search(self.kind))
+
 
 @dataclass
 class Operators:
@@ -55,10 +65,12 @@ class Operators:
     context: list[Operator] = field(default_factory=list)
     sources: dict[str, str] = field(default_factory=dict)  # by operator: silicon, empirical or mixed, as the package says
     borrowed: dict[str, str] = field(default_factory=dict)  # by operator: another engine, whose table has the same operator without its launches
+    _shaped: dict[Shape, Operator] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         with _spoken(self.of):
             model, database = _model_of(self.of)
+            self._model = model
             self.version = database.version
             settings = model.config
             names = {"gemm": "gemm_quant_mode", "moe": "moe_quant_mode", "kv": "kvcache_quant_mode", "attention": "fmha_quant_mode"}
@@ -114,13 +126,26 @@ class Operators:
         return max(-(-round(count) // self.of.dp), 1)
 
     def tokens_s(self, tokens: float, collective: float = 1.0) -> float:
-        """Every operator of a decode step at `tokens` tokens, none of which has any context; collectives times `collective`."""
-        return sum(self._generation_s(op, tokens, 1) * (collective if op.collective else 1.0) for op in self.generation)
+        """The operators of a decode step that see its `tokens` tokens, none of which has any context; collectives times `collective`."""
+        return sum(self._token_s(op, tokens) * (collective if op.collective else 1.0) for op in self.generation)
 
     def attention_s(self, requests: float, context: float) -> float:
-        """What `context` cached tokens of each of `requests` requests add to a decode step: the cache is read once, whatever is verified."""
-        reads = [op for op in self.generation if op.sees_context]
-        return max(sum(self._generation_s(op, requests, context) - self._generation_s(op, requests, 1) for op in reads), 0.0)
+        """Attention of a decode step, in which each of `requests` requests has `context` cached tokens: they are read once, whatever is verified."""
+        return sum(self._context_s(op, requests, context) for op in self.generation)
+
+    def layer_s(self, tokens: float) -> float:
+        """The mean layer of the target as far as it sees `tokens` tokens."""
+        return sum(self._token_s(op, tokens) for op in self.generation if not _ONCE.search(op.name)) / self.sizes.layers
+
+    def _token_s(self, operator: Operator, tokens: float) -> float:
+        return 0.0 if operator.per_request else self._generation_s(operator, tokens, 1)
+
+    def _context_s(self, operator: Operator, requests: float, context: float) -> float:
+        """Of a kernel by request all of it; of one that sees tokens too (projections with their attention, states) what the context adds."""
+        if not operator.sees_context:
+            return 0.0
+        whole = self._generation_s(operator, requests, context)
+        return whole if operator.per_request else max(whole - self._generation_s(operator, requests, 1), 0.0)
 
     def query_s(self, context: int = 8192, tokens: int = 2048) -> float:
         """Attention's arithmetic: seconds per query token and cached token, from prompts at `context` cached tokens and at none."""
@@ -128,6 +153,31 @@ class Operators:
         asked = {"is_context": True, "batch_size": 1, "s": tokens}
         more = sum(self._seconds(op, prefix=context, **asked) - self._seconds(op, prefix=0, **asked) for op in reads)
         return max(more, 0.0) / (tokens * context) / self.of.dp
+
+    @property
+    def sizes(self) -> Sizes:
+        """Sizes of the target, whole."""
+        model, tp = self._model, self.of.tp
+        attentions = [next(iter(json.loads(op.wire)[0].items())) for op in self.generation if op.sees_context]
+        asked = [(kind, settings.get("n"), settings.get("n_kv"), settings.get("head_size")) for kind, settings in attentions]
+        plain = ("GenerationAttention", model._num_heads // tp, -(-model._num_kv_heads // tp), model._head_size)
+        heads = model._num_heads, model._num_kv_heads, model._head_size
+        return Sizes(model._num_layers, model._hidden_size, model._inter_size, *heads, model._vocab_size, all(one == plain for one in asked))
+
+    @property
+    def kv_bytes(self) -> float:
+        """Bytes per cached token that the target's keys and values take, on all GPUs that hold a part of them."""
+        with _spoken(self.of):
+            held = self._model.get_kvcache_bytes_per_sequence
+            return float(held(2) - held(1)) * self.of.tp
+
+    def priced(self, shape: Shape, tokens: float, context: float = 1) -> float:
+        """An operator that is not of the target, at `tokens` tokens of the replica (of attention: requests, that hold `context` tokens each)."""
+        if shape not in self._shaped:
+            with _spoken(self.of):
+                built = [_built(shape, self.of, self._model.config)]
+                self._shaped[shape] = self._listed(self._model, built, _database(self.of.system, self.of.engine), False)[0]
+        return self._generation_s(self._shaped[shape], tokens, context)
 
     def prompt_tokens_s(self, tokens: float, collective: float = 1.0) -> float:
         """The operators of a prompt step that see its `tokens` tokens; the vocabulary at one."""

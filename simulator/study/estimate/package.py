@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from simulator.errors import DsimError
+from simulator.study.estimate.shapes import AllGather, AllReduce, Attention, Gemm, Shape, Streamed
 
 ENGINES = ("vllm", "sglang", "trtllm")
 PACKAGE = "aiconfigurator-core"
@@ -72,6 +73,24 @@ def model_of(of: Deployment) -> tuple[Any, Any]:
         of.tp, of.pp, of.dp, of.moe_tp or (1 if of.moe_ep else of.tp * of.dp), of.moe_ep or 1, of.gemm, of.kv, of.attention, of.moe
     )
     return get_model(of.model, settings, of.engine), database(of.system, of.engine)
+
+
+def built(shape: Shape, of: Deployment, settings: Any) -> Any:
+    """The package's operator of these sizes."""
+    from aiconfigurator_core.sdk import common, operations
+
+    match shape:
+        case Gemm(name, inputs, outputs, count):
+            return operations.GEMM(name, count, outputs, inputs, common.GEMMQuantMode.bfloat16)
+        case Attention(name, heads, kv_heads, head_size, count):
+            return operations.GenerationAttention(name, count, heads, kv_heads, settings.kvcache_quant_mode, head_size=head_size)
+        case Streamed(name, read, written, count):
+            return operations.ElementWise(name, count, read, written, 0.8)
+        case AllReduce(name, width, count):
+            return operations.CustomAllReduce(name, count, width, of.tp)
+        case AllGather(name, width):
+            gathered = {"num_elements_per_token": width, "num_gpus": of.tp, "comm_quant_mode": common.CommQuantMode.half}
+            return operations.NCCL(name, 1, "all_gather", **gathered)
 
 
 @cache
