@@ -33,6 +33,13 @@ def prefill(folder: Path, **more: object) -> OperatorPrefill:
     return cost
 
 
+def test_attention_of_no_context_takes_its_time_too(tmp_path: Path) -> None:
+    cost = verify(tmp_path)
+    (tmp_path / "attention.csv").write_text("requests,context_tokens,p50_s\n1,0,0.001\n1,8000,0.002\n")
+    cost.attach(tmp_path)
+    assert float(cost.seconds(1)) == pytest.approx(0.0101 + 0.001)
+
+
 def test_attention_is_read_once_however_many_tokens_are_verified(tmp_path: Path) -> None:
     cost = verify(tmp_path)
     plain, drafted = (float(cost.seconds(tokens, 50, 4000)) for tokens in (50, 400))

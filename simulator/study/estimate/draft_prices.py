@@ -18,9 +18,9 @@ from simulator.study.estimate.drafters import DrafterShape
 from simulator.study.estimate.operators import Operators
 from simulator.study.estimate.shapes import AllGather, AllReduce, Attention, Gemm, Shape, Streamed
 
-REQUESTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+REQUESTS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 CONTEXTS = (0, 1024, 4096, 16_384, 65_536)
-TOKENS = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16_384)
+TOKENS = (1, 8, 16, 32, 64, 128, 256, 384, 512, 768, 1024, 1536, 2048, 4096, 8192, 16_384)
 _KV_BYTES = {"bfloat16": 2, "int8": 1, "fp8": 1}
 _LAUNCH = Streamed("draft_launch", 1, 1)  # between two graphs: what the package gives the smallest kernel
 
