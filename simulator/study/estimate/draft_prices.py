@@ -2,8 +2,9 @@
 takes in.
 
 As vLLM runs them: the draft step is a captured graph, tensor parallel like the target (draft_tensor_parallel_size), the fusing projection and the
-Markov head whole on every GPU, the vocabulary split and gathered; tokens are drawn, not the likeliest taken, since lossless sampling needs what they
-were drawn from. Features of all tokens of a step are taken in, those rejected too.
+Markov head whole on every GPU, the vocabulary split and gathered; tokens are drawn, not the likeliest taken, and what they were drawn from is kept
+for the sampler that judges them. Features of all tokens of a step are taken in, those rejected too. Attention's arithmetic is left out: queries of a
+block are too few for it to take longer than reading the cache.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ REQUESTS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 CONTEXTS = (0, 1024, 4096, 16_384, 65_536)
 TOKENS = (1, 8, 16, 32, 64, 128, 256, 384, 512, 768, 1024, 1536, 2048, 4096, 8192, 16_384)
 _KV_BYTES = {"bfloat16": 2, "int8": 1, "fp8": 1}
+_DRAWN_S = 0.919e-3 / (1024 * 200_000)  # a number, of a kernel that draws by arithmetic: vllm-project/vllm pulls 37798 (time), 34854 (its shape)
 _LAUNCH = Streamed("draft_launch", 1, 1)  # between two graphs: what the package gives the smallest kernel
 
 
@@ -113,8 +115,15 @@ class DraftPrices:
         return self._sum([Gemm("draft_logits", of.hidden, -(-of.vocabulary // self.tp)), *gather], tokens)
 
     def draw_s(self, tokens: float) -> float:
-        """A token is drawn from logits and what it was drawn from is kept in float32."""
-        return self._sum([Streamed("draft_draw", self.shape.vocabulary, 2 * self.shape.vocabulary)], tokens)
+        """A token is drawn from logits, and what it was drawn from is kept in float32: the noise of every number takes longer than its memory."""
+        kept = self._sum([Streamed("draft_draw", self.shape.vocabulary, 2 * self.shape.vocabulary)], tokens)
+        return max(kept, tokens / self.operators.of.dp * self.shape.vocabulary * _DRAWN_S)
+
+    def judge_s(self, tokens: float) -> float:
+        """What drafted tokens add to the sampler that judges them: the target's logits gathered, cast to float32, and held against theirs."""
+        words = self.shape.input_vocabulary
+        gather: list[Shape] = [AllGather("draft_judge_gather", words)] if self.tp > 1 else []
+        return self._sum([*gather, Streamed("draft_judge_cast", words, 2 * words), Streamed("draft_judge", 4 * words, 1)], tokens)
 
     def markov_s(self, requests: float) -> float:
         """One slot of the sequential head: the previous token's embedding, through the gate or state, to a bias on the logits."""
@@ -137,14 +146,15 @@ class DraftPrices:
         return launch + embedding + self.layers_s(requests * self.shape.block) + self.attention_s(requests, context)
 
     def slots_s(self, slots: int, requests: float, context: float) -> float:
-        """What `slots` drafted tokens of each request add."""
+        """What `slots` drafted tokens of each request add, with what the target's sampler does with them."""
         of = self.shape
         if of.chain:
             again = self.layers_s(requests) + self.attention_s(requests, context) if slots > 1 else 0.0
             launch = self.operators.priced(_LAUNCH, 1) if slots > 1 else 0.0
-            return launch + slots * (self.vocabulary_s(requests) + self.draw_s(requests)) + (slots - 1) * again
+            heads = slots * (self.vocabulary_s(requests) + self.draw_s(requests))
+            return launch + heads + (slots - 1) * again + self.judge_s(requests * slots)
         confidence: list[Shape] = [Streamed("draft_confidence", of.hidden + of.markov_rank, 1)] if of.confidence else []
-        logits = self.vocabulary_s(requests * slots) + self._sum(confidence, requests * slots)
+        logits = self.vocabulary_s(requests * slots) + self._sum(confidence, requests * slots) + self.judge_s(requests * slots)
         if not of.markov_rank:
             return logits + self.draw_s(requests * slots)
         return logits + slots * (self.markov_s(requests) + self.draw_s(requests))
