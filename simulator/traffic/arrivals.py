@@ -10,54 +10,25 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from simulator.arrays import Floats
-from simulator.kind import Kind
 from simulator.quantities import ClockSeconds, Factor, SomeSeconds, Spread, Within
+from simulator.traffic.benchmark import Benchmark
 from simulator.traffic.pauses import Pause
+from simulator.traffic.process import ArrivalProcess
 
 RelativeRate = Annotated[float, Within(0, 1e9)]
 _CHUNK = 4096
 
 
-class ArrivalProcess(Kind):
-    """When requests come. `load_kind` is what a load counts: requests per second of the fleet, or users at a time per replica."""
-
-    load_kind: ClassVar[Literal["concurrency", "rate_rps"]] = "rate_rps"
-
-    def times(self, rate_rps: float, horizon_s: float, rng: np.random.Generator) -> Floats:
-        """Arrival times in seconds, sorted, in [0, horizon_s). # [n]"""
-        raise NotImplementedError
-
-    def expected(self, rate_rps: float, horizon_s: float) -> float:
-        """Requests in [0, horizon_s), in the mean."""
-        return rate_rps * horizon_s
-
-    def curve(self, bins: int) -> tuple[Floats, Floats, float] | None:
-        """Over a span in seconds of the run: where each of the bins starts, and the rate there in multiples of the load; None for a constant rate."""
-        return None
-
-    def starting(self, run_s: float) -> dict[str, float]:
-        """What is to be set for a run to begin so far into the curve."""
-        return {}
-
-
 class ClosedLoop(ArrivalProcess):
     """A fixed number of users; each sends its next request after a pause, `think_s`, that begins when its last answer ends.
 
-    `think_s` is a distribution of seconds; a number is the mean of an exponential one. `start` is `spread` for a service under way: every user is
-    at a random place of its pause or answer. It is `together` for a benchmark client: all send their first request at time 0, `run.requests` are
-    sent in all, each as soon as one before it ends, and all of it is measured, ramp and tail included.
+    `think_s` is a distribution of seconds; a number is the mean of an exponential one. It is a service under way: every user starts at a random place
+    of its pause or answer.
     """
 
     kind: Literal["closed_loop"] = "closed_loop"
     load_kind: ClassVar = "concurrency"
     think_s: Pause = None
-    start: Literal["spread", "together"] = "spread"
-
-    @model_validator(mode="after")
-    def _clients_do_not_pause(self) -> Self:
-        if self.start == "together" and self.think_s is not None:
-            raise ValueError("start: together is a benchmark client, which does not pause: drop think_s, or start: spread")
-        return self
 
     @property
     def words(self) -> str:
@@ -193,7 +164,7 @@ class RateCurve(ArrivalProcess):
         return np.asarray(rounds * knots_s[-1] + knots_s[i] + np.minimum(x, width))
 
 
-Arrivals = Annotated[ClosedLoop | Poisson | Gamma | Constant | RateCurve, Field(discriminator="kind")]
+Arrivals = Annotated[ClosedLoop | Poisson | Gamma | Constant | RateCurve | Benchmark, Field(discriminator="kind")]
 
 
 def _area(heights: Floats, knots: Floats) -> Floats:

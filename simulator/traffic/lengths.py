@@ -32,6 +32,28 @@ class Fixed(Frozen):
         return float(self.tokens)
 
 
+class Uniform(Frozen):
+    """Every whole number from `min_tokens` to `max_tokens` is equally likely."""
+
+    kind: Literal["uniform"] = "uniform"
+    min_tokens: Tokens
+    max_tokens: Tokens
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.max_tokens < self.min_tokens:
+            raise ValueError(f"max_tokens = {self.max_tokens} is below min_tokens = {self.min_tokens}")
+        return self
+
+    def at(self, u: Floats) -> Integers:
+        """Lengths at uniforms in [0, 1). # [n] -> [n]"""
+        return self.min_tokens + (u * (self.max_tokens - self.min_tokens + 1)).astype(np.int64)
+
+    def expected_tokens(self) -> float:
+        """The mean length."""
+        return (self.min_tokens + self.max_tokens) / 2
+
+
 class Lognormal(Frozen):
     """Lognormal with mean `mean_tokens` and one more statistic (p50, p90, p99 or cv), rounded and clipped to [min_tokens, max_tokens].
 
@@ -164,7 +186,7 @@ class Mixture(Frozen):
         return np.asarray(weights / weights.sum())
 
 
-Lengths = Annotated[Fixed | Lognormal | Mixture | Empirical, Field(discriminator="kind")]
+Lengths = Annotated[Fixed | Uniform | Lognormal | Mixture | Empirical, Field(discriminator="kind")]
 Part.model_rebuild()
 Mixture.model_rebuild()
 

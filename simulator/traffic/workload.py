@@ -16,6 +16,7 @@ from simulator.quantities import Users, Weight
 from simulator.rng import stream, uniform_at
 from simulator.schema import Frozen
 from simulator.traffic.arrivals import Arrivals, ClosedLoop
+from simulator.traffic.benchmark import Benchmark
 from simulator.traffic.lengths import Lengths
 from simulator.traffic.pauses import Pause
 from simulator.traffic.request import RequestColumns, RequestSpec
@@ -43,6 +44,8 @@ class Workload(Frozen):
 
     @model_validator(mode="after")
     def _is_one_of_two(self) -> Self:
+        if self.client is not None:
+            self._take_flags(self.client)
         names = ("arrivals", "prompt_tokens", "output_tokens")
         present = [name for name in names if getattr(self, name) is not None]
         recorded = [name for name in ("trace", "servegen") if getattr(self, name) is not None]
@@ -53,20 +56,39 @@ class Workload(Frozen):
         missing = [name for name in names if name not in present]
         if not recorded and missing:
             raise ValueError(f"expected a trace, or arrivals, prompt_tokens and output_tokens; missing: {', '.join(missing)}")
+        if self.max_concurrency is not None and self.client is not None:
+            raise ValueError("a benchmark client has its max_concurrency among its flags: move it to arrivals")
         if self.max_concurrency is not None and self.load_kind == "concurrency":
             raise ValueError("max_concurrency goes with a rate: in a closed loop, load is the number of requests in flight")
         return self
 
+    def _take_flags(self, client: Benchmark) -> None:
+        """Lengths of a benchmark client whose flags have them."""
+        flags = {"prompt_tokens": client.random_input_len, "output_tokens": client.random_output_len}
+        for name, tokens in flags.items():
+            if tokens is None:
+                continue
+            if getattr(self, name) not in (None, lengths := client.lengths(tokens)):
+                raise ValueError(f"{name} and the client's random_input_len and random_output_len both say how long requests are: drop one")
+            object.__setattr__(self, name, lengths)
+
     @property
-    def together(self) -> bool:
-        """Do the users of a closed loop start at once, as a benchmark client does?"""
-        return isinstance(self.arrivals, ClosedLoop) and self.arrivals.start == "together"
+    def client(self) -> Benchmark | None:
+        """The benchmark client that sends the requests, if one does."""
+        return self.arrivals if isinstance(self.arrivals, Benchmark) else None
+
+    @property
+    def windowed(self) -> bool:
+        """Do requests come whatever happens, so that those of a window are measured: is it an open loop without end?"""
+        return self.load_kind != "concurrency" and self.client is None
 
     @property
     def load_kind(self) -> LoadKind:
         """The unit of `load`: users at once, requests per second, or a multiple of the trace's speed."""
         if self.trace is not None:
             return "rate_scale"
+        if self.client is not None:
+            return "concurrency" if self.client.load == "max_concurrency" else "rate_rps"
         return "rate_rps" if self.arrivals is None else self.arrivals.load_kind
 
     def open_loop(self, load: float, horizon_s: float | None, seed: int, replication: int, folder: Path = Path()) -> RequestColumns:
@@ -100,9 +122,12 @@ class Workload(Frozen):
         assert users > 0
         return ClosedLoopSource(self, users, seed, replication, self.arrivals.think_s)
 
-    def at_once(self, count: int, seed: int, replication: int) -> RequestColumns:
-        """The requests of a benchmark client, all of them there at time 0."""
-        return self._independent(np.zeros(count), seed, replication)
+    def sent(self, load: float, replicas: int, seed: int, replication: int) -> RequestColumns:
+        """The requests of a benchmark client, when each is there to be sent."""
+        assert self.client is not None
+        count = self.client.prompts(load, replicas)
+        times = self.client.sent_s(count, self.client.rate_rps(load), stream(seed, "arrivals", replication))
+        return self._independent(times, seed, replication)
 
     def _independent(self, arrival_s: Floats, seed: int, replication: int) -> RequestColumns:
         """Requests at these times, each with lengths and a domain of its own."""

@@ -85,8 +85,9 @@ def lengths(luck: Random, deep: bool = True) -> Content:
 def arrivals(luck: Random) -> Content:
     """Arrivals whose curve, if they have one, rises in time."""
     content: Content = value(luck, Arrivals)
-    if content["kind"] == "closed_loop" and content.get("start") == "together":
-        content.pop("think_s", None)
+    if content["kind"] == "benchmark":
+        content = {"kind": "benchmark", "client": content["client"], "num_prompts": luck.randint(1, 300), "burstiness": 1.0}
+        content |= {"load": luck.choice(["max_concurrency", "request_rate"]), "num_warmups": luck.randint(0, 9)}
     if "points" in content:
         times = sorted({at for at, _ in content["points"]})
         content["points"] = [[at, rate] for at, (_, rate) in zip(times, content["points"], strict=False)]
@@ -124,7 +125,7 @@ def scenario(luck: Random) -> Content:
         "sla": {"goodput": model(luck, Goodput) | {"tpot_s": 0.05}} if luck.random() < 0.3 else {},
     }
     if luck.random() < 0.3:
-        failures = {"failures": model(luck, Failures)} if luck.random() < 0.5 and came["kind"] != "closed_loop" else {}
+        failures = {"failures": model(luck, Failures)} if luck.random() < 0.5 and came["kind"] not in ("closed_loop", "benchmark") else {}
         content["fleet"] = {"replicas": luck.choice([1, 2, 5, 40]), **failures}
     return content
 

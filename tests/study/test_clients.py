@@ -1,4 +1,4 @@
-"""Clients through a scenario: pauses, benchmark clients, limits in flight and the longest context, with what a report says of each."""
+"""Clients through a scenario: pauses, limits in flight and the longest context, with what a report says of each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from simulator.study.run.build import build_result
-from simulator.study.run.point import Point, parts, run_point
+from simulator.study.run.point import parts
 from simulator.study.run.result import RunResult
 from simulator.study.run.scenario import load_scenario
 from simulator.study.run.sweep import sweep
@@ -51,24 +51,6 @@ def test_users_who_pause_go_round_in_their_cycle(scenario: Callable[..., Path]) 
         assert throughput is not None
         assert throughput.mean == pytest.approx(50 * 20 / answer_s, rel=0.06)
         assert (throughput.high or 0) - (throughput.low or 0) < 0.15 * throughput.mean
-
-
-def test_a_benchmark_client_starts_together_and_measures_all(scenario: Callable[..., Path]) -> None:
-    """Four users, eight answers of 21 tokens at 11.4 ms a step: two waves, the first token at once and so counted at time 0."""
-    together = workload(arrivals={"kind": "closed_loop", "start": "together"}, output_tokens={"kind": "fixed", "tokens": 21})
-    path = scenario(**PLAIN, workload=together, load=[4], run={"replications": 1, "requests": 8})
-    row = run_point(load_scenario(path), Point(0, 4, 0))
-    assert row.requests == 8
-    assert [row["e2e_p50_s"], row["e2e_p99_s"]] == pytest.approx([20 * 0.0114] * 2)
-    assert row["throughput_tok_s_gpu"] == pytest.approx(8 * 21 / (40 * 0.0114))
-    assert row["client_wait_mean_s"] is None  # a list of requests has no times of its own
-    result = result_of(path)
-    assert any("Benchmark client: all users start together and send 8 requests" in line for line in result.conditions)
-    assert warned(result, "8 requests for 4 users who start together")
-    more = result_of(scenario(**PLAIN, workload=together, load=[4], run={"replications": 1, "requests": 20}))
-    assert not warned(more, "who start together")
-    few = run_point(load_scenario(scenario(**PLAIN, workload=together, load=[4], run={"requests": 1})), Point(0, 4, 0))
-    assert few.requests == 4  # at least one for every user
 
 
 def test_a_limit_in_flight_bounds_the_fleet_and_its_wait_is_said(scenario: Callable[..., Path]) -> None:
@@ -118,11 +100,9 @@ ARRIVALS = {"kind": "closed_loop"}
     ({"workload": workload(arrivals=ARRIVALS | {"think_s": {"kind": "fixed", "second": 3}})}, "did you mean 'seconds'"),
     ({"workload": workload(arrivals=ARRIVALS | {"think_s": {"kind": "unifrom"}})}, "did you mean 'uniform'"),
     ({"workload": workload(arrivals=ARRIVALS | {"think_s": {"kind": "empirical", "path": "none.csv", "column": "s"}})}, "none.csv"),
-    ({"workload": workload(arrivals=ARRIVALS | {"start": "togehter"})}, "workload.arrivals.start"),
-    ({"workload": workload(arrivals=ARRIVALS | {"start": "together", "think_s": 3})}, "drop think_s"),
     ({"engine": {"prefill": {"kind": "instant"}, "max_context_tokens": 1}}, "engine.max_context_tokens"),
     ({"engine": {"prefill": {"kind": "instant"}, "max_context_tokens": 50}}, "no prompt leaves room for an answer in 50 tokens of context"),
-    ({"workload": workload(arrivals={"kind": "poisson"}, max_concurrency=4), **OPEN, "load": [float("inf")]}, "start: together"),
+    ({"workload": workload(arrivals={"kind": "poisson"}, max_concurrency=4), **OPEN, "load": [float("inf")]}, "{kind: benchmark}"),
 ])  # fmt: skip
 def test_mistakes_are_one_line(scenario: Callable[..., Path], dsim: Dsim, changes: Content, wrong: str) -> None:
     told = dsim("run", scenario(**changes), "--out", "out")

@@ -104,8 +104,3 @@ def test_users_start_at_random_places_of_their_pause() -> None:
 def test_what_makes_no_sense_is_refused(content: Any, problem: str) -> None:
     with pytest.raises(ValidationError, match=problem):
         of(content)
-
-
-def test_a_benchmark_client_does_not_pause() -> None:
-    with pytest.raises(ValidationError, match="drop think_s, or start: spread"):
-        ClosedLoop.model_validate({"start": "together", "think_s": 3})

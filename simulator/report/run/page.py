@@ -66,6 +66,13 @@ def _frontier(result: RunResult) -> Section | None:
     return section("frontier", "The frontier", only(PAGES | NOTEBOOK, picture), short="Frontier", lead=True)
 
 
+def _client(result: RunResult) -> Section | None:
+    if not any(point.client for point in result.frontier):
+        return None
+    whole, brief = only(PAGES | NOTEBOOK, tables.client(result)), only(TERMINAL, tables.client(result, brief=True))
+    return section("client", "As the benchmark client prints it", whole, brief, short="Client")
+
+
 def _policies(result: RunResult) -> Section | None:
     return section("compared", "Policies", tables.policies(result), on=PAGES)
 
@@ -151,8 +158,8 @@ def _sketch(result: RunResult) -> Section | None:
 
 
 SECTIONS = (
-    _at_a_glance, _frontier, _policies, _gains, _unsure, what_to_deploy, _published, _by_load, _latency, _goodput, _every_point, _time_per_token,
-    _grounds, _reproduce, _definitions, _sketch, last_lines,
+    _at_a_glance, _client, _frontier, _policies, _gains, _unsure, what_to_deploy, _published, _by_load, _latency, _goodput, _every_point,
+    _time_per_token, _grounds, _reproduce, _definitions, _sketch, last_lines,
 )  # fmt: skip
 
 

@@ -140,6 +140,23 @@ def time_per_token(result: RunResult) -> Table:
     return _points(result, "time-per-token", title, (*_heads(known), Column("all", "ms")), row)
 
 
+def client(result: RunResult, brief: bool = False) -> Table:
+    """What a benchmark client prints, term by term under its names, of every policy at every load; `brief`: fewer percentiles."""
+    loads, groups = result.loads(), []
+    for policy, points in result.points.items():
+        at = {point.load: point.client for point in points}
+        names = dict.fromkeys(name for numbers in at.values() for name in numbers if not (brief and name.startswith(("std_", "p90_", "p95_"))))
+        rows = [(name, *(_mean(at.get(load, {}).get(name), _digits(name)) for load in loads)) for name in names]
+        groups.append((policy, [row for row in rows if set(row[1:]) != {DASH}]))
+    columns = (Column(result.load_unit, words=True), *(Column(wording.load(load)) for load in loads))
+    title = "Term by term under the client’s names: times in milliseconds, throughput of the whole server. Means over replications."
+    return grouped("client", title, columns, groups)
+
+
+def _digits(name: str) -> int:
+    return 0 if name in ("completed", "failed") or (name.startswith("total_") and name.endswith("_tokens")) else 2
+
+
 def policies(result: RunResult) -> Table:
     """What each policy is."""
     rows = []

@@ -208,8 +208,8 @@ class PlanFile(Frozen):
             twice = sorted({name for name in several if several.count(name) > 1})
             if twice:
                 raise ValueError(f"two {what} are called '{twice[0]}'")
-        if self.workload.load_kind == "concurrency":
-            raise ValueError("a plan wants traffic that comes whatever happens: arrivals of kind closed_loop have no rate")
+        if not self.workload.windowed:
+            raise ValueError("a plan wants traffic that comes whatever happens: arrivals of kind closed_loop or benchmark do not")
         if self.workload.max_concurrency is not None:
             raise ValueError("a plan wants traffic that comes whatever happens: drop workload.max_concurrency, which holds requests back")
         if self.sla.ttft is not None and any(s.prefill.where == "nowhere" for s in self.settings):

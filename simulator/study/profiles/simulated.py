@@ -21,6 +21,7 @@ from simulator.rng import uniform_at
 from simulator.study.profiles.one_replica import one_replica
 from simulator.study.run.meter import summarise
 from simulator.traffic.arrivals import ClosedLoop
+from simulator.traffic.benchmark import Benchmark
 from simulator.traffic.lengths import Fixed, Lognormal
 from simulator.traffic.workload import Workload
 
@@ -87,16 +88,16 @@ def _run(
     has_prompts = bool(point.prompt_tokens) and costs.prefill is not None
     output = Lognormal(mean_tokens=answer, cv=UNLIKE_CV, min_tokens=2) if manner == "unlike" and answer > 4 else Fixed(tokens=answer)
     prompt = Fixed(tokens=max(round(point.prompt_tokens or 1), 1))
-    start: Literal["spread", "together"] = "spread" if manner == "spread" else "together"
-    workload = Workload(arrivals=ClosedLoop(start=start), prompt_tokens=prompt, output_tokens=output)
+    arrivals = ClosedLoop() if manner == "spread" else Benchmark(client="vllm", num_prompts=requests)
+    workload = Workload(arrivals=arrivals, prompt_tokens=prompt, output_tokens=output)
     settings = ReplicaSettings(max_batch=users, prefill=Chunked() if has_prompts else Instant())
     run = simulate(_traffic(workload, users, requests, replication), _fleet(point, costs, drafting, settings, replication))
     return _seen(run, has_prompts)
 
 
 def _traffic(workload: Workload, users: int, requests: int, replication: int) -> Traffic:
-    if workload.together:
-        return OpenTraffic(workload.at_once(requests, 0, replication), 0.0, np.inf, 0.0, in_flight=users)
+    if workload.client is not None:
+        return OpenTraffic(workload.sent(users, 1, 0, replication), 0.0, np.inf, 0.0, in_flight=users)
     residual = uniform_at(0, "residual", replication, np.arange(users))
     return ClosedTraffic(users, workload.closed_loop(users, 0, replication), max(2, ceil(requests / users)), residual)
 

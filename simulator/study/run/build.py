@@ -97,6 +97,7 @@ def _point(scenario: Scenario, rows: Sequence[PointRow], policy: Policy, load: f
         requests=sum(r.requests for r in mine),
         verdict=worst([r.verdict for r in mine]),
         metrics={metric.name: estimate([r[metric.name] for r in mine]) for metric in METRICS},
+        **({"client": {name: estimate([r.client[name] for r in mine]) for name in mine[0].client}} if mine[0].client else {}),
         curves={name: tuple(map(fmean, zip(*(r.curves[name] for r in mine), strict=True))) for name in _known(mine)},
     )
 

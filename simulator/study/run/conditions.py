@@ -32,9 +32,8 @@ def conditions(scenario: Scenario) -> Iterator[str]:
     repeats = f"{count(plan.replications, 'replication')}, seed {plan.seed}."
     if (most := scenario.max_context_tokens) is not None:
         yield f"Context: at most {most:,} tokens; prompts that leave no room for an answer are refused, and answers end there."
-    if scenario.workload.together:
-        sent = f"{plan.requests} requests per replication (at least one per user)"
-        yield f"Benchmark client: all users start together and send {sent}, and all of it is measured, ramp and tail included. {repeats}"
+    if (client := scenario.workload.client) is not None:
+        yield f"{client.told} All of it is measured, ramp and tail included; TTFT and E2E count from sending. {repeats}"
     elif isinstance(users := scenario.workload.arrivals, ClosedLoop):
         yield f"Closed loop: at least {plan.requests} measured requests per replication; {users.words}. {repeats}"
     else:

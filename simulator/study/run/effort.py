@@ -28,9 +28,11 @@ MAX_HOURS, USUAL_HOURS, LONG_HOURS = "DSIM_MAX_HOURS", 1000.0, 1.0
 def requests_of(scenario: Scenario, load: float) -> float:
     """Requests of a point, those of warm-up and drain included: what is expected, or the most."""
     workload, run = scenario.workload, scenario.run
+    if workload.client is not None:
+        return workload.client.prompts(load, scenario.fleet.replicas)
     if workload.load_kind == "concurrency":
         users = load * scenario.fleet.replicas
-        return max(run.requests, users) if workload.together else users * (max(2, ceil(run.requests / users)) + 1)
+        return users * (max(2, ceil(run.requests / users)) + 1)
     horizon = horizon_s(scenario)
     if workload.trace is None:
         return workload.expected(load, horizon)
@@ -71,7 +73,7 @@ def memory_bytes(scenario: Scenario) -> tuple[float, float]:
     """Bytes of the largest point: of its requests, and of its batches."""
     load = scenario.highest_load
     batch, workload = scenario.engine.max_batch, scenario.workload
-    each = _TURN_BYTES if workload.load_kind == "concurrency" and not workload.together else _REQUEST_BYTES
+    each = _TURN_BYTES if workload.load_kind == "concurrency" and workload.client is None else _REQUEST_BYTES
     return requests_of(scenario, load) * each, batch * (scenario.fleet.replicas * _SLOT_BYTES + 2.0 * _PRICE_BYTES)
 
 

@@ -26,7 +26,7 @@ def check_limits(scenario: Scenario) -> float:
     for policy in scenario.policies:
         _check_memory(scenario, policy)
         _check_step(scenario, policy)
-    if scenario.workload.load_kind != "concurrency":
+    if scenario.workload.windowed:
         _check_open(scenario)
     check_machine(scenario)
     return check_effort([scenario], 1, scenario.point_count, "point")
@@ -77,11 +77,14 @@ def _check_size(scenario: Scenario) -> None:
     if (points := scenario.point_count) > MOST_POINTS:
         problem = f"{run.replications:,} replications are {points:,} points, expected at most {MOST_POINTS:,}"
         raise ScenarioError(problem, where=where, key="run.replications", remedy="lower it: 3 to 10 are usual")
-    load = scenario.highest_load
+    load, client = scenario.highest_load, scenario.workload.client
+    if client is not None and (prompts := client.prompts(load, scenario.fleet.replicas)) > MOST_REQUESTS:
+        problem = f"at load {load:g} the client sends {prompts:,} prompts, expected at most {MOST_REQUESTS:,}"
+        raise ScenarioError(problem, where=where, key="workload.arrivals.prompts_per_concurrency", remedy="lower it, or the load")
     if kind == "concurrency" and load * scenario.fleet.replicas > MOST_USERS:
         problem = f"{load:,.0f} users per replica are {load * scenario.fleet.replicas:,.0f} users, expected at most {MOST_USERS:,}"
         raise ScenarioError(problem, where=where, key="load", remedy="lower it")
-    if kind == "rate_rps" and run.duration_s is not None:
+    if kind == "rate_rps" and client is None and run.duration_s is not None:
         span_s = (run.warmup_s or 0) + run.duration_s + (run.duration_s if run.drain_s is None else run.drain_s)
         if load * span_s > MOST_REQUESTS:
             problem = f"{load:g} requests per second for {span_s:g} s in all, expected at most {MOST_REQUESTS:,} requests"

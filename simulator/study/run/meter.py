@@ -67,6 +67,11 @@ class Meter:
         """For a closed loop."""
         return cls(np.inf, np.inf, open_loop=False, goodput=goodput)
 
+    @classmethod
+    def whole(cls, goodput: Goodput | None = None) -> Meter:
+        """For a run that is measured from its start, what happens at time 0 included, to its end."""
+        return cls(float(np.nextafter(0.0, -1.0)), np.inf, open_loop=False, goodput=goodput)
+
     def warm(self, start_s: float) -> None:
         """Closed loop: the window starts."""
         self.start_s = start_s
@@ -77,14 +82,8 @@ class Meter:
 
     def merge(self, other: Meter) -> None:
         """All that `other` has seen, of replicas of its own."""
-        for mine, theirs in (
-            (self.steps, other.steps),
-            (self._request_rows, other._request_rows),
-            (self.joins, other.joins),
-            (self.waits, other.waits),
-        ):
-            mine.flush()
-            theirs.flush()
+        self.flush()
+        other.flush()
         for name, value in other.sums.items():
             self.sums[name] += value
         self.tokens_per_step = _added(self.tokens_per_step, other.tokens_per_step)
@@ -93,10 +92,14 @@ class Meter:
         for name in ("step_s", "itl_s", "speed", "tpot_s", "ttft_s", "e2e_s"):
             getattr(self, name).merge(getattr(other, name))
 
-    def row(self, end: End, gpus: float, replicas: int, ttft_known: bool) -> RunMetrics:
-        """All metrics; unknown ones are None."""
+    def flush(self) -> None:
+        """Add up the rows that are held."""
         for chunks in (self.steps, self._request_rows, self.joins, self.waits):
             chunks.flush()
+
+    def row(self, end: End, gpus: float, replicas: int, ttft_known: bool) -> RunMetrics:
+        """All metrics; unknown ones are None."""
+        self.flush()
         totals = self._totals(end, gpus, replicas, ttft_known)
         numbers = {metric.name: _plain(metric.of(totals)) for metric in METRICS}
         verdict = self._verdict(numbers["waiting_mean"] or 0.0, numbers["concurrency_mean"] or 0.0)
@@ -215,11 +218,16 @@ class Meter:
         if self.queue is not None:
             self.sums["client_wait_s"] += (sent - of["arrival_s"][done]).sum()
         several = (tokens > 1) & (last > first)
-        speed = (tokens[several] - 1) / (last[several] - first[several])
+        decoded, decode_s = tokens[several] - 1, last[several] - first[several]
+        speed = decoded / decode_s
         self.sums["requests_done"] += len(sent)
+        self.sums["prompt_tokens"] += of["prompt_tokens"][done].sum()
+        self.sums["output_tokens"] += tokens.sum()
         if self.goodput:
             self.sums["good"] += self.goodput.kept(sent, first, last, tokens).sum()
         self.sums["speed"] += speed.sum()
+        self.sums["decode_s"] += decode_s.sum()
+        self.sums["decode_tokens"] += decoded.sum()
         self.speed.add(speed)
         self.tpot_s.add(1 / speed)
         self.ttft_s.add(np.maximum(first - sent, 0.0))  # the clock adds floats

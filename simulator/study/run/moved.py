@@ -63,9 +63,9 @@ def spread_out(loads: Sequence[float]) -> list[float]:
 
 
 def scales_exactly(scenario: Scenario) -> bool:
-    """Does a pace stretch all that happens? It does where users send the next request as soon as they have an answer."""
-    users = scenario.workload.arrivals
-    return isinstance(users, ClosedLoop) and users.think_s is None
+    """Does a pace stretch all that happens? It does where users, or a client, send the next request as soon as they have an answer."""
+    users, client = scenario.workload.arrivals, scenario.workload.client
+    return client.at_once if client is not None else isinstance(users, ClosedLoop) and users.think_s is None
 
 
 def bent(scenario: Scenario, number: int, cause: int, load: float) -> float:

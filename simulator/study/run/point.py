@@ -15,6 +15,7 @@ from simulator.engine.simulate import ClosedTraffic, End, Fleet, OpenTraffic, Tr
 from simulator.errors import ScenarioError
 from simulator.policies.routing import Assigned
 from simulator.rng import uniform_at
+from simulator.study.run.client import printed
 from simulator.study.run.fleet import fleet_of
 from simulator.study.run.meter import Meter
 from simulator.study.run.moved import moved
@@ -59,18 +60,19 @@ def parts(scenario: Scenario) -> int:
     fleet = scenario.fleet
     shared = fleet.routing.looks or fleet.failures is not None or scenario.engine.prefill.where == "elsewhere"
     shared = shared or scenario.workload.max_concurrency is not None
-    return 1 if shared or scenario.workload.load_kind == "concurrency" else min(fleet.replicas, MOST_PARTS)
+    return min(fleet.replicas, MOST_PARTS) if scenario.workload.windowed and not shared else 1
 
 
 def run_part(scenario: Scenario, point: Point, part: int, files: Sequence[StepsFile | RequestsFile] = ()) -> Part:
     """One part of a point: replicas part, part + parts, …"""
     fleet = fleet_of(_as_moved(scenario, point), scenario.policies[point.policy], point.replication)
     takers = [f for f in files if isinstance(f, StepsFile)], [f for f in files if isinstance(f, RequestsFile)]
+    if scenario.workload.client is not None:
+        meter = Meter.whole(scenario.sla.goodput)
+        return _observed(part, meter, _sent(scenario, point), fleet, Split(meter, *takers))
     if scenario.workload.load_kind == "concurrency":
-        meter, users = Meter.closed(scenario.sla.goodput), _closed(scenario, point)
-        if isinstance(users, OpenTraffic):
-            meter.warm(float(np.nextafter(0.0, -1.0)))  # what happens at time 0 counts
-        return _observed(part, meter, users, fleet, Split(meter, *takers))
+        meter = Meter.closed(scenario.sla.goodput)
+        return _observed(part, meter, _closed(scenario, point), fleet, Split(meter, *takers))
     traffic, count = _open(scenario, point), parts(scenario)
     if (failures := scenario.fleet.failures) is not None:
         drawn = failures.drawn(fleet.replicas, traffic.until_s + traffic.drain_s, scenario.run.seed, point.replication)
@@ -105,8 +107,11 @@ def row_of(scenario: Scenario, point: Point, done: Sequence[Part]) -> PointRow:
     policy, meter, first = scenario.policies[point.policy], done[0].meter, done[0].end
     for other in done[1:]:
         meter.merge(other.meter)
+    prompts = scenario.engine.prefill.where != "nowhere"
     counts = {name: sum(getattr(part.end, name) for part in done) for name in ("unfinished", "rejected", "preemptions", "kv_pages_left")}
-    numbers = meter.row(replace(first, **counts), scenario.gpus, scenario.fleet.replicas, scenario.engine.prefill.where != "nowhere")
+    end = replace(first, **counts)
+    numbers = meter.row(end, scenario.gpus, scenario.fleet.replicas, prompts)
+    client = scenario.workload.client
     return PointRow(
         policy=policy.name,
         drafter=policy.drafter or "",
@@ -117,6 +122,7 @@ def row_of(scenario: Scenario, point: Point, done: Sequence[Part]) -> PointRow:
         verdict=numbers.verdict,
         numbers=numbers.numbers,
         curves=numbers.curves,
+        **({"client": printed(client.client, meter, end, prompts)} if client else {}),
         path=first.path,
         why_plain=first.why_plain,
     )
@@ -150,17 +156,21 @@ class Split:
             take(rows, domains)
 
 
-def _closed(scenario: Scenario, point: Point) -> ClosedTraffic | OpenTraffic:
-    """`load` users on every replica; as many turns each as make up the requests asked for, two at least. A benchmark client has a list of
-    requests, at least one for every user, and sends the next as soon as one of those that are out has ended."""
+def _closed(scenario: Scenario, point: Point) -> ClosedTraffic:
+    """`load` users on every replica; as many turns each as make up the requests asked for, two at least."""
     users = int(point.load) * scenario.fleet.replicas
-    if scenario.workload.together:
-        specs = scenario.workload.at_once(max(scenario.run.requests, users), scenario.run.seed, point.replication)
-        return OpenTraffic(specs, 0.0, np.inf, 0.0, in_flight=users)
     turns = max(2, ceil(scenario.run.requests / users))
     source = scenario.workload.closed_loop(users, scenario.run.seed, point.replication)
     residual = uniform_at(scenario.run.seed, "residual", point.replication, np.arange(users))
     return ClosedTraffic(users, source, turns, residual)
+
+
+def _sent(scenario: Scenario, point: Point) -> OpenTraffic:
+    """The prompts of a benchmark client; all are measured, and all are waited for."""
+    client, replicas = scenario.workload.client, scenario.fleet.replicas
+    assert client is not None
+    specs = scenario.workload.sent(point.load, replicas, scenario.run.seed, point.replication)
+    return OpenTraffic(specs, 0.0, np.inf, 0.0, in_flight=client.in_flight(point.load, replicas))
 
 
 def _open(scenario: Scenario, point: Point) -> OpenTraffic:
@@ -180,7 +190,7 @@ def _open(scenario: Scenario, point: Point) -> OpenTraffic:
 
 def check_traffic(scenario: Scenario) -> None:
     """Open traffic outlasts the warm-up at every load. Raises ScenarioError before anything is run."""
-    if scenario.workload.load_kind != "concurrency":
+    if scenario.workload.windowed:
         for load in sorted({load for policy in scenario.policies for load in scenario.loads(policy)}, reverse=True):
             _open(scenario, Point(0, load, 0))
 

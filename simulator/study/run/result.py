@@ -24,6 +24,7 @@ from pydantic import (
 from simulator.complaints import shown
 from simulator.names import Anywhere
 from simulator.quantities import Share
+from simulator.study.run.client import PRINTED
 from simulator.study.run.launch import Launch
 from simulator.study.run.metrics import SHARES, Number, Speed, Verdict, names
 from simulator.study.run.record import Document, Record, ShortText, distinct, known
@@ -99,6 +100,12 @@ def _of_all_shares(curves: dict[str, Any]) -> dict[str, Any]:
     return curves
 
 
+def _printed(numbers: dict[str, Any]) -> dict[str, Any]:
+    if unknown := next((name for name in numbers if name not in PRINTED), None):
+        raise ValueError(f"no benchmark client prints {shown(unknown)}")
+    return numbers
+
+
 Curves = Annotated[dict[str, tuple[NonNegativeFloat, ...]], AfterValidator(_of_all_shares)]
 
 
@@ -122,6 +129,7 @@ class PointRow(Row):
     load_kind: str
     requests: NonNegativeInt
     curves: Curves = {}  # TTFT and TPOT, seconds, at each of metrics.SHARES
+    client: Annotated[dict[str, Number], AfterValidator(_printed)] = {}  # what a benchmark client prints, by its names
     path: str  # of the engine, and why it is the plain one
     why_plain: str
 
@@ -194,6 +202,7 @@ class PointResult(Record):
     verdict: Verdict
     metrics: Annotated[dict[str, Maybe], AfterValidator(_known_metrics)]
     curves: Curves = {}  # TTFT and TPOT, seconds, at each of metrics.SHARES: means over replications
+    client: Annotated[dict[str, Maybe], AfterValidator(_printed)] = {}  # what a benchmark client prints, by its names
     prediction: Annotated[dict[str, Range], AfterValidator(_known_metrics)] = {}
     over_baseline: Range | None = None  # its speed at this load ÷ the baseline's - 1
     better_in: Share | None = None  # of the draws, those in which it is faster than the baseline

@@ -46,7 +46,7 @@ from simulator.traffic.workload import Workload
 def _finite(load: Any) -> Any:
     """An infinite rate is what benchmark clients have, which are users here."""
     if load == float("inf"):
-        raise ValueError("expected a finite number; to send as fast as max_concurrency allows, use arrivals {kind: closed_loop, start: together}")
+        raise ValueError("expected a finite number; to send as fast as max_concurrency allows, use arrivals {kind: benchmark}")
     return load
 
 
@@ -141,7 +141,7 @@ class Scenario(Frozen):
         for loads in (self.load, *(policy.load or [] for policy in self.policies)):
             if self.workload.load_kind == "concurrency" and any(load != int(load) for load in loads):
                 raise ValueError("load counts users in a closed loop, so it must be whole")
-        if self.workload.load_kind == "rate_rps" and self.run.duration_s is None:
+        if self.workload.load_kind == "rate_rps" and self.workload.windowed and self.run.duration_s is None:
             raise ValueError("open-loop arrivals have no end: give run.duration_s")
         return self
 
@@ -259,9 +259,10 @@ def validate_scenario(content: dict[str, Any], path: Path) -> Scenario:
     if scenario.sla.goodput is not None and scenario.sla.goodput.reads_prompts and scenario.engine.prefill.where == "nowhere":
         problem = f"expected tpot_s alone, since prefill: {{kind: instant}} leaves prompts out; got {scenario.sla.goodput.words}"
         raise ScenarioError(problem, where=path, key="sla.goodput", remedy="drop ttft_s and e2e_s, or use another engine.prefill")
-    if scenario.fleet.failures is not None and scenario.workload.load_kind == "concurrency":
+    if scenario.fleet.failures is not None and not scenario.workload.windowed:
         remedy = "use other arrivals, or leave failures out"
-        raise ScenarioError("need requests that arrive in time; users of a closed loop would wait", where=path, key="fleet.failures", remedy=remedy)
+        problem = "need requests that arrive whatever happens; users of a closed loop and benchmark clients would wait"
+        raise ScenarioError(problem, where=path, key="fleet.failures", remedy=remedy)
     if scenario.workload.trace is not None:
         _check_trace(scenario, scenario.workload.trace)
     return scenario

@@ -47,6 +47,7 @@ class Spread:
 
     def __init__(self) -> None:
         self.count = 0
+        self._mass = self._total = self._squares = 0.0  # the mean and the standard deviation follow
         self._parts: list[Floats] = []
         self._weights: list[Floats] = []
         self._kept = 0
@@ -55,6 +56,13 @@ class Spread:
     def add(self, values: Floats, weights: Floats | None = None) -> None:
         """More values; weights to all of them, or to none."""
         self.count += len(values)
+        weighted = values if weights is None else values * weights
+        self._mass += len(values) if weights is None else weights.sum()
+        self._total += weighted.sum()
+        self._squares += (weighted * values).sum()
+        self._keep(values, weights)
+
+    def _keep(self, values: Floats, weights: Floats | None) -> None:
         self._parts.append(values)
         if weights is not None:
             self._weights.append(weights)
@@ -64,12 +72,23 @@ class Spread:
 
     def merge(self, other: Spread) -> None:
         """All that `other` has taken."""
+        self.count += other.count
+        self._mass, self._total, self._squares = self._mass + other._mass, self._total + other._total, self._squares + other._squares
         for i, values in enumerate(other._parts):
-            self.add(values, other._weights[i] if other._weights else None)
+            self._keep(values, other._weights[i] if other._weights else None)
         if other._sketch is not None:
             self._condense()
             self._sketch.merge(other._sketch)
-            self.count += other.count - other._kept
+
+    @property
+    def mean(self) -> float | None:
+        """None where there are no values."""
+        return self._total / self._mass if self._mass else None
+
+    @property
+    def deviation(self) -> float | None:
+        """Standard deviation of the values themselves, not of a larger population."""
+        return float(np.sqrt(max(self._squares / self._mass - (self._total / self._mass) ** 2, 0.0))) if self._mass else None
 
     def quantiles(self, points: Sequence[float]) -> list[float | None]:
         """At shares in [0, 1]; None where there are no values."""

@@ -25,7 +25,7 @@ def points_table(rows: Sequence[PointRow]) -> pd.DataFrame:
     """policy × load × replication, one row each; unknown numbers are empty."""
     import pandas as pd
 
-    return pd.DataFrame([row.model_dump(exclude={"numbers", "curves"}) | row.numbers for row in rows], columns=columns())
+    return pd.DataFrame([row.model_dump(exclude={"numbers", "curves", "client"}) | row.numbers for row in rows], columns=columns())
 
 
 class RequestsFile:

@@ -55,13 +55,16 @@ def warnings(scenario: Scenario, rows: Sequence[PointRow], points: Sequence[Poin
 
 def _idle(scenario: Scenario) -> Iterator[Remark]:
     """Keys of `run` that were set and that these arrivals do not read."""
-    closed = scenario.workload.load_kind == "concurrency"
-    idle, traffic, other = (
-        (("warmup_s", "duration_s", "drain_s"), "a closed loop", "requests") if closed else (("requests",), "arrivals", "duration_s")
-    )
+    seconds = ("warmup_s", "duration_s", "drain_s")
+    idle: tuple[str, ...] = ("requests",)
+    traffic, other = "arrivals", "run.duration_s"
+    if scenario.workload.client is not None:
+        idle, traffic, other = ("requests", *seconds), "a benchmark client", "workload.arrivals.num_prompts"
+    elif scenario.workload.load_kind == "concurrency":
+        idle, traffic, other = seconds, "a closed loop", "run.requests"
     keys = [f"run.{key}" for key in idle if key in scenario.run.model_fields_set and getattr(scenario.run, key) is not None]
     if keys:
-        yield _note(f"No effect with {traffic}: {', '.join(keys)}.", f"set run.{other} instead")
+        yield _note(f"No effect with {traffic}: {', '.join(keys)}.", f"set {other} instead")
 
 
 def _warning(text: str, remedy: str) -> Remark:
@@ -92,7 +95,7 @@ def _carried(scenario: Scenario, points: Sequence[PointResult]) -> Iterator[Rema
 
 def _filling(scenario: Scenario, points: Sequence[PointResult]) -> Iterator[Remark]:
     """Where a fleet that starts empty is not full when the measurement starts."""
-    if scenario.workload.load_kind == "concurrency":
+    if not scenario.workload.windowed:
         return
     span = span_of(scenario)
     warmup_s = span.warmup_s
@@ -111,6 +114,7 @@ def _samples(scenario: Scenario, points: Sequence[PointResult]) -> Iterator[Rema
     if few:
         closed = scenario.workload.load_kind == "concurrency"
         remedy = "raise run.requests" if closed else "raise run.duration_s or widen the trace's window"
+        remedy = "raise workload.arrivals.num_prompts" if scenario.workload.client is not None else remedy
         yield _warning(f"Fewer than 100 measured requests: {_some(few)}; high quantiles are unreliable.", remedy)
     replications = scenario.run.replications
     if replications < 3:
@@ -202,16 +206,15 @@ def _client(scenario: Scenario, points: Sequence[PointResult]) -> Iterator[Remar
     if held:
         text = f"Requests waited at the client for one of {scenario.workload.max_concurrency} places, on average: {_some(held)}; no latency shows it."
         yield _warning(text, "raise workload.max_concurrency, or lower the load")
-    users = scenario.workload.arrivals
-    if not isinstance(users, ClosedLoop):
-        return
-    if users.think_s is not None and users.think_s.in_step:
+    users, client = scenario.workload.arrivals, scenario.workload.client
+    if isinstance(users, ClosedLoop) and users.think_s is not None and users.think_s.in_step:
         text = f"All users pause for the same time ({users.think_s.words}): those who meet once stay in step, and queue together again and again."
         yield _warning(text, "give workload.arrivals.think_s as a number of seconds (exponential) or as another kind")
-    most = scenario.highest_load * scenario.fleet.replicas
-    if users.start == "together" and scenario.run.requests < 5 * most:
-        text = f"{scenario.run.requests} requests for {most:g} users who start together: the ramp and the tail are a large part of what is measured."
-        yield _warning(text, "raise run.requests to 5 per user or more, or use start: spread")
+    load, replicas = scenario.highest_load, scenario.fleet.replicas
+    most = client and client.in_flight(load, replicas)
+    if client is not None and client.at_once and most and (prompts := client.prompts(load, replicas)) < 5 * most:
+        text = f"{prompts:,} prompts with {most:,} in flight: the ramp and the tail are a large part of what is measured, as in such a benchmark."
+        yield _note(text, "for a service under way use arrivals {kind: closed_loop}")
 
 
 def _losslessness(scenario: Scenario) -> Iterator[Remark]:
