@@ -14,7 +14,7 @@ from simulator.study.estimate.draft_prices import DraftPrices, price_drafter
 from simulator.study.estimate.drafters import DrafterShape, read_drafter
 from simulator.study.estimate.operators import Operators
 from simulator.study.estimate.package import Deployment
-from simulator.study.estimate.shapes import Attention, Gemm, Shape, Sizes
+from simulator.study.estimate.shapes import Attention, Gemm, Shape, Sizes, Streamed
 
 QWEN_4B, QWEN_8B, QWEN_14B = (
     Sizes(36, 2560, 9728, 32, 8, 128, 151_936, True),
@@ -173,7 +173,9 @@ def test_what_is_not_a_drafter_of_the_target_is_refused_in_one_line(tmp_path: Pa
             shaped(said)
     with pytest.raises(DsimError, match="'deepseek-ai/dspark_qwen3_4b_block7' is a drafter of qwen3_4b, not of Qwen/Qwen3-8B"):
         shaped("deepseek-ai/dspark_qwen3_4b_block7")
-    with pytest.raises(DsimError, match="do not follow from Qwen/Qwen3-8B, whose layers are not all plain attention of one size; give the folder"):
+    with pytest.raises(
+        DsimError, match="'dflash-7' has no sizes that follow from Qwen/Qwen3-8B: its layers are not all plain attention of one size; give"
+    ):
         shaped("dflash-7", replace(QWEN_8B, alike=False))
     with pytest.raises(CheckpointError, match="hidden_size: 64 is not the target's, 4096"):
         shaped(str(GOLDEN / "eagle3"))
@@ -193,6 +195,12 @@ BANDWIDTH = 0.8 * 4.8e12  # of its memory, as kernels that stream reach it
 def h200() -> Operators:
     pytest.importorskip("aiconfigurator_core")
     return Operators(Deployment("Qwen/Qwen3-8B", "h200_sxm", "vllm"))
+
+
+def test_sizes_of_the_target_and_its_mean_layer_are_the_package_s(h200: Operators) -> None:
+    assert (h200.sizes, h200.kv_bytes) == (QWEN_8B, 147_456)
+    apart = sum(h200.priced(shape, 64) for shape in (Gemm("test_logits", 4096, 151_936), Streamed("test_embedding", 4096, 4096)))
+    assert 36 * h200.layer_s(64) + apart == pytest.approx(h200.tokens_s(64), rel=0.001)
 
 
 def test_a_verification_step_is_what_bytes_and_flops_allow(h200: Operators) -> None:

@@ -104,7 +104,7 @@ def read_drafter(said: str, target: str, sizes: Sizes, where: str = "--drafter")
     if family == "mtp":
         return _mtp(count, sizes)
     if not sizes.alike:
-        problem = f"the sizes of a {family} drafter do not follow from {target}, whose layers are not all plain attention of one size"
+        problem = f"{shown(said)} has no sizes that follow from {target}: its layers are not all plain attention of one size"
         raise DsimError(problem, where=where, remedy="give the folder of a drafter with its config.json")
     return _following(family, count, sizes)
 
