@@ -62,3 +62,13 @@ def test_contexts_and_prefills_longer_than_measured(tmp_path: Path) -> None:
     assert "in parts, and prefill was measured behind 512 at most" in long[1]
     assert ["up to 300 tokens in a step" in text for text in warned(scenario(tmp_path, prompt=300))] == [True]
     assert warned(scenario(tmp_path, prompt=300, engine={"prefill": {"kind": "instant"}})) == []
+
+
+@pytest.mark.parametrize(("kind", "origin", "said"), [("instant", "measured", True), ("instant", "synthetic", False), ("chunked", "measured", False)])
+def test_prompts_that_are_free_though_the_profile_prices_them(tmp_path: Path, kind: str, origin: str, said: bool) -> None:
+    asked = scenario(tmp_path, engine={"prefill": {"kind": kind}})
+    profile = yaml.safe_load((tmp_path / "profile.yaml").read_text())
+    profile["costs"]["prefill"]["provenance"] = origin
+    (tmp_path / "profile.yaml").write_text(yaml.safe_dump(profile))
+    asked = load_scenario(asked.file)
+    assert any(remark.text.startswith("Prompts take no time here") for remark in warnings(asked, [], [])) is said

@@ -38,6 +38,7 @@ def warnings(scenario: Scenario, rows: Sequence[PointRow], points: Sequence[Poin
     """Warnings and notes of a result, gravest first: severity, text, remedy."""
     yield from _verdicts(points)
     yield from _carried(scenario, points)
+    yield from _prompts_left_out(scenario)
     yield from _filling(scenario, points)
     yield from _range(scenario, rows)
     yield from _requests_range(scenario, rows)
@@ -107,6 +108,14 @@ def _filling(scenario: Scenario, points: Sequence[PointResult]) -> Iterator[Rema
         remedies = ["raise run.warmup_s" if span.reason else "raise run.warmup_s or leave it out"]
         remedies += ["play more of the trace"] if scenario.workload.trace is not None else []
         yield _warning(text, ", or ".join(remedies))
+
+
+def _prompts_left_out(scenario: Scenario) -> Iterator[Remark]:
+    """Where a profile knows what prompts cost, and the scenario takes them as free."""
+    cost = scenario.known.costs.prefill
+    if scenario.engine.prefill.where == "nowhere" and cost is not None and cost.provenance != "synthetic":
+        text = "Prompts take no time here (prefill: instant), though the profile prices them: users look faster than they will be."
+        yield _warning(text, "set engine.prefill: {kind: chunked, ...} as the engine does")
 
 
 def _samples(scenario: Scenario, points: Sequence[PointResult]) -> Iterator[Remark]:
