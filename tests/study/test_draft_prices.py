@@ -35,6 +35,8 @@ class Bytes:
     Of attention it is as many nanoseconds as tokens are read.
     """
 
+    number_s = 0.0  # of one that an elementwise kernel reads or writes
+
     def __init__(self, tp: int = 1, sizes: Sizes = QWEN_8B) -> None:
         self.of, self.sizes, self.quantisation = Deployment("Qwen/Qwen3-8B", "h200_sxm", "vllm", tp=tp), sizes, {"kv": "bfloat16"}
         self.sources: dict[str, str] = {}
@@ -45,6 +47,8 @@ class Bytes:
         self.asked.append((shape, tokens))
         if isinstance(shape, Gemm):
             return shape.inputs * shape.outputs * shape.count * 1e-9
+        if isinstance(shape, Streamed):
+            return 1e-15 + tokens * (shape.read + shape.written) * shape.count * self.number_s
         return tokens * context * shape.count * 1e-9 if isinstance(shape, Attention) else 1e-15
 
     def layer_s(self, tokens: float) -> float:
@@ -107,6 +111,20 @@ def test_a_chain_reads_its_vocabulary_for_every_slot_and_its_layer_again_for_all
     assert mtp.absorb_s(512) == pytest.approx(1e-3 + enters, rel=1e-3)
 
 
+def test_drawing_takes_its_noise_or_its_memory_and_drafted_tokens_are_judged() -> None:
+    found, words = prices("dflash-7"), 64 * 151_936
+    of = cast(Bytes, found.operators)
+    of.number_s = 1e-12
+    assert found.draw_s(64) == pytest.approx(drawn(64), rel=1e-3)  # three numbers of memory would be 3 ps
+    of.number_s = 1e-9
+    assert found.draw_s(64) == pytest.approx(3e-9 * words)  # logits read, kept in float32
+    assert found.judge_s(64) == pytest.approx(7e-9 * words, rel=1e-4)  # read, written in float32; that and the draft's read again
+    assert found.slots_s(7, 64, 0) == pytest.approx(0.6223 + 7 * 10e-9 * words, rel=1e-3)
+    chain = prices("mtp-1")
+    cast(Bytes, chain.operators).number_s = 1e-9
+    assert chain.slots_s(1, 64, 0) == pytest.approx(0.6223 + 10e-9 * words, rel=1e-3)
+
+
 def test_gates_and_states_of_the_markov_head_are_paid_in_every_slot() -> None:
     shape = shaped("dspark-7")
     plain, gated, rnn = (prices(replace(shape, markov_kind=kind)).slots_s(7, 1, 0) for kind in ("vanilla", "gated", "rnn"))
@@ -165,6 +183,10 @@ def test_a_folder_may_have_a_vocabulary_of_its_own(tmp_path: Path) -> None:
     shape = read_drafter(config(tmp_path / "a", draft_vocab_size=20), "toy", TOY)
     assert (shape.vocabulary, shape.own_head) == (20, True)
     assert shape.parameters - read_drafter(config(tmp_path / "b"), "toy", TOY).parameters == 20 * 64 - 10 * 8  # a head of its own, fewer biases
+
+
+def test_heads_share_the_hidden_size_where_their_own_is_not_said(tmp_path: Path) -> None:
+    assert read_drafter(config(tmp_path / "a", head_dim=None), "toy", TOY) == read_drafter(config(tmp_path / "b"), "toy", TOY)
 
 
 def test_what_is_not_a_drafter_of_the_target_is_refused_in_one_line(tmp_path: Path) -> None:
