@@ -60,6 +60,7 @@ bench: $(READY_DEV) $(READY_TORCH) ## time the simulator and real_runner on this
 profiles: $(READY) ## rebuild the fitted profiles from the published numbers
 	$(BIN)/python profiles/fit_deepseek_v4.py
 	$(BIN)/python profiles/make_published.py
+	$(BIN)/python profiles/make_acceptance.py
 
 validation: $(READY) ## write docs/validation.md and the README's table from the results of dsim validate --published
 	$(BIN)/python -m simulator.report.validation.page

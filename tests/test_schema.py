@@ -29,7 +29,8 @@ LINES: dict[str, tuple[dict[str, Any], str]] = {
     "top": ({"polcies": []}, "polcies: unknown key 'polcies'; did you mean 'policies'?"),
     "nothing near": (
         {"zzz": 1},
-        "zzz: unknown key 'zzz'; valid keys: baseline, engine, fleet, load, name, notes, policies, profile, question, run, sla, validation, workload",
+        "zzz: unknown key 'zzz'; valid keys: baseline, drafters, engine, fleet, load, name, notes, policies, profile, question, run, sla, "
+        "validation, workload",
     ),
     "nested": ({"run": {"replication": 3}}, "run.replication: unknown key 'replication'; did you mean 'replications'?"),
     "in a list": (policies({"kind": "none"}, verifcation=1), "policies.1.verifcation: unknown key 'verifcation'; did you mean 'verification'?"),

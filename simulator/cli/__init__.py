@@ -12,7 +12,7 @@ import typer
 import typer.core
 
 from real_runner import commands as real_runner
-from simulator.cli import profiles, shipped, simulate, traces
+from simulator.cli import acceptance, profiles, shipped, simulate, traces
 from simulator.cli.exchange import export_app
 from simulator.cli.figure import figure
 from simulator.cli.imports import import_app
@@ -61,6 +61,7 @@ draft_app.command("check")(real_runner.draft_check)
 
 app.add_typer(profile_app, name="profile")
 app.add_typer(draft_app, name="draft")
+app.add_typer(acceptance.app, name="acceptance")
 app.add_typer(shipped.app, name="scenario")
 app.add_typer(traces.app, name="traces")
 app.add_typer(import_app, name="import")

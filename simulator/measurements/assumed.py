@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from math import hypot, log
 from typing import Literal, NamedTuple
+
+import numpy as np
 
 from simulator.measurements.cost_kind import Cost, Provenance, TableCost
 from simulator.measurements.profile import Profile
 from simulator.measurements.statistics import acceptance_statistics
-from simulator.measurements.uncertainty import Parameter, Uncertainty, Unsure
+from simulator.measurements.uncertainty import OF_ACCEPTANCE, Parameter, Uncertainty, Unsure
 
 P10_TO_P90 = 2.563  # standard deviations of a normal distribution
 LEAST_VARIANCE, MOST_SAMPLED = 1e-3, 1.0  # of an accepted slot; logits, where one text is all there is
@@ -55,8 +57,21 @@ _KINDS: dict[Provenance, Literal["measured", "fitted", "published", "estimated"]
 
 
 def uncertainty_of(profile: Profile) -> Uncertainty:
-    """What the profile says of it, else what is assumed."""
-    return profile.uncertainty or assumed_uncertainty(profile)
+    """What the profile says of it, else what is assumed; of acceptance from elsewhere, what is said there."""
+    known = profile.uncertainty or assumed_uncertainty(profile)
+    return _lent(known, profile._lent) if profile._lent else known
+
+
+def _lent(known: Uncertainty, lent: Mapping[str, Sequence[Unsure]]) -> Uncertainty:
+    """With what is not known of the acceptance of these drafters in place of what was; independent of all else."""
+    kept = [i for i, it in enumerate(known.parameters) if not (it.parameter in OF_ACCEPTANCE and it.drafter in lent)]
+    new = [unsure for unsures in lent.values() for unsure in unsures]
+    correlation = None
+    if known.correlation is not None:
+        whole = np.eye(len(kept) + len(new))
+        whole[: len(kept), : len(kept)] = np.array(known.correlation)[np.ix_(kept, kept)]
+        correlation = whole.tolist()
+    return known.model_copy(update={"parameters": [*(known.parameters[i] for i in kept), *new], "correlation": correlation})
 
 
 def assumed_uncertainty(profile: Profile) -> Uncertainty:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _METADATA = b"dsim.recorded_blocks"
 _RECORD = "record it again with `dsim profile`"
+FEW_VALUES = 64  # of a column: then its values are written once, and rows as indices
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +114,18 @@ class RecordedBlocks:
             acceptance=None if self.acceptance is None else np.where(there, self.acceptance, np.nan),
         )
 
+    def cut(self, slots: int) -> RecordedBlocks:
+        """The same blocks of a drafter that drafts only the first `slots` tokens of each."""
+        assert slots <= self.gamma
+        return replace(
+            self,
+            gamma=slots,
+            accepted=np.minimum(self.accepted, slots),
+            confidence=None if self.confidence is None else self.confidence[:, :slots],
+            acceptance=None if self.acceptance is None else self.acceptance[:, :slots],
+            proposed=None if self.proposed is None else np.minimum(self.proposed, slots),
+        )
+
     @property
     def is_proposed(self) -> Flags:
         """Which slots of each row are proposed, [N, γ]."""
@@ -130,13 +143,16 @@ class RecordedBlocks:
 
     def save(self, path: Path) -> None:
         """Write one row per anchor, whole or not at all. The same blocks give the same bytes."""
+        import pyarrow.compute as pc
         import pyarrow.parquet as pq
 
+        table = _table(self)
         plain = [f"{what}_{k}" for what in ("confidence", "acceptance") for k in range(1, self.gamma + 1)]
+        few = [name for name in plain if name in table.column_names and pc.count_distinct(table[name]).as_py() <= FEW_VALUES]
         with whole(path) as draft:
             pq.write_table(
-                _table(self), draft, compression="zstd", compression_level=9, use_dictionary=["domain"],
-                use_byte_stream_split=plain, write_statistics=False, row_group_size=1 << 20,
+                table, draft, compression="zstd", compression_level=9, use_dictionary=["domain", *few],
+                use_byte_stream_split=[name for name in plain if name not in few], write_statistics=False, row_group_size=1 << 20,
             )  # fmt: skip
 
     @classmethod

@@ -14,7 +14,7 @@ from simulator.arrays import Flags, Floats
 from simulator.measurements.cost import Costs, DraftCost, LinearPrefill, PrefillCost, VerifyCost
 from simulator.measurements.draft_blocks import RecordedBlocks
 from simulator.measurements.profile import Profile
-from simulator.measurements.uncertainty import Parameter, Unsure
+from simulator.measurements.uncertainty import OF_ACCEPTANCE, Parameter, Unsure
 from simulator.rng import stream
 
 _RARE = 1e-6  # an acceptance nearer to 0 or 1 is taken as this near: its logit ends there
@@ -120,7 +120,7 @@ def perturbed(profile: Profile, unsure: Unsure, size: float) -> Profile:
     if by == 0:
         return profile
     names = [unsure.drafter] if unsure.drafter else list(profile.drafters)
-    if unsure.parameter in ("level", "tilt"):
+    if unsure.parameter in OF_ACCEPTANCE:
         moved = profile.model_copy()
         moved._blocks = {name: profile.blocks(name) for name in profile.drafters}
         for name in names:

@@ -14,7 +14,7 @@ from simulator.errors import ProfileError
 from simulator.files import write_whole
 from simulator.measurements.cost import Costs, DraftCost
 from simulator.measurements.cost_kind import Cost, Sourced
-from simulator.measurements.uncertainty import Uncertainty
+from simulator.measurements.uncertainty import Uncertainty, Unsure
 from simulator.names import Inside, Label, Name, leads_out
 from simulator.quantities import LARGEST, Bytes, BytesOrNone, Calibration, ContextTokens, Flag, Gamma, Gpus, PageTokens, Within
 from simulator.reading.opening import near_file
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from simulator.measurements.draft_blocks import RecordedBlocks
 
 FORMAT = 1
+Family = Literal["dspark", "dflash", "eagle3", "mtp", "other"]
 LEAST_STEP_S, MOST_STEP_S = 1e-7, 10.0
 MOST_FACTS, DEEPEST_FACT, LONGEST_FACT = 2000, 8, 10_000  # of the environment: values, levels, characters in a text
 
@@ -61,15 +62,17 @@ class KvMemory(Sourced):
 
 
 class Drafter(Frozen):
-    """One drafter of the target: its block, what drafting costs, and its recorded blocks."""
+    """One drafter of the target: its block, what drafting costs, and its recorded blocks; `acceptance_of` is the model that they are of, where that
+    is not the target."""
 
-    family: Literal["dspark", "dflash", "eagle3", "mtp", "other"]
+    family: Family
     gamma: Gamma
     draft: DraftCost
     blocks: Inside
     confidence: Flag = False
     temperatures: list[Calibration] | None = None
     kv_bytes_per_token: BytesOrNone = 0.0
+    acceptance_of: Label | None = None
     note: str = ""
 
     @model_validator(mode="after")
@@ -113,6 +116,7 @@ class Profile(Frozen):
     notes: list[str] = []
     _folder: Path = PrivateAttr(default_factory=Path)
     _blocks: dict[str, RecordedBlocks] = PrivateAttr(default_factory=dict)
+    _lent: dict[str, list[Unsure]] = PrivateAttr(default_factory=dict)  # what is not known of acceptance that a scenario gives a drafter
 
     @model_validator(mode="after")
     def _files_differ(self) -> Self:

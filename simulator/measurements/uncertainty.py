@@ -11,6 +11,7 @@ from simulator.quantities import Within
 from simulator.schema import Frozen
 
 Parameter = Literal["step", "verified", "growth", "draft", "scheduling", "prefill", "level", "tilt", "pace"]
+OF_ACCEPTANCE = ("level", "tilt")
 
 
 class Unsure(Frozen):

@@ -10,7 +10,7 @@ import numpy as np
 
 from simulator.measurements.assumed import uncertainty_of
 from simulator.measurements.perturbed import perturbed
-from simulator.measurements.uncertainty import Unsure
+from simulator.measurements.uncertainty import OF_ACCEPTANCE, Unsure
 from simulator.study.run.fleet import fleet_of
 from simulator.study.run.fluid import operating
 from simulator.study.run.scenario import Policy, Scenario
@@ -21,7 +21,6 @@ PACE = Unsure(parameter="pace", sd=0.05)  # how a run answers to the model's own
 MOST_LOADS = 4  # that each is run at; between them the response is interpolated
 NEGLIGIBLE = 5e-4  # of the speed: not run at all
 MOST_BENT = 4.0  # times as much one way as the other
-OF_ACCEPTANCE = ("level", "tilt")
 
 
 def causes(scenario: Scenario) -> tuple[Unsure, ...]:

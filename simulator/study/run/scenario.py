@@ -16,6 +16,7 @@ from pydantic import (
 from simulator import shipped
 from simulator.engine.given import Failures, ReplicaSettings
 from simulator.errors import ScenarioError, TraceError
+from simulator.measurements.acceptance_library import load_acceptance
 from simulator.measurements.profile import Profile, load_profile
 from simulator.names import Anywhere, FileName, Name
 from simulator.policies.routing import LeastLoaded, Routing
@@ -67,6 +68,12 @@ class Policy(Frozen):
     load: Loads | None = None
 
 
+class OtherAcceptance(Frozen):
+    """Recorded blocks of a drafter that are not the profile's: an acceptance that `dsim acceptance list` shows, or the folder of one."""
+
+    blocks: Anywhere
+
+
 class FleetPlan(Frozen):
     """How many replicas serve, how requests are spread over them, and how often one fails."""
 
@@ -114,6 +121,7 @@ class Scenario(Frozen):
     name: FileName
     question: str = ""
     profile: Anywhere
+    drafters: Annotated[dict[Name, OtherAcceptance], Field(max_length=1000)] = {}
     policies: Annotated[list[Policy], Field(min_length=1, max_length=1000)]
     baseline: Name | None = None
     workload: Workload
@@ -244,7 +252,7 @@ def validate_scenario(content: dict[str, Any], path: Path) -> Scenario:
     """A checked scenario from the content of a YAML file that lies, or would lie, at `path`."""
     scenario = validate(Scenario, content, path, context={"folder": path.parent}, foreign={"a plan (dsim plan)": PLAN_KEYS})
     scenario._file, scenario._content = path, content
-    scenario._profile = _load_profile(scenario.profile, "profile", path)
+    scenario._profile = _with_acceptance(scenario, _load_profile(scenario.profile, "profile", path))
     if scenario.engine.scheduler_profile is not None:
         scenario._believed = _load_profile(scenario.engine.scheduler_profile, "engine.scheduler_profile", path)
     for number, policy in enumerate(scenario.policies):
@@ -266,6 +274,16 @@ def validate_scenario(content: dict[str, Any], path: Path) -> Scenario:
     if scenario.workload.trace is not None:
         _check_trace(scenario, scenario.workload.trace)
     return scenario
+
+
+def _with_acceptance(scenario: Scenario, profile: Profile) -> Profile:
+    """The profile with the acceptance that the scenario gives its drafters."""
+    for name, other in scenario.drafters.items():
+        key = f"drafters.{name}"
+        profile.drafter(name, key, scenario.file)
+        acceptance = load_acceptance(other.blocks, scenario.file, f"{key}.blocks", scenario.folder)
+        profile = acceptance.lent_to(profile, name, scenario.workload.domains, scenario.file, f"{key}.blocks")
+    return profile
 
 
 def _load_profile(name: str, key: str, path: Path) -> Profile:

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from simulator.errors import ScenarioError
+from simulator.measurements.acceptance_library import load_acceptance
 from simulator.quantities import LARGEST
+from simulator.reading.opening import read_bytes
 from simulator.study.run.limits import check_limits
 from simulator.study.run.metrics import names
 from simulator.study.run.moved import repeated
@@ -41,6 +43,10 @@ def bundle(scenario: Scenario) -> Bundle[Scenario]:
     content = scenario.content | {"profile": "profile", "workload": workload, "sla": {"goodput": (scenario.content.get("sla") or {}).get("goodput")}}
     files |= profile_files("profile", scenario.known)
     tables = published_files("profile", scenario.known)
+    for name, other in scenario.drafters.items():
+        acceptance, place = load_acceptance(other.blocks, beside=scenario.folder), f"drafters/{name}"
+        content["drafters"] = content["drafters"] | {name: {"blocks": place}}
+        files |= {f"{place}/{file.relative_to(acceptance.folder).as_posix()}": read_bytes(file) for file in acceptance.files()}
     if scenario.engine.scheduler_profile is not None:
         content["engine"] = content["engine"] | {"scheduler_profile": "scheduler_profile"}
         files |= profile_files("scheduler_profile", scenario.believed)

@@ -36,6 +36,7 @@ COUNTS = {
 
 def warnings(scenario: Scenario, rows: Sequence[PointRow], points: Sequence[PointResult]) -> Iterator[Remark]:
     """Warnings and notes of a result, gravest first: severity, text, remedy."""
+    yield from _another_model(scenario)
     yield from _verdicts(points)
     yield from _carried(scenario, points)
     yield from _prompts_left_out(scenario)
@@ -52,6 +53,16 @@ def warnings(scenario: Scenario, rows: Sequence[PointRow], points: Sequence[Poin
     if any(row.why_plain == NOT_KEPT for row in rows):
         text = "No folder for compiled code can be written: small runs take the plain path, large ones compile it every time."
         yield _note(text, "set NUMBA_CACHE_DIR to a folder you can write to")
+
+
+def _another_model(scenario: Scenario) -> Iterator[Remark]:
+    """Drafters of policies whose acceptance is that of a drafter of another target."""
+    known, target = scenario.known.drafters, scenario.known.target
+    used = dict.fromkeys(policy.drafter for policy in scenario.policies if policy.drafter is not None)
+    others = [f"{name} ({known[name].acceptance_of})" for name in used if known[name].acceptance_of is not None]
+    if others:
+        text = f"Acceptance of another model than {target}: {_some(others)}. Prediction intervals count how far published models differ."
+        yield _warning(text, f"count accepted tokens of one benchmark of {target}")
 
 
 def _idle(scenario: Scenario) -> Iterator[Remark]:
