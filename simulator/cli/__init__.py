@@ -13,6 +13,7 @@ import typer.core
 
 from real_runner import commands as real_runner
 from simulator.cli import acceptance, profiles, shipped, simulate, traces
+from simulator.cli.estimate import estimate
 from simulator.cli.exchange import export_app
 from simulator.cli.figure import figure
 from simulator.cli.imports import import_app
@@ -41,6 +42,7 @@ for command in (
     simulate.compare,
     figure,
     simulate.schema,
+    estimate,
     profiles.fit,
     profiles.probe,
 ):

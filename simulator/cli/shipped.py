@@ -51,7 +51,9 @@ def list_profiles(format: Format = "text") -> None:
         profile = load_profile(folder)
         drafters = ", ".join(profile.drafters)
         facts = {"hardware": profile.hardware, "engine": profile.engine, "target": profile.target, "drafters": list(profile.drafters)}
-        rows.append({"name": name, "description": f"{profile.target} with {drafters} on {profile.hardware}", **facts, "path": str(folder)})
+        origin = profile.costs.verify.provenance
+        said = f"{profile.target} with {drafters or 'no drafter'} on {profile.hardware}" + (" (estimated)" if origin == "estimated" else "")
+        rows.append({"name": name, "description": said, **facts, "provenance": origin, "path": str(folder)})
     show(format, rows, _lines(rows))
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from simulator.errors import ProfileError
+from simulator.measurements.composed import OperatorCost, OperatorPrefill, OperatorVerify
 from simulator.measurements.cost import DraftTable, FittedCurve, LinearDraft, LinearPrefill, MeasuredTable, PrefillTable
 from simulator.measurements.profile import Drafter, Profile
 from simulator.measurements.statistics import acceptance_statistics, visited_rows
@@ -41,7 +42,7 @@ Cells = dict[Key, Cell]
 class _Part:
     """One cost of a profile: a file of cells, or a formula that can be evaluated at any cell."""
 
-    cost: FittedCurve | MeasuredTable | LinearPrefill | PrefillTable | LinearDraft | DraftTable
+    cost: FittedCurve | MeasuredTable | OperatorVerify | LinearPrefill | PrefillTable | OperatorPrefill | LinearDraft | DraftTable
     path: Path | None
     gamma: int = 0
 
@@ -145,6 +146,8 @@ def _parts(profile: Profile) -> Iterator[tuple[str, _Part]]:
     for name, cost, gamma in costs:
         if cost is not None:
             yield name, _Part(cost, profile.folder / cost.file if hasattr(cost, "file") else None, gamma)
+        if isinstance(cost, OperatorVerify | OperatorPrefill):
+            yield f"{name} attention", _Part(cost, profile.folder / cost.attention)
     for name, drafter in profile.drafters.items():
         yield from ((f"{part} {name}", _Part(drafter.draft, profile.folder / file)) for part, file in further_files(drafter).items())
 
@@ -157,7 +160,10 @@ def further_files(drafter: Drafter) -> dict[str, str]:
 
 
 def _priced(left: _Part, right: _Part) -> tuple[str, Cells, Cells]:
-    """How they are compared, and the cells of both. A formula is evaluated at the other's cells, two formulas at the same points."""
+    """How they are compared, and the cells of both. A formula is evaluated at the other's cells, two formulas at the same points; so is a cost that
+    is composed of operators, unless the other is composed as well."""
+    if isinstance(left.cost, OperatorCost) != isinstance(right.cost, OperatorCost):
+        left, right = (replace(part, path=None) if isinstance(part.cost, OperatorCost) else part for part in (left, right))
     if left.path and right.path:
         return "cells", left.cells(), right.cells()
     if left.path or right.path:
@@ -170,11 +176,12 @@ def _priced(left: _Part, right: _Part) -> tuple[str, Cells, Cells]:
 
 def _points(left: _Part, right: _Part) -> list[Key]:
     """Where two formulas are compared: the range that both cover."""
-    if isinstance(left.cost, FittedCurve) and isinstance(right.cost, FittedCurve):
+    curves = FittedCurve | OperatorVerify
+    if isinstance(left.cost, curves) and isinstance(right.cost, curves):
         ranges = (left.cost.tokens_range(), right.cost.tokens_range())
         low, high = max(r[0] for r in ranges), min(r[1] for r in ranges)
         return [(("tokens", float(np.clip(x, low, high))),) for x in np.geomspace(low, high, POINTS)] if low < high else []
-    if isinstance(left.cost, LinearPrefill):
+    if isinstance(left.cost, LinearPrefill | OperatorPrefill):
         return [(("tokens", float(x)),) for x in 2 ** np.arange(14)]
     return [(("requests", float(x)),) for x in 2 ** np.arange(9)]
 

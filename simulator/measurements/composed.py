@@ -6,6 +6,7 @@ arithmetic grows with the queries and is a second bound. Tokens that decode and 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -65,6 +66,10 @@ class OperatorVerify(OperatorCost):
         """The tokens per step that operators were priced at."""
         return self.table.lowest, self.table.highest
 
+    def at_cell(self, cell: Mapping[str, float], gamma: int) -> float:
+        inside = self.table.lowest <= cell["tokens"] <= self.table.highest
+        return float(self.seconds(cell["tokens"], cell.get("requests", 1.0), cell.get("context_tokens", 0.0))) if inside else 0.0
+
     @property
     def varies_with(self) -> Literal["tokens", "context", "shape"]:
         """What it depends on beside the tokens in the step."""
@@ -94,6 +99,9 @@ class OperatorPrefill(OperatorCost, PromptCost):
     def seconds(self, tokens: float, attended_tokens: float = 0) -> float:
         """Time of a prefill step of `tokens` new tokens that attend to `attended_tokens` earlier ones on average."""
         return float(self.operators_s(tokens)) + float(self.reads.seconds(np.asarray(float(tokens)), 1, attended_tokens))
+
+    def at_cell(self, cell: Mapping[str, float], gamma: int) -> float:
+        return self.seconds(cell["tokens"], cell.get("context_tokens", 0.0) + cell["tokens"] / 2)
 
     def shared_s(self, tokens: float, beside: int) -> float | None:
         if self.apart:

@@ -68,7 +68,11 @@ DEFINITIONS = (
         "draws, so what "
         "they share cancels in gains.",
     ),
-    ("provenance", "Measured, imported (another engine’s log), published (read from a paper), fitted, or synthetic."),
+    (
+        "provenance",
+        "Measured, imported (another engine’s log), published (read from a paper), fitted, estimated (composed of kernel times that others "
+        "measured), or synthetic.",
+    ),
 )
 
 

@@ -108,6 +108,8 @@ def remarks(profile: Profile, drafters: list[DrafterNumbers]) -> list[str]:
     made_up = [f"{row['table']} ({row['provenance']})" for row in profile.provenance() if row["provenance"] == "synthetic"]
     if made_up:
         lines.append(f"Not measured but made up: {', '.join(made_up)}.")
+    if estimated := [row["table"] for row in profile.provenance() if row["provenance"] == "estimated"]:
+        lines.append(f"Estimated from kernel times of others, not measured: {', '.join(estimated)}.")
     if profile.costs.prefill is None:
         lines.append("No prefill cost: only scenarios with instant prefill can use this profile.")
     if profile.kv is None:

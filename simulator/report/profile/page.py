@@ -13,6 +13,7 @@ from typing import Any
 from simulator.files import write_whole
 from simulator.made import check_made, mark
 from simulator.measurements.agreement import cell_count
+from simulator.measurements.composed import OperatorVerify
 from simulator.measurements.cost import MeasuredTable, Overhead, Scheduling
 from simulator.measurements.profile import Profile
 from simulator.report import wording
@@ -191,6 +192,8 @@ SECTIONS = (_verify, _drafters, _draft, _prefill, _acceptance, _threshold, _cali
 def _verify_note(profile: Profile) -> str:
     """What the verify picture's lines are."""
     cost = profile.costs.verify
+    if isinstance(cost, OperatorVerify):
+        return "Composed of operators that others measured: those that see tokens, and attention, which reads a request's cache once a step."
     if not isinstance(cost, MeasuredTable):
         cliffs = "; ".join(f"a jump of {wording.plain(1000 * c.add_s)} ms above {c.tokens} tokens" for c in getattr(cost, "cliffs", ()))
         return f"A formula with provenance «{cost.provenance}»{f': {cliffs}' if cliffs else ''}. Dotted: beyond the tokens that its data covers."

@@ -6,6 +6,7 @@ Nothing is fetched: a model is one that the package ships, or a folder.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from simulator.study.estimate.shapes import AllGather, AllReduce, Attention, Gem
 
 ENGINES = ("vllm", "sglang", "trtllm")
 PACKAGE = "aiconfigurator-core"
+_SAID = (ValueError, RuntimeError, KeyError, AssertionError, NotImplementedError)  # how the package says that it cannot
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,12 @@ def spoken(of: Deployment) -> Iterator[None]:
     try:
         with installed():
             yield
-    except (ValueError, RuntimeError, KeyError, AssertionError, NotImplementedError) as error:
-        said = " ".join(str(error).split())[:300]
+    except Exception as error:
+        if isinstance(error, DsimError) or not (isinstance(error, _SAID) or Path(of.model).is_dir()):  # a folder's config may hold anything
+            raise
+        said = re.sub(r" at /\S+", "", " ".join(str(error).split()))[:250]
+        if lacking := re.search(r"quant mode '(\w+)' needs '(\w+)_tc_flops'", said):
+            said = f"it does not compute in {lacking[2]}, which {lacking[1]} needs"
         raise DsimError(f"cannot be estimated for {of.system} under {of.engine}: {said}", where=of.model) from None
     finally:
         for logger, level in zip(loggers, before, strict=True):
@@ -154,6 +160,56 @@ class Memory:
     token: float
     fraction: float
     of_free: bool
+
+
+def quantisations() -> dict[str, list[str]]:
+    """By part of the model (as Deployment calls them), the package's names of number formats."""
+    with installed():
+        from aiconfigurator_core.sdk import common
+
+        modes = {"gemm": common.GEMMQuantMode, "moe": common.MoEQuantMode, "kv": common.KVCacheQuantMode, "attention": common.FMHAQuantMode}
+        return {part: [mode.name for mode in mode_of] for part, mode_of in modes.items()}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Of a deployment: the model's architecture, longest context and number of experts; bytes of a GPU's memory, and those it reads in a second."""
+
+    architecture: str
+    context: int | None
+    experts: int
+    gpu_bytes: float
+    bandwidth: float
+
+
+def facts_of(of: Deployment) -> Facts:
+    """Raises DsimError for a model or system that the package does not have."""
+    with spoken(of):
+        from aiconfigurator_core.sdk.utils import get_model_config_from_model_path
+
+        if of.model not in _named() and not Path(of.model).is_dir():
+            raise ValueError("the package has no such model")
+        shape, gpu = get_model_config_from_model_path(of.model), database(of.system, of.engine).system_spec["gpu"]
+    longest = shape.get("context")
+    experts = int(shape.get("num_experts") or 0)
+    return Facts(str(shape["architecture"]), int(longest) if longest else None, experts, float(gpu["mem_capacity"]), float(gpu["mem_bw"]))
+
+
+def own_handle(of: Deployment) -> Any:
+    """Prices from the engine's own tables alone: what they lack, others' do not fill."""
+    from aiconfigurator_core.sdk import perf_database
+    from aiconfigurator_core.sdk.engine import EngineHandle
+
+    found = perf_database.get_database(of.system, of.engine, database(of.system, of.engine).version, shared_layer=False)
+    return EngineHandle.for_database(found)
+
+
+def low_fidelity_tables(of: Deployment) -> set[str]:
+    """Names of the tables that the package would fill from another engine without knowing the kernel."""
+    with spoken(of):
+        found = database(of.system, of.engine)
+        found._materialize_source_reports()
+        return {str(table) for table, _ in found._fallback_warned}
 
 
 CONTEXT = 4096  # tokens of a request at which the KV of models with windows or states is taken

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from simulator.errors import DsimError
 from simulator.files import whole_folder, write_whole
@@ -61,9 +62,10 @@ class About:
         made_by: str,
         files: Mapping[str, str] = {},
         uncertainty: Uncertainty | None = None,
+        more: Mapping[str, Any] = {},
     ) -> Profile:
-        """Writes the folder: profile.yaml, the drafters' blocks, and `files` by name; the profile as it is read again. Raises DsimError where it
-        cannot be written, or what it would hold is not a valid profile: then the folder is as it was."""
+        """Writes the folder: profile.yaml with `more` of its keys, the drafters' blocks, and `files` by name; the profile as it is read again. Raises
+        DsimError where it cannot be written, or what it would hold is not a valid profile: then the folder is as it was."""
         content = {
             "format": 1,
             "name": self.called,
@@ -76,6 +78,7 @@ class About:
             "uncertainty": uncertainty,
             "assumed": list(assumed),
             "not_identifiable": list(unknown),
+            **more,
         }
         profile = validate(Profile, content, self.out, DsimError)
         with whole_folder(self.out, last="profile.yaml") as folder:

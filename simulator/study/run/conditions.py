@@ -50,6 +50,8 @@ def conditions(scenario: Scenario) -> Iterator[str]:
     if (trace := scenario.workload.trace) is not None:
         yield f"Trace: {trace.words(scenario.folder)}."
         yield "Every replication plays the same trace: intervals cover the random draws of acceptance, not those of traffic."
+    if (verify := scenario.known.costs.verify).provenance == "estimated":
+        yield f"Step costs are estimated, not measured on {scenario.known.hardware}: {verify.source}."
     if scenario.known.costs.verify.varies_with == "tokens":
         yield "The profile has no cost of long contexts in decoding: speeds after long prompts are optimistic."
     yield from scenario.notes

@@ -37,6 +37,7 @@ COUNTS = {
 def warnings(scenario: Scenario, rows: Sequence[PointRow], points: Sequence[PointResult]) -> Iterator[Remark]:
     """Warnings and notes of a result, gravest first: severity, text, remedy."""
     yield from _another_model(scenario)
+    yield from _estimated(scenario)
     yield from _verdicts(points)
     yield from _carried(scenario, points)
     yield from _prompts_left_out(scenario)
@@ -63,6 +64,12 @@ def _another_model(scenario: Scenario) -> Iterator[Remark]:
     if others:
         text = f"Acceptance of another model than {target}: {_some(others)}. Prediction intervals count how far published models differ."
         yield _warning(text, f"count accepted tokens of one benchmark of {target}")
+
+
+def _estimated(scenario: Scenario) -> Iterator[Remark]:
+    if (known := scenario.known).costs.verify.provenance == "estimated":
+        text = f"Step costs are estimated from kernel times that others measured, not measured on {known.hardware} with this engine."
+        yield _note(text, "measure the profile, or hold it against one benchmark, where you can")
 
 
 def _idle(scenario: Scenario) -> Iterator[Remark]:

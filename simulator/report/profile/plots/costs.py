@@ -15,6 +15,7 @@ from matplotlib.patches import Patch
 
 from simulator.arrays import Floats
 from simulator.measurements.agreement import cost_rows, further_files
+from simulator.measurements.composed import OperatorVerify
 from simulator.measurements.cost import DraftTable, MeasuredTable, PrefillTable
 from simulator.measurements.profile import Drafter, Profile
 from simulator.report import style, wording
@@ -86,6 +87,8 @@ def drafting(profile: Profile, look: Look = style.WIDE) -> Figure:
 def verify_lines(profile: Profile) -> dict[str, list[Line]]:
     """Lines by the panel's title: a few contexts, a few numbers of requests each."""
     cost = profile.costs.verify
+    if isinstance(cost, OperatorVerify):
+        return {f"{k} tokens of each request" if k > 1 else "one token of each request": _composed_lines(cost, k) for k in (1, 8)}
     if not isinstance(cost, MeasuredTable):
         low, high = cost.tokens_range()
         x = np.linspace(max(low / 2, 1), 1.5 * high, 400)
@@ -99,6 +102,17 @@ def verify_lines(profile: Profile) -> dict[str, list[Line]]:
         title = "" if context is None else f"context {context:,.0f}"
         groups[title] = [_cells_line(at, "requests", value, "requests", "tokens") for value in shown_of(_values(at, "requests"), 6)]
     return groups
+
+
+def _composed_lines(cost: OperatorVerify, each: int) -> list[Line]:
+    """Steps in which every request has `each` tokens, up to as many requests as attention was priced at."""
+    most = min(cost.most("requests") or 1.0, cost.tokens_range()[1] / each)
+    requests = np.unique(np.round(np.geomspace(1, most, 120)))
+    lines = []
+    for context in (1024.0, 8192.0, 32_768.0):
+        steps = np.array([1000 * float(cost.seconds(each * r, r, context)) for r in requests])
+        lines.append(Line(f"context {context:,.0f}", each * requests, steps))
+    return lines
 
 
 def prefill_lines(profile: Profile) -> list[Line]:
