@@ -25,8 +25,8 @@ def _rate(value: Any) -> Any:
 class Benchmark(ArrivalProcess):
     """A benchmark client with its flags: a number of prompts is sent, and all of it is measured, from the first sending to the last answer.
 
-    The scenario's `load` is the flag that `load` names: `max_concurrency` (per replica), with all prompts there at once unless a `request_rate` is
-    given, or `request_rate`, with as many in flight as `max_concurrency` allows. `num_prompts` may be given as `prompts_per_concurrency`. Gaps
+    The scenario's `load` is the flag that `load_flag` names: `max_concurrency` (per replica), with all prompts there at once unless a `request_rate`
+    is given, or `request_rate`, with as many in flight as `max_concurrency` allows. `num_prompts` may be given as `prompts_per_concurrency`. Gaps
     between prompts are those of a gamma process of shape `burstiness` (1: Poisson); `vllm` stretches them so that the last prompt is sent at
     `num_prompts` ÷ rate. Prompts and answers of n tokens (`random_input_len`, `random_output_len`) are uniform with `random_range_ratio` r: in
     [n (1 − r), n (1 + r)] for `vllm` (0.9 and later; default 0), in [n r, n] for `sglang` (default 0) and `inferencemax` (default 1). The first
@@ -35,7 +35,7 @@ class Benchmark(ArrivalProcess):
 
     kind: Literal["benchmark"] = "benchmark"
     client: Client
-    load: Literal["max_concurrency", "request_rate"] = "max_concurrency"
+    load_flag: Literal["max_concurrency", "request_rate"] = "max_concurrency"
     num_prompts: Requests | None = None
     prompts_per_concurrency: Requests | None = None
     max_concurrency: Users | None = None
@@ -50,9 +50,9 @@ class Benchmark(ArrivalProcess):
     def _flags_agree(self) -> Self:
         if (self.num_prompts is None) == (self.prompts_per_concurrency is None):
             raise ValueError("expected one of num_prompts and prompts_per_concurrency")
-        if getattr(self, self.load) is not None:
-            raise ValueError(f"{self.load} is what the scenario's load gives: drop it, or set load: {_other(self.load)}")
-        if self.load == "request_rate" and self.num_prompts is None and self.max_concurrency is None:
+        if getattr(self, self.load_flag) is not None:
+            raise ValueError(f"{self.load_flag} is what the scenario's load gives: drop it, or set load_flag: {_other(self.load_flag)}")
+        if self.load_flag == "request_rate" and self.num_prompts is None and self.max_concurrency is None:
             raise ValueError("prompts_per_concurrency goes with max_concurrency: give num_prompts")
         if self.burstiness != 1 and self.client == "sglang":
             raise ValueError("SGLang's client has no burstiness: drop it, or use another client")
@@ -67,7 +67,7 @@ class Benchmark(ArrivalProcess):
     @property
     def at_once(self) -> bool:
         """Are all prompts there at the start?"""
-        return self.load == "max_concurrency" and self.request_rate is None
+        return self.load_flag == "max_concurrency" and self.request_rate is None
 
     @property
     def told(self) -> str:
@@ -76,7 +76,8 @@ class Benchmark(ArrivalProcess):
         rate = "the load" if self.request_rate is None else f"{self.request_rate:g}"
         process = "Poisson" if self.burstiness == 1 else f"gamma, burstiness {self.burstiness:g}"
         when = "all at once" if self.at_once else f"{rate} per second ({process})"
-        flight = "as the load says" if self.load == "max_concurrency" else f"{self.max_concurrency:,} in all" if self.max_concurrency else "no limit"
+        limit = f"at most {self.max_concurrency:,} in all" if self.max_concurrency else "any number"
+        flight = "as the load says" if self.load_flag == "max_concurrency" else limit
         sizes = [_told(self.lengths(tokens)) for tokens in (self.random_input_len, self.random_output_len) if tokens]
         lengths = f" Prompts have {sizes[0]} tokens, answers {sizes[1]}." if sizes else ""
         warm = f" Its {self.num_warmups:,} warm-up requests would change no number and are not played." if self.num_warmups else ""
@@ -84,7 +85,7 @@ class Benchmark(ArrivalProcess):
 
     def in_flight(self, load: float, replicas: int) -> int | None:
         """The most requests that the client has out, None for any number."""
-        return int(load) * replicas if self.load == "max_concurrency" else self.max_concurrency
+        return int(load) * replicas if self.load_flag == "max_concurrency" else self.max_concurrency
 
     def prompts(self, load: float, replicas: int) -> int:
         """How many are sent."""
@@ -92,7 +93,7 @@ class Benchmark(ArrivalProcess):
 
     def rate_rps(self, load: float) -> float | None:
         """At which prompts come, None for all at once."""
-        return load if self.load == "request_rate" else self.request_rate
+        return load if self.load_flag == "request_rate" else self.request_rate
 
     def sent_s(self, count: int, rate_rps: float | None, rng: np.random.Generator) -> Floats:
         """When each prompt is there to be sent. # [count]"""

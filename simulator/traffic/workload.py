@@ -88,7 +88,7 @@ class Workload(Frozen):
         if self.trace is not None:
             return "rate_scale"
         if self.client is not None:
-            return "concurrency" if self.client.load == "max_concurrency" else "rate_rps"
+            return "concurrency" if self.client.load_flag == "max_concurrency" else "rate_rps"
         return "rate_rps" if self.arrivals is None else self.arrivals.load_kind
 
     def open_loop(self, load: float, horizon_s: float | None, seed: int, replication: int, folder: Path = Path()) -> RequestColumns:

@@ -118,8 +118,15 @@ def test_closed_loop(over: Fleet, users: int, turns: int, think_s: float, varied
 
 
 @MANY
-@given(over=fleets(), specs=requests(), in_flight=st.integers(1, 4), context=st.none() | st.integers(2, 20), whole=st.booleans(), grid=st.booleans())
-def test_a_client_with_a_limit(over: Fleet, specs: list[RequestSpec], in_flight: int, context: int | None, whole: bool, grid: bool) -> None:
+@given(
+    over=fleets(),
+    specs=requests(),
+    in_flight=st.none() | st.integers(1, 4),
+    context=st.none() | st.integers(2, 20),
+    whole=st.booleans(),
+    grid=st.booleans(),
+)
+def test_a_client_with_a_limit(over: Fleet, specs: list[RequestSpec], in_flight: int | None, context: int | None, whole: bool, grid: bool) -> None:
     """Requests wait at the client, at times of their own or all from the start, until the window ends or until all are done."""
     specs = [replace(s, arrival_s=0.0) for s in specs] if grid else specs
     same(OpenTraffic(specs, 0.0, np.inf if whole else 0.3, 0.0 if whole else 0.4, in_flight), replace(over, max_context=context))

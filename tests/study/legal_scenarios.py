@@ -87,7 +87,7 @@ def arrivals(luck: Random) -> Content:
     content: Content = value(luck, Arrivals)
     if content["kind"] == "benchmark":
         content = {"kind": "benchmark", "client": content["client"], "num_prompts": luck.randint(1, 300), "burstiness": 1.0}
-        content |= {"load": luck.choice(["max_concurrency", "request_rate"]), "num_warmups": luck.randint(0, 9)}
+        content |= {"load_flag": luck.choice(["max_concurrency", "request_rate"]), "num_warmups": luck.randint(0, 9)}
     if "points" in content:
         times = sorted({at for at, _ in content["points"]})
         content["points"] = [[at, rate] for at, (_, rate) in zip(times, content["points"], strict=False)]

@@ -145,7 +145,7 @@ def test_the_table_is_in_the_result_and_on_the_page(scenario: Callable[..., Path
 
 def test_a_rate_is_a_load_too(scenario: Callable[..., Path]) -> None:
     """Few prompts at a rate: all have ended, and the last was sent at num_prompts ÷ rate."""
-    of = load_scenario(scenario(**PLAIN, workload=client(load="request_rate", max_concurrency=2, num_prompts=40), load=[5, 500]))
+    of = load_scenario(scenario(**PLAIN, workload=client(load_flag="request_rate", max_concurrency=2, num_prompts=40), load=[5, 500]))
     slow, *_, fast = sweep(of, workers=1)
     assert (slow.client["completed"], fast.client["completed"]) == (40, 40)
     answer_s = 20 * 0.0111

@@ -56,7 +56,7 @@ def test_gaps_have_the_rate_and_the_burstiness(which: str, burstiness: float) ->
     if which == "sglang" and burstiness != 1:
         return
     n, rate = 40_000, 5.0
-    times = client(which, burstiness=burstiness, load="request_rate").sent_s(n, rate, stream(1, "a", 0))
+    times = client(which, burstiness=burstiness, load_flag="request_rate").sent_s(n, rate, stream(1, "a", 0))
     gaps = np.diff(times)
     error = burstiness**-0.5 / np.sqrt(n)
     assert gaps.mean() * rate == pytest.approx(1, abs=5 * error)
@@ -72,8 +72,8 @@ def test_all_at_once_and_how_many() -> None:
     assert (client().sent_s(5, None, stream(0, "a")) == 0).all()
     many = client(num_prompts=None, prompts_per_concurrency=10)
     assert (many.prompts(64, 1), many.prompts(64, 2), client().prompts(64, 2)) == (640, 1280, 100)
-    assert (many.in_flight(64, 2), client(load="request_rate").in_flight(3, 1)) == (128, None)
-    limited = client(load="request_rate", max_concurrency=8, num_prompts=None, prompts_per_concurrency=5)
+    assert (many.in_flight(64, 2), client(load_flag="request_rate").in_flight(3, 1)) == (128, None)
+    limited = client(load_flag="request_rate", max_concurrency=8, num_prompts=None, prompts_per_concurrency=5)
     assert (limited.in_flight(3, 2), limited.prompts(3, 2), limited.rate_rps(3)) == (8, 40, 3)
     for infinite in ("inf", float("inf")):
         assert client(request_rate=infinite).at_once
@@ -93,9 +93,9 @@ def test_a_workload_takes_its_lengths_from_the_flags() -> None:
 @pytest.mark.parametrize("flags, problem", [
     ({"num_prompts": None}, "one of num_prompts and prompts_per_concurrency"),
     ({"prompts_per_concurrency": 3}, "one of num_prompts and prompts_per_concurrency"),
-    ({"max_concurrency": 3}, "max_concurrency is what the scenario's load gives: drop it, or set load: request_rate"),
-    ({"load": "request_rate", "request_rate": 3}, "request_rate is what the scenario's load gives"),
-    ({"load": "request_rate", "num_prompts": None, "prompts_per_concurrency": 3}, "give num_prompts"),
+    ({"max_concurrency": 3}, "max_concurrency is what the scenario's load gives: drop it, or set load_flag: request_rate"),
+    ({"load_flag": "request_rate", "request_rate": 3}, "request_rate is what the scenario's load gives"),
+    ({"load_flag": "request_rate", "num_prompts": None, "prompts_per_concurrency": 3}, "give num_prompts"),
     ({"which": "sglang", "burstiness": 2}, "no burstiness"),
     ({"random_input_len": 3}, "got one of them"),
     ({"random_range_ratio": 0.5}, "goes with random_input_len"),
