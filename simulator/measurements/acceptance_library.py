@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, PrivateAttr, model_validator
 
 from simulator import shipped
+from simulator.complaints import shown
 from simulator.errors import ProfileError
 from simulator.measurements.another_model import Told, acceptance_unsure, level_of, tilt_of
 from simulator.measurements.cost import DraftCost
@@ -63,6 +64,8 @@ class Acceptance(Frozen):
     def _slots_fit(self) -> Self:
         if any(len(domain.conditional) != self.gamma for domain in self.domains.values()):
             raise ValueError(f"expected {self.gamma} positions in every domain")
+        if any(domain.accepted_length > self.gamma + 1 for domain in self.domains.values()):
+            raise ValueError(f"expected accepted lengths of at most {self.gamma + 1}, the bonus token included")
         if self.temperatures is not None and (not self.confidence or len(self.temperatures) != self.gamma):
             raise ValueError(f"expected {self.gamma} calibration temperatures of a confidence head")
         return self
@@ -93,10 +96,12 @@ class Acceptance(Frozen):
         ]  # fmt: skip
 
     def recorded(self, gamma: int | None = None) -> RecordedBlocks:
-        """Its blocks, or their first `gamma` slots. Raises ProfileError where it has fewer."""
+        """Its blocks, or their first `gamma` slots. Raises ProfileError where it has fewer, or others than it says."""
         found = RecordedBlocks.load(self.blocks_file)
-        if found.gamma != self.gamma:
-            raise ProfileError(f"expected blocks of {self.gamma} tokens ({FILE}), got {found.gamma}", where=self.blocks_file)
+        said = {"blocks of as many tokens": (self.gamma, found.gamma), "domains": (", ".join(sorted(self.domains)), ", ".join(sorted(found.domains)))}
+        for what, (here, there) in (said | {"confidences": (self.confidence, found.confidence is not None)}).items():
+            if here != there:
+                raise ProfileError(f"expected {what} as {FILE} says, {shown(here)}, got {shown(there)}", where=self.blocks_file)
         return found if gamma is None else found.cut(self._slots(gamma))
 
     def fits(self, target: str) -> Fit:

@@ -12,6 +12,8 @@ from simulator.arrays import Floats
 from simulator.measurements.models import line_of, plain_name
 from simulator.measurements.uncertainty import Parameter, Unsure
 
+MOST = 15.0  # logits; what accepts nothing, or all
+
 
 class Told(NamedTuple):
     """What was published of one target, family of drafters and benchmark. `level` is the logit of the acceptance that, alike at every slot, gives
@@ -33,11 +35,15 @@ class Apart(NamedTuple):
 
 
 def level_of(accepted_length: float, gamma: int) -> float:
-    """The logit of the acceptance that, alike at every slot of γ, gives an accepted length of 1 … γ + 1."""
+    """The logit of the acceptance that, alike at every slot of γ, gives an accepted length of 1 … γ + 1; within ± MOST."""
     from scipy.optimize import brentq
 
     powers = np.arange(1, gamma + 1)
-    return float(brentq(lambda z: 1 + float(((1 / (1 + np.exp(-z))) ** powers).sum()) - accepted_length, -30, 30))
+
+    def beyond(level: float) -> float:
+        return 1 + float(((1 / (1 + np.exp(-level))) ** powers).sum()) - accepted_length
+
+    return MOST if beyond(MOST) <= 0 else -MOST if beyond(-MOST) >= 0 else float(brentq(beyond, -MOST, MOST))
 
 
 def tilt_of(conditional: Sequence[float]) -> float:

@@ -13,7 +13,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from simulator.cli import exchange, imports, profiles, simulate, traces
+from simulator.cli import acceptance, exchange, imports, profiles, simulate, traces
 from simulator.cli.figure import figure
 from tests.fuzz import checkpoints, samples
 from tests.fuzz.checkpoints import golden_target
@@ -268,6 +268,7 @@ READERS: tuple[Reader, ...] = (
     Reader("profile", "yaml", samples.profile, _profile, 3, ("profile.yaml",)),
     Reader("profile-tables", "yaml", samples.tables, _profile, 1, ("profile.yaml",)),
     Reader("profile-diff", "yaml", samples.profile, lambda folder: profiles.diff(folder / "tiny", folder / "tiny"), 1, ("profile.yaml",)),
+    Reader("acceptance", "yaml", samples.acceptance, lambda folder: acceptance.show_("mine", "Qwen3-8B"), 1, ("acceptance.yaml",)),
     Reader("export-sps", "yaml", samples.profile, _exported_sps, 1, ("profile.yaml",)),
     Reader("export-lengths", "yaml", samples.profile, _exported_lengths, 1, ("profile.yaml",)),
     Reader("compare", "json", samples.run_result, _compared, 2),

@@ -83,6 +83,17 @@ def profile() -> Files:
 
 
 @cache
+def acceptance() -> Files:
+    """An acceptance of three slots."""
+    domains = {
+        name: {"kind": name, "accepted_length": length, "conditional": [0.8, 0.7, 0.6], "shape": shape}
+        for name, length, shape in (("chat", 2.4, "published"), ("code", 3.2, "carried over"))
+    }
+    about = {"format": 1, "name": "mine", "target": "Qwen3-8B", "family": "dspark", "gamma": 3, "confidence": True, "temperatures": [1, 1.5, 2.0]}
+    about |= {"provenance": "fitted", "source": "a paper", "sample": "some", "domains": domains, "unknown": ["much"], "notes": []}
+    return {"mine/acceptance.yaml": _yaml(about), "mine/blocks.parquet": blocks(True)}
+
+
 def tables() -> Files:
     """A profile whose costs are all measured tables."""
     drafters = json.loads(json.dumps(PROFILE["drafters"]))

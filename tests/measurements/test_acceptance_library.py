@@ -34,11 +34,15 @@ from simulator.measurements.replay import lay_out
 from simulator.measurements.statistics import acceptance_statistics, visited_rows
 from simulator.measurements.uncertainty import Uncertainty, Unsure
 from simulator.policies.verification import FixedLength
+from simulator.report.profile.numbers import drafter_numbers, remarks
+from simulator.study.planning.question import load_plan
+from simulator.study.planning.telling import of_acceptance
 from simulator.study.profiles.one_replica import closed_loop
 from simulator.study.run.scenario import load_scenario
 from simulator.study.run.sweep import bundle
 from simulator.study.run.warnings import warnings
 from tests.conftest import SCENARIO
+from tests.planning.conftest import PLAN
 
 ROOT = Path(__file__).parents[2]
 PAPER = ROOT / "profiles" / "acceptance" / "dspark-paper"
@@ -161,6 +165,10 @@ def test_level_is_the_acceptance_that_gives_the_length(length: float, gamma: int
     assert 1 + sum(c**k for k in range(1, gamma + 1)) == pytest.approx(wanted, rel=1e-6)
 
 
+def test_levels_end_where_all_or_nothing_is_accepted() -> None:
+    assert (level_of(1.0, 7), level_of(8.0, 7)) == (-15.0, 15.0)
+
+
 @given(level=st.floats(-1, 3), tilt=st.floats(-2, 2))
 def test_tilt_of_a_straight_course(level: float, tilt: float) -> None:
     assert tilt_of(1 / (1 + np.exp(-level - tilt * np.linspace(-0.5, 0.5, 7)))) == pytest.approx(tilt, abs=1e-3)
@@ -256,6 +264,16 @@ def test_acceptance_of_the_same_model_is_no_warning(lent: Callable[..., Path], e
     assert [it.parameter for it in uncertainty_of(asked.known).parameters if it.drafter == "head"].count("level") == 1
 
 
+def test_plans_and_pages_of_profiles_say_so(edit_profile: Callable[..., None], world: Path) -> None:
+    (world / "plan.yaml").write_text(yaml.safe_dump(PLAN))
+    assert not list(of_acceptance(load_plan(world / "plan.yaml")))
+    edit_profile(lambda content: content["drafters"]["head"].update(acceptance_of="Qwen3-4B"))
+    (remark,) = of_acceptance(load_plan(world / "plan.yaml"))
+    assert remark.text.startswith("Acceptance of another model than small: head (Qwen3-4B).")
+    profile = load_profile(world / "tiny")
+    assert "Acceptance of head is that of Qwen3-4B, not of small." in remarks(profile, drafter_numbers(profile))
+
+
 def test_domains_are_benchmarks(lent: Callable[..., Path]) -> None:
     asked = load_scenario(lent(domains={"GSM8K": 3, "MT-Bench": 1}))
     assert asked.workload.domains == {"GSM8K": 3, "MT-Bench": 1}
@@ -313,6 +331,7 @@ def test_a_folder_that_does_not_hold_what_it_says(world: Path) -> None:
         ({"gamma": 5}, "expected 5 positions in every domain"),
         ({"blocks": "../x"}, "got a path that leads out of it"),
         ({"blocks": "x"}, "blocks: no such file 'x'; restore it"),
+        ({"domains": {"x": {**content["domains"]["GSM8K"], "accepted_length": 8.5}}}, "expected accepted lengths of at most 8"),
         ({"temperatures": [1.0] * 7}, "calibration temperatures of a confidence head"),
         ({"unknwon": []}, "unknown key 'unknwon'; did you mean 'unknown'?"),
     ):
@@ -321,8 +340,14 @@ def test_a_folder_that_does_not_hold_what_it_says(world: Path) -> None:
             load_acceptance(folder)
         assert line in str(refused.value)
     (folder / FILE).write_text(yaml.safe_dump(content))
-    replace(load_acceptance("qwen3-4b-eagle3").recorded(5)).save(folder / "blocks.parquet")
-    with pytest.raises(ProfileError, match="expected blocks of 7 tokens"):
+    load_acceptance("qwen3-4b-eagle3").recorded(5).save(folder / "blocks.parquet")
+    with pytest.raises(ProfileError, match=r"expected blocks of as many tokens as acceptance.yaml says, 7, got 5"):
+        load_acceptance(folder).recorded()
+    load_acceptance("qwen3-4b-dspark").recorded().save(folder / "blocks.parquet")
+    with pytest.raises(ProfileError, match=r"expected confidences as acceptance.yaml says, false, got true"):
+        load_acceptance(folder).recorded()
+    load_acceptance("deepseek-v4-pro-dspark").recorded().save(folder / "blocks.parquet")
+    with pytest.raises(ProfileError, match=r"expected domains as acceptance.yaml says, 'AIME25, Alpaca, .* got 'coding, coding-thinking'"):
         load_acceptance(folder).recorded()
 
 

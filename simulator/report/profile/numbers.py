@@ -115,6 +115,8 @@ def remarks(profile: Profile, drafters: list[DrafterNumbers]) -> list[str]:
     if profile.kv is None:
         lines.append("Memory for keys and values is not known: it does not limit the batch in a simulation unless the scenario gives it.")
     for numbers in drafters:
+        if numbers.drafter.acceptance_of is not None:
+            lines.append(f"Acceptance of {numbers.name} is that of {numbers.drafter.acceptance_of}, not of {profile.target}.")
         few = [f"{d.domain} ({d.sequences})" for d in numbers.domains if d.sequences < FEW]
         if few:
             lines.append(f"Few texts for {numbers.name}: {', '.join(few)}; its intervals are rough.")

@@ -10,7 +10,7 @@ from simulator.study.planning.question import Plan
 from simulator.study.planning.result import ChoiceResult, PlanPrediction, PlanResult, SureNeed
 from simulator.study.planning.search import enough
 from simulator.study.run.result import Remark
-from simulator.study.run.warnings import COUNTS
+from simulator.study.run.warnings import COUNTS, another_model
 from simulator.study.run.wording import count, money, percent, share
 
 
@@ -34,6 +34,7 @@ def conditions(plan: Plan, peak_rps: float) -> Iterator[str]:
 def warnings(plan: Plan, search: Search, result: PlanResult) -> Iterator[Remark]:
     """What a reader must know before buying, each with its remedy."""
     yield from _of_profiles(result)
+    yield from of_acceptance(plan)
     yield from _of_sla(plan)
     for number in sorted(search.cells):
         yield from _of_cell(plan, search, number)
@@ -52,6 +53,17 @@ def _of_profiles(result: PlanResult) -> Iterator[Remark]:
         made_up = sorted({source.table for source in profile.provenance if source.provenance == "synthetic"})
         if made_up:
             yield _warn(f"{profile.name}: assumed, not measured: {', '.join(made_up)}.", "measure them; the what-ifs show what depends on them")
+
+
+def of_acceptance(plan: Plan) -> Iterator[Remark]:
+    """Drafters whose acceptance is that of a drafter of another target."""
+    used: dict[int, dict[str, None]] = {}
+    for choice in plan.choices:
+        used.setdefault(choice.profile, {}).update({p.drafter: None for p in choice.scenario.policies if p.drafter is not None})
+    for number, names in used.items():
+        known = next(c.scenario.known for c in plan.choices if c.profile == number)
+        if (text := another_model(known, names)) is not None:
+            yield _warn(text, f"count accepted tokens of one benchmark of {known.target}")
 
 
 def _of_sla(plan: Plan) -> Iterator[Remark]:

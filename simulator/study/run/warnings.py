@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simulator.engine.ahead import NOT_KEPT
+from simulator.measurements.profile import Profile
 from simulator.rng import stream
 from simulator.study.run.result import PointResult, PointRow, Remark
 from simulator.study.run.scenario import Scenario
@@ -57,13 +58,17 @@ def warnings(scenario: Scenario, rows: Sequence[PointRow], points: Sequence[Poin
 
 
 def _another_model(scenario: Scenario) -> Iterator[Remark]:
-    """Drafters of policies whose acceptance is that of a drafter of another target."""
-    known, target = scenario.known.drafters, scenario.known.target
     used = dict.fromkeys(policy.drafter for policy in scenario.policies if policy.drafter is not None)
-    others = [f"{name} ({known[name].acceptance_of})" for name in used if known[name].acceptance_of is not None]
-    if others:
-        text = f"Acceptance of another model than {target}: {_some(others)}. Prediction intervals count how far published models differ."
-        yield _warning(text, f"count accepted tokens of one benchmark of {target}")
+    if (text := another_model(scenario.known, used)) is not None:
+        yield _warning(text, f"count accepted tokens of one benchmark of {scenario.known.target}")
+
+
+def another_model(profile: Profile, drafters: Iterable[str]) -> str | None:
+    """Of these drafters of a profile, those whose acceptance is that of a drafter of another target, in a sentence."""
+    others = [f"{name} ({other})" for name in drafters if (other := profile.drafters[name].acceptance_of) is not None]
+    if not others:
+        return None
+    return f"Acceptance of another model than {profile.target}: {_some(others)}. Prediction intervals count how far published models differ."
 
 
 def _estimated(scenario: Scenario) -> Iterator[Remark]:
