@@ -25,7 +25,7 @@ from simulator.measurements.marginals import logit, sigmoid
 from simulator.measurements.statistics import visited_rows
 
 HERE = Path(__file__).parent
-PAPER, GOLDEN = HERE / "acceptance" / "dspark-paper", HERE / "acceptance" / "inferencex"
+PAPER, GOLDEN, V3 = (HERE / "acceptance" / source for source in ("dspark-paper", "inferencex", "deepseek-v3-report"))
 FIGURE_2 = HERE / "deepseek-v4-flash" / "published" / "fig2_conditional_acceptance.csv"
 BY_LENGTH = HERE / "deepseek-v4-pro-0813-b300" / "published" / "accepted_length_by_k.csv"
 MADE_BY = "Made by `python profiles/make_acceptance.py`; do not edit by hand."
@@ -60,6 +60,7 @@ def main() -> None:
         save(*from_table_1(target, family), PAPER)
     for checkpoint in ("v4-pro-dspark", "v4-pro-0813"):
         save(*from_lengths(checkpoint), GOLDEN)
+    save(*from_shares({"lowest-topic": 0.85, "highest-topic": 0.90}), V3)
 
 
 def from_table_1(target: str, family: str) -> tuple[dict[str, Any], RecordedBlocks]:
@@ -156,6 +157,34 @@ def from_lengths(checkpoint: str) -> tuple[dict[str, Any], RecordedBlocks]:
     return about, replace(blocks, confidence=coarse(blocks.confidence))
 
 
+def from_shares(shares: Mapping[str, float]) -> tuple[dict[str, Any], RecordedBlocks]:
+    """MTP of DeepSeek-V3: how often the second token is accepted, of which the report says a range over topics."""
+    wanted = np.array([*shares.values()])
+
+    def drawn(aim: Floats) -> RecordedBlocks:
+        moved = sigmoid(logit(wanted) + aim).tolist()
+        return blocks_of(conditional={name: [share] for name, share in zip(shares, moved, strict=True)}, miscalibration=[1.0], **TEXTS[False])
+
+    blocks = aimed(drawn, np.zeros(len(shares)), lambda found: np.array([length_of(found, name) for name in shares]), 1 + wanted)
+    kind = "some generation topic"
+    domains = {
+        name: {"kind": kind, "accepted_length": round(1 + share, 4), "conditional": [share], "shape": "published"} for name, share in shares.items()
+    }
+    about = {
+        "name": "deepseek-v3-mtp",
+        "target": "DeepSeek-V3",
+        "family": "mtp",
+        "gamma": 1,
+        "provenance": "published",
+        "source": "DeepSeek-V3 Technical Report (arXiv 2412.19437), section 5.4.3: acceptance of the second token prediction, 85 to 90 % over topics",
+        "sample": "various generation topics, not named; both ends of the range stand as domains",
+        "domains": domains,
+        "unknown": [*UNKNOWN[:1], "the temperature", "which topics are accepted more, and where between its ends the mean lies", UNKNOWN[2]],
+        "notes": ["accepted lengths include the bonus token"],
+    }
+    return about, replace(blocks, confidence=None)
+
+
 def aimed(draw: Callable[[Floats], RecordedBlocks], aim: Floats, read: Callable[[RecordedBlocks], Floats], wanted: Floats) -> RecordedBlocks:
     """Blocks drawn at an aim that was moved, domain by domain, until what is read off them is what is wanted, as near as so few texts come to it."""
     best, least = aim, np.full(len(wanted), np.inf)
@@ -245,7 +274,10 @@ def save(about: dict[str, Any], blocks: RecordedBlocks, source: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     text = yaml.dump(content | {"domains": {name: InARow(it) for name, it in content["domains"].items()}}, Dumper=_Dumper, **LOOKS)
     write_whole(folder / FILE, f"# {MADE_BY}\n{text}")
-    replace(blocks, drafter=about["family"], temperature=1.0, provenance=about["provenance"], source=about["source"]).save(folder / content["blocks"])
+    temperature = None if "the temperature" in about["unknown"] else 1.0
+    replace(blocks, drafter=about["family"], temperature=temperature, provenance=about["provenance"], source=about["source"]).save(
+        folder / content["blocks"]
+    )
     load_acceptance(folder).recorded()
     print(f"written: {about['name']}")
 

@@ -72,7 +72,8 @@ def between_texts(told: Sequence[Told], family: str, one_kind: bool) -> Apart:
 def between_models(told: Sequence[Told], family: str, one_line: bool) -> Apart:
     """Of levels of two models with a drafter of the same family, on the same benchmark: of models of one line, or of different ones. Where none were
     published, of different lines, else of all families."""
-    for rows, line in ((_of(told, family), one_line), (_of(told, family), False), (told, False)):
+    mine = _of(told, family)
+    for rows, line in ((mine, one_line), (mine, False), (told, one_line), (told, False)):
         apart = [a.level - b.level for a, b in _pairs(rows, line)]
         if apart:
             return Apart(
