@@ -69,7 +69,7 @@ def _frontier(result: RunResult) -> Section | None:
 def _client(result: RunResult) -> Section | None:
     if not any(point.client for point in result.frontier):
         return None
-    whole, brief = only(PAGES | NOTEBOOK, tables.client(result)), only(TERMINAL, tables.client(result, brief=True))
+    whole, brief = only(PAGES | NOTEBOOK, tables.client(result)), only(TERMINAL, tables.client_brief(result))
     return section("client", "As the benchmark client prints it", whole, brief, short="Client")
 
 

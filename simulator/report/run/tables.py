@@ -140,17 +140,36 @@ def time_per_token(result: RunResult) -> Table:
     return _points(result, "time-per-token", title, (*_heads(known), Column("all", "ms")), row)
 
 
-def client(result: RunResult, brief: bool = False) -> Table:
-    """What a benchmark client prints, term by term under its names, of every policy at every load; `brief`: fewer percentiles."""
-    loads, groups = result.loads(), []
-    for policy, points in result.points.items():
-        at = {point.load: point.client for point in points}
-        names = dict.fromkeys(name for numbers in at.values() for name in numbers if not (brief and name.startswith(("std_", "p90_", "p95_"))))
-        rows = [(name, *(_mean(at.get(load, {}).get(name), _digits(name)) for load in loads)) for name in names]
-        groups.append((policy, [row for row in rows if set(row[1:]) != {DASH}]))
+def client(result: RunResult) -> Table:
+    """What a benchmark client prints, term by term under its names, of every policy at every load."""
+    loads = result.loads()
+    groups = ((policy, _terms({point.load: point for point in points}, loads)) for policy, points in result.points.items())
     columns = (Column(result.load_unit, words=True), *(Column(wording.load(load)) for load in loads))
-    title = "Term by term under the client’s names: times in milliseconds, throughput of the whole server. Means over replications."
+    title = f"Term by term under the client’s names: times in milliseconds, throughput of the whole server. {_certainty(result)}"
     return grouped("client", title, columns, groups)
+
+
+def client_brief(result: RunResult) -> Table:
+    """The same in means, of which a terminal has room for many loads, with fewer percentiles."""
+    whole = client(result)
+    groups = []
+    for group in whole.groups:
+        rows = (row for row in group.rows if not row[0].text.startswith(("std_", "p90_", "p95_")))
+        groups.append((group.name, [[cell.text for cell in row] for row in rows]))
+    return grouped(
+        whole.name, "Term by term under the client’s names, means: times in milliseconds, throughput of the whole server.", whole.columns, groups
+    )
+
+
+def _terms(at: dict[float, PointResult], loads: list[float]) -> list[Row]:
+    """A row for each name that is known at some load."""
+    names = dict.fromkeys(name for point in at.values() for name, known in point.client.items() if known)
+    here = [at.get(load) for load in loads]
+    return [(name, *(_term(point, name) for point in here)) for name in names]
+
+
+def _term(point: PointResult | None, name: str) -> Cell:
+    return estimated(point.client.get(name), _digits(name), point.prediction.get(name)) if point else Cell(DASH)
 
 
 def _digits(name: str) -> int:

@@ -3,6 +3,7 @@ of SGLang's bench_serving.py."""
 
 from __future__ import annotations
 
+from math import inf
 from typing import get_args
 
 from simulator.engine.records import End
@@ -41,13 +42,13 @@ def printed(client: Client, meter: Meter, end: End, prompts: bool) -> dict[str, 
     """The numbers of a run that was measured whole, by the client's names: times in milliseconds, tokens and requests per second of the whole fleet,
     the acceptance rate in per cent. None where they are not known: TTFT without `prompts`, and what needs the tokens of each chunk."""
     meter.flush()
-    sums, duration = meter.sums, end.end_s
+    sums, duration = meter.sums, end.end_s or inf  # nothing takes no time: all were refused
     done, tokens_in, tokens_out = (float(sums[name]) for name in ("requests_done", "prompt_tokens", "output_tokens"))
     requests, verified, accepted = (float(sums[name]) for name in ("requests", "verified", "accepted"))
     numbers: dict[str, Number] = {
         "completed": int(done),
         "failed": end.rejected + end.unfinished,
-        "duration": duration,
+        "duration": end.end_s,
         "total_input_tokens": int(tokens_in),
         "total_output_tokens": int(tokens_out),
         "request_throughput": done / duration,

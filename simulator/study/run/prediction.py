@@ -21,10 +21,13 @@ from simulator.study.run.result import GainAtSla, GainAtThroughput, Gains, Point
 from simulator.study.run.scenario import Scenario
 
 SLOWER = ("tps_per_user", "throughput", "goodput_rps")  # numbers that a longer time makes smaller, in proportion
-LONGER = ("_s", *(metric.name for metric in METRICS if metric.place == "parts"))  # and the ends of those that it makes larger
+SLOWER_ENDS = ("_throughput", "_goodput")
+LONGER = ("_s", "_ms", "duration", *(metric.name for metric in METRICS if metric.place == "parts"))  # and the ends of those that it makes larger
 COUNTED = ("preemptions", "unfinished", "rejected", "truncated", "tokens_per_step_p50", "tokens_per_step_max", "busy_fraction")
 PREDICTED = tuple(metric.name for metric in METRICS if metric.name not in COUNTED)
-AT_MOST = {"goodput_share": 1.0, "waste_fraction": 1.0}
+COUNTED_BY_CLIENT = ("completed", "failed", "total_input_tokens", "total_output_tokens")
+IN_GROUP: dict[Group, tuple[str, ...]] = {"ttft": ("ttft",), "accepted_length": ("accepted_length", "acceptance_length", "accept_length")}
+AT_MOST = {"goodput_share": 1.0, "waste_fraction": 1.0, "spec_decode_acceptance_rate": 100.0}
 LEAST_KNOWN = 0.5  # of the draws, for an interval of a gain
 LEAST_NUMBER = 1e-12
 
@@ -39,6 +42,11 @@ class Prediction:
     scenario: Scenario
     rows: Sequence[PointRow]
     moved: Mapping[Point, PointRow]
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The M numbers of a cell: metrics, then what a benchmark client prints."""
+        return (*PREDICTED, *(name for name in self.rows[0].client if name not in COUNTED_BY_CLIENT))
 
     @cached_property
     def uncertainty(self) -> Uncertainty:
@@ -88,8 +96,8 @@ class Prediction:
             if draws is not None:
                 luck = stream(self.scenario.run.seed, "prediction of a cell", place).standard_normal((len(states), len(GROUPS)))
             values = response.values(states, self.states.lowest, None if draws is None else draws.replication, luck)
-            most = AT_MOST | dict.fromkeys(("accepted_length", "verification_budget"), self._longest[cell[0]])
-            world[cell] = {name: np.minimum(values[:, m], most.get(name, np.inf)) for m, name in enumerate(PREDICTED)}
+            most = AT_MOST | dict.fromkeys(("verification_budget", *IN_GROUP["accepted_length"]), self._longest[cell[0]])
+            world[cell] = {name: np.minimum(values[:, m], most.get(name, np.inf)) for m, name in enumerate(self.names)}
         return world
 
     @cached_property
@@ -100,7 +108,7 @@ class Prediction:
 
     def _response(self, number: int, name: str, load: float) -> Response:
         mine = sorted((row for row in self.rows if row.policy == name and row.load == load), key=lambda row: row.replication)
-        table = np.array([[_number(row[metric]) for metric in PREDICTED] for row in mine])
+        table = np.array([[_number(row[name]) for name in self.names] for row in mine])
         with np.errstate(divide="ignore"):
             log = np.log(table)
         log[~np.isfinite(log)] = np.nan
@@ -113,10 +121,10 @@ class Prediction:
     def _per_unit(self, group: Group, number: int, load: float) -> tuple[Floats, Floats]:
         """What one unit of a logarithm in a group of metrics changes, [M] up and down."""
         if group != "speed":
-            rise = np.array([float(metric.startswith(group)) for metric in PREDICTED])
+            rise = np.array([float(any(part in name for part in IN_GROUP[group])) for name in self.names])
             return rise, -rise
         if scales_exactly(self.scenario):
-            rise = np.array([-1.0 if metric.startswith(SLOWER) else float(metric.endswith(LONGER)) for metric in PREDICTED])
+            rise = np.array([_stretched(name) for name in self.names])
             return rise, -rise
         up, down = self._moved(number, load, len(causes(self.scenario)) - 1)
         return up / PACE.sd, down / PACE.sd
@@ -129,10 +137,10 @@ class Prediction:
             runs = {p.load: row for p, row in self.moved.items() if (p.policy, p.cause, p.size) == (number, cause, size)}
             if runs:
                 loads = sorted(runs)
-                told = [ratio([runs[at][m] for m in PREDICTED], [base[at][m] for m in PREDICTED]) for at in loads]
+                told = [ratio([runs[at][m] for m in self.names], [base[at][m] for m in self.names]) for at in loads]
                 sides.append(between(loads, np.array(told), load))
         if not sides:
-            return np.zeros(len(PREDICTED)), np.zeros(len(PREDICTED))
+            return np.zeros(len(self.names)), np.zeros(len(self.names))
         end = float(self.states.lowest[cause]) if cause < self.states.parameters else np.inf
         if len(sides) > 1:
             return sides[0], sides[1] / min(end, 1.0) if end > 0 else sides[1]  # it went no further down than to its end
@@ -250,6 +258,11 @@ def _speed(speeds: Floats, throughputs: Floats, throughput: float) -> float:
 def _share(mine: Floats, other: Floats) -> float:
     """Of draws in which the one is more than the other; what is not known is not more."""
     return float((np.nan_to_num(mine) > np.nan_to_num(other)).mean())
+
+
+def _stretched(name: str) -> float:
+    """What a number becomes where all takes longer, in proportion: less, the same or more."""
+    return -1.0 if name.startswith(SLOWER) or name.endswith(SLOWER_ENDS) else float(name.endswith(LONGER))
 
 
 def _known(values: Floats) -> Range | None:

@@ -100,6 +100,11 @@ def _of_all_shares(curves: dict[str, Any]) -> dict[str, Any]:
     return curves
 
 
+def _known_numbers(numbers: dict[str, Any]) -> dict[str, Any]:
+    _known_metrics({name: number for name, number in numbers.items() if name not in PRINTED})
+    return numbers
+
+
 def _printed(numbers: dict[str, Any]) -> dict[str, Any]:
     if unknown := next((name for name in numbers if name not in PRINTED), None):
         raise ValueError(f"no benchmark client prints {shown(unknown)}")
@@ -132,6 +137,9 @@ class PointRow(Row):
     client: Annotated[dict[str, Number], AfterValidator(_printed)] = {}  # what a benchmark client prints, by its names
     path: str  # of the engine, and why it is the plain one
     why_plain: str
+
+    def __getitem__(self, name: str) -> Number:
+        return self.numbers[name] if name in self.numbers else self.client[name]
 
 
 class ScenarioFacts(Record):
@@ -203,7 +211,7 @@ class PointResult(Record):
     metrics: Annotated[dict[str, Maybe], AfterValidator(_known_metrics)]
     curves: Curves = {}  # TTFT and TPOT, seconds, at each of metrics.SHARES: means over replications
     client: Annotated[dict[str, Maybe], AfterValidator(_printed)] = {}  # what a benchmark client prints, by its names
-    prediction: Annotated[dict[str, Range], AfterValidator(_known_metrics)] = {}
+    prediction: Annotated[dict[str, Range], AfterValidator(_known_numbers)] = {}  # of metrics, and of what a client prints
     over_baseline: Range | None = None  # its speed at this load ÷ the baseline's - 1
     better_in: Share | None = None  # of the draws, those in which it is faster than the baseline
 

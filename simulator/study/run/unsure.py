@@ -100,7 +100,7 @@ def _noise(prediction: Prediction, headline: Headline) -> float:
         return 0.0
     states = np.zeros((count, prediction.states.count))
     world = {
-        cell: dict(zip(PREDICTED, response.values(states, prediction.states.lowest, np.arange(count)).T, strict=True))
+        cell: dict(zip(prediction.names, response.values(states, prediction.states.lowest, np.arange(count)).T, strict=True))
         for cell, response in prediction.responses.items()
     }
     return float(np.var(headline.read(world)))
