@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP    := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 
 # Three levels, each a stamp file: dsim alone (no torch), the development tools, torch for real_runner and its tests.
 READY       := $(VENV)/.ready
@@ -21,6 +21,8 @@ SEED     ?= 0
 START    ?= 0
 
 export OMP_NUM_THREADS ?= 1
+# Of what pip installs, Python compiles and keeps what it imports; compiling all of it takes longer than installing it.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:

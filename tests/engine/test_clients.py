@@ -152,11 +152,11 @@ def test_a_client_keeps_to_its_limit_and_sends_in_order(engine: Engine, prefill:
     assert all(r.sent_s in ends for r in late)  # when another one has ended, not sooner and not later
 
 
-def test_the_wait_at_a_client_is_that_of_a_queue(engine: Engine) -> None:
+def test_the_wait_at_a_client_is_that_of_a_queue(series: Engine) -> None:
     """One in flight, answers of 1 s, Poisson arrivals of 0.4 a second: M/D/1, whose mean wait is ρ S / 2 (1 − ρ) (Pollaczek and Khinchine)."""
     waits = []
     for seed in range(16):
-        run = engine.run(OpenTraffic(poisson(0.4, [11] * 400, seed), 20.0, 900.0, 1e6, in_flight=1), fleet(costs(base=0.1)))
+        run = series.run(OpenTraffic(poisson(0.4, [11] * 400, seed), 20.0, 900.0, 1e6, in_flight=1), fleet(costs(base=0.1)))
         waits.append(float(np.mean([r.sent_s - r.spec.arrival_s for r in run.requests if r.measured])))
     agrees(waits, 0.4 / (2 * 0.6), power=0.3)
 

@@ -36,19 +36,19 @@ def waiting_time(rate: float, steps: Floats, chance: Floats) -> float:
 
 
 @pytest.mark.parametrize("load", [0.3, 0.5])
-def test_m_d_1(engine: Engine, load: float) -> None:
+def test_m_d_1(series: Engine, load: float) -> None:
     rate = load / STEP_S
     traffic = [poisson(rate, [2] * 800, seed) for seed in SEEDS[:20]]
-    means = [waits(engine, specs, 40 * STEP_S).mean() for specs in traffic]
+    means = [waits(series, specs, 40 * STEP_S).mean() for specs in traffic]
     agrees(means, waiting_time(rate, np.array([1.0]), np.array([1.0])), power=0.2, controls=[luck_of_gaps(traffic, rate)])
 
 
-def test_m_g_1_with_answers_of_two_lengths(engine: Engine) -> None:
+def test_m_g_1_with_answers_of_two_lengths(series: Engine) -> None:
     rate = 0.5 / (2 * STEP_S)
     steps, chance = np.array([1.0, 5.0]), np.array([0.75, 0.25])
     outputs = [1 + np.random.default_rng(1000 + seed).choice(steps, 500, p=chance).astype(np.int64) for seed in SEEDS]
     traffic = [poisson(rate, lengths, seed) for seed, lengths in enumerate(outputs)]
-    means = [waits(engine, specs, 100 * STEP_S).mean() for specs in traffic]
+    means = [waits(series, specs, 100 * STEP_S).mean() for specs in traffic]
     luck_of_lengths = [lengths.mean() - 1 - steps @ chance for lengths in outputs]
     agrees(means, waiting_time(rate, steps, chance), power=0.2, controls=[luck_of_gaps(traffic, rate), luck_of_lengths])
 
@@ -70,7 +70,7 @@ def rounds_law(tokens: int, conditional: list[float], length: int) -> Floats:
     return np.array(law)
 
 
-def test_m_g_1_whose_service_is_speculative_decoding(engine: Engine) -> None:
+def test_m_g_1_whose_service_is_speculative_decoding(series: Engine) -> None:
     conditional, tokens = [0.8, 0.7, 0.5], 9
     law = rounds_law(tokens - 1, conditional, 3)
     n = np.arange(len(law), dtype=np.float64)
@@ -78,7 +78,7 @@ def test_m_g_1_whose_service_is_speculative_decoding(engine: Engine) -> None:
     means, traffic = [], [poisson(rate, [tokens] * 320, seed) for seed in SEEDS]
     for seed, specs in enumerate(traffic):
         drawn = replay(independent(conditional, 16_384, seed, sequences=1024), seed)
-        means.append(waits(engine, specs, 60 * STEP_S, policy=FixedLength(length=3), drawn=drawn).mean())
+        means.append(waits(series, specs, 60 * STEP_S, policy=FixedLength(length=3), drawn=drawn).mean())
     agrees(means, waiting_time(rate, n, law), power=0.25, controls=[luck_of_gaps(traffic, rate)])
 
 
@@ -106,7 +106,7 @@ def sojourns(engine: Engine, token_s: float, rate: float, outputs: list[np.ndarr
     return tables, [luck_of_gaps(traffic, rate), [lengths.mean() - mean_tokens for lengths in outputs]]
 
 
-def test_processor_sharing_token_by_token(engine: Engine) -> None:
+def test_processor_sharing_token_by_token(series: Engine) -> None:
     """Answers of geometric length make the batch a branching process with one immigrant into an empty house, so that the mean
     time in the batch is known at any coarseness: with offspring mean μ and variance v, (p/q) (v / (1-μ) + 1) / (1 + μ)."""
     token_s, q, load = 0.001, 1 / 15, 0.5
@@ -115,19 +115,19 @@ def test_processor_sharing_token_by_token(engine: Engine) -> None:
     mean, variance = 1 - q + rate * token_s, q * (1 - q) + rate * token_s
     truth = token_s / q * (variance / (1 - mean) + 1) / (1 + mean)
     assert truth == pytest.approx(token_s / q / (1 - load), rel=0.05)  # near the continuous limit, yet not at it
-    tables, controls = sojourns(engine, token_s, rate, outputs, 1 / q)
+    tables, controls = sojourns(series, token_s, rate, outputs, 1 / q)
     agrees([float((t[:, 2] - t[:, 1]).mean()) for t in tables], truth, power=0.15, controls=controls)
 
 
 @pytest.mark.parametrize("law", ["fixed", "two lengths"])
-def test_processor_sharing_does_not_feel_the_law_of_lengths(engine: Engine, law: str) -> None:
+def test_processor_sharing_does_not_feel_the_law_of_lengths(series: Engine, law: str) -> None:
     """M/G/1-PS: E[T] = E[S] / (1 - ρ) whatever the law, and x / (1 - ρ) for those of size x. First come first served would give
     the second law a wait 1.75 times the first's. Steps of one token each leave a bias of up to one token for each in the batch."""
     token_s, load, size = 0.001, 0.5, 32
     rate = load / (size * token_s)
     draw = [np.random.default_rng(3000 + s).random(180) for s in SEEDS]
     outputs = [np.where(u < 0.25, 80, 16) if law == "two lengths" else np.full(len(u), size) for u in draw]
-    tables, controls = sojourns(engine, token_s, rate, outputs, size)
+    tables, controls = sojourns(series, token_s, rate, outputs, size)
     controls = controls if law == "two lengths" else controls[:1]
     bias = token_s / (1 - load)
     agrees([float((t[:, 2] - t[:, 0]).mean()) for t in tables], size * token_s / (1 - load), 0.25, bias, controls)
@@ -154,12 +154,12 @@ def test_littles_law_between_steps_and_stamps(engine: Engine, prefill: Prefill, 
 
 
 @pytest.mark.parametrize("length", [0, 1, 3, 5])
-def test_accepted_length_is_one_plus_the_sum_of_survivals(engine: Engine, length: int) -> None:
+def test_accepted_length_is_one_plus_the_sum_of_survivals(series: Engine, length: int) -> None:
     conditional = [0.85, 0.8, 0.7, 0.6, 0.5]
     found = []
     for seed in range(12 if length else 1):
         drawn = replay(independent(conditional, 65_536, seed, sequences=256), seed)
-        run = engine.closed(Users(16, lambda _u, _t: 200), 2, fleet(costs(STEP_S), FixedLength(length=length), drawn))
+        run = series.closed(Users(16, lambda _u, _t: 200), 2, fleet(costs(STEP_S), FixedLength(length=length), drawn))
         found.append(1 + run.steps["accepted"].sum() / run.steps["requests"].sum())
     if length == 0:
         assert found == [1.0]
@@ -167,7 +167,7 @@ def test_accepted_length_is_one_plus_the_sum_of_survivals(engine: Engine, length
         agrees(found, 1 + float(np.cumprod(conditional)[:length].sum()), power=0.03)
 
 
-def test_parametric_acceptance_without_spread_gives_the_closed_form(engine: Engine) -> None:
+def test_parametric_acceptance_without_spread_gives_the_closed_form(series: Engine) -> None:
     """σ(μ) alone: slots are independent and P(accepted | before) is what was asked for, chat and math apart."""
     conditional = {"chat": [0.7, 0.6, 0.5], "math": [0.9, 0.9, 0.8]}
     for domain, c in conditional.items():
@@ -175,12 +175,12 @@ def test_parametric_acceptance_without_spread_gives_the_closed_form(engine: Engi
         for seed in range(12):
             blocks = ParametricAcceptance(conditional=conditional, spread=0, seed=seed, sequences_per_domain=64).generate("toy")
             over = fleet(costs(STEP_S), FixedLength(length=3), replay(blocks, seed))
-            run = engine.closed(Users(8, lambda _u, _t: 200, domain=domain), 3, over)
+            run = series.closed(Users(8, lambda _u, _t: 200, domain=domain), 3, over)
             found.append(1 + run.steps["accepted"].sum() / run.steps["requests"].sum())
         agrees(found, 1 + float(np.cumprod(c).sum()), power=0.04)
 
 
-def test_speed_and_throughput_of_a_closed_loop_at_constant_step_time(engine: Engine) -> None:
+def test_speed_and_throughput_of_a_closed_loop_at_constant_step_time(series: Engine) -> None:
     """Rounds of an answer of n tokens have a known law N: speed is E[(n-1) / N] / T exactly, throughput R (n-1) / E[N] / T."""
     conditional, tokens, users = [0.8, 0.6], 41, 10
     law = rounds_law(tokens - 1, conditional, 2)
@@ -191,7 +191,7 @@ def test_speed_and_throughput_of_a_closed_loop_at_constant_step_time(engine: Eng
     speeds, deliveries = [], []
     for seed in range(12):
         drawn = replay(independent(conditional, 65_536, seed, sequences=512), seed)
-        run = engine.closed(Users(users, lambda _u, _t: tokens), 12, fleet(costs(STEP_S), FixedLength(length=2), drawn), seed)
+        run = series.closed(Users(users, lambda _u, _t: tokens), 12, fleet(costs(STEP_S), FixedLength(length=2), drawn), seed)
         table = stamps([r for r in run.requests if r.measured])
         speeds.append(float(((table[:, 3] - 1) / (table[:, 2] - table[:, 1])).mean()))
         window = (run.steps["end_s"] > run.start_s) & (run.steps["end_s"] <= run.end_s)

@@ -166,6 +166,16 @@ def _telling(original: Any) -> Any:
 
 
 @contextmanager
+def _nothing_compiled_kept() -> Iterator[None]:
+    """What is imported while somebody reads writes no bytecode beside its source."""
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
+
+
+@contextmanager
 def _bounded() -> Iterator[None]:
     """Time and memory have an end."""
 
@@ -216,7 +226,7 @@ def judge(read: Read, folder: Path) -> Verdict:
     os.chdir(folder)
     watch = _Watch(folder)
     try:
-        with warnings.catch_warnings(), redirect_stdout(output), redirect_stderr(io.StringIO()), _announced(), _bounded():
+        with warnings.catch_warnings(), redirect_stdout(output), redirect_stderr(io.StringIO()), _announced(), _nothing_compiled_kept(), _bounded():
             warnings.simplefilter("ignore")
             _watch = watch
             try:
