@@ -68,6 +68,7 @@ def flash() -> None:
                     draft=DraftTable(provenance="published", source=source, file="draft.csv", between="step"),
                     blocks="dspark.parquet",
                     confidence=True,
+                    acceptance_of="DeepSeek-V4-Pro-0813",
                     note="acceptance of DeepSeek-V4-Pro-0813 on code; that of Flash is not published",
                 )
             },

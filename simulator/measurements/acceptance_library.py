@@ -13,7 +13,7 @@ from pydantic import Field, PrivateAttr, model_validator
 from simulator import shipped
 from simulator.complaints import shown
 from simulator.errors import ProfileError
-from simulator.measurements.another_model import Told, acceptance_unsure, level_of, tilt_of
+from simulator.measurements.another_model import Told, acceptance_unsure, level_of, of_another_model, tilt_of
 from simulator.measurements.cost import DraftCost
 from simulator.measurements.cost_kind import Provenance
 from simulator.measurements.draft_blocks import RecordedBlocks
@@ -179,6 +179,11 @@ def load_acceptance(name_or_folder: Path | str, where: Path | str | None = None,
     if folder is None:
         raise ProfileError(f"no acceptance '{name_or_folder}'", where=where, key=key, remedy=_remedy(str(name_or_folder)))
     return (_shipped if folder in acceptances().values() else _load)(folder.resolve())
+
+
+def another_models(family: str, model: str, target: str, drafter: str) -> Unsure:
+    """What is not known of `drafter` of `target` whose acceptance is that of a drafter of `model`, beside all else that is not known of it."""
+    return of_another_model(_told(), family, model, target, drafter)
 
 
 @lru_cache(maxsize=1)

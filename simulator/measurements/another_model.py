@@ -95,16 +95,22 @@ def acceptance_unsure(mine: Sequence[Told], told: Sequence[Told], target: str, d
     tells. `one_kind`: it is known of which kind the texts are."""
     family, model = mine[0].family, mine[0].target
     other, line = plain_name(target) != plain_name(model), line_of(model)
-    near = line_of(target) == line
     texts = between_texts(told, family, one_kind)
     found = [_unsure("level", drafter, texts, "your texts are others", "accepted length of one benchmark on your traffic")]
     if other:
-        why = f"it is that of {model}, not of {target}"
-        found.append(_unsure("level", drafter, between_models(told, family, near), why, f"accepted length of one benchmark of {target}"))
+        found.append(of_another_model(told, family, model, target, drafter))
     if other or not all(it.tilt is not None for it in mine):
-        why = "how acceptance falls along a block was published of another model"
-        found.append(_unsure("tilt", drafter, between_shapes(told, family, line if near else None), why, "accepted tokens by position"))
+        shapes = between_shapes(told, family, line if line_of(target) == line else None)
+        found.append(
+            _unsure("tilt", drafter, shapes, "how acceptance falls along a block was published of another model", "accepted tokens by position")
+        )
     return [unsure for unsure in found if unsure.sd > 0]
+
+
+def of_another_model(told: Sequence[Told], family: str, model: str, target: str, drafter: str) -> Unsure:
+    """By how much the level of a drafter's acceptance may be off that is of `model`, not of `target`."""
+    apart = between_models(told, family, line_of(target) == line_of(model))
+    return _unsure("level", drafter, apart, f"it is that of {model}, not of {target}", f"accepted length of one benchmark of {target}")
 
 
 def _unsure(parameter: Parameter, drafter: str, apart: Apart, why: str, measurement: str) -> Unsure:

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from simulator.measurements.acceptance_library import another_models
 from simulator.measurements.cost_kind import Cost, Provenance, TableCost
 from simulator.measurements.profile import Profile
 from simulator.measurements.statistics import acceptance_statistics
@@ -112,6 +113,9 @@ def _acceptance(profile: Profile) -> Iterator[Unsure]:
         yield from _by_origin("level", blocks.provenance, name, sampled)
         if blocks.gamma > 1:
             yield from _by_origin("tilt", blocks.provenance, name)
+        drafter = profile.drafters[name]
+        if drafter.acceptance_of is not None:
+            yield another_models(drafter.family, drafter.acceptance_of, profile.target, name)
 
 
 def _by_origin(parameter: Parameter, origin: str, drafter: str | None = None, sampled: float = 0.0) -> Iterator[Unsure]:

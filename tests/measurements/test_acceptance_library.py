@@ -272,6 +272,9 @@ def test_plans_and_pages_of_profiles_say_so(edit_profile: Callable[..., None], w
     assert remark.text.startswith("Acceptance of another model than small: head (Qwen3-4B).")
     profile = load_profile(world / "tiny")
     assert "Acceptance of head is that of Qwen3-4B, not of small." in remarks(profile, drafter_numbers(profile))
+    levels = [it for it in uncertainty_of(profile).parameters if (it.parameter, it.drafter) == ("level", "head")]
+    assert [it.sd for it in levels] == [levels[0].sd, load_acceptance("qwen3-4b-dspark").unsure_for("small", "head")[1].sd]
+    assert "that of Qwen3-4B, not of small" in levels[1].note
 
 
 def test_domains_are_benchmarks(lent: Callable[..., Path]) -> None:
