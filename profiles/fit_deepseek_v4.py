@@ -130,7 +130,14 @@ def _save(folder: Path, target: str, costs: Costs, draft: LinearDraft, fit: Acce
         drafters={
             "mtp": Drafter(family="mtp", gamma=1, draft=within, blocks="mtp.parquet", note=alike),
             "dspark": Drafter(
-                family="dspark", gamma=GAMMA, draft=draft, blocks="dspark.parquet", confidence=True, temperatures=temperatures, note=carried + numbers
+                family="dspark",
+                gamma=GAMMA,
+                draft=draft,
+                blocks="dspark.parquet",
+                confidence=True,
+                temperatures=temperatures,
+                acceptance_of="DeepSeek-V4-Flash" if carried else None,
+                note=carried + numbers,
             ),
         },
         published=_published(folder),
