@@ -29,8 +29,9 @@ class Benchmark(ArrivalProcess):
     is given, or `request_rate`, with as many in flight as `max_concurrency` allows. `num_prompts` may be given as `prompts_per_concurrency`. Gaps
     between prompts are those of a gamma process of shape `burstiness` (1: Poisson); `vllm` stretches them so that the last prompt is sent at
     `num_prompts` ÷ rate. Prompts and answers of n tokens (`random_input_len`, `random_output_len`) are uniform with `random_range_ratio` r: in
-    [n (1 − r), n (1 + r)] for `vllm` (0.9 and later; default 0), in [n r, n] for `sglang` (default 0) and `inferencemax` (default 1). The first
-    `num_warmups` requests end before the clock starts; a simulated engine has nothing to warm up, so they change no number and are not played.
+    [n (1 − r), n (1 + r)] for `vllm` (default 0), in [n r, n] for `sglang` (default 0) and `inferencemax` (default 1), as for older clients of
+    vLLM. The first `num_warmups` requests end before the clock starts; a simulated engine has nothing to warm up, so they change no number and are
+    not played.
     """
 
     kind: Literal["benchmark"] = "benchmark"
