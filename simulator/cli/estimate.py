@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -46,7 +48,7 @@ def estimate(
     memory_fraction: Annotated[
         float | None, typer.Option(min=0, max=1, help="Share of memory that is the engine's.", show_default="the engine's")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the new profile; with several systems, for a folder of each.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the new profile; with several systems OUT-SYSTEM for each.")] = None,
     name: Name = None,
     list_all: Annotated[bool, typer.Option("--list", help="Show models, systems and engines that there are kernel times of.")] = False,
     force: Force = False,
@@ -73,12 +75,13 @@ def estimate(
     limits |= {"drafters": tuple(drafter or ()), "acceptances": tuple(acceptance or ())}
     asked = _asked(model, list(dict.fromkeys(system)), engine, split | parts, limits)
     called = out.resolve().name if name is None else name
-    several = [About(out / one.of.system, f"{called}-{one.of.system}", force=force) for one in asked]
+    several = [About(out.with_name(f"{out.name}-{one.of.system}"), f"{called}-{one.of.system}", force=force) for one in asked]
     places = several if len(asked) > 1 else [About(out, called, force=force)]
     for about in places:
         about.check()
     made = [(estimated(one), about) for one, about in zip(asked, places, strict=True)]
-    results = [write_estimate(one, about) for one, about in made]
+    made_by = f"Made by {shlex.join(['dsim', *sys.argv[1:]])}"
+    results = [write_estimate(one, about, made_by) for one, about in made]
     texts = [f"{result['text']}\nprofile written to {result['profile']}" for result in results]
     data = [{key: value for key, value in result.items() if key != "text"} for result in results]
     show(format, data[0] if len(data) == 1 else data, "\n\n".join(texts))

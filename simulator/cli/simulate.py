@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 def run(
     file: Annotated[Path, typer.Argument(metavar="SCENARIO.yaml")],
     out: Annotated[Path | None, typer.Option(help="Folder for the report and tables.", show_default="reports/NAME")] = None,
+    profile: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PROFILE", help="Profile in place of the scenario's. Repeatable: one report each, in a folder of its name."),
+    ] = None,
     override: Override = None,
     workers: Workers = None,
     ray: Ray = None,
@@ -42,13 +46,22 @@ def run(
     from simulator.study.deploy.scripts import scripts_line
     from simulator.study.run.scenario import load_scenario
 
-    scenario = load_scenario(file, override or [])
+    named = [f"profile={name}" for name in dict.fromkeys(profile or ())]
+    scenarios = [load_scenario(file, [*one, *(override or [])]) for one in ([[name] for name in named] or [[]])]
     details = [name for name, wanted in (("steps", steps), ("requests", requests)) if wanted]
     pages = format == "text" if report is None else report
-    result, place = _simulate(scenario, out, workers, format, pages, force, details, ray, prediction)
-    folder = place.folder
-    written = f"report: {folder / 'report.html'}" if pages else f"written to {folder}"
-    show(format, result.to_json(), *_shown(format, result), written + place.replaced + scripts_line(result.launch, folder))
+    found = []
+    for scenario in scenarios:
+        parent = out or Path("reports") / scenario.name
+        place = parent / scenario.known.name if len(scenarios) > 1 else out
+        found.append(_simulate(scenario, place, workers, format, pages, force, details, ray, prediction))
+        result, written = found[-1][0], found[-1][1]
+        said = f"report: {written.folder / 'report.html'}" if pages else f"written to {written.folder}"
+        if format == "text":
+            show(format, None, *_shown(format, result), said + written.replaced + scripts_line(result.launch, written.folder))
+    if format == "json":
+        documents = [result.to_json() for result, _ in found]
+        show(format, documents[0] if len(documents) == 1 else documents)
 
 
 def validate(

@@ -152,18 +152,18 @@ def _assumed(of: Estimate) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def write_estimate(made: Estimate, about: About) -> dict[str, Any]:
+def write_estimate(made: Estimate, about: About, made_by: str = "Made by dsim estimate") -> dict[str, Any]:
     """The profile's folder; what was made, for people and programs. Raises DsimError where it cannot be written."""
     files = {name: text_of(rows) for name, rows in made.tables.items()}
     files |= {name: text_of(rows) for drafter in made.drafters for name, rows in drafter.priced.files.items()}
     more = {"kv": made.kv, "notes": made.notes(), "environment": made.environment(), "max_context_tokens": made.facts.context}
     unknown = [] if made.host.fitted else ["the host's time per step"]
     drafters = {drafter.name: (drafter.drafter, drafter.blocks) for drafter in made.drafters}
-    profile = replace(about, **made.about()).write(made.costs(), drafters, made.assumed, unknown, "Made by dsim estimate", files, more=more)
+    profile = replace(about, **made.about()).write(made.costs(), drafters, made.assumed, unknown, made_by, files, more=more)
     if made.drafters:
         from simulator.study.estimate.with_drafters import with_acceptance
 
-        with_acceptance(profile, made.drafters, "Made by dsim estimate")
+        with_acceptance(profile, made.drafters, made_by)
     return {"profile": str(about.out), **_data(made, profile), "text": _text(made, profile)}
 
 
