@@ -74,9 +74,9 @@ class Benchmark(ArrivalProcess):
     def told(self) -> str:
         """What it does, in a sentence."""
         count = f"{self.num_prompts:,} prompts" if self.num_prompts else f"{self.prompts_per_concurrency:,} prompts for each that may be in flight"
-        rate = "the load" if self.request_rate is None else f"{self.request_rate:g}"
+        rate = "at the load's rate" if self.request_rate is None else f"{self.request_rate:g} per second"
         process = "Poisson" if self.burstiness == 1 else f"gamma, burstiness {self.burstiness:g}"
-        when = "all at once" if self.at_once else f"{rate} per second ({process})"
+        when = "all at once" if self.at_once else f"{rate} ({process})"
         limit = f"at most {self.max_concurrency:,} in all" if self.max_concurrency else "any number"
         flight = "as the load says" if self.load_flag == "max_concurrency" else limit
         sizes = [_told(self.lengths(tokens)) for tokens in (self.random_input_len, self.random_output_len) if tokens]

@@ -21,6 +21,7 @@ from simulator.policies.verification import ConfidenceScheduled, FixedLength
 from simulator.report.run import tables
 from simulator.study.run.benchmark import alike, play
 from simulator.study.run.client import printed
+from simulator.study.run.conditions import conditions
 from simulator.study.run.meter import Meter
 from simulator.study.run.output import read_result
 from simulator.study.run.scenario import load_scenario
@@ -171,6 +172,7 @@ def test_a_rate_is_a_load_too(scenario: Callable[..., Path]) -> None:
     """Few prompts at a rate: all have ended, and the last was sent at num_prompts ÷ rate."""
     of = load_scenario(scenario(**PLAIN, workload=client(load_flag="request_rate", max_concurrency=2, num_prompts=40), load=[5, 500]))
     slow, *_, fast = sweep(of, workers=1)
+    assert any("40 prompts, at the load's rate (Poisson); in flight: at most 2 in all" in line for line in conditions(of))
     assert (slow.client["completed"], fast.client["completed"]) == (40, 40)
     answer_s = 20 * 0.0111
     assert slow.client["duration"] == pytest.approx(40 / 5 + answer_s, rel=0.02)
@@ -199,6 +201,7 @@ def test_a_prediction_interval_and_a_fleet(scenario: Callable[..., Path], dsim: 
     ({"workload": client(num_prompts=None, prompts_per_concurrency=50_000_000)}, "the client sends 300,000,000 prompts"),
     ({"workload": client(client="locust")}, "'vllm', 'sglang' or 'inferencemax'"),
     ({"workload": client(request_rates=3)}, "did you mean 'request_rate'"),
+    ({"workload": client(warmup_requests=3)}, "did you mean 'num_warmups'"),
 ])  # fmt: skip
 def test_mistakes_are_one_line(scenario: Callable[..., Path], dsim: Dsim, changes: Content, wrong: str) -> None:
     told = dsim("run", scenario(**PLAIN, **changes), "--out", "out")
