@@ -66,7 +66,9 @@ def run(
 
 def validate(
     file: Annotated[Path | None, typer.Argument(metavar="SCENARIO.yaml")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the results.", show_default="reports/NAME; docs/validation with --published")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the results.", show_default="reports/NAME; docs/validation with --published; reports/silicon")
+    ] = None,
     override: Override = None,
     workers: Workers = None,
     max_hours: MaxHours = None,
@@ -84,7 +86,12 @@ def validate(
         ),
     ] = None,
     published: Annotated[bool, typer.Option("--published", help="Run every comparison with published measurements.")] = False,
-    only: Annotated[list[str] | None, typer.Option(metavar="NAME", help="With --published, run only this comparison. Repeatable.")] = None,
+    silicon: Annotated[bool, typer.Option("--silicon", help="Predict real runs of others from kernel times. Needs the extra `estimate`.")] = False,
+    tenth: Annotated[bool, typer.Option("--tenth", help="With --silicon, only a fixed tenth of the judged runs, of every group.")] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="With --published, run only this comparison; with --silicon, groups whose names hold this. Repeatable."),
+    ] = None,
     measured: Annotated[Path, typer.Option(help="With --published, folder of recorded runs.", show_default=False)] = Path("../shared/measured"),
     force: Replace = False,
     format: Format = "text",
@@ -96,9 +103,12 @@ def validate(
     from simulator.report.validation.page import compared_page
     from simulator.study.run.scenario import load_scenario
 
-    if published == (file is not None):
-        problem = "expected either a scenario or --published"
+    if published + silicon + (file is not None) != 1:
+        problem = "expected either a scenario, --published or --silicon"
         raise DsimError(problem, where="dsim validate", remedy="for example dsim validate scenarios/v4-flash-pareto.yaml")
+    if silicon:
+        _validate_silicon(out or Path("reports/silicon"), only or [], tenth, workers, force, format)
+        return
     if file is None:
         _validate_published(out or Path("docs/validation"), measured, only or [], workers, format)
         return
@@ -126,6 +136,23 @@ def _validate_published(out: Path, measured: Path, only: list[str], workers: int
     pages = [compared_page(f"{result.name}: {result.title}", result.rows) for result in results]
     written = f"written to {out}; make validation puts them into docs/validation.md"
     show(format, [result.to_json() for result in results], *pages, written, ok=all(result.ok is not False for result in results))
+
+
+def _validate_silicon(out: Path, only: list[str], tenth: bool, workers: int | None, force: bool, format: str) -> None:
+    """Predicts the runs of the sample, and writes what was found with a picture."""
+    from simulator.made import check_made, mark
+    from simulator.report.validation.silicon import silicon_page, write_picture
+    from simulator.study.run.output import write_json
+    from simulator.study.validation.silicon.command import validate_silicon
+
+    files = ("silicon.json", "silicon.png")
+    check_made(out, files, force)
+    command = shlex.join(["dsim", *sys.argv[1:]])
+    found, pairs = validate_silicon(only, tenth, out / "replicas", workers, command, lambda line: echo(line, err=True))
+    mark(out, files)
+    write_json(found.to_json(), out / "silicon.json")
+    write_picture(pairs, out / "silicon.png")
+    show(format, found.to_json(), silicon_page(found), f"written to {out}: silicon.json, silicon.png", ok=found.ok)
 
 
 def _compare_with_engine(scenario: Scenario, models: Path, serving: list[str], out: Path, format: str, force: bool) -> None:

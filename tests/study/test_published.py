@@ -59,8 +59,8 @@ def test_a_limit_that_is_not_kept_ends_with_1(checkout: Path, dsim: Dsim) -> Non
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ((), "expected either a scenario or --published"),
-        (("small.yaml", "--published"), "expected either a scenario or --published"),
+        ((), "expected either a scenario, --published or --silicon"),
+        (("small.yaml", "--published"), "expected either a scenario, --published or --silicon"),
         (("--published", "--only", "nothing"), "no published comparison 'nothing'"),
         (("--published", "--only", RECORDED), "meta.json: no such file"),
     ],

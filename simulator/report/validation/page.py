@@ -18,9 +18,11 @@ from simulator.report.page import Page, Section, section
 from simulator.report.render.markdown import markdown
 from simulator.report.render.markdown import table as table_lines
 from simulator.report.tables import validation
+from simulator.report.validation.silicon import silicon_tables
 from simulator.report.wording import DASH, percent, plain
 from simulator.study.run.validated import ValidationPoint, ValidationRow
 from simulator.study.validation.result import Comparison, Fit
+from simulator.study.validation.silicon.result import SiliconComparison
 
 BEGIN, END = "<!-- validation: begin -->", "<!-- validation: end -->"
 
@@ -45,7 +47,9 @@ def read_results(folder: Path) -> list[Entry]:
     remedy = "run dsim validate --published again"
     results = []
     for path in sorted(folder.glob("*.json")):
-        comparison = Comparison.from_json(read_json(path, remedy=remedy), path, remedy)
+        content = read_json(path, remedy=remedy)
+        kind = SiliconComparison if "left_out" in content else Comparison
+        comparison = kind.from_json(content, path, remedy)
         reading, picture = path.with_suffix(".md"), path.with_suffix(".png")
         misses = read_text(reading).strip() if reading.is_file() else ""
         results.append(Entry(comparison, picture.name if picture.is_file() else "", misses))
@@ -85,6 +89,8 @@ def anchor(result: Comparison) -> str:
 
 def cell_errors(result: Comparison) -> list[float]:
     """Relative errors of what was not fitted: cells of curves and sweeps (those of its headline, where it has one), gains (as ratios), values."""
+    if result.cells:
+        return [abs(error) for error in result.cells]
     if result.headline is not None:
         return [abs(point.difference) for point in result.points if point.metric in result.headline and point.difference is not None]
     rows = [row for row in result.rows if not row.fitted]
@@ -116,7 +122,8 @@ def _comparison(entry: Entry) -> Section | None:
         Code(result.command, "Command"),
         replace(validation(result.rows, known), caption=""),
         *_points(result.points, known),
-        Prose(f"![simulated and {known} frontier](validation/{entry.picture})") if entry.picture else None,
+        *(silicon_tables(result) if isinstance(result, SiliconComparison) else ()),
+        Prose(f"![simulated and {known}](validation/{entry.picture})") if entry.picture else None,
         Prose(f"Where it misses, and why: {entry.reading}") if entry.reading else None,
         Lines(result.conditions, "Conditions"),
         Lines(result.assumed, "Assumed"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from simulator.study.estimate.package import ENGINES, Deployment
@@ -153,6 +153,14 @@ class Operators:
         asked = {"is_context": True, "batch_size": 1, "s": tokens}
         more = sum(self._seconds(op, prefix=context, **asked) - self._seconds(op, prefix=0, **asked) for op in reads)
         return max(more, 0.0) / (tokens * context) / self.of.dp
+
+    def static_s(self, prompt_tokens: int, context: float, requests: float) -> tuple[float, float]:
+        """The package's own static estimate, from the engine's own tables: a prompt alone, and a decode step of `requests` requests at `context`."""
+        own = [replace(op, engine=self.of.engine) for op in (*self.context, *self.generation)]
+        prompt = [
+            self._seconds(op, is_context=True, batch_size=1, s=prompt_tokens, x=1 if op.logits else prompt_tokens) for op in own[: len(self.context)]
+        ]
+        return sum(prompt), sum(self._generation_s(op, requests, context) for op in own[len(self.context) :])
 
     @property
     def sizes(self) -> Sizes:

@@ -142,6 +142,14 @@ def systems() -> dict[str, dict[str, str]]:
     return {name: engines for name, engines in found.items() if engines}
 
 
+def sample_file() -> Path:
+    """The package's sample of real serving runs. Raises DsimError where the package is missing."""
+    with installed():
+        import aiconfigurator_core
+
+        return Path(str(aiconfigurator_core.__file__)).parent / "systems" / "silicon_sample.csv"
+
+
 def package_version() -> str:
     """Of the package that is installed."""
     from importlib.metadata import version

@@ -28,7 +28,8 @@ class Fit(Record):
 
 class Comparison(Document):
     """A simulation beside what was measured: with what, under which conditions, and how far off. `headline` names the metrics whose errors count
-    (None: all cells that were not fitted). What a probe or an engine's check keep beside it is left out."""
+    (None: all cells that were not fitted); `cells` are those errors where they are too many to be points. What a probe or an engine's check keep
+    beside it is left out."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -48,6 +49,7 @@ class Comparison(Document):
     ok: bool | None
     compared_with: str = "published"
     headline: tuple[str, ...] | None = None
+    cells: tuple[float, ...] = ()
 
     @model_validator(mode="after")
     def _ok_where_its_rows_are(self) -> Self:
