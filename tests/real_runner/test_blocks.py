@@ -47,6 +47,12 @@ def zoo(drafters, target, folder):  # noqa: F811
     return {**drafters, "mtp": load_drafter(str(folder), target), "narrow": narrow}
 
 
+@pytest.fixture(autouse=True)
+def _many_at_once(monkeypatch):
+    """Texts are short here: what goes through the target in one step is more of them, which changes nothing (a test below) but the time."""
+    monkeypatch.setattr("real_runner.blocks.TOKENS_AT_ONCE", 16_384)
+
+
 @pytest.fixture(params=[False, True], ids=["no end of text", "end of text"])
 def ends(request, target, monkeypatch):
     if request.param:
@@ -65,7 +71,7 @@ def serve(target, drafter, rule, prompts, tokens, temperature=0.0, seed=0):
     return [Text(r.prompt, r.output, "ab"[r.request % 2], r.request) for r in done], rounds
 
 
-def record(target, drafter, texts, temperature=0.0, seed=0, at_once=64):
+def record(target, drafter, texts, temperature=0.0, seed=0, at_once=256):
     return record_blocks(target, drafter, "one", texts, temperature=temperature, seed=seed, progress=QUIET, rows_at_once=at_once)
 
 
