@@ -10,6 +10,19 @@ from typing import Any
 import pytest
 
 
+@pytest.fixture
+def pixels() -> None:
+    """For a test in a module of `without_pixels` that wants its PNG files real."""
+
+
+@pytest.fixture
+def without_pixels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PNG files, which a page only points at, are not drawn: they take as long as all the rest. The SVG in the page is."""
+    if "pixels" not in request.fixturenames:
+        for name in ("simulator.report.style.png", "simulator.report.profile.page.png"):
+            monkeypatch.setattr(name, lambda _figure: b"\x89PNG")
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     """Chromium without a window."""

@@ -27,6 +27,7 @@ from tests.report.conftest import sized
 from tests.report.synthetic_plan import plan
 from tests.report.test_page import Reader
 
+pytestmark = pytest.mark.usefixtures("without_pixels")
 RUNS = "window.pwned=1"
 MARKUP = (
     f"<script>{RUNS}</script>",
@@ -137,7 +138,7 @@ def test_honest_pages_keep_to_the_policy(browser: Any, tmp_path: Path, world: Pa
         assert styles == ["1240px", True]
 
 
-def test_hostile_names_are_text_in_html(tmp_path: Path) -> None:
+def test_hostile_names_are_text_in_html(pixels: None, tmp_path: Path) -> None:
     pages = [write_report(RunResult.from_json(hostile_run()), tmp_path).read_text(encoding="utf-8"), html(hostile_page()), notebook(hostile_page())]
     for number, page in enumerate(pages):
         reader = Reader()

@@ -17,6 +17,7 @@ from simulator.report.wording import interval
 from simulator.study.run.result import RunResult
 from tests.report import synthetic_result as synthetic
 
+pytestmark = pytest.mark.usefixtures("without_pixels")
 VOID = {"meta", "br", "link", "img", "hr", "input"}
 INLINE = {"span", "strong", "a"}
 
@@ -168,7 +169,7 @@ def test_markdown_points_at_files_that_are_there(example: tuple[Path, str, Reade
 STEMS = ("pareto", "against_load", "accepted_length", "time_per_token", "latency", "goodput", "distribution")
 
 
-def test_same_result_same_bytes(tmp_path: Path) -> None:
+def test_same_result_same_bytes(pixels: None, tmp_path: Path) -> None:
     result = synthetic.example(policies=("plain", "scheduled"), loads=(5, 200), open_loop=True)
     for name in ("one", "two"):
         write_report(RunResult.from_json(copy.deepcopy(result)), tmp_path / name)
@@ -197,7 +198,7 @@ def test_nothing_known_is_a_dash_not_a_none(tmp_path: Path) -> None:
         assert re.findall(r"(?<![\w-])(None|nan|NaN|inf|Undefined)\b", text) == []
 
 
-def test_least_result(tmp_path: Path) -> None:
+def test_least_result(pixels: None, tmp_path: Path) -> None:
     gains = {"baseline": "alone", "at_sla": [], "at_matched_throughput": []}
     result = synthetic.example(policies=("alone",), loads=()) | {"gains": gains, "answer": []}
     _, reader = page(tmp_path, result)

@@ -24,6 +24,7 @@ from simulator.report.profile.plots import costs as profile_costs
 from simulator.report.render.terminal import terminal
 from tests.report.test_page import Reader
 
+pytestmark = pytest.mark.usefixtures("without_pixels")
 Content = dict[str, Any]
 VERIFY = """# seconds
 requests,context_tokens,tokens,p10_s,p50_s,p90_s,n,regime,suspicious
@@ -239,7 +240,7 @@ def test_command_says_where_and_json_holds_the_numbers(measured: Path, world: Pa
     assert [path.name for path in (world / "theirs").iterdir()] == ["overview.png"]
 
 
-def test_no_drafter_no_prefill_still_a_page(world: Path, edit_profile: Callable[..., None], tmp_path: Path) -> None:
+def test_no_drafter_no_prefill_still_a_page(pixels: None, world: Path, edit_profile: Callable[..., None], tmp_path: Path) -> None:
     edit_profile(lambda c: c.update(drafters={}))
     html, reader = shown(world / "tiny", tmp_path / "out")
     check_alone(html, reader)
@@ -257,7 +258,7 @@ def test_names_are_text_never_code(world: Path, edit_profile: Callable[..., None
     assert re.fullmatch(r"[A-Za-z0-9._-]+", default_folder(load_profile(world / "tiny")).name)
 
 
-def test_same_profile_same_bytes(measured: Path, tmp_path: Path) -> None:
+def test_same_profile_same_bytes(pixels: None, measured: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
         shown(measured, tmp_path / name)
     for name in ("profile.html", "overview.png"):
