@@ -251,7 +251,7 @@ run: {replications: 1, requests: 64}
 
 def test_models_served_by_sglang_on_h200_come_in_the_order_that_was_measured(tmp_path: Path, shared: Path) -> None:
     """Output tokens per second of Qwen3-4B, 8B and 14B with DSpark-7, a flat and a profiled table of step costs in the scheduler: the greater model
-    is the slower, as measured, the table helps 14B, and numbers are within half. Lengths of that benchmark are not known; no host time is counted."""
+    is the slower, as measured, the table helps 14B, and numbers are within a third. Lengths of that benchmark are not known."""
     pytest.importorskip("aiconfigurator_core")
     measured = {
         (row["target"], float(row["concurrency"])): row for _, row in pd.read_csv(shared / "measured" / "h200_sps_table_effect.csv").iterrows()
@@ -266,7 +266,7 @@ def test_models_served_by_sglang_on_h200_come_in_the_order_that_was_measured(tmp
             found[target, row.load, row.policy] = row["throughput_tok_s_gpu"] or 0.0
     for (target, load, policy), simulated in found.items():
         theirs = measured[target, load]["flat_table_tok_s" if policy == "flat" else "profiled_table_tok_s"]
-        assert 0.9 < simulated / theirs < 1.5, (target, load, policy, simulated, theirs)
+        assert 0.75 < simulated / theirs < 1.33, (target, load, policy, simulated, theirs)
     for load in (48.0, 64.0):
         for policy in ("flat", "profiled"):
             assert found["qwen3-14b", load, policy] < found["qwen3-8b", load, policy] < found["qwen3-4b", load, policy]

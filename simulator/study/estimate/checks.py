@@ -62,7 +62,11 @@ def check_v4(of: Deployment) -> str:
     published = load_profile(V4_PROFILE).costs.verify
     asked = Deployment(V4_MODEL, of.system, of.engine, tp=4)
     speed = facts_of(Deployment(V4_MODEL, V4_SYSTEM, "vllm")).bandwidth / facts_of(asked).bandwidth
-    operators, off = Operators(asked), []
+    try:
+        operators = Operators(asked)
+    except DsimError as error:
+        raise DsimError(error.problem, where=error.where, remedy=f"use a published profile: {V4_OTHERS}") from None
+    off = []
     for tokens in _V4_TOKENS:
         requests = max(tokens // _V4_DRAFTED, 1)
         step = operators.tokens_s(tokens) + operators.attention_s(requests, 1024)

@@ -107,7 +107,7 @@ class Estimate:
             by.setdefault(engine, []).append(name)
         for engine, names in sorted(by.items()):
             lines.append(f"priced from tables of {engine}, because those of {of.engine} hold more than the kernel: {', '.join(names)}")
-        if self.host.collective != 1:
+        if self.host.collective != 1 and of.gpus > 1:
             lines.append(f"collectives take {self.host.collective:.3g} times what the tables say, fitted to silicon runs")
         lines += [line for drafter in self.drafters for line in drafter.priced.notes]
         return list(dict.fromkeys(line for line in lines if line))
@@ -146,8 +146,12 @@ def _assumed(of: Estimate) -> list[str]:
     sizes = ", ".join(map(str, settings.graph_sizes[:4]))
     lines.append(f"steps are padded to {settings.title}'s captured sizes: {sizes}, … {settings.graph_sizes[-1]} tokens a data-parallel rank")
     lines.append("attention of a verification step reads a request's cache once, whatever is verified")
-    if not of.host.fitted:
-        lines.append("the host takes no time of its own")
+    host = (
+        f"{1000 * of.host.host_s:.3g} ms of its own in every step, as under {settings.title} {of.host.fitted}"
+        if of.host.fitted
+        else "no time of its own"
+    )
+    lines.append(f"the host takes {host}")
     lines += [line for drafter in of.drafters for line in drafter.assumed]
     return list(dict.fromkeys(lines))
 
