@@ -91,9 +91,9 @@ $(READY): pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --editable .
 	@touch $@
 
-$(READY_DEV): pyproject.toml constraints.txt | $(READY)
+$(READY_DEV): pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --editable '.[dev,fast,ray,estimate]'
-	@touch $@
+	@touch $(READY) $@
 
 $(READY_TORCH): pyproject.toml constraints.txt | $(READY)
 	$(PIP) --editable '.[profile,serving]'
