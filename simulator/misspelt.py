@@ -133,7 +133,7 @@ def key_remedy(location: Sequence[str], kind: str | None, root: type[BaseModel],
     elsewhere = next((name for name, keys in foreign.items() if ".".join(part for part in location if not part.isdigit()) in keys), None)
     if elsewhere and like < 0.95:
         return f"it is a key of {elsewhere}" + (f"; {suggestion}" if suggestion else "")
-    if far_like >= 0.78 and (not suggestion or like < far_like - 0.1):
+    if far_like >= 0.78 and (not suggestion or like < far_like - 0.1 or like < far_like == 1):
         suggestion = f"did you mean '{written}'?"
     return suggestion or f"{f'keys of kind {kind}' if kind else 'valid keys'}: {', '.join(sorted(here))}"
 
