@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from simulator.report import style
 from simulator.report.layout import canvas, dress, panels, titled
@@ -37,30 +40,27 @@ def engine_frontiers(check: EngineCheck, title: str, look: Look = style.WIDE) ->
 
 
 def silicon_dots(pairs: Sequence[Pair], look: Look = style.WIDE) -> Figure:
-    """Predicted against measured TPOT and TTFT of every run on logarithmic axes; a colour per engine and model, a shape per system."""
-    colours = {name: look.colour(name, number) for number, name in enumerate(sorted({_series(pair) for pair in pairs}))}
-    shapes = {name: style.MARKERS[number % len(style.MARKERS)] for number, name in enumerate(sorted({run.system for run, _ in pairs}))}
+    """Predicted against measured TPOT and TTFT of every run on logarithmic axes; a colour per model, a shape per engine."""
+    models = sorted({run.model.split("/")[-1] for run, _ in pairs})
+    palette = colormaps["tab20"].colors  # type: ignore[attr-defined]
+    colours = {name: to_hex(palette[number % len(palette)]) for number, name in enumerate(models)}
+    shapes = dict(zip(sorted({run.engine for run, _ in pairs}), "os^", strict=False))
     with style.dressed(look):
-        figure, both = panels(look, 2, 5.2, columns=2)
+        figure, both = panels(look, 2, 5.6, columns=2)
         numbers = [[(run.tpot_s * 1e3, row.tpot_s * 1e3) for run, row in pairs], [(run.ttft_s * 1e3, row.ttft_s * 1e3) for run, row in pairs]]
         for axes, points, name in zip(both, numbers, ("TPOT", "TTFT"), strict=True):
-            for pair, (measured, predicted) in zip(pairs, points, strict=True):
-                shape = shapes[pair[0].system]
-                axes.plot([measured], [predicted], shape, color=colours[_series(pair)], markersize=3, alpha=0.5, markeredgewidth=0)
+            for (run, _), (measured, predicted) in zip(pairs, points, strict=True):
+                tint = colours[run.model.split("/")[-1]]
+                axes.plot([measured], [predicted], shapes[run.engine], color=tint, markersize=3, alpha=0.6, markeredgewidth=0)
             ends = [min(min(point) for point in points), max(max(point) for point in points)]
             axes.plot(ends, ends, color=style.FAINT, linewidth=1)
             axes.set_xscale("log")
             axes.set_yscale("log")
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
             axes.set_xlabel(f"{name} measured, ms")
             titled(axes, f"{name} predicted, ms")
         handles = [style.entry(look, name, tint, linestyle="", marker="o") for name, tint in colours.items()]
         handles += [style.entry(look, name, style.FAINT, linestyle="", marker=shape) for name, shape in shapes.items()]
-        dress(
-            figure, look, "Real serving runs, predicted from kernel times", "the judged half of the sample; on the line prediction is right", handles
-        )
+        dress(figure, look, "Real serving runs, predicted from kernel times", "judged half of the sample; right is on the line", handles)
     return figure
-
-
-def _series(pair: Pair) -> str:
-    run = pair[0]
-    return f"{run.engine} {run.model.split('/')[-1]}"

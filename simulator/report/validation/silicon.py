@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from simulator.files import whole
 from simulator.report.blocks import Table, table
 from simulator.report.page import Page, section
 from simulator.report.tables import validation
@@ -62,4 +63,5 @@ def write_picture(pairs: Sequence[Pair], path: Path) -> None:
     """Predicted against measured TPOT and TTFT on logarithmic axes, a colour for each group."""
     from simulator.report.validation.plots import silicon_dots
 
-    silicon_dots(pairs).savefig(path)
+    with whole(path) as draft:
+        silicon_dots(pairs).savefig(draft, dpi=150)
