@@ -22,7 +22,7 @@ import numpy as np
 from simulator.measurements.model_error import FILE, GROUPS
 
 ROOT = Path(__file__).resolve().parents[1]
-KINDS = {"measured": "measured", "imported": "fitted", "fitted": "fitted", "published": "published", "synthetic": "estimated"}
+KINDS = {"measured": "measured", "imported": "fitted", "fitted": "fitted", "published": "published", "synthetic": "published"}
 STARTS = {"per-user speed": "speed", "tps_per_user": "speed", "throughput": "speed", "TTFT": "ttft", "accepted length": "accepted_length"}
 Cells = dict[str, dict[str, list[tuple[float, float]]]]  # load, and logarithm of measured ÷ predicted, by comparison and policy
 
@@ -75,10 +75,12 @@ def main() -> None:
             *_, cell, count = parts(mine, order=1)
             names = ", ".join(sorted({*found["measured", 0, group], *mine}))
             rows.append([kind, points, group, measured[0], measured[1], max(cell, measured[2]), measured[3] + count, names])
+    known = {tuple(row[:3]): row for row in csv.reader(FILE.read_text().splitlines())}
     with FILE.open("w", newline="") as out:
         table = csv.writer(out, lineterminator="\n")
         table.writerow(["kind", "points", "metric", "sd_common", "sd_policy", "sd_cell", "comparisons", "source"])
-        table.writerows([row[:3] + [f"{sd:.4f}" for sd in row[3:6]] + row[6:] for row in rows])
+        texts = [[*map(str, row[:3]), *(f"{sd:.4f}" for sd in row[3:6]), *row[6:]] for row in rows]
+        table.writerows(known[tuple(row[:3])] if row[0] == "estimated" else row for row in texts)  # benchmarks/silicon.py makes those
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ ASSUMED = (
     Assumed("tilt", ("synthetic", "fitted"), 0.4, "one number does not tell how acceptance falls along a block", "accepted tokens by position"),
 )  # fmt: skip
 _KINDS: dict[Provenance, Literal["measured", "fitted", "published", "estimated"]] = {
-    "measured": "measured", "imported": "fitted", "fitted": "fitted", "published": "published", "estimated": "estimated", "synthetic": "estimated",
+    "measured": "measured", "imported": "fitted", "fitted": "fitted", "published": "published", "estimated": "estimated", "synthetic": "published",
 }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from simulator.errors import DsimError
 from simulator.study.estimate.package import sample_file
 from simulator.study.validation.silicon.evaluate import evaluate, tenth
-from simulator.study.validation.silicon.hosts import Hosts, fit_hosts, read_hosts
+from simulator.study.validation.silicon.hosts import Hosts, fit_hosts, read_hosts, with_host
 from simulator.study.validation.silicon.result import Pair, SiliconComparison, compared
 from simulator.study.validation.silicon.sample import read_sample
 
@@ -40,9 +40,11 @@ def validate_silicon(
     return compared(runs, predicted, hosts, sample, command), pairs
 
 
-def fit(keep: Path | None = None, workers: int | None = None, say: Say = lambda _: None) -> Hosts:
-    """What engines add, from the runs of the even half whose measurement the judged half has not too."""
+def fit(keep: Path | None = None, workers: int | None = None, say: Say = lambda _: None) -> tuple[Hosts, list[Pair]]:
+    """What engines add, from the runs of the even half whose measurement the judged half has not too; with these runs as they are then predicted."""
     sample = read_sample(sample_file())
     judged = {run.measurement for run in sample if run.judged}
     even = [run for run in sample if not run.judged and run.measurement not in judged]
-    return fit_hosts(even, evaluate(even, Hosts(), keep, workers, say))
+    predicted = evaluate(even, Hosts(), keep, workers, say)
+    hosts = fit_hosts(even, predicted)
+    return hosts, [(run, with_host(run, row, hosts.of(run))) for run, row in zip(even, predicted, strict=True) if not row.why]

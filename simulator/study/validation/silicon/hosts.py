@@ -76,6 +76,13 @@ def fit_hosts(runs: Sequence[Run], predicted: Sequence[Predicted]) -> Hosts:
     return Hosts(fitted)
 
 
+def with_host(run: Run, row: Predicted, host: Host) -> Predicted:
+    """A run that was predicted with nothing added, as it would be with this: what is added to a step is added to every one."""
+    tpot_s = row.tpot_s + row.steps * (host.host_s + (host.collective - 1) * row.collective_s)
+    ttft_s = row.alone_ttft_s + setup_of(run).wait_steps * tpot_s + host.frontend_s
+    return row.model_copy(update={"tpot_s": tpot_s, "ttft_s": ttft_s})
+
+
 def _fit(pairs: Sequence[tuple[Run, Predicted]]) -> Host:
     columns = ((run.tpot_s, row.tpot_s, row.steps, row.collective_s, run.ttft_s, row.alone_ttft_s, setup_of(run).wait_steps) for run, row in pairs)
     measured, tpot, steps, shared, ttft, alone, waits = (np.array(values) for values in zip(*columns, strict=True))

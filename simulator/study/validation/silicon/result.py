@@ -19,6 +19,7 @@ from simulator.study.validation.silicon.sample import Run, contradicted
 
 LIMITS = {"tpot": (0.08, 0.20), "ttft": (0.20, 0.50)}  # median and 90 % of sizes of errors
 _WORSE_GROUPS = 0.25  # of the groups may have a larger error than the package's own estimate
+_NINE_TENTHS = 1.645  # standard deviations on either side hold so many
 Pair = tuple[Run, Predicted]
 
 
@@ -85,6 +86,12 @@ def errors_of(name: str, pairs: Sequence[Pair]) -> Errors:
         name=name, runs=len(pairs), tpot_median=medians[0], tpot_p90=tenth[0], tpot_middle=float(np.median(tpot)), ttft_median=medians[1],
         ttft_p90=tenth[1], ttft_middle=float(np.median(ttft)), static_tpot_median=medians[2], static_ttft_median=medians[3],
     )  # fmt: skip
+
+
+def spread(pairs: Sequence[Pair], of: Callable[[Run, Predicted], float]) -> float:
+    """Standard deviation of a logarithm of measured ÷ predicted: that of normal errors of which nine tenths are as small as these, since a few runs
+    are off by factors."""
+    return float(np.quantile(np.abs([of(run, row) for run, row in pairs]), 0.9)) / _NINE_TENTHS
 
 
 def compared(runs: Sequence[Run], predicted: Sequence[Predicted], hosts: Hosts, sample: Sequence[Run], command: str) -> SiliconComparison:
