@@ -6,7 +6,7 @@ arithmetic grows with the queries and is a second bound. Tokens that decode and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,6 +19,8 @@ from simulator.measurements.cost_kind import GraphSizes, PromptCost, TableCost
 from simulator.measurements.cost_table import CostTable, read_cost_table
 from simulator.names import Inside
 from simulator.quantities import StepSeconds, Tokens
+
+_MOST_KNOWN = 1 << 18
 
 
 class OperatorCost(TableCost):
@@ -91,14 +93,17 @@ class OperatorPrefill(OperatorCost, PromptCost):
     """
 
     kind: Literal["operators"] = "operators"
+    _known: dict[float | tuple[float, float], float] = PrivateAttr(default_factory=dict)  # prices that were asked for before
 
     def attach(self, folder: Path) -> None:
         self._table = read_cost_table(folder / self.file, "tokens", "linear")
         self._attention = read_cost_table(folder / self.attention, "tokens", "linear")
+        self._known.clear()
 
     def seconds(self, tokens: float, attended_tokens: float = 0) -> float:
         """Time of a prefill step of `tokens` new tokens that attend to `attended_tokens` earlier ones on average."""
-        return float(self.operators_s(tokens)) + float(self.reads.seconds(np.asarray(float(tokens)), 1, attended_tokens))
+        attention = self._asked((tokens, attended_tokens), lambda: self.reads.seconds(np.asarray(float(tokens)), 1, attended_tokens))
+        return self._operators_s(tokens) + attention
 
     def at_cell(self, cell: Mapping[str, float], gamma: int) -> float:
         return self.seconds(cell["tokens"], cell.get("context_tokens", 0.0) + cell["tokens"] / 2)
@@ -106,5 +111,14 @@ class OperatorPrefill(OperatorCost, PromptCost):
     def shared_s(self, tokens: float, beside: int) -> float | None:
         if self.apart:
             return None
-        alone, other, both = self.operators_s([tokens, beside, tokens + beside]).tolist()
-        return float(alone + other - both)
+        return self._operators_s(tokens) + self._operators_s(beside) - self._operators_s(tokens + beside)
+
+    def _operators_s(self, tokens: float) -> float:
+        return self._asked(tokens, lambda: self.operators_s(tokens))
+
+    def _asked(self, key: float | tuple[float, float], price: Callable[[], Floats]) -> float:
+        if key not in self._known:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[key] = float(price())
+        return self._known[key]
