@@ -19,7 +19,10 @@ LEAST_VARIANCE, MOST_SAMPLED = 1e-3, 1.0  # of an accepted slot; logits, where o
 
 
 class Assumed(NamedTuple):
-    """A standard deviation where a number has one of these origins, the reason for it, and the measurement that would tell."""
+    """A standard deviation where a number has one of these origins, the reason for it, and the measurement that would tell.
+
+    Of steps that are `estimated` there is none: how far real runs were from them is the model's error (model_error.csv).
+    """
 
     parameter: Parameter
     origins: tuple[Provenance, ...]
@@ -32,8 +35,6 @@ _ONE_BENCH = "one benchmark with speculation"
 ASSUMED = (
     Assumed("step", ("fitted", "imported"), 0.03, "a fit that is accepted leaves over a few per cent", "benchmarks at more numbers of users"),
     Assumed("step", ("published",), 0.05, "read from a figure, of another machine", "one benchmark without speculation"),
-    Assumed("step", ("estimated",), 0.15, "kernel times of others: other versions of an engine, and its host's time, are 4 to 16 % apart from them",
-            "one benchmark without speculation"),
     Assumed("step", ("synthetic",), 0.2, "made up", "one benchmark without speculation"),
     Assumed("verified", ("fitted", "imported", "published", "synthetic"), 0.5,
             "ordinary decoding cannot tell the cost of a token from that of a request, so drafted tokens may cost half as much or twice",

@@ -84,7 +84,11 @@ def test_the_profile_says_that_it_is_estimated_and_what_it_lacks(made: Estimate,
     assert "the host's time per step" in profile.not_identifiable or made.host.fitted
     assert any("aiconfigurator-core" in note and "tables of vLLM" in note for note in profile.notes)
     assert "engine: {max_batch: 1024, prefill: {kind: chunked, token_budget: 8192}}" in result["text"]
-    assert {(one.parameter, one.drafter) for one in uncertainty_of(profile).parameters} >= {("step", None), ("prefill", None), ("level", "dspark-7")}
+    assert {(one.parameter, one.drafter) for one in uncertainty_of(profile).parameters} >= {
+        ("prefill", None),
+        ("draft", "dspark-7"),
+        ("level", "dspark-7"),
+    }
     assert [table["table"] for table in compare_profiles(profile, profile)["tables"]][:4] == [
         "verify", "verify attention", "prefill", "prefill attention",
     ]  # fmt: skip
