@@ -48,6 +48,9 @@ def run(
 
     named = [f"profile={name}" for name in dict.fromkeys(profile or ())]
     scenarios = [load_scenario(file, [*one, *(override or [])]) for one in ([[name] for name in named] or [[]])]
+    names = [scenario.known.name for scenario in scenarios]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise DsimError(f"two profiles are called '{twice}'", where="dsim run", key="--profile", remedy="give one of them another name")
     details = [name for name, wanted in (("steps", steps), ("requests", requests)) if wanted]
     pages = format == "text" if report is None else report
     found = []

@@ -25,6 +25,8 @@ COMMANDS = {
     "small.yaml run": "use dsim run small.yaml",
     "profile chekc tiny": "dsim profile: no such command: chekc; did you mean 'check'?",
     "profile tiny": "use dsim profile show tiny",
+    "run small.yaml --profile tiny --profile nowhere": "small.yaml: profile: no profile at",
+    "run small.yaml --profile tiny --profile ./tiny": "dsim run: --profile: two profiles are called 'tiny'; give one of them another name",
     "run small.yaml other.yaml": "dsim run: unexpected argument: other.yaml",
     "run small.yaml --set load=[1, 2]": "unexpected argument: 2]; quote a value with spaces: --set 'load=[1, 2]'",
     "run small.yaml --wrokers 2": "no such option: --wrokers; did you mean '--workers'?",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -282,3 +283,18 @@ def test_the_list_shows_models_systems_and_engines(dsim: Dsim) -> None:
     shown = json.loads(dsim("estimate", "--list", "--format", "json").out)
     assert set(shown["systems"]["h200_sxm"]) == {"vllm", "sglang", "trtllm"}
     assert {"Qwen/Qwen3-8B", "Qwen/Qwen3-14B"} <= set(shown["models"])
+
+
+def test_a_scenario_runs_on_several_profiles(world: Path, dsim: Dsim) -> None:
+    """Each has its results in a folder of its name, the same as when it is run alone."""
+    shutil.copytree("tiny", "other")
+    profile = yaml.safe_load(Path("other/profile.yaml").read_text()) | {"name": "other"}
+    profile["costs"]["verify"]["base_s"] *= 2
+    Path("other/profile.yaml").write_text(yaml.safe_dump(profile))
+    small = ("--set", "load=[2]", "--set", "run.replications=1", "--format", "json")
+    both = json.loads(dsim("run", "small.yaml", "--profile", "tiny", "--profile", "other", "--out", "r", *small).out)
+    assert dsim("run", "small.yaml", "--profile", "other", "--out", "alone", *small).code == 0
+    assert [result["profile"]["name"] for result in both] == ["tiny", "other"]
+    rows = [Path(folder, "points.csv").read_text() for folder in ("r/other", "alone", "r/tiny")]
+    assert rows[0] == rows[1] != rows[2]
+    assert {path.name for path in Path("r").iterdir()} == {"tiny", "other"}
