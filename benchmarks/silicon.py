@@ -1,7 +1,8 @@
 """Makes simulator/study/estimate/host.csv: what engines add to their operators, fitted on the half of the sample that may be fitted on.
 
-And the rows of estimated profiles in simulator/measurements/model_error.csv: how far those runs are off then. An estimated profile says already how
-unsure its step and prompt costs are, which is drawn as well; that is taken off. No run of the sample speculates: all of the error is common to the
+And the rows of estimated profiles in simulator/measurements/model_error.csv: how far those runs are off then. What such a profile
+says already that it is not sure of (prompt costs) is drawn as well; that is taken off.
+No run of the sample speculates: all of the error is common to the
 policies of a comparison. Runs in pieces: what is done is kept under reports/silicon-fit.
 
     .venv/bin/python benchmarks/silicon.py
@@ -30,7 +31,7 @@ def write_errors(pairs: list[Pair]) -> None:
         if row[0] == "estimated" and row[2] in ERRORS:
             parameter, error = ERRORS[row[2]]
             total = spread(pairs, error)
-            known = next(one.sd for one in ASSUMED if one.parameter == parameter and "estimated" in one.origins)
+            known = next((one.sd for one in ASSUMED if one.parameter == parameter and "estimated" in one.origins), 0.0)
             row[3], row[6:] = f"{sqrt(max(total**2 - known**2, 0.0)):.4f}", [str(len(pairs)), "runs of aiconfigurator-core's sample"]
     with FILE.open("w", newline="") as out:
         csv.writer(out, lineterminator="\n").writerows(rows)
