@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from simulator.engine.given import ReplicaSettings
+from simulator.engine.records import End, Sink
 from simulator.engine.simulate import Fleet, OpenTraffic, observe
 from simulator.measurements.prices import RoundPrices
 from simulator.measurements.replay import nothing_drafted
@@ -38,20 +39,26 @@ def alike(count: int, prompt_tokens: int, output_tokens: int, cached_tokens: int
     return RequestColumns(np.arange(count), np.zeros(count), prompt, output, cached, domain, ("",))
 
 
-def play(
+def sent_to_one(
     prices: RoundPrices,
     engine: ReplicaSettings,
     requests: RequestColumns,
     concurrency: int | None,
+    sink: Sink,
     kv_tokens: int | None = None,
     page_tokens: int = 16,
     max_context: int | None = None,
-) -> Played:
-    """`requests` sent to one replica, at most `concurrency` in flight, all of them measured. A request of one token has no TPOT."""
+) -> End:
+    """`requests` sent to one replica, at most `concurrency` in flight, until all have ended; what happens goes to `sink`."""
     pages = None if kv_tokens is None else max(kv_tokens // page_tokens, 1)
     fleet = Fleet(
         1, engine, NoSpeculation(), nothing_drafted(), prices, prices, RoundRobin(), pages, page_tokens, stream(0, "routing"), (), max_context
     )
+    return observe(OpenTraffic(requests, 0.0, np.inf, 0.0, in_flight=concurrency), fleet, sink)
+
+
+def play(prices: RoundPrices, engine: ReplicaSettings, requests: RequestColumns, concurrency: int | None, max_context: int | None = None) -> Played:
+    """What the client prints of such requests, all of them measured. A request of one token has no TPOT."""
     meter = Meter.whole()
-    end = observe(OpenTraffic(requests, 0.0, np.inf, 0.0, in_flight=concurrency), fleet, meter)
+    end = sent_to_one(prices, engine, requests, concurrency, meter, max_context=max_context)
     return Played(printed("vllm", meter, end, engine.prefill.where != "nowhere"), end.path)

@@ -9,20 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from simulator.arrays import Floats, Integers
-from simulator.engine.given import Fleet, OpenTraffic, ReplicaSettings
-from simulator.engine.simulate import observe
+from simulator.engine.given import ReplicaSettings
 from simulator.measurements.prices import RoundCost
-from simulator.measurements.replay import nothing_drafted
-from simulator.policies.routing import RoundRobin
-from simulator.policies.verification import NoSpeculation
 from simulator.rng import stream
+from simulator.study.run.benchmark import sent_to_one
 from simulator.study.validation.silicon.hosts import Host
 from simulator.study.validation.silicon.priced import Priced
 from simulator.study.validation.silicon.sample import Run
 from simulator.study.validation.silicon.setups import setup_of
 from simulator.traffic.request import RequestColumns
-
-_PAGE_TOKENS = 16
 
 
 @dataclass(frozen=True)
@@ -71,10 +66,8 @@ def play(run: Run, prices: Priced, host: Host) -> Played:
     cost = RoundCost(prices.costs(host.host_s, host.collective), None, 0, 0)
     engine = ReplicaSettings(max_batch=run.concurrency, prefill=setup.prefill)
     known = prices.kv_tokens > run.prompt_tokens + run.output_tokens  # less was there in no run: the memory model is wrong about it
-    pages = prices.kv_tokens // _PAGE_TOKENS if known else None
-    fleet = Fleet(1, engine, NoSpeculation(), nothing_drafted(), cost, cost, RoundRobin(), pages, _PAGE_TOKENS, stream(0, "routing"))
     client = _Client()
-    observe(OpenTraffic(requests, 0.0, np.inf, np.inf, in_flight=run.concurrency), fleet, client)
+    sent_to_one(cost, engine, requests, run.concurrency, client, prices.kv_tokens if known else None)
     tpot_s = float(client.tpot[0] / max(client.tpot[1], 1))
     return Played(float(client.ttft[0] / max(client.ttft[1], 1)), tpot_s, float(client.count[0] / max(client.count[1], 1)))
 
