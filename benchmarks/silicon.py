@@ -18,7 +18,7 @@ from simulator.measurements.assumed import ASSUMED
 from simulator.measurements.model_error import FILE
 from simulator.study.validation.silicon.command import fit
 from simulator.study.validation.silicon.hosts import COLUMNS, HOSTS
-from simulator.study.validation.silicon.result import Pair, spread
+from simulator.study.validation.silicon.result import Pair, errors_of, spread
 
 ROOT = Path(__file__).resolve().parents[1]
 ERRORS = {"speed": ("step", lambda run, row: log(row.tpot_s / run.tpot_s)), "ttft": ("prefill", lambda run, row: log(run.ttft_s / row.ttft_s))}
@@ -39,7 +39,7 @@ def write_errors(pairs: list[Pair]) -> None:
 
 def main() -> None:
     """Write both tables."""
-    hosts, pairs = fit(ROOT / "reports" / "silicon-fit", say=print)
+    hosts, pairs, unseen = fit(ROOT / "reports" / "silicon-fit", say=print)
     with HOSTS.open("w", newline="") as out:
         table = csv.writer(out, lineterminator="\n")
         table.writerow(COLUMNS)
@@ -47,6 +47,10 @@ def main() -> None:
             [engine, major, f"{host.host_s:g}", f"{host.collective:g}", f"{host.frontend_s:g}"] for (engine, major), host in hosts.fitted.items()
         )
     write_errors(pairs)
+    for name, of in (("fitted", pairs), ("own group left out of the fit", unseen)):
+        errors = errors_of(name, of)
+        print(f"{name}: {errors.runs} runs, TPOT {errors.tpot_median:.1%} (p90 {errors.tpot_p90:.1%}), ", end="")
+        print(f"TTFT {errors.ttft_median:.1%} (p90 {errors.ttft_p90:.1%})")
 
 
 if __name__ == "__main__":

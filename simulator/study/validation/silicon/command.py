@@ -40,11 +40,21 @@ def validate_silicon(
     return compared(runs, predicted, hosts, sample, command), pairs
 
 
-def fit(keep: Path | None = None, workers: int | None = None, say: Say = lambda _: None) -> tuple[Hosts, list[Pair]]:
-    """What engines add, from the runs of the even half whose measurement the judged half has not too; with these runs as they are then predicted."""
+def fit(keep: Path | None = None, workers: int | None = None, say: Say = lambda _: None) -> tuple[Hosts, list[Pair], list[Pair]]:
+    """What engines add, from the runs of the even half whose measurement the judged half has not too; these runs as they are then predicted; and as
+    they are where their own group (engine, model, precision, system) is left out of the fit, as a model is that nobody has measured."""
     sample = read_sample(sample_file())
     judged = {run.measurement for run in sample if run.judged}
     even = [run for run in sample if not run.judged and run.measurement not in judged]
     predicted = evaluate(even, Hosts(), keep, workers, say)
-    hosts = fit_hosts(even, predicted)
-    return hosts, [(run, with_host(run, row, hosts.of(run))) for run, row in zip(even, predicted, strict=True) if not row.why]
+    known = [(run, row) for run, row in zip(even, predicted, strict=True) if not row.why]
+    hosts, unseen = _fitted(known), []
+    for group in sorted({run.group for run, _ in known}):
+        others = _fitted([pair for pair in known if pair[0].group != group])
+        unseen += [(run, with_host(run, row, others.of(run))) for run, row in known if run.group == group]
+    return hosts, [(run, with_host(run, row, hosts.of(run))) for run, row in known], unseen
+
+
+def _fitted(pairs: Sequence[Pair]) -> Hosts:
+    runs, rows = zip(*pairs, strict=True)
+    return fit_hosts(runs, rows)
