@@ -4,7 +4,7 @@ The intervals of docs/validation/*.json have the model's own error as it ships, 
 of the variance is replaced by what the other sweeps alone would give; the rest, what its profile says of itself, stays. Cells of our own engine have
 no interval in their file: theirs is the model's own error alone, which they were themselves the source of.
 
-    PYTHONPATH=. .venv/bin/python benchmarks/coverage.py
+    PYTHONPATH=. .venv/bin/python benchmarks/interval_coverage.py
 """
 
 from __future__ import annotations
