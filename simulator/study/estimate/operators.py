@@ -89,7 +89,7 @@ class Operators:
             text = json.dumps([wire])
             name = re.sub("^(generation|context)_", "", str(settings.get("name", kind)))
             depends, collective = bool(_CONTEXT.search(" ".join(_kinds(wire)))), bool(_COLLECTIVE.search(kind))
-            own = collective or _OWN.search(kind)
+            own = collective or _OWN.search(kind) or (kind == "Gemm" and settings["quant_mode"] == "bfloat16")  # one product: nothing to fuse
             engine = self.of.engine if own else self._engine_of(text, name, is_context)
             found.append(Operator(name, kind, text, depends, collective, "logits" in name, engine))
         return found
