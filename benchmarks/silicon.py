@@ -16,8 +16,8 @@ from pathlib import Path
 
 from simulator.measurements.assumed import ASSUMED
 from simulator.measurements.model_error import FILE
+from simulator.study.estimate.hosts import COLUMNS, HOSTS
 from simulator.study.validation.silicon.command import fit
-from simulator.study.validation.silicon.hosts import COLUMNS, HOSTS
 from simulator.study.validation.silicon.result import Pair, errors_of, spread
 
 ROOT = Path(__file__).resolve().parents[1]

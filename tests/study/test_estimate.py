@@ -20,7 +20,7 @@ from simulator.measurements.cost import Costs
 from simulator.measurements.profile import load_profile
 from simulator.report.profile.numbers import remarks
 from simulator.report.profile.plots.costs import verify_lines
-from simulator.study.estimate import checks, engines, memory
+from simulator.study.estimate import checks, hosts, memory
 from simulator.study.estimate.engines import defaults
 from simulator.study.estimate.make import Asked, Estimate, estimated, write_estimate
 from simulator.study.estimate.models import Model, find_model
@@ -82,7 +82,7 @@ def test_the_profile_says_that_it_is_estimated_and_what_it_lacks(made: Estimate,
     assert (profile.target, profile.hardware, profile.gpus_per_replica) == ("Qwen/Qwen3-8B", "h200_sxm", 1)
     assert profile.kv is not None
     assert profile.kv.bytes_per_token == 2 * 36 * 8 * 128 * 2  # keys and values of 36 layers, 8 heads of 128, bfloat16
-    assert "the host's time per step" in profile.not_identifiable or made.host.fitted
+    assert "the host's time per step" in profile.not_identifiable or made.fitted
     assert any("aiconfigurator-core" in note and "tables of vLLM" in note for note in profile.notes)
     assert "engine: {max_batch: 1024, prefill: {kind: chunked, token_budget: 8192}}" in result["text"]
     assert {(one.parameter, one.drafter) for one in uncertainty_of(profile).parameters} >= {
@@ -229,13 +229,12 @@ def test_engines_capture_and_limit_as_their_sources_say() -> None:
 def test_what_an_engine_adds_is_that_of_its_latest_version_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = ["engine,major,host_s,collective,frontend_s", "vllm,v0.9,0.004,1,0", "vllm,v0.20,0.001,1.2,0.01", "trtllm,v1.0,0.002,1,0"]
     (tmp_path / "host.csv").write_text("\n".join(rows))
-    monkeypatch.setattr(engines, "HOSTS", tmp_path / "host.csv")
-    engines._hosts.cache_clear()
-    found = {version: engines.host_of("vllm", version).host_s for version in ("0.8.1", "0.9.2", "0.19.0", "0.20.1", "1.0rc2")}
-    nothing, later = engines.host_of("sglang", "0.5.14"), engines.host_of("trtllm", "1.3.0rc20")
-    engines._hosts.cache_clear()
+    monkeypatch.setattr(hosts, "HOSTS", tmp_path / "host.csv")
+    known = hosts.read_hosts()
+    found = {version: known.of("vllm", version).host_s for version in ("0.8.1", "0.9.2", "0.19.0", "0.20.1", "1.0rc2")}
+    nothing, later = known.of("sglang", "0.5.14"), known.of("trtllm", "1.3.0rc20")
     assert found == {"0.8.1": 0.004, "0.9.2": 0.004, "0.19.0": 0.004, "0.20.1": 0.001, "1.0rc2": 0.001}
-    assert (nothing.host_s, nothing.collective, nothing.fitted, later.host_s) == (0, 1, "", 0.002)
+    assert (nothing.host_s, nothing.collective, known.series("sglang", "0.5.14"), later.host_s) == (0, 1, "", 0.002)
 
 
 SERVED = """

@@ -10,9 +10,10 @@ import pytest
 from simulator.measurements.cost_table import CostTable, Curve
 from simulator.report.render.markdown import markdown
 from simulator.report.validation.silicon import silicon_page, silicon_tables
+from simulator.study.estimate.hosts import Host, Hosts, read_hosts
 from simulator.study.estimate.package import Deployment
 from simulator.study.validation.silicon.evaluate import tenth
-from simulator.study.validation.silicon.hosts import Host, Hosts, fit_hosts, read_hosts
+from simulator.study.validation.silicon.hosts import fit_hosts
 from simulator.study.validation.silicon.played import play, seen_s
 from simulator.study.validation.silicon.predicted import Predicted
 from simulator.study.validation.silicon.priced import Priced
@@ -107,8 +108,8 @@ def test_the_fit_finds_what_was_added():
 def test_a_run_has_the_latest_series_before_it(runs):
     hosts = Hosts({("vllm", "0.x"): Host(0.001), ("vllm", "0.9.x"): Host(0.002), ("vllm", "0.17.x"): Host(0.003)})
     versions = {"": 0.001, "0.10.2": 0.002, "0.17.0": 0.003, "0.30": 0.003, "nightly-abc": 0.003}
-    assert {v: hosts.of(replace(runs["f"], version=v)).host_s for v in versions} == versions
-    assert hosts.of(runs["a"]) == Host()
+    assert {v: hosts.of("vllm", replace(runs["f"], version=v).series).host_s for v in versions} == versions
+    assert hosts.of(runs["a"].engine, runs["a"].series) == Host()
     assert {engine for engine, _ in read_hosts().fitted} == {"vllm", "sglang", "trtllm"}
 
 
@@ -140,8 +141,7 @@ def test_a_run_against_its_replica():
     """Steps of 10 ms whatever is in them: TPOT is a step, TTFT of those that come later what is left of one, the prompt's, and two ahead."""
     keys, flat = np.array([1.0, 16_384.0]), np.full(2, 0.010)
     table = CostTable(np.zeros(1), np.array([1.0]), {(0.0, 1.0): Curve(keys, np.full(2, 1e-9), np.empty(0), np.empty(0))}, "linear", 1.0, 16_384.0)
-    of = made(1)[0].of
-    prices = Priced(of, "1", keys, flat - 0.001, np.full(2, 0.001), flat, np.zeros(2), table, table, 0.0, 1 << 20, None, (), ())
+    prices = Priced(keys, flat - 0.001, np.full(2, 0.001), flat, np.zeros(2), table, table, 0.0, 1 << 20, None, (), ())
     run = replace(made(1)[0], concurrency=4, output_tokens=32)
     bare, slower = play(run, prices, Host()), play(run, prices, Host(0.002, 2.0, 0.1))
     assert bare.tpot_s == pytest.approx(0.010, rel=1e-6)

@@ -60,7 +60,7 @@ def _cells(row: Errors) -> tuple[str, ...]:
 
 
 def write_picture(pairs: Sequence[Pair], path: Path) -> None:
-    """Predicted against measured TPOT and TTFT on logarithmic axes, a colour for each group."""
+    """Predicted against measured TPOT and TTFT on logarithmic axes, a colour for each model."""
     from simulator.report.validation.plots import silicon_dots
 
     with whole(path) as draft:

@@ -7,16 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any
-
-from simulator.errors import DsimError
-from simulator.reading.csv_files import read_csv
 
 _LARGE_GPU = 70 << 30  # bytes: vLLM's defaults are others above it
 _GPUS_BY_CHUNK = 160 << 30  # bytes: SGLang's prompt chunks are twice as long above it
-HOSTS = Path(__file__).parent / "host.csv"
 
 
 @dataclass(frozen=True)
@@ -55,36 +49,3 @@ def defaults(engine: str, gpu_bytes: float, tp: int, max_batch: int | None = Non
 
 def _upto(sizes: list[int], most: int) -> tuple[int, ...]:
     return tuple(size for size in sizes if size <= most)
-
-
-@dataclass(frozen=True)
-class Host:
-    """What an engine adds to its operators, fitted on runs of it: seconds of the host per step, a factor on collectives, seconds before a request is
-    in the engine. `fitted` is the version that it was fitted to, empty where nothing was."""
-
-    host_s: float = 0.0
-    collective: float = 1.0
-    frontend_s: float = 0.0
-    fitted: str = ""
-
-
-def host_of(engine: str, version: str) -> Host:
-    """Of the engine's latest version that is not later than `version`, else of its earliest; nothing where none was fitted."""
-    rows = sorted((row for row in _hosts() if row["engine"] == engine), key=lambda row: _numbers(row["major"]))
-    before = [row for row in rows if _numbers(row["major"]) <= _numbers(version)]
-    if not rows:
-        return Host()
-    row = before[-1] if before else rows[0]
-    return Host(float(row["host_s"]), float(row["collective"]), float(row["frontend_s"]), str(row["major"]))
-
-
-@cache
-def _hosts() -> list[dict[str, str]]:
-    rows = read_csv(HOSTS, ("engine", "major", "host_s", "collective", "frontend_s"), DsimError).astype(str)
-    return [{str(key): str(value) for key, value in row.items()} for row in rows.to_dict("records")]
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    """1.3.0rc20 as (1, 3)."""
-    parts = version.split(".")[:2]
-    return tuple(int("".join(letter for letter in part if letter.isdigit()) or 0) for part in parts)

@@ -11,7 +11,8 @@ from simulator.measurements.composed import OperatorPrefill, OperatorVerify
 from simulator.measurements.cost import Costs, Overhead
 from simulator.measurements.profile import KvMemory, Profile
 from simulator.study.estimate.checks import V4, check_kernels, check_sources, check_v4
-from simulator.study.estimate.engines import EngineDefaults, Host, defaults, host_of
+from simulator.study.estimate.engines import EngineDefaults, defaults
+from simulator.study.estimate.hosts import Host, read_hosts
 from simulator.study.estimate.memory import kv_memory
 from simulator.study.estimate.models import Model
 from simulator.study.estimate.operators import Operators
@@ -47,6 +48,7 @@ class Estimate:
     facts: Facts
     settings: EngineDefaults
     host: Host
+    fitted: str  # the series of the engine that the host is of; empty where none was fitted
     kv: KvMemory
     drafters: list[PricedFor]
     tables: dict[str, Table]
@@ -65,9 +67,7 @@ class Estimate:
             file="operators.csv", attention="attention.csv", query_s=self.operators.query_s(), padded_to=graphs, note=f"query_s is {_QUERY}", **known
         )
         prefill = OperatorPrefill(file="prompt_operators.csv", attention="prompt_attention.csv", **known)
-        fitted = (
-            f"fitted to silicon runs of {self.settings.title} {self.host.fitted.lstrip('v')}" if self.host.fitted else "not known: none is counted"
-        )
+        fitted = f"fitted to silicon runs of {self.settings.title} {self.fitted}" if self.fitted else "not known: none is counted"
         return Costs(verify=verify, prefill=prefill, overhead=Overhead(seconds=self.host.host_s, note=f"host time per step, {fitted}", **known))
 
     def about(self) -> dict[str, Any]:
@@ -123,12 +123,13 @@ def estimated(asked: Asked) -> Estimate:
     operators = Operators(of)
     check_kernels(operators)
     settings = defaults(of.engine, facts.gpu_bytes, of.tp, asked.max_batch, asked.step_tokens)
-    host = host_of(of.engine, operators.version)
+    hosts = read_hosts()
+    host, fitted = hosts.of(of.engine, operators.version), hosts.series(of.engine, operators.version)
     priced = _priced(asked, operators, settings)
     kv, _ = kv_memory(of, settings.step_tokens, settings.max_batch, asked.memory_fraction, sum(one.priced.weight_bytes for one in priced))
     tables = cost_tables(operators, settings, host.collective, facts.context)
     check_sources(operators)
-    made = Estimate(asked, operators, facts, settings, host, kv, priced, tables)
+    made = Estimate(asked, operators, facts, settings, host, fitted, kv, priced, tables)
     made.assumed = [*_assumed(made), *([v4] if v4 else [])]
     return made
 
@@ -146,11 +147,7 @@ def _assumed(of: Estimate) -> list[str]:
     sizes = ", ".join(map(str, settings.graph_sizes[:4]))
     lines.append(f"steps are padded to {settings.title}'s captured sizes: {sizes}, … {settings.graph_sizes[-1]} tokens a data-parallel rank")
     lines.append("attention of a verification step reads a request's cache once, whatever is verified")
-    host = (
-        f"{1000 * of.host.host_s:.3g} ms of its own in every step, as under {settings.title} {of.host.fitted}"
-        if of.host.fitted
-        else "no time of its own"
-    )
+    host = f"{1000 * of.host.host_s:.3g} ms of its own in every step, as under {settings.title} {of.fitted}" if of.fitted else "no time of its own"
     lines.append(f"the host takes {host}")
     lines += [line for drafter in of.drafters for line in drafter.assumed]
     return list(dict.fromkeys(lines))
@@ -161,7 +158,7 @@ def write_estimate(made: Estimate, about: About, made_by: str = "Made by dsim es
     files = {name: text_of(rows) for name, rows in made.tables.items()}
     files |= {name: text_of(rows) for drafter in made.drafters for name, rows in drafter.priced.files.items()}
     more = {"kv": made.kv, "notes": made.notes(), "environment": made.environment(), "max_context_tokens": made.facts.context}
-    unknown = [] if made.host.fitted else ["the host's time per step"]
+    unknown = [] if made.fitted else ["the host's time per step"]
     drafters = {drafter.name: (drafter.drafter, drafter.blocks) for drafter in made.drafters}
     profile = replace(about, **made.about()).write(made.costs(), drafters, made.assumed, unknown, made_by, files, more=more)
     if made.drafters:

@@ -29,7 +29,6 @@ class Deployment:
     model: str
     system: str
     engine: str
-    version: str | None = None
     tp: int = 1
     pp: int = 1
     dp: int = 1
@@ -44,6 +43,11 @@ class Deployment:
     def gpus(self) -> int:
         """GPUs of the replica."""
         return self.tp * self.pp * self.dp
+
+    @property
+    def experts(self) -> tuple[int, int]:
+        """Tensor and expert parallelism of experts: all of the first where neither is said."""
+        return self.moe_tp or (1 if self.moe_ep else self.tp * self.dp), self.moe_ep or 1
 
 
 @contextmanager
@@ -73,11 +77,8 @@ def model_of(of: Deployment) -> tuple[Any, Any]:
     from aiconfigurator_core.sdk.config_builders import build_model_config
     from aiconfigurator_core.sdk.models import get_model
 
-    if of.model not in _named() and not Path(of.model).is_dir():
-        raise ValueError("the package has no such model")
-    settings = build_model_config(
-        of.tp, of.pp, of.dp, of.moe_tp or (1 if of.moe_ep else of.tp * of.dp), of.moe_ep or 1, of.gemm, of.kv, of.attention, of.moe
-    )
+    _check_known(of)
+    settings = build_model_config(of.tp, of.pp, of.dp, *of.experts, of.gemm, of.kv, of.attention, of.moe)
     return get_model(of.model, settings, of.engine), database(of.system, of.engine)
 
 
@@ -122,6 +123,12 @@ def _named() -> frozenset[str]:
     from aiconfigurator_core.sdk.common import DefaultHFModels
 
     return frozenset(DefaultHFModels)
+
+
+def _check_known(of: Deployment) -> None:
+    """Raises ValueError for a model that would have to be fetched."""
+    if of.model not in _named() and not Path(of.model).is_dir():
+        raise ValueError("the package has no such model")
 
 
 def models() -> list[str]:
@@ -195,8 +202,7 @@ def facts_of(of: Deployment) -> Facts:
     with spoken(of):
         from aiconfigurator_core.sdk.utils import get_model_config_from_model_path
 
-        if of.model not in _named() and not Path(of.model).is_dir():
-            raise ValueError("the package has no such model")
+        _check_known(of)
         shape, gpu = get_model_config_from_model_path(of.model), database(of.system, of.engine).system_spec["gpu"]
     longest = shape.get("context")
     experts = int(shape.get("num_experts") or 0)
@@ -237,10 +243,10 @@ def memory_of(of: Deployment, step_tokens: int, requests: int, fraction: float |
         check = get_backend(of.engine)._static_oom_check_kwargs(
             mem_capacity_bytes=int(gpu), free_gpu_memory_fraction=fraction, backend_version=data.version, model_config=model.config
         )
-        moe_tp = of.moe_tp or (1 if of.moe_ep else of.tp * of.dp)
+        moe_tp, moe_ep = of.experts
         parts = KVCacheEstimator.from_request(
             of.model, of.system, of.engine, data.version, max_num_tokens=step_tokens, max_batch_size=requests, tp_size=of.tp, pp_size=of.pp,
-            attention_dp_size=of.dp, moe_tp_size=moe_tp, moe_ep_size=of.moe_ep or 1, gemm_quant_mode=of.gemm, moe_quant_mode=of.moe,
+            attention_dp_size=of.dp, moe_tp_size=moe_tp, moe_ep_size=moe_ep, gemm_quant_mode=of.gemm, moe_quant_mode=of.moe,
             kvcache_quant_mode=of.kv, fmha_quant_mode=of.attention,
         ).breakdown  # fmt: skip
         token = float(model.get_kvcache_bytes_per_sequence(CONTEXT)) / CONTEXT

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from simulator.errors import DsimError
+from simulator.study.estimate.hosts import Hosts, read_hosts
 from simulator.study.estimate.package import sample_file
 from simulator.study.validation.silicon.evaluate import evaluate, tenth
-from simulator.study.validation.silicon.hosts import Hosts, fit_hosts, read_hosts, with_host
+from simulator.study.validation.silicon.hosts import fit_hosts, with_host
 from simulator.study.validation.silicon.result import Pair, SiliconComparison, compared
 from simulator.study.validation.silicon.sample import read_sample
 
@@ -51,8 +52,8 @@ def fit(keep: Path | None = None, workers: int | None = None, say: Say = lambda 
     hosts, unseen = _fitted(known), []
     for group in sorted({run.group for run, _ in known}):
         others = _fitted([pair for pair in known if pair[0].group != group])
-        unseen += [(run, with_host(run, row, others.of(run))) for run, row in known if run.group == group]
-    return hosts, [(run, with_host(run, row, hosts.of(run))) for run, row in known], unseen
+        unseen += [(run, with_host(run, row, others.of(run.engine, run.series))) for run, row in known if run.group == group]
+    return hosts, [(run, with_host(run, row, hosts.of(run.engine, run.series))) for run, row in known], unseen
 
 
 def _fitted(pairs: Sequence[Pair]) -> Hosts:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from simulator.errors import DsimError
+from simulator.study.estimate.hosts import Host, Hosts
 from simulator.study.run.record import Record
-from simulator.study.validation.silicon.hosts import Host, Hosts
 from simulator.study.validation.silicon.played import play, seen_s
 from simulator.study.validation.silicon.predicted import Predicted
 from simulator.study.validation.silicon.priced import priced
@@ -39,7 +39,7 @@ def evaluate(
     for run in runs:
         if run.of is not None:
             replicas.setdefault(run.of, []).append(run)
-    kept, mark = Kept(keep, Batch), digest([code_mark(), hosts.digest])
+    kept, mark = Kept(keep, Batch), digest([code_mark(), sorted([list(key), list(vars(host).values())] for key, host in hosts.fitted.items())])
     tasks = [_task(same, hosts, mark) for same in replicas.values()]
     rows = {run.id: Predicted(id=run.id, why=run.why_not) for run in runs if run.of is None}
     todo: deque[Task] = deque()
@@ -82,7 +82,7 @@ def _batch(same: list[Run], hosts: Hosts, _question: Any, _folder: Path | None) 
     for run in same:
         question = run.columns, run.measurement, run.inferencemax
         if question not in played:
-            played[question] = _one(run, prices, hosts.of(run))
+            played[question] = _one(run, prices, hosts.of(run.engine, run.series))
         rows.append(played[question].model_copy(update={"id": run.id}))
     return Batch(rows=tuple(rows))
 

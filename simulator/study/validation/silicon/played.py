@@ -12,8 +12,8 @@ from simulator.arrays import Floats, Integers
 from simulator.engine.given import ReplicaSettings
 from simulator.measurements.prices import RoundCost
 from simulator.rng import stream
+from simulator.study.estimate.hosts import Host
 from simulator.study.run.benchmark import sent_to_one
-from simulator.study.validation.silicon.hosts import Host
 from simulator.study.validation.silicon.priced import Priced
 from simulator.study.validation.silicon.sample import Run
 from simulator.study.validation.silicon.setups import setup_of

@@ -12,50 +12,20 @@ from simulator.measurements.cost import Costs, Overhead
 from simulator.measurements.cost_table import CostTable, Curve
 from simulator.study.estimate.operators import Operators
 from simulator.study.estimate.package import Deployment, memory_of
+from simulator.study.estimate.tables import LEAST_S
 
 _TOKENS = (
-    1,
-    2,
-    4,
-    8,
-    12,
-    16,
-    24,
-    32,
-    48,
-    64,
-    80,
-    96,
-    128,
-    160,
-    192,
-    256,
-    320,
-    384,
-    512,
-    768,
-    1024,
-    1536,
-    2048,
-    3072,
-    4096,
-    6144,
-    8192,
-    12_288,
-    16_384,
-)
+    1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 80, 96, 128, 160, 192, 256, 320, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12_288, 16_384,
+)  # fmt: skip
 _REQUESTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 _CONTEXTS = (1, 256, 512, 1024, 2048, 4096, 8192, 12_288, 16_384)
 _ATTENDED = (1, 128, 512, 1024, 2048, 4096, 8192, 12_288)
-_LEAST_S = 1e-9
 
 
 @dataclass(frozen=True)
 class Priced:
     """Seconds of a replica's operators by tokens (collectives apart), of attention, and tokens of KV memory."""
 
-    of: Deployment
-    version: str
     tokens: Floats
     decode_s: Floats
     decode_collective_s: Floats
@@ -99,12 +69,12 @@ def priced(of: Deployment) -> Priced:
     memory = memory_of(of, 8192, 256)
     modelled = tuple(sorted(name for name, source in operators.sources.items() if source not in ("silicon", "mixed")))
     return Priced(
-        of, operators.version, tokens, decode, whole - decode, prompt, whole_prompt - prompt, attention, attended, operators.query_s(),
+        tokens, decode, whole - decode, prompt, whole_prompt - prompt, attention, attended, operators.query_s(),
         max(int(memory.kv * of.dp / memory.token), 0), operators, modelled, tuple(sorted(operators.borrowed)),
     )  # fmt: skip
 
 
 def _table(curves: dict[float, Floats], keys: Floats) -> CostTable:
     none = np.empty(0)
-    table = {(0.0, float(c)): Curve(keys, np.maximum(seconds, _LEAST_S), none, none) for c, seconds in curves.items()}
+    table = {(0.0, float(c)): Curve(keys, np.maximum(seconds, LEAST_S), none, none) for c, seconds in curves.items()}
     return CostTable(np.zeros(1), np.array(sorted(curves), dtype=np.float64), table, "linear", float(keys[0]), float(keys[-1]))

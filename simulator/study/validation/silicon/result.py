@@ -9,11 +9,11 @@ from importlib.metadata import version
 import numpy as np
 from pydantic import NonNegativeFloat, NonNegativeInt
 
+from simulator.study.estimate.hosts import Hosts
 from simulator.study.estimate.package import PACKAGE, package_version
 from simulator.study.run.record import Record
 from simulator.study.run.validated import ValidationRow, all_within
 from simulator.study.validation.result import Comparison
-from simulator.study.validation.silicon.hosts import Hosts
 from simulator.study.validation.silicon.predicted import Predicted
 from simulator.study.validation.silicon.sample import Run, contradicted
 
