@@ -96,7 +96,7 @@ def _facts(profile: Profile) -> tuple[tuple[str, str], ...]:
         ("GPUs per replica", f"{profile.gpus_per_replica:g}"),
         ("engine", profile.engine),
         ("drafters", ", ".join(f"{name} ({d.family}, block {d.gamma})" for name, d in profile.drafters.items()) or "none"),
-        ("verify cost known", f"{low:.4g}…{high:.4g} tokens per step"),
+        ("verify cost known", f"{wording.load(low)}…{wording.load(high)} tokens per step"),
         ("KV memory", f"{kv:,} tokens per replica" if kv else "not known"),
         ("overhead", _per_step(profile.costs.overhead)),
         *((("scheduling by prices", _per_step(scheduling)),) if scheduling else ()),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
@@ -41,18 +42,19 @@ def engine_frontiers(check: EngineCheck, title: str, look: Look = style.WIDE) ->
 
 def silicon_dots(pairs: Sequence[Pair], look: Look = style.WIDE) -> Figure:
     """Predicted against measured TPOT and TTFT of every run on logarithmic axes; a colour per model, a shape per engine."""
-    models = sorted({run.model.split("/")[-1] for run, _ in pairs})
+    kinds = [(run.model.split("/")[-1], run.engine) for run, _ in pairs]
+    models = sorted({model for model, _ in kinds})
     palette = colormaps["tab20"].colors  # type: ignore[attr-defined]
     colours = {name: to_hex(palette[number % len(palette)]) for number, name in enumerate(models)}
-    shapes = dict(zip(sorted({run.engine for run, _ in pairs}), "os^", strict=False))
+    shapes = dict(zip(sorted({engine for _, engine in kinds}), "os^", strict=False))
     with style.dressed(look):
         figure, both = panels(look, 2, 5.6, columns=2)
-        numbers = [[(run.tpot_s * 1e3, row.tpot_s * 1e3) for run, row in pairs], [(run.ttft_s * 1e3, row.ttft_s * 1e3) for run, row in pairs]]
-        for axes, points, name in zip(both, numbers, ("TPOT", "TTFT"), strict=True):
-            for (run, _), (measured, predicted) in zip(pairs, points, strict=True):
-                tint = colours[run.model.split("/")[-1]]
-                axes.plot([measured], [predicted], shapes[run.engine], color=tint, markersize=3, alpha=0.6, markeredgewidth=0)
-            ends = [min(min(point) for point in points), max(max(point) for point in points)]
+        for axes, name in zip(both, ("TPOT", "TTFT"), strict=True):
+            points = np.array([[1e3 * getattr(one, f"{name.lower()}_s") for one in pair] for pair in pairs])  # measured, predicted
+            for model, engine in dict.fromkeys(kinds):
+                measured, predicted = points[[kind == (model, engine) for kind in kinds]].T
+                axes.plot(measured, predicted, shapes[engine], color=colours[model], markersize=3, alpha=0.6, markeredgewidth=0)
+            ends = [points.min(), points.max()]
             axes.plot(ends, ends, color=style.FAINT, linewidth=1)
             axes.set_xscale("log")
             axes.set_yscale("log")

@@ -15,8 +15,9 @@ from matplotlib.patches import Patch
 
 from simulator.arrays import Floats
 from simulator.measurements.agreement import cost_rows, further_files
-from simulator.measurements.composed import OperatorVerify
+from simulator.measurements.composed import OperatorCost, OperatorVerify
 from simulator.measurements.cost import DraftTable, MeasuredTable, PrefillTable
+from simulator.measurements.cost_kind import Cost
 from simulator.measurements.profile import Drafter, Profile
 from simulator.report import style, wording
 from simulator.report.layout import dress, panels, titled
@@ -43,15 +44,15 @@ class Line:
 
 def verify(profile: Profile, look: Look = style.WIDE) -> Figure:
     """Milliseconds of a verify step by its tokens: a panel per context, a line per number of requests, band p10–p90."""
-    return _measured(verify_lines(profile), look, "Verify step", "tokens in the step", 4.2, is_staircase(profile))
+    return _measured(verify_lines(profile), look, "Verify step", "tokens in the step", 4.2, profile.costs.verify, is_staircase(profile))
 
 
 def prefill(profile: Profile, look: Look = style.WIDE) -> Figure:
     """Milliseconds of a prefill step by its tokens, a line per context cached before them."""
-    return _measured({"": prefill_lines(profile)}, look, "Prefill step", "prompt tokens in the step", 3.6)
+    return _measured({"": prefill_lines(profile)}, look, "Prefill step", "prompt tokens in the step", 3.6, profile.costs.prefill)
 
 
-def _measured(groups: dict[str, list[Line]], look: Look, title: str, x: str, height: float, staircase: bool = False) -> Figure:
+def _measured(groups: dict[str, list[Line]], look: Look, title: str, x: str, height: float, cost: Cost | None, staircase: bool = False) -> Figure:
     with style.dressed(look):
         figure, axes = panels(look, len(groups), height=height, columns=3, share_y=True)
         tints = tints_of(groups)
@@ -60,7 +61,8 @@ def _measured(groups: dict[str, list[Line]], look: Look, title: str, x: str, hei
             titled(ax, "ms" + (f", {group}" if group else ""))
             ax.set_xlabel(x)
         scale(axes, is_measured(groups))
-        subtitle = "median of each cell, band p10–p90" if is_measured(groups) else "a formula, not cells"
+        formula = "composed of operators' kernel times" if isinstance(cost, OperatorCost) else "a formula, not cells"
+        subtitle = "median of each cell, band p10–p90" if is_measured(groups) else formula
         dress(figure, look, title, subtitle, _handles(groups, tints, look))
     return figure
 
