@@ -61,6 +61,7 @@ def estimate(
         _list(format)
         return
     from simulator.study.estimate.make import estimated, write_estimate
+    from simulator.study.estimate.tables import FILES
     from simulator.study.profiles.about import About
 
     for flag, given in (("--model", model), ("--system", system), ("--out", out)):
@@ -78,7 +79,7 @@ def estimate(
     several = [About(out.with_name(f"{out.name}-{one.of.system}"), f"{called}-{one.of.system}", force=force) for one in asked]
     places = several if len(asked) > 1 else [About(out, called, force=force)]
     for about in places:
-        about.check()
+        about.check(FILES)
     made = [(estimated(one), about) for one, about in zip(asked, places, strict=True)]
     made_by = f"Made by {shlex.join(['dsim', *sys.argv[1:]])}"
     results = [write_estimate(one, about, made_by) for one, about in made]

@@ -82,7 +82,7 @@ def test_the_profile_says_that_it_is_estimated_and_what_it_lacks(made: Estimate,
     assert (profile.target, profile.hardware, profile.gpus_per_replica) == ("Qwen/Qwen3-8B", "h200_sxm", 1)
     assert profile.kv is not None
     assert profile.kv.bytes_per_token == 2 * 36 * 8 * 128 * 2  # keys and values of 36 layers, 8 heads of 128, bfloat16
-    assert "the host's time per step" in profile.not_identifiable or made.fitted
+    assert ("the host's time per step" in profile.not_identifiable) is (made.fitted == "")
     assert any("aiconfigurator-core" in note and "tables of vLLM" in note for note in profile.notes)
     assert "engine: {max_batch: 1024, prefill: {kind: chunked, token_budget: 8192}}" in result["text"]
     assert {(one.parameter, one.drafter) for one in uncertainty_of(profile).parameters} >= {
@@ -157,6 +157,16 @@ def test_what_cannot_be_estimated_is_refused_in_a_line(flags: tuple[str, ...], t
     assert (said.code, said.out, len(said.err.splitlines())) == (2, "", 1)
     assert REFUSED[flags] in said.err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_of_somebody_else_is_left_alone(tmp_path: Path, dsim: Dsim) -> None:
+    pytest.importorskip("aiconfigurator_core")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "operators.csv").write_text("mine")
+    said = dsim("estimate", "--model", "Qwen/Qwen3-8B", "--system", "h200_sxm", "--out", str(tmp_path / "mine"))
+    assert (said.code, said.out) == (2, "")
+    assert "operators.csv" in said.err
+    assert (tmp_path / "mine" / "operators.csv").read_text() == "mine"
 
 
 def test_without_the_package_one_line_says_what_to_install(dsim: Dsim, monkeypatch: pytest.MonkeyPatch) -> None:

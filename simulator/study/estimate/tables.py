@@ -8,6 +8,7 @@ from simulator.study.estimate.engines import EngineDefaults
 from simulator.study.estimate.operators import Operators
 
 Table = Sequence[dict[str, float]]
+FILES = ("operators.csv", "attention.csv", "prompt_operators.csv", "prompt_attention.csv")
 LEAST_S = 1e-9  # of a row, where an operator takes no time
 MOST_CONTEXT = 131_072
 _STEPS = ((1, 8, 1), (8, 512, 8), (512, 1024, 32), (1024, 2048, 64), (2048, 4096, 128), (4096, 8192, 256), (8192, 16_385, 512))
@@ -19,7 +20,7 @@ ATTENDED = (1, 8, 16, 32, 64, 128, 256, 512, 768, 1024, 1536, 2048, 3072, 4096, 
 
 
 def cost_tables(operators: Operators, settings: EngineDefaults, collective: float, longest: int | None) -> dict[str, Table]:
-    """operators.csv, attention.csv, prompt_operators.csv and prompt_attention.csv: seconds of what sees tokens, and of attention.
+    """FILES: seconds of what sees tokens, and of attention; of decode steps, then of prompts.
 
     Sizes of captured graphs are rows of their own, so that a padded step is not interpolated.
     """
@@ -30,12 +31,8 @@ def cost_tables(operators: Operators, settings: EngineDefaults, collective: floa
     contexts, attended = upto(CONTEXTS, most), upto(ATTENDED, most)
     read = [{"requests": r, "context_tokens": c, "p50_s": operators.attention_s(r, c)} for r in requests for c in contexts]
     attends = [{"tokens": n, "context_tokens": a, "p50_s": operators.prompt_attention_s(n, a)} for n in prompts for a in attended]
-    return {
-        "operators.csv": [{"tokens": n, "p50_s": operators.tokens_s(n, collective)} for n in tokens],
-        "attention.csv": read,
-        "prompt_operators.csv": [{"tokens": n, "p50_s": operators.prompt_tokens_s(n, collective)} for n in tokens],
-        "prompt_attention.csv": attends,
-    }
+    sees, prompt_sees = ([{"tokens": n, "p50_s": one(n, collective)} for n in tokens] for one in (operators.tokens_s, operators.prompt_tokens_s))
+    return dict(zip(FILES, (sees, read, prompt_sees, attends), strict=True))
 
 
 def upto(grid: Sequence[int], most: int) -> list[int]:

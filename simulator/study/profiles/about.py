@@ -41,12 +41,12 @@ class About:
         """The profile's name."""
         return self.out.resolve().name if self.name is None else self.name
 
-    def check(self) -> None:
-        """Raises DsimError where a value is out of range or there is a profile already."""
+    def check(self, files: Sequence[str] = ("verify.csv", "draft.csv", "probe.json")) -> None:
+        """Raises DsimError where a value is out of range, or there is a profile already or one of its `files`, not made by dsim."""
         check_word(self.drafter, "--drafter", file=True)
         check_word(self.called, "--name")
         holds_profile = os.path.lexists(self.out / "profile.yaml")
-        check_made(self.out, ("verify.csv", "draft.csv", "probe.json", f"{self.drafter}.parquet"), self.force or holds_profile)
+        check_made(self.out, (*files, f"{self.drafter}.parquet"), self.force or holds_profile)
         if holds_profile and not self.force:
             raise DsimError("already holds a profile", where=self.out, remedy="choose another --out, or replace it with --force")
         if not LEAST_GPUS <= self.gpus_per_replica <= MOST_GPUS:
