@@ -1,0 +1,1 @@
+"""`make engines`: predictions sealed before they are measured, on engines that others wrote."""
