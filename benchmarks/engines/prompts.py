@@ -23,7 +23,8 @@ SKILLS = ["learning to swim", "keeping a garden", "saving money", "writing lette
           "running a first race", "moving to a new city", "preparing for an exam", "cleaning a bicycle", "speaking in public"]  # fmt: skip
 TASKS = ["returns the sum of a list of numbers", "counts the vowels in a string", "reverses a string", "returns the largest number in a list",
          "checks whether a number is even", "removes duplicates from a list", "joins words with a comma", "counts the words in a text",
-         "returns the average of a list", "checks whether a word is a palindrome", "sorts a list of names", "doubles each number in a list"]  # fmt: skip
+         "returns the average of a list", "checks whether a word is a palindrome", "sorts a list of names",
+         "doubles each number in a list"]  # fmt: skip
 TEMPLATES = [
     "{name} has {a} {things}. {name} buys {b} more and gives {c} to {other}. How many {things} does {name} have now? Explain step by step.",
     "A box holds {a} {things}. How many {things} do {b} boxes hold? Show how you get the answer.",
