@@ -26,7 +26,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test fuzz check style types imports format bench profiles validation gpu clean
+.PHONY: help demo test fuzz check style types imports format bench profiles validation gpu engines clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -75,6 +75,9 @@ endif
 
 gpu: $(if $(filter $(BIN)/python,$(GPU_PYTHON)),$(READY_DEV) $(READY_TORCH)) ## measure with real_runner on a GPU (DEVICE=cuda:1, SMALL=1 for a quick look)
 	PYTHONPATH=. $(GPU_PYTHON) benchmarks/gpu.py $(if $(DEVICE),--device $(DEVICE)) $(if $(SMALL),--small)
+
+engines: $(READY_DEV) $(READY_TORCH) ## predict, then measure engines of others on this machine, for MINUTES (90); run it again to resume (docs/engines.md)
+	$(BIN)/python -m benchmarks.engines.run all --minutes $(if $(filter command line environment,$(origin MINUTES)),$(MINUTES),90)
 
 clean: ## remove .venv, caches and builds; reports stay
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -25,13 +25,13 @@ def _rate(value: Any) -> Any:
 class Benchmark(ArrivalProcess):
     """A benchmark client with its flags: a number of prompts is sent, and all of it is measured, from the first sending to the last answer.
 
-    The scenario's `load` is the flag that `load_flag` names: `max_concurrency` (per replica), with all prompts there at once unless a `request_rate`
-    is given, or `request_rate`, with as many in flight as `max_concurrency` allows. `num_prompts` may be given as `prompts_per_concurrency`. Gaps
-    between prompts are those of a gamma process of shape `burstiness` (1: Poisson); `vllm` stretches them so that the last prompt is sent at
-    `num_prompts` ÷ rate. Prompts and answers of n tokens (`random_input_len`, `random_output_len`) are uniform with `random_range_ratio` r: in
-    [n (1 − r), n (1 + r)] for `vllm` (default 0), in [n r, n] for `sglang` (default 0) and `inferencemax` (default 1), as for older clients of
-    vLLM. The first `num_warmups` requests end before the clock starts; a simulated engine has nothing to warm up, so they change no number and are
-    not played.
+    The scenario's `load` is the flag that `load_flag` names: `max_concurrency` (per replica), with all prompts there at once unless a
+    `request_rate` is given, or `request_rate`, with as many in flight as `max_concurrency` allows. `num_prompts` may be given as
+    `prompts_per_concurrency`, or both for whichever is more. Gaps between prompts are those of a gamma process of shape `burstiness` (1:
+    Poisson); `vllm` stretches them so that the last prompt is sent at `num_prompts` ÷ rate. Prompts and answers of n tokens (`random_input_len`,
+    `random_output_len`) are uniform with `random_range_ratio` r: in [n (1 − r), n (1 + r)] for `vllm` (default 0), in [n r, n] for `sglang`
+    (default 0) and `inferencemax` (default 1), as for older clients of vLLM. The first `num_warmups` requests end before the clock starts; a
+    simulated engine has nothing to warm up, so they change no number and are not played.
     """
 
     kind: Literal["benchmark"] = "benchmark"
@@ -49,8 +49,8 @@ class Benchmark(ArrivalProcess):
 
     @model_validator(mode="after")
     def _flags_agree(self) -> Self:
-        if (self.num_prompts is None) == (self.prompts_per_concurrency is None):
-            raise ValueError("expected one of num_prompts and prompts_per_concurrency")
+        if self.num_prompts is None and self.prompts_per_concurrency is None:
+            raise ValueError("expected num_prompts, prompts_per_concurrency or both")
         if getattr(self, self.load_flag) is not None:
             raise ValueError(f"{self.load_flag} is what the scenario's load gives: drop it, or set load_flag: {_other(self.load_flag)}")
         if self.load_flag == "request_rate" and self.num_prompts is None and self.max_concurrency is None:
@@ -73,7 +73,9 @@ class Benchmark(ArrivalProcess):
     @property
     def told(self) -> str:
         """What it does, in a sentence."""
-        count = f"{self.num_prompts:,} prompts" if self.num_prompts else f"{self.prompts_per_concurrency:,} prompts for each that may be in flight"
+        counts = [f"{self.num_prompts:,} prompts"] if self.num_prompts else []
+        counts += [f"{self.prompts_per_concurrency:,} prompts for each that may be in flight"] if self.prompts_per_concurrency else []
+        count = ", or ".join(counts) + (", whichever is more" if len(counts) > 1 else "")
         rate = "at the load's rate" if self.request_rate is None else f"{self.request_rate:g} per second"
         process = "Poisson" if self.burstiness == 1 else f"gamma, burstiness {self.burstiness:g}"
         when = "all at once" if self.at_once else f"{rate} ({process})"
@@ -90,7 +92,7 @@ class Benchmark(ArrivalProcess):
 
     def prompts(self, load: float, replicas: int) -> int:
         """How many are sent."""
-        return self.num_prompts or (self.prompts_per_concurrency or 1) * (self.in_flight(load, replicas) or 1)
+        return max(self.num_prompts or 1, (self.prompts_per_concurrency or 0) * (self.in_flight(load, replicas) or 1))
 
     def rate_rps(self, load: float) -> float | None:
         """At which prompts come, None for all at once."""

@@ -193,7 +193,7 @@ def test_a_prediction_interval_and_a_fleet(scenario: Callable[..., Path], dsim: 
 
 
 @pytest.mark.parametrize("changes, wrong", [
-    ({"workload": client(num_prompts=None)}, "one of num_prompts and prompts_per_concurrency"),
+    ({"workload": client(num_prompts=None)}, "expected num_prompts, prompts_per_concurrency or both"),
     ({"workload": client() | {"max_concurrency": 4}}, "move it to arrivals"),
     ({"workload": client() | {"output_tokens": {"kind": "fixed", "tokens": 3}}}, "output_tokens and the client's"),
     ({"workload": client(random_input_len=None, random_output_len=None)}, "missing: prompt_tokens, output_tokens"),

@@ -70,6 +70,8 @@ def test_gaps_have_the_rate_and_the_burstiness(which: str, burstiness: float) ->
 
 def test_all_at_once_and_how_many() -> None:
     assert (client().sent_s(5, None, stream(0, "a")) == 0).all()
+    both = client(num_prompts=12, prompts_per_concurrency=4)
+    assert [both.prompts(load, 1) for load in (1, 3, 8)] == [12, 12, 32]
     many = client(num_prompts=None, prompts_per_concurrency=10)
     assert (many.prompts(64, 1), many.prompts(64, 2), client().prompts(64, 2)) == (640, 1280, 100)
     assert (many.in_flight(64, 2), client(load_flag="request_rate").in_flight(3, 1)) == (128, None)
@@ -91,8 +93,7 @@ def test_a_workload_takes_its_lengths_from_the_flags() -> None:
 
 
 @pytest.mark.parametrize("flags, problem", [
-    ({"num_prompts": None}, "one of num_prompts and prompts_per_concurrency"),
-    ({"prompts_per_concurrency": 3}, "one of num_prompts and prompts_per_concurrency"),
+    ({"num_prompts": None}, "expected num_prompts, prompts_per_concurrency or both"),
     ({"max_concurrency": 3}, "max_concurrency is what the scenario's load gives: drop it, or set load_flag: request_rate"),
     ({"load_flag": "request_rate", "request_rate": 3}, "request_rate is what the scenario's load gives"),
     ({"load_flag": "request_rate", "num_prompts": None, "prompts_per_concurrency": 3}, "give num_prompts"),

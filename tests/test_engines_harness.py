@@ -1,0 +1,150 @@
+"""The plan of `make engines`, without any engine: its order, what is resumed, its command lines, its scenarios, and that nothing stays behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks.engines import cells, measure, scenarios
+from benchmarks.engines.plan import ENGINES, LLAMA, VLLM, Condition
+from benchmarks.engines.processes import Client, Failed, Group, Server, free_port, stop_all
+from simulator.reading.yaml_files import read_yaml
+from simulator.study.run.scenario import Scenario
+from simulator.traffic.benchmark import Benchmark
+
+
+@pytest.mark.parametrize("engine", ENGINES.values(), ids=str)
+def test_policies_at_one_load_are_measured_one_after_the_other_with_the_same_prompts(engine, tmp_path: Path) -> None:
+    plan = cells.measured(engine, tmp_path, 2.0)
+    assert len({cell.result for cell in plan}) == len(plan)
+    runs = [(cell.folder.parent.name, cell.load, cell.seed) for cell in plan]
+    changes = sum(a != b for a, b in itertools.pairwise(runs))
+    assert changes + 1 == len(set(runs))  # each block is in one piece, and no two share a seed
+    assert len({seed for _, _, seed in runs}) == len(set(runs))
+    assert not {cell.seed for cell in plan} & {cell.seed for cell in cells.probes(engine, tmp_path)}
+    first = [cell for cell in plan if not cell.name.endswith("-2")]
+    assert plan[: len(first)] == first  # second repeats come after all first ones
+    assert plan == cells.measured(engine, tmp_path, 2.0)
+
+
+def test_enough_policies_and_loads() -> None:
+    base = {engine.name: engine.conditions[0] for engine in ENGINES.values()}
+    assert len(base["vllm"].policies) >= 6
+    assert len(base["vllm"].loads) >= 5
+    assert len(base["llama"].policies) >= 4
+    assert len(base["llama"].loads) >= 4
+
+
+def test_what_is_there_is_not_measured_again(tmp_path: Path) -> None:
+    plan = cells.measured(VLLM, tmp_path, 2.0)
+    plan[3].folder.mkdir(parents=True)
+    plan[3].result.write_text("{}")
+    assert list(cells.missing(plan)) == plan[:3] + plan[4:]
+
+
+def test_the_clients_words(tmp_path: Path) -> None:
+    plan = cells.measured(VLLM, tmp_path, 2.0)
+    closed = next(cell for cell in plan if cell.folder.parent.name == "base" and cell.load == 4)
+    words = closed.command(Path("T"), "http://h", Path("d.jsonl"), tmp_path / "o.json")
+    assert words[words.index("--max-concurrency") + 1] == "4"
+    assert words[words.index("--num-prompts") + 1] == "16"
+    assert "--ignore-eos" in words
+    assert "--request-rate" not in words
+    assert "--extra-body" not in words
+    rate = next(cell for cell in plan if cell.folder.parent.name == "open60")
+    words = rate.command(Path("T"), "http://h", Path("d.jsonl"), tmp_path / "o.json", '{"cache_prompt": false}')
+    assert words[words.index("--request-rate") + 1] == "1.2"
+    assert words[words.index("--extra-body") + 1] == '{"cache_prompt": false}'
+    assert "--max-concurrency" not in words
+    ends = next(cell for cell in plan if cell.folder.parent.name == "eos")
+    assert "--ignore-eos" not in ends.command(Path("T"), "http://h", Path("d.jsonl"), tmp_path / "o.json")
+
+
+def test_the_servers_words(tmp_path: Path) -> None:
+    machine = measure.Machine(VLLM, tmp_path, tmp_path)
+    words = machine.command("draft3", False, 8123)
+    config = json.loads(words[words.index("--speculative-config") + 1])
+    assert config["num_speculative_tokens"] == 3
+    assert config["model"].endswith("/models/smollm2/draft")
+    assert "--no-enable-prefix-caching" in words
+    assert "--enable-prefix-caching" in machine.command("none", True, 8123)
+    assert "8123" in words
+    assert not any("{" in word for word in machine.command("none", False, 1))
+    llama = measure.Machine(LLAMA, tmp_path, tmp_path).command("dspark5", False, 8124)
+    assert llama[llama.index("--spec-draft-n-max") + 1] == "5"
+    assert llama[llama.index("-md") + 1].endswith("dspark.gguf")
+
+
+@pytest.mark.parametrize("engine", ENGINES.values(), ids=str)
+def test_scenarios_say_what_the_client_sends(engine, tmp_path: Path) -> None:
+    for condition in engine.conditions:
+        file = scenarios.write_scenario(engine, condition, tmp_path, 2.0, [20, 30], [5, 9] if condition.eos else None)
+        content = read_yaml(file)
+        arrivals = Benchmark.model_validate(content["workload"]["arrivals"])
+        sent = {
+            (cell.policy, cell.load): cell.requests for cell in cells.measured(engine, tmp_path, 2.0) if cell.folder.parent.name == condition.name
+        }
+        assert sent == {(policy["name"], load): arrivals.prompts(load, 1) for policy in content["policies"] for load in content["load"]}
+        assert set(Scenario.model_fields) >= set(content)
+
+
+def test_common_beginning() -> None:
+    assert scenarios.common([[1, 2, 3, 4], [1, 2, 5], [1, 2, 3]]) == 2
+    assert scenarios.common([[1, 2], [1, 2]]) == 2
+
+
+def test_requests_of_a_cell() -> None:
+    condition = Condition("x", ("none",), (1, 8), requests=12, per_user=4)
+    assert [cells.requests_of(condition, load) for load in condition.loads] == [12, 32]
+    assert cells.requests_of(dataclasses.replace(condition, knee=True, requests=60), 0.6) == 60
+
+
+SERVER = """
+import http.server, subprocess, sys
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.end_headers(); self.wfile.write(b"ok 1")
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+def test_a_server_and_its_children_are_gone_when_stopped(tmp_path: Path) -> None:
+    port = free_port()
+    server = Server([sys.executable, "-c", SERVER, str(port)], tmp_path / "log", {}, port, "/", 30)
+    group = server.process.pid
+    assert server.metrics() == "ok 1"
+    assert server.cpu_s() > 0
+    server.pause(True)
+    stop_all()
+    assert not Group.running
+    end = time.monotonic() + 10
+    while _members(group) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not _members(group)
+
+
+def _members(group: int) -> list[str]:
+    stats = [stat.read_text().rpartition(")")[2].split() for stat in Path("/proc").glob("[0-9]*/stat") if stat.exists()]
+    return [fields[0] for fields in stats if int(fields[2]) == group and fields[0] != "Z"]
+
+
+def test_a_server_that_ends_is_said_with_its_words(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", "raise ValueError('unknown model type')"]
+    with pytest.raises(Failed, match="the server ended: ValueError: unknown model type"):
+        Server(words, tmp_path / "log", {}, free_port(), "/", 30)
+    assert not Group.running
+
+
+def test_a_client_that_hangs_is_ended(tmp_path: Path) -> None:
+    client = Client.__new__(Client)
+    Group.__init__(client, [sys.executable, "-c", "input(); input()"], tmp_path / "log", {}, pipes=True)
+    with pytest.raises(Failed, match=r"no answer of the client within 0\.5 s"):
+        client.bench(["--x"], 0.5)
+    assert not Group.running
