@@ -48,6 +48,16 @@ def test_what_is_there_is_not_measured_again(tmp_path: Path) -> None:
     assert list(cells.missing(plan)) == plan[:3] + plan[4:]
 
 
+def test_a_policy_without_a_probe_is_left_out(tmp_path: Path) -> None:
+    for drafter in ("none", "ngram"):
+        (tmp_path / "identify" / drafter).mkdir(parents=True)
+        (tmp_path / "identify" / drafter / "c1.json").write_text('{"request_throughput": 3}')
+    left = cells.identified(VLLM, tmp_path)
+    assert [policy.name for policy in left.policies] == ["none", "ngram1", "ngram3", "ngram5"]
+    assert {cell.policy for cell in cells.measured(left, tmp_path, 2.0)} == {"none", "ngram1", "ngram3", "ngram5"}
+    assert cells.knee_rps(tmp_path) == 3
+
+
 def test_the_clients_words(tmp_path: Path) -> None:
     plan = cells.measured(VLLM, tmp_path, 2.0)
     closed = next(cell for cell in plan if cell.folder.parent.name == "base" and cell.load == 4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.engines.plan import SEED, SERVED, Condition, Engine
@@ -68,6 +68,14 @@ def probes(engine: Engine, out: Path) -> list[Cell]:
     return cells
 
 
+def identified(engine: Engine, out: Path) -> Engine:
+    """The engine with the policies that its probes know: one that could not be served is left out, and was said."""
+    known = [policy for policy in engine.policies if any((out / "identify" / (policy.drafter or "none")).glob("c*.json"))]
+    names = [policy.name for policy in known]
+    conditions = [replace(each, policies=tuple(name for name in each.policies if name in names)) for each in engine.conditions]
+    return replace(engine, policies=tuple(known), conditions=tuple(conditions))
+
+
 def measured(engine: Engine, out: Path, knee_rps: float) -> list[Cell]:
     """All cells in their order: first repeats before second ones, conditions and loads shuffled, and at each load all policies one after the other,
     shuffled, so that a machine that drifts drifts for all."""
@@ -75,6 +83,7 @@ def measured(engine: Engine, out: Path, knee_rps: float) -> list[Cell]:
     for repeat in range(1, 1 + max(condition.repeats for condition in engine.conditions)):
         blocks = [(condition, load) for condition in engine.conditions if repeat <= condition.repeats for load in condition.loads]
         draw.shuffle(blocks)
+        blocks.sort(key=lambda block: block[0].prefix and bool(engine.cached))  # other servers: one after the other, not to and fro
         for condition, load in blocks:
             policies = list(condition.policies)
             draw.shuffle(policies)

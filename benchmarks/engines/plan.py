@@ -5,7 +5,7 @@ In flags, `{target}`, `{gguf}`, `{draft}`, `{eagle3}`, … are paths of models (
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 MODEL = "SmolLM2-135M-Instruct"
 SERVED = "smollm2"  # its name at the servers
@@ -145,12 +145,12 @@ VLLM = Engine(  # float32: without AVX-512 its products of bfloat16 take more th
     },
 )
 
-LLAMA_POLICIES = (
+LLAMA_POLICIES = (  # DSpark's block of 3 is another block than its first 3 of 5: two drafters to the profile
     Policy("none", flags="--spec-type none"),
     Policy("ngram3", "ngram", 3, "--spec-type ngram-simple --spec-ngram-simple-size-n 2 --spec-ngram-simple-size-m 3"),
-    Policy("dspark3", "dspark3", 3, "--spec-type draft-dspark -md {dspark} --spec-draft-n-max 3"),  # a block of 3 is another block than one of 5:
-    Policy("dspark5", "dspark5", 5, "--spec-type draft-dspark -md {dspark} --spec-draft-n-max 5"),  # two drafters to the profile
-    Policy("draft3", "draft", 3, "--spec-type draft-simple -md {draft_gguf} --spec-draft-n-max 3"),
+    Policy("dspark3", "dspark3", 3, "--spec-type draft-dspark -md {dspark} --spec-draft-n-max 3 --spec-draft-p-min 0"),
+    Policy("dspark5", "dspark5", 5, "--spec-type draft-dspark -md {dspark} --spec-draft-n-max 5 --spec-draft-p-min 0"),
+    Policy("draft3", "draft", 3, "--spec-type draft-simple -md {draft_gguf} --spec-draft-n-max 3 --spec-draft-p-min 0"),
 )
 
 LLAMA = Engine(
@@ -194,3 +194,9 @@ LLAMA = Engine(
 )
 
 ENGINES = {engine.name: engine for engine in (VLLM, LLAMA)}
+
+
+def small(engine: Engine) -> Engine:
+    """The same with few and short cells: a rehearsal, whose numbers say nothing."""
+    conditions = tuple(replace(each, loads=each.loads[:2], requests=3, per_user=1, answers=12, repeats=1) for each in engine.conditions)
+    return replace(engine, conditions=conditions, probes=tuple(replace(each, requests=3) for each in engine.probes))

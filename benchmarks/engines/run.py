@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.engines import models, scenarios
-from benchmarks.engines.cells import knee_rps, measured, probes
+from benchmarks.engines.cells import identified, knee_rps, measured, probes
 from benchmarks.engines.measure import run_cells
-from benchmarks.engines.plan import ENGINES, Engine
+from benchmarks.engines.plan import ENGINES, Engine, small
 from benchmarks.engines.processes import Failed, end_with_this_program
 from benchmarks.engines.setup import setup
 
@@ -51,14 +51,14 @@ def _identify(job: Job) -> bool:
 
 
 def _seal(job: Job) -> bool:
-    scenarios.seal(job.engine, job.home, job.out)
+    scenarios.seal(identified(job.engine, job.out), job.home, job.out)
     return True
 
 
 def _measure(job: Job) -> bool:
     if not (job.out / "seal.json").exists():
         raise Failed(f"{job.out}/seal.json is missing: what is measured is sealed before (step seal)")
-    return run_cells(measured(job.engine, job.out, knee_rps(job.out)), job.engine, job.home, job.out, job.end)
+    return run_cells(measured(identified(job.engine, job.out), job.out, knee_rps(job.out)), job.engine, job.home, job.out, job.end)
 
 
 def _score(job: Job) -> bool:
@@ -79,10 +79,12 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=90, help="then no other cell is begun (default: 90)")
     parser.add_argument("--home", type=Path, default=Path(".engines"), help="folder of engines and models (default: .engines)")
     parser.add_argument("--out", type=Path, default=Path("reports/engines"), help="folder of results (default: reports/engines)")
+    parser.add_argument("--small", action="store_true", help="rehearse with few requests; give it an --out of its own")
     options = parser.parse_args()
     end_with_this_program()
     end = time.monotonic() + 60 * options.minutes
     engines = [ENGINES[options.engine]] if options.engine else list(ENGINES.values())
+    engines = list(map(small, engines)) if options.small else engines
     jobs = [Job(engine, options.home.absolute(), (options.out / engine.name).absolute(), end) for engine in engines]
     if options.step == "all":  # what keeps the machine busy comes first, of all engines
         rest = [(name, job) for job in jobs for name in ("identify", "seal", "measure", "score")]
