@@ -19,7 +19,7 @@ from benchmarks.engines.setup import engine_folder
 from simulator.files import whole
 from simulator.reading.json_files import read_json
 
-CELL_S, CELL_LIMIT_S = 22.0, 300.0  # that a cell is expected to take, and the most
+CELL_S, CELL_LIMIT_S = 30.0, 300.0  # that a cell is expected to take while none has been run, and the most
 SPARE_GB = 2.0  # memory that no server gets
 WARM_TOKENS = 8
 
@@ -61,7 +61,7 @@ class Machine:
         print(f"    starting {self.engine.label}, {name}", flush=True)
         words = self.command(policy, prefix, port)
         server = Server(words, self.logs / f"{name}.log", self.engine.environment, port, self.engine.health, self.engine.start_s)
-        server.warm(SERVED, prompts("train", min(self.engine.batch, USERS), 1), 32)
+        server.warm(SERVED, prompts("train", min(self.engine.batch, USERS), 1), WARM_TOKENS)
         return server
 
     def _only(self, awake: Server | None) -> None:
@@ -85,10 +85,11 @@ class Machine:
 def run_cells(cells: Sequence[Cell], engine: Engine, home: Path, out: Path, end: float) -> bool:
     """Measures what is missing until `end` (time.monotonic); whether there was time for all. A cell that fails is said and left out."""
     todo, failed = list(missing(cells)), 0
-    machine = Machine(engine, home, out / "logs")
+    machine, begun = Machine(engine, home, out / "logs"), time.monotonic()
     try:
         for number, cell in enumerate(todo):
-            if time.monotonic() + CELL_S > end:
+            each_s = (time.monotonic() - begun) / number if number else CELL_S
+            if time.monotonic() + each_s > end:
                 print(f"stopped with {len(todo) - number} of {len(cells)} cells to do: run it again", flush=True)
                 return False
             try:
@@ -96,7 +97,7 @@ def run_cells(cells: Sequence[Cell], engine: Engine, home: Path, out: Path, end:
             except (Failed, OSError) as problem:
                 failed += 1
                 said = f"FAILED: {problem}"
-            left = (len(todo) - number - 1) * CELL_S / 60
+            left = (len(todo) - number - 1) * (time.monotonic() - begun) / (number + 1) / 60
             print(
                 f"[{len(cells) - len(todo) + number + 1}/{len(cells)}] {cell.result.relative_to(out)}: {said}; some {left:.0f} min left", flush=True
             )

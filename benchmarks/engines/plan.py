@@ -108,7 +108,7 @@ VLLM = Engine(  # float32: without AVX-512 its products of bfloat16 take more th
     name="vllm",
     label="vLLM 0.32.0 (CPU)",
     serve=f"{{engine}}/bin/vllm serve {{target}} --served-model-name {SERVED} --host 127.0.0.1 --port {{port}} --dtype float32 --enforce-eager"
-    f" --max-model-len {CONTEXT} --max-num-seqs 32 --max-num-batched-tokens 2048 --block-size 32",
+    f" --max-model-len {CONTEXT} --max-num-seqs 32 --max-num-batched-tokens 2048 --block-size 32 --kv-cache-memory-bytes 500000000",
     cached="--enable-prefix-caching",
     uncached="--no-enable-prefix-caching",
     health="/health",
@@ -117,8 +117,8 @@ VLLM = Engine(  # float32: without AVX-512 its products of bfloat16 take more th
         Condition("base", tuple(policy.name for policy in VLLM_POLICIES), (1, 2, 4, 8, 16)),
         Condition("prefix", ("none", "ngram3"), (1, 4, 16), prefix=True, repeats=1),
         Condition("eos", ("none", "eagle3"), (2, 8), eos=True, answers=128, repeats=1),
-        Condition("open60", ("none", "draft3"), (0.6,), knee=True, requests=60),
-        Condition("open90", ("none", "draft3"), (0.9,), knee=True, requests=60),
+        Condition("open60", ("none", "ngram3"), (0.6,), knee=True, requests=60),
+        Condition("open90", ("none", "ngram3"), (0.9,), knee=True, requests=60),
     ),
     probes=(
         Probe("none", 1, 10),
@@ -135,10 +135,9 @@ VLLM = Engine(  # float32: without AVX-512 its products of bfloat16 take more th
     batch=32,
     budget=2048,
     block=32,
-    memory_gb=2.6,
+    memory_gb=3.2,
     environment={
         "OMP_NUM_THREADS": "1",
-        "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",

