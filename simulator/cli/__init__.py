@@ -12,7 +12,7 @@ import typer
 import typer.core
 
 from real_runner import commands as real_runner
-from simulator.cli import acceptance, profiles, shipped, simulate, traces
+from simulator.cli import acceptance, profiles, sealed, shipped, simulate, traces
 from simulator.cli.estimate import estimate
 from simulator.cli.exchange import export_app
 from simulator.cli.figure import figure
@@ -42,6 +42,7 @@ for command in (
     simulate.compare,
     figure,
     simulate.schema,
+    sealed.predict,
     estimate,
     profiles.fit,
     profiles.probe,

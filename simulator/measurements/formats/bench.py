@@ -25,6 +25,11 @@ def _known(rates: Any) -> Any:
     return rates
 
 
+def _finite(rate: Any) -> Any:
+    """A rate of arrivals, None where all came at once."""
+    return None if rate in ("inf", math.inf) else rate
+
+
 Length = Annotated[float, Within(1, MOST_SLOTS + 1, "tokens")]
 
 
@@ -35,7 +40,7 @@ class _Bench(Part):
     failed: Count | None = None
     num_prompts: Count | None = None
     max_concurrency: Count | None = None
-    request_rate: Annotated[bool, BeforeValidator(lambda rate: rate not in (None, "inf", math.inf))] = False  # whether arrivals had one
+    request_rate: Annotated[Annotated[float, Within(1e-9, 1e9, "requests per second")] | None, BeforeValidator(_finite)] = None
     duration: Seconds | None = None
     total_input_tokens: Count | None = None
     total_output_tokens: Count | None = None
@@ -43,6 +48,11 @@ class _Bench(Part):
     mean_itl_ms: Milliseconds | None = None
     output_throughput: Annotated[float, Within(0, THROUGHPUT[1], "tokens per second")]
     mean_ttft_ms: Milliseconds | None = None
+    median_ttft_ms: Milliseconds | None = None
+    p90_ttft_ms: Milliseconds | None = None
+    median_tpot_ms: Milliseconds | None = None
+    p90_tpot_ms: Milliseconds | None = None
+    date: Line | None = None
     backend: Line | None = None
     model_id: Line | None = None
     accept_length: Length | None = None  # SGLang's, which does not say how many tokens a round verifies
@@ -78,7 +88,7 @@ class _Bench(Part):
     @property
     def offered(self) -> int | None:
         """Requests in flight that the client kept up; a rate of arrivals keeps none."""
-        return None if self.request_rate else self.max_concurrency or None
+        return None if self.request_rate is not None else self.max_concurrency or None
 
 
 def read_bench(path: Path) -> Loads:
@@ -109,7 +119,9 @@ def _bench(document: Document, bench: _Bench, remarks: list[str]) -> LoadPoint:
         ttft_s=None if bench.mean_ttft_ms is None else bench.mean_ttft_ms / 1e3, model=bench.model_id or "", accepted_length=bench.accept_length,
         prompt_tokens=bench.total_input_tokens / finished if bench.total_input_tokens and finished else None,
         output_tokens=generated / finished if generated and finished else None,
-        requests=finished, failed=bench.lost, offered=bench.offered, duration_s=bench.duration,
+        requests=finished, failed=bench.lost, offered=bench.offered, duration_s=bench.duration, rate_rps=bench.request_rate,
+        ttft_p50_s=_seconds(bench.median_ttft_ms), ttft_p90_s=_seconds(bench.p90_ttft_ms), tpot_p50_s=_seconds(bench.median_tpot_ms),
+        tpot_p90_s=_seconds(bench.p90_tpot_ms), measured_at=bench.date or "",
     )  # fmt: skip
     if generated is None and bench.total_output_tokens:
         told = f"{bench.total_output_tokens:,} tokens, and {bench.output_throughput:,.4g} a second for {bench.duration:.4g} seconds"
@@ -124,6 +136,10 @@ def _bench(document: Document, bench: _Bench, remarks: list[str]) -> LoadPoint:
     if sglang:  # whose client shares a gap out among the tokens that end it
         return point
     return point.one_token_pieces(bench.mean_itl_ms / 1e3 if bench.mean_itl_ms else None)
+
+
+def _seconds(milliseconds: float | None) -> float | None:
+    return milliseconds / 1e3 if milliseconds else None
 
 
 def _counters(document: Document, bench: _Bench, length: float) -> SpecCounters:

@@ -43,6 +43,12 @@ class LoadPoint:
     failed: int | None = None
     offered: float | None = None  # most requests in flight that the client allowed (--max-concurrency)
     duration_s: float | None = None
+    rate_rps: float | None = None  # at which the client sent, where it had a rate
+    ttft_p50_s: float | None = None
+    ttft_p90_s: float | None = None
+    tpot_p50_s: float | None = None
+    tpot_p90_s: float | None = None
+    measured_at: str = ""  # as the file has it
     adaptive: bool = False  # drafts were shorter than `slots`: cut by the engine, which never tried the rest, or no longer proposed
 
     @property
