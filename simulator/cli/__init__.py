@@ -43,6 +43,7 @@ for command in (
     figure,
     simulate.schema,
     sealed.predict,
+    sealed.score,
     estimate,
     profiles.fit,
     profiles.probe,

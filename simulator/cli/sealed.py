@@ -41,3 +41,40 @@ def predict(
     written = f"digest {made.digest}\nsealed {made.sealed_at} in {seal}: publish the digest before you measure"
     show(format, {"seal": str(seal), "digest": made.digest, "sealed_at": made.sealed_at, "cells": sum(len(c.cells) for c in made.conditions)},
          seal_page(made), written)  # fmt: skip
+
+
+def score(
+    seal: Annotated[Path, typer.Argument(metavar="SEAL", help="File that dsim predict wrote.")],
+    measured: Annotated[
+        list[str],
+        typer.Argument(metavar="[CONDITION/]POLICY=FILE...", help="Result files of the client, patterns, or a folder CONDITION/POLICY/*.json."),
+    ],
+    out: Annotated[Path | None, typer.Option(help="File to write, for the board: docs/board/NAME.score.json.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the line on the board.", show_default="that of --out, or of the seal")] = None,
+    engine: Annotated[str, typer.Option(help="Engine and version that was measured.", show_default="the profile's")] = "",
+    hardware: Annotated[str, typer.Option(help="Hardware that was measured.", show_default="the profile's")] = "",
+    model: Annotated[str, typer.Option(help="Model that was measured.", show_default="the profile's")] = "",
+    others: Annotated[
+        Path | None, typer.Option(help="Predictions of other tools: CSV or JSON with tool, how, condition, policy, load, metric, value.")
+    ] = None,
+    format: Format = "text",
+) -> None:
+    """Compare sealed predictions with what was measured.
+
+    Exits with 0 also where a limit of the board is exceeded: it is said."""
+    from simulator.names import check_word
+    from simulator.report.board.score import score_page
+    from simulator.study.sealed.make_score import check_score, score_of, write_score
+    from simulator.study.sealed.seal import read_seal
+
+    named = check_word(name or _stem(out or seal), "--name", file=True)
+    if out is not None:
+        check_score(out)
+    made = score_of(read_seal(seal), named, measured, engine, hardware, model, others)
+    if out is not None:
+        write_score(made, out)
+    show(format, made.to_json(), score_page(made), *([f"written to {out}"] if out else []))
+
+
+def _stem(path: Path) -> str:
+    return path.name.removesuffix(".json").removesuffix(".score").removesuffix(".seal")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from simulator.report.blocks import Block, Cell, Column, Lines, table
+from simulator.report.blocks import Block, Cell, Column, Lines, Row, table
 from simulator.report.page import Page, section
 from simulator.report.wording import plain
 from simulator.study.sealed.numbers import NUMBERS, SPEED, THROUGHPUT
@@ -22,8 +22,8 @@ def seal_page(seal: Seal) -> Page:
 
 def _blocks(condition: Condition) -> Iterator[Block]:
     heads = [NUMBERS[name] for name in SHOWN]
-    columns = ("policy", LOAD[condition.load_kind], *(Column(head.title, head.unit) for head in heads))
-    rows = [
+    columns: tuple[Column | str, ...] = ("policy", LOAD[condition.load_kind], *(Column(head.title, head.unit) for head in heads))
+    rows: list[Row] = [
         [cell.policy, f"{cell.load:g}", *(shown(cell.numbers.get(head.name), 1e3 if head.unit == "ms" else 1.0) for head in heads)]
         for cell in condition.cells
     ]

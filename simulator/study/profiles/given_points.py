@@ -57,7 +57,7 @@ def named_files(words: Iterable[str | Path], option: str) -> list[Named]:
             name, rest = "", word
         elif name != NONE:
             check_word(name, option, file=True)
-        paths = [rest] if not glob.has_magic(rest) or Path(rest).exists() else sorted(glob.glob(rest), key=_natural)
+        paths = [rest] if not glob.has_magic(rest) or Path(rest).exists() else sorted(glob.glob(rest), key=natural)
         if not paths:
             raise DsimError(f"no file matches {shown(rest)}", key=option, remedy="check the pattern")
         files += [Named(name, Path(path)) for path in paths]
@@ -66,7 +66,7 @@ def named_files(words: Iterable[str | Path], option: str) -> list[Named]:
     return files
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
+def natural(name: str) -> list[tuple[int, str]]:
     """Order in which c2 comes before c16."""
     import re
 

@@ -1,4 +1,4 @@
-"""What follows from the numbers of some cells, predicted or measured: who is fastest, where two cross, what to run, where more load no longer pays."""
+"""What follows from the numbers of some cells, predicted or measured: who is fastest, where two cross, what to run, where more load stops paying."""
 
 from __future__ import annotations
 

@@ -58,7 +58,8 @@ def _check_client(scenario: Scenario) -> None:
     """What is sealed is what a benchmark client prints: there has to be one, that counts as others do. Raises ScenarioError."""
     client, key = scenario.workload.client, "workload.arrivals"
     if client is None:
-        raise ScenarioError("only what a benchmark client prints can be scored later, got other arrivals", where=scenario.file, key=key, remedy=WHAT_TO_DO)
+        problem = "expected a benchmark client, whose numbers can be scored later, got other arrivals"
+        raise ScenarioError(problem, where=scenario.file, key=key, remedy=WHAT_TO_DO)
     if client.load_flag == "max_concurrency" and client.request_rate is not None:
         problem = "max_concurrency as the load and a request_rate besides: result files do not say which of them limits"
         raise ScenarioError(problem, where=scenario.file, key=f"{key}.request_rate", remedy="drop it, or set load_flag: request_rate")

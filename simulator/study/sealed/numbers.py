@@ -31,7 +31,7 @@ NUMBERS = {
     number.name: number
     for number in (
         Number(SPEED, "mean_tpot_ms", 1e3, True, "per-user speed", "tok/s", "1 ÷ mean over requests of (latency − TTFT) ÷ (output tokens − 1)"),
-        Number(THROUGHPUT, "output_throughput", 1.0, False, "throughput", "tok/s", "output tokens of all answers ÷ seconds from start to last answer"),
+        Number(THROUGHPUT, "output_throughput", 1.0, False, "throughput", "tok/s", "output tokens ÷ seconds from start to last answer"),
         *(
             Number(f"{time}_{word}_s", f"{printed}_{time}_ms", 1e-3, False, f"{time.upper()} {word}", "ms", f"{word} over requests, seconds")
             for time in ("tpot", "ttft")

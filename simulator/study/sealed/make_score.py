@@ -1,0 +1,89 @@
+"""A seal and result files to a score file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from simulator.errors import DsimError
+from simulator.files import write_whole
+from simulator.reading.json_files import read_json
+from simulator.study.sealed.measured import Measured, given_files, read_measured
+from simulator.study.sealed.numbers import SPEED
+from simulator.study.sealed.others import compared, read_others
+from simulator.study.sealed.result import ConditionFacts, Score, SealFacts
+from simulator.study.sealed.score import Scoring, limits
+from simulator.study.sealed.seal import Seal
+
+CLIENT_TIME = "%Y%m%d-%H%M%S"  # of vllm bench serve: local time of the client's machine
+
+
+def score_of(seal: Seal, name: str, words: Sequence[str], engine: str = "", hardware: str = "", model: str = "", others: Path | None = None) -> Score:
+    """What was measured beside what was sealed. `engine`, `hardware` and `model` are the profiles' where they are not given. Raises DsimError."""
+    told = read_others(others, seal) if others else []
+    found = read_measured(given_files(words, seal))
+    scoring = Scoring(seal, found)
+    summary, ranking, regret = tuple(scoring.summary()), scoring.ranking(), tuple(scoring.regret())
+    measured = {cell.condition.name for cell in found.cells}
+    conditions = [condition for condition in seal.conditions if condition.name in measured]
+    engine = engine or _of_profiles(seal, "engine")
+    return Score(
+        kind="score", name=name, dsim_version=version("dsim"), scored_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        engine=engine, hardware=hardware or _of_profiles(seal, "hardware"), model=model or _of_profiles(seal, "target") or found.model,
+        seal=SealFacts.of(seal, profiles={condition.name: condition.profile.sha256 for condition in seal.conditions}),
+        first_measured=found.dates[0] if found.dates else "", last_measured=found.dates[-1] if found.dates else "",
+        conditions=tuple(
+            ConditionFacts(
+                name=c.name, kind=c.load_kind, policies=tuple(p.name for p in c.policies), loads=tuple(sorted({cell.load for cell in c.cells})),
+                description=c.description,
+            )
+            for c in conditions
+        ),
+        cells=scoring.cells, not_measured=scoring.not_measured, not_sealed=tuple(found.not_sealed), failed=sum(cell.failed for cell in scoring.cells),
+        summary=summary, ranking=ranking, regret=regret, knees=tuple(scoring.knees()), crossings=tuple(scoring.crossings()),
+        others=tuple(compared(told, scoring.cells)), limits=tuple(limits(summary, ranking, regret, engine)),
+        remarks=tuple(_remarks(seal, found, scoring)),
+    )  # fmt: skip
+
+
+def check_score(path: Path) -> None:
+    """What is at `path` is an earlier score, or nothing. Raises DsimError."""
+    if os.path.lexists(path) and read_json(path, remedy="name another --out").get("kind") != "score":
+        raise DsimError("is not a score, and is not overwritten", where=path, key="--out", remedy="name another file")
+
+
+def write_score(score: Score, path: Path) -> None:
+    """To a score file."""
+    write_whole(path, json.dumps(score.to_json(), indent=1, ensure_ascii=False) + "\n")
+
+
+def _of_profiles(seal: Seal, fact: str) -> str:
+    """What the profiles say, each once; empty where none does."""
+    told = dict.fromkeys(getattr(condition.profile, fact) for condition in seal.conditions)
+    return "; ".join(text for text in told if text != "not stated")
+
+
+def _remarks(seal: Seal, found: Measured, scoring: Scoring) -> Iterator[str]:
+    early = [date for date in found.dates if (at := _time(date)) is not None and at < datetime.fromisoformat(seal.sealed_at)]
+    if early:
+        yield f"{len(early)} of {len(found.dates)} measurements are older than the seal (by this machine's time zone): kept out, not unknown"
+    if SPEED not in scoring.noise:
+        yield "no cell was measured twice: noise is not known, so every difference between policies counts"
+    if scoring.not_measured:
+        cells = ", ".join(f"{place.condition}/{place.policy} at {place.load:g}" for place in scoring.not_measured)
+        yield f"sealed and not measured: {cells}"
+    if found.not_sealed:
+        yield f"measured and not sealed: {', '.join(found.not_sealed)}"
+    yield from dict.fromkeys(found.remarks)
+
+
+def _time(date: str) -> datetime | None:
+    """A client's local time, None of another form."""
+    try:
+        return datetime.strptime(date, CLIENT_TIME).astimezone()
+    except ValueError:
+        return None

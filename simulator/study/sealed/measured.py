@@ -1,0 +1,170 @@
+"""Result files of benchmark clients to measured cells of a seal: which cell each is of, repeats, and what does not fit."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from math import isclose
+from pathlib import Path
+
+import numpy as np
+
+from simulator.complaints import shown
+from simulator.errors import DsimError
+from simulator.measurements.formats.aiperf import read_aiperf
+from simulator.measurements.formats.bench import read_bench
+from simulator.measurements.formats.guidellm import read_guidellm
+from simulator.measurements.formats.loadgen import NAMED_FAILED, LoadPoint, Loads
+from simulator.reading.opening import read_text
+from simulator.study.profiles.given_points import MOST_FILES, natural
+from simulator.study.sealed.numbers import measured
+from simulator.study.sealed.seal import Condition, Seal, SealedCell
+
+UNLIKE = 0.02  # relative difference of counts of tokens that is named
+FORM = "POLICY=FILE, CONDITION/POLICY=FILE, or a folder CONDITION/POLICY/*.json"
+
+
+@dataclass(frozen=True)
+class MeasuredCell:
+    """One cell and the files of its repeats."""
+
+    condition: Condition
+    sealed: SealedCell
+    points: tuple[LoadPoint, ...]
+
+    @property
+    def values(self) -> dict[str, list[float]]:
+        """Each number, by repeat; those that every file has."""
+        each = [measured(point) for point in self.points]
+        return {name: [values[name] for values in each] for name in each[0] if all(name in values for values in each)}
+
+    @property
+    def means(self) -> dict[str, float]:
+        """Means over repeats."""
+        return {name: float(np.mean(values)) for name, values in self.values.items()}
+
+
+@dataclass
+class Measured:
+    """All that was measured: cells that were sealed, files that were not, and what a reader has to know."""
+
+    cells: list[MeasuredCell] = field(default_factory=list)
+    not_sealed: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    model: str = ""
+    dates: list[str] = field(default_factory=list)
+
+
+def given_files(words: Sequence[str], seal: Seal) -> list[tuple[Condition, str, Path]]:
+    """Condition, policy and path of every file. Raises DsimError for words of another form, and names that were not sealed."""
+    files = [file for word in words for file in (_of_word(word, seal) if _named(word) else _of_folder(Path(word), seal))]
+    if len(files) > MOST_FILES:
+        raise DsimError(f"expected at most {MOST_FILES:,} files, got {len(files):,}", where="dsim score", remedy="give fewer")
+    seen = set[Path]()
+    for _, _, path in files:
+        if path in seen:
+            raise DsimError("is given twice", where=path, remedy="give every measurement once")
+        seen.add(path)
+    return files
+
+
+def _named(word: str) -> bool:
+    return "=" in word and not Path(word).exists()
+
+
+def _of_word(word: str, seal: Seal) -> Iterator[tuple[Condition, str, Path]]:
+    cell, _, pattern = word.partition("=")
+    name, sign, policy = cell.partition("/")
+    if not sign:
+        name, policy = "", cell
+    having = [c for c in seal.conditions if name in ("", c.name) and any(p.name == policy for p in c.policies)]
+    if len(having) != 1:
+        known = ", ".join(f"{c.name}/{p.name}" for c in seal.conditions for p in c.policies)
+        problem = f"no condition was sealed with {shown(cell)}" if not having else f"{shown(cell)} is in {len(having)} conditions"
+        raise DsimError(problem, where="dsim score", key=word[:80], remedy=f"sealed: {known}")
+    paths = [pattern] if not glob.has_magic(pattern) or Path(pattern).exists() else sorted(glob.glob(pattern), key=natural)
+    if not paths:
+        raise DsimError(f"no file matches {shown(pattern)}", where="dsim score", key=cell, remedy="check the pattern")
+    yield from ((having[0], policy, Path(path)) for path in paths)
+
+
+def _of_folder(folder: Path, seal: Seal) -> Iterator[tuple[Condition, str, Path]]:
+    if not folder.is_dir():
+        raise DsimError("is neither a folder nor NAME=FILE", where=folder, remedy=f"give {FORM}")
+    found = [
+        (condition, policy.name, Path(path))
+        for condition in seal.conditions
+        for policy in condition.policies
+        for path in sorted(map(str, (folder / condition.name / policy.name).glob("*.json")), key=natural)
+    ]
+    if not found:
+        raise DsimError("holds no result files of what was sealed", where=folder, remedy="put them into CONDITION/POLICY/*.json")
+    yield from found
+
+
+def read_result(path: Path) -> Loads:
+    """The operating points of a result file, whichever client wrote it. Raises DsimError."""
+    text = read_text(path)
+    for mark, read in (('"mean_tpot_ms"', read_bench), ('"benchmarks"', read_guidellm), ('"output_token_throughput"', read_aiperf)):
+        if mark in text:
+            return read(path)
+    remedy = "give results of vllm bench serve --save-result, SGLang's bench_serving, GuideLLM or AIPerf"
+    raise DsimError("is not a result of a benchmark client", where=path, remedy=remedy)
+
+
+def read_measured(files: Sequence[tuple[Condition, str, Path]]) -> Measured:
+    """Everything in the files. Raises DsimError for a file that cannot be read, a measurement that is there twice, and two models."""
+    every = Measured()
+    repeats: dict[tuple[str, str, float], MeasuredCell] = {}
+    seen: dict[LoadPoint, str] = {}
+    for condition, policy, path in files:
+        loads = read_result(path)
+        every.remarks += [*loads.remarks, *(f"{condition.name}/{policy}/{name}: no request finished" for name in loads.left_out)]
+        for point in loads.points:
+            name = f"{condition.name}/{policy}/{point.source}"
+            _check(point, path, seen, every)
+            seen[replace(point, source="", survival=None)] = name
+            if (load := _load(point, condition)) is None:
+                flag = "max_concurrency" if condition.load_kind == "concurrency" else "request_rate"
+                raise DsimError(f"does not say its {flag}, the load of condition {condition.name}", where=path, remedy="give results that do")
+            sealed = condition.cell(policy, load)
+            if sealed is None:
+                every.not_sealed.append(f"{name} (load {load:g})")
+                continue
+            every.remarks += _differences(name, point, sealed)
+            key = (condition.name, policy, sealed.load)
+            before = repeats[key].points if key in repeats else ()
+            repeats[key] = MeasuredCell(condition, sealed, (*before, replace(point, source=path.as_posix())))
+    if not repeats:
+        raise DsimError("none of the files is of a cell that was sealed", where="dsim score", remedy="check policies and loads")
+    every.cells, every.dates = list(repeats.values()), sorted(point.measured_at for point in seen if point.measured_at)
+    return every
+
+
+def _check(point: LoadPoint, path: Path, seen: dict[LoadPoint, str], every: Measured) -> None:
+    """Raises DsimError where it is a copy, or of another model."""
+    if (first := seen.get(replace(point, source="", survival=None))) is not None:
+        raise DsimError(f"{point.source} has the numbers of {first}", where=path, remedy="give every measurement once")
+    if point.model and every.model and point.model != every.model:
+        problem = f"is of model {shown(point.model)}, and the files before of {shown(every.model)}"
+        raise DsimError(problem, where=path, remedy="give the results of one model")
+    every.model = every.model or point.model
+
+
+def _load(point: LoadPoint, condition: Condition) -> float | None:
+    if condition.load_kind == "rate_rps":
+        return point.rate_rps
+    return None if point.offered is None else point.offered / condition.replicas
+
+
+def _differences(name: str, point: LoadPoint, sealed: SealedCell) -> Iterator[str]:
+    """Where the benchmark was another one than what was sealed, and where requests failed."""
+    sent = None if point.requests is None else point.requests + (point.failed or 0)
+    if sent is not None and sent != sealed.requests:
+        yield f"{name}: {sent:,} requests were sent, and the seal is of {sealed.requests:,.0f}"
+    if sent and point.failed and point.failed > NAMED_FAILED * sent:
+        yield f"{name}: {point.failed:,} of {sent:,} requests failed, and the numbers are of the others"
+    for what, tokens, expected in (("a prompt", point.prompt_tokens, sealed.prompt_tokens), ("an answer", point.output_tokens, sealed.output_tokens)):
+        if tokens and expected and not isclose(tokens, expected, rel_tol=UNLIKE):
+            yield f"{name}: {what} has {tokens:.4g} tokens in the mean, and the seal is of {expected:.4g}"

@@ -1,0 +1,202 @@
+"""A score: what a seal predicted beside what was measured, as frozen classes. docs/board/NAME.score.json is these, written down."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from simulator.quantities import Share
+from simulator.study.run.record import Document, Record, ShortText
+from simulator.study.sealed.seal import Sha256
+
+Kind = Literal["concurrency", "rate_rps"]
+
+
+class ScoredNumber(Record):
+    """A number of a cell. `error` is predicted ÷ measured − 1; `inside` says whether the prediction interval holds the measured mean."""
+
+    measured: PositiveFloat
+    predicted: PositiveFloat
+    low: NonNegativeFloat | None
+    high: NonNegativeFloat | None
+    error: float
+    inside: bool | None
+
+
+class ScoredCell(Record):
+    """One policy at one load: its measured files, and every number that both sides have."""
+
+    condition: ShortText
+    policy: ShortText
+    load: PositiveFloat
+    kind: Kind
+    files: tuple[str, ...]
+    repeats: PositiveInt
+    requests: NonNegativeInt  # finished, of all repeats
+    failed: NonNegativeInt
+    numbers: dict[str, ScoredNumber]
+
+
+class Place(Record):
+    """A cell, by name."""
+
+    condition: ShortText
+    policy: ShortText
+    load: PositiveFloat
+
+
+class Summary(Record):
+    """Sizes of the errors of a number over all cells of a kind of load, and how often its interval held: `share` of those that have one. `noise`
+    is the standard deviation of one measurement's logarithm, from repeats; null without any."""
+
+    kind: Kind
+    number: ShortText
+    cells: PositiveInt
+    median: NonNegativeFloat
+    p90: NonNegativeFloat
+    worst: NonNegativeFloat
+    worst_at: Place
+    held: NonNegativeInt
+    intervals: NonNegativeInt
+    half_width: NonNegativeFloat | None  # of an interval, over the prediction; the median
+    noise: NonNegativeFloat | None
+
+
+class Pair(Record):
+    """Two policies at a load that were ranked wrongly: `first` was measured to be faster by `measured`, and predicted to be by `predicted`."""
+
+    condition: ShortText
+    load: PositiveFloat
+    first: ShortText
+    second: ShortText
+    measured: float
+    predicted: float
+
+
+class Ranking(Record):
+    """Pairs of policies at the same load whose measured speeds differ by more than noise, and how many were predicted in the right order."""
+
+    pairs: NonNegativeInt
+    right: NonNegativeInt
+    ties: NonNegativeInt  # left out: within noise
+    wrong: tuple[Pair, ...]
+
+
+class Regret(Record):
+    """What following the prediction costs: 1 − what its choice was measured to give ÷ what the best measured choice gives; per-user speed at a load,
+    or throughput at a promised per-user speed."""
+
+    condition: ShortText
+    load: PositiveFloat | None = None
+    tps_per_user: PositiveFloat | None = None
+    chosen: ShortText
+    best: ShortText
+    loss: Share
+
+
+class KneeFound(Record):
+    """The knee of a policy, and what running at the predicted load costs in throughput × speed, measured."""
+
+    condition: ShortText
+    policy: ShortText
+    predicted: PositiveFloat
+    measured: PositiveFloat
+    loss: Share
+
+
+class CrossingFound(Record):
+    """Loads at which two policies change places; none where they do not."""
+
+    condition: ShortText
+    first: ShortText
+    second: ShortText
+    predicted: tuple[PositiveFloat, ...]
+    measured: tuple[PositiveFloat, ...]
+
+
+class Limit(Record):
+    """A limit of the board, what was found, and whether it is kept."""
+
+    what: ShortText
+    value: float
+    least: float | None = None
+    most: float | None = None
+    ok: bool
+
+
+class OtherTool(Record):
+    """Predictions of another tool for the same cells, beside those of the seal for the cells that it has."""
+
+    tool: ShortText
+    how: str
+    number: ShortText
+    kind: Kind
+    cells: PositiveInt
+    median: NonNegativeFloat
+    worst: NonNegativeFloat
+    ours_median: NonNegativeFloat
+    ours_worst: NonNegativeFloat
+
+
+class SealFacts(Record):
+    """Which seal: its digest, when and by what it was made, and the digest of each condition's profile."""
+
+    digest: Sha256
+    sealed_at: ShortText
+    dsim_version: ShortText
+    commit: ShortText
+    code: ShortText
+    profiles: dict[str, Sha256]
+
+
+class ConditionFacts(Record):
+    """Under which conditions it was measured."""
+
+    name: ShortText
+    kind: Kind
+    policies: tuple[str, ...]
+    loads: tuple[PositiveFloat, ...]
+    description: tuple[str, ...]
+
+
+class Score(Document):
+    """All of a score file."""
+
+    kind: Literal["score"] = "score"
+    name: Annotated[ShortText, Field(min_length=1)]
+    dsim_version: ShortText
+    scored_at: ShortText  # UTC
+    engine: str
+    hardware: str
+    model: str
+    seal: SealFacts
+    first_measured: str  # as the files have it
+    last_measured: str
+    conditions: tuple[ConditionFacts, ...]
+    cells: Annotated[tuple[ScoredCell, ...], Field(min_length=1)]
+    not_measured: tuple[Place, ...]
+    not_sealed: tuple[str, ...]  # files
+    failed: NonNegativeInt
+    summary: tuple[Summary, ...]
+    ranking: Ranking
+    regret: tuple[Regret, ...]
+    knees: tuple[KneeFound, ...]
+    crossings: tuple[CrossingFound, ...]
+    others: tuple[OtherTool, ...] = ()
+    limits: tuple[Limit, ...]
+    remarks: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Are all limits kept?"""
+        return all(limit.ok for limit in self.limits)
+
+    def errors_of(self, number: str, kind: Kind = "concurrency") -> Summary | None:
+        """The errors of a number."""
+        return next((summary for summary in self.summary if (summary.number, summary.kind) == (number, kind)), None)
+
+    @property
+    def mean_regret(self) -> float | None:
+        """Over all decisions."""
+        return sum(regret.loss for regret in self.regret) / len(self.regret) if self.regret else None

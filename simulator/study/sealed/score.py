@@ -1,0 +1,202 @@
+"""A seal beside what was measured: errors, coverage, ranking, what following it costs, and the limits of the board."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+from math import log, sqrt
+
+import numpy as np
+
+from simulator.study.sealed import decisions as decide
+from simulator.study.sealed.measured import Measured, MeasuredCell
+from simulator.study.sealed.numbers import NUMBERS, SPEED, THROUGHPUT
+from simulator.study.sealed.result import (
+    CrossingFound,
+    Kind,
+    KneeFound,
+    Limit,
+    Pair,
+    Place,
+    Ranking,
+    Regret,
+    ScoredCell,
+    ScoredNumber,
+    Summary,
+)
+from simulator.study.sealed.seal import Condition, Seal
+
+BEYOND = 2.0  # standard errors of a difference, from which on it is no noise
+JUDGED = (SPEED, THROUGHPUT)
+MEDIAN, MEDIAN_LLAMA, WORST, COVERED, RANKED, REGRET, OPEN_TTFT = 0.06, 0.08, 0.18, (0.80, 0.98), 0.95, 0.03, 0.20
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """A seal and what was measured of it."""
+
+    seal: Seal
+    found: Measured
+
+    @cached_property
+    def cells(self) -> tuple[ScoredCell, ...]:
+        """In the order of the seal."""
+        order = {(c.name, cell.policy, cell.load): place for c in self.seal.conditions for place, cell in enumerate(c.cells)}
+        names = [condition.name for condition in self.seal.conditions]
+        key = lambda cell: (names.index(cell.condition.name), order[cell.condition.name, cell.sealed.policy, cell.sealed.load])  # noqa: E731
+        return tuple(_scored(cell) for cell in sorted(self.found.cells, key=key))
+
+    @cached_property
+    def noise(self) -> dict[str, float]:
+        """Standard deviation of one measurement's logarithm, pooled over all cells with repeats; without any it is not there."""
+        squares, degrees = defaultdict[str, float](float), defaultdict[str, int](int)
+        for cell in self.found.cells:
+            for name, values in cell.values.items():
+                if len(values) > 1:
+                    squares[name] += float(np.var(np.log(values)) * len(values))
+                    degrees[name] += len(values) - 1
+        return {name: sqrt(squares[name] / degrees[name]) for name in squares}
+
+    @cached_property
+    def not_measured(self) -> tuple[Place, ...]:
+        """What was sealed and is in no file."""
+        done = {(cell.condition.name, cell.sealed.policy, cell.sealed.load) for cell in self.found.cells}
+        every = ((c.name, cell.policy, cell.load) for c in self.seal.conditions for cell in c.cells)
+        return tuple(Place(condition=name, policy=policy, load=load) for name, policy, load in every if (name, policy, load) not in done)
+
+    def summary(self) -> Iterator[Summary]:
+        """Of every number, closed and open loops apart."""
+        kinds: tuple[Kind, ...] = ("concurrency", "rate_rps")
+        for kind in kinds:
+            for name in NUMBERS:
+                having = [(cell, cell.numbers[name]) for cell in self.cells if cell.kind == kind and name in cell.numbers]
+                if not having:
+                    continue
+                sizes = [abs(number.error) for _, number in having]
+                held = [number.inside for _, number in having if number.inside is not None]
+                worst = having[int(np.argmax(sizes))][0]
+                halves = [(n.high - n.low) / 2 / n.predicted for _, n in having if n.low is not None and n.high is not None]
+                yield Summary(
+                    kind=kind, number=name, cells=len(sizes), median=float(np.median(sizes)), p90=float(np.quantile(sizes, 0.9)), worst=max(sizes),
+                    worst_at=Place(condition=worst.condition, policy=worst.policy, load=worst.load), held=sum(held), intervals=len(held),
+                    half_width=float(np.median(halves)) if halves else None, noise=self.noise.get(name),
+                )  # fmt: skip
+
+    # decisions, over the cells that both sides have
+
+    def _of(self, condition: Condition) -> list[MeasuredCell]:
+        return [cell for cell in self.found.cells if cell.condition.name == condition.name]
+
+    def _sides(self, condition: Condition) -> tuple[decide.Cells, decide.Cells]:
+        """Predicted and measured numbers."""
+        mine = self._of(condition)
+        predicted = {(c.sealed.policy, c.sealed.load): {name: number.value for name, number in c.sealed.numbers.items()} for c in mine}
+        return predicted, {(c.sealed.policy, c.sealed.load): c.means for c in mine}
+
+    def ranking(self) -> Ranking:
+        """Pairs at the same load."""
+        pairs = right = ties = 0
+        wrong = []
+        sd = self.noise.get(SPEED, 0.0)
+        for condition in self.seal.conditions:
+            predicted, measured = self._sides(condition)
+            repeats = {(cell.sealed.policy, cell.sealed.load): len(cell.points) for cell in self._of(condition)}
+            for load in decide.loads_of(measured):
+                for first, second in combinations([policy for policy, at in measured if at == load], 2):
+                    seen, told = (log(side[first, load][SPEED] / side[second, load][SPEED]) for side in (measured, predicted))
+                    if abs(seen) <= BEYOND * sd * sqrt(1 / repeats[first, load] + 1 / repeats[second, load]):
+                        ties += 1
+                        continue
+                    pairs += 1
+                    right += seen * told > 0
+                    if seen * told <= 0:
+                        fast, slow, sign = (first, second, 1) if seen > 0 else (second, first, -1)
+                        wrong.append(
+                            Pair(condition=condition.name, load=load, first=fast, second=slow, measured=np.expm1(sign * seen),
+                                 predicted=np.expm1(sign * told))
+                        )  # fmt: skip
+        return Ranking(pairs=pairs, right=right, ties=ties, wrong=tuple(wrong))
+
+    def regret(self) -> Iterator[Regret]:
+        """Of the choice at every load where there was one to make, and at every promised speed that some policy was measured to keep."""
+        for condition in self.seal.conditions:
+            predicted, measured = (_choosable(side, condition) for side in self._sides(condition))
+            for load in decide.loads_of(measured):
+                speeds = {policy: numbers[SPEED] for (policy, at), numbers in measured.items() if at == load}
+                if len(speeds) > 1:
+                    chosen, best = decide.ranked(predicted, load)[0], max(speeds, key=lambda policy: speeds[policy])
+                    yield Regret(condition=condition.name, load=load, chosen=chosen, best=best, loss=1 - speeds[chosen] / speeds[best])
+            for promise in condition.decisions.promises if len(decide.policies_of(measured)) > 1 else ():
+                choice, best_choice = decide.best_at(predicted, promise.tps_per_user), decide.best_at(measured, promise.tps_per_user)
+                if choice and best_choice:
+                    given = decide.delivered(measured, promise.tps_per_user)[choice.policy]
+                    yield Regret(condition=condition.name, tps_per_user=promise.tps_per_user, chosen=choice.policy, best=best_choice.policy,
+                                 loss=1 - given / best_choice.throughput_tok_s)  # fmt: skip
+
+    def knees(self) -> Iterator[KneeFound]:
+        """Of every policy that was measured at two loads or more."""
+        for condition in self.seal.conditions:
+            predicted, measured = self._sides(condition)
+            for policy in decide.policies_of(measured) if condition.load_kind == "concurrency" else ():
+                if len(decide.loads_of(measured, policy)) > 1:
+                    told, seen = decide.knee(predicted, policy), decide.knee(measured, policy)
+                    loss = 1 - decide.power(measured[policy, told.load]) / decide.power(measured[policy, seen.load])
+                    yield KneeFound(condition=condition.name, policy=policy, predicted=told.load, measured=seen.load, loss=loss)
+
+    def crossings(self) -> Iterator[CrossingFound]:
+        """Of every pair that crosses on either side."""
+        for condition in self.seal.conditions:
+            sides = [defaultdict[tuple[str, str], list[float]](list) for _ in range(2)]
+            for side, cells in zip(sides, self._sides(condition), strict=True):
+                for crossing in decide.crossings(cells):
+                    side[min(crossing.first, crossing.second), max(crossing.first, crossing.second)].append(crossing.load)
+            for first, second in sorted({*sides[0], *sides[1]}):
+                told, seen = (tuple(side[first, second]) for side in sides)
+                yield CrossingFound(condition=condition.name, first=first, second=second, predicted=told, measured=seen)
+
+
+def _choosable(cells: decide.Cells, condition: Condition) -> decide.Cells:
+    return {key: numbers for key, numbers in cells.items() if key[0] in condition.choosable}
+
+
+def _scored(cell: MeasuredCell) -> ScoredCell:
+    numbers = {}
+    for name, value in cell.means.items():
+        told = cell.sealed.numbers.get(name)
+        if told is not None:
+            numbers[name] = ScoredNumber(
+                measured=value, predicted=told.value, low=told.low, high=told.high, error=told.value / value - 1, inside=told.holds(value)
+            )
+    return ScoredCell(
+        condition=cell.condition.name, policy=cell.sealed.policy, load=cell.sealed.load, kind=cell.condition.load_kind,
+        files=tuple(point.source for point in cell.points), repeats=len(cell.points), requests=sum(point.requests or 0 for point in cell.points),
+        failed=sum(point.failed or 0 for point in cell.points), numbers=numbers,
+    )  # fmt: skip
+
+
+def limits(summary: Sequence[Summary], ranking: Ranking, regret: Sequence[Regret], engine: str) -> Iterator[Limit]:
+    """Those of the board: closed loops by speed and throughput, open ones by TTFT."""
+    by: Mapping[tuple[str, str], Summary] = {(one.number, one.kind): one for one in summary}
+    median = MEDIAN_LLAMA if "llama" in engine.lower() else MEDIAN
+    judged = [by[name, "concurrency"] for name in JUDGED if (name, "concurrency") in by]
+    for one in judged:
+        title = NUMBERS[one.number].title
+        yield _limit(f"median error of {title}", one.median, most=median)
+        yield _limit(f"worst error of {title}", one.worst, most=WORST)
+    if intervals := sum(one.intervals for one in judged):
+        yield _limit("measurements within the 90 % interval", sum(one.held for one in judged) / intervals, *COVERED)
+    if ranking.pairs:
+        yield _limit("pairs ranked rightly", ranking.right / ranking.pairs, least=RANKED)
+    if regret:
+        yield _limit("mean regret of decisions", float(np.mean([one.loss for one in regret])), most=REGRET)
+    for name in ("ttft_p50_s", "ttft_p90_s"):
+        if (name, "rate_rps") in by:
+            yield _limit(f"worst error of {NUMBERS[name].title}, open loop", by[name, "rate_rps"].worst, most=OPEN_TTFT)
+
+
+def _limit(what: str, value: float, least: float | None = None, most: float | None = None) -> Limit:
+    kept = (least is None or value >= least) and (most is None or value <= most)
+    return Limit(what=what, value=value, least=least, most=most, ok=kept)
