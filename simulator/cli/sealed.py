@@ -20,7 +20,7 @@ def predict(
     max_hours: MaxHours = None,
     format: Format = "text",
 ) -> None:
-    """Predict what a benchmark will measure, and seal it with a digest.
+    """Seal a prediction of a benchmark.
 
     Publish the digest before you measure. Run the same command again to resume after an interruption."""
     from simulator.progress import Progress, resumable
@@ -59,7 +59,7 @@ def score(
     ] = None,
     format: Format = "text",
 ) -> None:
-    """Compare sealed predictions with what was measured.
+    """Compare a seal with measurements.
 
     Exits with 0 also where a limit of the board is exceeded: it is said."""
     from simulator.names import check_word

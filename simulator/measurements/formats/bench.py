@@ -26,7 +26,7 @@ def _known(rates: Any) -> Any:
 
 
 def _finite(rate: Any) -> Any:
-    """A rate of arrivals, None where all came at once."""
+    """A rate of arrivals, or what else they followed; None where all came at once."""
     return None if rate in ("inf", math.inf) else rate
 
 
@@ -40,7 +40,7 @@ class _Bench(Part):
     failed: Count | None = None
     num_prompts: Count | None = None
     max_concurrency: Count | None = None
-    request_rate: Annotated[Annotated[float, Within(1e-9, 1e9, "requests per second")] | None, BeforeValidator(_finite)] = None
+    request_rate: Annotated[Annotated[float, Within(1e-9, 1e9, "requests per second")] | Line | None, BeforeValidator(_finite)] = None
     duration: Seconds | None = None
     total_input_tokens: Count | None = None
     total_output_tokens: Count | None = None
@@ -86,6 +86,11 @@ class _Bench(Part):
         return self.failed
 
     @property
+    def rate_rps(self) -> float | None:
+        """Requests per second that the client sent, where arrivals had one rate."""
+        return None if isinstance(self.request_rate, str) else self.request_rate
+
+    @property
     def offered(self) -> int | None:
         """Requests in flight that the client kept up; a rate of arrivals keeps none."""
         return None if self.request_rate is not None else self.max_concurrency or None
@@ -119,7 +124,7 @@ def _bench(document: Document, bench: _Bench, remarks: list[str]) -> LoadPoint:
         ttft_s=None if bench.mean_ttft_ms is None else bench.mean_ttft_ms / 1e3, model=bench.model_id or "", accepted_length=bench.accept_length,
         prompt_tokens=bench.total_input_tokens / finished if bench.total_input_tokens and finished else None,
         output_tokens=generated / finished if generated and finished else None,
-        requests=finished, failed=bench.lost, offered=bench.offered, duration_s=bench.duration, rate_rps=bench.request_rate,
+        requests=finished, failed=bench.lost, offered=bench.offered, duration_s=bench.duration, rate_rps=bench.rate_rps,
         ttft_p50_s=_seconds(bench.median_ttft_ms), ttft_p90_s=_seconds(bench.p90_ttft_ms), tpot_p50_s=_seconds(bench.median_tpot_ms),
         tpot_p90_s=_seconds(bench.p90_tpot_ms), measured_at=bench.date or "",
     )  # fmt: skip

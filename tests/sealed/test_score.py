@@ -1,0 +1,224 @@
+"""A score says how far off a seal was: errors by hand, noise, decisions, and what was left out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from simulator.study.sealed.make_score import score_of
+from simulator.study.sealed.result import Score
+from simulator.study.sealed.score import limits
+from simulator.study.sealed.seal import Seal, read_seal
+from tests.conftest import ROOT, Dsim
+from tests.sealed.conftest import Write
+
+REAL = ROOT / "tests" / "exchange" / "real" / "vllm_cpu"
+
+
+def whole(write: Write, factors: dict[tuple[str, float], float]) -> list[str]:
+    return [f"{policy}={write(f'{policy}-{load:g}.json', policy, load, factor)}" for (policy, load), factor in factors.items()]
+
+
+FACTORS = {("plain", 2.0): 1.0, ("plain", 6.0): 1.25, ("MTP-1", 2.0): 0.8, ("MTP-1", 6.0): 1.0}
+
+
+def test_errors_are_predicted_over_measured(sealed: Seal, result_file: Write) -> None:
+    score = score_of(sealed, "x", whole(result_file, FACTORS))
+    errors = {(cell.policy, cell.load): cell.numbers["tps_per_user"].error for cell in score.cells}
+    assert errors == pytest.approx({("plain", 2.0): 0, ("plain", 6.0): -0.2, ("MTP-1", 2.0): 0.25, ("MTP-1", 6.0): 0})
+    speed = score.errors_of("tps_per_user")
+    assert speed is not None
+    assert (speed.cells, speed.median, speed.worst) == (4, pytest.approx(0.1), pytest.approx(0.25))
+    assert (speed.worst_at.policy, speed.worst_at.load) == ("MTP-1", 2)
+    assert speed.noise is None
+    kept = {limit.what: limit.ok for limit in score.limits}
+    assert kept["worst error of per-user speed"] is kept["median error of per-user speed"] is False
+    assert not score.ok
+    assert Score.from_json(json.loads(json.dumps(score.to_json()))) == score
+
+
+def test_an_exact_prediction_keeps_every_limit_but_that_its_intervals_are_too_wide(sealed: Seal, result_file: Write) -> None:
+    score = score_of(sealed, "x", whole(result_file, dict.fromkeys(FACTORS, 1.0)))
+    assert [limit.what for limit in score.limits if not limit.ok] == ["measurements within the 90 % interval"]
+    assert score.mean_regret == 0
+    assert score.ranking.right == score.ranking.pairs == 2
+    assert all(knee.predicted == knee.measured for knee in score.knees)
+
+
+def test_following_a_wrong_order_costs_what_the_best_would_have_given(sealed: Seal, result_file: Write) -> None:
+    ahead = [sealed.conditions[0].cell(policy, 2.0) for policy in ("MTP-1", "plain")]
+    over = ahead[0].numbers["tps_per_user"].value / ahead[1].numbers["tps_per_user"].value  # type: ignore[union-attr]
+    assert over > 1.1
+    score = score_of(sealed, "x", whole(result_file, FACTORS | {("plain", 2.0): 2 * over}))
+    (regret,) = [one for one in score.regret if one.load == 2]
+    assert (regret.chosen, regret.best) == ("MTP-1", "plain")
+    assert regret.loss == pytest.approx(1 - 0.8 / 2)  # 0.8 · MTP-1 instead of 2 · over · plain
+    (wrong,) = score.ranking.wrong
+    assert (wrong.first, wrong.second, wrong.load) == ("plain", "MTP-1", 2)
+    assert wrong.predicted == pytest.approx(1 / over - 1)
+
+
+def test_repeats_are_averaged_and_say_the_noise(sealed: Seal, result_file: Write) -> None:
+    over = {load: _ratio(sealed, load) for load in (2.0, 6.0)}
+    files = [f"plain={result_file(f'p{i}.json', 'plain', 2, factor)}" for i, factor in enumerate((0.9, 1.1))]
+    files.append(f"MTP-1={result_file('m.json', 'MTP-1', 2, 1.05 / over[2.0])}")  # 5 % above plain: within noise of 14 %
+    score = score_of(sealed, "x", files)
+    plain = next(cell for cell in score.cells if cell.policy == "plain")
+    assert (plain.repeats, plain.numbers["tps_per_user"].error) == (2, pytest.approx(0))
+    speed = score.errors_of("tps_per_user")
+    assert speed is not None
+    assert speed.noise == pytest.approx(0.142, abs=0.001)  # (log 1.1 - log 0.9) ÷ √2
+    assert (score.ranking.pairs, score.ranking.ties) == (0, 1)
+    assert {(place.policy, place.load) for place in score.not_measured} == {("plain", 6), ("MTP-1", 6)}
+    assert any(remark.startswith("sealed and not measured: small/plain at 6") for remark in score.remarks)
+
+
+def _ratio(seal: Seal, load: float) -> float:
+    first, second = (seal.conditions[0].cell(policy, load) for policy in ("MTP-1", "plain"))
+    assert first is not None
+    assert second is not None
+    return first.numbers["tps_per_user"].value / second.numbers["tps_per_user"].value
+
+
+def test_what_was_not_sealed_failed_or_was_another_benchmark_is_named(sealed: Seal, result_file: Write) -> None:
+    files = [
+        f"plain={result_file('a.json', 'plain', 2)}",
+        f"plain={result_file('b.json', 'plain', 2, 1.01, max_concurrency=64)}",
+        f"plain={result_file('c.json', 'plain', 6, 1.02, completed=20, failed=4, total_output_tokens=500, duration=None)}",
+    ]
+    score = score_of(sealed, "x", files)
+    assert score.not_sealed == ("small/plain/b.json (load 64)",)
+    assert score.failed == 4
+    told = "\n".join(score.remarks)
+    for line in (
+        "measured and not sealed",
+        "4 of 24 requests failed",
+        "an answer has 25 tokens",
+        "are older than the seal",
+        "no cell was measured twice",
+    ):
+        assert line in told, line
+
+
+def test_a_folder_holds_conditions_and_policies(world: Path, sealed: Seal, result_file: Write, dsim: Dsim) -> None:
+    for policy in ("plain", "MTP-1"):
+        (world / "measured" / "small" / policy).mkdir(parents=True)
+        for repeat in range(2):
+            result_file(f"measured/small/{policy}/c2-{repeat}.json", policy, 2, 1 + repeat / 100)
+    said = dsim("score", "seal.json", "measured", "--out", "mine.score.json", "--engine", "vLLM", "--format", "json")
+    assert said.code == 0, said
+    told = json.loads(said.out)
+    assert told == json.loads((world / "mine.score.json").read_text())
+    assert (told["name"], told["engine"], told["seal"]["digest"]) == ("mine", "vLLM", sealed.digest)
+    assert [cell["repeats"] for cell in told["cells"]] == [2, 2]
+    assert dsim("score", "seal.json", "measured", "--out", "mine.score.json").code == 0  # a score may be made anew
+    assert "is not a score" in dsim("score", "seal.json", "measured", "--out", "seal.json").err
+
+
+OTHERS = "tool,how,condition,policy,load,metric,value\n"
+
+
+def test_other_tools_stand_beside(world: Path, sealed: Seal, result_file: Write, dsim: Dsim) -> None:
+    value = sealed.conditions[0].cell("plain", 2)
+    assert value is not None
+    row = f"Other,by flags,small,plain,2,tps_per_user,{value.numbers['tps_per_user'].value * 1.5}\n"
+    (world / "o.csv").write_text(OTHERS + row + row.replace(",2,tps", ",6,tps"))
+    rows = [dict(zip(OTHERS.strip().split(","), [*row.strip().split(",")[:4], 2, "tps_per_user", 1.0], strict=True))]
+    (world / "o.json").write_text(json.dumps(rows))
+    (world / "bad.csv").write_text(OTHERS + row.replace("small", "large"))
+    file = f"plain={result_file('a.json', 'plain', 2)}"
+    score = score_of(sealed, "x", [file], others=world / "o.csv")
+    (other,) = score.others
+    assert (other.tool, other.cells, other.median, other.ours_worst) == ("Other", 1, pytest.approx(0.5), pytest.approx(0))
+    assert score_of(sealed, "x", [file], others=world / "o.json").others[0].median > 0.9
+    said = dsim("score", "seal.json", file, "--others", "bad.csv")
+    assert (said.code, len(said.err.splitlines())) == (2, 1)
+    assert "large/plain at 2 is not a cell of the seal" in said.err
+
+
+def test_mistakes_are_one_line(world: Path, sealed: Seal, result_file: Write, dsim: Dsim) -> None:
+    file = result_file("a.json", "plain", 2)
+    (world / "copy.json").write_bytes(file.read_bytes())
+    result_file("model.json", "MTP-1", 2, model_id="large")
+    result_file("rate.json", "plain", 2, request_rate=3.0)
+    (world / "odd.json").write_text('{"a": 1}')
+    for words, says in (
+        (["fast=a.json"], "no condition was sealed with 'fast'"),
+        (["large/plain=a.json"], "no condition was sealed with 'large/plain'"),
+        (["plain=z*.json"], "no file matches 'z*.json'"),
+        (["plain=missing.json"], "missing.json"),
+        (["plain=odd.json"], "is not a result of a benchmark client"),
+        (["plain=a.json", "plain=a.json"], "is given twice"),
+        (["plain=a.json", "plain=copy.json"], "has the numbers of small/plain/a.json"),
+        (["plain=a.json", "MTP-1=model.json"], "is of model 'large'"),
+        (["plain=rate.json"], "does not say its max_concurrency"),
+        (["nowhere"], "is neither a folder nor NAME=FILE"),
+        (["tiny"], "holds no result files of what was sealed"),
+    ):
+        said = dsim("score", "seal.json", *words)
+        assert (said.code, said.out, len(said.err.splitlines())) == (2, "", 1), said
+        assert says in said.err
+
+
+def test_llama_has_a_limit_of_its_own(sealed: Seal, result_file: Write) -> None:
+    score = score_of(sealed, "x", whole(result_file, FACTORS))
+    found = [next(limits(score.summary, score.ranking, score.regret, engine)).most for engine in ("vLLM", "llama.cpp b11434")]
+    assert found == [0.06, 0.08]
+
+
+def test_an_open_loop_is_found_by_its_rate_and_judged_by_ttft(world: Path, scenario: Callable[..., Path], dsim: Dsim, edit_profile: Any) -> None:
+    edit_profile(lambda c: c["costs"].update(prefill={"provenance": "synthetic", "kind": "linear", "base_s": 0.001, "per_token_s": 1e-4}))
+    arrivals = {"kind": "benchmark", "client": "vllm", "load_flag": "request_rate", "num_prompts": 20}
+    lengths = {name: {"kind": "fixed", "tokens": 40} for name in ("prompt_tokens", "output_tokens")}
+    policies = [{"name": "plain", "verification": {"kind": "none"}}]
+    scenario(policies=policies, workload={"arrivals": arrivals, **lengths}, load=[3.5], sla=None,
+             engine={"max_batch": 8, "prefill": {"kind": "chunked", "token_budget": 256}})  # fmt: skip
+    assert dsim("predict", "small.yaml", "--seal", "open.json").code == 0
+    seal = read_seal(world / "open.json")
+    (cell,) = seal.conditions[0].cells
+    assert seal.conditions[0].decisions.knees == seal.conditions[0].decisions.promises == ()
+    numbers = {name: number.value for name, number in cell.numbers.items()}
+    content = {
+        "num_prompts": 20, "completed": 20, "request_rate": 3.5, "max_concurrency": None, "total_input_tokens": 800, "total_output_tokens": 800,
+        "output_throughput": numbers["throughput_tok_s"], "duration": 800 / numbers["throughput_tok_s"],
+        "mean_tpot_ms": 1e3 / numbers["tps_per_user"],
+        "mean_ttft_ms": 1e3 * numbers["ttft_mean_s"], "median_ttft_ms": 1e3 * numbers["ttft_p50_s"], "p90_ttft_ms": 1.25e3 * numbers["ttft_p90_s"],
+    }  # fmt: skip
+    (world / "r.json").write_text(json.dumps(content))
+    score = score_of(seal, "x", ["plain=r.json"])
+    errors = {name: number.error for name, number in score.cells[0].numbers.items()}
+    assert errors["ttft_p50_s"] == pytest.approx(0)
+    assert errors["ttft_p90_s"] == pytest.approx(-0.2)
+    assert [limit.what for limit in score.limits] == ["worst error of TTFT p50, open loop", "worst error of TTFT p90, open loop"]
+
+
+def test_real_files_that_were_kept_out_are_predicted_and_scored(world: Path, scenario: Callable[..., Path], dsim: Dsim) -> None:
+    """From four files of vLLM to a profile, a seal of two more cells, and their score."""
+    fit = [f"{name}={REAL / file}-c{users}.json" for name, file in (("none", "none"), ("ngram", "ngram3")) for users in (1, 8)]
+    said = dsim("import", "vllm", "--bench", *fit, "--out", "ours", "--engine", "vLLM 0.32.0", "--hardware", "one CPU core")
+    assert said.code == 0, said
+    policies = [
+        {"name": "none", "verification": {"kind": "none"}},
+        {"name": "ngram3", "drafter": "ngram", "verification": {"kind": "fixed", "length": 3}},
+    ]
+    lengths = {"prompt_tokens": {"kind": "fixed", "tokens": 99}, "output_tokens": {"kind": "fixed", "tokens": 64}}
+    arrivals = {"kind": "benchmark", "client": "vllm", "num_prompts": 16}
+    engine = {"max_batch": 64, "prefill": {"kind": "chunked", "token_budget": 2048}}
+    run = {"replications": 2}
+    scenario("mixed.yaml", profile="ours", policies=policies, load=[4], sla=None, run=run, workload={"arrivals": arrivals, **lengths}, engine=engine)
+    assert dsim("predict", "mixed.yaml", "--seal", "seal.json").code == 0
+    said = dsim("score", "seal.json", f"none={REAL}/none-c4.json", f"ngram3={REAL}/ngram3-c4.json", "--format", "json")
+    assert said.code == 0, said
+    score = Score.from_json(json.loads(said.out))
+    assert (score.engine, score.hardware, score.model) == ("vLLM 0.32.0", "one CPU core", "smollm2")
+    assert (score.first_measured, score.not_measured, score.not_sealed) == ("20261128-133345", (), ())
+    assert not any("requests were sent" in remark or "tokens in the mean" in remark for remark in score.remarks)
+    measured = {cell.policy: cell.numbers["tps_per_user"].measured for cell in score.cells}
+    assert measured == pytest.approx({"none": 1000 / 63.20659, "ngram3": 1000 / 45.01531}, rel=1e-5)  # mean_tpot_ms of the files
+    for cell in score.cells:
+        assert {*cell.numbers} >= {"tps_per_user", "throughput_tok_s", "tpot_mean_s", "tpot_p50_s", "ttft_mean_s", "ttft_p50_s"}
+        assert abs(cell.numbers["tps_per_user"].error) < 0.2  # a definition that is wrong is further off
