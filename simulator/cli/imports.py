@@ -133,6 +133,38 @@ def import_vllm(
     show_profile(format, imported(about, curves, files, _say(format)))
 
 
+@import_app.command("llamacpp", cls=_TakesSeveral)
+def import_llamacpp(
+    bench: Annotated[list[str], typer.Option(metavar=FILES, help="Results of vllm bench serve; none=FILE without speculation. Repeatable.")],
+    out: NewProfile,
+    check: Check = None,
+    metrics: Metrics = None,
+    metrics_before: Before = None,
+    slots: Slots = None,
+    accepted_length: Length = None,
+    budget: Budget = None,
+    cache: Annotated[Literal["unified", "split"], typer.Option(help="The server's cache: --kv-unified, or a part for each slot.")] = "unified",
+    name: Name = None,
+    hardware: Hardware = "not stated",
+    engine: Engine = "not stated",
+    target: Target = "not stated",
+    gpus_per_replica: Gpus = 1.0,
+    drafter: DrafterName = "drafter",
+    force: Force = False,
+    format: Format = "text",
+) -> None:
+    """Import llama.cpp's counters and benchmarks of llama-server.
+
+    Scrapes of /metrics that lie beside a result (c4.json: c4-before.txt, c4-after.txt) are read by themselves."""
+    from simulator.measurements.formats.bench import read_llama_cpp
+    from simulator.study.profiles.about import About
+    from simulator.study.profiles.import_points import import_points
+
+    about = About(out, name, hardware, engine, target, gpus_per_replica, drafter, force)
+    files = _files(bench, check, metrics, metrics_before, None, slots, accepted_length, budget, read_llama_cpp)
+    show_profile(format, import_points(about, "llama.cpp", files, _say(format), cache))
+
+
 @import_app.command("vllm-run")
 def import_vllm_run(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder with meta.json, requests.jsonl and timeseries.csv.")],

@@ -40,7 +40,8 @@ class Bend(Frozen):
 
 class FittedCurve(Cost):
     """T(B, R) = base + per_token B + per_request R + concave (1 - exp(-B / concave_tokens)) + cliffs + bends, plus per_context_token for every cached
-    token read, where R requests have B tokens in the step.
+    token read, where R requests have B tokens in the step; plus per_token_cell for every token of the step and every cached token of all R requests,
+    where they share one cache, through which each token goes (llama.cpp's --kv-unified).
 
     The concave part is real in sparse models: more experts' weights are touched as the batch grows.
     """
@@ -52,6 +53,7 @@ class FittedCurve(Cost):
     concave_s: StepSeconds = 0.0
     concave_tokens: MeanTokens = 1.0
     per_context_token_s: StepSeconds = 0.0
+    per_token_cell_s: StepSeconds = 0.0
     cliffs: Annotated[list[Cliff], Field(max_length=100)] = []
     bends: Annotated[list[Bend], Field(max_length=200)] = []
     measured_tokens: tuple[MeanTokens, MeanTokens]
@@ -68,7 +70,7 @@ class FittedCurve(Cost):
     def varies_with(self) -> Literal["tokens", "context", "shape"]:
         """What it depends on beside the tokens in the step."""
         by_requests = self.per_request_s or any(bend.of == "requests" for bend in self.bends)
-        return "shape" if by_requests else "context" if self.per_context_token_s else "tokens"
+        return "shape" if by_requests or self.per_token_cell_s else "context" if self.per_context_token_s else "tokens"
 
     def seconds(self, tokens: ArrayLike, requests: float = 1, context_tokens: float = 0) -> Floats:
         """Time of steps of `tokens` tokens whose requests hold `context_tokens` each on average."""
@@ -78,6 +80,8 @@ class FittedCurve(Cost):
             time = time + cliff.add_s * (b > cliff.tokens)
         for bend in self.bends:
             time = time + bend.add_s * np.maximum((b if bend.of == "tokens" else requests) - bend.above, 0.0)
+        if self.per_token_cell_s:
+            time = time + b * (requests * context_tokens * self.per_token_cell_s)
         return np.asarray(time + requests * (self.per_request_s + self.per_context_token_s * context_tokens))
 
 

@@ -126,6 +126,7 @@ def fit_surface(
     also: Sequence[str] = (),
     by_tokens: bool = False,
     queued: Floats | None = None,
+    shared: bool = False,
     source: str = "",
 ) -> SurfaceFit:
     """Step costs, drafting, scheduling, prompts and acceptance that fit all points at once, by maximum a posteriori with weak priors.
@@ -135,7 +136,8 @@ def fit_surface(
     counted. A drafter's block has at least `slots` tokens: positions that no point tells of accept as the last known one. Steps of more than
     `graph_limit` tokens leave captured graphs. `also` are drafters that no point has: what is known of others stands for them.
     `by_tokens`: the caller books on tokens what requests cost, so that a prompt's token costs about as much as both.
-    `queued` [n]: as `SurfaceFit.queued` has it.
+    `queued` [n]: as `SurfaceFit.queued` has it. `shared`: requests share one cache, and every token of a step goes through all of it, so that steps
+    grow with tokens × cached tokens; needs lengths of prompts and answers.
     Raises DsimError where the points cannot carry a fit.
     """
     if not points:
@@ -144,7 +146,7 @@ def fit_surface(
     rows = rows_of(points, names, queued)
     if rows.tokens.max() < 1.5 * rows.tokens.min():
         raise DsimError("too few operating points to fit a step cost", remedy="give at least two whose tokens in a step differ by half")
-    model = _model(points, rows, also, kinds or {}, shape or {}, slots, graph_limit, by_tokens)
+    model = _model(points, rows, also, kinds or {}, shape or {}, slots, graph_limit, by_tokens, shared)
     speed = np.log([point.tps_per_user for point in points])
     z, cov, noise = _solve(model, rows, speed)
     fitted = model.speed(z, rows)
@@ -172,6 +174,10 @@ def _result(model: Model, z: Floats, cov: Floats, source: str, note: str, drafti
 def _assumed(model: Model, rows: Rows) -> list[str]:
     """What the fit takes for granted."""
     said = []
+    if model.shared:
+        said.append(
+            "one cache for all requests: a step costs more by its tokens × all cached tokens; jumps of kernels that attend in tiles are not told"
+        )
     if not model.prompts:
         said.append("prompts are within the step cost, for not every point says how long prompts and answers are: take them as instant")
     if model.limit is not None and not (rows.tokens > model.limit).any():
@@ -194,6 +200,7 @@ def _model(
     slots: int,
     limit: float | None,
     by_tokens: bool,
+    shared: bool,
 ) -> Model:
     plain = np.array([not name for name in rows.drafter])
     knots, inside = _knots(rows.requests[plain], rows)
@@ -206,7 +213,7 @@ def _model(
     found = {name: _acceptance(points, rows, name, shape.get(name), slots) for name in dict.fromkeys([*rows.drafter, *also]) if name}
     acceptance = {name: replace(known, kind=kinds.get(name, "unknown")) for name, known in found.items()}
     measured = (float(rows.tokens.min()), float(rows.tokens.max()))
-    return Model(knots, inside, measured, base, acceptance, limit, prompts, bool(rows.adaptive.any()), by_tokens, walk)
+    return Model(knots, inside, measured, base, acceptance, limit, prompts, bool(rows.adaptive.any()), by_tokens, walk, shared and prompts)
 
 
 def _knots(plain: Floats, rows: Rows) -> tuple[Floats, int]:

@@ -36,6 +36,7 @@ SCHEDULING = (0.05, 1.2)  # a step with scheduled lengths against a step: median
 CLIFF = (1.0, 1.2)  # leaving captured graphs, likewise
 PREFILL = (1.0, 0.35)  # a prompt's token against one more verified token: median, and sd of its logarithm
 PREFILL_BASE = (1.0, 0.3)  # fixed part of a step of prompts, against a step of one token
+CELL = (1e-4, 1.2)  # a token's way through one cached token of a shared cache, against a token's arithmetic (1 ÷ 6 of the width, part of it skipped)
 ALONE = 1.2  # users below which a prompt is alone with the engine
 BEYOND = 4.0  # the curve goes on to so many times the tokens that were measured
 
@@ -143,6 +144,7 @@ class Model:
     scheduled: bool = False
     by_tokens: bool = False  # whoever uses the fit books all of a slope on tokens: a prompt's token is held against the whole of it
     walk_sd: Floats = field(default_factory=lambda: np.zeros(0))
+    shared: bool = False  # one cache for all requests: every token of a step goes through all of it
     names: list[str] = field(init=False, default_factory=list)
     _prior: dict[str, tuple[float, float]] = field(init=False, default_factory=dict)
     _place: dict[str, int] = field(init=False, default_factory=dict)
@@ -169,6 +171,8 @@ class Model:
         if self.prompts:
             self._add("prefill", np.log(PREFILL[0]), PREFILL[1])
             self._add("prefill base", np.log(PREFILL_BASE[0]), PREFILL_BASE[1])
+        if self.shared:
+            self._add("cell", np.log(CELL[0]), CELL[1])
 
     def _add(self, name: str, mean: float, sd: float) -> None:
         self._place[name] = len(self.names)
@@ -255,7 +259,15 @@ class Model:
 
     def round_s(self, z: Floats, rows: Rows) -> Floats:
         time = self.verify_s(z, rows.tokens, rows.requests) + self.draft_s(z, rows)
+        if self.shared:
+            time = time + rows.tokens * rows.requests * (rows.prompt + rows.output / 2) * self.cell_s(z)
         return time + rows.adaptive * self.scheduling_s(z) if self.scheduled else time
+
+    def cell_s(self, z: Floats) -> float:
+        """Seconds of a token for each cached token of a shared cache."""
+        by_token, _ = self.slopes(z)
+        most = self.measured[1]
+        return float(self.curve(by_token, np.array([most]))[0]) / most * float(np.exp(self.value(z, "cell")))
 
     def scheduling_s(self, z: Floats) -> float:
         return self.base_s(z) * float(np.exp(self.value(z, "scheduling")))

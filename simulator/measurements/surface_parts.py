@@ -45,6 +45,7 @@ def costs_of(model: Model, z: Floats, source: str, note: str) -> Costs:
     verify = {
         "provenance": "fitted", "source": source, "note": note, "kind": "curve",
         "base_s": rounded(model.base_s(z)), "per_token_s": token_s, "per_request_s": request_s,
+        "per_token_cell_s": rounded(model.cell_s(z)) if model.shared else 0.0,
         "cliffs": [] if model.limit is None else [{"tokens": int(model.limit), "add_s": rounded(model.cliff_s(z))}],
         "bends": token_bends + request_bends, "measured_tokens": tuple(rounded(x) for x in model.measured),
     }  # fmt: skip

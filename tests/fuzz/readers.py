@@ -287,6 +287,7 @@ READERS: tuple[Reader, ...] = (
         OUT, curves=folder / "curves.json", metrics=[str(folder / "metrics.txt")], metrics_before=[str(folder / "before.txt")]), 3),
     Reader("drafter-option", "json", samples.named_drafter, _named, 1, ("name.txt",)),
     Reader("bench", "json", samples.bench, lambda folder: imports.import_vllm(OUT, bench=[str(folder / "a.json"), str(folder / "b.jsonl")]), 2),
+    Reader("llamacpp", "json", samples.bench, lambda folder: imports.import_llamacpp([str(folder / "a.json"), str(folder / "b.jsonl")], OUT), 2),
     Reader("aiperf", "json", samples.aiperf, _loads("AIPerf", "a.json", "b.json"), 2),
     Reader("guidellm", "json", samples.guidellm, _loads("GuideLLM", "a.json"), 1),
     Reader("servegen", "json", samples.service, _service),

@@ -43,6 +43,14 @@ def test_a_fitted_curve_by_hand() -> None:
     assert (curve().varies_with, bent.varies_with, bent.tokens_range()) == ("tokens", "context", (1, 512))
 
 
+def test_a_shared_cache_costs_tokens_times_all_cached_tokens() -> None:
+    """llama.cpp's unified cache: 6 tokens of 3 requests go through 3 × 200 cells each; twice the requests are twice the cells for each token."""
+    shared = curve(per_token_cell_s=1e-7)
+    assert shared.seconds([6, 12], requests=3, context_tokens=200).tolist() == pytest.approx([0.01 + 6e-3 + 6 * 6e-5, 0.01 + 12e-3 + 12 * 6e-5])
+    assert shared.seconds(12, requests=6, context_tokens=200) == pytest.approx(0.01 + 12e-3 + 12 * 12e-5)
+    assert shared.varies_with == "shape"
+
+
 def test_a_staircase_pads_up_to_the_next_captured_size(tmp_path: Path) -> None:
     cost = table(tmp_path, "tokens,p50_s\n8,0.02\n1,0.01\n4,0.015\n")
     assert cost.seconds([0, 1, 1.5, 2, 4, 5, 8]).tolist() == [0.01, 0.01, 0.015, 0.015, 0.015, 0.02, 0.02]

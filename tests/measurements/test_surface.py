@@ -120,3 +120,28 @@ def test_scheduling_is_told_by_adaptive_points_and_leaves_the_rest_alone() -> No
     assert scheduled.costs.scheduling.seconds == pytest.approx(scheduled.scheduling_s, rel=1e-4)
     assert 0 < sd(scheduled, "scheduling") < 0.1
     assert fit.scheduling_s == 0
+
+
+def test_a_shared_cache_is_told_from_requests_by_points_of_several_lengths() -> None:
+    """Tokens × all cached tokens: as large as half of the rest at 16 users with four tokens each. Twice the context is then foreseen."""
+    cell = 4e-7
+
+    def shared(users: float, slots: int, prompt: float) -> LoadPoint:
+        length, tokens = 1 + sum(SURVIVAL[:slots]), users * (1 + slots)
+        time = BASE + TOKEN * 20 * tokens + (DRAFT if slots else 0.0) + cell * tokens * users * (prompt + 64)
+        told = {"accepted_length": length, "survival": SURVIVAL[:slots], "rounds": 1e6} if slots else {}
+        alone = {"ttft_s": BASE} if users == 1 else {}
+        lengths = {"prompt_tokens": 1e-3 * prompt, "output_tokens": 2 * (0.999 * prompt + 64)}  # prompts cost nothing here, contexts do
+        speed = length / time
+        return LoadPoint(f"{users}, {slots}, {prompt}", speed, users * speed, budget=1.0 + slots, slots=slots, **lengths, **told, **alone)  # type: ignore[arg-type]
+
+    points = [*(shared(users, 0, 64) for users in (1, 4, 16)), *(shared(users, 3, 64) for users in (1, 4, 16)), shared(16, 3, 256)]
+    kept = [shared(users, 3, 512) for users in (8, 16)]
+    fits = [fit_surface(points, shared=flag) for flag in (True, False)]
+    misses = [max(abs(p.difference) for p in fit.predict(kept, ["drafter"] * 2)) for fit in fits]
+    assert misses[0] < 0.05
+    assert misses[1] > 0.2
+    verify = fits[0].costs.verify
+    assert verify.kind == "curve"
+    assert verify.per_token_cell_s == pytest.approx(cell, rel=0.3)
+    assert any("one cache for all requests" in line for line in fits[0].assumed)

@@ -1,5 +1,5 @@
 """Results of the engines' own load generators: `vllm bench serve` (vllm-project/vllm at 009e6d4, benchmarks/serve.py) and SGLang's `bench_serving`
-(sgl-project/sglang, python/sglang/bench_serving.py)."""
+(sgl-project/sglang, python/sglang/bench_serving.py); and the former's of llama.cpp, whose counters lie beside them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from simulator.errors import DsimError
 from simulator.measurements.formats.loadgen import STREAMED, THROUGHPUT, LoadPoint, Loads
 from simulator.measurements.formats.reading import AGREE, Count, Document, Line, Milliseconds, Part, Seconds, read_each
 from simulator.measurements.formats.rounds import SpecCounters
+from simulator.measurements.formats.scrapes import counters_around
 from simulator.quantities import MOST_SLOTS, Share, Within
 
 
@@ -96,9 +98,25 @@ class _Bench(Part):
         return None if self.request_rate is not None else self.max_concurrency or None
 
 
-def read_bench(path: Path) -> Loads:
-    """Results of `vllm bench serve --save-result` (one) and `--append-result` or SGLang's `bench_serving --output-file` (one on each line).
-    Raises DsimError with file and field."""
+def read_llama_cpp(path: Path) -> Loads:
+    """A result of `vllm bench serve` against llama-server, with the scrapes of its /metrics where they lie beside it (c4.json: c4-before.txt and
+    c4-after.txt). Every token is a piece of its own there, accepted drafts too, so that pieces say nothing. Raises DsimError."""
+    loads = read_bench(path, pieces=False)
+    counters = counters_around(path)
+    if counters is None or len(loads.points) != 1:
+        return loads
+    point = loads.points[0]
+    if counters.engine != "llamacpp":
+        problem = f"is a scrape of {counters.engine}"
+        raise DsimError(problem, where=path.with_name(f"{path.stem}-after.txt"), remedy="give dsim import the command of that engine")
+    counters = replace(counters, answers=point.requests)
+    received = point.output_tokens * point.requests if point.output_tokens and point.requests else None
+    return replace(loads, points=[point.counted(counters)], remarks=[*loads.remarks, *counters.remarks(path.name, received)])
+
+
+def read_bench(path: Path, pieces: bool = True) -> Loads:
+    """Results of `vllm bench serve --save-result` (one) and `--append-result` or SGLang's `bench_serving --output-file` (one on each line). `pieces`:
+    those of an answer tell whether the server speculates. Raises DsimError with file and field."""
     points: list[LoadPoint] = []
     left_out: list[str] = []
     remarks: list[str] = []
@@ -107,11 +125,11 @@ def read_bench(path: Path) -> Loads:
         if bench.completed == 0 and bench.mean_tpot_ms == bench.output_throughput == 0:
             left_out.append(document.name)
         else:
-            points.append(_bench(document, bench, remarks))
+            points.append(_bench(document, bench, remarks, pieces))
     return Loads(points, left_out, remarks)
 
 
-def _bench(document: Document, bench: _Bench, remarks: list[str]) -> LoadPoint:
+def _bench(document: Document, bench: _Bench, remarks: list[str], pieces: bool) -> LoadPoint:
     for key, value, remedy in (("mean_tpot_ms", bench.mean_tpot_ms, STREAMED), ("output_throughput", bench.output_throughput, None)):
         if value == 0:
             raise document.fail(key, "expected a number above 0, got 0", remedy)
@@ -138,7 +156,7 @@ def _bench(document: Document, bench: _Bench, remarks: list[str]) -> LoadPoint:
     if bench.accept_length is not None:  # SGLang verifies in every decode round
         rounds = (generated - finished) / bench.accept_length if generated and finished else None
         return replace(point, proposing=1.0, rounds=rounds)
-    if sglang:  # whose client shares a gap out among the tokens that end it
+    if sglang or not pieces:  # SGLang's client shares a gap out among the tokens that end it
         return point
     return point.one_token_pieces(bench.mean_itl_ms / 1e3 if bench.mean_itl_ms else None)
 

@@ -1,7 +1,8 @@
 """Decode rounds from what engines count: how many there were, in how many of them anything was drafted, what was verified and accepted.
 
 vLLM's `num_drafts` counts the rounds that proposed something (vllm-project/vllm at 016a858, v1/spec_decode/metrics.py, observe_draft), a sixth of all
-rounds with n-gram drafting, and accepted tokens are counted before an answer is cut at its end. What every counter means: docs/exchange.md.
+rounds with n-gram drafting, and accepted tokens are counted before an answer is cut at its end. llama.cpp never drafts beyond an answer's end
+(tools/server/server-context.cpp, get_n_draft_max). What every counter means: docs/exchange.md.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ class SpecCounters:
             return None
         answers = self.answers or 0
         inside = self.generated - answers - self.accepted_tokens
+        if self.stays_inside:
+            return max(inside, self.drafts)
         every = (1 - EVERY) * self.drafts, (1 + EVERY) * self.drafts
         if every[0] <= inside <= every[1]:  # every round drafted, and little or nothing was counted beyond an end
             return self.drafts
@@ -61,14 +64,33 @@ class SpecCounters:
         return (math.sqrt(kept**2 + 4 * product) - kept) / 2
 
     @property
+    def stays_inside(self) -> bool:
+        """Does the engine draft no more than an answer still has room for?"""
+        return self.engine == "llamacpp"
+
+    @property
     def proposing(self) -> float | None:
-        """Share of decode rounds in which anything was drafted."""
-        return self.drafts / self.rounds if self.rounds else None
+        """Share of decode rounds in which anything was drafted. Where drafts end with their answer, a round for its last token has none."""
+        if not self.rounds:
+            return None
+        return 1.0 if self.stays_inside and self.drafts and self.drafts + (self.answers or 0) >= self.rounds else self.drafts / self.rounds
+
+    @property
+    def had(self) -> list[float] | None:
+        """Drafts that had each position: as counted; where drafts end with their answer, as ends anywhere in a round take the positions, the last
+        ones first: in equal steps. None where that is not known."""
+        if self.tried or not self.stays_inside or self.slots < 2 or self.draft_tokens is None:
+            return self.tried
+        lost = self.drafts * self.slots - self.draft_tokens
+        step = 2 * lost / (self.slots * (self.slots - 1))
+        if step * self.slots > self.drafts:
+            return None
+        return [max(self.drafts - step * place, count) for place, count in enumerate(self.per_position)]
 
     @property
     def survival(self) -> list[float]:
-        """P(at least k accepted), k = 1 … γ, over the rounds that drafted; where drafts are counted by position, over those that had it."""
-        tried = self.tried or [self.drafts] * len(self.per_position)
+        """P(at least k accepted), k = 1 … γ, over the rounds that drafted; where it is known how many drafts had a position, over those."""
+        tried = self.had or [self.drafts] * len(self.per_position)
         shares = (count / had for count, had in zip(self.per_position, tried, strict=True) if had)
         return list(accumulate(shares, min))
 
@@ -95,7 +117,9 @@ class SpecCounters:
 
     @property
     def cut(self) -> bool:
-        """Drafts were shorter than their positions: the engine cut them, or the drafter had no more to propose."""
+        """Drafts were shorter than their positions: the engine cut them, or the drafter had no more to propose; not by the ends of answers."""
+        if self.stays_inside and self.had:
+            return False
         return self.draft_tokens is not None and self.draft_tokens < (1 - CUT) * self.drafts * self.slots
 
     def remarks(self, name: str, received: float | None = None) -> list[str]:

@@ -54,6 +54,15 @@ def read_counters(path: Path, before: Path | None = None, model: str | None = No
     return counters
 
 
+def counters_around(result: Path) -> SpecCounters | None:
+    """What the scrapes beside a result counted during it (c4.json: from c4-before.txt to c4-after.txt). None where they are not there. Raises
+    DsimError."""
+    before, after = (result.with_name(f"{result.stem}-{when}.txt") for when in ("before", "after"))
+    if not (before.exists() and after.exists()):
+        return None
+    return counted_between(_counters(before, None), _counters(after, None), after)
+
+
 def counted_between(before: SpecCounters, after: SpecCounters, where: Path | str) -> SpecCounters:
     """What was counted between two scrapes of one server. Raises DsimError where a counter fell."""
     for what, then, now in (("engine", before.engine, after.engine), ("model", before.model, after.model)):

@@ -100,6 +100,8 @@ def filled(cells: Sequence[Cell], scrapes: Mapping[str, Sequence[SpecCounters]])
         if cell.point.accepted_length is not None:
             out.append(cell)
             continue
+        if cell.point.output_tokens:  # an engine that counts no answers: as many as its tokens make
+            mine = [each if each.answers or not each.generated else replace(each, answers=each.generated / cell.point.output_tokens) for each in mine]
         rounds = sum(each.rounds or each.drafts for each in mine)
         length, budget, proposing = (_mean(mine, name) for name in ("accepted_length", "budget", "proposing"))
         slots = max(each.slots for each in mine)

@@ -16,7 +16,7 @@ from simulator.measurements.uncertainty import Uncertainty, Unsure
 from simulator.study.profiles.about import About
 from simulator.study.profiles.counted import Counted, acceptance, filled, gamma_of, read_scrapes
 from simulator.study.profiles.given_points import Cell, Options, completed, named_files, read_cells
-from simulator.study.profiles.joint_fit import Compared, JointFit, Say, fit_cells, noise_of, speeds
+from simulator.study.profiles.joint_fit import Cache, Compared, JointFit, Say, fit_cells, noise_of, speeds
 from simulator.study.profiles.parts import DrafterPart, Parts
 from simulator.study.profiles.workload import check_workload
 
@@ -39,15 +39,15 @@ class PointFiles:
     slots: int | None = None
 
 
-def import_points(about: About, tool: str, files: PointFiles, say: Say = lambda _: None) -> dict[str, Any]:
+def import_points(about: About, tool: str, files: PointFiles, say: Say = lambda _: None, cache: Cache = "own") -> dict[str, Any]:
     """The profile of a server from results of a load generator. Raises DsimError."""
     about.check()
     parts = Parts()
-    left_out = fit_points(parts, about, files, say)
+    left_out = fit_points(parts, about, files, say, cache=cache)
     return parts.write(about, tool, left_out)
 
 
-def fit_points(parts: Parts, about: About, files: PointFiles, say: Say = lambda _: None, option: str = "FILE") -> list[str]:
+def fit_points(parts: Parts, about: About, files: PointFiles, say: Say = lambda _: None, option: str = "FILE", cache: Cache = "own") -> list[str]:
     """Fills in costs and drafters from the files; which benchmarks were left out. Raises DsimError."""
     options = Options(files.accepted_length, files.budget, about.drafter)
     options.check()
@@ -58,18 +58,25 @@ def fit_points(parts: Parts, about: About, files: PointFiles, say: Say = lambda 
     cells = completed(filled(cells, scrapes), options)
     scrapes = {name or about.drafter: counters for name, counters in scrapes.items()}
     counted = {name: acceptance(name, cells, scrapes.get(name, ())) for name in dict.fromkeys(cell.drafter for cell in cells) if name}
-    fill_in(parts, cells, {name: known for name, known in counted.items() if known}, files.slots, say)
+    fill_in(parts, cells, {name: known for name, known in counted.items() if known}, files.slots, say, cache)
     return loads.left_out
 
 
-def fill_in(parts: Parts, cells: Sequence[Cell], counted: dict[str, Counted], slots: int | None = None, say: Say = lambda _: None) -> JointFit:
+def fill_in(
+    parts: Parts,
+    cells: Sequence[Cell],
+    counted: dict[str, Counted],
+    slots: int | None = None,
+    say: Say = lambda _: None,
+    cache: Cache = "own",
+) -> JointFit:
     """Costs, drafters and what is not known of them from the cells and the acceptance of each drafter. Raises DsimError."""
     check_workload(cells)
     _check_drafters(cells)
     gamma = {name: gamma_of(known, [cell for cell in cells if cell.drafter == name], slots) for name, known in counted.items()}
     plain = any(not cell.drafter for cell in cells if not cell.held_out)
     apart = {name for name, known in counted.items() if known.by_position or plain}
-    fit = fit_cells(cells, {name: known.blocks(name, gamma[name]) for name, known in counted.items()}, apart, say)
+    fit = fit_cells(cells, {name: known.blocks(name, gamma[name]) for name, known in counted.items()}, apart, say, cache)
     parts.costs = _imported(fit.costs)
     drafters = {name: drafting for name, drafting in fit.drafting.items() if name in apart}
     for name, drafting in drafters.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -25,6 +25,9 @@ ONE_BUDGET = 1.02  # ratio of the most tokens a request and step to the fewest, 
 REPEATS = 2.0  # times the scatter of repeated measurements that a fit may miss them by
 
 Say = Callable[[str], None]
+Cache = Literal["own", "unified", "split"]
+"""How requests share an engine's cache: each reads its own; llama.cpp's unified one, through which every token of a step goes; or its split one,
+whose prompts run in a pass of their own beside decoding (docs/exchange.md, llama.cpp)."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,9 @@ class JointFit:
         return max(abs(row.difference("tps_per_user") or 0.0) for row in self.compared if not row.cell.held_out)
 
 
-def fit_cells(cells: Sequence[Cell], blocks: Mapping[str, RecordedBlocks], apart: Collection[str], say: Say = lambda _: None) -> JointFit:
+def fit_cells(
+    cells: Sequence[Cell], blocks: Mapping[str, RecordedBlocks], apart: Collection[str], say: Say = lambda _: None, cache: Cache = "own"
+) -> JointFit:
     """Costs such that the simulated benchmark has the measured speeds of the cells that are not held out: a surface fitted to them, then to what is
     measured × fitted ÷ simulated, until that does not change. Drafting is a cost of its own for the drafters in `apart`.
     Raises DsimError where no fit comes near the cells."""
@@ -95,7 +100,7 @@ def fit_cells(cells: Sequence[Cell], blocks: Mapping[str, RecordedBlocks], apart
     queued: Floats | None = None
     best: JointFit | None = None
     for number in range(PASSES):
-        surface = _fitted(points, names, queued)
+        surface = _fitted(points, names, queued, cache)
         drafting = {name: replace(known, cost=surface.drafters[name].draft) if name in apart else known for name, known in laid.items()}
         manner = manner or _manner(fitted, surface.costs, drafting)
         compared = [Compared(cell, _simulated(cell, surface.costs, drafting, manner)) for cell in fitted]
@@ -115,11 +120,14 @@ def fit_cells(cells: Sequence[Cell], blocks: Mapping[str, RecordedBlocks], apart
     return replace(best, compared=[*best.compared, *kept_out])
 
 
-def _fitted(points: Sequence[LoadPoint], names: Sequence[str], queued: Floats | None) -> SurfaceFit:
+def _fitted(points: Sequence[LoadPoint], names: Sequence[str], queued: Floats | None, cache: Cache) -> SurfaceFit:
     """The surface; with one number of tokens for every request its slope is that of tokens."""
     budgets = [point.budget or 1.0 for point in points]
     alike = max(budgets) <= ONE_BUDGET * min(budgets)
-    surface = fit_surface(points, names, by_tokens=alike, queued=queued)
+    surface = fit_surface(points, names, by_tokens=alike, queued=queued, shared=cache == "unified")
+    if cache == "split" and surface.costs.prefill is not None:
+        prefill = surface.costs.prefill.model_copy(update={"apart": True})
+        surface = replace(surface, costs=surface.costs.model_copy(update={"prefill": prefill}))
     verify = surface.costs.verify
     if not alike or not isinstance(verify, FittedCurve):
         return surface
