@@ -1,6 +1,6 @@
 """The command line's functions of this package. They are mounted by `simulator.cli`, so heavy modules are imported when one runs.
 
-Long because four commands declare their options here.
+Long because five commands declare their options here.
 """
 
 from __future__ import annotations
@@ -218,6 +218,30 @@ def train_draft(
     ]
     lines.append(f"drafters in {out}; measure them: dsim profile --target {target} --draft {out / families[0]} --out profiles/NAME")
     _show(format, report, lines)
+
+
+def export_drafter(
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Drafter: a checkpoint folder or a hub name.")],
+    to: Annotated[Literal["vllm", "speculators", "gguf"], typer.Option(help="Form to write: of vLLM, of speculators, or of llama.cpp.")],
+    out: Annotated[Path, typer.Option(help="New folder; a file for gguf.")],
+    target: Annotated[str | None, typer.Option(help="Target. For gguf its GGUF file, whose tokenizer is copied; else its name.")] = None,
+    weights: Annotated[
+        Literal["f32", "f16", "bf16", "q8_0", "q4_1"] | None, typer.Option(help="Data type of a GGUF's matrices.", show_default="as stored")
+    ] = None,
+    format: Format = "text",
+) -> None:
+    """Write a drafter as a checkpoint that an engine loads.
+
+    Prints the engine's options for it."""
+    needs_torch("export drafter")
+    from real_runner.exporting.drafter import export_drafter as export
+
+    made = export(folder, to, out, target, weights)
+    size = made["draft_vocabulary"]
+    over = "all tokens" if size == made["vocabulary"] else f"{size:,} of {made['vocabulary']:,} tokens"
+    inputs = ", ".join(map(str, made["tapped_layers"]))
+    what = f"{out}: {made['family']}, {made['drafted_tokens']} tokens per round over {over}, reads the inputs of the target's layers {inputs}"
+    _show(format, made, [what, made["start"]])
 
 
 def _show(format: str, data: Any, lines: Iterable[str]) -> None:

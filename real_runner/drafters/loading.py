@@ -53,14 +53,20 @@ def load_drafter(name: str, target: Target, spec: DraftSpec | None = None) -> Dr
     spec = spec or read_spec(folder, target.layers)
     fits(spec, target)
     with memory_of("the drafter's weights", folder):
-        with no_init_weights(), torch.device("meta"):  # the config's numbers may be anything: no memory is taken before they are those of the tensors
-            outline = CLASSES[spec.family](spec)
-        tensors = renamed(read_tensors(folder), spec)
-        check_tensors(outline, tensors, target, folder)
+        tensors = read_checked(spec, folder)
         with no_init_weights(), torch.device("cpu"):
             drafter = CLASSES[spec.family](spec)
         fill(drafter, tensors, target, folder)
         return placed(drafter, target)
+
+
+def read_checked(spec: DraftSpec, folder: Path) -> dict[str, Tensor]:
+    """A drafter's tensors by the names of our module, each of the shape that the config asks for. Raises CheckpointError."""
+    with no_init_weights(), torch.device("meta"):  # the config's numbers may be anything: no memory is taken before they are those of the tensors
+        outline = CLASSES[spec.family](spec)
+    tensors = renamed(read_tensors(folder), spec)
+    check_tensors(outline, tensors, folder)
+    return tensors
 
 
 def random_drafter(spec: DraftSpec, target: Target) -> Drafter:
@@ -153,11 +159,11 @@ def _mtp_layer(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return ours
 
 
-def check_tensors(drafter: Drafter, tensors: Mapping[str, Tensor], target: Target, folder: Path) -> None:
+def check_tensors(drafter: Drafter, tensors: Mapping[str, Tensor], folder: Path) -> None:
     """Every name and shape is that of a drafter which may lie on the meta device; embedding and head may be left to the target."""
     expected, file = drafter.state_dict(), folder / "model.safetensors"
     for name, tensor in expected.items():
-        if name in SHARED and name not in tensors and tensor.shape[0] == target.vocabulary:
+        if name in SHARED and name not in tensors and tensor.shape[0] == drafter.spec.vocabulary:
             continue  # a reduced vocabulary needs its own head
         key, own = name.removeprefix("backbone."), tensors.get(name)
         if own is None:
@@ -178,7 +184,8 @@ def fill(drafter: Drafter, tensors: dict[str, Tensor], target: Target, folder: P
     drafter.load_state_dict({name: tensor for name, tensor in tensors.items() if name in expected}, strict=False, assign=True)
     drafter.requires_grad_(False)
     share(drafter, target, {name for name in SHARED if name not in tensors})
-    drafter.d2t = _vocabulary_map(drafter.spec, tensors, target, folder / "model.safetensors")
+    ids = vocabulary_map(drafter.spec, tensors, folder / "model.safetensors")
+    drafter.d2t = None if ids is None else ids.to(target.device)
 
 
 def share(drafter: Drafter, target: Target, absent: set[str]) -> None:
@@ -192,7 +199,7 @@ def share(drafter: Drafter, target: Target, absent: set[str]) -> None:
         drafter.lm_head = target.head
 
 
-def _vocabulary_map(spec: DraftSpec, tensors: Mapping[str, Tensor], target: Target, file: Path) -> Tensor | None:
+def vocabulary_map(spec: DraftSpec, tensors: Mapping[str, Tensor], file: Path) -> Tensor | None:
     """Ids in the target's vocabulary of the draft's reduced one: `d2t` holds the differences  # [draft V]."""
     if spec.draft_vocabulary is None:
         return None
@@ -202,6 +209,6 @@ def _vocabulary_map(spec: DraftSpec, tensors: Mapping[str, Tensor], target: Targ
     if offsets.shape != (spec.draft_vocabulary,) or offsets.is_complex():
         raise CheckpointError(f"shape {list(offsets.shape)}", where=file, key="d2t", remedy=f"expected [{spec.draft_vocabulary}]")
     ids = offsets.long() + torch.arange(len(offsets))
-    if ids.min() < 0 or ids.max() >= target.vocabulary or len(ids.unique()) != len(ids):
+    if ids.min() < 0 or ids.max() >= spec.vocabulary or len(ids.unique()) != len(ids):
         raise CheckpointError("does not map into the target's vocabulary", where=file, key="d2t", remedy="expected target id - draft id, none twice")
-    return ids.to(target.device)
+    return ids

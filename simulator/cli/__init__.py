@@ -63,6 +63,8 @@ draft_app = group("Check draft checkpoints.")
 draft_app.callback()(lambda: None)  # a group of one command is a group all the same
 draft_app.command("check")(real_runner.draft_check)
 
+export_app.command("drafter")(real_runner.export_drafter)
+
 app.add_typer(profile_app, name="profile")
 app.add_typer(draft_app, name="draft")
 app.add_typer(acceptance.app, name="acceptance")

@@ -14,6 +14,7 @@ from simulator.reading.json_files import read_json
 
 KNOWN = (
     "DeepSpec (*DSparkModel, *Eagle3Model), SpecForge (DFlashDraftModel, DSparkDraftModel, LlamaForCausalLMEagle3), vLLM speculators, "
+    "vLLM (Eagle3Qwen3ForCausalLM, Eagle3LlamaForCausalLM), "
     "MTP (num_nextn_predict_layers)"
 )
 CONFIDENCE = ("enable_confidence_head", "use_confidence_head")  # DeepSpec's and vLLM's name, SpecForge's name
@@ -41,7 +42,8 @@ def refuse_fused(config: Config, folder: Path) -> None:
 
 
 def _native(config: Config, folder: Path, target_layers: int | None) -> DraftSpec:
-    return _block_spec(config, config, folder, "deepspec", taps=need(config, "target_layer_ids", folder), first_slot=0)
+    first = 1 if flag(config, "sample_from_anchor", folder=folder) is False else 0  # vLLM's name for what speculators' blocks may do
+    return _block_spec(config, config, folder, "deepspec", taps=need(config, "target_layer_ids", folder), first_slot=first)
 
 
 def _native_eagle(config: Config, folder: Path, target_layers: int | None) -> DraftSpec:
@@ -68,6 +70,12 @@ def _specforge_eagle(config: Config, folder: Path, target_layers: int | None) ->
     taps = _default_eagle_taps(layers, folder) if taps is None else taps
     gamma = config.get("ttt_length", config.get("speculative_num_steps", 7))
     return _eagle_spec(config, config, folder, "specforge", taps, gamma, layers)
+
+
+def _vllm_eagle(config: Config, folder: Path, target_layers: int | None) -> DraftSpec:
+    aux = listed(need(config, "eagle_aux_hidden_state_layer_ids", folder), "eagle_aux_hidden_state_layer_ids", folder)
+    taps = [tap - 1 for tap in aux]  # they name the layer that reads, we the one that wrote
+    return _eagle_spec(config, config, folder, "vllm", taps, config.get("ttt_length", 7), config.get("num_target_layers"))
 
 
 def _speculators(config: Config, folder: Path, target_layers: int | None) -> DraftSpec:
@@ -181,6 +189,7 @@ PACKAGINGS: list[tuple[Callable[[Config], bool], Callable[[Config, Path, int | N
     (lambda c: "speculators_model_type" in c, _speculators),
     (lambda c: "DSparkDraftModel" in architectures(c) or "DFlashDraftModel" in architectures(c) or "dflash_config" in c, _specforge),
     (lambda c: "LlamaForCausalLMEagle3" in architectures(c), _specforge_eagle),
+    (lambda c: any(f"Eagle3{layers}ForCausalLM" in architectures(c) for layers in ("Qwen3", "Llama")), _vllm_eagle),
     (lambda c: "DSparkModel" in architectures(c), _native),
     (lambda c: "Eagle3Model" in architectures(c) or "Eagle3DraftModel" in architectures(c), _native_eagle),
     (lambda c: bool(c.get("num_nextn_predict_layers")), _mtp),

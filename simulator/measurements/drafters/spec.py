@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 Family = Literal["dspark", "dflash", "eagle3", "mtp"]
 EMBEDDING, POST_NORM = -1, -2  # taps that are not the output of a layer
-Packaging = Literal["deepspec", "specforge", "speculators", "deepseek"]
+Packaging = Literal["deepspec", "specforge", "speculators", "vllm", "deepseek"]
 
 
 @dataclass(frozen=True, slots=True)

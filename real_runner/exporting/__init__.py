@@ -1,0 +1,1 @@
+"""Drafters in the forms that engines load: `dsim export drafter`."""
