@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.engines import cells, measure, scenarios
 from benchmarks.engines.plan import ENGINES, LLAMA, VLLM, Condition
-from benchmarks.engines.processes import Client, Failed, Group, Server, free_port, stop_all
+from benchmarks.engines.processes import Client, Failed, Group, Server, free_port, reason, stop_all
 from simulator.reading.yaml_files import read_yaml
 from simulator.study.run.scenario import Scenario
 from simulator.traffic.benchmark import Benchmark
@@ -150,6 +150,18 @@ def test_a_server_that_ends_is_said_with_its_words(tmp_path: Path) -> None:
     with pytest.raises(Failed, match="the server ended: ValueError: unknown model type"):
         Server(words, tmp_path / "log", {}, free_port(), "/", 30)
     assert not Group.running
+
+
+def test_the_reason_of_an_end(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    for text, said in (
+        ("WARNING failed to find x\nE load: failed to open 'd.gguf'\nE exiting due to model loading error", "E load: failed to open 'd.gguf'"),
+        ("ERROR engine failed to start\nERROR ValueError: no class X\nRuntimeError: see above", "ERROR ValueError: no class X"),
+        ("one\ntwo", "two"),
+        ("", "(nothing was written)"),
+    ):
+        log.write_text(text)
+        assert reason(log) == said
 
 
 def test_a_client_that_hangs_is_ended(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import re
 import select
 import shutil
 import signal
@@ -52,7 +53,7 @@ class Group:
         self.log, self.paused = log, False
         inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         pipe = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True} if pipes else {"stdin": subprocess.DEVNULL}
-        with log.open("a") as out:
+        with log.open("w") as out:
             self.process = subprocess.Popen(
                 words, env=inherited | environment, start_new_session=True, stderr=out, **({"stdout": out} | pipe)
             )  # fmt: skip
@@ -100,7 +101,7 @@ class Server(Group):
         while not self._answers(health):
             if self.process.poll() is not None or time.monotonic() > end:
                 self.stop()
-                raise Failed(f"{log}: the server {'ended' if time.monotonic() < end else f'did not answer within {start_s:g} s'}: {last_words(log)}")
+                raise Failed(f"{log}: the server {'ended' if time.monotonic() < end else f'did not answer within {start_s:g} s'}: {reason(log)}")
             time.sleep(0.5)
 
     def _answers(self, path: str) -> bool:
@@ -128,7 +129,7 @@ class Server(Group):
             with ThreadPoolExecutor(len(prompts)) as pool:
                 list(pool.map(ask, prompts))
         except OSError as problem:
-            raise Failed(f"{self.log}: a warm-up request failed ({problem}): {last_words(self.log)}") from None
+            raise Failed(f"{self.log}: a warm-up request failed ({problem}): {reason(self.log)}") from None
 
 
 class Client(Group):
@@ -157,14 +158,17 @@ class Client(Group):
         line = self.process.stdout.readline().strip()
         if not line:
             self.stop()
-            raise Failed(f"{self.log}: the client ended: {last_words(self.log)}")
+            raise Failed(f"{self.log}: the client ended: {reason(self.log)}")
         return str(line)
 
 
-def last_words(log: Path) -> str:
-    """The last line with an error, or the last one."""
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()] or ["(nothing was written)"]
-    return next((line for line in reversed(lines) if "Error" in line or "error" in line), lines[-1])[-300:]
+def reason(log: Path) -> str:
+    """Why a program ended, in its words: its first exception, else the first line of an error, else the last line."""
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip() and "WARNING" not in line]
+    for pattern in (r"\w(Error|Exception): ", r"(?i)\berror\b|failed to"):
+        if first := next((line for line in lines if re.search(pattern, line)), None):
+            return first[-300:]
+    return lines[-1][-300:] if lines else "(nothing was written)"
 
 
 def stop_all() -> None:
