@@ -74,20 +74,22 @@ def export_launch(
     out: Annotated[
         Path | None, typer.Option(help="Folder for the scripts and tables.", show_default="launch, in the result folder if there is one")
     ] = None,
+    engine: Annotated[Literal["vllm", "sglang", "llamacpp"] | None, typer.Option(help="One engine alone.", show_default="vLLM and SGLang")] = None,
     override: Override = None,
     format: Format = "text",
 ) -> None:
-    """Write the commands of vLLM and SGLang that realise a policy.
+    """Write the commands of vLLM and SGLang, or of llama.cpp, that realise a policy.
 
     With the tables that they need, what is to be filled in, and what the engine does otherwise than was simulated."""
     from importlib.metadata import version
 
     from simulator.report.deploy import launch_page
     from simulator.study.deploy.asked import launch_of
+    from simulator.study.deploy.launch import USUAL
     from simulator.study.deploy.scripts import write_launch
     from simulator.study.run.place import LAUNCH
 
-    result = launch_of(what, policy, override or [])
+    result = launch_of(what, policy, override or [], (engine,) if engine else USUAL)
     folder = out or (what / LAUNCH if what.is_dir() else Path(LAUNCH))
     written = write_launch(result, folder)
     show(format, result.to_json() | {"files": [str(path) for path in written]}, launch_page(result, folder, version("dsim")))

@@ -37,14 +37,19 @@ def launch_page(launch: Launch, folder: Path, version: str) -> Page:
     """What `dsim export launch` prints."""
     made = section("deploy", "What to deploy", *launch_blocks(launch, str(folder)))
     return Page(
-        title=f"{launch.policy} on vLLM and SGLang", kind="dsim export launch", name=launch.policy, version=version, sections=(made,) if made else ()
+        title=f"{launch.policy} on {' and '.join(engine.engine for engine in launch.engines)}",
+        kind="dsim export launch",
+        name=launch.policy,
+        version=version,
+        sections=(made,) if made else (),
     )
 
 
 def launch_blocks(launch: Launch, folder: str = LAUNCH) -> list[Block]:
     """A command for each engine; what is to be done by hand, and what the engines do otherwise than was simulated: what both do once."""
     servers = f"{count(launch.replicas, 'server')} with {launch.policy}, on the engine that you have. Scripts and tables are in {folder}/."
-    both = [line for line in launch.engines[0].otherwise if all(line in engine.otherwise for engine in launch.engines)]
+    several = len(launch.engines) > 1
+    both = [line for line in launch.engines[0].otherwise if several and all(line in engine.otherwise for engine in launch.engines)]
     by_hand = tuple(dict.fromkeys(line for engine in launch.engines for line in engine.fill_in))
     own = [
         Lines(tuple(line for line in engine.otherwise if line not in both), f"Simulated, and {engine.engine} does otherwise")

@@ -75,6 +75,26 @@ def test_without_speculation_there_is_none(engines: Engines) -> None:
         assert not engine.files
 
 
+def test_llama_cpp_is_asked_for_by_name(scenario: WriteScenario, dsim: Dsim, tmp_path: Path) -> None:
+    def asked(name: str, **changes: Any) -> EngineLaunch:
+        (engine,) = launch(load_scenario(scenario(policies=[{"name": name, **POLICIES[name]}], baseline=None, **changes)), name, ["llamacpp"]).engines
+        return engine
+
+    block = options(asked("two", engine={"max_batch": 8, "kv_tokens": 4096, "prefill": {"kind": "instant"}}))
+    assert [block[f"--{name}"] for name in ("parallel", "ctx-size")] == ["8", "4096"]
+    assert "--kv-unified" in block
+    assert [block[f"--spec-{name}"] for name in ("type", "draft-model", "draft-n-max")] == ["draft-dspark", "PATH/TO/DRAFTER", "2"]
+    assert "--spec-draft-model" not in options(asked("mtp"))
+    assert not any("spec" in word for word in asked("plain").command)
+    assert says(asked("scheduled"), "lengths by confidence: llama.cpp drafts whole blocks")
+    assert says(asked("table"), "lengths by batch size: llama.cpp has one length")
+    path = scenario(policies=[{"name": "two", **POLICIES["two"]}], baseline=None)
+    told = dsim("export", "launch", path, "--engine", "llamacpp", "--out", tmp_path / "out")
+    assert told.code == 0, told.err
+    assert (tmp_path / "out" / "llama.cpp.sh").read_text().splitlines()[-1].endswith("--spec-draft-n-max 2")
+    assert "both do otherwise" not in told.out
+
+
 def test_an_mtp_head_is_in_the_targets_checkpoint(engines: Engines) -> None:
     vllm, sglang = engines("mtp")
     assert speculative(vllm) == {"method": "mtp", "num_speculative_tokens": 1}

@@ -81,7 +81,7 @@ def vllm(question: ServingQuestion) -> EngineLaunch:
         command.otherwise.append(
             "lengths by batch size in every version: some ignore the table for DSpark and DFlash, and some run it without full CUDA graphs"
         )
-    _shared(command, question, "vLLM")
+    shared(command, question, "vLLM")
     return command.finished("vLLM")
 
 
@@ -125,7 +125,7 @@ def sglang(question: ServingQuestion) -> EngineLaunch:
         _sglang_speculation(command, question)
     if question.by_batch:
         command.otherwise.append(f"lengths by batch size: SGLang has one length, and {question.fixed_length} is the best single one by the profile")
-    _shared(command, question, "SGLang")
+    shared(command, question, "SGLang")
     return command.finished("SGLang")
 
 
@@ -197,11 +197,11 @@ def _lag(command: Command, question: ServingQuestion, engine: str, lag: int) -> 
         command.otherwise.append(f"confidences of {wanted}: {engine} takes those of {steps[lag]}, and this cannot be set")
 
 
-def _shared(command: Command, question: ServingQuestion, engine: str) -> None:
-    """What both engines do otherwise."""
+def shared(command: Command, question: ServingQuestion, engine: str) -> None:
+    """What all engines do otherwise."""
     scenario, serving = question.scenario, question.serving
     command.otherwise += serving.beyond
-    if serving.lag is not None and not question.scheduled:
+    if serving.lag is not None and not question.scheduled and engine in ("vLLM", "SGLang"):
         nearest = "lengths by batch size come nearest" if engine == "vLLM" else "one length comes nearest"
         command.otherwise.append(f"lengths by confidence for this drafter: {engine} schedules DSpark's alone; {nearest}")
     if scenario.engine.scheduler_profile is not None and engine == "vLLM" and question.scheduled:
@@ -214,7 +214,7 @@ def _shared(command: Command, question: ServingQuestion, engine: str) -> None:
         command.otherwise.append("no prompts: the server has to process them beside decoding")
     if scenario.engine.admission.looks:
         command.otherwise.append(f"requests admitted by {scenario.engine.admission.words}: {engine} admits in order of arrival")
-    if scenario.engine.kv_tokens is not None:
+    if scenario.engine.kv_tokens is not None and engine != "llama.cpp":
         command.otherwise.append(f"KV memory for {scenario.engine.kv_tokens:,} tokens: {engine} takes what is free, see its log")
     command.otherwise.append("no prefix cache but what the traffic records as cached: the engine's is on by default")
     if scenario.fleet.replicas > 1:

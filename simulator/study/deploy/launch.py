@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+
 from simulator.errors import DsimError
 from simulator.study.deploy.engines import sglang, vllm
+from simulator.study.deploy.llama_cpp import llama_cpp
 from simulator.study.deploy.question import ServingQuestion
-from simulator.study.run.launch import Launch
+from simulator.study.run.launch import EngineLaunch, Launch
 from simulator.study.run.result import RunResult
 from simulator.study.run.scenario import Scenario
 
+ENGINES: Mapping[str, Callable[[ServingQuestion], EngineLaunch]] = {"vllm": vllm, "sglang": sglang, "llamacpp": llama_cpp}
+USUAL = ("vllm", "sglang")  # what reports show
 
-def launch(scenario: Scenario, name: str) -> Launch:
+
+def launch(scenario: Scenario, name: str, engines: Sequence[str] = USUAL) -> Launch:
     """The commands for a policy. Raises DsimError where there is no such policy, or it knows what no engine can know."""
     policy = next((policy for policy in scenario.policies if policy.name == name), None)
     if policy is None:
@@ -21,7 +27,7 @@ def launch(scenario: Scenario, name: str) -> Launch:
             f"policy '{name}' knows outcomes beforehand: no engine can do that", where=scenario.file, key="--policy", remedy="choose another"
         )
     question = ServingQuestion(scenario, policy)
-    return Launch(policy=name, replicas=scenario.fleet.replicas, engines=(vllm(question), sglang(question)))
+    return Launch(policy=name, replicas=scenario.fleet.replicas, engines=tuple(ENGINES[engine](question) for engine in engines))
 
 
 def recommended(result: RunResult) -> str | None:

@@ -8,14 +8,14 @@ from pydantic import Field, PositiveInt, model_validator
 
 from simulator.study.run.record import Record, ShortText, distinct
 
-_PROGRAMS = {"vLLM": ("vllm", "serve"), "SGLang": ("python3", "-m", "sglang.launch_server")}
+_PROGRAMS = {"vLLM": ("vllm", "serve"), "SGLang": ("python3", "-m", "sglang.launch_server"), "llama.cpp": ("llama-server",)}
 
 
 class EngineLaunch(Record):
     """How an engine is started so that it comes nearest to a policy: environment, arguments, files beside the command, what is to be filled in, and
     what the engine does otherwise than was simulated. Scripts are made of it: it names the engine's program, and files by plain names."""
 
-    engine: Literal["vLLM", "SGLang"]
+    engine: Literal["vLLM", "SGLang", "llama.cpp"]
     environment: dict[Annotated[str, Field(pattern=r"^(SGLANG|VLLM)_[A-Z0-9_]{1,100}$")], str] = {}
     command: tuple[str, ...]
     files: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,100}\.json$")], str] = {}
