@@ -64,9 +64,10 @@ profiles: $(READY) ## rebuild the fitted profiles from the published numbers
 	$(BIN)/python profiles/make_published.py
 	$(BIN)/python profiles/make_acceptance.py
 
-validation: $(READY_DEV) ## predict a tenth of the real runs anew, write docs/validation.md and the README's table from the results that are kept
+validation: $(READY_DEV) ## predict a tenth of the real runs anew, write docs/validation.md, docs/board.md and the README's tables from the results that are kept
 	-$(BIN)/dsim validate --silicon --tenth --force --out reports/silicon-tenth
 	$(BIN)/python -m simulator.report.validation.page
+	$(BIN)/python -m simulator.report.board.page
 
 # A GPU image brings a torch built for its driver, and often has no network: its Python is used if it has every package needed.
 ifneq ($(filter gpu,$(MAKECMDGOALS)),)

@@ -10,7 +10,7 @@ import pytest
 
 from simulator.errors import DsimError
 from simulator.report.render.markdown import markdown, table
-from simulator.report.validation.page import BEGIN, END, Entry, cell_errors, headline, page, read_results, with_headline
+from simulator.report.validation.page import Entry, cell_errors, headline, page, read_results, with_headline
 from simulator.study.validation.result import Comparison
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,7 +62,8 @@ def test_a_comparison_says_how_many_cells_its_interval_holds(ends: tuple[float, 
 
 
 def test_a_readme_without_marks_is_refused(tmp_path: Path) -> None:
-    assert with_headline(f"a\n{BEGIN}\nold\n{END}\nb", "new") == f"a\n{BEGIN}\nnew\n{END}\nb"
+    begin, end = "<!-- board: begin -->", "<!-- board: end -->"
+    assert with_headline(f"a\n{begin}\nold\n{end}\nb", "new", "board") == f"a\n{begin}\nnew\n{end}\nb"
     with pytest.raises(DsimError, match="put the marks back"):
         with_headline("a\nb", "new")
     with pytest.raises(DsimError, match="holds no result files"):

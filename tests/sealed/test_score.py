@@ -215,6 +215,7 @@ def test_real_files_that_were_kept_out_are_predicted_and_scored(world: Path, sce
     assert said.code == 0, said
     score = Score.from_json(json.loads(said.out))
     assert (score.engine, score.hardware, score.model) == ("vLLM 0.32.0", "one CPU core", "smollm2")
+    assert score.older == 2
     assert (score.first_measured, score.not_measured, score.not_sealed) == ("20261128-133345", (), ())
     assert not any("requests were sent" in remark or "tokens in the mean" in remark for remark in score.remarks)
     measured = {cell.policy: cell.numbers["tps_per_user"].measured for cell in score.cells}

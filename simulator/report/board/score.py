@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+import numpy as np
+
 from simulator.report.blocks import Block, Cell, Column, Lines, Row, Table, folded, table
 from simulator.report.board.seal import LOAD
 from simulator.report.page import Page, section
@@ -88,12 +90,53 @@ def numbers_cell(number: ScoredNumber, factor: float = 1.0) -> str:
     return f"{plain(number.predicted * factor)} / {plain(number.measured * factor)}, {percent(number.error, 1)}{mark}"
 
 
+def policies_table(score: Score) -> Table:
+    """Errors of every policy under every condition: the median and the worst."""
+    rows: list[Row] = []
+    for condition, policy in dict.fromkeys((cell.condition, cell.policy) for cell in score.cells):
+        mine = [cell for cell in score.cells if (cell.condition, cell.policy) == (condition, policy)]
+        sizes = []
+        for name in SHOWN:
+            errors = [cell.numbers[name].error for cell in mine if name in cell.numbers]
+            worst = max(errors, key=abs, default=None)
+            sizes.append(DASH if worst is None else f"{size(float(np.median(np.abs(errors))))}, {percent(worst, 1)}")
+        rows.append([policy, condition, str(len(mine)), *sizes])
+    columns: tuple[Column | str, ...] = ("policy", Column("condition", words=True), "cells", *(NUMBERS[name].title for name in SHOWN))
+    return without_empty(table("policies", "Median size of the errors, and the worst with its sign, by policy.", columns, rows), ("", DASH))
+
+
+def decided(score: Score) -> Iterator[str]:
+    """Ranking, regret, knees and crossings, a line each; those that are right together."""
+    ranking = score.ranking
+    yield f"{ranking.right} of {ranking.pairs} pairs of policies ranked rightly, {ranking.ties} more within noise"
+    yield from _wrong(score)
+    if costly := [one for one in score.regret if one.loss > 0]:
+        worst = max(costly, key=lambda one: one.loss)
+        at = f"load {worst.load:g}" if worst.load else f"{plain(worst.tps_per_user)} tok/s per user"
+        right = len(score.regret) - len(costly)
+        yield (f"{right} of {len(score.regret)} decisions are the best that was measured; the costliest loses "
+               f"{size(worst.loss)} ({worst.condition}, {at}: {worst.chosen} instead of {worst.best})")  # fmt: skip
+    elif score.regret:
+        yield f"all {len(score.regret)} decisions are the best that was measured"
+    same = [knee for knee in score.knees if knee.predicted == knee.measured]
+    if score.knees:
+        yield f"{len(same)} of {len(score.knees)} knees at the predicted load"
+    for knee in score.knees:
+        if knee not in same:
+            yield f"{knee.condition}: knee of {knee.policy} predicted at {knee.predicted:g}, measured at {knee.measured:g} (loses {size(knee.loss)})"
+    yield from map(_crossing, score.crossings)
+
+
+def _wrong(score: Score) -> Iterator[str]:
+    for pair in score.ranking.wrong:
+        measured, predicted = percent(pair.measured, 1), percent(pair.predicted, 1)
+        yield f"{pair.condition}, {pair.load:g}: {pair.first} measured {measured} over {pair.second}, predicted {predicted}"
+
+
 def _decisions(score: Score) -> Iterator[Block]:
     ranking = score.ranking
     told = f"{ranking.right} of {ranking.pairs} pairs of policies at the same load in the right order; {ranking.ties} more differ by noise alone"
-    wrong = (f"{w.condition}, {w.load:g}: {w.first} measured {percent(w.measured, 1)} over {w.second}, predicted {percent(w.predicted, 1)}"
-             for w in ranking.wrong)  # fmt: skip
-    yield Lines((told, *wrong), "Ranking")
+    yield Lines((told, *_wrong(score)), "Ranking")
     rows: list[Row] = [
         [one.condition, f"load {one.load:g}" if one.load else f"{plain(one.tps_per_user)} tok/s per user", one.chosen, one.best, size(one.loss)]
         for one in score.regret

@@ -24,8 +24,6 @@ from simulator.study.run.validated import ValidationPoint, ValidationRow
 from simulator.study.validation.result import Comparison, Fit
 from simulator.study.validation.silicon.result import SiliconComparison
 
-BEGIN, END = "<!-- validation: begin -->", "<!-- validation: end -->"
-
 
 def compared_page(title: str, rows: Sequence[ValidationRow]) -> Page:
     """What `dsim validate` shows of one comparison."""
@@ -68,12 +66,12 @@ def headline(results: Sequence[Entry], file: str = "docs/validation.md") -> Tabl
         kept = f"{sum(judged)} of {len(judged)}" if judged else "none set"
         shares = (percent(float(share(errors)), 1, signed=False) if errors else DASH for share in (np.median, np.max))
         name = Cell(f"{result.name}: {wording.short('; '.join(result.sources), 90)}", link=f"{file}#{anchor(result)}")
-        rows.append([name, str(len(errors)), *shares, *_held(result), kept])
+        rows.append([name, str(len(errors)), *shares, *held(result), kept])
     heads = ("compared with", "cells not fitted", "median error", "worst", "in the 90 % prediction interval", "its half width", "limits kept")
     return table("headline", "", heads, rows)
 
 
-def _held(result: Comparison) -> tuple[str, str]:
+def held(result: Comparison) -> tuple[str, str]:
     """Of the cells that were not fitted and have a prediction interval: how many it holds, and its half width in the median."""
     cells = [point for point in result.points if not point.fitted and point.held is not None]
     if not cells:
@@ -159,12 +157,13 @@ def _cell(point: ValidationPoint) -> str:
     return f"{plain(point.simulated)} / {plain(point.published)}, {percent(point.difference, 1)}{marks}"
 
 
-def with_headline(readme: str, table: str) -> str:
-    """The README with the table between its marks. Raises DsimError where the marks are gone."""
-    before, begin, rest = readme.partition(BEGIN)
-    _, end, after = rest.partition(END)
+def with_headline(readme: str, table: str, mark: str = "validation") -> str:
+    """The README with the table, or the lines, between the marks of that name. Raises DsimError where the marks are gone."""
+    marks = f"<!-- {mark}: begin -->", f"<!-- {mark}: end -->"
+    before, begin, rest = readme.partition(marks[0])
+    _, end, after = rest.partition(marks[1])
     if not begin or not end:
-        raise DsimError(f"has no {BEGIN} … {END}", where="README.md", remedy="put the marks back")
+        raise DsimError(f"has no {' … '.join(marks)}", where="README.md", remedy="put the marks back")
     return f"{before}{begin}\n{table}\n{end}{after}"
 
 

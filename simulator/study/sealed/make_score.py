@@ -35,7 +35,7 @@ def score_of(seal: Seal, name: str, words: Sequence[str], engine: str = "", hard
         kind="score", name=name, dsim_version=version("dsim"), scored_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         engine=engine, hardware=hardware or _of_profiles(seal, "hardware"), model=model or _of_profiles(seal, "target") or found.model,
         seal=SealFacts.of(seal, profiles={condition.name: condition.profile.sha256 for condition in seal.conditions}),
-        first_measured=found.dates[0] if found.dates else "", last_measured=found.dates[-1] if found.dates else "",
+        first_measured=found.dates[0] if found.dates else "", last_measured=found.dates[-1] if found.dates else "", older=_older(seal, found),
         conditions=tuple(
             ConditionFacts(
                 name=c.name, kind=c.load_kind, policies=tuple(p.name for p in c.policies), loads=tuple(sorted({cell.load for cell in c.cells})),
@@ -67,10 +67,15 @@ def _of_profiles(seal: Seal, fact: str) -> str:
     return "; ".join(text for text in told if text != "not stated")
 
 
+def _older(seal: Seal, found: Measured) -> int:
+    """Measurements from before the seal, as far as files say when they were made."""
+    sealed_at = datetime.fromisoformat(seal.sealed_at)
+    return sum(at < sealed_at for date in found.dates if (at := _time(date)) is not None)
+
+
 def _remarks(seal: Seal, found: Measured, scoring: Scoring) -> Iterator[str]:
-    early = [date for date in found.dates if (at := _time(date)) is not None and at < datetime.fromisoformat(seal.sealed_at)]
-    if early:
-        yield f"{len(early)} of {len(found.dates)} measurements are older than the seal (by this machine's time zone): kept out, not unknown"
+    if early := _older(seal, found):
+        yield f"{early} of {len(found.dates)} measurements are older than the seal (by this machine's time zone): kept out, not unknown"
     if SPEED not in scoring.noise:
         yield "no cell was measured twice: noise is not known, so every difference between policies counts"
     if scoring.not_measured:

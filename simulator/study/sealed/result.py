@@ -173,6 +173,7 @@ class Score(Document):
     seal: SealFacts
     first_measured: str  # as the files have it
     last_measured: str
+    older: NonNegativeInt  # measurements that were there before the seal
     conditions: tuple[ConditionFacts, ...]
     cells: Annotated[tuple[ScoredCell, ...], Field(min_length=1)]
     not_measured: tuple[Place, ...]

@@ -19,7 +19,7 @@ from simulator.study.run.scenario import Scenario, load_scenario
 from simulator.study.run.sweep import swept
 from simulator.study.run.validated import ValidationRow, all_within
 from simulator.study.validation.compare import check_checks, validate_result
-from simulator.study.validation.result import Comparison, Fit
+from simulator.study.validation.result import Comparison, Fit, today
 
 Say = Callable[[str], None]
 RECORDED = "vllm_qwen3_32b_rtxpro6000"
@@ -76,6 +76,7 @@ def scenario_result(name: str, scenario: Scenario, workers: int | None = None) -
         sources=tuple(sorted({profile.published[check.table].source for check in scenario.validation})),
         command=f"dsim validate --published --only {name}",
         dsim_version=version("dsim"),
+        date=today(),
         conditions=tuple(conditions(scenario)),
         provenance=sources(profile),
         assumed=tuple(profile.assumed),
@@ -106,6 +107,7 @@ def recorded_result(run: RecordedRun, say: Say = lambda _: None) -> Comparison:
         sources=("casys-kaist/LLMServingSim @ 5daddb2 (MIT), bench/examples",),
         command=f"dsim validate --published --only {run.folder.name}",
         dsim_version=version("dsim"),
+        date=today(),
         conditions=(
             f"{len(run)} requests with the arrivals, prompt and output lengths of the run; at most {run.max_batch} requests and "
             f"{run.token_budget} tokens in a step{of_each}, as the engine was set; memory for KV not recorded, so not a limit.",

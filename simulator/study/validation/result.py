@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime
 from typing import Annotated, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PlainSerializer, PositiveInt, model_validator
@@ -14,6 +15,11 @@ from simulator.study.run.validated import ValidationPoint, ValidationRow, check_
 Measured = Annotated[
     float, BeforeValidator(lambda raw: math.nan if raw is None else raw), PlainSerializer(lambda value: None if math.isnan(value) else value)
 ]  # NaN where nothing was measured, which a file has as null
+
+
+def today() -> str:
+    """YYYY-MM-DD, UTC."""
+    return datetime.now(UTC).date().isoformat()
 
 
 class Fit(Record):
@@ -39,6 +45,7 @@ class Comparison(Document):
     sources: tuple[str, ...]
     command: str
     dsim_version: ShortText = ""
+    date: ShortText = ""  # when it was compared
     conditions: tuple[str, ...] = ()
     provenance: tuple[Source, ...] = ()
     assumed: tuple[str, ...] = ()

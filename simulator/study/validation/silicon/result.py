@@ -13,7 +13,7 @@ from simulator.study.estimate.hosts import Hosts
 from simulator.study.estimate.package import PACKAGE, package_version
 from simulator.study.run.record import Record
 from simulator.study.run.validated import ValidationRow, all_within
-from simulator.study.validation.result import Comparison
+from simulator.study.validation.result import Comparison, today
 from simulator.study.validation.silicon.predicted import Predicted
 from simulator.study.validation.silicon.sample import Run, contradicted
 
@@ -115,6 +115,7 @@ def compared(runs: Sequence[Run], predicted: Sequence[Predicted], hosts: Hosts, 
         sources=(f"systems/silicon_sample.csv of {PACKAGE} {package_version()}",),
         command=command,
         dsim_version=version("dsim"),
+        date=today(),
         rows=rows,
         points=(),
         ok=all_within(rows),

@@ -1,0 +1,222 @@
+"""docs/board.md, its page as HTML and the README's lines, from score files and the results of published comparisons:
+`python -m simulator.report.board.page`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from simulator.errors import DsimError
+from simulator.files import write_whole
+from simulator.reading.json_files import read_json
+from simulator.reading.opening import read_bytes, read_text
+from simulator.report.blocks import HTML, PAGES, Block, Cell, Code, Column, Lines, Picture, Prose, Row, Table, Text, table
+from simulator.report.board.score import bound, decided, limits_table, others_table, policies_table, size, summary_table
+from simulator.report.page import Page, Section, section
+from simulator.report.render.html import html
+from simulator.report.render.markdown import markdown
+from simulator.report.validation.page import anchor, cell_errors, held, read_results, with_headline
+from simulator.report.wording import DASH, short, validation_cells
+from simulator.study.sealed.numbers import SPEED, THROUGHPUT
+from simulator.study.sealed.result import Score, Summary
+from simulator.study.sealed.seal import SHOWN, read_seal, sha256
+from simulator.study.validation.result import Comparison
+
+ABOUT = (
+    "How far off dsim is, on engines that others wrote and on sweeps that others published. A line of an engine begins with a seal: `dsim predict` "
+    "writes down what a benchmark will measure, with a digest, before it is run; `dsim score` compares. Errors are predicted ÷ measured − 1. Limits "
+    "are the same for all lines, and a line that exceeds one stays, with its size. What every number means: "
+    "[exchange.md](exchange.md#seal-and-score). Made by `make validation` from [board/](board) and [validation/](validation); do not edit."
+)
+
+
+_PLAIN = str.maketrans("", "", "`[]")  # what only Markdown needs
+
+
+@dataclass(frozen=True)
+class Published:
+    """A comparison with published measurements, and the digest of its file."""
+
+    comparison: Comparison
+    digest: str
+
+
+def read_scores(folder: Path) -> list[Score]:
+    """NAME.score.json of a folder, by name; NAME.seal.json beside it is whole, and the seal that was scored. Raises DsimError."""
+    scores = []
+    for path in sorted(folder.glob("*.score.json")):
+        score = Score.from_json(read_json(path, remedy="make it again with dsim score"), path, "make it again with dsim score")
+        sealed = path.with_name(path.name.replace(".score.json", ".seal.json"))
+        if sealed.is_file() and read_seal(sealed).digest != score.seal.digest:
+            raise DsimError("is of another seal than the one beside it", where=path, key="seal.digest", remedy="score that seal")
+        scores.append(score)
+    return scores
+
+
+def read_published(folder: Path) -> list[Published]:
+    """Comparisons with what others published or measured. Raises DsimError."""
+    return [
+        Published(entry.comparison, sha256(read_bytes(folder / f"{entry.comparison.name}.json"))[:SHOWN])
+        for entry in read_results(folder)
+        if (folder / f"{entry.comparison.name}.json").is_file()
+    ]
+
+
+def board_page(scores: Sequence[Score], published: Sequence[Published], add: str) -> Page:
+    """All of the board; `add` is what a user does to add a line."""
+    parts = (
+        section(
+            "engines",
+            "Engines",
+            Prose(ABOUT),
+            Text(ABOUT.translate(_PLAIN), on=HTML),
+            engines_table(scores) if scores else Text("No engine has been scored yet."),
+        ),
+        section("failures", "Limits that are exceeded", Lines((*failures(scores), *exceeded(published)))),
+        section("published", "Published sweeps", Text(_PUBLISHED), published_table(published)),
+        *(_score_section(score) for score in scores),
+        section("add-your-line", "Add your line", Prose(add.strip()), Code(add, "How", on=HTML)),
+    )
+    return Page("The board: sealed predictions and their errors", "docs", "board", "", tuple(part for part in parts if part))
+
+
+_PUBLISHED = (
+    "What others published or recorded, and servers that we measured, compared with a simulation that was given only what each comparison says. "
+    "Nothing was sealed here: the measurements were there before. The digest is of the result file (SHA-256)."
+)
+
+
+def engines_table(scores: Sequence[Score]) -> Table:
+    """A line for each score."""
+    rows: list[Row] = []
+    for score in scores:
+        speed, throughput = (score.errors_of(name) for name in (SPEED, THROUGHPUT))
+        judged = [one for one in (speed, throughput) if one]
+        inside = f"{sum(one.held for one in judged)} of {sum(one.intervals for one in judged)}"
+        worst_loss = max((one.loss for one in score.regret), default=None)
+        kept = sum(limit.ok for limit in score.limits)
+        rows.append([
+            Cell(_of(score), link=f"#{_anchor(score)}"), score.seal.sealed_at[:10], score.seal.digest[:SHOWN],
+            ", ".join(condition.name for condition in score.conditions), str(len(score.cells)), _errors(speed), _errors(throughput), inside,
+            f"{score.ranking.right} of {score.ranking.pairs}", f"{size(score.mean_regret)}, {size(worst_loss)}" if score.regret else DASH,
+            f"{kept} of {len(score.limits)}",
+        ])  # fmt: skip
+    heads = (
+        "engine, model, hardware", Column("sealed", words=True), Column("digest", words=True), Column("conditions", words=True), "cells",
+        "per-user speed: median, worst", "throughput: median, worst", "in the 90 % interval", "pairs ranked rightly",
+        "regret: mean, worst", "limits kept",
+    )  # fmt: skip
+    return table("engines", "", heads, rows)
+
+
+def _of(score: Score) -> str:
+    return short("; ".join(text for text in (f"{score.name}: {score.engine}", score.model, score.hardware) if text), 110)
+
+
+def _errors(summary: Summary | None) -> str:
+    return f"{size(summary.median)}, {size(summary.worst)}" if summary else DASH
+
+
+def failures(scores: Sequence[Score]) -> Iterator[str]:
+    """Every limit that is exceeded, with its size."""
+    for score in scores:
+        for limit in score.limits:
+            if not limit.ok:
+                yield f"{score.name}: {limit.what} {size(limit.value)}, limit {bound(limit)}"
+        if score.failed or score.not_measured:
+            yield f"{score.name}: {score.failed} failed requests, {len(score.not_measured)} sealed cells that were not measured"
+
+
+def exceeded(published: Sequence[Published]) -> Iterator[str]:
+    """Limits of published comparisons that are exceeded, with their sizes."""
+    for one in published:
+        for row in one.comparison.rows:
+            if row.ok is False:
+                *_, difference, limit, _ = validation_cells(row)
+                yield f"{one.comparison.name}: {row.what}: {difference}, limit {limit}"
+
+
+def published_table(published: Sequence[Published]) -> Table:
+    """A line for each comparison."""
+    rows: list[Row] = []
+    for one in published:
+        result, errors = one.comparison, cell_errors(one.comparison)
+        judged = [row.ok for row in result.rows if row.ok is not None]
+        sizes = (size(float(share(errors))) if errors else DASH for share in (np.median, np.max))
+        name = Cell(f"{result.name}: {short(result.system, 70)}", link=f"validation.md#{anchor(result)}")
+        rows.append([name, short("; ".join(result.sources), 60), result.date or DASH, one.digest, str(len(errors)), *sizes, held(result)[0],
+                     f"{sum(judged)} of {len(judged)}" if judged else "none set"])  # fmt: skip
+    heads = ("comparison", Column("source", words=True), Column("date", words=True), Column("digest", words=True), "cells not fitted", "median error",
+             "worst", "in the 90 % interval", "limits kept")  # fmt: skip
+    return table("published", "", heads, rows)
+
+
+def _anchor(score: Score) -> str:
+    return score.name.lower().replace(".", "")
+
+
+def _score_section(score: Score) -> Section | None:
+    return section(_anchor(score), score.name, *_score_blocks(score))
+
+
+def _score_blocks(score: Score) -> Iterator[Block | None]:
+    seal, when = score.seal, f"{score.first_measured} to {score.last_measured}" if score.first_measured else "not in the files"
+    yield Text(f"{_of(score)}. Measured {when} (time of the client); scored {score.scored_at} by dsim {score.dsim_version}.")
+    yield Code(f"digest {seal.digest}\nsealed {seal.sealed_at} by dsim {seal.dsim_version} {seal.commit}".rstrip(), "Seal")
+    yield limits_table(score.limits)
+    yield summary_table(score)
+    yield policies_table(score)
+    from simulator.report.board.plots import against_measured
+
+    yield Picture(f"board/{score.name}", f"{score.name}: predicted against measured speed and throughput", partial(against_measured, score), on=PAGES)
+    yield Lines(tuple(decided(score)), "Decisions")
+    yield others_table(score)
+    for condition in score.conditions:
+        loads = ", ".join(f"{load:g}" for load in condition.loads)
+        unit = "users" if condition.kind == "concurrency" else "requests per second"
+        told = (f"{', '.join(condition.policies)} at {loads} {unit}", *condition.description)
+        yield Lines(told, f"Condition {condition.name}")
+    yield Lines(score.remarks, "Before you rely on it")
+
+
+def readme_lines(scores: Sequence[Score], published: Sequence[Published]) -> str:
+    """The board in a few lines: median and worst of each engine, then of the published sweeps."""
+    lines = []
+    for score in scores:
+        if (speed := score.errors_of(SPEED)) and (throughput := score.errors_of(THROUGHPUT)):
+            when = "kept out, measured before the seal" if score.older else "sealed before they were measured"
+            kept = f"{sum(limit.ok for limit in score.limits)} of {len(score.limits)} limits kept"
+            lines.append(
+                f"- {_of(score)}: {len(score.cells)} cells, {when}: per-user speed off by {size(speed.median)} in the "
+                f"median and {size(speed.worst)} at worst, throughput by {size(throughput.median)} and {size(throughput.worst)}; {kept}"
+            )
+    every = [(one.comparison.name, errors) for one in published if (errors := cell_errors(one.comparison)) and one.comparison.name != "silicon"]
+    if every:
+        medians = sorted(float(np.median(errors)) for _, errors in every)
+        name, worst = max(((name, max(errors)) for name, errors in every), key=lambda pair: pair[1])
+        lines.append(
+            f"- {len(every)} sweeps that were published or recorded: medians {size(medians[0])} to {size(medians[-1])}, worst {size(worst)} ({name})"
+        )
+    return "\n".join(["How far off, on [the board](docs/board.md), which anyone can add a line to:", "", *lines])
+
+
+def main(docs: Path = Path("docs"), readme: Path = Path("README.md"), page: Path = Path("reports/board.html")) -> None:
+    """Write docs/board.md with its pictures, the HTML page and the README's lines."""
+    scores, published = read_scores(docs / "board"), read_published(docs / "validation")
+    board = board_page(scores, published, read_text(docs / "board" / "add_your_line.md"))
+    made = with_headline(read_text(readme), readme_lines(scores, published), "board")
+    for picture in board.pictures():
+        from simulator.report import style
+
+        write_whole(docs / f"{picture.stem}.png", style.png(picture.wide))
+    write_whole(docs / "board.md", markdown(board))
+    write_whole(page, html(board))
+    write_whole(readme, made)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""The board says what the score files say: failures with their size, and no line without the seal that it was scored against."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from simulator.errors import DsimError
+from simulator.report.board.page import board_page, main, read_published, read_scores, readme_lines
+from simulator.report.render.html import html
+from simulator.report.render.markdown import markdown
+from simulator.report.validation.page import with_headline
+from simulator.study.sealed.make_score import score_of, write_score
+from simulator.study.sealed.result import Score
+from simulator.study.sealed.seal import Seal
+from tests.conftest import ROOT
+from tests.sealed.conftest import Write
+from tests.sealed.test_score import FACTORS, whole
+
+DOCS = ROOT / "docs"
+
+
+def test_the_committed_board_is_made_of_the_committed_files() -> None:
+    scores, published = read_scores(DOCS / "board"), read_published(DOCS / "validation")
+    assert (DOCS / "board.md").read_text() == markdown(board_page(scores, published, (DOCS / "board" / "add_your_line.md").read_text()))
+    readme = (ROOT / "README.md").read_text()
+    assert readme == with_headline(readme, readme_lines(scores, published), "board"), "run make validation"
+
+
+def test_published_sweeps_have_date_digest_and_conditions() -> None:
+    published = read_published(DOCS / "validation")
+    assert sum(one.comparison.compared_with == "published" for one in published) >= 5
+    assert all(one.comparison.date and len(one.digest) == 12 for one in published)
+
+
+@pytest.fixture
+def board(world: Path, sealed: Seal, result_file: Write, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """docs/board with one line whose errors are known by hand."""
+    folder = world / "docs" / "board"
+    folder.mkdir(parents=True)
+    score = score_of(sealed, "mine", whole(result_file, FACTORS), "vLLM", "one core", "small")
+    write_score(score, folder / "mine.score.json")
+    (folder / "mine.seal.json").write_bytes((world / "seal.json").read_bytes())
+    return folder
+
+
+def test_a_line_has_its_errors_and_failures(board: Path, sealed: Seal) -> None:
+    scores = read_scores(board)
+    page = board_page(scores, (), "Do it.")
+    text = markdown(page)
+    line = next(row for row in text.splitlines() if row.startswith("| [mine: vLLM; small; one core]"))
+    assert f"| {sealed.digest[:12]} | small | 4 | 10.0 %, 25.0 % |" in line
+    assert "- mine: worst error of per-user speed 25.0 %, limit ≤ 18 %" in text
+    assert f"digest {sealed.digest}" in text
+    assert "| plain | small | 2 | 10.0 %, −20.0 % |" in text
+    assert "off by 10.0 % in the median and 25.0 % at worst" in readme_lines(scores, ())
+    assert "kept out, measured before the seal" in readme_lines(scores, ())  # the files are of 2020
+    assert "mine: predicted against measured" in html(page)
+
+
+def test_a_score_of_another_seal_is_refused(board: Path) -> None:
+    def edit(change: Any) -> None:
+        content = json.loads((board / "mine.score.json").read_text())
+        change(content)
+        (board / "mine.score.json").write_text(json.dumps(content))
+
+    edit(lambda content: content["seal"].update(digest="0" * 64))
+    with pytest.raises(DsimError, match="is of another seal than the one beside it"):
+        read_scores(board)
+    edit(lambda content: content.pop("cells"))
+    with pytest.raises(DsimError, match=r"mine\.score\.json: cells"):
+        read_scores(board)
+
+
+def test_make_writes_page_pictures_and_readme(board: Path, world: Path) -> None:
+    (board / "add_your_line.md").write_text("Do it.")
+    (world / "docs" / "validation").mkdir()
+    (world / "docs" / "validation" / "v4-pro-pareto.json").write_bytes((DOCS / "validation" / "v4-pro-pareto.json").read_bytes())
+    (world / "README.md").write_text("a\n<!-- board: begin -->\n<!-- board: end -->\nb")
+    main(world / "docs", world / "README.md", world / "page" / "board.html")
+    assert (board / "mine.png").read_bytes()[:4] == b"\x89PNG"
+    assert "Add your line" in (world / "page" / "board.html").read_text()
+    assert "(docs/board.md)" in (world / "README.md").read_text()
+    assert "board/mine.png" in (world / "docs" / "board.md").read_text()
+
+
+def test_a_score_is_read_as_it_is_written(board: Path) -> None:
+    (score,) = read_scores(board)
+    assert Score.from_json(score.to_json()) == score
