@@ -56,7 +56,7 @@ def make(home: Path) -> None:
     if not Path(at["eagle3"]).exists():
         dsim("export", "drafter", folder / "eagle3", "--to", "vllm", "--target", at["target"], "--out", at["eagle3"])
     if not Path(at["dspark"]).exists():
-        dsim("export", "drafter", folder / "dspark", "--to", "gguf", "--target", at["gguf"], "--out", at["dspark"])
+        dsim("export", "drafter", folder / "dspark", "--to", "gguf", "--weights", "q8_0", "--target", at["gguf"], "--out", at["dspark"])
 
 
 def train(folder: Path, family: str, steps: int, texts: Path) -> None:
