@@ -19,7 +19,7 @@ from simulator.engine.kernel import layout as k
 from simulator.engine.records import End, RequestRecord, Sink
 from simulator.kind import Lowered, lowering
 from simulator.measurements.levels import normals
-from simulator.measurements.prices import RoundPrices, reads_to_longest, scheduling_s
+from simulator.measurements.prices import RoundPrices, front_end_s, reads_to_longest, scheduling_s
 from simulator.policies.verification import StepView
 from simulator.rng import word_of
 from simulator.traffic.request import RequestColumns, within
@@ -175,6 +175,7 @@ class CompiledRun:
             g[field] = branches.index(self.parts[what].branch)
             for name, number in self.parts[what].settings.items():
                 g[name] = number
+        g["front_end_s"] = front_end_s(fleet.prices)
         g["to_longest"] = reads_to_longest(fleet.prices)
         g["word"] = word_of(fleet.replay.seed, "sequence", fleet.replay.replication)
         g["window"], g["slack"], g["phase"] = window, slack, k.BEGIN

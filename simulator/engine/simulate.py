@@ -20,6 +20,7 @@ from simulator.engine.fast import CompiledRun, lower
 from simulator.engine.given import Absence, ClosedTraffic, Fleet, OpenTraffic, Traffic, UserSource
 from simulator.engine.records import Buffer, End, Kept, Run, Sink, record_of
 from simulator.engine.replica import Replica
+from simulator.measurements.prices import front_end_s
 from simulator.traffic.request import Request, RequestSpec
 
 __all__ = ["ClosedTraffic", "End", "Fleet", "OpenTraffic", "Run", "Sink", "Traffic", "UserSource", "World", "observe", "simulate"]
@@ -67,6 +68,7 @@ class World:
         self.closed = Buffer(lambda rows: sink.requests(rows, list(self.domains)))
         self.outstanding = self.finished_count = self.routed = self.made = self.rejected = 0
         self.warm_s = 0.0
+        self.front_end_s, self.front_end_free_s = front_end_s(fleet.prices), 0.0
         self.most = 0  # closed loop: requests until those still out are starved
         self.head: RequestSpec | None = None  # open loop: the next to come, and the others
         self.coming: Iterator[RequestSpec] = iter(())
@@ -161,7 +163,13 @@ class World:
         self.live[self.made] = request
         self.made += 1
         request.sent_s = self.env.now
-        self._enter(request)
+        if not self.front_end_s:
+            self._enter(request)
+            return
+        self.front_end_free_s = max(self.front_end_free_s, self.env.now) + self.front_end_s
+        through = self.env.at(self.front_end_free_s)
+        assert through.callbacks is not None
+        through.callbacks.append(lambda _: self._enter(request))
 
     def _write(self, request: Request) -> None:
         self.closed.append(record_of(request, self.domains.setdefault(request.spec.domain, len(self.domains))))

@@ -19,7 +19,7 @@ from simulator.measurements.composed import OperatorPrefill, OperatorVerify
 from simulator.measurements.cost_kind import Cost, GraphSizes, PromptCost, Sourced, TableCost
 from simulator.measurements.cost_table import Between, CostTable, read_cost_table
 from simulator.names import Inside
-from simulator.quantities import MeanTokens, StepSeconds, Tokens, Within
+from simulator.quantities import Flag, MeanTokens, StepSeconds, Tokens, Within
 from simulator.schema import Frozen
 
 
@@ -119,12 +119,22 @@ VerifyCost = Annotated[FittedCurve | MeasuredTable | OperatorVerify, Field(discr
 
 
 class DrafterCost(Cost):
-    """The cost of drafting in a round. `takes_in`: the features of a step's tokens cost the drafter time of its own."""
+    """The cost of drafting in a round. `takes_in`: the features of a step's tokens cost the drafter time of its own.
+
+    `ahead`: the engine drafts at the end of a step, so that the one in which a prompt ends drafts for its request too (vLLM).
+    """
+
+    ahead: Flag | None = None
 
     @property
     def takes_in(self) -> bool:
         """Is `absorb_s` ever above 0?"""
         return False
+
+    @property
+    def reads_prompts(self) -> bool:
+        """Is `prompt_s` ever above 0?"""
+        return self.takes_in
 
     def terms(self) -> dict[str, float]:
         """Of a formula: seconds by what they are multiplied with."""
@@ -134,15 +144,27 @@ class DrafterCost(Cost):
         """Time to take in the features of `tokens` tokens of the target; 0 where it is not apart."""
         return np.asarray(tokens, dtype=np.float64) * 0.0
 
+    def prompt_s(self, tokens: float, context_tokens: float) -> float:
+        """The drafter's own work on `tokens` tokens of prompts; beside a round that takes features in, `prompt_s(0)` is paid already."""
+        return float(self.absorb_s(tokens, context_tokens))
+
 
 class LinearDraft(DrafterCost):
-    """base + per_request R + slots (per_slot + per_slot_request R), seconds per round."""
+    """base + per_request R + slots (per_slot + per_slot_request R), seconds per round; per_prompt_token for every token of a prompt."""
 
     kind: Literal["linear"] = "linear"
     base_s: StepSeconds = 0.0
     per_request_s: StepSeconds = 0.0
     per_slot_s: StepSeconds = 0.0
     per_slot_request_s: StepSeconds = 0.0
+    per_prompt_token_s: StepSeconds | None = None
+
+    @property
+    def reads_prompts(self) -> bool:
+        return bool(self.per_prompt_token_s)
+
+    def prompt_s(self, tokens: float, context_tokens: float) -> float:
+        return (self.per_prompt_token_s or 0.0) * tokens
 
     def seconds(self, requests: float, context_tokens: float, slots: int) -> float:
         """Time to draft `slots` tokens for each of `requests` requests."""
@@ -250,6 +272,12 @@ class Scheduling(Sourced):
     per_request_s: StepSeconds = 0.0
 
 
+class FrontEnd(Sourced):
+    """Time from sending a request to the engine's queue (HTTP, template, tokeniser), one request after the other; steps go on meanwhile."""
+
+    seconds: StepSeconds = 0.0
+
+
 class Costs(Frozen):
     """All step costs of a profile. `contexts`: a step over requests with unlike contexts costs what it would with all at their mean, or with all
     at the longest (kernels that pad attention)."""
@@ -258,6 +286,7 @@ class Costs(Frozen):
     prefill: PrefillCost | None = None
     overhead: Overhead
     scheduling: Scheduling | None = None
+    front_end: FrontEnd | None = None
     contexts: Literal["mean", "longest"] = "mean"
 
     @model_validator(mode="after")

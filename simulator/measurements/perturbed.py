@@ -60,13 +60,28 @@ class MovedVerify:
 
 @dataclass(frozen=True)
 class MovedDraft:
-    """A draft cost times `factor`, plus `share` of the target's step of as many requests; never below 0."""
+    """A draft cost times `factor` (of prompts: `prompts`), plus `share` of the target's step of as many requests; never below 0."""
 
     cost: DraftCost
     verify: VerifyCost
     gamma: int
     factor: float = 1.0
     share: float = 0.0
+    prompts: float = 1.0
+
+    @property
+    def ahead(self) -> bool | None:
+        """That of the cost."""
+        return self.cost.ahead
+
+    @property
+    def reads_prompts(self) -> bool:
+        """That of the cost."""
+        return self.cost.reads_prompts
+
+    def prompt_s(self, tokens: float, context_tokens: float) -> float:
+        """As the cost's own."""
+        return self.cost.prompt_s(tokens, context_tokens) * self.prompts
 
     @property
     def takes_in(self) -> bool:
@@ -128,14 +143,19 @@ def perturbed(profile: Profile, unsure: Unsure, size: float) -> Profile:
             shift = by * (np.ones(gamma) if unsure.parameter == "level" else np.linspace(-0.5, 0.5, gamma) if gamma > 1 else np.zeros(1))
             moved._blocks[name] = shifted(profile.blocks(name), shift, profile.drafters[name].temperatures)
         return moved
-    drafts = {name: draft for name in names if (draft := _draft(profile, name, unsure.parameter, by)) is not None}
+    of_target = unsure.parameter == "prefill" and unsure.drafter is None
+    drafts = {name: draft for name in names if not of_target and (draft := _draft(profile, name, unsure.parameter, by)) is not None}
     drafters = {name: drafter.model_copy(update={"draft": drafts.get(name, drafter.draft)}) for name, drafter in profile.drafters.items()}
+    if unsure.parameter == "prefill" and not of_target:
+        return profile.model_copy(update={"drafters": drafters})
     return profile.model_copy(update={"costs": _costs(profile.costs, unsure.parameter, by), "drafters": drafters})
 
 
 def _draft(profile: Profile, name: str, parameter: Parameter, by: float) -> MovedDraft | None:
     """The draft cost of a drafter, where the parameter moves it."""
-    made: Mapping[str, float] = {"draft": {"share": by}, "pace": {"factor": exp(by)}}.get(parameter, {})
+    made: Mapping[str, float] = {
+        "draft": {"share": by}, "pace": {"factor": exp(by), "prompts": exp(by)}, "prefill": {"prompts": exp(by)},
+    }.get(parameter, {})  # fmt: skip
     drafter = profile.drafters[name]
     return MovedDraft(drafter.draft, profile.costs.verify, drafter.gamma, **made) if made else None
 
@@ -155,6 +175,8 @@ def _costs(costs: Costs, parameter: Parameter, by: float) -> Costs:
         changes["scheduling"] = MovedScheduling(max(usual + by * float(costs.verify.seconds(1)), 0.0), known.per_request_s if known else 0.0)
     elif parameter == "pace" and known:
         changes["scheduling"] = MovedScheduling(known.seconds * factor, known.per_request_s * factor)
+    if parameter == "pace" and costs.front_end:
+        changes["front_end"] = costs.front_end.model_copy(update={"seconds": costs.front_end.seconds * factor})
     if parameter in ("prefill", "pace") and costs.prefill is not None:
         changes["prefill"] = _prefill(costs.prefill, factor)
     return costs.model_copy(update=changes)

@@ -73,10 +73,14 @@ class RoundCost:
         self.costs, self.draft, self.gamma, self.slots = costs, draft, gamma, slots
         self.drafted, self.sizes, self.probes, self.rising, self.at_context = drafted, sizes, probes, rising, at_context
         self.overhead_s, self.to_longest = costs.overhead.seconds, costs.contexts == "longest"
+        self.front_end_s = costs.front_end.seconds if costs.front_end else 0.0
         scheduling = costs.scheduling if scheduled else None
         self.scheduling_s = scheduling.seconds if scheduling else 0.0
         self._per_request_s = costs.overhead.per_request_s + (scheduling.per_request_s if scheduling else 0.0)
-        self._absorbing = draft if draft is not None and draft.takes_in and slots > 0 else None
+        drafting = draft if slots > 0 else None
+        self._absorbing = drafting if drafting is not None and drafting.takes_in else None
+        self._reading = drafting if drafting is not None and drafting.reads_prompts else None
+        self._ahead = drafting is not None and bool(drafting.ahead)
         self._curves: dict[tuple[int, float], Floats] = {}
         self._drafts: dict[tuple[int, float, int], float] = {}
         self._absorbs: dict[float, Floats] = {}
@@ -141,21 +145,22 @@ class RoundCost:
         """Time that `tokens` prompt tokens add to a step in which `beside` tokens decode: what those pay for both is not paid again."""
         alone, cost = self.prefill_s(tokens, attended_tokens), self.costs.prefill
         paid = cost.shared_s(tokens, beside) if beside and cost else None
-        return alone if paid is None else max(alone - (paid + self._taken_in(0, 0)), 0.0)
+        return alone if paid is None else max(alone - (paid + self._by_drafter(0, 0)), 0.0)
 
     def prefill_s(self, tokens: float, attended_tokens: float = 0) -> float:
-        """Time of a prefill step, features taken into the draft cache included. Raises ProfileError where the profile has no prefill cost."""
+        """Time of a prefill step, the drafter's own work on the prompts included. Raises ProfileError where the profile has no prefill cost."""
         if self.costs.prefill is None:
             raise ProfileError("has no prefill cost", key="costs.prefill", remedy="measure it, or use prefill: {kind: instant}")
-        return self.costs.prefill.seconds(tokens, attended_tokens) + self._taken_in(tokens, max(attended_tokens - tokens / 2, 0.0))
+        return self.costs.prefill.seconds(tokens, attended_tokens) + self._by_drafter(tokens, max(attended_tokens - tokens / 2, 0.0))
 
-    def _taken_in(self, tokens: float, context_tokens: float) -> float:
-        """Time to take features of `tokens` prompt tokens into the draft cache."""
-        return float(self._absorbing.absorb_s(tokens, context_tokens)) if self._absorbing else 0.0
+    def _by_drafter(self, tokens: float, context_tokens: float) -> float:
+        """Time that the drafter takes beside `tokens` prompt tokens; that of one request's block where it drafts ahead."""
+        drafted_s = self.draft_s(1, context_tokens) if self._ahead else 0.0
+        return (self._reading.prompt_s(tokens, context_tokens) if self._reading else 0.0) + drafted_s
 
     def lowered(self) -> Lowered:
         """Rounds are asked for, size by size; prompts as well, unless their time is a line."""
-        return (None if self._absorbing else lowering(self.costs.prefill)) or Lowered("asked")
+        return (None if self._reading or self._ahead else lowering(self.costs.prefill)) or Lowered("asked")
 
 
 def reads_to_longest(prices: object) -> bool:
@@ -168,13 +173,18 @@ def scheduling_s(prices: object) -> float:
     return float(getattr(prices, "scheduling_s", 0.0))
 
 
+def front_end_s(prices: object) -> float:
+    """Time from sending to the engine's queue; a model that does not say so has none."""
+    return float(getattr(prices, "front_end_s", 0.0))
+
+
 class ScaledPrices:
     """Prices times `factor`, and what a round's drafted tokens add times `slope` again."""
 
     def __init__(self, prices: RoundPrices, factor: float = 1.0, slope: float = 1.0) -> None:
         self.prices, self.factor, self.slope = prices, factor, slope
         self.overhead_s, self.to_longest = prices.overhead_s * factor, reads_to_longest(prices)
-        self.scheduling_s = scheduling_s(prices) * factor
+        self.scheduling_s, self.front_end_s = scheduling_s(prices) * factor, front_end_s(prices) * factor
 
     def round_s(self, requests: int, context_tokens: float) -> Floats:
         scaled = self.prices.round_s(requests, context_tokens) * self.factor

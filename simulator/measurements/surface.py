@@ -101,12 +101,13 @@ class SurfaceFit:
         fit = replace(self, **known)
         return replace(fit, points=[*fit.points, *(replace(point, used=True) for point in fit.predict(points, drafters))])
 
-    def queued(self, points: Sequence[LoadPoint], drafters: Sequence[str], ttft_s: Sequence[float | None]) -> Floats:
-        """How far simulated times to the first token are from the least to the most that the fit allows, [n]; NaN where there is nothing between."""
-        least, most = self._model.ttft_s(self._z, rows_of(points, drafters)) if self._model.prompts else (np.ones(len(points)),) * 2
-        seen = np.array([np.nan if each is None else each for each in ttft_s])
-        between = most - least
-        return np.asarray((seen - least) / np.where(between > 0.001 * least, between, np.nan))
+    def waits(self, points: Sequence[LoadPoint], drafters: Sequence[str], told: Sequence[tuple[float, float, float] | None]) -> Floats:
+        """What simulated times to the first token consist of, [n, 3]: steps of prompts alone, tokens of prompts, and the time of rounds in rounds as
+        the fit has them; NaN where nothing was simulated."""
+        round_s = self._model.round_s(self._z, rows_of(points, drafters))
+        waits = np.array([(np.nan,) * 3 if each is None else each for each in told])
+        waits[:, 2] /= round_s
+        return waits
 
     def predict(self, points: Sequence[LoadPoint], drafters: Sequence[str]) -> list[PointFit]:
         """Points that were kept out of the fit; their speeds are only compared with."""
@@ -125,8 +126,9 @@ def fit_surface(
     graph_limit: float | None = None,
     also: Sequence[str] = (),
     by_tokens: bool = False,
-    queued: Floats | None = None,
+    waits: Floats | None = None,
     shared: bool = False,
+    ahead: bool = False,
     source: str = "",
 ) -> SurfaceFit:
     """Step costs, drafting, scheduling, prompts and acceptance that fit all points at once, by maximum a posteriori with weak priors.
@@ -136,17 +138,17 @@ def fit_surface(
     counted. A drafter's block has at least `slots` tokens: positions that no point tells of accept as the last known one. Steps of more than
     `graph_limit` tokens leave captured graphs. `also` are drafters that no point has: what is known of others stands for them.
     `by_tokens`: the caller books on tokens what requests cost, so that a prompt's token costs about as much as both.
-    `queued` [n]: as `SurfaceFit.queued` has it. `shared`: requests share one cache, and every token of a step goes through all of it, so that steps
-    grow with tokens × cached tokens; needs lengths of prompts and answers.
+    `waits` [n, 3]: as `SurfaceFit.waits` has it. `shared`: requests share one cache, and every token of a step goes through all of it, so that steps
+    grow with tokens × cached tokens; needs lengths of prompts and answers. `ahead`: the engine drafts at the end of a step, prompts' included.
     Raises DsimError where the points cannot carry a fit.
     """
     if not points:
         raise DsimError("there are no operating points", remedy="give at least two")
     names = list(drafters) if drafters is not None else ["drafter" if _drafts(point) else "" for point in points]
-    rows = rows_of(points, names, queued)
+    rows = rows_of(points, names, waits)
     if rows.tokens.max() < 1.5 * rows.tokens.min():
         raise DsimError("too few operating points to fit a step cost", remedy="give at least two whose tokens in a step differ by half")
-    model = _model(points, rows, also, kinds or {}, shape or {}, slots, graph_limit, by_tokens, shared)
+    model = _model(points, rows, also, kinds or {}, shape or {}, slots, graph_limit, by_tokens, shared, ahead)
     speed = np.log([point.tps_per_user for point in points])
     z, cov, noise = _solve(model, rows, speed)
     fitted = model.speed(z, rows)
@@ -201,6 +203,7 @@ def _model(
     limit: float | None,
     by_tokens: bool,
     shared: bool,
+    ahead: bool,
 ) -> Model:
     plain = np.array([not name for name in rows.drafter])
     knots, inside = _knots(rows.requests[plain], rows)
@@ -211,7 +214,7 @@ def _model(
     base = float(lengths[first] / points[first].tps_per_user)
     prompts = not (np.isnan(rows.prompt) | np.isnan(rows.output)).any()
     found = {name: _acceptance(points, rows, name, shape.get(name), slots) for name in dict.fromkeys([*rows.drafter, *also]) if name}
-    acceptance = {name: replace(known, kind=kinds.get(name, "unknown")) for name, known in found.items()}
+    acceptance = {name: replace(known, kind=kinds.get(name, "unknown"), ahead=ahead) for name, known in found.items()}
     measured = (float(rows.tokens.min()), float(rows.tokens.max()))
     return Model(knots, inside, measured, base, acceptance, limit, prompts, bool(rows.adaptive.any()), by_tokens, walk, shared and prompts)
 

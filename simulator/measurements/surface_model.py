@@ -46,7 +46,8 @@ DraftKind = Literal["unknown", "block", "chain", "lookup"]
 
 class DraftPrior(NamedTuple):
     """Drafting for one request against a step: median, and sd of its logarithm; logit of the share that is paid slot by slot, and its sd; requests
-    add to it what (1 + γ) ** `exponent` tokens of each add to a step, and the sd of the logarithm."""
+    add to it what (1 + γ) ** `exponent` tokens of each add to a step, and the sd of the logarithm. A prompt's token costs the drafter `prompt` times
+    as large a part of what it costs the target as its first pass is of a step (0: it reads no prompts), and the sd of the logarithm."""
 
     share: float
     share_sd: float
@@ -54,13 +55,15 @@ class DraftPrior(NamedTuple):
     slotwise_sd: float
     exponent: float
     growth_sd: float
+    prompt: float
+    prompt_sd: float
 
 
 DRAFTING: dict[DraftKind, DraftPrior] = {
-    "unknown": DraftPrior(0.15, 1.0, 0.0, 1.0, 0.5, 0.8),
-    "block": DraftPrior(0.15, 0.7, -2.0, 1.0, 0.5, 0.8),  # all slots at once: DSpark, DFlash
-    "chain": DraftPrior(0.3, 1.0, 3.0, 1.0, 0.0, 0.5),  # token after token: EAGLE, MTP, a small model
-    "lookup": DraftPrior(0.02, 1.0, 0.0, 1.0, 0.0, 0.8),  # no model: ngram, suffix
+    "unknown": DraftPrior(0.15, 1.0, 0.0, 1.0, 0.5, 0.8, 0.7, 1.0),
+    "block": DraftPrior(0.15, 0.7, -2.0, 1.0, 0.5, 0.8, 0.5, 1.0),  # all slots at once: DSpark, DFlash
+    "chain": DraftPrior(0.3, 1.0, 3.0, 1.0, 0.0, 0.5, 0.7, 0.7),  # token after token: EAGLE, MTP, a small model
+    "lookup": DraftPrior(0.02, 1.0, 0.0, 1.0, 0.0, 0.8, 0.0, 0.0),  # no model: ngram, suffix
 }
 
 
@@ -74,6 +77,7 @@ class Acceptance:
     counted: bool
     proposing: float = 1.0
     kind: DraftKind = "unknown"
+    ahead: bool = False  # drafts for a request in the step in which its prompt ends
 
 
 @dataclass(frozen=True)
@@ -92,14 +96,14 @@ class Rows:
     prompt: Floats
     output: Floats
     ttft: Floats
-    queued: Floats  # how far from its least to its most TTFT is, where a simulation told
+    waits: Floats  # [n, 3] in a TTFT, where a simulation told: steps of prompts alone, their tokens, rounds of others
 
     @property
     def tokens(self) -> Floats:
         return self.requests * self.budget
 
 
-def rows_of(points: Sequence[LoadPoint], drafters: Sequence[str], queued: Floats | None = None) -> Rows:
+def rows_of(points: Sequence[LoadPoint], drafters: Sequence[str], waits: Floats | None = None) -> Rows:
     """Operating points as arrays. A user who decodes shares the batch with himself and with the others as far as they decode."""
 
     def column(name: str) -> Floats:
@@ -126,7 +130,7 @@ def rows_of(points: Sequence[LoadPoint], drafters: Sequence[str], queued: Floats
         users,
         inside / users,
         *lengths,
-        np.full(len(points), np.nan) if queued is None else queued,
+        np.full((len(points), 3), np.nan) if waits is None else waits,
     )
 
 
@@ -164,6 +168,8 @@ class Model:
             self._add(f"slotwise {name}", prior.slotwise, prior.slotwise_sd)
             self._add(f"level {name}", 0.0, known.level_sd)
             self._add(f"tilt {name}", 0.0, known.tilt_sd)
+            if self.prompts and prior.prompt:
+                self._add(f"prompt {name}", np.log(prior.prompt), prior.prompt_sd)
         if self.limit is not None:
             self._add("cliff", np.log(CLIFF[0]), CLIFF[1])
         if self.scheduled:
@@ -279,6 +285,23 @@ class Model:
         token_s = float(self.curve(by_token + by_request if self.by_tokens else by_token, np.array([most]))[0]) / most
         return self.base_s(z) * float(np.exp(self.value(z, "prefill base"))), token_s * float(np.exp(self.value(z, "prefill")))
 
+    def prompt_s(self, z: Floats, name: str) -> float:
+        """What a token of a prompt costs the drafter, seconds: as its first pass stands to a step."""
+        if f"prompt {name}" not in self._place:
+            return 0.0
+        base, _, slot, _ = self.draft_parts(z, name)
+        return self.prefill_parts(z)[1] * float(np.exp(self.value(z, f"prompt {name}"))) * (base + slot) / self.base_s(z)
+
+    def prompts_s(self, z: Floats, rows: Rows) -> tuple[Floats, Floats]:
+        """A step of prompts alone but for their tokens, and a token of them, seconds [n]: in the target and in the row's drafter."""
+        base, token = (np.full(len(rows.requests), part) for part in self.prefill_parts(z))
+        for name, known in self.acceptance.items():
+            mine = np.array([drafter == name for drafter in rows.drafter]) & (rows.slots > 0)
+            drafted, request, slot, slot_request = self.draft_parts(z, name) if known.ahead else (0.0,) * 4
+            base = base + mine * (drafted + request + (slot + slot_request) * rows.slots)
+            token = token + mine * self.prompt_s(z, name)
+        return base, token
+
     def speed(self, z: Floats, rows: Rows) -> Floats:
         """Tokens per second of a user, [n]. While he goes through one answer every other user sends one prompt; what of them does not delay his first
         token stretches his rounds. How many that are, the measured TTFT says; without one, as many as there is time for."""
@@ -286,7 +309,7 @@ class Model:
         round_s = self.round_s(z, rows)
         if not self.prompts:
             return np.asarray(length / round_s)
-        own = self.prefill_parts(z)[1] * rows.prompt
+        own = self.prompts_s(z, rows)[1] * rows.prompt
         all_others = np.maximum(rows.users - 1, 0.0) * own
         known = ~np.isnan(rows.ttft)
         before = np.where(known, np.clip(np.nan_to_num(rows.ttft) - own - round_s, 0.0, all_others), all_others * (1 - rows.inside))
@@ -294,14 +317,15 @@ class Model:
 
     def ttft_s(self, z: Floats, rows: Rows) -> tuple[Floats, Floats]:
         """Least and most time to the first token, [n]: the own prompt alone or beside a decode step; all others' prompts and a step before it.
-        Both are one where a simulation told what is between them."""
-        base, token = self.prefill_parts(z)
+        Both are one where a simulation told what it consists of."""
+        base, token = self.prompts_s(z, rows)
         own, round_s = token * rows.prompt, self.round_s(z, rows)
         alone = rows.users < ALONE
-        least = np.where(alone, base, round_s) + own
-        most = np.where(alone, least, least + round_s + (rows.users - 1) * own)
-        told = least + np.nan_to_num(rows.queued) * (most - least)
-        return np.where(np.isnan(rows.queued), least, told), np.where(np.isnan(rows.queued), most, told)
+        least = np.where(alone, base, np.minimum(base, round_s)) + own
+        most = np.where(alone, least, np.maximum(base, round_s) + round_s + rows.users * own)
+        steps, tokens, rounds = rows.waits.T
+        told = steps * base + tokens * token + rounds * round_s
+        return np.where(np.isnan(told), least, told), np.where(np.isnan(told), most, told)
 
 
 def _logit(p: float) -> float:

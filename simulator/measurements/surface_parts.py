@@ -64,7 +64,11 @@ def drafter_of(model: Model, z: Floats, name: str, source: str) -> DrafterFit:
     """A drafter at these unknowns."""
     known = model.acceptance[name]
     base, request, slot, slot_request = (rounded(part) for part in model.draft_parts(z, name))
-    draft = LinearDraft(provenance="fitted", source=source, base_s=base, per_request_s=request, per_slot_s=slot, per_slot_request_s=slot_request)
+    prompt_s = rounded(model.prompt_s(z, name)) if model.prompts else 0.0
+    draft = LinearDraft(
+        provenance="fitted", source=source, base_s=base, per_request_s=request, per_slot_s=slot, per_slot_request_s=slot_request,
+        per_prompt_token_s=prompt_s or None, ahead=known.ahead or None,
+    )  # fmt: skip
     conditional = [float(min(max(c, 1e-6), 1 - 1e-6)) for c in model.conditional(z, name)]
     return DrafterFit(len(conditional), draft, conditional, known.proposing, known.counted)
 
@@ -93,6 +97,8 @@ def untold(model: Model, uncertainty: Uncertainty) -> list[str]:
     for name, known in model.acceptance.items():
         if sd["draft", name] > WIDE_DRAFT:
             said.append(f"draft cost of {name} as opposed to acceptance and the step: {ELSEWHERE}")
+        if sd.get(("prefill", name), 0.0) > WIDE:
+            said.append(f"what a prompt's token costs {name}: {ELSEWHERE}; give TTFT with and without it at one user")
         if not known.counted:
             said.append(f"acceptance of {name}: counted in none of the points, its level is what their speeds ask for")
     if sd.get(("prefill", None), 0.0) > WIDE:
@@ -122,6 +128,9 @@ def _derived(model: Model) -> list[tuple[str, str | None, Callable[[Floats], flo
         base, request, slot, slot_request = model.draft_parts(z, name)
         return (base + request + len(model.acceptance[name].logits) * (slot + slot_request)) / one_s(z)
 
+    def prompts(name: str, z: Floats) -> float:
+        return float(np.log(model.prompt_s(z, name)))
+
     out: list[tuple[str, str | None, Callable[[Floats], float], str]] = [
         ("step", None, lambda z: float(np.log(model.verify_s(z, middle, middle)[0])), "noise of the points"),
         ("verified", None, lambda z: tokens_s(z, least, max(high, 2 * least)), "points under another length tell tokens from requests"),
@@ -129,6 +138,8 @@ def _derived(model: Model) -> list[tuple[str, str | None, Callable[[Floats], flo
     ]
     for name in model.acceptance:
         out.append(("draft", name, partial(draft, name), "a point at one user with counted acceptance tells"))
+        if model.prompts and model.prompt_s(np.zeros(len(model.names)), name):
+            out.append(("prefill", name, partial(prompts, name), "TTFT with the drafter, beside that without it, tells"))
         out.append(("level", name, partial(unknown, f"level {name}"), "counters of the engine tell"))
         out.append(("tilt", name, partial(unknown, f"tilt {name}"), "counters by position tell"))
     if model.scheduled:

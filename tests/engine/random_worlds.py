@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from simulator.engine.simulate import Fleet
-from simulator.measurements.cost import Scheduling
+from simulator.measurements.cost import FrontEnd, Scheduling
 from simulator.measurements.prices import RoundPrices, ScaledPrices
 from simulator.policies.admission import FirstCome, ShortestPrompt
 from simulator.policies.prefill import Chunked, Disaggregated, Instant, Separate
@@ -64,10 +64,14 @@ def fleets(draw: st.DrawFn, least: int = 1, most: int = 5) -> Fleet:
     price = price.model_copy(
         update={"scheduling": draw(st.sampled_from([None, Scheduling(provenance="synthetic", seconds=0.004, per_request_s=1e-4)]))}
     )
+    price = price.model_copy(update={"front_end": draw(st.sampled_from([None, None, FrontEnd(provenance="synthetic", seconds=0.002)]))})
+    draft = drafting(0.001, 0.0005, 0.0002)
+    if draw(st.booleans()):  # one that reads prompts, in an engine that drafts at the end of a step
+        draft = draft.model_copy(update={"per_prompt_token_s": 0.0003, "ahead": True})
     tight = draw(st.none() | st.integers(26, 12 * most))
     page = draw(st.integers(1, 4))
     made = fleet(
-        price, policy, drawn, drafting(0.001, 0.0005, 0.0002), draw(st.integers(1, 3)), draw(st.sampled_from(ROUTERS)),
+        price, policy, drawn, draft, draw(st.integers(1, 3)), draw(st.sampled_from(ROUTERS)),
         None if tight is None else -(-tight // page), page, 0, max_batch=draw(st.integers(least, most)), prefill=draw(st.sampled_from(PREFILLS)),
         admission=draw(st.sampled_from([FirstCome(), ShortestPrompt()])),
     )  # fmt: skip

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from simulator.engine.replica import KvCache
-from simulator.engine.simulate import ClosedTraffic, Run
+from simulator.engine.simulate import ClosedTraffic, OpenTraffic, Run
+from simulator.measurements.cost import FrontEnd
 from simulator.policies.admission import ShortestPrompt
 from simulator.policies.prefill import Chunked, Disaggregated, Instant, Separate
 from simulator.policies.routing import LeastLoaded
@@ -48,6 +49,18 @@ def test_separate_prompts_stop_decoding(engine: Engine) -> None:
     assert ends(run) == [(1.1, 5.1), (3.1, 4.1)]
     assert sorted(run.join_gaps.round(9).tolist()) == [[4.1, 1.0, 0.0], [4.1, 3.0, 0.0]]  # A sat in the batch all the while
     assert run.steps["running"].tolist() == [0, 1, 1, 2, 1]
+
+
+def test_requests_pass_a_front_end_one_by_one_and_wait_for_the_step_that_runs_then(engine: Engine) -> None:
+    """0.2 s each: A's prompt is alone, B's comes while it is processed; C, sent as A ends, misses the step that begins then."""
+    price = costs(base=DECODE, prefill=(PROMPT_BASE, PROMPT_TOKEN))
+    price = price.model_copy(update={"front_end": FrontEnd(provenance="synthetic", seconds=0.2)})
+    specs = [RequestSpec(i, 0.0, 10, 2 + i, "") for i in range(3)]
+    run = engine.run(OpenTraffic(specs, 0.0, np.inf, 0.0, in_flight=2), fleet(price, prefill=Chunked()))
+    assert trace(run)[:4] == [(0.2, 1.7, 0, 10), (1.7, 3.7, 1, 10), (3.7, 4.7, 1, 0), (4.7, 6.7, 1, 10)]
+    assert trace(run)[4:] == [(6.7, 7.7, 1, 0), (7.7, 8.7, 1, 0), (8.7, 9.7, 1, 0)]
+    assert sorted(ends(run)) == [(1.7, 3.7), (3.7, 6.7), (6.7, 9.7)]
+    assert sorted(round(r.sent_s, 9) for r in run.requests) == [0.0, 0.0, 3.7]
 
 
 def test_chunks_take_what_the_budget_leaves_and_pay_the_fixed_part_once(engine: Engine) -> None:

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 
 from simulator.errors import DsimError
-from simulator.measurements.cost import Bend, Costs, FittedCurve, LinearPrefill, Overhead
+from simulator.measurements.acceptance import from_counts
+from simulator.measurements.cost import Bend, Costs, FittedCurve, LinearDraft, LinearPrefill, Overhead
 from simulator.measurements.formats.loadgen import LoadPoint
 from simulator.measurements.profile import load_profile
 from simulator.study.profiles.counted import acceptance
 from simulator.study.profiles.given_points import Cell, Options, completed, named_files
 from simulator.study.profiles.joint_fit import by_tokens_alone, fit_cells, noise_of
-from simulator.study.profiles.simulated import Manner, simulate_point
+from simulator.study.profiles.simulated import Drafting, Manner, simulate_point
 from simulator.study.profiles.workload import check_workload
 from tests.exchange.engine_files import CURVES, METRICS, aiperf, bench
 
@@ -57,6 +58,28 @@ def test_prompts_are_not_booked_on_verified_tokens(manner: Manner, prompt_token_
     assert fit.costs.verify.seconds([1, 64]) == pytest.approx([0.0101, 0.0164], rel=0.05)
     assert fit.costs.prefill is not None
     assert fit.costs.prefill.seconds(1024) == pytest.approx(0.010 + 1024 * prompt_token_s, rel=0.02)
+
+
+def test_what_a_drafter_does_with_prompts_comes_out_of_ttft() -> None:
+    """A small model that takes half of what the target takes, for a pass and for a token of a prompt, before the first token is out."""
+    blocks = from_counts((0.7, 0.4), "draft", "made up", gamma=2, domain="any")
+    cost = LinearDraft.model_validate(TOLD | {"per_slot_s": 0.005, "per_prompt_token_s": 5e-5, "ahead": True})
+    drafting, costs = Drafting.of(cost, blocks), world()
+    cells = [measured(users, costs, "together", prompt_tokens=512, output_tokens=64, requests=8 * users) for users in (1, 8, 32)]
+    for users in (1, 16):
+        blank = point(users, slots=2, survival=[0.7, 0.4], proposing=1.0, rounds=5000, accepted_length=2.1, budget=3.0,
+                      prompt_tokens=512, output_tokens=64, requests=8 * users)  # fmt: skip
+        seen = simulate_point(blank, costs, drafting, "together")
+        told = replace(blank, tps_per_user=seen.tps_per_user, throughput_tok_s=seen.throughput_tok_s, ttft_s=seen.ttft_s)
+        cells.append(Cell(told, "draft", Path(f"k2-c{users}.json")))
+    fit = fit_cells(cells, {"draft": blocks}, {"draft"}, ahead=True)
+    assert fit.left < 0.03
+    found = fit.drafting["draft"].cost
+    assert isinstance(found, LinearDraft)
+    assert found.ahead
+    assert found.prompt_s(512, 0.0) == pytest.approx(512 * 5e-5, rel=0.2)
+    assert found.seconds(1, 0.0, 2) == pytest.approx(0.01, rel=0.2)
+    assert {("prefill", None), ("prefill", "draft")} <= {(it.parameter, it.drafter) for it in fit.surface.uncertainty.parameters}
 
 
 def test_points_of_two_engines_are_no_fit() -> None:

@@ -356,3 +356,16 @@ def test_a_table_of_a_draft_is_keyed_by_requests(tmp_path: Path) -> None:
     (tmp_path / "draft.csv").write_text("requests,p50_s\n1,0.1\n0,0.2\n")
     with pytest.raises(ProfileError, match=r"draft\.csv:3: requests: must be a positive number \(got 0\)$"):
         read_cost_table(tmp_path / "draft.csv", "requests", "linear")
+
+
+def test_a_drafter_s_work_on_prompts_is_paid_by_the_policy_that_drafts() -> None:
+    """2 ms a token; an engine that drafts at the end of a step pays a block in a step of prompts alone, not in one that decodes anyhow."""
+    prefill = LinearPrefill(**MADE, base_s=0.01, per_token_s=0.001)
+    draft = LinearDraft(**MADE, base_s=0.003, per_slot_s=0.002, per_prompt_token_s=0.002)
+    block = 0.003 + 2 * 0.002
+    for ahead, alone in ((None, 0.06 + 0.1), (True, 0.06 + 0.1 + block)):
+        cost = round_cost(curve(), draft.model_copy(update={"ahead": ahead}), overhead=0.0, prefill=prefill)
+        assert cost.prefill_s(50, 25) == pytest.approx(alone)
+        assert cost.chunk_s(50, 25, beside=7) == pytest.approx(0.05 + 0.1)
+        assert cost.round_s(1, 0.0)[0] == pytest.approx(curve().seconds(1) + block)  # rounds have no prompts
+    assert round_cost(curve(), draft, slots=0, prefill=prefill).prefill_s(50, 25) == pytest.approx(0.06)

@@ -22,7 +22,7 @@ BRANCHES = {
     "cost model": ("linear_prompts", ("asked", "linear")),
 }  # of a fleet's part: where GLOBAL has its branch, and the branches by number
 # What happens; the first kinds are processes of SimPy that begin.
-WAKE, STEP_ENDS, ARRIVE, LIMIT, DONE, STOP, THINK, ASK, PREFILL, GRANTED, PREFILLED, RELEASED, MOVED, WINDOW = range(14)
+WAKE, STEP_ENDS, ARRIVE, LIMIT, DONE, STOP, THINK, ASK, PREFILL, GRANTED, PREFILLED, RELEASED, MOVED, WINDOW, THROUGH = range(15)
 RESTING, BEGIN, START, ARRIVING, ADMIT, STEP, PROMPTED = range(7)
 
 NORMAL = np.int64(1) << np.int64(60)  # SimPy's urgent events come before the normal ones of the same time
@@ -58,7 +58,7 @@ GLOBAL = np.dtype(
         "now", "smoothing", "overhead_s", "scheduling_s", "transfer_s", "prompt_factor", "prompt_base_s", "prompt_token_s", "prompt_context_s",
         "warmup_s",
         "until_s", "limit_s",
-        "warm_s", "want_attended", "answer_s",
+        "warm_s", "want_attended", "answer_s", "front_end_s", "front_end_free_s",
     )]
 )  # fmt: skip
 REPLICA = np.dtype(

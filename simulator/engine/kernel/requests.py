@@ -6,7 +6,7 @@ import numpy as np
 
 from simulator.engine.kernel.compiling import inner
 from simulator.engine.kernel.events import push
-from simulator.engine.kernel.layout import ARRIVE, DISAGGREGATED, DONE, LEAST_LOADED, POWER_OF_TWO, PREFILL, THINK, WAKE
+from simulator.engine.kernel.layout import ARRIVE, DISAGGREGATED, DONE, LEAST_LOADED, POWER_OF_TWO, PREFILL, THINK, THROUGH, WAKE
 
 
 @inner
@@ -134,6 +134,17 @@ def enter(w, r):
 
 
 @inner
+def send(w, r):
+    """Through the front end, where that takes time, to the engine; returns the request where it is rejected, else -1."""
+    g = w.g[0]
+    if not g.front_end_s:
+        return enter(w, r)
+    g.front_end_free_s = max(g.front_end_free_s, g.now) + g.front_end_s
+    push(w, g.front_end_free_s, False, THROUGH, r)
+    return -1
+
+
+@inner
 def count_down(w):
     """One thing less that the run waits for."""
     g = w.g[0]
@@ -177,7 +188,7 @@ def settle(w, r):
     while r >= 0:
         r = close(w, r)
         if r >= 0:
-            r = enter(w, r)
+            r = send(w, r)
 
 
 @inner

@@ -7,7 +7,7 @@ from simulator.engine.kernel.compiling import entry, hot, inner
 from simulator.engine.kernel.elsewhere import ask_worker, grant, granted, process_elsewhere, processed_elsewhere
 from simulator.engine.kernel.events import pop, push
 from simulator.engine.kernel.replica import admit_one, begin_step, end_step, make_room
-from simulator.engine.kernel.requests import arrived, ask, count_down, enter, pause_s, route, settle_entered
+from simulator.engine.kernel.requests import arrived, ask, count_down, enter, pause_s, route, send, settle_entered
 
 
 @inner
@@ -24,7 +24,7 @@ def arrive(w):
     if g.in_flight and g.made - g.finished >= g.in_flight:
         g.parked = 1
         return False
-    settle_entered(w, enter(w, arrived(w)))
+    settle_entered(w, send(w, arrived(w)))
     return True
 
 
@@ -94,7 +94,7 @@ def run(w):
                 if pause_s(w, g.actor - 1) > 0:
                     push(w, g.now, True, k.THINK, g.actor - 1)
                 else:
-                    settle_entered(w, enter(w, ask(w, g.actor - 1)))
+                    settle_entered(w, send(w, ask(w, g.actor - 1)))
         elif g.phase == k.PROMPTED:
             wanted = process_elsewhere(w, g.actor)
             if wanted:
@@ -119,7 +119,9 @@ def run(w):
             elif kind == k.THINK:
                 push(w, g.now + pause_s(w, arg), False, k.ASK, arg)
             elif kind == k.ASK:
-                settle_entered(w, enter(w, ask(w, arg)))
+                settle_entered(w, send(w, ask(w, arg)))
+            elif kind == k.THROUGH:
+                settle_entered(w, enter(w, arg))
             elif kind == k.PREFILL:
                 if g.workers:
                     ask_worker(w, arg)

@@ -12,15 +12,17 @@ import numpy as np
 from simulator.errors import DsimError
 from simulator.measurements.cost import Costs
 from simulator.measurements.formats.loadgen import Loads
+from simulator.measurements.formats.rounds import SpecCounters
 from simulator.measurements.uncertainty import Uncertainty, Unsure
 from simulator.study.profiles.about import About
 from simulator.study.profiles.counted import Counted, acceptance, filled, gamma_of, read_scrapes
 from simulator.study.profiles.given_points import Cell, Options, completed, named_files, read_cells
-from simulator.study.profiles.joint_fit import Cache, Compared, JointFit, Say, fit_cells, noise_of, speeds
+from simulator.study.profiles.joint_fit import FRONT_END, Cache, Compared, JointFit, Say, fit_cells, noise_of, speeds
 from simulator.study.profiles.parts import DrafterPart, Parts
 from simulator.study.profiles.workload import check_workload
 
 IMPORTED = {"provenance": "imported"}
+_FRONT_END = f"a request reaches the engine {1e3 * FRONT_END.seconds:g} ms after it is sent: no file says how long it takes"
 PROPOSES_ALIKE = 0.25  # difference in the share of rounds that propose, from which files are not of one drafter
 
 
@@ -58,8 +60,16 @@ def fit_points(parts: Parts, about: About, files: PointFiles, say: Say = lambda 
     cells = completed(filled(cells, scrapes), options)
     scrapes = {name or about.drafter: counters for name, counters in scrapes.items()}
     counted = {name: acceptance(name, cells, scrapes.get(name, ())) for name in dict.fromkeys(cell.drafter for cell in cells) if name}
-    fill_in(parts, cells, {name: known for name, known in counted.items() if known}, files.slots, say, cache)
+    ahead = _drafts_ahead(cells, [each for counters in scrapes.values() for each in counters], option)
+    fill_in(parts, cells, {name: known for name, known in counted.items() if known}, files.slots, say, cache, ahead)
     return loads.left_out
+
+
+def _drafts_ahead(cells: Sequence[Cell], scrapes: Sequence[SpecCounters], option: str) -> bool:
+    """Does the engine draft at the end of a step? vLLM does (v1/worker/gpu_model_runner.py, sample_tokens); others draft when the next one begins."""
+    if scrapes:
+        return all(each.engine == "vllm" for each in scrapes)
+    return option == "--bench" and not any(cell.point.engine for cell in cells)
 
 
 def fill_in(
@@ -69,22 +79,24 @@ def fill_in(
     slots: int | None = None,
     say: Say = lambda _: None,
     cache: Cache = "own",
+    ahead: bool = False,
 ) -> JointFit:
-    """Costs, drafters and what is not known of them from the cells and the acceptance of each drafter. Raises DsimError."""
+    """Costs, drafters and what is not known of them from the cells and the acceptance of each drafter, of an engine that drafts `ahead` of a step
+    or at its beginning. Raises DsimError."""
     check_workload(cells)
     _check_drafters(cells)
     gamma = {name: gamma_of(known, [cell for cell in cells if cell.drafter == name], slots) for name, known in counted.items()}
     plain = any(not cell.drafter for cell in cells if not cell.held_out)
     apart = {name for name, known in counted.items() if known.by_position or plain}
-    fit = fit_cells(cells, {name: known.blocks(name, gamma[name]) for name, known in counted.items()}, apart, say, cache)
+    fit = fit_cells(cells, {name: known.blocks(name, gamma[name]) for name, known in counted.items()}, apart, say, cache, ahead)
     parts.costs = _imported(fit.costs)
     drafters = {name: drafting for name, drafting in fit.drafting.items() if name in apart}
     for name, drafting in drafters.items():
         note = "acceptance counted by position; variation along a text is the parametric generator's"
         parts.drafters[name] = DrafterPart(drafting.cost.model_copy(update=IMPORTED), drafting.blocks, note=note)
         parts.assumed += _assumed(name, counted[name], gamma[name])
-        parts.unknown += [f"{name}: acceptance by domain, and its confidences", f"{name}: what it does with prompts; TTFT is that without it"]
-    parts.assumed += fit.surface.assumed
+        parts.unknown.append(f"{name}: acceptance by domain, and its confidences")
+    parts.assumed += [*fit.surface.assumed, _FRONT_END]
     parts.unknown += fit.surface.unknown
     extra = [unsure for name in drafters for unsure in counted[name].unsure(name, gamma[name])]
     parts.uncertainty = merged(fit.surface.uncertainty, extra)

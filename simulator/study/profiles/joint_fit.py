@@ -10,18 +10,20 @@ import numpy as np
 
 from simulator.arrays import Floats
 from simulator.errors import DsimError
-from simulator.measurements.cost import Bend, Costs, FittedCurve, LinearDraft
+from simulator.measurements.cost import Bend, Costs, FittedCurve, FrontEnd, LinearDraft
 from simulator.measurements.draft_blocks import RecordedBlocks
 from simulator.measurements.fit import rms
 from simulator.measurements.formats.loadgen import LoadPoint
-from simulator.measurements.surface import SurfaceFit, fit_surface
-from simulator.study.profiles.given_points import Cell
+from simulator.measurements.surface import NOISE, TTFT_SD, SurfaceFit, fit_surface
+from simulator.measurements.surface_model import DraftKind
+from simulator.study.profiles.given_points import ALWAYS, Cell
 from simulator.study.profiles.simulated import MANNERS, Drafting, Manner, Seen, simulate_point
 
 PASSES = 4  # of the fit at most, each corrected by the simulation of the one before
 SETTLED = 0.005  # change of a corrected speed below which the passes end
 MISSES = 0.10  # rms of speeds above which a fit is refused, where repeated measurements do not differ as much themselves
 ONE_BUDGET = 1.02  # ratio of the most tokens a request and step to the fewest, up to which points cannot tell tokens from requests
+FRONT_END = FrontEnd(provenance="synthetic", seconds=0.001, note="assumed: a request misses the step that begins as it is sent")
 REPEATS = 2.0  # times the scatter of repeated measurements that a fit may miss them by
 
 Say = Callable[[str], None]
@@ -81,35 +83,47 @@ class JointFit:
         return rms(np.array([row.of_steps for row in self.compared if not row.cell.held_out]))
 
     @property
+    def misfit(self) -> float:
+        """What is left over of speeds and of times to the first token, each against the error that the fit allows it; mean of squares."""
+        fitted = [row for row in self.compared if not row.cell.held_out]
+        waited = [np.log1p(left) for row in fitted if (left := row.difference("ttft_s")) is not None]
+        return float(np.mean(np.square([*(row.of_steps / NOISE for row in fitted), *(left / TTFT_SD for left in waited)])))
+
+    @property
     def worst(self) -> float:
         """Largest difference of a fitted speed."""
         return max(abs(row.difference("tps_per_user") or 0.0) for row in self.compared if not row.cell.held_out)
 
 
 def fit_cells(
-    cells: Sequence[Cell], blocks: Mapping[str, RecordedBlocks], apart: Collection[str], say: Say = lambda _: None, cache: Cache = "own"
+    cells: Sequence[Cell],
+    blocks: Mapping[str, RecordedBlocks],
+    apart: Collection[str],
+    say: Say = lambda _: None,
+    cache: Cache = "own",
+    ahead: bool = False,
 ) -> JointFit:
     """Costs such that the simulated benchmark has the measured speeds of the cells that are not held out: a surface fitted to them, then to what is
-    measured × fitted ÷ simulated, until that does not change. Drafting is a cost of its own for the drafters in `apart`.
-    Raises DsimError where no fit comes near the cells."""
+    measured × fitted ÷ simulated, until that does not change. Drafting is a cost of its own for the drafters in `apart`,
+    `ahead` of the step in which it is verified where the engine does so. Raises DsimError where no fit comes near the cells."""
     fitted = [cell for cell in cells if not cell.held_out]
-    points = [_for_prompts(cell, fitted) for cell in fitted]
+    points = [cell.point for cell in fitted]
     names = [cell.drafter if cell.drafter in apart else "" for cell in fitted]  # else drafting stays within the step
     laid = {name: Drafting.of(LinearDraft(provenance="fitted"), each) for name, each in blocks.items()}
     manner: Manner | None = None
-    queued: Floats | None = None
+    kinds: dict[str, DraftKind] = {name: "lookup" for name in apart if _looks_up(name, fitted)}
+    waits: Floats | None = None
     best: JointFit | None = None
     for number in range(PASSES):
-        surface = _fitted(points, names, queued, cache)
+        surface = _fitted(points, names, waits, kinds, cache, ahead)
         drafting = {name: replace(known, cost=surface.drafters[name].draft) if name in apart else known for name, known in laid.items()}
         manner = manner or _manner(fitted, surface.costs, drafting)
         compared = [Compared(cell, _simulated(cell, surface.costs, drafting, manner)) for cell in fitted]
         fit = JointFit(surface, drafting, manner, compared)
-        best = fit if best is None or fit.left < best.left else best
-        if manner == "together":  # queues for a first token are as simulated; else they are a matter of luck
-            queued = surface.queued(points, names, [row.seen.ttft_s for row in compared])
+        best = fit if best is None or fit.misfit < best.misfit else best
+        waits = surface.waits(points, names, [row.seen.waits for row in compared])
         before = points
-        points = [_corrected(_for_prompts(row.cell, fitted), told.predicted, row.seen) for row, told in zip(compared, surface.points, strict=True)]
+        points = [_corrected(row.cell.point, told.predicted, row.seen) for row, told in zip(compared, surface.points, strict=True)]
         moved = max(abs(new.tps_per_user / old.tps_per_user - 1) for new, old in zip(points, before, strict=True))
         say(f"pass {number + 1}: {len(fitted)} points fitted and simulated, {fit.left:.1%} rms left over")
         if moved < SETTLED:
@@ -120,11 +134,20 @@ def fit_cells(
     return replace(best, compared=[*best.compared, *kept_out])
 
 
-def _fitted(points: Sequence[LoadPoint], names: Sequence[str], queued: Floats | None, cache: Cache) -> SurfaceFit:
+def _looks_up(name: str, cells: Sequence[Cell]) -> bool:
+    """Does a drafter look up what it proposes, so that some rounds have nothing?"""
+    shares = [cell.point.proposing for cell in cells if cell.drafter == name and cell.point.proposing is not None]
+    return bool(shares) and max(shares) <= ALWAYS
+
+
+def _fitted(
+    points: Sequence[LoadPoint], names: Sequence[str], waits: Floats | None, kinds: Mapping[str, DraftKind], cache: Cache, ahead: bool
+) -> SurfaceFit:
     """The surface; with one number of tokens for every request its slope is that of tokens."""
     budgets = [point.budget or 1.0 for point in points]
     alike = max(budgets) <= ONE_BUDGET * min(budgets)
-    surface = fit_surface(points, names, by_tokens=alike, queued=queued, shared=cache == "unified")
+    surface = fit_surface(points, names, kinds=kinds, by_tokens=alike, waits=waits, shared=cache == "unified", ahead=ahead)
+    surface = replace(surface, costs=surface.costs.model_copy(update={"front_end": FRONT_END}))
     if cache == "split" and surface.costs.prefill is not None:
         prefill = surface.costs.prefill.model_copy(update={"apart": True})
         surface = replace(surface, costs=surface.costs.model_copy(update={"prefill": prefill}))
@@ -155,12 +178,6 @@ def _manner(cells: Sequence[Cell], costs: Costs, drafting: Mapping[str, Drafting
         return float(np.sum(np.abs(np.log1p(np.array(left, dtype=np.float64)))))
 
     return min(MANNERS, key=misfit)
-
-
-def _for_prompts(cell: Cell, cells: Sequence[Cell]) -> LoadPoint:
-    """A point whose TTFT tells what prompts cost: a drafter may process prompts too, so those without speculation alone, where there are any."""
-    plain = any(other.point.ttft_s is not None and not other.drafter for other in cells)
-    return replace(cell.point, ttft_s=None) if cell.drafter and plain else cell.point
 
 
 def _corrected(point: LoadPoint, fitted: float, seen: Seen) -> LoadPoint:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 from typing import Literal
@@ -23,6 +24,7 @@ from simulator.study.run.meter import summarise
 from simulator.traffic.arrivals import ClosedLoop
 from simulator.traffic.benchmark import Benchmark
 from simulator.traffic.lengths import Fixed, Lognormal
+from simulator.traffic.request import Request
 from simulator.traffic.workload import Workload
 
 MOST_STEPS = 10_000  # of a cell without speculation: a dozen cells are seconds of work
@@ -46,6 +48,7 @@ class Seen:
     accepted_length: float
     requests: float  # that decode at once, as a user who decodes sees it
     ttft_s: float | None
+    waits: tuple[float, float, float] | None  # what it consists of: steps of prompts alone, their tokens, seconds of all else
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,8 @@ def simulate_point(point: LoadPoint, costs: Costs, drafting: Drafting | None, ma
     if requests >= LONG * users:  # then they do not
         requests = max(min(requests, MOST_STEPS * users // answer), LONG * users, wanted)
     runs = [_run(point, costs, drafting, manner, users, requests, answer, number) for number in range(max(ceil(wanted / requests), 1))]
-    return Seen(*(None if None in column else float(np.mean(column)) for column in zip(*runs, strict=True)))  # type: ignore[arg-type]
+    speed, throughput, length, together, ttft_s, *waits = (None if None in column else float(np.mean(column)) for column in zip(*runs, strict=True))
+    return Seen(speed, throughput, length, together, ttft_s, tuple(waits) if ttft_s is not None else None)  # type: ignore[arg-type]
 
 
 def _run(
@@ -122,4 +126,18 @@ def _seen(run: Run, has_prompts: bool) -> tuple[float | None, ...]:
     batch = steps["requests"][inside]
     weight = batch * (steps["end_s"] - steps["start_s"])[inside]
     requests = float((weight * batch).sum() / weight.sum())
-    return 1 / float(tpot_s.mean()), numbers.known("throughput_tok_s_gpu"), numbers.known("accepted_length"), requests, ttft_s
+    waits = _waits(run, done) if has_prompts else (None,) * 3
+    return 1 / float(tpot_s.mean()), numbers.known("throughput_tok_s_gpu"), numbers.known("accepted_length"), requests, ttft_s, *waits
+
+
+def _waits(run: Run, done: Sequence[Request]) -> tuple[float, ...]:
+    """What lies between sending and first token, in the mean: steps of prompts alone, tokens of prompts, seconds beside them."""
+    steps = run.steps
+    edges = np.stack((steps["start_s"], steps["end_s"]), axis=-1).ravel()
+    alone = (steps["requests"] == 0).astype(float)
+    tokens = steps["prefill_tokens"].astype(float)
+    counts = [np.cumsum(np.stack((np.zeros(len(each)), each), axis=-1).ravel()) for each in (alone, tokens)]
+    sent, first = (np.array([getattr(r, name) for r in done]) for name in ("sent_s", "first_token_s"))
+    steps_alone, prompt_tokens = (float(np.mean(np.interp(first, edges, each) - np.interp(sent, edges, each))) for each in counts)
+    rest = np.cumsum(np.stack((np.zeros(len(alone)), steps["draft_s"] + steps["verify_s"] + steps["overhead_s"]), axis=-1).ravel())
+    return steps_alone, prompt_tokens, float(np.mean(np.interp(first, edges, rest) - np.interp(sent, edges, rest)))
