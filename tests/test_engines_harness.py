@@ -63,12 +63,13 @@ def test_the_clients_words(tmp_path: Path) -> None:
     closed = next(cell for cell in plan if cell.folder.parent.name == "base" and cell.load == 4)
     words = closed.command(Path("T"), "http://h", Path("d.jsonl"), tmp_path / "o.json")
     assert words[words.index("--max-concurrency") + 1] == "4"
-    assert words[words.index("--num-prompts") + 1] == "16"
+    assert words[words.index("--num-prompts") + 1] == "12"
     assert "--ignore-eos" in words
     assert "--request-rate" not in words
     assert "--extra-body" not in words
     rate = next(cell for cell in plan if cell.folder.parent.name == "open60")
-    words = rate.command(Path("T"), "http://h", Path("d.jsonl"), tmp_path / "o.json", '{"cache_prompt": false}')
+    words = rate.command(Path("T"), "http://h", Path("d.jsonl"), tmp_path / "o.json", '{"cache_prompt": false}', "--header Connection=close")
+    assert words[words.index("--header") + 1] == "Connection=close"
     assert words[words.index("--request-rate") + 1] == "1.2"
     assert words[words.index("--extra-body") + 1] == '{"cache_prompt": false}'
     assert "--max-concurrency" not in words

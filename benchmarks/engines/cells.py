@@ -33,14 +33,15 @@ class Cell:
         """The client's file: there when the cell is done."""
         return self.folder / f"{self.name}.json"
 
-    def command(self, tokenizer: Path, url: str, data: Path, out: Path, body: str = "") -> list[str]:
-        """The words after `vllm bench serve` for this cell, its result into `out`; `body` is what requests say besides."""
+    def command(self, tokenizer: Path, url: str, data: Path, out: Path, body: str = "", more: str = "") -> list[str]:
+        """The words after `vllm bench serve` for this cell, its result into `out`; `body` is what requests say besides, `more` are more words."""
         words: list[object] = ["--backend", "openai", "--base-url", url, "--endpoint", "/v1/completions"]
         words += ["--model", SERVED, "--tokenizer", tokenizer, "--dataset-name", "custom", "--dataset-path", data, "--disable-shuffle"]
         words += ["--custom-output-len", self.answers, "--num-prompts", self.requests, "--seed", self.seed, "--temperature", 0]
         words += ["--request-rate", self.load] if self.open_loop else ["--max-concurrency", int(self.load)]
         words += [] if self.eos else ["--ignore-eos"]
         words += ["--extra-body", body] if body and not self.prefix else []
+        words += more.split()
         words += ["--percentile-metrics", "ttft,tpot,itl,e2el", "--metric-percentiles", "50,90,99", "--disable-tqdm"]
         words += ["--save-detailed"] if self.eos else []  # how long each answer was
         words += ["--save-result", "--result-dir", out.parent, "--result-filename", out.name]

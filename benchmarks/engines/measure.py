@@ -118,7 +118,7 @@ def run_cell(cell: Cell, machine: Machine, out: Path) -> str:
     server.warm(SERVED, [beginning + text for text in prompts("train", warm, 2)], WARM_TOKENS)
     cell.folder.mkdir(parents=True, exist_ok=True)
     draft = out / "unfinished" / cell.result.name
-    words = cell.command(Path(paths(machine.home)["target"]), server.url, data, draft, machine.engine.body)
+    words = cell.command(Path(paths(machine.home)["target"]), server.url, data, draft, machine.engine.body, machine.engine.client)
     before, busy = server.metrics(), (busy_s(), server.cpu_s() + client.cpu_s())
     client.bench(words, CELL_LIMIT_S)
     others = busy_s() - busy[0] - (server.cpu_s() + client.cpu_s() - busy[1])

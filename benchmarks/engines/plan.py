@@ -39,8 +39,8 @@ class Condition:
     prefix: bool = False
     eos: bool = False
     answers: int = 64
-    requests: int = 10
-    per_user: int = 4
+    requests: int = 6
+    per_user: int = 3
     repeats: int = 2
 
 
@@ -60,7 +60,8 @@ class Engine:
 
     `serve` are the words of the server's command, `cached` and `uncached` more of them, that let it keep beginnings of prompts or not; `body` is
     what a request says so that none is kept. `block` is how many tokens of a beginning are kept at once. `batch`, `budget`: requests at once, and
-    tokens of a step. `memory_gb`: what a server takes at most. `importer`: the word after `dsim import`.
+    tokens of a step. `memory_gb`: what a server takes at most. `client` are more words of the client's command. `importer`: the word after
+    `dsim import`.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Engine:
     start_s: float = 420
     environment: dict[str, str] = field(default_factory=dict)
     body: str = ""
+    client: str = ""
     importer: str = "vllm"
 
     def policy(self, name: str) -> Policy:
@@ -117,20 +119,22 @@ VLLM = Engine(  # float32: without AVX-512 its products of bfloat16 take more th
         Condition("base", tuple(policy.name for policy in VLLM_POLICIES), (1, 2, 4, 8, 16)),
         Condition("prefix", ("none", "ngram3"), (1, 4, 16), prefix=True, repeats=1),
         Condition("eos", ("none", "eagle3"), (2, 8), eos=True, answers=128, repeats=1),
-        Condition("open60", ("none", "ngram3"), (0.6,), knee=True, requests=60),
-        Condition("open90", ("none", "ngram3"), (0.9,), knee=True, requests=60),
+        Condition("open60", ("none", "ngram3"), (0.6,), knee=True, requests=60, repeats=1),
+        Condition("open90", ("none", "ngram3"), (0.9,), knee=True, requests=60, repeats=1),
     ),
     probes=(
-        Probe("none", 1, 10),
-        Probe("none", 4, 16),
-        Probe("none", 16, 48),
-        Probe("ngram3", 2, 16),
-        Probe("ngram3", 8, 40),
-        Probe("draft3", 2, 16),
-        Probe("draft3", 8, 32),
-        Probe("eagle3", 2, 16),
-        Probe("eagle3", 8, 32),
-        Probe("none", 16, 48, eos=True),
+        Probe("none", 1, 5),
+        Probe("none", 2, 8),
+        Probe("none", 4, 12),
+        Probe("none", 8, 24),
+        Probe("none", 16, 32),
+        Probe("ngram3", 2, 12),
+        Probe("ngram3", 8, 32),
+        Probe("draft3", 2, 8),
+        Probe("draft3", 8, 16),
+        Probe("eagle3", 2, 12),
+        Probe("eagle3", 8, 24),
+        Probe("none", 16, 32, eos=True),
     ),
     batch=32,
     budget=2048,
@@ -165,22 +169,23 @@ LLAMA = Engine(
         Condition("base", tuple(policy.name for policy in LLAMA_POLICIES), (1, 2, 4, 8)),
         Condition("prefix", ("none", "dspark3"), (1, 4), prefix=True, repeats=1),
         Condition("eos", ("none", "dspark3"), (2, 8), eos=True, answers=128, repeats=1),
-        Condition("open60", ("none", "dspark3"), (0.6,), knee=True, requests=60),
-        Condition("open90", ("none", "dspark3"), (0.9,), knee=True, requests=60),
+        Condition("open60", ("none", "dspark3"), (0.6,), knee=True, requests=60, repeats=1),
+        Condition("open90", ("none", "dspark3"), (0.9,), knee=True, requests=60, repeats=1),
     ),
     probes=(
         Probe("none", 1, 10),
+        Probe("none", 2, 12),
         Probe("none", 4, 16),
         Probe("none", 8, 32),
         Probe("ngram3", 2, 16),
-        Probe("ngram3", 8, 40),
-        Probe("dspark3", 2, 16),
-        Probe("dspark3", 8, 32),
-        Probe("dspark5", 2, 16),
-        Probe("dspark5", 8, 32),
-        Probe("draft3", 2, 16),
-        Probe("draft3", 8, 32),
-        Probe("none", 8, 40, eos=True),
+        Probe("ngram3", 8, 32),
+        Probe("dspark3", 2, 12),
+        Probe("dspark3", 8, 24),
+        Probe("dspark5", 2, 12),
+        Probe("dspark5", 8, 24),
+        Probe("draft3", 2, 8),
+        Probe("draft3", 8, 16),
+        Probe("none", 8, 32, eos=True),
     ),
     batch=8,
     budget=2048,
@@ -189,6 +194,7 @@ LLAMA = Engine(
     start_s=120,
     environment={"OMP_NUM_THREADS": "1"},
     body='{"cache_prompt": false}',
+    client="--header Connection=close",  # llama-server closes connections that were quiet for 5 s, some of them while the client writes
     importer="llamacpp",
 )
 
