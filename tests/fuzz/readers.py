@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -259,6 +260,24 @@ def _loads(tool: Literal["AIPerf", "GuideLLM"], *names: str) -> Callable[[Path],
     return lambda folder: read([str(folder / name) for name in names], OUT, accepted_length=1.0, budget=1.0)
 
 
+def _seal(folder: Path) -> None:
+    """As if whoever changed it had made its digest anew: else nothing but the digest would be looked at."""
+    from simulator.study.sealed.seal import digest_of, read_seal
+
+    file = folder / "seal.json"
+    with suppress(ValueError, AttributeError, RecursionError):
+        content = json.loads(file.read_bytes())
+        file.write_bytes(json.dumps(content | {"digest": digest_of(content)}).encode())
+    read_seal(file)
+
+
+def _others(folder: Path) -> None:
+    from simulator.study.sealed.others import read_others
+    from simulator.study.sealed.seal import read_seal
+
+    read_others(folder / "others.csv", read_seal(folder / "seal.json"))
+
+
 READERS: tuple[Reader, ...] = (
     Reader("yaml", "yaml", samples.yaml_text, _yaml, 30),
     Reader("set-alone", "yaml", samples.set_options, _set_alone, 16, ("set.txt",)),
@@ -294,6 +313,7 @@ READERS: tuple[Reader, ...] = (
     Reader("mooncake", "json", samples.mooncake_trace, _trace("t.jsonl")),
     Reader("bailian", "json", samples.bailian_trace, _trace("t.jsonl")),
     Reader("array", "json", samples.array_trace, _trace("t.json"), 2),
+    Reader("seal", "json", samples.seal, _seal, 4, ("seal.json",)),
     Reader("recorded-run", "json", samples.recorded_run, _recorded_run, 4, (".json", ".jsonl")),
     Reader("prompts", "json", samples.prompts, _prompts, 4, ("prompts.txt", "prompts.jsonl")),
     Reader("turns-texts", "json", samples.prompts, _turns_and_texts, 4, ("turns.jsonl", "texts.jsonl")),
@@ -306,6 +326,7 @@ READERS: tuple[Reader, ...] = (
     Reader("semicolons", "csv", samples.trace("semicolons"), _trace("t.csv"), 12),
     Reader("scenario-trace", "csv", samples.with_trace, _scenario, 1, ("trace.csv",)),
     Reader("lengths-pauses", "csv", samples.with_files, _scenario, 1, ("pauses.csv", "lengths.csv")),
+    Reader("predictions-of-others", "csv", samples.seal, _others, 2, ("others.csv",)),
     Reader("published", "csv", samples.scenario, _scenario, 1, ("speed.csv",)),
     Reader("servegen-windows", "csv", samples.service, _service, 8, (".csv",)),
     Reader("recorded-series", "csv", samples.recorded_run, _recorded_run, 8, (".csv",)),

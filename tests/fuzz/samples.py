@@ -16,7 +16,7 @@ import yaml
 
 from simulator.measurements.acceptance import ParametricAcceptance
 from simulator.study.profiles.about import without_head
-from tests.conftest import PROFILE, SCENARIO
+from tests.conftest import PROFILE, ROOT, SCENARIO
 from tests.exchange import engine_files as engines
 from tests.planning.conftest import PLAN
 from tests.report.synthetic_plan import plan
@@ -335,3 +335,14 @@ def kept_point() -> Files:
     """A finished point of a run, as it is kept for resuming."""
     point = row("plain", 2, {"accepted_length": 1.0}).model_dump(mode="json")
     return {"points/a.json": as_json({"fingerprint": "mark", "details": [], "row": point})}
+
+
+def seal() -> Files:
+    """A sealed prediction of two cells, and what another tool says of them."""
+    from simulator.study.sealed.seal import digest_of
+
+    content = json.loads((ROOT / "docs" / "board" / "vllm-2026-11-29.seal.json").read_bytes())
+    content["conditions"] = [condition for condition in content["conditions"] if condition["name"] == "open60"]
+    content["digest"] = digest_of(content)
+    others = "tool,how,condition,policy,load,metric,value\nother,asked,open60,none,0.79,tps_per_user,8.5\n"
+    return {"seal.json": as_json(content), "others.csv": others.encode()}
