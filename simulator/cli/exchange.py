@@ -78,9 +78,10 @@ def export_launch(
     override: Override = None,
     format: Format = "text",
 ) -> None:
-    """Write the commands of vLLM and SGLang, or of llama.cpp, that realise a policy.
+    """Write commands of engines that realise a policy.
 
-    With the tables that they need, what is to be filled in, and what the engine does otherwise than was simulated."""
+    For vLLM and SGLang, or for llama.cpp, with the tables that they need, what is to be filled in, and what the engine does
+    otherwise than was simulated."""
     from importlib.metadata import version
 
     from simulator.report.deploy import launch_page
