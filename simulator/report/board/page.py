@@ -101,7 +101,7 @@ def engines_table(scores: Sequence[Score]) -> Table:
         kept = sum(limit.ok for limit in score.limits)
         rows.append([
             Cell(_of(score), link=f"#{_anchor(score)}"), score.seal.sealed_at[:10], score.seal.digest[:SHOWN],
-            ", ".join(condition.name for condition in score.conditions), str(len(score.cells)), _errors(speed), _errors(throughput), inside,
+            ", ".join(condition.name for condition in score.conditions), _cells(score), _errors(speed), _errors(throughput), inside,
             f"{score.ranking.right} of {score.ranking.pairs}", f"{size(score.mean_regret)}, {size(worst_loss)}" if score.regret else DASH,
             f"{kept} of {len(score.limits)}",
         ])  # fmt: skip
@@ -115,6 +115,12 @@ def engines_table(scores: Sequence[Score]) -> Table:
 
 def _of(score: Score) -> str:
     return short("; ".join(text for text in (f"{score.name}: {score.engine}", score.model, score.hardware) if text), 110)
+
+
+def _cells(score: Score) -> str:
+    """How many were measured, and of how many that were sealed."""
+    done, left = len(score.cells), len(score.not_measured)
+    return f"{done} of {done + left}" if left else str(done)
 
 
 def _errors(summary: Summary | None) -> str:
@@ -191,7 +197,7 @@ def readme_lines(scores: Sequence[Score], published: Sequence[Published]) -> str
             when = "kept out, measured before the seal" if score.older else "sealed before they were measured"
             kept = f"{sum(limit.ok for limit in score.limits)} of {len(score.limits)} limits kept"
             lines.append(
-                f"- {_of(score)}: {len(score.cells)} cells, {when}: per-user speed off by {size(speed.median)} in the "
+                f"- {_of(score)}: {_cells(score)} cells, {when}: per-user speed off by {size(speed.median)} in the "
                 f"median and {size(speed.worst)} at worst, throughput by {size(throughput.median)} and {size(throughput.worst)}; {kept}"
             )
     every = [(one.comparison.name, errors) for one in published if (errors := cell_errors(one.comparison)) and one.comparison.name != "silicon"]
