@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -138,15 +139,8 @@ def write_launch(cell: Cell, machine: Machine, words: Sequence[str], server: Ser
     """How server and client were started, for whoever repeats it."""
     with whole(cell.folder / "launch.txt") as draft:
         lines = [f"{name}={value}" for name, value in machine.engine.environment.items()]
-        lines.append(" ".join(map(quoted, machine.command(cell.policy, cell.prefix, int(server.url.rpartition(":")[2])))))
-        draft.write_text("\n".join([*lines, " ".join(map(quoted, on_core(cores()[0], ["vllm", "bench", "serve", *words])))]) + "\n")
-
-
-def quoted(word: str) -> str:
-    """For a shell."""
-    import shlex
-
-    return shlex.quote(word)
+        lines.append(shlex.join(machine.command(cell.policy, cell.prefix, int(server.url.rpartition(":")[2]))))
+        draft.write_text("\n".join([*lines, shlex.join(on_core(cores()[0], ["vllm", "bench", "serve", *words]))]) + "\n")
 
 
 def note(out: Path, cell: Cell, seconds: float, others_s: float) -> None:

@@ -100,7 +100,7 @@ def engines_table(scores: Sequence[Score]) -> Table:
         worst_loss = max((one.loss for one in score.regret), default=None)
         kept = sum(limit.ok for limit in score.limits)
         rows.append([
-            Cell(_of(score), link=f"#{_anchor(score)}"), score.seal.sealed_at[:10], score.seal.digest[:SHOWN],
+            Cell(_of(score), link=f"#{anchor(score.name)}"), score.seal.sealed_at[:10], score.seal.digest[:SHOWN],
             ", ".join(condition.name for condition in score.conditions), _cells(score), _errors(speed), _errors(throughput), inside,
             f"{score.ranking.right} of {score.ranking.pairs}", f"{size(score.mean_regret)}, {size(worst_loss)}" if score.regret else DASH,
             f"{kept} of {len(score.limits)}",
@@ -153,7 +153,7 @@ def published_table(published: Sequence[Published]) -> Table:
         result, errors = one.comparison, cell_errors(one.comparison)
         judged = [row.ok for row in result.rows if row.ok is not None]
         sizes = (size(float(share(errors))) if errors else DASH for share in (np.median, np.max))
-        name = Cell(f"{result.name}: {short(result.system, 70)}", link=f"validation.md#{anchor(result)}")
+        name = Cell(f"{result.name}: {short(result.system, 70)}", link=f"validation.md#{anchor(result.name)}")
         rows.append([name, short("; ".join(result.sources), 60), result.date or DASH, one.digest, str(len(errors)), *sizes, held(result)[0],
                      f"{sum(judged)} of {len(judged)}" if judged else "none set"])  # fmt: skip
     heads = ("comparison", Column("source", words=True), Column("date", words=True), Column("digest", words=True), "cells not fitted", "median error",
@@ -161,12 +161,8 @@ def published_table(published: Sequence[Published]) -> Table:
     return table("published", "", heads, rows)
 
 
-def _anchor(score: Score) -> str:
-    return score.name.lower().replace(".", "")
-
-
 def _score_section(score: Score) -> Section | None:
-    return section(_anchor(score), score.name, *_score_blocks(score))
+    return section(anchor(score.name), score.name, *_score_blocks(score))
 
 
 def _score_blocks(score: Score) -> Iterator[Block | None]:

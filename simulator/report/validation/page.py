@@ -65,7 +65,7 @@ def headline(results: Sequence[Entry], file: str = "docs/validation.md") -> Tabl
         judged = [row.ok for row in result.rows if row.ok is not None]
         kept = f"{sum(judged)} of {len(judged)}" if judged else "none set"
         shares = (percent(float(share(errors)), 1, signed=False) if errors else DASH for share in (np.median, np.max))
-        name = Cell(f"{result.name}: {wording.short('; '.join(result.sources), 90)}", link=f"{file}#{anchor(result)}")
+        name = Cell(f"{result.name}: {wording.short('; '.join(result.sources), 90)}", link=f"{file}#{anchor(result.name)}")
         rows.append([name, str(len(errors)), *shares, *held(result), kept])
     heads = ("compared with", "cells not fitted", "median error", "worst", "in the 90 % prediction interval", "its half width", "limits kept")
     return table("headline", "", heads, rows)
@@ -80,9 +80,9 @@ def held(result: Comparison) -> tuple[str, str]:
     return f"{sum(bool(p.held) for p in cells)} of {len(cells)}", f"±{percent(half, 1, signed=False)}"
 
 
-def anchor(result: Comparison) -> str:
-    """The link to a comparison's heading, as Markdown readers make it."""
-    return result.name.lower().replace(".", "")
+def anchor(name: str) -> str:
+    """The link to a heading, as Markdown readers make it."""
+    return name.lower().replace(".", "")
 
 
 def cell_errors(result: Comparison) -> list[float]:
@@ -113,7 +113,7 @@ def _comparison(entry: Entry) -> Section | None:
     result, known = entry.comparison, entry.comparison.compared_with
     provenance = [f"{source.table}: {source.provenance}" for source in result.provenance]
     return section(
-        anchor(result),
+        anchor(result.name),
         result.name,
         Text(result.title),
         Text(f"{result.system}. Source: {'; '.join(result.sources)}."),

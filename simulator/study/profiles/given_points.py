@@ -57,13 +57,18 @@ def named_files(words: Iterable[str | Path], option: str) -> list[Named]:
             name, rest = "", word
         elif name != NONE:
             check_word(name, option, file=True)
-        paths = [rest] if not glob.has_magic(rest) or Path(rest).exists() else sorted(glob.glob(rest), key=natural)
+        paths = matching(rest)
         if not paths:
             raise DsimError(f"no file matches {shown(rest)}", key=option, remedy="check the pattern")
         files += [Named(name, Path(path)) for path in paths]
         if len(files) > MOST_FILES:
             raise DsimError(f"expected at most {MOST_FILES:,} files, got more", key=option, remedy="give fewer")
     return files
+
+
+def matching(pattern: str) -> list[str]:
+    """The files that a pattern matches, in order; a word that is none, or names a file, as it is."""
+    return [pattern] if not glob.has_magic(pattern) or Path(pattern).exists() else sorted(glob.glob(pattern), key=natural)
 
 
 def natural(name: str) -> list[tuple[int, str]]:

@@ -30,12 +30,12 @@ def score_of(seal: Seal, name: str, words: Sequence[str], engine: str = "", hard
     summary, ranking, regret = tuple(scoring.summary()), scoring.ranking(), tuple(scoring.regret())
     measured = {cell.condition.name for cell in found.cells}
     conditions = [condition for condition in seal.conditions if condition.name in measured]
-    engine = engine or _of_profiles(seal, "engine")
+    engine, older = engine or _of_profiles(seal, "engine"), _older(seal, found)
     return Score(
         kind="score", name=name, dsim_version=version("dsim"), scored_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         engine=engine, hardware=hardware or _of_profiles(seal, "hardware"), model=model or _of_profiles(seal, "target") or found.model,
         seal=SealFacts.of(seal, profiles={condition.name: condition.profile.sha256 for condition in seal.conditions}),
-        first_measured=found.dates[0] if found.dates else "", last_measured=found.dates[-1] if found.dates else "", older=_older(seal, found),
+        first_measured=found.dates[0] if found.dates else "", last_measured=found.dates[-1] if found.dates else "", older=older,
         conditions=tuple(
             ConditionFacts(
                 name=c.name, kind=c.load_kind, policies=tuple(p.name for p in c.policies), loads=tuple(sorted({cell.load for cell in c.cells})),
@@ -46,7 +46,7 @@ def score_of(seal: Seal, name: str, words: Sequence[str], engine: str = "", hard
         cells=scoring.cells, not_measured=scoring.not_measured, not_sealed=tuple(found.not_sealed), failed=sum(cell.failed for cell in scoring.cells),
         summary=summary, ranking=ranking, regret=regret, knees=tuple(scoring.knees()), crossings=tuple(scoring.crossings()),
         others=tuple(compared(told, scoring.cells)), limits=tuple(limits(summary, ranking, regret, engine)),
-        remarks=tuple(_remarks(seal, found, scoring)),
+        remarks=tuple(_remarks(found, scoring, older)),
     )  # fmt: skip
 
 
@@ -73,9 +73,9 @@ def _older(seal: Seal, found: Measured) -> int:
     return sum(at < sealed_at for date in found.dates if (at := _time(date)) is not None)
 
 
-def _remarks(seal: Seal, found: Measured, scoring: Scoring) -> Iterator[str]:
-    if early := _older(seal, found):
-        yield f"{early} of {len(found.dates)} measurements are older than the seal (by this machine's time zone): kept out, not unknown"
+def _remarks(found: Measured, scoring: Scoring, older: int) -> Iterator[str]:
+    if older:
+        yield f"{older} of {len(found.dates)} measurements are older than the seal (by this machine's time zone): kept out, not unknown"
     if SPEED not in scoring.noise:
         yield "no cell was measured twice: noise is not known, so every difference between policies counts"
     if scoring.not_measured:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from math import isclose
@@ -17,7 +16,7 @@ from simulator.measurements.formats.bench import read_bench
 from simulator.measurements.formats.guidellm import read_guidellm
 from simulator.measurements.formats.loadgen import NAMED_FAILED, LoadPoint, Loads
 from simulator.reading.opening import read_text
-from simulator.study.profiles.given_points import MOST_FILES, natural
+from simulator.study.profiles.given_points import MOST_FILES, matching, natural
 from simulator.study.sealed.numbers import measured
 from simulator.study.sealed.seal import Condition, Seal, SealedCell
 
@@ -83,7 +82,7 @@ def _of_word(word: str, seal: Seal) -> Iterator[tuple[Condition, str, Path]]:
         known = ", ".join(f"{c.name}/{p.name}" for c in seal.conditions for p in c.policies)
         problem = f"no condition was sealed with {shown(cell)}" if not having else f"{shown(cell)} is in {len(having)} conditions"
         raise DsimError(problem, where="dsim score", key=word[:80], remedy=f"sealed: {known}")
-    paths = [pattern] if not glob.has_magic(pattern) or Path(pattern).exists() else sorted(glob.glob(pattern), key=natural)
+    paths = matching(pattern)
     if not paths:
         raise DsimError(f"no file matches {shown(pattern)}", where="dsim score", key=cell, remedy="check the pattern")
     yield from ((having[0], policy, Path(path)) for path in paths)
