@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import yaml
 from benchmarks.engines.cells import knee_rps, load_of, measured, texts
 from benchmarks.engines.models import dsim, paths
 from benchmarks.engines.plan import CONTEXT, MODEL, Condition, Engine
+from benchmarks.measure import cpu_model
 from simulator.files import whole
 
 
@@ -20,7 +20,7 @@ def make_profile(engine: Engine, out: Path) -> None:
     """The probes as a profile."""
     folders = sorted(folder for folder in (out / "identify").iterdir() if folder.name != "eos")
     benches = [f"{folder.name}={folder}/c*.json" for folder in folders]
-    about = ["--engine", engine.label, "--hardware", f"{processor()}, one core", "--target", MODEL, "--name", f"{engine.name}-{MODEL.lower()}"]
+    about = ["--engine", engine.label, "--hardware", f"{cpu_model()}, one core", "--target", MODEL, "--name", f"{engine.name}-{MODEL.lower()}"]
     dsim("import", engine.importer, "--bench", *benches, *about, "--out", out / "profile", "--force")
 
 
@@ -40,7 +40,7 @@ def seal(engine: Engine, home: Path, out: Path) -> None:
 
 def score(engine: Engine, out: Path) -> None:
     """What was measured beside what was sealed."""
-    about = ["--name", engine.name, "--engine", engine.label, "--hardware", f"{processor()}, one core", "--model", MODEL]
+    about = ["--name", engine.name, "--engine", engine.label, "--hardware", f"{cpu_model()}, one core", "--model", MODEL]
     dsim("score", out / "seal.json", out / "measured", *about, "--out", out / "score.json")
 
 
@@ -111,9 +111,3 @@ def empirical(folder: Path, name: str, lengths: Sequence[int]) -> dict[str, Any]
     with whole(folder / f"{name}.csv") as draft:
         draft.write_text("".join(f"{length}\n" for length in ("tokens", *lengths)))
     return {"kind": "empirical", "path": f"{name}.csv", "column": "tokens"}
-
-
-def processor() -> str:
-    """The name of this machine's, as the kernel has it."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
