@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -34,7 +35,7 @@ ABOUT = (
 )
 
 
-_PLAIN = str.maketrans("", "", "`[]")  # what only Markdown needs
+_PLAIN = re.compile(r"`|\[([^\]]*)\]\([^)]*\)")  # what only Markdown needs
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def board_page(scores: Sequence[Score], published: Sequence[Published], add: str
             "engines",
             "Engines",
             Prose(ABOUT),
-            Text(ABOUT.translate(_PLAIN), on=HTML),
+            Text(_PLAIN.sub(r"\1", ABOUT), on=HTML),
             engines_table(scores) if scores else Text("No engine has been scored yet."),
         ),
         section("failures", "Limits that are exceeded", Lines((*failures(scores), *exceeded(published)))),
@@ -100,21 +101,24 @@ def engines_table(scores: Sequence[Score]) -> Table:
         worst_loss = max((one.loss for one in score.regret), default=None)
         kept = sum(limit.ok for limit in score.limits)
         rows.append([
-            Cell(_of(score), link=f"#{anchor(score.name)}"), score.seal.sealed_at[:10], score.seal.digest[:SHOWN],
-            ", ".join(condition.name for condition in score.conditions), _cells(score), _errors(speed), _errors(throughput), inside,
+            Cell(score.name, link=f"#{anchor(score.name)}"), score.seal.sealed_at[:10], _cells(score), _errors(speed), _errors(throughput), inside,
             f"{score.ranking.right} of {score.ranking.pairs}", f"{size(score.mean_regret)}, {size(worst_loss)}" if score.regret else DASH,
-            f"{kept} of {len(score.limits)}",
+            f"{kept} of {len(score.limits)}", _system(score), ", ".join(condition.name for condition in score.conditions), score.seal.digest[:SHOWN],
         ])  # fmt: skip
     heads = (
-        "engine, model, hardware", Column("sealed", words=True), Column("digest", words=True), Column("conditions", words=True), "cells",
-        "per-user speed: median, worst", "throughput: median, worst", "in the 90 % interval", "pairs ranked rightly",
-        "regret: mean, worst", "limits kept",
+        "line", Column("sealed", words=True), "cells", "per-user speed: median, worst", "throughput: median, worst", "in the 90 % interval",
+        "pairs ranked rightly", "regret: mean, worst", "limits kept", Column("engine, model, hardware", words=True),
+        Column("conditions", words=True), Column("digest", words=True),
     )  # fmt: skip
     return table("engines", "", heads, rows)
 
 
+def _system(score: Score) -> str:
+    return "; ".join(text for text in (score.engine, score.model, score.hardware) if text)
+
+
 def _of(score: Score) -> str:
-    return short("; ".join(text for text in (f"{score.name}: {score.engine}", score.model, score.hardware) if text), 110)
+    return short(f"{score.name}: {_system(score)}", 110)
 
 
 def _cells(score: Score) -> str:
@@ -153,11 +157,14 @@ def published_table(published: Sequence[Published]) -> Table:
         result, errors = one.comparison, cell_errors(one.comparison)
         judged = [row.ok for row in result.rows if row.ok is not None]
         sizes = (size(float(share(errors))) if errors else DASH for share in (np.median, np.max))
-        name = Cell(f"{result.name}: {short(result.system, 70)}", link=f"validation.md#{anchor(result.name)}")
-        rows.append([name, short("; ".join(result.sources), 60), result.date or DASH, one.digest, str(len(errors)), *sizes, held(result)[0],
-                     f"{sum(judged)} of {len(judged)}" if judged else "none set"])  # fmt: skip
-    heads = ("comparison", Column("source", words=True), Column("date", words=True), Column("digest", words=True), "cells not fitted", "median error",
-             "worst", "in the 90 % interval", "limits kept")  # fmt: skip
+        rows.append([
+            Cell(result.name, link=f"validation.md#{anchor(result.name)}"), result.date or DASH, str(len(errors)), *sizes, held(result)[0],
+            f"{sum(judged)} of {len(judged)}" if judged else "none set", short(result.system, 70), short("; ".join(result.sources), 60), one.digest,
+        ])  # fmt: skip
+    heads = (
+        "comparison", Column("date", words=True), "cells not fitted", "median error", "worst", "in the 90 % interval", "limits kept",
+        Column("model, hardware", words=True), Column("source", words=True), Column("digest", words=True),
+    )  # fmt: skip
     return table("published", "", heads, rows)
 
 
