@@ -14,7 +14,7 @@ import numpy as np
 from simulator.measurements.formats.loadgen import LoadPoint
 from simulator.measurements.points import conditional_of, read_points
 from simulator.measurements.surface import fit_surface
-from simulator.measurements.surface_model import DraftKind
+from simulator.measurements.surface_priors import DraftKind
 
 PROFILES = Path(__file__).parent.parent / "profiles"
 LENGTHS_BY_K = [1.84, 2.51, 3.01, 3.36, 3.61, 3.77]  # InferenceX, v4-pro-0813 (profiles/deepseek-v4-pro-0813-b300/published)

@@ -19,7 +19,7 @@ from simulator.measurements.formats.loadgen import LoadPoint
 from simulator.measurements.points import conditional_of
 from simulator.measurements.profile import Drafter, Profile, PublishedTable, save_profile
 from simulator.measurements.surface import fit_surface
-from simulator.measurements.surface_model import DraftKind
+from simulator.measurements.surface_priors import DraftKind
 from simulator.study.profiles.points_fit import fitted_drafter
 
 HERE = Path(__file__).parent

@@ -10,12 +10,13 @@ import numpy as np
 
 from simulator.arrays import Floats
 from simulator.errors import DsimError
-from simulator.measurements import surface_model as model_of
+from simulator.measurements import surface_priors as priors
 from simulator.measurements.cost import Costs
 from simulator.measurements.formats.loadgen import LoadPoint
 from simulator.measurements.marginals import UNKNOWN_ROUNDS, logit, pooled
-from simulator.measurements.surface_model import Acceptance, DraftKind, Model, Rows, rows_of
+from simulator.measurements.surface_model import Acceptance, Model, Rows, rows_of
 from simulator.measurements.surface_parts import DrafterFit, costs_of, drafter_of, uncertainty_of, untold
+from simulator.measurements.surface_priors import DraftKind
 from simulator.measurements.uncertainty import Uncertainty
 
 MISSES = 0.10  # rms of residuals above which points do not belong to one engine, or it is no such engine
@@ -208,7 +209,7 @@ def _model(
     plain = np.array([not name for name in rows.drafter])
     knots, inside = _knots(rows.requests[plain], rows)
     octaves = np.log2(knots[1:] / knots[:-1])
-    walk = np.where(np.arange(1, len(knots)) < inside, model_of.WALK, model_of.WALK_BEYOND) * np.sqrt(octaves)
+    walk = np.where(np.arange(1, len(knots)) < inside, priors.WALK, priors.WALK_BEYOND) * np.sqrt(octaves)
     lengths = np.where(np.isnan(rows.tau), 2.0, rows.tau)
     first = int(np.argmin(rows.tokens))
     base = float(lengths[first] / points[first].tps_per_user)
@@ -222,7 +223,7 @@ def _model(
 def _knots(plain: Floats, rows: Rows) -> tuple[Floats, int]:
     """Where the curve may bend: at batches that were measured without speculation, at every doubling between, and beyond; how many of them are not
     beyond."""
-    most = float(rows.tokens.max()) * model_of.BEYOND
+    most = float(rows.tokens.max()) * priors.BEYOND
     start = plain if len(plain) else rows.requests
     at = [float(np.min(start))]
     for x in sorted(set(start.tolist())):
@@ -251,9 +252,9 @@ def _acceptance(points: Sequence[LoadPoint], rows: Rows, name: str, shape: Seque
         return Acceptance(logit(conditional), COUNTED_SD, COUNTED_SD, True, share)
     if shape is not None:
         given = np.array([*shape, *[shape[-1]] * gamma])[:gamma]
-        return Acceptance(logit(np.clip(given, 1e-4, 1 - 1e-4)), model_of.SHAPE_LEVEL, model_of.SHAPE_TILT, False, share)
+        return Acceptance(logit(np.clip(given, 1e-4, 1 - 1e-4)), priors.SHAPE_LEVEL, priors.SHAPE_TILT, False, share)
     place = np.linspace(-0.5, 0.5, gamma) if gamma > 1 else np.zeros(1)
-    return Acceptance(float(logit(np.array(model_of.LEVEL[0]))) + model_of.TILT[0] * place, model_of.LEVEL[1], model_of.TILT[1], False, share)
+    return Acceptance(float(logit(np.array(priors.LEVEL[0]))) + priors.TILT[0] * place, priors.LEVEL[1], priors.TILT[1], False, share)
 
 
 def _solve(model: Model, rows: Rows, speed: Floats) -> tuple[Floats, Floats, float]:

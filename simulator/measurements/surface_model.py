@@ -11,60 +11,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
 
 import numpy as np
 
 from simulator.arrays import Floats
 from simulator.measurements.formats.loadgen import LoadPoint
 from simulator.measurements.marginals import sigmoid
-
-# Weak priors: what holds of the systems that are published or that we measured, in units of the step of one request, see docs/fit.md.
-GROWTH_TOKENS = (100.0, 2.0)  # tokens that double a step: median, and sd of its logarithm
-WALK, WALK_BEYOND = 0.7, 0.25  # sd of a slope's logarithm per doubling of the batch: where ordinary decoding was measured, and beyond
-FALLS_ON, LOOKS_BACK = 0.7, 3.0  # a cost per token that fell so many doublings long falls on, at this part of its pace and half of it every doubling
-REQUEST_SHARE = (0.3, 1.0)  # of the least slope, per request: median, and sd of its logit
-PROMPTED_SHARE = (0.55, 1.0)  # likewise, where prompts are within the step cost
-RISING_SHARE = (0.9, 1.0)  # likewise, of what the slope rises by: tokens cost more only where arithmetic fills the machine, far above a batch
-# Acceptance where nothing was counted: DSpark paper, Figure 2. Over its domains a drafter's mean logit has an sd of 0.5 and its fall along the block
-# one of 0.2 to 0.4. Settings do as much (thinking on or off moves InferenceX's by 0.5 about their mean), targets and drafters as much again.
-LEVEL = (0.7, 1.0)  # conditional acceptance of every slot: median, and sd of its logit
-SHAPE_LEVEL = 0.7  # sd, where a shape is given: it comes from other texts and settings
-TILT = (0.0, 0.4)  # logits from the first slot to the last
-SHAPE_TILT = 0.3  # sd, where a shape is given
-SCHEDULING = (0.05, 1.2)  # a step with scheduled lengths against a step: median, and sd of its logarithm
-CLIFF = (1.0, 1.2)  # leaving captured graphs, likewise
-PREFILL = (1.0, 0.35)  # a prompt's token against one more verified token: median, and sd of its logarithm
-PREFILL_BASE = (1.0, 0.3)  # fixed part of a step of prompts, against a step of one token
-CELL = (1e-4, 1.2)  # a token's way through one cached token of a shared cache, against a token's arithmetic (1 ÷ 6 of the width, part of it skipped)
-ALONE = 1.2  # users below which a prompt is alone with the engine
-BEYOND = 4.0  # the curve goes on to so many times the tokens that were measured
-
-
-DraftKind = Literal["unknown", "block", "chain", "lookup"]
-
-
-class DraftPrior(NamedTuple):
-    """Drafting for one request against a step: median, and sd of its logarithm; logit of the share that is paid slot by slot, and its sd; requests
-    add to it what (1 + γ) ** `exponent` tokens of each add to a step, and the sd of the logarithm. A prompt's token costs the drafter `prompt` times
-    as large a part of what it costs the target as its first pass is of a step (0: it reads no prompts), and the sd of the logarithm."""
-
-    share: float
-    share_sd: float
-    slotwise: float
-    slotwise_sd: float
-    exponent: float
-    growth_sd: float
-    prompt: float
-    prompt_sd: float
-
-
-DRAFTING: dict[DraftKind, DraftPrior] = {
-    "unknown": DraftPrior(0.15, 1.0, 0.0, 1.0, 0.5, 0.8, 0.7, 1.0),
-    "block": DraftPrior(0.15, 0.7, -2.0, 1.0, 0.5, 0.8, 0.5, 1.0),  # all slots at once: DSpark, DFlash
-    "chain": DraftPrior(0.3, 1.0, 3.0, 1.0, 0.0, 0.5, 0.7, 0.7),  # token after token: EAGLE, MTP, a small model
-    "lookup": DraftPrior(0.02, 1.0, 0.0, 1.0, 0.0, 0.8, 0.0, 0.0),  # no model: ngram, suffix
-}
+from simulator.measurements.surface_priors import (
+    ALONE,
+    CELL,
+    CLIFF,
+    DRAFTING,
+    FALLS_ON,
+    GROWTH_TOKENS,
+    LOOKS_BACK,
+    PREFILL,
+    PREFILL_BASE,
+    PROMPTED_SHARE,
+    REQUEST_SHARE,
+    RISING_SHARE,
+    SCHEDULING,
+    DraftKind,
+)
 
 
 @dataclass(frozen=True)
@@ -152,6 +120,7 @@ class Model:
     names: list[str] = field(init=False, default_factory=list)
     _prior: dict[str, tuple[float, float]] = field(init=False, default_factory=dict)
     _place: dict[str, int] = field(init=False, default_factory=dict)
+    _last: tuple[Floats, tuple[Floats, Floats]] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self._add("base", 0.0, 1.0)
@@ -195,7 +164,13 @@ class Model:
 
     def slopes(self, z: Floats) -> tuple[Floats, Floats]:
         """Seconds per token and per request on the segments up to each knot, [K] each. Beyond the batches that were measured without speculation
-        requests cost what the last ones did, and tokens too, or less where their cost has been falling."""
+        requests cost what the last ones did, and tokens too, or less where their cost has been falling.
+        Kept for the last unknowns, since all that a fit predicts of them goes back to it."""
+        if self._last is None or not np.array_equal(self._last[0], z):
+            self._last = z.copy(), self._slopes(z)
+        return self._last[1]
+
+    def _slopes(self, z: Floats) -> tuple[Floats, Floats]:
         walk = np.array([self.value(z, name) for name in self.names[2 : 1 + len(self.knots)]])
         both = self.base_s(z) * np.exp(self.value(z, "slope") + np.concatenate(([0.0], np.cumsum(walk[: self.inside - 1]))))
         stays = np.minimum.accumulate(both[::-1])[::-1]
@@ -213,6 +188,11 @@ class Model:
         at = np.concatenate(([0.0], np.cumsum(slopes * np.diff(edges))))
         return np.asarray(np.interp(x, edges, at) + np.maximum(x - edges[-1], 0.0) * slopes[-1])
 
+    def token_s(self, slopes: Floats) -> float:
+        """Mean seconds of a token in the largest step of the points."""
+        most = self.measured[1]
+        return float(self.curve(slopes, np.array([most]))[0]) / most
+
     def verify_s(self, z: Floats, tokens: Floats, requests: Floats) -> Floats:
         """Time of a step of the target, [n]."""
         by_token, by_request = self.slopes(z)
@@ -225,9 +205,7 @@ class Model:
     def draft_parts(self, z: Floats, name: str) -> tuple[float, float, float, float]:
         """base, per request, per slot, per slot and request: seconds of a round."""
         gamma = len(self.acceptance[name].logits)
-        by_token, _ = self.slopes(z)
-        most = self.measured[1]
-        token_s = float(self.curve(by_token, np.array([most]))[0]) / most
+        token_s = self.token_s(self.slopes(z)[0])
         one = float(np.exp(self.value(z, f"draft {name}")))
         slotwise = _sigmoid(self.value(z, f"slotwise {name}"))
         request_s = one * float(np.exp(self.value(z, f"draft growth {name}"))) * token_s
@@ -271,9 +249,7 @@ class Model:
 
     def cell_s(self, z: Floats) -> float:
         """Seconds of a token for each cached token of a shared cache."""
-        by_token, _ = self.slopes(z)
-        most = self.measured[1]
-        return float(self.curve(by_token, np.array([most]))[0]) / most * float(np.exp(self.value(z, "cell")))
+        return self.token_s(self.slopes(z)[0]) * float(np.exp(self.value(z, "cell")))
 
     def scheduling_s(self, z: Floats) -> float:
         return self.base_s(z) * float(np.exp(self.value(z, "scheduling")))
@@ -281,8 +257,7 @@ class Model:
     def prefill_parts(self, z: Floats) -> tuple[float, float]:
         """base and per token of a prompt, seconds."""
         by_token, by_request = self.slopes(z)
-        most = self.measured[1]
-        token_s = float(self.curve(by_token + by_request if self.by_tokens else by_token, np.array([most]))[0]) / most
+        token_s = self.token_s(by_token + by_request if self.by_tokens else by_token)
         return self.base_s(z) * float(np.exp(self.value(z, "prefill base"))), token_s * float(np.exp(self.value(z, "prefill")))
 
     def prompt_s(self, z: Floats, name: str) -> float:

@@ -15,7 +15,7 @@ from simulator.measurements.draft_blocks import RecordedBlocks
 from simulator.measurements.fit import rms
 from simulator.measurements.formats.loadgen import LoadPoint
 from simulator.measurements.surface import NOISE, TTFT_SD, SurfaceFit, fit_surface
-from simulator.measurements.surface_model import DraftKind
+from simulator.measurements.surface_priors import DraftKind
 from simulator.study.profiles.given_points import ALWAYS, Cell
 from simulator.study.profiles.simulated import MANNERS, Drafting, Manner, Seen, simulate_point
 

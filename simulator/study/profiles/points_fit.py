@@ -17,8 +17,8 @@ from simulator.measurements.formats.loadgen import LoadPoint
 from simulator.measurements.points import PointFile, conditional_of, read_points
 from simulator.measurements.profile import Drafter
 from simulator.measurements.surface import PointFit, SurfaceFit, fit_surface
-from simulator.measurements.surface_model import DraftKind
 from simulator.measurements.surface_parts import DrafterFit
+from simulator.measurements.surface_priors import DraftKind
 from simulator.study.profiles.about import DOMAIN, About
 from simulator.study.profiles.adaptive import as_scheduled, uncounted
 

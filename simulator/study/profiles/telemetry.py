@@ -16,7 +16,7 @@ from simulator.measurements.draft_blocks import RecordedBlocks
 from simulator.measurements.fit import CostFit, fit_cost, read_telemetry
 from simulator.measurements.points import holds_lengths
 from simulator.measurements.profile import Drafter
-from simulator.measurements.surface_model import DraftKind
+from simulator.measurements.surface_priors import DraftKind
 from simulator.quantities import MOST_SLOTS, TINY
 from simulator.study.profiles.about import DOMAIN, SLOPE, About, without_head
 from simulator.study.profiles.counted import constant_acceptance
