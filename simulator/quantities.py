@@ -86,6 +86,7 @@ Seed = Annotated[int, Within(0, LARGEST)]
 Batch = Annotated[int, Within(1, 100_000, "requests")]
 MOST_TOKENS = 100_000_000  # of a request: no context is as long
 Tokens = Annotated[int, Within(1, MOST_TOKENS, "tokens")]
+TokensOrNone = Annotated[int, Within(0, MOST_TOKENS, "tokens")]
 KvTokens = Annotated[int, Within(1, 1e12, "tokens")]
 ContextTokens = Annotated[int, Within(2, MOST_TOKENS, "tokens")]
 PageTokens = Annotated[int, Within(1, 1_000_000, "tokens")]

@@ -95,7 +95,7 @@ def test_the_servers_words(tmp_path: Path) -> None:
 @pytest.mark.parametrize("engine", ENGINES.values(), ids=str)
 def test_scenarios_say_what_the_client_sends(engine, tmp_path: Path) -> None:
     for condition in engine.conditions:
-        file = scenarios.write_scenario(engine, condition, tmp_path, 2.0, [20, 30], [5, 9] if condition.eos else None)
+        file = scenarios.write_scenario(engine, condition, tmp_path, 2.0, [20, 30], 16 if condition.prefix else 0, [5, 9] if condition.eos else None)
         content = read_yaml(file)
         arrivals = Benchmark.model_validate(content["workload"]["arrivals"])
         sent = {

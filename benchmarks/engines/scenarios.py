@@ -32,9 +32,9 @@ def seal(engine: Engine, home: Path, out: Path) -> None:
     knee = knee_rps(out)
     files = []
     for condition in engine.conditions:
-        lengths = prompt_tokens(engine, condition, home, out, knee)
+        lengths, kept = prompt_tokens(engine, condition, home, out, knee)
         answers = answer_tokens(out) if condition.eos else None
-        files.append(write_scenario(engine, condition, out, knee, lengths, answers))
+        files.append(write_scenario(engine, condition, out, knee, lengths, kept, answers))
     dsim("predict", *(f"{file.stem}={file}" for file in files), "--seal", out / "seal.json")
 
 
@@ -44,8 +44,8 @@ def score(engine: Engine, out: Path) -> None:
     dsim("score", out / "seal.json", out / "measured", *about, "--out", out / "score.json")
 
 
-def prompt_tokens(engine: Engine, condition: Condition, home: Path, out: Path, knee: float) -> list[int]:
-    """Tokens of each prompt that the client will send, less what the server has kept of their common beginning."""
+def prompt_tokens(engine: Engine, condition: Condition, home: Path, out: Path, knee: float) -> tuple[list[int], int]:
+    """Tokens of each prompt that the client will send, and how many of their common beginning the server has kept."""
     from transformers import AutoTokenizer
 
     tokenizer: Any = AutoTokenizer.from_pretrained(paths(home)["target"])
@@ -55,8 +55,7 @@ def prompt_tokens(engine: Engine, condition: Condition, home: Path, out: Path, k
         for cell in cells for text in texts(cell)
     ]  # fmt: skip
     tokens = [tokenizer(text).input_ids for text in templated]
-    kept = common(tokens) // engine.block * engine.block if condition.prefix else 0
-    return [len(each) - kept for each in tokens]
+    return [len(each) for each in tokens], common(tokens) // engine.block * engine.block if condition.prefix else 0
 
 
 def common(tokens: Sequence[Sequence[int]]) -> int:
@@ -70,7 +69,9 @@ def answer_tokens(out: Path) -> list[int]:
     return [length for file in sorted((out / "identify" / "eos").glob("c*.json")) for length in json.loads(file.read_text())["output_lens"]]
 
 
-def write_scenario(engine: Engine, condition: Condition, out: Path, knee: float, prompts: Sequence[int], answers: Sequence[int] | None) -> Path:
+def write_scenario(
+    engine: Engine, condition: Condition, out: Path, knee: float, prompts: Sequence[int], kept: int, answers: Sequence[int] | None
+) -> Path:
     """A scenario for `dsim predict`: the client's flags, and the lengths of its prompts and answers."""
     folder = out / "scenarios"
     arrivals: dict[str, Any] = {"kind": "benchmark", "client": "vllm"}
@@ -82,7 +83,12 @@ def write_scenario(engine: Engine, condition: Condition, out: Path, knee: float,
         "question": f"What will the client print for {engine.label}, condition {condition.name}?",
         "profile": "../profile",
         "policies": [policy_of(engine, name) for name in condition.policies],
-        "workload": {"arrivals": arrivals, "prompt_tokens": empirical(folder, f"{condition.name}-prompts", prompts), "output_tokens": output},
+        "workload": {
+            "arrivals": arrivals,
+            "prompt_tokens": empirical(folder, f"{condition.name}-prompts", prompts),
+            "output_tokens": output,
+            "cached_prompt_tokens": kept,
+        },
         "load": [load_of(condition, load, knee) for load in condition.loads],
         "engine": {
             "max_batch": engine.batch,
@@ -91,8 +97,6 @@ def write_scenario(engine: Engine, condition: Condition, out: Path, knee: float,
         },
         "run": {"replications": 5},
     }
-    if condition.prefix:
-        content["notes"] = ["Prompts are what is left of them after the common beginning, which the server keeps."]
     with whole(folder / f"{condition.name}.yaml") as draft:
         draft.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
     return folder / f"{condition.name}.yaml"

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from simulator.arrays import Floats, Integers
 from simulator.errors import ScenarioError, TraceError
 from simulator.names import Label
-from simulator.quantities import Users, Weight
+from simulator.quantities import TokensOrNone, Users, Weight
 from simulator.rng import stream, uniform_at
 from simulator.schema import Frozen
 from simulator.traffic.arrivals import Arrivals, ClosedLoop
@@ -31,7 +31,8 @@ class Workload(Frozen):
     """Traffic: a recorded `trace`, the clients of a `servegen` service, or `arrivals` with independent lengths of prompts and outputs.
 
     `domains` are relative weights; without them requests have no domain (""). The client has at most `max_concurrency` requests in flight, whatever
-    the rate, and holds the others back.
+    the rate, and holds the others back. `cached_prompt_tokens` at the beginning of every prompt are in the server's prefix cache, at most all but
+    the last of it: with `arrivals` alone.
     """
 
     trace: TraceSource | None = None
@@ -41,6 +42,7 @@ class Workload(Frozen):
     output_tokens: Lengths | None = None
     domains: dict[Label, Weight] = Field(default_factory=dict)
     max_concurrency: Users | None = None
+    cached_prompt_tokens: TokensOrNone = 0
 
     @model_validator(mode="after")
     def _is_one_of_two(self) -> Self:
@@ -53,6 +55,8 @@ class Workload(Frozen):
             raise ValueError("expected one source of traffic, got trace and servegen: drop one")
         if recorded and present:
             raise ValueError(f"a {recorded[0]} has its own arrivals and lengths: drop {recorded[0]} or {', '.join(present)}")
+        if recorded and self.cached_prompt_tokens:
+            raise ValueError(f"a {recorded[0]} says itself what is cached: drop cached_prompt_tokens")
         missing = [name for name in names if name not in present]
         if not recorded and missing:
             raise ValueError(f"expected a trace, or arrivals, prompt_tokens and output_tokens; missing: {', '.join(missing)}")
@@ -132,8 +136,8 @@ class Workload(Frozen):
     def _independent(self, arrival_s: Floats, seed: int, replication: int) -> RequestColumns:
         """Requests at these times, each with lengths and a domain of its own."""
         index = np.arange(len(arrival_s))
-        prompt, output, domain = self._draw(seed, replication, index)
-        return RequestColumns(index, arrival_s, prompt, output, np.zeros_like(index), domain, self.domain_names)
+        prompt, output, cached, domain = self._draw(seed, replication, index)
+        return RequestColumns(index, arrival_s, prompt, output, cached, domain, self.domain_names)
 
     def _replay(self, speed: float, horizon_s: float | None, seed: int, replication: int, folder: Path) -> RequestColumns:
         assert self.trace is not None
@@ -149,13 +153,14 @@ class Workload(Frozen):
         used, domain = np.unique(played.domain, return_inverse=True)
         return replace(played, domain=domain, domains=tuple(trace.domains[i] for i in used))
 
-    def _draw(self, seed: int, replication: int, *index: Integers) -> tuple[Integers, Integers, Integers]:
-        """Prompt tokens, output tokens and domain (index into `domain_names`) at each index (broadcast)."""
+    def _draw(self, seed: int, replication: int, *index: Integers) -> tuple[Integers, Integers, Integers, Integers]:
+        """Prompt, output and cached tokens and domain (index into `domain_names`) at each index (broadcast)."""
         assert self.prompt_tokens is not None
         assert self.output_tokens is not None
         prompt = self.prompt_tokens.at(uniform_at(seed, "prompt", replication, *index))
         output = self.output_tokens.at(uniform_at(seed, "output", replication, *index))
-        return prompt, output, self._domains(seed, replication, *index)
+        cached = np.minimum(self.cached_prompt_tokens, prompt - 1)
+        return prompt, output, cached, self._domains(seed, replication, *index)
 
     @property
     def domain_names(self) -> tuple[str, ...]:
@@ -208,5 +213,4 @@ class ClosedLoopSource:
 
     def draw(self, user: Integers, turn: Integers) -> Integers:
         """Prompt, output and cached tokens and domain of the turns of users (broadcast). # [..., 4]"""
-        prompt, output, domain = self.workload._draw(self.seed, self.replication, user, turn)
-        return np.stack(np.broadcast_arrays(prompt, output, np.int64(0), domain), axis=-1)
+        return np.stack(np.broadcast_arrays(*self.workload._draw(self.seed, self.replication, user, turn)), axis=-1)

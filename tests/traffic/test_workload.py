@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -172,3 +173,14 @@ def test_columns_are_a_list_of_requests() -> None:
     assert columns[columns.domain == 1] == listed[1::2]
     assert RequestColumns.of(columns) is columns
     assert len(RequestColumns.of([])) == 0
+
+
+def test_the_beginning_of_every_prompt_may_be_cached() -> None:
+    specs = workload(cached_prompt_tokens=500).open_loop(5, 50, 1, 0)
+    assert [s.cached_prompt_tokens for s in specs] == [min(500, s.prompt_tokens - 1) for s in specs]
+    assert {s.cached_prompt_tokens for s in specs} > {500}  # some prompts are shorter
+    assert replace(specs, cached_prompt_tokens=np.zeros(len(specs), dtype=np.int64)) == workload().open_loop(5, 50, 1, 0)
+    source = workload("closed_loop", cached_prompt_tokens=500).closed_loop(3, 1, 0)
+    assert all(s.cached_prompt_tokens == min(500, s.prompt_tokens - 1) for s in (source.spec(user, 1, 0.0) for user in range(3)))
+    with pytest.raises(ValidationError, match="a trace says itself what is cached: drop cached_prompt_tokens"):
+        Workload.model_validate({"trace": {"path": "t.csv"}, "cached_prompt_tokens": 5})

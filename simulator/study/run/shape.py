@@ -101,7 +101,7 @@ def shape_of(workload: Workload, mean_rps: float, folder: Path) -> Shape:
     told = f"a {workload.arrivals.words} over {span_s:,.0f} s" if curve else f"{workload.arrivals.kind} arrivals at a constant rate"
     return Shape(
         mean_rps=mean_rps,
-        mean_prompt=workload.prompt_tokens.expected_tokens(),
+        mean_prompt=max(workload.prompt_tokens.expected_tokens() - workload.cached_prompt_tokens, 1.0),
         mean_output=workload.output_tokens.expected_tokens(),
         longest_output=float(workload.output_tokens.at(np.array([0.9995]))[0]),
         curve_s=curve_s,
