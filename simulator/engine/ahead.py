@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 
 from simulator.engine.fast import CompiledRun, lower
-from simulator.engine.given import ClosedTraffic, Fleet, OpenTraffic, ReplicaSettings, Traffic
+from simulator.engine.given import ClosedTraffic, Fleet, OpenTraffic, ReplicaSettings, SessionTraffic, Traffic
 from simulator.engine.kernel.kept import is_compiled, kept_in
 from simulator.engine.records import Kept
 from simulator.measurements.cost import Costs
@@ -61,6 +61,8 @@ def _steps(traffic: Traffic, fleet: Fleet) -> float:
         answer_s = max(tokens.mean() * fleet.prices.round_s(1, 1.0)[0], 1e-6)
         running = traffic.users / fleet.replicas * answer_s / (answer_s + traffic.source.pause_s(users, turns).mean())
         return float(tokens.sum() / max(min(running, fleet.settings.max_batch), 1.0))
+    if isinstance(traffic, SessionTraffic):
+        return float(fleet.replicas * (traffic.until_s + traffic.drain_s) / max(fleet.prices.round_s(1, 1.0)[0], 1e-6))
     tokens = RequestColumns.of(traffic.specs).output_tokens.sum()
     if traffic.in_flight is not None and traffic.until_s == np.inf:  # a benchmark client keeps so many in flight
         return float(tokens / min(traffic.in_flight / fleet.replicas, fleet.settings.max_batch))

@@ -5,7 +5,7 @@ Longer than others, since all of it works on one set of arrays.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from math import isfinite, ldexp
 from typing import Any, Protocol, runtime_checkable
@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.arrays import Floats
-from simulator.engine.given import ClosedTraffic, Fleet, Traffic
+from simulator.engine.given import ClosedTraffic, Fleet, OpenTraffic, SessionTraffic, Traffic
 from simulator.engine.kernel import layout as k
 from simulator.engine.records import End, RequestRecord, Sink
+from simulator.engine.tables import settings, tables, why_not, with_sessions
 from simulator.kind import Lowered, lowering
 from simulator.measurements.levels import normals
 from simulator.measurements.prices import RoundPrices, front_end_s, reads_to_longest, scheduling_s
@@ -48,6 +49,8 @@ def lower(traffic: Traffic, fleet: Fleet) -> tuple[Parts, str]:
         return {}, "numba is not installed (pip install 'dsim[fast]')"
     if fleet.absences:
         return {}, "replicas are away for a while, which is played in Python"
+    if why := why_not(traffic, fleet):
+        return {}, why
     replay, settings, parts = fleet.replay, fleet.settings, {}
     rows = StepView(len(replay.accepted), replay.gamma, replay.confidence, replay.survival, (), np.empty(0))
     kinds: dict[str, tuple[Any, ...]] = {
@@ -73,8 +76,8 @@ class CompiledRun:
     def __init__(self, traffic: Traffic, fleet: Fleet, parts: Parts, sink: Sink) -> None:
         self.traffic, self.fleet, self.parts, self.sink = traffic, fleet, parts, sink
         self.closed = traffic if isinstance(traffic, ClosedTraffic) else None
-        self.specs = RequestColumns.of(() if isinstance(traffic, ClosedTraffic) else traffic.specs)
-        self.domains = traffic.source.domains if isinstance(traffic, ClosedTraffic) else self.specs.domains  # type: ignore[attr-defined]
+        self.specs = RequestColumns.of(traffic.specs if isinstance(traffic, OpenTraffic) else ())
+        self.domains = _domains(traffic, self.specs)
         self.ends = {"prices": 1, "believed": 1}  # of the rows in the price tables
         self.drawn = 0  # choices of the router
         self.w = self._world()
@@ -84,7 +87,7 @@ class CompiledRun:
         from simulator.engine.kernel.run import run as resume
 
         answers: dict[int, Callable[[], None]] = {
-            k.FLUSH: self._flush, k.GROW: self._grow, k.TURNS: self._turns, k.LUCK: self._luck, k.PROMPT: self._prompt,
+            k.FLUSH: self._flush, k.GROW: self._grow, k.TURNS: self._turns, k.LUCK: self._luck, k.PROMPT: self._prompt, k.SESSIONS: self._sessions,
             k.PRICE: lambda: self._price("price_at", "prices", self.fleet.prices),
             k.BELIEVED: lambda: self._price("believed_at", "believed", self.fleet.believed),
         }  # fmt: skip
@@ -97,9 +100,10 @@ class CompiledRun:
     def _world(self) -> k.World:
         fleet, replay = self.fleet, self.fleet.replay
         most, count, gamma = fleet.settings.max_batch, fleet.replicas, replay.gamma
-        slack = 4 * most + 16
+        more = tables(self.traffic, fleet)
+        slack = 4 * most + 16 + (2 * len(more["pending"]) if isinstance(self.traffic, SessionTraffic) else 0)
         users = self.closed.users if self.closed else 0
-        live = users + 4 if self.closed else 1024
+        live = users + 4 if self.closed else 1024 + len(more["pending"])
         policy = self.parts["policy"]
         ranked, smoothed = policy.branch in ("scheduled", "smoothed"), policy.branch == "smoothed"
         value = np.sort(replay.survival, axis=None) if ranked else np.ones(1)
@@ -149,6 +153,7 @@ class CompiledRun:
             pauses=np.zeros((users, window)),
             turn_from=np.zeros(users, np.int64),
             turn_now=np.zeros(users, np.int64),
+            **more,
             luck=np.zeros((_LUCK + slack, 2), np.int64),
             out_steps=np.empty(_ROWS, k.STEP_ROW),
             out_requests=np.empty(_ROWS + slack, k.REQUEST),
@@ -169,12 +174,15 @@ class CompiledRun:
         g["gamma"], g["most"], g["replicas"] = fleet.replay.gamma, fleet.settings.max_batch, fleet.replicas
         g["capacity"], g["page"] = -1 if fleet.kv_pages is None else fleet.kv_pages, fleet.page_tokens
         g["max_context"] = fleet.max_context or 0
-        g["lookahead"] = fleet.policy.longest(fleet.replay.gamma) + 1
+        g["lookahead"] = fleet.lookahead
         g["overhead_s"], g["scheduling_s"], g["prompt_factor"] = fleet.prices.overhead_s, scheduling_s(fleet.prices), 1.0
         for what, (field, branches) in k.BRANCHES.items():
             g[field] = branches.index(self.parts[what].branch)
             for name, number in self.parts[what].settings.items():
                 g[name] = number
+        for name, number in settings(self.traffic, fleet).items():
+            g[name] = number
+        world.replicas["oldest"] = world.replicas["newest"] = -1
         g["front_end_s"] = front_end_s(fleet.prices)
         g["to_longest"] = reads_to_longest(fleet.prices)
         g["word"] = word_of(fleet.replay.seed, "sequence", fleet.replay.replication)
@@ -187,8 +195,10 @@ class CompiledRun:
         else:
             warmup_s, until_s = traffic.warmup_s, traffic.until_s
             g["warmup_s"], g["until_s"], g["limit_s"] = warmup_s, until_s, until_s + traffic.drain_s
+            g["outstanding"] = isfinite(until_s)  # the window is to end, too
+        if isinstance(traffic, OpenTraffic):
             measured = (warmup_s <= world.arrival_s) & (world.arrival_s < until_s)
-            g["outstanding"] = isfinite(until_s) + int(measured.sum())  # the window is to end, too
+            g["outstanding"] += int(measured.sum())
             g["in_flight"] = traffic.in_flight or 0
         world.requests["next"] = np.append(np.arange(1, len(world.requests)), -1)
 
@@ -231,6 +241,11 @@ class CompiledRun:
             left = max(1, int(np.ceil(int(output) * closed.residual[user])))
             w.turns[user, 0, :2] = prompt + output - left, left
         self.g["refill"] = 0
+
+    def _sessions(self) -> None:
+        """Some sessions more."""
+        assert isinstance(self.traffic, SessionTraffic)
+        self.w = with_sessions(self.w, self.traffic, self.fleet.max_context)
 
     def _luck(self) -> None:
         """Replicas drawn by the router: those not used yet, and new ones."""
@@ -288,9 +303,22 @@ class CompiledRun:
             unfinished=int(g["outstanding"]),
             rejected=int(g["rejected"]),
             preemptions=int(g["preempted"]),
-            kv_pages_left=int(w.replicas["used"].sum() - sum(decoding) - sum(prefilling)),
+            kv_pages_left=int(w.replicas["used"].sum() - sum(decoding) - sum(prefilling) + live["named"].sum() - self._shared()),
             path="compiled",
         )
+
+    def _shared(self) -> int:
+        """Named blocks that are in use."""
+        users = self.w.cached["users"]
+        named = [table[table > 0] - 1 for table in self.w.table]
+        return sum(int((users[p, entries] > 0).sum()) for p, entries in enumerate(named))
+
+
+def _domains(traffic: Traffic, specs: RequestColumns) -> Sequence[str]:
+    """Names that requests' domains are places of."""
+    if isinstance(traffic, SessionTraffic):
+        return traffic.sessions.domain_names
+    return traffic.source.domains if isinstance(traffic, ClosedTraffic) else specs.domains  # type: ignore[attr-defined]
 
 
 def _columns(records: NDArray[Any]) -> Floats:

@@ -15,6 +15,7 @@ from simulator.measurements.prices import RoundPrices
 from simulator.measurements.replay import Replay
 from simulator.policies.admission import Admission, FirstCome
 from simulator.policies.prefill import Chunked, Prefill
+from simulator.policies.prefix_cache import PrefixCaching
 from simulator.policies.routing import Router
 from simulator.policies.verification import VerificationPolicy
 from simulator.quantities import Batch, Hours, SomeSeconds
@@ -73,6 +74,28 @@ class ClosedTraffic:
         return int(np.ceil(4 * (self.turns + 1) * times.sum()))
 
 
+class Sessions(Protocol):
+    """Sessions by number: their requests, which tell by their places what they wait for, and the domains that those may have."""
+
+    @property
+    def domain_names(self) -> tuple[str, ...]: ...
+
+    def session(self, number: int) -> Sequence[RequestSpec]: ...
+
+
+@dataclass(frozen=True)
+class SessionTraffic:
+    """Sessions that come at `starts_s`, or with `under_way` [users] as many at a time: each is so far at the start, and where it ends the next one
+    begins. Requests that are sent in [warmup_s, until_s) are measured, and all go on until those are done, or `drain_s` have passed."""
+
+    sessions: Sessions
+    starts_s: Floats
+    warmup_s: float
+    until_s: float
+    drain_s: float
+    under_way: Floats | None = None
+
+
 @dataclass(frozen=True)
 class Absence:
     """A replica takes no requests in [start_s, end_s). `abrupt`: it dies, its requests begin again elsewhere, and it restarts empty at the
@@ -118,14 +141,24 @@ class Fleet:
     luck: np.random.Generator
     absences: Sequence[Absence] = ()
     max_context: int | None = None  # tokens of prompt and answer: longer prompts are refused, answers end there
+    prefix_cache: PrefixCaching | None = None
+
+    @property
+    def lookahead(self) -> int:
+        """Tokens beyond a request's context that it needs pages for."""
+        each = self.policy.longest(self.replay.gamma) + 1
+        return each * self.prefix_cache.reserved_rounds if self.prefix_cache and self.policy.drafts else each
 
 
-Traffic = OpenTraffic | ClosedTraffic
+Strangers = OpenTraffic | ClosedTraffic
+Traffic = Strangers | SessionTraffic
 
 
 def truncated(traffic: Traffic, max_context: int | None) -> int:
     """How many of the measured requests have an answer that is cut at `max_context` tokens."""
     if max_context is None:
+        return 0
+    if isinstance(traffic, SessionTraffic):
         return 0
     if isinstance(traffic, ClosedTraffic):
         of = RequestColumns.of([traffic.source.spec(user, turn, 0.0) for turn in range(1, traffic.turns + 1) for user in range(traffic.users)])

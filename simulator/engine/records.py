@@ -60,7 +60,8 @@ class Steps:
 
 class RequestRecord(NamedTuple):
     """One request when it is done or rejected, or as it stands at the end; `made` counts requests as they came, `domain` in the run's names.
-    `sent_s` is the arrival, or later where the client held it back."""
+    `sent_s` is the arrival, or later where the client held it back. `said_tokens` of its prompt were said earlier in its session, and of those the
+    engine withholds `withheld_tokens` from its prefix cache."""
 
     made: int
     request: int
@@ -78,6 +79,8 @@ class RequestRecord(NamedTuple):
     preemptions: int
     rejected: int
     sent_s: float
+    said_tokens: int = 0
+    withheld_tokens: int = 0
 
 
 class Sink(Protocol):
@@ -90,7 +93,7 @@ class Sink(Protocol):
         """Rows of StepRecord # [n, 17]."""
 
     def requests(self, rows: Floats, domains: Sequence[str]) -> None:
-        """Rows of RequestRecord # [n, 16]: as they finish, and last, in order of arrival, those that did not."""
+        """Rows of RequestRecord # [n, 18]: as they finish, and last, in order of arrival, those that did not."""
 
     def joins(self, rows: Floats) -> None:
         """First rounds: when, seconds since the request's last token, seconds of them in no batch # [n, 3]."""
@@ -184,6 +187,11 @@ def record_of(request: Request, domain: int) -> RequestRecord:
     spec = request.spec
     return RequestRecord(
         request.made, spec.index, request.user, request.turn, domain, request.measured, spec.arrival_s, request.first_token_s, request.finish_s,
-        spec.prompt_tokens, spec.output_tokens, spec.cached_prompt_tokens, request.emitted_tokens, request.preemptions, request.rejected,
-        request.sent_s,
+        spec.prompt_tokens, spec.output_tokens, _cached(request), request.emitted_tokens, request.preemptions, request.rejected,
+        request.sent_s, spec.place.said_tokens if spec.place else 0, request.withheld_tokens,
     )  # fmt: skip
+
+
+def _cached(request: Request) -> int:
+    """Tokens of its prompt that were in the cache: as found, where one was simulated."""
+    return request.spec.cached_prompt_tokens if request.spec.content is None else max(request.hit_tokens, 0)

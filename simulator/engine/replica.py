@@ -1,10 +1,9 @@
-"""One replica as a SimPy process: admit, plan, draft, choose, wait, commit; and the pages of its memory."""
+"""One replica as a SimPy process: admit, plan, draft, choose, wait, commit."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,39 +11,13 @@ import simpy
 
 from simulator.engine.batch import CONTEXT, PAGES, Batch
 from simulator.engine.given import Fleet
+from simulator.engine.pages import KvCache, PrefixCache
 from simulator.engine.records import Buffer, StepRecord
 from simulator.measurements.prices import reads_to_longest, round_prices, rounded_context, scheduling_s
 from simulator.policies.verification import Lengths
 from simulator.traffic.request import Request
 
 Hear = Callable[[Request], None]
-
-
-@dataclass(slots=True)
-class KvCache:
-    """Memory for keys and values: pages of `page_tokens` tokens; `capacity` None where memory is not known and so no limit."""
-
-    capacity: int | None
-    page_tokens: int
-    used: int = 0
-
-    def pages(self, tokens: int) -> int:
-        """Pages that `tokens` tokens occupy."""
-        return -(-tokens // self.page_tokens)
-
-    def fits(self, pages: int) -> bool:
-        """Is there room for `pages` more?"""
-        return self.capacity is None or self.used + pages <= self.capacity
-
-    def take(self, pages: int) -> None:
-        """Occupy pages that fit."""
-        assert self.fits(pages), "took pages that do not fit"
-        self.used += pages
-
-    def give_back(self, pages: int) -> None:
-        """Free pages."""
-        self.used -= pages
-        assert self.used >= 0, "gave back more pages than were taken"
 
 
 class Replica:
@@ -56,17 +29,18 @@ class Replica:
 
     def __init__(self, env: simpy.Environment, number: int, fleet: Fleet, finished: Hear, evicted: Hear, steps: Buffer, gaps: Buffer) -> None:
         self.env, self.number, self.settings, self.policy = env, number, fleet.settings, fleet.policy
-        self.prices, self.believed, self.kv = fleet.prices, fleet.believed, KvCache(fleet.kv_pages, fleet.page_tokens)
+        self.prices, self.believed, self.kv = fleet.prices, fleet.believed, _memory(fleet)
         self.finished, self.evicted = finished, evicted
         self.steps, self.join_gaps = steps, gaps  # of joins: when, seconds since the last token, seconds of them in no batch
         self.batch, self.to_longest = Batch(fleet.replay, fleet.settings.max_batch, fleet.policy.smoothing), reads_to_longest(fleet.prices)
         self.scheduling_s = scheduling_s(fleet.prices)
         self.kept = np.zeros(fleet.policy.keeps)  # what the policy remembers here
-        self.lookahead = fleet.policy.longest(fleet.replay.gamma) + 1
+        self.lookahead = fleet.lookahead
         self.waiting: deque[Request] = deque()
         self.prefilling: deque[tuple[Request, int]] = deque()
         self.last_round_s = 0.0  # when those in the batch last got tokens
         self.preemptions = 0
+        self.rule = fleet.prefix_cache
         self._idle: simpy.Event | None = None
         self.process = env.process(self._run())
 
@@ -74,6 +48,11 @@ class Replica:
     def held(self) -> int:
         """Requests waiting or running here."""
         return len(self.waiting) + len(self.prefilling) + len(self.batch)
+
+    @property
+    def pages(self) -> dict[Request, int]:
+        """What requests that run here hold."""
+        return dict(self.prefilling) | dict(zip(self.batch.requests, self.batch.state[PAGES, : len(self.batch)].tolist(), strict=False))
 
     def submit(self, request: Request) -> None:
         """A request arrives (with its prompt processed, unless prompts are processed here)."""
@@ -104,12 +83,13 @@ class Replica:
             chosen = order.next([r.spec.prompt_tokens for r in self.waiting]) if order.looks else 0
             request = self.waiting[chosen]
             pages = self.kv.pages(request.context_tokens + self.lookahead)
-            if not self.kv.fits(pages):
+            if not self.kv.admit(request, pages):
                 return
             del self.waiting[chosen]
-            self.kv.take(pages)
+            if request.hit_tokens < 0:
+                request.hit_tokens = request.cached_tokens
             if here:
-                request.prefilled_tokens = min(request.spec.cached_prompt_tokens, request.context_tokens - 1)
+                request.prefilled_tokens = request.cached_tokens
                 self.prefilling.append((request, pages))
             else:
                 self._start(request, pages)
@@ -149,7 +129,8 @@ class Replica:
                 self.batch.requests[youngest].last_emit_s = self.last_round_s
             request, pages = self.batch.leave(youngest)
             request.left_s = self.env.now
-        self.kv.give_back(pages)
+            self.kv.computed(request, request.context_tokens - 1)  # its last token was never sent through the target
+        self.kv.leave(request, pages)
         request.prefilled_tokens = 0
         request.preemptions += 1
         self.preemptions += 1
@@ -178,6 +159,7 @@ class Replica:
                 self.join_gaps.append((self.env.now, self.env.now - request.last_emit_s, request.waited_s))
                 request.waited_s = 0.0
             self.batch.newcomers.clear()
+            known = self.batch.state[CONTEXT, :size].tolist() if self.rule is not None else []
             accepted, committed = self.batch.commit(lengths, self.policy.lag_steps)
         now, requests = self.env.now, size if decodes else 0
         self.steps.append(
@@ -188,9 +170,13 @@ class Replica:
         )  # fmt: skip
         if lengths is not None:
             for slot in self.batch.done():
-                self._finish(*self.batch.leave(slot))
+                request, pages = self.batch.leave(slot)
+                if self.rule is not None:
+                    self.kv.computed(request, self.rule.left_tokens(request.context_tokens, known[slot]))
+                self._finish(request, pages)
         for request, tokens in pieces:
             request.prefilled_tokens += tokens
+            self.kv.computed(request, request.prefilled_tokens)
         while pieces and self.prefilling and self.prefilling[0][0].to_prefill == 0:
             self._start(*self.prefilling.popleft())
 
@@ -218,7 +204,7 @@ class Replica:
         return pieces
 
     def _finish(self, request: Request, pages: int) -> None:
-        self.kv.give_back(pages)
+        self.kv.leave(request, pages)
         request.finish_s = self.env.now
         self.finished(request)
 
@@ -230,3 +216,10 @@ class Replica:
         if self.process.is_alive and self.process.target is not None:
             self.process.interrupt()
         return sorted(lost, key=lambda r: (r.spec.arrival_s, r.spec.index))
+
+
+def _memory(fleet: Fleet) -> KvCache:
+    """The pages of a replica."""
+    if fleet.prefix_cache is None:
+        return KvCache(fleet.kv_pages, fleet.page_tokens)
+    return PrefixCache(fleet.kv_pages, fleet.page_tokens, rule=fleet.prefix_cache, speculates=fleet.policy.drafts)

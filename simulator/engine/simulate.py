@@ -7,23 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from dataclasses import replace
-from heapq import heappush
 from math import isfinite
 from typing import Any, Literal
 
 import numpy as np
 import simpy
-from simpy.events import NORMAL
 
 from simulator.engine.ahead import why_plain
+from simulator.engine.clock import Clock
 from simulator.engine.fast import CompiledRun, lower
-from simulator.engine.given import Absence, ClosedTraffic, Fleet, OpenTraffic, Traffic, UserSource
+from simulator.engine.given import Absence, ClosedTraffic, Fleet, OpenTraffic, SessionTraffic, Traffic, UserSource
+from simulator.engine.live_sessions import LiveSessions
 from simulator.engine.records import Buffer, End, Kept, Run, Sink, record_of
 from simulator.engine.replica import Replica
+from simulator.engine.routes import Routes
 from simulator.measurements.prices import front_end_s
 from simulator.traffic.request import Request, RequestSpec
 
-__all__ = ["ClosedTraffic", "End", "Fleet", "OpenTraffic", "Run", "Sink", "Traffic", "UserSource", "World", "observe", "simulate"]
+__all__ = ["ClosedTraffic", "End", "Fleet", "OpenTraffic", "Run", "SessionTraffic", "Sink", "Traffic", "UserSource", "World", "observe", "simulate"]
 
 Path = Literal["auto", "compiled", "plain"]
 
@@ -41,17 +42,6 @@ def observe(traffic: Traffic, fleet: Fleet, sink: Sink, path: Path = "auto") -> 
         why = why_plain(traffic, fleet)
     assert not (why and path == "compiled"), why
     return replace(World(traffic, fleet, sink).run(), why_plain=why) if why else CompiledRun(traffic, fleet, parts, sink).run()
-
-
-class Clock(simpy.Environment):
-    """SimPy's, which adds delays to the time; arrivals must not depend on what else made it stop before."""
-
-    def at(self, time_s: float) -> simpy.Event:
-        """An event at exactly this time, from now on."""
-        event = simpy.Event(self)
-        event._ok, event._value = True, None
-        heappush(self._queue, (time_s, NORMAL, next(self._eid), event))
-        return event
 
 
 class World:
@@ -72,8 +62,10 @@ class World:
         self.most = 0  # closed loop: requests until those still out are starved
         self.head: RequestSpec | None = None  # open loop: the next to come, and the others
         self.coming: Iterator[RequestSpec] = iter(())
+        self.sessions: LiveSessions | None = None
         self.place: simpy.Event | None = None  # that a client at its limit waits for
         self.replicas = [self._replica(number) for number in range(fleet.replicas)]
+        self.routes = Routes(self.replicas, fleet)
         self.away = [0] * fleet.replicas  # absences of each that are under way
         self.lost: list[tuple[float, int]] = []
         self.retired: list[Replica] = []
@@ -95,14 +87,18 @@ class World:
             start, end = self.warm_s, self.env.now
         else:
             limit = self.traffic.until_s + self.traffic.drain_s
-            self.env.process(self._arrive(self.traffic))
+            if isinstance(self.traffic, SessionTraffic):
+                self.sessions = LiveSessions(self.env, self.traffic, self._send_turn, self.routes.forget)
+                self.env.process(self._play_sessions(self.sessions, self.traffic))
+            else:
+                self.env.process(self._arrive(self.traffic))
             self.env.run(until=self.env.any_of([self.done, self.env.timeout(limit)]))
             start, end = self.traffic.warmup_s, self.traffic.until_s if isfinite(self.traffic.until_s) else self.env.now
         return self._end(start, end)
 
     def _end(self, start_s: float, end_s: float) -> End:
         """Write down what is still out, and how the run ended."""
-        held = [r.kv.used - sum(r.batch.state[4, : len(r.batch)].tolist()) - sum(p for _, p in r.prefilling) for r in self.replicas]
+        held = [r.kv.unowned(r.pages) for r in self.replicas]
         for request in self.live.values():
             self._write(request)
         for since_s in self.queued_s.values():
@@ -121,10 +117,8 @@ class World:
 
     def _arrive(self, traffic: OpenTraffic) -> Generator[simpy.Event, Any, None]:
         """Open loop: each request at its time, or when the client may send it."""
-        self.outstanding = isfinite(traffic.until_s) + sum(traffic.warmup_s <= s.arrival_s < traffic.until_s for s in traffic.specs)
-        window = self.env.timeout(traffic.until_s)
-        assert window.callbacks is not None
-        window.callbacks.append(lambda _: self._count_down())
+        self.outstanding = sum(traffic.warmup_s <= s.arrival_s < traffic.until_s for s in traffic.specs)
+        self._end_window(traffic)
         self.coming = iter(traffic.specs)
         self.head = next(self.coming, None)
         while self.head is not None:
@@ -135,6 +129,28 @@ class World:
                 yield self.place
             else:
                 self._begin(self._arrived(traffic, self.head))
+
+    def _end_window(self, traffic: OpenTraffic | SessionTraffic) -> None:
+        """The window is to end, too, where it has an end."""
+        self.outstanding += isfinite(traffic.until_s)
+        window = self.env.timeout(traffic.until_s)
+        assert window.callbacks is not None
+        window.callbacks.append(lambda _: self._count_down())
+
+    def _play_sessions(self, sessions: LiveSessions, traffic: SessionTraffic) -> Generator[simpy.Event, Any, None]:
+        """Sessions that come or are under way, over a window."""
+        self._end_window(traffic)
+        yield from sessions.play()
+
+    def _send_turn(self, spec: RequestSpec) -> None:
+        """A request of a session is sent."""
+        traffic, now = self.traffic, self.env.now
+        assert isinstance(traffic, SessionTraffic)
+        assert spec.place is not None
+        measured = traffic.warmup_s <= now < traffic.until_s
+        self.outstanding += measured
+        sent = replace(spec, arrival_s=now).within(self.fleet.max_context)
+        self._begin(Request(sent, self.made, spec.place.session, spec.place.turn, measured))
 
     def _arrived(self, traffic: OpenTraffic, spec: RequestSpec) -> Request:
         """The first of those to come."""
@@ -190,7 +206,12 @@ class World:
         if not here:
             self.stranded.append(request)
             return
-        chosen = here[self.fleet.router.choose(self.routed, [held[number] for number in here], self.fleet.luck)]
+        held, router = [held[number] for number in here], self.fleet.router
+        if router.remembers:
+            chosen = here[router.place(self.routes.seen(request, self.routed, held, here))]
+            self.routes.sent(request, chosen)
+        else:
+            chosen = here[router.choose(self.routed, held, self.fleet.luck)]
         self.routed += 1
         self.replicas[chosen].submit(request)
 
@@ -252,7 +273,9 @@ class World:
                 self.done.succeed()
             if not self.done.triggered:
                 self._next(traffic, request.user, request.turn + 1, request.rejected)
-        elif self.place is not None:
+        elif self.sessions is not None:
+            self.sessions.done(request)
+        elif self.place is not None and isinstance(traffic, OpenTraffic):
             self._send_next(traffic, self.place, request.rejected)
 
     def _next(self, traffic: ClosedTraffic, user: int, turn: int, rejected: bool = False) -> None:

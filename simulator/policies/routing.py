@@ -1,8 +1,9 @@
-"""On which replica a request runs. Every router sees the number of requests each replica holds and nothing else."""
+"""On which replica a request runs. Routers see the number of requests each replica holds; some also who served a session, or what caches hold."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -10,6 +11,20 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 
 from simulator.kind import Kind, Lowered
+from simulator.quantities import Within
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a router may see of a request and of the replicas: requests that each holds, the place of the one that had its session last (-1: none),
+    tokens of its prompt, and `cached()`, how many of them each has. # [replicas]"""
+
+    arrival: int
+    held: Sequence[int]
+    luck: np.random.Generator
+    home: int
+    prompt_tokens: int
+    cached: Callable[[], Sequence[int]]
 
 
 class Router(Kind):
@@ -19,6 +34,11 @@ class Router(Kind):
     """
 
     looks: ClassVar[bool] = True
+    remembers: ClassVar[bool] = False  # goes by sessions or caches
+
+    def place(self, seen: Seen) -> int:
+        """The place of the replica, for a router that remembers more than how much each holds."""
+        return self.choose(seen.arrival, seen.held, seen.luck)
 
     def choose(self, arrival: int, held: Sequence[int], luck: np.random.Generator) -> int:
         """The place of the replica."""
@@ -92,4 +112,38 @@ class Assigned(Router):
         return np.pad(part, (0, arrivals - len(part)))[:, None]
 
 
-Routing = Annotated[RoundRobin | LeastLoaded | PowerOfTwo | Random, Field(discriminator="kind")]
+class SessionAffinity(Router):
+    """The replica that had the session last, unless it holds more than `most` times what the replicas hold in the mean, and one; else the one that
+    holds the fewest requests."""
+
+    kind: Literal["session_affinity"] = "session_affinity"
+    remembers: ClassVar = True
+    most: Annotated[float, Within(1, 1e6, "times the mean")] = 2.0
+
+    def place(self, seen: Seen) -> int:
+        mean = sum(seen.held) / len(seen.held)
+        if seen.home >= 0 and seen.held[seen.home] <= self.most * mean + 1:
+            return seen.home
+        return min(range(len(seen.held)), key=seen.held.__getitem__)
+
+
+class PrefixAware(Router):
+    """The replica whose cache has most of the prompt, weighed against load: the largest share of the prompt less `load_weight` times the requests
+    it holds beyond the fewest, relative to the mean and one.
+
+    `sees`: `exact` is what caches hold at that time, as engines report it; `approximate` what the router has sent to each, evicted since or not.
+    """
+
+    kind: Literal["prefix_aware"] = "prefix_aware"
+    remembers: ClassVar = True
+    load_weight: Annotated[float, Within(0, 1000)] = 0.5
+    sees: Literal["exact", "approximate"] = "exact"
+
+    def place(self, seen: Seen) -> int:
+        held, cached = seen.held, seen.cached()
+        fewest, mean = min(held), sum(held) / len(held)
+        worth = [has / seen.prompt_tokens - self.load_weight * (holds - fewest) / (mean + 1) for has, holds in zip(cached, held, strict=True)]
+        return max(range(len(held)), key=lambda place: (worth[place], -held[place]))
+
+
+Routing = Annotated[RoundRobin | LeastLoaded | PowerOfTwo | Random | SessionAffinity | PrefixAware, Field(discriminator="kind")]

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from simulator.errors import TraceError
+from simulator.traffic.content import hashed_prompts
 from simulator.traffic.gathering import Gathering, Wanted, gathered, unix_unit
 from simulator.traffic.prefix_blocks import block_tokens as block_of
 from simulator.traffic.prefix_blocks import seen_before
@@ -34,8 +35,9 @@ class Recording:
     longest_tokens: int
 
 
-def recorded(file: TraceFile, wanted: Wanted, block_tokens: int | None) -> Recording:
-    """The trace in a file. Rows may come in any order: they are sorted by arrival, and the first becomes time 0. Raises TraceError."""
+def recorded(file: TraceFile, wanted: Wanted, block_tokens: int | None, simulated: bool = False) -> Recording:
+    """The trace in a file. Rows may come in any order: they are sorted by arrival, and the first becomes time 0. What is cached of prompts follows
+    from hash_ids, or is `simulated` later on. Raises TraceError."""
     layout, columns = wanted.layout, wanted.layout.columns
     if wanted.cached and "hash_ids" not in columns:
         raise TraceError("the trace has no hash_ids", where=file.path, key="workload.trace.prefix_cache", remedy="set it to none")
@@ -51,12 +53,14 @@ def recorded(file: TraceFile, wanted: Wanted, block_tokens: int | None) -> Recor
     row, time, prompt, output, cached, domain = rows.columns()
     time_s = clock.seconds(time)
     order = np.argsort(time_s, kind="stable")
+    contents = None
     if wanted.cached:
         usual = layout.form.block_tokens if layout.form else MOONCAKE.block_tokens
         place, blocks, tokens = (np.concatenate(column) for column in zip(*rows.blocks, strict=True))
         block = block_of(file, columns["hash_ids"], blocks, tokens, place, usual, block_tokens)
         counts, ids = (np.concatenate(column) for column in zip(*rows.ids, strict=True))
-        cached = np.minimum(seen_before(counts, ids, order) * block, prompt - 1)
+        contents = hashed_prompts(ids, counts, prompt, block) if simulated else None
+        cached = np.zeros_like(prompt) if simulated else np.minimum(seen_before(counts, ids, order) * block, prompt - 1)
         how = " (inferred from hash_ids)" if block not in (usual, block_tokens) else ""
         notes.append(f"prefix blocks of {block:,} tokens{how}")
     elif "hash_ids" in columns:
@@ -65,7 +69,7 @@ def recorded(file: TraceFile, wanted: Wanted, block_tokens: int | None) -> Recor
         notes.append(f"{empty:,} row{'s' if empty > 1 else ''} of 0 tokens dropped")
     names, place = np.unique(list(rows.domains) or [""], return_inverse=True)
     arrival_s = time_s - clock.origin_s
-    requests = RequestColumns(row, arrival_s, prompt, output, cached, place[domain], tuple(names.tolist()))
+    requests = RequestColumns(row, arrival_s, prompt, output, cached, place[domain], tuple(names.tolist()), contents)
     requests = requests if (order[1:] > order[:-1]).all() else requests[order]
     if wanted.window_s is not None:
         first, end = np.searchsorted(requests.arrival_s, wanted.window_s)

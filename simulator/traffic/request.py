@@ -11,6 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.arrays import Flags, Floats, Integers
+from simulator.traffic.content import Content, HashedPrompts
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a request stands in its session: it is sent `pause_s` after the `waits` requests before it are done. When it is, it no longer holds up
+    the `count` requests of the session from number `then` on. `call`: it is not a turn, but a call that its agent waits for.
+    `said_tokens` of its prompt were said in the session before."""
+
+    session: int
+    turn: int
+    then: int = 0
+    count: int = 0
+    waits: int = 0
+    pause_s: float = 0.0
+    call: bool = False
+    said_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +36,7 @@ class RequestSpec:
 
     `index` keys its random streams (which recorded texts it walks), so it must not depend on the policy. `output_tokens` counts all tokens of the
     answer: the first comes at the end of prefill, the others from decode rounds. `cached_prompt_tokens` of the prompt are in a prefix cache
-    and need no prefill.
+    and need no prefill. `content` is what a simulated prefix cache knows it by, `place` where it stands in its session.
     """
 
     index: int
@@ -28,6 +45,8 @@ class RequestSpec:
     output_tokens: int
     domain: str
     cached_prompt_tokens: int = 0
+    content: Content | None = None
+    place: Place | None = None
 
     def within(self, context_tokens: int | None) -> RequestSpec:
         """With an answer that ends where prompt and answer fill `context_tokens`; a prompt that does so alone is refused later on."""
@@ -52,6 +71,7 @@ class RequestColumns(Sequence[RequestSpec]):
     cached_prompt_tokens: Integers
     domain: Integers
     domains: tuple[str, ...]
+    contents: HashedPrompts | None = None
 
     @classmethod
     def of(cls, specs: Sequence[RequestSpec]) -> RequestColumns:
@@ -77,14 +97,17 @@ class RequestColumns(Sequence[RequestSpec]):
     def __getitem__(self, at: slice | Flags | Integers) -> RequestColumns: ...
     def __getitem__(self, at: int | slice | Flags | Integers) -> RequestSpec | RequestColumns:
         if isinstance(at, slice | np.ndarray):
-            return RequestColumns(*(column[at] for column in self._columns), self.domains)  # type: ignore[arg-type, call-arg]
+            contents = None if self.contents is None else self.contents[at]
+            return RequestColumns(*(column[at] for column in self._columns), self.domains, contents)  # type: ignore[arg-type, call-arg]
         return next(iter(self[np.array([at])]))
 
     def __iter__(self) -> Iterator[RequestSpec]:
         for start in range(0, len(self), 4096):
             part = self[start : start + 4096]
-            for index, arrival_s, prompt, output, cached, domain in zip(*(column.tolist() for column in part._columns), strict=True):
-                yield RequestSpec(index, arrival_s, prompt, output, self.domains[domain], cached)
+            rows = zip(*(column.tolist() for column in part._columns), strict=True)
+            for row, (index, arrival_s, prompt, output, cached, domain) in enumerate(rows):
+                content = None if part.contents is None else part.contents.of(row)
+                yield RequestSpec(index, arrival_s, prompt, output, self.domains[domain], cached, content)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
@@ -111,6 +134,10 @@ class Request:
     waited_s: float = 0.0  # outside the batch since its last round
     preemptions: int = 0
     rejected: bool = False
+    cached_tokens: int = 0  # of its context, in the cache when it was last admitted
+    hit_tokens: int = -1  # the same when it first was
+    named: int = 0  # whole blocks that others can find
+    withheld_tokens: int = 0  # said earlier in its session, and of no use to the prefix cache
     visit: int = 0  # index of the current sequence of its walk
     row: int = -1  # the next recorded row
     walk: object = field(default=None, repr=False)

@@ -20,7 +20,7 @@ from simulator.traffic.trace_files import trace_file
 from simulator.traffic.trace_forms import Columns, Format, Unit, layout
 
 _MOST_WINDOWS = 8  # of a file that are kept in memory
-PrefixCache = Literal["none", "infinite"]
+PrefixCache = Literal["none", "infinite", "simulated"]
 
 
 class TraceSource(PublicSource):
@@ -29,7 +29,8 @@ class TraceSource(PublicSource):
     `unit` is that of the arrivals and `columns` has the file's names where it follows no form that dsim knows. `drop_empty_rows` leaves out requests
     without prompt or output tokens. `prefix_cache: infinite` counts as cached the leading blocks of hash_ids of any earlier request, of
     `block_tokens` tokens each. `window_s` keeps the arrivals in [start, end) of the trace; what a prefix cache holds from before the window
-    counts. `repeat` plays them that many times in a row.
+    counts. `prefix_cache: simulated` leaves that to `engine.prefix_cache`, which plays hash_ids against its memory. `repeat` plays them that
+    many times in a row.
     """
 
     key: ClassVar = "trace"
@@ -84,8 +85,8 @@ class TraceSource(PublicSource):
         file = trace_file(path)
         while True:
             chosen = layout(file, self.format, self.columns)
-            wanted = Wanted(chosen, self.unit, self.drop_empty_rows, self.prefix_cache == "infinite", self.window_s)
-            recording = recorded(file, wanted, self.block_tokens)
+            wanted = Wanted(chosen, self.unit, self.drop_empty_rows, self.prefix_cache != "none", self.window_s)
+            recording = recorded(file, wanted, self.block_tokens, self.prefix_cache == "simulated")
             if not file.more_names:
                 return recording
             file = replace(file, names=(*file.names, *file.more_names))  # later rows of JSON have keys that may change the layout

@@ -21,14 +21,16 @@ from simulator.traffic.lengths import Lengths
 from simulator.traffic.pauses import Pause
 from simulator.traffic.request import RequestColumns, RequestSpec
 from simulator.traffic.servegen import ServeGenSource
+from simulator.traffic.sessions import Sessions, SessionSource
 from simulator.traffic.traces import TraceSource
 
 LoadKind = Literal["concurrency", "rate_rps", "rate_scale"]
+_A = {"trace": "a trace has", "servegen": "a servegen has", "sessions": "sessions have"}
 _TURNS = 16  # drawn at once, for all users
 
 
 class Workload(Frozen):
-    """Traffic: a recorded `trace`, the clients of a `servegen` service, or `arrivals` with independent lengths of prompts and outputs.
+    """Traffic: a recorded `trace`, the clients of a `servegen` service, `sessions`, or `arrivals` with independent lengths of prompts and outputs.
 
     `domains` are relative weights; without them requests have no domain (""). The client has at most `max_concurrency` requests in flight, whatever
     the rate, and holds the others back. `cached_prompt_tokens` at the beginning of every prompt are in the server's prefix cache, at most all but
@@ -37,6 +39,7 @@ class Workload(Frozen):
 
     trace: TraceSource | None = None
     servegen: ServeGenSource | None = None
+    sessions: Sessions | None = None
     arrivals: Arrivals | None = None
     prompt_tokens: Lengths | None = None
     output_tokens: Lengths | None = None
@@ -50,16 +53,18 @@ class Workload(Frozen):
             self._take_flags(self.client)
         names = ("arrivals", "prompt_tokens", "output_tokens")
         present = [name for name in names if getattr(self, name) is not None]
-        recorded = [name for name in ("trace", "servegen") if getattr(self, name) is not None]
-        if len(recorded) == 2:
-            raise ValueError("expected one source of traffic, got trace and servegen: drop one")
+        recorded = [name for name in ("trace", "servegen", "sessions") if getattr(self, name) is not None]
+        if len(recorded) > 1:
+            raise ValueError(f"expected one source of traffic, got {' and '.join(recorded)}: drop one")
         if recorded and present:
-            raise ValueError(f"a {recorded[0]} has its own arrivals and lengths: drop {recorded[0]} or {', '.join(present)}")
+            raise ValueError(f"{_A[recorded[0]]} its own arrivals and lengths: drop {recorded[0]} or {', '.join(present)}")
         if recorded and self.cached_prompt_tokens:
-            raise ValueError(f"a {recorded[0]} says itself what is cached: drop cached_prompt_tokens")
+            raise ValueError(f"{_A[recorded[0]]} prompts of which is known what is cached: drop cached_prompt_tokens")
         missing = [name for name in names if name not in present]
         if not recorded and missing:
             raise ValueError(f"expected a trace, or arrivals, prompt_tokens and output_tokens; missing: {', '.join(missing)}")
+        if self.max_concurrency is not None and self.sessions is not None:
+            raise ValueError("in sessions a request waits for the one before it, so max_concurrency cannot hold it back: drop it")
         if self.max_concurrency is not None and self.client is not None:
             raise ValueError("a benchmark client has its max_concurrency among its flags: move it to arrivals")
         if self.max_concurrency is not None and self.load_kind == "concurrency":
@@ -84,13 +89,15 @@ class Workload(Frozen):
     @property
     def windowed(self) -> bool:
         """Do requests come whatever happens, so that those of a window are measured: is it an open loop without end?"""
-        return self.load_kind != "concurrency" and self.client is None
+        return self.sessions is not None or (self.load_kind != "concurrency" and self.client is None)
 
     @property
     def load_kind(self) -> LoadKind:
         """The unit of `load`: users at once, requests per second, or a multiple of the trace's speed."""
         if self.trace is not None:
             return "rate_scale"
+        if self.sessions is not None:
+            return self.sessions.arrivals.load_kind
         if self.client is not None:
             return "concurrency" if self.client.load_flag == "max_concurrency" else "rate_rps"
         return "rate_rps" if self.arrivals is None else self.arrivals.load_kind
@@ -125,6 +132,19 @@ class Workload(Frozen):
         assert isinstance(self.arrivals, ClosedLoop), "only a closed loop has users"
         assert users > 0
         return ClosedLoopSource(self, users, seed, replication, self.arrivals.think_s)
+
+    def session_starts_s(self, load: float, replicas: int, horizon_s: float, seed: int, replication: int) -> tuple[Floats, Floats | None]:
+        """When sessions come; or those that are under way at the start, and how far each is."""
+        assert self.sessions is not None
+        if self.load_kind == "concurrency":
+            users = int(load) * replicas
+            return np.zeros(users), uniform_at(seed, "session under way", replication, np.arange(users))
+        return self.sessions.arrivals.times(load, horizon_s, stream(seed, "arrivals", replication)), None
+
+    def session_source(self, seed: int, replication: int) -> SessionSource:
+        """The sessions by their numbers."""
+        assert self.sessions is not None
+        return SessionSource(self.sessions, seed, replication, self.domain_names, lambda numbers: self._domains(seed, replication, numbers))
 
     def sent(self, load: float, replicas: int, seed: int, replication: int) -> RequestColumns:
         """The requests of a benchmark client, when each is there to be sent."""

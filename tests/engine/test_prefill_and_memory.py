@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from simulator.engine.replica import KvCache
+from simulator.engine.pages import KvCache
 from simulator.engine.simulate import ClosedTraffic, OpenTraffic, Run
 from simulator.measurements.cost import FrontEnd
 from simulator.policies.admission import ShortestPrompt
 from simulator.policies.prefill import Chunked, Disaggregated, Instant, Separate
 from simulator.policies.routing import LeastLoaded
 from simulator.policies.verification import FixedLength
-from simulator.traffic.request import RequestSpec
+from simulator.traffic.request import Request, RequestSpec
 from tests.engine.worlds import Engine, Users, blocks, costs, fleet, replay
 
 DECODE, PROMPT_BASE, PROMPT_TOKEN = 1.0, 0.5, 0.1  # seconds
@@ -193,8 +193,9 @@ def test_pages() -> None:
     assert (kv.fits(1), kv.fits(2)) == (True, False)
     with pytest.raises(AssertionError):
         kv.take(2)
-    kv.give_back(2)
+    request = Request(RequestSpec(0, 0.0, 8, 1, ""))
+    kv.leave(request, 2)
     assert kv.used == 0
     with pytest.raises(AssertionError):
-        kv.give_back(1)
+        kv.leave(request, 1)
     assert KvCache(None, 4).fits(10**9)

@@ -9,7 +9,7 @@ import numpy as np
 from simulator.engine.records import RequestRecord, StepRecord
 
 # Where the kernel waits for the driver: nothing to do but go on, or what it asks for.
-ENDED, STARVED, FLUSH, GROW, TURNS, LUCK, PRICE, BELIEVED, PROMPT = range(9)
+ENDED, STARVED, FLUSH, GROW, TURNS, LUCK, PRICE, BELIEVED, PROMPT, SESSIONS = range(10)
 # What kinds lower to.
 BY_ROW, BY_BATCH, SCHEDULED, UNIFORM, SMOOTHED, BY_CONTEXT = range(6)
 INSTANT, SEPARATE, CHUNKED, DISAGGREGATED = range(4)
@@ -22,12 +22,13 @@ BRANCHES = {
     "cost model": ("linear_prompts", ("asked", "linear")),
 }  # of a fleet's part: where GLOBAL has its branch, and the branches by number
 # What happens; the first kinds are processes of SimPy that begin.
-WAKE, STEP_ENDS, ARRIVE, LIMIT, DONE, STOP, THINK, ASK, PREFILL, GRANTED, PREFILLED, RELEASED, MOVED, WINDOW, THROUGH = range(15)
+WAKE, STEP_ENDS, ARRIVE, LIMIT, DONE, STOP, THINK, ASK, PREFILL, GRANTED, PREFILLED, RELEASED, MOVED, WINDOW, THROUGH, TURN, SESSION = range(17)
 RESTING, BEGIN, START, ARRIVING, ADMIT, STEP, PROMPTED = range(7)
 
 NORMAL = np.int64(1) << np.int64(60)  # SimPy's urgent events come before the normal ones of the same time
 GOLDEN, M1, M2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 CONTEXTS = 48 * 129 + 1  # contexts that prices are kept at: exponent, and 128 … 256 of its grains
+REFUSED_S = 1.0  # until the next session of a closed loop begins where one was refused, so that time goes on
 FEW = 32  # tokens that are sorted as they come
 
 _i, _f = np.int64, np.float64
@@ -41,7 +42,7 @@ def _row(names: tuple[str, ...]) -> np.dtype[Any]:
 STEP_ROW, JOIN_ROW, WAIT_ROW = _row(StepRecord._fields), _row(("at_s", "gap_s", "waited_s")), _row(("from_s", "to_s"))
 REQUEST = np.dtype(
     [(name, _f if name.endswith("_s") else _i) for name in RequestRecord._fields]
-    + [(name, _i) for name in ("prefilled_tokens", "visit", "visits", "row", "pages", "next", "live")]
+    + [(name, _i) for name in ("prefilled_tokens", "visit", "visits", "row", "pages", "next", "live", "content", "session_row", "named", "admitted")]
     + [(name, _f) for name in ("last_emit_s", "left_s", "waited_s", "asked_s")]
 )
 GLOBAL = np.dtype(
@@ -51,6 +52,8 @@ GLOBAL = np.dtype(
         "seq", "events", "free", "made", "phase", "actor", "want_size", "want_context", "want_tokens", "beside", "answered",
         "outstanding", "finished", "routed", "arrived", "due", "done", "stopping", "warm", "refill", "busy", "queue_head", "queue_tail",
         "rejected", "preempted", "lucks",
+        "caching", "hashed", "hashed_tokens", "answers", "hit_unit", "recomputed", "unnamed", "last_round_unnamed",
+        "sessions", "under_way", "started", "next_session", "loaded", "pending",
         "most_finished", "in_flight", "parked", "max_context", "out_steps", "out_requests", "out_joins", "out_waits",
     )]
     + [("word", np.uint64)]
@@ -64,13 +67,19 @@ GLOBAL = np.dtype(
 REPLICA = np.dtype(
     [(name, _i) for name in (
         "idle", "batch", "prefilling", "first", "head", "tail", "waiting", "used", "context", "newcomers",
-        "size", "decodes", "verified", "chunk", "pieces", "context_then", "waiting_then",
+        "size", "decodes", "verified", "chunk", "pieces", "context_then", "waiting_then", "kept", "oldest", "newest", "spare",
     )]
     + [(name, _f) for name in ("last_round_s", "start_s", "draft_s", "verify_s", "overhead_s", "prefill_s")]
 )  # fmt: skip
 SLOT = np.dtype(
     [(name, np.int32) for name in ("id", "length", "row", "end", "lag1", "lag2")] + [("left", _i), ("context", _i), ("pages", _i)],
     align=True,
+)
+# A named block; `parent` is the entry of the one before it, which is there for as long as it is; `newer` is the next spare entry where it is none.
+CACHED = np.dtype([(name, _i) for name in ("name", "users", "parent", "newer", "older")])
+TURN_ROW = np.dtype(
+    [(name, _i) for name in ("request", "session", "turn", "prompt", "output", "domain", "then", "count", "waits", "said", "call")]
+    + [("pause_s", _f)]
 )
 EVENT = np.dtype([("time", _f), ("key", _i), ("kind", np.int32), ("arg", np.int32)])
 
@@ -114,6 +123,18 @@ class World(NamedTuple):
     pauses: Any  # [U, window] seconds before each of them
     turn_from: Any  # [U] the turn at [:, 0]
     turn_now: Any  # [U]
+    rows: Any  # [n] TURN_ROW, the requests of sessions, session after session
+    lineages: Any  # [n, 5] of each row: three texts, and the tokens up to which the first two go, 0 where there is none
+    session_at: Any  # [s + 1] where in `rows` a session begins
+    session_left: Any  # [s] requests of it that are not done, 0 where it is over
+    starts_s: Any  # [s] when sessions come
+    under_way: Any  # [s] how far each is at the start
+    pending: Any  # [n] rows to be sent at once
+    ids: Any  # [m] recorded names of blocks of prompts
+    hashes: Any  # [n, 3] of each request of an open loop: its first id, how many, and a number of its own
+    table: Any  # [P, 2^h] entries of the prefix cache by name, 0 for none
+    cached: Any  # [P, E] CACHED
+    known: Any  # [P, M] tokens of requests before a round
     luck: Any  # [n, 2] replicas drawn
     out_steps: Any  # [n] STEP_ROW
     out_requests: Any  # [n] REQUEST, as they were closed

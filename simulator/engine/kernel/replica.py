@@ -11,6 +11,7 @@ from simulator.engine.kernel.choose import choose_lengths, keep_proposed, propos
 from simulator.engine.kernel.compiling import hot, inner
 from simulator.engine.kernel.events import push
 from simulator.engine.kernel.layout import BELIEVED, CHUNKED, DISAGGREGATED, PREFILL, PRICE, PROMPT, SEPARATE, STEP_ENDS
+from simulator.engine.kernel.pages import admit_pages, computed, leave_pages, take
 from simulator.engine.kernel.requests import first_token, pages_of, prompt_s, settle
 
 
@@ -29,8 +30,13 @@ def admit_one(w, p):
             last, here = here, w.requests[here].next
     request = w.requests[r]
     pages = pages_of(g, request.prompt_tokens + request.emitted_tokens + g.lookahead)
-    if g.capacity >= 0 and replica.used + pages > g.capacity:
+    if g.caching:
+        if not admit_pages(w, p, r, pages):
+            return False
+    elif g.capacity >= 0 and replica.used + pages > g.capacity:
         return False
+    else:
+        replica.used += pages
     if before < 0:
         replica.head = request.next
     else:
@@ -38,10 +44,10 @@ def admit_one(w, p):
     if replica.tail == r:
         replica.tail = before
     replica.waiting -= 1
-    replica.used += pages
     request.pages = pages
     if g.prefill == SEPARATE or g.prefill == CHUNKED:
-        request.prefilled_tokens = min(request.cached_prompt_tokens, request.prompt_tokens + request.emitted_tokens - 1)
+        if not g.caching:
+            request.prefilled_tokens = min(request.cached_prompt_tokens, request.prompt_tokens + request.emitted_tokens - 1)
         w.prefilling[p, (replica.first + replica.prefilling) % g.most] = r
         replica.prefilling += 1
     else:
@@ -64,7 +70,7 @@ def start(w, p, r):
 
 @inner
 def finish(w, p, r):
-    w.replicas[p].used -= w.requests[r].pages
+    leave_pages(w, p, r)
     w.requests[r].finish_s = w.g[0].now
     settle(w, r)
 
@@ -78,7 +84,10 @@ def make_room(w, p):
         for s in range(replica.batch):
             more += pages_of(g, slots[p, s].context + g.lookahead) - slots[p, s].pages
         if replica.used + more <= g.capacity:
-            replica.used += more
+            if g.caching:
+                take(w, p, more)
+            else:
+                replica.used += more
             for s in range(replica.batch):
                 slots[p, s].pages = pages_of(g, slots[p, s].context + g.lookahead)
             return
@@ -105,8 +114,10 @@ def evict(w, p):
             requests[r].last_emit_s = replica.last_round_s
         leave(w, p, youngest)
         requests[r].left_s = g.now
+        if g.caching:
+            computed(w, p, r, requests[r].prompt_tokens + requests[r].emitted_tokens - 1)
     request = requests[r]
-    replica.used -= request.pages
+    leave_pages(w, p, r)
     request.prefilled_tokens = 0
     request.preemptions += 1
     g.preempted += 1
@@ -226,6 +237,9 @@ def end_step(w, p):
     if decodes:
         joined = note_joins(w, p)
         replica.last_round_s = g.now
+        if g.caching:
+            for s in range(size):
+                w.known[p, s] = w.slots[p, s].context
         accepted, committed = commit(w, p, size)
     row = w.out_steps[g.out_steps]
     g.out_steps += 1
@@ -238,9 +252,16 @@ def end_step(w, p):
     if decodes:
         for s in range(size - 1, -1, -1):
             if w.slots[p, s].left <= 0:
-                finish(w, p, leave(w, p, s))
+                known = w.known[p, s] if g.caching else 0
+                r = leave(w, p, s)
+                if g.caching and g.answers:
+                    computed(w, p, r, known if g.last_round_unnamed else w.requests[r].prompt_tokens + w.requests[r].emitted_tokens - 1)
+                finish(w, p, r)
     for i in range(pieces):
-        w.requests[w.prefilling[p, (replica.first + i) % g.most]].prefilled_tokens += w.pieces[p, i]
+        r = w.prefilling[p, (replica.first + i) % g.most]
+        w.requests[r].prefilled_tokens += w.pieces[p, i]
+        if g.caching:
+            computed(w, p, r, w.requests[r].prefilled_tokens)
     while pieces and replica.prefilling:
         r = w.prefilling[p, replica.first]
         if w.requests[r].prompt_tokens + w.requests[r].emitted_tokens > w.requests[r].prefilled_tokens:

@@ -6,7 +6,20 @@ import numpy as np
 
 from simulator.engine.kernel.compiling import inner
 from simulator.engine.kernel.events import push
-from simulator.engine.kernel.layout import ARRIVE, DISAGGREGATED, DONE, LEAST_LOADED, POWER_OF_TWO, PREFILL, THINK, THROUGH, WAKE
+from simulator.engine.kernel.layout import (
+    ARRIVE,
+    DISAGGREGATED,
+    DONE,
+    LEAST_LOADED,
+    POWER_OF_TWO,
+    PREFILL,
+    REFUSED_S,
+    SESSION,
+    THINK,
+    THROUGH,
+    TURN,
+    WAKE,
+)
 
 
 @inner
@@ -23,6 +36,8 @@ def new_request(w, index, user, turn, arrival_s, prompt, output, cached, domain,
     request.visits, request.row, request.next, request.live, request.made = 1, -1, -1, 1, g.made
     request.first_token_s = request.finish_s = request.last_emit_s = request.left_s = request.asked_s = np.nan
     request.waited_s, request.sent_s = 0.0, g.now
+    request.content = request.session_row = -1
+    request.named = request.admitted = request.said_tokens = request.withheld_tokens = 0
     g.made += 1
     return r
 
@@ -33,7 +48,46 @@ def arrived(w):
     g = w.g[0]
     at, row = w.arrival_s[g.arrived], w.arrivals[g.arrived]
     g.arrived += 1
-    return new_request(w, row[0], -1, -1, at, row[1], row[2], row[3], row[4], g.warmup_s <= at < g.until_s)
+    r = new_request(w, row[0], -1, -1, at, row[1], row[2], row[3], row[4], g.warmup_s <= at < g.until_s)
+    w.requests[r].content = g.arrived - 1
+    return r
+
+
+@inner
+def new_turn(w, row):
+    """The request of a session's row, sent now."""
+    g, turn = w.g[0], w.rows[row]
+    measured = g.warmup_s <= g.now < g.until_s
+    g.outstanding += measured
+    r = new_request(w, turn.request, turn.session, turn.turn, g.now, turn.prompt, turn.output, 0, turn.domain, measured)
+    request = w.requests[r]
+    request.content = request.session_row = row
+    request.said_tokens = turn.said
+    return r
+
+
+@inner
+def followed(w, row, rejected):
+    """A request of a session is done: what waited for it alone is to be sent. A session of which one is refused is over."""
+    g, turn = w.g[0], w.rows[row]
+    number = turn.session
+    if w.session_left[number] <= 0:
+        return
+    w.session_left[number] -= 1
+    if rejected or w.session_left[number] == 0:
+        w.session_left[number] = 0
+        if g.under_way:
+            push(w, g.now + (REFUSED_S if rejected else 0.0), False, SESSION, g.next_session)
+            g.next_session += 1
+        return
+    for after in range(turn.then, turn.then + turn.count):
+        w.rows[after].waits -= 1
+        if w.rows[after].waits == 0:
+            if w.rows[after].pause_s <= 0:
+                w.pending[g.pending] = after
+                g.pending += 1
+            else:
+                push(w, g.now + w.rows[after].pause_s, False, TURN, after)
 
 
 @inner
@@ -160,13 +214,16 @@ def close(w, r):
     g, request = w.g[0], w.requests[r]
     w.out_requests[g.out_requests] = request
     g.out_requests += 1
-    user, measured, rejected = request.user, request.measured, request.rejected
+    user, measured, rejected, row = request.user, request.measured, request.rejected, request.session_row
     request.live, request.next = 0, g.free
     g.free = r
     g.finished += 1
     if measured:
         g.rejected += rejected
         count_down(w)
+    if g.sessions:
+        followed(w, row, rejected)
+        return -1
     if not g.closed:
         return send_next(w, rejected) if g.parked else -1
     if g.finished == g.users:
@@ -185,10 +242,18 @@ def close(w, r):
 @inner
 def settle(w, r):
     """Close a request and let in the ones that follow from it at once."""
-    while r >= 0:
-        r = close(w, r)
+    g, sent = w.g[0], 0
+    while r >= 0 or sent < g.pending:
         if r >= 0:
-            r = send(w, r)
+            r = close(w, r)
+            if r >= 0:
+                r = send(w, r)
+        else:  # requests of sessions that follow at once
+            row = w.pending[sent]
+            sent += 1
+            if w.session_left[w.rows[row].session] > 0:
+                r = send(w, new_turn(w, row))
+    g.pending = 0
 
 
 @inner
@@ -203,6 +268,13 @@ def settle_entered(w, r):
     """The same for one that may not be: asking first keeps `settle` from being inlined, which costs 5 % of a run of short steps."""
     if r >= 0:
         settle(w, r)
+
+
+@inner
+def send_turn(w, row):
+    """A request of a session, unless that has ended with one that was refused."""
+    if w.session_left[w.rows[row].session] > 0:
+        settle_entered(w, send(w, new_turn(w, row)))
 
 
 @inner

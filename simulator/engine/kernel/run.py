@@ -7,7 +7,8 @@ from simulator.engine.kernel.compiling import entry, hot, inner
 from simulator.engine.kernel.elsewhere import ask_worker, grant, granted, process_elsewhere, processed_elsewhere
 from simulator.engine.kernel.events import pop, push
 from simulator.engine.kernel.replica import admit_one, begin_step, end_step, make_room
-from simulator.engine.kernel.requests import arrived, ask, count_down, enter, pause_s, route, send, settle_entered
+from simulator.engine.kernel.requests import arrived, ask, count_down, enter, pause_s, route, send, send_turn, settle_entered
+from simulator.engine.kernel.sessions import arrive_session, start_session
 
 
 @inner
@@ -43,6 +44,16 @@ def begin(w):
 
 
 @hot
+def short_of_sessions(w):
+    """The next session, room for requests that follow at once, or nothing (0)."""
+    g = w.g[0]
+    wanted = g.next_session if g.under_way else g.started
+    if g.loaded <= wanted and (g.under_way or wanted < len(w.starts_s)):
+        return k.SESSIONS
+    return k.GROW if g.made - g.finished + len(w.pending) > len(w.requests) else 0
+
+
+@hot
 def short_of(w):
     """What the driver must provide before the next event can be taken: nothing (0), room, turns or luck."""
     g, slack = w.g[0], w.g[0].slack
@@ -55,7 +66,7 @@ def short_of(w):
         return k.TURNS
     if g.replicas > 1 and g.router >= k.POWER_OF_TWO and g.lucks + slack > len(w.luck):
         return k.LUCK
-    return 0
+    return short_of_sessions(w) if g.sessions else 0
 
 
 @entry
@@ -82,7 +93,11 @@ def run(w):
                 return wanted
             g.phase = k.RESTING
         elif g.phase == k.ARRIVING:
-            if not arrive(w):
+            if g.sessions:
+                more = arrive_session(w)
+            else:
+                more = arrive(w)
+            if not more:
                 g.phase = k.RESTING
         elif g.phase == k.BEGIN:
             begin(w)
@@ -120,6 +135,10 @@ def run(w):
                 push(w, g.now + pause_s(w, arg), False, k.ASK, arg)
             elif kind == k.ASK:
                 settle_entered(w, send(w, ask(w, arg)))
+            elif kind == k.TURN:
+                send_turn(w, arg)
+            elif kind == k.SESSION:
+                start_session(w, arg, 0.0)
             elif kind == k.THROUGH:
                 settle_entered(w, enter(w, arg))
             elif kind == k.PREFILL:

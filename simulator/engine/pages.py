@@ -1,0 +1,133 @@
+"""The memory of a replica: pages for keys and values, and with a prefix cache what they hold."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from simulator.policies.prefix_cache import PrefixCaching
+from simulator.traffic.request import Request
+
+
+@dataclass(slots=True)
+class KvCache:
+    """Pages of `page_tokens` tokens; `capacity` None where memory is not known and so no limit. `used` are those of requests."""
+
+    capacity: int | None
+    page_tokens: int
+    used: int = 0
+
+    def pages(self, tokens: int) -> int:
+        """Pages that `tokens` tokens occupy."""
+        return -(-tokens // self.page_tokens)
+
+    def fits(self, pages: int) -> bool:
+        """Is there room for `pages` more?"""
+        return self.capacity is None or self.used + pages <= self.capacity
+
+    def take(self, pages: int) -> None:
+        """Occupy pages that fit."""
+        assert self.fits(pages), "took pages that do not fit"
+        self.used += pages
+
+    def admit(self, request: Request, pages: int) -> bool:
+        """Occupy the pages of a request that is to run, if they fit, and say how much of its context is in the cache."""
+        if not self.fits(pages):
+            return False
+        self.take(pages)
+        request.cached_tokens = min(request.spec.cached_prompt_tokens, request.context_tokens - 1)
+        return True
+
+    def computed(self, request: Request, tokens: int) -> None:
+        """The first `tokens` of a request's context have keys and values."""
+
+    def leave(self, request: Request, pages: int) -> None:
+        """A request with so many pages ends or is thrown out."""
+        self.used -= pages
+        assert self.used >= 0, "gave back more pages than were taken"
+
+    def unowned(self, requests: dict[Request, int]) -> int:
+        """Pages in use beside those of the requests that hold so many each."""
+        return self.used - sum(requests.values())
+
+
+@dataclass(slots=True)
+class PrefixCache(KvCache):
+    """Pages with content. Whole blocks that are computed get a name, requests that begin alike share them, and those that nobody uses stay until room
+    is needed: the least recently used first, of one request the last first, never one in use.
+
+    A page is free, in use (`used`, each once) or kept (`kept`).
+    """
+
+    rule: PrefixCaching = field(kw_only=True)
+    speculates: bool = field(kw_only=True)
+    users: dict[int, int] = field(default_factory=dict)  # requests that use a named block
+    kept: OrderedDict[int, None] = field(default_factory=OrderedDict)  # named blocks that none does, the least recently used first
+    evictions: int = 0
+
+    def take(self, pages: int) -> None:
+        KvCache.take(self, pages)
+        while self.capacity is not None and self.used + len(self.kept) > self.capacity:
+            self.kept.popitem(last=False)
+            self.evictions += 1
+
+    def matched(self, request: Request) -> int:
+        """Blocks at the beginning of a request's context that are there, in whole units, less those that the engine computes again."""
+        assert request.spec.content is not None
+        full = (request.context_tokens - 1) // self.page_tokens  # the last token is always computed
+        names, found = request.spec.content.names(0, full, self.page_tokens), 0
+        while found < full and (names[found] in self.users or names[found] in self.kept):
+            found += 1
+        return self.rule.used_blocks(found, self.page_tokens, self.speculates)
+
+    def admit(self, request: Request, pages: int) -> bool:
+        assert request.spec.content is not None
+        found = self.matched(request)
+        names = request.spec.content.names(0, found, self.page_tokens)
+        again = [name for name in names if name in self.kept]
+        if not self.fits(pages - found + len(again)):
+            return False
+        for name in again:
+            del self.kept[name]
+        self.used += len(again)
+        for name in names:
+            self.users[name] = self.users.get(name, 0) + 1
+        self.take(pages - found)
+        request.named, request.cached_tokens = found, found * self.page_tokens
+        if request.hit_tokens < 0 and request.spec.place is not None:
+            request.withheld_tokens = self._withheld(request.spec.place.said_tokens)
+        return True
+
+    def _withheld(self, said: int) -> int:
+        """Tokens said earlier in a session that a request can never find, of a session whose last token has no keys and values."""
+        blocks = self.rule.named_blocks(max(said - 1, 0), self.page_tokens, self.speculates)
+        return said - self.rule.used_blocks(blocks, self.page_tokens, self.speculates) * self.page_tokens
+
+    def computed(self, request: Request, tokens: int) -> None:
+        """Name the whole blocks among the first `tokens`. One that another request has computed meanwhile is shared, and the page for it free."""
+        assert request.spec.content is not None
+        full = self.rule.named_blocks(tokens, self.page_tokens, self.speculates)
+        if full <= request.named:
+            return
+        for name in request.spec.content.names(request.named, full, self.page_tokens):
+            if name in self.kept:
+                del self.kept[name]
+            elif name in self.users:
+                self.used -= 1
+            self.users[name] = self.users.get(name, 0) + 1
+        request.named = full
+
+    def leave(self, request: Request, pages: int) -> None:
+        assert request.spec.content is not None
+        self.used -= pages - request.named
+        for name in reversed(request.spec.content.names(0, request.named, self.page_tokens)):
+            self.users[name] -= 1
+            if not self.users[name]:
+                del self.users[name]
+                self.used -= 1
+                self.kept[name] = None
+        request.named = 0
+        assert self.used >= 0, "gave back more pages than were taken"
+
+    def unowned(self, requests: dict[Request, int]) -> int:
+        return self.used - len(self.users) - sum(pages - request.named for request, pages in requests.items())

@@ -1,0 +1,135 @@
+"""What the compiled path is given of sessions and prefix caches: rows of requests as they are needed, names of blocks, and the cache's own tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.engine.given import Fleet, SessionTraffic, Strangers, Traffic
+from simulator.engine.kernel import layout as k
+from simulator.traffic.content import HashedPrompts, Lineage
+from simulator.traffic.counts import MOST
+from simulator.traffic.request import RequestColumns, RequestSpec
+from simulator.traffic.sessions import SessionSource
+
+_LOADED = 64  # sessions at once
+
+
+def why_not(traffic: Traffic, fleet: Fleet) -> str:
+    """Why sessions or a prefix cache must go step by step through Python; empty where they need not."""
+    if isinstance(traffic, SessionTraffic) and not isinstance(traffic.sessions, SessionSource):
+        return f"the sessions are {type(traffic.sessions).__name__}, written in Python"
+    if fleet.prefix_cache is None:
+        return ""
+    if fleet.kv_pages is None:
+        return "a prefix cache whose memory has no end is played in Python"
+    if not isinstance(traffic, SessionTraffic) and _contents(traffic) is None:
+        return "what prompts begin with is told in Python"
+    return ""
+
+
+def _contents(traffic: Strangers) -> Any:
+    specs = getattr(traffic, "specs", None)
+    return specs.contents if isinstance(specs, RequestColumns) else None
+
+
+def tables(traffic: Traffic, fleet: Fleet) -> dict[str, NDArray[Any]]:
+    """The arrays of a world for them; small ones where there are none."""
+    sessions = traffic if isinstance(traffic, SessionTraffic) else None
+    contents = None if isinstance(traffic, SessionTraffic) or fleet.prefix_cache is None else _contents(traffic)
+    entries = (fleet.kv_pages or 0) + 2 if fleet.prefix_cache is not None else 1
+    cached = np.zeros((fleet.replicas, entries), k.CACHED)
+    cached["newer"] = np.append(np.arange(1, entries), -1)
+    calls = _most_calls(sessions)
+    return {
+        "rows": np.zeros(1, k.TURN_ROW),
+        "lineages": np.zeros((1, 5), np.int64),
+        "session_at": np.zeros(1, np.int64),
+        "session_left": np.zeros(1, np.int64),
+        "starts_s": np.zeros(0) if sessions is None else np.asarray(sessions.starts_s, dtype=np.float64),
+        "under_way": np.zeros(1) if sessions is None or sessions.under_way is None else np.asarray(sessions.under_way, dtype=np.float64),
+        "pending": np.zeros(calls * fleet.settings.max_batch + 2 if sessions else 1, np.int64),
+        "ids": np.zeros(1, np.int64) if contents is None else contents.ids.astype(np.int64),
+        "hashes": np.zeros((1, 3), np.int64) if contents is None else _hashes(contents),
+        "table": np.zeros((fleet.replicas, 1 << (2 * entries).bit_length()), np.int32),
+        "cached": cached,
+        "known": np.zeros((fleet.replicas, fleet.settings.max_batch), np.int64),
+    }
+
+
+def _hashes(contents: HashedPrompts) -> NDArray[Any]:
+    """Of each request: its first id, how many, and the number of its answer."""
+    return np.stack([contents.starts, contents.blocks, 1 + contents.request], axis=-1).astype(np.int64)
+
+
+def settings(traffic: Traffic, fleet: Fleet) -> dict[str, int]:
+    """Numbers of a world for them."""
+    numbers = {"hit_unit": fleet.page_tokens}
+    if (rule := fleet.prefix_cache) is not None:
+        drafts = fleet.policy.drafts
+        numbers |= {"caching": 1, "answers": rule.answers, "hit_unit": rule.hit_unit_tokens or fleet.page_tokens}
+        numbers |= {"recomputed": rule.recomputed_blocks * drafts, "unnamed": rule.unnamed_tokens * drafts}
+        numbers |= {"last_round_unnamed": rule.last_round_unnamed}
+        if not isinstance(traffic, SessionTraffic):
+            numbers |= {"hashed": 1, "hashed_tokens": _contents(traffic).hashed_tokens}
+    if isinstance(traffic, SessionTraffic):
+        numbers |= {"sessions": 1, "under_way": traffic.under_way is not None, "next_session": len(traffic.starts_s)}
+    return numbers
+
+
+def _most_calls(traffic: SessionTraffic | None) -> int:
+    """The most requests that follow one that is done."""
+    fans = traffic is not None and isinstance(traffic.sessions, SessionSource) and traffic.sessions.sessions.fan_out is not None
+    return MOST if fans else 1
+
+
+def with_sessions(w: k.World, traffic: SessionTraffic, max_context: int | None) -> k.World:
+    """Some sessions more."""
+    first, base = len(w.session_at) - 1, int(w.session_at[-1])
+    names = {name: place for place, name in enumerate(traffic.sessions.domain_names)}
+    rows: list[tuple[Any, ...]] = []
+    lineages: list[tuple[int, ...]] = []
+    at = []
+    for number in range(first, first + _LOADED):
+        begin = base + len(rows)
+        for spec in traffic.sessions.session(number):
+            rows.append(_row(spec.within(max_context), begin, names))
+            lineages.append(_texts(spec))
+        at.append(base + len(rows))
+    w.g["loaded"] = first + _LOADED
+    more = np.array(rows, dtype=k.TURN_ROW)
+    return w._replace(
+        rows=_longer(w.rows, base, more),
+        lineages=_longer(w.lineages, base, np.array(lineages, dtype=np.int64)),
+        session_at=np.append(w.session_at, at),
+        session_left=np.append(w.session_left[:first], np.zeros(_LOADED, np.int64)),
+    )
+
+
+def _row(spec: RequestSpec, begin: int, names: dict[str, int]) -> tuple[Any, ...]:
+    place = spec.place
+    assert place is not None
+    return (
+        spec.index, place.session, place.turn, spec.prompt_tokens, spec.output_tokens, names[spec.domain], begin + place.then, place.count,
+        place.waits, place.said_tokens, place.call, place.pause_s,
+    )  # fmt: skip
+
+
+def _texts(spec: RequestSpec) -> tuple[int, ...]:
+    """Three texts, and where the first two end."""
+    content = spec.content
+    assert isinstance(content, Lineage)
+    none = (0,) * (3 - len(content.texts))
+    return (*none, *content.texts, *none, *content.until)
+
+
+def _longer(array: NDArray[Any], used: int, more: NDArray[Any]) -> NDArray[Any]:
+    """The first `used` of an array and more, with room for as many again."""
+    if used + len(more) > len(array):
+        grown = np.zeros((2 * (used + len(more)), *array.shape[1:]), array.dtype)
+        grown[:used] = array[:used]
+        array = grown
+    array[used : used + len(more)] = more
+    return array

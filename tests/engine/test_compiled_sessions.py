@@ -1,0 +1,89 @@
+"""Sessions and prefix caches on both paths: the same rows in the same order, to the last bit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from simulator.engine.simulate import Fleet, OpenTraffic, SessionTraffic, simulate
+from simulator.policies.prefill import Chunked, Disaggregated, Instant, Separate
+from simulator.policies.prefix_cache import Lru, PrefixCaching, SglangCache, VllmCache
+from simulator.traffic.content import hashed_prompts
+from simulator.traffic.request import RequestColumns
+from simulator.traffic.sessions import Sessions, SessionSource
+from tests.engine.random_worlds import fleets
+from tests.engine.test_compiled import MANY, same
+from tests.engine.test_sessions import FIXED, VARIED, served, traffic
+
+CACHES: list[PrefixCaching | None] = [
+    None, Lru(), Lru(answers=False), VllmCache(), VllmCache(hit_unit_tokens=8), SglangCache(), Lru(unnamed_tokens=3, recomputed_blocks=2),
+]  # fmt: skip
+
+
+def cached(over: Fleet, rule: PrefixCaching | None, pages: int, chunk: int, context: int | None) -> Fleet:
+    """The fleet with a cache in little memory, and prompts on the replicas."""
+    prefill = Chunked(token_budget=chunk) if chunk % 2 else Separate(max_tokens=chunk)
+    settled = over.settings.model_copy(update={"prefill": prefill})
+    return replace(over, settings=settled, prefix_cache=rule, kv_pages=pages, page_tokens=4, max_context=context)
+
+
+@settings(MANY, max_examples=200)
+@given(
+    over=fleets(), rule=st.sampled_from(CACHES), pages=st.integers(15, 120), chunk=st.integers(5, 80), context=st.sampled_from([None, 60, 150]),
+    seed=st.integers(0, 10**6), loop=st.booleans(), until_s=st.sampled_from([0.5, 2.0]), drain_s=st.sampled_from([0.1, 20.0]),
+)  # fmt: skip
+def test_sessions(
+    over: Fleet, rule: PrefixCaching | None, pages: int, chunk: int, context: int | None, seed: int, loop: bool, until_s: float, drain_s: float
+) -> None:
+    luck = np.random.default_rng(seed)
+    source = SessionSource(Sessions.model_validate(VARIED if seed % 3 else FIXED), seed, 0)
+    starts_s, under_way = (np.zeros(6), luck.random(6)) if loop else (np.cumsum(luck.exponential(0.1, 15)), None)
+    same(SessionTraffic(source, starts_s, 0.2, until_s, drain_s, under_way), cached(over, rule, pages, chunk, context))
+
+
+@settings(MANY, max_examples=40)
+@given(over=fleets(), seed=st.integers(0, 10**6), prefill=st.sampled_from([Instant(), Disaggregated(workers=1, transfer_s=0.1)]))
+def test_sessions_whose_prompts_are_processed_elsewhere(over: Fleet, seed: int, prefill: Any) -> None:
+    over = replace(over, settings=over.settings.model_copy(update={"prefill": prefill}))
+    source = SessionSource(Sessions.model_validate(VARIED), seed, 0)
+    same(SessionTraffic(source, np.arange(8) * 0.07, 0.2, 1.0, 5.0), over)
+
+
+@settings(MANY, max_examples=120)
+@given(
+    over=fleets(), rule=st.sampled_from(CACHES[1:]), pages=st.integers(20, 90), chunk=st.integers(5, 80), seed=st.integers(0, 10**6),
+    tokens=st.sampled_from([4, 6, 16]),
+)  # fmt: skip
+def test_traces_with_contents(over: Fleet, rule: PrefixCaching, pages: int, chunk: int, seed: int, tokens: int) -> None:
+    luck = np.random.default_rng(seed)
+    names: dict[tuple[int, ...], int] = {}
+    paths = [luck.integers(0, 2, luck.integers(1, 6)).tolist() for _ in range(30)]
+    ids = [[names.setdefault(tuple(path[: i + 1]), len(names)) for i in range(len(path))] for path in paths]
+    blocks = np.array([len(row) for row in ids])
+    prompts = blocks * tokens - luck.integers(0, tokens, 30)
+    contents = hashed_prompts(np.array([name for row in ids for name in row]), blocks, prompts, tokens)
+    zeros = np.zeros(30, dtype=np.int64)
+    columns = RequestColumns(np.arange(30), np.cumsum(luck.exponential(0.05, 30)), prompts, luck.integers(1, 9, 30), zeros, zeros, ("",), contents)
+    same(OpenTraffic(columns, 0.0, 1.0, 1e6), cached(over, rule, pages, chunk, None))
+
+
+def test_what_is_played_in_python_says_why() -> None:
+    source = SessionSource(Sessions.model_validate(FIXED), 0, 0)
+    run = simulate(traffic(source, [0.0]), served())
+    assert (run.path, run.why_plain) == ("plain", "a prefix cache whose memory has no end is played in Python")
+    assert simulate(traffic(source, [0.0]), served(100)).path == "compiled"
+
+
+@pytest.mark.parametrize("capacity", [None, 60])
+def test_a_session_that_is_refused_is_over(capacity: int | None) -> None:
+    source = SessionSource(Sessions.model_validate(VARIED), 5, 0)
+    over = replace(served(capacity, prefix_cache=Lru() if capacity else None), max_context=90)
+    run = simulate(traffic(source, [0.0] * 8, until_s=10.0, under_way=[0.0] * 8), over)
+    refused = [r for r in run.requests if r.rejected]
+    assert refused
+    assert run.unfinished == 0
