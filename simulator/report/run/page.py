@@ -11,8 +11,8 @@ from simulator.report.deploy import last_lines, what_to_deploy
 from simulator.report.page import Page, Section, notices, section, sections
 from simulator.report.render.files import write
 from simulator.report.reproduce import reproduce
-from simulator.report.run import sketch, tables, unsure
-from simulator.report.run.plots import frontier, load, tokens
+from simulator.report.run import reuse, sketch, tables, unsure
+from simulator.report.run.plots import cache, frontier, load, tokens
 from simulator.report.tables import provenance, validation
 from simulator.study.run.metrics import METRICS
 from simulator.study.run.result import RunResult
@@ -109,6 +109,21 @@ def _latency(result: RunResult) -> Section | None:
     return section("latencies", "Latency", picture, spread, folded(tables.latency(result)), on=PAGES)
 
 
+def _cache(result: RunResult) -> Section | None:
+    if not result.has("prefix_hit_share"):
+        return None
+    what = "Share of prompt tokens from the prefix cache above, per-user speed in the middle, TTFT p90 below, over load, one line per policy"
+    caption = "Where the order of the lower lines turns, what speculation takes from the cache outweighs what it gives."
+    over_load = _picture("prefix_cache", what, partial(cache.prefix_hits, result), result, caption)
+    what = "Share of prompt tokens from the prefix cache, and mean TTFT, by turn of a session, and the share over time, one line per policy"
+    turns = (
+        _picture("by_turn", what, partial(cache.by_turn, result), result)
+        if any(row.by == "turn" for p in result.frontier for row in p.reuse)
+        else None
+    )
+    return section("cache", "Prefix cache", over_load, turns, folded(reuse.table_of(result)), short="Prefix cache", on=PAGES)
+
+
 def _goodput(result: RunResult) -> Section | None:
     if not result.has("goodput_rps_gpu"):
         return None
@@ -158,7 +173,7 @@ def _sketch(result: RunResult) -> Section | None:
 
 
 SECTIONS = (
-    _at_a_glance, _client, _frontier, _policies, _gains, _unsure, what_to_deploy, _published, _by_load, _latency, _goodput, _every_point,
+    _at_a_glance, _client, _frontier, _policies, _gains, _unsure, what_to_deploy, _published, _by_load, _latency, _cache, _goodput, _every_point,
     _time_per_token, _grounds, _reproduce, _definitions, _sketch, last_lines,
 )  # fmt: skip
 

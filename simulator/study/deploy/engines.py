@@ -216,7 +216,8 @@ def shared(command: Command, question: ServingQuestion, engine: str) -> None:
         command.otherwise.append(f"requests admitted by {scenario.engine.admission.words}: {engine} admits in order of arrival")
     if scenario.engine.kv_tokens is not None and engine != "llama.cpp":
         command.otherwise.append(f"KV memory for {scenario.engine.kv_tokens:,} tokens: {engine} takes what is free, see its log")
-    command.otherwise.append("no prefix cache but what the traffic records as cached: the engine's is on by default")
+    if scenario.engine.prefix_cache is None:
+        command.otherwise.append("no prefix cache but what the traffic records as cached: the engine's is on by default")
     if scenario.fleet.replicas > 1:
         routing = scenario.fleet.routing.words
         command.fill_in.append(f"start it on {scenario.fleet.replicas} servers, and put a load balancer in front ({routing} was simulated)")

@@ -54,7 +54,8 @@ def changes(plan: Plan, cell: int) -> dict[str, Change]:
 
 
 def _everywhere(base: Scenario) -> list[Change]:
-    longer = [] if base.engine.prefill.where == "nowhere" else [Change("prompts-longer", "prompts twice as long", "prompts", prompts=2.0)]
+    instant = base.engine.prefill.where == "nowhere"
+    longer = [] if instant or base.workload.sessions is not None else [Change("prompts-longer", "prompts twice as long", "prompts", prompts=2.0)]
     return [
         Change("load-up", "load +20 %", "load", load=1.2),
         Change("load-down", "load −20 %", "load", load=0.8),

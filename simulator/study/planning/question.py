@@ -208,7 +208,7 @@ class PlanFile(Frozen):
             twice = sorted({name for name in several if several.count(name) > 1})
             if twice:
                 raise ValueError(f"two {what} are called '{twice[0]}'")
-        if not self.workload.windowed:
+        if not self.workload.windowed or self.workload.load_kind == "concurrency":
             raise ValueError("a plan wants traffic that comes whatever happens: arrivals of kind closed_loop or benchmark do not")
         if self.workload.max_concurrency is not None:
             raise ValueError("a plan wants traffic that comes whatever happens: drop workload.max_concurrency, which holds requests back")
@@ -271,8 +271,8 @@ class Plan:
 
     @cached_property
     def warmup_s(self) -> float:
-        """Seconds before anything is measured: three answers long, 15 at least."""
-        return self.question.run.warmup_s or filling_s(self.answers_s[0])
+        """Seconds before anything is measured: three answers or sessions long, 15 at least."""
+        return self.question.run.warmup_s or filling_s(self.shape.session_s(self.answers_s[0]))
 
     @cached_property
     def window_s(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import Literal
 
 import numpy as np
@@ -10,14 +11,15 @@ import numpy as np
 from simulator.arrays import Floats
 from simulator.engine.given import Absence, truncated
 from simulator.engine.records import RequestRecord
-from simulator.engine.simulate import OpenTraffic, observe
+from simulator.engine.simulate import OpenTraffic, SessionTraffic, observe
 from simulator.study.planning.changes import Change, changes
 from simulator.study.planning.question import Plan, Sla
 from simulator.study.run.fleet import fleet_of
 from simulator.study.run.meter import Meter
 from simulator.study.run.metrics import Number
-from simulator.study.run.point import Split, arrivals
+from simulator.study.run.point import Split, arrivals, sessions
 from simulator.study.run.result import Row
+from simulator.study.run.scenario import Scenario
 from simulator.traffic.request import RequestColumns
 
 Kind = Literal["peak", "alone", "loss"]
@@ -63,10 +65,7 @@ def run_trial(plan: Plan, trial: Trial) -> TrialRow:
     change = changes(plan, trial.cell)[trial.change] if trial.change else Change("", "")
     scenario = change.scenario(plan.scenario(trial.cell, trial.replicas))
     fleet = change.fleet(fleet_of(scenario, scenario.policies[0], trial.replication))
-    specs = change.requests(arrivals(scenario, trial.load, trial.replication))
-    traffic = OpenTraffic(specs, plan.warmup_s, plan.warmup_s + plan.window_s, plan.drain_s)
-    if trial.kind == "alone":
-        traffic = _alone(specs)
+    traffic = _traffic(plan, trial, scenario, change)
     if trial.kind == "loss":
         middle = plan.warmup_s + plan.window_s / 2
         fleet = replace(fleet, absences=(Absence(0, middle, middle + plan.question.fleet.start_up_s, abrupt=True),))
@@ -86,6 +85,19 @@ def run_trial(plan: Plan, trial: Trial) -> TrialRow:
     )
 
 
+def _traffic(plan: Plan, trial: Trial, scenario: Scenario, change: Change) -> OpenTraffic | SessionTraffic:
+    """What comes at the peak, or one request or session at a time."""
+    alone = trial.kind == "alone"
+    if scenario.workload.sessions is None:
+        specs = change.requests(arrivals(scenario, trial.load, trial.replication))
+        return _alone(specs) if alone else OpenTraffic(specs, plan.warmup_s, plan.warmup_s + plan.window_s, plan.drain_s)
+    traffic = sessions(scenario, trial.load, trial.replication, plan.warmup_s, plan.window_s, plan.drain_s)
+    if not alone:
+        return traffic
+    few = ceil(ALONE_REQUESTS / scenario.workload.sessions.sample.requests)
+    return replace(traffic, starts_s=np.arange(few, dtype=np.float64) * _APART_S, warmup_s=0.0, until_s=few * _APART_S, drain_s=_APART_S)
+
+
 def _alone(specs: RequestColumns) -> OpenTraffic:
     """The first requests, so far apart that none meets another: the fastest that the machine can be for a user."""
     few = specs[:ALONE_REQUESTS]
@@ -95,7 +107,7 @@ def _alone(specs: RequestColumns) -> OpenTraffic:
 
 def promised(rows: Floats, sla: Sla) -> dict[str, Number]:
     """The speed that `share` of the measured users reach, the TTFT that `share` do not exceed, and the share that each promise is kept to,
-    from rows of RequestRecord # [n, 16].
+    from rows of RequestRecord # [n, 18].
 
     Who was never answered, or refused, counts as slowest (speed 0, TTFT unknown); answers of one token have no speed. Quantiles are
     observed values, rounded to the side of the promise's breach.

@@ -23,6 +23,7 @@ from simulator.study.run.result import (
     ScenarioFacts,
     sources,
 )  # fmt: skip
+from simulator.study.run.reuse import together
 from simulator.study.run.scenario import Policy, Scenario
 from simulator.study.run.unsure import facts, saturated
 from simulator.study.run.validated import Validation
@@ -33,6 +34,7 @@ UNITS = {
     "rate_rps": "requests per second, whole fleet",
     "rate_scale": "times the speed of the trace",
 }
+UNITS_OF_SESSIONS = {"concurrency": "sessions at a time per replica", "rate_rps": "sessions per second, whole fleet"}
 
 
 def build_result(
@@ -62,7 +64,7 @@ def build_result(
         conditions=(*conditions(scenario), paths(rows)),
         policies=tuple(_policy(p) for p in scenario.policies),
         load_kind=scenario.workload.load_kind,
-        load_unit=UNITS[scenario.workload.load_kind],
+        load_unit=(UNITS if scenario.workload.sessions is None else UNITS_OF_SESSIONS)[scenario.workload.load_kind],
         trace=trace.words(scenario.folder) if (trace := scenario.workload.trace) else "",
         speed_metric=scenario.sla.speed,
         frontier=points,
@@ -98,6 +100,7 @@ def _point(scenario: Scenario, rows: Sequence[PointRow], policy: Policy, load: f
         verdict=worst([r.verdict for r in mine]),
         metrics={metric.name: estimate([r[metric.name] for r in mine]) for metric in METRICS},
         **({"client": {name: estimate([r.client[name] for r in mine]) for name in mine[0].client}} if mine[0].client else {}),
+        **({"reuse": together(row for r in mine for row in r.reuse)} if any(r.reuse for r in mine) else {}),
         curves={name: tuple(map(fmean, zip(*(r.curves[name] for r in mine), strict=True))) for name in _known(mine)},
     )
 

@@ -18,6 +18,7 @@ def conditions(scenario: Scenario) -> Iterator[str]:
     yield f"Prefill: {engine.prefill.words}."
     kv = min((tokens for policy in scenario.policies if (tokens := scenario.kv_tokens(policy)) is not None), default=None)
     yield f"KV memory: {kv:,} tokens per replica, in pages of {scenario.page_tokens}." if kv else "KV memory: unknown, so it sets no limit."
+    yield from _sessions(scenario)
     apart = parts(scenario)
     spread = f", routed {fleet.routing.words}" if fleet.replicas > 1 else ""
     size = f"{count(fleet.replicas, 'replica')} of {count(scenario.known.gpus_per_replica, 'GPU')}"
@@ -40,7 +41,8 @@ def conditions(scenario: Scenario) -> Iterator[str]:
         length = f"for {plan.duration_s:g} s" if plan.duration_s is not None else "to the end of the trace"
         span = span_of(scenario)
         why = f" ({span.reason})" if span.reason else ""
-        yield f"Open loop: {span.warmup_s:g} s of warm-up{why}, then measured {length}. {repeats}"
+        loop = "Closed" if scenario.workload.load_kind == "concurrency" else "Open"
+        yield f"{loop} loop: {span.warmup_s:g} s of warm-up{why}, then measured {length}. {repeats}"
     if (in_flight := scenario.workload.max_concurrency) is not None:
         yield f"At most {in_flight} requests are in flight: the client holds the others back, and TTFT and E2E count from when it sends them."
     if scenario.sla.goodput is not None:
@@ -55,6 +57,19 @@ def conditions(scenario: Scenario) -> Iterator[str]:
     if scenario.known.costs.verify.varies_with == "tokens":
         yield "The profile has no cost of long contexts in decoding: speeds after long prompts are optimistic."
     yield from scenario.notes
+
+
+def _sessions(scenario: Scenario) -> Iterator[str]:
+    """Of sessions, and of what a prefix cache does with them."""
+    if (cache := scenario.engine.prefix_cache) is not None:
+        yield f"Prefix cache: {cache.words}; whole blocks of {scenario.page_tokens:,} tokens, the least recently used evicted first."
+    if (sessions := scenario.workload.sessions) is not None:
+        sample = sessions.sample
+        prompt = f"{sample.prompt_tokens.mean():,.0f}"
+        yield (
+            f"Sessions of {sample.requests:.3g} requests on average, whose prompts have {prompt} tokens with all that was said before; "
+            f"pauses of {sample.pauses_s:,.3g} s a session."
+        )
 
 
 def paths(rows: Sequence[PointRow]) -> str:

@@ -18,6 +18,7 @@ from simulator.study.run.span import span_of
 # Of one core, compiled and plain: steps, requests in a step, and replicas that a router looks at, per second. The fastest seen with
 # scenarios/quickstart.yaml (fixed answers of 256 tokens, 8 and 128 users), so that an estimate is rather too short than too long.
 _STEPS, _IN_STEPS, _LOOKS = {True: 1.5e6, False: 1.5e4}, {True: 2.5e7, False: 2e5}, {True: 1e9, False: 1e7}
+_FASTEST_TOKEN_S = 1e-3  # of a session that waits for nothing
 _REQUEST_BYTES = 150  # of an open loop, while it is made and played (benchmarks/results/scale.md, the day of a trace)
 _TURN_BYTES = 40  # of a closed loop, while its pauses are added up
 _SLOT_BYTES = 72  # of a batch, in every replica (engine/kernel/layout.py)
@@ -30,6 +31,8 @@ def requests_of(scenario: Scenario, load: float) -> float:
     workload, run = scenario.workload, scenario.run
     if workload.client is not None:
         return workload.client.prompts(load, scenario.fleet.replicas)
+    if workload.sessions is not None:
+        return _of_sessions(scenario, load)
     if workload.load_kind == "concurrency":
         users = load * scenario.fleet.replicas
         return users * (max(2, ceil(run.requests / users)) + 1)
@@ -38,6 +41,16 @@ def requests_of(scenario: Scenario, load: float) -> float:
         return workload.expected(load, horizon)
     arrival_s = workload.trace.load(scenario.folder).arrival_s
     return float(np.searchsorted(arrival_s, horizon * load))
+
+
+def _of_sessions(scenario: Scenario, load: float) -> float:
+    """Requests of sessions; with so many at a time, as if answers took no time."""
+    assert scenario.workload.sessions is not None
+    sample, horizon = scenario.workload.sessions.sample, horizon_s(scenario)
+    if scenario.workload.load_kind == "rate_rps":
+        return scenario.workload.sessions.arrivals.expected(load, horizon) * sample.requests
+    each_s = sample.pauses_s + sample.requests * float(sample.output_tokens.mean()) * _FASTEST_TOKEN_S
+    return load * scenario.fleet.replicas * (horizon / each_s + 1) * sample.requests
 
 
 def horizon_s(scenario: Scenario) -> float:
@@ -51,6 +64,7 @@ def horizon_s(scenario: Scenario) -> float:
 def hours(scenario: Scenario) -> float:
     """Hours that one core computes, at least: every request is in a step for each drafted block of its answer, and for each chunk of its prompt."""
     compiled = find_spec("numba") is not None and scenario.fleet.failures is None
+    compiled = compiled and scenario.engine.prefix_cache is None and scenario.workload.sessions is None
     shape = shape_of(scenario.workload, 1.0, scenario.folder)
     most = scenario.max_context_tokens or np.inf
     chunk = next(iter(value for key, value in scenario.engine.prefill if key in ("token_budget", "max_tokens")), np.inf)
@@ -73,7 +87,7 @@ def memory_bytes(scenario: Scenario) -> tuple[float, float]:
     """Bytes of the largest point: of its requests, and of its batches."""
     load = scenario.highest_load
     batch, workload = scenario.engine.max_batch, scenario.workload
-    each = _TURN_BYTES if workload.load_kind == "concurrency" and workload.client is None else _REQUEST_BYTES
+    each = _TURN_BYTES if workload.load_kind == "concurrency" and not workload.windowed and workload.client is None else _REQUEST_BYTES
     return requests_of(scenario, load) * each, batch * (scenario.fleet.replicas * _SLOT_BYTES + 2.0 * _PRICE_BYTES)
 
 

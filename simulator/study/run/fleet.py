@@ -36,6 +36,7 @@ def fleet_of(scenario: Scenario, policy: Policy, replication: int) -> Fleet:
         page_tokens=scenario.page_tokens,
         luck=stream(scenario.run.seed, "routing", replication),
         max_context=scenario.max_context_tokens,
+        prefix_cache=engine.prefix_cache,
     )
 
 

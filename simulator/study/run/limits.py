@@ -94,7 +94,7 @@ def _check_size(scenario: Scenario) -> None:
 def _check_work(scenario: Scenario) -> None:
     """Something takes time: prompts, or answers beyond the token that comes with them."""
     workload = scenario.workload
-    if scenario.engine.prefill.where != "nowhere" or workload.servegen is not None:
+    if scenario.engine.prefill.where != "nowhere" or workload.servegen is not None or workload.sessions is not None:
         return
     if workload.trace is not None:
         longest = int(workload.trace.load(scenario.folder).output_tokens.max(initial=1))

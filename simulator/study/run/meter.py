@@ -14,6 +14,7 @@ from simulator.engine.records import End, RequestRecord, Run, StepRecord, record
 from simulator.study.run.goodput import Goodput
 from simulator.study.run.metrics import METRICS, SHARES, Number, Totals, Verdict
 from simulator.study.run.queues import Queue
+from simulator.study.run.reuse import Reuse
 from simulator.study.run.spread import Chunks, Spread
 
 
@@ -60,6 +61,7 @@ class Meter:
         self.step_s, self.itl_s = Spread(), Spread()
         self.speed, self.tpot_s, self.ttft_s, self.e2e_s = Spread(), Spread(), Spread(), Spread()
         self.queue = Queue(start_s, until_s) if open_loop else None
+        self.reuse = Reuse(start_s, until_s)
         self._last_end_s = np.full(1, np.nan)  # of each replica's last decoding step in the window
 
     @classmethod
@@ -89,6 +91,7 @@ class Meter:
         self.tokens_per_step = _added(self.tokens_per_step, other.tokens_per_step)
         if self.queue is not None and other.queue is not None:
             self.queue.merge(other.queue)
+        self.reuse.merge(other.reuse)
         for name in ("step_s", "itl_s", "speed", "tpot_s", "ttft_s", "e2e_s"):
             getattr(self, name).merge(getattr(other, name))
 
@@ -222,6 +225,8 @@ class Meter:
         speed = decoded / decode_s
         self.sums["requests_done"] += len(sent)
         self.sums["prompt_tokens"] += of["prompt_tokens"][done].sum()
+        self.reuse.add({name: column[done] for name, column in of.items()})
+        self.sums["cached_tokens"] += of["cached_prompt_tokens"][done].sum()
         self.sums["output_tokens"] += tokens.sum()
         if self.goodput:
             self.sums["good"] += self.goodput.kept(sent, first, last, tokens).sum()

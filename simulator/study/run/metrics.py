@@ -52,6 +52,11 @@ class Totals:
         return self.sums["client_wait_s"] / self.sums["requests_done"] if self.sums["client_wait_s"] else None
 
     @property
+    def hit_share(self) -> Number:
+        """Cached tokens of prompts, of all; None where none was."""
+        return self.sums["cached_tokens"] / self.sums["prompt_tokens"] if self.sums["cached_tokens"] else None
+
+    @property
     def decoded(self) -> bool:
         """Was there a decode step in the window?"""
         return bool(self.sums["requests"]) and self.window_s > 0
@@ -154,6 +159,9 @@ METRICS: tuple[Metric, ...] = (
            doc="the same of requests waiting at a replica (mean of a step's start and end) or for a prefill worker"),
     Metric("busy_fraction", "busy", "%", lambda t: t.per_replica(t.sums["length_s"]), factor=100.0, decimals=1,
            doc="share of the window that a replica spends in steps"),
+    Metric("prefix_hit_share", "prompt tokens from the prefix cache", "%", lambda t: t.hit_share, factor=100.0, decimals=1, place="points",
+           doc="cached ÷ prompt tokens of measured requests: what a trace says of them, or what a simulated prefix cache had when each was first "
+           "admitted; empty without a cache"),
     Metric("preemptions", "preemptions", "", lambda t: t.preemptions, decimals=0, place="points",
            doc="requests thrown out of KV memory and computed again, whole run (to its end: window over, measured requests done)"),
     Metric("unfinished", "unfinished", "", lambda t: t.unfinished, _LOST, decimals=0, place="points"),

@@ -11,7 +11,7 @@ import numpy as np
 
 from simulator.arrays import Floats
 from simulator.engine.given import truncated
-from simulator.engine.simulate import ClosedTraffic, End, Fleet, OpenTraffic, Traffic, observe
+from simulator.engine.simulate import ClosedTraffic, End, Fleet, OpenTraffic, SessionTraffic, Traffic, observe
 from simulator.errors import ScenarioError
 from simulator.policies.routing import Assigned
 from simulator.rng import uniform_at
@@ -59,7 +59,7 @@ def parts(scenario: Scenario) -> int:
     the requests of one that fails or a client's limit."""
     fleet = scenario.fleet
     shared = fleet.routing.looks or fleet.failures is not None or scenario.engine.prefill.where == "elsewhere"
-    shared = shared or scenario.workload.max_concurrency is not None
+    shared = shared or scenario.workload.max_concurrency is not None or scenario.workload.sessions is not None
     return min(fleet.replicas, MOST_PARTS) if scenario.workload.windowed and not shared else 1
 
 
@@ -70,16 +70,18 @@ def run_part(scenario: Scenario, point: Point, part: int, files: Sequence[StepsF
     if scenario.workload.client is not None:
         meter = Meter.whole(scenario.sla.goodput)
         return _observed(part, meter, _sent(scenario, point), fleet, Split(meter, *takers))
-    if scenario.workload.load_kind == "concurrency":
+    if scenario.workload.load_kind == "concurrency" and scenario.workload.sessions is None:
         meter = Meter.closed(scenario.sla.goodput)
         return _observed(part, meter, _closed(scenario, point), fleet, Split(meter, *takers))
-    traffic, count = _open(scenario, point), parts(scenario)
+    traffic = _open(scenario, point) if scenario.workload.sessions is None else _sessions(scenario, point)
     if (failures := scenario.fleet.failures) is not None:
         drawn = failures.drawn(fleet.replicas, traffic.until_s + traffic.drain_s, scenario.run.seed, point.replication)
         fleet = replace(fleet, absences=drawn)
-    if count > 1:
+    count = parts(scenario)
+    if count > 1 and isinstance(traffic, OpenTraffic):
         traffic, fleet = _divided(traffic, fleet, part, count)
-    meter = Meter(traffic.warmup_s, traffic.until_s, open_loop=True, goodput=scenario.sla.goodput)
+    open_loop = scenario.workload.load_kind != "concurrency"
+    meter = Meter(traffic.warmup_s, traffic.until_s, open_loop, scenario.sla.goodput)
     return _observed(part, meter, traffic, fleet, Split(meter, *takers, part, count))
 
 
@@ -122,6 +124,7 @@ def row_of(scenario: Scenario, point: Point, done: Sequence[Part]) -> PointRow:
         verdict=numbers.verdict,
         numbers=numbers.numbers,
         curves=numbers.curves,
+        **({"reuse": tuple(rows)} if (rows := meter.reuse.rows()) else {}),
         **({"client": printed(client.client, meter, end, prompts)} if client else {}),
         path=first.path,
         why_plain=first.why_plain,
@@ -173,6 +176,20 @@ def _sent(scenario: Scenario, point: Point) -> OpenTraffic:
     return OpenTraffic(specs, 0.0, np.inf, 0.0, in_flight=client.in_flight(point.load, replicas))
 
 
+def _sessions(scenario: Scenario, point: Point) -> SessionTraffic:
+    """Sessions that come over as long as is simulated, or are under way."""
+    plan, span = scenario.run, span_of(scenario)
+    assert plan.duration_s is not None
+    return sessions(scenario, point.load, point.replication, span.warmup_s, plan.duration_s, span.drain_s(plan.duration_s))
+
+
+def sessions(scenario: Scenario, load: float, replication: int, warmup_s: float, window_s: float, drain_s: float) -> SessionTraffic:
+    """Sessions of a load and replication: the same for every policy."""
+    workload, seed, until_s = scenario.workload, scenario.run.seed, warmup_s + window_s
+    starts_s, under_way = workload.session_starts_s(load, scenario.fleet.replicas, until_s + drain_s, seed, replication)
+    return SessionTraffic(workload.session_source(seed, replication), starts_s, warmup_s, until_s, drain_s, under_way)
+
+
 def _open(scenario: Scenario, point: Point) -> OpenTraffic:
     """Arrivals after a warm-up for the duration, then on until the measured ones are done or the drain is over."""
     plan, span = scenario.run, span_of(scenario)
@@ -190,7 +207,7 @@ def _open(scenario: Scenario, point: Point) -> OpenTraffic:
 
 def check_traffic(scenario: Scenario) -> None:
     """Open traffic outlasts the warm-up at every load. Raises ScenarioError before anything is run."""
-    if scenario.workload.windowed:
+    if scenario.workload.windowed and scenario.workload.sessions is None:
         for load in sorted({load for policy in scenario.policies for load in scenario.loads(policy)}, reverse=True):
             _open(scenario, Point(0, load, 0))
 

@@ -27,7 +27,7 @@ COUNTED = ("preemptions", "unfinished", "rejected", "truncated", "tokens_per_ste
 PREDICTED = tuple(metric.name for metric in METRICS if metric.name not in COUNTED)
 COUNTED_BY_CLIENT = ("completed", "failed", "total_input_tokens", "total_output_tokens")
 IN_GROUP: dict[Group, tuple[str, ...]] = {"ttft": ("ttft",), "accepted_length": ("accepted_length", "acceptance_length", "accept_length")}
-AT_MOST = {"goodput_share": 1.0, "waste_fraction": 1.0, "spec_decode_acceptance_rate": 100.0}
+AT_MOST = {"goodput_share": 1.0, "prefix_hit_share": 1.0, "waste_fraction": 1.0, "spec_decode_acceptance_rate": 100.0}
 LEAST_KNOWN = 0.5  # of the draws, for an interval of a gain
 LEAST_NUMBER = 1e-12
 

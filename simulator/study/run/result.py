@@ -28,6 +28,7 @@ from simulator.study.run.client import PRINTED
 from simulator.study.run.launch import Launch
 from simulator.study.run.metrics import SHARES, Number, Speed, Verdict, names
 from simulator.study.run.record import Document, Record, ShortText, distinct, known
+from simulator.study.run.reuse import ReuseRow
 from simulator.study.run.validated import Validation
 from simulator.traffic.workload import LoadKind
 
@@ -135,6 +136,7 @@ class PointRow(Row):
     requests: NonNegativeInt
     curves: Curves = {}  # TTFT and TPOT, seconds, at each of metrics.SHARES
     client: Annotated[dict[str, Number], AfterValidator(_printed)] = {}  # what a benchmark client prints, by its names
+    reuse: tuple[ReuseRow, ...] = ()
     path: str  # of the engine, and why it is the plain one
     why_plain: str
 
@@ -211,6 +213,7 @@ class PointResult(Record):
     metrics: Annotated[dict[str, Maybe], AfterValidator(_known_metrics)]
     curves: Curves = {}  # TTFT and TPOT, seconds, at each of metrics.SHARES: means over replications
     client: Annotated[dict[str, Maybe], AfterValidator(_printed)] = {}  # what a benchmark client prints, by its names
+    reuse: tuple[ReuseRow, ...] = ()  # of sessions, and of what a prefix cache held: sums over replications
     prediction: Annotated[dict[str, Range], AfterValidator(_known_numbers)] = {}  # of metrics, and of what a client prints
     over_baseline: Range | None = None  # its speed at this load ÷ the baseline's - 1
     better_in: Share | None = None  # of the draws, those in which it is faster than the baseline

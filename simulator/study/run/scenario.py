@@ -19,6 +19,7 @@ from simulator.errors import ScenarioError, TraceError
 from simulator.measurements.acceptance_library import load_acceptance
 from simulator.measurements.profile import Profile, load_profile
 from simulator.names import Anywhere, FileName, Name
+from simulator.policies.prefix_cache import Caching
 from simulator.policies.routing import LeastLoaded, Routing
 from simulator.policies.verification import Verification, VerificationPolicy
 from simulator.quantities import (
@@ -92,6 +93,7 @@ class EngineSettings(ReplicaSettings):
     max_context_tokens: ContextTokens | None = None
     page_tokens: PageTokens | None = None
     graph_sizes: Annotated[list[Tokens], Field(min_length=1, max_length=10_000), Distinct] | None = None
+    prefix_cache: Caching | None = None
     scheduler_profile: Anywhere | None = None
     scheduler_rounds: Literal["up", "down"] = "up"
 
@@ -149,8 +151,8 @@ class Scenario(Frozen):
         for loads in (self.load, *(policy.load or [] for policy in self.policies)):
             if self.workload.load_kind == "concurrency" and any(load != int(load) for load in loads):
                 raise ValueError("load counts users in a closed loop, so it must be whole")
-        if self.workload.load_kind == "rate_rps" and self.workload.windowed and self.run.duration_s is None:
-            raise ValueError("open-loop arrivals have no end: give run.duration_s")
+        if self.workload.load_kind != "rate_scale" and self.workload.windowed and self.run.duration_s is None:
+            raise ValueError(f"{'sessions' if self.workload.sessions else 'open-loop arrivals'} have no end: give run.duration_s")
         return self
 
     def with_policy(self, name: str, rule: VerificationPolicy, drafter: str | None = None) -> Scenario:
@@ -273,7 +275,29 @@ def validate_scenario(content: dict[str, Any], path: Path) -> Scenario:
         raise ScenarioError(problem, where=path, key="fleet.failures", remedy=remedy)
     if scenario.workload.trace is not None:
         _check_trace(scenario, scenario.workload.trace)
+    _check_cache(scenario)
     return scenario
+
+
+def _check_cache(scenario: Scenario) -> None:
+    """A simulated prefix cache has prompts whose content it can tell, and the other way round."""
+    workload, simulated = scenario.workload, scenario.engine.prefix_cache is not None
+    trace = workload.trace is not None and workload.trace.prefix_cache == "simulated"
+    where = scenario.file
+    if simulated and not trace and workload.sessions is None:
+        problem = "needs requests that say what their prompts begin with: workload.sessions, or a trace with hash_ids"
+        remedy = "set workload.trace.prefix_cache: simulated" if workload.trace is not None else "drop it, or set workload.cached_prompt_tokens"
+        raise ScenarioError(problem, where=where, key="engine.prefix_cache", remedy=remedy)
+    if trace and not simulated:
+        problem = "simulated, but the engine has no prefix cache"
+        raise ScenarioError(problem, where=where, key="workload.trace.prefix_cache", remedy="set engine.prefix_cache: {kind: vllm}, for example")
+    if simulated and scenario.engine.prefill.where != "replica":
+        problem = f"is simulated where prompts are processed on the replica, got prefill: {{kind: {scenario.engine.prefill.kind}}}"
+        raise ScenarioError(problem, where=where, key="engine.prefix_cache", remedy="use {kind: chunked} or {kind: separate}")
+    if scenario.fleet.routing.remembers and not trace and workload.sessions is None:
+        problem = f"{scenario.fleet.routing.kind} needs requests of sessions, or with prompts whose content is told"
+        remedy = "use least_loaded, or workload.sessions"
+        raise ScenarioError(problem, where=where, key="fleet.routing", remedy=remedy)
 
 
 def _with_acceptance(scenario: Scenario, profile: Profile) -> Profile:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from simulator.arrays import Floats
+from simulator.traffic.sessions import Sessions
 from simulator.traffic.workload import Workload
 
 _SPARE = 1.6  # how much more load than planned a search may try before a trace's stretch runs out of requests
@@ -31,18 +32,24 @@ class Shape:
     curve_rps: Floats  # [W]
     span_s: float
     trace_rps: float | None  # recorded mean rate of a trace
+    per_load: float = field(default=1.0, kw_only=True)  # requests per second in one unit of load, else
+    pauses_s: float = field(default=0.0, kw_only=True)  # that a session waits for its users, in all
     workload: Workload
     folder: Path
     told: str
 
     def load(self, rps: float) -> float:
         """A mean rate in the workload's unit of load."""
-        return rps / self.trace_rps if self.trace_rps else rps
+        return rps / self.unit_rps
 
     @property
     def unit_rps(self) -> float:
         """Requests per second in one unit of load."""
-        return self.trace_rps or 1.0
+        return self.trace_rps or self.per_load
+
+    def session_s(self, answer_s: float) -> float:
+        """Seconds of a session, where an answer takes `answer_s`; of an answer where there are no sessions."""
+        return self.pauses_s + self.per_load * answer_s
 
     @property
     def peak_rps(self) -> float:
@@ -61,6 +68,8 @@ class Shape:
             content["trace"]["window_s"] = self._busiest_of_trace(warmup_s, window_s, drain_s)
         elif self.workload.servegen is not None:
             content["servegen"]["start_s"] = self._busiest_of_curve(warmup_s, window_s)
+        elif self.workload.sessions is not None:
+            content["sessions"]["arrivals"] |= self.workload.sessions.arrivals.starting(self._busiest_of_curve(warmup_s, window_s))
         elif self.workload.arrivals is not None:
             content["arrivals"] |= self.workload.arrivals.starting(self._busiest_of_curve(warmup_s, window_s))
         return content
@@ -93,6 +102,8 @@ def shape_of(workload: Workload, mean_rps: float, folder: Path) -> Shape:
         return _of_trace(workload, mean_rps, folder)
     if workload.servegen is not None:
         return _of_servegen(workload, mean_rps, folder)
+    if workload.sessions is not None:
+        return _of_sessions(workload, workload.sessions, mean_rps, folder)
     assert workload.arrivals is not None
     assert workload.prompt_tokens is not None
     assert workload.output_tokens is not None
@@ -111,6 +122,26 @@ def shape_of(workload: Workload, mean_rps: float, folder: Path) -> Shape:
         workload=workload,
         folder=folder,
         told=told,
+    )
+
+
+def _of_sessions(workload: Workload, sessions: Sessions, mean_rps: float, folder: Path) -> Shape:
+    sample, curve = sessions.sample, sessions.arrivals.curve(_BINS)
+    curve_s, relative, span_s = curve or (np.zeros(1), np.ones(1), 86400.0)
+    return Shape(
+        mean_rps=mean_rps,
+        mean_prompt=float(sample.prompt_tokens.mean()),
+        mean_output=float(sample.output_tokens.mean()),
+        longest_output=float(np.quantile(sample.output_tokens, 0.9995)),
+        curve_s=curve_s,
+        curve_rps=mean_rps * relative,
+        span_s=span_s,
+        trace_rps=None,
+        workload=workload,
+        folder=folder,
+        told=f"sessions of {sample.requests:.3g} requests each, {sessions.arrivals.words} arrivals of sessions",
+        per_load=sample.requests,
+        pauses_s=sample.pauses_s,
     )
 
 

@@ -85,6 +85,9 @@ def _span(key: Same) -> Span:
     warmup_s, reason = filling_s(answer_s), f"{FILLS} answers of up to {_round(answer_s):g} s"
     if warmup_s == SHORTEST_S:
         reason = f"answers take up to {_round(answer_s):g} s"
+    if scenario.workload.sessions is not None:
+        session_s = shape.session_s(answer_s)
+        warmup_s, reason = filling_s(session_s), f"{FILLS} sessions of some {_round(session_s):g} s"
     if shape.trace_rps is not None:
         fastest = scenario.highest_load
         part_s = OF_TRACE * shape.span_s / shape.trace_rps / fastest  # the shape is that of one request per second

@@ -84,7 +84,7 @@ def _idle(scenario: Scenario) -> Iterator[Remark]:
     traffic, other = "arrivals", "run.duration_s"
     if scenario.workload.client is not None:
         idle, traffic, other = ("requests", *seconds), "a benchmark client", "workload.arrivals.num_prompts"
-    elif scenario.workload.load_kind == "concurrency":
+    elif scenario.workload.load_kind == "concurrency" and not scenario.workload.windowed:
         idle, traffic, other = seconds, "a closed loop", "run.requests"
     keys = [f"run.{key}" for key in idle if key in scenario.run.model_fields_set and getattr(scenario.run, key) is not None]
     if keys:
@@ -144,7 +144,7 @@ def _prompts_left_out(scenario: Scenario) -> Iterator[Remark]:
 def _samples(scenario: Scenario, points: Sequence[PointResult]) -> Iterator[Remark]:
     few = [f"{p.policy} at {p.load:g} ({p.requests})" for p in points if p.requests < 100]
     if few:
-        closed = scenario.workload.load_kind == "concurrency"
+        closed = not scenario.workload.windowed
         remedy = "raise run.requests" if closed else "raise run.duration_s or widen the trace's window"
         remedy = "raise workload.arrivals.num_prompts" if scenario.workload.client is not None else remedy
         yield _warning(f"Fewer than 100 measured requests: {_some(few)}; high quantiles are unreliable.", remedy)
@@ -216,6 +216,9 @@ def _lengths(scenario: Scenario) -> tuple[NDArray[np.float64], NDArray[np.float6
         rate = workload.servegen.service().mean_rps  # as recorded, over some thousands of requests
         _, prompt, output, _ = workload.servegen.requests(rate, 5 * LENGTHS / rate, scenario.run.seed, 0)
         return prompt.astype(np.float64), output.astype(np.float64)
+    if workload.sessions is not None:
+        sample = workload.sessions.sample
+        return sample.prompt_tokens.astype(np.float64), sample.output_tokens.astype(np.float64)
     if workload.trace is not None:
         trace = workload.trace.load(scenario.folder)
         return np.asarray(trace.prompt_tokens, dtype=np.float64), np.asarray(trace.output_tokens, dtype=np.float64)

@@ -23,11 +23,11 @@ def against_load(result: RunResult, look: Look = style.WIDE) -> Figure:
         figure, (top, below) = canvas(look, 6.2, rows=2, ratios=(1.35, 1))
         overlays = []
         for axes, metric in ((top, "throughput_tok_s_gpu"), (below, "verification_budget")):
-            _curves(axes, result, metric, look)
+            curves(axes, result, metric, look)
             overlays += draw_published(axes, result, result.load_kind, metric, look)
         titled(top, "throughput, tok/s/GPU")
         titled(below, "verification budget, tokens per request" + (" (anchor incl.)" if look.narrow else " and step (anchor included)"))
-        _finish(figure, look, result, "Throughput and verification budget over load", style.published_handle(bool(overlays), look))
+        finish(figure, look, result, "Throughput and verification budget over load", style.published_handle(bool(overlays), look))
     return figure
 
 
@@ -35,9 +35,9 @@ def accepted_length(result: RunResult, look: Look = style.WIDE) -> Figure:
     """Accepted length (tokens per request and step, bonus included) over load."""
     with style.dressed(look):
         figure, (axes,) = canvas(look, 3.9)
-        _curves(axes, result, "accepted_length", look)
+        curves(axes, result, "accepted_length", look)
         titled(axes, "accepted length, tokens per step (bonus included)")
-        _finish(figure, look, result, "Accepted length over load")
+        finish(figure, look, result, "Accepted length over load")
     return figure
 
 
@@ -45,11 +45,11 @@ def goodput(result: RunResult, look: Look = style.WIDE) -> Figure:
     """Requests per second and GPU that keep every limit of the SLA above, their share of all requests below, over load."""
     with style.dressed(look):
         figure, (top, below) = canvas(look, 5.6, rows=2, ratios=(1.35, 1))
-        _curves(top, result, "goodput_rps_gpu", look)
-        _curves(below, result, "goodput_share", look, 100.0)
+        curves(top, result, "goodput_rps_gpu", look)
+        curves(below, result, "goodput_share", look, 100.0)
         titled(top, "goodput, requests/s/GPU")
         titled(below, "requests that keep every limit, %")
-        _finish(figure, look, result, "Goodput over load")
+        finish(figure, look, result, "Goodput over load")
     return figure
 
 
@@ -61,13 +61,13 @@ def latency(result: RunResult, look: Look = style.WIDE) -> Figure:
         names = [(name, words) for name, words in both if result.has(f"{name}_p50_s")] or both
         figure, every = canvas(look, 0.4 + 2.9 * len(names), rows=len(names))
         for axes, (name, words) in zip(every, names, strict=True):
-            means = [mean for q in (50, 99) for mean in _curves(axes, result, f"{name}_p{q}_s", look, 1000.0, pale=q == 99)]
+            means = [mean for q in (50, 99) for mean in curves(axes, result, f"{name}_p{q}_s", look, 1000.0, pale=q == 99)]
             positive = [mean for mean in means if mean > 0]
             if positive and max(positive) > 50 * min(positive):
                 axes.set_yscale("log")
                 axes.minorticks_off()
             titled(axes, f"{name.upper() if look.narrow else words}, ms: p50, dotted p99" + (" (log scale)" if axes.get_yscale() == "log" else ""))
-        _finish(figure, look, result, "Latency over load")
+        finish(figure, look, result, "Latency over load")
     return figure
 
 
@@ -113,7 +113,7 @@ def latency_tells(result: RunResult) -> bool:
     return any(ttft > 3 * step for ttft, step in slow)
 
 
-def _curves(axes: Axes, result: RunResult, metric: str, look: Look, factor: float = 1.0, pale: bool = False) -> list[float]:
+def curves(axes: Axes, result: RunResult, metric: str, look: Look, factor: float = 1.0, pale: bool = False) -> list[float]:
     """One line per policy; the means that were drawn."""
     drawn: list[float] = []
     for policy in result.policies:
@@ -133,7 +133,8 @@ def _curves(axes: Axes, result: RunResult, metric: str, look: Look, factor: floa
     return drawn
 
 
-def _finish(figure: Figure, look: Look, result: RunResult, title: str, more: Sequence[Artist] = ()) -> None:
+def finish(figure: Figure, look: Look, result: RunResult, title: str, more: Sequence[Artist] = ()) -> None:
+    """Scales, legend and title of axes over load."""
     handles = [*(style.handle(policy, result, look) for policy in result.policies), *more, *style.hollow_handle(result, look)]
     every = list(look.axes) or figure.get_axes()
     for axes in every:
