@@ -52,12 +52,13 @@ class Machine:
                 oldest = min(self.servers, key=lambda key: self.servers[key].used)
                 self.servers.pop(oldest).stop()
             self._only(None)
-            self.servers[key] = self._start(*key)
+            self.servers[key] = self.start(*key)
         self._only(self.servers[key])
         self.servers[key].used = time.monotonic()
         return self.servers[key]
 
-    def _start(self, policy: str, prefix: bool) -> Server:
+    def start(self, policy: str, prefix: bool) -> Server:
+        """A new server of a policy, warm."""
         port, name = free_port(), policy + ("-prefix" if prefix else "")
         print(f"    starting {self.engine.label}, {name}", flush=True)
         words = self.command(policy, prefix, port)
