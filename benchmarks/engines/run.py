@@ -10,6 +10,7 @@ What is measured is in plan.py. Engines and models are kept in --home, results i
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import time
@@ -21,7 +22,7 @@ from benchmarks.engines import models, scenarios
 from benchmarks.engines.cells import identified, knee_rps, measured, probes
 from benchmarks.engines.measure import run_cells
 from benchmarks.engines.plan import ENGINES, Engine, small
-from benchmarks.engines.processes import Failed, end_with_this_program
+from benchmarks.engines.processes import Failed, cores, end_with_this_program
 from benchmarks.engines.setup import setup
 
 
@@ -46,7 +47,14 @@ def _models(job: Job) -> bool:
     return True
 
 
+def _two_cores() -> None:
+    client, server = cores()
+    if client == server:
+        raise Failed(f"server and client need a core each, and this program may use core {server} alone: see taskset -p {os.getpid()}")
+
+
 def _identify(job: Job) -> bool:
+    _two_cores()
     return run_cells(probes(job.engine, job.out), job.engine, job.home, job.out, job.end)
 
 
@@ -58,6 +66,7 @@ def _seal(job: Job) -> bool:
 def _measure(job: Job) -> bool:
     if not (job.out / "seal.json").exists():
         raise Failed(f"{job.out}/seal.json is missing: what is measured is sealed before (step seal)")
+    _two_cores()
     return run_cells(measured(identified(job.engine, job.out), job.out, knee_rps(job.out)), job.engine, job.home, job.out, job.end)
 
 

@@ -162,7 +162,7 @@ def compared(blocks: int, home: Path, out: Path) -> Iterator[dict[str, Any]]:
             assert each.spec.place is not None
             yield {
                 "policy": name, "blocks": blocks, "request": number, "session": each.spec.place.session, "turn": each.spec.place.turn,
-                "prompt": len(each.prompt), "output": len(each.answer), "vllm": each.found, "dsim": dsim, "lru": lru,
+                "prompt": len(each.prompt), "output": len(each.answer), "last": each.last, "vllm": each.found, "dsim": dsim, "lru": lru,
             }  # fmt: skip
 
 

