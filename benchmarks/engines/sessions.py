@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.engines.measure import Machine
-from benchmarks.engines.plan import SERVED, VLLM
+from benchmarks.engines.plan import CONTEXT, SERVED, VLLM
 from benchmarks.engines.processes import Server, end_with_this_program
 from simulator.engine.pages import PrefixCache
 from simulator.files import whole
@@ -30,7 +30,8 @@ from simulator.traffic.request import Request, RequestSpec
 from simulator.traffic.sessions import Sessions, SessionSource
 
 PAGE = 32
-SMALL, LARGE = 40, 340  # blocks of memory: fewer than all sessions need, and enough
+SMALL, LARGE = 18, 340  # blocks of memory: fewer than all sessions need, and enough
+SHORTER = 17 * PAGE  # tokens of the longest request: a small memory has to hold one
 BLOCK_BYTES = PAGE * 30 * 2 * 3 * 64 * 4  # of SmolLM2-135M in float32
 POLICIES: dict[str, PrefixCaching] = {
     "none": VllmCache(), "ngram3": VllmCache(recomputed_blocks=0), "eagle3": VllmCache(),
@@ -146,7 +147,13 @@ def simulated(said: Sequence[Said], rule: PrefixCaching, blocks: int, speculates
 def compared(blocks: int, home: Path, out: Path) -> Iterator[dict[str, Any]]:
     """Every policy with a memory of so many blocks, a row for each request."""
     memory = re.sub(r"--kv-cache-memory-bytes \d+", f"--kv-cache-memory-bytes {(blocks + 1) * BLOCK_BYTES}", VLLM.serve)  # one stays empty
-    machine = Machine(replace(VLLM, serve=memory.replace("--max-num-seqs 32", "--max-num-seqs 4")), home, out)
+    machine = Machine(
+        replace(
+            VLLM, serve=memory.replace("--max-num-seqs 32", "--max-num-seqs 4").replace(f"--max-model-len {CONTEXT}", f"--max-model-len {SHORTER}")
+        ),
+        home,
+        out,
+    )
     for name, rule in POLICIES.items():
         policy = VLLM.policy(name)
         server = machine.start(name, True)

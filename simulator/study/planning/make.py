@@ -62,7 +62,9 @@ def _sizes(needed: int) -> list[int]:
 
 
 def _peak_rps(plan: Plan) -> float:
-    """Arrivals per second in the measured window, one replication."""
+    """Arrivals per second in the measured window, one replication; of sessions, whose requests come when answers do, as many as are planned for."""
+    if plan.question.workload.sessions is not None:
+        return plan.shape.peak_rps
     at = arrivals(plan.choices[0].scenario, plan.load, 0).arrival_s
     return float(((plan.warmup_s <= at) & (at < plan.warmup_s + plan.window_s)).sum()) / plan.window_s
 
