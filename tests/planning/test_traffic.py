@@ -19,6 +19,7 @@ from simulator.study.run.shape import shape_of
 from simulator.study.run.sweep import bundle, sweep
 from simulator.traffic.servegen import ServeGenSource
 from simulator.traffic.workload import Workload
+from tests.conftest import Dsim
 
 Make = Callable[..., Plan]
 
@@ -217,3 +218,18 @@ def test_a_plan_that_no_machine_can_try_is_refused_before_it_begins(make: Make, 
     monkeypatch.setattr("simulator.study.run.limits.machine_bytes", lambda: 1e9)
     with pytest.raises(ScenarioError, match=r"fleet\.max_replicas: batches of a point take about 1\.2 GB of memory, this machine has 1\.0"):
         make(fleet={"max_replicas": 1_000_000})
+
+
+def test_sessions_are_planned_for_by_their_requests(plan_file: Callable[..., Path], dsim: Dsim) -> None:
+    sessions = {
+        "arrivals": {"kind": "poisson"}, "turns": 4, "new_tokens": {"kind": "fixed", "tokens": 20},
+        "output_tokens": {"kind": "fixed", "tokens": 20}, "think_s": 0.2,
+    }  # fmt: skip
+    told = dsim("plan", plan_file(workload={"sessions": sessions, "domains": {"chat": 1}}), "--out", "out")
+    assert told.code == 0, told.err
+    result = json.loads(Path("out/result.json").read_text())
+    assert "sessions of 4 requests each" in json.dumps(result)
+    assert list(Path("out/trials").glob("*-peak-*-25-0.json"))  # 100 requests a second are 25 sessions
+    closed = sessions | {"arrivals": {"kind": "closed_loop"}}
+    told = dsim("plan", plan_file(workload={"sessions": closed}), "--out", "other")
+    assert (told.code, "comes whatever happens" in told.err) == (2, True)
