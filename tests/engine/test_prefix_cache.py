@@ -31,9 +31,10 @@ def asking(content: Content, prompt: int, output: int = 1) -> Request:
     return Request(RequestSpec(0, 0.0, prompt, output, "", 0, content))
 
 
-def played(kv: PrefixCache, request: Request) -> int:
-    """Blocks found by a request that is alone, and leaves its prompt behind."""
-    full = (request.spec.prompt_tokens - 1) // kv.page_tokens
+def played(kv: PrefixCache, request: Request, whole: bool = False) -> int:
+    """Blocks found by a request that is alone, and leaves its prompt behind: all of it, or but for a last token that would fill a block, whose
+    computation beside the block that is there takes a page for a while."""
+    full = (request.spec.prompt_tokens - (not whole)) // kv.page_tokens
     assert kv.admit(request, full)
     found = request.named
     kv.computed(request, full * kv.page_tokens)
@@ -78,7 +79,7 @@ def hits_of(ids: Sequence[Sequence[int]], prompts: Sequence[int], tokens: int, c
     blocks = np.array([len(row) for row in ids])
     contents = hashed_prompts(np.concatenate([np.array(row, dtype=np.int64) for row in ids]), blocks, np.array(prompts), tokens)
     kv = cache(capacity, tokens)
-    return sum(played(kv, asking(contents.of(row), prompt)) for row, prompt in enumerate(prompts))
+    return sum(played(kv, asking(contents.of(row), prompt), capacity is None) for row, prompt in enumerate(prompts))
 
 
 @given(st.data())
