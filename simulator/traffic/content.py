@@ -9,7 +9,7 @@ import numpy as np
 
 from simulator.arrays import Flags, Integers
 
-_BLOCKS = 27  # bits of a name that count the blocks of a text
+BLOCK_BITS = 27  # bits of a name that count the blocks of a text
 
 
 class Content(Protocol):
@@ -31,7 +31,7 @@ class Lineage:
         found: list[int] = []
         for place, text in enumerate(self.texts):
             stop = min(end, self.until[place] // block_tokens) if place < len(self.until) else end
-            found.extend(range((text << _BLOCKS) + first, (text << _BLOCKS) + stop))
+            found.extend(range((text << BLOCK_BITS) + first, (text << BLOCK_BITS) + stop))
             first = max(first, stop)
         return found
 
@@ -49,7 +49,7 @@ class Hashed:
         size, told = self.hashed_tokens, min(self.prompt_tokens, len(self.ids) * self.hashed_tokens) // block_tokens
         lasts = (((block + 1) * block_tokens - 1) for block in range(first, min(end, told)))
         found = [self.ids[last // size] * size + last % size for last in lasts]
-        found.extend(-(self.answer << _BLOCKS) - block - 1 for block in range(max(first, told), end))
+        found.extend(-(self.answer << BLOCK_BITS) - block - 1 for block in range(max(first, told), end))
         return found
 
 

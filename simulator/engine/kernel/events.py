@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from simulator.engine.kernel.compiling import hot
-from simulator.engine.kernel.layout import NORMAL
+from simulator.engine.kernel.layout import ARRIVE, NORMAL
 
 
 @hot
@@ -45,3 +45,14 @@ def pop(w):
             i = child
         heap[i] = heap[n]
     return event
+
+
+@hot
+def comes_now(w, at):
+    """Is the next arrival, at this time, due? If not, there is an event when it will be."""
+    g = w.g[0]
+    if at > g.now and not g.due:
+        push(w, at, False, ARRIVE, 1)
+        return False
+    g.due = 0
+    return True

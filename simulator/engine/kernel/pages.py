@@ -6,8 +6,7 @@ import numpy as np
 
 from simulator.engine.kernel.batch import mix
 from simulator.engine.kernel.compiling import inner
-
-BLOCKS = np.int64(27)  # bits of a name (traffic/content.py)
+from simulator.traffic.content import BLOCK_BITS
 
 
 @inner
@@ -19,11 +18,11 @@ def name_of(w, request, block):
         if block < told:
             last = (block + 1) * g.page - 1
             return w.ids[w.hashes[row, 0] + last // size] * size + last % size
-        return -(w.hashes[row, 2] << BLOCKS) - block - 1
+        return -(w.hashes[row, 2] << BLOCK_BITS) - block - 1
     for place in range(2):
         if w.lineages[row, 3 + place] // g.page > block:
-            return (w.lineages[row, place] << BLOCKS) + block
-    return (w.lineages[row, 2] << BLOCKS) + block
+            return (w.lineages[row, place] << BLOCK_BITS) + block
+    return (w.lineages[row, 2] << BLOCK_BITS) + block
 
 
 @inner

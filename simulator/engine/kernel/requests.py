@@ -36,7 +36,7 @@ def new_request(w, index, user, turn, arrival_s, prompt, output, cached, domain,
     request.visits, request.row, request.next, request.live, request.made = 1, -1, -1, 1, g.made
     request.first_token_s = request.finish_s = request.last_emit_s = request.left_s = request.asked_s = np.nan
     request.waited_s, request.sent_s = 0.0, g.now
-    request.content = request.session_row = -1
+    request.content = -1
     request.named = request.admitted = request.said_tokens = request.withheld_tokens = 0
     g.made += 1
     return r
@@ -61,8 +61,7 @@ def new_turn(w, row):
     g.outstanding += measured
     r = new_request(w, turn.request, turn.session, turn.turn, g.now, turn.prompt, turn.output, 0, turn.domain, measured)
     request = w.requests[r]
-    request.content = request.session_row = row
-    request.said_tokens = turn.said
+    request.content, request.said_tokens = row, turn.said
     return r
 
 
@@ -214,7 +213,7 @@ def close(w, r):
     g, request = w.g[0], w.requests[r]
     w.out_requests[g.out_requests] = request
     g.out_requests += 1
-    user, measured, rejected, row = request.user, request.measured, request.rejected, request.session_row
+    user, measured, rejected, row = request.user, request.measured, request.rejected, request.content
     request.live, request.next = 0, g.free
     g.free = r
     g.finished += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from simulator.engine.kernel import layout as k
 from simulator.engine.kernel.compiling import entry, hot, inner
 from simulator.engine.kernel.elsewhere import ask_worker, grant, granted, process_elsewhere, processed_elsewhere
-from simulator.engine.kernel.events import pop, push
+from simulator.engine.kernel.events import comes_now, pop, push
 from simulator.engine.kernel.replica import admit_one, begin_step, end_step, make_room
 from simulator.engine.kernel.requests import arrived, ask, count_down, enter, pause_s, route, send, send_turn, settle_entered
 from simulator.engine.kernel.sessions import arrive_session, start_session
@@ -17,11 +17,8 @@ def arrive(w):
     g = w.g[0]
     if g.arrived == len(w.arrival_s):
         return False
-    at = w.arrival_s[g.arrived]
-    if at > g.now and not g.due:
-        push(w, at, False, k.ARRIVE, 1)
+    if not comes_now(w, w.arrival_s[g.arrived]):
         return False
-    g.due = 0
     if g.in_flight and g.made - g.finished >= g.in_flight:
         g.parked = 1
         return False

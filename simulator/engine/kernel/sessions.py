@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from simulator.engine.kernel.compiling import inner
-from simulator.engine.kernel.events import push
-from simulator.engine.kernel.layout import ARRIVE, TURN
+from simulator.engine.kernel.events import comes_now, push
+from simulator.engine.kernel.layout import TURN
 from simulator.engine.kernel.requests import send_turn
 
 
@@ -38,11 +38,8 @@ def arrive_session(w):
     g = w.g[0]
     if g.started == len(w.starts_s):
         return False
-    at = w.starts_s[g.started]
-    if at > g.now and not g.due:
-        push(w, at, False, ARRIVE, 1)
+    if not comes_now(w, w.starts_s[g.started]):
         return False
-    g.due = 0
     g.started += 1
     start_session(w, g.started - 1, w.under_way[g.started - 1] if g.under_way else 0.0)
     return True

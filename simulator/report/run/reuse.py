@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from simulator.report import wording
 from simulator.report.blocks import Column, Row, Table, grouped
+from simulator.report.run.carried import highest_carried
 from simulator.report.tables import without_empty
 from simulator.study.run.result import PointResult, RunResult
 from simulator.study.run.reuse import TURNS, ReuseRow
@@ -34,9 +35,7 @@ def table_of(result: RunResult) -> Table:
 def told(result: RunResult) -> list[PointResult]:
     """The points of the highest load at which no policy is overloaded, else of the lowest, as far as they say where prompts came from."""
     known = [point for point in result.frontier if point.reuse]
-    heavy = {point.load for point in known if point.verdict == "overloaded"}
-    loads = {point.load for point in known}
-    at = max(loads - heavy, default=min(loads, default=0.0))
+    at = highest_carried(result, {point.load for point in known})
     return [point for point in known if point.load == at]
 
 

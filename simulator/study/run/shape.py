@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from simulator.arrays import Floats
+from simulator.traffic.process import ArrivalProcess
 from simulator.traffic.sessions import Sessions
 from simulator.traffic.workload import Workload
 
@@ -107,9 +108,9 @@ def shape_of(workload: Workload, mean_rps: float, folder: Path) -> Shape:
     assert workload.arrivals is not None
     assert workload.prompt_tokens is not None
     assert workload.output_tokens is not None
-    curve = workload.arrivals.curve(_BINS)
-    curve_s, relative, span_s = curve or (np.zeros(1), np.ones(1), 86400.0)
-    told = f"a {workload.arrivals.words} over {span_s:,.0f} s" if curve else f"{workload.arrivals.kind} arrivals at a constant rate"
+    curve_s, relative, span_s = _over_time(workload.arrivals)
+    varies = len(curve_s) > 1
+    told = f"a {workload.arrivals.words} over {span_s:,.0f} s" if varies else f"{workload.arrivals.kind} arrivals at a constant rate"
     return Shape(
         mean_rps=mean_rps,
         mean_prompt=max(workload.prompt_tokens.expected_tokens() - workload.cached_prompt_tokens, 1.0),
@@ -125,9 +126,13 @@ def shape_of(workload: Workload, mean_rps: float, folder: Path) -> Shape:
     )
 
 
+def _over_time(arrivals: ArrivalProcess) -> tuple[Floats, Floats, float]:
+    """Where stretches of one rate start, the rates as multiples of the mean, and the span of all of it: a day, where the rate is constant."""
+    return arrivals.curve(_BINS) or (np.zeros(1), np.ones(1), 86400.0)
+
+
 def _of_sessions(workload: Workload, sessions: Sessions, mean_rps: float, folder: Path) -> Shape:
-    sample, curve = sessions.sample, sessions.arrivals.curve(_BINS)
-    curve_s, relative, span_s = curve or (np.zeros(1), np.ones(1), 86400.0)
+    sample, (curve_s, relative, span_s) = sessions.sample, _over_time(sessions.arrivals)
     return Shape(
         mean_rps=mean_rps,
         mean_prompt=float(sample.prompt_tokens.mean()),

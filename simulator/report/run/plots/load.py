@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from simulator.report import style, wording
 from simulator.report.layout import canvas, dress, panels, titled, without_data
+from simulator.report.run.carried import highest_carried
 from simulator.report.run.plots.frontier import draw_band, draw_points, draw_published
 from simulator.report.style import Look
 from simulator.study.run.metrics import SHARES
@@ -97,10 +98,8 @@ def distribution(result: RunResult, look: Look = style.WIDE) -> Figure:
 
 
 def distributed_load(result: RunResult) -> float:
-    """The highest load at which no policy is overloaded, else the lowest."""
-    known = {point.load for point in result.frontier if point.curves}
-    heavy = {point.load for point in result.frontier if point.verdict == "overloaded"}
-    return max(known - heavy, default=min(known, default=0.0))
+    """That of the picture."""
+    return highest_carried(result, {point.load for point in result.frontier if point.curves})
 
 
 def latency_tells(result: RunResult) -> bool:
