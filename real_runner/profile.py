@@ -18,13 +18,13 @@ from real_runner.blocks import record_blocks
 from real_runner.cost_files import TABLES, CostTables
 from real_runner.cost_tables import measure_cost_tables
 from real_runner.drafters.drafter import Drafter
-from real_runner.drafters.loading import drafter_folder, load_drafter
+from real_runner.drafters.loading import load_drafter
 from real_runner.environment import environment, kv
 from real_runner.failures import same_options
 from real_runner.layout import Tiers
 from real_runner.prompts import PromptSet, encoded
 from real_runner.setup import writable
-from real_runner.target import Target
+from real_runner.target import Target, checkpoint_folder
 from real_runner.texts import generate_texts
 from simulator.errors import DsimError
 from simulator.files import holds_files, write_whole
@@ -97,7 +97,7 @@ def measure_profile(
     may_write(out)
     work = out / "work"
     for place in drafts.values():
-        read_spec(drafter_folder(place), target.layers)
+        read_spec(checkpoint_folder(place), target.layers)
     prompts = encoded(target, sets, acceptance.prompts)
     drafters = {name: load_drafter(place, target) for name, place in drafts.items()}
     _same_measurement(work, target, drafts, [(domain, ids) for domain, _, ids in prompts], acceptance, seed)

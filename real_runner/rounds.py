@@ -114,7 +114,7 @@ class Device:
             with memory_of(f"the draft cache of {self.room[0]} slots × {self.room[1]} tokens"):
                 drafter.allocate(*self.room)
         self._claimed = (target.kv, drafter.kv if drafter is not None else None)
-        self.runner = Captured() if self.widest is not None and target.device.type == "cuda" else Eager()
+        self.runner = Captured() if self.widest is not None and target.device.type == "cuda" and target.capturable else Eager()
         if self.widest is not None and drafter is not None and not self.greedy:
             with memory_of(f"the drafter's laws over {target.vocabulary} tokens for {self.widest[0]} requests"):
                 self._laws = torch.empty((*self.widest, target.vocabulary), device=target.device)

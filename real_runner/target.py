@@ -17,6 +17,7 @@ from real_runner.failures import memory_of
 from real_runner.slots import FlatBatch, SlotCache
 from simulator.complaints import shown
 from simulator.errors import CheckpointError, DsimError
+from simulator.measurements.drafters.deepseek_v4 import MODEL_TYPE
 from simulator.measurements.drafters.fields import MOST
 from simulator.measurements.drafters.spec import EMBEDDING, POST_NORM
 from simulator.reading.json_files import read_json
@@ -35,6 +36,9 @@ class TargetStep:
 
 class Target:
     """A causal LM with `slots` rows of KV cache."""
+
+    cache: type[SlotCache] = SlotCache
+    capturable = True  # may its steps become CUDA graphs
 
     def __init__(self, model: PreTrainedModel, name: str) -> None:
         self.model, self.name = model.eval().requires_grad_(False), name
@@ -90,7 +94,7 @@ class Target:
     def allocate(self, slots: int, length: int) -> None:
         """Makes room for `slots` requests of `length` tokens, by one step that shows what each layer keeps."""
         with memory_of(f"the KV cache of {slots} slots × {length} tokens", self.name):
-            self.kv = SlotCache(slots, length, self.device, self.dtype)
+            self.kv = self.cache(slots, length, self.device, self.dtype)
             zero = torch.zeros(1, dtype=torch.long, device=self.device)
             self.step(zero, FlatBatch(zero + slots, zero, zero + 1, zero, slice(slots, slots + 1), 1, 1, 1))
 
@@ -115,13 +119,18 @@ def load_target(name: str, device: str = "cpu", dtype: str = "float32") -> Targe
     """From a local folder or a hub name."""
     if dtype not in DTYPES:
         raise CheckpointError(f"unknown dtype {dtype!r}", where=name, remedy=f"choose one of {', '.join(DTYPES)}")
-    _of_a_known_family(name, _model_type(name))
+    kind = _model_type(name)
+    if kind == MODEL_TYPE:
+        return _v4(Path(name), name, device, dtype)
+    _of_a_known_family(name, kind)
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # transformers checks configs in many ways
         local = name.startswith((".", "/", "~")) or name.count("/") > 1
         reason = "no such folder" if local and not Path(name).exists() else first_line(error)
         raise CheckpointError(f"cannot read a target model: {reason}", where=name, remedy="give a folder with config.json or a hub name") from error
+    if config.model_type == MODEL_TYPE:
+        return _v4(checkpoint_folder(name), name, device, dtype)
     _of_a_known_family(name, config.model_type)
     try:
         with memory_of("the target's weights", name):
@@ -134,6 +143,25 @@ def load_target(name: str, device: str = "cpu", dtype: str = "float32") -> Targe
         raise
     except Exception as error:  # SafetensorError, and what models say of odd configs
         raise CheckpointError(f"the target's weights cannot be loaded: {first_line(error)}", where=name) from error
+
+
+def _v4(folder: Path, name: str, device: str, dtype: str) -> Target:
+    from real_runner.deepseek_v4.model import load_v4
+
+    return load_v4(folder, name, device, dtype)
+
+
+def checkpoint_folder(name: str) -> Path:
+    """A local folder as it is, or a hub name's files."""
+    folder = Path(name)
+    if folder.is_dir():
+        return folder
+    try:
+        from huggingface_hub import snapshot_download
+
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
+    except Exception as error:
+        raise CheckpointError("no such folder, and not found on the hub", where=name, remedy="give a checkpoint's folder") from error
 
 
 def _model_type(name: str) -> str | None:
@@ -154,7 +182,7 @@ def _model_type(name: str) -> str | None:
 def _of_a_known_family(name: str, kind: str | None) -> None:
     if kind is not None and kind not in FAMILIES:
         where = _config_file(name)
-        raise CheckpointError(f"unsupported family {shown(kind)}", where=where, key="model_type", remedy=f"supported: {', '.join(FAMILIES)}")
+        raise CheckpointError(f"unsupported family {shown(kind)}", where=where, key="model_type", remedy=f"supported: {', '.join((*FAMILIES, MODEL_TYPE))}")
 
 
 def random_target(config: Any, name: str, device: str, dtype: str) -> Target:

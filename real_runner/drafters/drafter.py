@@ -47,14 +47,20 @@ class Proposal:
 class Drafter(nn.Module):
     """Drafts for all requests at once. Its KV cache has a row per slot, as the target's."""
 
+    cache: type[SlotCache] = SlotCache
+
     def __init__(self, spec: DraftSpec) -> None:
         super().__init__()
         self.spec, self.taps, self.gamma = spec, spec.taps, spec.gamma
-        self.backbone: Any = backbone(spec.backbone, spec.folder / "config.json")
+        self.backbone: Any = self.make_backbone()
         self.lm_head = nn.Linear(spec.hidden, spec.draft_vocabulary or spec.vocabulary, bias=False)
         self.d2t: Tensor | None = None  # [draft V] ids of the target's vocabulary
         self.kv: SlotCache | None = None
         self.seeds = torch.empty(0)  # [slots + 1, d] hidden states from which a chain drafts its first token
+
+    def make_backbone(self) -> Any:
+        """Its empty layers."""
+        return backbone(self.spec.backbone, self.spec.folder / "config.json")
 
     def lay_out(self, slots: Integers, reach: int, **how: Any) -> Layout:
         """The tokens of one drafting of the requests in `slots` [R]: a block at once, or one that goes on for γ steps."""
@@ -85,7 +91,7 @@ class Drafter(nn.Module):
     def allocate(self, slots: int, length: int) -> None:
         """Rows for `slots` requests, by one step that shows what each layer keeps."""
         weight = self.lm_head.weight
-        self.kv = SlotCache(slots, length, weight.device, weight.dtype)
+        self.kv = self.cache(slots, length, weight.device, weight.dtype)
         layout = lay_out(np.array([slots]), np.array([1]), 1, (slots, length), None)
         start = torch.zeros(slots + 1, dtype=torch.long, device=weight.device)
         features = weight.new_zeros(1, len(self.taps) * self.spec.hidden)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -26,9 +28,13 @@ class BlockDrafter(Drafter):
         self.markov_head = MarkovHead(spec.markov_kind, spec.markov_rank, hidden, spec.vocabulary, head) if spec.markov_rank else None
         width = hidden + (spec.markov_rank if spec.confidence == "hidden+token" else 0)
         self.confidence_head = ConfidenceHead(width) if spec.confidence != "none" else None
-        for i, layer in enumerate(self.backbone.layers):
-            layer.self_attn.sliding_window = spec.windows[i] if spec.windows else None  # the packaging's, whatever the inherited config says
         self.requires_grad_(False)
+
+    def make_backbone(self) -> Any:
+        model = super().make_backbone()
+        for i, layer in enumerate(model.layers):
+            layer.self_attn.sliding_window = self.spec.windows[i] if self.spec.windows else None  # the packaging's, whatever the inherited config says
+        return model
 
     def extend(self, features: Tensor, next_ids: Tensor, ints: Tensor, layout: Layout, start: Tensor) -> None:
         """Features as keys and values of each layer: they make no queries and pass no MLP (format §4). `next_ids` do not matter here."""
@@ -44,13 +50,18 @@ class BlockDrafter(Drafter):
     def begin(self, batch: DraftBatch) -> Tensor:
         """Hidden states after the final norm of the slots that predict  # [R, γ, d]."""
         assert self.kv is not None, "allocate first"
-        slots, ints, spec = batch.slots, batch.ints, self.spec
+        spec, count = self.spec, len(batch.slots)
+        flat = batch.layout.flat(batch.ints, batch.start, None if spec.causal_block else spec.block)
+        embedded = self.backbone.embed_tokens(self.block_ids(batch))
+        hidden = run_layers(self.backbone, embedded, flat.positions + spec.rope_shift, flat, self.kv)
+        return hidden[: count * spec.block].view(count, spec.block, -1)[:, spec.first_slot :]
+
+    def block_ids(self, batch: DraftBatch) -> Tensor:
+        """An anchor and mask tokens after it, for each request; mask tokens as padding  # [B]."""
+        slots, spec = batch.slots, self.spec
         ids = torch.full((len(slots), spec.block), spec.mask_token, dtype=torch.long, device=slots.device)
         ids[:, 0] = batch.anchor[slots]
-        flat_ids = nn.functional.pad(ids.view(-1), (0, ints.shape[1] - ids.numel()), value=spec.mask_token)
-        flat = batch.layout.flat(ints, batch.start, None if spec.causal_block else spec.block)
-        hidden = run_layers(self.backbone, self.backbone.embed_tokens(flat_ids), flat.positions + spec.rope_shift, flat, self.kv)
-        return hidden[: ids.numel()].view(len(slots), spec.block, -1)[:, spec.first_slot :]
+        return nn.functional.pad(ids.view(-1), (0, batch.ints.shape[1] - ids.numel()), value=spec.mask_token)
 
     def base_logits(self, hidden: Tensor) -> Tensor:
         """Capped before any bias is added  # [R, γ, draft V]."""

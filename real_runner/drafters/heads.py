@@ -38,11 +38,11 @@ class MarkovHead(nn.Module):
 class ConfidenceHead(nn.Module):
     """z = w·[hidden; W1[previous]] + b, a logit of P(slot accepted | slots before it accepted)."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, bias: bool = True) -> None:
         super().__init__()
-        self.proj = nn.Linear(width, 1)
+        self.proj = nn.Linear(width, 1, bias=bias)
 
     def forward(self, hidden: Tensor, previous: Tensor | None) -> Tensor:
         """hidden [R, γ, d], previous [R, γ, r] -> [R, γ]."""
         seen = hidden if previous is None else torch.cat([hidden, previous], dim=-1)
-        return self.proj(seen).squeeze(-1).float()
+        return self.proj(seen.to(self.proj.weight.dtype)).squeeze(-1).float()

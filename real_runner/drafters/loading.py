@@ -16,11 +16,11 @@ from real_runner.drafters.dspark import BlockDrafter
 from real_runner.drafters.eagle3 import Eagle3Drafter
 from real_runner.drafters.mtp import MtpDrafter
 from real_runner.failures import memory_of
-from real_runner.target import Target, first_line
+from real_runner.target import Target, checkpoint_folder, first_line
 from simulator.complaints import shown
 from simulator.errors import CheckpointError
 from simulator.measurements.drafters.packaging import read_spec
-from simulator.measurements.drafters.spec import DraftSpec
+from simulator.measurements.drafters.spec import FUSED, DraftSpec
 from simulator.reading.json_files import read_json
 
 try:
@@ -34,24 +34,15 @@ SHARED = {"lm_head.weight": "head", "backbone.embed_tokens.weight": "embedding"}
 PASSED_OVER = re.compile(r"^(d2t|t2d|verifier_lm_head\.weight|verifier_norm\.weight|.*rotary_emb\.inv_freq)$")
 
 
-def drafter_folder(name: str) -> Path:
-    """A local folder as it is, or a hub name's files."""
-    folder = Path(name)
-    if folder.is_dir():
-        return folder
-    try:
-        from huggingface_hub import snapshot_download
-
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
-    except Exception as error:
-        raise CheckpointError("no such folder, and not found on the hub", where=name, remedy="give a drafter checkpoint's folder") from error
-
-
 def load_drafter(name: str, target: Target, spec: DraftSpec | None = None) -> Drafter:
     """The drafter in a folder, on the target's device and in its dtype; `spec` overrides what its config says."""
-    folder = drafter_folder(name)
+    folder = checkpoint_folder(name)
     spec = spec or read_spec(folder, target.layers)
     fits(spec, target)
+    if spec.packaging == FUSED:
+        from real_runner.deepseek_v4.model import load_fused
+
+        return load_fused(spec, target)
     with memory_of("the drafter's weights", folder):
         tensors = read_checked(spec, folder)
         with no_init_weights(), torch.device("cpu"):

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from real_runner.drafters.loading import drafter_folder, read_checked, vocabulary_map
+from real_runner.drafters.loading import read_checked, vocabulary_map
+from real_runner.target import checkpoint_folder
 from simulator.complaints import shown
 from simulator.errors import CheckpointError
 from simulator.measurements.drafters.packaging import read_spec
@@ -64,7 +65,7 @@ class Checkpoint:
 
 def read_checkpoint(name: str) -> Checkpoint:
     """The drafter in a folder, checked against its config. Raises CheckpointError, also where no engine has what it needs."""
-    folder = drafter_folder(name)
+    folder = checkpoint_folder(name)
     spec = read_spec(folder)
     if spec.family == "mtp":
         problem = "no engine loads an MTP layer beside a Llama or Qwen3 target: vLLM and llama.cpp have it for models released with one"

@@ -8,12 +8,14 @@ from typing import Any
 
 from simulator.complaints import shown
 from simulator.errors import CheckpointError
+from simulator.measurements.drafters.deepseek_v4 import FUSED as FUSED_BLOCK
+from simulator.measurements.drafters.deepseek_v4 import is_v4, read_v4, refuse_v41
 from simulator.measurements.drafters.fields import Config, architectures, causal, flag, group, listed, maybe, need, needed, refused, whole, windows
-from simulator.measurements.drafters.spec import POST_NORM, DraftSpec, Packaging
+from simulator.measurements.drafters.spec import FUSED, POST_NORM, DraftSpec, Packaging
 from simulator.reading.json_files import read_json
 
 KNOWN = (
-    "DeepSpec (*DSparkModel, *Eagle3Model), SpecForge (DFlashDraftModel, DSparkDraftModel, LlamaForCausalLMEagle3), vLLM speculators, "
+    "DeepSpec (*DSparkModel, *Eagle3Model), DeepSeek-V4 with DSpark (dspark_block_size), SpecForge (DFlashDraftModel, DSparkDraftModel, LlamaForCausalLMEagle3), vLLM speculators, "
     "vLLM (Eagle3Qwen3ForCausalLM, Eagle3LlamaForCausalLM), "
     "MTP (num_nextn_predict_layers)"
 )
@@ -24,7 +26,7 @@ UNSUPPORTED = ("attention_sink_bias", "logit_scale", "draft_adapter_rank")  # wo
 def read_spec(folder: Path, target_layers: int | None = None) -> DraftSpec:
     """The drafter in `folder`; `target_layers` helps packagings that leave the tapped layers to a default."""
     config = read_json(folder / "config.json", CheckpointError, "give the folder of a drafter checkpoint")
-    refuse_fused(config, folder)
+    refuse_v41(config, folder)
     for recognised, make in PACKAGINGS:
         if recognised(config):
             return make(config, folder, target_layers)
@@ -32,13 +34,15 @@ def read_spec(folder: Path, target_layers: int | None = None) -> DraftSpec:
     raise refused(f"unknown packaging {str(kind)[:80]}", "architectures", folder, f"known: {KNOWN}")
 
 
-def refuse_fused(config: Config, folder: Path) -> None:
-    """DeepSeek-V4's layout: understood, reported, not run (§9)."""
-    if not any(key.startswith("dspark_") for key in config):
-        return
-    block, rank, taps = (str(config.get(f"dspark_{key}", "?"))[:60] for key in ("block_size", "markov_rank", "target_layer_ids"))
-    problem = f"DSpark fused into a DeepSeek-V4 target (block {block}, taps {taps}, Markov rank {rank}): this engine does not run it"
-    raise refused(problem, "dspark_block_size", folder, "its costs come from an imported profile")
+def _fused(config: Config, folder: Path, target_layers: int | None) -> DraftSpec:
+    """In the checkpoint of a DeepSeek-V4 target."""
+    drafter, block = read_v4(folder).drafter, FUSED_BLOCK
+    if drafter is None:
+        raise refused("missing: DeepSeek-V4 without the DSpark drafter", block, folder, "dsim does not run the MTP layer of these releases")
+    return DraftSpec(
+        folder, FUSED, "dspark", config, drafter.taps, block=drafter.block, first_slot=0, gamma=drafter.block, mask_token=drafter.noise_token,
+        markov_rank=drafter.markov_rank, markov_kind="vanilla", confidence="hidden+token", target_layers=config["num_hidden_layers"],
+    )  # fmt: skip
 
 
 def _native(config: Config, folder: Path, target_layers: int | None) -> DraftSpec:
@@ -186,6 +190,7 @@ def _default_eagle_taps(layers: Any, folder: Path) -> list[int]:
 
 
 PACKAGINGS: list[tuple[Callable[[Config], bool], Callable[[Config, Path, int | None], DraftSpec]]] = [
+    (lambda c: is_v4(c) or FUSED_BLOCK in c, _fused),
     (lambda c: "speculators_model_type" in c, _speculators),
     (lambda c: "DSparkDraftModel" in architectures(c) or "DFlashDraftModel" in architectures(c) or "dflash_config" in c, _specforge),
     (lambda c: "LlamaForCausalLMEagle3" in architectures(c), _specforge_eagle),

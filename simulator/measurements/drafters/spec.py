@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 Family = Literal["dspark", "dflash", "eagle3", "mtp"]
 EMBEDDING, POST_NORM = -1, -2  # taps that are not the output of a layer
-Packaging = Literal["deepspec", "specforge", "speculators", "vllm", "deepseek"]
+Packaging = Literal["deepspec", "specforge", "speculators", "vllm", "deepseek", "deepseek-v4"]
+FUSED: Packaging = "deepseek-v4"  # a drafter in its target's checkpoint
 
 
 @dataclass(frozen=True, slots=True)
