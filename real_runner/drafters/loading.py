@@ -19,9 +19,9 @@ from real_runner.failures import memory_of
 from real_runner.target import Target, checkpoint_folder, first_line
 from simulator.complaints import shown
 from simulator.errors import CheckpointError
+from simulator.measurements.drafters.headers import shards
 from simulator.measurements.drafters.packaging import read_spec
 from simulator.measurements.drafters.spec import FUSED, DraftSpec
-from simulator.reading.json_files import read_json
 
 try:
     from transformers.initialization import no_init_weights
@@ -97,7 +97,7 @@ def fits(spec: DraftSpec, target: Target) -> None:
 def read_tensors(folder: Path) -> dict[str, Tensor]:
     """All tensors of model.safetensors or of the shards its index names."""
     index = folder / "model.safetensors.index.json"
-    names = _shards(index) if index.exists() else ["model.safetensors"]
+    names = sorted(set(shards(index).values())) if index.exists() else ["model.safetensors"]
     tensors: dict[str, Tensor] = {}
     for name in names:
         if not (folder / name).is_file():  # a pipe would be waited for
@@ -109,18 +109,6 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
         except (SafetensorError, OSError, ValueError, OverflowError) as error:
             raise CheckpointError(f"not a safetensors file: {first_line(error)}", where=folder / name) from error
     return tensors
-
-
-def _shards(index: Path) -> list[str]:
-    """Names of the files in an index. They are in its folder."""
-    named = read_json(index, CheckpointError).get("weight_map")
-    if not isinstance(named, dict) or not named or not all(isinstance(name, str) for name in named.values()):
-        raise CheckpointError("not an index of shards", where=index, key="weight_map", remedy="expected tensor names and their files")
-    names = sorted(set(named.values()))
-    for name in names:
-        if not re.fullmatch(r"[\w.-]{1,200}\.safetensors", name):
-            raise CheckpointError(f"expected the name of a .safetensors file in this folder, got {shown(name)}", where=index, key="weight_map")
-    return names
 
 
 def renamed(tensors: Mapping[str, Tensor], spec: DraftSpec) -> dict[str, Tensor]:

@@ -95,7 +95,9 @@ def refuse_v41(config: Config, folder: Path) -> None:
     if str(config.get("model_type")).replace("_", "").replace(".", "") == "deepseekv41" or "DeepseekV41" in architectures(config):
         text = group(config, "text_config", folder)
         sizes = ", ".join(f"{key} {shown(text[key])}" for key in ("num_hidden_layers", "hidden_size") if key in text)
-        raise refused(ARCHITECTURE_41 + (f", {sizes}" if sizes else ""), "model_type", folder, "dsim reads DeepSeek-V4; import its costs and acceptance")
+        raise refused(
+            ARCHITECTURE_41 + (f", {sizes}" if sizes else ""), "model_type", folder, "dsim reads DeepSeek-V4; import its costs and acceptance"
+        )
 
 
 def read_v4(folder: Path) -> DeepseekV4:
