@@ -39,7 +39,7 @@ Format = Annotated[Literal["text", "json"], typer.Option("--format", help="Print
 
 def draft_check(
     target: TargetModel,
-    draft: Annotated[str, typer.Option(help="Drafter: a checkpoint folder or a hub name.")],
+    draft: Annotated[str | None, typer.Option(help="Drafter: a checkpoint folder or a hub name.", show_default="the one in the target")] = None,
     expect: Annotated[Path | None, typer.Option(help="Folder of expected tensors and greedy tokens to compare with.")] = None,
     prompts: Prompts = None,
     at_least: Annotated[float, typer.Option(help="Accepted length below which the drafter fails the check.")] = 1.2,
@@ -49,7 +49,17 @@ def draft_check(
 ) -> None:
     """Check that a drafter loads and fits its target.
 
-    Recognises the drafter's family and describes it. Exits with 1 if a check fails."""
+    Recognises the drafter's family and describes it. Exits with 1 if a check fails.
+
+    Without --draft: describes a DeepSeek-V4 whose checkpoint holds its drafter, from config and headers."""
+    if draft is None:
+        from real_runner.check_fused import check_fused
+
+        if expect is not None or prompts is not None:
+            raise DsimError("needs --draft", where="dsim draft check", key="--expect" if expect is not None else "--prompts")
+        fused = check_fused(Path(target))
+        echo_json(fused.as_json()) if format == "json" else echo(fused.as_text())
+        return
     needs_torch("draft check")
     from real_runner.check import check
     from real_runner.target import load_target

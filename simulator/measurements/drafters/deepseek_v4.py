@@ -105,7 +105,12 @@ def read_v4(folder: Path) -> DeepseekV4:
     config = read_json(folder / "config.json", CheckpointError, "give the folder of a DeepSeek-V4 checkpoint")
     refuse_v41(config, folder)
     if not is_v4(config):
-        raise refused(shown(config.get("model_type")), "model_type", folder, f"expected {MODEL_TYPE}")
+        raise refused(
+            shown(config.get("model_type")),
+            "model_type",
+            folder,
+            f"expected {MODEL_TYPE}, whose checkpoints hold their drafter; give another target's with --draft",
+        )
     return _sizes(config, folder)
 
 

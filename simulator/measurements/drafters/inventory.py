@@ -15,8 +15,8 @@ from simulator.measurements.drafters.headers import Stored, read_headers
 
 Kind = Literal["fp8", "fp4", "number", "id", "scale"]
 Part = Literal[
-    "embedding", "head", "attention", "compressors and indexers", "shared experts", "routed experts", "streams, norms and routers", "main projection",
-    "Markov head", "confidence head",
+    "attention", "compressors and indexers", "streams, norms and routers", "shared experts", "routed experts", "head", "tables by token",
+    "main projection", "Markov head", "confidence head",
 ]  # fmt: skip
 FP4_COLUMNS = 32  # that share a scale
 _NUMBERS = ("BF16", "F16", "F32")
@@ -143,7 +143,7 @@ def _scale_of(weight: str) -> str:
 def _tensors(sizes: DeepseekV4, stages: int) -> Iterator[Expected]:
     """Without scales."""
     assert sizes.drafter is not None
-    yield Expected("embed.weight", (sizes.vocabulary, sizes.hidden), "number", "embedding")
+    yield Expected("embed.weight", (sizes.vocabulary, sizes.hidden), "number", "tables by token")
     yield Expected("head.weight", (sizes.vocabulary, sizes.hidden), "number", "head")
     yield from _end("", sizes)
     for layer, ratio in enumerate(sizes.ratios):
@@ -171,8 +171,8 @@ def _drafter(first: str, last: str, sizes: DeepseekV4, drafter: FusedDrafter) ->
     yield Expected(first + "main_proj.weight", (hidden, len(drafter.taps) * hidden), _fp8(sizes), "main projection")
     yield Expected(first + "main_norm.weight", (hidden,), "number", "streams, norms and routers")
     yield from _end(last, sizes)
-    for name in ("markov_w1", "markov_w2"):
-        yield Expected(f"{last}markov_head.{name}.weight", (sizes.vocabulary, rank), "number", "Markov head")
+    yield Expected(last + "markov_head.markov_w1.weight", (sizes.vocabulary, rank), "number", "tables by token")
+    yield Expected(last + "markov_head.markov_w2.weight", (sizes.vocabulary, rank), "number", "Markov head")
     yield Expected(last + "confidence_head.proj.weight", (1, hidden + rank), "number", "confidence head")
 
 
@@ -221,7 +221,7 @@ def _compressor(prefix: str, sizes: DeepseekV4, ratio: int, width: int) -> Itera
 def _experts(prefix: str, sizes: DeepseekV4, hashed: bool) -> Iterator[Expected]:
     yield Expected(prefix + "gate.weight", (sizes.experts, sizes.hidden), "number", "streams, norms and routers")
     if hashed:
-        yield Expected(prefix + "gate.tid2eid", (sizes.vocabulary, sizes.experts_per_token), "id", "streams, norms and routers")
+        yield Expected(prefix + "gate.tid2eid", (sizes.vocabulary, sizes.experts_per_token), "id", "tables by token")
     else:
         yield Expected(prefix + "gate.bias", (sizes.experts,), "number", "streams, norms and routers")
     yield from _expert(prefix + "shared_experts.", sizes, sizes.shared_experts * sizes.expert_hidden, _fp8(sizes), "shared experts")
