@@ -32,6 +32,17 @@ def sharded() -> Files:
 
 
 @cache
+def fused() -> Files:
+    """A DeepSeek-V4 with its drafter inside, and an index that names one shard."""
+    from simulator.measurements.drafters.headers import read_header
+
+    folder = GOLDEN / "deepseek_v4" / "released_dtypes"
+    files = {f"target/{name}": (folder / name).read_bytes() for name in ("config.json", "model.safetensors")}
+    index = {"weight_map": dict.fromkeys(read_header(folder / "model.safetensors"), "model.safetensors")}
+    return files | {"target/model.safetensors.index.json": as_json(index)}
+
+
+@cache
 def expected() -> Files:
     """Expected outputs of a drafter: one short greedy decode, and forward tensors."""
     decode = json.loads((GOLDEN / "dspark_vanilla" / "greedy_decode.json").read_text())[0]

@@ -242,6 +242,14 @@ def _target(folder: Path) -> None:
         encode("Why is the sky blue?", tokenizer)
 
 
+def _fused(folder: Path) -> None:
+    from real_runner.check_fused import check_fused
+
+    report = check_fused(folder / "target")
+    json.loads(report.as_json())
+    report.as_text()
+
+
 def _kept(folder: Path) -> None:
     from simulator.study.run.result import PointRow
     from simulator.study.work.kept import Kept, Task
@@ -343,6 +351,7 @@ READERS: tuple[Reader, ...] = (
     Reader("eagle3-reduced", "checkpoints", lambda: checkpoints.trained("eagle3", True), _checkpoint, 2),
     Reader("packagings", "checkpoints", checkpoints.packagings, _packagings, 16),
     Reader("target", "checkpoints", checkpoints.target, _target, 1),
+    Reader("fused", "checkpoints", checkpoints.fused, _fused, 4),
     Reader("expected", "checkpoints", checkpoints.expected, _expected, 1),
 )  # fmt: skip
 
