@@ -12,6 +12,7 @@ import pytest
 import typer
 
 from simulator.cli import app
+from tests.conftest import ROOT
 
 Dsim = Callable[..., Any]
 
@@ -64,3 +65,9 @@ def test_help_needs_no_torch_and_measuring_says_so_in_one_line(tmp_path: Path) -
         assert done.stderr.endswith("needs torch, which is not installed; pip install 'dsim[profile]'\n")
         assert done.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_with_its_drafter_inside_is_checked_without_torch() -> None:
+    done = without_torch("draft", "check", "--target", str(ROOT / "tests" / "golden" / "deepseek_v4" / "released_dtypes"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "827 tensors, 241 of them the drafter's" in done.stdout
