@@ -306,7 +306,7 @@ def test_a_header_too_large_is_refused_before_it_is_read(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"dspark_block_size": None}, "config.json: dspark_block_size: missing: DeepSeek-V4 without a fused DSpark drafter; give"),
+        ({"dspark_block_size": None}, "config.json: dspark_block_size: missing: DeepSeek-V4 without a fused DSpark drafter; give a DSpark release"),
         ({"model_type": "deepseek_v41", "text_config": {"num_hidden_layers": 40, "hidden_size": 5120}},
          "config.json: model_type: DeepSeek-V4.1 (engram tables, two-level index, keys shared between layers), num_hidden_layers 40"),
         ({"model_type": "qwen3"}, "config.json: model_type: 'qwen3'; expected deepseek_v4, whose checkpoints hold their drafter; give another "),

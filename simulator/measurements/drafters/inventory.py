@@ -63,7 +63,7 @@ def checked(folder: Path) -> V4Checkpoint:
     """A checkpoint of which everything is there and as its config says, from config and headers alone. Raises CheckpointError."""
     sizes = read_v4(folder)
     if sizes.drafter is None:
-        raise refused("missing: DeepSeek-V4 without a fused DSpark drafter", FUSED, folder, "give a DSpark release, or a drafter with --draft")
+        raise refused("missing: DeepSeek-V4 without a fused DSpark drafter", FUSED, folder, "give a DSpark release")
     index = folder / "model.safetensors.index.json"
     file = index if index.exists() else folder / "model.safetensors"
     tensors, stages = _by_runtime_name(read_headers(folder), file)
