@@ -13,12 +13,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from simulator.arrays import Floats
-from simulator.files import write_whole
 from simulator.measurements.acceptance import ParametricAcceptance
-from simulator.measurements.acceptance_library import FILE, Acceptance, load_acceptance
+from simulator.measurements.acceptance_made import save_acceptance
 from simulator.measurements.calibration import fit_temperatures
 from simulator.measurements.draft_blocks import RecordedBlocks
 from simulator.measurements.marginals import logit, sigmoid
@@ -41,18 +39,6 @@ UNKNOWN = [
     "acceptance at other temperatures than 1, and with quantised targets or drafters",
     "how acceptance varies along texts and between them: the generator's defaults, which follow Figure 6",
 ]
-
-
-class InARow(dict[str, Any]):
-    """A mapping on a line of its own."""
-
-
-class _Dumper(yaml.SafeDumper):
-    pass
-
-
-_Dumper.add_representer(InARow, lambda dumper, data: dumper.represent_mapping("tag:yaml.org,2002:map", data, flow_style=True))
-LOOKS = {"sort_keys": False, "allow_unicode": True, "width": 160}
 
 
 def main() -> None:
@@ -269,16 +255,9 @@ def figure_2(family: str, kind: str) -> Floats:
 
 def save(about: dict[str, Any], blocks: RecordedBlocks, source: Path) -> None:
     """The folder of an acceptance in that of its source."""
-    folder = source / about["name"]
-    content = Acceptance.model_validate({"format": 1} | about).model_dump(mode="json", exclude_none=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    text = yaml.dump(content | {"domains": {name: InARow(it) for name, it in content["domains"].items()}}, Dumper=_Dumper, **LOOKS)
-    write_whole(folder / FILE, f"# {MADE_BY}\n{text}")
     temperature = None if "the temperature" in about["unknown"] else 1.0
-    replace(blocks, drafter=about["family"], temperature=temperature, provenance=about["provenance"], source=about["source"]).save(
-        folder / content["blocks"]
-    )
-    load_acceptance(folder).recorded()
+    blocks = replace(blocks, drafter=about["family"], temperature=temperature, provenance=about["provenance"], source=about["source"])
+    save_acceptance(about, blocks, source / about["name"], MADE_BY)
     print(f"written: {about['name']}")
 
 

@@ -17,7 +17,7 @@ from real_runner.expect import Difference, compare
 from real_runner.prompts import continued, prompts_for
 from real_runner.records import ServedRequest
 from real_runner.target import Target
-from simulator.measurements.drafters.spec import POST_NORM, DraftSpec
+from simulator.measurements.drafters.spec import FUSED, POST_NORM, DraftSpec
 from simulator.policies.verification import FixedLength
 
 
@@ -114,7 +114,7 @@ def taps(spec: DraftSpec, target: Target) -> Finding:
     """(d) the last layer is not tapped: its output is only to be had after the final norm; and taps are in order."""
     if spec.taps == (POST_NORM,):
         return Finding("taps", True, "output of the final norm")
-    last = target.layers - 1 in spec.taps
+    last = target.layers - 1 in spec.taps and spec.packaging != FUSED  # whose taps are streams, that no norm ends
     rising = all(a < b for a, b in zip(spec.taps, spec.taps[1:], strict=False))
     detail = f"layer {target.layers - 1} is the target's last" if last else "not strictly increasing" if not rising else f"{list(spec.taps)}"
     return Finding("taps", rising and not last, f"{detail} of {target.layers} layers")

@@ -126,6 +126,10 @@ def profile_measure(
     draft: Annotated[list[str] | None, typer.Option(metavar="[NAME=]FOLDER", help="Drafter. Repeatable.")] = None,
     gpu: Annotated[bool, typer.Option("--gpu", help="Measure on the GPU, in bfloat16 and with captured graphs.")] = False,
     prompts: PromptSets = None,
+    texts: Annotated[
+        Path | None, typer.Option(help="The target's own answers (JSON lines: prompt, output) instead of prompts. DeepSeek-V4 needs them.")
+    ] = None,
+    memory: Annotated[str | None, typer.Option(help="Memory for DeepSeek-V4, e.g. 24GB.", show_default="as much as 2,048 tokens need")] = None,
     prompts_per_domain: Annotated[int, typer.Option(min=1, help="Maximum prompts per file.")] = 40,
     max_tokens: Annotated[int, typer.Option(min=2, help="Maximum tokens per text for measuring acceptance.")] = 256,
     temperature: Annotated[float, typer.Option(min=0.0, help="Temperature of texts and drafts.")] = 1.0,
@@ -145,29 +149,67 @@ def profile_measure(
 ) -> None:
     """Measure a target and its drafters on this machine.
 
-    Measures step costs and acceptance. Run the same command again to resume after an interruption."""
+    Measures step costs and acceptance; of DeepSeek-V4 the acceptance of the drafter in its checkpoint, one layer in memory at a time. Run the same
+    command again to resume after an interruption."""
+    if texts is not None and prompts:
+        raise DsimError("expected --texts or --prompts, got both", where="dsim profile measure", remedy="drop one of them")
     needs_torch("profile measure")
     from real_runner.layout import Tiers
     from real_runner.profile import Acceptance, CostPlan, may_write, measure_profile, named_drafts
-    from real_runner.target import load_target
+    from real_runner.target import load_target, v4_folder
+    from real_runner.texts import read_texts
     from simulator.progress import Progress, resumable
 
     place = device or ("cuda" if gpu else "cpu")
     on_gpu = place.startswith("cuda")
     plan = CostPlan(seconds_of(budget), max_requests or (256 if on_gpu else 32), max_context or (4096 if on_gpu else 1024))
-    drafts, sets = named_drafts(draft or []), read_prompt_sets(prompts or [])
+    kind = dtype or ("bfloat16" if on_gpu else "float32")
+    if (folder := v4_folder(target)) is not None:
+        quiet_on(place, threads)
+        settings = {"device": place, "dtype": kind, "temperature": temperature, "seed": seed, "keep_work": keep_work}
+        return _profile_v4(folder, target_name or Path(target).name, draft, texts, memory, out, format, settings)
+    if memory is not None:
+        raise DsimError("only DeepSeek-V4 is measured one layer at a time", key="--memory", remedy="leave it out")
+    drafts, sets = named_drafts(draft or []), read_prompt_sets(prompts or []) if texts is None else []
+    given = None if texts is None else read_texts(texts)
     may_write(out)
     quiet_on(place, threads)
-    loaded = load_target(target, place, dtype or ("bfloat16" if on_gpu else "float32"))
+    loaded = load_target(target, place, kind)
     use = Tiers() if (on_gpu if tiers is None else tiers) else None
     acceptance = Acceptance(temperature, prompts_per_domain, max_tokens)
     with resumable(lambda: f"measurements are kept in {out / 'work'}"):
         made = measure_profile(
-            loaded, drafts, sets, out, acceptance=acceptance, costs=plan, tiers=use, seed=seed, command=_command(), keep_work=keep_work,
+            loaded, drafts, sets, out, given=given, acceptance=acceptance, costs=plan, tiers=use, seed=seed, command=_command(), keep_work=keep_work,
             target_name=target_name, progress=Progress(quiet=format == "json"),
         )  # fmt: skip
     text = f"{out}: {len(made.drafters)} drafters, {len(made.suspicious)} suspicious cells; look at it with `dsim profile show {out}`"
     echo_json(made.model_dump_json(indent=2)) if format == "json" else echo(text)
+
+
+def _profile_v4(
+    folder: Path, name: str, draft: list[str] | None, texts: Path | None, memory: str | None, out: Path, format: str, settings: dict[str, Any]
+) -> None:
+    """The acceptance of the drafter in a DeepSeek-V4 checkpoint."""
+    from real_runner.deepseek_v4.acceptance import measure_acceptance, words_of
+    from real_runner.texts import read_texts
+    from simulator.measurements.drafters.deepseek_v4 import read_v4
+    from simulator.progress import Progress, resumable
+
+    if draft and [Path(one.rpartition("=")[2]).resolve() for one in draft] != [folder.resolve()]:
+        raise DsimError("DeepSeek-V4 drafts with the drafter in its checkpoint", key="--draft", remedy="leave it out")
+    if texts is None:
+        remedy = "give --texts FILE: JSON lines with prompt and output, as a server of the model said them"
+        raise DsimError("DeepSeek-V4 generates no texts here", key="--texts", remedy=remedy)
+    eos = read_v4(folder).eos
+    given = read_texts(texts, words_of(folder, eos[0] if eos else None))
+    with resumable(lambda: f"finished layers are kept in {out / 'work'}"):
+        made = measure_acceptance(
+            folder, name, given, out, memory_bytes=None if memory is None else bytes_of(memory), command=_command(),
+            progress=Progress(quiet=format == "json"), **settings,
+        )  # fmt: skip
+    lengths = (f"{domain:<16}accepted length {it.accepted_length:.2f}" for domain, it in made.domains.items())
+    told = f"{out}: acceptance of {made.gamma} drafted tokens; a scenario takes it as drafters.DRAFTER.blocks, `dsim acceptance show {out}` shows it"
+    _show(format, made.model_dump(mode="json") | {"path": str(out)}, [*lengths, told, *made.notes])
 
 
 def train_draft(
@@ -264,6 +306,14 @@ def seconds_of(text: str) -> float:
     if match is None or float(match[1]) <= 0:
         raise DsimError(f"expected a duration such as 90s, 10m or 1h, got {text!r}", key="--budget")
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def bytes_of(text: str) -> float:
+    """An amount of memory as people write it: 24GB, 512MB, 1.5TB, or bytes. Raises DsimError."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kMGT]?)B?\s*", text)
+    if match is None or float(match[1]) <= 0:
+        raise DsimError(f"expected an amount such as 24GB or 512MB, got {text!r}", key="--memory")
+    return float(match[1]) * {"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}[match[2]]
 
 
 def _command() -> str:

@@ -25,7 +25,7 @@ from real_runner.layout import Tiers
 from real_runner.prompts import PromptSet, encoded
 from real_runner.setup import writable
 from real_runner.target import Target, checkpoint_folder
-from real_runner.texts import generate_texts
+from real_runner.texts import Text, generate_texts
 from simulator.errors import DsimError
 from simulator.files import holds_files, write_whole
 from simulator.made import check_made
@@ -90,18 +90,19 @@ def may_write(out: Path) -> None:
 
 def measure_profile(
     target: Target, drafts: dict[str, str], sets: Sequence[PromptSet], out: Path, *, acceptance: Acceptance, costs: CostPlan, tiers: Tiers | None,
-    seed: int = 0, command: str = "dsim profile", target_name: str | None = None, keep_work: bool = False, progress: Progress | None = None,
+    seed: int = 0, given: list[Text] | None = None, command: str = "dsim profile", target_name: str | None = None, keep_work: bool = False, progress: Progress | None = None,
 ) -> Profile:  # fmt: skip
-    """Measures everything into `out` and returns the profile as loaded from there. Raises DsimError for what does not fit."""
+    """Measures everything into `out` and returns the profile as loaded from there; acceptance along the target's own texts where they are `given`.
+    Raises DsimError for what does not fit."""
     progress = progress or Progress(quiet=True)
     may_write(out)
     work = out / "work"
     for place in drafts.values():
         read_spec(checkpoint_folder(place), target.layers)
-    prompts = encoded(target, sets, acceptance.prompts)
+    prompts = encoded(target, sets, acceptance.prompts) if given is None else [(text.domain, text.of, text.prompt) for text in given]
     drafters = {name: load_drafter(place, target) for name, place in drafts.items()}
     _same_measurement(work, target, drafts, [(domain, ids) for domain, _, ids in prompts], acceptance, seed)
-    blocks = measure_blocks(target, drafters, prompts, out, work, acceptance, seed, progress)
+    blocks = measure_blocks(target, drafters, prompts, out, work, acceptance, seed, progress, given)
     tables = measure_cost_tables(
         target, drafters, temperature=acceptance.temperature, max_requests=costs.max_requests, max_context=costs.max_context,
         budget_s=costs.budget_s, folder=work, tiers=tiers, progress=progress, seed=seed,
@@ -124,18 +125,19 @@ def _same_measurement(work: Path, target: Target, drafts: dict[str, str], prompt
 
 def measure_blocks(
     target: Target, drafters: dict[str, Drafter], prompts: list[tuple[str, int, list[int]]], out: Path, work: Path, acceptance: Acceptance,
-    seed: int, progress: Progress,
+    seed: int, progress: Progress, given: list[Text] | None = None,
 ) -> dict[str, RecordedBlocks]:  # fmt: skip
     """Texts of the target, then every drafter's blocks along them, in `out/blocks-<drafter>.parquet`; what is there already is taken."""
     if not drafters:
         return {}
-    texts = generate_texts(target, prompts, temperature=acceptance.temperature, max_tokens=acceptance.max_tokens, slots=acceptance.at_once,
-                           seed=seed, file=work / "texts.jsonl", progress=progress)  # fmt: skip
+    texts = given or generate_texts(target, prompts, temperature=acceptance.temperature, max_tokens=acceptance.max_tokens, slots=acceptance.at_once,
+                                    seed=seed, file=work / "texts.jsonl", progress=progress)  # fmt: skip
     blocks = {}
     for name, drafter in drafters.items():
         file = out / f"blocks-{name}.parquet"
         if not file.exists():
-            record_blocks(target, drafter, name, texts, temperature=acceptance.temperature, seed=seed, progress=progress).save(file)
+            at = acceptance.temperature
+            record_blocks(target, drafter, name, texts, temperature=at, seed=seed, progress=progress, given=given is not None).save(file)
         blocks[name] = RecordedBlocks.load(file)
     return blocks
 

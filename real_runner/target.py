@@ -145,6 +145,17 @@ def load_target(name: str, device: str = "cpu", dtype: str = "float32") -> Targe
         raise CheckpointError(f"the target's weights cannot be loaded: {first_line(error)}", where=name) from error
 
 
+def v4_folder(name: str) -> Path | None:
+    """The files of a DeepSeek-V4 checkpoint; None for other targets."""
+    kind = _model_type(name)
+    if kind is None and not Path(name).exists():
+        try:
+            kind = AutoConfig.from_pretrained(name, trust_remote_code=False).model_type
+        except Exception:  # for `load_target` to say
+            return None
+    return checkpoint_folder(name) if kind == MODEL_TYPE else None
+
+
 def _v4(folder: Path, name: str, device: str, dtype: str) -> Target:
     from real_runner.deepseek_v4.model import load_v4
 
@@ -182,7 +193,8 @@ def _model_type(name: str) -> str | None:
 def _of_a_known_family(name: str, kind: str | None) -> None:
     if kind is not None and kind not in FAMILIES:
         where = _config_file(name)
-        raise CheckpointError(f"unsupported family {shown(kind)}", where=where, key="model_type", remedy=f"supported: {', '.join((*FAMILIES, MODEL_TYPE))}")
+        known = ", ".join((*FAMILIES, MODEL_TYPE))
+        raise CheckpointError(f"unsupported family {shown(kind)}", where=where, key="model_type", remedy=f"supported: {known}")
 
 
 def random_target(config: Any, name: str, device: str, dtype: str) -> Target:

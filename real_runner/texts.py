@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,14 @@ class Text:
     of: int = 0  # the prompt's number in its set
 
 
+@dataclass(frozen=True, slots=True)
+class Words:
+    """How a target's tokenizer reads text as it stands, without a chat template, and the token that ends a text."""
+
+    encode: Callable[[str], list[int]]
+    end: int | None
+
+
 def generate_texts(
     target: Target, prompts: Sequence[Prompt], *, temperature: float, max_tokens: int, slots: int, seed: int, file: Path, progress: Progress
 ) -> list[Text]:
@@ -63,9 +71,10 @@ def generate_texts(
     return texts
 
 
-def read_texts(file: Path) -> list[Text]:
-    """Texts of `generate_texts`, or given ones: JSON lines with `prompt` and `output` (token ids), `domain` and `of` where there are any."""
-    texts = _read(file)[1]
+def read_texts(file: Path, words: Words | None = None) -> list[Text]:
+    """Texts of `generate_texts`, or given ones: JSON lines with `prompt` and `output` (or `completion`), `domain` and `of` where there are any. Both
+    are token ids, or text that `words` encodes; a `finish_reason` of "stop" says that the target ended it."""
+    texts = _read(file, words)[1]
     if not texts:
         raise DsimError("expected at least one text", where=file, key="texts", remedy="give JSON lines with `prompt` and `output`")
     return texts
@@ -121,7 +130,7 @@ def _kept(file: Path, about: dict[str, Any], slots: int, wanted: int) -> list[Te
     return texts
 
 
-def _read(file: Path) -> tuple[dict[str, Any] | None, list[Text]]:
+def _read(file: Path, words: Words | None = None) -> tuple[dict[str, Any] | None, list[Text]]:
     """Header, where there is one, and texts; a last line that was cut off while it was written is passed over."""
     header, texts, remedy = None, [], "give JSON lines with `prompt` and `output`"
     with opened(file, remedy=remedy) as lines:
@@ -137,15 +146,24 @@ def _read(file: Path) -> tuple[dict[str, Any] | None, list[Text]]:
             if number == 1 and isinstance(entry, dict) and HEADER in entry:
                 header = entry
             else:
-                texts.append(_text(entry, f"{file}:{number}", len(texts)))
+                texts.append(_text(entry, f"{file}:{number}", len(texts), words))
     return header, texts
 
 
-def _text(entry: Any, where: str, number: int) -> Text:
+def _text(entry: Any, where: str, number: int, words: Words | None) -> Text:
+    entry = dict(entry) if isinstance(entry, dict) else {}
+    if "output" not in entry and "completion" in entry:
+        entry["output"] = entry["completion"]
     for key in ("prompt", "output"):
-        ids = entry.get(key) if isinstance(entry, dict) else None
+        ids = entry.get(key)
+        if isinstance(ids, str):
+            if words is None:
+                raise DsimError("expected token ids, got text", where=where, key=key, remedy="give a list of ids")
+            entry[key] = ids = words.encode(ids)
         if not isinstance(ids, list) or not ids or any(type(one) is not int or not 0 <= one < MOST_ID for one in ids):
             raise DsimError(f"expected a list of token ids from 0 to {MOST_ID - 1}", where=where, key=key)
+    if entry.get("finish_reason") == "stop" and words is not None and words.end is not None and entry["output"][-1] != words.end:
+        entry["output"] = [*entry["output"], words.end]
     of, domain = entry.get("of", number), entry.get("domain", "none")
     if type(of) is not int or not 0 <= of < MOST_ID:
         raise DsimError(shown(of), where=where, key="of", remedy="expected the prompt's number in its set")

@@ -1,5 +1,5 @@
-"""Attention of DeepSeek-V4 for a flat batch of tokens: a window, compressed entries, an indexer that chooses among them (format of V4, §3). Modules bear
-the names of the checkpoint's tensors."""
+"""Attention of DeepSeek-V4 for a flat batch of tokens: a window, compressed entries, an indexer that chooses among them (format of V4, §3). Modules
+bear the names of the checkpoint's tensors."""
 
 from __future__ import annotations
 
@@ -62,7 +62,9 @@ class Indexer(nn.Module):
         self.weights_proj = Linear(self.heads, sizes.hidden, sizes.fp8_block)
         self.compressor = Compressor(sizes, ratio, self.width)
 
-    def forward(self, x: Tensor, query: Tensor, entries: Tensor, seen: Seen, part: slice, visible: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, query: Tensor, entries: Tensor, seen: Seen, part: slice, visible: Tensor, frequencies: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Numbers of the best entries of those visible [B, E] to x [B, d], and which of them are  # [B, k] each."""
         query = rotated(self.wq_b(query).unflatten(-1, (self.heads, self.width)), seen.rope[part], frequencies)
         known = entries[seen.flat.slots[part], : visible.shape[1]]

@@ -1,7 +1,8 @@
 """What attention and layers of DeepSeek-V4 share: a cache that needs no rollback, norms, rotation.
 
-Caches are addressed by position, so a rejected token is overwritten in time and nothing is rolled back (format of V4, §6): keys by position, the compressor's
-inputs by position, compressed entries by number. An entry is visible only from the position that closes its window on, and whoever stands there makes it anew.
+Caches are addressed by position, so a rejected token is overwritten in time and nothing is rolled back (format of V4, §6): keys by position, the
+compressor's inputs by position, compressed entries by number. An entry is visible only from the position that closes its window on, and who stands
+there makes it anew.
 """
 
 from __future__ import annotations

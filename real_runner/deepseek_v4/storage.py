@@ -1,5 +1,5 @@
-"""Weights as DeepSeek-V4 stores them: fp8 with a scale for each block, fp4 with a scale for each 32 columns (format of V4, §5). They stay so in memory
-and are made dense one at a time, where they are used."""
+"""Weights as DeepSeek-V4 stores them: fp8 with a scale for each block, fp4 with a scale for each 32 columns (format of V4, §5). They stay so in
+memory and are made dense one at a time, where they are used."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def tensors_of(checkpoint: V4Checkpoint, names: Iterable[str]) -> Iterator[tuple
 
 
 def fill(module: nn.Module, tensors: Iterable[tuple[str, Tensor]], dtype: torch.dtype, device: torch.device) -> None:
-    """Puts `tensors` in place by name. Those of Linear stay as they are stored, other numbers become `dtype` or, where that is finer, stay float32."""
+    """Puts `tensors` in place by name. Those of Linear stay as they are stored, others become `dtype`, or stay float32."""
     parts = dict(module.named_modules())
     for name, tensor in tensors:
         owner, _, leaf = name.rpartition(".")

@@ -33,7 +33,7 @@ class BlockDrafter(Drafter):
     def make_backbone(self) -> Any:
         model = super().make_backbone()
         for i, layer in enumerate(model.layers):
-            layer.self_attn.sliding_window = self.spec.windows[i] if self.spec.windows else None  # the packaging's, whatever the inherited config says
+            layer.self_attn.sliding_window = self.spec.windows[i] if self.spec.windows else None  # whatever the inherited config says
         return model
 
     def extend(self, features: Tensor, next_ids: Tensor, ints: Tensor, layout: Layout, start: Tensor) -> None:

@@ -1,4 +1,5 @@
-"""Acceptance that others published, by target and drafter: profiles/acceptance/SOURCE/NAME/, recorded blocks beside acceptance.yaml."""
+"""Acceptance by target and drafter, recorded blocks beside acceptance.yaml: what others published is in profiles/acceptance/SOURCE/NAME/, what one
+measured without step costs is where it was put."""
 
 from __future__ import annotations
 
@@ -32,13 +33,13 @@ Fit = Literal["same model", "another model"]
 
 class DomainAcceptance(Frozen):
     """Of the texts of one benchmark: the kind of text, tokens that a round commits when all γ are verified (the bonus token included), and
-    P(slot accepted | slots before accepted) at the anchors that such a run visits. `shape` says whether its course over the slots was published, or
-    was carried over from another model and moved in level."""
+    P(slot accepted | slots before accepted) at the anchors that such a run visits. `shape` says whether its course over the slots was measured or
+    published, or was carried over from another model and moved in level."""
 
     kind: Label
     accepted_length: Annotated[float, Within(1, MOST_SLOTS + 1, "tokens")]
     conditional: Annotated[list[InnerShare], Field(min_length=1, max_length=MOST_SLOTS)]
-    shape: Literal["published", "carried over"]
+    shape: Literal["measured", "published", "carried over"]
 
 
 class Acceptance(Frozen):
@@ -90,7 +91,7 @@ class Acceptance(Frozen):
         return [
             Told(
                 self.target, self.family, name, it.kind, level_of(it.accepted_length, self.gamma),
-                tilt_of(it.conditional) if it.shape == "published" else None,
+                tilt_of(it.conditional) if it.shape != "carried over" else None,
             )
             for name, it in self.domains.items()
         ]  # fmt: skip
@@ -110,14 +111,17 @@ class Acceptance(Frozen):
 
     def unsure_for(self, target: str, drafter: str, domains: Mapping[str, float] | None = None) -> list[Unsure]:
         """All that is not known of the acceptance of `drafter` where it stands in for that of a drafter of `target`, on texts of `domains` ({}: any):
-        standard deviations from the spread of the shipped acceptances (another_model.py)."""
+        standard deviations from the spread of the shipped acceptances (another_model.py). Nothing where it was measured on this target: then what is
+        unsure of measured blocks holds (assumed.py)."""
+        if self.provenance == "measured" and self.fits(target) == "same model":
+            return []
         kinds = {self.domains[name].kind for name in domains or {} if name in self.domains}
         mine = [] if self._folder in acceptances().values() else self.told
         return acceptance_unsure(self.told, [*_told(), *mine], target, drafter, one_kind=len(kinds) == 1)
 
     def assumed_for(self, target: str) -> list[str]:
         """What a profile of `target` assumes that takes it."""
-        lines = [f"acceptance is not measured here: {self.source}"]
+        lines = [] if self.provenance == "measured" else [f"acceptance is not measured here: {self.source}"]
         if self.fits(target) == "another model":
             lines.insert(0, f"acceptance is that of {self.target}, not of {target}")
         return lines
@@ -152,7 +156,8 @@ class Acceptance(Frozen):
         lines = [f"{drafter}: {line}" for line in self.assumed_for(profile.target)]
         other = profile.model_copy(update={"drafters": profile.drafters | {drafter: new}, "assumed": [*profile.assumed, *lines]})
         other._blocks = profile._blocks | {drafter: self.recorded(known.gamma)}
-        other._lent = profile._lent | {drafter: self.unsure_for(profile.target, drafter, domains)}
+        if unsure := self.unsure_for(profile.target, drafter, domains):
+            other._lent = profile._lent | {drafter: unsure}
         return other
 
     def _slots(self, gamma: int) -> int:

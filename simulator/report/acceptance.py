@@ -1,4 +1,4 @@
-"""Acceptance that others published, for `dsim acceptance`: what it is, and what its recorded blocks give."""
+"""Acceptance of the library or of one's own, for `dsim acceptance`: what it is, and what its recorded blocks give."""
 
 from __future__ import annotations
 
@@ -48,6 +48,7 @@ def acceptance_data(acceptance: Acceptance, target: str) -> dict[str, Any]:
 def acceptance_page(acceptance: Acceptance, data: Mapping[str, Any]) -> Page:
     """The same for people."""
     slots = [str(k) for k in range(1, acceptance.gamma + 1)]
+    by = "measured" if acceptance.provenance == "measured" else "published"
     lengths, positions = [], []
     for name, domain in data["domains"].items():
         found = domain["recorded"]
@@ -76,7 +77,7 @@ def acceptance_page(acceptance: Acceptance, data: Mapping[str, Any]) -> Page:
             table(
                 "lengths",
                 "Tokens a round when whole blocks are verified, bonus token included; recorded: of the texts that are replayed, ± a standard error.",
-                ("domain", "kind", "published", "recorded", "texts", "rounds"), lengths, words=2,
+                ("domain", "kind", by, "recorded", "texts", "rounds"), lengths, words=2,
             ),
         ),
         section("positions", "Acceptance by position", table("positions", caption, ("domain", *slots), positions, words=1)),

@@ -10,9 +10,8 @@ import pytest
 import torch
 from scipy import stats
 
-from real_runner import blocks as recording
-from real_runner import sampling
-from real_runner.blocks import drafted_along, record_blocks
+from real_runner import coupling, sampling
+from real_runner.blocks import Said, drafted_along, record_blocks
 from real_runner.drafters.drafter import DraftBatch, forced
 from real_runner.drafters.layers import choose
 from real_runner.drafters.loading import load_drafter
@@ -76,7 +75,7 @@ def record(target, drafter, texts, temperature=0.0, seed=0, at_once=256):
 
 
 def draw(target, drafter, texts, temperature=0.0, seed=0, at_once=256):
-    parts = list(drafted_along(target, drafter, texts, temperature=temperature, seed=seed, rows_at_once=at_once))
+    parts = list(drafted_along(target, drafter, [Said(text) for text in texts], temperature=temperature, seed=seed, rows_at_once=at_once))
     return torch.cat([part.tokens for part in parts]).numpy()
 
 
@@ -201,7 +200,7 @@ def test_rounds_have_the_law_of_decoding_at_temperature_1(name, recorded, decode
 
 @pytest.mark.parametrize("name", ["dspark_vanilla", "eagle3"])
 def test_that_notices_a_draw_that_is_not_coupled(name, zoo, target, sampled, decoded, monkeypatch):
-    monkeypatch.setattr(recording, "acceptance", torch.minimum)  # P(drafted and accepted), not given the committed token
+    monkeypatch.setattr(coupling, "acceptance", torch.minimum)  # P(drafted and accepted), not given the committed token
     assert abs(apart(record(target, zoo[name], sampled, 1.0, seed=5), decoded(name))[0]) > 10
 
 
@@ -278,16 +277,16 @@ def test_one_slot_has_the_law_of_rejection_sampling(d2t):
     p, law = torch.softmax(logits[0] / temperature, dim=0), torch.softmax(draft[0] / temperature, dim=0)
     d = law if d2t is None else torch.zeros(5).index_copy_(0, torch.tensor(d2t), law)
     tokens = torch.stack([torch.zeros(count, dtype=torch.long), torch.multinomial(p, count, replacement=True, generator=luck)], dim=1)
-    said = recording._Scored(tokens, torch.full((count,), 2), logits, (logits / temperature).logsumexp(dim=-1), torch.zeros_like(tokens))
+    said = coupling.Scored(tokens, torch.full((count,), 2), logits, (logits / temperature).logsumexp(dim=-1), torch.zeros_like(tokens))
     every, map_ = torch.arange(count), None if d2t is None else torch.tensor(d2t)
-    coupling = recording._Coupling(said, every, every * 0, temperature, torch.rand(count, 1, 2, generator=luck), map_)
-    drafted = coupling.draw(draft.expand(count, -1), 0)
+    drawing = coupling.Coupling(said, every, every * 0, temperature, torch.rand(count, 1, 2, generator=luck), map_)
+    drafted = drawing.draw(draft.expand(count, -1), 0)
     for taken, expected in ((1, torch.minimum(p, d)), (0, (d - p).clamp(min=0))):
-        seen = torch.bincount(drafted[coupling.accepted == taken], minlength=5) / count
+        seen = torch.bincount(drafted[drawing.accepted == taken], minlength=5) / count
         error = (expected * (1 - expected) / count).sqrt()
         assert ((seen - expected).abs() <= 3.5 * error).all()
-    error = coupling.acceptance.std() / count**0.5
-    assert (coupling.acceptance.mean() - torch.minimum(p, d).sum()).abs() < 3.5 * error
+    error = drawing.acceptance.std() / count**0.5
+    assert (drawing.acceptance.mean() - torch.minimum(p, d).sum()).abs() < 3.5 * error
 
 
 @pytest.mark.parametrize("name", ["dspark_vanilla", "eagle3"])

@@ -15,8 +15,8 @@ from simulator.measurements.drafters.spec import FUSED, POST_NORM, DraftSpec, Pa
 from simulator.reading.json_files import read_json
 
 KNOWN = (
-    "DeepSpec (*DSparkModel, *Eagle3Model), DeepSeek-V4 with DSpark (dspark_block_size), SpecForge (DFlashDraftModel, DSparkDraftModel, LlamaForCausalLMEagle3), vLLM speculators, "
-    "vLLM (Eagle3Qwen3ForCausalLM, Eagle3LlamaForCausalLM), "
+    "DeepSpec (*DSparkModel, *Eagle3Model), SpecForge (DFlashDraftModel, DSparkDraftModel, LlamaForCausalLMEagle3), vLLM speculators, "
+    "DeepSeek-V4 with DSpark (dspark_block_size), vLLM (Eagle3Qwen3ForCausalLM, Eagle3LlamaForCausalLM), "
     "MTP (num_nextn_predict_layers)"
 )
 CONFIDENCE = ("enable_confidence_head", "use_confidence_head")  # DeepSpec's and vLLM's name, SpecForge's name
