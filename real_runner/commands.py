@@ -167,7 +167,8 @@ def profile_measure(
     if (folder := v4_folder(target)) is not None:
         quiet_on(place, threads)
         settings = {"device": place, "dtype": kind, "temperature": temperature, "seed": seed, "keep_work": keep_work}
-        return _profile_v4(folder, target_name or Path(target).name, draft, texts, memory, out, format, settings)
+        _profile_v4(folder, target_name or Path(target).name, draft, texts, memory, out, format, settings)
+        return
     if memory is not None:
         raise DsimError("only DeepSeek-V4 is measured one layer at a time", key="--memory", remedy="leave it out")
     drafts, sets = named_drafts(draft or []), read_prompt_sets(prompts or []) if texts is None else []
@@ -200,11 +201,11 @@ def _profile_v4(
     if texts is None:
         remedy = "give --texts FILE: JSON lines with prompt and output, as a server of the model said them"
         raise DsimError("DeepSeek-V4 generates no texts here", key="--texts", remedy=remedy)
-    eos = read_v4(folder).eos
+    most, eos = None if memory is None else bytes_of(memory), read_v4(folder).eos
     given = read_texts(texts, words_of(folder, eos[0] if eos else None))
     with resumable(lambda: f"finished layers are kept in {out / 'work'}"):
         made = measure_acceptance(
-            folder, name, given, out, memory_bytes=None if memory is None else bytes_of(memory), command=_command(),
+            folder, name, given, out, memory_bytes=most, command=_command(),
             progress=Progress(quiet=format == "json"), **settings,
         )  # fmt: skip
     lengths = (f"{domain:<16}accepted length {it.accepted_length:.2f}" for domain, it in made.domains.items())

@@ -90,7 +90,8 @@ def may_write(out: Path) -> None:
 
 def measure_profile(
     target: Target, drafts: dict[str, str], sets: Sequence[PromptSet], out: Path, *, acceptance: Acceptance, costs: CostPlan, tiers: Tiers | None,
-    seed: int = 0, given: list[Text] | None = None, command: str = "dsim profile", target_name: str | None = None, keep_work: bool = False, progress: Progress | None = None,
+    seed: int = 0, given: list[Text] | None = None, command: str = "dsim profile", target_name: str | None = None, keep_work: bool = False,
+    progress: Progress | None = None,
 ) -> Profile:  # fmt: skip
     """Measures everything into `out` and returns the profile as loaded from there; acceptance along the target's own texts where they are `given`.
     Raises DsimError for what does not fit."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from real_runner.deepseek_v4.streamed import BEGUN, stream_blocks
 from real_runner.setup import writable
@@ -55,16 +56,16 @@ def words_of(folder: Path, end: int | None) -> Words:
     """The checkpoint's tokenizer, loaded when a text is met."""
 
     def encode(text: str) -> list[int]:
-        from transformers import AutoTokenizer
+        from tokenizers import Tokenizer
 
         if not loaded:
             try:
-                loaded.append(AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False))
+                loaded.append(Tokenizer.from_file(str(folder / "tokenizer.json")))
             except Exception as error:
                 raise DsimError(
                     "has no tokenizer, and the texts are not token ids", where=folder, remedy="give ids, or add tokenizer.json"
                 ) from error
-        return list(loaded[0].encode(text, add_special_tokens=False))
+        return list(loaded[0].encode(text, add_special_tokens=False).ids)
 
-    loaded: list = []
+    loaded: list[Any] = []
     return Words(encode, end)

@@ -13,10 +13,9 @@ from torch.nn import functional
 
 from real_runner.target import first_line
 from simulator.errors import CheckpointError
-from simulator.measurements.drafters.inventory import V4Checkpoint
+from simulator.measurements.drafters.inventory import FP4_COLUMNS, V4Checkpoint
 
 FP4 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # by the low three bits; the fourth is the sign
-FP4_COLUMNS = 32  # that share a scale
 BYTES = (torch.int8, torch.uint8)
 
 

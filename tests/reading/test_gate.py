@@ -26,6 +26,8 @@ ALLOWED = {  # in these files, for these reasons
     "real_runner/runs.py": "json.loads(: of what json.dumps has just made",
     "real_runner/environment.py": ".read_text(: the kernel's /proc/cpuinfo, which is measured as 0 bytes",
     "real_runner/drafters/loading.py": "safe_open(: tensors",
+    "real_runner/deepseek_v4/storage.py": "safe_open(: tensors",
+    "real_runner/deepseek_v4/streamed.py": ".open(: tensors of the working folder, larger than memory",
     "real_runner/expect.py": "load_file(: tensors",
     "real_runner/training/loop.py": "torch.load(: tensors of the working folder, weights only",
     "real_runner/training/corpus.py": "np.load( np.memmap( .open(: arrays of the working folder, larger than memory",

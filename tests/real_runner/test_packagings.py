@@ -159,19 +159,18 @@ def test_dspark_and_dflash_of_deepspec_are_told_apart():
     assert read_spec(GOLDEN / "dspark_rnn").family == "dspark"
 
 
-def test_fused_v4_is_understood_and_not_run(tmp_path):
-    config = {
-        "architectures": ["DeepseekV4ForCausalLM"],
-        "dspark_block_size": 5,
-        "dspark_target_layer_ids": [40, 41, 42],
-        "dspark_markov_rank": 256,
-        "num_nextn_predict_layers": 1,
-    }
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(
-        CheckpointError, match=r"block 5, taps \[40, 41, 42\], Markov rank 256.*does not run it; its costs come from an imported profile"
+def test_a_drafter_in_its_target_is_understood(tmp_path):
+    spec = read_spec(GOLDEN / "deepseek_v4" / "released_dtypes")
+    assert (spec.family, spec.block, spec.gamma, spec.taps, spec.mask_token, spec.markov_rank) == ("dspark", 5, 5, (4, 5, 6), 95, 16)
+    assert (spec.markov_kind, spec.confidence, spec.target_layers) == ("vanilla", "hidden+token", 7)
+    config = json.loads((GOLDEN / "deepseek_v4" / "released_dtypes" / "config.json").read_text())
+    for change, says in (
+        ({"dspark_block_size": None}, "dspark_block_size: missing: DeepSeek-V4 without the DSpark drafter"),
+        ({"model_type": "deepseek_v41"}, r"model_type: DeepSeek-V4\.1 \(engram tables"),
     ):
-        read_spec(tmp_path)
+        (tmp_path / "config.json").write_text(json.dumps({key: value for key, value in (config | change).items() if value is not None}))
+        with pytest.raises(CheckpointError, match=says):
+            read_spec(tmp_path)
 
 
 def broken(folder, change):
