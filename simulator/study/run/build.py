@@ -24,7 +24,8 @@ from simulator.study.run.result import (
     sources,
 )  # fmt: skip
 from simulator.study.run.reuse import together
-from simulator.study.run.scenario import Policy, Scenario
+from simulator.study.run.scenario import Scenario
+from simulator.study.run.settings import Policy
 from simulator.study.run.unsure import facts, saturated
 from simulator.study.run.validated import Validation
 from simulator.study.run.warnings import warnings

@@ -11,7 +11,8 @@ from math import ceil
 import numpy as np
 
 from simulator.errors import DsimError, ScenarioError
-from simulator.study.run.scenario import Policy, Scenario
+from simulator.study.run.scenario import Scenario
+from simulator.study.run.settings import Policy
 from simulator.study.run.shape import shape_of
 from simulator.study.run.span import span_of
 

@@ -9,7 +9,8 @@ from simulator.measurements.profile import Profile
 from simulator.measurements.replay import Replay, lay_out, nothing_drafted
 from simulator.policies.verification import Belief
 from simulator.rng import stream
-from simulator.study.run.scenario import Policy, Scenario
+from simulator.study.run.scenario import Scenario
+from simulator.study.run.settings import Policy
 
 TRUTH = Belief()
 

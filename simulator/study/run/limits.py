@@ -9,7 +9,8 @@ import numpy as np
 from simulator.errors import ScenarioError
 from simulator.quantities import MOST_REQUESTS, MOST_USERS
 from simulator.study.run.effort import check_effort, horizon_s, machine_bytes, memory_bytes, requests_of
-from simulator.study.run.scenario import Policy, Scenario
+from simulator.study.run.scenario import Scenario
+from simulator.study.run.settings import Policy
 
 MOST_POINTS = 1_000_000
 MOST_STEP_TOKENS = 2_000_000

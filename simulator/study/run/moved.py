@@ -13,7 +13,8 @@ from simulator.measurements.perturbed import perturbed
 from simulator.measurements.uncertainty import OF_ACCEPTANCE, Unsure
 from simulator.study.run.fleet import fleet_of
 from simulator.study.run.fluid import operating
-from simulator.study.run.scenario import Policy, Scenario
+from simulator.study.run.scenario import Scenario
+from simulator.study.run.settings import Policy
 from simulator.study.run.span import Same, shape_at_one
 from simulator.traffic.arrivals import ClosedLoop
 

@@ -20,7 +20,8 @@ from simulator.reading.csv_files import numbers as csv_numbers
 from simulator.reading.csv_files import read_csv
 from simulator.reading.json_files import read_json
 from simulator.schema import Frozen, validate_json
-from simulator.study.run.scenario import Policy, Scenario
+from simulator.study.run.scenario import Scenario
+from simulator.study.run.settings import Policy
 from simulator.traffic.arrivals import ClosedLoop
 from simulator.traffic.request import RequestSpec
 

@@ -1,0 +1,102 @@
+"""The parts of a question: what a policy is, the fleet and its engine, how much is simulated, and what is promised."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from simulator.engine.given import Failures, ReplicaSettings
+from simulator.names import Anywhere, Name
+from simulator.policies.prefix_cache import Caching
+from simulator.policies.routing import LeastLoaded, Routing
+from simulator.policies.verification import Verification
+from simulator.quantities import (
+    ContextTokens,
+    KvTokens,
+    PageTokens,
+    Replicas,
+    Replications,
+    Requests,
+    Seconds,
+    Seed,
+    SomeSeconds,
+    Tokens,
+    TokensPerSecond,
+    Within,
+)
+from simulator.schema import Distinct, Frozen
+from simulator.study.run.goodput import Goodput
+from simulator.study.run.metrics import Speed
+
+
+def _finite(load: Any) -> Any:
+    """An infinite rate is what benchmark clients have, which are users here."""
+    if load == float("inf"):
+        raise ValueError("expected a finite number; to send as fast as max_concurrency allows, use arrivals {kind: benchmark}")
+    return load
+
+
+def _listed(load: Any) -> Any:
+    return [load] if isinstance(load, int | float) else load
+
+
+Load = Annotated[float, Within(1e-6, 1e9, "users, requests per second or times the speed of the trace"), BeforeValidator(_finite)]
+Loads = Annotated[list[Load], Field(min_length=1, max_length=10_000), Distinct, BeforeValidator(_listed)]
+
+
+class Policy(Frozen):
+    """A drafter of the profile and a verification rule, with a name; `load` where it is to be run at other loads than the rest."""
+
+    name: Annotated[Name, Field(max_length=80)]
+    drafter: Name | None = None
+    verification: Verification
+    load: Loads | None = None
+
+
+class OtherAcceptance(Frozen):
+    """Recorded blocks of a drafter that are not the profile's: an acceptance that `dsim acceptance list` shows, or the folder of one."""
+
+    blocks: Anywhere
+
+
+class FleetPlan(Frozen):
+    """How many replicas serve, how requests are spread over them, and how often one fails."""
+
+    replicas: Replicas = 1
+    routing: Routing = Field(default_factory=LeastLoaded)
+    failures: Failures | None = None
+
+
+class EngineSettings(ReplicaSettings):
+    """The engine of a replica; memory for KV, the longest context and the scheduler's cost table where they differ from the profile's.
+
+    With `graph_sizes` a step is padded up to the next captured size; the scheduler looks its price up there, or one size lower.
+    """
+
+    kv_tokens: KvTokens | None = None
+    max_context_tokens: ContextTokens | None = None
+    page_tokens: PageTokens | None = None
+    graph_sizes: Annotated[list[Tokens], Field(min_length=1, max_length=10_000), Distinct] | None = None
+    prefix_cache: Caching | None = None
+    scheduler_profile: Anywhere | None = None
+    scheduler_rounds: Literal["up", "down"] = "up"
+
+
+class RunPlan(Frozen):
+    """How much is simulated. Open loop: seconds (warm-up and drain by default as long as the answers need); closed loop: requests."""
+
+    seed: Seed = 0
+    replications: Replications = 3
+    requests: Requests = 200
+    warmup_s: Seconds | None = None
+    duration_s: SomeSeconds | None = None
+    drain_s: Seconds | None = None
+
+
+class Promise(Frozen):
+    """Per-user speeds promised, and which statistic of per-user speed must keep them; limits that each request must keep to count as goodput."""
+
+    tps_per_user: Annotated[list[TokensPerSecond], Field(max_length=1000), Distinct] = []
+    speed: Speed = "tps_per_user_mean"
+    goodput: Goodput | None = None
