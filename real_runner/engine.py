@@ -40,7 +40,8 @@ class _Flying:
 
 
 class Engine:
-    """`slots` requests of at most `length` tokens at a time. `tiers` pads shapes and, on CUDA, captures a graph for each; None does neither."""
+    """`slots` requests of at most `length` tokens at a time. `tiers` pads shapes and, on CUDA, captures a graph for each; None does neither.
+    `device` of an engine before is taken over where it fits, with its graphs."""
 
     def __init__(
         self,
@@ -59,6 +60,7 @@ class Engine:
         prefill_tokens: int = 8192,
         prefill_chunk: int = 2048,
         stop_at_eos: bool = True,
+        device: Device | None = None,
     ) -> None:
         self.gamma = 0 if drafter is None or not policy.drafts else min(drafter.gamma, policy.longest(drafter.gamma))
         self.target, self.policy, self.tiers, self.slots, self.length = target, policy, tiers, slots, length
@@ -68,7 +70,10 @@ class Engine:
         has_confidence = self.drafter is not None and self.drafter.spec.confidence != "none"
         self.chooser = Chooser(policy, self.gamma, slots, has_confidence=has_confidence, costs=costs, temperatures=temperatures, survival=survival)
         widest = None if tiers is None else (tiers.pad(slots), self.gamma)
-        self.device = Device(target, self.drafter, (slots, length), temperature=temperature, seed=seed, widest=widest)
+        if device is None or not device.fits(target, self.drafter, (slots, length), temperature, widest):
+            device = Device(target, self.drafter, (slots, length), temperature=temperature, seed=seed, widest=widest)
+        self.device = device
+        device.reseed(seed)
         self.lossless = not policy.peeks or self.device.greedy
         self.eos = target.eos if stop_at_eos else frozenset[int]()
         self.prefill_tokens, self.prefill_chunk = prefill_tokens, prefill_chunk

@@ -100,7 +100,17 @@ class Device:
         self._claimed: tuple[SlotCache | None, ...] = ()
         self.temperature = temperature
         self.greedy = temperature < sampling.GREEDY_BELOW
-        self._generator = torch.Generator(device=target.device).manual_seed(seed)
+        self._generator = torch.Generator(device=target.device)
+        self.reseed(seed)
+
+    def reseed(self, seed: int) -> None:
+        """From here on the draws are those of a new device."""
+        self._generator.manual_seed(seed)
+
+    def fits(self, target: Target, drafter: Drafter | None, room: tuple[int, int], temperature: float, widest: tuple[int, int] | None) -> bool:
+        """May another engine go on with its caches and graphs?"""
+        mine = (self.target, self.drafter, self.room, self.temperature, self.widest)
+        return mine == (target, drafter, room, temperature, widest)
 
     def claim(self) -> None:
         """Caches of this engine's size in target and drafter, and its taps; the caches stay until another engine makes its own."""
