@@ -62,6 +62,7 @@ class Engine:
         stop_at_eos: bool = True,
         device: Device | None = None,
     ) -> None:
+        length = length if tiers is None else tiers.room(length)
         self.gamma = 0 if drafter is None or not policy.drafts else min(drafter.gamma, policy.longest(drafter.gamma))
         self.target, self.policy, self.tiers, self.slots, self.length = target, policy, tiers, slots, length
         self.drafter = drafter if self.gamma else None
@@ -126,6 +127,7 @@ class Engine:
             self._open = Step(start_s=self.now())
         made = self.device.runner.captured
         self._admit(self._open)
+        self._close_up()
         if not self.active:
             self._open = None
             if self.waiting:
@@ -171,6 +173,18 @@ class Engine:
         self._joined = joining
         step.prefill_tokens += int(counts.sum())
         self.active = sorted(self.active + joining, key=lambda r: r.slot)
+
+    def _close_up(self) -> None:
+        """With tiers a step pays for every row up to the highest: requests move into free rows before them where that makes a tier less."""
+        while self.tiers is not None and self.active and self._free:
+            last, into = self.active[-1], self._free[0]
+            if into > last.slot or self.tiers.pad(last.slot + 1) == self.tiers.pad(len(self.active)):
+                return
+            self.device.move(last.slot, into)
+            self.chooser.moved(last.slot, into)
+            heapq.heapreplace(self._free, last.slot)
+            last.slot = into
+            self.active.sort(key=lambda r: r.slot)
 
     def _draft(self) -> Proposal | None:
         """A block for every active request, behind the verification that is still flying."""
