@@ -73,6 +73,8 @@ def _beyond(fleet: Fleet) -> str:
     """What a fleet has that the kernel does not know; empty where there is nothing."""
     if fleet.absences:
         return "replicas are away for a while, which is played in Python"
+    if fleet.groups:
+        return "replicas differ, which is played in Python"
     if isinstance(fleet.router, LoadRouter) and fleet.router.stale_s:
         return "the router sees loads of some time ago, which is played in Python"
     return ""

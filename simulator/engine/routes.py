@@ -53,7 +53,7 @@ class Routes:
         if request.spec.place is not None:
             self.home[request.spec.place.session] = number
         if self.names is not None and request.spec.content is not None:
-            page = self.fleet.page_tokens
+            page = self.replicas[number].kv.page_tokens
             self.names[number].update(request.spec.content.names(0, request.context_tokens // page, page))
 
     def forget(self, session: int) -> None:
@@ -67,7 +67,7 @@ class Routes:
             return 0
         if self.names is None:
             return kv.matched(request) * kv.page_tokens if isinstance(kv, PrefixCache) else 0
-        page, found = self.fleet.page_tokens, 0
+        page, found = kv.page_tokens, 0
         for name in content.names(0, request.context_tokens // page, page):
             if name not in self.names[number]:
                 break

@@ -76,7 +76,7 @@ class World:
         self.workers = simpy.Resource(self.env, workers) if (workers := self.prefill.machines.at_a_time) else None
 
     def _replica(self, number: int) -> Replica:
-        return Replica(self.env, number, self.fleet, self._finished, self._evicted, self.records, self.join_gaps)
+        return Replica(self.env, number, self.fleet.of(number), self._finished, self._evicted, self.records, self.join_gaps)
 
     def run(self) -> End:
         if isinstance(self.traffic, ClosedTraffic):
@@ -273,8 +273,8 @@ class World:
 
     def _finished(self, request: Request) -> None:
         """A request is done: count it, and let its user ask again."""
-        self._left(request)
         self._write(request)
+        self._left(request)
         del self.live[request.made]
         self.finished_count += 1
         if request.measured:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from simulator.errors import ScenarioError, TraceError
+from simulator.measurements.models import plain_name
 from simulator.measurements.profile import Profile
 from simulator.policies.prefill import Prefill
 from simulator.study.run.goodput import Goodput
@@ -37,6 +38,23 @@ def check_policy(policy: Policy, key: str, known: Profile, believed: Profile, do
         there = ", ".join(known.blocks(policy.drafter).domains)
         problem = f"drafter '{policy.drafter}' has no recorded blocks of domain '{missing[0]}'"
         raise ScenarioError(problem, where=where, key="workload.domains", remedy=f"domains there: {there}")
+
+
+def check_groups(fleet: FleetPlan, policies: Sequence[Policy], where: Path) -> None:
+    """Policies name groups that there are."""
+    names = [group.name for group in fleet.groups]
+    for number, policy in enumerate(policies):
+        if unknown := next((name for name in policy.groups if name not in names), None):
+            problem, remedy = f"the fleet has no group '{unknown}'", f"its groups: {', '.join(names)}" if names else "give fleet.groups"
+            raise ScenarioError(problem, where=where, key=f"policies.{number}.groups", remedy=remedy)
+
+
+def check_same(other: Profile, known: Profile, key: str, where: Path) -> Profile:
+    """A profile beside the scenario's, which is of the same model."""
+    if plain_name(other.target) == plain_name(known.target):
+        return other
+    problem = f"profile '{other.name}' is of {other.target}, the scenario's of {known.target}"
+    raise ScenarioError(problem, where=where, key=key, remedy="use profiles of one model")
 
 
 def check_prefill(prefill: Prefill, goodput: Goodput | None, known: Profile, where: Path) -> None:

@@ -38,6 +38,7 @@ def fleet_of(scenario: Scenario, policy: Policy, replication: int) -> Fleet:
         luck=stream(scenario.run.seed, "routing", replication),
         max_context=scenario.max_context_tokens,
         prefix_cache=engine.prefix_cache,
+        groups=tuple(fleet_of(alone, policy.on(name), replication) for name, alone in scenario.groups),
     )
 
 

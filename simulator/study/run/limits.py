@@ -24,9 +24,10 @@ def check_limits(scenario: Scenario) -> float:
     _check_size(scenario)
     _check_work(scenario)
     _check_context(scenario)
-    for policy in scenario.policies:
-        _check_memory(scenario, policy)
-        _check_step(scenario, policy)
+    for name, alone in scenario.groups or [("", scenario)]:
+        for policy in scenario.policies:
+            _check_memory(alone, policy.on(name))
+            _check_step(alone, policy.on(name))
     if scenario.workload.windowed:
         _check_open(scenario)
     check_machine(scenario)

@@ -16,7 +16,7 @@ from simulator.names import Anywhere, FileName, Name
 from simulator.policies.verification import VerificationPolicy
 from simulator.schema import Frozen, validate
 from simulator.study.run.checks import Check
-from simulator.study.run.contradictions import check_fleet, check_policy, check_prefill, check_trace
+from simulator.study.run.contradictions import check_fleet, check_groups, check_policy, check_prefill, check_same, check_trace
 from simulator.study.run.document import PLAN_KEYS, read_document
 from simulator.study.run.settings import EngineSettings, FleetPlan, Loads, OtherAcceptance, Policy, Promise, RunPlan
 from simulator.traffic.workload import Workload
@@ -44,6 +44,7 @@ class Scenario(Frozen):
     _overrides: list[str] = PrivateAttr(default_factory=list)
     _profile: Profile | None = PrivateAttr(None)
     _believed: Profile | None = PrivateAttr(None)
+    _others: dict[str, Profile] = PrivateAttr(default_factory=dict)  # of groups of replicas, by name
 
     @model_validator(mode="after")
     def _names_fit(self) -> Self:
@@ -70,7 +71,7 @@ class Scenario(Frozen):
         more = self.model_copy(update={"policies": [*self.policies, policy]})
         facts = {"name": name, "drafter": drafter, "verification": rule.model_dump()}
         more._content = self.content | {"policies": [*self.content["policies"], facts]}
-        check_policy(policy, key, more.known, more.believed, list(more.workload.domains), more.file)
+        _check_policy(more, policy, key)
         return more
 
     @property
@@ -105,6 +106,22 @@ class Scenario(Frozen):
         return self._believed or self.known
 
     @property
+    def groups(self) -> list[tuple[str, Scenario]]:
+        """The groups of a fleet whose replicas differ, each as a scenario of it alone."""
+        several = []
+        for group in self.fleet.groups:
+            fleet = self.fleet.model_copy(update={"replicas": group.replicas, "groups": []})
+            alone = self.model_copy(update={"fleet": fleet})
+            alone._profile, alone._believed = self._others.get(group.name, self.known), self._believed
+            several.append((group.name, alone))
+        return several
+
+    @property
+    def others(self) -> dict[str, Profile]:
+        """Profiles beside the scenario's, by the name of what has them."""
+        return self._others
+
+    @property
     def base(self) -> str:
         """The policy that others are compared with."""
         return self.baseline or self.policies[0].name
@@ -134,13 +151,15 @@ class Scenario(Frozen):
 
     @property
     def max_context_tokens(self) -> int | None:
-        """Tokens that prompt and answer may have: as set here, else as the profile's engine has it."""
-        return self.engine.max_context_tokens or self.known.max_context_tokens
+        """Tokens that prompt and answer may have: as set here, else as the profile's engine has it, the least of all groups."""
+        known = [profile.max_context_tokens for profile in (self.known, *self._others.values()) if profile.max_context_tokens]
+        return self.engine.max_context_tokens or min(known, default=None)
 
     @property
     def gpus(self) -> float:
         """GPUs that throughput is divided by: decode replicas, and prefill workers where their number is given."""
-        return self.fleet.replicas * self.known.gpus_per_replica + self.engine.prefill.machines.gpus
+        replicas = sum(alone.fleet.replicas * alone.known.gpus_per_replica for _, alone in self.groups or [("", self)])
+        return replicas + self.engine.prefill.machines.gpus
 
 
 def load_scenario(path: Path | str, overrides: Sequence[str] = ()) -> Scenario:
@@ -162,17 +181,35 @@ def validate_scenario(content: dict[str, Any], path: Path) -> Scenario:
     scenario._profile = _with_acceptance(scenario, _load_profile(scenario.profile, "profile", path))
     if scenario.engine.scheduler_profile is not None:
         scenario._believed = _load_profile(scenario.engine.scheduler_profile, "engine.scheduler_profile", path)
+    for number, group in enumerate(scenario.fleet.groups):
+        if group.profile is not None:
+            key = f"fleet.groups.{number}.profile"
+            other = check_same(_load_profile(group.profile, key, path), scenario.known, key, path)
+            scenario._others[group.name] = _with_acceptance(scenario, other, list(other.drafters))
     for number, policy in enumerate(scenario.policies):
-        check_policy(policy, f"policies.{number}", scenario.known, scenario.believed, list(scenario.workload.domains), path)
-    check_prefill(scenario.engine.prefill, scenario.sla.goodput, scenario.known, path)
+        _check_policy(scenario, policy, f"policies.{number}")
+    check_groups(scenario.fleet, scenario.policies, path)
+    for _, alone in [("", scenario), *scenario.groups]:
+        check_prefill(scenario.engine.prefill, scenario.sla.goodput, alone.known, path)
     check_trace(scenario.workload, scenario.policies, scenario.known, scenario.folder)
     check_fleet(scenario.fleet, scenario.engine, scenario.workload, path)
     return scenario
 
 
-def _with_acceptance(scenario: Scenario, profile: Profile) -> Profile:
-    """The profile with the acceptance that the scenario gives its drafters."""
+def _check_policy(scenario: Scenario, policy: Policy, key: str) -> None:
+    """The policy at `key`, on every group of the fleet."""
+    domains = list(scenario.workload.domains)
+    check_policy(policy, key, scenario.known, scenario.believed, domains, scenario.file)
+    for name, alone in scenario.groups:
+        own = f"{key}.groups.{name}" if name in policy.groups else key
+        check_policy(policy.on(name), own, alone.known, alone.believed, domains, scenario.file)
+
+
+def _with_acceptance(scenario: Scenario, profile: Profile, drafters: Sequence[str] | None = None) -> Profile:
+    """The profile with the acceptance that the scenario gives its drafters, or these of them."""
     for name, other in scenario.drafters.items():
+        if drafters is not None and name not in drafters:
+            continue
         key = f"drafters.{name}"
         profile.drafter(name, key, scenario.file)
         acceptance = load_acceptance(other.blocks, scenario.file, f"{key}.blocks", scenario.folder)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from simulator.engine.given import Failures, ReplicaSettings
 from simulator.names import Anywhere, Name
@@ -45,13 +45,27 @@ Load = Annotated[float, Within(1e-6, 1e9, "users, requests per second or times t
 Loads = Annotated[list[Load], Field(min_length=1, max_length=10_000), Distinct, BeforeValidator(_listed)]
 
 
+class Rule(Frozen):
+    """What a group of replicas does: a drafter of its profile, and a verification rule."""
+
+    drafter: Name | None = None
+    verification: Verification
+
+
 class Policy(Frozen):
-    """A drafter of the profile and a verification rule, with a name; `load` where it is to be run at other loads than the rest."""
+    """A drafter of the profile and a verification rule, with a name; `load` where it is to be run at other loads than the rest, `groups` where some
+    groups of the fleet do otherwise."""
 
     name: Annotated[Name, Field(max_length=80)]
     drafter: Name | None = None
     verification: Verification
     load: Loads | None = None
+    groups: Annotated[dict[Name, Rule], Field(max_length=100)] = {}
+
+    def on(self, group: str) -> Policy:
+        """The policy as a group of the fleet has it."""
+        rule = self.groups.get(group, self)
+        return self.model_copy(update={"drafter": rule.drafter, "verification": rule.verification, "groups": {}})
 
 
 class OtherAcceptance(Frozen):
@@ -60,12 +74,32 @@ class OtherAcceptance(Frozen):
     blocks: Anywhere
 
 
+class Group(Frozen):
+    """Replicas of one kind; `profile` where it is not the scenario's."""
+
+    name: Name
+    replicas: Replicas = 1
+    profile: Anywhere | None = None
+
+
 class FleetPlan(Frozen):
-    """How many replicas serve, how requests are spread over them, and how often one fails."""
+    """How many replicas serve, or which groups of them, how requests are spread over them, and how often one fails."""
 
     replicas: Replicas = 1
+    groups: Annotated[list[Group], Field(max_length=100)] = []
     routing: Routing = Field(default_factory=LeastLoaded)
     failures: Failures | None = None
+
+    @model_validator(mode="after")
+    def _groups_add_up(self) -> Self:
+        names = [group.name for group in self.groups]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"two groups are called '{twice}'")
+        if self.groups and "replicas" in self.model_fields_set:
+            raise ValueError("expected replicas or groups, got both: each group has its own replicas")
+        if self.groups:
+            object.__setattr__(self, "replicas", sum(group.replicas for group in self.groups))
+        return self
 
 
 class EngineSettings(ReplicaSettings):
