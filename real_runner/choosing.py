@@ -76,6 +76,11 @@ class Chooser:
             past[slot] = 1.0
         self._means[slot] = -1.0
 
+    def moved(self, slot: int, into: int) -> None:
+        """The request of `slot` is in `into` now."""
+        for kept in (*self._past, self._means):
+            kept[into] = kept[slot]
+
     def choose(self, logits: Floats | None, slots: Integers, contexts: Integers) -> tuple[Integers, Floats | None]:
         """Lengths [R] for the requests in `slots` [R] with confidence `logits` [R, γ] and cached `contexts` [R], and the confidences that the
         policy saw."""

@@ -9,7 +9,6 @@ import json
 import re
 import shlex
 import sys
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -355,7 +354,7 @@ def _serve(
     from real_runner.costs import measure_costs
     from real_runner.drafters.loading import load_drafter
     from real_runner.engine import Engine
-    from real_runner.serve import closed_loop, summary
+    from real_runner.serve import serve, summary
 
     drafter = None if draft is None else load_drafter(draft, target)
     slots = concurrency or min(64, len(load))
@@ -363,12 +362,8 @@ def _serve(
     length = max(len(request.prompt) + request.max_tokens for request in load) + blocks + 2
     if measure and drafter is not None:
         options = {**options, "costs": measure_costs(target, drafter, slots=slots, length=length + 128, tiers=options["tiers"])}
-    engine = Engine(target, drafter, rule, slots=slots, length=length, **options)
-    begun = time.perf_counter()
-    if concurrency is None:
-        engine.run(load)
-    else:
-        closed_loop(engine, load, concurrency)
+    engine = serve(lambda device: Engine(target, drafter, rule, slots=slots, length=length, device=device, **options), load, concurrency)
+    wall_s = engine.now()
     report = summary(engine, target, rule.kind, warm_steps=min(3, len(engine.steps) // 2))
-    report["temperature"], report["wall_s"] = options["temperature"], time.perf_counter() - begun
+    report["temperature"], report["wall_s"] = options["temperature"], wall_s
     return engine, report

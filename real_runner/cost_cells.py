@@ -20,7 +20,7 @@ from torch import Tensor
 
 from real_runner.cost_grid import CostCell, Shapes
 from real_runner.costs import full_rounds
-from real_runner.drafters.drafter import DraftBatch, Drafter, Proposal
+from real_runner.drafters.drafter import DraftBatch, Drafter
 from real_runner.failures import memory_of
 from real_runner.graphs import Captured
 from real_runner.layout import Layout, Tiers, lay_out, padded, ship
@@ -144,18 +144,25 @@ class CellBench:
         layout = lay_out(rows, lengths + 1, reach, (slots, length), self.tiers, width)
         return layout, Plan.of(layout, rows, lengths, rows, gamma, padded(requests, self.tiers), slots)
 
+    def _length(self, cell: CostCell) -> int:
+        """Tokens of a cache row, as the engine has them."""
+        length = cell.context + self.shapes.beside
+        return length if self.tiers is None else self.tiers.room(length)
+
     def _stand(self, device: Device, cell: CostCell) -> None:
+        """Everywhere behind the cell's context, with tokens that differ: equal rows would draw less power."""
+        device.state.anchor.random_(0, self.target.vocabulary)
         device.state.start.fill_(cell.context)
         device.state.start[-1:].zero_()
 
     def _draft_rows(self, drafter: Drafter, cell: CostCell, slots: int) -> tuple[Layout, Integers]:
         """Layout of a drafting, and its slots, padded."""
         rows, requests = np.arange(cell.requests), padded(cell.requests, self.tiers)
-        layout = drafter.lay_out(rows, cell.context, cache=(slots, cell.context + self.shapes.beside), tiers=self.tiers, requests=requests)
+        layout = drafter.lay_out(rows, cell.context, cache=(slots, self._length(cell)), tiers=self.tiers, requests=requests)
         return layout, np.append(rows, np.full(requests - cell.requests, slots))
 
     def _verify(self, cell: CostCell, slots: int) -> Once:
-        length = cell.context + self.shapes.beside
+        length = self._length(cell)
         device = self._ready("verify", slots, length)
         self._stand(device, cell)
         gamma = -(-(cell.tokens - cell.requests) // cell.requests)  # of an engine that verifies as much of every request
@@ -163,9 +170,7 @@ class CellBench:
         proposal = None
         if gamma:
             assert device.drafter is not None
-            with torch.no_grad():
-                proposal = device.draft(*self._draft_rows(device.drafter, cell, slots), device.drafter.gamma)
-            proposal = Proposal(proposal.tokens.clone(), None, None)
+            proposal = device.random_proposal(plan.requests, device.drafter.gamma)
         return self._timed(lambda: device.verify(layout, plan, ship(plan.packed, self.target.device), proposal))
 
     def _prefill(self, cell: CostCell, slots: int) -> Once:
@@ -178,7 +183,7 @@ class CellBench:
 
     def _drafting(self, cell: CostCell, slots: int) -> tuple[Device, Drafter, DraftBatch, Integers]:
         """What a drafting part of the cell runs on, and the slots as they are shipped."""
-        device, place = self._ready(cell.drafter, slots, cell.context + self.shapes.beside), self.target.device
+        device, place = self._ready(cell.drafter, slots, self._length(cell)), self.target.device
         self._stand(device, cell)
         assert device.drafter is not None
         layout, where = self._draft_rows(device.drafter, cell, slots)
@@ -215,14 +220,14 @@ class CellBench:
 
     def _absorb(self, cell: CostCell, slots: int) -> Once:
         """Taking in the features of a verified batch, as few requests as make up its tokens, and moving on."""
-        length = cell.context + self.shapes.beside
+        length = self._length(cell)
         device = self._ready(cell.drafter, slots, length)
         drafter, place = device.drafter, self.target.device
         assert drafter is not None
         layout, plan = self._batch(cell, slots, drafter.gamma, length)
         made = torch.zeros(plan.requests, dtype=torch.long, device=place)
         outcome = Verified(made, made.clone(), torch.zeros(plan.requests, drafter.gamma, dtype=torch.long, device=place))
-        features = torch.full((plan.tokens, len(drafter.taps) * self.target.hidden), 0.01, device=place, dtype=self.target.dtype)
+        features = torch.randn((plan.tokens, len(drafter.taps) * self.target.hidden), device=place, dtype=self.target.dtype)
         packed = ship(plan.packed, place)
 
         def before() -> None:

@@ -16,7 +16,7 @@ from real_runner.cost_files import CostTables
 from real_runner.cost_grid import CostCell, Grid
 from real_runner.cost_journal import Journal
 from real_runner.drafters.drafter import Drafter
-from real_runner.environment import machine
+from real_runner.environment import copy_rate, machine
 from real_runner.failures import OutOfMemory, memory_of
 from real_runner.layout import Tiers
 from real_runner.target import Target
@@ -185,11 +185,24 @@ class _Work:
             if context >= cell.context:
                 self.most[context] = min(self.most[context], fewer[-1])
 
+    def _floor(self) -> list[str]:
+        """How far one token of one request is above reading the weights once: engines with fewer kernels are nearer, and gain less by drafts."""
+        alone = [cell for cell in self.journal.first if cell.kind == "verify" and cell.tokens == cell.requests == 1]
+        if not alone:
+            return []
+        step_s = self.journal.first[min(alone)].p50_s
+        target, rate = self.bench.target, copy_rate(self.bench.target.device)
+        looked_up = 0 if target.embedding.weight is target.head.weight else target.embedding.weight.numel()
+        read = (sum(p.numel() for p in target.model.parameters()) - looked_up) * target.dtype.itemsize
+        return [f"A verify step of one token takes {1e3 * step_s:.3g} ms, {step_s * rate / read:.2g} times what reading its weights takes "
+                f"({read / 1e9:.3g} GB at the {rate / 1e12:.3g} TB/s of a copy): a serving engine with fewer kernels is nearer to that."]  # fmt: skip
+
     def notes(self) -> list[str]:
         """What a reader of the tables must know."""
         notes = [f"Cost cells: {len(self.journal.first)} of the {len(self.steps[-1])} of the full grid, in {self.journal.spent_s:.0f} s."]
         if self.journal.spent_s > 1.1 * self.budget_s:
             notes.append(f"The smallest grid took {self.journal.spent_s:.0f} s, more than the budget of {self.budget_s:.0f} s.")
+        notes += self._floor()
         for context, requests in self.most.items():
             if requests < self.grid.max_requests:
                 notes.append(f"Out of memory above {requests} requests at context {context}: not measured there.")

@@ -40,7 +40,8 @@ class _Flying:
 
 
 class Engine:
-    """`slots` requests of at most `length` tokens at a time. `tiers` pads shapes and, on CUDA, captures a graph for each; None does neither."""
+    """`slots` requests of at most `length` tokens at a time. `tiers` pads shapes and, on CUDA, captures a graph for each; None does neither.
+    `device` of an engine before is taken over where it fits, with its graphs."""
 
     def __init__(
         self,
@@ -59,7 +60,9 @@ class Engine:
         prefill_tokens: int = 8192,
         prefill_chunk: int = 2048,
         stop_at_eos: bool = True,
+        device: Device | None = None,
     ) -> None:
+        length = length if tiers is None else tiers.room(length)
         self.gamma = 0 if drafter is None or not policy.drafts else min(drafter.gamma, policy.longest(drafter.gamma))
         self.target, self.policy, self.tiers, self.slots, self.length = target, policy, tiers, slots, length
         self.drafter = drafter if self.gamma else None
@@ -68,7 +71,10 @@ class Engine:
         has_confidence = self.drafter is not None and self.drafter.spec.confidence != "none"
         self.chooser = Chooser(policy, self.gamma, slots, has_confidence=has_confidence, costs=costs, temperatures=temperatures, survival=survival)
         widest = None if tiers is None else (tiers.pad(slots), self.gamma)
-        self.device = Device(target, self.drafter, (slots, length), temperature=temperature, seed=seed, widest=widest)
+        if device is None or not device.fits(target, self.drafter, (slots, length), temperature, widest):
+            device = Device(target, self.drafter, (slots, length), temperature=temperature, seed=seed, widest=widest)
+        self.device = device
+        device.reseed(seed)
         self.lossless = not policy.peeks or self.device.greedy
         self.eos = target.eos if stop_at_eos else frozenset[int]()
         self.prefill_tokens, self.prefill_chunk = prefill_tokens, prefill_chunk
@@ -121,6 +127,7 @@ class Engine:
             self._open = Step(start_s=self.now())
         made = self.device.runner.captured
         self._admit(self._open)
+        self._close_up()
         if not self.active:
             self._open = None
             if self.waiting:
@@ -166,6 +173,18 @@ class Engine:
         self._joined = joining
         step.prefill_tokens += int(counts.sum())
         self.active = sorted(self.active + joining, key=lambda r: r.slot)
+
+    def _close_up(self) -> None:
+        """With tiers a step pays for every row up to the highest: requests move into free rows before them where that makes a tier less."""
+        while self.tiers is not None and self.active and self._free:
+            last, into = self.active[-1], self._free[0]
+            if into > last.slot or self.tiers.pad(last.slot + 1) == self.tiers.pad(len(self.active)):
+                return
+            self.device.move(last.slot, into)
+            self.chooser.moved(last.slot, into)
+            heapq.heapreplace(self._free, last.slot)
+            last.slot = into
+            self.active.sort(key=lambda r: r.slot)
 
     def _draft(self) -> Proposal | None:
         """A block for every active request, behind the verification that is still flying."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import shutil
 import subprocess
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -18,6 +19,7 @@ import torch
 from real_runner.drafters.drafter import Drafter
 from real_runner.layout import Tiers
 from real_runner.target import Target
+from real_runner.timing import Stopwatch
 from simulator.errors import DsimError
 
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8", "asimd", "bf16", "sve")  # that decide which kernels run
@@ -78,19 +80,46 @@ def _cpu_info(*names: str) -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() in names), "")
 
 
+def _work(device: torch.device, seconds: float = 0.5) -> None:
+    """Products for some time, the last of them still under way: clocks and power of an idle GPU say nothing of a measurement's."""
+    side = torch.randn(4096, 4096, device=device, dtype=torch.bfloat16)
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        torch.cuda.synchronize(device)
+        for _ in range(100):
+            torch.mm(side, side)
+
+
+def copy_rate(device: torch.device) -> float:
+    """Bytes per second that a large copy reads and writes, the fastest of some."""
+    cuda = device.type == "cuda"
+    source = torch.ones(2**30 if cuda else 2**25, dtype=torch.uint8, device=device)
+    into, watch, seconds = torch.empty_like(source), Stopwatch(device), []
+    for _ in range(10):
+        watch.mark("")
+        into.copy_(source)
+        watch.mark("copy")
+        if cuda:
+            torch.cuda.synchronize(device)
+        seconds.append(watch.read()["copy"])
+    return 2 * source.numel() / min(seconds)
+
+
 def _gpu_facts(device: torch.device) -> dict[str, str]:
-    """Driver, clocks and power limit, as far as the driver tells them."""
-    facts: dict[str, str] = {}
+    """Driver, attention kernels, clocks and power while it works, as far as the driver tells them."""
+    facts: dict[str, str] = {"attention": "scaled_dot_product_attention with a mask, without cuDNN"}
     try:
         pynvml.nvmlInit()
         gpu = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
     except pynvml.NVMLError:
         return facts
+    _work(device)
     for name, read in {
         "driver": pynvml.nvmlSystemGetDriverVersion,
         "clock_sm_mhz": lambda: pynvml.nvmlDeviceGetClockInfo(gpu, pynvml.NVML_CLOCK_SM),
         "clock_sm_most_mhz": lambda: pynvml.nvmlDeviceGetMaxClockInfo(gpu, pynvml.NVML_CLOCK_SM),
         "clock_memory_mhz": lambda: pynvml.nvmlDeviceGetClockInfo(gpu, pynvml.NVML_CLOCK_MEM),
+        "power_w": lambda: f"{pynvml.nvmlDeviceGetPowerUsage(gpu) / 1e3:.0f}",
         "power_limit_w": lambda: f"{pynvml.nvmlDeviceGetPowerManagementLimit(gpu) / 1e3:.2f}",
     }.items():
         with suppress(pynvml.NVMLError):

@@ -17,14 +17,24 @@ class OutOfMemory(DsimError):
     """There is not enough memory, on a device or on the host."""
 
 
+WORDS = ("allocate memory", "out of memory", "ALLOC_FAILED")  # cuBLAS and cuDNN: the last
+PERHAPS = ("STATUS_INTERNAL_ERROR", "STATUS_NOT_INITIALIZED", "STATUS_EXECUTION_FAILED")  # what they say, too, on a device without memory left
+LITTLE = 256 * 2**20  # bytes
+
+
+def _full() -> bool:
+    """Is next to nothing left on the GPU?"""
+    return torch.cuda.is_available() and torch.cuda.mem_get_info()[0] < LITTLE
+
+
 @contextmanager
 def memory_of(what: str, where: str | Path | None = None) -> Iterator[None]:
     """Turns running out of memory while making `what` into OutOfMemory."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-        if not known and not any(words in str(error) for words in ("allocate memory", "out of memory", "ALLOC_FAILED")):  # cuBLAS and cuDNN: the last
+        known = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(words in str(error) for words in WORDS)
+        if not known and not (any(words in str(error) for words in PERHAPS) and _full()):
             raise
         raise OutOfMemory(f"out of memory for {what}", where=where, remedy="use fewer slots, a shorter context or a smaller dtype") from error
 

@@ -9,7 +9,20 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from simulator.errors import DsimError
+
 Step = Callable[..., tuple[Tensor | None, ...]]
+
+
+def refuse_waiting_rope(config: Any) -> None:
+    """Raises DsimError where the model's rotary embedding reads the longest position back in each step, which no graph can."""
+    config = config.get_text_config()
+    parts = getattr(config, "rope_parameters", None) or {}
+    for part in (parts, *(part for part in parts.values() if isinstance(part, dict))):
+        kind = str(part.get("rope_type"))
+        if "dynamic" in kind or kind == "longrope":
+            problem = f"rotary embedding of type {kind!r} waits for the device in each step, so steps cannot be captured"
+            raise DsimError(problem, key="rope_type", remedy="use --no-tiers")
 
 
 class Runner(Protocol):

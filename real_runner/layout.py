@@ -15,6 +15,8 @@ from simulator.arrays import Integers
 from simulator.quantities import Tokens
 from simulator.schema import Frozen
 
+FINE, PART = 2048, 256  # cache rows up to FINE tokens end at a tier of reach, longer ones at a multiple of PART
+
 
 class Tiers(Frozen):
     """Token counts and context lengths that a step is padded up to: one captured graph each, and the keys of the cost table."""
@@ -29,6 +31,12 @@ class Tiers(Frozen):
     def pad_reach(self, reach: int, length: int) -> int:
         """The same for the context, within a cache of `length`."""
         return min(next((tier for tier in self.reach if tier >= reach), length), length)
+
+    def room(self, length: int) -> int:
+        """Tokens of a cache row that holds `length`: up to a tier of reach or, above FINE, to a whole part. A reach that ends anywhere else is one
+        that no cell of the costs has, and one that attention kernels pad in each layer of each step."""
+        tier = next((tier for tier in self.reach if length <= tier <= FINE), None)
+        return -(-length // PART) * PART if tier is None else tier
 
 
 def padded(count: int, tiers: Tiers | None) -> int:

@@ -14,7 +14,7 @@ REQUEST_COLUMNS = (
 STEP_COLUMNS = (
     *("start_s", "end_s", "requests", "tokens", "verified", "accepted", "committed"),
     *("draft_s", "verify_s", "overhead_s", "prefill_tokens", "prefill_s"),
-    *("context_tokens", "longest_context", "waiting"),
+    *("context_tokens", "longest_context", "waiting", "captured_graphs"),
 )
 
 
@@ -37,6 +37,10 @@ class ServedRequest:
     def start(self) -> int:
         """Position of the anchor: how many tokens the caches hold."""
         return len(self.prompt) + len(self.output) - 1
+
+    def anew(self) -> ServedRequest:
+        """The same request, not served yet."""
+        return ServedRequest(self.request, self.prompt, self.max_tokens, self.arrival_s, self.domain)
 
 
 @dataclass(slots=True)

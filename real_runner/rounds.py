@@ -12,7 +12,7 @@ from torch import Tensor
 from real_runner import sampling
 from real_runner.drafters.drafter import DraftBatch, Drafter, Proposal
 from real_runner.failures import memory_of
-from real_runner.graphs import Captured, Eager, Runner
+from real_runner.graphs import Captured, Eager, Runner, refuse_waiting_rope
 from real_runner.layout import Layout, ship
 from real_runner.slots import SlotCache
 from real_runner.target import Target
@@ -100,7 +100,17 @@ class Device:
         self._claimed: tuple[SlotCache | None, ...] = ()
         self.temperature = temperature
         self.greedy = temperature < sampling.GREEDY_BELOW
-        self._generator = torch.Generator(device=target.device).manual_seed(seed)
+        self._generator = torch.Generator(device=target.device)
+        self.reseed(seed)
+
+    def reseed(self, seed: int) -> None:
+        """From here on the draws are those of a new device."""
+        self._generator.manual_seed(seed)
+
+    def fits(self, target: Target, drafter: Drafter | None, room: tuple[int, int], temperature: float, widest: tuple[int, int] | None) -> bool:
+        """May another engine go on with its caches and graphs?"""
+        mine = (self.target, self.drafter, self.room, self.temperature, self.widest)
+        return mine == (target, drafter, room, temperature, widest)
 
     def claim(self) -> None:
         """Caches of this engine's size in target and drafter, and its taps; the caches stay until another engine makes its own."""
@@ -114,7 +124,11 @@ class Device:
             with memory_of(f"the draft cache of {self.room[0]} slots × {self.room[1]} tokens"):
                 drafter.allocate(*self.room)
         self._claimed = (target.kv, drafter.kv if drafter is not None else None)
-        self.runner = Captured() if self.widest is not None and target.device.type == "cuda" and target.capturable else Eager()
+        self.runner = Eager()
+        if self.widest is not None and target.device.type == "cuda" and target.capturable:
+            for model in (target.model, *([] if drafter is None else [drafter.backbone])):
+                refuse_waiting_rope(model.config)
+            self.runner = Captured()
         if self.widest is not None and drafter is not None and not self.greedy:
             with memory_of(f"the drafter's laws over {target.vocabulary} tokens for {self.widest[0]} requests"):
                 self._laws = torch.empty((*self.widest, target.vocabulary), device=target.device)
@@ -161,6 +175,24 @@ class Device:
             self.drafter.absorb(step.features, following, last, where, packed[:3], layout, self.state.start)
         self.state.advance(where, lengths, drawn)
         first[place] = drawn
+
+    def move(self, slot: int, into: int) -> None:
+        """Takes the request of a slot to another that is free."""
+        assert self.target.kv is not None, "claim first"
+        self.target.kv.move(slot, into)
+        if self.drafter is not None:
+            self.drafter.move(slot, into)
+        for state in (self.state.start, self.state.anchor):
+            state[into] = state[slot]
+
+    def random_proposal(self, requests: int, gamma: int) -> Proposal:
+        """Tokens as if drafted from a flat law: a verification of them takes the time that it takes of drafted ones."""
+        shape, place = (requests, gamma), self.target.device
+        if not self.greedy:
+            if self._laws is None or len(self._laws) < requests:
+                self._laws = torch.empty((*shape, self.target.vocabulary), device=place)
+            self._laws.fill_(1 / self.target.vocabulary)
+        return Proposal(torch.randint(self.target.vocabulary, shape, generator=self._generator, device=place), None, None)
 
     def draft(self, layout: Layout, slots: Integers, gamma: int) -> Proposal:
         """γ tokens for each of the requests in `slots` [R]."""

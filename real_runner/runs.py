@@ -6,17 +6,20 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from real_runner.costs import ProfileCosts
+from real_runner.drafters.drafter import Drafter
 from real_runner.drafters.loading import load_drafter
 from real_runner.engine import Engine
 from real_runner.environment import machine
 from real_runner.layout import Tiers
 from real_runner.prompts import PromptSet, encoded
 from real_runner.records import ServedRequest
-from real_runner.serve import closed_loop, summary, write
+from real_runner.rounds import Device
+from real_runner.serve import serve, summary, write
 from real_runner.target import Target
 from simulator.errors import DsimError
 from simulator.measurements.profile import Profile
@@ -77,6 +80,9 @@ def serve_all(
         raise DsimError(
             f"policy {twice.policy!r} at {twice.concurrency} and another run share the folder {twice.folder}", key="policies", remedy="rename one"
         )
+    drafters: dict[str, Drafter] = {}
+    engine: Engine | None = None
+    held: tuple[str | None, int] | None = None  # what it was made for
     with progress.stage("serving", len(runs), sum((out / run.folder).exists() for run in runs)) as stage:
         for run in runs:
             mine = conditions | {"drafter": run.drafter, "rule": run.rule.model_dump(mode="json")}  # type: ignore[attr-defined]
@@ -84,11 +90,16 @@ def serve_all(
             if (out / run.folder).exists():
                 _same(out / run.folder, mine)
                 continue
-            engine, requests, numbers = _engine(target, models, profile, run, mixed, load, tiers)
-            if run.arrivals is None:
-                closed_loop(engine, requests, run.concurrency)
-            else:
-                engine.run(requests)
+            if run.drafter is not None and run.drafter not in drafters:
+                drafters[run.drafter] = _drafter(models / run.drafter, target, profile)
+            requests, numbers = _requests(run, mixed, load)
+            make = partial(_engine, target, drafters.get(run.drafter or ""), profile, run, requests, load, tiers)
+            if held != (run.drafter, run.concurrency):  # caches and graphs of others are gone before new ones are made
+                held, engine, target.kv = (run.drafter, run.concurrency), None, None
+                for drafter in drafters.values():
+                    drafter.kv = None
+            at_once = run.concurrency if run.arrivals is None else None
+            engine = serve(make, requests, at_once, None if engine is None else engine.device)
             report = summary(engine, target, run.policy, WARM_STEPS) | {
                 "asked": mine,
                 "concurrency": run.concurrency,
@@ -106,27 +117,35 @@ def _mixed(prompts: Sequence[tuple[str, int, list[int]]]) -> list[tuple[str, int
     return [each[domain][i] for i in range(min(map(len, each.values()))) for domain in domains]
 
 
-def _engine(
-    target: Target, models: Path, profile: Profile, run: Served, prompts: list[tuple[str, int, list[int]]], load: Load, tiers: Tiers | None
-) -> tuple[Engine, list[ServedRequest], list[int]]:
-    """The engine, its requests, and which prompt of its domain each one is."""
+def _requests(run: Served, prompts: list[tuple[str, int, list[int]]], load: Load) -> tuple[list[ServedRequest], list[int]]:
+    """The requests of a run, and which prompt of its domain each one is."""
     count = len(run.arrivals) if run.arrivals is not None else run.concurrency * 2 + max(run.concurrency * load.turns, load.least)
     requests, numbers = [], []
     for i in range(count):
         domain, number, ids = prompts[(i + load.seed) % len(prompts)]
         numbers.append(number)
         requests.append(ServedRequest(i, ids, load.max_tokens, run.arrivals[i] if run.arrivals is not None else 0.0, domain))
-    drafter, known = None, ProfileCosts(profile, run.drafter)
-    if run.drafter is not None:
-        drafter, gamma = load_drafter(str(models / run.drafter), target), profile.drafter(run.drafter).gamma
-        if drafter.gamma != gamma:
-            raise DsimError(f"drafts {drafter.gamma} tokens, but the profile's drafter {gamma}", where=models / run.drafter, key="engine")
+    return requests, numbers
+
+
+def _drafter(folder: Path, target: Target, profile: Profile) -> Drafter:
+    """The profile's drafter of the folder's name."""
+    drafter, gamma = load_drafter(str(folder), target), profile.drafter(folder.name).gamma
+    if drafter.gamma != gamma:
+        raise DsimError(f"drafts {drafter.gamma} tokens, but the profile's drafter {gamma}", where=folder, key="engine")
+    return drafter
+
+
+def _engine(
+    target: Target, drafter: Drafter | None, profile: Profile, run: Served, requests: Sequence[ServedRequest], load: Load, tiers: Tiers | None,
+    device: Device | None,
+) -> Engine:  # fmt: skip
+    known = ProfileCosts(profile, run.drafter)
     length = max(len(r.prompt) + r.max_tokens for r in requests) + (2 * (drafter.gamma + drafter.spec.block) if drafter else 0) + 2
-    engine = Engine(
+    return Engine(
         target, drafter, run.rule, slots=run.concurrency, length=length, temperature=load.temperature, seed=load.seed, tiers=tiers,
-        costs=known, survival=known.survival, temperatures=known.temperatures,
+        costs=known, survival=known.survival, temperatures=known.temperatures, device=device,
     )  # fmt: skip
-    return engine, requests, numbers
 
 
 def _digest(profile: Profile) -> str:

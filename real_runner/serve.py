@@ -5,16 +5,36 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from real_runner.engine import Engine
 from real_runner.environment import machine
 from real_runner.records import ServedRequest, request_table, step_table
+from real_runner.rounds import Device
 from real_runner.target import Target
 from simulator.errors import DsimError
 from simulator.names import as_cells
+
+PASSES = 5  # of a load, until one captures nothing
+
+Maker = Callable[[Device | None], Engine]
+
+
+def serve(make: Maker, load: Sequence[ServedRequest], concurrency: int | None, device: Device | None = None) -> Engine:
+    """Serves the load, `concurrency` requests at a time or as they arrive, and again on the same graphs while steps had to capture some: the times
+    of the last engine, which is returned, are those of serving, but where PASSES were not enough. `make(device)` gives an engine."""
+    for _ in range(PASSES):
+        engine, requests = make(device), [request.anew() for request in load]
+        if concurrency is None:
+            engine.run(requests)
+        else:
+            closed_loop(engine, requests, concurrency)
+        if not any(step.captured_graphs for step in engine.steps):
+            break
+        device = engine.device
+    return engine
 
 
 def closed_loop(engine: Engine, requests: Sequence[ServedRequest], concurrency: int) -> list[ServedRequest]:

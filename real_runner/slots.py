@@ -31,8 +31,9 @@ class FlatBatch:
     reach: int  # no limit is above it
     _masks: dict[tuple[int | None, int], Tensor] = field(default_factory=dict)
 
-    def mask(self, window: int | None, share: int) -> Tensor:
-        """Which cached positions each cell of the grid sees, heads folded  # [rows, 1, share × width, reach] bool."""
+    def mask(self, window: int | None, share: int, dtype: torch.dtype) -> Tensor:
+        """Added to the scores of each cell of the grid, heads folded: 0 where it sees a cached position, else -inf. Made once for all layers; of
+        booleans every layer would make it anew  # [rows, 1, share × width, reach]."""
         kind = (window, share)
         if kind not in self._masks:
             cells = self.row_count * self.width
@@ -42,8 +43,9 @@ class FlatBatch:
             if window is not None:
                 positions = self.positions.new_zeros(cells + 1).scatter_(0, self.cells, self.positions)[:cells]
                 seen &= key > (positions - window).unsqueeze(1)
-            seen = seen.view(self.row_count, 1, self.width, self.reach)
-            self._masks[kind] = seen.expand(-1, share, -1, -1).reshape(self.row_count, 1, share * self.width, self.reach)
+            added = torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, float("-inf"))
+            added = added.view(self.row_count, 1, self.width, self.reach)
+            self._masks[kind] = added.expand(-1, share, -1, -1).reshape(self.row_count, 1, share * self.width, self.reach)
         return self._masks[kind]
 
 
@@ -66,6 +68,12 @@ class SlotCache:
         cached_keys[slots, :, positions] = keys.to(self.dtype)
         cached_values[slots, :, positions] = values.to(self.dtype)
         return cached_keys, cached_values
+
+    def move(self, slot: int, into: int) -> None:
+        """Copies a row over another."""
+        for pair in self._layers.values():
+            for rows in pair:
+                rows[into] = rows[slot]
 
     @property
     def bytes_per_token(self) -> int:
@@ -99,7 +107,7 @@ def slot_attention(
         folded.reshape(flat.row_count, kv_heads, share * flat.width, head),
         keys[flat.rows, :, : flat.reach],
         values[flat.rows, :, : flat.reach],
-        attn_mask=flat.mask(sliding_window, share),
+        attn_mask=flat.mask(sliding_window, share, query.dtype),
         scale=scaling,
     )
     seen = seen.view(flat.row_count, kv_heads, share, flat.width, -1).permute(0, 3, 1, 2, 4).reshape(cells, heads, -1)

@@ -50,6 +50,7 @@ class Target:
         self.device, self.dtype = self.head.weight.device, self.head.weight.dtype
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)  # events, streams and graphs are the current device's
+            torch.backends.cuda.enable_cudnn_sdp(False)  # whether it comes before the memory-efficient kernel differs between releases of torch
         self.taps: tuple[int, ...] = ()
         self._tapped: dict[int, Tensor] = {}
         self._hooks: list[Any] = []

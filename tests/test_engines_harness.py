@@ -28,9 +28,27 @@ def test_policies_at_one_load_are_measured_one_after_the_other_with_the_same_pro
     assert changes + 1 == len(set(runs))  # each block is in one piece, and no two share a seed
     assert len({seed for _, _, seed in runs}) == len(set(runs))
     assert not {cell.seed for cell in plan} & {cell.seed for cell in cells.probes(engine, tmp_path)}
-    first = [cell for cell in plan if not cell.name.endswith("-2")]
-    assert plan[: len(first)] == first  # second repeats come after all first ones
+    order = [run for run, _ in itertools.groupby((cell.folder.parent.name, cell.load, cell.name.endswith("-2")) for cell in plan)]
+    early = order.index(next(run for run in order if run[2]))
+    firsts = [run for run in order if not run[2]]
+    assert early == (len(firsts) + 1) // 2  # noise is known halfway
+    assert order[:early] == firsts[:early]
+    repeated = {run[:2] for run in order if run[2]}
+    assert order[early][:2] == next(run[:2] for run in firsts if run[:2] in repeated)
+    assert order[early + 1 : len(firsts) + 1] == firsts[early:]  # all other second repeats come after all first ones
     assert plan == cells.measured(engine, tmp_path, 2.0)
+
+
+@pytest.mark.parametrize("engine", ENGINES.values(), ids=str)
+def test_drafters_are_probed_with_the_prompts_that_they_are_measured_with(engine, tmp_path: Path) -> None:
+    plain, prefixed = ({engine.policy(probe.policy).drafter for probe in engine.probes if probe.prefix == prefix} for prefix in (False, True))
+    for condition in engine.conditions:
+        assert {engine.policy(name).drafter for name in condition.policies} - {""} <= (prefixed if condition.prefix else plain)
+    begins = [cell for cell in cells.probes(engine, tmp_path) if cell.prefix]
+    assert {cell.folder.name for cell in begins} == {f"{drafter}-prefix" for drafter in prefixed}
+    assert not any(cell.cached for cell in begins)  # what the server keeps would be missing in the cost of prompts
+    folders = [(cell.folder, cell.name) for cell in cells.probes(engine, tmp_path)]
+    assert len(set(folders)) == len(folders)
 
 
 def test_enough_policies_and_loads() -> None:

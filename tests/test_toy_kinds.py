@@ -29,7 +29,8 @@ from simulator.policies.routing import Router
 from simulator.policies.verification import StepView, VerificationPolicy
 from simulator.schema import Frozen
 from simulator.study.planning.question import FleetBounds, PlanFile, PlannedPolicy, Setting
-from simulator.study.run.scenario import EngineSettings, FleetPlan, Policy, Scenario
+from simulator.study.run.scenario import Scenario
+from simulator.study.run.settings import EngineSettings, FleetPlan, Policy
 from simulator.traffic.arrivals import ArrivalProcess, ClosedLoop
 from simulator.traffic.pauses import PauseKind
 from simulator.traffic.workload import Workload

@@ -8,14 +8,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks.engines.plan import SEED, SERVED, Condition, Engine
+from benchmarks.engines.plan import PREFIXED, SEED, SERVED, Condition, Engine
 from benchmarks.engines.prompts import PREFIX, prompts
 from simulator.files import whole
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One benchmark: `folder`/`name`.json and its counters. `load` is users, or with `open_loop` requests per second."""
+    """One benchmark: `folder`/`name`.json and its counters. `load` is users, or with `open_loop` requests per second. `prefix`: all prompts begin
+    alike; `cached`: the server may keep that."""
 
     folder: Path
     name: str
@@ -27,6 +28,7 @@ class Cell:
     eos: bool = False
     prefix: bool = False
     open_loop: bool = False
+    cached: bool = False
 
     @property
     def result(self) -> Path:
@@ -40,7 +42,7 @@ class Cell:
         words += ["--custom-output-len", self.answers, "--num-prompts", self.requests, "--seed", self.seed, "--temperature", 0]
         words += ["--request-rate", self.load] if self.open_loop else ["--max-concurrency", int(self.load)]
         words += [] if self.eos else ["--ignore-eos"]
-        words += ["--extra-body", body] if body and not self.prefix else []
+        words += ["--extra-body", body] if body and not self.cached else []
         words += more.split()
         words += ["--percentile-metrics", "ttft,tpot,itl,e2el", "--metric-percentiles", "50,90,99", "--disable-tqdm"]
         words += ["--save-detailed"] if self.eos else []  # how long each answer was
@@ -63,9 +65,9 @@ def probes(engine: Engine, out: Path) -> list[Cell]:
     """What the profile is made of. Its prompts are drawn with other seeds than those that are measured."""
     cells = []
     for number, probe in enumerate(engine.probes):
-        drafter = "eos" if probe.eos else engine.policy(probe.policy).drafter or "none"
-        folder, answers = out / "identify" / drafter, 128 if probe.eos else 64
-        cells.append(Cell(folder, f"c{probe.load}", probe.policy, probe.load, probe.requests, SEED * 1000 + number, answers, probe.eos))
+        name = "eos" if probe.eos else (engine.policy(probe.policy).drafter or "none") + (f"-{PREFIXED}" if probe.prefix else "")
+        folder, answers = out / "identify" / name, 128 if probe.eos else 64
+        cells.append(Cell(folder, f"c{probe.load}", probe.policy, probe.load, probe.requests, SEED * 1000 + number, answers, probe.eos, probe.prefix))
     return cells
 
 
@@ -78,17 +80,24 @@ def identified(engine: Engine, out: Path) -> Engine:
 
 
 def measured(engine: Engine, out: Path, knee_rps: float) -> list[Cell]:
-    """All cells in their order: first repeats before second ones, conditions and loads shuffled, and at each load all policies one after the other,
-    shuffled, so that a machine that drifts drifts for all."""
-    draw, cells = random.Random(SEED), []
+    """All cells in their order: conditions and loads shuffled, and at each load all policies one after the other, shuffled, so that a machine that
+    drifts drifts for all. Second repeats come after all first ones, but for those of the first load that has any, which come halfway: noise is known
+    however early it ends."""
+    draw, blocks = random.Random(SEED), list[tuple[Condition, float, int]]()
     for repeat in range(1, 1 + max(condition.repeats for condition in engine.conditions)):
-        blocks = [(condition, load) for condition in engine.conditions if repeat <= condition.repeats for load in condition.loads]
-        draw.shuffle(blocks)
-        blocks.sort(key=lambda block: block[0].prefix and bool(engine.cached))  # other servers: one after the other, not to and fro
-        for condition, load in blocks:
-            policies = list(condition.policies)
-            draw.shuffle(policies)
-            cells += [_cell(engine, out, condition, policy, load, repeat, knee_rps) for policy in policies]
+        more = [(condition, load, repeat) for condition in engine.conditions if repeat <= condition.repeats for load in condition.loads]
+        draw.shuffle(more)
+        more.sort(key=lambda block: block[0].prefix and bool(engine.cached))  # other servers: one after the other, not to and fro
+        blocks += more
+    if again := [(condition, load, 2) for condition, load, _ in blocks if condition.repeats > 1]:
+        firsts = sum(repeat == 1 for _, _, repeat in blocks)
+        blocks.remove(again[0])
+        blocks.insert((firsts + 1) // 2, again[0])
+    cells = []
+    for condition, load, repeat in blocks:
+        policies = list(condition.policies)
+        draw.shuffle(policies)
+        cells += [_cell(engine, out, condition, policy, load, repeat, knee_rps) for policy in policies]
     return cells
 
 
@@ -113,7 +122,7 @@ def _cell(engine: Engine, out: Path, condition: Condition, policy: str, load: fl
     name = (f"r{offered:g}" if condition.knee else f"c{offered:g}") + (f"-{repeat}" if repeat > 1 else "")
     return Cell(
         out / "measured" / condition.name / policy, name, policy, offered, requests_of(condition, load), seed_of(engine, condition, load, repeat),
-        condition.answers, condition.eos, condition.prefix, condition.knee,
+        condition.answers, condition.eos, condition.prefix, condition.knee, condition.prefix,
     )  # fmt: skip
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import datetime
+import json
+import math
 import os
 import shlex
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from benchmarks.engines.cells import Cell, missing, write_prompts
@@ -23,6 +28,8 @@ from simulator.reading.json_files import read_json
 CELL_S, CELL_LIMIT_S = 30.0, 300.0  # that a cell is expected to take while none has been run, and the most
 SPARE_GB = 2.0  # memory that no server gets
 WARM_TOKENS = 8
+PACE_KEEPS_S = 5.0
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
 @dataclass
@@ -34,6 +41,7 @@ class Machine:
     logs: Path
     servers: dict[tuple[str, bool], Server] = field(default_factory=dict)
     client: Client | None = None
+    paced: tuple[float, float] = (0.0, -math.inf)  # the last pace, and when (time.monotonic)
 
     def command(self, policy: str, prefix: bool, port: int) -> list[str]:
         """The server's."""
@@ -46,7 +54,7 @@ class Machine:
 
     def server(self, cell: Cell) -> Server:
         """That of the cell, alone awake; the one that was not used for longest makes room for a new one. Raises Failed."""
-        key = (cell.policy, cell.prefix and bool(self.engine.cached))
+        key = (cell.policy, cell.cached and bool(self.engine.cached))
         if key not in self.servers:
             while self.servers and available_gb() < SPARE_GB + self.engine.memory_gb:
                 oldest = min(self.servers, key=lambda key: self.servers[key].used)
@@ -69,6 +77,15 @@ class Machine:
     def _only(self, awake: Server | None) -> None:
         for server in self.servers.values():
             server.pause(server is not awake)
+
+    def pace_s(self, keeps_s: float = 0.0) -> float:
+        """That of the servers' core, all servers paused: pace.py's; the last one where it is not older than `keeps_s`."""
+        if time.monotonic() - self.paced[1] > keeps_s:
+            self._only(None)
+            words = on_core(cores()[1], [sys.executable, str(Path(__file__).with_name("pace.py"))])
+            said = subprocess.run(words, check=True, capture_output=True, text=True, env=os.environ | ONE_THREAD).stdout
+            self.paced = float(said), time.monotonic()
+        return self.paced[0]
 
     def ready_client(self) -> Client:
         """The one that runs, or a new one."""
@@ -114,7 +131,9 @@ def run_cell(cell: Cell, machine: Machine, out: Path) -> str:
     data = out / "prompts" / f"{cell.seed}-{cell.requests}{'-prefix' if cell.prefix else ''}.jsonl"
     if not data.exists():
         write_prompts(cell, data)
-    client, server = machine.ready_client(), machine.server(cell)
+    client, _ = machine.ready_client(), machine.server(cell)
+    paces = [machine.pace_s(PACE_KEEPS_S)]
+    server = machine.server(cell)
     beginning = PREFIX if cell.prefix else ""
     warm = min(int(cell.load) if not cell.open_loop else 4, USERS)
     server.warm(SERVED, [beginning + text for text in prompts("train", warm, 2)], WARM_TOKENS)
@@ -124,16 +143,20 @@ def run_cell(cell: Cell, machine: Machine, out: Path) -> str:
     before, busy = server.metrics(), (busy_s(), server.cpu_s() + client.cpu_s())
     client.bench(words, CELL_LIMIT_S)
     others = busy_s() - busy[0] - (server.cpu_s() + client.cpu_s() - busy[1])
-    result: dict[str, Any] = read_json(draft)
+    after = server.metrics()
+    paces.append(machine.pace_s())
+    result: dict[str, Any] = read_json(draft) | {"pace_s": fmean(paces)}
     if result["completed"] != cell.requests or result.get("failed"):
         raise Failed(f"{server.log}: {result['completed']} of {cell.requests} requests were answered")
-    for when, text in (("before", before), ("after", server.metrics())):
+    for when, text in (("before", before), ("after", after)):
         with whole(cell.folder / f"{cell.name}-{when}.txt") as scrape:
             scrape.write_text(text)
     write_launch(cell, machine, words, server)
-    note(out, cell, result["duration"], others)
+    note(out, cell, result["duration"], others, paces)
+    draft.write_text(json.dumps(result))
     os.replace(draft, cell.result)
-    return f"{result['output_throughput']:.1f} tok/s in {result['duration']:.0f} s, others used {others:.1f} s of the cores"
+    told = f"pace {' and '.join(f'{pace:.3f}' for pace in paces)} s, others used {others:.1f} s of the cores"
+    return f"{result['output_throughput']:.1f} tok/s in {result['duration']:.0f} s, {told}"
 
 
 def write_launch(cell: Cell, machine: Machine, words: Sequence[str], server: Server) -> None:
@@ -144,16 +167,16 @@ def write_launch(cell: Cell, machine: Machine, words: Sequence[str], server: Ser
         draft.write_text("\n".join([*lines, shlex.join(on_core(cores()[0], ["vllm", "bench", "serve", *words]))]) + "\n")
 
 
-def note(out: Path, cell: Cell, seconds: float, others_s: float) -> None:
-    """A row on the cell in cells.csv: when, how long, and what other programs used of the cores meanwhile."""
+def note(out: Path, cell: Cell, seconds: float, others_s: float, paces: Sequence[float]) -> None:
+    """A row on the cell in cells.csv: when, how long, what other programs used of the cores meanwhile, and the pace before and after."""
     file = out / "cells.csv"
     new = not file.exists()
     with file.open("a") as rows:
-        rows.write("at,cell,policy,load,requests,seconds,others_cpu_s,load_average\n" if new else "")
+        rows.write("at,cell,policy,load,requests,seconds,others_cpu_s,load_average,pace_before_s,pace_after_s\n" if new else "")
         at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        rows.write(
-            f"{at},{cell.result.relative_to(out)},{cell.policy},{cell.load:g},{cell.requests},{seconds:.2f},{others_s:.2f},{os.getloadavg()[0]:.2f}\n"
-        )
+        measured = (seconds, others_s, os.getloadavg()[0], *paces)
+        told = (at, cell.result.relative_to(out), cell.policy, f"{cell.load:g}", cell.requests, *(f"{value:.4g}" for value in measured))
+        rows.write(",".join(map(str, told)) + "\n")
 
 
 def busy_s() -> float:

@@ -14,11 +14,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.engines.plan import MODEL
+from benchmarks.engines.plan import MODEL, Engine
 from simulator.files import whole
 
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 STEPS = {"dspark": 250, "eagle3": 250}
+EXPORTED = {"dspark": ("gguf", "--weights", "q8_0", "--target", "gguf"), "eagle3": ("vllm", "--target", "target")}  # to what, for which target
 TEXTS, TOKENS, DRAFT_VOCABULARY, GAMMA = 500, 128, 8192, 5
 NEEDED = ("gguf==0.19.0", "accelerate==1.15.0")  # by make_smollm2.py, in dsim's own environment
 KEPT = (5, 15)  # layers of the draft model: the first and the last of the target's 30; of 5 + 15, 10 + 10 and 15 + 5 these agree most often with it
@@ -38,9 +39,10 @@ def paths(home: Path) -> dict[str, str]:
     return {name: str(folder / file) for name, file in names.items()} | {"llama_server": str(server)}
 
 
-def make(home: Path) -> None:
-    """All that is not there yet. Raises CalledProcessError."""
+def make(home: Path, engine: Engine) -> None:
+    """All that the engine's flags name and that is not there yet. Raises CalledProcessError."""
     folder, at = model_folder(home), paths(home)
+    families = [family for family in STEPS if any(f"{{{family}}}" in policy.flags for policy in engine.policies)]
     if importlib.util.find_spec("gguf") is None:
         python("-m", "pip", "install", "--quiet", "--disable-pip-version-check", *NEEDED)
     python(Path(__file__).parents[2] / "profiles" / "make_smollm2.py", "--out", folder)
@@ -50,13 +52,12 @@ def make(home: Path) -> None:
         keep_gguf_layers(Path(at["gguf"]), Path(at["draft_gguf"]))
     texts = folder / "work" / "train-prompts.jsonl"
     python("-m", "benchmarks.engines.prompts", "--set", "train", "--count", TEXTS, "--out", texts)
-    for family, steps in STEPS.items():
+    for family in families:
         if not any((folder / family).glob("*.safetensors")):  # its config is there from the start
-            train(folder, family, steps, texts)
-    if not Path(at["eagle3"]).exists():
-        dsim("export", "drafter", folder / "eagle3", "--to", "vllm", "--target", at["target"], "--out", at["eagle3"])
-    if not Path(at["dspark"]).exists():
-        dsim("export", "drafter", folder / "dspark", "--to", "gguf", "--weights", "q8_0", "--target", at["gguf"], "--out", at["dspark"])
+            train(folder, family, STEPS[family], texts)
+        if not Path(at[family]).exists():
+            *words, target = EXPORTED[family]
+            dsim("export", "drafter", folder / family, "--to", *words, at[target], "--out", at[family])
 
 
 def train(folder: Path, family: str, steps: int, texts: Path) -> None:

@@ -12,6 +12,7 @@ SERVED = "smollm2"  # its name at the servers
 CONTEXT = 1024  # tokens of prompt and answer that a request may have
 USERS = 16  # most users of a closed loop
 SEED = 17
+PREFIXED = "prefix"  # domain of prompts that begin alike: what a drafter has accepted depends on them
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,14 @@ class Condition:
 
 @dataclass(frozen=True)
 class Probe:
-    """A short benchmark for the profile, with prompts of its own; `eos`: to see how long answers are."""
+    """A short benchmark for the profile, with prompts of its own. `eos`: to see how long answers are; `prefix`: prompts begin alike, and the server
+    does not keep that, for acceptance behind them."""
 
     policy: str
     load: int
     requests: int
     eos: bool = False
+    prefix: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,23 +120,24 @@ VLLM = Engine(  # float32: without AVX-512 its products of bfloat16 take more th
     policies=VLLM_POLICIES,
     conditions=(
         Condition("base", tuple(policy.name for policy in VLLM_POLICIES), (1, 2, 4, 8, 16)),
-        Condition("prefix", ("none", "ngram3"), (1, 4, 16), prefix=True, repeats=1),
-        Condition("eos", ("none", "eagle3"), (2, 8), eos=True, answers=128, repeats=1),
+        Condition("prefix", ("none", "ngram3"), (1, 4, 16), prefix=True, requests=12, repeats=1),
+        Condition("eos", ("none", "eagle3"), (2, 8), eos=True, answers=128, requests=10, repeats=1),
         Condition("open60", ("none", "ngram3"), (0.6,), knee=True, requests=60, repeats=1),
         Condition("open90", ("none", "ngram3"), (0.9,), knee=True, requests=60, repeats=1),
     ),
-    probes=(
-        Probe("none", 1, 5),
-        Probe("none", 2, 8),
+    probes=(  # in an order in which a machine that drifts drifts for all policies
+        Probe("none", 1, 6),
         Probe("none", 4, 12),
-        Probe("none", 8, 24),
-        Probe("none", 16, 32),
         Probe("ngram3", 2, 12),
-        Probe("ngram3", 8, 32),
         Probe("draft3", 2, 8),
-        Probe("draft3", 8, 16),
         Probe("eagle3", 2, 12),
+        Probe("none", 16, 32),
+        Probe("ngram3", 8, 32),
+        Probe("draft3", 8, 16),
         Probe("eagle3", 8, 24),
+        Probe("none", 8, 24),
+        Probe("none", 2, 8),
+        Probe("ngram3", 8, 32, prefix=True),
         Probe("none", 16, 32, eos=True),
     ),
     batch=32,
@@ -185,6 +189,7 @@ LLAMA = Engine(
         Probe("dspark5", 8, 24),
         Probe("draft3", 2, 8),
         Probe("draft3", 8, 16),
+        Probe("dspark3", 8, 24, prefix=True),
         Probe("none", 8, 32, eos=True),
     ),
     batch=8,

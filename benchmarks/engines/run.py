@@ -43,7 +43,7 @@ def _setup(job: Job) -> bool:
 
 
 def _models(job: Job) -> bool:
-    models.make(job.home)
+    models.make(job.home, job.engine)
     return True
 
 

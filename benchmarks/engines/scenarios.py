@@ -11,7 +11,7 @@ import yaml
 
 from benchmarks.engines.cells import knee_rps, load_of, measured, texts
 from benchmarks.engines.models import dsim, paths
-from benchmarks.engines.plan import CONTEXT, MODEL, Condition, Engine
+from benchmarks.engines.plan import CONTEXT, MODEL, PREFIXED, Condition, Engine
 from benchmarks.measure import cpu_model
 from simulator.files import whole
 
@@ -19,7 +19,7 @@ from simulator.files import whole
 def make_profile(engine: Engine, out: Path) -> None:
     """The probes as a profile."""
     folders = sorted(folder for folder in (out / "identify").iterdir() if folder.name != "eos")
-    benches = [f"{folder.name}={folder}/c*.json" for folder in folders]
+    benches = [f"{folder.name.replace('-', ':')}={folder}/c*.json" for folder in folders]  # ngram-prefix: drafter and domain
     about = ["--engine", engine.label, "--hardware", f"{cpu_model()}, one core", "--target", MODEL, "--name", f"{engine.name}-{MODEL.lower()}"]
     dsim("import", engine.importer, "--bench", *benches, *about, "--out", out / "profile", "--force")
 
@@ -41,7 +41,8 @@ def seal(engine: Engine, home: Path, out: Path) -> None:
 def score(engine: Engine, out: Path) -> None:
     """What was measured beside what was sealed."""
     about = ["--name", engine.name, "--engine", engine.label, "--hardware", f"{cpu_model()}, one core", "--model", MODEL]
-    dsim("score", out / "seal.json", out / "measured", *about, "--out", out / "score.json")
+    probes = ["--probes", out / "identify" / "*" / "c*.json"]
+    dsim("score", out / "seal.json", out / "measured", *about, *probes, "--out", out / "score.json")
 
 
 def prompt_tokens(engine: Engine, condition: Condition, home: Path, out: Path, knee: float) -> tuple[list[int], int]:
@@ -88,6 +89,7 @@ def write_scenario(
             "prompt_tokens": empirical(folder, f"{condition.name}-prompts", prompts),
             "output_tokens": output,
             "cached_prompt_tokens": kept,
+            "domains": {PREFIXED if condition.prefix else "any": 1},
         },
         "load": [load_of(condition, load, knee) for load in condition.loads],
         "engine": {

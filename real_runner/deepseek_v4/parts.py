@@ -34,6 +34,11 @@ class PositionCache(SlotCache):
             self._growth[layer, name] = width / each if each > 1 else 0.0
         return self._rows[layer, name]
 
+    def move(self, slot: int, into: int) -> None:
+        super().move(slot, into)
+        for rows in self._rows.values():
+            rows[into] = rows[slot]
+
     @property
     def bytes_per_token(self) -> int:
         """Of compressed entries: the window's keys do not grow with the text."""

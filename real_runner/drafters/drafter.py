@@ -98,6 +98,13 @@ class Drafter(nn.Module):
         if self.extend(features, start[:1], ship(layout.ints, weight.device), layout, start) is not None:
             self.seeds = weight.new_zeros(slots + 1, self.spec.hidden)
 
+    def move(self, slot: int, into: int) -> None:
+        """Takes the request of a slot to another that is free."""
+        if self.kv is not None:
+            self.kv.move(slot, into)
+        if len(self.seeds):
+            self.seeds[into] = self.seeds[slot]
+
     @torch.no_grad()
     def absorb(self, features: Tensor, next_ids: Tensor, last: Tensor, slots: Tensor, ints: Tensor, layout: Layout, start: Tensor) -> None:
         """As `extend`; the requests in `slots` [R] will draft from after the rows `last` [R]."""

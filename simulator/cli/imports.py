@@ -45,7 +45,7 @@ Budget = Annotated[
     float | None,
     typer.Option(help="Tokens verified per request and step, anchor included; 1 without speculation.", show_default="from the files"),
 ]
-FILES = "[DRAFTER=]FILE..."
+FILES = "[DRAFTER[:DOMAIN]=]FILE..."
 Results = Annotated[list[str], typer.Argument(metavar=FILES, help="Result files, with at least two loads in all; none=FILE without speculation.")]
 Bench = Annotated[
     list[str] | None,

@@ -57,6 +57,9 @@ def score(
     others: Annotated[
         Path | None, typer.Option(help="Predictions of other tools: CSV or JSON with tool, how, condition, policy, load, metric, value.")
     ] = None,
+    probes: Annotated[
+        list[str] | None, typer.Option(help="Results that the profile was made from, with pace_s, the machine's pace. Patterns, repeatable.")
+    ] = None,
     format: Format = "text",
 ) -> None:
     """Compare a seal with measurements.
@@ -70,7 +73,7 @@ def score(
     named = check_word(name or _stem(out or seal), "--name", file=True)
     if out is not None:
         check_score(out)
-    made = score_of(read_seal(seal), named, measured, engine, hardware, model, others)
+    made = score_of(read_seal(seal), named, measured, engine, hardware, model, others, probes or [])
     if out is not None:
         write_score(made, out)
     show(format, made.to_json(), score_page(made), *([f"written to {out}"] if out else []))

@@ -21,6 +21,7 @@ from simulator.engine.tables import settings, tables, why_not, with_sessions
 from simulator.kind import Lowered, lowering
 from simulator.measurements.levels import normals
 from simulator.measurements.prices import RoundPrices, front_end_s, reads_to_longest, scheduling_s
+from simulator.policies.routing import LoadRouter
 from simulator.policies.verification import StepView
 from simulator.rng import word_of
 from simulator.traffic.request import RequestColumns, within
@@ -47,9 +48,7 @@ def lower(traffic: Traffic, fleet: Fleet) -> tuple[Parts, str]:
     """The parts of a fleet as numbers, and nothing; or why this run must go step by step through Python."""
     if find_spec("numba") is None:
         return {}, "numba is not installed (pip install 'dsim[fast]')"
-    if fleet.absences:
-        return {}, "replicas are away for a while, which is played in Python"
-    if why := why_not(traffic, fleet):
+    if why := _beyond(fleet) or why_not(traffic, fleet):
         return {}, why
     replay, settings, parts = fleet.replay, fleet.settings, {}
     rows = StepView(len(replay.accepted), replay.gamma, replay.confidence, replay.survival, (), np.empty(0))
@@ -68,6 +67,17 @@ def lower(traffic: Traffic, fleet: Fleet) -> tuple[Parts, str]:
     if isinstance(traffic, ClosedTraffic) and not isinstance(traffic.source, DrawnUsers):
         return {}, f"the users are {type(traffic.source).__name__}, written in Python"
     return parts, ""
+
+
+def _beyond(fleet: Fleet) -> str:
+    """What a fleet has that the kernel does not know; empty where there is nothing."""
+    if fleet.absences:
+        return "replicas are away for a while, which is played in Python"
+    if fleet.groups:
+        return "replicas differ, which is played in Python"
+    if isinstance(fleet.router, LoadRouter) and fleet.router.stale_s:
+        return "the router sees loads of some time ago, which is played in Python"
+    return ""
 
 
 class CompiledRun:

@@ -142,6 +142,15 @@ class Fleet:
     absences: Sequence[Absence] = ()
     max_context: int | None = None  # tokens of prompt and answer: longer prompts are refused, answers end there
     prefix_cache: PrefixCaching | None = None
+    groups: Sequence[Fleet] = ()  # that it consists of, where its replicas differ: what replicas are is said there
+
+    def of(self, number: int) -> Fleet:
+        """What replica `number` is one of."""
+        for group in self.groups:
+            if number < group.replicas:
+                return group
+            number -= group.replicas
+        return self
 
     @property
     def lookahead(self) -> int:

@@ -76,7 +76,7 @@ class World:
         self.workers = simpy.Resource(self.env, workers) if (workers := self.prefill.machines.at_a_time) else None
 
     def _replica(self, number: int) -> Replica:
-        return Replica(self.env, number, self.fleet, self._finished, self._enter, self.records, self.join_gaps)
+        return Replica(self.env, number, self.fleet.of(number), self._finished, self._evicted, self.records, self.join_gaps)
 
     def run(self) -> End:
         if isinstance(self.traffic, ClosedTraffic):
@@ -201,19 +201,31 @@ class World:
             self._route(request)
 
     def _route(self, request: Request) -> None:
-        held = [replica.held for replica in self.replicas] if self.fleet.replicas > 1 else [0]
         here = [number for number, absences in enumerate(self.away) if not absences]
         if not here:
             self.stranded.append(request)
             return
-        held, router = [held[number] for number in here], self.fleet.router
+        held, router = self.routes.held(self.env.now, here), self.fleet.router
         if router.remembers:
             chosen = here[router.place(self.routes.seen(request, self.routed, held, here))]
             self.routes.sent(request, chosen)
         else:
             chosen = here[router.choose(self.routed, held, self.fleet.luck)]
         self.routed += 1
+        request.replica = chosen
+        self.routes.changed(self.env.now, chosen, 1)
         self.replicas[chosen].submit(request)
+
+    def _left(self, request: Request) -> None:
+        """A replica, if any, holds a request no longer."""
+        if request.replica >= 0:
+            self.routes.changed(self.env.now, request.replica, -1)
+            request.replica = -1
+
+    def _evicted(self, request: Request) -> None:
+        """Thrown out of a replica, its prompt is processed elsewhere again."""
+        self._left(request)
+        self._enter(request)
 
     def _play(self, absence: Absence) -> Generator[simpy.Event, Any, None]:
         """A replica goes, dying at once or done with what it holds, and comes back; who waited for one goes on."""
@@ -225,6 +237,8 @@ class World:
             requests = self.replicas[number].die()
             self.lost.append((self.env.now, sum(max(r.emitted_tokens - 1, 0) for r in requests)))  # the first token comes with the prompt
             self.replicas[number] = self._replica(number)
+            for r in requests:
+                self._left(r)
             for r in requests:  # all progress is lost: prompt, tokens, first token, and the place in the recorded text
                 again = self.live[r.made] = Request(r.spec, r.made, r.user, r.turn, r.measured, r.sent_s, preemptions=r.preemptions)
                 self._enter(again)
@@ -260,6 +274,7 @@ class World:
     def _finished(self, request: Request) -> None:
         """A request is done: count it, and let its user ask again."""
         self._write(request)
+        self._left(request)
         del self.live[request.made]
         self.finished_count += 1
         if request.measured:

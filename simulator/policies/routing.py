@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 
 from simulator.kind import Kind, Lowered
-from simulator.quantities import Within
+from simulator.quantities import Seconds, Within
 
 
 @dataclass(frozen=True)
@@ -60,21 +60,35 @@ class RoundRobin(Router):
         return np.arange(first, first + arrivals)[:, None] % replicas
 
 
-class LeastLoaded(Router):
+class LoadRouter(Router):
+    """One that goes by what replicas hold: `held` as it is, or with `stale_s` as it was so many seconds ago, which is what replicas have reported."""
+
+    stale_s: Seconds = 0.0
+
+    @property
+    def words(self) -> str:
+        return super().words + (f" by loads of {self.stale_s:g} s ago" if self.stale_s else "")
+
+
+class LeastLoaded(LoadRouter):
     """The replica that holds the fewest requests, the first of equals."""
 
     kind: Literal["least_loaded"] = "least_loaded"
-    lowered: ClassVar = Lowered("least_loaded")
+
+    def lowered(self) -> Lowered | None:
+        return None if self.stale_s else Lowered("least_loaded")
 
     def choose(self, arrival: int, held: Sequence[int], luck: np.random.Generator) -> int:
         return min(range(len(held)), key=held.__getitem__)
 
 
-class PowerOfTwo(Router):
+class PowerOfTwo(LoadRouter):
     """The less loaded of two drawn at random (Mitzenmacher, 2001)."""
 
     kind: Literal["power_of_two"] = "power_of_two"
-    lowered: ClassVar = Lowered("power_of_two")
+
+    def lowered(self) -> Lowered | None:
+        return None if self.stale_s else Lowered("power_of_two")
 
     def choose(self, arrival: int, held: Sequence[int], luck: np.random.Generator) -> int:
         if len(held) == 1:
@@ -112,7 +126,7 @@ class Assigned(Router):
         return np.pad(part, (0, arrivals - len(part)))[:, None]
 
 
-class SessionAffinity(Router):
+class SessionAffinity(LoadRouter):
     """The replica that had the session last, unless it holds more than `most` times what the replicas hold in the mean, and one; else the one that
     holds the fewest requests."""
 
@@ -127,11 +141,12 @@ class SessionAffinity(Router):
         return min(range(len(seen.held)), key=seen.held.__getitem__)
 
 
-class PrefixAware(Router):
+class PrefixAware(LoadRouter):
     """The replica whose cache has most of the prompt, weighed against load: the largest share of the prompt less `load_weight` times the requests
     it holds beyond the fewest, relative to the mean and one.
 
     `sees`: `exact` is what caches hold at that time, as engines report it; `approximate` what the router has sent to each, evicted since or not.
+    Only loads are stale.
     """
 
     kind: Literal["prefix_aware"] = "prefix_aware"

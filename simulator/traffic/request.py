@@ -134,6 +134,7 @@ class Request:
     waited_s: float = 0.0  # outside the batch since its last round
     preemptions: int = 0
     rejected: bool = False
+    replica: int = -1  # that holds it
     cached_tokens: int = 0  # of its context, in the cache when it was last admitted
     hit_tokens: int = -1  # the same when it first was
     named: int = 0  # whole blocks that others can find

@@ -14,10 +14,11 @@ import pytest
 from simulator.errors import DsimError
 from simulator.measurements.acceptance import from_counts
 from simulator.measurements.cost import Bend, Costs, FittedCurve, LinearDraft, LinearPrefill, Overhead
+from simulator.measurements.formats.bench import read_bench
 from simulator.measurements.formats.loadgen import LoadPoint
 from simulator.measurements.profile import load_profile
 from simulator.study.profiles.counted import acceptance
-from simulator.study.profiles.given_points import Cell, Options, completed, named_files
+from simulator.study.profiles.given_points import Cell, Options, completed, named_files, read_cells
 from simulator.study.profiles.joint_fit import by_tokens_alone, fit_cells, noise_of
 from simulator.study.profiles.simulated import Drafting, Manner, simulate_point
 from simulator.study.profiles.workload import check_workload
@@ -132,6 +133,10 @@ def test_files_are_named_by_patterns_and_drafters(tmp_path: Path) -> None:
     assert [(file.drafter, file.path.name) for file in files] == [("ngram", "c1.json"), ("ngram", "c2.json"), ("ngram", "c16.json"), ("", "c1.json")]
     with pytest.raises(DsimError, match="no file matches"):
         named_files([f"{tmp_path}/k*.json"], "--bench")
+    words = [f"ngram:code={tmp_path}/c1.json", f"none:code={tmp_path}/c2.json", f"ngram={tmp_path}/c16.json"]
+    assert [(file.drafter, file.domain) for file in named_files(words, "--bench")] == [("ngram", "code"), ("none", "code"), ("ngram", "any")]
+    with pytest.raises(DsimError, match="--bench"):
+        named_files([f"ngram:={tmp_path}/c1.json"], "--bench")
 
 
 @pytest.mark.parametrize(
@@ -161,6 +166,11 @@ CONTRADICTIONS: dict[str, tuple[tuple[str, ...], str]] = {
     "two sources of costs": (("vllm", "--curves", "c.json", "--bench", "b1.json"), "both have step costs"),
     "named none": (("vllm", "--bench", "none=b1.json", "b9.json"), "its server speculated"),
     "a failed run": (("vllm", "--bench", "b1.json", "failed.json"), "failed.json: failed: 120 of 200 requests failed"),
+    "a scrape of a domain": (("vllm", "--bench", "b1.json", "b9.json", "--metrics", "x:code=m.txt"), "m.txt: --metrics: names the domain 'code'"),
+    "scrapes of no domain": (
+        ("vllm", "--bench", "x=b1.json", "x:code=b9.json", "--metrics", "x=m.txt"),
+        "x: --metrics: has files of the domains any, code, and scrapes that name none",
+    ),
     "too few slots": (("vllm", "--bench", "b1.json", "b9.json", "--metrics", "m.txt", "--slots", "2"), "--slots: expected at least the 3 tokens"),
 }
 
@@ -200,3 +210,28 @@ def test_a_real_server_is_predicted_at_loads_kept_out(dsim: Dsim, tmp_path: Path
     assert profile.drafter("ngram").gamma == 6
     assert profile.uncertainty is not None
     assert {"draft", "level", "tilt", "verified"} <= {unsure.parameter for unsure in profile.uncertainty.parameters}
+
+
+def test_domains_have_acceptance_of_their_own(dsim: Dsim, tmp_path: Path) -> None:
+    """The real server again, with the prompts of two users, whose answers could be looked up more often, as a domain."""
+    files = [str(REAL / f"none-c{n}.json") for n in (1, 16)] + [f"ngram={REAL}/ngram3-c8.json"]
+    said = dsim("import", "vllm", "--bench", *files, f"ngram:alike={REAL}/ngram3-c2.json", "--out", tmp_path / "p", "--format", "json")
+    assert said.code == 0, said.err
+    told = json.loads(said.out)
+    assert "ngram: its confidences" in told["not_identifiable"]
+    lengths = {cell["users"]: cell["accepted_length"] for cell in told["cells"] if cell["drafter"]}
+    assert lengths[2]["measured"] > 1.08 * lengths[8]["measured"]
+    assert max(abs(lengths[users]["difference"]) for users in (2, 8)) < 0.05  # in one domain they were 9 % apart
+    profile = load_profile(tmp_path / "p")
+    blocks = profile.blocks("ngram")
+    assert blocks.domains == ("any", "alike")
+    assert profile.uncertainty is not None
+    level = next(unsure for unsure in profile.uncertainty.parameters if (unsure.parameter, unsure.drafter) == ("level", "ngram"))
+    rounds = {cell.point.offered: (cell.point.rounds or 0) * (cell.point.proposing or 0) for cell in _real("ngram3-c2.json", "ngram3-c8.json")}
+    assert level.note.startswith(f"{rounds[2]:,.0f} rounds")  # the fewer ones
+    assert rounds[2] < rounds[8]
+
+
+def _real(*names: str) -> list[Cell]:
+    cells, _ = read_cells(named_files([f"ngram={REAL}/{name}" for name in names], "--bench"), (), read_bench)
+    return completed(cells, Options())

@@ -7,6 +7,7 @@ from itertools import count
 
 import numpy as np
 import pytest
+import torch
 
 from real_runner import cost_tables
 from real_runner.cost_cells import CellBench
@@ -14,10 +15,11 @@ from real_runner.cost_grid import CostCell, Grid, in_halves
 from real_runner.cost_tables import measure_cost_tables
 from real_runner.costs import ProfileCosts
 from real_runner.engine import Engine
-from real_runner.environment import environment, kv
+from real_runner.environment import copy_rate, environment, kv
 from real_runner.failures import OutOfMemory, memory_of
 from real_runner.layout import Tiers
 from real_runner.records import ServedRequest
+from real_runner.slots import SlotCache
 from real_runner.timing import Quantiles, repeated
 from simulator.errors import DsimError
 from simulator.measurements.acceptance import ParametricAcceptance
@@ -195,6 +197,42 @@ def test_out_of_memory_drops_the_largest_batches_of_long_contexts_and_keeps_the_
     assert resumed.most == tables.most
 
 
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling")])
+def test_a_cache_that_a_device_refuses_shrinks_the_grid(error, pair, tmp_path, monkeypatch):
+    """As a GPU does it: on writing, in the middle of a cell. Less is measured, on real cells, and a resumed measurement knows."""
+    write = SlotCache.write
+
+    def refused(self, *args):
+        if self.slots * self.length > 4 * 32:
+            raise error
+        return write(self, *args)
+
+    monkeypatch.setattr(SlotCache, "write", refused)
+    given = {"max_requests": 4, "max_context": 40, "budget_s": 1e-9, "tiers": TIERS}
+    tables = measure(pair, tmp_path, **given)
+    assert (tables.most[min(tables.most)], tables.most[40]) == (4, 2)
+    assert "Out of memory above 2 requests at context 40: not measured there." in tables.notes
+    assert {cell.requests for cell in tables.cells if cell.kind == "verify" and cell.context == 40} == {1, 2}
+    lines = (tmp_path / "cells.jsonl").read_text()
+    assert measure(pair, tmp_path, **given).most == tables.most
+    assert (tmp_path / "cells.jsonl").read_text() == lines
+
+
+def test_a_step_is_held_against_reading_the_weights(pair, tmp_path, instant, monkeypatch):
+    """Of untied weights the embedding is looked up, not read."""
+    monkeypatch.setattr(cost_tables, "copy_rate", lambda device: 4e9)
+    target = pair[0]
+    read = 4 * (sum(p.numel() for p in target.model.parameters()) - target.embedding.weight.numel())
+    assert target.embedding.weight is not target.head.weight
+    note = next(note for note in measure(pair, tmp_path).notes if note.startswith("A verify step of one token"))
+    step_s = seconds(CostCell("verify", requests=1, tokens=1, context=16))
+    assert f"takes {1e3 * step_s:.3g} ms, {step_s / (read / 4e9):.2g} times what" in note
+
+
+def test_the_rate_of_a_copy_counts_what_is_read_and_written():
+    assert 1e8 < copy_rate(torch.device("cpu")) < 1e13
+
+
 def test_no_memory_for_one_request_is_one_line(pair, tmp_path, instant, monkeypatch):
     def none(self, cell, slots):
         raise MemoryError
@@ -315,8 +353,13 @@ def test_memory_for_keys_and_values(pair):
 
 
 @pytest.mark.parametrize("words", ["CUDA out of memory. Tried to allocate 2 GiB", "CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"])
-def test_libraries_say_in_words_that_memory_ran_out(words):
+def test_libraries_say_in_words_that_memory_ran_out(words, monkeypatch):
     with pytest.raises(OutOfMemory, match="out of memory for a step"), memory_of("a step"):
         raise RuntimeError(words)
+    for free, expected in ((2**20, OutOfMemory), (2**33, RuntimeError)):  # cuBLAS on a full device, and one that is broken
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda free=free: (free, 2**37))
+        with pytest.raises(expected, match="out of memory" if expected is OutOfMemory else "INTERNAL"), memory_of("a step"):
+            raise RuntimeError("CUDA error: CUBLAS_STATUS_INTERNAL_ERROR when calling `cublasGemmEx`")
     with pytest.raises(RuntimeError, match="device-side assert"), memory_of("a step"):
         raise RuntimeError("CUDA error: device-side assert triggered")

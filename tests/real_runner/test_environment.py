@@ -36,15 +36,18 @@ def test_facts_that_the_driver_does_not_tell_are_left_out(monkeypatch: pytest.Mo
         for name, function in functions.items():
             monkeypatch.setattr(nvml, name, function)
 
+    monkeypatch.setattr(environment, "_work", lambda device: asked.append("worked"))
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="abc"))
     answer(nvmlInit=lambda: None, nvmlDeviceGetHandleByUUID=asked.append, nvmlSystemGetDriverVersion=lambda: "580.1", nvmlDeviceGetClockInfo=clock)
     answer(nvmlDeviceGetMaxClockInfo=lambda gpu, which: 2000, nvmlDeviceGetPowerManagementLimit=lambda gpu: 700_000)
+    answer(nvmlDeviceGetPowerUsage=lambda gpu: 512_300)
     told = environment._gpu_facts(torch.device("cuda:0"))
-    assert told == {"driver": "580.1", "clock_sm_mhz": "1980", "clock_sm_most_mhz": "2000", "power_limit_w": "700.00"}
-    assert asked == ["GPU-abc"]
+    assert told.pop("attention").endswith("without cuDNN")
+    assert told == {"driver": "580.1", "clock_sm_mhz": "1980", "clock_sm_most_mhz": "2000", "power_w": "512", "power_limit_w": "700.00"}
+    assert asked == ["GPU-abc", "worked"]  # clocks are read while it works
 
     def silent() -> None:
         raise nvml.NVMLError(nvml.NVML_ERROR_DRIVER_NOT_LOADED)
 
     answer(nvmlInit=silent)
-    assert environment._gpu_facts(torch.device("cuda:0")) == {}
+    assert set(environment._gpu_facts(torch.device("cuda:0"))) == {"attention"}

@@ -223,3 +223,42 @@ def test_real_files_that_were_kept_out_are_predicted_and_scored(world: Path, sce
     for cell in score.cells:
         assert {*cell.numbers} >= {"tps_per_user", "throughput_tok_s", "tpot_mean_s", "tpot_p50_s", "ttft_mean_s", "ttft_p50_s"}
         assert abs(cell.numbers["tps_per_user"].error) < 0.2  # a definition that is wrong is further off
+
+
+def test_the_pace_of_the_machine_tells_drift_from_errors(world: Path, sealed: Seal, result_file: Write, dsim: Dsim) -> None:
+    """A machine that took 1.25 times as long for the second repeat, and as long as beside the probes for all else."""
+    for number, pace_s in enumerate((0.98, 1.0, "1.02")):  # --metadata writes texts
+        result_file(f"probe{number}.json", "plain", 2, 1 + number / 100, pace_s=pace_s)
+    made = [("p1", "plain", 2, 1.0, 1.0), ("p2", "plain", 2, 1 / 1.25, 1.25), ("m", "MTP-1", 2, 1.0, 1.04), ("m6", "MTP-1", 6, 1.0, None)]
+    files = [f"{policy}={result_file(f'{name}.json', policy, load, factor, pace_s=pace_s)}" for name, policy, load, factor, pace_s in made]
+    score = score_of(sealed, "x", files, probes=[str(world / "probe*.json")])
+    assert {(cell.policy, cell.load): cell.pace for cell in score.cells} == {
+        ("plain", 2): pytest.approx(1.125), ("MTP-1", 2): pytest.approx(1.04), ("MTP-1", 6): None,
+    }  # fmt: skip
+    pace = score.pace
+    assert pace is not None
+    assert (pace.probes, pace.cells, pace.off) == (3, 2, 1)
+    assert (pace.lowest, pace.highest) == (pytest.approx(1.04), pytest.approx(1.125))
+    assert pace.spread == pytest.approx(0.0163, abs=1e-4)
+    speed = next(one for one in pace.errors if one.number == "tps_per_user")
+    raw = score.errors_of("tps_per_user")
+    assert raw is not None
+    assert raw.worst == pytest.approx(1 / 0.9 - 1)  # limits are of what was measured
+    assert (speed.cells, speed.worst) == (2, pytest.approx(1 - 1 / 1.04))
+    assert (speed.noise, speed.noise_measured) == (pytest.approx(0, abs=1e-9), raw.noise)
+    said = dsim("score", "seal.json", *files, "--probes", "probe*.json", "--format", "text")
+    assert "1 of 2 cells were measured more than 5.0 % off it" in " ".join(said.out.split())
+    assert "+12.5 %!" in said.out
+    assert Score.from_json(json.loads(json.dumps(score.to_json()))) == score
+
+
+def test_probes_without_a_pace_are_refused(world: Path, sealed: Seal, result_file: Write, dsim: Dsim) -> None:
+    file = f"plain={result_file('a.json', 'plain', 2)}"
+    result_file("probe.json", "plain", 2, 1.1)
+    said = dsim("score", "seal.json", file, "--probes", "probe.json")
+    assert (said.code, len(said.err.splitlines())) == (2, 1)
+    assert "probe.json: pace_s: does not say the pace of its machine" in said.err
+    result_file("probe.json", "plain", 2, 1.1, pace_s=1.0)
+    score = score_of(sealed, "x", [file], probes=["probe.json"])
+    assert score.pace is None
+    assert "no measurement says the pace of its machine (pace_s)" in score.remarks

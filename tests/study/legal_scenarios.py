@@ -16,7 +16,7 @@ from simulator.measurements.profile import KvMemory
 from simulator.policies.verification import Verification
 from simulator.quantities import Gpus, MeanTokens, Spread, Tokens, Weight, Within
 from simulator.study.run.goodput import Goodput
-from simulator.study.run.scenario import EngineSettings, RunPlan
+from simulator.study.run.settings import EngineSettings, RunPlan
 from simulator.traffic.arrivals import Arrivals
 from tests.conftest import PROFILE, SCENARIO
 

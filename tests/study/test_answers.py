@@ -51,6 +51,30 @@ def test_the_load_of_a_trace_is_told_in_requests_per_second(scenario: Callable[.
     assert " times the trace's speed)" in line
 
 
+def test_no_answer_is_taken_from_a_load_at_which_requests_queue(scenario: Callable[..., Path]) -> None:
+    """Eight slots: of forty users thirty-two wait, and those that are served are as fast as at eight. Where all queue, that is all there is."""
+    lines = answer(scenario(load=[6, 40], sla=None))
+    assert lines[0].startswith("At load 6 ")
+    assert lines[-1].startswith("Requests queue in front of the replicas under plain from load 40, MTP-1 from load 40, scheduled from load 40: ")
+    lines = answer(scenario(load=[6, 40], sla={"tps_per_user": [40]}))
+    assert "raise load to tell them apart" not in lines[0]
+    assert ": at least " in lines[0]
+    lines = answer(scenario(load=[40, 44], sla=None))
+    assert lines[0].startswith("At load 44 ")
+    assert "queue" not in " ".join(lines)
+
+
+@pytest.mark.usefixtures("_prompts_cost_time")
+def test_limits_of_each_request_have_a_sentence(scenario: Callable[..., Path]) -> None:
+    """Who serves most requests within them: at forty users of eight slots nobody has his first token in time."""
+    sla = {"goodput": {"ttft_s": 0.2}}
+    *_, good, queue = answer(scenario(load=[6, 40], sla=sla, engine={"max_batch": 8, "prefill": {"kind": "separate"}}))
+    assert good.startswith("Of requests with TTFT at most 0.2 s, ")
+    assert " per second and GPU at load 6, " in good
+    assert "; plain " in good
+    assert queue.startswith("Requests queue")
+
+
 def test_an_answer_names_no_policy_that_no_engine_can_run() -> None:
     """Whom the answer names, and pictures mark: the most throughput, or at least so much, of policies that neither know nor peek."""
 

@@ -19,7 +19,7 @@ from simulator.report.validation.page import Entry, cell_errors, page
 from simulator.study.run.fleet import fleet_of
 from simulator.study.run.scenario import load_scenario, validate_scenario
 from simulator.study.validation.engine_check import _frames, compare, judged
-from simulator.study.validation.engine_runs import HEADLINE, Listed, RunFacts, ServedRun, planned, read_run
+from simulator.study.validation.engine_runs import HEADLINE, Listed, RunFacts, ServedRun, planned, read_run, window_of
 from simulator.traffic.request import RequestSpec
 
 from ..conftest import ROOT
@@ -96,6 +96,18 @@ def test_a_wrong_acceptance_is_named(scenario, runs):
     row = compare(scenario, [replace(runs[3], steps=worse)], replications=2).runs[0]
     assert row.why.acceptance > 0.15
     assert row.why.cost_model == pytest.approx(0, abs=1e-9)
+
+
+def test_measured_steps_that_captured_graphs_are_refused(scenario, runs):
+    """Before the window they are the warm-up; inside they are stalls of 0.3 s that no simulation has."""
+    start_s = window_of(runs[0]).start_s
+    for which, refused in ((runs[0].steps["end_s"] < start_s, False), (runs[0].steps["end_s"] > start_s, True)):
+        captured = replace(runs[0], steps=runs[0].steps.assign(captured_graphs=np.where(which & (which.cumsum() <= 2), 3, 0)))
+        if refused:
+            with pytest.raises(DsimError, match=r"at 4: 2 of \d+ measured steps captured CUDA graphs"):
+                compare(scenario, [captured], replications=1)
+        else:
+            compare(scenario, [captured], replications=1)
 
 
 def test_arrivals_in_time_are_simulated_as_they_came(scenario):

@@ -77,5 +77,5 @@ def test_a_policy_that_is_overloaded_higher_up_does_not_keep_the_promise_everywh
     rows = [row("a", 1, 100, 10), row("a", 2, 60, 15, "overloaded"), row("b", 1, 120, 10), row("b", 2, 90, 20)]
     found = gains(rows, ["a", "b"], "a", "tps_per_user_mean", [80]).at_sla
     assert found[0].at_least == Estimate(10)
-    assert found[0].note == "a keeps 80 tok/s/user until it is overloaded, at load 2 or before: add loads below that"
+    assert found[0].note == "a keeps 80 tok/s/user until requests queue, at load 2 or before: add loads below that"
     assert found[1].note == "b stays above 80 tok/s/user at all simulated loads: add higher loads"

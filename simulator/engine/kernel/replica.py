@@ -122,6 +122,7 @@ def evict(w, p):
     request.preemptions += 1
     g.preempted += 1
     if g.prefill == DISAGGREGATED:
+        request.replica = -1
         push(w, g.now, True, PREFILL, r)
     else:
         request.next = replica.head if replica.waiting else -1

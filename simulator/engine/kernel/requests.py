@@ -36,7 +36,7 @@ def new_request(w, index, user, turn, arrival_s, prompt, output, cached, domain,
     request.visits, request.row, request.next, request.live, request.made = 1, -1, -1, 1, g.made
     request.first_token_s = request.finish_s = request.last_emit_s = request.left_s = request.asked_s = np.nan
     request.waited_s, request.sent_s = 0.0, g.now
-    request.content = -1
+    request.content = request.replica = -1
     request.named = request.admitted = request.said_tokens = request.withheld_tokens = 0
     g.made += 1
     return r
@@ -134,6 +134,7 @@ def pages_of(g, tokens):
 def submit(w, p, r):
     """A request arrives at replica p; returns it where it can never fit, else -1."""
     g, replica, request = w.g[0], w.replicas[p], w.requests[r]
+    request.replica = p
     if g.capacity >= 0 and pages_of(g, request.prompt_tokens + request.output_tokens + g.lookahead) > g.capacity:
         request.rejected = 1
         return r

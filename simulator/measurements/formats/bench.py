@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -32,6 +33,13 @@ def _finite(rate: Any) -> Any:
     return None if rate in ("inf", math.inf) else rate
 
 
+def _numeric(text: Any) -> Any:
+    """A number, also from --metadata, which writes texts."""
+    with suppress(ValueError):
+        return float(text) if isinstance(text, str) else text
+    return text
+
+
 Length = Annotated[float, Within(1, MOST_SLOTS + 1, "tokens")]
 
 
@@ -57,6 +65,7 @@ class _Bench(Part):
     date: Line | None = None
     backend: Line | None = None
     model_id: Line | None = None
+    pace_s: Annotated[Annotated[float, Within(1e-6, 1e6, "seconds")] | None, BeforeValidator(_numeric)] = None  # by --metadata pace_s=…
     accept_length: Length | None = None  # SGLang's, which does not say how many tokens a round verifies
     spec_decode_acceptance_length: Length | None = None
     spec_decode_num_drafts: Count | None = None
@@ -144,7 +153,7 @@ def _bench(document: Document, bench: _Bench, remarks: list[str], pieces: bool) 
         output_tokens=generated / finished if generated and finished else None,
         requests=finished, failed=bench.lost, offered=bench.offered, duration_s=bench.duration, rate_rps=bench.rate_rps,
         ttft_p50_s=_seconds(bench.median_ttft_ms), ttft_p90_s=_seconds(bench.p90_ttft_ms), tpot_p50_s=_seconds(bench.median_tpot_ms),
-        tpot_p90_s=_seconds(bench.p90_tpot_ms), measured_at=bench.date or "",
+        tpot_p90_s=_seconds(bench.p90_tpot_ms), measured_at=bench.date or "", pace_s=bench.pace_s,
     )  # fmt: skip
     if generated is None and bench.total_output_tokens:
         told = f"{bench.total_output_tokens:,} tokens, and {bench.output_throughput:,.4g} a second for {bench.duration:.4g} seconds"

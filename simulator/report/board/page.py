@@ -16,7 +16,7 @@ from simulator.files import write_whole
 from simulator.reading.json_files import read_json
 from simulator.reading.opening import read_bytes, read_text
 from simulator.report.blocks import HTML, PAGES, Block, Cell, Code, Column, Lines, Picture, Prose, Row, Table, Text, table
-from simulator.report.board.score import bound, decided, limits_table, others_table, policies_table, size, summary_table
+from simulator.report.board.score import bound, decided, limits_table, others_table, pace_lines, policies_table, size, summary_table
 from simulator.report.page import Page, Section, section
 from simulator.report.render.html import html
 from simulator.report.render.markdown import markdown
@@ -182,6 +182,7 @@ def _score_blocks(score: Score) -> Iterator[Block | None]:
     from simulator.report.board.plots import against_measured
 
     yield Picture(f"board/{score.name}", f"{score.name}: predicted against measured speed and throughput", partial(against_measured, score), on=PAGES)
+    yield Lines(tuple(pace_lines(score)), "Pace of the machine")
     yield Lines(tuple(decided(score)), "Decisions")
     yield others_table(score)
     for condition in score.conditions:

@@ -12,7 +12,7 @@ from simulator.report.page import Page, section
 from simulator.report.tables import without_empty
 from simulator.report.wording import DASH, percent, plain
 from simulator.study.sealed.numbers import NUMBERS, SPEED, THROUGHPUT
-from simulator.study.sealed.result import CrossingFound, Limit, Score, ScoredCell, ScoredNumber
+from simulator.study.sealed.result import CrossingFound, Limit, Pace, Score, ScoredCell, ScoredNumber
 
 SHOWN = (SPEED, THROUGHPUT, "ttft_p50_s", "ttft_p90_s", "accepted_length")
 
@@ -23,6 +23,7 @@ def score_page(score: Score) -> Page:
     parts = (
         section("limits", "Limits of the board", limits_table(score.limits)),
         section("errors", "Errors", summary_table(score)),
+        section("pace", "Pace of the machine", Lines(tuple(pace_lines(score)))),
         section("cells", "Every cell", *cell_tables(score)),
         section("decisions", "Decisions", *_decisions(score)),
         section("others", "Other tools", others_table(score)),
@@ -68,15 +69,38 @@ def cell_tables(score: Score) -> Iterator[Block]:
     for condition in score.conditions:
         mine = [cell for cell in score.cells if cell.condition == condition.name]
         heads = [NUMBERS[name] for name in SHOWN if any(name in cell.numbers for cell in mine)]
-        rows: list[Row] = [[cell.policy, f"{cell.load:g}", _repeats(cell), *(_number(cell, head.name) for head in heads)] for cell in mine]
-        columns: tuple[Column | str, ...] = ("policy", LOAD[condition.kind], "repeats", *(Column(head.title, head.unit) for head in heads))
+        rows: list[Row] = [
+            [cell.policy, f"{cell.load:g}", _repeats(cell), _pace(cell, score.pace), *(_number(cell, head.name) for head in heads)] for cell in mine
+        ]
+        columns: tuple[Column | str, ...] = ("policy", LOAD[condition.kind], "repeats", "pace", *(Column(head.title, head.unit) for head in heads))
         caption = f"{condition.name}: predicted / measured, error; ! outside of the 90 % prediction interval."
-        if block := folded(table(condition.name, caption, columns, rows)):
+        if block := folded(without_empty(table(condition.name, caption, columns, rows))):
             yield block
 
 
 def _repeats(cell: ScoredCell) -> str:
     return f"{cell.repeats}" + (f" ({cell.failed} failed)" if cell.failed else "")
+
+
+def _pace(cell: ScoredCell, pace: Pace | None) -> str:
+    """Against that of the probes; an exclamation mark beyond what is marked."""
+    return "" if cell.pace is None or pace is None else f"{percent(cell.pace - 1, 1)}{'!' if abs(cell.pace - 1) > pace.marked else ''}"
+
+
+def pace_lines(score: Score) -> Iterator[str]:
+    """How the machine's pace moved, and what is left of the errors at that of the probes."""
+    pace = score.pace
+    if pace is None:
+        return
+    told = f"{plain(pace.lowest)} to {plain(pace.highest)} times as long as beside the {pace.probes} probes (which differ by {size(pace.spread)})"
+    off = f"{pace.off} of {pace.cells} cells were measured more than {size(pace.marked)} off it (!)"
+    yield f"a fixed piece of work took {told}, {plain(pace.median)} in the median; {off}"
+    for one in pace.errors:
+        raw = score.errors_of(one.number)
+        measured = f", {size(raw.median)} and {size(raw.worst)} as measured" if raw else ""
+        noise = f"; repeats differ by {size(one.noise)}, {size(one.noise_measured)} as measured" if one.noise is not None else ""
+        at = f"{NUMBERS[one.number].title} at the pace of the probes"
+        yield f"{at}: off by {size(one.median)} in the median and {size(one.worst)} at worst{measured}{noise}"
 
 
 def _number(cell: ScoredCell, name: str) -> str:

@@ -11,7 +11,7 @@ from simulator.report.deploy import last_lines, what_to_deploy
 from simulator.report.page import Page, Section, notices, section, sections
 from simulator.report.render.files import write
 from simulator.report.reproduce import reproduce
-from simulator.report.run import reuse, sketch, tables, unsure
+from simulator.report.run import groups, reuse, sketch, tables, unsure
 from simulator.report.run.plots import cache, frontier, load, tokens
 from simulator.report.tables import provenance, validation
 from simulator.study.run.metrics import METRICS
@@ -42,9 +42,10 @@ def _facts(result: RunResult) -> tuple[tuple[str, str], ...]:
     """The lines under the answer: what was simulated, on what."""
     loads, profile = result.loads(), result.profile
     span = "" if not loads else wording.load(loads[0]) if len(loads) == 1 else f"{wording.load(loads[0])}…{wording.load(loads[-1])}"
+    differ = any(point.groups for point in result.frontier)
     facts = (
         ("model", profile.target),
-        ("hardware", f"{profile.hardware}, {count(profile.gpus_per_replica, 'GPU')} per replica"),
+        ("hardware", profile.hardware + ("" if differ else f", {count(profile.gpus_per_replica, 'GPU')} per replica")),
         ("engine", profile.engine),
         ("profile", profile.name),
         ("load", f"{span} {result.load_unit}".strip()),
@@ -132,6 +133,10 @@ def _goodput(result: RunResult) -> Section | None:
     return section("goodput", "Goodput", picture, on=PAGES)
 
 
+def _groups(result: RunResult) -> Section | None:
+    return section("groups", "Groups of replicas", folded(groups.by_group(result)), short="Groups", on=PAGES | NOTEBOOK)
+
+
 def _every_point(result: RunResult) -> Section | None:
     return section("every-point", "Every point", folded(tables.verdicts(result)), on=PAGES)
 
@@ -173,8 +178,8 @@ def _sketch(result: RunResult) -> Section | None:
 
 
 SECTIONS = (
-    _at_a_glance, _client, _frontier, _policies, _gains, _unsure, what_to_deploy, _published, _by_load, _latency, _cache, _goodput, _every_point,
-    _time_per_token, _grounds, _reproduce, _definitions, _sketch, last_lines,
+    _at_a_glance, _client, _frontier, _policies, _gains, _unsure, what_to_deploy, _published, _by_load, _latency, _cache, _goodput, _groups,
+    _every_point, _time_per_token, _grounds, _reproduce, _definitions, _sketch, last_lines,
 )  # fmt: skip
 
 

@@ -26,6 +26,9 @@ def launch(scenario: Scenario, name: str, engines: Sequence[str] = USUAL) -> Lau
         raise DsimError(
             f"policy '{name}' knows outcomes beforehand: no engine can do that", where=scenario.file, key="--policy", remedy="choose another"
         )
+    if scenario.fleet.groups:
+        problem, remedy = "replicas differ, and commands are for one kind", "export a scenario of each group"
+        raise DsimError(problem, where=scenario.file, key="fleet.groups", remedy=remedy)
     question = ServingQuestion(scenario, policy)
     return Launch(policy=name, replicas=scenario.fleet.replicas, engines=tuple(ENGINES[engine](question) for engine in engines))
 
@@ -43,5 +46,5 @@ def recommended(result: RunResult) -> str | None:
 
 def with_launch(result: RunResult, scenario: Scenario) -> RunResult:
     """A run's result with the commands for the policy that it recommends."""
-    name = recommended(result)
+    name = None if scenario.fleet.groups else recommended(result)
     return result.model_copy(update={"launch": launch(scenario, name)}) if name else result

@@ -10,7 +10,8 @@ import numpy as np
 from simulator.measurements.profile import Drafter, Profile
 from simulator.policies.verification import Serving
 from simulator.study.profiles.lengths import LARGEST, LengthTable, length_table
-from simulator.study.run.scenario import Policy, Scenario
+from simulator.study.run.scenario import Scenario
+from simulator.study.run.settings import Policy
 
 TOLERANCE = 0.02  # of the tokens per second, below which another draft length is not worth a range
 UNBOUNDED = 10  # times the 99.9 % quantile: a longest length above it is that of a law without a bound

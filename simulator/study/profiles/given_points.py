@@ -16,26 +16,31 @@ from simulator.quantities import MOST_SLOTS
 CONTRADICTS = 0.1  # relative difference above which an option is taken for a mistake, where the files count it themselves
 COUNT_ALL = "count the bonus token and the anchor; without speculation both are 1"
 NONE = "none"  # what files without speculation may be called
+ANY = "any"  # domain of files that name none
 MOST_FILES = 10_000
 ALWAYS = 0.98  # share of rounds that propose, above which a drafter counts as one that always does
 
 
 @dataclass(frozen=True)
 class Named:
-    """A file, and the drafter that its server ran by the word before it (`ngram=c1.json`); "" where there was none."""
+    """A file, the drafter that its server ran by the word before it (`ngram=c1.json`), "" where there was none, and the domain of its prompts
+    (`ngram:code=c1.json`)."""
 
     drafter: str
     path: Path
+    domain: str = ANY
 
 
 @dataclass(frozen=True)
 class Cell:
-    """An operating point: of which drafter ("" without speculation), from which file, and whether it is kept out of the fit."""
+    """An operating point: of which drafter ("" without speculation), from which file, whether it is kept out of the fit, and of which domain its
+    prompts are."""
 
     point: LoadPoint
     drafter: str
     where: Path
     held_out: bool = False
+    domain: str = ANY
 
     @property
     def slots(self) -> int:
@@ -49,18 +54,21 @@ class Cell:
 
 
 def named_files(words: Iterable[str | Path], option: str) -> list[Named]:
-    """The files of [DRAFTER=]FILE words, in which patterns stand for all files that they match, in order. Raises DsimError."""
+    """The files of [DRAFTER[:DOMAIN]=]FILE words, in which patterns stand for all files that they match, in order. Raises DsimError."""
     files: list[Named] = []
     for word in map(str, words):
-        name, sign, rest = word.partition("=")
-        if not sign or "/" in name or Path(word).exists():
-            name, rest = "", word
+        named, sign, rest = word.partition("=")
+        name, apart, domain = named.partition(":")
+        if not sign or "/" in named or Path(word).exists():
+            name, apart, rest = "", "", word
         elif name != NONE:
             check_word(name, option, file=True)
+        if apart:
+            check_word(domain, option)
         paths = matching(rest)
         if not paths:
             raise DsimError(f"no file matches {shown(rest)}", key=option, remedy="check the pattern")
-        files += [Named(name, Path(path)) for path in paths]
+        files += [Named(name, Path(path), domain if apart else ANY) for path in paths]
         if len(files) > MOST_FILES:
             raise DsimError(f"expected at most {MOST_FILES:,} files, got more", key=option, remedy="give fewer")
     return files
@@ -91,7 +99,7 @@ def read_cells(fit: Sequence[Named], check: Sequence[Named], read: Callable[[Pat
         return loads
 
     loads = read_loads([file.path for file in (*fit, *check)], noted)
-    cells = [Cell(point, file.drafter, file.path, held_out) for point, (file, held_out) in zip(loads.points, places, strict=True)]
+    cells = [Cell(point, file.drafter, file.path, held_out, file.domain) for point, (file, held_out) in zip(loads.points, places, strict=True)]
     for cell in cells:
         _check_whole(cell)
     names = [cell.point.source for cell in cells]

@@ -95,7 +95,10 @@ def fill_in(
         note = "acceptance counted by position; variation along a text is the parametric generator's"
         parts.drafters[name] = DrafterPart(drafting.cost.model_copy(update=IMPORTED), drafting.blocks, note=note)
         parts.assumed += _assumed(name, counted[name], gamma[name])
-        parts.unknown.append(f"{name}: acceptance by domain, and its confidences")
+        parts.unknown.append(f"{name}: {'its' if counted[name].apart else 'acceptance by domain, and its'} confidences")
+        if counted[name].apart:
+            names = ", ".join(drafting.blocks.domains)
+            parts.first.append(f"{name} has the domains {names}: a scenario says its own (workload.domains), else its requests are of all of them")
     parts.assumed += [*fit.surface.assumed, _FRONT_END]
     parts.unknown += fit.surface.unknown
     extra = [unsure for name in drafters for unsure in counted[name].unsure(name, gamma[name])]
@@ -127,8 +130,9 @@ def _check_drafters(cells: Sequence[Cell]) -> None:
         if cell.drafter not in known and cell.drafter:
             problem = f"is of drafter '{cell.drafter}', of which no result is in the fit"
             raise DsimError(problem, where=cell.point.source, key="--check", remedy="give a result of it to the fit")
-    for name in known - {""}:
-        shares = [(cell.point.proposing, cell) for cell in cells if cell.drafter == name and cell.point.proposing is not None]
+    for name, domain in sorted({(cell.drafter, cell.domain) for cell in cells if cell.drafter}):
+        mine = [cell for cell in cells if (cell.drafter, cell.domain) == (name, domain)]
+        shares = [(cell.point.proposing, cell) for cell in mine if cell.point.proposing is not None]
         shares.sort(key=lambda pair: pair[0])
         if shares and shares[-1][0] - shares[0][0] > PROPOSES_ALIKE:
             (low, a), (high, b) = shares[0], shares[-1]
@@ -138,7 +142,7 @@ def _check_drafters(cells: Sequence[Cell]) -> None:
 
 def _assumed(name: str, counted: Counted, gamma: int) -> list[str]:
     """What a drafter's blocks take for granted."""
-    told = [f"{name}: acceptance varies along a text as in the parametric generator's defaults: counters are averages ({counted.source})"]
+    told = [f"{name}: acceptance varies along a text as in the parametric generator's defaults: counters are averages ({counted.told})"]
     if gamma > counted.slots:
         rule = "the conditional acceptance of the counted ones from the second on" if counted.slots > 1 else "that of the first"
         told.append(f"{name}: positions {counted.slots + 1} to {gamma} were never drafted, and have {rule}")

@@ -165,7 +165,8 @@ def by_tokens_alone(curve: FittedCurve, budget: float) -> FittedCurve:
 
 
 def _simulated(cell: Cell, costs: Costs, drafting: Mapping[str, Drafting], manner: Manner) -> Seen:
-    return simulate_point(cell.point, costs, drafting.get(cell.drafter), manner)
+    drafts = drafting.get(cell.drafter)
+    return simulate_point(cell.point, costs, drafts and drafts.on(cell.domain), manner)
 
 
 def _manner(cells: Sequence[Cell], costs: Costs, drafting: Mapping[str, Drafting]) -> Manner:
@@ -189,11 +190,12 @@ def _corrected(point: LoadPoint, fitted: float, seen: Seen) -> LoadPoint:
 
 
 def noise_of(cells: Sequence[Cell]) -> float | None:
-    """Relative scatter of speeds that were measured more than once (same drafter, length and load); None where none was."""
+    """Relative scatter of speeds that were measured more than once (same drafter, domain, length and load); None where none was."""
     same: dict[tuple[object, ...], list[float]] = {}
     for cell in cells:
         lengths = tuple(round(x) if x else None for x in (cell.point.prompt_tokens, cell.point.output_tokens))
-        same.setdefault((cell.drafter, cell.slots, round(cell.point.offered or cell.point.concurrency), lengths), []).append(cell.point.tps_per_user)
+        load = round(cell.point.offered or cell.point.concurrency)
+        same.setdefault((cell.drafter, cell.domain, cell.slots, load, lengths), []).append(cell.point.tps_per_user)
     left = [np.log(np.array(speeds) / np.exp(np.mean(np.log(speeds)))) for speeds in same.values() if len(speeds) > 1]
     if not left:
         return None

@@ -53,16 +53,21 @@ class Seen:
 
 @dataclass(frozen=True)
 class Drafting:
-    """What a drafter costs and what it drafts."""
+    """What a drafter costs and what it drafts: on texts of `domain`, of all of them where it is ""."""
 
     cost: DraftCost
     blocks: RecordedBlocks
     replay: Replay
+    domain: str = ""
 
     @classmethod
     def of(cls, cost: DraftCost, blocks: RecordedBlocks) -> Drafting:
         """With the replay of its blocks, which costs are not part of."""
         return cls(cost, blocks, lay_out(blocks, None, False, 0, 0))
+
+    def on(self, domain: str) -> Drafting:
+        """On texts of one domain."""
+        return replace(self, domain=domain if len(self.blocks.domains) > 1 else "")
 
 
 def users_of(point: LoadPoint) -> int:
@@ -93,7 +98,8 @@ def _run(
     output = Lognormal(mean_tokens=answer, cv=UNLIKE_CV, min_tokens=2) if manner == "unlike" and answer > 4 else Fixed(tokens=answer)
     prompt = Fixed(tokens=max(round(point.prompt_tokens or 1), 1))
     arrivals = ClosedLoop() if manner == "spread" else Benchmark(client="vllm", num_prompts=requests)
-    workload = Workload(arrivals=arrivals, prompt_tokens=prompt, output_tokens=output)
+    domains = {drafting.domain: 1.0} if drafting and drafting.domain else {}
+    workload = Workload(arrivals=arrivals, prompt_tokens=prompt, output_tokens=output, domains=domains)
     settings = ReplicaSettings(max_batch=users, prefill=Chunked() if has_prompts else Instant())
     run = simulate(_traffic(workload, users, requests, replication), _fleet(point, costs, drafting, settings, replication))
     return _seen(run, has_prompts)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from simulator.study.run.pareto import evidence
 from simulator.study.run.result import Estimate, PointResult, Range, RunResult
 from simulator.study.run.scenario import Scenario
 from simulator.study.run.shape import Shape
@@ -21,15 +22,15 @@ class Answer:
     result: RunResult
 
     def lines(self) -> list[str]:
-        """Two, and one before them where no policy keeps a promise."""
+        """Two; before them, what no policy keeps; after them, what serves most requests within limits, and where requests queue."""
         missed, lines = list(self._missed()), [*self._at_promise(), *self._at_match()]
         if len(lines) < 2:
-            usable = [p for p in self._points if p.verdict != "overloaded" and p.mean("throughput_tok_s_gpu")]
+            usable = [p for p in evidence(self._points) if p.mean("throughput_tok_s_gpu")]
             if usable:
                 lines += self._at_highest_load(usable)
             elif not lines:
                 lines = ["Every point is overloaded: no policy can carry these loads.", "Lower the load or add replicas (fleet.replicas)."]
-        return missed + lines[:2]
+        return [*missed, *lines[:2], *self._at_goodput(), *self._queued()]
 
     @cached_property
     def _points(self) -> list[PointResult]:
@@ -47,7 +48,7 @@ class Answer:
         if not missed:
             return
         promise = f"{' or '.join(missed)} tok/s"
-        speeds = [(tps, p) for p in self._points if p.verdict != "overloaded" and (tps := p.mean(self.result.speed_metric))]
+        speeds = [(tps, p) for p in evidence(self._points) if (tps := p.mean(self.result.speed_metric))]
         if not speeds:
             yield f"No policy meets the SLA of {promise} for each user: no speed is known at these loads."
             return
@@ -60,7 +61,7 @@ class Answer:
         if best is None:
             return
         reached = [row for row in result.gains.at_sla if row.sla_tps == best.sla_tps and row.policy in result.choosable and row.delivered]
-        if len(reached) > 1 and all(p.verdict != "overloaded" for p in result.frontier) and all(row.at_least for row in reached):
+        if len(reached) > 1 and all(p.verdict == "stable" for p in result.frontier) and all(row.at_least for row in reached):
             names = ", ".join(row.policy for row in reached)
             yield f"All of {names} deliver {best.sla_tps:g} tok/s to each user at every simulated load: raise load to tell them apart."
             return
@@ -98,8 +99,34 @@ class Answer:
                 f"{best.tps.mean:.0f} tok/s, {_gained(best.gain, best.prediction)}{self._surely(best.better_in)}."
             )
 
+    def _at_goodput(self) -> Iterator[str]:
+        """Who serves most requests of which each is within all limits, TTFT among them, and what the baseline serves at its best load."""
+        known = [(goodput, p) for p in self._points if p.verdict != "overloaded" and (goodput := p.mean("goodput_rps_gpu"))]
+        if self.scenario.sla.goodput is None or not known:
+            return
+        most, best = max(known, key=lambda pair: pair[0])
+        others = [pair for pair in known if pair[1].policy == self.scenario.base != best.policy]
+        over = ""
+        if others:
+            least, other = max(others, key=lambda pair: pair[0])
+            over = f"; {other.policy} {least:.3g} at load {other.load:g}"
+        share = 100 * (best.mean("goodput_share") or 0.0)
+        around = _within(best.prediction.get("goodput_rps_gpu"), 2)
+        yield (
+            f"Of requests with {self.scenario.sla.goodput.words}, {best.policy} serves the most: {most:.3g} per second and GPU{around} "
+            f"at load {best.load:g}, {share:.0f} % of all{over}."
+        )
+
+    def _queued(self) -> Iterator[str]:
+        """From which loads on the sentences before are not taken."""
+        kept = {id(p) for p in evidence(self._points)}
+        left = {p.policy: p.load for p in sorted(self._points, key=lambda p: -p.load) if p.verdict == "backlogged" and id(p) not in kept}
+        if left:
+            named = ", ".join(f"{policy} from load {load:g}" for policy, load in sorted(left.items(), key=lambda pair: pair[1]))
+            yield f"Requests queue in front of the replicas under {named}: no speed or gain here is taken from there."
+
     def _at_highest_load(self, usable: Sequence[PointResult]) -> Iterator[str]:
-        """Without promises: who is fastest at the highest load that some policy still carries; by TTFT where answers have no speed."""
+        """Without promises: who is fastest at the highest load that some policy carries without a queue; by TTFT where answers have no speed."""
         speed, top, base = self.result.speed_metric, max(p.load for p in usable), self.scenario.base
         here = {p.policy: p for p in usable if p.load == top}
         load = f"At load {top:g} ({self.result.load_unit}{self._rate(top)})"
@@ -111,7 +138,7 @@ class Answer:
         around = _within(fastest.prediction.get(speed), 0)
         yield f"{load} {fastest.policy} is the fastest: {tps:.0f} tok/s per user{around} at {throughput:,.0f} tok/s per GPU."
         if base not in here:
-            yield f"{base} does not carry that load."
+            yield f"{base} does not carry that load{self._but_queues(base, top)}."
         elif base == fastest.policy and len(self.result.policies) > 1:
             yield "No other policy is faster there."
         elif base != fastest.policy and (slower := here[base].mean(speed)):
@@ -119,6 +146,11 @@ class Answer:
             around = f" (prediction interval {gain_predicted(relative, told).strip('[]')})" if told else ""
             sure = self._surely(fastest.better_in).replace("; better", ", faster")
             yield f"That is {gain_mean(relative)}{around} over {base} ({slower:.0f} tok/s per user) on the same requests{sure}."
+
+    def _but_queues(self, policy: str, load: float) -> str:
+        """Where it is slow because requests queue, not overloaded."""
+        at = [p for p in self._points if (p.policy, p.load, p.verdict) == (policy, load, "backlogged")]
+        return " without a queue" if at else ""
 
     def _by_ttft(self, here: dict[str, PointResult]) -> str:
         known = [(ttft, p) for p in here.values() if (ttft := p.mean("ttft_p90_s")) is not None]

@@ -6,13 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
+from simulator.measurements.profile import Profile
 from simulator.study.run.answer import Answer
 from simulator.study.run.conditions import conditions, paths
-from simulator.study.run.metrics import METRICS, Verdict
+from simulator.study.run.metrics import METRICS, OF_GROUPS, Verdict
 from simulator.study.run.pareto import estimate, gains
 from simulator.study.run.point import Point
 from simulator.study.run.prediction import Prediction
 from simulator.study.run.result import (
+    GroupResult,
+    GroupRow,
     PointResult,
     PointRow,
     PolicyFacts,
@@ -24,7 +27,8 @@ from simulator.study.run.result import (
     sources,
 )  # fmt: skip
 from simulator.study.run.reuse import together
-from simulator.study.run.scenario import Policy, Scenario
+from simulator.study.run.scenario import Scenario
+from simulator.study.run.settings import Policy
 from simulator.study.run.unsure import facts, saturated
 from simulator.study.run.validated import Validation
 from simulator.study.run.warnings import warnings
@@ -60,7 +64,7 @@ def build_result(
     result = RunResult(
         dsim_version=version("dsim"),
         scenario=ScenarioFacts.of(scenario, file=shown_file(scenario.file, "scenarios"), seed=plan.seed, replications=plan.replications),
-        profile=ProfileFacts.of(profile, provenance=sources(profile)),
+        profile=_profiles(profile, scenario.others),
         conditions=(*conditions(scenario), paths(rows)),
         policies=tuple(_policy(p) for p in scenario.policies),
         load_kind=scenario.workload.load_kind,
@@ -82,10 +86,25 @@ def shown_file(file: Path, folder: str) -> str:
     return file.name if file.parent.name != Path(folder).name else f"{folder}/{file.name}"
 
 
+def _profiles(profile: Profile, others: Mapping[str, Profile]) -> ProfileFacts:
+    """Of the scenario's profile, and what is assumed and where it comes from of the others, too."""
+    if not others:
+        return ProfileFacts.of(profile, provenance=sources(profile))
+    several = {profile.name: profile} | {other.name: other for other in others.values()}
+    tables = [row.model_copy(update={"table": f"{name}: {row.table}"}) for name, one in several.items() for row in sources(one)]
+    assumed = dict.fromkeys(f"{name}: {text}" for name, one in several.items() for text in one.assumed)
+    hardware = " and ".join(dict.fromkeys(one.hardware for one in several.values()))
+    return ProfileFacts.of(profile, hardware=hardware, assumed=tuple(assumed), provenance=tuple(tables))
+
+
 def _policy(policy: Policy) -> PolicyFacts:
-    rule = policy.verification
-    peeks = rule.peeks and not rule.clairvoyant
-    return PolicyFacts.of(policy, verification=rule.model_dump(mode="json"), bound=rule.clairvoyant, peeks=peeks)
+    rules = [policy.verification, *(rule.verification for rule in policy.groups.values())]
+    bound, peeks = any(rule.clairvoyant for rule in rules), any(rule.peeks and not rule.clairvoyant for rule in rules)
+    groups = {name: rule.verification.model_dump(mode="json") for name, rule in policy.groups.items()}
+    told = {"groups": groups} if groups else {}
+    return PolicyFacts(
+        name=policy.name, drafter=policy.drafter, verification=rules[0].model_dump(mode="json"), bound=bound, peeks=peeks, **told
+    )  # fmt: skip
 
 
 def _point(scenario: Scenario, rows: Sequence[PointRow], policy: Policy, load: float) -> PointResult:
@@ -101,8 +120,15 @@ def _point(scenario: Scenario, rows: Sequence[PointRow], policy: Policy, load: f
         metrics={metric.name: estimate([r[metric.name] for r in mine]) for metric in METRICS},
         **({"client": {name: estimate([r.client[name] for r in mine]) for name in mine[0].client}} if mine[0].client else {}),
         **({"reuse": together(row for r in mine for row in r.reuse)} if any(r.reuse for r in mine) else {}),
+        **({"groups": tuple(_group([r.groups[place] for r in mine]) for place in range(len(mine[0].groups)))} if mine[0].groups else {}),
         curves={name: tuple(map(fmean, zip(*(r.curves[name] for r in mine), strict=True))) for name in _known(mine)},
     )
+
+
+def _group(rows: Sequence[GroupRow]) -> GroupResult:
+    """A group over its replications."""
+    metrics = {name: estimate([row.numbers[name] for row in rows]) for name in OF_GROUPS}
+    return GroupResult(name=rows[0].name, requests=sum(row.requests for row in rows), metrics=metrics)
 
 
 def _known(rows: Sequence[PointRow]) -> list[str]:

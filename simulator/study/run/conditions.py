@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from simulator.measurements.profile import Profile
 from simulator.study.run.point import parts
 from simulator.study.run.result import PointRow
 from simulator.study.run.scenario import Scenario
@@ -14,22 +15,14 @@ from simulator.traffic.arrivals import ClosedLoop
 
 def conditions(scenario: Scenario) -> Iterator[str]:
     """What a reader must know of how it was simulated, a sentence each."""
-    plan, engine, fleet = scenario.run, scenario.engine, scenario.fleet
+    plan, engine = scenario.run, scenario.engine
     yield f"Prefill: {engine.prefill.words}."
-    kv = min((tokens for policy in scenario.policies if (tokens := scenario.kv_tokens(policy)) is not None), default=None)
+    alone = scenario.groups or [("", scenario)]
+    sizes = [tokens for name, one in alone for policy in scenario.policies if (tokens := one.kv_tokens(policy.on(name))) is not None]
+    kv = min(sizes, default=None)
     yield f"KV memory: {kv:,} tokens per replica, in pages of {scenario.page_tokens}." if kv else "KV memory: unknown, so it sets no limit."
     yield from _sessions(scenario)
-    apart = parts(scenario)
-    spread = f", routed {fleet.routing.words}" if fleet.replicas > 1 else ""
-    size = f"{count(fleet.replicas, 'replica')} of {count(scenario.known.gpus_per_replica, 'GPU')}"
-    yield f"Fleet: {size}{spread}, at most {count(engine.max_batch, 'request')} in a batch."
-    if (failures := fleet.failures) is not None:
-        yield (
-            f"Every replica fails once in {failures.every_hours:g} hours on average (exponential) and restarts, empty, after "
-            f"{failures.restart_s:g} s; its requests start over elsewhere, and their TTFT counts from their arrival."
-        )
-    if apart > 1:
-        yield f"Routing ignores how busy the replicas are, so they are simulated as {apart} independent fleets."
+    yield from _fleet(scenario)
     repeats = f"{count(plan.replications, 'replication')}, seed {plan.seed}."
     if (most := scenario.max_context_tokens) is not None:
         yield f"Context: at most {most:,} tokens; prompts that leave no room for an answer are refused, and answers end there."
@@ -57,6 +50,28 @@ def conditions(scenario: Scenario) -> Iterator[str]:
     if scenario.known.costs.verify.varies_with == "tokens":
         yield "The profile has no cost of long contexts in decoding: speeds after long prompts are optimistic."
     yield from scenario.notes
+
+
+def _fleet(scenario: Scenario) -> Iterator[str]:
+    """Of its replicas."""
+    fleet, engine = scenario.fleet, scenario.engine
+    apart = parts(scenario)
+    spread = f", routed {fleet.routing.words}" if fleet.replicas > 1 else ""
+    size = f"{count(fleet.replicas, 'replica')} of {count(scenario.known.gpus_per_replica, 'GPU')}"
+    if fleet.groups:
+        size = "; ".join(f"{name}, {count(alone.fleet.replicas, 'replica')} of {_machine(alone.known)}" for name, alone in scenario.groups)
+    yield f"Fleet: {size}{spread}, at most {count(engine.max_batch, 'request')} in a batch."
+    if (failures := fleet.failures) is not None:
+        yield (
+            f"Every replica fails once in {failures.every_hours:g} hours on average (exponential) and restarts, empty, after "
+            f"{failures.restart_s:g} s; its requests start over elsewhere, and their TTFT counts from their arrival."
+        )
+    if apart > 1:
+        yield f"Routing ignores how busy the replicas are, so they are simulated as {apart} independent fleets."
+
+
+def _machine(profile: Profile) -> str:
+    return f"{count(profile.gpus_per_replica, 'GPU')}, {profile.hardware} (profile '{profile.name}')"
 
 
 def _sessions(scenario: Scenario) -> Iterator[str]:

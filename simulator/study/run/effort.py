@@ -11,7 +11,8 @@ from math import ceil
 import numpy as np
 
 from simulator.errors import DsimError, ScenarioError
-from simulator.study.run.scenario import Policy, Scenario
+from simulator.study.run.scenario import Scenario
+from simulator.study.run.settings import Policy
 from simulator.study.run.shape import shape_of
 from simulator.study.run.span import span_of
 
@@ -63,7 +64,7 @@ def horizon_s(scenario: Scenario) -> float:
 
 def hours(scenario: Scenario) -> float:
     """Hours that one core computes, at least: every request is in a step for each drafted block of its answer, and for each chunk of its prompt."""
-    compiled = find_spec("numba") is not None and scenario.fleet.failures is None
+    compiled = find_spec("numba") is not None and scenario.fleet.failures is None and not scenario.fleet.groups
     compiled = compiled and scenario.engine.prefix_cache is None and scenario.workload.sessions is None
     shape = shape_of(scenario.workload, 1.0, scenario.folder)
     most = scenario.max_context_tokens or np.inf

@@ -9,7 +9,8 @@ from simulator.measurements.profile import Profile
 from simulator.measurements.replay import Replay, lay_out, nothing_drafted
 from simulator.policies.verification import Belief
 from simulator.rng import stream
-from simulator.study.run.scenario import Policy, Scenario
+from simulator.study.run.scenario import Scenario
+from simulator.study.run.settings import Policy
 
 TRUTH = Belief()
 
@@ -37,6 +38,7 @@ def fleet_of(scenario: Scenario, policy: Policy, replication: int) -> Fleet:
         luck=stream(scenario.run.seed, "routing", replication),
         max_context=scenario.max_context_tokens,
         prefix_cache=engine.prefix_cache,
+        groups=tuple(fleet_of(alone, policy.on(name), replication) for name, alone in scenario.groups),
     )
 
 

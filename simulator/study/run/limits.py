@@ -9,7 +9,8 @@ import numpy as np
 from simulator.errors import ScenarioError
 from simulator.quantities import MOST_REQUESTS, MOST_USERS
 from simulator.study.run.effort import check_effort, horizon_s, machine_bytes, memory_bytes, requests_of
-from simulator.study.run.scenario import Policy, Scenario
+from simulator.study.run.scenario import Scenario
+from simulator.study.run.settings import Policy
 
 MOST_POINTS = 1_000_000
 MOST_STEP_TOKENS = 2_000_000
@@ -23,9 +24,10 @@ def check_limits(scenario: Scenario) -> float:
     _check_size(scenario)
     _check_work(scenario)
     _check_context(scenario)
-    for policy in scenario.policies:
-        _check_memory(scenario, policy)
-        _check_step(scenario, policy)
+    for name, alone in scenario.groups or [("", scenario)]:
+        for policy in scenario.policies:
+            _check_memory(alone, policy.on(name))
+            _check_step(alone, policy.on(name))
     if scenario.workload.windowed:
         _check_open(scenario)
     check_machine(scenario)

@@ -10,10 +10,12 @@ import numpy as np
 
 from simulator.measurements.assumed import uncertainty_of
 from simulator.measurements.perturbed import perturbed
+from simulator.measurements.profile import Profile
 from simulator.measurements.uncertainty import OF_ACCEPTANCE, Unsure
 from simulator.study.run.fleet import fleet_of
 from simulator.study.run.fluid import operating
-from simulator.study.run.scenario import Policy, Scenario
+from simulator.study.run.scenario import Scenario
+from simulator.study.run.settings import Policy
 from simulator.study.run.span import Same, shape_at_one
 from simulator.traffic.arrivals import ClosedLoop
 
@@ -42,8 +44,16 @@ def moved(scenario: Scenario, cause: int, size: float) -> Scenario:
 @lru_cache(maxsize=4)
 def _moved(of: Same, cause: int, size: float) -> Scenario:
     other = of.scenario.model_copy()
-    other._profile = perturbed(of.scenario.known, causes(of.scenario)[cause], size)
+    unsure = causes(of.scenario)[cause]
+    other._profile = perturbed(of.scenario.known, unsure, size)
+    other._others = {name: _alike(profile, unsure, size) for name, profile in of.scenario._others.items()}
     return other
+
+
+def _alike(profile: Profile, unsure: Unsure, size: float) -> Profile:
+    """A profile of a group of replicas: what is not known of it as of the scenario's moves with that, by its own standard deviation."""
+    same = [one for one in (*uncertainty_of(profile).parameters, PACE) if (one.parameter, one.drafter) == (unsure.parameter, unsure.drafter)]
+    return perturbed(profile, same[0], size) if same else profile
 
 
 def repeated(scenario: Scenario) -> Iterator[tuple[int, float, int, float]]:
@@ -78,10 +88,10 @@ def bent(scenario: Scenario, number: int, cause: int, load: float) -> float:
 
 def _sizes(scenario: Scenario, number: int, cause: int) -> tuple[float, ...]:
     """The sizes that are run: both where a queue may form on one side alone, and none where the policy does not feel it."""
-    unsure, both = causes(scenario)[cause], scenario.workload.load_kind != "concurrency"
+    unsure, both = causes(scenario)[cause], scenario.workload.load_kind != "concurrency" or bool(scenario.fleet.groups)
     if unsure.sd == 0 or not _felt(scenario, scenario.policies[number], unsure):
         return ()
-    if unsure.parameter not in ("prefill", "pace", *OF_ACCEPTANCE):
+    if unsure.parameter not in ("prefill", "pace", *OF_ACCEPTANCE) and not scenario.fleet.groups:
         up, down = (_answers(Same(scenario), number, cause, size) for size in (1.0, -1.0))
         if max(map(abs, (*up, *down))) < NEGLIGIBLE:
             return ()
@@ -90,6 +100,8 @@ def _sizes(scenario: Scenario, number: int, cause: int) -> tuple[float, ...]:
 
 
 def _felt(scenario: Scenario, policy: Policy, unsure: Unsure) -> bool:
+    if policy.groups:
+        return any(_felt(scenario, policy.on(group.name), unsure) for group in scenario.fleet.groups)
     if unsure.drafter is not None and unsure.drafter != policy.drafter:
         return False
     match unsure.parameter:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from simulator.arrays import Floats
-from simulator.study.run.result import Estimate, GainAtSla, GainAtThroughput, Gains, PointRow
+from simulator.study.run.result import Estimate, GainAtSla, GainAtThroughput, Gains, PointResult, PointRow
+
+Judged = TypeVar("Judged", PointRow, PointResult)
 
 
 @dataclass(frozen=True)
@@ -68,26 +70,33 @@ def student95(freedom: int) -> float:
 
 
 def curves(rows: Sequence[PointRow], policy: str, speed: str) -> dict[int, Curve]:
-    """One frontier a replication from the rows of a policy, overloaded points left out."""
+    """One frontier a replication from the rows of a policy that are evidence."""
     mine: dict[int, list[tuple[float, float]]] = {k: [] for k in sorted({r.replication for r in rows})}
-    for row in rows:
+    for row in evidence([row for row in rows if row.policy == policy]):
         v, x = row[speed], row["throughput_tok_s_gpu"]
-        if row.policy == policy and row.verdict != "overloaded" and v and x:
+        if v and x:
             mine[row.replication].append((v, x))
     return {k: frontier(points) for k, points in mine.items()}
 
 
-def overloaded_from(rows: Sequence[PointRow], policy: str) -> float | None:
-    """The lowest load at which a policy is overloaded in some replication, None where it carries all."""
-    bad = [r.load for r in rows if r.policy == policy and r.verdict == "overloaded"]
-    return min(bad) if bad else None
+def evidence(rows: Sequence[Judged]) -> list[Judged]:
+    """The rows or points of a policy from which an answer may be taken: those that are stable; without any, those that are not overloaded.
+    Where requests queue, the speed of those that are served says nothing of those that wait."""
+    return [r for r in rows if r.verdict == "stable"] or [r for r in rows if r.verdict != "overloaded"]
+
+
+def queued_from(rows: Sequence[PointRow], policy: str) -> float | None:
+    """The lowest load from which a policy's rows are no evidence in some replication, None where all are."""
+    mine = [row for row in rows if row.policy == policy]
+    kept = {id(row) for row in evidence(mine)}
+    return min((row.load for row in mine if id(row) not in kept), default=None)
 
 
 def gains(rows: Sequence[PointRow], policies: Sequence[str], baseline: str, speed: str, promises: Sequence[float]) -> Gains:
     """Throughput gained at each promised speed, and speed gained at the throughput that the baseline has there; paired by replication."""
     base = curves(rows, baseline, speed)
     at_sla, matched = [], []
-    limits = {policy: overloaded_from(rows, policy) for policy in policies}
+    limits = {policy: queued_from(rows, policy) for policy in policies}
     for promise in promises:
         reference = {k: curve.throughput_at(promise) for k, curve in base.items()}
         for policy in policies:
@@ -139,7 +148,7 @@ def _note(promise: float, policy: str, mine: dict[int, Curve], throughput: dict[
         return None
     speeds = [v for curve in mine.values() for v in curve.speed]
     if speeds and promise < min(speeds) and limit is not None:
-        return f"{policy} keeps {promise:g} tok/s/user until it is overloaded, at load {limit:g} or before: add loads below that"
+        return f"{policy} keeps {promise:g} tok/s/user until requests queue, at load {limit:g} or before: add loads below that"
     if speeds and promise < min(speeds):
         return f"{policy} stays above {promise:g} tok/s/user at all simulated loads: add higher loads"
     return f"{policy} does not reach {promise:g} tok/s/user at the simulated loads"

@@ -17,14 +17,16 @@ from simulator.policies.routing import Assigned
 from simulator.rng import uniform_at
 from simulator.study.run.client import printed
 from simulator.study.run.fleet import fleet_of
+from simulator.study.run.groups import Groups
 from simulator.study.run.meter import Meter
 from simulator.study.run.moved import moved
-from simulator.study.run.result import PointRow
+from simulator.study.run.result import GroupRow, PointRow
 from simulator.study.run.scenario import Scenario
 from simulator.study.run.span import Same, span_of
 from simulator.study.run.tables import RequestsFile, StepsFile
 from simulator.traffic.request import RequestColumns
 
+Takers = tuple[list[StepsFile], list[RequestsFile]]
 MOST_PARTS = 16  # of a fleet; a constant, so that numbers do not depend on where it is run
 
 
@@ -47,6 +49,7 @@ class Part:
     number: int
     meter: Meter
     end: End
+    groups: Groups | None = None  # whose replicas differ
 
 
 def run_point(scenario: Scenario, point: Point, files: Sequence[StepsFile | RequestsFile] = ()) -> PointRow:
@@ -55,10 +58,10 @@ def run_point(scenario: Scenario, point: Point, files: Sequence[StepsFile | Requ
 
 
 def parts(scenario: Scenario) -> int:
-    """Into how many fleets of their own the router divides the replicas: 1 where it looks at them, or where they share prefill workers,
-    the requests of one that fails or a client's limit."""
+    """Into how many fleets of their own the router divides the replicas: 1 where it looks at them, where they differ, or where they share prefill
+    workers, the requests of one that fails or a client's limit."""
     fleet = scenario.fleet
-    shared = fleet.routing.looks or fleet.failures is not None or scenario.engine.prefill.where == "elsewhere"
+    shared = fleet.routing.looks or fleet.failures is not None or bool(fleet.groups) or scenario.engine.prefill.where == "elsewhere"
     shared = shared or scenario.workload.max_concurrency is not None or scenario.workload.sessions is not None
     return min(fleet.replicas, MOST_PARTS) if scenario.workload.windowed and not shared else 1
 
@@ -68,11 +71,9 @@ def run_part(scenario: Scenario, point: Point, part: int, files: Sequence[StepsF
     fleet = fleet_of(_as_moved(scenario, point), scenario.policies[point.policy], point.replication)
     takers = [f for f in files if isinstance(f, StepsFile)], [f for f in files if isinstance(f, RequestsFile)]
     if scenario.workload.client is not None:
-        meter = Meter.whole(scenario.sla.goodput)
-        return _observed(part, meter, _sent(scenario, point), fleet, Split(meter, *takers))
+        return _observed(part, lambda: Meter.whole(scenario.sla.goodput), _sent(scenario, point), fleet, takers)
     if scenario.workload.load_kind == "concurrency" and scenario.workload.sessions is None:
-        meter = Meter.closed(scenario.sla.goodput)
-        return _observed(part, meter, _closed(scenario, point), fleet, Split(meter, *takers))
+        return _observed(part, lambda: Meter.closed(scenario.sla.goodput), _closed(scenario, point), fleet, takers)
     traffic = _open(scenario, point) if scenario.workload.sessions is None else _sessions(scenario, point)
     if (failures := scenario.fleet.failures) is not None:
         drawn = failures.drawn(fleet.replicas, traffic.until_s + traffic.drain_s, scenario.run.seed, point.replication)
@@ -81,8 +82,7 @@ def run_part(scenario: Scenario, point: Point, part: int, files: Sequence[StepsF
     if count > 1 and isinstance(traffic, OpenTraffic):
         traffic, fleet = _divided(traffic, fleet, part, count)
     open_loop = scenario.workload.load_kind != "concurrency"
-    meter = Meter(traffic.warmup_s, traffic.until_s, open_loop, scenario.sla.goodput)
-    return _observed(part, meter, traffic, fleet, Split(meter, *takers, part, count))
+    return _observed(part, lambda: Meter(traffic.warmup_s, traffic.until_s, open_loop, scenario.sla.goodput), traffic, fleet, takers, count)
 
 
 def _as_moved(scenario: Scenario, point: Point) -> Scenario:
@@ -90,9 +90,11 @@ def _as_moved(scenario: Scenario, point: Point) -> Scenario:
     return scenario if point.cause < 0 else moved(scenario, point.cause, point.size)
 
 
-def _observed(part: int, meter: Meter, traffic: Traffic, fleet: Fleet, sink: Split) -> Part:
+def _observed(part: int, made: Callable[[], Meter], traffic: Traffic, fleet: Fleet, takers: Takers, count: int = 1) -> Part:
+    """One of `count` parts, with a meter of it and one for each of its groups."""
+    meter, groups = made(), Groups([made() for _ in fleet.groups], [group.replicas for group in fleet.groups]) if fleet.groups else None
     meter.sums["truncated"] += truncated(traffic, fleet.max_context)
-    return Part(part, meter, observe(traffic, fleet, sink))
+    return Part(part, meter, observe(traffic, fleet, Split(meter, *takers, part, count, groups)), groups)
 
 
 def _divided(traffic: OpenTraffic, fleet: Fleet, part: int, count: int) -> tuple[OpenTraffic, Fleet]:
@@ -125,10 +127,18 @@ def row_of(scenario: Scenario, point: Point, done: Sequence[Part]) -> PointRow:
         numbers=numbers.numbers,
         curves=numbers.curves,
         **({"reuse": tuple(rows)} if (rows := meter.reuse.rows()) else {}),
+        **({"groups": _group_rows(scenario, groups, end)} if (groups := done[0].groups) else {}),
         **({"client": printed(client.client, meter, end, prompts)} if client else {}),
         path=first.path,
         why_plain=first.why_plain,
     )
+
+
+def _group_rows(scenario: Scenario, groups: Groups, end: End) -> tuple[GroupRow, ...]:
+    alone = scenario.groups
+    gpus = [group.fleet.replicas * group.known.gpus_per_replica for _, group in alone]
+    numbers = groups.numbers(end, gpus, scenario.engine.prefill.where != "nowhere")
+    return tuple(GroupRow.of(mine, name=name) for (name, _), mine in zip(alone, numbers, strict=True))
 
 
 class Split:
@@ -141,11 +151,18 @@ class Split:
         requests: Sequence[Callable[[Floats, Sequence[str]], None]] = (),
         part: int = 0,
         count: int = 1,
+        groups: Groups | None = None,
     ) -> None:
         self.part, self.count = part, count
-        self.warm, self.joins, self.waits = meter.warm, meter.joins, meter.waits
-        self.step_takers: list[Callable[[Floats], None]] = [meter.steps, *steps]
-        self.request_takers: list[Callable[[Floats, Sequence[str]], None]] = [meter.requests, *requests]
+        self.meters: list[Meter | Groups] = [meter, *([groups] if groups else [])]
+        self.joins, self.waits = meter.joins, meter.waits
+        self.step_takers: list[Callable[[Floats], None]] = [*(one.steps for one in self.meters), *steps]
+        self.request_takers: list[Callable[[Floats, Sequence[str]], None]] = [*(one.requests for one in self.meters), *requests]
+
+    def warm(self, start_s: float) -> None:
+        """Closed loop: the window starts."""
+        for meter in self.meters:
+            meter.warm(start_s)
 
     def steps(self, rows: Floats) -> None:
         """Rows of StepRecord."""

@@ -16,6 +16,7 @@ from simulator.rng import stream
 from simulator.study.run.draws import DRAWS, Draws, Response, States, between, drawn, interval, model_states, ratio
 from simulator.study.run.metrics import METRICS
 from simulator.study.run.moved import PACE, bent, causes, scales_exactly
+from simulator.study.run.pareto import evidence
 from simulator.study.run.point import Point
 from simulator.study.run.result import GainAtSla, GainAtThroughput, Gains, PointResult, PointRow, Range
 from simulator.study.run.scenario import Scenario
@@ -204,8 +205,10 @@ class Prediction:
 
     @cached_property
     def usable(self) -> dict[str, list[float]]:
-        """Loads of every policy that no replication finds overloaded, and whose numbers are known."""
-        bad = {(row.policy, row.load) for row in self.rows if row.verdict == "overloaded"}
+        """Loads of every policy that are evidence in all replications, and whose numbers are known."""
+        of = {policy.name: [row for row in self.rows if row.policy == policy.name] for policy in self.scenario.policies}
+        kept = {id(row) for rows in of.values() for row in evidence(rows)}
+        bad = {(row.policy, row.load) for row in self.rows if id(row) not in kept}
         found: dict[str, list[float]] = {policy.name: [] for policy in self.scenario.policies}
         for (policy, load), numbers in self.world.items():
             if (policy, load) not in bad and not np.isnan(numbers[self.scenario.sla.speed] + numbers["throughput_tok_s_gpu"]).any():

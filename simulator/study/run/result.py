@@ -127,6 +127,22 @@ class Row(Record):
         return self.numbers[name]
 
 
+class GroupRow(Record):
+    """What a group of replicas did at a point, of a fleet whose replicas differ."""
+
+    name: ShortText
+    requests: NonNegativeInt
+    numbers: Annotated[dict[str, Number], AfterValidator(_known_metrics)]
+
+
+class GroupResult(Record):
+    """The same over all replications."""
+
+    name: ShortText
+    requests: NonNegativeInt
+    metrics: Annotated[dict[str, Maybe], AfterValidator(_known_metrics)]
+
+
 class PointRow(Row):
     """A row of points.csv: one policy at one load in one replication; its numbers are the metrics."""
 
@@ -137,6 +153,7 @@ class PointRow(Row):
     curves: Curves = {}  # TTFT and TPOT, seconds, at each of metrics.SHARES
     client: Annotated[dict[str, Number], AfterValidator(_printed)] = {}  # what a benchmark client prints, by its names
     reuse: tuple[ReuseRow, ...] = ()
+    groups: tuple[GroupRow, ...] = ()
     path: str  # of the engine, and why it is the plain one
     why_plain: str
 
@@ -184,6 +201,12 @@ class ProfileFacts(Record):
     provenance: tuple[Source, ...] = ()
 
 
+def _rule(verification: Mapping[str, Any]) -> str:
+    rest = ", ".join(f"{key} {value}" for key, value in verification.items() if key != "kind" and value is not None)
+    kind = str(verification.get("kind", ""))
+    return f"{kind} ({rest})" if rest else kind
+
+
 class PolicyFacts(Record):
     """A policy of the study. `bound`: it knows what no policy can know, is drawn dashed and never a plan; `peeks`: its output is not lossless."""
 
@@ -192,13 +215,13 @@ class PolicyFacts(Record):
     verification: dict[str, Any]
     bound: bool
     peeks: bool = False
+    groups: dict[ShortText, dict[str, Any]] = {}  # verification on groups of the fleet that do otherwise
 
     @property
     def rule(self) -> str:
-        """`threshold (threshold 0.5, of survival)`."""
-        rest = ", ".join(f"{key} {value}" for key, value in self.verification.items() if key != "kind" and value is not None)
-        kind = str(self.verification.get("kind", ""))
-        return f"{kind} ({rest})" if rest else kind
+        """`threshold (threshold 0.5, of survival)`, and what groups do otherwise."""
+        others = "".join(f"; {name}: {_rule(verification)}" for name, verification in self.groups.items())
+        return _rule(self.verification) + others
 
 
 class PointResult(Record):
@@ -214,6 +237,7 @@ class PointResult(Record):
     curves: Curves = {}  # TTFT and TPOT, seconds, at each of metrics.SHARES: means over replications
     client: Annotated[dict[str, Maybe], AfterValidator(_printed)] = {}  # what a benchmark client prints, by its names
     reuse: tuple[ReuseRow, ...] = ()  # of sessions, and of what a prefix cache held: sums over replications
+    groups: tuple[GroupResult, ...] = ()  # of a fleet whose replicas differ
     prediction: Annotated[dict[str, Range], AfterValidator(_known_numbers)] = {}  # of metrics, and of what a client prints
     over_baseline: Range | None = None  # its speed at this load ÷ the baseline's - 1
     better_in: Share | None = None  # of the draws, those in which it is faster than the baseline

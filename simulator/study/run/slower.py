@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from math import expm1, log
 
 from simulator.study.run.result import PointResult, Remark
-from simulator.study.run.scenario import Policy, Scenario
+from simulator.study.run.scenario import Scenario
+from simulator.study.run.settings import Policy
 
 LEAST = 0.02  # of the speed, beyond the intervals
 

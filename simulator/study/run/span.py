@@ -106,7 +106,9 @@ def _answers(scenario: Scenario, shape: Shape, number: int) -> tuple[float, floa
     policy = scenario.policies[number]
     fleet = fleet_of(scenario, policy, 0)
     rps = max(scenario.loads(policy)) * shape.unit_rps / scenario.fleet.replicas
-    return answer_s(fleet, shape, rps, scenario.workload.domains)
+    each = [answer_s(group, shape, rps, scenario.workload.domains) for group in fleet.groups or (fleet,)]
+    mean_s, longest_s = zip(*each, strict=True)
+    return max(mean_s), max(longest_s)
 
 
 def answer_s(fleet: Fleet, shape: Shape, rps: float, mix: dict[str, float]) -> tuple[float, float]:

@@ -51,6 +51,13 @@ def bundle(scenario: Scenario) -> Bundle[Scenario]:
         content["engine"] = content["engine"] | {"scheduler_profile": "scheduler_profile"}
         files |= profile_files("scheduler_profile", scenario.believed)
         tables |= published_files("scheduler_profile", scenario.believed)
+    for number, group in enumerate(scenario.fleet.groups):
+        if group.profile is not None:
+            place, groups = f"groups/{number}", content["fleet"]["groups"]
+            moved = [raw | ({"profile": place} if at == number else {}) for at, raw in enumerate(groups)]
+            content["fleet"] = content["fleet"] | {"groups": moved}
+            files |= profile_files(place, scenario.groups[number][1].known)
+            tables |= published_files(place, scenario.groups[number][1].known)
     return Bundle(validate_scenario, scenario.file.name, content, files, ignored=("question", "validation", "notes", "baseline"), tables=tables)
 
 

@@ -156,7 +156,8 @@ def _samples(scenario: Scenario, points: Sequence[PointResult]) -> Iterator[Rema
 
 def _range(scenario: Scenario, rows: Sequence[PointRow]) -> Iterator[Remark]:
     """Steps whose tokens lie beyond what the cost was measured at: prices there are extrapolated."""
-    low, high = scenario.known.costs.verify.tokens_range()
+    lows, highs = zip(*(profile.costs.verify.tokens_range() for profile in (scenario.known, *scenario.others.values())), strict=True)
+    low, high = max(lows), min(highs)
     above = sorted({(r.policy, r.load) for r in rows if (r["tokens_per_step_max"] or 0) > high})
     below = sorted({(r.policy, r.load) for r in rows if r["tokens_per_step_p50"] and r["tokens_per_step_p50"] < low})
     for side, cells in ((f"more than the {high:.0f}", above), (f"fewer than the {low:.0f}", below)):
@@ -254,9 +255,10 @@ def _client(scenario: Scenario, points: Sequence[PointResult]) -> Iterator[Remar
 
 def _losslessness(scenario: Scenario) -> Iterator[Remark]:
     for policy in scenario.policies:
-        if policy.verification.clairvoyant:
+        rules = [policy.verification, *(rule.verification for rule in policy.groups.values())]
+        if any(rule.clairvoyant for rule in rules):
             yield _note(f"{policy.name} knows the outcomes in advance: an upper bound.", "use it for comparison only")
-        elif policy.verification.peeks:
+        elif any(rule.peeks for rule in rules):
             text = f"{policy.name} decides about a token using that token's own confidence, so its output is not lossless and its replay not exact."
             yield _warning(text, "use lag 1 or 2, or mode synchronous")
 

@@ -15,6 +15,7 @@ from simulator.reading.json_files import read_json
 from simulator.study.sealed.measured import Measured, given_files, read_measured
 from simulator.study.sealed.numbers import SPEED
 from simulator.study.sealed.others import compared, read_others
+from simulator.study.sealed.pace import probes_pace
 from simulator.study.sealed.result import ConditionFacts, Score, SealFacts
 from simulator.study.sealed.score import Scoring, limits
 from simulator.study.sealed.seal import Seal
@@ -22,11 +23,15 @@ from simulator.study.sealed.seal import Seal
 CLIENT_TIME = "%Y%m%d-%H%M%S"  # of vllm bench serve: local time of the client's machine
 
 
-def score_of(seal: Seal, name: str, words: Sequence[str], engine: str = "", hardware: str = "", model: str = "", others: Path | None = None) -> Score:
-    """What was measured beside what was sealed. `engine`, `hardware` and `model` are the profiles' where they are not given. Raises DsimError."""
-    told = read_others(others, seal) if others else []
+def score_of(
+    seal: Seal, name: str, words: Sequence[str], engine: str = "", hardware: str = "", model: str = "", others: Path | None = None,
+    probes: Sequence[str] = (),
+) -> Score:  # fmt: skip
+    """What was measured beside what was sealed. `engine`, `hardware` and `model` are the profiles' where they are not given; `probes` are the results
+    that they were made from, with the machine's pace. Raises DsimError."""
+    told, paces = read_others(others, seal) if others else [], tuple(probes_pace(probes))
     found = read_measured(given_files(words, seal))
-    scoring = Scoring(seal, found)
+    scoring = Scoring(seal, found, paces)
     summary, ranking, regret = tuple(scoring.summary()), scoring.ranking(), tuple(scoring.regret())
     measured = {cell.condition.name for cell in found.cells}
     conditions = [condition for condition in seal.conditions if condition.name in measured]
@@ -45,7 +50,7 @@ def score_of(seal: Seal, name: str, words: Sequence[str], engine: str = "", hard
         ),
         cells=scoring.cells, not_measured=scoring.not_measured, not_sealed=tuple(found.not_sealed), failed=sum(cell.failed for cell in scoring.cells),
         summary=summary, ranking=ranking, regret=regret, knees=tuple(scoring.knees()), crossings=tuple(scoring.crossings()),
-        others=tuple(compared(told, scoring.cells)), limits=tuple(limits(summary, ranking, regret, engine)),
+        others=tuple(compared(told, scoring.cells)), pace=scoring.pace, limits=tuple(limits(summary, ranking, regret, engine)),
         remarks=tuple(_remarks(found, scoring, older)),
     )  # fmt: skip
 
@@ -76,6 +81,8 @@ def _older(seal: Seal, found: Measured) -> int:
 def _remarks(found: Measured, scoring: Scoring, older: int) -> Iterator[str]:
     if older:
         yield f"{older} of {len(found.dates)} measurements are older than the seal (by this machine's time zone): kept out, not unknown"
+    if scoring.probes and scoring.pace is None:
+        yield "no measurement says the pace of its machine (pace_s)"
     if SPEED not in scoring.noise:
         yield "no cell was measured twice: noise is not known, so every difference between policies counts"
     if scoring.not_measured:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import sqrt
 from typing import Any
 
+import numpy as np
+
+from simulator.arrays import Floats
 from simulator.measurements.formats.loadgen import LoadPoint
 from simulator.study.run.client import names
 from simulator.study.run.result import Range
 from simulator.traffic.benchmark import Client
 
+Values = Sequence[float] | Floats
 SPEED, THROUGHPUT = "tps_per_user", "throughput_tok_s"
 
 
@@ -73,3 +78,9 @@ def measured(point: LoadPoint) -> dict[str, float]:
         "ttft_mean_s": point.ttft_s, "ttft_p50_s": point.ttft_p50_s, "ttft_p90_s": point.ttft_p90_s,
     }  # fmt: skip
     return {name: value for name, value in values.items() if value}
+
+
+def noise_of(cells: Iterable[Values]) -> float | None:
+    """Standard deviation of one measurement's logarithm, pooled over the repeats of each cell; None where no cell has any."""
+    repeated = [np.log(values) for values in cells if len(values) > 1]
+    return sqrt(sum(float(np.var(logs)) * len(logs) for logs in repeated) / sum(len(logs) - 1 for logs in repeated)) if repeated else None

@@ -36,6 +36,7 @@ class ScoredCell(Record):
     requests: NonNegativeInt  # finished, of all repeats
     failed: NonNegativeInt
     numbers: dict[str, ScoredNumber]
+    pace: PositiveFloat | None = None  # of the machine meanwhile, ÷ that beside the probes: above 1 it was slower
 
 
 class Place(Record):
@@ -139,6 +140,33 @@ class OtherTool(Record):
     ours_worst: NonNegativeFloat
 
 
+class AtPace(Record):
+    """Errors of a number of closed loops as they would be at the pace of the probes, if speed went in inverse proportion to the pace; and the noise
+    of repeats as measured and at that pace, null without any: the pace explains what they differ by only where the latter is smaller."""
+
+    number: ShortText
+    cells: PositiveInt
+    median: NonNegativeFloat
+    worst: NonNegativeFloat
+    noise_measured: NonNegativeFloat | None
+    noise: NonNegativeFloat | None
+
+
+class Pace(Record):
+    """How fast the machine was beside the measurements: seconds of a fixed piece of work ÷ their median beside the `probes`, the results that the
+    profile was made from. `spread` is the standard deviation of the probes' logarithm; cells whose pace differs by more than `marked` are counted."""
+
+    probes: PositiveInt
+    spread: NonNegativeFloat
+    cells: PositiveInt
+    lowest: PositiveFloat
+    median: PositiveFloat
+    highest: PositiveFloat
+    marked: Share
+    off: NonNegativeInt
+    errors: tuple[AtPace, ...]
+
+
 class SealFacts(Record):
     """Which seal: its digest, when and by what it was made, and the digest of each condition's profile."""
 
@@ -185,6 +213,7 @@ class Score(Document):
     knees: tuple[KneeFound, ...]
     crossings: tuple[CrossingFound, ...]
     others: tuple[OtherTool, ...] = ()
+    pace: Pace | None = None
     limits: tuple[Limit, ...]
     remarks: tuple[str, ...]
 

@@ -13,12 +13,14 @@ import numpy as np
 
 from simulator.study.sealed import decisions as decide
 from simulator.study.sealed.measured import Measured, MeasuredCell
-from simulator.study.sealed.numbers import NUMBERS, SPEED, THROUGHPUT
+from simulator.study.sealed.numbers import NUMBERS, SPEED, THROUGHPUT, noise_of
+from simulator.study.sealed.pace import pace_of, scored_pace
 from simulator.study.sealed.result import (
     CrossingFound,
     Kind,
     KneeFound,
     Limit,
+    Pace,
     Pair,
     Place,
     Ranking,
@@ -36,10 +38,11 @@ MEDIAN, MEDIAN_LLAMA, WORST, COVERED, RANKED, REGRET, OPEN_TTFT = 0.06, 0.08, 0.
 
 @dataclass(frozen=True)
 class Scoring:
-    """A seal and what was measured of it."""
+    """A seal and what was measured of it; the pace of the machine beside the probes of its profile, seconds."""
 
     seal: Seal
     found: Measured
+    probes: tuple[float, ...] = ()
 
     @cached_property
     def cells(self) -> tuple[ScoredCell, ...]:
@@ -47,18 +50,20 @@ class Scoring:
         order = {(c.name, cell.policy, cell.load): place for c in self.seal.conditions for place, cell in enumerate(c.cells)}
         names = [condition.name for condition in self.seal.conditions]
         key = lambda cell: (names.index(cell.condition.name), order[cell.condition.name, cell.sealed.policy, cell.sealed.load])  # noqa: E731
-        return tuple(_scored(cell) for cell in sorted(self.found.cells, key=key))
+        probes_s = float(np.median(self.probes)) if self.probes else None
+        return tuple(_scored(cell, probes_s) for cell in sorted(self.found.cells, key=key))
+
+    @property
+    def pace(self) -> Pace | None:
+        """The machine's beside all cells; None where nothing says it."""
+        return scored_pace(self.found.cells, self.probes) if self.probes else None
 
     @cached_property
     def noise(self) -> dict[str, float]:
         """Standard deviation of one measurement's logarithm, pooled over all cells with repeats; without any it is not there."""
-        squares, degrees = defaultdict[str, float](float), defaultdict[str, int](int)
-        for cell in self.found.cells:
-            for name, values in cell.values.items():
-                if len(values) > 1:
-                    squares[name] += float(np.var(np.log(values)) * len(values))
-                    degrees[name] += len(values) - 1
-        return {name: sqrt(squares[name] / degrees[name]) for name in squares}
+        every = [cell.values for cell in self.found.cells]
+        of = {name: noise_of([values[name] for values in every if name in values]) for name in NUMBERS}
+        return {name: sd for name, sd in of.items() if sd is not None}
 
     @cached_property
     def not_measured(self) -> tuple[Place, ...]:
@@ -162,8 +167,9 @@ def _choosable(cells: decide.Cells, condition: Condition) -> decide.Cells:
     return {key: numbers for key, numbers in cells.items() if key[0] in condition.choosable}
 
 
-def _scored(cell: MeasuredCell) -> ScoredCell:
+def _scored(cell: MeasuredCell, probes_s: float | None) -> ScoredCell:
     numbers = {}
+    pace = pace_of(cell, probes_s) if probes_s else None
     for name, value in cell.means.items():
         told = cell.sealed.numbers.get(name)
         if told is not None:
@@ -173,7 +179,7 @@ def _scored(cell: MeasuredCell) -> ScoredCell:
     return ScoredCell(
         condition=cell.condition.name, policy=cell.sealed.policy, load=cell.sealed.load, kind=cell.condition.load_kind,
         files=tuple(point.source for point in cell.points), repeats=len(cell.points), requests=sum(point.requests or 0 for point in cell.points),
-        failed=sum(point.failed or 0 for point in cell.points), numbers=numbers,
+        failed=sum(point.failed or 0 for point in cell.points), numbers=numbers, pace=float(np.mean(pace)) if pace else None,
     )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from simulator.study.run.fleet import fleet_of
 from simulator.study.run.result import Source
 from simulator.study.run.scenario import Scenario
 from simulator.study.run.validated import ValidationPoint, ValidationRow, all_within
-from simulator.study.validation.engine_runs import HEADLINE, NUMBERS, Listed, MeasuredSpan, RunFacts, ServedRun, numbers, window_of
+from simulator.study.validation.engine_runs import HEADLINE, NUMBERS, Listed, MeasuredSpan, RunFacts, ServedRun, numbers, refuse_stalls, window_of
 from simulator.study.validation.result import Causes, EngineCheck, EngineComparison, EngineRun, ErrorSummary, Ranking
 from simulator.traffic.request import RequestSpec
 
@@ -40,6 +40,7 @@ def compare(scenario: Scenario, runs: Sequence[ServedRun], replications: int = 5
 
 def _compared(scenario: Scenario, run: ServedRun, replications: int) -> EngineRun:
     window = window_of(run)
+    refuse_stalls(run, window)
     real = numbers(run.requests, run.steps, window)
     simulated = [_simulated(scenario, run, replication) for replication in range(replications)]
     mean = {name: float(np.mean([one[name] for one in simulated])) for name in NUMBERS}

@@ -20,7 +20,8 @@ from simulator.reading.csv_files import numbers as csv_numbers
 from simulator.reading.csv_files import read_csv
 from simulator.reading.json_files import read_json
 from simulator.schema import Frozen, validate_json
-from simulator.study.run.scenario import Policy, Scenario
+from simulator.study.run.scenario import Scenario
+from simulator.study.run.settings import Policy
 from simulator.traffic.arrivals import ClosedLoop
 from simulator.traffic.request import RequestSpec
 
@@ -162,8 +163,9 @@ def _check_steps(table: pd.DataFrame, file: Path, places: int) -> None:
         table[name] = _column(table, name, file, MOST_SECONDS)
     for name in ("requests", "verified", "accepted", "committed", "prefill_tokens", "context_tokens"):
         table[name] = _column(table, name, file, MOST_TOKENS, whole=True)
-    if "longest_context" in table:
-        table["longest_context"] = _column(table, "longest_context", file, MOST_TOKENS)
+    for name in ("longest_context", "captured_graphs"):  # runs of earlier releases do not have them
+        if name in table:
+            table[name] = _column(table, name, file, MOST_TOKENS)
     _refuse((table["end_s"] <= table["start_s"]).to_numpy(), file, "end_s", "is not after the start")
     _refuse((table["requests"] > places).to_numpy(), file, "requests", f"more than the {places} that the engine holds")
     _refuse((table["accepted"] > table["verified"]).to_numpy(), file, "accepted", "more than were verified")
@@ -198,6 +200,18 @@ def window_of(run: ServedRun) -> MeasuredSpan:
         return MeasuredSpan(float(arrival.min()), float(arrival.max()), np.ones(len(requests), dtype=bool))
     start = float(np.sort(requests["finish_s"])[min(places, len(requests)) - 1])
     return MeasuredSpan(start, float(arrival.max()), (arrival >= start) & (requests["request"] < len(requests) - places).to_numpy())
+
+
+def refuse_stalls(run: ServedRun, window: MeasuredSpan) -> None:
+    """Raises DsimError where a step of the window captured a CUDA graph: its time, and that of the requests in it, is not of serving."""
+    if "captured_graphs" not in run.steps:
+        return
+    last_s = max(window.end_s, float(run.requests["finish_s"][window.counted].max()) if window.counted.any() else window.end_s)
+    inside = (run.steps["end_s"] > window.start_s) & (run.steps["start_s"] < last_s)
+    captured = int((run.steps["captured_graphs"][inside] > 0).sum())
+    if captured:
+        problem = f"{captured} of {int(inside.sum())} measured steps captured CUDA graphs, so their times are not those of serving"
+        raise DsimError(problem, where=f"run of policy '{run.policy.name}' at {run.concurrency}", remedy="remove its folder and serve it again")
 
 
 def numbers(requests: pd.DataFrame, steps: pd.DataFrame, window: MeasuredSpan) -> dict[str, float]:
