@@ -15,7 +15,7 @@ from simulator.measurements.calibration import calibrate
 from simulator.measurements.draft_blocks import RecordedBlocks
 from simulator.measurements.statistics import acceptance_statistics, visited_rows
 
-LOOKS = {"sort_keys": False, "allow_unicode": True, "width": 160}
+LOOKS: dict[str, Any] = {"sort_keys": False, "allow_unicode": True, "width": 160}
 
 
 class _InARow(dict[str, Any]):
