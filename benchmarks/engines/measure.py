@@ -163,7 +163,7 @@ def write_launch(cell: Cell, machine: Machine, words: Sequence[str], server: Ser
     """How server and client were started, for whoever repeats it."""
     with whole(cell.folder / "launch.txt") as draft:
         lines = [f"{name}={value}" for name, value in machine.engine.environment.items()]
-        lines.append(shlex.join(machine.command(cell.policy, cell.prefix, int(server.url.rpartition(":")[2]))))
+        lines.append(shlex.join(machine.command(cell.policy, cell.cached, int(server.url.rpartition(":")[2]))))
         draft.write_text("\n".join([*lines, shlex.join(on_core(cores()[0], ["vllm", "bench", "serve", *words]))]) + "\n")
 
 
