@@ -69,16 +69,19 @@ validation: $(READY_DEV) ## predict a tenth of the real runs anew, write docs/va
 	$(BIN)/python -m simulator.report.validation.page
 	$(BIN)/python -m simulator.report.board.page
 
-# A GPU image brings a torch built for its driver, and often has no network: its Python is used if it has every package needed.
+# A GPU image brings a torch built for its driver, and often has no network: its Python is used if it has every package needed, or if it alone can use
+# the GPU; then gpu.py names what it lacks.
 ifneq ($(filter gpu,$(MAKECMDGOALS)),)
-GPU_PYTHON := $(shell $(PYTHON) -c 'import pandas, pyarrow, pydantic, pytest, safetensors, scipy, torch, transformers, typer, yaml' 2>/dev/null && echo $(PYTHON) || echo $(BIN)/python)
+GPU_PYTHON := $(shell $(PYTHON) benchmarks/gpu_needs.py --which $(VENV) 2>/dev/null || echo $(BIN)/python)
 endif
+given = $(filter command line environment,$(origin $(1)))
 
-gpu: $(if $(filter $(BIN)/python,$(GPU_PYTHON)),$(READY_DEV) $(READY_TORCH)) ## measure with real_runner on a GPU (DEVICE=cuda:1, SMALL=1 for a quick look)
-	PYTHONPATH=. $(GPU_PYTHON) benchmarks/gpu.py $(if $(DEVICE),--device $(DEVICE)) $(if $(SMALL),--small)
+gpu: $(if $(filter $(BIN)/python,$(GPU_PYTHON)),$(READY_DEV) $(READY_TORCH)) ## measure with real_runner on a GPU (DEVICE=cuda:1, MINUTES=9, OUT=DIR, SMALL=1 for a quick look)
+	PYTHONPATH=.$(if $(PYTHONPATH),:$(PYTHONPATH)) $(GPU_PYTHON) -m benchmarks.gpu $(if $(DEVICE),--device $(DEVICE)) $(if $(SMALL),--small) \
+	$(if $(call given,MINUTES),--minutes $(MINUTES)) $(if $(call given,OUT),--out $(OUT))
 
 engines: $(READY_DEV) $(READY_TORCH) ## predict, then measure engines of others on this machine, for MINUTES (90); run it again to resume (docs/engines.md)
-	$(BIN)/python -m benchmarks.engines.run all --minutes $(if $(filter command line environment,$(origin MINUTES)),$(MINUTES),90)
+	$(BIN)/python -m benchmarks.engines.run all --minutes $(if $(call given,MINUTES),$(MINUTES),90)
 
 clean: ## remove .venv, caches and builds; reports stay
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -53,15 +53,17 @@ class Machine:
         return on_core(cores()[1], words.split())
 
     def server(self, cell: Cell) -> Server:
-        """That of the cell, alone awake; the one that was not used for longest makes room for a new one. Raises Failed."""
+        """That of the cell, alone awake; one that ended is started again, and the one that was not used for longest makes room. Raises Failed."""
         key = (cell.policy, cell.cached and bool(self.engine.cached))
+        if key in self.servers and self.servers[key].process.poll() is not None:
+            self.servers.pop(key).stop()
         if key not in self.servers:
             while self.servers and available_gb() < SPARE_GB + self.engine.memory_gb:
                 oldest = min(self.servers, key=lambda key: self.servers[key].used)
                 self.servers.pop(oldest).stop()
-            self._only(None)
+            self.only(None)
             self.servers[key] = self.start(*key)
-        self._only(self.servers[key])
+        self.only(self.servers[key])
         self.servers[key].used = time.monotonic()
         return self.servers[key]
 
@@ -74,14 +76,15 @@ class Machine:
         server.warm(SERVED, prompts("train", min(self.engine.batch, USERS), 1), WARM_TOKENS)
         return server
 
-    def _only(self, awake: Server | None) -> None:
+    def only(self, awake: Server | None) -> None:
+        """That server is awake, all others are paused."""
         for server in self.servers.values():
             server.pause(server is not awake)
 
     def pace_s(self, keeps_s: float = 0.0) -> float:
         """That of the servers' core, all servers paused: pace.py's; the last one where it is not older than `keeps_s`."""
         if time.monotonic() - self.paced[1] > keeps_s:
-            self._only(None)
+            self.only(None)
             words = on_core(cores()[1], [sys.executable, str(Path(__file__).with_name("pace.py"))])
             said = subprocess.run(words, check=True, capture_output=True, text=True, env=os.environ | ONE_THREAD).stdout
             self.paced = float(said), time.monotonic()
@@ -101,27 +104,24 @@ class Machine:
         self.servers, self.client = {}, None
 
 
-def run_cells(cells: Sequence[Cell], engine: Engine, home: Path, out: Path, end: float) -> bool:
-    """Measures what is missing until `end` (time.monotonic); whether there was time for all. A cell that fails is said and left out."""
-    todo, failed = list(missing(cells)), 0
-    machine, begun = Machine(engine, home, out / "logs"), time.monotonic()
-    try:
-        for number, cell in enumerate(todo):
-            each_s = (time.monotonic() - begun) / number if number else CELL_S
-            if time.monotonic() + each_s > end:
-                print(f"stopped with {len(todo) - number} of {len(cells)} cells to do: run it again", flush=True)
-                return False
-            try:
-                said = run_cell(cell, machine, out)
-            except (Failed, OSError) as problem:
-                failed += 1
-                said = f"FAILED: {problem}"
-            left = (len(todo) - number - 1) * (time.monotonic() - begun) / (number + 1) / 60
-            print(
-                f"[{len(cells) - len(todo) + number + 1}/{len(cells)}] {cell.result.relative_to(out)}: {said}; some {left:.0f} min left", flush=True
-            )
-    finally:
-        machine.stop()
+def run_cells(cells: Sequence[Cell], machine: Machine, out: Path, end: float) -> bool:
+    """Measures what is missing until `end` (time.monotonic); whether there was time for all. A cell that fails is said and left out. The machine's
+    servers stay, paused."""
+    todo, failed, begun = list(missing(cells)), 0, time.monotonic()
+    for number, cell in enumerate(todo):
+        each_s = (time.monotonic() - begun) / number if number else CELL_S
+        if time.monotonic() + each_s > end:
+            print(f"stopped with {len(todo) - number} of {len(cells)} cells to do: run it again", flush=True)
+            return False
+        try:
+            said = run_cell(cell, machine, out)
+        except (Failed, OSError) as problem:
+            failed += 1
+            said = f"FAILED: {problem}"
+        left = (len(todo) - number - 1) * (time.monotonic() - begun) / (number + 1) / 60
+        done = f"[{len(cells) - len(todo) + number + 1}/{len(cells)}] {cell.result.relative_to(out)}"
+        print(f"{done}: {said}; some {left:.0f} min left", flush=True)
+    machine.only(None)
     print(f"{failed} of {len(cells)} cells failed; running it again measures them" if failed else f"all {len(cells)} cells are there", flush=True)
     return True
 
@@ -163,7 +163,7 @@ def write_launch(cell: Cell, machine: Machine, words: Sequence[str], server: Ser
     """How server and client were started, for whoever repeats it."""
     with whole(cell.folder / "launch.txt") as draft:
         lines = [f"{name}={value}" for name, value in machine.engine.environment.items()]
-        lines.append(shlex.join(machine.command(cell.policy, cell.prefix, int(server.url.rpartition(":")[2]))))
+        lines.append(shlex.join(machine.command(cell.policy, cell.cached, int(server.url.rpartition(":")[2]))))
         draft.write_text("\n".join([*lines, shlex.join(on_core(cores()[0], ["vllm", "bench", "serve", *words]))]) + "\n")
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from benchmarks.engines import models, scenarios
 from benchmarks.engines.cells import identified, knee_rps, measured, probes
-from benchmarks.engines.measure import run_cells
+from benchmarks.engines.measure import Machine, run_cells
 from benchmarks.engines.plan import ENGINES, Engine, small
 from benchmarks.engines.processes import Failed, cores, end_with_this_program
 from benchmarks.engines.setup import setup
@@ -28,12 +28,13 @@ from benchmarks.engines.setup import setup
 
 @dataclass(frozen=True)
 class Job:
-    """A step's engine, its folders, and when it has to stop (time.monotonic)."""
+    """A step's engine, its folders, when it has to stop (time.monotonic), and its servers, which stay from identifying to measuring."""
 
     engine: Engine
     home: Path
     out: Path
     end: float
+    machine: Machine
 
 
 def _setup(job: Job) -> bool:
@@ -55,7 +56,7 @@ def _two_cores() -> None:
 
 def _identify(job: Job) -> bool:
     _two_cores()
-    return run_cells(probes(job.engine, job.out), job.engine, job.home, job.out, job.end)
+    return run_cells(probes(job.engine, job.out), job.machine, job.out, job.end)
 
 
 def _seal(job: Job) -> bool:
@@ -67,10 +68,11 @@ def _measure(job: Job) -> bool:
     if not (job.out / "seal.json").exists():
         raise Failed(f"{job.out}/seal.json is missing: what is measured is sealed before (step seal)")
     _two_cores()
-    return run_cells(measured(identified(job.engine, job.out), job.out, knee_rps(job.out)), job.engine, job.home, job.out, job.end)
+    return run_cells(measured(identified(job.engine, job.out), job.out, knee_rps(job.out)), job.machine, job.out, job.end)
 
 
 def _score(job: Job) -> bool:
+    job.machine.stop()
     scenarios.score(job.engine, job.out)
     return True
 
@@ -94,13 +96,18 @@ def main() -> int:
     end = time.monotonic() + 60 * options.minutes
     engines = [ENGINES[options.engine]] if options.engine else list(ENGINES.values())
     engines = list(map(small, engines)) if options.small else engines
-    jobs = [Job(engine, options.home.absolute(), (options.out / engine.name).absolute(), end) for engine in engines]
+    jobs = [job_of(engine, options.home.absolute(), (options.out / engine.name).absolute(), end) for engine in engines]
     if options.step == "all":  # what keeps the machine busy comes first, of all engines
         rest = [(name, job) for job in jobs for name in ("identify", "seal", "measure", "score")]
         todo = [(name, job) for name in ("setup", "models") for job in jobs] + rest
     else:
         todo = [(options.step, job) for job in jobs]
     return run(todo)
+
+
+def job_of(engine: Engine, home: Path, out: Path, end: float) -> Job:
+    """Without any server yet."""
+    return Job(engine, home, out, end, Machine(engine, home, out / "logs"))
 
 
 def run(todo: list[tuple[str, Job]]) -> int:
@@ -117,6 +124,7 @@ def run(todo: list[tuple[str, Job]]) -> int:
             whole = False
         if not whole:
             unfinished.add(job.engine.name)
+            job.machine.stop()
     return 1 if unfinished else 0
 
 
