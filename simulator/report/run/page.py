@@ -11,7 +11,7 @@ from simulator.report.deploy import last_lines, what_to_deploy
 from simulator.report.page import Page, Section, notices, section, sections
 from simulator.report.render.files import write
 from simulator.report.reproduce import reproduce
-from simulator.report.run import groups, reuse, sketch, tables, unsure
+from simulator.report.run import classes, groups, reuse, sketch, tables, unsure
 from simulator.report.run.plots import cache, frontier, load, tokens
 from simulator.report.tables import provenance, validation
 from simulator.study.run.metrics import METRICS
@@ -129,8 +129,9 @@ def _goodput(result: RunResult) -> Section | None:
     if not result.has("goodput_rps_gpu"):
         return None
     what = "Requests per second and GPU that keep every limit above, their share below, over load, one line per policy"
-    picture = _picture("goodput", what, partial(load.goodput, result), result, "Each request is judged on its own by sla.goodput.")
-    return section("goodput", "Goodput", picture, on=PAGES)
+    picture = _picture("goodput", what, partial(load.goodput, result), result, "Each request is judged on its own, by sla.goodput or by its class.")
+    by_class = classes.table_of(result) if any(point.classes for point in result.frontier) else None
+    return section("goodput", "Goodput", picture, by_class, on=PAGES)
 
 
 def _groups(result: RunResult) -> Section | None:

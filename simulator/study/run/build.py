@@ -8,6 +8,7 @@ from statistics import fmean
 
 from simulator.measurements.profile import Profile
 from simulator.study.run.answer import Answer
+from simulator.study.run.classes import together as of_classes
 from simulator.study.run.conditions import conditions, paths
 from simulator.study.run.metrics import METRICS, OF_GROUPS, Verdict
 from simulator.study.run.pareto import estimate, gains
@@ -121,6 +122,7 @@ def _point(scenario: Scenario, rows: Sequence[PointRow], policy: Policy, load: f
         **({"client": {name: estimate([r.client[name] for r in mine]) for name in mine[0].client}} if mine[0].client else {}),
         **({"reuse": together(row for r in mine for row in r.reuse)} if any(r.reuse for r in mine) else {}),
         **({"groups": tuple(_group([r.groups[place] for r in mine]) for place in range(len(mine[0].groups)))} if mine[0].groups else {}),
+        **({"classes": of_classes([r.classes for r in mine])} if all(r.classes for r in mine) else {}),
         curves={name: tuple(map(fmean, zip(*(r.curves[name] for r in mine), strict=True))) for name in _known(mine)},
     )
 

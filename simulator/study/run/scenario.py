@@ -16,7 +16,7 @@ from simulator.names import Anywhere, FileName, Name
 from simulator.policies.verification import VerificationPolicy
 from simulator.schema import Frozen, validate
 from simulator.study.run.checks import Check
-from simulator.study.run.contradictions import check_fleet, check_groups, check_policy, check_prefill, check_same, check_trace
+from simulator.study.run.contradictions import check_fleet, check_groups, check_policy, check_promises, check_prompts, check_same, check_trace
 from simulator.study.run.document import PLAN_KEYS, read_document
 from simulator.study.run.settings import EngineSettings, FleetPlan, Loads, OtherAcceptance, Policy, Promise, RunPlan
 from simulator.traffic.workload import Workload
@@ -190,7 +190,8 @@ def validate_scenario(content: dict[str, Any], path: Path) -> Scenario:
         _check_policy(scenario, policy, f"policies.{number}")
     check_groups(scenario.fleet, scenario.policies, path)
     for _, alone in [("", scenario), *scenario.groups]:
-        check_prefill(scenario.engine.prefill, scenario.sla.goodput, alone.known, path)
+        check_prompts(scenario.engine.prefill, alone.known, path)
+    check_promises(scenario.workload, scenario.engine, scenario.sla.goodput, path)
     check_trace(scenario.workload, scenario.policies, scenario.known, scenario.folder)
     check_fleet(scenario.fleet, scenario.engine, scenario.workload, path)
     return scenario

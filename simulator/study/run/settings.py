@@ -26,8 +26,8 @@ from simulator.quantities import (
     Within,
 )
 from simulator.schema import Distinct, Frozen
-from simulator.study.run.goodput import Goodput
 from simulator.study.run.metrics import Speed
+from simulator.traffic.goodput import Goodput
 
 
 def _finite(load: Any) -> Any:

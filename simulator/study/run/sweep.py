@@ -143,7 +143,8 @@ def _run_point(point: Point, tables: dict[str, str], scenario: Scenario, folder:
         return run_point(scenario, point)
     head = {"policy": scenario.policies[point.policy].name, "load": point.load, "replication": point.replication}
     prompts = scenario.engine.prefill.where != "nowhere"
-    files = [StepsFile(folder / name, head) if kind == "steps" else RequestsFile(folder / name, head, prompts) for kind, name in tables.items()]
+    about = prompts, scenario.workload.leave
+    files = [StepsFile(folder / name, head) if kind == "steps" else RequestsFile(folder / name, head, *about) for kind, name in tables.items()]
     with unfinished(files):
         return run_point(scenario, point, files)
 
