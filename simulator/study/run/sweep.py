@@ -133,7 +133,7 @@ def _fits(scenario: Scenario, point: Point, row: PointRow) -> bool:
 def _task(point: Point, mark: str, details: tuple[str, ...]) -> Task:
     name = f"{point.policy}-{str(float(point.load)).removesuffix('.0')}-{point.replication}"
     if point.cause >= 0:
-        name += f"-moved-{point.cause}-{'up' if point.size > 0 else 'down'}"
+        name += f"-moved-{point.cause}-{'up' if point.size > 0 else 'down'}{f'-{abs(point.size):g}' if abs(point.size) != 1 else ''}"
     return Task(point, name, mark, partial(_run_point, point, {detail: f"{name}.{detail}.parquet" for detail in details}), details)
 
 
