@@ -125,6 +125,20 @@ def _cache(result: RunResult) -> Section | None:
     return section("cache", "Prefix cache", over_load, turns, folded(reuse.table_of(result)), short="Prefix cache", on=PAGES)
 
 
+def _memory(result: RunResult) -> Section | None:
+    if not result.memory:
+        return None
+    what = "The best policy in every cell of load and KV memory, as colours"
+    caption = "Thick lines: where the best policy changes. One replication; next to a line the two may differ by noise alone."
+    return section(
+        "memory",
+        "Which policy, by load and memory",
+        _picture("memory", what, partial(cache.memory, result), result, caption),
+        short="Memory",
+        on=PAGES,
+    )
+
+
 def _goodput(result: RunResult) -> Section | None:
     if not result.has("goodput_rps_gpu"):
         return None
@@ -179,7 +193,7 @@ def _sketch(result: RunResult) -> Section | None:
 
 
 SECTIONS = (
-    _at_a_glance, _client, _frontier, _policies, _gains, _unsure, what_to_deploy, _published, _by_load, _latency, _cache, _goodput, _groups,
+    _at_a_glance, _client, _frontier, _policies, _gains, _unsure, what_to_deploy, _published, _by_load, _latency, _cache, _memory, _goodput, _groups,
     _every_point, _time_per_token, _grounds, _reproduce, _definitions, _sketch, last_lines,
 )  # fmt: skip
 

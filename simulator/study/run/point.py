@@ -33,13 +33,19 @@ MOST_PARTS = 16  # of a fleet; a constant, so that numbers do not depend on wher
 @dataclass(frozen=True, order=True)
 class Point:
     """Which policy (its place in the scenario), load and replication; of a run with a number moved that the profile is unsure of, which one (its
-    place among them) and by how many standard deviations."""
+    place among them) and by how many standard deviations; of a run with more or less memory, how many times that for KV."""
 
     policy: int
     load: float
     replication: int
     cause: int = -1
     size: float = 0.0
+    kv_share: float = 1.0
+
+    @property
+    def usual(self) -> bool:
+        """Is it of the sweep itself?"""
+        return self.cause < 0 and self.kv_share == 1
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,9 @@ def run_part(scenario: Scenario, point: Point, part: int, files: Sequence[StepsF
 
 
 def _as_moved(scenario: Scenario, point: Point) -> Scenario:
-    """Its profile is what a point moves; the traffic and how long it is stay those of the scenario itself."""
+    """Its profile or memory is what a point moves; the traffic and how long it is stay those of the scenario itself."""
+    if point.kv_share != 1:
+        return scenario.with_memory(point.kv_share)
     return scenario if point.cause < 0 else moved(scenario, point.cause, point.size)
 
 

@@ -27,6 +27,7 @@ from simulator.quantities import Share
 from simulator.study.run.classes import ClassRow
 from simulator.study.run.client import PRINTED
 from simulator.study.run.launch import Launch
+from simulator.study.run.memory import MemoryPoint
 from simulator.study.run.metrics import SHARES, Number, Speed, Verdict, names
 from simulator.study.run.record import Document, Record, ShortText, distinct, known
 from simulator.study.run.reuse import ReuseRow
@@ -377,6 +378,7 @@ class RunResult(Document):
     speed_metric: Speed  # the metric that counts as per-user speed
     frontier: tuple[PointResult, ...]
     gains: Gains
+    memory: tuple[MemoryPoint, ...] = ()  # of a map over load and memory
     published: tuple[PublishedCurve, ...] = ()
     validation: Validation | None = None
     answer: tuple[str, ...] = ()

@@ -52,6 +52,9 @@ class Rule(Frozen):
     verification: Verification
 
 
+KvShares = Annotated[list[Annotated[float, Within(0.01, 100, "times the KV memory")]], Field(max_length=100), Distinct]
+
+
 class Policy(Frozen):
     """A drafter of the profile and a verification rule, with a name; `load` where it is to be run at other loads than the rest, `groups` where some
     groups of the fleet do otherwise."""
