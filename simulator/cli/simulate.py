@@ -285,7 +285,7 @@ def _simulate(
     with resumable(lambda: f"{progress.done:.0f} of {progress.total:.0f} points are kept in {keep}"), progress.stage("simulating"):
         rows, moved = swept(scenario, keep, progress.at, workers, details, ray, moved=prediction)
         progress.doing("writing the report")
-        result = with_launch(build_result(scenario, rows, *compared(scenario, rows), moved if prediction else None), scenario)
+        result = with_launch(build_result(scenario, rows, *compared(scenario, rows), moved, prediction), scenario)
         place.mark()
         write_output(result, rows, folder)
         write_launch(result.launch, folder / LAUNCH, replace=True)

@@ -50,7 +50,7 @@ class Batch:
             request.walk = self.replay.walk(request.spec.index, request.spec.domain, request.spec.output_tokens)
             request.row = request.walk.first[0]
         walk, unknown = cast(Walk, request.walk), self.replay.unknown
-        left = request.spec.output_tokens - request.emitted_tokens
+        left = request.last_tokens - request.emitted_tokens
         self.state[:, slot] = (request.row, walk.end[request.visit], left, request.context_tokens, pages, unknown, unknown)
         if self.smoothing is not None:
             self.means[slot] = -1.0
@@ -58,11 +58,15 @@ class Batch:
         self.context_total += request.context_tokens
         self.newcomers.append(request)
 
+    def tell(self, request: Request) -> None:
+        """Bring the counter of a request's tokens up to date."""
+        request.emitted_tokens = request.last_tokens - max(int(self.state[LEFT, self.requests.index(request)]), 0)
+
     def leave(self, slot: int) -> tuple[Request, int]:
         """Take out the request in `slot`; returns it and its pages. Its own counters are brought up to date."""
         request, last = self.requests[slot], len(self.requests) - 1
         row, _, left, context, pages, _, _ = self.state[:, slot].tolist()
-        request.row, request.emitted_tokens = row, request.spec.output_tokens - max(left, 0)
+        request.row, request.emitted_tokens = row, request.last_tokens - max(left, 0)
         self.context_total -= context
         if request in self.newcomers:
             self.newcomers.remove(request)

@@ -21,6 +21,7 @@ from simulator.policies.verification import VerificationPolicy
 from simulator.quantities import Batch, Hours, SomeSeconds
 from simulator.rng import stream
 from simulator.schema import Frozen
+from simulator.traffic.impatience import Senders
 from simulator.traffic.request import RequestColumns, RequestSpec
 
 
@@ -52,6 +53,7 @@ class OpenTraffic:
     until_s: float
     drain_s: float
     in_flight: int | None = None
+    senders: Senders | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class ClosedTraffic:
     source: UserSource
     turns: int
     residual: NDArray[np.float64]  # [users] share of the first answer that is left
+    senders: Senders | None = None
 
     @property
     def most(self) -> int:
@@ -94,6 +97,7 @@ class SessionTraffic:
     until_s: float
     drain_s: float
     under_way: Floats | None = None
+    senders: Senders | None = None
 
 
 @dataclass(frozen=True)

@@ -69,14 +69,14 @@ class LiveSessions:
         return event
 
     def done(self, request: Request) -> None:
-        """Send what waited for this request alone. A session of which a request is refused is over."""
+        """Send what waited for this request alone. A session of which a request is refused, or ends otherwise, is over."""
         place = request.spec.place
         assert place is not None
         number, live = place.session, self.live.get(place.session)
         if live is None:
             return
         live.left -= 1
-        if request.rejected or not live.left:
+        if request.rejected or request.ending or not live.left:
             del self.live[number]
             self.over(number)
             if self.traffic.under_way is not None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import nan
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from simulator.arrays import Floats
-from simulator.traffic.request import Request, RequestSpec
+from simulator.traffic.request import Ending, Request, RequestSpec
 
 _BUFFERED = 4096
 
@@ -61,7 +62,8 @@ class Steps:
 class RequestRecord(NamedTuple):
     """One request when it is done or rejected, or as it stands at the end; `made` counts requests as they came, `domain` in the run's names.
     `sent_s` is the arrival, or later where the client held it back. `said_tokens` of its prompt were said earlier in its session, and of those the
-    engine withholds `withheld_tokens` from its prefix cache. `replica` is the one that it was last sent to, -1 where it is on its way to one."""
+    engine withholds `withheld_tokens` from its prefix cache. `replica` is the one that it was last sent to, -1 where it is on its way to one.
+    `ending` is an Ending; of one that ended otherwise, `ended_s` says when."""
 
     made: int
     request: int
@@ -82,6 +84,9 @@ class RequestRecord(NamedTuple):
     said_tokens: int = 0
     withheld_tokens: int = 0
     replica: int = -1
+    ending: int = 0
+    ended_s: float = nan
+    retries: int = 0
 
 
 class Sink(Protocol):
@@ -94,7 +99,7 @@ class Sink(Protocol):
         """Rows of StepRecord # [n, 17]."""
 
     def requests(self, rows: Floats, domains: Sequence[str]) -> None:
-        """Rows of RequestRecord # [n, 19]: as they finish, and last, in order of arrival, those that did not."""
+        """Rows of RequestRecord # [n, 22]: as they finish, and last, in order of arrival, those that did not."""
 
     def joins(self, rows: Floats) -> None:
         """First rounds: when, seconds since the request's last token, seconds of them in no batch # [n, 3]."""
@@ -180,6 +185,7 @@ def request_of(record: RequestRecord, domains: Sequence[str]) -> Request:
         spec, made=int(record.made), user=int(record.user), turn=int(record.turn), measured=bool(record.measured),
         first_token_s=record.first_token_s, finish_s=record.finish_s, emitted_tokens=int(record.emitted_tokens),
         preemptions=int(record.preemptions), rejected=bool(record.rejected), sent_s=record.sent_s, replica=int(record.replica),
+        ending=Ending(int(record.ending)), ended_s=record.ended_s, retries=int(record.retries),
     )  # fmt: skip
 
 
@@ -190,6 +196,7 @@ def record_of(request: Request, domain: int) -> RequestRecord:
         request.made, spec.index, request.user, request.turn, domain, request.measured, spec.arrival_s, request.first_token_s, request.finish_s,
         spec.prompt_tokens, spec.output_tokens, _cached(request), request.emitted_tokens, request.preemptions, request.rejected,
         request.sent_s, spec.place.said_tokens if spec.place else 0, request.withheld_tokens, request.replica,
+        request.ending, request.ended_s, request.retries,
     )  # fmt: skip
 
 

@@ -41,6 +41,7 @@ class Replica:
         self.last_round_s = 0.0  # when those in the batch last got tokens
         self.preemptions = 0
         self.rule = fleet.prefix_cache
+        self.leaving = False  # is anybody who runs here gone?
         self._idle: simpy.Event | None = None
         self.process = env.process(self._run())
 
@@ -68,6 +69,7 @@ class Replica:
 
     def _run(self) -> Generator[simpy.Event, Any, None]:
         while True:
+            self._let_go()
             self._admit()
             if not self.batch and not self.prefilling:
                 self._idle = self.env.event()
@@ -80,7 +82,7 @@ class Replica:
         """Waiting requests enter while there are slots and pages for their context and one round."""
         settings, order, here = self.settings, self.settings.admission, self.settings.prefill.where == "replica"
         while self.waiting and len(self.batch) + len(self.prefilling) < settings.max_batch:
-            chosen = order.next([r.spec.prompt_tokens for r in self.waiting]) if order.looks else 0
+            chosen = order.next([r.priority if order.ranks else r.spec.prompt_tokens for r in self.waiting]) if order.looks else 0
             request = self.waiting[chosen]
             pages = self.kv.pages(request.context_tokens + self.lookahead)
             if not self.kv.admit(request, pages):
@@ -99,7 +101,7 @@ class Replica:
         if request.emitted_tokens == 0:
             request.first_token_s = request.last_emit_s = request.left_s = self.env.now
             request.emitted_tokens = 1
-        if request.emitted_tokens >= request.spec.output_tokens:
+        if request.emitted_tokens >= request.last_tokens:
             self._finish(request, pages)
         else:
             request.waited_s += self.env.now - request.left_s
@@ -121,10 +123,15 @@ class Replica:
 
     def _evict(self) -> None:
         """Preemption by recomputation: its pages go back, its tokens stay, it waits at the head of the queue."""
-        if self.prefilling:
-            request, pages = self.prefilling.pop()
+        running, prompts = self.batch.requests, [r for r, _ in self.prefilling]
+        last = max(r.priority for r in (*prompts, *running)) if self.settings.admission.ranks else None
+        meant = [place for place, r in enumerate(prompts) if last is None or r.priority == last]
+        if meant:
+            request, pages = self.prefilling[meant[-1]]
+            del self.prefilling[meant[-1]]
         else:
-            youngest = max(range(len(self.batch)), key=lambda s: (self.batch.requests[s].spec.arrival_s, self.batch.requests[s].spec.index))
+            slots = [s for s, r in enumerate(running) if last is None or r.priority == last]
+            youngest = max(slots, key=lambda s: (running[s].spec.arrival_s, running[s].spec.index))
             if self.batch.requests[youngest] not in self.batch.newcomers:
                 self.batch.requests[youngest].last_emit_s = self.last_round_s
             request, pages = self.batch.leave(youngest)
@@ -203,15 +210,41 @@ class Replica:
                 break
         return pieces
 
+    def drop(self, request: Request) -> None:
+        """Its user is gone: it waits no more, or ends with the step that is under way."""
+        if request in self.waiting:
+            self.waiting.remove(request)
+            return
+        self.leaving = True
+        if request in self.batch.requests:
+            self.batch.tell(request)
+
+    def _let_go(self) -> None:
+        """Those who are gone give back their pages, and what they leave behind is that of a preempted one."""
+        if not self.leaving:
+            return
+        for slot in reversed(range(len(self.batch))):
+            if self.batch.requests[slot].gone:
+                request, pages = self.batch.leave(slot)
+                self.kv.computed(request, request.context_tokens - 1)
+                self.kv.leave(request, pages)
+        for request, pages in self.prefilling:
+            if request.gone:
+                self.kv.leave(request, pages)
+        self.prefilling = deque((request, pages) for request, pages in self.prefilling if not request.gone)
+        self.leaving = False
+
     def _finish(self, request: Request, pages: int) -> None:
         self.kv.leave(request, pages)
+        if request.gone:
+            return
         request.finish_s = self.env.now
         self.finished(request)
 
     def die(self) -> list[Request]:
         """End in the middle of whatever it does; what it held, in order of arrival, with what each had emitted."""
         running = [self.batch.leave(slot)[0] for slot in reversed(range(len(self.batch)))]
-        lost = [*self.waiting, *(request for request, _ in self.prefilling), *running]
+        lost = [r for r in (*self.waiting, *(request for request, _ in self.prefilling), *running) if not r.gone]
         self.process.defused = True
         if self.process.is_alive and self.process.target is not None:
             self.process.interrupt()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from dataclasses import replace
-from math import isfinite
+from math import isfinite, nan
 from typing import Any, Literal
 
 import numpy as np
@@ -17,12 +17,13 @@ from simulator.engine.ahead import why_plain
 from simulator.engine.clock import Clock
 from simulator.engine.fast import CompiledRun, lower
 from simulator.engine.given import Absence, ClosedTraffic, Fleet, OpenTraffic, SessionTraffic, Traffic, UserSource
+from simulator.engine.leaving import Leaving
 from simulator.engine.live_sessions import LiveSessions
 from simulator.engine.records import Buffer, End, Kept, Run, Sink, record_of
 from simulator.engine.replica import Replica
 from simulator.engine.routes import Routes
 from simulator.measurements.prices import front_end_s
-from simulator.traffic.request import Request, RequestSpec
+from simulator.traffic.request import Ending, Request, RequestSpec
 
 __all__ = ["ClosedTraffic", "End", "Fleet", "OpenTraffic", "Run", "SessionTraffic", "Sink", "Traffic", "UserSource", "World", "observe", "simulate"]
 
@@ -64,6 +65,7 @@ class World:
         self.coming: Iterator[RequestSpec] = iter(())
         self.sessions: LiveSessions | None = None
         self.place: simpy.Event | None = None  # that a client at its limit waits for
+        self.leaving = Leaving(self.env, traffic.senders, self.live, self._give_up, self._over, self._send) if traffic.senders else None
         self.replicas = [self._replica(number) for number in range(fleet.replicas)]
         self.routes = Routes(self.replicas, fleet)
         self.away = [0] * fleet.replicas  # absences of each that are under way
@@ -179,6 +181,12 @@ class World:
         self.live[self.made] = request
         self.made += 1
         request.sent_s = self.env.now
+        if self.leaving is not None:
+            self.leaving.sent(request, self.fleet.settings.admission.ranks)
+        self._send(request)
+
+    def _send(self, request: Request) -> None:
+        """To the engine, through its front end."""
         if not self.front_end_s:
             self._enter(request)
             return
@@ -192,6 +200,8 @@ class World:
 
     def _enter(self, request: Request) -> None:
         """To the prefill machines where there are any, else straight to a replica; not at all where the prompt alone fills the context."""
+        if request.gone:
+            return
         if self.fleet.max_context is not None and request.spec.prompt_tokens >= self.fleet.max_context:
             request.rejected = True
             self._finished(request)
@@ -201,6 +211,8 @@ class World:
             self._route(request)
 
     def _route(self, request: Request) -> None:
+        if request.gone:
+            return
         here = [number for number, absences in enumerate(self.away) if not absences]
         if not here:
             self.stranded.append(request)
@@ -240,8 +252,8 @@ class World:
             for r in requests:
                 self._left(r)
             for r in requests:  # all progress is lost: prompt, tokens, first token, and the place in the recorded text
-                again = self.live[r.made] = Request(r.spec, r.made, r.user, r.turn, r.measured, r.sent_s, preemptions=r.preemptions)
-                self._enter(again)
+                self.live[r.made] = r.again()
+                self._enter(self.live[r.made])
         yield self.env.timeout(absence.end_s - absence.start_s)
         self.away[number] -= 1
         waiting, self.stranded = self.stranded, []
@@ -254,25 +266,54 @@ class World:
         if slot is not None:
             self.queued_s[request.made] = self.env.now
             yield slot
+            if request.gone and self.workers is not None:
+                self.workers.release(slot)
+                return
             self.prefill_waits.append((self.queued_s.pop(request.made), self.env.now))
         cached = min(request.spec.cached_prompt_tokens, request.to_prefill - 1) if not request.preemptions else 0
         tokens = request.to_prefill - cached
         yield self.env.timeout(self.fleet.prices.prefill_s(tokens, cached + tokens / 2))
         if slot is not None and self.workers is not None:
             self.workers.release(slot)
+        if request.gone:
+            return
         if request.emitted_tokens == 0:
             request.first_token_s = request.last_emit_s = request.left_s = self.env.now
             request.emitted_tokens = 1
         request.prefilled_tokens = request.context_tokens
-        if request.emitted_tokens >= request.spec.output_tokens:
+        if request.emitted_tokens >= request.last_tokens:
             request.finish_s = self.env.now
             self._finished(request)
             return
         yield self.env.timeout(self.prefill.machines.moving_s)
         self._route(request)
 
+    def _let_go(self, request: Request) -> None:
+        """Nobody waits for this one any more: whatever holds it is to let it go."""
+        request.gone = True
+        if request.made in self.queued_s:
+            self.prefill_waits.append((self.queued_s.pop(request.made), self.env.now))
+        if request.replica >= 0:
+            self.replicas[request.replica].drop(request)
+
+    def _give_up(self, request: Request) -> Request:
+        """A client gives an attempt up; the next one, not yet sent."""
+        self._let_go(request)
+        self._left(request)
+        again = self.live[request.made] = request.again()
+        again.retries += 1
+        return again
+
+    def _over(self, request: Request, ending: Ending) -> None:
+        """A request ends now, before its answer does."""
+        self._let_go(request)
+        request.ending, request.ended_s = ending, self.env.now
+        self._finished(request)
+
     def _finished(self, request: Request) -> None:
         """A request is done: count it, and let its user ask again."""
+        if request.stop_tokens and request.finished:
+            request.ending, request.ended_s, request.finish_s = Ending.STOPPED, request.finish_s, nan
         self._write(request)
         self._left(request)
         del self.live[request.made]
@@ -290,6 +331,10 @@ class World:
                 self._next(traffic, request.user, request.turn + 1, request.rejected)
         elif self.sessions is not None:
             self.sessions.done(request)
+            if request.ending:  # with all that its user has asked for at the same time
+                for other in [r for r in self.live.values() if r.user == request.user]:
+                    if other.made in self.live:
+                        self._over(other, Ending.STOPPED if other.emitted_tokens else Ending.LEFT)
         elif self.place is not None and isinstance(traffic, OpenTraffic):
             self._send_next(traffic, self.place, request.rejected)
 

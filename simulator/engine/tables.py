@@ -18,7 +18,9 @@ _LOADED = 64  # sessions at once
 
 
 def why_not(traffic: Traffic, fleet: Fleet) -> str:
-    """Why sessions or a prefix cache must go step by step through Python; empty where they need not."""
+    """Why sessions, a prefix cache or users who leave must go step by step through Python; empty where they need not."""
+    if traffic.senders is not None and traffic.senders.leave:
+        return "users leave before the end, which is played in Python"
     if isinstance(traffic, SessionTraffic) and not isinstance(traffic.sessions, SessionSource):
         return f"the sessions are {type(traffic.sessions).__name__}, written in Python"
     if fleet.prefix_cache is None:

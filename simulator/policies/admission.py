@@ -11,9 +11,11 @@ from simulator.kind import Kind, Lowered
 
 
 class AdmissionOrder(Kind):
-    """Picks from the waiting requests, given their prompt lengths in order of arrival. Lowering: `lowered()`."""
+    """Picks from the waiting requests, given their prompt lengths (where it `ranks`, their priorities) in order of arrival. Lowering: `lowered()`."""
 
     looks: ClassVar[bool] = True  # at the prompts; else it is not asked, and the first is next
+
+    ranks: ClassVar[bool] = False  # by the priorities of classes, here and in preemption
 
     def next(self, prompt_tokens: Sequence[int]) -> int:
         """The place of the next one."""
@@ -38,4 +40,15 @@ class ShortestPrompt(AdmissionOrder):
         return min(range(len(prompt_tokens)), key=prompt_tokens.__getitem__)
 
 
-Admission = Annotated[FirstCome | ShortestPrompt, Field(discriminator="kind")]
+class ByPriority(AdmissionOrder):
+    """The class of the lowest `priority` first, then in order of arrival; who is preempted is the last to have come of the highest. Nobody is
+    preempted to let another in (`--scheduling-policy priority` of vLLM's V1 scheduler)."""
+
+    kind: Literal["priority"] = "priority"
+    ranks: ClassVar = True
+
+    def next(self, prompt_tokens: Sequence[int]) -> int:
+        return min(range(len(prompt_tokens)), key=prompt_tokens.__getitem__)
+
+
+Admission = Annotated[FirstCome | ShortestPrompt | ByPriority, Field(discriminator="kind")]

@@ -220,7 +220,7 @@ def evaluate(
 
     scenario = scenario if isinstance(scenario, Scenario) else load_scenario(Path(scenario), overrides)
     rows, moved = swept(scenario, keep, workers=workers, moved=prediction)
-    return Evaluation(with_launch(build_result(scenario, rows, *compared(scenario, rows), moved if prediction else None), scenario), rows)
+    return Evaluation(with_launch(build_result(scenario, rows, *compared(scenario, rows), moved, prediction), scenario), rows)
 
 
 def plan(question: Plan | Mapping[str, Any] | Path | str, *, overrides: Sequence[str] = (), workers: int = 1, keep: Path | None = None) -> Planned:

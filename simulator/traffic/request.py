@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from enum import IntEnum
 from math import nan
 from typing import Any, overload
 
@@ -12,6 +13,15 @@ from numpy.typing import NDArray
 
 from simulator.arrays import Flags, Floats, Integers
 from simulator.traffic.content import Content, HashedPrompts
+
+
+class Ending(IntEnum):
+    """How a request ended: as it should (or it has not), its user left before the first token or stopped the answer, or its client gave up."""
+
+    NONE = 0
+    LEFT = 1
+    STOPPED = 2
+    TIMED_OUT = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +144,13 @@ class Request:
     waited_s: float = 0.0  # outside the batch since its last round
     preemptions: int = 0
     rejected: bool = False
+    ending: Ending = Ending.NONE
+    ended_s: float = nan  # where it ended otherwise
+    retries: int = 0  # attempts before this one
+    stop_tokens: int = 0  # at which its user stops it, 0 for none
+    priority: int = 0  # lower ones first
     replica: int = -1  # that holds it
+    gone: bool = False  # nobody waits for it any more: what holds it lets it go
     cached_tokens: int = 0  # of its context, in the cache when it was last admitted
     hit_tokens: int = -1  # the same when it first was
     named: int = 0  # whole blocks that others can find
@@ -142,6 +158,16 @@ class Request:
     visit: int = 0  # index of the current sequence of its walk
     row: int = -1  # the next recorded row
     walk: object = field(default=None, repr=False)
+
+    def again(self) -> Request:
+        """The same from its beginning: prompt, tokens, first token and the place in the recorded text are lost."""
+        kept = ("spec", "made", "user", "turn", "measured", "sent_s", "preemptions", "retries", "stop_tokens", "priority")
+        return Request(**{name: getattr(self, name) for name in kept})
+
+    @property
+    def last_tokens(self) -> int:
+        """Tokens of its answer with which it ends."""
+        return self.stop_tokens or self.spec.output_tokens
 
     @property
     def context_tokens(self) -> int:

@@ -25,7 +25,7 @@ from simulator.traffic.request import Place, RequestSpec
 Share = Annotated[float, Within(0, 1)]
 _BATCH = 64  # sessions that are drawn at once
 _SAMPLED = 256
-_REQUESTS = 1 << 12  # of a session at most: numbers of requests and texts do not depend on other sessions
+REQUESTS = 1 << 12  # of a session at most: numbers of requests and texts do not depend on other sessions
 
 
 class AtOnce(ArrivalProcess):
@@ -172,13 +172,13 @@ class SessionSource:
     ) -> list[RequestSpec]:
         """One session as requests."""
         found: list[RequestSpec] = []
-        first = session * _REQUESTS
+        first = session * REQUESTS
         text = first + (0 if self.sessions.system is None else self.sessions.system.count)
         own, until = ((system, text), (begins,)) if system >= 0 else ((text,), ())
         context, waits = begins, 0
         for turn in range(turns):
             said, context = context if turn else 0, context + new[turn]
-            last = turn + 1 == turns or len(found) + calls[turn] + 2 > _REQUESTS
+            last = turn + 1 == turns or len(found) + calls[turn] + 2 > REQUESTS
             called = 0 if last else calls[turn]
             then = len(found) + 1
             more = 0 if last else called or 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -17,11 +17,12 @@ from simulator.rng import stream, uniform_at
 from simulator.schema import Frozen
 from simulator.traffic.arrivals import Arrivals, ClosedLoop
 from simulator.traffic.benchmark import Benchmark
+from simulator.traffic.impatience import Impatience, RequestClass, Senders
 from simulator.traffic.lengths import Lengths
 from simulator.traffic.pauses import Pause
 from simulator.traffic.request import RequestColumns, RequestSpec
 from simulator.traffic.servegen import ServeGenSource
-from simulator.traffic.sessions import Sessions, SessionSource
+from simulator.traffic.sessions import REQUESTS, Sessions, SessionSource
 from simulator.traffic.traces import TraceSource
 
 LoadKind = Literal["concurrency", "rate_rps", "rate_scale"]
@@ -34,7 +35,7 @@ class Workload(Frozen):
 
     `domains` are relative weights; without them requests have no domain (""). The client has at most `max_concurrency` requests in flight, whatever
     the rate, and holds the others back. `cached_prompt_tokens` at the beginning of every prompt are in the server's prefix cache, at most all but
-    the last of it: with `arrivals` alone.
+    the last of it: with `arrivals` alone. `impatience`: who does not wait for the end. `classes` of requests have promises of their own.
     """
 
     trace: TraceSource | None = None
@@ -46,6 +47,8 @@ class Workload(Frozen):
     domains: dict[Label, Weight] = Field(default_factory=dict)
     max_concurrency: Users | None = None
     cached_prompt_tokens: TokensOrNone = 0
+    impatience: Impatience | None = None
+    classes: Annotated[dict[Label, RequestClass], Field(max_length=100)] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _is_one_of_two(self) -> Self:
@@ -67,6 +70,8 @@ class Workload(Frozen):
             raise ValueError("in sessions a request waits for the one before it, so max_concurrency cannot hold it back: drop it")
         if self.max_concurrency is not None and self.client is not None:
             raise ValueError("a benchmark client has its max_concurrency among its flags: move it to arrivals")
+        if self.client is not None and (self.impatience or self.classes):
+            raise ValueError("a benchmark client waits for every answer, and all its requests are alike: drop impatience and classes")
         if self.max_concurrency is not None and self.load_kind == "concurrency":
             raise ValueError("max_concurrency goes with a rate: in a closed loop, load is the number of requests in flight")
         return self
@@ -132,6 +137,17 @@ class Workload(Frozen):
         assert isinstance(self.arrivals, ClosedLoop), "only a closed loop has users"
         assert users > 0
         return ClosedLoopSource(self, users, seed, replication, self.arrivals.think_s)
+
+    def senders(self, seed: int, replication: int) -> Senders | None:
+        """Who sends the requests, where they are impatient or of several classes; a session is one user's."""
+        if self.impatience is None and not self.classes:
+            return None
+        return Senders(self.impatience, self.classes, seed, replication, REQUESTS if self.sessions is not None else 1)
+
+    @property
+    def leave(self) -> bool:
+        """Does anybody not wait for the end?"""
+        return (senders := self.senders(0, 0)) is not None and senders.leave
 
     def session_starts_s(self, load: float, replicas: int, horizon_s: float, seed: int, replication: int) -> tuple[Floats, Floats | None]:
         """When sessions come; or those that are under way at the start, and how far each is."""

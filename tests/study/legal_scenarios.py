@@ -15,9 +15,9 @@ from simulator.measurements.cost import DraftCost, FittedCurve, LinearPrefill, O
 from simulator.measurements.profile import KvMemory
 from simulator.policies.verification import Verification
 from simulator.quantities import Gpus, MeanTokens, Spread, Tokens, Weight, Within
-from simulator.study.run.goodput import Goodput
 from simulator.study.run.settings import EngineSettings, RunPlan
 from simulator.traffic.arrivals import Arrivals
+from simulator.traffic.goodput import Goodput
 from tests.conftest import PROFILE, SCENARIO
 
 Content = dict[str, Any]

@@ -12,8 +12,8 @@ import pytest
 
 from simulator.engine.simulate import OpenTraffic
 from simulator.study.planning.question import Sla
-from simulator.study.run.goodput import Goodput
 from simulator.study.run.meter import RunMetrics, summarise
+from simulator.traffic.goodput import Goodput
 from simulator.traffic.request import Request, RequestSpec
 from tests.conftest import SCENARIO, Content, Dsim
 from tests.engine.worlds import PLAIN, Users, costs, fleet

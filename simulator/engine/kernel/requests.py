@@ -34,7 +34,7 @@ def new_request(w, index, user, turn, arrival_s, prompt, output, cached, domain,
     request.prompt_tokens, request.output_tokens, request.cached_prompt_tokens = prompt, output, cached
     request.emitted_tokens = request.prefilled_tokens = request.preemptions = request.visit = request.rejected = request.pages = 0
     request.visits, request.row, request.next, request.live, request.made = 1, -1, -1, 1, g.made
-    request.first_token_s = request.finish_s = request.last_emit_s = request.left_s = request.asked_s = np.nan
+    request.first_token_s = request.finish_s = request.ended_s = request.last_emit_s = request.left_s = request.asked_s = np.nan
     request.waited_s, request.sent_s = 0.0, g.now
     request.content = request.replica = -1
     request.named = request.admitted = request.said_tokens = request.withheld_tokens = 0

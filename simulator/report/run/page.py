@@ -11,7 +11,7 @@ from simulator.report.deploy import last_lines, what_to_deploy
 from simulator.report.page import Page, Section, notices, section, sections
 from simulator.report.render.files import write
 from simulator.report.reproduce import reproduce
-from simulator.report.run import groups, reuse, sketch, tables, unsure
+from simulator.report.run import classes, groups, reuse, sketch, tables, unsure
 from simulator.report.run.plots import cache, frontier, load, tokens
 from simulator.report.tables import provenance, validation
 from simulator.study.run.metrics import METRICS
@@ -125,12 +125,27 @@ def _cache(result: RunResult) -> Section | None:
     return section("cache", "Prefix cache", over_load, turns, folded(reuse.table_of(result)), short="Prefix cache", on=PAGES)
 
 
+def _memory(result: RunResult) -> Section | None:
+    if not result.memory:
+        return None
+    what = "The best policy in every cell of load and KV memory, as colours"
+    caption = "Thick lines: where the best policy changes. One replication; next to a line the two may differ by noise alone."
+    return section(
+        "memory",
+        "Which policy, by load and memory",
+        _picture("memory", what, partial(cache.memory, result), result, caption),
+        short="Memory",
+        on=PAGES,
+    )
+
+
 def _goodput(result: RunResult) -> Section | None:
     if not result.has("goodput_rps_gpu"):
         return None
     what = "Requests per second and GPU that keep every limit above, their share below, over load, one line per policy"
-    picture = _picture("goodput", what, partial(load.goodput, result), result, "Each request is judged on its own by sla.goodput.")
-    return section("goodput", "Goodput", picture, on=PAGES)
+    picture = _picture("goodput", what, partial(load.goodput, result), result, "Each request is judged on its own, by sla.goodput or by its class.")
+    by_class = classes.table_of(result) if any(point.classes for point in result.frontier) else None
+    return section("goodput", "Goodput", picture, by_class, on=PAGES)
 
 
 def _groups(result: RunResult) -> Section | None:
@@ -178,7 +193,7 @@ def _sketch(result: RunResult) -> Section | None:
 
 
 SECTIONS = (
-    _at_a_glance, _client, _frontier, _policies, _gains, _unsure, what_to_deploy, _published, _by_load, _latency, _cache, _goodput, _groups,
+    _at_a_glance, _client, _frontier, _policies, _gains, _unsure, what_to_deploy, _published, _by_load, _latency, _cache, _memory, _goodput, _groups,
     _every_point, _time_per_token, _grounds, _reproduce, _definitions, _sketch, last_lines,
 )  # fmt: skip
 

@@ -37,12 +37,12 @@ from simulator.schema import Distinct, Frozen, validate
 from simulator.study.run.document import read_document
 from simulator.study.run.effort import check_effort
 from simulator.study.run.fleet import fleet_of
-from simulator.study.run.goodput import Goodput
 from simulator.study.run.limits import check_limits, check_machine
 from simulator.study.run.scenario import Scenario, validate_scenario
 from simulator.study.run.settings import EngineSettings, Policy
 from simulator.study.run.shape import Shape, shape_of
 from simulator.study.run.span import answer_s, filling_s
+from simulator.traffic.goodput import Goodput
 from simulator.traffic.workload import Workload
 
 USUAL_SHARE = 0.9

@@ -23,12 +23,13 @@ from simulator.study.planning.result import PlanPrediction, SureNeed
 from simulator.study.run.draws import DRAWS, LEVEL, States, covariance, drawn, left_after, variance_parts
 from simulator.study.run.fleet import fleet_of
 from simulator.study.run.fluid import Carried, carried, least_by_fluid, operating, speed_by_fluid
-from simulator.study.run.moved import PACE, moved
+from simulator.study.run.moved import moved
 from simulator.study.run.result import Range, WorthMeasuring
 from simulator.study.run.scenario import Scenario
 from simulator.study.run.unsure import shares_of
 
 MOST = 20.0  # times the replicas: a need beyond is none that can be met
+LONGER = 0.05  # logarithm of the times that show how a need grows with the pace
 LEAST_ERROR = 0.02  # of a benchmark's speed
 LEAST = 1e-12
 
@@ -69,8 +70,8 @@ class Sure:
                 if unsure.sd == 0 or (unsure.drafter is not None and unsure.drafter != scenario.policies[0].drafter):
                     continue
                 row[cause] = _grown(least_by_fluid(self._curve(moved(scenario, cause, 1.0)), self.plan.question.peak_load_rps, speed), usual)
-            slower = [Carried(c.requests, c.rps * np.exp(-PACE.sd), c.tps * np.exp(-PACE.sd)) for c in curve]
-            pace = _grown(least_by_fluid(slower, self.plan.question.peak_load_rps, speed), usual) / PACE.sd
+            slower = [Carried(c.requests, c.rps * np.exp(-LONGER), c.tps * np.exp(-LONGER)) for c in curve]
+            pace = _grown(least_by_fluid(slower, self.plan.question.peak_load_rps, speed), usual) / LONGER
             common, own = _model_error(uncertainty)
             row[states.common("speed")], row[states.own("speed", number)] = pace * common, pace * own
             found[number] = row

@@ -69,7 +69,7 @@ def run_trial(plan: Plan, trial: Trial) -> TrialRow:
     if trial.kind == "loss":
         middle = plan.warmup_s + plan.window_s / 2
         fleet = replace(fleet, absences=(Absence(0, middle, middle + plan.question.fleet.start_up_s, abrupt=True),))
-    meter = Meter(traffic.warmup_s, traffic.until_s, open_loop=True, goodput=plan.question.sla.goodput)
+    meter = Meter(traffic.warmup_s, traffic.until_s, True, plan.question.sla.goodput, traffic.senders)
     meter.sums["truncated"] += truncated(traffic, fleet.max_context)
     answers: list[Floats] = [np.empty((0, len(RequestRecord._fields)))]
     end = observe(traffic, fleet, Split(meter, requests=[lambda rows, _domains: answers.append(rows)]))
@@ -90,7 +90,8 @@ def _traffic(plan: Plan, trial: Trial, scenario: Scenario, change: Change) -> Op
     alone = trial.kind == "alone"
     if scenario.workload.sessions is None:
         specs = change.requests(arrivals(scenario, trial.load, trial.replication))
-        return _alone(specs) if alone else OpenTraffic(specs, plan.warmup_s, plan.warmup_s + plan.window_s, plan.drain_s)
+        senders = scenario.workload.senders(scenario.run.seed, trial.replication)
+        return _alone(specs) if alone else OpenTraffic(specs, plan.warmup_s, plan.warmup_s + plan.window_s, plan.drain_s, senders=senders)
     traffic = sessions(scenario, trial.load, trial.replication, plan.warmup_s, plan.window_s, plan.drain_s)
     if not alone:
         return traffic
@@ -107,7 +108,7 @@ def _alone(specs: RequestColumns) -> OpenTraffic:
 
 def promised(rows: Floats, sla: Sla) -> dict[str, Number]:
     """The speed that `share` of the measured users reach, the TTFT that `share` do not exceed, and the share that each promise is kept to,
-    from rows of RequestRecord # [n, 18].
+    from rows of RequestRecord # [n, 22].
 
     Who was never answered, or refused, counts as slowest (speed 0, TTFT unknown); answers of one token have no speed. Quantiles are
     observed values, rounded to the side of the promise's breach.

@@ -8,7 +8,9 @@ from statistics import fmean
 
 from simulator.measurements.profile import Profile
 from simulator.study.run.answer import Answer
+from simulator.study.run.classes import together as of_classes
 from simulator.study.run.conditions import conditions, paths
+from simulator.study.run.memory import MemoryPoint
 from simulator.study.run.metrics import METRICS, OF_GROUPS, Verdict
 from simulator.study.run.pareto import estimate, gains
 from simulator.study.run.point import Point
@@ -47,9 +49,10 @@ def build_result(
     published: Sequence[PublishedCurve] = (),
     validation: Validation | None = None,
     moved: Mapping[Point, PointRow] | None = None,
+    intervals: bool = True,
 ) -> RunResult:
-    """Everything a reader needs: frontier with intervals, gains, provenance, warnings; with the `published` curves and the comparison; with
-    prediction intervals where rows were `moved` for them, or none had to be."""
+    """Everything a reader needs: frontier with intervals, gains, provenance, warnings; with the `published` curves and the comparison; a map over
+    memory; with prediction `intervals` where rows were `moved` for them, or none had to be."""
     from importlib.metadata import version
 
     profile, plan = scenario.known, scenario.run
@@ -57,6 +60,8 @@ def build_result(
     points = tuple(_point(scenario, rows, policy, load) for policy in scenario.policies for load in scenario.loads(policy))
     gained = gains(rows, names, scenario.base, scenario.sla.speed, scenario.sla.tps_per_user)
     told: dict[str, PredictionFacts] = {}
+    memory = {point: row for point, row in (moved or {}).items() if point.kv_share != 1}
+    moved = None if moved is None or not intervals else {point: row for point, row in moved.items() if point not in memory}
     if moved is not None:
         prediction = Prediction(scenario, rows, moved)
         points, gained = tuple(map(prediction.of_point, points)), prediction.of_gains(gained)
@@ -73,6 +78,7 @@ def build_result(
         speed_metric=scenario.sla.speed,
         frontier=points,
         gains=gained,
+        memory=_memory(scenario, rows, memory),
         published=tuple(published),
         validation=validation,
         warnings=(*warnings(scenario, rows, points), *(saturated(scenario, rows, moved) if moved else ())),
@@ -121,6 +127,7 @@ def _point(scenario: Scenario, rows: Sequence[PointRow], policy: Policy, load: f
         **({"client": {name: estimate([r.client[name] for r in mine]) for name in mine[0].client}} if mine[0].client else {}),
         **({"reuse": together(row for r in mine for row in r.reuse)} if any(r.reuse for r in mine) else {}),
         **({"groups": tuple(_group([r.groups[place] for r in mine]) for place in range(len(mine[0].groups)))} if mine[0].groups else {}),
+        **({"classes": of_classes([r.classes for r in mine])} if all(r.classes for r in mine) else {}),
         curves={name: tuple(map(fmean, zip(*(r.curves[name] for r in mine), strict=True))) for name in _known(mine)},
     )
 
@@ -129,6 +136,22 @@ def _group(rows: Sequence[GroupRow]) -> GroupResult:
     """A group over its replications."""
     metrics = {name: estimate([row.numbers[name] for row in rows]) for name in OF_GROUPS}
     return GroupResult(name=rows[0].name, requests=sum(row.requests for row in rows), metrics=metrics)
+
+
+def _memory(scenario: Scenario, rows: Sequence[PointRow], other: Mapping[Point, PointRow]) -> tuple[MemoryPoint, ...]:
+    """The map over load and memory: the first replication of every policy, at the memory there is where that is one of those asked for."""
+    every = [(share, row) for share, row in ((point.kv_share, row) for point, row in other.items())]
+    every += [(1.0, row) for row in rows if row.replication == 0 and 1 in scenario.memory]
+    kv = {(policy.name, share): scenario.with_memory(share).kv_tokens(policy) for policy in scenario.policies for share, _ in every}
+    return tuple(
+        MemoryPoint(
+            kv_share=share,
+            kv_tokens=kv[row.policy, share] or 0,
+            **{name: getattr(row, name) for name in ("policy", "load", "verdict")},
+            numbers={name: row[name] for name in (scenario.sla.speed, "goodput_rps_gpu", "prefix_hit_share", "ttft_p90_s")},
+        )
+        for share, row in sorted(every, key=lambda pair: (pair[0], pair[1].policy, pair[1].load))
+    )
 
 
 def _known(rows: Sequence[PointRow]) -> list[str]:

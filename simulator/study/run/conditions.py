@@ -38,6 +38,7 @@ def conditions(scenario: Scenario) -> Iterator[str]:
         yield f"{loop} loop: {span.warmup_s:g} s of warm-up{why}, then measured {length}. {repeats}"
     if (in_flight := scenario.workload.max_concurrency) is not None:
         yield f"At most {in_flight} requests are in flight: the client holds the others back, and TTFT and E2E count from when it sends them."
+    yield from _endings(scenario)
     if scenario.sla.goodput is not None:
         yield f"Goodput counts requests with {scenario.sla.goodput.words}."
     if engine.scheduler_profile is not None:
@@ -72,6 +73,15 @@ def _fleet(scenario: Scenario) -> Iterator[str]:
 
 def _machine(profile: Profile) -> str:
     return f"{count(profile.gpus_per_replica, 'GPU')}, {profile.hardware} (profile '{profile.name}')"
+
+
+def _endings(scenario: Scenario) -> Iterator[str]:
+    """Of requests that end otherwise, and of classes."""
+    if (impatience := scenario.workload.impatience) is not None:
+        yield f"{impatience.words}; who leaves gives memory back when the step under way ends, and is in no latency."
+    for name, one in scenario.workload.classes.items():
+        own = f" {one.impatience.words}." if one.impatience else ""
+        yield f"Class {name}, priority {one.priority}: {one.sla.words}.{own}"
 
 
 def _sessions(scenario: Scenario) -> Iterator[str]:

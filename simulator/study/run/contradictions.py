@@ -9,8 +9,8 @@ from simulator.errors import ScenarioError, TraceError
 from simulator.measurements.models import plain_name
 from simulator.measurements.profile import Profile
 from simulator.policies.prefill import Prefill
-from simulator.study.run.goodput import Goodput
 from simulator.study.run.settings import EngineSettings, FleetPlan, Policy
+from simulator.traffic.goodput import Goodput
 from simulator.traffic.workload import Workload
 
 
@@ -57,14 +57,32 @@ def check_same(other: Profile, known: Profile, key: str, where: Path) -> Profile
     raise ScenarioError(problem, where=where, key=key, remedy="use profiles of one model")
 
 
-def check_prefill(prefill: Prefill, goodput: Goodput | None, known: Profile, where: Path) -> None:
-    """Prompts have a price, where they take time and where limits cover it."""
+def check_prompts(prefill: Prefill, known: Profile, where: Path) -> None:
+    """Prompts have a price, where they take time."""
     if prefill.where != "nowhere" and known.costs.prefill is None:
         problem, remedy = f"profile '{known.name}' has no prefill cost", "use {kind: instant} to leave prompts out, or a profile with costs.prefill"
         raise ScenarioError(problem, where=where, key="engine.prefill.kind", remedy=remedy)
+
+
+def _check_limits(goodput: Goodput | None, prefill: Prefill, where: Path, key: str = "sla.goodput") -> None:
+    """Limits cover the time of prompts only where they take time."""
     if goodput is not None and goodput.reads_prompts and prefill.where == "nowhere":
         problem = f"expected tpot_s alone, since prefill: {{kind: instant}} leaves prompts out; got {goodput.words}"
-        raise ScenarioError(problem, where=where, key="sla.goodput", remedy="drop ttft_s and e2e_s, or use another engine.prefill")
+        raise ScenarioError(problem, where=where, key=key, remedy="drop ttft_s and e2e_s, or use another engine.prefill")
+
+
+def check_promises(workload: Workload, engine: EngineSettings, goodput: Goodput | None, where: Path) -> None:
+    """Limits can be kept; classes have the only ones, and there are priorities where requests are admitted by them."""
+    _check_limits(goodput, engine.prefill, where)
+    if engine.admission.ranks and not workload.classes:
+        raise ScenarioError("needs workload.classes with priorities", where=where, key="engine.admission", remedy="add them, or use first_come")
+    if not workload.classes:
+        return
+    if goodput is not None:
+        problem = "each of workload.classes has a promise of its own"
+        raise ScenarioError(problem, where=where, key="sla.goodput", remedy="drop it, or the classes")
+    for name, one in workload.classes.items():
+        _check_limits(one.sla, engine.prefill, where, f"workload.classes.{name}.sla")
 
 
 def check_fleet(fleet: FleetPlan, engine: EngineSettings, workload: Workload, where: Path) -> None:

@@ -98,22 +98,75 @@ def root(matrix: Floats) -> Floats:
 
 
 @dataclass(frozen=True)
+class Pace:
+    """What the logarithms of M numbers become where every time is e^x times as long: as simulated at some x [K], rising, with 0 among them [K, M];
+    read between them, and beyond the outermost in proportion to x [M], since what is saturated, or empty, scales with its times.
+
+    Effects are added up in x and not in what they do to numbers: at the edge of a cache, or of an overload, one cause may make a number fall to a
+    tenth, and so may another, but both together do not make it a hundredth.
+    """
+
+    at: Floats
+    told: Floats
+    beyond: Floats
+
+    def __call__(self, x: Floats) -> Floats:
+        """Changes [N, M] at x [N]."""
+        inside = np.clip(x, self.at[0], self.at[-1])
+        return np.stack([np.interp(inside, self.at, column) for column in self.told.T], axis=1) + np.outer(x - inside, self.beyond)
+
+    def like(self, change: Floats, of: Sequence[int]) -> float:
+        """The x that changes some numbers most as `change` [M] does; the smallest of several."""
+        grid = np.union1d(np.linspace(self.at[0], self.at[-1], 401), self.at)
+        apart = self(grid)[:, of] - change[of]
+        return float(grid[np.argmin((np.nan_to_num(apart) ** 2).sum(axis=1) + 1e-9 * grid**2)])
+
+
+@dataclass(frozen=True)
+class Change:
+    """What one standard deviation of a state, or of luck, does: as a pace, and to M numbers beside it [M]."""
+
+    pace: float
+    rest: Floats
+
+    def times(self, factor: float) -> Change:
+        """As many standard deviations."""
+        return Change(self.pace * factor, self.rest * factor)
+
+
+@dataclass(frozen=True)
 class Response:
-    """Logarithms of M numbers of one cell (a policy at a load, or a fleet): in each replication [R, M], and what they change where a state is one
-    standard deviation up or down [S, M]. `own` is the model's error of this cell alone, by group [G, M]. Unknown numbers are NaN."""
+    """Logarithms of M numbers of one cell (a policy at a load, or a fleet): in each replication [R, M], how they answer to the pace, and what changes
+    where each of S states is one standard deviation up or down. `own` is the model's error of this cell alone, by group. Unknown numbers are NaN."""
 
     log: Floats
-    up: Floats
-    down: Floats
-    own: Floats
+    pace: Pace
+    up: Sequence[Change]
+    down: Sequence[Change]
+    own: Sequence[Change]
 
     def values(self, states: Floats, lowest: Floats, replication: Integers | None = None, luck: Floats | None = None) -> Floats:
         """The numbers [N, M] in worlds of these states [N, S], with the luck of a replication and of the cell [N, G], or without any."""
-        up, down = np.maximum(states, 0.0), np.minimum(np.maximum(-states, 0.0), lowest)
-        log: Floats = self.log.mean(axis=0) + up @ self.up + down @ self.down
+        log = self.log.mean(axis=0) + self._changed(states, lowest, luck)
         if replication is not None and len(self.log) > 1:
             log = log + self.noise()[replication]
-        return np.asarray(np.exp(log if luck is None else log + luck @ self.own))
+        return np.asarray(np.exp(log))
+
+    def _changed(self, states: Floats, lowest: Floats, luck: Floats | None = None) -> Floats:
+        sizes = [np.maximum(states, 0.0), np.minimum(np.maximum(-states, 0.0), lowest), *([] if luck is None else [luck])]
+        changes = [*self.up, *self.down, *([] if luck is None else self.own)]
+        every = np.concatenate(sizes, axis=1)  # [N, S + S + G]
+        return np.asarray(self.pace(every @ np.array([c.pace for c in changes])) + every @ np.array([c.rest for c in changes]))
+
+    def slopes(self, lowest: Floats) -> Floats:
+        """What a standard deviation of each state changes [S, M]: half of what lies between one up and one down."""
+        one = np.eye(len(self.up))
+        return (self._changed(one, lowest) - self._changed(-one, lowest)) / 2
+
+    def alone(self) -> Floats:
+        """What a standard deviation of the model's error of this cell alone changes, by group [G, M]."""
+        none = np.zeros((len(self.own), len(self.up)))
+        return (self._changed(none, none[0], np.eye(len(self.own))) - self._changed(none, none[0], -np.eye(len(self.own)))) / 2
 
     def noise(self) -> Floats:
         """How replications differ from their mean [R, M], widened to how a single run differs from the mean that would be found in many: by
@@ -123,17 +176,16 @@ class Response:
 
 
 def model_states(
-    states: States, policy: int, errors: Mapping[Group, ModelError], per_unit: Mapping[Group, tuple[Floats, Floats]]
-) -> tuple[Floats, ...]:
-    """Up, down [S, M] and own [G, M] of a cell by the model's own error: what one unit of it in a group changes, up and down [M], times its sd."""
-    size = len(next(iter(per_unit.values()))[0])
-    up, down, own = np.zeros((states.count, size)), np.zeros((states.count, size)), np.zeros((len(GROUPS), size))
-    for place, group in enumerate(GROUPS):
-        error, (rise, fall) = errors[group], per_unit[group]
-        for column, sd in ((states.common(group), error.common), (states.own(group, policy), error.policy)):
-            up[column], down[column] = rise * sd, fall * sd
-        own[place] = rise * error.cell
-    return up, down, own
+    states: States, policy: int, errors: Mapping[Group, ModelError], per_unit: Mapping[Group, Change]
+) -> tuple[dict[int, Change], list[Change]]:
+    """What the model's own error changes in a cell, a column of states each, and by group what is the cell's alone: one unit of it, times its sd."""
+    common: dict[int, Change] = {}
+    own = []
+    for group in GROUPS:
+        error = errors[group]
+        common |= {states.common(group): per_unit[group].times(error.common), states.own(group, policy): per_unit[group].times(error.policy)}
+        own.append(per_unit[group].times(error.cell))
+    return common, own
 
 
 def ratio(moved: Sequence[float | None], base: Sequence[float | None]) -> Floats:

@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from simulator.arrays import Floats
 from simulator.engine.records import End, RequestRecord, Run, StepRecord, record_of
-from simulator.study.run.goodput import Goodput
+from simulator.study.run.classes import ENDINGS, Classes, ClassRow
 from simulator.study.run.metrics import METRICS, SHARES, Number, Totals, Verdict
 from simulator.study.run.queues import Queue
 from simulator.study.run.reuse import Reuse
 from simulator.study.run.spread import Chunks, Spread
+from simulator.traffic.goodput import Goodput
+from simulator.traffic.impatience import Senders
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class RunMetrics:
     numbers: dict[str, Number]
     verdict: Verdict
     curves: dict[str, tuple[float, ...]] = field(default_factory=dict)  # TTFT and TPOT, seconds, at each of SHARES
+    classes: tuple[ClassRow, ...] = ()
 
     def __getitem__(self, metric: str) -> Number:
         return self.numbers[metric]
@@ -49,9 +52,10 @@ def summarise(run: Run, gpus: float, replicas: int, ttft_known: bool, open_loop:
 
 
 class Meter:
-    """A sink that adds up. The window is (start_s, until_s]; that of a closed loop starts when the run says so and has no end."""
+    """A sink that adds up. The window is (start_s, until_s]; that of a closed loop starts when the run says so and has no end. `senders` where they
+    are impatient or of several classes."""
 
-    def __init__(self, start_s: float, until_s: float, open_loop: bool, goodput: Goodput | None = None) -> None:
+    def __init__(self, start_s: float, until_s: float, open_loop: bool, goodput: Goodput | None = None, senders: Senders | None = None) -> None:
         self.start_s, self.until_s, self.goodput = start_s, until_s, goodput
         self.steps = Chunks(len(StepRecord._fields), self._steps)
         self._request_rows = Chunks(len(RequestRecord._fields), self._requests)
@@ -62,12 +66,14 @@ class Meter:
         self.speed, self.tpot_s, self.ttft_s, self.e2e_s = Spread(), Spread(), Spread(), Spread()
         self.queue = Queue(start_s, until_s) if open_loop else None
         self.reuse = Reuse(start_s, until_s)
+        self.classes = Classes(senders) if senders is not None and senders.classes else None
+        self.leave = senders is not None and senders.leave
         self._last_end_s = np.full(1, np.nan)  # of each replica's last decoding step in the window
 
     @classmethod
-    def closed(cls, goodput: Goodput | None = None) -> Meter:
+    def closed(cls, goodput: Goodput | None = None, senders: Senders | None = None) -> Meter:
         """For a closed loop."""
-        return cls(np.inf, np.inf, open_loop=False, goodput=goodput)
+        return cls(np.inf, np.inf, open_loop=False, goodput=goodput, senders=senders)
 
     @classmethod
     def whole(cls, goodput: Goodput | None = None) -> Meter:
@@ -92,6 +98,8 @@ class Meter:
         if self.queue is not None and other.queue is not None:
             self.queue.merge(other.queue)
         self.reuse.merge(other.reuse)
+        if self.classes is not None and other.classes is not None:
+            self.classes.merge(other.classes)
         for name in ("step_s", "itl_s", "speed", "tpot_s", "ttft_s", "e2e_s"):
             getattr(self, name).merge(getattr(other, name))
 
@@ -108,7 +116,10 @@ class Meter:
         verdict = self._verdict(numbers["waiting_mean"] or 0.0, numbers["concurrency_mean"] or 0.0)
         spreads = {"tpot": self.tpot_s} | ({"ttft": self.ttft_s} if ttft_known else {})
         curves = {name: tuple(float(f"{value:.4g}") for value in spread.quantiles(SHARES) if value is not None) for name, spread in spreads.items()}
-        return RunMetrics(int(self.sums["requests_done"]), numbers, verdict, {name: curve for name, curve in curves.items() if curve})
+        curves = {name: curve for name, curve in curves.items() if curve}
+        groups = [] if self.classes is None else self.classes.groups
+        classes = tuple(group.row(totals.requests_per_s, self._measured(end), ttft_known) for group in groups)
+        return RunMetrics(int(self.sums["requests_done"]), numbers, verdict, curves, classes)
 
     def _totals(self, end: End, gpus: float, replicas: int, ttft_known: bool) -> Totals:
         window_s, spreads = end.end_s - end.start_s, {"tpot": self.tpot_s, "e2e": self.e2e_s, "itl": self.itl_s}
@@ -136,15 +147,17 @@ class Meter:
             preemptions=end.preemptions,
             unfinished=end.unfinished,
             rejected=end.rejected,
+            leave=self.leave,
         )
 
     def _measured(self, end: End) -> float:
         """Measured requests, however they ended."""
-        return self.sums["requests_done"] + end.unfinished + end.rejected
+        return self.sums["requests_done"] + end.unfinished + end.rejected + sum(self.sums[name] for name in ENDINGS)
 
     def _good_share(self, end: End) -> Number:
-        measured = self._measured(end)
-        return self.sums["good"] / measured if self.goodput and measured else None
+        measured, promised = self._measured(end), self.goodput is not None or self.classes is not None
+        kept = self.sums["good"] if self.classes is None else self.classes.good
+        return kept / measured if promised and measured else None
 
     def _inside(self, times_s: Floats) -> NDArray[np.bool_]:
         return (times_s > self.start_s) & (times_s <= self.until_s)
@@ -209,14 +222,20 @@ class Meter:
         """Speed is (tokens - 1) / (last token - first token) of each request, then quantiles over requests; TPOT its inverse."""
         of = dict(zip(RequestRecord._fields, rows.T, strict=True))
         self.sums["first_tokens"] += self._inside(of["first_token_s"]).sum()
-        self.sums["ended"] += self._inside(of["finish_s"]).sum()
+        self.sums["ended"] += (self._inside(of["finish_s"]) | self._inside(of["ended_s"])).sum()
+        measured = of["measured"] > 0
+        for name, ending in ENDINGS.items():
+            self.sums[name] += (measured & (of["ending"] == ending)).sum()
+        self.sums["retries"] += of["retries"][measured].sum()
+        if self.classes is not None:
+            self.classes.add({name: column[measured] for name, column in of.items()})
         if self.queue is not None:
             came = of["arrival_s"] < self.until_s
             self.sums["came"] += (came & (of["arrival_s"] >= self.start_s)).sum()
             self.sums["came_since_0"] += came.sum()
             held = of["sent_s"] > of["arrival_s"]
             self.queue.waits(of["arrival_s"][held], of["sent_s"][held])
-        done = (of["measured"] > 0) & np.isfinite(of["finish_s"])
+        done = measured & np.isfinite(of["finish_s"])
         sent, first, last, tokens = (of[name][done] for name in ("sent_s", "first_token_s", "finish_s", "output_tokens"))
         if self.queue is not None:
             self.sums["client_wait_s"] += (sent - of["arrival_s"][done]).sum()

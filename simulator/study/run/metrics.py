@@ -38,6 +38,7 @@ class Totals:
     preemptions: int
     unfinished: int
     rejected: int
+    leave: bool = False  # does anybody not wait for the end?
 
     @property
     def throughput(self) -> Number:
@@ -54,6 +55,10 @@ class Totals:
     def client_wait_s(self) -> Number:
         """Mean seconds that requests were held back, None where none was."""
         return self.sums["client_wait_s"] / self.sums["requests_done"] if self.sums["client_wait_s"] else None
+
+    def ended(self, name: str) -> Number:
+        """Measured requests that ended so, None where nobody would."""
+        return int(self.sums[name]) if self.leave else None
 
     @property
     def hit_share(self) -> Number:
@@ -119,10 +124,15 @@ _PARTS = (
     "batch. `_prefill` is empty with `prefill: instant`"
 )
 _GOOD = (
-    "goodput: requests per second that keep every limit of `sla.goodput`, per GPU and of the fleet; empty without limits. Open loop: measured "
-    "requests that do ÷ window. Closed loop: `goodput_share` × requests that finish in the window ÷ window"
+    "goodput: requests per second that keep every limit of `sla.goodput`, or of their class, per GPU and of the fleet; empty without limits. Open "
+    "loop: measured requests that do ÷ window. Closed loop: `goodput_share` × requests that finish in the window ÷ window"
 )
 _LOST = "measured requests without an end at the end; those that fit in no replica's memory, or whose prompt fills `engine.max_context_tokens`"
+_LEFT = (
+    "measured requests that ended otherwise: their users left before the first token, or stopped the answer, or their clients gave up after the last "
+    "retry; `retries`: attempts of measured requests that were sent again. Empty where everybody waits. Such requests keep no SLA and are in no "
+    "latency or speed; tokens that they were given are in the throughput"
+)
 _TOKENS = "B = requests + verified of decode steps"
 
 METRICS: tuple[Metric, ...] = (
@@ -138,7 +148,8 @@ METRICS: tuple[Metric, ...] = (
     Metric("goodput_rps_gpu", "goodput", "req/s/GPU", lambda t: t.goodput and t.goodput / t.gpus, _GOOD, place="points", compared=True),
     Metric("goodput_rps", "goodput of the fleet", "req/s", lambda t: t.goodput, _GOOD),
     Metric("goodput_share", "requests within the SLA", "%", lambda t: t.good_share, factor=100.0, decimals=1, place="points",
-           doc="share of measured requests that keep every limit of `sla.goodput`, each judged on its own; refused and unfinished ones keep none"),
+           doc="share of measured requests that keep every limit of `sla.goodput`, or of their class, each judged on its own; refused, unfinished "
+           "and abandoned ones keep none"),
     Metric("verification_budget", "verification budget, anchor incl.", "tok/request/step",
            _decoded(lambda t: 1 + t.sums["verified"] / t.sums["requests"]), decimals=2, place="points", compared=True,
            doc="1 + verified ÷ requests, summed over decode steps: anchor included"),
@@ -169,6 +180,10 @@ METRICS: tuple[Metric, ...] = (
     Metric("preemptions", "preemptions", "", lambda t: t.preemptions, decimals=0, place="points",
            doc="requests thrown out of KV memory and computed again, whole run (to its end: window over, measured requests done)"),
     Metric("unfinished", "unfinished", "", lambda t: t.unfinished, _LOST, decimals=0, place="points"),
+    Metric("left", "left", "", lambda t: t.ended("left"), _LEFT, decimals=0, place="points"),
+    Metric("stopped", "stopped", "", lambda t: t.ended("stopped"), _LEFT, decimals=0, place="points"),
+    Metric("timed_out", "timed out", "", lambda t: t.ended("timed_out"), _LEFT, decimals=0, place="points"),
+    Metric("retries", "retries", "", lambda t: t.ended("retries"), _LEFT, decimals=0, place="points"),
     Metric("rejected", "rejected", "", lambda t: t.rejected, _LOST, decimals=0),
     Metric("truncated", "truncated", "", lambda t: int(t.sums["truncated"]), decimals=0,
            doc="measured requests whose answers end early, at `engine.max_context_tokens`"),

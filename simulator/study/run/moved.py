@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from math import log
+from math import hypot, log
 
 import numpy as np
 
 from simulator.measurements.assumed import uncertainty_of
+from simulator.measurements.model_error import model_error
 from simulator.measurements.perturbed import perturbed
 from simulator.measurements.profile import Profile
 from simulator.measurements.uncertainty import OF_ACCEPTANCE, Unsure
@@ -19,7 +20,8 @@ from simulator.study.run.settings import Policy
 from simulator.study.run.span import Same, shape_at_one
 from simulator.traffic.arrivals import ClosedLoop
 
-PACE = Unsure(parameter="pace", sd=0.05)  # how a run answers to the model's own error: every time 5 % longer
+PACE_SIZES = (1.0, -1.0, 2.0, -2.0)  # of a run in which every time is longer: as far as draws go, since their effects are read between these
+PER_LOGIT = 0.25  # the most that the logarithm of an accepted length changes with the logit of acceptance
 MOST_LOADS = 4  # that each is run at; between them the response is interpolated
 NEGLIGIBLE = 5e-4  # of the speed: not run at all
 MOST_BENT = 4.0  # times as much one way as the other
@@ -32,7 +34,12 @@ def causes(scenario: Scenario) -> tuple[Unsure, ...]:
 
 @lru_cache(maxsize=4)
 def _causes(of: Same) -> tuple[Unsure, ...]:
-    return (*uncertainty_of(of.scenario.known).parameters, PACE)
+    """The pace varies about as much as all that is not known makes it vary."""
+    unsure = uncertainty_of(of.scenario.known)
+    error = model_error(unsure.kind, unsure.points)["speed"]
+    parts = [error.common, error.policy, error.cell, *(it.sd for it in unsure.parameters if it.parameter in ("step", "prefill"))]
+    parts.append(PER_LOGIT * max((it.sd for it in unsure.parameters if it.parameter == "level"), default=0.0))
+    return (*unsure.parameters, Unsure(parameter="pace", sd=hypot(*parts)))
 
 
 def moved(scenario: Scenario, cause: int, size: float) -> Scenario:
@@ -52,7 +59,8 @@ def _moved(of: Same, cause: int, size: float) -> Scenario:
 
 def _alike(profile: Profile, unsure: Unsure, size: float) -> Profile:
     """A profile of a group of replicas: what is not known of it as of the scenario's moves with that, by its own standard deviation."""
-    same = [one for one in (*uncertainty_of(profile).parameters, PACE) if (one.parameter, one.drafter) == (unsure.parameter, unsure.drafter)]
+    known = (unsure,) if unsure.parameter == "pace" else uncertainty_of(profile).parameters
+    same = [one for one in known if (one.parameter, one.drafter) == (unsure.parameter, unsure.drafter)]
     return perturbed(profile, same[0], size) if same else profile
 
 
@@ -87,11 +95,13 @@ def bent(scenario: Scenario, number: int, cause: int, load: float) -> float:
 
 
 def _sizes(scenario: Scenario, number: int, cause: int) -> tuple[float, ...]:
-    """The sizes that are run: both where a queue may form on one side alone, and none where the policy does not feel it."""
-    unsure, both = causes(scenario)[cause], scenario.workload.load_kind != "concurrency" or bool(scenario.fleet.groups)
+    """The sizes that are run: both where a queue may form, or a cache fall, on one side alone, and none where the policy does not feel it."""
+    unsure, both = causes(scenario)[cause], not scales_exactly(scenario) or bool(scenario.fleet.groups)
     if unsure.sd == 0 or not _felt(scenario, scenario.policies[number], unsure):
         return ()
-    if unsure.parameter not in ("prefill", "pace", *OF_ACCEPTANCE) and not scenario.fleet.groups:
+    if unsure.parameter == "pace":
+        return PACE_SIZES
+    if unsure.parameter not in ("prefill", *OF_ACCEPTANCE) and not scenario.fleet.groups:
         up, down = (_answers(Same(scenario), number, cause, size) for size in (1.0, -1.0))
         if max(map(abs, (*up, *down))) < NEGLIGIBLE:
             return ()

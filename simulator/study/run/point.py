@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import ceil
 
 import numpy as np
@@ -33,13 +33,19 @@ MOST_PARTS = 16  # of a fleet; a constant, so that numbers do not depend on wher
 @dataclass(frozen=True, order=True)
 class Point:
     """Which policy (its place in the scenario), load and replication; of a run with a number moved that the profile is unsure of, which one (its
-    place among them) and by how many standard deviations."""
+    place among them) and by how many standard deviations; of a run with more or less memory, how many times that for KV."""
 
     policy: int
     load: float
     replication: int
     cause: int = -1
     size: float = 0.0
+    kv_share: float = 1.0
+
+    @property
+    def usual(self) -> bool:
+        """Is it of the sweep itself?"""
+        return self.cause < 0 and self.kv_share == 1
 
 
 @dataclass(frozen=True)
@@ -59,10 +65,10 @@ def run_point(scenario: Scenario, point: Point, files: Sequence[StepsFile | Requ
 
 def parts(scenario: Scenario) -> int:
     """Into how many fleets of their own the router divides the replicas: 1 where it looks at them, where they differ, or where they share prefill
-    workers, the requests of one that fails or a client's limit."""
-    fleet = scenario.fleet
+    workers, the requests of one that fails, attempts of a client or its limit."""
+    fleet, workload = scenario.fleet, scenario.workload
     shared = fleet.routing.looks or fleet.failures is not None or bool(fleet.groups) or scenario.engine.prefill.where == "elsewhere"
-    shared = shared or scenario.workload.max_concurrency is not None or scenario.workload.sessions is not None
+    shared = shared or workload.max_concurrency is not None or workload.sessions is not None or workload.leave
     return min(fleet.replicas, MOST_PARTS) if scenario.workload.windowed and not shared else 1
 
 
@@ -73,7 +79,8 @@ def run_part(scenario: Scenario, point: Point, part: int, files: Sequence[StepsF
     if scenario.workload.client is not None:
         return _observed(part, lambda: Meter.whole(scenario.sla.goodput), _sent(scenario, point), fleet, takers)
     if scenario.workload.load_kind == "concurrency" and scenario.workload.sessions is None:
-        return _observed(part, lambda: Meter.closed(scenario.sla.goodput), _closed(scenario, point), fleet, takers)
+        users = _closed(scenario, point)
+        return _observed(part, lambda: Meter.closed(scenario.sla.goodput, users.senders), users, fleet, takers)
     traffic = _open(scenario, point) if scenario.workload.sessions is None else _sessions(scenario, point)
     if (failures := scenario.fleet.failures) is not None:
         drawn = failures.drawn(fleet.replicas, traffic.until_s + traffic.drain_s, scenario.run.seed, point.replication)
@@ -82,11 +89,14 @@ def run_part(scenario: Scenario, point: Point, part: int, files: Sequence[StepsF
     if count > 1 and isinstance(traffic, OpenTraffic):
         traffic, fleet = _divided(traffic, fleet, part, count)
     open_loop = scenario.workload.load_kind != "concurrency"
-    return _observed(part, lambda: Meter(traffic.warmup_s, traffic.until_s, open_loop, scenario.sla.goodput), traffic, fleet, takers, count)
+    meter = partial(Meter, traffic.warmup_s, traffic.until_s, open_loop, scenario.sla.goodput, traffic.senders)
+    return _observed(part, meter, traffic, fleet, takers, count)
 
 
 def _as_moved(scenario: Scenario, point: Point) -> Scenario:
-    """Its profile is what a point moves; the traffic and how long it is stay those of the scenario itself."""
+    """Its profile or memory is what a point moves; the traffic and how long it is stay those of the scenario itself."""
+    if point.kv_share != 1:
+        return scenario.with_memory(point.kv_share)
     return scenario if point.cause < 0 else moved(scenario, point.cause, point.size)
 
 
@@ -128,6 +138,7 @@ def row_of(scenario: Scenario, point: Point, done: Sequence[Part]) -> PointRow:
         curves=numbers.curves,
         **({"reuse": tuple(rows)} if (rows := meter.reuse.rows()) else {}),
         **({"groups": _group_rows(scenario, groups, end)} if (groups := done[0].groups) else {}),
+        **({"classes": numbers.classes} if numbers.classes else {}),
         **({"client": printed(client.client, meter, end, prompts)} if client else {}),
         path=first.path,
         why_plain=first.why_plain,
@@ -182,7 +193,7 @@ def _closed(scenario: Scenario, point: Point) -> ClosedTraffic:
     turns = max(2, ceil(scenario.run.requests / users))
     source = scenario.workload.closed_loop(users, scenario.run.seed, point.replication)
     residual = uniform_at(scenario.run.seed, "residual", point.replication, np.arange(users))
-    return ClosedTraffic(users, source, turns, residual)
+    return ClosedTraffic(users, source, turns, residual, scenario.workload.senders(scenario.run.seed, point.replication))
 
 
 def _sent(scenario: Scenario, point: Point) -> OpenTraffic:
@@ -204,7 +215,8 @@ def sessions(scenario: Scenario, load: float, replication: int, warmup_s: float,
     """Sessions of a load and replication: the same for every policy."""
     workload, seed, until_s = scenario.workload, scenario.run.seed, warmup_s + window_s
     starts_s, under_way = workload.session_starts_s(load, scenario.fleet.replicas, until_s + drain_s, seed, replication)
-    return SessionTraffic(workload.session_source(seed, replication), starts_s, warmup_s, until_s, drain_s, under_way)
+    source, senders = workload.session_source(seed, replication), workload.senders(seed, replication)
+    return SessionTraffic(source, starts_s, warmup_s, until_s, drain_s, under_way, senders)
 
 
 def _open(scenario: Scenario, point: Point) -> OpenTraffic:
@@ -219,7 +231,8 @@ def _open(scenario: Scenario, point: Point) -> OpenTraffic:
         if (trace := scenario.workload.trace) is not None:
             remedy += f" (the trace, as it was read: {trace.words(scenario.folder)}; if this is wrong, set workload.trace.unit)"
         raise ScenarioError(problem, where=scenario.file, key="run.warmup_s", remedy=remedy)
-    return OpenTraffic(specs, span.warmup_s, float(until), span.drain_s(float(until - span.warmup_s)), scenario.workload.max_concurrency)
+    senders, in_flight = scenario.workload.senders(plan.seed, point.replication), scenario.workload.max_concurrency
+    return OpenTraffic(specs, span.warmup_s, float(until), span.drain_s(float(until - span.warmup_s)), in_flight, senders)
 
 
 def check_traffic(scenario: Scenario) -> None:

@@ -13,9 +13,9 @@ from simulator.measurements.assumed import uncertainty_of
 from simulator.measurements.model_error import GROUPS, Group, ModelError, model_error
 from simulator.measurements.uncertainty import Uncertainty, Unsure
 from simulator.rng import stream
-from simulator.study.run.draws import DRAWS, Draws, Response, States, between, drawn, interval, model_states, ratio
+from simulator.study.run.draws import DRAWS, Change, Draws, Pace, Response, States, between, drawn, interval, model_states, ratio
 from simulator.study.run.metrics import METRICS
-from simulator.study.run.moved import PACE, bent, causes, scales_exactly
+from simulator.study.run.moved import bent, causes
 from simulator.study.run.pareto import evidence
 from simulator.study.run.point import Point
 from simulator.study.run.result import GainAtSla, GainAtThroughput, Gains, PointResult, PointRow, Range
@@ -29,6 +29,7 @@ PREDICTED = tuple(metric.name for metric in METRICS if metric.name not in COUNTE
 COUNTED_BY_CLIENT = ("completed", "failed", "total_input_tokens", "total_output_tokens")
 IN_GROUP: dict[Group, tuple[str, ...]] = {"ttft": ("ttft",), "accepted_length": ("accepted_length", "acceptance_length", "accept_length")}
 AT_MOST = {"goodput_share": 1.0, "prefix_hit_share": 1.0, "waste_fraction": 1.0, "spec_decode_acceptance_rate": 100.0}
+LIKE = ("tps_per_user_mean", "throughput_tok_s_gpu", "ttft_p50_s", "ttft_p90_s")  # by which a change is told to be like a longer time
 LEAST_KNOWN = 0.5  # of the draws, for an interval of a gain
 LEAST_NUMBER = 1e-12
 
@@ -113,39 +114,54 @@ class Prediction:
         with np.errstate(divide="ignore"):
             log = np.log(table)
         log[~np.isfinite(log)] = np.nan
-        per_unit = {group: self._per_unit(group, number, load) for group in GROUPS}
-        up, down, own = model_states(self.states, number, self.errors, per_unit)
-        for cause in range(self.states.parameters):
-            up[cause], down[cause] = self._moved(number, load, cause)
-        return Response(log, up, down, own)
+        pace, still = self._pace(number, load), Change(0.0, np.zeros(len(self.names)))
+        common, own = model_states(self.states, number, self.errors, {group: self._per_unit(group) for group in GROUPS})
+        sides = [self._moved(pace, number, load, cause) for cause in range(self.states.parameters)]
+        others = range(self.states.parameters, self.states.count)
+        up = [*(rise for rise, _ in sides), *(common.get(column, still) for column in others)]
+        down = [*(fall for _, fall in sides), *(common.get(column, still).times(-1.0) for column in others)]
+        return Response(log, pace, up, down, own)
 
-    def _per_unit(self, group: Group, number: int, load: float) -> tuple[Floats, Floats]:
-        """What one unit of a logarithm in a group of metrics changes, [M] up and down."""
-        if group != "speed":
-            rise = np.array([float(any(part in name for part in IN_GROUP[group])) for name in self.names])
-            return rise, -rise
-        if scales_exactly(self.scenario):
-            rise = np.array([_stretched(name) for name in self.names])
-            return rise, -rise
-        up, down = self._moved(number, load, len(causes(self.scenario)) - 1)
-        return up / PACE.sd, down / PACE.sd
+    def _per_unit(self, group: Group) -> Change:
+        """What one unit of a logarithm in a group of metrics changes; of speed, the pace of everything."""
+        if group == "speed":
+            return Change(1.0, np.zeros(len(self.names)))
+        return Change(0.0, np.array([float(any(part in name for part in IN_GROUP[group])) for name in self.names]))
 
-    def _moved(self, number: int, load: float, cause: int) -> tuple[Floats, Floats]:
-        """What a standard deviation up and down of a cause changes, [M]; where only one was run, the other as a replica in the mean says."""
+    def _pace(self, number: int, load: float) -> Pace:
+        """How numbers answer to times that are all longer or shorter."""
+        cause = len(causes(self.scenario)) - 1
+        told = {0.0: np.zeros(len(self.names))} | {
+            size * causes(self.scenario)[cause].sd: change for size, change in self._runs(number, load, cause).items()
+        }
+        at = sorted(told)
+        return Pace(np.array(at), np.array([told[x] for x in at]), np.array([_stretched(name) for name in self.names]))
+
+    def _runs(self, number: int, load: float, cause: int) -> dict[float, Floats]:
+        """What numbers [M] change in the runs with a cause moved, by how many standard deviations; at a load that was not run, as between others."""
         base = {row.load: row for row in self.rows if row.policy == self.scenario.policies[number].name and row.replication == 0}
-        sides = []
-        for size in (1.0, -1.0):
+        found = {}
+        for size in sorted({p.size for p in self.moved if (p.policy, p.cause) == (number, cause)}):
             runs = {p.load: row for p, row in self.moved.items() if (p.policy, p.cause, p.size) == (number, cause, size)}
-            if runs:
-                loads = sorted(runs)
-                told = [ratio([runs[at][m] for m in self.names], [base[at][m] for m in self.names]) for at in loads]
-                sides.append(between(loads, np.array(told), load))
-        if not sides:
-            return np.zeros(len(self.names)), np.zeros(len(self.names))
-        end = float(self.states.lowest[cause]) if cause < self.states.parameters else np.inf
-        if len(sides) > 1:
-            return sides[0], sides[1] / min(end, 1.0) if end > 0 else sides[1]  # it went no further down than to its end
-        return sides[0], -sides[0] * (1.0 if end < np.inf else bent(self.scenario, number, cause, load))
+            loads = sorted(runs)
+            told = [ratio([runs[at][m] for m in self.names], [base[at][m] for m in self.names]) for at in loads]
+            found[size] = between(loads, np.array(told), load)
+        return found
+
+    def _moved(self, pace: Pace, number: int, load: float, cause: int) -> tuple[Change, Change]:
+        """What a standard deviation up and down of a cause changes; where only one was run, the other as a replica in the mean says."""
+        runs = {size: self._as_pace(pace, change) for size, change in self._runs(number, load, cause).items()}
+        if not runs:
+            return (still := Change(0.0, np.zeros(len(self.names)))), still
+        end = float(self.states.lowest[cause])
+        if -1.0 in runs:
+            return runs[1.0], runs[-1.0].times(1 / min(end, 1.0)) if end > 0 else runs[-1.0]  # it went no further down than to its end
+        return runs[1.0], runs[1.0].times(-1.0 if end < np.inf else -bent(self.scenario, number, cause, load))
+
+    def _as_pace(self, pace: Pace, change: Floats) -> Change:
+        """A change [M] as the pace that is most like it, and the rest."""
+        x = pace.like(change, [self.names.index(name) for name in LIKE])
+        return Change(x, change - pace(np.array([x]))[0])
 
     # what results say
 

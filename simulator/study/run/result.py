@@ -24,8 +24,10 @@ from pydantic import (
 from simulator.complaints import shown
 from simulator.names import Anywhere
 from simulator.quantities import Share
+from simulator.study.run.classes import ClassRow
 from simulator.study.run.client import PRINTED
 from simulator.study.run.launch import Launch
+from simulator.study.run.memory import MemoryPoint
 from simulator.study.run.metrics import SHARES, Number, Speed, Verdict, names
 from simulator.study.run.record import Document, Record, ShortText, distinct, known
 from simulator.study.run.reuse import ReuseRow
@@ -154,6 +156,7 @@ class PointRow(Row):
     client: Annotated[dict[str, Number], AfterValidator(_printed)] = {}  # what a benchmark client prints, by its names
     reuse: tuple[ReuseRow, ...] = ()
     groups: tuple[GroupRow, ...] = ()
+    classes: tuple[ClassRow, ...] = ()
     path: str  # of the engine, and why it is the plain one
     why_plain: str
 
@@ -238,6 +241,7 @@ class PointResult(Record):
     client: Annotated[dict[str, Maybe], AfterValidator(_printed)] = {}  # what a benchmark client prints, by its names
     reuse: tuple[ReuseRow, ...] = ()  # of sessions, and of what a prefix cache held: sums over replications
     groups: tuple[GroupResult, ...] = ()  # of a fleet whose replicas differ
+    classes: tuple[ClassRow, ...] = ()  # of requests: counts summed over replications, times and rates in the mean
     prediction: Annotated[dict[str, Range], AfterValidator(_known_numbers)] = {}  # of metrics, and of what a client prints
     over_baseline: Range | None = None  # its speed at this load ÷ the baseline's - 1
     better_in: Share | None = None  # of the draws, those in which it is faster than the baseline
@@ -374,6 +378,7 @@ class RunResult(Document):
     speed_metric: Speed  # the metric that counts as per-user speed
     frontier: tuple[PointResult, ...]
     gains: Gains
+    memory: tuple[MemoryPoint, ...] = ()  # of a map over load and memory
     published: tuple[PublishedCurve, ...] = ()
     validation: Validation | None = None
     answer: tuple[str, ...] = ()

@@ -16,9 +16,9 @@ from simulator.names import Anywhere, FileName, Name
 from simulator.policies.verification import VerificationPolicy
 from simulator.schema import Frozen, validate
 from simulator.study.run.checks import Check
-from simulator.study.run.contradictions import check_fleet, check_groups, check_policy, check_prefill, check_same, check_trace
+from simulator.study.run.contradictions import check_fleet, check_groups, check_policy, check_promises, check_prompts, check_same, check_trace
 from simulator.study.run.document import PLAN_KEYS, read_document
-from simulator.study.run.settings import EngineSettings, FleetPlan, Loads, OtherAcceptance, Policy, Promise, RunPlan
+from simulator.study.run.settings import EngineSettings, FleetPlan, KvShares, Loads, OtherAcceptance, Policy, Promise, RunPlan
 from simulator.traffic.workload import Workload
 
 
@@ -33,6 +33,7 @@ class Scenario(Frozen):
     baseline: Name | None = None
     workload: Workload
     load: Loads
+    memory: KvShares = []
     fleet: FleetPlan = Field(default_factory=FleetPlan)
     engine: EngineSettings = Field(default_factory=EngineSettings)
     run: RunPlan = Field(default_factory=RunPlan)
@@ -44,6 +45,7 @@ class Scenario(Frozen):
     _overrides: list[str] = PrivateAttr(default_factory=list)
     _profile: Profile | None = PrivateAttr(None)
     _believed: Profile | None = PrivateAttr(None)
+    _kv_share: float = PrivateAttr(1.0)
     _others: dict[str, Profile] = PrivateAttr(default_factory=dict)  # of groups of replicas, by name
 
     @model_validator(mode="after")
@@ -142,7 +144,14 @@ class Scenario(Frozen):
 
     def kv_tokens(self, policy: Policy) -> int | None:
         """Tokens of KV memory on a replica under a policy: as set here, else as the profile has it; None where unknown."""
-        return self.engine.kv_tokens or self.known.kv_tokens(policy.drafter)
+        tokens = self.engine.kv_tokens or self.known.kv_tokens(policy.drafter)
+        return tokens if tokens is None else max(int(tokens * self._kv_share), 1)
+
+    def with_memory(self, kv_share: float) -> Scenario:
+        """The scenario with so many times the KV memory."""
+        other = self.model_copy()
+        other._kv_share = kv_share
+        return other
 
     @property
     def page_tokens(self) -> int:
@@ -190,9 +199,13 @@ def validate_scenario(content: dict[str, Any], path: Path) -> Scenario:
         _check_policy(scenario, policy, f"policies.{number}")
     check_groups(scenario.fleet, scenario.policies, path)
     for _, alone in [("", scenario), *scenario.groups]:
-        check_prefill(scenario.engine.prefill, scenario.sla.goodput, alone.known, path)
+        check_prompts(scenario.engine.prefill, alone.known, path)
+    check_promises(scenario.workload, scenario.engine, scenario.sla.goodput, path)
     check_trace(scenario.workload, scenario.policies, scenario.known, scenario.folder)
     check_fleet(scenario.fleet, scenario.engine, scenario.workload, path)
+    if scenario.memory and any(scenario.kv_tokens(policy) is None for policy in scenario.policies):
+        problem = f"profile '{scenario.known.name}' does not say how much KV memory there is"
+        raise ScenarioError(problem, where=path, key="memory", remedy="set engine.kv_tokens, or drop it")
     return scenario
 
 

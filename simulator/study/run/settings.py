@@ -26,8 +26,8 @@ from simulator.quantities import (
     Within,
 )
 from simulator.schema import Distinct, Frozen
-from simulator.study.run.goodput import Goodput
 from simulator.study.run.metrics import Speed
+from simulator.traffic.goodput import Goodput
 
 
 def _finite(load: Any) -> Any:
@@ -50,6 +50,9 @@ class Rule(Frozen):
 
     drafter: Name | None = None
     verification: Verification
+
+
+KvShares = Annotated[list[Annotated[float, Within(0.01, 100, "times the KV memory")]], Field(max_length=100), Distinct]
 
 
 class Policy(Frozen):

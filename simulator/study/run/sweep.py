@@ -58,12 +58,20 @@ def bundle(scenario: Scenario) -> Bundle[Scenario]:
             content["fleet"] = content["fleet"] | {"groups": moved}
             files |= profile_files(place, scenario.groups[number][1].known)
             tables |= published_files(place, scenario.groups[number][1].known)
-    return Bundle(validate_scenario, scenario.file.name, content, files, ignored=("question", "validation", "notes", "baseline"), tables=tables)
+    return Bundle(
+        validate_scenario, scenario.file.name, content, files, ignored=("question", "validation", "notes", "baseline", "memory"), tables=tables
+    )
 
 
 def repeats(scenario: Scenario) -> list[Point]:
     """The points that are run again with a number moved that the profile is unsure of."""
     return [Point(number, load, 0, cause, size) for number, load, cause, size in repeated(scenario)]
+
+
+def with_memory(scenario: Scenario) -> list[Point]:
+    """The points of a map over load and memory that are not those of the sweep."""
+    policies = enumerate(scenario.policies)
+    return [Point(n, load, 0, kv_share=share) for n, policy in policies for load in scenario.loads(policy) for share in scenario.memory if share != 1]
 
 
 def sweep(
@@ -91,12 +99,12 @@ def swept(
     ray: str | None = None,
     moved: bool = True,
 ) -> tuple[list[PointRow], dict[Point, PointRow]]:
-    """As `sweep`, and the rows of the points that are `moved`, for a prediction interval."""
+    """As `sweep`, and the rows of other points: with more or less memory, and those that are `moved`, for a prediction interval."""
     check_limits(scenario)
     check_traffic(scenario)
     sent, kept, every = bundle(scenario), Kept(keep, PointRow, partial(_fits, scenario)), points(scenario)
-    again = repeats(scenario) if moved else []
-    tasks = {point: _task(point, sent.mark, tuple(details) if keep and point.cause < 0 else ()) for point in (*every, *again)}
+    again = [*with_memory(scenario), *(repeats(scenario) if moved else [])]
+    tasks = {point: _task(point, sent.mark, tuple(details) if keep and point.usual else ()) for point in (*every, *again)}
     rows = {point: row for point, task in tasks.items() if (row := kept.read(task)) is not None}
     todo = _split(scenario, [task for point, task in tasks.items() if point not in rows])
     progress(len(rows), len(tasks))
@@ -133,7 +141,9 @@ def _fits(scenario: Scenario, point: Point, row: PointRow) -> bool:
 def _task(point: Point, mark: str, details: tuple[str, ...]) -> Task:
     name = f"{point.policy}-{str(float(point.load)).removesuffix('.0')}-{point.replication}"
     if point.cause >= 0:
-        name += f"-moved-{point.cause}-{'up' if point.size > 0 else 'down'}"
+        name += f"-moved-{point.cause}-{'up' if point.size > 0 else 'down'}{f'-{abs(point.size):g}' if abs(point.size) != 1 else ''}"
+    if point.kv_share != 1:
+        name += f"-memory-{point.kv_share:g}"
     return Task(point, name, mark, partial(_run_point, point, {detail: f"{name}.{detail}.parquet" for detail in details}), details)
 
 
@@ -143,7 +153,8 @@ def _run_point(point: Point, tables: dict[str, str], scenario: Scenario, folder:
         return run_point(scenario, point)
     head = {"policy": scenario.policies[point.policy].name, "load": point.load, "replication": point.replication}
     prompts = scenario.engine.prefill.where != "nowhere"
-    files = [StepsFile(folder / name, head) if kind == "steps" else RequestsFile(folder / name, head, prompts) for kind, name in tables.items()]
+    about = prompts, scenario.workload.leave
+    files = [StepsFile(folder / name, head) if kind == "steps" else RequestsFile(folder / name, head, *about) for kind, name in tables.items()]
     with unfinished(files):
         return run_point(scenario, point, files)
 

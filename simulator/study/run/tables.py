@@ -16,6 +16,7 @@ from simulator.files import whole
 from simulator.names import as_cells
 from simulator.study.run.metrics import columns
 from simulator.study.run.result import PointRow
+from simulator.traffic.request import Ending
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,10 +31,11 @@ def points_table(rows: Sequence[PointRow]) -> pd.DataFrame:
 
 class RequestsFile:
     """A sink that writes every request of a run to Parquet, chunk after chunk: stamps in seconds since the start, in order of
-    their end (of a fleet in parts, part after part). Where prompts are not simulated, `ttft_s` is empty."""
+    their end (of a fleet in parts, part after part). Where prompts are not simulated, `ttft_s` is empty; how requests ended is there where users
+    `leave`."""
 
-    def __init__(self, path: Path, head: dict[str, Any], prompts: bool = True) -> None:
-        self._file, self._head, self._prompts = _ParquetFile(path), head, prompts
+    def __init__(self, path: Path, head: dict[str, Any], prompts: bool = True, leave: bool = False) -> None:
+        self._file, self._head, self._prompts, self._leave = _ParquetFile(path), head, prompts, leave
 
     def __call__(self, rows: Floats, domains: Sequence[str]) -> None:
         """Rows of RequestRecord."""
@@ -46,6 +48,10 @@ class RequestsFile:
         columns["measured"] = of["measured"] > 0
         columns |= {name: of[name] for name in ("arrival_s", "sent_s", "first_token_s", "finish_s")}
         columns |= {name: of[name].astype(np.int64) for name in ("prompt_tokens", "output_tokens", "preemptions")}
+        if self._leave:
+            names = np.array([ending.name.lower() for ending in Ending], dtype=object)
+            columns |= {"ending": names[of["ending"].astype(np.int64)], "ended_s": of["ended_s"]}
+            columns |= {name: of[name].astype(np.int64) for name in ("emitted_tokens", "retries")}
         table = pd.DataFrame(columns)
         several = (table["finish_s"] > table["first_token_s"]) & (table["output_tokens"] > 1)
         decode_s = (table["finish_s"] - table["first_token_s"]).where(several, np.nan)

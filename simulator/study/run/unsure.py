@@ -119,9 +119,9 @@ def _measurement(prediction: Prediction, slopes: Floats, spread: Floats, rest: f
         if policy not in prediction.choosable or load not in prediction.usable[policy]:
             continue
         kept = [PREDICTED.index(name) for name in BENCH if not np.isnan(response.log[:, PREDICTED.index(name)]).any()]
-        told = ((response.up - response.down) / 2)[:, kept]  # [S, m]
+        told = response.slopes(prediction.states.lowest)[:, kept]  # [S, m]
         luck = response.noise()[:, kept] if len(response.log) > 1 else np.zeros((1, len(kept)))
-        error = np.diag((luck**2).mean(axis=0) + (response.own[:, kept] ** 2).sum(axis=0) + 1e-6)
+        error = np.diag((luck**2).mean(axis=0) + (response.alone()[:, kept] ** 2).sum(axis=0) + 1e-6)
         left = left_after(slopes, spread, told, error) + rest
         if best is None or left < best[0]:
             best = left, policy, load
@@ -133,11 +133,11 @@ def _measurement(prediction: Prediction, slopes: Floats, spread: Floats, rest: f
 def saturated(scenario: Scenario, rows: Sequence[PointRow], moved: Mapping[Point, PointRow]) -> Iterator[Remark]:
     """Where a number that is off makes a point overloaded that is not, or the other way round."""
     usual = {(row.policy, row.load): row.verdict == "overloaded" for row in rows if row.replication == 0}
-    names, found = causes(scenario), dict[str, list[str]]()
+    names, found = causes(scenario), dict[str, dict[str, None]]()
     for point, row in moved.items():
         if (row.verdict == "overloaded") != usual[row.policy, row.load]:
             unsure = names[point.cause]
-            found.setdefault(f"{row.policy} at {row.load:g}", []).append(f"{unsure.parameter}{'+' if point.size > 0 else '−'}")
+            found.setdefault(f"{row.policy} at {row.load:g}", {})[f"{unsure.parameter}{'+' if point.size > 0 else '−'}"] = None
     if found:
         places = ", ".join(f"{place} ({', '.join(by)})" for place, by in list(found.items())[:6]) + (" and others" if len(found) > 6 else "")
         text = f"Near saturation, where what is not known decides whether it is overloaded: {places}; prediction intervals there say too little."

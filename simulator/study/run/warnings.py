@@ -48,6 +48,7 @@ def warnings(scenario: Scenario, rows: Sequence[PointRow], points: Sequence[Poin
     yield from _lengths_range(scenario)
     yield from _samples(scenario, points)
     yield from _counts(points)
+    yield from _unranked(scenario)
     yield from _client(scenario, points)
     yield from _losslessness(scenario)
     yield from slower(scenario, points)
@@ -55,6 +56,13 @@ def warnings(scenario: Scenario, rows: Sequence[PointRow], points: Sequence[Poin
     if any(row.why_plain == NOT_KEPT for row in rows):
         text = "No folder for compiled code can be written: small runs take the plain path, large ones compile it every time."
         yield _note(text, "set NUMBA_CACHE_DIR to a folder you can write to")
+
+
+def _unranked(scenario: Scenario) -> Iterator[Remark]:
+    """Priorities that no order goes by."""
+    if len({one.priority for one in scenario.workload.classes.values()}) > 1 and not scenario.engine.admission.ranks:
+        text = f"Priorities of classes have no effect: requests are admitted by {scenario.engine.admission.words}."
+        yield _note(text, "set engine.admission: {kind: priority}")
 
 
 def _another_model(scenario: Scenario) -> Iterator[Remark]:
