@@ -14,6 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from typing_extensions import TypedDict
 
+from real_runner.deepseek_v4 import expected as expected_v4
+from real_runner.deepseek_v4.model import V4Drafter, V4Target
 from real_runner.drafters.drafter import DraftBatch, Drafter, forced
 from real_runner.engine import Engine
 from real_runner.layout import Layout, lay_out, ship
@@ -66,6 +68,12 @@ def compare(folder: Path, target: Target, drafter: Drafter) -> list[Difference]:
     slack = 1.0 if target.dtype == torch.float32 else 100.0
     if (folder / "forward.safetensors").exists():
         differences += _forward(read_forward(folder / "forward.safetensors", target, drafter), target, drafter, slack)
+    if isinstance(drafter, V4Drafter) and isinstance(target, V4Target):
+        for file in sorted(folder.glob("forward_*.safetensors")):
+            wanted = _read(file, target)
+            expected_v4.check_inputs(wanted, file, target, drafter)
+            made = expected_v4.forward(target, drafter, wanted)
+            differences += [relative(f"{file.stem} {name}", made[name], wanted[name], slack) for name in wanted if name in made]
     if (folder / "greedy_decode.json").exists():
         differences += greedy(read_greedy(folder / "greedy_decode.json", target), target, drafter, slack)
     if not differences:
@@ -89,12 +97,7 @@ def _forward(expected: dict[str, Tensor], target: Target, drafter: Drafter, slac
 
 def read_forward(file: Path, target: Target, drafter: Drafter) -> dict[str, Tensor]:
     """The expected tensors, on the target's device; those that are given to the drafter are there and of its shapes."""
-    if not file.is_file():
-        raise DsimError("not a regular file", where=file, remedy="expected the tensors of a drafter's forward pass")
-    try:
-        tensors = {name: tensor.to(target.device) for name, tensor in load_file(file).items()}
-    except (SafetensorError, OSError, ValueError, OverflowError) as error:
-        raise DsimError(f"not a safetensors file: {first_line(error)}", where=file) from error
+    tensors = _read(file, target)
     tokens = "forced_next_ids" if drafter.spec.one_by_one else "forced_prev_ids"
     for name in ("context_features", "anchor_ids", tokens):
         if name not in tensors:
@@ -137,6 +140,16 @@ def read_greedy(file: Path, target: Target) -> list[ExpectedDecode]:
         if not all(0 <= token < target.vocabulary for token in one["prompt"]):
             raise DsimError("a token that the target does not have", where=file, key=f"{i}.prompt", remedy=f"expected ids below {target.vocabulary}")
     return read
+
+
+def _read(file: Path, target: Target) -> dict[str, Tensor]:
+    """All tensors of a file, on the target's device."""
+    if not file.is_file():
+        raise DsimError("not a regular file", where=file, remedy="expected the tensors of a drafter's forward pass")
+    try:
+        return {name: tensor.to(target.device) for name, tensor in load_file(file).items()}
+    except (SafetensorError, OSError, ValueError, OverflowError) as error:
+        raise DsimError(f"not a safetensors file: {first_line(error)}", where=file) from error
 
 
 def relative(name: str, made: Tensor, expected: Tensor, slack: float) -> Difference:

@@ -18,11 +18,12 @@ from typer.testing import CliRunner
 
 from real_runner.blocks import record_blocks
 from real_runner.deepseek_v4 import attention, layers, model, parts, streamed
+from real_runner.deepseek_v4.expected import INPUTS, forward
 from real_runner.deepseek_v4.storage import dense
-from real_runner.drafters.drafter import DraftBatch, draft, forced
 from real_runner.drafters.loading import load_drafter
 from real_runner.engine import Engine
-from real_runner.layout import Tiers, lay_out, ship
+from real_runner.expect import compare
+from real_runner.layout import Tiers
 from real_runner.records import ServedRequest
 from real_runner.target import load_target
 from real_runner.texts import Text
@@ -57,49 +58,9 @@ def texts_of(storage, domains="ab"):
     return [Text(it["prompt"], it["output_ids"][len(it["prompt"]) :], domains[i % 2], i) for i, it in enumerate(decodes(storage))]
 
 
-def forward(target, drafter, expected):
-    """All that a forward file expects of a target and its drafter, by the names there."""
-    ids = expected["prompt_ids"]
-    count, length = ids.shape
-    room, start = length + 20, torch.zeros(count + 1, dtype=torch.long)
-    target.tap(drafter.taps)
-    target.allocate(count, room)
-    drafter.allocate(count, room)
-    layout = lay_out(np.arange(count), np.full(count, length), length, (count, room), None)
-    ints, made = ship(layout.ints, target.device), {}
-    streams = []
-    hooks = [layer.register_forward_hook(lambda _, __, out: streams.append(out.view(count, length, *out.shape[1:]))) for layer in target.model.layers]
-    step = target.step(ids.reshape(-1), layout.flat(ints, start))
-    for hook in hooks:
-        hook.remove()
-    if "layer_streams" in expected:
-        made["layer_streams"] = torch.stack(streams)
-    made["target_logits"], made["target_taps"] = step.logits.view(count, length, -1), step.features.view(count, length, -1)
-    made["target_hidden"] = target.model.end(streams[-1].flatten(0, 1)).view(count, length, -1)
-    made["context"] = drafter.context(step.features).view(count, length, -1)
-    drafter.extend(step.features, ids.reshape(-1), ints, layout, start)
-    start[:count] = length
-    layout = drafter.lay_out(np.arange(count), length, cache=(count, room), tiers=None)
-    batch = DraftBatch(
-        ship(layout.ints, target.device), layout, torch.arange(count), start, torch.cat([expected["anchor_ids"], torch.zeros(1).long()])
-    )
-    stages = []
-    hooks = [stage.register_forward_hook(lambda _, __, out: stages.append(out.view(count, -1, *out.shape[1:]))) for stage in drafter.backbone.layers]
-    hidden = drafter.begin(batch)
-    for hook in hooks:
-        hook.remove()
-    made["draft_stage_streams"], made["draft_head_hidden"], made["base_logits"] = torch.stack(stages), hidden, drafter.base_logits(hidden)
-    logits, confidence = forced(drafter.steps(hidden, batch, drafter.gamma), expected["forced_prev_ids"])
-    made["logits_given_forced_prev"], made["confidence_logits_given_forced_prev"] = logits, confidence
-    greedy = draft(drafter.steps(hidden, batch, drafter.gamma), lambda logits, _: logits.argmax(dim=-1))
-    made["greedy_draft_ids"], made["greedy_logits"] = greedy  # whatever the README there says, the confidence's
-    return made
-
-
 def worst(made, expected):
     """The largest difference of all that is expected and no input."""
-    inputs = {"prompt_ids", "anchor_ids", "forced_prev_ids"}
-    assert set(expected) - inputs == set(made)
+    assert set(expected) - set(INPUTS) == set(made)
     return max(float((made[name].double() - expected[name].double()).abs().max()) for name in made)
 
 
@@ -108,6 +69,12 @@ def worst(made, expected):
 def test_it_computes_what_deepseeks_code_computes(storage, form):
     expected = load_file(FOLDER / storage / f"forward_{form}.safetensors")
     assert worst(forward(*loaded(storage), expected), expected) < WITHIN
+
+
+def test_the_drafter_check_compares_them_all():
+    differences = compare(FOLDER / "released_dtypes", *loaded("released_dtypes"))
+    assert all(one.holds for one in differences)
+    assert len(differences) == 12 + 11 + 4
 
 
 def test_stored_blocks_are_what_they_mean_bit_for_bit():

@@ -13,7 +13,7 @@ from simulator.measurements.drafters.fields import Config, architectures, group,
 from simulator.reading.json_files import read_json
 
 MODEL_TYPE, FUSED = "deepseek_v4", "dspark_block_size"
-WINDOW_ONLY, SPARSE, HEAVY = 0, 4, 128  # compression ratios of a layer: none; overlapping, with an indexer; plain
+WINDOW_ONLY, SPARSE = 0, 4  # compression ratios of a layer: none; overlapping, with an indexer. Others are plain
 ARCHITECTURE_41 = "DeepSeek-V4.1 (engram tables, two-level index, keys shared between layers)"
 
 
@@ -145,10 +145,10 @@ def _sizes(config: Config, folder: Path) -> DeepseekV4:
 def _ratios(config: Config, layers: int, folder: Path) -> tuple[int, ...]:
     """Of the layers; the entries after them are the draft stages', which compress nothing."""
     ratios = listed(need(config, "compress_ratios", folder), "compress_ratios", folder)
-    wrong = [one for one in ratios if one not in (WINDOW_ONLY, SPARSE, HEAVY)] + [one for one in ratios[layers:] if one != WINDOW_ONLY]
+    wrong = [one for one in ratios if one < 0] + [one for one in ratios[layers:] if one != WINDOW_ONLY]
     if len(ratios) < layers or wrong:
         problem = f"{wrong[0]}" if wrong else f"{len(ratios)} entries for {layers} layers"
-        raise refused(problem, "compress_ratios", folder, f"expected {WINDOW_ONLY}, {SPARSE} or {HEAVY} for each layer, then 0 for each draft stage")
+        raise refused(problem, "compress_ratios", folder, "expected a number of tokens, or 0, for each layer, then 0 for each draft stage")
     return tuple(ratios[:layers])
 
 
