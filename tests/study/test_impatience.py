@@ -90,6 +90,7 @@ def test_a_run_says_how_requests_ended_and_every_request_is_counted_once(scenari
     assert 2 < chat["requests"] / batch["requests"] < 4.5
     report = Path("a/report.md").read_text()
     assert "users leave before the end, which is played in Python" in report
+    assert "Of requests within the SLA of their class, " in report
     assert "By class: batch, E2E at most 60 s; chat, TTFT at most 0.3 s." in report
     assert dsim("run", path, "--out", "b").code == 0
     assert Path("b/points.csv").read_bytes() == Path("a/points.csv").read_bytes()
