@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, __version__
 
 from real_runner import sampling
 from real_runner import slots as slot_cache
@@ -16,6 +16,7 @@ from simulator.complaints import shown
 from simulator.errors import CheckpointError
 
 NOT_LAYERS = ("model_type", "auto_map", "quantization_config", "attn_implementation", "experts_implementation", "dtype", "torch_dtype")
+GEMMA4 = "5.18"  # builds its text layers alone; earlier releases fail on the config's layer types
 BACKBONES = ("qwen3", "llama", "gemma4_text", "gemma4_unified_text")
 
 
@@ -30,7 +31,8 @@ def backbone(config: dict[str, Any], where: Any) -> Any:
     except Exception as error:  # transformers checks configs in many ways
         if isinstance(error, MemoryError) or "memory" in str(error):
             raise
-        raise CheckpointError(f"cannot build these draft layers: {first_line(error)}", where=where) from error
+        remedy = f"Gemma 4 drafters need transformers {GEMMA4}" if kind.startswith("gemma4") and __version__ < GEMMA4 else ""
+        raise CheckpointError(f"cannot build these draft layers: {first_line(error)}", where=where, remedy=remedy) from error
     return model.eval().requires_grad_(False)
 
 

@@ -139,10 +139,10 @@ class Workload(Frozen):
         return ClosedLoopSource(self, users, seed, replication, self.arrivals.think_s)
 
     def senders(self, seed: int, replication: int) -> Senders | None:
-        """Who sends the requests, where they are impatient or of several classes; a session is one user's."""
+        """Who sends the requests, where they are impatient or of several classes, whose order in the file has no effect; a session is one user's."""
         if self.impatience is None and not self.classes:
             return None
-        return Senders(self.impatience, self.classes, seed, replication, REQUESTS if self.sessions is not None else 1)
+        return Senders(self.impatience, dict(sorted(self.classes.items())), seed, replication, REQUESTS if self.sessions is not None else 1)
 
     @property
     def leave(self) -> bool:

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulator.engine.given import SessionTraffic
+from simulator.engine.given import Absence, SessionTraffic
 from simulator.engine.simulate import ClosedTraffic, Fleet
 from simulator.policies.admission import ByPriority, FirstCome
 from simulator.policies.prefill import Chunked, Disaggregated
+from simulator.policies.prefix_cache import Lru
 from simulator.traffic.impatience import Impatience, RequestClass, Senders
 from simulator.traffic.request import Ending, Request, RequestSpec
 from simulator.traffic.sessions import REQUESTS, Sessions, SessionSource
@@ -290,3 +291,38 @@ def test_workers_for_prompts_pass_over_those_who_left() -> None:
     requests = of([spec(i, 0.0, 3) for i in range(4)], over, patience_s=fixed(1.5))
     assert [r.ending for r in requests] == [Ending.NONE, Ending.LEFT, Ending.LEFT, Ending.LEFT]
     assert [r.ended_s for r in requests[1:]] == [1.5] * 3
+
+
+SESSIONS = Sessions.model_validate({
+    "arrivals": {"kind": "poisson"}, "turns": {"kind": "uniform", "least": 1, "most": 4}, "think_s": 0.2,
+    "system": {"count": 2, "tokens": {"kind": "fixed", "tokens": 9}},
+    "new_tokens": {"kind": "uniform", "min_tokens": 1, "max_tokens": 9}, "output_tokens": {"kind": "uniform", "min_tokens": 1, "max_tokens": 12},
+    "fan_out": {"share": 0.3, "calls": 2, "new_tokens": {"kind": "fixed", "tokens": 3}, "output_tokens": {"kind": "fixed", "tokens": 8}},
+})  # fmt: skip
+
+
+@given(st.data())
+@settings(max_examples=100, deadline=None)
+def test_pages_with_content_are_conserved_when_users_leave(data: st.DataObject) -> None:
+    """Sessions and their calls over a prefix cache under pressure, replicas that die, closed and open loop."""
+    draw = data.draw
+    over = fleet(
+        costs(0.03, prefill=(0.005, 0.001)), replicas=draw(st.integers(1, 2)), kv_pages=draw(st.sampled_from([30, 60])), page_tokens=4,
+        max_batch=draw(st.integers(1, 4)), prefill=Chunked(token_budget=draw(st.sampled_from([4, 32]))),
+        admission=draw(st.sampled_from([FirstCome(), ByPriority()])),
+    )  # fmt: skip
+    dies = (Absence(0, 0.7, 1.2, abrupt=True),) if over.replicas == 2 and draw(st.booleans()) else ()
+    over = replace(over, prefix_cache=Lru(), absences=dies)
+    who = senders({"a": {"priority": 1}, "b": {"impatience": draw(impatient())}}, together=REQUESTS, **draw(impatient()))
+    under_way = np.array([0.1, 0.6, 0.9]) if draw(st.booleans()) else None
+    starts_s = np.zeros(3) if under_way is not None else np.linspace(0.0, 2.0, 12)
+    source = SessionSource(SESSIONS, draw(st.integers(0, 50)), 0)
+    run = PLAIN.run(SessionTraffic(source, starts_s, 0.0, 2.0, 1e4, under_way, who), over)
+    assert run.kv_pages_left == run.unfinished == 0
+    measured = [r for r in run.requests if r.measured]
+    assert all(r.finished + (r.ending > 0) + r.rejected == 1 for r in measured)
+    over_s: dict[int, float] = {}
+    for request in measured:
+        if request.ending:
+            over_s[request.user] = max(request.ended_s, over_s.get(request.user, 0.0))
+    assert all(request.sent_s <= over_s.get(request.user, np.inf) for request in measured)

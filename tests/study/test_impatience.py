@@ -10,7 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
+from simulator.engine.records import RequestRecord
+from simulator.study.planning.question import Sla
+from simulator.study.planning.trial import promised
+from simulator.traffic.request import Ending
 from tests.conftest import SCENARIO, Content, Dsim
 
 OPEN: Content = SCENARIO["workload"] | {"arrivals": {"kind": "poisson"}}
@@ -79,13 +84,14 @@ def test_a_run_says_how_requests_ended_and_every_request_is_counted_once(scenari
     assert row["goodput_rps"] == pytest.approx(row["goodput_share"] * len(first) / 20)
     whole = first[first["ending"] == "none"]
     assert row["ttft_p50_s"] == pytest.approx(np.quantile(whole["ttft_s"], 0.5))
-    (chat, batch) = json.loads(Path("a/result.json").read_text())["frontier"][0]["classes"]
+    (batch, chat) = json.loads(Path("a/result.json").read_text())["frontier"][0]["classes"]
     assert chat["requests"] + batch["requests"] == len(requests[(requests["policy"] == "plain") & requests["measured"]])
     assert (chat["goodput_rps"] + batch["goodput_rps"]) == pytest.approx(rows["goodput_rps"][:2].mean())
     assert 2 < chat["requests"] / batch["requests"] < 4.5
     report = Path("a/report.md").read_text()
     assert "users leave before the end, which is played in Python" in report
-    assert "By class: chat, TTFT at most 0.3 s; batch, E2E at most 60 s." in report
+    assert "Of requests within the SLA of their class, " in report
+    assert "By class: batch, E2E at most 60 s; chat, TTFT at most 0.3 s." in report
     assert dsim("run", path, "--out", "b").code == 0
     assert Path("b/points.csv").read_bytes() == Path("a/points.csv").read_bytes()
 
@@ -110,5 +116,40 @@ def test_the_interactive_class_gains_by_priority(scenario: Callable[..., Path], 
     for kind in ("first_come", "priority"):
         content = {"workload": workload(classes=TWO), "engine": CHUNKED | {"admission": {"kind": kind}}, "run": RUN}
         assert dsim("run", scenario(load=[8], policies=SCENARIO["policies"][:1], **content), "--out", kind).code == 0
-        good[kind] = json.loads(Path(kind, "result.json").read_text())["frontier"][0]["classes"][0]["goodput_rps"]
+        good[kind] = json.loads(Path(kind, "result.json").read_text())["frontier"][0]["classes"][1]["goodput_rps"]
     assert good["priority"] > 1.2 * good["first_come"]
+
+
+@pytest.mark.usefixtures("prompts")
+def test_a_plan_has_goodput_by_class_and_counts_who_left(world: Path, dsim: Dsim) -> None:
+    content = {
+        "name": "small", "profiles": ["tiny"], "policies": SCENARIO["policies"][:1], "settings": [{"max_batch": 4, "prefill": {"kind": "chunked"}}],
+        "workload": workload(classes=TWO, impatience={"patience_s": 5, "stop_share": 0.1}), "load_rps": 20.0, "sla": {"speed": {"tps": 20}},
+        "price": {"gpu_hour": 2.0}, "fleet": {"max_replicas": 6}, "run": {"warmup_s": 2.0, "window_s": 10.0, "replications": 3}, "what_if": False,
+    }  # fmt: skip
+    (world / "plan.yaml").write_text(yaml.safe_dump(content))
+    said = dsim("plan", "plan.yaml", "--out", "p", "--workers", 1)
+    assert said.code == 0, said.err
+    result = json.loads(Path("p/result.json").read_text())
+    choice = result["cells"][result["best"]]
+    fleet = next(point for point in choice["points"] if point["replicas"] == choice["replicas_needed"])
+    metrics, classes = fleet["metrics"], fleet["classes"]
+    assert [one["name"] for one in classes] == ["batch", "chat"]
+    assert sum(one["goodput_rps"] for one in classes) == pytest.approx(metrics["goodput_rps"]["mean"])
+    assert sum(one["stopped"] for one in classes) == pytest.approx(metrics["stopped"]["mean"] * fleet["n"])
+    assert metrics["stopped"]["mean"] > 0
+    assert "chat, TTFT at most 0.3 s" in Path("p/report.md").read_text()
+
+
+def test_a_stopped_answer_is_judged_by_what_there_was_and_who_left_was_never_answered() -> None:
+    """Ten tokens a second: stopped after 5 of 50, whole, and nobody's."""
+    fields = RequestRecord._fields
+    row = dict.fromkeys(fields, 0.0) | {"measured": 1, "arrival_s": 0.0, "first_token_s": 1.0, "output_tokens": 50, "ended_s": np.nan}
+    rows = [
+        row | {"finish_s": np.nan, "ending": Ending.STOPPED, "ended_s": 1.4, "emitted_tokens": 5},
+        row | {"finish_s": 5.9, "emitted_tokens": 50},
+        row | {"finish_s": np.nan, "first_token_s": np.nan, "ending": Ending.LEFT, "ended_s": 3.0},
+    ]
+    table = np.array([[one[name] for name in fields] for one in rows], dtype=np.float64)
+    kept = promised(table, Sla.model_validate({"speed": {"tps": 9}, "ttft": {"seconds": 2}}))
+    assert (kept["speed_kept"], kept["ttft_kept"]) == pytest.approx((2 / 3, 2 / 3))

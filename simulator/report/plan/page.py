@@ -7,6 +7,7 @@ from pathlib import Path
 
 from simulator.report import wording
 from simulator.report.blocks import NOTEBOOK, PAGES, TERMINAL, USUAL, Chart, Folded, Lines, Picture, Slider, Stop, Terms, Toggles, folded, only
+from simulator.report.classes import by_class
 from simulator.report.deploy import last_lines, what_to_deploy
 from simulator.report.page import Page, Section, notices, section, sections
 from simulator.report.plan import plots, tables
@@ -140,7 +141,9 @@ def _break_even(result: PlanResult) -> Section | None:
 
 
 def _every_fleet(result: PlanResult) -> Section | None:
-    return section("every", "Every simulated fleet", folded(tables.points(result)), short="Every fleet", on=PAGES)
+    fleets = {choice.label: [(wording.load(fleet.replicas), fleet.classes) for fleet in choice.points] for choice in result.cells}
+    classes = by_class("replicas", fleets)
+    return section("every", "Every simulated fleet", folded(tables.points(result)), classes and folded(classes), short="Every fleet", on=PAGES)
 
 
 def _grounds(result: PlanResult) -> Section | None:

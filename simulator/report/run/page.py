@@ -7,11 +7,12 @@ from pathlib import Path
 
 from simulator.report import wording
 from simulator.report.blocks import NOTEBOOK, PAGES, TERMINAL, Draw, Lines, Picture, Sketch, Terms, folded, only
+from simulator.report.classes import by_class
 from simulator.report.deploy import last_lines, what_to_deploy
 from simulator.report.page import Page, Section, notices, section, sections
 from simulator.report.render.files import write
 from simulator.report.reproduce import reproduce
-from simulator.report.run import classes, groups, reuse, sketch, tables, unsure
+from simulator.report.run import groups, reuse, sketch, tables, unsure
 from simulator.report.run.plots import cache, frontier, load, tokens
 from simulator.report.tables import provenance, validation
 from simulator.study.run.metrics import METRICS
@@ -144,8 +145,8 @@ def _goodput(result: RunResult) -> Section | None:
         return None
     what = "Requests per second and GPU that keep every limit above, their share below, over load, one line per policy"
     picture = _picture("goodput", what, partial(load.goodput, result), result, "Each request is judged on its own, by sla.goodput or by its class.")
-    by_class = classes.table_of(result) if any(point.classes for point in result.frontier) else None
-    return section("goodput", "Goodput", picture, by_class, on=PAGES)
+    classes = {policy: [(wording.load(point.load), point.classes) for point in points] for policy, points in result.points.items()}
+    return section("goodput", "Goodput", picture, by_class("load", classes), on=PAGES)
 
 
 def _groups(result: RunResult) -> Section | None:

@@ -31,6 +31,7 @@ from simulator.study.planning.sure import Sure
 from simulator.study.planning.telling import answer_lines, conditions, warnings
 from simulator.study.planning.trial import TrialRow
 from simulator.study.run.build import shown_file, worst
+from simulator.study.run.classes import together
 from simulator.study.run.pareto import estimate, gain
 from simulator.study.run.result import sources
 from simulator.study.run.wording import count, share
@@ -155,6 +156,7 @@ def _fleet(plan: Plan, cell: CellResult, replicas: int, rows: Sequence[TrialRow]
         verdict=worst([r.verdict for r in rows]),
         sure_speed=prediction(speeds)[0] if len(speeds) == len(rows) > 1 else None,
         metrics={name: estimate([r[name] for r in rows]) for name in METRICS},
+        **({"classes": together([r.classes for r in rows])} if rows and all(r.classes for r in rows) else {}),
     )
 
 

@@ -10,6 +10,7 @@ from simulator.complaints import shown
 from simulator.names import Anywhere
 from simulator.study.planning.judge import Judgement
 from simulator.study.planning.question import Price, Sla
+from simulator.study.run.classes import ClassRow
 from simulator.study.run.launch import Launch
 from simulator.study.run.metrics import Verdict
 from simulator.study.run.record import Document, Record, ShortText, distinct, known, same_length
@@ -19,6 +20,7 @@ Outcome = Literal["planned", "unattainable", "too few replicas", "not clear"]
 METRICS = (
     "speed", "ttft", "throughput_tok_s_gpu", "accepted_length", "verification_budget", "waste_fraction", "concurrency_mean", "waiting_mean",
     "busy_fraction", "preemptions", "unfinished", "speed_kept", "ttft_kept", "requests", "goodput_rps", "goodput_rps_gpu", "goodput_share",
+    "left", "stopped", "timed_out", "retries",
 )  # fmt: skip
 DRAWN = ("speed", "ttft", "throughput_tok_s_gpu", "accepted_length", "verification_budget", "concurrency_mean")  # by the page: never left out
 _WHOLE = PlainSerializer(lambda model: model.model_dump())  # defaults too
@@ -82,6 +84,7 @@ class FleetResult(Record):
     verdict: Verdict
     sure_speed: float | None
     metrics: Annotated[dict[str, Maybe], AfterValidator(_drawn_and_known)]
+    classes: tuple[ClassRow, ...] = ()  # of requests: counts summed over replications, times and rates in the mean
 
     def mean(self, metric: str) -> float | None:
         """Of a metric, None where it is not known."""

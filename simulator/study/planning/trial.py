@@ -14,13 +14,14 @@ from simulator.engine.records import RequestRecord
 from simulator.engine.simulate import OpenTraffic, SessionTraffic, observe
 from simulator.study.planning.changes import Change, changes
 from simulator.study.planning.question import Plan, Sla
+from simulator.study.run.classes import ClassRow
 from simulator.study.run.fleet import fleet_of
 from simulator.study.run.meter import Meter
 from simulator.study.run.metrics import Number
 from simulator.study.run.point import Split, arrivals, sessions
 from simulator.study.run.result import Row
 from simulator.study.run.scenario import Scenario
-from simulator.traffic.request import RequestColumns
+from simulator.traffic.request import Ending, RequestColumns
 
 Kind = Literal["peak", "alone", "loss"]
 ALONE_REQUESTS = 100
@@ -50,6 +51,7 @@ class TrialRow(Row):
     (seconds) what it does not exceed, None where somebody was never answered."""
 
     replicas: int
+    classes: tuple[ClassRow, ...] = ()
 
     @property
     def speed(self) -> Number:
@@ -82,6 +84,7 @@ def run_trial(plan: Plan, trial: Trial) -> TrialRow:
         replication=trial.replication,
         verdict="stable" if trial.kind == "alone" else measured.verdict,
         numbers={"requests": measured.requests} | measured.numbers | kept,
+        **({"classes": measured.classes} if measured.classes else {}),
     )
 
 
@@ -111,7 +114,8 @@ def promised(rows: Floats, sla: Sla) -> dict[str, Number]:
     from rows of RequestRecord # [n, 22].
 
     Who was never answered, or refused, counts as slowest (speed 0, TTFT unknown); answers of one token have no speed. Quantiles are
-    observed values, rounded to the side of the promise's breach.
+    observed values, rounded to the side of the promise's breach. Who left or gave up was never answered; an answer that was stopped counts by what
+    there was of it.
     """
     of = dict(zip(RequestRecord._fields, rows[rows[:, RequestRecord._fields.index("measured")] > 0].T, strict=True))
     speed = np.sort(_speed(of))
@@ -131,9 +135,10 @@ def promised(rows: Floats, sla: Sla) -> dict[str, Number]:
 
 def _speed(of: dict[str, Floats]) -> Floats:
     """Tokens per second of every request that has a speed. # [m]"""
-    refused = of["rejected"] > 0
-    answered = np.isfinite(of["finish_s"]) & ~refused
-    seconds = of["finish_s"] - of["first_token_s"]
+    refused, stopped = of["rejected"] > 0, of["ending"] == Ending.STOPPED
+    last_s, tokens = np.where(stopped, of["ended_s"], of["finish_s"]), np.where(stopped, of["emitted_tokens"], of["output_tokens"])
+    answered = np.isfinite(last_s) & ~refused
+    seconds = last_s - of["first_token_s"]
     at_once = answered & (seconds <= 0)
-    speed = np.where(answered, (of["output_tokens"] - 1) / np.where(answered & ~at_once, seconds, 1.0), 0.0)
-    return np.where(at_once, np.inf, speed)[(of["output_tokens"] >= 2) | refused]
+    speed = np.where(answered, (tokens - 1) / np.where(answered & ~at_once, seconds, 1.0), 0.0)
+    return np.where(at_once, np.inf, speed)[(tokens >= 2) | refused]

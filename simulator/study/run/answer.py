@@ -102,8 +102,10 @@ class Answer:
     def _at_goodput(self) -> Iterator[str]:
         """Who serves most requests of which each is within all limits, TTFT among them, and what the baseline serves at its best load."""
         known = [(goodput, p) for p in self._points if p.verdict != "overloaded" and (goodput := p.mean("goodput_rps_gpu"))]
-        if self.scenario.sla.goodput is None or not known:
+        limits = self.scenario.sla.goodput
+        if not known or not (limits or self.scenario.workload.classes):
             return
+        words = f"with {limits.words}" if limits else "within the SLA of their class"
         most, best = max(known, key=lambda pair: pair[0])
         others = [pair for pair in known if pair[1].policy == self.scenario.base != best.policy]
         over = ""
@@ -113,7 +115,7 @@ class Answer:
         share = 100 * (best.mean("goodput_share") or 0.0)
         around = _within(best.prediction.get("goodput_rps_gpu"), 2)
         yield (
-            f"Of requests with {self.scenario.sla.goodput.words}, {best.policy} serves the most: {most:.3g} per second and GPU{around} "
+            f"Of requests {words}, {best.policy} serves the most: {most:.3g} per second and GPU{around} "
             f"at load {best.load:g}, {share:.0f} % of all{over}."
         )
 
