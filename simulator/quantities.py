@@ -103,6 +103,7 @@ Gpus = Annotated[float, Within(1e-3, 1e6, "GPUs")]
 GpusOrNone = Annotated[float, Within(0, 1e6, "GPUs")]
 Bytes = Annotated[float, Within(1, 1e16, "bytes")]
 BytesOrNone = Annotated[float, Within(0, 1e16, "bytes")]
+Bandwidth = Annotated[float, Within(1, 1e16, "bytes per second")]
 Money = Annotated[float, Within(1e-6, 1e6, "per GPU-hour")]
 
 # of confidences and sampling

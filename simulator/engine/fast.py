@@ -75,6 +75,8 @@ def _beyond(fleet: Fleet) -> str:
         return "replicas are away for a while, which is played in Python"
     if fleet.groups:
         return "replicas differ, which is played in Python"
+    if fleet.pool is not None:
+        return "prefill workers have a profile, a cache or a link of their own, which is played in Python"
     if isinstance(fleet.router, LoadRouter) and fleet.router.stale_s:
         return "the router sees loads of some time ago, which is played in Python"
     return ""

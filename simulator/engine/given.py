@@ -129,6 +129,17 @@ class Failures(Frozen):
 
 
 @dataclass(frozen=True)
+class PrefillPool:
+    """Machines that process prompts: what those cost there, the memory of each and what of it is kept as a prefix cache, and bytes per second over
+    which transfers to replicas share a link (None: it takes no time)."""
+
+    prices: RoundPrices
+    kv_pages: int | None = None
+    prefix_cache: PrefixCaching | None = None
+    bandwidth_bytes_s: float | None = None
+
+
+@dataclass(frozen=True)
 class Fleet:
     """Replicas that serve together, and how they choose. `prices` is what steps cost; `believed` what the policy thinks they cost (the same
     unless its table is wrong)."""
@@ -146,6 +157,8 @@ class Fleet:
     absences: Sequence[Absence] = ()
     max_context: int | None = None  # tokens of prompt and answer: longer prompts are refused, answers end there
     prefix_cache: PrefixCaching | None = None
+    pool: PrefillPool | None = None  # of prefill machines, where more is known of them than how many and how long a transfer takes
+    kv_bytes_per_token: float = 0.0
     groups: Sequence[Fleet] = ()  # that it consists of, where its replicas differ: what replicas are is said there
 
     def of(self, number: int) -> Fleet:

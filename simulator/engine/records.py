@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from math import nan
 from typing import NamedTuple, Protocol
 
@@ -89,6 +90,13 @@ class RequestRecord(NamedTuple):
     retries: int = 0
 
 
+class Outside(IntEnum):
+    """What is done outside replicas: a prompt on a prefill worker, or the transfer of its keys and values to a replica."""
+
+    PROMPT = 0
+    MOVE = 1
+
+
 class Sink(Protocol):
     """Takes the rows of a run in the order in which things happened, some thousands at a time; rows are the sink's to keep."""
 
@@ -106,6 +114,9 @@ class Sink(Protocol):
 
     def waits(self, rows: Floats) -> None:
         """From when to when a request waited for a prefill worker, infinite where it still does # [n, 2]."""
+
+    def outside(self, rows: Floats) -> None:
+        """Which Outside, from when to when, tokens of the prompt that were computed or bytes that moved # [n, 4]."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +142,7 @@ class Run(End):
     requests: list[Request]
     join_gaps: Floats  # [n, 3] of a request's first round: when, seconds since its last token, seconds of them in no batch
     prefill_waits: Floats  # [m, 2] from when to when a request waited for a prefill worker (infinite: still does)
+    outside: Floats  # [k, 4] prompts on prefill workers and transfers: which Outside, from when to when, tokens or bytes
 
 
 class Buffer:
@@ -157,24 +169,24 @@ class Kept:
     """A sink that keeps everything."""
 
     def __init__(self) -> None:
-        widths = (len(StepRecord._fields), len(RequestRecord._fields), 3, 2)
-        self._steps, self._requests, self._joins, self._waits = self._parts = [[np.empty((0, width))] for width in widths]
+        widths = (len(StepRecord._fields), len(RequestRecord._fields), 3, 2, 4)
+        self._parts = [[np.empty((0, width))] for width in widths]
         self._domains: Sequence[str] = ()
-        self.steps, self.joins, self.waits = self._steps.append, self._joins.append, self._waits.append
+        self.steps, self._requests, self.joins, self.waits, self.outside = (part.append for part in self._parts)
 
     def warm(self, start_s: float) -> None:
         """Said again at the end."""
 
     def requests(self, rows: Floats, domains: Sequence[str]) -> None:
         """Rows of RequestRecord."""
-        self._requests.append(rows)
+        self._requests(rows)
         self._domains = domains
 
     def run(self, end: End) -> Run:
         """The whole run, requests in the order in which they came."""
-        steps, rows, joins, waits = map(np.concatenate, self._parts)
+        steps, rows, joins, waits, outside = map(np.concatenate, self._parts)
         requests = [request_of(RequestRecord(*row), self._domains) for row in rows[rows[:, 0].argsort()].tolist()]
-        return Run(**vars(end), steps=Steps(steps), requests=requests, join_gaps=joins, prefill_waits=waits)
+        return Run(**vars(end), steps=Steps(steps), requests=requests, join_gaps=joins, prefill_waits=waits, outside=outside)
 
 
 def request_of(record: RequestRecord, domains: Sequence[str]) -> Request:

@@ -12,6 +12,7 @@ import simpy
 from simulator.engine.batch import CONTEXT, PAGES, Batch
 from simulator.engine.given import Fleet
 from simulator.engine.pages import KvCache, PrefixCache
+from simulator.engine.pool import Pool
 from simulator.engine.records import Buffer, StepRecord
 from simulator.measurements.prices import reads_to_longest, round_prices, rounded_context, scheduling_s
 from simulator.policies.verification import Lengths
@@ -24,10 +25,12 @@ class Replica:
     """Continuous batching at the granularity of steps.
 
     `finished(request)` is told of every request that is done or rejected; `evicted(request)` of one thrown out whose
-    context must be computed again elsewhere.
+    context must be computed again elsewhere. `steps` and `gaps` take rows; with a `pool`, keys and values are fetched from there.
     """
 
-    def __init__(self, env: simpy.Environment, number: int, fleet: Fleet, finished: Hear, evicted: Hear, steps: Buffer, gaps: Buffer) -> None:
+    def __init__(
+        self, env: simpy.Environment, number: int, fleet: Fleet, finished: Hear, evicted: Hear, steps: Buffer, gaps: Buffer, pool: Pool | None = None
+    ) -> None:
         self.env, self.number, self.settings, self.policy = env, number, fleet.settings, fleet.policy
         self.prices, self.believed, self.kv = fleet.prices, fleet.believed, _memory(fleet)
         self.finished, self.evicted = finished, evicted
@@ -38,6 +41,9 @@ class Replica:
         self.lookahead = fleet.lookahead
         self.waiting: deque[Request] = deque()
         self.prefilling: deque[tuple[Request, int]] = deque()
+        self.pool, self.kv_bytes_per_token = pool, fleet.kv_bytes_per_token
+        self.moving: dict[Request, int] = {}  # admitted, and pages of each: their keys and values come from prefill machines
+        self.moved: list[Request] = []  # those that have come
         self.last_round_s = 0.0  # when those in the batch last got tokens
         self.preemptions = 0
         self.rule = fleet.prefix_cache
@@ -48,12 +54,12 @@ class Replica:
     @property
     def held(self) -> int:
         """Requests waiting or running here."""
-        return len(self.waiting) + len(self.prefilling) + len(self.batch)
+        return len(self.waiting) + len(self.prefilling) + len(self.moving) + len(self.batch)
 
     @property
     def pages(self) -> dict[Request, int]:
         """What requests that run here hold."""
-        return dict(self.prefilling) | dict(zip(self.batch.requests, self.batch.state[PAGES, : len(self.batch)].tolist(), strict=False))
+        return dict(self.prefilling) | self.moving | dict(zip(self.batch.requests, self.batch.state[PAGES, : len(self.batch)].tolist(), strict=False))
 
     def submit(self, request: Request) -> None:
         """A request arrives (with its prompt processed, unless prompts are processed here)."""
@@ -63,6 +69,9 @@ class Replica:
             self.finished(request)
             return
         self.waiting.append(request)
+        self._wake()
+
+    def _wake(self) -> None:
         if self._idle is not None:
             self._idle.succeed()
             self._idle = None
@@ -79,9 +88,16 @@ class Replica:
             yield from self._step()
 
     def _admit(self) -> None:
-        """Waiting requests enter while there are slots and pages for their context and one round."""
+        """Waiting requests enter while there are slots and pages for their context and one round; those whose keys and values have come decode."""
         settings, order, here = self.settings, self.settings.admission, self.settings.prefill.where == "replica"
-        while self.waiting and len(self.batch) + len(self.prefilling) < settings.max_batch:
+        for request in self.moved:
+            pages = self.moving.pop(request)
+            if request.gone:
+                self.kv.leave(request, pages)
+            else:
+                self._start(request, pages)
+        self.moved.clear()
+        while self.waiting and len(self.batch) + len(self.prefilling) + len(self.moving) < settings.max_batch:
             chosen = order.next([r.priority if order.ranks else r.spec.prompt_tokens for r in self.waiting]) if order.looks else 0
             request = self.waiting[chosen]
             pages = self.kv.pages(request.context_tokens + self.lookahead)
@@ -93,8 +109,20 @@ class Replica:
             if here:
                 request.prefilled_tokens = request.cached_tokens
                 self.prefilling.append((request, pages))
+            elif self.pool is not None:
+                self.moving[request] = pages
+                self.env.process(self._fetch(request, self.pool))
             else:
                 self._start(request, pages)
+
+    def _fetch(self, request: Request, pool: Pool) -> Generator[simpy.Event, Any, None]:
+        """The keys and values of a request that are not here come over, those of its last token excepted, which has none yet."""
+        known = request.context_tokens - 1
+        yield from pool.fetch(request, known - min(request.cached_tokens, known), self.kv_bytes_per_token)
+        if request in self.moving:  # or the replica has died meanwhile
+            self.kv.computed(request, known)
+            self.moved.append(request)
+            self._wake()
 
     def _start(self, request: Request, pages: int) -> None:
         """The context is in the cache: emit the first token if it is still owed, then decode."""
@@ -244,7 +272,9 @@ class Replica:
     def die(self) -> list[Request]:
         """End in the middle of whatever it does; what it held, in order of arrival, with what each had emitted."""
         running = [self.batch.leave(slot)[0] for slot in reversed(range(len(self.batch)))]
-        lost = [r for r in (*self.waiting, *(request for request, _ in self.prefilling), *running) if not r.gone]
+        held = (*self.waiting, *(request for request, _ in self.prefilling), *self.moving, *running)
+        lost = [r for r in held if not r.gone]
+        self.moving.clear()
         self.process.defused = True
         if self.process.is_alive and self.process.target is not None:
             self.process.interrupt()

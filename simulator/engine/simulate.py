@@ -19,6 +19,7 @@ from simulator.engine.fast import CompiledRun, lower
 from simulator.engine.given import Absence, ClosedTraffic, Fleet, OpenTraffic, SessionTraffic, Traffic, UserSource
 from simulator.engine.leaving import Leaving
 from simulator.engine.live_sessions import LiveSessions
+from simulator.engine.pool import Pool
 from simulator.engine.records import Buffer, End, Kept, Run, Sink, record_of
 from simulator.engine.replica import Replica
 from simulator.engine.routes import Routes
@@ -56,6 +57,7 @@ class World:
         self.domains: dict[str, int] = {}
         self.queued_s: dict[int, float] = {}  # those that wait for a prefill worker, and since when
         self.records, self.join_gaps, self.prefill_waits = Buffer(sink.steps), Buffer(sink.joins), Buffer(sink.waits)
+        self.outside = Buffer(sink.outside)
         self.closed = Buffer(lambda rows: sink.requests(rows, list(self.domains)))
         self.outstanding = self.finished_count = self.routed = self.made = self.rejected = 0
         self.warm_s = 0.0
@@ -66,6 +68,7 @@ class World:
         self.sessions: LiveSessions | None = None
         self.place: simpy.Event | None = None  # that a client at its limit waits for
         self.leaving = Leaving(self.env, traffic.senders, self.live, self._give_up, self._over, self._send) if traffic.senders else None
+        self.pool = Pool(self.env, fleet, self.outside) if fleet.pool else None
         self.replicas = [self._replica(number) for number in range(fleet.replicas)]
         self.routes = Routes(self.replicas, fleet)
         self.away = [0] * fleet.replicas  # absences of each that are under way
@@ -78,7 +81,7 @@ class World:
         self.workers = simpy.Resource(self.env, workers) if (workers := self.prefill.machines.at_a_time) else None
 
     def _replica(self, number: int) -> Replica:
-        return Replica(self.env, number, self.fleet.of(number), self._finished, self._evicted, self.records, self.join_gaps)
+        return Replica(self.env, number, self.fleet.of(number), self._finished, self._evicted, self.records, self.join_gaps, self.pool)
 
     def run(self) -> End:
         if isinstance(self.traffic, ClosedTraffic):
@@ -105,7 +108,7 @@ class World:
             self._write(request)
         for since_s in self.queued_s.values():
             self.prefill_waits.append((since_s, np.inf))
-        for buffer in (self.records, self.closed, self.join_gaps, self.prefill_waits):
+        for buffer in (self.records, self.closed, self.join_gaps, self.prefill_waits, self.outside):
             buffer.flush()
         return End(
             start_s=start_s,
@@ -199,10 +202,12 @@ class World:
         self.closed.append(record_of(request, self.domains.setdefault(request.spec.domain, len(self.domains))))
 
     def _enter(self, request: Request) -> None:
-        """To the prefill machines where there are any, else straight to a replica; not at all where the prompt alone fills the context."""
+        """To the prefill machines where there are any, else straight to a replica; not at all where the prompt alone fills the context, or no
+        prefill machine can hold it."""
         if request.gone:
             return
-        if self.fleet.max_context is not None and request.spec.prompt_tokens >= self.fleet.max_context:
+        too_long = self.fleet.max_context is not None and request.spec.prompt_tokens >= self.fleet.max_context
+        if too_long or (self.pool is not None and not self.pool.fits(request)):
             request.rejected = True
             self._finished(request)
         elif self.prefill.where == "elsewhere" and request.to_prefill:
@@ -234,6 +239,12 @@ class World:
             self.routes.changed(self.env.now, request.replica, -1)
             request.replica = -1
 
+    def _release(self, request: Request) -> None:
+        """Nothing holds it any longer."""
+        self._left(request)
+        if self.pool is not None:
+            self.pool.leave(request)
+
     def _evicted(self, request: Request) -> None:
         """Thrown out of a replica, its prompt is processed elsewhere again."""
         self._left(request)
@@ -250,7 +261,7 @@ class World:
             self.lost.append((self.env.now, sum(max(r.emitted_tokens - 1, 0) for r in requests)))  # the first token comes with the prompt
             self.replicas[number] = self._replica(number)
             for r in requests:
-                self._left(r)
+                self._release(r)
             for r in requests:  # all progress is lost: prompt, tokens, first token, and the place in the recorded text
                 self.live[r.made] = r.again()
                 self._enter(self.live[r.made])
@@ -261,7 +272,7 @@ class World:
             self._route(request)
 
     def _prefill_elsewhere(self, request: Request) -> Generator[simpy.Event, Any, None]:
-        """Wait for a worker, process the prompt, emit the first token, move the cache."""
+        """Wait for a worker, process the prompt, emit the first token, move the cache (with a pool, when a replica has admitted the request)."""
         slot = self.workers.request() if self.workers is not None else None
         if slot is not None:
             self.queued_s[request.made] = self.env.now
@@ -270,12 +281,16 @@ class World:
                 self.workers.release(slot)
                 return
             self.prefill_waits.append((self.queued_s.pop(request.made), self.env.now))
-        cached = min(request.spec.cached_prompt_tokens, request.to_prefill - 1) if not request.preemptions else 0
-        tokens = request.to_prefill - cached
-        yield self.env.timeout(self.fleet.prices.prefill_s(tokens, cached + tokens / 2))
+        if self.pool is not None:
+            yield from self.pool.compute(request)
+        else:
+            cached = min(request.spec.cached_prompt_tokens, request.to_prefill - 1) if not request.preemptions else 0
+            tokens = request.to_prefill - cached
+            yield self.env.timeout(self.fleet.prices.prefill_s(tokens, cached + tokens / 2))
         if slot is not None and self.workers is not None:
             self.workers.release(slot)
         if request.gone:
+            self._release(request)
             return
         if request.emitted_tokens == 0:
             request.first_token_s = request.last_emit_s = request.left_s = self.env.now
@@ -285,7 +300,8 @@ class World:
             request.finish_s = self.env.now
             self._finished(request)
             return
-        yield self.env.timeout(self.prefill.machines.moving_s)
+        if self.pool is None:
+            yield self.env.timeout(self.prefill.machines.moving_s)
         self._route(request)
 
     def _let_go(self, request: Request) -> None:
@@ -299,7 +315,7 @@ class World:
     def _give_up(self, request: Request) -> Request:
         """A client gives an attempt up; the next one, not yet sent."""
         self._let_go(request)
-        self._left(request)
+        self._release(request)
         again = self.live[request.made] = request.again()
         again.retries += 1
         return again
@@ -315,7 +331,7 @@ class World:
         if request.stop_tokens and request.finished:
             request.ending, request.ended_s, request.finish_s = Ending.STOPPED, request.finish_s, nan
         self._write(request)
-        self._left(request)
+        self._release(request)
         del self.live[request.made]
         self.finished_count += 1
         if request.measured:

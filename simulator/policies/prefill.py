@@ -7,7 +7,9 @@ from typing import Annotated, ClassVar, Literal, NamedTuple
 from pydantic import Field
 
 from simulator.kind import Kind, Lowered
-from simulator.quantities import GpusOrNone, Seconds, Tokens, Workers
+from simulator.names import Anywhere
+from simulator.policies.prefix_cache import Caching
+from simulator.quantities import Bandwidth, GpusOrNone, KvTokens, Seconds, Tokens, Workers
 
 
 class Machines(NamedTuple):
@@ -40,6 +42,11 @@ class PrefillMode(Kind):
     def machines(self) -> Machines:
         """Those that process prompts elsewhere."""
         return Machines()
+
+    @property
+    def pooled(self) -> bool:
+        """Are those told of in a profile, a cache or a link of their own?"""
+        return False
 
     @property
     def words(self) -> str:
@@ -94,12 +101,19 @@ class Disaggregated(PrefillMode):
 
     The first token is emitted when the prompt is done, before the transfer. `gpus_per_worker` count in throughput per GPU
     where `workers` is given.
+
+    More of them: `profile` says what prompts cost there (its GPUs count), `prefix_cache` keeps prompts in the memory of each worker (`kv_tokens`),
+    and transfers share `bandwidth_bytes_s`, `transfer_s` before each. Then a replica admits a request first, and fetches what its own cache lacks.
     """
 
     kind: Literal["disaggregated"] = "disaggregated"
     workers: Workers | None = None
     gpus_per_worker: GpusOrNone = 0.0
     transfer_s: Seconds = 0.0
+    profile: Anywhere | None = None
+    bandwidth_bytes_s: Bandwidth | None = None
+    prefix_cache: Caching | None = None
+    kv_tokens: KvTokens | None = None
     where: ClassVar = "elsewhere"
     summary: ClassVar = "prompts are processed on other machines"
 
@@ -108,11 +122,20 @@ class Disaggregated(PrefillMode):
         return Machines(self.workers, self.transfer_s, (self.workers or 0) * self.gpus_per_worker)
 
     @property
+    def pooled(self) -> bool:
+        """Is more known of the machines than how many, and how long a transfer takes?"""
+        return not (self.profile is None and self.bandwidth_bytes_s is None and self.prefix_cache is None and self.kv_tokens is None)
+
+    @property
     def words(self) -> str:
         unlimited = "" if self.workers else "; as many at a time as come, their GPUs not counted"
-        return f"{super().words[:-1]}{unlimited})"
+        plain = self if self.prefix_cache is None else self.model_copy(update={"prefix_cache": None})
+        cached = f", prefix cache {self.prefix_cache.words}" if self.prefix_cache else ""
+        return f"{super(Disaggregated, plain).words[:-1]}{cached}{unlimited})"
 
-    def lowered(self) -> Lowered:
+    def lowered(self) -> Lowered | None:
+        if self.pooled:
+            return None
         return Lowered("disaggregated", {"workers": self.workers or 0, "transfer_s": self.transfer_s})
 
 

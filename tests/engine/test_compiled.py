@@ -51,6 +51,9 @@ class Rows:
     def waits(self, rows: Any) -> None:
         self.kinds["waits"].append(rows.tobytes())
 
+    def outside(self, rows: Any) -> None:
+        raise AssertionError("compiled runs know no prefill pools")
+
 
 def told(traffic: Traffic, over: Fleet, path: Any) -> tuple[dict[str, bytes], list[str], float, End]:
     over.luck.bit_generator.state = np.random.default_rng(7).bit_generator.state

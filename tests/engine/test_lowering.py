@@ -53,7 +53,10 @@ OTHERS: list[tuple[Any, dict[str, Any]]] = [
     (Instant(), {}),
     (Separate(), {"max_tokens": 7}),
     (Chunked(), {"token_budget": 7}),
-    (Disaggregated(), {"workers": 2, "transfer_s": 0.5}),
+    (
+        Disaggregated(),
+        {"workers": 2, "transfer_s": 0.5, "profile": "other", "bandwidth_bytes_s": 1e9, "prefix_cache": {"kind": "lru"}, "kv_tokens": 9},
+    ),
     (RoundRobin(), {}),
     (LeastLoaded(), {"stale_s": 5.0}),
     (PowerOfTwo(), {"stale_s": 5.0}),

@@ -131,6 +131,6 @@ def test_the_page_has_a_table_by_group(scenario: Callable[..., Path], slow: Path
     scenario(fleet={"groups": [{"name": "new"}, {"name": "old", "profile": "slow"}]}, **OPEN)
     assert dsim("run", "small.yaml", "--out", "out").code == 0
     text = (Path("out") / "report.md").read_text()
-    assert "## Groups of replicas" in text
+    assert "## Groups of machines" in text
     assert not (Path("out") / "launch").exists()  # commands are for one kind of replica
     assert "replicas differ" in dsim("export", "launch", "small.yaml", "--policy", "plain").err

@@ -150,7 +150,7 @@ def _goodput(result: RunResult) -> Section | None:
 
 
 def _groups(result: RunResult) -> Section | None:
-    return section("groups", "Groups of replicas", folded(groups.by_group(result)), short="Groups", on=PAGES | NOTEBOOK)
+    return section("groups", "Groups of machines", folded(groups.by_group(result)), short="Groups", on=PAGES | NOTEBOOK)
 
 
 def _every_point(result: RunResult) -> Section | None:

@@ -92,6 +92,13 @@ def _run(trial: Trial, plan: Plan, _folder: Path | None) -> TrialRow:
     return run_trial(plan, trial)
 
 
+def _placed(setting: dict[str, Any], places: dict[str, str]) -> dict[str, Any]:
+    """A setting whose profiles lie in the bundle."""
+    believed = {"scheduler_profile": places[name]} if (name := setting.get("scheduler_profile")) else {}
+    prefill = setting.get("prefill") or {}
+    return setting | believed | ({"prefill": prefill | {"profile": places[name]}} if (name := prefill.get("profile")) else {})
+
+
 def plan_bundle(plan: Plan) -> Bundle[Plan]:
     """All that the trials of a plan read."""
     content, profiles = plan.question._content, {}
@@ -99,6 +106,8 @@ def plan_bundle(plan: Plan) -> Bundle[Plan]:
         profiles[cell.scenario.profile] = cell.scenario.known
         if (name := cell.scenario.engine.scheduler_profile) is not None:
             profiles[name] = cell.scenario.believed
+        if (name := getattr(cell.scenario.engine.prefill, "profile", None)) is not None:
+            profiles[name] = cell.scenario.prefilling
     places = {name: f"profile-{number}" for number, name in enumerate(profiles)}
     workload, files = moved_workload(content["workload"], plan.question.workload, plan.folder)
     tables: Files = {}
@@ -108,6 +117,5 @@ def plan_bundle(plan: Plan) -> Bundle[Plan]:
     offers = [offer.model_dump(exclude_none=True) | {"profile": places[offer.profile]} for offer in plan.question.profiles]
     moved: dict[str, Any] = {"workload": workload, "profiles": offers}
     if "settings" in content:
-        believed = [{"scheduler_profile": places[name]} if (name := raw.get("scheduler_profile")) else {} for raw in content["settings"]]
-        moved["settings"] = [raw | place for raw, place in zip(content["settings"], believed, strict=True)]
+        moved["settings"] = [_placed(raw, places) for raw in content["settings"]]
     return Bundle(make_plan, plan.file.name, content | moved, files, tables=tables)

@@ -11,7 +11,7 @@ from simulator.study.run.answer import Answer
 from simulator.study.run.classes import together as of_classes
 from simulator.study.run.conditions import conditions, paths
 from simulator.study.run.memory import MemoryPoint
-from simulator.study.run.metrics import METRICS, OF_GROUPS, Verdict
+from simulator.study.run.metrics import METRICS, Verdict
 from simulator.study.run.pareto import estimate, gains
 from simulator.study.run.point import Point
 from simulator.study.run.prediction import Prediction
@@ -134,7 +134,7 @@ def _point(scenario: Scenario, rows: Sequence[PointRow], policy: Policy, load: f
 
 def _group(rows: Sequence[GroupRow]) -> GroupResult:
     """A group over its replications."""
-    metrics = {name: estimate([row.numbers[name] for row in rows]) for name in OF_GROUPS}
+    metrics = {name: estimate([row.numbers[name] for row in rows]) for name in rows[0].numbers}
     return GroupResult(name=rows[0].name, requests=sum(row.requests for row in rows), metrics=metrics)
 
 

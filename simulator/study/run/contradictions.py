@@ -8,7 +8,7 @@ from pathlib import Path
 from simulator.errors import ScenarioError, TraceError
 from simulator.measurements.models import plain_name
 from simulator.measurements.profile import Profile
-from simulator.policies.prefill import Prefill
+from simulator.policies.prefill import Disaggregated, Prefill
 from simulator.study.run.settings import EngineSettings, FleetPlan, Policy
 from simulator.traffic.goodput import Goodput
 from simulator.traffic.workload import Workload
@@ -57,6 +57,31 @@ def check_same(other: Profile, known: Profile, key: str, where: Path) -> Profile
     raise ScenarioError(problem, where=where, key=key, remedy="use profiles of one model")
 
 
+def check_pool(prefill: Disaggregated, policies: Sequence[Policy], known: Profile, pool: Profile, where: Path) -> None:
+    """Prefill workers have a number where it matters, a price, and caches of the size that replicas have."""
+    if (prefill.profile or prefill.prefix_cache) and prefill.workers is None:
+        given = "profile" if prefill.profile else "prefix_cache"
+        raise ScenarioError(
+            f"{given} is of each worker, so there must be a number of them", where=where, key="engine.prefill.workers", remedy="set it"
+        )
+    if prefill.kv_tokens is not None and prefill.prefix_cache is None:
+        problem = "memory of workers counts with a prefix cache in it"
+        raise ScenarioError(problem, where=where, key="engine.prefill.kv_tokens", remedy="set engine.prefill.prefix_cache, or drop it")
+    if prefill.bandwidth_bytes_s is not None and known.kv is None:
+        problem = f"profile '{known.name}' does not say how many bytes of KV a token has"
+        raise ScenarioError(problem, where=where, key="engine.prefill.bandwidth_bytes_s", remedy="set transfer_s, or add kv to the profile")
+    if pool is known:
+        return
+    key = "engine.prefill.profile"
+    if known.kv and pool.kv and known.kv.bytes_per_token != pool.kv.bytes_per_token:
+        problem = f"expected {known.kv.bytes_per_token:,.0f} bytes of KV per token as on the replicas, got {pool.kv.bytes_per_token:,.0f}"
+        raise ScenarioError(problem, where=where, key=key, remedy="use profiles of one precision and layout of the cache")
+    for policy in policies:
+        if policy.drafter and known.drafters[policy.drafter].draft.reads_prompts and policy.drafter not in pool.drafters:
+            problem = f"drafter '{policy.drafter}' reads prompts, and profile '{pool.name}' has no such drafter"
+            raise ScenarioError(problem, where=where, key=key, remedy=f"its drafters: {', '.join(sorted(pool.drafters)) or 'none'}")
+
+
 def check_prompts(prefill: Prefill, known: Profile, where: Path) -> None:
     """Prompts have a price, where they take time."""
     if prefill.where != "nowhere" and known.costs.prefill is None:
@@ -91,17 +116,23 @@ def check_fleet(fleet: FleetPlan, engine: EngineSettings, workload: Workload, wh
     if fleet.failures is not None and not workload.windowed:
         problem = "need requests that arrive whatever happens; users of a closed loop and benchmark clients would wait"
         raise ScenarioError(problem, where=where, key="fleet.failures", remedy="use other arrivals, or leave failures out")
-    simulated, trace = engine.prefix_cache is not None, workload.trace is not None and workload.trace.prefix_cache == "simulated"
+    simulated, key = engine.prefix_cache is not None, "engine.prefix_cache"
+    if isinstance(engine.prefill, Disaggregated) and engine.prefill.prefix_cache is not None:
+        simulated, key = True, key if simulated else "engine.prefill.prefix_cache"
+    trace = workload.trace is not None and workload.trace.prefix_cache == "simulated"
     if simulated and not trace and workload.sessions is None:
         problem = "needs requests that say what their prompts begin with: workload.sessions, or a trace with hash_ids"
         remedy = "set workload.trace.prefix_cache: simulated" if workload.trace is not None else "drop it, or set workload.cached_prompt_tokens"
-        raise ScenarioError(problem, where=where, key="engine.prefix_cache", remedy=remedy)
+        raise ScenarioError(problem, where=where, key=key, remedy=remedy)
     if trace and not simulated:
         problem = "simulated, but the engine has no prefix cache"
         raise ScenarioError(problem, where=where, key="workload.trace.prefix_cache", remedy="set engine.prefix_cache: {kind: vllm}, for example")
-    if simulated and engine.prefill.where != "replica":
+    if simulated and engine.prefill.where != "replica" and not engine.prefill.pooled:
         problem = f"is simulated where prompts are processed on the replica, got prefill: {{kind: {engine.prefill.kind}}}"
-        raise ScenarioError(problem, where=where, key="engine.prefix_cache", remedy="use {kind: chunked} or {kind: separate}")
+        remedy = "use {kind: chunked} or {kind: separate}"
+        if engine.prefill.where == "elsewhere":
+            remedy += ", or give it a prefix_cache or bandwidth_bytes_s"
+        raise ScenarioError(problem, where=where, key=key, remedy=remedy)
     if fleet.routing.remembers and not trace and workload.sessions is None:
         problem = f"{fleet.routing.kind} needs requests of sessions, or with prompts whose content is told"
         raise ScenarioError(problem, where=where, key="fleet.routing", remedy="use least_loaded, or workload.sessions")

@@ -64,7 +64,7 @@ def horizon_s(scenario: Scenario) -> float:
 
 def hours(scenario: Scenario) -> float:
     """Hours that one core computes, at least: every request is in a step for each drafted block of its answer, and for each chunk of its prompt."""
-    compiled = find_spec("numba") is not None and scenario.fleet.failures is None and not scenario.fleet.groups
+    compiled = find_spec("numba") is not None and scenario.fleet.failures is None and not (scenario.fleet.groups or scenario.pooled)
     compiled = compiled and scenario.engine.prefix_cache is None and scenario.workload.sessions is None
     shape = shape_of(scenario.workload, 1.0, scenario.folder)
     most = scenario.max_context_tokens or np.inf

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from simulator.engine.given import Fleet
+from simulator.engine.given import Fleet, PrefillPool
 from simulator.measurements.cost_kind import GraphSizes
 from simulator.measurements.prices import RoundCost
 from simulator.measurements.profile import Profile
 from simulator.measurements.replay import Replay, lay_out, nothing_drafted
+from simulator.policies.prefill import Disaggregated
 from simulator.policies.verification import Belief
 from simulator.rng import stream
 from simulator.study.run.scenario import Scenario
@@ -38,8 +39,32 @@ def fleet_of(scenario: Scenario, policy: Policy, replication: int) -> Fleet:
         luck=stream(scenario.run.seed, "routing", replication),
         max_context=scenario.max_context_tokens,
         prefix_cache=engine.prefix_cache,
+        pool=_pool(scenario, policy, replay.gamma, prices),
+        kv_bytes_per_token=_kv_bytes(profile, policy),
         groups=tuple(fleet_of(alone, policy.on(name), replication) for name, alone in scenario.groups),
     )
+
+
+def _pool(scenario: Scenario, policy: Policy, gamma: int, prices: RoundCost) -> PrefillPool | None:
+    """Prefill workers, of which more is known than how many there are."""
+    mode, profile = scenario.engine.prefill, scenario.prefilling
+    if not isinstance(mode, Disaggregated) or not mode.pooled:
+        return None
+    drafts = policy if policy.drafter in profile.drafters else policy.model_copy(update={"drafter": None})
+    kv_tokens = mode.kv_tokens or profile.kv_tokens(drafts.drafter)
+    return PrefillPool(
+        prices=prices if profile is scenario.known else _prices(profile, drafts, gamma, None),
+        kv_pages=None if kv_tokens is None else max(kv_tokens // scenario.page_tokens, 1),
+        prefix_cache=mode.prefix_cache,
+        bandwidth_bytes_s=mode.bandwidth_bytes_s,
+    )
+
+
+def _kv_bytes(profile: Profile, policy: Policy) -> float:
+    """Bytes of a token's keys and values, the drafter's included, which move with them."""
+    if profile.kv is None:
+        return 0.0
+    return profile.kv.bytes_per_token + (profile.drafter(policy.drafter).kv_bytes_per_token if policy.drafter else 0.0)
 
 
 def _prices(profile: Profile, policy: Policy, gamma: int, sizes: GraphSizes | None, belief: Belief = TRUTH) -> RoundCost:

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from simulator.arrays import Floats
 from simulator.engine.records import End, RequestRecord
-from simulator.study.run.meter import Meter
-from simulator.study.run.metrics import OF_GROUPS, Number
+from simulator.study.run.meter import GroupNumbers, Meter
+from simulator.study.run.metrics import OF_GROUPS
 
 _REPLICA = RequestRecord._fields.index("replica")
-
-
-@dataclass(frozen=True)
-class GroupNumbers:
-    """Measured requests of a group that finished, and its metrics."""
-
-    requests: int
-    numbers: dict[str, Number]
 
 
 class Groups:

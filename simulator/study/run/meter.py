@@ -10,14 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.arrays import Floats
-from simulator.engine.records import End, RequestRecord, Run, StepRecord, record_of
+from simulator.engine.records import End, Outside, RequestRecord, Run, StepRecord, record_of
 from simulator.study.run.classes import ENDINGS, Classes, ClassRow
-from simulator.study.run.metrics import METRICS, SHARES, Number, Totals, Verdict
+from simulator.study.run.metrics import METRICS, OF_POOL, SHARES, Number, Totals, Verdict
 from simulator.study.run.queues import Queue
 from simulator.study.run.reuse import Reuse
 from simulator.study.run.spread import Chunks, Spread
 from simulator.traffic.goodput import Goodput
 from simulator.traffic.impatience import Senders
+
+
+@dataclass(frozen=True)
+class GroupNumbers:
+    """Of a part of the machines: requests that finished there, and what is known of it."""
+
+    requests: int
+    numbers: dict[str, Number]
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,7 @@ def summarise(run: Run, gpus: float, replicas: int, ttft_known: bool, open_loop:
     meter.requests(np.array([record_of(r, 0) for r in run.requests], dtype=np.float64).reshape(-1, len(RequestRecord._fields)), [])
     meter.joins(run.join_gaps)
     meter.waits(run.prefill_waits)
+    meter.outside(run.outside)
     end = End(run.start_s, run.end_s, run.unfinished, run.rejected, run.preemptions, run.kv_pages_left)
     return meter.row(end, gpus, replicas, ttft_known)
 
@@ -59,7 +68,7 @@ class Meter:
         self.start_s, self.until_s, self.goodput = start_s, until_s, goodput
         self.steps = Chunks(len(StepRecord._fields), self._steps)
         self._request_rows = Chunks(len(RequestRecord._fields), self._requests)
-        self.joins, self.waits = Chunks(3, self._joins), Chunks(2, self._waits)
+        self.joins, self.waits, self.outside = Chunks(3, self._joins), Chunks(2, self._waits), Chunks(4, self._outside)
         self.sums: defaultdict[str, float] = defaultdict(float)
         self.tokens_per_step = np.zeros(1, dtype=np.int64)  # how many steps had so many tokens
         self.step_s, self.itl_s = Spread(), Spread()
@@ -105,7 +114,7 @@ class Meter:
 
     def flush(self) -> None:
         """Add up the rows that are held."""
-        for chunks in (self.steps, self._request_rows, self.joins, self.waits):
+        for chunks in (self.steps, self._request_rows, self.joins, self.waits, self.outside):
             chunks.flush()
 
     def row(self, end: End, gpus: float, replicas: int, ttft_known: bool) -> RunMetrics:
@@ -217,6 +226,23 @@ class Meter:
         self.sums["queued_s"] += np.maximum(end - begin, 0.0)[over].sum()
         self.sums["still_queued"] += (~over).sum()
         self.sums["still_queued_since_s"] += begin[~over].sum()
+
+    def _outside(self, rows: Floats) -> None:
+        """Prompts on prefill workers, and transfers: they count where they end, the time of workers where it is."""
+        prompts, inside = rows[:, 0] == Outside.PROMPT, self._inside(rows[:, 2])
+        spent_s = np.minimum(rows[:, 2], self.until_s) - np.maximum(rows[:, 1], self.start_s)
+        self.sums["worker_s"] += np.maximum(spent_s[prompts], 0.0).sum()
+        self.sums["worker_prompts"] += (prompts & inside).sum()
+        self.sums["worker_tokens"] += rows[prompts & inside, 3].sum()
+        moves = rows[~prompts & inside]
+        self.sums["moves"] += len(moves)
+        self.sums["move_s"] += (moves[:, 2] - moves[:, 1]).sum()
+        self.sums["moved_bytes"] += moves[:, 3].sum()
+
+    def of_pool(self, end: End, workers: int | None) -> GroupNumbers:
+        """What prefill workers, of which there are so many or as many as it takes, and the link did."""
+        totals = self._totals(end, 1.0, workers or 0, ttft_known=True)
+        return GroupNumbers(int(self.sums["worker_prompts"]), {metric.name: _plain(metric.of(totals)) for metric in OF_POOL})
 
     def _requests(self, rows: Floats) -> None:
         """Speed is (tokens - 1) / (last token - first token) of each request, then quantiles over requests; TPOT its inverse."""

@@ -197,6 +197,17 @@ METRICS: tuple[Metric, ...] = (
     _part("waiting", "waiting", "out_of_batch_s"),
 )  # fmt: skip
 
+# Of prefill workers, which take the place of replicas, and of the link to them.
+OF_POOL = (
+    Metric("busy_fraction", "busy", "%", lambda t: t.per_replica(t.sums["worker_s"]) if t.replicas else None, "", 100.0, 1),
+    Metric("waiting_mean", "requests waiting", "", lambda t: t.per_replica(t.queued_s) if t.replicas else None, "", decimals=1),
+    Metric(
+        "prompt_tokens_s", "prompts computed", "tok/s", lambda t: t.sums["worker_tokens"] / t.window_s if t.window_s > 0 else None, "", decimals=0
+    ),
+    Metric("transfer_mean_s", "transfer, mean", "ms", lambda t: t.sums["move_s"] / t.sums["moves"] if t.sums["moves"] else None, "", 1000.0),
+    Metric("transfer_bytes_s", "transferred", "GB/s", lambda t: t.sums["moved_bytes"] / t.window_s if t.window_s > 0 else None, "", 1e-9),
+)
+
 HEAD = {
     ("policy", "drafter", "load_kind", "load", "replication"): "which point; `load_kind` is `concurrency` (users per replica), `rate_rps` (fleet) "
     "or `rate_scale` (times the trace's speed)",

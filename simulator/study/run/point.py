@@ -22,6 +22,7 @@ from simulator.study.run.meter import Meter
 from simulator.study.run.moved import moved
 from simulator.study.run.result import GroupRow, PointRow
 from simulator.study.run.scenario import Scenario
+from simulator.study.run.settings import POOL
 from simulator.study.run.span import Same, span_of
 from simulator.study.run.tables import RequestsFile, StepsFile
 from simulator.traffic.request import RequestColumns
@@ -137,7 +138,7 @@ def row_of(scenario: Scenario, point: Point, done: Sequence[Part]) -> PointRow:
         numbers=numbers.numbers,
         curves=numbers.curves,
         **({"reuse": tuple(rows)} if (rows := meter.reuse.rows()) else {}),
-        **({"groups": _group_rows(scenario, groups, end)} if (groups := done[0].groups) else {}),
+        **({"groups": several} if (several := _group_rows(scenario, done[0])) else {}),
         **({"classes": numbers.classes} if numbers.classes else {}),
         **({"client": printed(client.client, meter, end, prompts)} if client else {}),
         path=first.path,
@@ -145,11 +146,16 @@ def row_of(scenario: Scenario, point: Point, done: Sequence[Part]) -> PointRow:
     )
 
 
-def _group_rows(scenario: Scenario, groups: Groups, end: End) -> tuple[GroupRow, ...]:
-    alone = scenario.groups
-    gpus = [group.fleet.replicas * group.known.gpus_per_replica for _, group in alone]
-    numbers = groups.numbers(end, gpus, scenario.engine.prefill.where != "nowhere")
-    return tuple(GroupRow.of(mine, name=name) for (name, _), mine in zip(alone, numbers, strict=True))
+def _group_rows(scenario: Scenario, part: Part) -> tuple[GroupRow, ...]:
+    """Of groups of replicas, and of prefill workers of which more is known than their number."""
+    rows, alone, prefill = [], scenario.groups, scenario.engine.prefill
+    if part.groups is not None:
+        gpus = [group.fleet.replicas * group.known.gpus_per_replica for _, group in alone]
+        numbers = part.groups.numbers(part.end, gpus, prefill.where != "nowhere")
+        rows += [GroupRow.of(mine, name=name) for (name, _), mine in zip(alone, numbers, strict=True)]
+    if scenario.pooled:
+        rows.append(GroupRow.of(part.meter.of_pool(part.end, prefill.machines.at_a_time), name=POOL))
+    return tuple(rows)
 
 
 class Split:
@@ -166,7 +172,7 @@ class Split:
     ) -> None:
         self.part, self.count = part, count
         self.meters: list[Meter | Groups] = [meter, *([groups] if groups else [])]
-        self.joins, self.waits = meter.joins, meter.waits
+        self.joins, self.waits, self.outside = meter.joins, meter.waits, meter.outside
         self.step_takers: list[Callable[[Floats], None]] = [*(one.steps for one in self.meters), *steps]
         self.request_takers: list[Callable[[Floats, Sequence[str]], None]] = [*(one.requests for one in self.meters), *requests]
 

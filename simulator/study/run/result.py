@@ -28,7 +28,7 @@ from simulator.study.run.classes import ClassRow
 from simulator.study.run.client import PRINTED
 from simulator.study.run.launch import Launch
 from simulator.study.run.memory import MemoryPoint
-from simulator.study.run.metrics import SHARES, Number, Speed, Verdict, names
+from simulator.study.run.metrics import OF_POOL, SHARES, Number, Speed, Verdict, names
 from simulator.study.run.record import Document, Record, ShortText, distinct, known
 from simulator.study.run.reuse import ReuseRow
 from simulator.study.run.validated import Validation
@@ -89,6 +89,12 @@ Known = Annotated[Estimate, AfterValidator(_around)]
 Maybe = Annotated[Known | None, BeforeValidator(_maybe), PlainSerializer(lambda e: e.to_json() if e else UNKNOWN)]  # None is three nulls in a file
 
 
+def _known_of_groups(numbers: dict[str, Any]) -> dict[str, Any]:
+    pool = {metric.name for metric in OF_POOL}
+    _known_metrics({name: number for name, number in numbers.items() if name not in pool})
+    return numbers
+
+
 def _known_metrics(metrics: dict[str, Any]) -> dict[str, Any]:
     if unknown := next((name for name in metrics if name not in names()), None):
         raise ValueError(f"unknown metric {shown(unknown)}")
@@ -130,11 +136,11 @@ class Row(Record):
 
 
 class GroupRow(Record):
-    """What a group of replicas did at a point, of a fleet whose replicas differ."""
+    """What a group of replicas did at a point, of a fleet whose replicas differ, or the prefill workers."""
 
     name: ShortText
     requests: NonNegativeInt
-    numbers: Annotated[dict[str, Number], AfterValidator(_known_metrics)]
+    numbers: Annotated[dict[str, Number], AfterValidator(_known_of_groups)]
 
 
 class GroupResult(Record):
@@ -142,7 +148,7 @@ class GroupResult(Record):
 
     name: ShortText
     requests: NonNegativeInt
-    metrics: Annotated[dict[str, Maybe], AfterValidator(_known_metrics)]
+    metrics: Annotated[dict[str, Maybe], AfterValidator(_known_of_groups)]
 
 
 class PointRow(Row):
@@ -240,7 +246,7 @@ class PointResult(Record):
     curves: Curves = {}  # TTFT and TPOT, seconds, at each of metrics.SHARES: means over replications
     client: Annotated[dict[str, Maybe], AfterValidator(_printed)] = {}  # what a benchmark client prints, by its names
     reuse: tuple[ReuseRow, ...] = ()  # of sessions, and of what a prefix cache held: sums over replications
-    groups: tuple[GroupResult, ...] = ()  # of a fleet whose replicas differ
+    groups: tuple[GroupResult, ...] = ()  # of a fleet whose replicas differ, and prefill workers
     classes: tuple[ClassRow, ...] = ()  # of requests: counts summed over replications, times and rates in the mean
     prediction: Annotated[dict[str, Range], AfterValidator(_known_numbers)] = {}  # of metrics, and of what a client prints
     over_baseline: Range | None = None  # its speed at this load ÷ the baseline's - 1

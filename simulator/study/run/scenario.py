@@ -13,12 +13,22 @@ from simulator.errors import ScenarioError
 from simulator.measurements.acceptance_library import load_acceptance
 from simulator.measurements.profile import Profile, load_profile
 from simulator.names import Anywhere, FileName, Name
+from simulator.policies.prefill import Disaggregated
 from simulator.policies.verification import VerificationPolicy
 from simulator.schema import Frozen, validate
 from simulator.study.run.checks import Check
-from simulator.study.run.contradictions import check_fleet, check_groups, check_policy, check_promises, check_prompts, check_same, check_trace
+from simulator.study.run.contradictions import (
+    check_fleet,
+    check_groups,
+    check_policy,
+    check_pool,
+    check_promises,
+    check_prompts,
+    check_same,
+    check_trace,
+)
 from simulator.study.run.document import PLAN_KEYS, read_document
-from simulator.study.run.settings import EngineSettings, FleetPlan, KvShares, Loads, OtherAcceptance, Policy, Promise, RunPlan
+from simulator.study.run.settings import POOL, EngineSettings, FleetPlan, KvShares, Loads, OtherAcceptance, Policy, Promise, RunPlan
 from simulator.traffic.workload import Workload
 
 
@@ -46,7 +56,7 @@ class Scenario(Frozen):
     _profile: Profile | None = PrivateAttr(None)
     _believed: Profile | None = PrivateAttr(None)
     _kv_share: float = PrivateAttr(1.0)
-    _others: dict[str, Profile] = PrivateAttr(default_factory=dict)  # of groups of replicas, by name
+    _others: dict[str, Profile] = PrivateAttr(default_factory=dict)  # of groups of replicas, by name, and of prefill workers
 
     @model_validator(mode="after")
     def _names_fit(self) -> Self:
@@ -168,7 +178,20 @@ class Scenario(Frozen):
     def gpus(self) -> float:
         """GPUs that throughput is divided by: decode replicas, and prefill workers where their number is given."""
         replicas = sum(alone.fleet.replicas * alone.known.gpus_per_replica for _, alone in self.groups or [("", self)])
-        return replicas + self.engine.prefill.machines.gpus
+        machines = self.engine.prefill.machines
+        if self.pooled and not machines.gpus:
+            return replicas + (machines.at_a_time or 0) * self.prefilling.gpus_per_replica
+        return replicas + machines.gpus
+
+    @property
+    def pooled(self) -> bool:
+        """Do replicas fetch what prefill workers have computed, as far as they lack it?"""
+        return self.engine.prefill.pooled
+
+    @property
+    def prefilling(self) -> Profile:
+        """The profile of prefill workers."""
+        return self._others.get(POOL, self.known)
 
 
 def load_scenario(path: Path | str, overrides: Sequence[str] = ()) -> Scenario:
@@ -195,11 +218,17 @@ def validate_scenario(content: dict[str, Any], path: Path) -> Scenario:
             key = f"fleet.groups.{number}.profile"
             other = check_same(_load_profile(group.profile, key, path), scenario.known, key, path)
             scenario._others[group.name] = _with_acceptance(scenario, other, list(other.drafters))
+    prefill = scenario.engine.prefill
+    if isinstance(prefill, Disaggregated) and prefill.profile is not None:
+        key = "engine.prefill.profile"
+        scenario._others[POOL] = check_same(_load_profile(prefill.profile, key, path), scenario.known, key, path)
     for number, policy in enumerate(scenario.policies):
         _check_policy(scenario, policy, f"policies.{number}")
+    if isinstance(prefill, Disaggregated):
+        check_pool(prefill, scenario.policies, scenario.known, scenario.prefilling, path)
     check_groups(scenario.fleet, scenario.policies, path)
-    for _, alone in [("", scenario), *scenario.groups]:
-        check_prompts(scenario.engine.prefill, alone.known, path)
+    for profile in (scenario.known, *scenario.others.values()):
+        check_prompts(prefill, profile, path)
     check_promises(scenario.workload, scenario.engine, scenario.sla.goodput, path)
     check_trace(scenario.workload, scenario.policies, scenario.known, scenario.folder)
     check_fleet(scenario.fleet, scenario.engine, scenario.workload, path)

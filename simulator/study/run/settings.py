@@ -77,6 +77,9 @@ class OtherAcceptance(Frozen):
     blocks: Anywhere
 
 
+POOL = "prefill"  # what tables call the prefill workers
+
+
 class Group(Frozen):
     """Replicas of one kind; `profile` where it is not the scenario's."""
 
@@ -98,6 +101,8 @@ class FleetPlan(Frozen):
         names = [group.name for group in self.groups]
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"two groups are called '{twice}'")
+        if POOL in names:
+            raise ValueError(f"no group can be called '{POOL}': that is what the prefill workers are called")
         if self.groups and "replicas" in self.model_fields_set:
             raise ValueError("expected replicas or groups, got both: each group has its own replicas")
         if self.groups:

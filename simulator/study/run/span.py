@@ -125,6 +125,8 @@ def answer_s(fleet: Fleet, shape: Shape, rps: float, mix: dict[str, float]) -> t
     if where.where == "replica":
         prompt_s = prices.chunk_s(round(prompt), prompt / 2, True)
     elif where.where == "elsewhere":
-        prompt_s = prices.prefill_s(round(prompt), prompt / 2) + where.machines.moving_s
+        prompt_s = (fleet.pool.prices if fleet.pool else prices).prefill_s(round(prompt), prompt / 2) + where.machines.moving_s
+        if fleet.pool and fleet.pool.bandwidth_bytes_s:
+            prompt_s += prompt * fleet.kv_bytes_per_token / fleet.pool.bandwidth_bytes_s
     mean_s, longest_s = (prompt_s + (tokens - 1) / tps for tokens in (output, shape.longest_output))
     return mean_s, longest_s

@@ -21,6 +21,7 @@ from simulator.study.run.moved import repeated
 from simulator.study.run.point import Part, Point, check_traffic, parts, row_of, run_part, run_point
 from simulator.study.run.result import PointRow, Row
 from simulator.study.run.scenario import Scenario, validate_scenario
+from simulator.study.run.settings import POOL
 from simulator.study.run.tables import RequestsFile, StepsFile
 from simulator.study.work.bundle import Bundle, moved_workload, profile_files, published_files
 from simulator.study.work.cluster import cluster
@@ -51,6 +52,10 @@ def bundle(scenario: Scenario) -> Bundle[Scenario]:
         content["engine"] = content["engine"] | {"scheduler_profile": "scheduler_profile"}
         files |= profile_files("scheduler_profile", scenario.believed)
         tables |= published_files("scheduler_profile", scenario.believed)
+    if POOL in scenario.others:
+        content["engine"] = content["engine"] | {"prefill": content["engine"]["prefill"] | {"profile": POOL}}
+        files |= profile_files(POOL, scenario.prefilling)
+        tables |= published_files(POOL, scenario.prefilling)
     for number, group in enumerate(scenario.fleet.groups):
         if group.profile is not None:
             place, groups = f"groups/{number}", content["fleet"]["groups"]

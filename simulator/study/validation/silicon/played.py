@@ -55,6 +55,9 @@ class _Client:
     def waits(self, rows: Floats) -> None:
         """Not looked at."""
 
+    def outside(self, rows: Floats) -> None:
+        """Not looked at."""
+
 
 def play(run: Run, prices: Priced, host: Host) -> Played:
     """The run's client against its replica."""
