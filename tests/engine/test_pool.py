@@ -19,6 +19,7 @@ from simulator.policies.prefill import Disaggregated
 from simulator.policies.prefix_cache import Lru
 from simulator.policies.routing import LeastLoaded
 from simulator.traffic.content import Lineage
+from simulator.traffic.impatience import Impatience, Senders
 from simulator.traffic.request import RequestSpec
 from tests.engine.worlds import costs, fleet, open_traffic, poisson
 
@@ -148,6 +149,27 @@ def test_nothing_is_lost(seed: int, workers: int, replicas: int, pages: int, ban
         once = sum(r.spec.prompt_tokens * KV for r in run.requests if r.spec.output_tokens > 1)
         assert moves[:, 3].sum() >= once
         assert moves[:, 3].sum() == once or run.preemptions
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 2**20), patience_s=st.sampled_from([0.2, 1.0, 4.0]), bandwidth=st.sampled_from([30.0, 3000.0]))
+def test_who_leaves_leaves_nothing_behind(seed: int, patience_s: float, bandwidth: float) -> None:
+    """In the queue, on a worker, on the way, in the batch."""
+    luck = np.random.default_rng(seed)
+    specs = [text(i, int(luck.integers(1, 30)), int(luck.integers(2, 20)), at, int(luck.integers(1, 4))) for i, at in enumerate(_times(luck, 25))]
+    over = pooled(PrefillPool(prices(0.05, 0.01), 18, Lru(), bandwidth), 2, 0.01, cache=Lru(), kv_pages=18, page_tokens=4, max_batch=4)
+    impatience = Impatience.model_validate({"patience_s": patience_s, "stop_share": 0.3, "timeout": {"seconds": 3 * patience_s, "retries": 1}})
+    sink = Kept()
+    world = World(replace(open_traffic(specs), senders=Senders(impatience, {}, 0, 0, 1)), over, sink)
+    run = sink.run(world.run())
+    assert all(r.finished or r.ending for r in run.requests)
+    world.env.run(until=world.env.now + 1000)  # what is under way comes to its end
+    assert world.pool is not None
+    assert not world.pool.kept
+    assert world.pool.free == {0, 1}
+    for kv in (*world.pool.caches, world.replicas[0].kv):
+        assert kv.used == 0
+    assert world.replicas[0].held == 0
 
 
 def _times(luck: np.random.Generator, n: int) -> Sequence[float]:
