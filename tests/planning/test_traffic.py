@@ -230,6 +230,11 @@ def test_sessions_are_planned_for_by_their_requests(plan_file: Callable[..., Pat
     result = json.loads(Path("out/result.json").read_text())
     assert "sessions of 4 requests each" in json.dumps(result)
     assert list(Path("out/trials").glob("*-peak-*-25-0.json"))  # 100 requests a second are 25 sessions
+    assert all(choice["prices"] is None for choice in result["cells"])  # prompts are not simulated
+    chosen = next(choice for choice in result["cells"] if choice["cell"] == result["best"])
+    peak = next(fleet for fleet in chosen["points"] if fleet["replicas"] == chosen["replicas_needed"])
+    held = 25 * (3 * 0.2 + 4 * 20 / peak["metrics"]["speed"]["mean"])  # sessions a second × pauses and answers of one, as fast as most at least
+    assert 0.6 * held < chosen["sessions_per_gpu"] * chosen["gpus"] < held
     closed = sessions | {"arrivals": {"kind": "closed_loop"}}
     told = dsim("plan", plan_file(workload={"sessions": closed}), "--out", "other")
     assert (told.code, "comes whatever happens" in told.err) == (2, True)

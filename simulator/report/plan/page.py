@@ -64,7 +64,7 @@ def _share(result: PlanResult) -> str:
 
 def _choices(result: PlanResult) -> Section | None:
     read = only(TERMINAL, Lines((result.load.trace,) if result.load.trace else (), "Trace"))
-    return section("choose", "Choices", read, only(USUAL | NOTEBOOK, tables.choices(result)), tables.gains(result))
+    return section("choose", "Choices", read, only(USUAL | NOTEBOOK, tables.choices(result)), tables.token_prices(result), tables.gains(result))
 
 
 def _how_sure(result: PlanResult) -> Section | None:

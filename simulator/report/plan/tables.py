@@ -56,6 +56,33 @@ def _ms(seconds: Estimate | None) -> Estimate | None:
     return seconds.scaled(1000) if seconds else None
 
 
+def token_prices(result: PlanResult) -> Table | None:
+    """Of every planned choice: sessions per GPU, and the price of each kind of token."""
+    planned = [(choice, choice.prices) for choice in sorted(result.cells, key=lambda c: c.cost_per_hour or 0.0) if choice.prices is not None]
+    if not planned:
+        return None
+    unit = f"{result.price.currency} per million"
+    columns = (
+        "policy", Column("sessions", "per GPU, pauses included"), Column("input", unit), Column("cached input", unit), Column("output", unit),
+        Column("prompts", "% of GPU time"), Column("of it over cached tokens", "%"),
+    )  # fmt: skip
+    rows = [
+        (
+            choice.label,
+            wording.plain(choice.sessions_per_gpu, 1),
+            *(money(price) for price in (prices.input, prices.cached, prices.output)),
+            wording.plain(100 * prices.prompt_share, 0),
+            wording.plain(100 * prices.cached_share, 0),
+        )
+        for choice, prices in planned
+    ]
+    caption = (
+        "What the fleet costs, split among tokens by the GPU time that each kind takes: prompts that are processed, prompts from the cache "
+        "(attention over them), answers; idle time is split alike. The three add up to the fleet, so output costs less than where it pays for all."
+    )
+    return without_empty(table("token-prices", caption, columns, rows), ("", wording.DASH))
+
+
 def sure(result: PlanResult) -> Table:
     """Of every planned choice: the GPUs it may need, how often its fleet is enough and it costs least, and the fleet that is enough as often as
     asked."""

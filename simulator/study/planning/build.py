@@ -29,6 +29,7 @@ from simulator.study.planning.result import (
 )
 from simulator.study.planning.sure import Sure
 from simulator.study.planning.telling import answer_lines, conditions, warnings
+from simulator.study.planning.token_prices import token_prices
 from simulator.study.planning.trial import TrialRow
 from simulator.study.run.build import shown_file, worst
 from simulator.study.run.classes import together
@@ -118,6 +119,7 @@ def _cell(plan: Plan, cell: CellResult, sure: Sure | None) -> ChoiceResult:
     hourly = None if bought is None else choice.gpus(bought) * choice.gpu_hour
     carried = cell.carried_load if bought is not None else None
     lost = cell.known.rows.get((bought, plan.load, "loss")) if bought is not None else None
+    at_peak = cell.known.peak(plan.load).get(cell.needed or 0, [])
     return ChoiceResult(
         cell=cell.cell,
         label=plan.label(cell.cell),
@@ -140,7 +142,15 @@ def _cell(plan: Plan, cell: CellResult, sure: Sure | None) -> ChoiceResult:
         fewer=_fewer(plan, cell),
         loss=LossResult(**{name: estimate([r[name] for r in lost]) for name in LossResult.model_fields}) if lost else None,
         sure=sure.of(cell.cell) if sure else None,
+        prices=None if hourly is None else token_prices(plan, cell.cell, hourly, at_peak),
+        sessions_per_gpu=_sessions_per_gpu(at_peak, choice.gpus(bought)) if bought is not None else None,
     )
+
+
+def _sessions_per_gpu(rows: Sequence[TrialRow], gpus: float) -> float | None:
+    """Sessions under way at the peak, by the GPUs that are bought."""
+    told = [sessions for row in rows if (sessions := row["sessions"]) is not None]
+    return float(np.mean(told)) / gpus if told else None
 
 
 def _fleet(plan: Plan, cell: CellResult, replicas: int, rows: Sequence[TrialRow]) -> FleetResult:

@@ -21,6 +21,7 @@ METRICS = (
     "speed", "ttft", "throughput_tok_s_gpu", "accepted_length", "verification_budget", "waste_fraction", "concurrency_mean", "waiting_mean",
     "busy_fraction", "preemptions", "unfinished", "speed_kept", "ttft_kept", "requests", "goodput_rps", "goodput_rps_gpu", "goodput_share",
     "left", "stopped", "timed_out", "retries",
+    "prefix_hit_share", "prompt_time_share", "sessions",
 )  # fmt: skip
 DRAWN = ("speed", "ttft", "throughput_tok_s_gpu", "accepted_length", "verification_budget", "concurrency_mean")  # by the page: never left out
 _WHOLE = PlainSerializer(lambda model: model.model_dump())  # defaults too
@@ -131,6 +132,17 @@ class PlanPrediction(Record):
     measure: WorthMeasuring | None = None
 
 
+class TokenPrices(Record):
+    """What a fleet costs per million tokens of each kind: of prompts that are processed, of prompts that are in the cache, and of answers. The three
+    add up to all that the fleet costs. `prompt_share` of the GPUs' time in steps goes to prompts, `cached_share` of it to what is cached."""
+
+    input: NonNegativeFloat
+    cached: NonNegativeFloat | None
+    output: NonNegativeFloat
+    prompt_share: Annotated[float, Field(ge=0, le=1)]
+    cached_share: Annotated[float, Field(ge=0, le=1)]
+
+
 class ChoiceResult(Record):
     """A profile, policy and setting: the least fleet, what it costs and carries, and the fleets around it. `replicas` are bought, of which
     `replicas_needed` carry the peak; None where the outcome is not `planned`. Costs are per hour and per million output tokens."""
@@ -156,6 +168,8 @@ class ChoiceResult(Record):
     fewer: SmallerFleet | None
     loss: LossResult | None
     sure: SureNeed | None = None
+    prices: TokenPrices | None = None
+    sessions_per_gpu: NonNegativeFloat | None = None  # under way at the peak, pauses included
 
     @model_validator(mode="after")
     def _planned_in_full(self) -> Self:

@@ -146,6 +146,13 @@ def answer_lines(plan: Plan, result: PlanResult) -> Iterator[str]:
         f"{best.label} on {fleet}{spare} meets {promise} at {question.peak_load_rps:g} requests per second: "
         f"{money(best.cost_per_mtok)} {question.price.currency} per million output tokens, {money(best.cost_per_hour)} per hour."
     )
+    if (prices := best.prices) is not None:
+        cached = "" if prices.cached is None else f", {money(prices.cached)} of cached ones"
+        held = "" if best.sessions_per_gpu is None else f" A GPU holds {best.sessions_per_gpu:.3g} sessions, pauses included."
+        yield (
+            f"Split by the GPU time of each, that is {money(prices.input)} {question.price.currency} per million prompt tokens that are "
+            f"processed{cached} and {money(prices.output)} of answers.{held}"
+        )
     if (sure := best.sure) is not None and result.prediction is not None:
         yield _how_sure(plan, best, sure, result.prediction)
     others = [c for c in result.cells if c.outcome == "planned" and c.cell != best.cell and not c.bound]

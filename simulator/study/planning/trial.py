@@ -10,7 +10,7 @@ import numpy as np
 
 from simulator.arrays import Floats
 from simulator.engine.given import Absence, truncated
-from simulator.engine.records import RequestRecord
+from simulator.engine.records import RequestRecord, StepRecord
 from simulator.engine.simulate import OpenTraffic, SessionTraffic, observe
 from simulator.study.planning.changes import Change, changes
 from simulator.study.planning.question import Plan, Sla
@@ -74,10 +74,14 @@ def run_trial(plan: Plan, trial: Trial) -> TrialRow:
     meter = Meter(traffic.warmup_s, traffic.until_s, True, plan.question.sla.goodput, traffic.senders)
     meter.sums["truncated"] += truncated(traffic, fleet.max_context)
     answers: list[Floats] = [np.empty((0, len(RequestRecord._fields)))]
-    end = observe(traffic, fleet, Split(meter, requests=[lambda rows, _domains: answers.append(rows)]))
+    time = PromptTime(traffic.warmup_s, traffic.until_s)
+    end = observe(traffic, fleet, Split(meter, [time.steps], [lambda rows, _domains: answers.append(rows)]))
     prompts = scenario.engine.prefill.where != "nowhere"
     measured = meter.row(end, scenario.gpus, trial.replicas, ttft_known=prompts)
-    kept = promised(np.concatenate(answers), plan.question.sla) | ({} if prompts else {"ttft": None, "ttft_kept": None})
+    rows = np.concatenate(answers)
+    kept = promised(rows, plan.question.sla) | ({} if prompts else {"ttft": None, "ttft_kept": None})
+    kept |= {"prompt_time_share": time.share(scenario) if prompts else None} | lengths(rows)
+    kept |= {"sessions": under_way(rows, traffic.warmup_s, traffic.until_s) if scenario.workload.sessions is not None else None}
     return TrialRow(
         replicas=trial.replicas,
         load=trial.load,
@@ -86,6 +90,46 @@ def run_trial(plan: Plan, trial: Trial) -> TrialRow:
         numbers={"requests": measured.requests} | measured.numbers | kept,
         **({"classes": measured.classes} if measured.classes else {}),
     )
+
+
+class PromptTime:
+    """Adds up which share of the GPUs' time in steps prompts take, from rows of StepRecord that end in a window."""
+
+    def __init__(self, start_s: float, until_s: float) -> None:
+        self.start_s, self.until_s = start_s, until_s
+        self.prompts_s = self.all_s = 0.0
+
+    def steps(self, rows: Floats) -> None:
+        """Rows of StepRecord # [n, 17]."""
+        of = dict(zip(StepRecord._fields, rows.T, strict=True))
+        inside = (of["end_s"] > self.start_s) & (of["end_s"] <= self.until_s)
+        self.prompts_s += float(of["prefill_s"][inside].sum())
+        self.all_s += float((of["end_s"] - of["start_s"])[inside].sum())
+
+    def share(self, scenario: Scenario) -> Number:
+        """Of GPUs that only process prompts, all of their time; None where nothing was done."""
+        if scenario.engine.prefill.where == "elsewhere":
+            return scenario.engine.prefill.machines.gpus / scenario.gpus
+        return self.prompts_s / self.all_s if self.all_s else None
+
+
+def lengths(rows: Floats) -> dict[str, Number]:
+    """Mean tokens of the prompts and answers of measured requests, from rows of RequestRecord # [n, 19]."""
+    of = dict(zip(RequestRecord._fields, rows[rows[:, RequestRecord._fields.index("measured")] > 0].T, strict=True))
+    names = ("prompt_tokens", "output_tokens")
+    return {f"{name}_mean": float(of[name].mean()) if len(of[name]) else None for name in names}
+
+
+def under_way(rows: Floats, start_s: float, until_s: float) -> float:
+    """Sessions under way, pauses included, in the mean of a window, from rows of RequestRecord # [n, 19]."""
+    of = dict(zip(RequestRecord._fields, rows.T, strict=True))
+    order = np.argsort(of["user"], kind="stable")
+    _, first = np.unique(of["user"][order], return_index=True)
+    if not len(first):
+        return 0.0
+    begin = np.minimum.reduceat(of["arrival_s"][order], first)
+    end = np.maximum.reduceat(np.where(np.isnan(of["finish_s"]), np.inf, of["finish_s"])[order], first)
+    return float(np.maximum(np.minimum(end, until_s) - np.maximum(begin, start_s), 0.0).sum()) / (until_s - start_s)
 
 
 def _traffic(plan: Plan, trial: Trial, scenario: Scenario, change: Change) -> OpenTraffic | SessionTraffic:
