@@ -20,8 +20,7 @@ Outcome = Literal["planned", "unattainable", "too few replicas", "not clear"]
 METRICS = (
     "speed", "ttft", "throughput_tok_s_gpu", "accepted_length", "verification_budget", "waste_fraction", "concurrency_mean", "waiting_mean",
     "busy_fraction", "preemptions", "unfinished", "speed_kept", "ttft_kept", "requests", "goodput_rps", "goodput_rps_gpu", "goodput_share",
-    "left", "stopped", "timed_out", "retries",
-    "prefix_hit_share", "prompt_time_share", "sessions",
+    "left", "stopped", "timed_out", "retries", "prefix_hit_share", "prompt_time_share", "sessions",
 )  # fmt: skip
 DRAWN = ("speed", "ttft", "throughput_tok_s_gpu", "accepted_length", "verification_budget", "concurrency_mean")  # by the page: never left out
 _WHOLE = PlainSerializer(lambda model: model.model_dump())  # defaults too

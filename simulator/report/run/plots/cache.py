@@ -80,9 +80,14 @@ def memory(result: RunResult, look: Look = style.WIDE) -> Figure:
             shown |= _map(axes, result, metric, look)
             titled(axes, words)
             axes.set_xlabel(f"load: {result.load_unit}")
-        every[0].set_ylabel("KV memory without a drafter, thousand tokens")
         handles = [style.entry(look, look.label(p.name), style.colour(p, result, look)) for p in result.policies if p.name in shown]
-        dress(figure, look, "Speculate or cache", "the best policy, times the next best; hatched: requests queue", handles)
+        dress(
+            figure,
+            look,
+            "Speculate or cache",
+            "thousand tokens of KV memory without a drafter, up; the best policy, times the next; hatched: requests queue",
+            handles,
+        )
     return figure
 
 
@@ -95,7 +100,15 @@ def _map(axes: Axes, result: RunResult, metric: str, look: Look) -> set[str]:
     for (x, y), (point, ahead) in found.items():
         tint, hatch = style.colour(policies[point.policy], result, look), None if point.verdict == "stable" else "///"
         axes.fill([x, x + 1, x + 1, x], [y, y, y + 1, y + 1], facecolor=tint, alpha=0.55, edgecolor=style.PAPER, linewidth=0.8, hatch=hatch)
-        axes.text(x + 0.5, y + 0.5, "" if ahead is None else f"{ahead:.3g}×", ha="center", va="center", fontsize="small", color=style.INK)
+        axes.text(
+            x + 0.5,
+            y + 0.5,
+            "" if ahead is None else "> 10×" if ahead > 10 else f"{ahead:.3g}×",
+            ha="center",
+            va="center",
+            fontsize="small",
+            color=style.INK,
+        )
     for (x, y), (point, _) in found.items():  # where the next cell to the right, or above, has another best policy
         for there, line in (((x + 1, y), ([x + 1, x + 1], [y, y + 1])), ((x, y + 1), ([x, x + 1], [y + 1, y + 1]))):
             if there in found and found[there][0].policy != point.policy:
