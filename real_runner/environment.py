@@ -93,7 +93,8 @@ def _work(device: torch.device, seconds: float = 0.5) -> None:
 def copy_rate(device: torch.device) -> float:
     """Bytes per second that a large copy reads and writes, the fastest of some."""
     cuda = device.type == "cuda"
-    source = torch.ones(2**30 if cuda else 2**25, dtype=torch.uint8, device=device)
+    size = min(2**30, torch.cuda.mem_get_info(device)[0] // 4) if cuda else 2**25
+    source = torch.ones(size, dtype=torch.uint8, device=device)
     into, watch, seconds = torch.empty_like(source), Stopwatch(device), []
     for _ in range(10):
         watch.mark("")
