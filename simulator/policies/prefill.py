@@ -129,7 +129,7 @@ class Disaggregated(PrefillMode):
     @property
     def words(self) -> str:
         unlimited = "" if self.workers else "; as many at a time as come, their GPUs not counted"
-        plain = self if self.prefix_cache is None else self.model_copy(update={"prefix_cache": None})
+        plain = self.model_copy(update={"prefix_cache": None, "gpus_per_worker": self.gpus_per_worker or None}) if self.pooled else self
         cached = f", prefix cache {self.prefix_cache.words}" if self.prefix_cache else ""
         return f"{super(Disaggregated, plain).words[:-1]}{cached}{unlimited})"
 

@@ -100,6 +100,8 @@ def test_the_report_says_what_the_workers_did(made: Callable[..., Scenario]) -> 
     assert set(group.metrics) == {"busy_fraction", "waiting_mean", "prompt_tokens_s", "transfer_mean_s", "transfer_bytes_s"}
     assert all(group.metrics.values())
     assert "profile other, bandwidth_bytes_s 1000000.0, prefix cache vllm (recomputed_blocks 1, last_round_unnamed True)" in result.conditions[0]
+    assert "gpus_per_worker" not in result.conditions[0]
+    assert "Prefill workers: 2 of 2 GPUs, another GPU (profile 'other')." in result.conditions
     assert "another GPU" in result.profile.hardware
     assert type(result).from_json(result.to_json()) == result
 

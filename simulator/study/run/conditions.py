@@ -62,6 +62,9 @@ def _fleet(scenario: Scenario) -> Iterator[str]:
     if fleet.groups:
         size = "; ".join(f"{name}, {count(alone.fleet.replicas, 'replica')} of {_machine(alone.known)}" for name, alone in scenario.groups)
     yield f"Fleet: {size}{spread}, at most {count(engine.max_batch, 'request')} in a batch."
+    if scenario.pooled and (workers := engine.prefill.machines.at_a_time):
+        each, machine = scenario.prefill_gpus / workers, scenario.prefilling
+        yield f"Prefill workers: {workers} of {count(each, 'GPU')}, {machine.hardware} (profile '{machine.name}')."
     if (failures := fleet.failures) is not None:
         yield (
             f"Every replica fails once in {failures.every_hours:g} hours on average (exponential) and restarts, empty, after "

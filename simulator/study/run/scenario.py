@@ -178,10 +178,15 @@ class Scenario(Frozen):
     def gpus(self) -> float:
         """GPUs that throughput is divided by: decode replicas, and prefill workers where their number is given."""
         replicas = sum(alone.fleet.replicas * alone.known.gpus_per_replica for _, alone in self.groups or [("", self)])
+        return replicas + self.prefill_gpus
+
+    @property
+    def prefill_gpus(self) -> float:
+        """Those of prefill workers: as given, else where there is a pool those of a replica of its profile for each."""
         machines = self.engine.prefill.machines
         if self.pooled and not machines.gpus:
-            return replicas + (machines.at_a_time or 0) * self.prefilling.gpus_per_replica
-        return replicas + machines.gpus
+            return (machines.at_a_time or 0) * self.prefilling.gpus_per_replica
+        return machines.gpus
 
     @property
     def pooled(self) -> bool:
