@@ -20,6 +20,7 @@ from simulator.study.deploy.launch import launch, recommended
 from simulator.study.deploy.scripts import shell, write_launch
 from simulator.study.run.launch import EngineLaunch, Launch
 from simulator.study.run.scenario import load_scenario
+from tests.conftest import SCENARIO
 from tests.report import synthetic_result
 
 Dsim = Callable[..., Any]
@@ -232,6 +233,14 @@ def test_settings_of_the_engine(engines: Engines, edit_profile: Callable[..., No
     for engine in engines("two", **away):
         assert says(engine, "prompts on other machines")
         assert says(engine, "admitted by shortest prompt")
+    classes = {"a": {"share": 1, "sla": {"e2e_s": 9}}, "b": {"share": 1, "sla": {"e2e_s": 99}, "priority": 1}}
+    chunked["engine"] |= {"admission": {"kind": "priority"}}
+    vllm, sglang = engines("two", **chunked, workload=SCENARIO["workload"] | {"classes": classes})
+    assert options(vllm)["--scheduling-policy"] == "priority"
+    assert "--schedule-low-priority-values-first" in sglang.command
+    assert says(sglang, "preempted to let another in")
+    assert not says(vllm, "priority")
+    assert all(any("`priority` of their class" in line for line in engine.fill_in) for engine in (vllm, sglang))
 
 
 def test_lengths_without_a_bound_set_no_limit(engines: Engines) -> None:

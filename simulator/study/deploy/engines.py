@@ -197,6 +197,9 @@ def _lag(command: Command, question: ServingQuestion, engine: str, lag: int) -> 
         command.otherwise.append(f"confidences of {wanted}: {engine} takes those of {steps[lag]}, and this cannot be set")
 
 
+_BY_PRIORITY = {"vLLM": ["--scheduling-policy", "priority"], "SGLang": ["--enable-priority-scheduling", "--schedule-low-priority-values-first"]}
+
+
 def shared(command: Command, question: ServingQuestion, engine: str) -> None:
     """What all engines do otherwise."""
     scenario, serving = question.scenario, question.serving
@@ -212,7 +215,14 @@ def shared(command: Command, question: ServingQuestion, engine: str) -> None:
         )
     if scenario.engine.prefill.where == "nowhere":
         command.otherwise.append("no prompts: the server has to process them beside decoding")
-    if scenario.engine.admission.looks:
+    if scenario.engine.admission.ranks and engine in _BY_PRIORITY:
+        command.words += _BY_PRIORITY[engine]
+        command.fill_in.append("requests carry the `priority` of their class")
+        if engine == "SGLang":
+            command.otherwise.append(
+                "nobody preempted to let another in: SGLang does where priorities differ by 10 (--priority-scheduling-preemption-threshold)"
+            )
+    elif scenario.engine.admission.looks:
         command.otherwise.append(f"requests admitted by {scenario.engine.admission.words}: {engine} admits in order of arrival")
     if scenario.engine.kv_tokens is not None and engine != "llama.cpp":
         command.otherwise.append(f"KV memory for {scenario.engine.kv_tokens:,} tokens: {engine} takes what is free, see its log")
