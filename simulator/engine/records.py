@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from math import nan
 from typing import NamedTuple, Protocol
@@ -142,7 +142,7 @@ class Run(End):
     requests: list[Request]
     join_gaps: Floats  # [n, 3] of a request's first round: when, seconds since its last token, seconds of them in no batch
     prefill_waits: Floats  # [m, 2] from when to when a request waited for a prefill worker (infinite: still does)
-    outside: Floats  # [k, 4] prompts on prefill workers and transfers: which Outside, from when to when, tokens or bytes
+    outside: Floats = field(default_factory=lambda: np.empty((0, 4)))  # [k, 4] rows of Sink.outside
 
 
 class Buffer:
