@@ -29,7 +29,7 @@ LINES: dict[str, tuple[dict[str, Any], str]] = {
     "top": ({"polcies": []}, "polcies: unknown key 'polcies'; did you mean 'policies'?"),
     "nothing near": (
         {"zzz": 1},
-        "zzz: unknown key 'zzz'; valid keys: baseline, drafters, engine, fleet, load, name, notes, policies, profile, question, run, sla, "
+        "zzz: unknown key 'zzz'; valid keys: baseline, drafters, engine, fleet, load, memory, name, notes, policies, profile, question, run, sla, "
         "validation, workload",
     ),
     "nested": ({"run": {"replication": 3}}, "run.replication: unknown key 'replication'; did you mean 'replications'?"),
