@@ -128,7 +128,9 @@ def profile_measure(
     texts: Annotated[
         Path | None, typer.Option(help="The target's own answers (JSON lines: prompt, output) instead of prompts. DeepSeek-V4 needs them.")
     ] = None,
-    memory: Annotated[str | None, typer.Option(help="Memory for DeepSeek-V4, e.g. 24GB.", show_default="as much as 2,048 tokens need")] = None,
+    memory: Annotated[
+        str | None, typer.Option(help="Memory for DeepSeek-V4, e.g. 24GB. More is faster.", show_default="the least; on a GPU what is free")
+    ] = None,
     prompts_per_domain: Annotated[int, typer.Option(min=1, help="Maximum prompts per file.")] = 40,
     max_tokens: Annotated[int, typer.Option(min=2, help="Maximum tokens per text for measuring acceptance.")] = 256,
     temperature: Annotated[float, typer.Option(min=0.0, help="Temperature of texts and drafts.")] = 1.0,
@@ -155,7 +157,7 @@ def profile_measure(
     needs_torch("profile measure")
     from real_runner.layout import Tiers
     from real_runner.profile import Acceptance, CostPlan, may_write, measure_profile, named_drafts
-    from real_runner.target import load_target, v4_folder
+    from real_runner.target import DTYPES, load_target, v4_folder
     from real_runner.texts import read_texts
     from simulator.progress import Progress, resumable
 
@@ -163,10 +165,12 @@ def profile_measure(
     on_gpu = place.startswith("cuda")
     plan = CostPlan(seconds_of(budget), max_requests or (256 if on_gpu else 32), max_context or (4096 if on_gpu else 1024))
     kind = dtype or ("bfloat16" if on_gpu else "float32")
+    if kind not in DTYPES:
+        raise DsimError(f"unknown dtype {kind!r}", key="--dtype", remedy=f"choose one of {', '.join(DTYPES)}")
     if (folder := v4_folder(target)) is not None:
         quiet_on(place, threads)
         settings = {"device": place, "dtype": kind, "temperature": temperature, "seed": seed, "keep_work": keep_work}
-        _profile_v4(folder, target_name or Path(target).name, draft, texts, memory, out, format, settings)
+        _profile_v4(folder, target_name or folder.resolve().name, draft, texts, memory, out, format, settings)
         return
     if memory is not None:
         raise DsimError("only DeepSeek-V4 is measured one layer at a time", key="--memory", remedy="leave it out")

@@ -28,7 +28,7 @@ def _full() -> bool:
 
 
 @contextmanager
-def memory_of(what: str, where: str | Path | None = None) -> Iterator[None]:
+def memory_of(what: str, where: str | Path | None = None, remedy: str = "use fewer slots, a shorter context or a smaller dtype") -> Iterator[None]:
     """Turns running out of memory while making `what` into OutOfMemory."""
     try:
         yield
@@ -36,7 +36,7 @@ def memory_of(what: str, where: str | Path | None = None) -> Iterator[None]:
         known = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(words in str(error) for words in WORDS)
         if not known and not (any(words in str(error) for words in PERHAPS) and _full()):
             raise
-        raise OutOfMemory(f"out of memory for {what}", where=where, remedy="use fewer slots, a shorter context or a smaller dtype") from error
+        raise OutOfMemory(f"out of memory for {what}", where=where, remedy=remedy) from error
 
 
 def same_options(before: Mapping[str, Any], now: Mapping[str, Any], what: str, where: Path) -> None:

@@ -11,7 +11,7 @@ from real_runner.deepseek_v4.streamed import BEGUN, stream_blocks
 from real_runner.setup import writable
 from real_runner.texts import Text, Words
 from simulator.errors import DsimError
-from simulator.made import check_made
+from simulator.made import check_made, mark
 from simulator.measurements.acceptance_library import FILE, Acceptance
 from simulator.measurements.acceptance_made import about_measured, save_acceptance
 from simulator.measurements.draft_blocks import RecordedBlocks
@@ -23,13 +23,14 @@ COSTS = "Step costs of DeepSeek-V4 come from a published or imported profile of 
 
 
 def may_write(out: Path) -> None:
-    """Refuses, before anything long, a folder that holds a finished acceptance or files of others, or cannot be written to."""
+    """Refuses, before anything long, a folder that holds a finished acceptance or files of others, or cannot be written to; claims it."""
     if (out / FILE).exists():
-        raise DsimError("already holds an acceptance", where=out, remedy="give another folder, or remove it to measure again")
+        raise DsimError("already holds an acceptance", where=out, remedy="give another folder, or remove it with its `work` to measure again")
     check_word(out.resolve().name, "--out")
     begun = (out / "work" / BEGUN).is_file()
     check_made(out, [name for name in (BLOCKS, "work") if (out / name).exists()], replace=begun, remedy="give another folder, or move it away")
     writable(out)
+    mark(out, [BLOCKS, "work"])
 
 
 def measure_acceptance(
@@ -38,6 +39,7 @@ def measure_acceptance(
 ) -> Acceptance:  # fmt: skip
     """Blocks along the target's own `texts`, one layer in memory at a time, into `out`. Raises DsimError for what does not fit."""
     may_write(out)
+    check_word(name, "--target-name")
     for domain in dict.fromkeys(text.domain for text in texts):
         check_word(domain, "domain")
     blocks: RecordedBlocks = stream_blocks(

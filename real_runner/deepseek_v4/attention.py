@@ -3,6 +3,8 @@ bear the names of the checkpoint's tensors."""
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -13,6 +15,11 @@ from simulator.measurements.drafters.deepseek_v4 import SPARSE, DeepseekV4
 
 TOKENS_AT_ONCE = 256  # each gathers the keys it sees
 NEVER = float("-inf")
+
+
+@cache
+def _frequencies(sizes: DeepseekV4, compressed: bool, device: torch.device) -> Tensor:
+    return torch.tensor(sizes.frequencies(compressed), device=device)
 
 
 class Compressor(nn.Module):
@@ -92,7 +99,7 @@ class Attention(nn.Module):
 
     def frequencies(self, device: torch.device) -> Tensor:
         """Of this layer's rotation  # [rotary / 2]."""
-        return torch.tensor(self.sizes.frequencies(self.ratio > 0), device=device)
+        return _frequencies(self.sizes, self.ratio > 0, device)
 
     def remember(self, x: Tensor, seen: Seen) -> Tensor:
         """Keys of x [B, d] into the cache; returns the layer's  # [slots + 1, length, head]."""

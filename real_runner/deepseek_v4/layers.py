@@ -92,9 +92,11 @@ class Experts(nn.Module):
         """[B, d] -> [B, d]; `ids` [B] route the first layers."""
         chosen, weight = self.gate(x, ids)
         out = torch.zeros_like(x, dtype=torch.float32)
-        for number in chosen.unique().tolist():
-            token, place = (chosen == number).nonzero(as_tuple=True)
-            out.index_add_(0, token, self.experts[number](x[token]).float() * weight[token, place].unsqueeze(1))
+        order, count = chosen.flatten().argsort(stable=True), torch.bincount(chosen.flatten(), minlength=len(self.experts)).tolist()  # one wait
+        for expert, part in zip(self.experts, order.split(count), strict=True):
+            if len(part):
+                token = part // chosen.shape[1]
+                out.index_add_(0, token, expert(x[token]).float() * weight.flatten()[part].unsqueeze(1))
         return (out + self.shared_experts(x).float()).to(x.dtype)
 
 

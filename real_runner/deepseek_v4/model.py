@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from real_runner.deepseek_v4.layers import Collapse, Layer
-from real_runner.deepseek_v4.parts import Norm, PositionCache, Seen
+from real_runner.deepseek_v4.parts import Norm, PositionCache, Seen, logits_of
 from real_runner.deepseek_v4.storage import Linear, fill, tensors_of
 from real_runner.drafters.drafter import DraftBatch
 from real_runner.drafters.dspark import BlockDrafter
@@ -107,7 +107,7 @@ class V4Target(Target):
                 tapped[number] = tap_of(streams)
         tapped[POST_NORM] = hidden = self.model.end(streams)
         features = torch.cat([tapped[tap] for tap in self.taps], dim=-1) if self.taps else hidden.new_empty(len(hidden), 0)
-        return TargetStep(self.head(hidden if rows is None else hidden[rows]), features)
+        return TargetStep(logits_of(hidden if rows is None else hidden[rows], self.head.weight), features)
 
 
 def tap_of(streams: Tensor) -> Tensor:
@@ -115,13 +115,16 @@ def tap_of(streams: Tensor) -> Tensor:
     return streams.float().mean(dim=1).to(streams.dtype)
 
 
-def fill_layer(layer: Layer, checkpoint: V4Checkpoint, prefix: str, dtype: torch.dtype, device: torch.device) -> None:
-    """A layer's or a stage's tensors, from the checkpoint's that begin with `prefix` and are a layer's."""
+def fill_layer(layer: Layer, checkpoint: V4Checkpoint, prefix: str, dtype: torch.dtype, device: torch.device, dense: bool = False) -> None:
+    """A layer's or a stage's tensors, from the checkpoint's that begin with `prefix` and are a layer's; `dense`: as plain numbers, not as stored."""
     names = {name: name.removeprefix(prefix) for name in checkpoint.tensors if name.startswith(prefix)}
     own = set(layer.state_dict()) | {name for part, module in layer.named_modules() if isinstance(module, Linear) for name in (f"{part}.scale",)}
     names = {name: ours for name, ours in names.items() if ours in own}
     fill(layer, ((names[name], tensor) for name, tensor in tensors_of(checkpoint, names)), dtype, device)
     layer.eval().requires_grad_(False)
+    for part in layer.modules() if dense else ():
+        if isinstance(part, Linear):
+            part.make_dense(dtype)
 
 
 class Stages(nn.Module):
@@ -162,7 +165,8 @@ class V4Drafter(BlockDrafter):
         fill(self, ((names[theirs], tensor) for theirs, tensor in tensors_of(checkpoint, names)), target.dtype, target.device)
         for number, stage in enumerate(self.backbone.layers):
             fill_layer(stage, checkpoint, f"mtp.{number}.", target.dtype, target.device)
-        self.confidence_head.float()  # whatever the others are
+        self.confidence_head.float()  # whatever the others are, as their products and the head's
+        self.markov_head.float()
         self.backbone.embed_tokens, self.lm_head = target.embedding, target.head
         self.eval().requires_grad_(False)
 
@@ -209,7 +213,7 @@ class V4Drafter(BlockDrafter):
         return self.backbone.collapse(streams[: count * block]).view(count, block, -1)[:, self.spec.first_slot :]
 
     def base_logits(self, hidden: Tensor) -> Tensor:
-        return self.lm_head(self.backbone.norm(hidden))
+        return logits_of(self.backbone.norm(hidden), self.lm_head.weight)
 
     def steps_along(self, ids: Tensor, features: Tensor, anchors: Tensor, count: int) -> Iterator[Tensor]:  # type: ignore[override]
         raise CheckpointError("a fused drafter is not trained here", where=self.spec.folder)

@@ -11,8 +11,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from real_runner.slots import FlatBatch, SlotCache
+
+ROWS_AT_ONCE = 16_384  # of a head
 
 
 class PositionCache(SlotCache):
@@ -70,6 +73,11 @@ class Norm(nn.Module):
 def unit(x: Tensor, eps: float) -> Tensor:
     """x ÷ √(mean x² + eps)."""
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
+
+
+def logits_of(hidden: Tensor, weight: Tensor) -> Tensor:
+    """Of a head [V, d], in float32 whatever its dtype, some thousands of its rows at a time  # [..., V]."""
+    return torch.cat([functional.linear(hidden.float(), part.float()) for part in weight.split(ROWS_AT_ONCE)], dim=-1)
 
 
 def rotated(x: Tensor, positions: Tensor, frequencies: Tensor, back: bool = False) -> Tensor:

@@ -4,6 +4,7 @@ memory and are made dense one at a time, where they are used."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -32,12 +33,17 @@ def dense(weight: Tensor, scale: Tensor | None, dtype: torch.dtype, block: tuple
     if weight.dtype in BYTES:
         pairs = weight.view(torch.uint8)
         nibbles = torch.stack([pairs & 15, pairs >> 4], dim=-1).flatten(1).long()
-        table = torch.tensor([*FP4, *(-value for value in FP4)], device=weight.device)
-        values, (rows, columns) = table[nibbles], (1, FP4_COLUMNS)
+        values, (rows, columns) = _fp4_numbers(weight.device)[nibbles], (1, FP4_COLUMNS)
     else:
         values, (rows, columns) = weight.float(), block
     spread = scales(scale).repeat_interleave(rows, 0)[: len(values)].repeat_interleave(columns, 1)[:, : values.shape[1]]
     return (values * spread).to(dtype)
+
+
+@cache
+def _fp4_numbers(device: torch.device) -> Tensor:
+    """Of the sixteen nibbles."""
+    return torch.tensor([*FP4, *(-value for value in FP4)], device=device)
 
 
 class Linear(nn.Module):
@@ -52,6 +58,10 @@ class Linear(nn.Module):
     def dense(self, dtype: torch.dtype) -> Tensor:
         """W  # [out, in]."""
         return dense(self.weight, self.scale, dtype, self.block)
+
+    def make_dense(self, dtype: torch.dtype) -> None:
+        """Once and for all."""
+        self.weight, self.scale = nn.Parameter(self.dense(dtype), requires_grad=False), None
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.linear(x, self.dense(x.dtype))
@@ -79,7 +89,7 @@ def fill(module: nn.Module, tensors: Iterable[tuple[str, Tensor]], dtype: torch.
         part = parts[owner]
         tensor = tensor.to(device)
         if isinstance(part, Linear):
-            tensor = tensor if tensor.element_size() == 1 else tensor.to(dtype)
+            tensor = tensor if tensor.element_size() == 1 or leaf == "scale" else tensor.to(dtype)
         elif tensor.is_floating_point() and tensor.dtype != torch.float32:
             tensor = tensor.to(dtype)
         if leaf in part._parameters:

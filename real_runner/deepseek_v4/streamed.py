@@ -2,13 +2,14 @@
 
 A layer is filled from the files, all texts go through it, it is dropped; then the drafter's stages the same way; then the heads. What goes from layer
 to layer lies in files of `work`: a run that is stopped goes on from the last layer that was whole. Steps, groups and draws are those of
-`record_blocks`, so the blocks are those of a target in memory, bit by bit.
+`record_blocks`, so with as many tokens at once the blocks are those of a target in memory, bit by bit.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,8 +20,9 @@ from torch import Tensor
 
 from real_runner.blocks import TOKENS_AT_ONCE, Drafted, Group, Said, coupled, groups, heard, recorded, scored_by, served
 from real_runner.deepseek_v4.model import V4Drafter, V4Target, fill_layer, layer_of, stage_of, tap_of
-from real_runner.deepseek_v4.needs import fitting
-from real_runner.deepseek_v4.parts import PositionCache, Seen
+from real_runner.deepseek_v4.needs import Needs, fitting
+from real_runner.deepseek_v4.parts import PositionCache, Seen, logits_of
+from real_runner.deepseek_v4.storage import tensors_of
 from real_runner.failures import memory_of, same_options
 from real_runner.layout import ship
 from real_runner.slots import FlatBatch
@@ -41,13 +43,14 @@ class Streamed:
 
     def __init__(
         self, checkpoint: V4Checkpoint, name: str, said: Sequence[Said], work: Path, *, device: str, dtype: str, temperature: float, seed: int,
-        tokens_at_once: int, rows_at_once: int, progress: Progress,
+        needs: Needs, progress: Progress,
     ) -> None:  # fmt: skip
         self.checkpoint, self.sizes, self.work, self.temperature, self.progress = checkpoint, checkpoint.sizes, work, temperature, progress
+        self.needs = needs
         self.spec = read_spec(checkpoint.sizes.folder)
         self.target = V4Target(checkpoint, name, device, dtype, resident=False)
         self.drafter = V4Drafter(self.spec, self.target, resident=False)
-        self.groups = groups(said, self.spec.gamma, self.spec.block, rows_at_once, tokens_at_once, seed)
+        self.groups = groups(said, self.spec.gamma, self.spec.block, needs.rows_at_once, needs.tokens_at_once, seed)
         self.device, self.dtype = self.target.device, self.target.dtype
 
     @torch.no_grad()
@@ -55,12 +58,14 @@ class Streamed:
         """All of it, or what is left to do."""
         layers, stages = self.sizes.layers, self.checkpoint.stages
         passes = [(f"layer-{n}", self._layer, n) for n in range(layers)] + [(f"stage-{n}", self._stage, n) for n in range(stages)]
-        for left in self.work.glob(".*"):  # of a run that was killed
-            left.unlink()
         done = max((at + 1 for at, (name, _, _) in enumerate(passes) if self._file(name).exists()), default=0)
+        needed = {f"layer-{layers - 1}", passes[done - 1][0]} if done else set()
+        for left in list(self.work.glob("*.bin")):  # of a run that was killed
+            if left.stem not in needed and not left.name.startswith("tap-"):
+                left.unlink()
         with self.progress.stage("layers", len(passes) + 1, done) as stage:
             for name, run, number in passes[done:]:
-                stage.doing(f"{name.replace('-', ' ')} of {layers if run == self._layer else stages}")
+                stage.doing(f"{name.split('-')[0]} {number + 1} of {layers if run == self._layer else stages}")
                 run(number)
                 if number:
                     self._file(f"{name.split('-')[0]}-{number - 1}").unlink(missing_ok=True)
@@ -72,7 +77,7 @@ class Streamed:
         """All texts through a layer of the target; what the drafter reads of its output beside it."""
         with torch.device("meta"):
             layer = layer_of(self.sizes, number)
-        fill_layer(layer, self.checkpoint, f"layers.{number}.", self.dtype, self.device)
+        fill_layer(layer, self.checkpoint, f"layers.{number}.", self.dtype, self.device, self.needs.dense)
         before = self._read(f"layer-{number - 1}") if number else None
         with ExitStack() as files:
             to = self._made(f"layer-{number}", files)
@@ -90,7 +95,7 @@ class Streamed:
         """All blocks through a stage of the drafter."""
         with torch.device("meta"):
             stage = stage_of(self.sizes, number)
-        fill_layer(stage, self.checkpoint, f"mtp.{number}.", self.dtype, self.device)
+        fill_layer(stage, self.checkpoint, f"mtp.{number}.", self.dtype, self.device, self.needs.dense)
         before = self._read(f"stage-{number - 1}") if number else None
         taps = [self._read(f"tap-{tap}") for tap in self.spec.taps]
         with ExitStack() as files:
@@ -110,7 +115,7 @@ class Streamed:
         for group in self.groups:
             hidden = self.target.model.end(self._streams(last, len(group.ids)))
             tokens, row = heard(group)
-            logits = self.target.head(hidden[ship(group.outputs_at, self.device)])
+            logits = logits_of(hidden[ship(group.outputs_at, self.device)], self.target.head.weight)
             scored = scored_by(tokens, group.known, logits, row, self.temperature)
             self._prepared(group)
             for part in group.parts():
@@ -165,19 +170,49 @@ def stream_blocks(
     checkpoint = checked(folder)
     spec, sizes = read_spec(folder), checkpoint.sizes
     said = served(texts, frozenset(sizes.eos), sizes.vocabulary, spec.gamma - 1)
-    found = fitting(checkpoint, said, dtype, rows_at_once, tokens_at_once, memory_bytes)
+    found = fitting(checkpoint, said, dtype, tokens_at_once, rows_at_once, _limit(device) if memory_bytes is None else memory_bytes)
     progress.say(f"{len(said)} texts through {sizes.layers} layers and {checkpoint.stages} stages, one at a time: {found}")
+    if not work.exists() and (free := shutil.disk_usage(_existing(work)).free) < found.disk_bytes:
+        raise DsimError(
+            f"{free / 1e9:.2f} GB are free, {found.disk_bytes / 1e9:.2f} needed", where=work, remedy="free space, or choose another --out"
+        )
     content = json.dumps([[one.text.prompt, one.text.output, one.beyond, one.text.domain] for one in said])
+    digest = hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
     about = {
-        "target": Path(name).name, "texts": hashlib.blake2b(content.encode(), digest_size=8).hexdigest(), "dtype": dtype, "temperature": temperature,
-        "seed": seed, "tokens_at_once": found.tokens_at_once, "rows_at_once": rows_at_once,
+        "weights": _mark(checkpoint), "texts": digest, "dtype": dtype, "temperature": temperature, "seed": seed, "device": device,
+        "tokens_at_once": found.tokens_at_once, "rows_at_once": found.rows_at_once,
     }  # fmt: skip
     if (work / BEGUN).exists():
         same_options(read_json(work / BEGUN), about, "an unfinished measurement", work)
     write_whole(work / BEGUN, json.dumps(about, indent=1))
-    with memory_of("a layer and the texts that go through it", name):
+    with memory_of("a layer and the texts that go through it", name, "give --memory, and less than there is"):
         parts = Streamed(
-            checkpoint, name, said, work, device=device, dtype=dtype, temperature=temperature, seed=seed, tokens_at_once=found.tokens_at_once,
-            rows_at_once=rows_at_once, progress=progress,
+            checkpoint, name, said, work, device=device, dtype=dtype, temperature=temperature, seed=seed, needs=found,
+            progress=progress,
         ).blocks()  # fmt: skip
     return recorded(parts, said, drafter, spec.gamma, temperature, f"{Path(name).name} ({dtype})")
+
+
+def _mark(checkpoint: V4Checkpoint) -> str:
+    """Tells weights apart that bear the same name."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, stored in sorted(checkpoint.tensors.items()):
+        digest.update(f"{name} {stored.dtype} {stored.shape} ".encode())
+    for name in (
+        "norm.weight",
+        "layers.0.attn.kv_norm.weight",
+        f"layers.{checkpoint.sizes.layers - 1}.attn.kv_norm.weight",
+        "mtp.0.main_norm.weight",
+    ):
+        for _, tensor in tensors_of(checkpoint, [name]):
+            digest.update(tensor.float().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _limit(device: str) -> float | None:
+    """Memory that there is, where it is the device's own."""
+    return 0.9 * torch.cuda.mem_get_info(device)[0] if device.startswith("cuda") else None
+
+
+def _existing(folder: Path) -> Path:
+    return next(parent for parent in (folder, *folder.resolve().parents) if parent.exists())

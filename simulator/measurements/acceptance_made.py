@@ -48,13 +48,13 @@ def about_measured(blocks: RecordedBlocks, name: str, target: str, family: str, 
     for domain in blocks.domains:
         found = acceptance_statistics(blocks, domain, rows)
         reached = found.rows * np.concatenate([[1.0], found.survival[:-1]])
-        least = 0.5 / (reached + 1)
+        least = np.maximum(0.5 / (reached + 1), 2e-6)
         shares = np.clip(np.nan_to_num(found.conditional, nan=0.5), least, 1 - least)
         length = round(found.accepted_length, 4)
         domains[domain] = {
             "kind": domain,
             "accepted_length": length,
-            "conditional": [round(float(share), 4) for share in shares],
+            "conditional": [round(float(share), 6) for share in shares],
             "shape": "measured",
         }
     confidence = blocks.confidence is not None

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from dataclasses import replace
 from functools import cache
+from types import SimpleNamespace
 from weakref import WeakSet
 
 import numpy as np
@@ -16,9 +18,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from real_runner.blocks import record_blocks
+from real_runner.blocks import record_blocks, served
 from real_runner.deepseek_v4 import attention, layers, model, parts, streamed
 from real_runner.deepseek_v4.expected import INPUTS, forward
+from real_runner.deepseek_v4.needs import needs
 from real_runner.deepseek_v4.storage import dense
 from real_runner.drafters.loading import load_drafter
 from real_runner.engine import Engine
@@ -437,8 +440,33 @@ def test_memory_decides_how_many_tokens_pass_at_once(tmp_path):
     with pytest.raises(DsimError, match="these texts need up to"):
         stream(FOLDER / "released_dtypes", texts, tmp_path / "none", memory_bytes=1e5)
     assert not (tmp_path / "none").exists()
-    stream(FOLDER / "released_dtypes", texts, tmp_path / "few", memory_bytes=2e7)
+    checkpoint = loaded("released_dtypes")[0].checkpoint
+    whole = needs(checkpoint, served(texts, frozenset([1]), 96, 4), "float32", 2048, 128, False)
+    stream(FOLDER / "released_dtypes", texts, tmp_path / "few", memory_bytes=0.8 * whole.memory_bytes)
     assert json.loads((tmp_path / "few" / streamed.BEGUN).read_text())["tokens_at_once"] < 2048
+
+
+def test_layers_as_plain_numbers_give_the_same(tmp_path):
+    """Which is what more memory is for."""
+    texts = texts_of("released_dtypes")
+    assert same(stream(FOLDER / "released_dtypes", texts, tmp_path, memory_bytes=1e9), resident("released_dtypes", 1.0))
+
+
+def test_other_weights_of_the_same_shapes_are_not_gone_on_with(tmp_path):
+    texts, other = texts_of("float32")[:2], tmp_path / "float32"
+    stream(FOLDER / "float32", texts, tmp_path / "work")
+    shutil.copytree(FOLDER / "float32", other)
+    tensors = load_file(other / "model.safetensors")
+    (other / "model.safetensors").unlink()
+    save_file(tensors | {"norm.weight": tensors["norm.weight"] * 1.01}, other / "model.safetensors")
+    with pytest.raises(DsimError, match="holds an unfinished measurement with weights"):
+        stream(other, texts, tmp_path / "work")
+
+
+def test_a_disk_that_is_too_small_is_said_before(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+    with pytest.raises(DsimError, match="GB are free"):
+        stream(FOLDER / "float32", texts_of("float32")[:2], tmp_path / "work")
 
 
 def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
@@ -525,12 +553,15 @@ def test_the_command_makes_an_acceptance_that_a_scenario_takes(tmp_path):
 
 
 def test_bad_requests_are_one_line(tmp_path):
-    v4, file = FOLDER / "released_dtypes", tmp_path / "texts.jsonl"
+    v4, file, ids = FOLDER / "released_dtypes", tmp_path / "texts.jsonl", tmp_path / "ids.jsonl"
+    ids.write_text(json.dumps({"prompt": [1], "completion": [2] * 9}) + "\n")
     file.write_text(json.dumps({"prompt": "Say hello.", "completion": "Hello.", "finish_reason": "stop"}) + "\n")
     for words, said in (
         ((), "generates no texts here"),
         (("--texts", file), "has no tokenizer"),
         (("--texts", file, "--memory", "much"), "expected an amount such as 24GB"),
+        (("--texts", file, "--dtype", "float16"), "unknown dtype 'float16'"),
+        (("--texts", ids, "--target-name", " x"), "--target-name"),
         (("--texts", file, "--draft", GOLDEN / "eagle3"), "drafts with the drafter in its checkpoint"),
     ):
         assert said in refusal("--target", v4, "--out", tmp_path / "out", *words)
