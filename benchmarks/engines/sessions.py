@@ -23,7 +23,7 @@ from typing import Any
 from benchmarks.engines.measure import Machine
 from benchmarks.engines.plan import CONTEXT, SERVED, VLLM
 from benchmarks.engines.processes import Server, end_with_this_program
-from simulator.engine.pages import PrefixCache
+from simulator.engine.pages import prefix_cache
 from simulator.files import whole
 from simulator.policies.prefix_cache import Lru, PrefixCaching, VllmCache
 from simulator.traffic.request import Request, RequestSpec
@@ -32,9 +32,10 @@ from simulator.traffic.sessions import Sessions, SessionSource
 PAGE = 32
 SMALL, LARGE = 18, 340  # blocks of memory: fewer than all sessions need, and enough
 SHORTER = 17 * PAGE  # tokens of the longest request: a small memory has to hold one
-BLOCK_BYTES = PAGE * 30 * 2 * 3 * 64 * 4  # of SmolLM2-135M in float32
+LAYERS, OWN_LAYERS = 30, {"eagle3": 1}  # of SmolLM2-135M, and of drafters with keys and values of the same size
+BLOCK_BYTES = PAGE * LAYERS * 2 * 3 * 64 * 4  # in float32
 POLICIES: dict[str, PrefixCaching] = {
-    "none": VllmCache(), "ngram3": VllmCache(recomputed_blocks=0), "eagle3": VllmCache(),
+    "none": VllmCache(keeps_copies=True), "ngram3": VllmCache(recomputed_blocks=0, keeps_copies=True), "eagle3": VllmCache(keeps_copies=True),
 }  # fmt: skip
 FAN = {
     "share": 0.3,
@@ -127,9 +128,14 @@ def measured(server: Server) -> Iterator[Said]:
         yield Said(spec, prompt, answer, last, after[1] - before[1])
 
 
+def usable(name: str, blocks: int) -> int:
+    """Blocks of a policy in the memory of so many without a drafter's own layers, and one that the engine keeps empty."""
+    return (blocks + 1) * LAYERS // (LAYERS + OWN_LAYERS.get(name, 0)) - 1
+
+
 def simulated(said: Sequence[Said], rule: PrefixCaching, blocks: int, speculates: bool, length: int) -> list[int]:
     """Tokens that dsim's cache finds for the same requests."""
-    kv, found = PrefixCache(blocks, PAGE, rule=rule, speculates=speculates), []
+    kv, found = prefix_cache(blocks, PAGE, rule, speculates), []
     for each in said:
         request, total = Request(each.spec), len(each.prompt) + len(each.answer)
         pages = kv.pages(len(each.prompt) + length)
@@ -159,8 +165,8 @@ def compared(blocks: int, home: Path, out: Path) -> Iterator[dict[str, Any]]:
         server = machine.start(name, True)
         said = list(measured(server))
         server.stop()
-        mine = simulated(said, rule, blocks, bool(policy.drafter), policy.length + 1)
-        plain = simulated(said, Lru(), blocks, False, policy.length + 1)
+        mine = simulated(said, rule, usable(name, blocks), bool(policy.drafter), policy.length + 1)
+        plain = simulated(said, Lru(), usable(name, blocks), False, policy.length + 1)
         equal = sum(each.found == dsim for each, dsim in zip(said, mine, strict=True))
         found = sum(each.found for each in said), sum(mine), sum(plain)
         asked = sum(len(each.prompt) for each in said)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import count
 
 from simulator.policies.prefix_cache import PrefixCaching
 from simulator.traffic.request import Request
@@ -76,9 +78,13 @@ class PrefixCache(KvCache):
         assert request.spec.content is not None
         full = (request.context_tokens - 1) // self.page_tokens  # the last token is always computed
         names, found = request.spec.content.names(0, full, self.page_tokens), 0
-        while found < full and (names[found] in self.users or names[found] in self.kept):
+        while found < full and self.is_there(names[found]):
             found += 1
         return self.rule.used_blocks(found, self.page_tokens, self.speculates)
+
+    def is_there(self, name: int) -> bool:
+        """Is a block of this name in the memory?"""
+        return name in self.users or name in self.kept
 
     def admit(self, request: Request, pages: int) -> bool:
         assert request.spec.content is not None
@@ -93,10 +99,14 @@ class PrefixCache(KvCache):
         for name in names:
             self.users[name] = self.users.get(name, 0) + 1
         self.take(pages - found)
+        self._found(request, found)
+        return True
+
+    def _found(self, request: Request, found: int) -> None:
+        """A request is admitted with so many blocks that were there."""
         request.named, request.cached_tokens = found, found * self.page_tokens
         if request.hit_tokens < 0 and request.spec.place is not None:
             request.withheld_tokens = self._withheld(request.spec.place.said_tokens)
-        return True
 
     def _withheld(self, said: int) -> int:
         """Tokens said earlier in a session that a request can never find, of a session whose last token has no keys and values."""
@@ -131,3 +141,72 @@ class PrefixCache(KvCache):
 
     def unowned(self, requests: dict[Request, int]) -> int:
         return self.used - len(self.users) - sum(pages - request.named for request, pages in requests.items())
+
+
+@dataclass(slots=True)
+class CopyingCache(PrefixCache):
+    """The same where a block that is computed again is kept beside the one that is there: `users` and `kept` count copies, `copies` has those of each
+    name, the oldest first, which is the one that requests find."""
+
+    copies: dict[int, dict[int, None]] = field(default_factory=dict)
+    name_of: dict[int, int] = field(default_factory=dict)
+    held: dict[Request, list[int]] = field(default_factory=dict)  # copies that a request uses, from its beginning on
+    fresh: Iterator[int] = field(default_factory=count)
+
+    def take(self, pages: int) -> None:
+        KvCache.take(self, pages)
+        while self.capacity is not None and self.used + len(self.kept) > self.capacity:
+            self._forget(self.kept.popitem(last=False)[0])
+            self.evictions += 1
+
+    def _forget(self, copy: int) -> None:
+        name = self.name_of.pop(copy)
+        del self.copies[name][copy]
+        if not self.copies[name]:
+            del self.copies[name]
+
+    def is_there(self, name: int) -> bool:
+        return name in self.copies
+
+    def admit(self, request: Request, pages: int) -> bool:
+        assert request.spec.content is not None
+        found = self.matched(request)
+        mine = [next(iter(self.copies[name])) for name in request.spec.content.names(0, found, self.page_tokens)]
+        again = [copy for copy in mine if copy in self.kept]
+        if not self.fits(pages - found + len(again)):
+            return False
+        for copy in again:
+            del self.kept[copy]
+        self.used += len(again)
+        for copy in mine:
+            self.users[copy] = self.users.get(copy, 0) + 1
+        self.held[request] = mine
+        self.take(pages - found)
+        self._found(request, found)
+        return True
+
+    def computed(self, request: Request, tokens: int) -> None:
+        assert request.spec.content is not None
+        full = self.rule.named_blocks(tokens, self.page_tokens, self.speculates)
+        for name in request.spec.content.names(request.named, full, self.page_tokens) if full > request.named else ():
+            copy = next(self.fresh)
+            self.copies.setdefault(name, {})[copy], self.name_of[copy], self.users[copy] = None, name, 1
+            self.held[request].append(copy)
+        request.named = max(full, request.named)
+
+    def leave(self, request: Request, pages: int) -> None:
+        self.used -= pages - request.named
+        for copy in reversed(self.held.pop(request)):
+            self.users[copy] -= 1
+            if not self.users[copy]:
+                del self.users[copy]
+                self.used -= 1
+                self.kept[copy] = None
+        request.named = 0
+        assert self.used >= 0, "gave back more pages than were taken"
+
+
+def prefix_cache(capacity: int | None, page_tokens: int, rule: PrefixCaching, speculates: bool) -> PrefixCache:
+    """Pages with content, as `rule` keeps them."""
+    kind = CopyingCache if rule.keeps_copies else PrefixCache
+    return kind(capacity, page_tokens, rule=rule, speculates=speculates)

@@ -11,7 +11,7 @@ import simpy
 from simulator.engine.clock import Clock
 from simulator.engine.given import Fleet
 from simulator.engine.link import Link
-from simulator.engine.pages import PrefixCache
+from simulator.engine.pages import prefix_cache
 from simulator.engine.records import Buffer, Outside
 from simulator.traffic.request import Request
 
@@ -27,7 +27,7 @@ class Pool:
         self.link = Link(env, self.of.bandwidth_bytes_s) if self.of.bandwidth_bytes_s else None
         pages = (self.of.kv_pages, fleet.page_tokens)
         rule, drafts = self.of.prefix_cache, fleet.policy.drafts
-        self.caches = [PrefixCache(*pages, rule=rule, speculates=drafts) for _ in range(workers)] if rule else []
+        self.caches = [prefix_cache(*pages, rule, drafts) for _ in range(workers)] if rule else []
         self.free = set(range(workers))
         self.room: dict[int, simpy.Event] = {}  # that a worker waits for
         self.kept: dict[Request, tuple[int, Request, int]] = {}  # where its prompt is: worker, the request as that has it, pages

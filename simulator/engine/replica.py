@@ -11,7 +11,7 @@ import simpy
 
 from simulator.engine.batch import CONTEXT, PAGES, Batch
 from simulator.engine.given import Fleet
-from simulator.engine.pages import KvCache, PrefixCache
+from simulator.engine.pages import KvCache, prefix_cache
 from simulator.engine.pool import Pool
 from simulator.engine.records import Buffer, StepRecord
 from simulator.measurements.prices import reads_to_longest, round_prices, rounded_context, scheduling_s
@@ -285,4 +285,4 @@ def _memory(fleet: Fleet) -> KvCache:
     """The pages of a replica."""
     if fleet.prefix_cache is None:
         return KvCache(fleet.kv_pages, fleet.page_tokens)
-    return PrefixCache(fleet.kv_pages, fleet.page_tokens, rule=fleet.prefix_cache, speculates=fleet.policy.drafts)
+    return prefix_cache(fleet.kv_pages, fleet.page_tokens, fleet.prefix_cache, fleet.policy.drafts)

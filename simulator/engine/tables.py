@@ -25,8 +25,8 @@ def why_not(traffic: Traffic, fleet: Fleet) -> str:
         return f"the sessions are {type(traffic.sessions).__name__}, written in Python"
     if fleet.prefix_cache is None:
         return ""
-    if fleet.kv_pages is None:
-        return "a prefix cache whose memory has no end is played in Python"
+    if fleet.kv_pages is None or fleet.prefix_cache.keeps_copies:
+        return f"a prefix cache {'whose memory has no end' if fleet.kv_pages is None else 'that keeps copies'} is played in Python"
     if not isinstance(traffic, SessionTraffic) and _contents(traffic) is None:
         return "what prompts begin with is told in Python"
     return ""

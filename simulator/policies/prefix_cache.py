@@ -17,7 +17,8 @@ Rounds = Annotated[int, Within(1, 10, "rounds")]
 class PrefixCaching(Kind):
     """Blocks of `engine.page_tokens` tokens, shared by reference, the least recently used evicted first.
 
-    `answers`: what a finished request leaves has the blocks of its answer, too. A hit is whole blocks, or whole units of `hit_unit_tokens`.
+    `answers`: what a finished request leaves has the blocks of its answer, too. A hit is whole blocks, or whole units of `hit_unit_tokens`. With
+    `keeps_copies` a block that is computed again stays beside the one that is there, and takes memory of its own.
 
     What speculation costs, under a policy that drafts: the last `recomputed_blocks` of a hit are computed again, the last `unnamed_tokens` of a
     request are in no block that others find (with `last_round_unnamed` all that its last round brought, too), and every request keeps room for
@@ -25,6 +26,7 @@ class PrefixCaching(Kind):
     """
 
     answers: Flag = True
+    keeps_copies: Flag = False
     hit_unit_tokens: PageTokens | None = None
     recomputed_blocks: Blocks = 0
     unnamed_tokens: UnnamedTokens = 0
@@ -65,7 +67,8 @@ class Lru(PrefixCaching):
 class VllmCache(PrefixCaching):
     """vLLM: drafters that read the target's features (Eagle, MTP, DSpark) cannot use the last block of a hit, for its features depend on the token
     after it; it is computed again (vllm issues 50438, 53670). With n-grams, a draft model or `disable_eagle_block_drop` set `recomputed_blocks: 0`.
-    Blocks get their names as a step is scheduled (`KVCacheManager.allocate_slots` of 0.32), so those of the last round get none.
+    Blocks get their names as a step is scheduled (`KVCacheManager.allocate_slots` of 0.32), so those of the last round get none. It does keep copies
+    (`BlockHashToBlockMap`): one block of a hit under Eagle. Beside a memory of thousands of blocks that is little, and costs the compiled path.
 
     Blocks of hybrid models are larger (`engine.page_tokens`), and some align hits to more than a block (`hit_unit_tokens`, vllm-ascend issue 9247).
     """

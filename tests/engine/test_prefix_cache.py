@@ -12,19 +12,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulator.engine.pages import PrefixCache
+from simulator.engine.pages import CopyingCache, PrefixCache, prefix_cache
 from simulator.policies.prefix_cache import Lru, PrefixCaching, SglangCache, VllmCache
 from simulator.traffic.content import Content, Hashed, Lineage, hashed_prompts
 from simulator.traffic.prefix_blocks import seen_before
 from simulator.traffic.request import Request, RequestSpec
 
 RULES = [
-    Lru(), VllmCache(), SglangCache(), Lru(unnamed_tokens=5), Lru(hit_unit_tokens=8), VllmCache(hit_unit_tokens=8)
+    Lru(), VllmCache(), SglangCache(), Lru(unnamed_tokens=5), Lru(hit_unit_tokens=8), VllmCache(hit_unit_tokens=8), Lru(keeps_copies=True),
+    VllmCache(keeps_copies=True),
 ]  # fmt: skip
 
 
 def cache(capacity: int | None, page: int = 4, rule: PrefixCaching | None = None, speculates: bool = False) -> PrefixCache:
-    return PrefixCache(capacity, page, rule=rule or Lru(), speculates=speculates)
+    return prefix_cache(capacity, page, rule or Lru(), speculates)
 
 
 def asking(content: Content, prompt: int, output: int = 1) -> Request:
@@ -141,22 +142,24 @@ def test_a_text_that_another_one_leaves() -> None:
     assert len(set(call.names(0, 50, 4))) == 50
 
 
-class Guarded(PrefixCache):
-    """Checks after each change that no page is lost, none used twice, and none in use evicted."""
-
-    __slots__ = ("running",)
-
-    def check(self, running: dict[Request, int]) -> None:
-        assert self.unowned(running) == 0
-        assert self.capacity is None or self.used + len(self.kept) <= self.capacity
-        assert not self.users.keys() & self.kept.keys()
-        assert min(self.users.values(), default=1) > 0
-        uses: dict[int, int] = {}
-        for request in running:
-            assert request.spec.content is not None
-            for name in request.spec.content.names(0, request.named, self.page_tokens):
-                uses[name] = uses.get(name, 0) + 1
-        assert uses == self.users
+def check(kv: PrefixCache, running: dict[Request, int]) -> None:
+    """No page is lost, none used twice, and none in use evicted."""
+    assert kv.unowned(running) == 0
+    assert kv.capacity is None or kv.used + len(kv.kept) <= kv.capacity
+    assert not kv.users.keys() & kv.kept.keys()
+    assert min(kv.users.values(), default=1) > 0
+    uses: dict[int, int] = {}
+    for request in running:
+        assert request.spec.content is not None
+        names = request.spec.content.names(0, request.named, kv.page_tokens)
+        blocks = kv.held[request] if isinstance(kv, CopyingCache) else names
+        assert not isinstance(kv, CopyingCache) or [kv.name_of[copy] for copy in blocks] == list(names)
+        for block in blocks:
+            uses[block] = uses.get(block, 0) + 1
+    assert uses == kv.users
+    if isinstance(kv, CopyingCache):
+        assert {copy: name for name, copies in kv.copies.items() for copy in copies} == kv.name_of
+        assert kv.name_of.keys() == kv.users.keys() | kv.kept.keys()
 
 
 @given(
@@ -166,7 +169,7 @@ class Guarded(PrefixCache):
 @settings(max_examples=300, deadline=None)
 def test_pages_are_free_or_in_use_or_kept(capacity: int | None, rule: PrefixCaching, speculates: bool, seed: int) -> None:
     luck = np.random.default_rng(seed)
-    kv = Guarded(capacity, 4, rule=rule, speculates=speculates)
+    kv = prefix_cache(capacity, 4, rule, speculates)
     running: dict[Request, int] = {}
     for _ in range(60):
         if running and luck.random() < 0.5:
@@ -191,11 +194,11 @@ def test_pages_are_free_or_in_use_or_kept(capacity: int | None, rule: PrefixCach
             else:
                 assert not room  # what is kept never keeps one out
                 assert (kv.used, request.named) == (before, 0)
-        kv.check(running)
+        check(kv, running)
     for request, pages in list(running.items()):
         kv.leave(request, pages)
         del running[request]
-        kv.check(running)
+        check(kv, running)
     assert kv.used == 0
 
 
