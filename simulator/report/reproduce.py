@@ -12,7 +12,7 @@ import yaml
 from simulator.report.blocks import PAGES, Code, Folded, Text
 from simulator.report.page import Section, section
 from simulator.study.planning.result import PlanFacts
-from simulator.study.run.result import ScenarioFacts
+from simulator.study.run.facts import ScenarioFacts
 
 
 def reproduce(kind: str, facts: ScenarioFacts | PlanFacts, version: str) -> Section | None:

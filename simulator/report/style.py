@@ -23,7 +23,8 @@ from matplotlib.ticker import FuncFormatter
 
 from simulator.errors import visible
 from simulator.report import wording
-from simulator.study.run.result import PolicyFacts, RunResult
+from simulator.study.run.facts import PolicyFacts
+from simulator.study.run.result import RunResult
 
 INK, MUTED, FAINT, GRID, PAPER = "#1b1f24", "#5b6670", "#8a949e", "#e3e6e9", "#ffffff"
 BASELINE = "#454c54"  # the black of Okabe and Ito's palette, softened; the policy all others are compared with

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from simulator.report import wording
 from simulator.report.blocks import Cell, Column, Row, Table, table
 from simulator.report.wording import DASH
-from simulator.study.run.result import Estimate, Range, Source
+from simulator.study.run.facts import Source
+from simulator.study.run.result import Estimate, Range
 from simulator.study.run.validated import ValidationRow
 
 

@@ -13,7 +13,8 @@ import pytest
 
 from simulator.report.run.plots.load import latency as figure
 from simulator.study.run.build import build_result
-from simulator.study.run.result import Estimate, GainAtSla, GainAtThroughput, Gains, PolicyFacts, RunResult
+from simulator.study.run.facts import PolicyFacts
+from simulator.study.run.result import Estimate, GainAtSla, GainAtThroughput, Gains, RunResult
 from simulator.study.run.scenario import load_scenario
 from simulator.study.run.sweep import sweep
 

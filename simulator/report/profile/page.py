@@ -26,7 +26,7 @@ from simulator.report.profile.plots.overview import overview
 from simulator.report.render.html import html
 from simulator.report.style import png
 from simulator.report.tables import provenance
-from simulator.study.run.result import sources
+from simulator.study.run.facts import sources
 
 PAGE, OVERVIEW = "profile.html", "overview.png"
 FEW = 2  # suspicious cells that are shown one by one; of more there is a verdict, and each is marked in the tables

@@ -7,7 +7,8 @@ import re
 
 from simulator.errors import visible
 from simulator.report import wording
-from simulator.study.run.result import PolicyFacts, RunResult
+from simulator.study.run.facts import PolicyFacts
+from simulator.study.run.result import RunResult
 
 _PLAIN = 39  # the terminal's own colour, of the baseline
 _TINTS = (34, 31, 32, 35, 33, 36)  # blue, red, green, magenta, yellow, cyan, as a terminal numbers them

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from simulator.report import wording
 from simulator.report.blocks import Column, Lines, Row, Table, table
-from simulator.study.run.result import RunResult, UnsureFacts, WorthMeasuring
+from simulator.study.run.facts import UnsureFacts, WorthMeasuring
+from simulator.study.run.result import RunResult
 
 LEAST_SHARE, WORTH_IT = 0.005, 0.95  # of a variance, to be shown; of a width, to be advised
 _PARAMETERS = {

@@ -33,8 +33,8 @@ from simulator.study.planning.token_prices import token_prices
 from simulator.study.planning.trial import TrialRow
 from simulator.study.run.build import shown_file, worst
 from simulator.study.run.classes import together
+from simulator.study.run.facts import sources
 from simulator.study.run.pareto import estimate, gain
-from simulator.study.run.result import sources
 from simulator.study.run.wording import count, share
 
 

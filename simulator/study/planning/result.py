@@ -11,10 +11,11 @@ from simulator.names import Anywhere
 from simulator.study.planning.judge import Judgement
 from simulator.study.planning.question import Price, Sla
 from simulator.study.run.classes import ClassRow
+from simulator.study.run.facts import Source, UnsureFacts, WorthMeasuring
 from simulator.study.run.launch import Launch
 from simulator.study.run.metrics import Verdict
 from simulator.study.run.record import Document, Record, ShortText, distinct, known, same_length
-from simulator.study.run.result import Maybe, Range, Remark, Source, UnsureFacts, WorthMeasuring
+from simulator.study.run.result import Maybe, Range, Remark
 
 Outcome = Literal["planned", "unattainable", "too few replicas", "not clear"]
 METRICS = (

@@ -21,10 +21,11 @@ from simulator.study.planning.finding import CellResult, Search
 from simulator.study.planning.question import Plan
 from simulator.study.planning.result import PlanPrediction, SureNeed
 from simulator.study.run.draws import DRAWS, LEVEL, States, covariance, drawn, left_after, variance_parts
+from simulator.study.run.facts import WorthMeasuring
 from simulator.study.run.fleet import fleet_of
 from simulator.study.run.fluid import Carried, carried, least_by_fluid, operating, speed_by_fluid
 from simulator.study.run.moved import moved
-from simulator.study.run.result import Range, WorthMeasuring
+from simulator.study.run.result import Range
 from simulator.study.run.scenario import Scenario
 from simulator.study.run.unsure import shares_of
 

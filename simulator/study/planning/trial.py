@@ -114,14 +114,14 @@ class PromptTime:
 
 
 def lengths(rows: Floats) -> dict[str, Number]:
-    """Mean tokens of the prompts and answers of measured requests, from rows of RequestRecord # [n, 19]."""
+    """Mean tokens of the prompts and answers of measured requests, from rows of RequestRecord # [n, fields]."""
     of = dict(zip(RequestRecord._fields, rows[rows[:, RequestRecord._fields.index("measured")] > 0].T, strict=True))
     names = ("prompt_tokens", "output_tokens")
     return {f"{name}_mean": float(of[name].mean()) if len(of[name]) else None for name in names}
 
 
 def under_way(rows: Floats, start_s: float, until_s: float) -> float:
-    """Sessions under way, pauses included, in the mean of a window, from rows of RequestRecord # [n, 19]."""
+    """Sessions under way, pauses included, in the mean of a window, from rows of RequestRecord # [n, fields]."""
     of = dict(zip(RequestRecord._fields, rows.T, strict=True))
     order = np.argsort(of["user"], kind="stable")
     _, first = np.unique(of["user"][order], return_index=True)

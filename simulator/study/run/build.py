@@ -10,24 +10,13 @@ from simulator.measurements.profile import Profile
 from simulator.study.run.answer import Answer
 from simulator.study.run.classes import together as of_classes
 from simulator.study.run.conditions import conditions, paths
+from simulator.study.run.facts import PolicyFacts, PredictionFacts, ProfileFacts, ScenarioFacts, sources
 from simulator.study.run.memory import MemoryPoint
 from simulator.study.run.metrics import METRICS, Verdict
 from simulator.study.run.pareto import estimate, gains
 from simulator.study.run.point import Point
 from simulator.study.run.prediction import Prediction
-from simulator.study.run.result import (
-    GroupResult,
-    GroupRow,
-    PointResult,
-    PointRow,
-    PolicyFacts,
-    PredictionFacts,
-    ProfileFacts,
-    PublishedCurve,
-    RunResult,
-    ScenarioFacts,
-    sources,
-)  # fmt: skip
+from simulator.study.run.result import GroupResult, GroupRow, PointResult, PointRow, PublishedCurve, RunResult  # fmt: skip
 from simulator.study.run.reuse import together
 from simulator.study.run.scenario import Scenario
 from simulator.study.run.settings import Policy

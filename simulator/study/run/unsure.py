@@ -11,10 +11,11 @@ from simulator.arrays import Floats
 from simulator.measurements.model_error import GROUPS
 from simulator.measurements.uncertainty import Uncertainty
 from simulator.study.run.draws import DRAWS, LEVEL, covariance, left_after, variance_parts
+from simulator.study.run.facts import ModelErrorFacts, PredictionFacts, UnsureFacts, WorthMeasuring
 from simulator.study.run.moved import causes
 from simulator.study.run.point import Point
 from simulator.study.run.prediction import PREDICTED, Prediction, World, delivers
-from simulator.study.run.result import Gains, ModelErrorFacts, PointRow, PredictionFacts, Remark, UnsureFacts, WorthMeasuring
+from simulator.study.run.result import Gains, PointRow, Remark
 from simulator.study.run.scenario import Scenario
 
 BENCH = ("tps_per_user_mean", "accepted_length")  # what a benchmark tells of a cell

@@ -15,8 +15,9 @@ from simulator.files import write_whole
 from simulator.names import check_word
 from simulator.reading.opening import read_text
 from simulator.study.run.build import build_result
+from simulator.study.run.facts import sources
 from simulator.study.run.limits import check_limits
-from simulator.study.run.result import PointResult, RunResult, sources
+from simulator.study.run.result import PointResult, RunResult
 from simulator.study.run.scenario import Scenario, load_scenario
 from simulator.study.run.sweep import bundle, swept
 from simulator.study.sealed.decisions import decisions

@@ -12,9 +12,9 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from simulator.errors import DsimError
 from simulator.reading.json_files import read_json
+from simulator.study.run.facts import Source
 from simulator.study.run.metrics import Verdict
 from simulator.study.run.record import Document, Record, ShortText, distinct, known
-from simulator.study.run.result import Source
 from simulator.study.sealed.numbers import NUMBERS
 from simulator.traffic.benchmark import Client
 

@@ -18,8 +18,8 @@ from simulator.engine.simulate import ClosedTraffic, Fleet, OpenTraffic, Run, si
 from simulator.errors import DsimError
 from simulator.measurements.prices import RoundCost, ScaledPrices
 from simulator.measurements.replay import lay_out
+from simulator.study.run.facts import Source
 from simulator.study.run.fleet import fleet_of
-from simulator.study.run.result import Source
 from simulator.study.run.scenario import Scenario
 from simulator.study.run.validated import ValidationPoint, ValidationRow, all_within
 from simulator.study.validation.engine_runs import HEADLINE, NUMBERS, Listed, MeasuredSpan, RunFacts, ServedRun, numbers, refuse_stalls, window_of

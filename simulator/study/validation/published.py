@@ -12,9 +12,9 @@ from simulator.measurements.recorded_run import RecordedRun, read_recorded_run
 from simulator.reading.yaml_files import read_yaml
 from simulator.study.profiles.fit_run import RunFit, compare_run, fit_run
 from simulator.study.run.conditions import conditions
+from simulator.study.run.facts import sources
 from simulator.study.run.output import write_json
 from simulator.study.run.prediction import Prediction
-from simulator.study.run.result import sources
 from simulator.study.run.scenario import Scenario, load_scenario
 from simulator.study.run.sweep import swept
 from simulator.study.run.validated import ValidationRow, all_within

@@ -8,8 +8,8 @@ from typing import Annotated, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PlainSerializer, PositiveInt, model_validator
 
+from simulator.study.run.facts import Source
 from simulator.study.run.record import Document, Record, ShortText
-from simulator.study.run.result import Source
 from simulator.study.run.validated import ValidationPoint, ValidationRow, check_verdict
 
 Measured = Annotated[

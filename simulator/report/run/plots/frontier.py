@@ -13,7 +13,8 @@ from simulator.report import style, wording
 from simulator.report.layout import canvas, dress, titled, without_data
 from simulator.report.run.plots.labels import Occupied, arrow, label_points, vertical
 from simulator.report.style import Look
-from simulator.study.run.result import Estimate, PointResult, PolicyFacts, RunResult
+from simulator.study.run.facts import PolicyFacts
+from simulator.study.run.result import Estimate, PointResult, RunResult
 
 _Y = "throughput_tok_s_gpu"
 _SLAS_DRAWN = 3
