@@ -55,13 +55,12 @@ def _largest_layer(checkpoint: V4Checkpoint, each: int | None) -> tuple[int, int
     parts: dict[str, int] = {}
     most = 0
     for name, stored in checkpoint.tensors.items():
-        if name.startswith(("layers.", "mtp.")) and not name.endswith(".scale"):
-            numbers = prod(stored.shape) * (2 if stored.dtype in ("I8", "U8") else 1)
-            owner = ".".join(name.split(".")[:2])
-            parts[owner] = parts.get(owner, 0) + (stored.bytes if each is None else numbers * each)
-            most = max(most, numbers) if stored.dtype in ("I8", "U8", "F8_E4M3") else most
-        elif name.endswith(".scale") and each is None:
-            parts[".".join(name.split(".")[:2])] = parts.get(".".join(name.split(".")[:2]), 0) + stored.bytes
+        if not name.startswith(("layers.", "mtp.")):
+            continue
+        packed, owner = stored.dtype in ("I8", "U8"), ".".join(name.split(".")[:2])
+        numbers = 0 if name.endswith(".scale") else prod(stored.shape) * (2 if packed else 1)
+        parts[owner] = parts.get(owner, 0) + (stored.bytes if each is None else numbers * each)
+        most = max(most, numbers) if packed or stored.dtype == "F8_E4M3" else most
     return max(parts.values()), most * 14
 
 
