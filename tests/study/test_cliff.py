@@ -73,12 +73,12 @@ def played(asked: Scenario, unsure: Sequence[Unsure], sizes: Floats, load: float
 def test_falls_do_not_add_up() -> None:
     """Two causes that each push a number over the same edge: it falls once. Beyond what was simulated it goes in proportion, and where the pace is
     proportional throughout, effects are added up as they are."""
-    edge = Pace(np.array([-0.4, -0.1, 0.0, 0.1, 0.4]), np.array([[0.2], [0.1], [0.0], [-3.0], [-3.2]]), np.array([-1.0]))
+    edge = Pace(np.array([-0.4, -0.1, 0.0, 0.1, 0.4]), np.array([[0.2], [0.1], [0.0], [-3.0], [-3.2]]), np.array([[-1.0], [-1.0]]))
     each = edge.like(np.array([-3.0]), [0])
     assert each == pytest.approx(0.1)
     assert edge(np.array([2 * each]))[0, 0] == pytest.approx(-3.0 - 0.2 / 3)
     assert edge(np.array([1.4]))[0, 0] == pytest.approx(-4.2)
     assert edge.like(np.array([-1.5]), [0]) == pytest.approx(0.05, abs=0.002)
-    straight = Pace(np.array([0.0]), np.zeros((1, 1)), np.array([-1.0]))
+    straight = Pace(np.array([0.0]), np.zeros((1, 1)), np.array([[-1.0], [-1.0]]))
     assert straight.like(np.array([-3.0]), [0]) == 0.0
     assert Change(0.5, np.ones(1)).times(2) == Change(1.0, np.full(1, 2.0))

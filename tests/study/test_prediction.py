@@ -27,6 +27,7 @@ from simulator.study.run.prediction import Prediction
 from simulator.study.run.result import PointResult, RunResult
 from simulator.study.run.scenario import Scenario, load_scenario
 from simulator.study.run.sweep import repeats, swept
+from tests.conftest import SCENARIO
 
 Z = float(ndtri(0.95))
 SURE = {group: ModelError(0.0, 0.0, 0.0, 0, "") for group in GROUPS}
@@ -235,3 +236,19 @@ def test_an_open_loop_near_saturation(ask: Ask) -> None:
     assert ends(light)[0] < -0.4 * Z
     assert heavy.verdict != "overloaded"
     assert any("Near saturation" in remark.text for remark in result.warnings)
+
+
+def test_no_more_is_served_than_comes(ask: Ask) -> None:
+    """Five requests a second at regular intervals, of which half are as fast as promised: in faster worlds more of them are, but no more than come;
+    nor are more tokens answered than are asked for."""
+    workload = SCENARIO["workload"] | {"arrivals": {"kind": "constant"}, "output_tokens": {"kind": "fixed", "tokens": 30}}
+    open_loop: dict[str, Any] = {"workload": workload, "policies": SCENARIO["policies"][1:2], "load": [5.0], "baseline": None}
+    run = {"replications": 2, "duration_s": 40}
+    at = predicted(ask([{"parameter": "step", "sd": 0.1}], **open_loop, sla={"goodput": {"tpot_s": 0.006}}, run=run)).frontier[0]
+    good, goodput, throughput = at.mean("goodput_share"), at.prediction["goodput_rps"], at.prediction["throughput_tok_s_gpu"]
+    assert good is not None
+
+    assert 0.3 < good < 0.7
+    assert goodput.low < 2
+    assert 4.5 < goodput.high <= 5 * (1 + 1e-9)
+    assert throughput.high <= 5 * 30 * 1.01

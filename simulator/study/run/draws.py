@@ -100,7 +100,7 @@ def root(matrix: Floats) -> Floats:
 @dataclass(frozen=True)
 class Pace:
     """What the logarithms of M numbers become where every time is e^x times as long: as simulated at some x [K], rising, with 0 among them [K, M];
-    read between them, and beyond the outermost in proportion to x [M], since what is saturated, or empty, scales with its times.
+    read between them, and below and above in proportion to x [2, M]: what is saturated, or empty, scales with its times.
 
     Effects are added up in x and not in what they do to numbers: at the edge of a cache, or of an overload, one cause may make a number fall to a
     tenth, and so may another, but both together do not make it a hundredth.
@@ -113,7 +113,8 @@ class Pace:
     def __call__(self, x: Floats) -> Floats:
         """Changes [N, M] at x [N]."""
         inside = np.clip(x, self.at[0], self.at[-1])
-        return np.stack([np.interp(inside, self.at, column) for column in self.told.T], axis=1) + np.outer(x - inside, self.beyond)
+        below, above = (np.outer(side(x - inside, 0.0), slopes) for side, slopes in zip((np.minimum, np.maximum), self.beyond, strict=True))
+        return np.stack([np.interp(inside, self.at, column) for column in self.told.T], axis=1) + below + above
 
     def like(self, change: Floats, of: Sequence[int]) -> float:
         """The x that changes some numbers most as `change` [M] does; the smallest of several."""

@@ -23,6 +23,7 @@ from simulator.study.run.scenario import Scenario
 
 SLOWER = ("tps_per_user", "throughput", "goodput_rps")  # numbers that a longer time makes smaller, in proportion
 SLOWER_ENDS = ("_throughput", "_goodput")
+GOOD = ("goodput_rps_gpu", "goodput_rps", "request_goodput")  # `goodput_share` times the rate of requests: share and rate are predicted
 LONGER = ("_s", "_ms", "duration", *(metric.name for metric in METRICS if metric.place == "parts"))  # and the ends of those that it makes larger
 COUNTED = ("preemptions", "unfinished", "rejected", "truncated", "tokens_per_step_p50", "tokens_per_step_max", "busy_fraction")
 PREDICTED = tuple(metric.name for metric in METRICS if metric.name not in COUNTED)
@@ -100,6 +101,7 @@ class Prediction:
             values = response.values(states, self.states.lowest, None if draws is None else draws.replication, luck)
             most = AT_MOST | dict.fromkeys(("verification_budget", *IN_GROUP["accepted_length"]), self._longest[cell[0]])
             world[cell] = {name: np.minimum(values[:, m], most.get(name, np.inf)) for m, name in enumerate(self.names)}
+            world[cell] |= {name: world[cell][name] * world[cell]["goodput_share"] for name in GOOD if name in self.names}
         return world
 
     @cached_property
@@ -110,7 +112,7 @@ class Prediction:
 
     def _response(self, number: int, name: str, load: float) -> Response:
         mine = sorted((row for row in self.rows if row.policy == name and row.load == load), key=lambda row: row.replication)
-        table = np.array([[_number(row[name]) for name in self.names] for row in mine])
+        table = np.array([[_number(_as_predicted(row, name)) for name in self.names] for row in mine])
         with np.errstate(divide="ignore"):
             log = np.log(table)
         log[~np.isfinite(log)] = np.nan
@@ -135,7 +137,13 @@ class Prediction:
             size * causes(self.scenario)[cause].sd: change for size, change in self._runs(number, load, cause).items()
         }
         at = sorted(told)
-        return Pace(np.array(at), np.array([told[x] for x in at]), np.array([_stretched(name) for name in self.names]))
+        x, changes = np.array(at), np.array([told[x] for x in at])
+        beyond = np.tile([_stretched(name) for name in self.names], (2, 1))
+        if len(at) > 1 and self.scenario.workload.load_kind != "concurrency":  # no more is served than comes, however fast
+            rates = [m for m, name in enumerate(self.names) if beyond[0, m] < 0 and not name.startswith("tps_per_user")]
+            last = np.array([(changes[1] - changes[0]) / (x[1] - x[0]), (changes[-1] - changes[-2]) / (x[-1] - x[-2])])
+            beyond[:, rates] = np.clip(last[:, rates], -1.0, 0.0)
+        return Pace(x, changes, beyond)
 
     def _runs(self, number: int, load: float, cause: int) -> dict[float, Floats]:
         """What numbers [M] change in the runs with a cause moved, by how many standard deviations; at a load that was not run, as between others."""
@@ -144,7 +152,7 @@ class Prediction:
         for size in sorted({p.size for p in self.moved if (p.policy, p.cause) == (number, cause)}):
             runs = {p.load: row for p, row in self.moved.items() if (p.policy, p.cause, p.size) == (number, cause, size)}
             loads = sorted(runs)
-            told = [ratio([runs[at][m] for m in self.names], [base[at][m] for m in self.names]) for at in loads]
+            told = [ratio([_as_predicted(runs[at], m) for m in self.names], [_as_predicted(base[at], m) for m in self.names]) for at in loads]
             found[size] = between(loads, np.array(told), load)
         return found
 
@@ -298,6 +306,14 @@ def _to(mean: float, read: float) -> float:
 def _range(values: Floats) -> Range:
     low, high = interval(values)
     return Range(low=low, high=high)
+
+
+def _as_predicted(row: PointRow, name: str) -> float | None:
+    """A number of a row; of goodput the requests per second of which it is a share, None where it is none of them."""
+    value, share = row[name], row["goodput_share"]
+    if name not in GOOD or value is None:
+        return value
+    return value / share if share else None
 
 
 def _number(value: float | None) -> float:
