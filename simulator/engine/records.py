@@ -110,7 +110,7 @@ class Sink(Protocol):
         """Rows of RequestRecord # [n, 22]: as they finish, and last, in order of arrival, those that did not."""
 
     def joins(self, rows: Floats) -> None:
-        """First rounds: when, seconds since the request's last token, seconds of them in no batch # [n, 3]."""
+        """First rounds: when, seconds since the request's last token, seconds of them in no batch, on which replica # [n, 4]."""
 
     def waits(self, rows: Floats) -> None:
         """From when to when a request waited for a prefill worker, infinite where it still does # [n, 2]."""
@@ -140,7 +140,7 @@ class Run(End):
 
     steps: Steps
     requests: list[Request]
-    join_gaps: Floats  # [n, 3] of a request's first round: when, seconds since its last token, seconds of them in no batch
+    join_gaps: Floats  # [n, 4] rows of Sink.joins
     prefill_waits: Floats  # [m, 2] from when to when a request waited for a prefill worker (infinite: still does)
     outside: Floats = field(default_factory=lambda: np.empty((0, 4)))  # [k, 4] rows of Sink.outside
 
@@ -169,7 +169,7 @@ class Kept:
     """A sink that keeps everything."""
 
     def __init__(self) -> None:
-        widths = (len(StepRecord._fields), len(RequestRecord._fields), 3, 2, 4)
+        widths = (len(StepRecord._fields), len(RequestRecord._fields), 4, 2, 4)
         self._parts = [[np.empty((0, width))] for width in widths]
         self._domains: Sequence[str] = ()
         self.steps, self._requests, self.joins, self.waits, self.outside = (part.append for part in self._parts)

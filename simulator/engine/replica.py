@@ -34,7 +34,7 @@ class Replica:
         self.env, self.number, self.settings, self.policy = env, number, fleet.settings, fleet.policy
         self.prices, self.believed, self.kv = fleet.prices, fleet.believed, _memory(fleet)
         self.finished, self.evicted = finished, evicted
-        self.steps, self.join_gaps = steps, gaps  # of joins: when, seconds since the last token, seconds of them in no batch
+        self.steps, self.join_gaps = steps, gaps  # rows of Sink.steps and Sink.joins
         self.batch, self.to_longest = Batch(fleet.replay, fleet.settings.max_batch, fleet.policy.smoothing), reads_to_longest(fleet.prices)
         self.scheduling_s = scheduling_s(fleet.prices)
         self.kept = np.zeros(fleet.policy.keeps)  # what the policy remembers here
@@ -191,7 +191,7 @@ class Replica:
         if lengths is not None:
             joined, self.last_round_s = len(self.batch.newcomers), self.env.now
             for request in self.batch.newcomers:  # decode for the first time since they came: their gap to the last token, for ITL
-                self.join_gaps.append((self.env.now, self.env.now - request.last_emit_s, request.waited_s))
+                self.join_gaps.append((self.env.now, self.env.now - request.last_emit_s, request.waited_s, self.number))
                 request.waited_s = 0.0
             self.batch.newcomers.clear()
             known = self.batch.state[CONTEXT, :size].tolist() if self.rule is not None else []

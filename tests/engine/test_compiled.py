@@ -66,7 +66,7 @@ def told(traffic: Traffic, over: Fleet, path: Any) -> tuple[dict[str, bytes], li
 def same(traffic: Traffic, over: Fleet) -> None:
     plain, compiled = told(traffic, over, "plain"), told(traffic, over, "compiled")
     for kind, found in plain[0].items():
-        wide = {"steps": len(StepRecord._fields), "requests": len(RequestRecord._fields), "joins": 3, "waits": 2}[kind]
+        wide = {"steps": len(StepRecord._fields), "requests": len(RequestRecord._fields), "joins": 4, "waits": 2}[kind]
         expected, got = (np.frombuffer(b, np.float64).reshape(-1, wide) for b in (found, compiled[0][kind]))
         assert found == compiled[0][kind], f"{kind}:\n{expected}\n{got}"
     assert plain[1:3] == compiled[1:3]

@@ -12,6 +12,7 @@ import yaml
 
 from simulator.errors import DsimError
 from simulator.study.run.build import build_result
+from simulator.study.run.metrics import OF_GROUPS
 from simulator.study.run.point import Point, run_point
 from simulator.study.run.scenario import Scenario, load_scenario
 from simulator.study.run.sweep import bundle, points
@@ -52,19 +53,32 @@ def test_two_groups_of_one_profile_are_one_fleet(scenario: Callable[..., Path], 
     assert numbers(one) == numbers(two)
 
 
+@pytest.mark.parametrize("changes", [OPEN, {}], ids=["open", "closed"])
+def test_a_group_alone_is_the_fleet(scenario: Callable[..., Path], changes: dict[str, Any]) -> None:
+    of = load_scenario(scenario(fleet={"groups": [{"name": "a", "replicas": 2}]}, sla={"goodput": {"tpot_s": 0.008}}, **changes))
+    for row in (run_point(of, point) for point in points(of)):
+        assert row.groups[0].numbers == {name: row[name] for name in OF_GROUPS}
+        assert row["goodput_share"] is not None
+
+
 def test_groups_add_up_to_the_fleet(scenario: Callable[..., Path], slow: Path) -> None:
     groups = [{"name": "new"}, {"name": "old", "replicas": 2, "profile": "slow"}]
     policies = [
         {"name": "plain", "verification": {"kind": "none"}},
         {"name": "half", "drafter": "mtp", "verification": {"kind": "fixed", "length": 1}, "groups": {"old": {"verification": {"kind": "none"}}}},
     ]
-    of = load_scenario(scenario(fleet={"groups": groups}, policies=policies, **OPEN))
+    of = load_scenario(scenario(fleet={"groups": groups}, policies=policies, sla={"goodput": {"tpot_s": 0.015}}, **OPEN))
     assert of.gpus == 1 + 2 * 2
     rows = [run_point(of, point) for point in points(of)]
     for row in rows:
         assert sum(group.requests for group in row.groups) == row.requests
         new, old = ({name: value or 0.0 for name, value in group.numbers.items()} for group in row.groups)
-        assert (new["throughput_tok_s_gpu"] + 4 * old["throughput_tok_s_gpu"]) / 5 == pytest.approx(row["throughput_tok_s_gpu"])
+        for rate in ("throughput_tok_s_gpu", "goodput_rps_gpu"):
+            assert (new[rate] + 4 * old[rate]) / 5 == pytest.approx(row[rate])
+        assert new["itl_p50_s"] < 0.015
+        assert old["itl_p50_s"] > 0.02
+        assert new["goodput_share"] > 0.9
+        assert old["goodput_share"] < 0.1
         assert (new["concurrency_mean"] + 2 * old["concurrency_mean"]) / 3 == pytest.approx(row["concurrency_mean"])
         assert old["accepted_length"] == 1
         assert (new["accepted_length"] > 1) == (row.policy == "half")

@@ -35,7 +35,7 @@ def request(index: int, arrival: float, first: float, finish: float, tokens: int
 
 
 def made(requests: list[Request], records: list[StepRecord], end: float, gaps: Any = (), start: float = 0.0, unfinished: int = 0) -> Run:
-    rows = {"join_gaps": np.array(gaps, dtype=np.float64).reshape(-1, 3), "prefill_waits": np.empty((0, 2))}
+    rows = {"join_gaps": np.array(gaps, dtype=np.float64).reshape(-1, 4), "prefill_waits": np.empty((0, 2))}
     return Run(start, end, unfinished, 0, 0, 0, steps=Steps(records), requests=requests, **rows)
 
 
@@ -48,7 +48,7 @@ def test_speed_with_bursts_is_tokens_over_time_and_not_the_inverse_of_a_gap() ->
     The inverse of the gap between bursts would say 2."""
     bursts = [{"start_s": 0.5 * i, "end_s": 0.5 * (i + 1), "committed": n, "verified": 3, "accepted": n - 1} for i, n in enumerate((4, 4, 4, 1))]
     bursts[0]["joined"] = 1
-    row = numbers(made([request(0, -1.0, 0.0, 2.0, 14)], steps(*bursts), 2.0, [(0.5, 0.5, 0.0)]))
+    row = numbers(made([request(0, -1.0, 0.0, 2.0, 14)], steps(*bursts), 2.0, [(0.5, 0.5, 0.0, 0)]))
     assert row["tps_per_user_mean"] == row["tps_per_user_p50"] == 6.5
     assert row["tpot_p50_s"] == pytest.approx(1 / 6.5)
     assert row["itl_p50_s"] == row["itl_p99_s"] == 0.5

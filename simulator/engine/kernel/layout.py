@@ -39,7 +39,7 @@ def _row(names: tuple[str, ...]) -> np.dtype[Any]:
     return np.dtype([(name, _f) for name in names])
 
 
-STEP_ROW, JOIN_ROW, WAIT_ROW = _row(StepRecord._fields), _row(("at_s", "gap_s", "waited_s")), _row(("from_s", "to_s"))
+STEP_ROW, JOIN_ROW, WAIT_ROW = _row(StepRecord._fields), _row(("at_s", "gap_s", "waited_s", "replica")), _row(("from_s", "to_s"))
 REQUEST = np.dtype(
     [(name, _f if name.endswith("_s") else _i) for name in RequestRecord._fields]
     + [(name, _i) for name in ("prefilled_tokens", "visit", "visits", "row", "pages", "next", "live", "content", "named", "admitted")]

@@ -222,7 +222,7 @@ def note_joins(w, p):
     n = replica.newcomers
     for i in range(n):
         request, row = w.requests[w.newcomers[p, i]], w.out_joins[g.out_joins]
-        row.at_s, row.gap_s, row.waited_s = g.now, g.now - request.last_emit_s, request.waited_s
+        row.at_s, row.gap_s, row.waited_s, row.replica = g.now, g.now - request.last_emit_s, request.waited_s, p
         request.waited_s = 0.0
         g.out_joins += 1
     replica.newcomers = 0

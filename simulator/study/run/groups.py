@@ -11,7 +11,8 @@ from simulator.engine.records import End, RequestRecord
 from simulator.study.run.meter import GroupNumbers, Meter
 from simulator.study.run.metrics import OF_GROUPS
 
-_REPLICA = RequestRecord._fields.index("replica")
+_REPLICA, _MEASURED, _FINISH_S, _ENDING = (RequestRecord._fields.index(name) for name in ("replica", "measured", "finish_s", "ending"))
+_JOINED = 3  # the replica in rows of joins
 
 
 class Groups:
@@ -19,6 +20,7 @@ class Groups:
 
     def __init__(self, meters: Sequence[Meter], sizes: Sequence[int]) -> None:
         self.meters, self.sizes, self.ends = meters, sizes, np.cumsum(sizes)
+        self.unanswered = [0] * len(meters)  # measured requests that were sent there, refused or without an end at the end
 
     def warm(self, start_s: float) -> None:
         """Closed loop: the window starts."""
@@ -27,22 +29,28 @@ class Groups:
 
     def steps(self, rows: Floats) -> None:
         """Rows of StepRecord."""
-        for meter, mine in self._split(rows, 0):
-            meter.steps(mine)
+        for number, mine in self._split(rows, 0):
+            self.meters[number].steps(mine)
 
     def requests(self, rows: Floats, domains: Sequence[str]) -> None:
         """Rows of RequestRecord."""
-        for meter, mine in self._split(rows, _REPLICA):
-            meter.requests(mine, domains)
+        for number, mine in self._split(rows, _REPLICA):
+            self.meters[number].requests(mine, domains)
+            self.unanswered[number] += int(((mine[:, _MEASURED] > 0) & np.isnan(mine[:, _FINISH_S]) & (mine[:, _ENDING] == 0)).sum())
+
+    def joins(self, rows: Floats) -> None:
+        """Rows of Sink.joins."""
+        for number, mine in self._split(rows, _JOINED):
+            self.meters[number].joins(mine)
 
     def numbers(self, end: End, gpus: Sequence[float], prompts: bool) -> list[GroupNumbers]:
         """Of every group, over the window of the run; `gpus` of each."""
-        window = End(end.start_s, end.end_s, 0, 0, 0, 0)
-        rows = (meter.row(window, own, size, prompts) for meter, own, size in zip(self.meters, gpus, self.sizes, strict=True))
+        ends = (End(end.start_s, end.end_s, count, 0, 0, 0) for count in self.unanswered)
+        rows = (meter.row(own_end, own, size, prompts) for meter, own_end, own, size in zip(self.meters, ends, gpus, self.sizes, strict=True))
         return [GroupNumbers(row.requests, {name: row[name] for name in OF_GROUPS}) for row in rows]
 
-    def _split(self, rows: Floats, column: int) -> Iterator[tuple[Meter, Floats]]:
+    def _split(self, rows: Floats, column: int) -> Iterator[tuple[int, Floats]]:
         place = np.where(rows[:, column] < 0, -1, np.searchsorted(self.ends, rows[:, column], side="right"))
-        for number, meter in enumerate(self.meters):
+        for number in range(len(self.meters)):
             if (mine := place == number).any():
-                yield meter, rows[mine]
+                yield number, rows[mine]

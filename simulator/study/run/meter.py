@@ -68,7 +68,7 @@ class Meter:
         self.start_s, self.until_s, self.goodput = start_s, until_s, goodput
         self.steps = Chunks(len(StepRecord._fields), self._steps)
         self._request_rows = Chunks(len(RequestRecord._fields), self._requests)
-        self.joins, self.waits, self.outside = Chunks(3, self._joins), Chunks(2, self._waits), Chunks(4, self._outside)
+        self.joins, self.waits, self.outside = Chunks(4, self._joins), Chunks(2, self._waits), Chunks(4, self._outside)
         self.sums: defaultdict[str, float] = defaultdict(float)
         self.tokens_per_step = np.zeros(1, dtype=np.int64)  # how many steps had so many tokens
         self.step_s, self.itl_s = Spread(), Spread()

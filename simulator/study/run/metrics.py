@@ -14,8 +14,8 @@ Place = Literal["points", "latency", "parts", ""]
 
 SHARES = (0.01, 0.02, 0.05, *(i / 20 for i in range(2, 20)), 0.98, 0.99, 0.999)  # of requests, at which a distribution is kept
 OF_GROUPS = (  # metrics that are known of a part of the replicas, too
-    "throughput_tok_s_gpu", "tps_per_user_mean", "tps_per_user_p10", "ttft_p50_s", "ttft_p99_s", "accepted_length", "verification_budget",
-    "prefix_hit_share", "concurrency_mean", "waiting_mean", "busy_fraction",
+    "throughput_tok_s_gpu", "goodput_rps_gpu", "goodput_share", "tps_per_user_mean", "tps_per_user_p10", "ttft_p50_s", "ttft_p99_s", "itl_p50_s",
+    "itl_p99_s", "accepted_length", "verification_budget", "prefix_hit_share", "concurrency_mean", "waiting_mean", "busy_fraction",
 )  # fmt: skip
 
 

@@ -172,7 +172,7 @@ class Split:
     ) -> None:
         self.part, self.count = part, count
         self.meters: list[Meter | Groups] = [meter, *([groups] if groups else [])]
-        self.joins, self.waits, self.outside = meter.joins, meter.waits, meter.outside
+        self.waits, self.outside = meter.waits, meter.outside
         self.step_takers: list[Callable[[Floats], None]] = [*(one.steps for one in self.meters), *steps]
         self.request_takers: list[Callable[[Floats, Sequence[str]], None]] = [*(one.requests for one in self.meters), *requests]
 
@@ -191,6 +191,11 @@ class Split:
         """Rows of RequestRecord."""
         for take in self.request_takers:
             take(rows, domains)
+
+    def joins(self, rows: Floats) -> None:
+        """Rows of Sink.joins."""
+        for meter in self.meters:
+            meter.joins(rows)
 
 
 def _closed(scenario: Scenario, point: Point) -> ClosedTraffic:
