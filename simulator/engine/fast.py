@@ -21,7 +21,7 @@ from simulator.engine.tables import settings, tables, why_not, with_sessions
 from simulator.kind import Lowered, lowering
 from simulator.measurements.levels import normals
 from simulator.measurements.prices import RoundPrices, front_end_s, reads_to_longest, scheduling_s
-from simulator.policies.routing import LoadRouter
+from simulator.policies.routing import LoadRouter, PrefixAware
 from simulator.policies.verification import StepView
 from simulator.rng import word_of
 from simulator.traffic.request import RequestColumns, within
@@ -79,6 +79,8 @@ def _beyond(fleet: Fleet) -> str:
         return "prefill workers have a profile, a cache or a link of their own, which is played in Python"
     if isinstance(fleet.router, LoadRouter) and fleet.router.stale_s:
         return "the router sees loads of some time ago, which is played in Python"
+    if isinstance(fleet.router, PrefixAware) and fleet.router.sees == "approximate":
+        return "the router goes by what it has sent, which is played in Python"
     return ""
 
 

@@ -50,6 +50,7 @@ def tables(traffic: Traffic, fleet: Fleet) -> dict[str, NDArray[Any]]:
         "lineages": np.zeros((1, 5), np.int64),
         "session_at": np.zeros(1, np.int64),
         "session_left": np.zeros(1, np.int64),
+        "session_home": np.zeros(1, np.int64),
         "starts_s": np.zeros(0) if sessions is None else np.asarray(sessions.starts_s, dtype=np.float64),
         "under_way": np.zeros(1) if sessions is None or sessions.under_way is None else np.asarray(sessions.under_way, dtype=np.float64),
         "pending": np.zeros(calls * fleet.settings.max_batch + 2 if sessions else 1, np.int64),
@@ -107,6 +108,7 @@ def with_sessions(w: k.World, traffic: SessionTraffic, max_context: int | None) 
         lineages=_longer(w.lineages, base, np.array(lineages, dtype=np.int64)),
         session_at=np.append(w.session_at, at),
         session_left=np.append(w.session_left[:first], np.zeros(_LOADED, np.int64)),
+        session_home=np.append(w.session_home[:first], np.full(_LOADED, -1)),
     )
 
 

@@ -134,6 +134,9 @@ class SessionAffinity(LoadRouter):
     remembers: ClassVar = True
     most: Annotated[float, Within(1, 1e6, "times the mean")] = 2.0
 
+    def lowered(self) -> Lowered | None:
+        return None if self.stale_s else Lowered("session_affinity", {"most_held": self.most})
+
     def place(self, seen: Seen) -> int:
         mean = sum(seen.held) / len(seen.held)
         if seen.home >= 0 and seen.held[seen.home] <= self.most * mean + 1:
@@ -153,6 +156,9 @@ class PrefixAware(LoadRouter):
     remembers: ClassVar = True
     load_weight: Annotated[float, Within(0, 1000)] = 0.5
     sees: Literal["exact", "approximate"] = "exact"
+
+    def lowered(self) -> Lowered | None:
+        return None if self.stale_s or self.sees == "approximate" else Lowered("prefix_aware", {"load_weight": self.load_weight})
 
     def place(self, seen: Seen) -> int:
         held, cached = seen.held, seen.cached()

@@ -13,7 +13,7 @@ from simulator.measurements.cost import FrontEnd, Scheduling
 from simulator.measurements.prices import RoundPrices, ScaledPrices
 from simulator.policies.admission import FirstCome, ShortestPrompt
 from simulator.policies.prefill import Chunked, Disaggregated, Instant, Separate
-from simulator.policies.routing import LeastLoaded, PowerOfTwo, Random, RoundRobin
+from simulator.policies.routing import LeastLoaded, PowerOfTwo, PrefixAware, Random, RoundRobin, SessionAffinity
 from simulator.policies.verification import (
     ByBatch,
     ByBatchAndContext,
@@ -44,7 +44,7 @@ WRONG: list[Callable[[RoundPrices], dict[str, RoundPrices]]] = [  # steps that c
     lambda _: {}, lambda _: {}, lambda prices: {"prices": ScaledPrices(prices, 1.1)}, lambda prices: {"believed": ScaledPrices(prices, 0.9, 1.5)},
     lambda prices: dict.fromkeys(("prices", "believed"), ScaledPrices(prices, 0.9)),
 ]  # fmt: skip
-ROUTERS = [RoundRobin(), LeastLoaded(), PowerOfTwo(), Random()]
+ROUTERS = [RoundRobin(), LeastLoaded(), PowerOfTwo(), Random(), SessionAffinity(most=1.2), PrefixAware(), PrefixAware(load_weight=0.05)]
 
 
 @st.composite

@@ -12,7 +12,7 @@ from simulator.kind import Kind, Lowered, lowering
 from simulator.measurements.cost import LinearPrefill, PrefillCost
 from simulator.policies.admission import Admission, FirstCome, ShortestPrompt
 from simulator.policies.prefill import Chunked, Disaggregated, Instant, Prefill, Separate
-from simulator.policies.routing import LeastLoaded, PowerOfTwo, Random, RoundRobin, Routing
+from simulator.policies.routing import LeastLoaded, PowerOfTwo, PrefixAware, Random, RoundRobin, Routing, SessionAffinity
 from simulator.policies.verification import (
     ByBatch,
     ByBatchAndContext,
@@ -61,6 +61,8 @@ OTHERS: list[tuple[Any, dict[str, Any]]] = [
     (LeastLoaded(), {"stale_s": 5.0}),
     (PowerOfTwo(), {"stale_s": 5.0}),
     (Random(), {}),
+    (SessionAffinity(), {"stale_s": 5.0, "most": 3.0}),
+    (PrefixAware(), {"stale_s": 5.0, "load_weight": 2.0, "sees": "approximate"}),
     (FirstCome(), {}),
     (ShortestPrompt(), {}),
     (

@@ -13,11 +13,11 @@ ENDED, STARVED, FLUSH, GROW, TURNS, LUCK, PRICE, BELIEVED, PROMPT, SESSIONS = ra
 # What kinds lower to.
 BY_ROW, BY_BATCH, SCHEDULED, UNIFORM, SMOOTHED, BY_CONTEXT = range(6)
 INSTANT, SEPARATE, CHUNKED, DISAGGREGATED = range(4)
-LEAST_LOADED, POWER_OF_TWO, ASSIGNED = range(3)
+LEAST_LOADED, SESSION_AFFINITY, PREFIX_AWARE, POWER_OF_TWO, ASSIGNED = range(5)  # the last ones draw
 BRANCHES = {
     "policy": ("rule", ("by_row", "by_batch", "scheduled", "uniform", "smoothed", "by_context")),
     "prefill": ("prefill", ("instant", "separate", "chunked", "disaggregated")),
-    "router": ("router", ("least_loaded", "power_of_two", "assigned")),
+    "router": ("router", ("least_loaded", "session_affinity", "prefix_aware", "power_of_two", "assigned")),
     "admission": ("shortest", ("first_come", "shortest_prompt")),
     "cost model": ("linear_prompts", ("asked", "linear")),
 }  # of a fleet's part: where GLOBAL has its branch, and the branches by number
@@ -61,7 +61,7 @@ GLOBAL = np.dtype(
         "now", "smoothing", "overhead_s", "scheduling_s", "transfer_s", "prompt_factor", "prompt_base_s", "prompt_token_s", "prompt_context_s",
         "warmup_s",
         "until_s", "limit_s",
-        "warm_s", "want_attended", "answer_s", "front_end_s", "front_end_free_s",
+        "warm_s", "want_attended", "answer_s", "front_end_s", "front_end_free_s", "most_held", "load_weight",
     )]
 )  # fmt: skip
 REPLICA = np.dtype(
@@ -127,6 +127,7 @@ class World(NamedTuple):
     lineages: Any  # [n, 5] of each row: three texts, and the tokens up to which the first two go, 0 where there is none
     session_at: Any  # [s + 1] where in `rows` a session begins
     session_left: Any  # [s] requests of it that are not done, 0 where it is over
+    session_home: Any  # [s] the replica that had it last, -1 for none
     starts_s: Any  # [s] when sessions come
     under_way: Any  # [s] how far each is at the start
     pending: Any  # [n] rows to be sent at once

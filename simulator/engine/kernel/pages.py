@@ -128,19 +128,25 @@ def named_blocks(g, tokens):
 
 
 @inner
-def admit_pages(w, p, r, pages):
-    """Occupies the pages of a request if they fit, and finds what of its context is there."""
-    g, replica, request = w.g[0], w.replicas[p], w.requests[r]
-    context = request.prompt_tokens + request.emitted_tokens
-    full, there, last = (context - 1) // g.page, 0, -1
-    while there < full:
-        entry = find(w, p, name_of(w, request, there))
+def there(w, p, request):
+    """Blocks at the beginning of a request's context that are there, and the entry of the last, -1 for none."""
+    full, blocks, last = (request.prompt_tokens + request.emitted_tokens - 1) // w.g[0].page, 0, -1
+    while blocks < full:
+        entry = find(w, p, name_of(w, request, blocks))
         if entry < 0:
             break
         last = entry
-        there += 1
-    found, again = used_blocks(g, there), 0
-    for _ in range(there - found):
+        blocks += 1
+    return blocks, last
+
+
+@inner
+def admit_pages(w, p, r, pages):
+    """Occupies the pages of a request if they fit, and finds what of its context is there."""
+    g, replica, request = w.g[0], w.replicas[p], w.requests[r]
+    blocks, last = there(w, p, request)
+    found, again = used_blocks(g, blocks), 0
+    for _ in range(blocks - found):
         last = w.cached[p, last].parent
     entry = last
     for _ in range(found):

@@ -10,8 +10,6 @@ from simulator.engine.kernel.layout import (
     ARRIVE,
     DISAGGREGATED,
     DONE,
-    LEAST_LOADED,
-    POWER_OF_TWO,
     PREFILL,
     REFUSED_S,
     SESSION,
@@ -20,6 +18,7 @@ from simulator.engine.kernel.layout import (
     TURN,
     WAKE,
 )
+from simulator.engine.kernel.routing import choose_replica
 
 
 @inner
@@ -74,7 +73,7 @@ def followed(w, row, rejected):
         return
     w.session_left[number] -= 1
     if rejected or w.session_left[number] == 0:
-        w.session_left[number] = 0
+        w.session_left[number], w.session_home[number] = 0, -1
         if g.under_way:
             push(w, g.now + (REFUSED_S if rejected else 0.0), False, SESSION, g.next_session)
             g.next_session += 1
@@ -120,12 +119,6 @@ def pause_s(w, user):
 
 
 @inner
-def held_by(w, p):
-    replica = w.replicas[p]
-    return replica.waiting + replica.prefilling + replica.batch
-
-
-@inner
 def pages_of(g, tokens):
     return (tokens + g.page - 1) // g.page
 
@@ -154,22 +147,7 @@ def submit(w, p, r):
 @inner
 def route(w, r):
     g = w.g[0]
-    chosen, n = 0, g.replicas
-    if n > 1:
-        if g.router == LEAST_LOADED:
-            fewest = held_by(w, 0)
-            for p in range(1, n):
-                held = held_by(w, p)
-                if held < fewest:
-                    chosen, fewest = p, held
-        elif g.router == POWER_OF_TWO:
-            first = w.luck[g.lucks, 0]
-            second = (first + 1 + w.luck[g.lucks, 1]) % n
-            g.lucks += 1
-            chosen = first if held_by(w, first) <= held_by(w, second) else second
-        else:
-            chosen = w.luck[g.lucks, 0]
-            g.lucks += 1
+    chosen = choose_replica(w, w.requests[r]) if g.replicas > 1 else 0
     g.routed += 1
     return submit(w, chosen, r)
 
