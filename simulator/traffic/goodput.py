@@ -38,7 +38,16 @@ class Goodput(Frozen):
 
     def kept(self, sent_s: Floats, first_s: Floats, last_s: Floats, tokens: Floats) -> Flags:
         """Which finished requests keep all of it; an answer of one token has no time per further token, so keeps that. # [n] each"""
-        taken = (first_s - sent_s, (last_s - first_s) / np.maximum(tokens - 1, 1), last_s - sent_s)
-        limits = (np.inf if limit is None else limit for limit in (self.ttft_s, self.tpot_s, self.e2e_s))
-        kept: Flags = np.all([time <= limit for time, limit in zip(taken, limits, strict=True)], axis=0)
+        kept: Flags = np.all([time <= limit for time, limit in self._taken(sent_s, first_s, last_s, tokens)], axis=0)
         return kept
+
+    def used(self, sent_s: Floats, first_s: Floats, last_s: Floats, tokens: Floats) -> Floats:
+        """The largest part of a limit that each finished request takes: 1 is all of it. # [n] each"""
+        used: Floats = np.max([time / limit for time, limit in self._taken(sent_s, first_s, last_s, tokens)], axis=0)
+        return used
+
+    def _taken(self, sent_s: Floats, first_s: Floats, last_s: Floats, tokens: Floats) -> list[tuple[Floats, float]]:
+        """Times, each with its limit."""
+        times = (first_s - sent_s, (last_s - first_s) / np.maximum(tokens - 1, 1), last_s - sent_s)
+        limits = (self.ttft_s, self.tpot_s, self.e2e_s)
+        return [(time, limit) for time, limit in zip(times, limits, strict=True) if limit is not None]

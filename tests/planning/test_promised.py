@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from simulator.engine.records import RequestRecord
-from simulator.study.planning.question import Sla
+from simulator.study.planning.sla import Sla
 from simulator.study.planning.trial import promised
 
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.study.planning.judge import judge, keeps, prediction
-from simulator.study.planning.question import Sla, SpeedPromise, TtftPromise
 from simulator.study.planning.search import bracket, ladder, largest, least
+from simulator.study.planning.sla import Sla, SpeedPromise, TtftPromise
 from simulator.study.planning.trial import TrialRow
 from simulator.study.run.metrics import Verdict
 from tests.planning.conftest import drive

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from simulator.engine.simulate import OpenTraffic
-from simulator.study.planning.question import Sla
+from simulator.study.planning.sla import Sla
 from simulator.study.run.meter import RunMetrics, summarise
 from simulator.traffic.goodput import Goodput
 from simulator.traffic.request import Request, RequestSpec

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from simulator.engine.records import RequestRecord
-from simulator.study.planning.question import Sla
+from simulator.study.planning.sla import Sla
 from simulator.study.planning.trial import promised
 from simulator.traffic.request import Ending
 from tests.conftest import SCENARIO, Content, Dsim

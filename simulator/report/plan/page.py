@@ -64,7 +64,10 @@ def _share(result: PlanResult) -> str:
 
 def _choices(result: PlanResult) -> Section | None:
     read = only(TERMINAL, Lines((result.load.trace,) if result.load.trace else (), "Trace"))
-    return section("choose", "Choices", read, only(USUAL | NOTEBOOK, tables.choices(result)), tables.token_prices(result), tables.gains(result))
+    best = result.chosen
+    classes = by_class("replicas", {best.label: [(wording.load(best.at_peak.replicas), best.at_peak.classes)]} if best.at_peak else {})
+    every = only(USUAL | NOTEBOOK, tables.choices(result))
+    return section("choose", "Choices", read, every, classes, tables.token_prices(result), tables.gains(result))
 
 
 def _how_sure(result: PlanResult) -> Section | None:

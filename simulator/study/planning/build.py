@@ -54,9 +54,13 @@ def _no_plan(plan: Plan, cells: Mapping[int, CellResult]) -> ScenarioError:
         slow = min(fastest.alone, key=lambda r: min(margins(r, sla)))
         attained = [f"{slow.speed or 0:.3g} tok/s for {share(sla.speed.share)} of users"] if sla.speed else []
         attained += [f"first token within {slow.ttft:.3g} s for {share(sla.ttft.share)}"] if sla.ttft and slow.ttft is not None else []
+        attained += [
+            f"{share(sla.class_share)} of class {name} within {used:.3g} times its limits" for name, used in slow.limits_used.items() if used
+        ]
+        broken = next((name for name, used in slow.limits_used.items() if used is None or used > 1), "")
         gets = ", ".join(attained) or "no first token"
         problem = f"no fleet meets the SLA: a request alone on a replica of {plan.label(fastest.cell)}, the fastest choice, gets {gets}"
-        key = "sla.speed.tps" if (slow.speed or 0) < sla.tps else "sla.ttft.seconds"
+        key = "sla.speed.tps" if (slow.speed or 0) < sla.tps else f"workload.classes.{broken}.sla" if broken else "sla.ttft.seconds"
         return ScenarioError(problem, where=plan.file, key=key, remedy="relax the SLA, or add a faster profile or policy")
     most = plan.question.fleet.max_replicas
     nearest = max(cells.values(), key=lambda f: f.carried_load or 0.0)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import sqrt
 from typing import Literal
 
-from simulator.study.planning.question import Sla
+from simulator.study.planning.sla import Sla
 from simulator.study.planning.trial import TrialRow
 
 Judgement = Literal["kept", "broken", "open"]
@@ -18,12 +18,12 @@ def margins(row: TrialRow, sla: Sla) -> list[float]:
     kept_by = [] if sla.speed is None else [(row.speed or 0.0) / sla.speed.tps - 1]
     if sla.ttft is not None:
         kept_by.append(-1.0 if row.ttft is None else 1 - row.ttft / sla.ttft.seconds)
-    return kept_by
+    return kept_by + [-1.0 if used is None else 1 - used for used in row.limits_used.values()]
 
 
 def queues(row: TrialRow, sla: Sla) -> bool:
-    """Does a queue grow? Where no TTFT is promised, nothing else would notice one that stands in front of full replicas."""
-    return row.verdict == "overloaded" or (sla.ttft is None and row.verdict == "backlogged")
+    """Does a queue grow? Where no promise covers waiting, nothing else would notice one that stands in front of full replicas."""
+    return row.verdict == "overloaded" or (not sla.covers_waiting and row.verdict == "backlogged")
 
 
 def keeps(row: TrialRow, sla: Sla) -> bool:

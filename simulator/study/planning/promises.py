@@ -8,8 +8,9 @@ import numpy as np
 
 from simulator.study.planning.finding import CellResult, Search
 from simulator.study.planning.judge import judge
-from simulator.study.planning.question import Plan, SpeedPromise
+from simulator.study.planning.question import Plan
 from simulator.study.planning.result import ChoiceAtPromise, PromiseResult
+from simulator.study.planning.sla import SpeedPromise
 from simulator.study.run.pareto import estimate
 
 TICKS = 12  # promises on the page's slider

@@ -23,7 +23,6 @@ from simulator.quantities import (
     Factor,
     Flag,
     Gamma,
-    InnerShare,
     Money,
     Rate,
     Replicas,
@@ -34,6 +33,7 @@ from simulator.quantities import (
     Within,
 )
 from simulator.schema import Distinct, Frozen, validate
+from simulator.study.planning.sla import Sla
 from simulator.study.run.document import read_document
 from simulator.study.run.effort import check_effort
 from simulator.study.run.fleet import fleet_of
@@ -42,62 +42,10 @@ from simulator.study.run.scenario import Scenario, validate_scenario
 from simulator.study.run.settings import EngineSettings, Policy
 from simulator.study.run.shape import Shape, shape_of
 from simulator.study.run.span import answer_s, filling_s
-from simulator.traffic.goodput import Goodput
 from simulator.traffic.workload import Workload
 
-USUAL_SHARE = 0.9
-USUAL_PROBABILITY = 0.9
 MOST_CHOICES = 2000
 SEARCHED = 4  # trials of a choice, at least
-
-
-class SpeedPromise(Frozen):
-    """At least `tps` tokens per second for `share` of the users, each over its own answer."""
-
-    tps: Annotated[float, Within(0.2, 1e6, "tokens per second")]  # less is seconds per token
-    share: InnerShare = USUAL_SHARE
-
-
-class TtftPromise(Frozen):
-    """The first token within `seconds` for `share` of the users."""
-
-    seconds: Annotated[float, Within(1e-6, 120, "seconds")]  # more is milliseconds
-    share: InnerShare = USUAL_SHARE
-
-
-class Sla(Frozen):
-    """What every user is promised: a speed, a first token, or both. A request that never ends has broken both. `probability`: beside the fleet that
-    is enough by the profile as it is, a plan names one that is enough so often, all that the profile does not know included."""
-
-    speed: SpeedPromise | None = None
-    ttft: TtftPromise | None = None
-    probability: InnerShare = USUAL_PROBABILITY
-
-    @model_validator(mode="after")
-    def _promises_something(self) -> Self:
-        if self.speed is None and self.ttft is None:
-            raise ValueError("expected speed, ttft or both, got neither")
-        return self
-
-    @property
-    def tps(self) -> float:
-        """The promised speed, tok/s; 0 where none is."""
-        return self.speed.tps if self.speed else 0.0
-
-    @property
-    def speed_share(self) -> float:
-        """Of the users whose speed is told."""
-        return self.speed.share if self.speed else USUAL_SHARE
-
-    @property
-    def ttft_share(self) -> float:
-        """Of the users whose TTFT is told."""
-        return self.ttft.share if self.ttft else USUAL_SHARE
-
-    @property
-    def goodput(self) -> Goodput:
-        """The same limits for a single request."""
-        return Goodput(ttft_s=self.ttft.seconds if self.ttft else None, tpot_s=1 / self.speed.tps if self.speed else None)
 
 
 class Offer(Frozen):
@@ -213,6 +161,11 @@ class PlanFile(Frozen):
             raise ValueError("a plan wants traffic that comes whatever happens: arrivals of kind closed_loop or benchmark do not")
         if self.workload.max_concurrency is not None:
             raise ValueError("a plan wants traffic that comes whatever happens: drop workload.max_concurrency, which holds requests back")
+        if not (self.sla.speed or self.sla.ttft or self.workload.classes):
+            raise ValueError("sla: expected speed, ttft or both, got neither; or workload.classes, each with an sla of its own")
+        if not self.workload.classes and "class_share" in self.sla.model_fields_set:
+            raise ValueError("sla.class_share is promised, but there are no workload.classes: drop it, or add them")
+        self.sla._classes = {name: one.sla for name, one in self.workload.classes.items()}
         if self.sla.ttft is not None and any(s.prefill.where == "nowhere" for s in self.settings):
             raise ValueError("sla.ttft is promised, but prefill: {kind: instant} leaves prompts out")
         return self
@@ -256,7 +209,7 @@ class Plan:
         self.shape: Shape = shape_of(question.workload, question.peak_load_rps, self.folder)
         self.speed_is_void = self.shape.longest_output <= 1 and question.sla.speed is not None
         if self.speed_is_void:
-            if question.sla.ttft is None:
+            if question.sla.ttft is None and not question.workload.classes:
                 problem, remedy = "answers have one token, so nobody has a speed", "promise sla.ttft instead, such as {seconds: 1}"
                 raise ScenarioError(problem, where=self.file, key="sla.speed", remedy=remedy)
             self.question = question = question.model_copy(update={"sla": question.sla.model_copy(update={"speed": None})})

@@ -9,7 +9,8 @@ from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, Pl
 from simulator.complaints import shown
 from simulator.names import Anywhere
 from simulator.study.planning.judge import Judgement
-from simulator.study.planning.question import Price, Sla
+from simulator.study.planning.question import Price
+from simulator.study.planning.sla import Sla
 from simulator.study.run.classes import ClassRow
 from simulator.study.run.facts import Source, UnsureFacts, WorthMeasuring
 from simulator.study.run.launch import Launch

@@ -8,7 +8,7 @@ from math import ceil, floor
 from typing import TypeVar
 
 from simulator.study.planning.judge import Judgement, judge
-from simulator.study.planning.question import Sla
+from simulator.study.planning.sla import Sla
 from simulator.study.planning.trial import Kind, Trial, TrialRow
 
 Answer = TypeVar("Answer")

@@ -140,6 +140,7 @@ def answer_lines(plan: Plan, result: PlanResult) -> Iterator[str]:
     sla, limits = question.sla, []
     limits += [f"{sla.speed.tps:g} tok/s for {share(sla.speed.share)} of users"] if sla.speed else []
     limits += [f"a first token within {sla.ttft.seconds:g} s for {share(sla.ttft.share)}{'' if sla.speed else ' of users'}"] if sla.ttft else []
+    limits += [f"the SLA of each class ({sla.class_words}) for {share(sla.class_share)} of its requests"] if sla.class_words else []
     promise = " and ".join(limits)
     spare = ", one of them a spare," if question.fleet.survive_loss else ""
     yield (
@@ -163,6 +164,7 @@ def answer_lines(plan: Plan, result: PlanResult) -> Iterator[str]:
         seen += [] if speed is None else [f"{share(sla.speed_share)} of users see {speed:.3g} tok/s or more"]
         of = "" if seen else " of users"
         seen += [] if first is None else [f"{share(sla.ttft_share)}{of} wait at most {first * 1000:.0f} ms for the first token"]
+        seen += [f"{share(row.good / row.requests)} of {row.name} requests keep their SLA" for row in best.at_peak.classes if row.requests]
         peak = f"At the peak {' and '.join(seen)}; " if seen else ""
         yield f"{peak}{percent(best.headroom)} load still fits{'' if seen else ' at the peak'}."
 

@@ -8,12 +8,13 @@ from typing import Literal
 
 import numpy as np
 
-from simulator.arrays import Floats
+from simulator.arrays import Flags, Floats
 from simulator.engine.given import Absence, truncated
 from simulator.engine.records import RequestRecord, StepRecord
 from simulator.engine.simulate import OpenTraffic, SessionTraffic, observe
 from simulator.study.planning.changes import Change, changes
-from simulator.study.planning.question import Plan, Sla
+from simulator.study.planning.question import Plan
+from simulator.study.planning.sla import Sla
 from simulator.study.run.classes import ClassRow
 from simulator.study.run.fleet import fleet_of
 from simulator.study.run.meter import Meter
@@ -21,6 +22,7 @@ from simulator.study.run.metrics import Number
 from simulator.study.run.point import Split, arrivals, sessions
 from simulator.study.run.result import Row
 from simulator.study.run.scenario import Scenario
+from simulator.traffic.impatience import Senders
 from simulator.traffic.request import Ending, RequestColumns
 
 Kind = Literal["peak", "alone", "loss"]
@@ -52,6 +54,7 @@ class TrialRow(Row):
 
     replicas: int
     classes: tuple[ClassRow, ...] = ()
+    limits_used: dict[str, Number] = {}  # by class: the part of its limits that `class_share` of its requests do not exceed, as `ttft`
 
     @property
     def speed(self) -> Number:
@@ -82,6 +85,7 @@ def run_trial(plan: Plan, trial: Trial) -> TrialRow:
     kept = promised(rows, plan.question.sla) | ({} if prompts else {"ttft": None, "ttft_kept": None})
     kept |= {"prompt_time_share": time.share(scenario) if prompts else None} | lengths(rows)
     kept |= {"sessions": under_way(rows, traffic.warmup_s, traffic.until_s) if scenario.workload.sessions is not None else None}
+    senders = scenario.workload.senders(scenario.run.seed, trial.replication)
     return TrialRow(
         replicas=trial.replicas,
         load=trial.load,
@@ -89,6 +93,7 @@ def run_trial(plan: Plan, trial: Trial) -> TrialRow:
         verdict="stable" if trial.kind == "alone" else measured.verdict,
         numbers={"requests": measured.requests} | measured.numbers | kept,
         **({"classes": measured.classes} if measured.classes else {}),
+        **({"limits_used": limits_used(rows, senders, plan.question.sla.class_share)} if senders and senders.classes else {}),
     )
 
 
@@ -177,11 +182,31 @@ def promised(rows: Floats, sla: Sla) -> dict[str, Number]:
     return row
 
 
+def limits_used(rows: Floats, senders: Senders, share: float) -> dict[str, Number]:
+    """By class, of its SLA: the part of a limit that `share` of the measured requests do not exceed, each judged by the limit that it comes nearest
+    to; None where that one was never answered, 0 where there was none. Who counts for what as in `promised`. # [n, 22]"""
+    of = dict(zip(RequestRecord._fields, rows[rows[:, RequestRecord._fields.index("measured")] > 0].T, strict=True))
+    last_s, tokens, answered = _ends(of)
+    group, found = senders.group(of["request"].astype(np.int64)), dict[str, Number]()
+    for place, (name, one) in enumerate(senders.classes.items()):
+        ends = (of["sent_s"], of["first_token_s"], last_s, tokens)
+        used = np.sort(np.where(answered, one.sla.used(*ends), np.inf)[group == place])
+        worst = used[min(int(np.floor(share * len(used) + 1e-9)), len(used) - 1)] if len(used) else 0.0
+        found[name] = float(worst) if np.isfinite(worst) else None
+    return found
+
+
+def _ends(of: dict[str, Floats]) -> tuple[Floats, Floats, Flags]:
+    """When each request ended, with how many tokens, and whether it was answered, if only until it was stopped. # [m] each"""
+    stopped = of["ending"] == Ending.STOPPED
+    last_s, tokens = np.where(stopped, of["ended_s"], of["finish_s"]), np.where(stopped, of["emitted_tokens"], of["output_tokens"])
+    return last_s, tokens, np.isfinite(last_s) & ~(of["rejected"] > 0)
+
+
 def _speed(of: dict[str, Floats]) -> Floats:
     """Tokens per second of every request that has a speed. # [m]"""
-    refused, stopped = of["rejected"] > 0, of["ending"] == Ending.STOPPED
-    last_s, tokens = np.where(stopped, of["ended_s"], of["finish_s"]), np.where(stopped, of["emitted_tokens"], of["output_tokens"])
-    answered = np.isfinite(last_s) & ~refused
+    refused = of["rejected"] > 0
+    last_s, tokens, answered = _ends(of)
     seconds = last_s - of["first_token_s"]
     at_once = answered & (seconds <= 0)
     speed = np.where(answered, (tokens - 1) / np.where(answered & ~at_once, seconds, 1.0), 0.0)
