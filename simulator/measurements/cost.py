@@ -38,6 +38,13 @@ class Bend(Frozen):
     add_s: Annotated[float, Within(-1000, 1000, "seconds")]
 
 
+class Stray(Frozen):
+    """Drafting for so many requests takes `part` of the straight line's time more, or less where it is negative: kernels of as many tokens do."""
+
+    requests: MeanTokens
+    part: Annotated[float, Within(-0.9, 10)]
+
+
 class FittedCurve(Cost):
     """T(B, R) = base + per_token B + per_request R + concave (1 - exp(-B / concave_tokens)) + cliffs + bends, plus per_context_token for every cached
     token read, where R requests have B tokens in the step; plus per_token_cell for every token of the step and every cached token of all R requests,
@@ -150,7 +157,8 @@ class DrafterCost(Cost):
 
 
 class LinearDraft(DrafterCost):
-    """base + per_request R + slots (per_slot + per_slot_request R), seconds per round; per_prompt_token for every token of a prompt."""
+    """base + per_request R + slots (per_slot + per_slot_request R), seconds per round, and by what part of it that strays at some R (linear between
+    them, beyond as at the ends); per_prompt_token for every token of a prompt."""
 
     kind: Literal["linear"] = "linear"
     base_s: StepSeconds = 0.0
@@ -158,6 +166,7 @@ class LinearDraft(DrafterCost):
     per_slot_s: StepSeconds = 0.0
     per_slot_request_s: StepSeconds = 0.0
     per_prompt_token_s: StepSeconds | None = None
+    strays: Annotated[list[Stray], Field(max_length=200)] = []
 
     @property
     def reads_prompts(self) -> bool:
@@ -168,7 +177,10 @@ class LinearDraft(DrafterCost):
 
     def seconds(self, requests: float, context_tokens: float, slots: int) -> float:
         """Time to draft `slots` tokens for each of `requests` requests."""
-        return self.base_s + self.per_request_s * requests + slots * (self.per_slot_s + self.per_slot_request_s * requests)
+        straight = self.base_s + self.per_request_s * requests + slots * (self.per_slot_s + self.per_slot_request_s * requests)
+        if not self.strays:
+            return straight
+        return straight * (1 + float(np.interp(requests, [at.requests for at in self.strays], [at.part for at in self.strays])))
 
     def terms(self) -> dict[str, float]:
         return {"": self.base_s, " · requests": self.per_request_s, " · slots": self.per_slot_s, " · slots · requests": self.per_slot_request_s}

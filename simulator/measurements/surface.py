@@ -20,6 +20,7 @@ from simulator.measurements.surface_priors import DraftKind
 from simulator.measurements.uncertainty import Uncertainty
 
 MISSES = 0.10  # rms of residuals above which points do not belong to one engine, or it is no such engine
+STRAYS = 0.25  # likewise, rms of steps against a smooth curve: kernels of a CPU stray by 10 to 15 %
 NOISE = 0.03  # least relative sd of a speed: single runs of others differ by as much
 TTFT_SD = 0.1  # of the logarithm of a TTFT outside of what the model allows; where a prompt is alone it is a prefill time, as exact as a speed
 OUTLIER = 2.0  # standard deviations beyond which a point pulls less and less
@@ -66,11 +67,17 @@ class SurfaceFit:
     def worst(self) -> float:
         return max(abs(point.difference) for point in self.points)
 
+    @property
+    def strays(self) -> float:
+        """By what part measured steps stray from a smooth curve, rms."""
+        return self._model.strays(self._z)
+
     def check(self) -> None:
         """Raises DsimError where the fit misses its points: they are not of one engine under one setting, or it is no such engine."""
-        if self.rms > MISSES:
+        if self.rms > MISSES or self.strays > STRAYS:
             worst = max(self.points, key=lambda point: abs(point.difference))
             problem = f"no step cost fits these points: {self.rms:.0%} rms, {worst.point.source} by {worst.difference:+.0%}"
+            problem += f", and steps stray by {self.strays:.0%} from a smooth curve" if self.strays > STRAYS else ""
             raise DsimError(problem, remedy="give points of one server, or say its graph limit")
 
     def with_scheduling(self, points: Sequence[LoadPoint], drafters: Sequence[str]) -> SurfaceFit:
@@ -181,6 +188,8 @@ def _assumed(model: Model, rows: Rows) -> list[str]:
         said.append(
             "one cache for all requests: a step costs more by its tokens × all cached tokens; jumps of kernels that attend in tiles are not told"
         )
+    how: dict[DraftKind, str] = {"chain": "token after token", "block": "whole blocks at once"}
+    said += [f"{name} drafts {how[known.kind]}, as it was told or as its name says" for name, known in model.acceptance.items() if known.kind in how]
     if not model.prompts:
         said.append("prompts are within the step cost, for not every point says how long prompts and answers are: take them as instant")
     if model.limit is not None and not (rows.tokens > model.limit).any():

@@ -3,8 +3,10 @@
 A step of R requests with B tokens takes T(B, R) = base + f(B) + h(R), jumps at graph limits beside. f and h are piecewise linear, and what points
 without speculation show is f + h along B = R alone. Its slope is split: h gets a share of what of the slope stays to the end (reading caches, host
 time: rising with every request), f the rest (weights touched by more tokens, arithmetic: what falls off is its own). Slopes walk in their logarithm
-from one segment to the next, so that few points give a smooth curve and many their own. A round adds drafting, which is a small step of the same
-shape, and scheduling. Users commit τ tokens of a round; others' prompts stretch it (Model.speed).
+from one segment to the next, so that few points give a smooth curve and many their own. Kernels work in tiles and change with the number of tokens,
+so that a step may cost less than a smaller one: at every knot between the least and the most measured tokens f strays from the smooth curve by a part
+of the step (its stair). A round adds drafting, which is a small step of the same shape, and scheduling. Users commit τ tokens of a round; others'
+prompts stretch it (Model.speed).
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from simulator.measurements.surface_priors import (
     REQUEST_SHARE,
     RISING_SHARE,
     SCHEDULING,
+    STAIR,
     DraftKind,
 )
 
@@ -117,12 +120,14 @@ class Model:
     by_tokens: bool = False  # whoever uses the fit books all of a slope on tokens: a prompt's token is held against the whole of it
     walk_sd: Floats = field(default_factory=lambda: np.zeros(0))
     shared: bool = False  # one cache for all requests: every token of a step goes through all of it
+    stairs: int = field(init=False)  # knots that have one: those above the first and below the most measured tokens
     names: list[str] = field(init=False, default_factory=list)
     _prior: dict[str, tuple[float, float]] = field(init=False, default_factory=dict)
     _place: dict[str, int] = field(init=False, default_factory=dict)
     _last: tuple[Floats, tuple[Floats, Floats]] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
+        self.stairs = int(np.sum(self.knots[1:] < self.measured[1]))
         self._add("base", 0.0, 1.0)
         self._add("slope", -np.log(GROWTH_TOKENS[0]), GROWTH_TOKENS[1])
         for i, sd in enumerate(self.walk_sd):
@@ -130,6 +135,8 @@ class Model:
         share, sd = REQUEST_SHARE if self.prompts else PROMPTED_SHARE
         self._add("share", _logit(share), sd)
         self._add("rising", _logit(RISING_SHARE[0]), RISING_SHARE[1])
+        for i in range(self.stairs):
+            self._add(f"stair {i}", 0.0, STAIR)
         for name, known in self.acceptance.items():
             prior = DRAFTING[known.kind]
             self._add(f"draft {name}", np.log(prior.share), prior.share_sd)
@@ -180,7 +187,28 @@ class Model:
         falls = min(float(np.log(tokens[-1] / tokens[before])) / max(float(octave[self.inside - 1] - octave[before]), 1.0), 0.0)
         further = FALLS_ON * falls * -np.expm1(-np.log(2) * (octave[self.inside :] - octave[self.inside - 1])) / np.log(2)
         tokens = np.concatenate((tokens, tokens[-1] * np.exp(further + np.cumsum(walk[self.inside - 1 :]))))
-        return tokens, np.concatenate((requests, np.full(len(self.knots) - self.inside, requests[-1])))
+        requests = np.concatenate((requests, np.full(len(self.knots) - self.inside, requests[-1])))
+        width = np.diff(self.knots, prepend=0.0)
+        smooth = self.base_s(z) + np.cumsum((tokens + requests) * width)
+        return tokens + np.diff(smooth * self.strayed(z), prepend=0.0) / width, requests
+
+    def strayed(self, z: Floats) -> Floats:
+        """By what part of it a step of as many tokens as a knot strays from the smooth curve, [K]."""
+        found = np.zeros(len(self.knots))
+        found[1 : 1 + self.stairs] = [self.value(z, f"stair {i}") for i in range(self.stairs)]
+        return found
+
+    def strays(self, z: Floats) -> float:
+        """The same of them all, root mean square."""
+        return float(np.sqrt(np.sum(self.strayed(z) ** 2) / max(self.stairs, 1)))
+
+    def drafting_strays(self, z: Floats, name: str) -> tuple[Floats, Floats]:
+        """By what part drafting for so many requests strays, [n] each: its passes go through kernels as the target's do, of a token a request in a
+        chain, of a whole block where all slots are drafted at once."""
+        known = self.acceptance[name]
+        passes = {"chain": 1, "block": len(known.logits)}.get(known.kind)
+        kept = slice(0, 2 + self.stairs)
+        return (self.knots[kept] / passes, self.strayed(z)[kept]) if passes and self.stairs else (np.ones(1), np.zeros(1))
 
     def curve(self, slopes: Floats, x: Floats) -> Floats:
         """Piecewise linear from 0 at 0, going on along the last segment."""
@@ -221,6 +249,7 @@ class Model:
             proposing = rows.requests * rows.proposing
             some = 1 - (1 - np.minimum(rows.proposing, 1 - 1e-12)) ** np.maximum(rows.requests, 1e-9)
             time = some * (base + slot * rows.slots) + proposing * (request + slot_request * rows.slots)
+            time = time * (1 + np.interp(proposing, *self.drafting_strays(z, name)))
             out = np.where(mine & (rows.slots > 0), time, out)
         return out
 

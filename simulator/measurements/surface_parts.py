@@ -10,7 +10,7 @@ import numpy as np
 
 from simulator.arrays import Floats
 from simulator.errors import DsimError
-from simulator.measurements.cost import Costs, LinearDraft, LinearPrefill
+from simulator.measurements.cost import Costs, LinearDraft, LinearPrefill, Stray
 from simulator.measurements.surface_model import Model
 from simulator.measurements.uncertainty import Uncertainty
 from simulator.quantities import TINY
@@ -65,8 +65,10 @@ def drafter_of(model: Model, z: Floats, name: str, source: str) -> DrafterFit:
     known = model.acceptance[name]
     base, request, slot, slot_request = (rounded(part) for part in model.draft_parts(z, name))
     prompt_s = rounded(model.prompt_s(z, name)) if model.prompts else 0.0
+    strays = [Stray(requests=rounded(float(at)), part=rounded(float(part))) for at, part in zip(*model.drafting_strays(z, name), strict=True)]
     draft = LinearDraft(
         provenance="fitted", source=source, base_s=base, per_request_s=request, per_slot_s=slot, per_slot_request_s=slot_request,
+        strays=strays if max(abs(at.part) for at in strays) > STRAIGHT else [],
         per_prompt_token_s=prompt_s or None, ahead=known.ahead or None,
     )  # fmt: skip
     conditional = [float(min(max(c, 1e-6), 1 - 1e-6)) for c in model.conditional(z, name)]
@@ -79,6 +81,7 @@ def uncertainty_of(model: Model, z: Floats, cov: Floats, points: int) -> Uncerta
     jacobian = np.array([_gradient(value, z) for _, _, value, _ in known])
     spread = jacobian @ cov @ jacobian.T
     sd = np.sqrt(np.maximum(np.diag(spread), 1e-12))
+    sd[0] = np.hypot(sd[0], model.strays(z))  # steps of sizes between the measured ones stray as much
     correlation = np.clip(spread / np.outer(sd, sd), -1, 1)
     np.fill_diagonal(correlation, 1.0)
     parameters = [

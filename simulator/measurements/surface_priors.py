@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 GROWTH_TOKENS = (100.0, 2.0)  # tokens that double a step: median, and sd of its logarithm
 WALK, WALK_BEYOND = 0.7, 0.25  # sd of a slope's logarithm per doubling of the batch: where ordinary decoding was measured, and beyond
 FALLS_ON, LOOKS_BACK = 0.7, 3.0  # a cost per token that fell so many doublings long falls on, at this part of its pace and half of it every doubling
+STAIR = 0.05  # sd of a step against the smooth curve; beyond OUTLIER of them it costs the fit less and less
 REQUEST_SHARE = (0.3, 1.0)  # of the least slope, per request: median, and sd of its logit
 PROMPTED_SHARE = (0.55, 1.0)  # likewise, where prompts are within the step cost
 RISING_SHARE = (0.9, 1.0)  # likewise, of what the slope rises by: tokens cost more only where arithmetic fills the machine, far above a batch
@@ -50,3 +51,11 @@ DRAFTING: dict[DraftKind, DraftPrior] = {
     "chain": DraftPrior(0.3, 1.0, 3.0, 1.0, 0.0, 0.5, 0.7, 0.7),  # token after token: EAGLE, MTP, a small model
     "lookup": DraftPrior(0.02, 1.0, 0.0, 1.0, 0.0, 0.8, 0.0, 0.0),  # no model: ngram, suffix
 }
+NAMED: dict[str, DraftKind] = {
+    "ngram": "lookup", "suffix": "lookup", "dspark": "block", "dflash": "block", "eagle": "chain", "mtp": "chain", "draft": "chain",
+}  # fmt: skip
+
+
+def kind_of(drafter: str) -> DraftKind:
+    """How a drafter of this name drafts, where it begins with the name of a method (eagle3, dspark5): "unknown" for any other."""
+    return next((kind for method, kind in NAMED.items() if drafter.lower().startswith(method)), "unknown")

@@ -10,6 +10,7 @@ import pytest
 from simulator.errors import DsimError
 from simulator.measurements.formats.loadgen import LoadPoint
 from simulator.measurements.surface import SurfaceFit, fit_surface
+from simulator.measurements.surface_priors import kind_of
 
 BASE, TOKEN, REQUEST, DRAFT = 0.01, 4e-5, 6e-5, 0.0015
 SURVIVAL = [0.8, 0.55, 0.3]
@@ -145,3 +146,38 @@ def test_a_shared_cache_is_told_from_requests_by_points_of_several_lengths() -> 
     assert verify.kind == "curve"
     assert verify.per_token_cell_s == pytest.approx(cell, rel=0.3)
     assert any("one cache for all requests" in line for line in fits[0].assumed)
+
+
+AT, DIPS = np.array([1.0, 2, 4, 8, 16, 32, 64]), np.array([1, 1.3, 0.9, 1, 1, 0.9, 1])
+
+
+def jagged(tokens: float) -> float:
+    """A step of kernels that change with the number of tokens, seconds."""
+    return float((BASE + (TOKEN + REQUEST) * tokens) * np.interp(tokens, AT, DIPS))
+
+
+def test_steps_may_cost_less_than_smaller_ones_where_kernels_change() -> None:
+    fit, smooth = fit_surface([LoadPoint(f"c{users:g}", 1 / jagged(users), users / jagged(users), slots=0) for users in AT]), fit_surface(NONE)
+    found = np.array([fit.costs.verify.seconds(users, users) for users in AT])
+    np.testing.assert_allclose(found, [jagged(users) for users in AT], rtol=0.06)
+    assert sd(fit, "step") > 0.05 > sd(smooth, "step")  # steps that were not measured stray as much
+
+
+def test_a_drafter_that_runs_token_after_token_goes_through_the_same_kernels() -> None:
+    def drafting(users: float) -> LoadPoint:
+        speed = (1 + sum(SURVIVAL)) / (jagged(4 * users) + 3 * 0.5 * jagged(users))
+        told = {"accepted_length": 1 + sum(SURVIVAL), "survival": SURVIVAL, "rounds": 1e6}
+        return LoadPoint(f"k3, {users:g}", speed, users * speed, budget=4.0, slots=3, **told)  # type: ignore[arg-type]
+
+    plain = [LoadPoint(f"c{users:g}", 1 / jagged(users), users / jagged(users), slots=0) for users in AT]
+    points = [*plain, drafting(1), drafting(16)]
+    fit = fit_surface(points, [*[""] * len(plain), *["draft"] * 2], kinds={"draft": "chain"})
+    kept = [drafting(users) for users in (2.0, 4.0, 8.0)]
+    assert max(abs(p.difference) for p in fit.predict(kept, ["draft"] * 3)) < 0.08
+    cost = fit.drafters["draft"].draft
+    assert cost.seconds(2, 0, 3) > cost.seconds(4, 0, 3)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("eagle3", "chain"), ("MTP-1", "chain"), ("dspark5", "block"), ("ngram", "lookup"), ("mine", "unknown")])
+def test_how_a_drafter_drafts_is_in_its_name(name: str, kind: str) -> None:
+    assert kind_of(name) == kind

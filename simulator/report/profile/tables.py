@@ -53,6 +53,8 @@ def _draft_rows(profile: Profile, name: str) -> list[tuple[str, str, str]]:
     drafter = profile.drafters[name]
     if not isinstance(drafter.draft, DraftTable):
         formula = " + ".join(f"{wording.plain(1000 * seconds)} ms{unit}" for unit, seconds in drafter.draft.terms().items() if seconds)
+        if strays := [at.part for at in drafter.draft.strays]:
+            formula += f", by requests {min(strays):+.0%} … {max(strays):+.0%} of it"
         return [(name, "whole block", formula or "nothing of its own")]
     files = {"draft": drafter.draft.file} | further_files(drafter)
     parts = {"draft": "backbone" if len(files) > 1 else "whole block", "head": "sequential head", "absorb": "taking features in"}

@@ -14,8 +14,8 @@ from simulator.measurements.cost import Bend, Costs, FittedCurve, FrontEnd, Line
 from simulator.measurements.draft_blocks import RecordedBlocks
 from simulator.measurements.fit import rms
 from simulator.measurements.formats.loadgen import LoadPoint
-from simulator.measurements.surface import NOISE, TTFT_SD, SurfaceFit, fit_surface
-from simulator.measurements.surface_priors import DraftKind
+from simulator.measurements.surface import NOISE, STRAYS, TTFT_SD, SurfaceFit, fit_surface
+from simulator.measurements.surface_priors import DraftKind, kind_of
 from simulator.study.profiles.given_points import ALWAYS, Cell
 from simulator.study.profiles.simulated import MANNERS, Drafting, Manner, Seen, simulate_point
 
@@ -111,7 +111,7 @@ def fit_cells(
     names = [cell.drafter if cell.drafter in apart else "" for cell in fitted]  # else drafting stays within the step
     laid = {name: Drafting.of(LinearDraft(provenance="fitted"), each) for name, each in blocks.items()}
     manner: Manner | None = None
-    kinds: dict[str, DraftKind] = {name: "lookup" for name in apart if _looks_up(name, fitted)}
+    kinds: dict[str, DraftKind] = {name: "lookup" if _looks_up(name, fitted) else kind_of(name) for name in apart}
     waits: Floats | None = None
     best: JointFit | None = None
     for number in range(PASSES):
@@ -205,12 +205,14 @@ def noise_of(cells: Sequence[Cell]) -> float | None:
 def _check(fit: JointFit) -> None:
     """Raises DsimError where the fit misses its own points by more than measurements differ among each other."""
     noise = noise_of([row.cell for row in fit.compared]) or 0.0
-    if fit.left <= max(MISSES, REPEATS * noise):
+    if fit.left <= max(MISSES, REPEATS * noise) and fit.surface.strays <= STRAYS:
         return
     worst = sorted(fit.compared, key=lambda row: -abs(row.of_steps))[:3]
     told = ", ".join(f"{row.cell.point.source} ({row.of_steps:+.0%})" for row in worst)
     remedy = "give files of one server and one machine, or leave out those that are of other conditions"
-    raise DsimError(f"no step cost fits the speeds: {fit.left:.0%} rms, most of it in {told}", key="fit", remedy=remedy)
+    problem = f"no step cost fits the speeds: {fit.left:.0%} rms, most of it in {told}"
+    problem += f"; steps stray by {fit.surface.strays:.0%} from a smooth curve" if fit.surface.strays > STRAYS else ""
+    raise DsimError(problem, key="fit", remedy=remedy)
 
 
 def speeds(rows: Sequence[Compared]) -> Floats:
