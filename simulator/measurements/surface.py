@@ -20,7 +20,7 @@ from simulator.measurements.surface_priors import DraftKind
 from simulator.measurements.uncertainty import Uncertainty
 
 MISSES = 0.10  # rms of residuals above which points do not belong to one engine, or it is no such engine
-STRAYS = 0.25  # likewise, rms of steps against a smooth curve: kernels of a CPU stray by 10 to 15 %
+STRAYS = 0.5  # likewise, rms of steps against a smooth curve: those of CPUs stray by a quarter, between the sizes that their kernels are made for
 NOISE = 0.03  # least relative sd of a speed: single runs of others differ by as much
 TTFT_SD = 0.1  # of the logarithm of a TTFT outside of what the model allows; where a prompt is alone it is a prefill time, as exact as a speed
 OUTLIER = 2.0  # standard deviations beyond which a point pulls less and less

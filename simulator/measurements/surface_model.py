@@ -136,7 +136,7 @@ class Model:
         self._add("share", _logit(share), sd)
         self._add("rising", _logit(RISING_SHARE[0]), RISING_SHARE[1])
         for i in range(self.stairs):
-            self._add(f"stair {i}", 0.0, STAIR)
+            self._add(f"stair {i}", 0.0, 1.0)
         for name, known in self.acceptance.items():
             prior = DRAFTING[known.kind]
             self._add(f"draft {name}", np.log(prior.share), prior.share_sd)
@@ -195,7 +195,8 @@ class Model:
     def strayed(self, z: Floats) -> Floats:
         """By what part of it a step of as many tokens as a knot strays from the smooth curve, [K]."""
         found = np.zeros(len(self.knots))
-        found[1 : 1 + self.stairs] = [self.value(z, f"stair {i}") for i in range(self.stairs)]
+        stairs = np.clip([self.value(z, f"stair {i}") for i in range(self.stairs)], -6, 6)  # more than any step could
+        found[1 : 1 + self.stairs] = np.expm1(STAIR * np.sinh(stairs))
         return found
 
     def strays(self, z: Floats) -> float:

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 GROWTH_TOKENS = (100.0, 2.0)  # tokens that double a step: median, and sd of its logarithm
 WALK, WALK_BEYOND = 0.7, 0.25  # sd of a slope's logarithm per doubling of the batch: where ordinary decoding was measured, and beyond
 FALLS_ON, LOOKS_BACK = 0.7, 3.0  # a cost per token that fell so many doublings long falls on, at this part of its pace and half of it every doubling
-STAIR = 0.05  # sd of a step against the smooth curve; beyond OUTLIER of them it costs the fit less and less
+STAIR = 0.02  # a step's logarithm strays from the smooth curve by this × sinh(z) at z standard deviations: by little, or where kernels change by much
 REQUEST_SHARE = (0.3, 1.0)  # of the least slope, per request: median, and sd of its logit
 PROMPTED_SHARE = (0.55, 1.0)  # likewise, where prompts are within the step cost
 RISING_SHARE = (0.9, 1.0)  # likewise, of what the slope rises by: tokens cost more only where arithmetic fills the machine, far above a batch
