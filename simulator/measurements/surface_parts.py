@@ -17,6 +17,7 @@ from simulator.quantities import TINY
 from simulator.schema import validate
 
 STRAIGHT = 1e-3  # of a step: bends that change it by less are left out
+LEAST_STRAY = 0.01  # of a drafter's time: where it strays by less at all its sizes, it is not said to
 BEYOND = 4.0  # `growth` is told of steps of so many times the tokens that were measured
 FEW_SLOTS = 3  # drafted tokens that `verified` is told of, where no point drafts
 WIDE, WIDE_DRAFT = 0.3, 0.05  # sd of a factor's logarithm, and of drafting against a step, above which points did not tell
@@ -68,7 +69,7 @@ def drafter_of(model: Model, z: Floats, name: str, source: str) -> DrafterFit:
     strays = [Stray(requests=rounded(float(at)), part=rounded(float(part))) for at, part in zip(*model.drafting_strays(z, name), strict=True)]
     draft = LinearDraft(
         provenance="fitted", source=source, base_s=base, per_request_s=request, per_slot_s=slot, per_slot_request_s=slot_request,
-        strays=strays if max(abs(at.part) for at in strays) > STRAIGHT else [],
+        strays=strays if max(abs(at.part) for at in strays) > LEAST_STRAY else [],
         per_prompt_token_s=prompt_s or None, ahead=known.ahead or None,
     )  # fmt: skip
     conditional = [float(min(max(c, 1e-6), 1 - 1e-6)) for c in model.conditional(z, name)]
