@@ -120,7 +120,7 @@ VLLM = Engine(  # float32: without AVX-512 its products of bfloat16 take more th
     policies=VLLM_POLICIES,
     conditions=(
         Condition("base", tuple(policy.name for policy in VLLM_POLICIES), (1, 2, 4, 8, 16)),
-        Condition("prefix", ("none", "ngram3"), (1, 4, 16), prefix=True, requests=12, repeats=1),
+        Condition("prefix", ("none", "ngram3"), (1, 4, 16), prefix=True, requests=24, repeats=1),
         Condition("eos", ("none", "eagle3"), (2, 8), eos=True, answers=128, requests=10, repeats=1),
         Condition("open60", ("none", "ngram3"), (0.6,), knee=True, requests=60, repeats=1),
         Condition("open90", ("none", "ngram3"), (0.9,), knee=True, requests=60, repeats=1),
