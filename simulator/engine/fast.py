@@ -25,6 +25,7 @@ from simulator.policies.routing import LoadRouter, PrefixAware
 from simulator.policies.verification import StepView
 from simulator.rng import word_of
 from simulator.traffic.request import RequestColumns, within
+from simulator.traffic.sessions import SessionSource
 
 _ROWS = 16384  # of each output, at most, between two looks of the driver
 _LUCK = 4096
@@ -259,7 +260,8 @@ class CompiledRun:
     def _sessions(self) -> None:
         """Some sessions more."""
         assert isinstance(self.traffic, SessionTraffic)
-        self.w = with_sessions(self.w, self.traffic, self.fleet.max_context)
+        assert isinstance(self.traffic.sessions, SessionSource)
+        self.w = with_sessions(self.w, self.traffic.sessions, self.fleet.max_context)
 
     def _luck(self) -> None:
         """Replicas drawn by the router: those not used yet, and new ones."""

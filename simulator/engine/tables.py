@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from simulator.engine.given import Fleet, SessionTraffic, Strangers, Traffic
 from simulator.engine.kernel import layout as k
-from simulator.traffic.content import HashedPrompts, Lineage
+from simulator.traffic.content import HashedPrompts
 from simulator.traffic.counts import MOST
-from simulator.traffic.request import RequestColumns, RequestSpec
+from simulator.traffic.request import RequestColumns, within
 from simulator.traffic.sessions import SessionSource
 
 _LOADED = 64  # sessions at once
@@ -88,45 +88,23 @@ def _most_calls(traffic: SessionTraffic | None) -> int:
     return MOST if fans else 1
 
 
-def with_sessions(w: k.World, traffic: SessionTraffic, max_context: int | None) -> k.World:
+def with_sessions(w: k.World, source: SessionSource, max_context: int | None) -> k.World:
     """Some sessions more."""
     first, base = len(w.session_at) - 1, int(w.session_at[-1])
-    names = {name: place for place, name in enumerate(traffic.sessions.domain_names)}
-    rows: list[tuple[Any, ...]] = []
-    lineages: list[tuple[int, ...]] = []
-    at = []
-    for number in range(first, first + _LOADED):
-        begin = base + len(rows)
-        for spec in traffic.sessions.session(number):
-            rows.append(_row(spec.within(max_context), begin, names))
-            lineages.append(_texts(spec))
-        at.append(base + len(rows))
+    at, columns, lineages = source.drawn(first, _LOADED)
+    rows = np.zeros(len(lineages), dtype=k.TURN_ROW)
+    for name, values in columns.items():
+        rows[name] = values
+    rows["output"] = within(rows["output"], rows["prompt"], max_context)
+    rows["then"] += base + np.repeat(at[:-1], np.diff(at))
     w.g["loaded"] = first + _LOADED
-    more = np.array(rows, dtype=k.TURN_ROW)
     return w._replace(
-        rows=_longer(w.rows, base, more),
-        lineages=_longer(w.lineages, base, np.array(lineages, dtype=np.int64)),
-        session_at=np.append(w.session_at, at),
+        rows=_longer(w.rows, base, rows),
+        lineages=_longer(w.lineages, base, lineages),
+        session_at=np.append(w.session_at, base + at[1:]),
         session_left=np.append(w.session_left[:first], np.zeros(_LOADED, np.int64)),
         session_home=np.append(w.session_home[:first], np.full(_LOADED, -1)),
     )
-
-
-def _row(spec: RequestSpec, begin: int, names: dict[str, int]) -> tuple[Any, ...]:
-    place = spec.place
-    assert place is not None
-    return (
-        spec.index, place.session, place.turn, spec.prompt_tokens, spec.output_tokens, names[spec.domain], begin + place.then, place.count,
-        place.waits, place.said_tokens, place.call, place.pause_s,
-    )  # fmt: skip
-
-
-def _texts(spec: RequestSpec) -> tuple[int, ...]:
-    """Three texts, and where the first two end."""
-    content = spec.content
-    assert isinstance(content, Lineage)
-    none = (0,) * (3 - len(content.texts))
-    return (*none, *content.texts, *none, *content.until)
 
 
 def _longer(array: NDArray[Any], used: int, more: NDArray[Any]) -> NDArray[Any]:

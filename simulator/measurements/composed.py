@@ -36,8 +36,9 @@ class OperatorCost(TableCost):
     @property
     def reads(self) -> CostTable:
         """Attention's rows, once read."""
-        assert self._attention is not None, "the profile loader attaches tables"
-        return self._attention
+        attention = self._attention
+        assert attention is not None, "the profile loader attaches tables"
+        return attention
 
     def operators_s(self, tokens: ArrayLike) -> Floats:
         """Seconds of the operators that see tokens."""
@@ -117,8 +118,9 @@ class OperatorPrefill(OperatorCost, PromptCost):
         return self._asked(tokens, lambda: self.operators_s(tokens))
 
     def _asked(self, key: float | tuple[float, float], price: Callable[[], Floats]) -> float:
-        if key not in self._known:
-            if len(self._known) >= _MOST_KNOWN:
-                self._known.clear()
-            self._known[key] = float(price())
-        return self._known[key]
+        known = self._known  # once: pydantic takes a while to find it
+        if (seconds := known.get(key)) is None:
+            if len(known) >= _MOST_KNOWN:
+                known.clear()
+            seconds = known[key] = float(price())
+        return seconds

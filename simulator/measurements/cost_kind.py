@@ -64,8 +64,9 @@ class TableCost(Cost):
     @property
     def table(self) -> CostTable:
         """The rows, once read."""
-        assert self._table is not None, "the profile loader attaches tables"
-        return self._table
+        table = self._table
+        assert table is not None, "the profile loader attaches tables"
+        return table
 
     def most(self, what: Literal["tokens", "requests", "context_tokens"]) -> float | None:
         if what == "tokens":

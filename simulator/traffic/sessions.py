@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -105,6 +105,38 @@ class Sample:
     pauses_s: float
 
 
+class Drawn(NamedTuple):
+    """Requests of sessions as columns. Those of the i-th are rows `at[i]` .. `at[i + 1]` - 1: every turn, and after it what it calls."""
+
+    at: Integers  # [sessions + 1]
+    columns: dict[str, Integers | Floats]  # each [n]: what RequestSpec and Place have, `prompt` and `output` in tokens, `domain` by its place
+    lineages: Integers  # [n, 5] three texts, and the tokens up to which the first two go, 0 where there is none
+
+    def specs(self, session: int, domain_names: tuple[str, ...]) -> list[RequestSpec]:
+        """One of the sessions as requests. Times are those since the requests that they wait for."""
+        rows = slice(int(self.at[session]), int(self.at[session + 1]))
+        names = ("request", "prompt", "output", "domain", "session", "turn", "then", "count", "waits", "pause_s", "call", "said")
+        values = zip(*(self.columns[name][rows].tolist() for name in names), self.lineages[rows].tolist(), strict=True)
+        return [
+            RequestSpec(
+                request,
+                np.nan,
+                prompt,
+                output,
+                domain_names[domain],
+                0,
+                _lineage(texts),
+                Place(number, turn, then, count, waits, pause_s, bool(call), said),
+            )
+            for request, prompt, output, domain, number, turn, then, count, waits, pause_s, call, said, texts in values
+        ]
+
+
+def _lineage(texts: list[int]) -> Lineage:
+    until = tuple(tokens for tokens in texts[3:] if tokens)
+    return Lineage(tuple(texts[2 - len(until) : 3]), until)
+
+
 @dataclass(frozen=True, slots=True)
 class SessionSource:
     """The sessions of one replication, by number; `domains` gives the place of each one's domain in `domain_names`."""
@@ -117,37 +149,93 @@ class SessionSource:
     _batches: dict[int, list[list[RequestSpec]]] = field(default_factory=dict, repr=False, compare=False)
 
     def session(self, number: int) -> list[RequestSpec]:
-        """Its requests in order: every turn, and after it what it calls. Times are those since the requests that they wait for."""
+        """Its requests in order."""
         batch, place = divmod(number, _BATCH)
         if batch not in self._batches:
             if len(self._batches) > 64:  # sessions that live longer are drawn again when they are asked for
                 del self._batches[next(iter(self._batches))]
-            self._batches[batch] = self._drawn(batch * _BATCH)
+            drawn = self.drawn(batch * _BATCH, _BATCH)
+            self._batches[batch] = [drawn.specs(session, self.domain_names) for session in range(_BATCH)]
         return self._batches[batch][place]
 
     def _uniform(self, cause: str, *index: Integers) -> Floats:
         return uniform_at(self.seed, f"session {cause}", self.replication, *index)
 
-    def _drawn(self, first: int) -> list[list[RequestSpec]]:
-        """Sessions first, first + 1, …, _BATCH of them."""
-        of, session = self.sessions, np.arange(first, first + _BATCH)
-        turns = of.turns.at(self._uniform("turns", session))
-        system, begins = self._systems(session)
-        turn = np.arange(int(turns.max()))[None, :]
-        number = session[:, None]
-        new, pause_s = of.new_tokens.at(self._uniform("new", number, turn)), _pauses(of.think_s, self._uniform("think", number, turn))
-        if of.tools is not None:
-            tool = (self._uniform("tool", number, turn) < of.tools.share) & (turn > 0)
-            new = np.where(tool, of.tools.new_tokens.at(self._uniform("result", number, turn)), new)
-            pause_s = np.where(tool, _pauses(of.tools.pause_s, self._uniform("run", number, turn)), pause_s)
-        output = of.output_tokens.at(self._uniform("output", number, turn))
-        calls = np.zeros_like(new)
-        if of.fan_out is not None:
-            calls = of.fan_out.calls.at(self._uniform("calls", number, turn))
-            calls = np.where(self._uniform("fan out", number, turn) < of.fan_out.share, calls, 0)
-        rows = zip(session, turns, system, begins, new, output, calls, pause_s, strict=True)
-        domains = [self.domain_names[place] for place in self.domains(session)]
-        return [self._requests(domain, *(value.tolist() for value in row)) for domain, row in zip(domains, rows, strict=True)]
+    def drawn(self, first: int, count: int) -> Drawn:
+        """Sessions first, first + 1, …, so many of them. Long, since all of it is one table, a column after the other."""
+        of, sessions = self.sessions, np.arange(first, first + count)
+        turns = of.turns.at(self._uniform("turns", sessions))
+        each = np.repeat(np.arange(count), turns)  # of all turns, the place of its session
+        turn = np.arange(len(each)) - np.repeat(np.cumsum(turns) - turns, turns)
+        calls = self._calls(sessions[each], turn)
+        row = _before(calls + 1, turn)
+        last = (turn + 1 == turns[each]) | (row + calls + 2 > REQUESTS)
+        there = _before(last.astype(np.int64), turn) == 0
+        each, turn, row, last = each[there], turn[there], row[there], last[there]
+        called = np.where(last, 0, calls[there])
+        session = sessions[each]
+        new, pause_s = self._said(session, turn)
+        output = of.output_tokens.at(self._uniform("output", session, turn))
+        caller = np.repeat(np.arange(len(turn)), called)  # of all calls, the place of the turn that they follow
+        call = np.arange(len(caller)) - np.repeat(np.cumsum(called) - called, called)
+        task, answer = self._tasks(session[caller], turn[caller], call)
+        answers = np.zeros(len(turn), dtype=np.int64)
+        np.add.at(answers, caller, answer)
+        system, begins = (value[each] for value in self._systems(sessions))
+        said = begins + _before(new + output + answers, turn)
+        held = said + new + output  # what calls find
+        own = of.fan_out is not None and of.fan_out.context == "own"
+        number = row[caller] + 1 + call
+        place = np.concatenate([np.arange(len(turn)) + np.cumsum(called) - called, np.arange(len(caller)) + caller + 1])
+        waits = np.where(turn, np.maximum(np.roll(called, 1), 1), 0)
+        follow, domain, first_request = np.where(last, 0, np.maximum(called, 1)), self.domains(sessions)[each], session * REQUESTS
+        texts = _texts(system, begins, first_request + (0 if of.system is None else of.system.count))
+        forks = _forks(texts[caller], number, held[caller])
+        if own:
+            forks = _texts(np.full_like(caller, -1), caller, forks[:, 2])
+        both: dict[str, tuple[Any, Any]] = {
+            "request": (first_request + row, first_request[caller] + number),
+            "session": (session, session[caller]),
+            "turn": (turn, turn[caller]),
+            "prompt": (said + new, np.where(own, task, held[caller] + task)),
+            "output": (output, answer),
+            "domain": (domain, domain[caller]),
+            "then": (row + 1, (row + 1 + called)[caller]),
+            "count": (follow, np.ones_like(caller)),
+            "waits": (waits, np.ones_like(caller)),
+            "said": (np.where(turn, said, 0), np.where(own, 0, held[caller])),
+            "call": (np.zeros_like(turn), np.ones_like(caller)),
+            "pause_s": (np.where(turn, pause_s, 0.0), np.zeros(len(caller))),
+        }
+        order = np.argsort(place)
+        ends = np.cumsum(np.bincount(each, called + 1, count).astype(np.int64))
+        columns = {name: np.concatenate(parts)[order] for name, parts in both.items()}
+        return Drawn(np.append(0, ends), columns, np.concatenate([texts, forks])[order])
+
+    def _calls(self, session: Integers, turn: Integers) -> Integers:
+        """How many calls an agent makes after each turn. # [n], [n] -> [n]"""
+        fan_out = self.sessions.fan_out
+        if fan_out is None:
+            return np.zeros(len(turn), dtype=np.int64)
+        calls = fan_out.calls.at(self._uniform("calls", session, turn))
+        return np.where(self._uniform("fan out", session, turn) < fan_out.share, calls, 0)
+
+    def _said(self, session: Integers, turn: Integers) -> tuple[Integers, Floats]:
+        """New tokens of turns, and seconds before them. # [n], [n] -> [n], [n]"""
+        of = self.sessions
+        new, pause_s = of.new_tokens.at(self._uniform("new", session, turn)), _pauses(of.think_s, self._uniform("think", session, turn))
+        if of.tools is None:
+            return new, pause_s
+        tool = (self._uniform("tool", session, turn) < of.tools.share) & (turn > 0)
+        result, run_s = of.tools.new_tokens.at(self._uniform("result", session, turn)), _pauses(of.tools.pause_s, self._uniform("run", session, turn))
+        return np.where(tool, result, new), np.where(tool, run_s, pause_s)
+
+    def _tasks(self, *call: Integers) -> tuple[Integers, Integers]:
+        """Tokens of calls' tasks and of their answers, by session, turn and number. # [n] -> [n], [n]"""
+        fan_out = self.sessions.fan_out
+        if fan_out is None:
+            return np.zeros_like(call[0]), np.zeros_like(call[0])
+        return fan_out.new_tokens.at(self._uniform("task", *call)), fan_out.output_tokens.at(self._uniform("called", *call))
 
     def _systems(self, session: Integers) -> tuple[Integers, Integers]:
         """The system prompt of each session, -1 for none, and its tokens. # [n], [n]"""
@@ -158,52 +246,24 @@ class SessionSource:
         which = np.minimum(np.searchsorted(popularity / popularity[-1], self._uniform("system", session), side="right"), system.count - 1)
         return which, system.tokens.at(uniform_at(self.seed, "system prompt", 0, which))
 
-    def _requests(
-        self,
-        domain: str,
-        session: int,
-        turns: int,
-        system: int,
-        begins: int,
-        new: list[int],
-        output: list[int],
-        calls: list[int],
-        pause_s: list[float],
-    ) -> list[RequestSpec]:
-        """One session as requests."""
-        found: list[RequestSpec] = []
-        first = session * REQUESTS
-        text = first + (0 if self.sessions.system is None else self.sessions.system.count)
-        own, until = ((system, text), (begins,)) if system >= 0 else ((text,), ())
-        context, waits = begins, 0
-        for turn in range(turns):
-            said, context = context if turn else 0, context + new[turn]
-            last = turn + 1 == turns or len(found) + calls[turn] + 2 > REQUESTS
-            called = 0 if last else calls[turn]
-            then = len(found) + 1
-            more = 0 if last else called or 1
-            place = Place(session, turn, then, more, waits, pause_s[turn] if turn else 0.0, said_tokens=said)
-            found.append(RequestSpec(first + len(found), np.nan, context, output[turn], domain, 0, Lineage(own, until), place))
-            context += output[turn]
-            waits = called or 1
-            for call in range(called):
-                task, answer = self._call(session, turn, call)
-                own_context = self.sessions.fan_out is not None and self.sessions.fan_out.context == "own"
-                texts, forks = ((text + len(found),), ()) if own_context else ((*own, text + len(found)), (*until, context))
-                prompt = task if own_context else context + task
-                place = Place(session, turn, then + called, 1, 1, call=True, said_tokens=0 if own_context else context)
-                found.append(RequestSpec(first + len(found), np.nan, prompt, answer, domain, 0, Lineage(texts, forks), place))
-            context += sum(spec.output_tokens for spec in found[then : then + called])
-            if last:
-                break
-        return found
 
-    def _call(self, session: int, turn: int, call: int) -> tuple[int, int]:
-        """Tokens of a call's task and of its answer."""
-        assert self.sessions.fan_out is not None
-        at = np.array([session]), np.array([turn]), np.array([call])
-        task = self.sessions.fan_out.new_tokens.at(self._uniform("task", *at))
-        return int(task[0]), int(self.sessions.fan_out.output_tokens.at(self._uniform("called", *at))[0])
+def _texts(system: Integers, begins: Integers, own: Integers) -> Integers:
+    """Lineages that begin with a system prompt of so many tokens, -1 for none, and go on with a text of their own. # [n], [n], [n] -> [n, 5]"""
+    has, none = system >= 0, np.zeros_like(own)
+    return np.stack([none, np.where(has, system, 0), own, none, np.where(has, begins, 0)], axis=-1)
+
+
+def _forks(texts: Integers, number: Integers, held: Integers) -> Integers:
+    """Lineages of calls that begin with all that a session of such lineages holds. # [n, 5], [n], [n] -> [n, 5]"""
+    return np.stack([texts[:, 1], texts[:, 2], texts[:, 2] + number, texts[:, 4], held], axis=-1)
+
+
+def _before(values: Integers, turn: Integers) -> Integers:
+    """Sums over the turns of a session before each. # [n], [n] -> [n]"""
+    total = np.cumsum(values)
+    total -= values
+    before: Integers = total - total[np.arange(len(turn)) - turn]
+    return before
 
 
 def _pauses(pause: Pause, u: Floats) -> Floats:
