@@ -16,6 +16,7 @@ from simulator.quantities import Seconds, Share, SomeSeconds, Weight, Within
 from simulator.rng import uniform_at
 from simulator.schema import Frozen
 from simulator.traffic.goodput import Goodput
+from simulator.traffic.lengths import Lengths
 from simulator.traffic.pauses import Pause
 
 Retries = Annotated[int, Within(0, 100, "retries")]
@@ -70,12 +71,14 @@ class Impatience(Frozen):
 
 class RequestClass(Frozen):
     """A class of requests: its `share` (relative to the others), the `sla` that each of its requests is promised, its `priority` (lower ones first,
-    as in vLLM) and, where it differs from the workload's, its `impatience`."""
+    as in vLLM) and, where they differ from the workload's, its `impatience` and lengths."""
 
     share: Weight
     sla: Goodput
     priority: Priority = 0
     impatience: Impatience | None = None
+    prompt_tokens: Lengths | None = None
+    output_tokens: Lengths | None = None
 
 
 class Manner(NamedTuple):

@@ -17,6 +17,7 @@ from simulator.rng import stream, uniform_at
 from simulator.schema import Frozen
 from simulator.traffic.arrivals import Arrivals, ClosedLoop
 from simulator.traffic.benchmark import Benchmark
+from simulator.traffic.class_lengths import drawn, laws, together
 from simulator.traffic.impatience import Impatience, RequestClass, Senders
 from simulator.traffic.lengths import Lengths
 from simulator.traffic.pauses import Pause
@@ -63,7 +64,9 @@ class Workload(Frozen):
             raise ValueError(f"{_A[recorded[0]]} its own arrivals and lengths: drop {recorded[0]} or {', '.join(present)}")
         if recorded and self.cached_prompt_tokens:
             raise ValueError(f"{_A[recorded[0]]} prompts of which is known what is cached: drop cached_prompt_tokens")
-        missing = [name for name in names if name not in present]
+        if recorded and any(one.prompt_tokens or one.output_tokens for one in self.classes.values()):
+            raise ValueError(f"{_A[recorded[0]]} lengths of requests already: drop prompt_tokens and output_tokens of classes")
+        missing = [name for name in names if name not in present and (name == "arrivals" or not all(laws(self.classes, name, None)))]
         if not recorded and missing:
             raise ValueError(f"expected a trace, or arrivals, prompt_tokens and output_tokens; missing: {', '.join(missing)}")
         if self.max_concurrency is not None and self.sessions is not None:
@@ -172,7 +175,7 @@ class Workload(Frozen):
     def _independent(self, arrival_s: Floats, seed: int, replication: int) -> RequestColumns:
         """Requests at these times, each with lengths and a domain of its own."""
         index = np.arange(len(arrival_s))
-        prompt, output, cached, domain = self._draw(seed, replication, index)
+        prompt, output, cached, domain = self._draw(seed, replication, index, index)
         return RequestColumns(index, arrival_s, prompt, output, cached, domain, self.domain_names)
 
     def _replay(self, speed: float, horizon_s: float | None, seed: int, replication: int, folder: Path) -> RequestColumns:
@@ -189,14 +192,24 @@ class Workload(Frozen):
         used, domain = np.unique(played.domain, return_inverse=True)
         return replace(played, domain=domain, domains=tuple(trace.domains[i] for i in used))
 
-    def _draw(self, seed: int, replication: int, *index: Integers) -> tuple[Integers, Integers, Integers, Integers]:
-        """Prompt, output and cached tokens and domain (index into `domain_names`) at each index (broadcast)."""
-        assert self.prompt_tokens is not None
-        assert self.output_tokens is not None
-        prompt = self.prompt_tokens.at(uniform_at(seed, "prompt", replication, *index))
-        output = self.output_tokens.at(uniform_at(seed, "output", replication, *index))
+    def _draw(self, seed: int, replication: int, number: Integers, *index: Integers) -> tuple[Integers, Integers, Integers, Integers]:
+        """Prompt, output and cached tokens and domain (index into `domain_names`) of requests of these numbers, drawn at each index (broadcast)."""
+        senders = self.senders(seed, replication)
+        group = senders.group(number) if senders is not None and senders.classes else None
+        prompt = drawn(laws(self.classes, "prompt_tokens", self.prompt_tokens), uniform_at(seed, "prompt", replication, *index), group)
+        output = drawn(laws(self.classes, "output_tokens", self.output_tokens), uniform_at(seed, "output", replication, *index), group)
         cached = np.minimum(self.cached_prompt_tokens, prompt - 1)
         return prompt, output, cached, self._domains(seed, replication, *index)
+
+    @property
+    def prompts(self) -> Lengths | None:
+        """Lengths of all prompts together, None where they are recorded."""
+        return together(self.classes, "prompt_tokens", self.prompt_tokens)
+
+    @property
+    def outputs(self) -> Lengths | None:
+        """Lengths of all answers together, None where they are recorded."""
+        return together(self.classes, "output_tokens", self.output_tokens)
 
     @property
     def domain_names(self) -> tuple[str, ...]:
@@ -249,4 +262,4 @@ class ClosedLoopSource:
 
     def draw(self, user: Integers, turn: Integers) -> Integers:
         """Prompt, output and cached tokens and domain of the turns of users (broadcast). # [..., 4]"""
-        return np.stack(np.broadcast_arrays(*self.workload._draw(self.seed, self.replication, user, turn)), axis=-1)
+        return np.stack(np.broadcast_arrays(*self.workload._draw(self.seed, self.replication, turn * self.users + user, user, turn)), axis=-1)

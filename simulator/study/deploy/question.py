@@ -88,10 +88,10 @@ class ServingQuestion:
         workload = self.scenario.workload
         if workload.trace is not None:
             return workload.trace.recording(self.scenario.folder).longest_tokens  # of all of it: a plan plays a window
-        if workload.prompt_tokens is None or workload.output_tokens is None:
+        if workload.prompts is None or workload.outputs is None:
             return None
         total = 0
-        for law in (workload.prompt_tokens, workload.output_tokens):
+        for law in (workload.prompts, workload.outputs):
             usual, most = law.at(np.array([0.999, np.nextafter(1.0, 0.0)])).tolist()
             if most > UNBOUNDED * usual:
                 return None
@@ -105,6 +105,6 @@ class ServingQuestion:
         if workload.trace is not None:
             trace = workload.trace.load(self.scenario.folder)
             return float(trace.prompt_tokens.mean() + trace.output_tokens.mean() / 2)
-        if workload.prompt_tokens is None or workload.output_tokens is None:
+        if workload.prompts is None or workload.outputs is None:
             return 0.0
-        return workload.prompt_tokens.expected_tokens() + workload.output_tokens.expected_tokens() / 2
+        return workload.prompts.expected_tokens() + workload.outputs.expected_tokens() / 2

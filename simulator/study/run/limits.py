@@ -101,8 +101,8 @@ def _check_work(scenario: Scenario) -> None:
     if workload.trace is not None:
         longest = int(workload.trace.load(scenario.folder).output_tokens.max(initial=1))
     else:
-        assert workload.output_tokens is not None
-        longest = int(workload.output_tokens.at(np.array([np.nextafter(1.0, 0.0)]))[0])
+        assert workload.outputs is not None
+        longest = int(workload.outputs.at(np.array([np.nextafter(1.0, 0.0)]))[0])
     if longest <= 1:
         problem = "answers have one token and prompts are not simulated, so nothing takes time"
         remedy = "simulate prompts, such as {kind: chunked}, or longer answers (workload.output_tokens)"
@@ -116,8 +116,8 @@ def _check_context(scenario: Scenario) -> None:
         return
     if workload.trace is not None:
         prompts = workload.trace.load(scenario.folder).prompt_tokens
-    elif workload.prompt_tokens is not None:
-        prompts = workload.prompt_tokens.at(np.zeros(1))
+    elif workload.prompts is not None:
+        prompts = workload.prompts.at(np.zeros(1))
     else:
         return
     if (shortest := int(prompts.min())) >= most:
@@ -129,9 +129,9 @@ def _check_context(scenario: Scenario) -> None:
 def _check_memory(scenario: Scenario, policy: Policy) -> None:
     """At least the shortest request fits in a replica's KV memory."""
     tokens, workload = scenario.kv_tokens(policy), scenario.workload
-    if tokens is None or workload.prompt_tokens is None or workload.output_tokens is None:
+    if tokens is None or workload.prompts is None or workload.outputs is None:
         return
-    shortest = sum(int(lengths.at(np.zeros(1))[0]) for lengths in (workload.prompt_tokens, workload.output_tokens))
+    shortest = sum(int(lengths.at(np.zeros(1))[0]) for lengths in (workload.prompts, workload.outputs))
     shortest = min(shortest, scenario.max_context_tokens or shortest)
     key = "engine.kv_tokens" if scenario.engine.kv_tokens else "workload"
     if tokens < scenario.page_tokens:

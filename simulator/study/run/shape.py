@@ -106,16 +106,16 @@ def shape_of(workload: Workload, mean_rps: float, folder: Path) -> Shape:
     if workload.sessions is not None:
         return _of_sessions(workload, workload.sessions, mean_rps, folder)
     assert workload.arrivals is not None
-    assert workload.prompt_tokens is not None
-    assert workload.output_tokens is not None
+    assert workload.prompts is not None
+    assert workload.outputs is not None
     curve_s, relative, span_s = _over_time(workload.arrivals)
     varies = len(curve_s) > 1
     told = f"a {workload.arrivals.words} over {span_s:,.0f} s" if varies else f"{workload.arrivals.kind} arrivals at a constant rate"
     return Shape(
         mean_rps=mean_rps,
-        mean_prompt=max(workload.prompt_tokens.expected_tokens() - workload.cached_prompt_tokens, 1.0),
-        mean_output=workload.output_tokens.expected_tokens(),
-        longest_output=float(workload.output_tokens.at(np.array([0.9995]))[0]),
+        mean_prompt=max(workload.prompts.expected_tokens() - workload.cached_prompt_tokens, 1.0),
+        mean_output=workload.outputs.expected_tokens(),
+        longest_output=float(workload.outputs.at(np.array([0.9995]))[0]),
         curve_s=curve_s,
         curve_rps=mean_rps * relative,
         span_s=span_s,

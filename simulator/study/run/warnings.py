@@ -231,10 +231,10 @@ def _lengths(scenario: Scenario) -> tuple[NDArray[np.float64], NDArray[np.float6
     if workload.trace is not None:
         trace = workload.trace.load(scenario.folder)
         return np.asarray(trace.prompt_tokens, dtype=np.float64), np.asarray(trace.output_tokens, dtype=np.float64)
-    assert workload.prompt_tokens is not None
-    assert workload.output_tokens is not None
+    assert workload.prompts is not None
+    assert workload.outputs is not None
     luck = stream(scenario.run.seed, "lengths of warnings").random((2, LENGTHS))
-    return np.asarray(workload.prompt_tokens.at(luck[0]), dtype=np.float64), np.asarray(workload.output_tokens.at(luck[1]), dtype=np.float64)
+    return np.asarray(workload.prompts.at(luck[0]), dtype=np.float64), np.asarray(workload.outputs.at(luck[1]), dtype=np.float64)
 
 
 def _counts(points: Sequence[PointResult]) -> Iterator[Remark]:
