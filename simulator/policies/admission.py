@@ -18,8 +18,8 @@ class AdmissionOrder(Kind):
     ranks: ClassVar[bool] = False  # by the priorities of classes, here and in preemption
 
     def next(self, prompt_tokens: Sequence[int]) -> int:
-        """The place of the next one."""
-        return 0
+        """The place of the next one: of the smallest, and of those the first."""
+        return min(range(len(prompt_tokens)), key=prompt_tokens.__getitem__)
 
 
 class FirstCome(AdmissionOrder):
@@ -36,9 +36,6 @@ class ShortestPrompt(AdmissionOrder):
     kind: Literal["shortest_prompt"] = "shortest_prompt"
     lowered: ClassVar = Lowered("shortest_prompt")
 
-    def next(self, prompt_tokens: Sequence[int]) -> int:
-        return min(range(len(prompt_tokens)), key=prompt_tokens.__getitem__)
-
 
 class ByPriority(AdmissionOrder):
     """The class of the lowest `priority` first, then in order of arrival; who is preempted is the last to have come of the highest. Nobody is
@@ -46,9 +43,6 @@ class ByPriority(AdmissionOrder):
 
     kind: Literal["priority"] = "priority"
     ranks: ClassVar = True
-
-    def next(self, prompt_tokens: Sequence[int]) -> int:
-        return min(range(len(prompt_tokens)), key=prompt_tokens.__getitem__)
 
 
 Admission = Annotated[FirstCome | ShortestPrompt | ByPriority, Field(discriminator="kind")]

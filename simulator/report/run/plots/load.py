@@ -51,6 +51,7 @@ def goodput(result: RunResult, look: Look = style.WIDE) -> Figure:
         titled(top, "goodput, requests/s/GPU")
         titled(below, "requests that keep every limit, %")
         finish(figure, look, result, "Goodput over load")
+        below.set_ylim(0, 104)  # bars of noise may end beyond what a share can be
     return figure
 
 
