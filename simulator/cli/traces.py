@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -60,17 +60,19 @@ def add(
 def show_(
     trace: Annotated[str, typer.Argument(metavar="FILE", help="A file of requests, or the name of a public trace.")],
     override: Override = None,
+    sessions: Annotated[bool, typer.Option("--sessions", help="Read it as sessions: turns that wait for the answer before them.")] = False,
     format: Format = "text",
 ) -> None:
     """Show what is read from a trace: requests, span, rate, lengths.
 
-    --set takes the keys of workload.trace, for example --set unit=ms."""
+    --set takes the keys of workload.trace, for example --set unit=ms; with --sessions those of workload.sessions.recorded."""
     import numpy as np
 
     from simulator.errors import TraceError
     from simulator.schema import validate
     from simulator.study.run.document import apply_override
     from simulator.traffic.public import entry
+    from simulator.traffic.recorded_sessions import RecordedSessions
     from simulator.traffic.traces import TraceSource
 
     if Path(trace).suffix and not Path(trace).exists():
@@ -78,19 +80,32 @@ def show_(
     content = {"path": trace} if Path(trace).exists() else {"name": entry(trace).name}
     for change in override or []:
         apply_override(content, change)
+    names = ("mean", "p50", "p90", "p99", "max")
+
+    def points(values: Any) -> dict[str, float]:
+        return dict(zip(names, [float(values.mean()), *np.quantile(values, [0.5, 0.9, 0.99, 1]).tolist()], strict=True))
+
+    def told(rows: dict[str, dict[str, float]]) -> list[str]:
+        return [f"{name}: {', '.join(f'{point} {value:,.0f}' for point, value in row.items())}" for name, row in rows.items()]
+
+    if sessions:
+        recorded = validate(RecordedSessions, content, "--set", TraceError)
+        found = recorded.sessions
+        rows = {
+            "requests of a session": points(np.diff(found.at)),
+            "prompt tokens": points(found.prompt_tokens),
+            "output tokens": points(found.output_tokens),
+        }
+        show(format, {"trace": recorded.words, "sessions": len(found), "requests": len(found.turn)} | rows, "\n".join([recorded.words, *told(rows)]))
+        return
     source = validate(TraceSource, content, "--set", TraceError)
     requests = source.load(Path())
     columns = {"prompt": requests.prompt_tokens, "cached": requests.cached_prompt_tokens, "output": requests.output_tokens}
-    names = ("mean", "p50", "p90", "p99", "max")
-    tokens = {
-        name: dict(zip(names, [float(values.mean()), *np.quantile(values, [0.5, 0.9, 0.99, 1]).tolist()], strict=True))
-        for name, values in columns.items()
-        if values.any()
-    }
+    tokens = {name: points(values) for name, values in columns.items() if values.any()}
     each = np.bincount(requests.domain, minlength=len(requests.domains)).tolist()
     counts = dict(zip(requests.domains, each, strict=True)) if requests.domains != ("",) else {}
     words = source.words(Path())
-    lines = [words] + [f"{name} tokens: {', '.join(f'{point} {value:,.0f}' for point, value in row.items())}" for name, row in tokens.items()]
+    lines = [words, *told({f"{name} tokens": row for name, row in tokens.items()})]
     lines += [f"domains: {', '.join(f'{name} {count:,}' for name, count in counts.items())}"] if counts else []
     data = {"trace": words, "requests": len(requests), "span_s": float(requests.arrival_s[-1]), "tokens": tokens, "domains": counts}
     show(format, data, "\n".join(lines))

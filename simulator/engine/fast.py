@@ -24,6 +24,7 @@ from simulator.measurements.prices import RoundPrices, front_end_s, reads_to_lon
 from simulator.policies.routing import LoadRouter, PrefixAware
 from simulator.policies.verification import StepView
 from simulator.rng import word_of
+from simulator.traffic.recorded_sessions import RecordedSource
 from simulator.traffic.request import RequestColumns, within
 from simulator.traffic.sessions import SessionSource
 
@@ -260,7 +261,7 @@ class CompiledRun:
     def _sessions(self) -> None:
         """Some sessions more."""
         assert isinstance(self.traffic, SessionTraffic)
-        assert isinstance(self.traffic.sessions, SessionSource)
+        assert isinstance(self.traffic.sessions, SessionSource | RecordedSource)
         self.w = with_sessions(self.w, self.traffic.sessions, self.fleet.max_context)
 
     def _luck(self) -> None:

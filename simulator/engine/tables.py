@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from simulator.engine.given import Fleet, SessionTraffic, Strangers, Traffic
 from simulator.engine.kernel import layout as k
 from simulator.traffic.content import HashedPrompts
-from simulator.traffic.counts import MOST
+from simulator.traffic.recorded_sessions import RecordedSource
 from simulator.traffic.request import RequestColumns, within
 from simulator.traffic.sessions import SessionSource
 
@@ -21,7 +21,7 @@ def why_not(traffic: Traffic, fleet: Fleet) -> str:
     """Why sessions, a prefix cache or users who leave must go step by step through Python; empty where they need not."""
     if traffic.senders is not None and traffic.senders.leave:
         return "users leave before the end, which is played in Python"
-    if isinstance(traffic, SessionTraffic) and not isinstance(traffic.sessions, SessionSource):
+    if isinstance(traffic, SessionTraffic) and not isinstance(traffic.sessions, SessionSource | RecordedSource):
         return f"the sessions are {type(traffic.sessions).__name__}, written in Python"
     if fleet.prefix_cache is None:
         return ""
@@ -44,7 +44,7 @@ def tables(traffic: Traffic, fleet: Fleet) -> dict[str, NDArray[Any]]:
     entries = (fleet.kv_pages or 0) + 2 if fleet.prefix_cache is not None else 1
     cached = np.zeros((fleet.replicas, entries), k.CACHED)
     cached["newer"] = np.append(np.arange(1, entries), -1)
-    calls = _most_calls(sessions)
+    calls = sessions.sessions.most_calls if sessions is not None and isinstance(sessions.sessions, SessionSource | RecordedSource) else 1
     return {
         "rows": np.zeros(1, k.TURN_ROW),
         "lineages": np.zeros((1, 5), np.int64),
@@ -63,8 +63,8 @@ def tables(traffic: Traffic, fleet: Fleet) -> dict[str, NDArray[Any]]:
 
 
 def _hashes(contents: HashedPrompts) -> NDArray[Any]:
-    """Of each request: its first id, how many, and the number of its answer."""
-    return np.stack([contents.starts, contents.blocks, 1 + contents.request], axis=-1).astype(np.int64)
+    """Of each request: its first id, how many tokens they tell, and the number of its answer."""
+    return np.stack([contents.starts, contents.told, 1 + contents.request], axis=-1).astype(np.int64)
 
 
 def settings(traffic: Traffic, fleet: Fleet) -> dict[str, int]:
@@ -75,29 +75,28 @@ def settings(traffic: Traffic, fleet: Fleet) -> dict[str, int]:
         numbers |= {"caching": 1, "answers": rule.answers, "hit_unit": rule.hit_unit_tokens or fleet.page_tokens}
         numbers |= {"recomputed": rule.recomputed_blocks * drafts, "unnamed": rule.unnamed_tokens * drafts}
         numbers |= {"last_round_unnamed": rule.last_round_unnamed}
-        if not isinstance(traffic, SessionTraffic):
-            numbers |= {"hashed": 1, "hashed_tokens": _contents(traffic).hashed_tokens}
+        size = getattr(traffic.sessions, "hashed_tokens", 0) if isinstance(traffic, SessionTraffic) else _contents(traffic).hashed_tokens
+        numbers |= {"hashed": size > 0, "hashed_tokens": size}
     if isinstance(traffic, SessionTraffic):
         numbers |= {"sessions": 1, "under_way": traffic.under_way is not None, "next_session": len(traffic.starts_s)}
     return numbers
 
 
-def _most_calls(traffic: SessionTraffic | None) -> int:
-    """The most requests that follow one that is done."""
-    fans = traffic is not None and isinstance(traffic.sessions, SessionSource) and traffic.sessions.sessions.fan_out is not None
-    return MOST if fans else 1
-
-
-def with_sessions(w: k.World, source: SessionSource, max_context: int | None) -> k.World:
+def with_sessions(w: k.World, source: SessionSource | RecordedSource, max_context: int | None) -> k.World:
     """Some sessions more."""
     first, base = len(w.session_at) - 1, int(w.session_at[-1])
     at, columns, lineages = source.drawn(first, _LOADED)
-    rows = np.zeros(len(lineages), dtype=k.TURN_ROW)
+    rows = np.zeros(int(at[-1]), dtype=k.TURN_ROW)
     for name, values in columns.items():
         rows[name] = values
     rows["output"] = within(rows["output"], rows["prompt"], max_context)
     rows["then"] += base + np.repeat(at[:-1], np.diff(at))
     w.g["loaded"] = first + _LOADED
+    if isinstance(source, RecordedSource) and w.g[0]["hashed"]:
+        named = int(w.g[0]["named_ids"])
+        ids, hashes = source.hashes(first, _LOADED, named)
+        w.g["named_ids"] = named + len(ids)
+        w = w._replace(ids=_longer(w.ids, named, ids), hashes=_longer(w.hashes, base, hashes))
     return w._replace(
         rows=_longer(w.rows, base, rows),
         lineages=_longer(w.lineages, base, lineages),

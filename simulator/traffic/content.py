@@ -38,15 +38,16 @@ class Lineage:
 
 @dataclass(frozen=True, slots=True)
 class Hashed:
-    """A prompt whose blocks of `hashed_tokens` have recorded `ids`, each of all up to its end; the answer is a text of its own."""
+    """Tokens of which the first `told` have recorded `ids`, one for `hashed_tokens`, each of all up to its end; those after them are a text of their
+    own, the `answer`."""
 
     ids: tuple[int, ...]
     hashed_tokens: int
-    prompt_tokens: int
+    told: int
     answer: int
 
     def names(self, first: int, end: int, block_tokens: int) -> list[int]:
-        size, told = self.hashed_tokens, min(self.prompt_tokens, len(self.ids) * self.hashed_tokens) // block_tokens
+        size, told = self.hashed_tokens, self.told // block_tokens
         lasts = (((block + 1) * block_tokens - 1) for block in range(first, min(end, told)))
         found = [self.ids[last // size] * size + last % size for last in lasts]
         found.extend(-(self.answer << BLOCK_BITS) - block - 1 for block in range(max(first, told), end))
@@ -67,11 +68,17 @@ class HashedPrompts:
     def __getitem__(self, at: slice | Flags | Integers) -> HashedPrompts:
         return HashedPrompts(self.ids, self.starts[at], self.blocks[at], self.prompt_tokens[at], self.request[at], self.hashed_tokens)
 
+    @property
+    def told(self) -> Integers:
+        """Tokens of each that its ids tell. # [n]"""
+        return np.minimum(self.prompt_tokens, self.blocks * self.hashed_tokens)
+
     def of(self, row: int) -> Hashed:
         """That of one request."""
         start = int(self.starts[row])
         ids = tuple(self.ids[start : start + int(self.blocks[row])].tolist())
-        return Hashed(ids, self.hashed_tokens, int(self.prompt_tokens[row]), 1 + int(self.request[row]))
+        told = min(int(self.prompt_tokens[row]), len(ids) * self.hashed_tokens)
+        return Hashed(ids, self.hashed_tokens, told, 1 + int(self.request[row]))
 
 
 def hashed_prompts(ids: Integers, blocks: Integers, prompt_tokens: Integers, hashed_tokens: int) -> HashedPrompts:

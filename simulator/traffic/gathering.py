@@ -206,5 +206,6 @@ def _refuse_sessions(table: Table, arrival: str) -> None:
     for name in {"delay", "session_id"} & set(table.frame.columns) if table.json else ():
         bad |= table.frame[name].notna().to_numpy(dtype=bool) & (name == "delay" or table.frame[arrival].isna().to_numpy(dtype=bool))
     if bad.any():
-        remedy = "its turns wait for the answer before them: give every request its own arrival, or use arrivals of kind closed_loop"
-        raise TraceError("sessions are not modelled yet", where=table.where(int(np.argmax(bad))), key="session_id", remedy=remedy)
+        remedy = "play the file as sessions, with workload.sessions.recorded instead of workload.trace, or give every request its own arrival"
+        problem = "the turns of a session wait for the answer before them"
+        raise TraceError(problem, where=table.where(int(np.argmax(bad))), key="session_id", remedy=remedy)

@@ -31,8 +31,18 @@ def hash_lists(table: Table, column: str) -> tuple[Integers, Integers]:
         return counts, np.array([one % 2**64 for one in ids], dtype=np.uint64).view(np.int64)
 
 
-def block_tokens(file: TraceFile, column: str, blocks: Integers, prompt_tokens: Integers, rows: Integers, usual: int, wished: int | None) -> int:
-    """Tokens of a block of hash_ids: `wished`, else `usual`, else the only size that fits the rows. Raises TraceError where none does.
+def block_tokens(
+    file: TraceFile,
+    column: str,
+    blocks: Integers,
+    prompt_tokens: Integers,
+    rows: Integers,
+    usual: int,
+    wished: int | None,
+    key: str = "workload.trace",
+) -> int:
+    """Tokens of a block of hash_ids: `wished`, else `usual`, else the only size that fits the rows. Raises TraceError where none does, whose remedy
+    is under `key`.
 
     `blocks` is the number in each of the file's `rows`. A prompt of L tokens in blocks of b has ceil(L / b) of them, or floor(L / b) where only full
     blocks are listed.
@@ -42,15 +52,16 @@ def block_tokens(file: TraceFile, column: str, blocks: Integers, prompt_tokens: 
         return sizes[0]
     if wished is None and sizes:
         fits = ", ".join(f"{size:,}" for size in sizes[:-1]) + f" or {sizes[-1]:,}"
-        raise TraceError(f"may be blocks of {fits} tokens", where=file.path, key=column, remedy="write workload.trace.block_tokens: NUMBER")
+        raise TraceError(f"may be blocks of {fits} tokens", where=file.path, key=column, remedy=f"write {key}.block_tokens: NUMBER")
     size = wished or usual
     wrong = (blocks > 0) & (blocks != -(-prompt_tokens // size)) & (blocks != prompt_tokens // size)
     if wrong.mean() > _STRAY:
         row = int(np.argmax(wrong))
         problem = f"{blocks[row]:,} hash_ids for a prompt of {prompt_tokens[row]:,} tokens cannot be blocks of {size:,} tokens"
         fits = " or ".join(f"{size}" for size in sizes[:3])
-        remedy = f"write workload.trace.block_tokens: {fits}" if fits else "no size fits all rows: fix them, or set prefix_cache to none"
-        raise TraceError(problem, where=file.where(int(rows[row])), key="workload.trace.block_tokens", remedy=remedy)
+        otherwise = "set prefix_cache to none" if key == "workload.trace" else "set hash_ids: false"
+        remedy = f"write {key}.block_tokens: {fits}" if fits else f"no size fits all rows: fix them, or {otherwise}"
+        raise TraceError(problem, where=file.where(int(rows[row])), key=f"{key}.block_tokens", remedy=remedy)
     return size
 
 

@@ -11,9 +11,10 @@ from simulator.kind import Kind
 
 
 class ArrivalProcess(Kind):
-    """When requests come. `load_kind` is what a load counts: requests per second of the fleet, or users at a time per replica."""
+    """When requests come. `load_kind` is what a load counts: requests per second of the fleet, users at a time per replica, or how much faster than
+    recorded."""
 
-    load_kind: ClassVar[Literal["concurrency", "rate_rps"]] = "rate_rps"
+    load_kind: ClassVar[Literal["concurrency", "rate_rps", "rate_scale"]] = "rate_rps"
 
     def times(self, rate_rps: float, horizon_s: float, rng: np.random.Generator) -> Floats:
         """Arrival times in seconds, sorted, in [0, horizon_s). # [n]"""

@@ -107,6 +107,7 @@ class PublicSource(Frozen):
     """Traffic from a `path`, or from the `name` of a public trace (`dsim traces list`); a path wins over a name."""
 
     key: ClassVar[Literal["trace", "servegen"]]  # of a workload
+    place: ClassVar[str] = ""  # where it is another
 
     path: Annotated[Path, AfterValidator(check_place), AfterValidator(home)] | None = None
     name: str | None = None
@@ -136,7 +137,7 @@ class PublicSource(Frozen):
         assert self.name is not None
         if not is_here(self.name):
             what = "FOLDER" if self.key == "servegen" else "FILE"
-            remedy = f"run `dsim traces get {self.name}` or pass --set workload.{self.key}.path={what}"
+            remedy = f"run `dsim traces get {self.name}` or pass --set {self.place or f'workload.{self.key}'}.path={what}"
             raise TraceError(f"the public trace '{self.name}' is not on this machine", key=self.key, remedy=remedy)
         return cached_path(self.name)
 

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from simulator.arrays import Flags, Floats, Integers
 from simulator.traffic.content import Content, HashedPrompts
 
+REQUESTS = 1 << 12  # of a session at most: numbers of requests and texts do not depend on other sessions
+
 
 class Ending(IntEnum):
     """How a request ended: as it should (or it has not), its user left before the first token or stopped the answer, or its client gave up."""

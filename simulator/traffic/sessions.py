@@ -5,27 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from simulator.arrays import Floats, Integers
+from simulator.errors import TraceError
 from simulator.quantities import Within
 from simulator.rng import uniform_at
 from simulator.schema import Frozen
 from simulator.traffic.arrivals import Constant, Gamma, Poisson, RateCurve
 from simulator.traffic.content import Lineage
-from simulator.traffic.counts import Count
+from simulator.traffic.counts import MOST, Count
 from simulator.traffic.lengths import Lengths
 from simulator.traffic.pauses import Pause
 from simulator.traffic.process import ArrivalProcess
-from simulator.traffic.request import Place, RequestSpec
+from simulator.traffic.recorded_sessions import RecordedSessions, RecordedSource, starts_s
+from simulator.traffic.request import REQUESTS, Place, RequestSpec
+from simulator.traffic.session_chains import Recorded
 
 Share = Annotated[float, Within(0, 1)]
 _BATCH = 64  # sessions that are drawn at once
 _SAMPLED = 256
-REQUESTS = 1 << 12  # of a session at most: numbers of requests and texts do not depend on other sessions
+_DRAWN = ("turns", "new_tokens", "output_tokens")
 
 
 class AtOnce(ArrivalProcess):
@@ -39,7 +42,18 @@ class AtOnce(ArrivalProcess):
         return "a session begins where another ends"
 
 
-SessionArrivals = Annotated[AtOnce | Poisson | Gamma | Constant | RateCurve, Field(discriminator="kind")]
+class AsRecorded(ArrivalProcess):
+    """Recorded sessions begin when they did, `load` times as fast; pauses stay as they were."""
+
+    kind: Literal["recorded"] = "recorded"
+    load_kind = "rate_scale"
+
+    @property
+    def words(self) -> str:
+        return "recorded"
+
+
+SessionArrivals = Annotated[AtOnce | AsRecorded | Poisson | Gamma | Constant | RateCurve, Field(discriminator="kind")]
 
 
 class SystemPrompts(Frozen):
@@ -74,20 +88,72 @@ class FanOut(Frozen):
 
 class Sessions(Frozen):
     """Sessions of `turns` requests. The prompt of each is a system prompt, all turns before with their answers, and `new_tokens` of its own; it is
-    sent `think_s` after the answer before it. `arrivals` are of sessions: `load` is sessions per second, or at a time on every replica."""
+    sent `think_s` after the answer before it. `arrivals` are of sessions: `load` is sessions per second, or at a time on every replica. `recorded`
+    sessions have all but the arrivals from a file."""
 
+    recorded: RecordedSessions | None = None
     arrivals: SessionArrivals
-    turns: Count
-    new_tokens: Lengths
-    output_tokens: Lengths
+    turns: Count | None = None
+    new_tokens: Lengths | None = None
+    output_tokens: Lengths | None = None
     think_s: Pause = None
     system: SystemPrompts | None = None
     tools: Tools | None = None
     fan_out: FanOut | None = None
 
+    @model_validator(mode="after")
+    def _are_drawn_or_recorded(self) -> Self:
+        present = [name for name in (*_DRAWN, "think_s", "system", "tools", "fan_out") if getattr(self, name) is not None]
+        if self.recorded is None:
+            missing = [name for name in _DRAWN if name not in present]
+            if missing:
+                raise ValueError(f"expected turns, new_tokens and output_tokens, or recorded: {{path: FILE}}; missing: {', '.join(missing)}")
+            if isinstance(self.arrivals, AsRecorded):
+                raise ValueError("arrivals of kind recorded are those of recorded sessions: add recorded: {path: FILE}, or use poisson")
+            return self
+        if present:
+            raise ValueError(f"recorded sessions have turns, lengths and pauses of their own: drop recorded or {', '.join(present)}")
+        key, file = "workload.sessions.arrivals", self.recorded.sessions
+        if isinstance(self.arrivals, AsRecorded) and file.starts_s is None:
+            problem = "the file does not say when every session begins"
+            raise TraceError(problem, where=self.recorded.file, key=key, remedy="use arrivals of kind poisson or closed_loop")
+        if isinstance(self.arrivals, AtOnce) and file.forks:
+            problem = "several turns follow this one, and a closed loop begins sessions in their middle"
+            raise TraceError(problem, where=file.forks, key=key, remedy="use other arrivals, or drop the rows")
+        return self
+
+    @property
+    def _played(self) -> Recorded | None:
+        """The file whose own arrivals are played, if any are."""
+        return self.recorded.sessions if self.recorded is not None and isinstance(self.arrivals, AsRecorded) else None
+
+    def source(self, seed: int, replication: int, names: tuple[str, ...], domains: Callable[[Integers], Integers]) -> SessionSource | RecordedSource:
+        """The sessions of a replication by number."""
+        if self.recorded is None:
+            return SessionSource(self, seed, replication, names, domains)
+        return RecordedSource(self.recorded.sessions, seed, replication, self._played is not None, names, domains)
+
+    def starts_s(self, load: float, horizon_s: float, rng: np.random.Generator) -> Floats:
+        """When sessions begin, in [0, horizon_s). # [n]"""
+        return self.arrivals.times(load, horizon_s, rng) if self._played is None else starts_s(self._played, load, horizon_s)
+
+    def expected(self, load: float, horizon_s: float) -> float:
+        """Sessions that begin in [0, horizon_s), in the mean."""
+        return self.arrivals.expected(load, horizon_s) if self._played is None else len(starts_s(self._played, load, horizon_s))
+
+    @property
+    def unit_rps(self) -> float:
+        """Sessions per second at a load of 1."""
+        if self._played is None or self._played.starts_s is None:
+            return 1.0
+        return len(self._played) / max(float(self._played.starts_s[-1]), 1e-9)
+
     @cached_property
     def sample(self) -> Sample:
-        """What some sessions are like."""
+        """What some sessions are like; of recorded ones, all."""
+        if self.recorded is not None:
+            file = self.recorded.sessions
+            return Sample(file.prompt_tokens, file.output_tokens, len(file.turn) / len(file), float(file.pause_s.sum()) / len(file))
         source = SessionSource(self, 0, 0)
         specs = [spec for number in range(_SAMPLED) for spec in source.session(number)]
         pauses_s = sum(spec.place.pause_s for spec in specs if spec.place is not None)
@@ -147,6 +213,12 @@ class SessionSource:
     domain_names: tuple[str, ...] = ("",)
     domains: Callable[[Integers], Integers] = np.zeros_like
     _batches: dict[int, list[list[RequestSpec]]] = field(default_factory=dict, repr=False, compare=False)
+    hashed_tokens: ClassVar[int] = 0  # contents are lineages
+
+    @property
+    def most_calls(self) -> int:
+        """The most requests that follow one that is done."""
+        return 1 if self.sessions.fan_out is None else MOST
 
     def session(self, number: int) -> list[RequestSpec]:
         """Its requests in order."""
@@ -164,6 +236,8 @@ class SessionSource:
     def drawn(self, first: int, count: int) -> Drawn:
         """Sessions first, first + 1, …, so many of them. Long, since all of it is one table, a column after the other."""
         of, sessions = self.sessions, np.arange(first, first + count)
+        assert of.turns is not None
+        assert of.output_tokens is not None
         turns = of.turns.at(self._uniform("turns", sessions))
         each = np.repeat(np.arange(count), turns)  # of all turns, the place of its session
         turn = np.arange(len(each)) - np.repeat(np.cumsum(turns) - turns, turns)
@@ -223,6 +297,7 @@ class SessionSource:
     def _said(self, session: Integers, turn: Integers) -> tuple[Integers, Floats]:
         """New tokens of turns, and seconds before them. # [n], [n] -> [n], [n]"""
         of = self.sessions
+        assert of.new_tokens is not None
         new, pause_s = of.new_tokens.at(self._uniform("new", session, turn)), _pauses(of.think_s, self._uniform("think", session, turn))
         if of.tools is None:
             return new, pause_s

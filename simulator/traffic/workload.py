@@ -21,9 +21,10 @@ from simulator.traffic.class_lengths import drawn, laws, together
 from simulator.traffic.impatience import Impatience, RequestClass, Senders
 from simulator.traffic.lengths import Lengths
 from simulator.traffic.pauses import Pause
-from simulator.traffic.request import RequestColumns, RequestSpec
+from simulator.traffic.recorded_sessions import RecordedSource
+from simulator.traffic.request import REQUESTS, RequestColumns, RequestSpec
 from simulator.traffic.servegen import ServeGenSource
-from simulator.traffic.sessions import REQUESTS, Sessions, SessionSource
+from simulator.traffic.sessions import Sessions, SessionSource
 from simulator.traffic.traces import TraceSource
 
 LoadKind = Literal["concurrency", "rate_rps", "rate_scale"]
@@ -158,12 +159,12 @@ class Workload(Frozen):
         if self.load_kind == "concurrency":
             users = int(load) * replicas
             return np.zeros(users), uniform_at(seed, "session under way", replication, np.arange(users))
-        return self.sessions.arrivals.times(load, horizon_s, stream(seed, "arrivals", replication)), None
+        return self.sessions.starts_s(load, horizon_s, stream(seed, "arrivals", replication)), None
 
-    def session_source(self, seed: int, replication: int) -> SessionSource:
+    def session_source(self, seed: int, replication: int) -> SessionSource | RecordedSource:
         """The sessions by their numbers."""
         assert self.sessions is not None
-        return SessionSource(self.sessions, seed, replication, self.domain_names, lambda numbers: self._domains(seed, replication, numbers))
+        return self.sessions.source(seed, replication, self.domain_names, lambda numbers: self._domains(seed, replication, numbers))
 
     def sent(self, load: float, replicas: int, seed: int, replication: int) -> RequestColumns:
         """The requests of a benchmark client, when each is there to be sent."""

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from simulator.engine.simulate import Fleet, OpenTraffic, SessionTraffic, simulate
+from simulator.errors import TraceError
 from simulator.policies.prefill import Chunked, Disaggregated, Instant, Separate
 from simulator.policies.prefix_cache import Lru, PrefixCaching, SglangCache, VllmCache
 from simulator.traffic.content import hashed_prompts
-from simulator.traffic.request import RequestColumns
+from simulator.traffic.recorded_sessions import RecordedSource
+from simulator.traffic.request import RequestColumns, RequestSpec
 from simulator.traffic.sessions import Sessions, SessionSource
 from tests.engine.random_worlds import fleets
 from tests.engine.test_compiled import MANY, same
@@ -70,6 +74,81 @@ def test_traces_with_contents(over: Fleet, rule: PrefixCaching, pages: int, chun
     zeros = np.zeros(30, dtype=np.int64)
     columns = RequestColumns(np.arange(30), np.cumsum(luck.exponential(0.05, 30)), prompts, luck.integers(1, 9, 30), zeros, zeros, ("",), contents)
     same(OpenTraffic(columns, 0.0, 1.0, 1e6), cached(over, rule, pages, chunk, None))
+
+
+def rows_of_sessions(seed: int, hashed: bool, forks: bool) -> list[dict[str, Any]]:
+    """Sessions as a file has them: requests with parents, prompts that begin with all before them, and hashes of blocks of 4 tokens."""
+    luck, names = np.random.default_rng(seed), {}
+    rows: list[dict[str, Any]] = []
+    for session in range(12):
+        at_s, texts = float(luck.exponential(0.1) * session), [(1, 2, 3, 4, 5)[: int(luck.integers(0, 6))]]  # some begin alike
+        for turn in range(int(luck.integers(1, 5))):
+            parent = int(luck.integers(0, turn)) if forks and turn else turn - 1
+            prompt = (*texts[parent + 1], *luck.integers(6, 10**6, int(luck.integers(1, 12))).tolist())
+            output = int(luck.integers(1, 9))
+            texts.append((*prompt, *luck.integers(10**6, 10**9, output).tolist()))
+            row = {
+                "request": f"{session}.{turn}", "parent": f"{session}.{parent}" if turn else None, "arrival_s": at_s if not turn else None,
+                "pause_s": float(luck.exponential(0.1)), "prompt_tokens": len(prompt), "output_tokens": output,
+            }  # fmt: skip
+            ids = [names.setdefault(prompt[:end], len(names)) for end in range(4, len(prompt) + 4, 4)]
+            rows.append(row | ({"hash_ids": ids} if hashed else {}))
+    return rows
+
+
+def recorded(tmp_path: Path, rows: list[dict[str, Any]], arrivals: str) -> RecordedSource:
+    (tmp_path / "s.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    keys = {"path": tmp_path / "s.jsonl", "block_tokens": 4} if "hash_ids" in rows[0] else {"path": tmp_path / "s.jsonl", "hash_ids": False}
+    sessions = Sessions.model_validate({"recorded": keys, "arrivals": {"kind": arrivals}})
+    source = sessions.source(3, 0, ("",), np.zeros_like)
+    assert isinstance(source, RecordedSource)
+    return source
+
+
+@settings(MANY, max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    over=fleets(), rule=st.sampled_from(CACHES), pages=st.integers(15, 120), chunk=st.integers(5, 80), context=st.sampled_from([None, 60]),
+    seed=st.integers(0, 10**6), hashed=st.booleans(), kind=st.sampled_from(["recorded", "poisson", "closed_loop"]),
+)  # fmt: skip
+def test_recorded_sessions(
+    tmp_path: Path, over: Fleet, rule: PrefixCaching | None, pages: int, chunk: int, context: int | None, seed: int, hashed: bool, kind: str
+) -> None:
+    rows = rows_of_sessions(seed, hashed, forks=kind != "closed_loop")
+    try:
+        source = recorded(tmp_path, rows, kind)
+    except TraceError as error:
+        assert "fork more than twice" in str(error) and not hashed  # noqa: PT017, PT018
+        return
+    luck = np.random.default_rng(seed)
+    starts_s = (
+        np.asarray(source.recorded.starts_s) if kind == "recorded" else np.cumsum(luck.exponential(0.1, 30)) if kind == "poisson" else np.zeros(6)
+    )
+    under_way = luck.random(6) if kind == "closed_loop" else None
+    same(SessionTraffic(source, starts_s, 0.2, 1.5, 20.0, under_way), cached(over, rule, pages, chunk, context))
+
+
+@pytest.mark.parametrize("hashed", [True, False])
+def test_recorded_sessions_alone_find_all_that_was_said(tmp_path: Path, hashed: bool) -> None:
+    """Blocks of 4: of what the request before left, prompt and answer without its last token, all that are whole."""
+    source = recorded(tmp_path, rows_of_sessions(8, hashed, False), "recorded")
+    for number in range(12):
+        specs = source.session(number)
+        run = simulate(traffic(OneOf(source, number), [0.0]), served(400))
+        assert run.path == "plain"
+        held = [(before.prompt_tokens + before.output_tokens - 1) // 4 * 4 for before in specs[:-1]]
+        assert [r.spec.cached_prompt_tokens for r in run.requests] == [0, *held]
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """One of several sessions."""
+
+    source: RecordedSource
+    number: int
+    domain_names: tuple[str, ...] = ("",)
+
+    def session(self, number: int) -> list[RequestSpec]:
+        return self.source.session(self.number)
 
 
 def test_what_is_played_in_python_says_why() -> None:

@@ -152,6 +152,10 @@ def _engine_check(folder: Path) -> None:
     simulate.show("text", {}, engine_page(comparison, "title"))
 
 
+def _sessions(folder: Path) -> None:
+    traces.show_(str(folder / "t.jsonl"), override=["answers_tps=20", "accept=[orphans, overlaps, shorter]"], sessions=True)
+
+
 def _trace(name: str) -> Callable[[Path], object]:
     return lambda folder: traces.show_(str(folder / name), override=["prefix_cache=infinite"] if name == "t.jsonl" else None)
 
@@ -320,6 +324,9 @@ READERS: tuple[Reader, ...] = (
     Reader("servegen", "json", samples.service, _service),
     Reader("mooncake", "json", samples.mooncake_trace, _trace("t.jsonl")),
     Reader("bailian", "json", samples.bailian_trace, _trace("t.jsonl")),
+    Reader("sessions", "json", samples.bailian_trace, _sessions),
+    Reader("spans", "json", samples.spans, _sessions, 2),
+    Reader("weka", "json", samples.weka, _sessions, 2),
     Reader("array", "json", samples.array_trace, _trace("t.json"), 2),
     Reader("seal", "json", samples.seal, _seal, 4, ("seal.json",)),
     Reader("recorded-run", "json", samples.recorded_run, _recorded_run, 4, (".json", ".jsonl")),

@@ -184,6 +184,27 @@ def bailian_trace() -> Files:
 
 
 @cache
+def spans() -> Files:
+    """OTLP JSON lines with two requests of a conversation."""
+    lines = []
+    for start in (10**18, 10**18 + 5 * 10**9):
+        has: dict[str, Any] = {"gen_ai.operation.name": {"stringValue": "chat"}, "gen_ai.conversation.id": {"stringValue": "c"}}
+        has |= {"gen_ai.usage.input_tokens": {"intValue": f"{start // 10**8 - 10**10 + 20}"}, "gen_ai.usage.output_tokens": {"intValue": 9}}
+        span = {"traceId": "t", "startTimeUnixNano": str(start), "endTimeUnixNano": str(start + 10**9)}
+        span |= {"attributes": [{"key": key, "value": value} for key, value in has.items()]}
+        lines.append({"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]})
+    return {"t.jsonl": _lines(lines)}
+
+
+@cache
+def weka() -> Files:
+    """A conversation of two requests with hashed blocks."""
+    call = {"type": "n", "t": 0.0, "in": 100, "out": 20, "hash_ids": [1, 2], "api_time": 2.0}
+    more = call | {"t": 9.0, "in": 150, "hash_ids": [1, 3, 4], "think_time": 0.5}
+    return {"t.jsonl": _lines([{"id": "x", "block_size": 64, "hash_id_scope": "local", "requests": [call, more]}])}
+
+
+@cache
 def array_trace() -> Files:
     """A JSON array."""
     return {"t.json": as_json(mooncake(512, 4))}

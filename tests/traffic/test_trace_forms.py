@@ -108,9 +108,9 @@ SESSIONS: list[Row] = [
 
 
 def test_sessions_and_texts_are_refused(file: Callable[..., Path]) -> None:
-    assert "t.jsonl:2: session_id: sessions are not modelled yet" in refusal(file(SESSIONS))
-    assert "sessions are not modelled yet" in refusal(file(without(SESSIONS, "delay")))
-    assert "sessions are not modelled yet" in refusal(file([row | {"timestamp": 0} for row in SESSIONS]))
+    assert "t.jsonl:2: session_id: the turns of a session wait for the answer before them" in refusal(file(SESSIONS))
+    assert "the turns of a session wait for the answer before them" in refusal(file(without(SESSIONS, "delay")))
+    assert "the turns of a session wait for the answer before them" in refusal(file([row | {"timestamp": 0} for row in SESSIONS]))
     assert len(read(file(without([row | {"timestamp": 0} for row in SESSIONS], "delay")))) == 2  # every request has its arrival
     texts = [{"timestamp": 0, "text_input": "hello", "output_length": 5}]
     assert refusal(file(texts)) == "t.jsonl:1: prompt_tokens: the file has texts and no lengths; count the tokens of each prompt and answer first"

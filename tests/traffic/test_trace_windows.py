@@ -78,7 +78,7 @@ def test_a_window_of_date_times_that_end_earlier_than_they_begin(tmp_path: Path)
 def test_names_that_come_late_in_json_count(tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [{"timestamp": n, "input_length": 5, "output_length": 5} for n in range(6)]
     for late, says in (
-        ({"delay": 5}, "t.jsonl:7: session_id: sessions are not modelled yet"),
+        ({"delay": 5}, "t.jsonl:7: session_id: the turns of a session wait for the answer before them"),
         ({"domain": "chat"}, "t.jsonl:1: domain: missing value"),
     ):
         (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0] | late]))

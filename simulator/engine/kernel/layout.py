@@ -53,7 +53,7 @@ GLOBAL = np.dtype(
         "outstanding", "finished", "routed", "arrived", "due", "done", "stopping", "warm", "refill", "busy", "queue_head", "queue_tail",
         "rejected", "preempted", "lucks",
         "caching", "hashed", "hashed_tokens", "answers", "hit_unit", "recomputed", "unnamed", "last_round_unnamed",
-        "sessions", "under_way", "started", "next_session", "loaded", "pending",
+        "sessions", "under_way", "started", "next_session", "loaded", "pending", "named_ids",
         "most_finished", "in_flight", "parked", "max_context", "out_steps", "out_requests", "out_joins", "out_waits",
     )]
     + [("word", np.uint64)]
@@ -132,7 +132,7 @@ class World(NamedTuple):
     under_way: Any  # [s] how far each is at the start
     pending: Any  # [n] rows to be sent at once
     ids: Any  # [m] recorded names of blocks of prompts
-    hashes: Any  # [n, 3] of each request of an open loop: its first id, how many, and a number of its own
+    hashes: Any  # [n, 3] of each request of an open loop, or row of a session: its first id, how many tokens they tell, and a number of its own
     table: Any  # [P, 2^h] entries of the prefix cache by name, 0 for none
     cached: Any  # [P, E] CACHED
     known: Any  # [P, M] tokens of requests before a round

@@ -14,7 +14,7 @@ def name_of(w, request, block):
     """The name of a block of a request's content."""
     g, row = w.g[0], request.content
     if g.hashed:
-        size, told = g.hashed_tokens, min(request.prompt_tokens, w.hashes[row, 1] * g.hashed_tokens) // g.page
+        size, told = g.hashed_tokens, w.hashes[row, 1] // g.page
         if block < told:
             last = (block + 1) * g.page - 1
             return w.ids[w.hashes[row, 0] + last // size] * size + last % size

@@ -159,6 +159,8 @@ class PlanFile(Frozen):
                 raise ValueError(f"two {what} are called '{twice[0]}'")
         if not self.workload.windowed or self.workload.load_kind == "concurrency":
             raise ValueError("a plan wants traffic that comes whatever happens: arrivals of kind closed_loop or benchmark do not")
+        if self.workload.sessions is not None and self.workload.load_kind == "rate_scale":
+            raise ValueError("a plan wants sessions that come at a rate: use workload.sessions.arrivals of kind poisson with the recorded sessions")
         if self.workload.max_concurrency is not None:
             raise ValueError("a plan wants traffic that comes whatever happens: drop workload.max_concurrency, which holds requests back")
         if not (self.sla.speed or self.sla.ttft or self.workload.classes):

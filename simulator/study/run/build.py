@@ -29,7 +29,11 @@ UNITS = {
     "rate_rps": "requests per second, whole fleet",
     "rate_scale": "times the speed of the trace",
 }
-UNITS_OF_SESSIONS = {"concurrency": "sessions at a time per replica", "rate_rps": "sessions per second, whole fleet"}
+UNITS_OF_SESSIONS = {
+    "concurrency": "sessions at a time per replica",
+    "rate_rps": "sessions per second, whole fleet",
+    "rate_scale": "times the recorded rate of sessions",
+}
 
 
 def build_result(

@@ -98,6 +98,8 @@ def _sessions(scenario: Scenario) -> Iterator[str]:
             f"Sessions of {sample.requests:.3g} requests on average, whose prompts have {prompt} tokens with all that was said before; "
             f"pauses of {sample.pauses_s:,.3g} s a session."
         )
+        if sessions.recorded is not None:
+            yield f"Recorded: {sessions.recorded.words}."
 
 
 def paths(rows: Sequence[PointRow]) -> str:

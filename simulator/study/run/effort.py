@@ -48,8 +48,8 @@ def _of_sessions(scenario: Scenario, load: float) -> float:
     """Requests of sessions; with so many at a time, as if answers took no time."""
     assert scenario.workload.sessions is not None
     sample, horizon = scenario.workload.sessions.sample, horizon_s(scenario)
-    if scenario.workload.load_kind == "rate_rps":
-        return scenario.workload.sessions.arrivals.expected(load, horizon) * sample.requests
+    if scenario.workload.load_kind != "concurrency":
+        return scenario.workload.sessions.expected(load, horizon) * sample.requests
     each_s = sample.pauses_s + sample.requests * float(sample.output_tokens.mean()) * _FASTEST_TOKEN_S
     return load * scenario.fleet.replicas * (horizon / each_s + 1) * sample.requests
 

@@ -69,7 +69,7 @@ class Scenario(Frozen):
         for loads in (self.load, *(policy.load or [] for policy in self.policies)):
             if self.workload.load_kind == "concurrency" and any(load != int(load) for load in loads):
                 raise ValueError("load counts users in a closed loop, so it must be whole")
-        if self.workload.load_kind != "rate_scale" and self.workload.windowed and self.run.duration_s is None:
+        if self.workload.trace is None and self.workload.windowed and self.run.duration_s is None:
             raise ValueError(f"{'sessions' if self.workload.sessions else 'open-loop arrivals'} have no end: give run.duration_s")
         return self
 

@@ -34,6 +34,7 @@ class Shape:
     span_s: float
     trace_rps: float | None  # recorded mean rate of a trace
     per_load: float = field(default=1.0, kw_only=True)  # requests per second in one unit of load, else
+    per_session: float = field(default=1.0, kw_only=True)  # requests
     pauses_s: float = field(default=0.0, kw_only=True)  # that a session waits for its users, in all
     workload: Workload
     folder: Path
@@ -50,7 +51,7 @@ class Shape:
 
     def session_s(self, answer_s: float) -> float:
         """Seconds of a session, where an answer takes `answer_s`; of an answer where there are no sessions."""
-        return self.pauses_s + self.per_load * answer_s
+        return self.pauses_s + self.per_session * answer_s
 
     @property
     def peak_rps(self) -> float:
@@ -145,7 +146,8 @@ def _of_sessions(workload: Workload, sessions: Sessions, mean_rps: float, folder
         workload=workload,
         folder=folder,
         told=f"sessions of {sample.requests:.3g} requests each, {sessions.arrivals.words} arrivals of sessions",
-        per_load=sample.requests,
+        per_load=sample.requests * sessions.unit_rps,
+        per_session=sample.requests,
         pauses_s=sample.pauses_s,
     )
 

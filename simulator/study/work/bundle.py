@@ -77,6 +77,11 @@ def moved_workload(content: dict[str, Any], workload: Workload, folder: Path) ->
     if workload.servegen is not None:
         return _placed(content, "servegen", "servegen", workload.servegen.files())
     files: Files = {}
+    if workload.sessions is not None:
+        sessions = workload.sessions.model_dump()
+        if (recorded := workload.sessions.recorded) is not None:
+            sessions["recorded"] |= {"name": None, "path": recorded.file}
+        return content | {"sessions": _moved(sessions, files)}, files
     drawn = {key: value for key in ("arrivals", "prompt_tokens", "output_tokens") if (value := getattr(workload, key)) is not None}
     return content | {key: _moved(value.model_dump(), files) for key, value in drawn.items()}, files
 

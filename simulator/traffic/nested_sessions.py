@@ -1,0 +1,186 @@
+"""Files that nest the requests of sessions: OpenTelemetry spans, records of AIPerf, conversations of Weka. They become rows of our own form.
+
+Sources: OpenTelemetry's file exporter (OTLP as JSON lines) and its conventions for generative AI spans; AIPerf's
+docs/tutorials/working-with-profile-exports.md (profile_export.jsonl) and docs/tutorials/weka-trace.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from simulator.errors import TraceError
+from simulator.reading.json_files import json_lines
+from simulator.schema import validate
+from simulator.traffic.session_forms import OWN, SessionForm
+from simulator.traffic.trace_files import Row, TraceFile
+
+_CALLS = ("chat", "generate_content", "text_completion")  # gen_ai.operation.name of one request; others, such as invoke_agent, hold several
+
+
+class _Loose(BaseModel):
+    """A part of a file of which other keys do not matter."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+Nanoseconds = Annotated[int, Field(ge=0, lt=2**63)]
+_Seconds = Annotated[float, Field(ge=0, le=1e10)]
+
+
+class _Value(_Loose):
+    stringValue: str | None = None
+    intValue: int | None = None
+
+
+class _Attribute(_Loose):
+    key: str
+    value: _Value = _Value()
+
+
+class _Span(_Loose):
+    traceId: str = ""
+    startTimeUnixNano: Nanoseconds
+    endTimeUnixNano: Nanoseconds
+    attributes: tuple[_Attribute, ...] = ()
+
+
+class _Scope(_Loose):
+    spans: tuple[_Span, ...] = ()
+
+
+class _Resource(_Loose):
+    scopeSpans: tuple[_Scope, ...] = ()
+
+
+class _Spans(_Loose):
+    resourceSpans: tuple[_Resource, ...]
+
+
+def _spans(lines: Iterable[tuple[str, Row]]) -> Iterator[Row]:
+    """Requests among the spans of OTLP JSON lines; times in nanoseconds."""
+    for where, line in lines:
+        content = validate(_Spans, line, where, TraceError)
+        for span in (span for resource in content.resourceSpans for scope in resource.scopeSpans for span in scope.spans):
+            has = {attribute.key: attribute.value for attribute in span.attributes}
+            operation = has.get("gen_ai.operation.name")
+            if operation is None or operation.stringValue not in _CALLS:
+                continue
+            tokens = [has.get(f"gen_ai.usage.{side}_tokens", _Value()).intValue for side in ("input", "output")]
+            yield {
+                "session": has.get("gen_ai.conversation.id", _Value()).stringValue, "trace_id": span.traceId,
+                "arrival_s": span.startTimeUnixNano, "end_s": span.endTimeUnixNano, "prompt_tokens": tokens[0], "output_tokens": tokens[1],
+            }  # fmt: skip
+
+
+class _Metric(_Loose):
+    value: float
+
+
+class _Metrics(_Loose):
+    input_sequence_length: _Metric
+    output_sequence_length: _Metric
+
+
+class _Metadata(_Loose):
+    x_correlation_id: str
+    turn_index: int
+    request_start_ns: Nanoseconds
+    request_end_ns: Nanoseconds
+    benchmark_phase: str = "profiling"
+
+
+class _Record(_Loose):
+    metadata: _Metadata
+    metrics: _Metrics
+
+
+def _records(lines: Iterable[tuple[str, Row]]) -> Iterator[Row]:
+    """Requests of AIPerf's profile_export.jsonl, warm-up left out; times in nanoseconds."""
+    for where, line in lines:
+        if line.get("error") is not None:
+            raise TraceError("the request failed", where=where, key="error", remedy="drop the rows of its session")
+        record = validate(_Record, line, where, TraceError)
+        about = record.metadata
+        if about.benchmark_phase == "profiling":
+            yield {
+                "session": about.x_correlation_id, "turn": about.turn_index, "arrival_s": about.request_start_ns, "end_s": about.request_end_ns,
+                "prompt_tokens": record.metrics.input_sequence_length.value, "output_tokens": record.metrics.output_sequence_length.value,
+            }  # fmt: skip
+
+
+class _Call(_Loose):
+    type: str
+    t: _Seconds
+    prompt_tokens: int = Field(0, alias="in")
+    output_tokens: int = Field(0, alias="out")
+    hash_ids: tuple[int, ...] = ()
+    api_time: _Seconds | None = None
+    think_time: _Seconds | None = None
+
+
+class _Conversation(_Loose):
+    id: str
+    block_size: Annotated[int, Field(ge=1, le=1_000_000)]
+    hash_id_scope: Literal["local", "global"]
+    requests: tuple[_Call, ...]
+
+
+def _conversations(lines: Iterable[tuple[str, Row]]) -> Iterator[Row]:
+    """Requests of Weka's conversations, one a line. They have no time of their own: a session's `t` begins with it."""
+    names: dict[tuple[str, int], int] = {}
+    for where, line in lines:
+        content = validate(_Conversation, line, where, TraceError)
+        for turn, call in enumerate(content.requests):
+            if call.type not in ("n", "s"):
+                remedy = "use conversations without subagents"
+                raise TraceError(
+                    f"'{call.type}' is no request: subagents run beside their agent, which is not modelled",
+                    where=where,
+                    key="requests",
+                    remedy=remedy,
+                )
+            before = content.requests[turn - 1] if turn else None
+            pause_s = call.think_time
+            if pause_s is None and before is not None and before.api_time is not None:
+                pause_s = call.t - before.t - before.api_time
+            scope = "" if content.hash_id_scope == "global" else content.id
+            ids = [names.setdefault((scope, one), len(names)) for one in call.hash_ids]
+            yield {
+                "session": content.id, "turn": turn, "pause_s": pause_s, "prompt_tokens": call.prompt_tokens, "output_tokens": call.output_tokens,
+                "hash_ids": ids, "block_size": content.block_size,
+            }  # fmt: skip
+
+
+_NESTED: dict[tuple[str, ...], tuple[str, Callable[[Iterable[tuple[str, Row]]], Iterator[Row]]]] = {
+    ("resourceSpans",): ("OpenTelemetry spans", _spans),
+    ("metadata", "metrics"): ("AIPerf records", _records),
+    ("id", "requests"): ("Weka conversations", _conversations),
+}
+
+
+def unnested(file: TraceFile) -> tuple[TraceFile, SessionForm | None]:
+    """The file itself, or where it nests requests, one with them as rows and its form. Raises TraceError."""
+    known = next((keys for keys in _NESTED if file.json and set(keys) <= set(file.names)), None)
+    if known is None:
+        return file, None
+    title, requests = _NESTED[known]
+    lines = (
+        json_lines(file.path, TraceError, nan="missing")
+        if file.rows is None
+        else ((f"{file.path}: row {i}", row) for i, row in enumerate(file.rows, 1))
+    )
+    rows = list(requests(lines))
+    if not rows:
+        what = "spans of kind chat with gen_ai.usage" if title.startswith("Open") else "requests"
+        raise TraceError(f"has no {what}", where=file.path, remedy="use a file with at least one request")
+    if isinstance(rows[0].get("arrival_s"), int):
+        first = min(row["arrival_s"] for row in rows)
+        rows = [row | {name: (row[name] - first) / 1e9 for name in ("arrival_s", "end_s")} for row in rows]
+    blocks = {row.get("block_size") for row in rows}
+    if len(blocks) > 1:
+        raise TraceError("has conversations with blocks of different sizes", where=file.path, key="block_size", remedy="split the file")
+    names = [name for name in rows[0] if name in OWN.columns or name == "trace_id"]
+    return TraceFile(file.path, tuple(names), rows=tuple(rows)), SessionForm(title, OWN.columns, (), block_tokens=blocks.pop() or 512)
