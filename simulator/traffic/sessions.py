@@ -142,11 +142,14 @@ class Sessions(Frozen):
         return self.arrivals.expected(load, horizon_s) if self._played is None else len(starts_s(self._played, load, horizon_s))
 
     @property
+    def recorded_s(self) -> float | None:
+        """Seconds in which sessions that begin as recorded do so, at a load of 1; None for others."""
+        return None if self._played is None or self._played.starts_s is None else max(float(self._played.starts_s[-1]), 1e-9)
+
+    @property
     def unit_rps(self) -> float:
         """Sessions per second at a load of 1."""
-        if self._played is None or self._played.starts_s is None:
-            return 1.0
-        return len(self._played) / max(float(self._played.starts_s[-1]), 1e-9)
+        return 1.0 if self.recorded_s is None or self._played is None else len(self._played) / self.recorded_s
 
     @cached_property
     def sample(self) -> Sample:

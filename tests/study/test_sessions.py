@@ -94,6 +94,30 @@ def test_from_a_scenario_to_its_page(scenario: Callable[..., Path], with_prompts
     assert little < much
 
 
+def test_recorded_sessions_from_a_file_to_the_page(scenario: Callable[..., Path], with_prompts: None, dsim: Dsim) -> None:
+    """Three turns of 60 new tokens and answers of 20: the same prompts as those that are drawn."""
+    first: list[Content] = [{"session_id": f"s{n}", "timestamp": 250 * n, "input_length": 60, "output_length": 20} for n in range(48)]
+    rows = [row for one in first for row in (one, *({"delay": 400} | {k: v for k, v in one.items() if k != "timestamp"} for _ in range(2)))]
+    Path("s.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recorded: Content = {"sessions": {"recorded": {"path": "s.jsonl"}, "arrivals": {"kind": "recorded"}}, "domains": {"chat": 1}}
+    run: Content = {"replications": 1, "warmup_s": 2, "duration_s": 8}
+    content: Content = {"workload": recorded, "engine": ENGINE | {"kv_tokens": 24_000}, "run": run, "sla": {}, "load": [1]}
+    told = dsim("run", scenario(**content), "--out", "out")
+    assert told.code == 0, told.err
+    turns = [row for row in json.loads(Path("out/result.json").read_text())["frontier"][0]["reuse"] if row["by"] == "turn"]
+    assert [(row["said"], row["prompt"]) for row in turns] == [(80 * turn * row["requests"], (80 * turn + 60) * row["requests"])
+                                                               for turn, row in enumerate(turns)]  # fmt: skip
+    assert all(30 <= row["requests"] <= 34 for row in turns)  # of 4 sessions a second for 8 s
+    page = Path("out/report.md").read_text()
+    assert "48 sessions of 3 requests that begin over 11.75 s, AIPerf, 0.4 s between turns" in page
+    assert "times the recorded rate of sessions" in page
+    fast = dsim("run", scenario("fast.yaml", **(content | {"load": [8]})), "--out", "fast")
+    assert (fast.code, "at load 8 the last session begins after 1.469 s" in fast.err, fast.err.count("\n")) == (2, True, 1), fast.err
+    Path("s.jsonl").write_text("".join(json.dumps(row | {"delay": -1}) + "\n" for row in rows))
+    wrong = dsim("run", scenario(**content), "--out", "wrong")
+    assert (wrong.code, "s.jsonl:2: delay: comes 0.001 s before" in wrong.err, wrong.err.count("\n")) == (2, True, 1), wrong.err
+
+
 def test_counts_have_their_means() -> None:
     u = (np.arange(200_000) + 0.5) / 200_000
     assert set(FixedCount(count=7).at(u)) == {7}

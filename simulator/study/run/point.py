@@ -225,6 +225,11 @@ def _sessions(scenario: Scenario, point: Point) -> SessionTraffic:
 def sessions(scenario: Scenario, load: float, replication: int, warmup_s: float, window_s: float, drain_s: float) -> SessionTraffic:
     """Sessions of a load and replication: the same for every policy."""
     workload, seed, until_s = scenario.workload, scenario.run.seed, warmup_s + window_s
+    assert workload.sessions is not None
+    if (recorded_s := workload.sessions.recorded_s) is not None and recorded_s / load < warmup_s:
+        problem = f"is {warmup_s:g} s, but at load {load:g} the last session begins after {recorded_s / load:.4g} s"
+        remedy = "shorten it, lower the load, or use arrivals of kind poisson"
+        raise ScenarioError(problem, where=scenario.file, key="run.warmup_s", remedy=remedy)
     starts_s, under_way = workload.session_starts_s(load, scenario.fleet.replicas, until_s + drain_s, seed, replication)
     source, senders = workload.session_source(seed, replication), workload.senders(seed, replication)
     return SessionTraffic(source, starts_s, warmup_s, until_s, drain_s, under_way, senders)
@@ -251,6 +256,8 @@ def check_traffic(scenario: Scenario) -> None:
     if scenario.workload.windowed and scenario.workload.sessions is None:
         for load in sorted({load for policy in scenario.policies for load in scenario.loads(policy)}, reverse=True):
             _open(scenario, Point(0, load, 0))
+    elif scenario.workload.sessions is not None and scenario.workload.load_kind == "rate_scale":
+        _sessions(scenario, Point(0, scenario.highest_load, 0))
 
 
 def arrivals(scenario: Scenario, load: float, replication: int) -> RequestColumns:

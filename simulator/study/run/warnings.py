@@ -43,6 +43,7 @@ def warnings(scenario: Scenario, rows: Sequence[PointRow], points: Sequence[Poin
     yield from _carried(scenario, points)
     yield from _prompts_left_out(scenario)
     yield from _filling(scenario, points)
+    yield from _outlasts(scenario)
     yield from _range(scenario, rows)
     yield from _requests_range(scenario, rows)
     yield from _lengths_range(scenario)
@@ -123,6 +124,19 @@ def _carried(scenario: Scenario, points: Sequence[PointResult]) -> Iterator[Rema
         carried = [p.load for p in points if p.policy == policy.name and p.verdict != "overloaded"]
         highest.append(f"{policy.name} {max(carried):g}" if carried else f"{policy.name} none")
     yield _note(f"Highest simulated load that each policy carries: {', '.join(highest)}.", "add loads in between to find the limit")
+
+
+def _outlasts(scenario: Scenario) -> Iterator[Remark]:
+    """Where recorded sessions have all begun before the measurement ends: then the load falls."""
+    recorded_s = None if scenario.workload.sessions is None else scenario.workload.sessions.recorded_s
+    if recorded_s is None or scenario.run.duration_s is None:
+        return
+    begun_s, until_s = recorded_s / scenario.highest_load, span_of(scenario).warmup_s + scenario.run.duration_s
+    if begun_s < until_s:
+        text = (
+            f"At load {scenario.highest_load:g} the last recorded session begins after {begun_s:.4g} s, the measurement ends after {until_s:.4g} s."
+        )
+        yield _warning(f"{text} The load falls.", "shorten run.duration_s, lower the load, or use arrivals of kind poisson")
 
 
 def _filling(scenario: Scenario, points: Sequence[PointResult]) -> Iterator[Remark]:
