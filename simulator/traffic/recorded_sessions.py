@@ -131,7 +131,7 @@ class RecordedSource:
         return specs
 
     def _rows(self, first: int, count: int) -> tuple[Integers, Integers, Integers, Integers]:
-        """Of sessions first, first + 1, …: where each begins among their rows; of each row, its place in the file, session and round. # [count + 1], [n], …"""
+        """Where each of some sessions begins among their rows # [count + 1]; of each row, its place in the file, session and round # [n]"""
         of, numbers = self.recorded, np.arange(first, first + count)
         round_, place = np.divmod(numbers, len(of))
         if not self.in_order:
@@ -159,7 +159,7 @@ class RecordedSource:
         return at, columns, contents
 
     def hashes(self, first: int, count: int, named: int) -> tuple[Integers, Integers]:
-        """Ids of prompts of sessions first, first + 1, …, and of each row its first id (`named` come before), tokens told and answer. # [m], [n, 3]"""
+        """Ids of the prompts of some sessions, and of each row its first id (`named` come before), tokens told and answer. # [m], [n, 3]"""
         of, (at, rows, session, round_) = self.recorded, self._rows(first, count)
         key = np.stack([session, of.first[rows], of.blocks[rows], round_], axis=-1)
         kept, which = np.unique(key, axis=0, return_inverse=True)  # turns share them
