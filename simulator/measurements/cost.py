@@ -22,6 +22,8 @@ from simulator.names import Inside
 from simulator.quantities import Flag, MeanTokens, StepSeconds, Tokens, Within
 from simulator.schema import Frozen
 
+ROUNDED = 1e-3  # of a slope, that a sum of rounded ones may be off by
+
 
 class Cliff(Frozen):
     """A jump of the step time: steps of more than `tokens` tokens cost `add_s` more."""
@@ -64,6 +66,20 @@ class FittedCurve(Cost):
     cliffs: Annotated[list[Cliff], Field(max_length=100)] = []
     bends: Annotated[list[Bend], Field(max_length=200)] = []
     measured_tokens: tuple[MeanTokens, MeanTokens]
+
+    @model_validator(mode="after")
+    def _takes_time(self) -> Self:
+        least = self.base_s
+        for of, slope in (("tokens", self.per_token_s), ("requests", self.per_request_s)):
+            bends = [(bend.above, bend.add_s) for bend in self.bends if bend.of == of]
+            last = slope + sum(add_s for _, add_s in bends)
+            if last < -ROUNDED * max(slope, *(abs(add_s) for _, add_s in bends), 0.0):
+                raise ValueError(f"bends: of ever more {of} a step costs ever less, {last:g} s each, expected at least 0")
+            corners = [1.0, *(above for above, _ in bends if above > 1)]
+            least += min(slope * at + sum(add_s * max(at - above, 0.0) for above, add_s in bends) for at in corners)
+        if self.bends and least <= 0:
+            raise ValueError(f"bends: the cheapest step costs {least:g} s, expected more than 0")
+        return self
 
     def at_cell(self, cell: Mapping[str, float], gamma: int) -> float:
         inside = self.measured_tokens[0] <= cell["tokens"] <= self.measured_tokens[1]

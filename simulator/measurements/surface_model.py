@@ -189,7 +189,7 @@ class Model:
         tokens = np.concatenate((tokens, tokens[-1] * np.exp(further + np.cumsum(walk[self.inside - 1 :]))))
         requests = np.concatenate((requests, np.full(len(self.knots) - self.inside, requests[-1])))
         width = np.diff(self.knots, prepend=0.0)
-        smooth = self.base_s(z) + np.cumsum((tokens + requests) * width)
+        smooth = self.base_s(z) + np.cumsum(tokens * width)  # what products cost: a step of fewer requests stays above 0
         return tokens + np.diff(smooth * self.strayed(z), prepend=0.0) / width, requests
 
     def strayed(self, z: Floats) -> Floats:

@@ -29,6 +29,9 @@ class FirstCome(AdmissionOrder):
     looks: ClassVar = False
     lowered: ClassVar = Lowered("first_come")
 
+    def next(self, prompt_tokens: Sequence[int]) -> int:
+        return 0
+
 
 class ShortestPrompt(AdmissionOrder):
     """The shortest prompt first: lower TTFT for most, at the cost of those with long prompts."""

@@ -277,9 +277,10 @@ def _seal(folder: Path) -> None:
     from simulator.study.sealed.seal import digest_of, read_seal
 
     file = folder / "seal.json"
-    with suppress(ValueError, AttributeError, RecursionError):
-        content = json.loads(file.read_bytes())
-        file.write_bytes(json.dumps(content | {"digest": digest_of(content)}).encode())
+    if file.is_file():
+        with suppress(ValueError, AttributeError, RecursionError):
+            content = json.loads(file.read_bytes())
+            file.write_bytes(json.dumps(content | {"digest": digest_of(content)}).encode())
     read_seal(file)
 
 

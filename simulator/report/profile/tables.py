@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from simulator.measurements.agreement import KEYS, cost_rows, further_files
-from simulator.measurements.cost import DraftTable, MeasuredTable, PrefillTable
+from simulator.measurements.cost import DraftTable, LinearDraft, MeasuredTable, PrefillTable
 from simulator.measurements.profile import Profile
 from simulator.report import wording
 from simulator.report.blocks import Cell, Column, Row, Table, grouped, table
@@ -53,7 +53,7 @@ def _draft_rows(profile: Profile, name: str) -> list[tuple[str, str, str]]:
     drafter = profile.drafters[name]
     if not isinstance(drafter.draft, DraftTable):
         formula = " + ".join(f"{wording.plain(1000 * seconds)} ms{unit}" for unit, seconds in drafter.draft.terms().items() if seconds)
-        if strays := [at.part for at in drafter.draft.strays]:
+        if isinstance(drafter.draft, LinearDraft) and (strays := [at.part for at in drafter.draft.strays]):
             formula += f", by requests {min(strays):+.0%} … {max(strays):+.0%} of it"
         return [(name, "whole block", formula or "nothing of its own")]
     files = {"draft": drafter.draft.file} | further_files(drafter)

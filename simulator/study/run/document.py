@@ -27,7 +27,7 @@ _REMEDIES = {
 }
 # keys that a plan has and a scenario lacks, where both have the key above (tests/study/test_document.py)
 PLAN_KEYS = frozenset({
-    "profiles", "policies.lengths", "settings", "load_rps", "growth", "sla.ttft", "sla.probability", "price", "fleet.min_replicas",
+    "profiles", "policies.lengths", "settings", "load_rps", "growth", "sla.ttft", "sla.probability", "sla.class_share", "price", "fleet.min_replicas",
     "fleet.max_replicas", "fleet.survive_loss", "fleet.start_up_s", "run.window_s", "promises", "what_if",
 })  # fmt: skip
 
