@@ -47,7 +47,7 @@ class Published:
 
 
 def read_scores(folder: Path) -> list[Score]:
-    """NAME.score.json of a folder, by name; NAME.seal.json beside it is whole, and the seal that was scored. Raises DsimError."""
+    """NAME.score.json of a folder, the last sealed first; NAME.seal.json beside it is whole, and the seal that was scored. Raises DsimError."""
     scores = []
     for path in sorted(folder.glob("*.score.json")):
         score = Score.from_json(read_json(path, remedy="make it again with dsim score"), path, "make it again with dsim score")
@@ -55,7 +55,7 @@ def read_scores(folder: Path) -> list[Score]:
         if sealed.is_file() and read_seal(sealed).digest != score.seal.digest:
             raise DsimError("is of another seal than the one beside it", where=path, key="seal.digest", remedy="score that seal")
         scores.append(score)
-    return scores
+    return sorted(scores, key=lambda score: score.seal.sealed_at, reverse=True)
 
 
 def read_published(folder: Path) -> list[Published]:
@@ -194,16 +194,20 @@ def _score_blocks(score: Score) -> Iterator[Block | None]:
 
 
 def readme_lines(scores: Sequence[Score], published: Sequence[Published]) -> str:
-    """The board in a few lines: median and worst of each engine, then of the published sweeps."""
-    lines = []
+    """The board in a few lines: median and worst of each engine, by its newest line and by the worst of those before, then of the published sweeps."""
+    lines, by_engine = list[str](), dict[str, list[tuple[Score, Summary, Summary]]]()
     for score in scores:
         if (speed := score.errors_of(SPEED)) and (throughput := score.errors_of(THROUGHPUT)):
-            when = "kept out, measured before the seal" if score.older else "sealed before they were measured"
-            kept = f"{sum(limit.ok for limit in score.limits)} of {len(score.limits)} limits kept"
-            lines.append(
-                f"- {_of(score)}: {_cells(score)} cells, {when}: per-user speed off by {size(speed.median)} in the "
-                f"median and {size(speed.worst)} at worst, throughput by {size(throughput.median)} and {size(throughput.worst)}; {kept}"
-            )
+            by_engine.setdefault(score.engine.partition(" ")[0], []).append((score, speed, throughput))
+    for (score, speed, throughput), *before in by_engine.values():
+        when = "kept out, measured before the seal" if score.older else "sealed before they were measured"
+        kept = f"{sum(limit.ok for limit in score.limits)} of {len(score.limits)} limits kept"
+        worst_before = max((max(one.worst, other.worst) for _, one, other in before), default=0.0)
+        older = f"; older lines: {len(before)}, worst {size(worst_before)}" if before else ""
+        lines.append(
+            f"- {_of(score)}: {_cells(score)} cells, {when}: per-user speed off by {size(speed.median)} in the "
+            f"median and {size(speed.worst)} at worst, throughput by {size(throughput.median)} and {size(throughput.worst)}; {kept}{older}"
+        )
     every = [(one.comparison.name, errors) for one in published if (errors := cell_errors(one.comparison)) and one.comparison.name != "silicon"]
     if every:
         medians = sorted(float(np.median(errors)) for _, errors in every)
