@@ -194,7 +194,7 @@ def _score_blocks(score: Score) -> Iterator[Block | None]:
 
 
 def readme_lines(scores: Sequence[Score], published: Sequence[Published]) -> str:
-    """The board in a few lines: median and worst of each engine, by its newest line and by the worst of those before, then of the published sweeps."""
+    """The board in a few lines: median and worst of each engine by its newest line, the worst of those before, then published sweeps."""
     lines, by_engine = list[str](), dict[str, list[tuple[Score, Summary, Summary]]]()
     for score in scores:
         if (speed := score.errors_of(SPEED)) and (throughput := score.errors_of(THROUGHPUT)):
