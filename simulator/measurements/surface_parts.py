@@ -82,7 +82,7 @@ def uncertainty_of(model: Model, z: Floats, cov: Floats, points: int) -> Uncerta
     jacobian = np.array([_gradient(value, z) for _, _, value, _ in known])
     spread = jacobian @ cov @ jacobian.T
     sd = np.sqrt(np.maximum(np.diag(spread), 1e-12))
-    sd[0] = np.hypot(sd[0], model.strays(z))  # steps of sizes between the measured ones stray as much
+    sd[0] = np.hypot(sd[0], model.strays(z) / 2)  # in the middle between measured sizes steps stray as much, at them not at all
     correlation = np.clip(spread / np.outer(sd, sd), -1, 1)
     np.fill_diagonal(correlation, 1.0)
     parameters = [

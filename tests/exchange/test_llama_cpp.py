@@ -16,6 +16,7 @@ from simulator.errors import DsimError
 from simulator.measurements.formats.bench import read_bench, read_llama_cpp
 from simulator.measurements.formats.rounds import SpecCounters
 from simulator.measurements.profile import load_profile
+from simulator.study.sealed.measured import read_result
 
 Put = Callable[..., Path]
 REAL = Path(__file__).parent / "real"
@@ -107,6 +108,7 @@ def test_a_result_takes_the_scrapes_beside_it(put: Put) -> None:
     assert point.budget == pytest.approx(1 + 458 / 745)
     assert point.proposing == pytest.approx(154 / 745)
     assert read_bench(path).points[0].slots == 0  # one piece a token: taken for a server without speculation
+    assert read_result(path).points == [point]  # as a score reads it
     (plain,) = read_llama_cpp(as_llama_cpp(put, "none-c4")).points
     assert (plain.slots, plain.accepted_length, plain.budget) == (0, 1.0, 1.0)
     (path.parent / "ngram3-c4-after.txt").unlink()

@@ -160,7 +160,7 @@ def test_steps_may_cost_less_than_smaller_ones_where_kernels_change() -> None:
     fit, smooth = fit_surface([LoadPoint(f"c{users:g}", 1 / jagged(users), users / jagged(users), slots=0) for users in AT]), fit_surface(NONE)
     found = np.array([fit.costs.verify.seconds(users, users) for users in AT])
     np.testing.assert_allclose(found, [jagged(users) for users in AT], rtol=0.06)
-    assert sd(fit, "step") > 0.05 > sd(smooth, "step")  # steps that were not measured stray as much
+    assert sd(fit, "step") > 1.5 * sd(smooth, "step")  # steps between the measured ones stray
 
 
 def test_a_drafter_that_runs_token_after_token_goes_through_the_same_kernels() -> None:

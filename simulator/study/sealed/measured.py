@@ -12,9 +12,10 @@ import numpy as np
 from simulator.complaints import shown
 from simulator.errors import DsimError
 from simulator.measurements.formats.aiperf import read_aiperf
-from simulator.measurements.formats.bench import read_bench
+from simulator.measurements.formats.bench import read_bench, read_llama_cpp
 from simulator.measurements.formats.guidellm import read_guidellm
 from simulator.measurements.formats.loadgen import NAMED_FAILED, LoadPoint, Loads
+from simulator.measurements.formats.scrapes import counters_around
 from simulator.reading.opening import read_text
 from simulator.study.profiles.given_points import MOST_FILES, matching, natural
 from simulator.study.sealed.numbers import measured
@@ -105,11 +106,17 @@ def _of_folder(folder: Path, seal: Seal) -> Iterator[tuple[Condition, str, Path]
 def read_result(path: Path) -> Loads:
     """The operating points of a result file, whichever client wrote it. Raises DsimError."""
     text = read_text(path)
-    for mark, read in (('"mean_tpot_ms"', read_bench), ('"benchmarks"', read_guidellm), ('"output_token_throughput"', read_aiperf)):
+    for mark, read in (('"mean_tpot_ms"', _read_bench), ('"benchmarks"', read_guidellm), ('"output_token_throughput"', read_aiperf)):
         if mark in text:
             return read(path)
     remedy = "give results of vllm bench serve --save-result, SGLang's bench_serving, GuideLLM or AIPerf"
     raise DsimError("is not a result of a benchmark client", where=path, remedy=remedy)
+
+
+def _read_bench(path: Path) -> Loads:
+    """llama-server's are told by the scrapes beside them."""
+    counters = counters_around(path)
+    return read_llama_cpp(path) if counters is not None and counters.engine == "llamacpp" else read_bench(path)
 
 
 def read_measured(files: Sequence[tuple[Condition, str, Path]]) -> Measured:
