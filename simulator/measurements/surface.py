@@ -72,12 +72,16 @@ class SurfaceFit:
         """By what part measured steps stray from a smooth curve, rms."""
         return self._model.strays(self._z)
 
+    @property
+    def astray(self) -> str:
+        """What there is to say where steps stray by more than those of one engine do."""
+        return f"; steps stray by {self.strays:.0%} from a smooth curve" if self.strays > STRAYS else ""
+
     def check(self) -> None:
         """Raises DsimError where the fit misses its points: they are not of one engine under one setting, or it is no such engine."""
-        if self.rms > MISSES or self.strays > STRAYS:
+        if self.rms > MISSES or self.astray:
             worst = max(self.points, key=lambda point: abs(point.difference))
-            problem = f"no step cost fits these points: {self.rms:.0%} rms, {worst.point.source} by {worst.difference:+.0%}"
-            problem += f", and steps stray by {self.strays:.0%} from a smooth curve" if self.strays > STRAYS else ""
+            problem = f"no step cost fits these points: {self.rms:.0%} rms, {worst.point.source} by {worst.difference:+.0%}{self.astray}"
             raise DsimError(problem, remedy="give points of one server, or say its graph limit")
 
     def with_scheduling(self, points: Sequence[LoadPoint], drafters: Sequence[str]) -> SurfaceFit:

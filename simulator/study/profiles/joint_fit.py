@@ -14,7 +14,7 @@ from simulator.measurements.cost import Bend, Costs, FittedCurve, FrontEnd, Line
 from simulator.measurements.draft_blocks import RecordedBlocks
 from simulator.measurements.fit import rms
 from simulator.measurements.formats.loadgen import LoadPoint
-from simulator.measurements.surface import NOISE, STRAYS, TTFT_SD, SurfaceFit, fit_surface
+from simulator.measurements.surface import NOISE, TTFT_SD, SurfaceFit, fit_surface
 from simulator.measurements.surface_priors import DraftKind, kind_of
 from simulator.study.profiles.given_points import ALWAYS, Cell
 from simulator.study.profiles.simulated import MANNERS, Drafting, Manner, Seen, simulate_point
@@ -205,14 +205,12 @@ def noise_of(cells: Sequence[Cell]) -> float | None:
 def _check(fit: JointFit) -> None:
     """Raises DsimError where the fit misses its own points by more than measurements differ among each other."""
     noise = noise_of([row.cell for row in fit.compared]) or 0.0
-    if fit.left <= max(MISSES, REPEATS * noise) and fit.surface.strays <= STRAYS:
+    if fit.left <= max(MISSES, REPEATS * noise) and not fit.surface.astray:
         return
     worst = sorted(fit.compared, key=lambda row: -abs(row.of_steps))[:3]
     told = ", ".join(f"{row.cell.point.source} ({row.of_steps:+.0%})" for row in worst)
     remedy = "give files of one server and one machine, or leave out those that are of other conditions"
-    problem = f"no step cost fits the speeds: {fit.left:.0%} rms, most of it in {told}"
-    problem += f"; steps stray by {fit.surface.strays:.0%} from a smooth curve" if fit.surface.strays > STRAYS else ""
-    raise DsimError(problem, key="fit", remedy=remedy)
+    raise DsimError(f"no step cost fits the speeds: {fit.left:.0%} rms, most of it in {told}{fit.surface.astray}", key="fit", remedy=remedy)
 
 
 def speeds(rows: Sequence[Compared]) -> Floats:
