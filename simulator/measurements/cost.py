@@ -145,9 +145,12 @@ class DrafterCost(Cost):
     """The cost of drafting in a round. `takes_in`: the features of a step's tokens cost the drafter time of its own.
 
     `ahead`: the engine drafts at the end of a step, so that the one in which a prompt ends drafts for its request too (vLLM).
+    `every_step_s`: what a step under this drafter takes beside, whether anything is drafted in it or not, and below 0 where it is shorter than one
+    without: engines schedule otherwise with some drafters (vLLM does not schedule asynchronously with n-grams).
     """
 
     ahead: Flag | None = None
+    every_step_s: Annotated[float, Within(-1000, 1000, "seconds")] = 0.0
 
     @property
     def takes_in(self) -> bool:
@@ -199,7 +202,8 @@ class LinearDraft(DrafterCost):
         return straight * (1 + float(np.interp(requests, [at.requests for at in self.strays], [at.part for at in self.strays])))
 
     def terms(self) -> dict[str, float]:
-        return {"": self.base_s, " · requests": self.per_request_s, " · slots": self.per_slot_s, " · slots · requests": self.per_slot_request_s}
+        drafting = {"": self.base_s, " · requests": self.per_request_s, " · slots": self.per_slot_s, " · slots · requests": self.per_slot_request_s}
+        return drafting | {" in every step": self.every_step_s}
 
     def at_cell(self, cell: Mapping[str, float], gamma: int) -> float:
         return self.seconds(cell["requests"], 0.0, gamma)

@@ -60,7 +60,8 @@ class MovedVerify:
 
 @dataclass(frozen=True)
 class MovedDraft:
-    """A draft cost times `factor` (of prompts: `prompts`), plus `share` of the target's step of as many requests; never below 0."""
+    """A draft cost times `factor` (of prompts: `prompts`), plus `share` of the target's step of as many requests, never below 0; where every step
+    under the drafter takes more or less, that is what `share` is added to, of a step of one request."""
 
     cost: DraftCost
     verify: VerifyCost
@@ -68,6 +69,12 @@ class MovedDraft:
     factor: float = 1.0
     share: float = 0.0
     prompts: float = 1.0
+
+    @property
+    def every_step_s(self) -> float:
+        """As the cost's own, moved."""
+        own = self.cost.every_step_s
+        return own * self.factor + self.share * float(self.verify.seconds(1)) if own else 0.0
 
     @property
     def ahead(self) -> bool | None:
@@ -95,7 +102,7 @@ class MovedDraft:
     def seconds(self, requests: float, context_tokens: float, slots: int) -> float:
         """Time to draft for each of `requests` requests; of fewer slots, the share that the cost itself has of them."""
         time, whole = (self.cost.seconds(requests, context_tokens, n) for n in (slots, self.gamma))
-        part = time / whole if whole > 0 else 1.0
+        part = 0.0 if self.cost.every_step_s else time / whole if whole > 0 else 1.0
         return max(time * self.factor + part * self.share * float(self.verify.seconds(requests, requests)), 0.0)
 
 

@@ -72,12 +72,12 @@ class RoundCost:
     ) -> None:
         self.costs, self.draft, self.gamma, self.slots = costs, draft, gamma, slots
         self.drafted, self.sizes, self.probes, self.rising, self.at_context = drafted, sizes, probes, rising, at_context
-        self.overhead_s, self.to_longest = costs.overhead.seconds, costs.contexts == "longest"
         self.front_end_s = costs.front_end.seconds if costs.front_end else 0.0
         scheduling = costs.scheduling if scheduled else None
         self.scheduling_s = scheduling.seconds if scheduling else 0.0
         self._per_request_s = costs.overhead.per_request_s + (scheduling.per_request_s if scheduling else 0.0)
         drafting = draft if slots > 0 else None
+        self.overhead_s, self.to_longest = costs.overhead.seconds + (drafting.every_step_s if drafting else 0.0), costs.contexts == "longest"
         self._absorbing = drafting if drafting is not None and drafting.takes_in else None
         self._reading = drafting if drafting is not None and drafting.reads_prompts else None
         self._ahead = drafting is not None and bool(drafting.ahead)

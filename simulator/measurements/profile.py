@@ -229,6 +229,10 @@ def _check_step(profile: Profile, path: Path) -> None:
         raise ProfileError(problem, where=path, key="costs.verify", remedy="give all costs in seconds")
     if not verify > 0:
         raise ProfileError("a step of one token costs nothing", where=path, key="costs.verify", remedy="measure it, or leave less to costs.overhead")
+    for name, drafter in profile.drafters.items():
+        if (left := verify + overhead + drafter.draft.every_step_s) < LEAST_STEP_S:
+            problem = f"leaves {left:g} s of a step of one token, expected at least {LEAST_STEP_S:g}"
+            raise ProfileError(problem, where=path, key=f"drafters.{name}.draft.every_step_s", remedy="give what a step under it takes beside")
     most = profile.costs.verify.most("tokens") or 1.0
     if (last := float(profile.costs.verify.seconds(most))) < verify / 2 and not profile.suspicious:  # a noisy measurement says so itself
         problem = f"falls from {verify:g} s for 1 token to {last:g} s for {most:g}, expected to rise"

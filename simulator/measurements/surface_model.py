@@ -144,6 +144,8 @@ class Model:
             self._add(f"slotwise {name}", prior.slotwise, prior.slotwise_sd)
             self._add(f"level {name}", 0.0, known.level_sd)
             self._add(f"tilt {name}", 0.0, known.tilt_sd)
+            if prior.every_step_sd:
+                self._add(f"every step {name}", 0.0, prior.every_step_sd)
             if self.prompts and prior.prompt:
                 self._add(f"prompt {name}", np.log(prior.prompt), prior.prompt_sd)
         if self.limit is not None:
@@ -241,6 +243,10 @@ class Model:
         whole = one * self.base_s(z)
         return (1 - slotwise) * whole, (1 - slotwise) * request_s, slotwise * whole / gamma, slotwise * request_s / gamma
 
+    def every_step_s(self, z: Floats, name: str) -> float:
+        """What every step under a drafter takes more or less than one without, seconds."""
+        return self.base_s(z) * self.value(z, f"every step {name}") if f"every step {name}" in self._place else 0.0
+
     def draft_s(self, z: Floats, rows: Rows) -> Floats:
         """Time of drafting in a round of each point; the fixed part where any request proposes."""
         out = np.zeros(len(rows.requests))
@@ -250,7 +256,7 @@ class Model:
             proposing = rows.requests * rows.proposing
             some = 1 - (1 - np.minimum(rows.proposing, 1 - 1e-12)) ** np.maximum(rows.requests, 1e-9)
             time = some * (base + slot * rows.slots) + proposing * (request + slot_request * rows.slots)
-            time = time * (1 + np.interp(proposing, *self.drafting_strays(z, name)))
+            time = time * (1 + np.interp(proposing, *self.drafting_strays(z, name))) + self.every_step_s(z, name)
             out = np.where(mine & (rows.slots > 0), time, out)
         return out
 
@@ -303,7 +309,7 @@ class Model:
         for name, known in self.acceptance.items():
             mine = np.array([drafter == name for drafter in rows.drafter]) & (rows.slots > 0)
             drafted, request, slot, slot_request = self.draft_parts(z, name) if known.ahead else (0.0,) * 4
-            base = base + mine * (drafted + request + (slot + slot_request) * rows.slots)
+            base = base + mine * (drafted + request + (slot + slot_request) * rows.slots + self.every_step_s(z, name))
             token = token + mine * self.prompt_s(z, name)
         return base, token
 

@@ -70,7 +70,7 @@ def drafter_of(model: Model, z: Floats, name: str, source: str) -> DrafterFit:
     draft = LinearDraft(
         provenance="fitted", source=source, base_s=base, per_request_s=request, per_slot_s=slot, per_slot_request_s=slot_request,
         strays=strays if max(abs(at.part) for at in strays) > LEAST_STRAY else [],
-        per_prompt_token_s=prompt_s or None, ahead=known.ahead or None,
+        per_prompt_token_s=prompt_s or None, ahead=known.ahead or None, every_step_s=rounded(model.every_step_s(z, name)),
     )  # fmt: skip
     conditional = [float(min(max(c, 1e-6), 1 - 1e-6)) for c in model.conditional(z, name)]
     return DrafterFit(len(conditional), draft, conditional, known.proposing, known.counted)
@@ -130,7 +130,7 @@ def _derived(model: Model) -> list[tuple[str, str | None, Callable[[Floats], flo
 
     def draft(name: str, z: Floats) -> float:
         base, request, slot, slot_request = model.draft_parts(z, name)
-        return (base + request + len(model.acceptance[name].logits) * (slot + slot_request)) / one_s(z)
+        return (base + request + len(model.acceptance[name].logits) * (slot + slot_request) + model.every_step_s(z, name)) / one_s(z)
 
     def prompts(name: str, z: Floats) -> float:
         return float(np.log(model.prompt_s(z, name)))

@@ -33,7 +33,8 @@ DraftKind = Literal["unknown", "block", "chain", "lookup"]
 class DraftPrior(NamedTuple):
     """Drafting for one request against a step: median, and sd of its logarithm; logit of the share that is paid slot by slot, and its sd; requests
     add to it what (1 + γ) ** `exponent` tokens of each add to a step, and the sd of the logarithm. A prompt's token costs the drafter `prompt` times
-    as large a part of what it costs the target as its first pass is of a step (0: it reads no prompts), and the sd of the logarithm."""
+    as large a part of what it costs the target as its first pass is of a step (0: it reads no prompts), and the sd of the logarithm. `every_step_sd`:
+    sd of what every step under the drafter takes more or less than one without, against a step (0: nothing)."""
 
     share: float
     share_sd: float
@@ -43,13 +44,14 @@ class DraftPrior(NamedTuple):
     growth_sd: float
     prompt: float
     prompt_sd: float
+    every_step_sd: float = 0.0
 
 
 DRAFTING: dict[DraftKind, DraftPrior] = {
     "unknown": DraftPrior(0.15, 1.0, 0.0, 1.0, 0.5, 0.8, 0.7, 1.0),
     "block": DraftPrior(0.15, 0.7, -2.0, 1.0, 0.5, 0.8, 0.5, 1.0),  # all slots at once: DSpark, DFlash
     "chain": DraftPrior(0.3, 1.0, 3.0, 1.0, 0.0, 0.5, 0.7, 0.7),  # token after token: EAGLE, MTP, a small model
-    "lookup": DraftPrior(0.02, 1.0, 0.0, 1.0, 0.0, 0.8, 0.0, 0.0),  # no model: ngram, suffix
+    "lookup": DraftPrior(0.02, 1.0, 0.0, 1.0, 0.0, 0.8, 0.0, 0.0, 0.1),  # no model: ngram, suffix; vLLM does not schedule asynchronously with them
 }
 NAMED: dict[str, DraftKind] = {
     "ngram": "lookup", "suffix": "lookup", "dspark": "block", "dflash": "block", "eagle": "chain", "mtp": "chain", "draft": "chain",
