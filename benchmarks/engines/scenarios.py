@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.engines.cells import knee_rps, load_of, measured, texts
+from benchmarks.engines.cells import knee_rps, load_of, measured, seed_of, texts
 from benchmarks.engines.models import dsim, paths
 from benchmarks.engines.plan import CONTEXT, MODEL, PREFIXED, Condition, Engine
 from benchmarks.measure import cpu_model
@@ -77,7 +77,8 @@ def write_scenario(
     folder = out / "scenarios"
     arrivals: dict[str, Any] = {"kind": "benchmark", "client": "vllm"}
     arrivals |= {"num_prompts": condition.requests}
-    arrivals |= {"load_flag": "request_rate"} if condition.knee else {"prompts_per_concurrency": condition.per_user}
+    gaps = {"load_flag": "request_rate", "seed": seed_of(engine, condition, condition.loads[0], 1)}  # open loops have one load, measured once
+    arrivals |= gaps if condition.knee else {"prompts_per_concurrency": condition.per_user}
     output = empirical(folder, f"{condition.name}-answers", answers) if answers else {"kind": "fixed", "tokens": condition.answers}
     content = {
         "name": f"{engine.name}-{condition.name}",

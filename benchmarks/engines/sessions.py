@@ -26,8 +26,9 @@ from benchmarks.engines.processes import Server, end_with_this_program
 from simulator.engine.pages import prefix_cache
 from simulator.files import whole
 from simulator.policies.prefix_cache import Lru, PrefixCaching, VllmCache
+from simulator.traffic.drawn_sessions import SessionSource
 from simulator.traffic.request import Request, RequestSpec
-from simulator.traffic.sessions import Sessions, SessionSource
+from simulator.traffic.sessions import Sessions
 
 PAGE = 32
 SMALL, LARGE = 18, 340  # blocks of memory: fewer than all sessions need, and enough

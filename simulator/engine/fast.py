@@ -24,9 +24,9 @@ from simulator.measurements.prices import RoundPrices, front_end_s, reads_to_lon
 from simulator.policies.routing import LoadRouter, PrefixAware
 from simulator.policies.verification import StepView
 from simulator.rng import word_of
+from simulator.traffic.drawn_sessions import SessionSource
 from simulator.traffic.recorded_sessions import RecordedSource
 from simulator.traffic.request import RequestColumns, within
-from simulator.traffic.sessions import SessionSource
 
 _ROWS = 16384  # of each output, at most, between two looks of the driver
 _LUCK = 4096

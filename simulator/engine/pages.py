@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -70,8 +70,11 @@ class PrefixCache(KvCache):
     def take(self, pages: int) -> None:
         KvCache.take(self, pages)
         while self.capacity is not None and self.used + len(self.kept) > self.capacity:
-            self.kept.popitem(last=False)
+            self._forget(self.kept.popitem(last=False)[0])
             self.evictions += 1
+
+    def _forget(self, block: int) -> None:
+        """A kept block is evicted."""
 
     def matched(self, request: Request) -> int:
         """Blocks at the beginning of a request's context that are there, in whole units, less those that the engine computes again."""
@@ -86,18 +89,22 @@ class PrefixCache(KvCache):
         """Is a block of this name in the memory?"""
         return name in self.users or name in self.kept
 
-    def admit(self, request: Request, pages: int) -> bool:
+    def blocks(self, request: Request, count: int) -> Sequence[int]:
+        """The first blocks of a request's context, which are there."""
         assert request.spec.content is not None
+        return request.spec.content.names(0, count, self.page_tokens)
+
+    def admit(self, request: Request, pages: int) -> bool:
         found = self.matched(request)
-        names = request.spec.content.names(0, found, self.page_tokens)
-        again = [name for name in names if name in self.kept]
+        mine = self.blocks(request, found)
+        again = [block for block in mine if block in self.kept]
         if not self.fits(pages - found + len(again)):
             return False
-        for name in again:
-            del self.kept[name]
+        for block in again:
+            del self.kept[block]
         self.used += len(again)
-        for name in names:
-            self.users[name] = self.users.get(name, 0) + 1
+        for block in mine:
+            self.users[block] = self.users.get(block, 0) + 1
         self.take(pages - found)
         self._found(request, found)
         return True
@@ -128,14 +135,13 @@ class PrefixCache(KvCache):
         request.named = full
 
     def leave(self, request: Request, pages: int) -> None:
-        assert request.spec.content is not None
         self.used -= pages - request.named
-        for name in reversed(request.spec.content.names(0, request.named, self.page_tokens)):
-            self.users[name] -= 1
-            if not self.users[name]:
-                del self.users[name]
+        for block in reversed(self.blocks(request, request.named)):
+            self.users[block] -= 1
+            if not self.users[block]:
+                del self.users[block]
                 self.used -= 1
-                self.kept[name] = None
+                self.kept[block] = None
         request.named = 0
         assert self.used >= 0, "gave back more pages than were taken"
 
@@ -153,36 +159,25 @@ class CopyingCache(PrefixCache):
     held: dict[Request, list[int]] = field(default_factory=dict)  # copies that a request uses, from its beginning on
     fresh: Iterator[int] = field(default_factory=count)
 
-    def take(self, pages: int) -> None:
-        KvCache.take(self, pages)
-        while self.capacity is not None and self.used + len(self.kept) > self.capacity:
-            self._forget(self.kept.popitem(last=False)[0])
-            self.evictions += 1
-
-    def _forget(self, copy: int) -> None:
-        name = self.name_of.pop(copy)
-        del self.copies[name][copy]
+    def _forget(self, block: int) -> None:
+        name = self.name_of.pop(block)
+        del self.copies[name][block]
         if not self.copies[name]:
             del self.copies[name]
 
     def is_there(self, name: int) -> bool:
         return name in self.copies
 
-    def admit(self, request: Request, pages: int) -> bool:
+    def blocks(self, request: Request, count: int) -> Sequence[int]:
         assert request.spec.content is not None
-        found = self.matched(request)
-        mine = [next(iter(self.copies[name])) for name in request.spec.content.names(0, found, self.page_tokens)]
-        again = [copy for copy in mine if copy in self.kept]
-        if not self.fits(pages - found + len(again)):
+        if request in self.held:
+            return self.held[request][:count]
+        return [next(iter(self.copies[name])) for name in request.spec.content.names(0, count, self.page_tokens)]
+
+    def admit(self, request: Request, pages: int) -> bool:
+        if not PrefixCache.admit(self, request, pages):
             return False
-        for copy in again:
-            del self.kept[copy]
-        self.used += len(again)
-        for copy in mine:
-            self.users[copy] = self.users.get(copy, 0) + 1
-        self.held[request] = mine
-        self.take(pages - found)
-        self._found(request, found)
+        self.held[request] = list(self.blocks(request, request.named))
         return True
 
     def computed(self, request: Request, tokens: int) -> None:
@@ -195,15 +190,8 @@ class CopyingCache(PrefixCache):
         request.named = max(full, request.named)
 
     def leave(self, request: Request, pages: int) -> None:
-        self.used -= pages - request.named
-        for copy in reversed(self.held.pop(request)):
-            self.users[copy] -= 1
-            if not self.users[copy]:
-                del self.users[copy]
-                self.used -= 1
-                self.kept[copy] = None
-        request.named = 0
-        assert self.used >= 0, "gave back more pages than were taken"
+        PrefixCache.leave(self, request, pages)
+        del self.held[request]
 
 
 def prefix_cache(capacity: int | None, page_tokens: int, rule: PrefixCaching, speculates: bool) -> PrefixCache:

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from simulator.engine.given import Fleet, SessionTraffic, Strangers, Traffic
 from simulator.engine.kernel import layout as k
 from simulator.traffic.content import HashedPrompts
+from simulator.traffic.drawn_sessions import SessionSource
 from simulator.traffic.recorded_sessions import RecordedSource
 from simulator.traffic.request import RequestColumns, within
-from simulator.traffic.sessions import SessionSource
 
 _LOADED = 64  # sessions at once
 

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import BeforeValidator, model_validator
 
 from simulator.arrays import Floats
-from simulator.quantities import MOST_TOKENS, Burstiness, Rate, Requests, RequestsOrNone, Share, Tokens, Users
+from simulator.quantities import MOST_TOKENS, Burstiness, Rate, Requests, RequestsOrNone, Share, Tokens, Users, Within
 from simulator.traffic.lengths import Fixed, Uniform
 from simulator.traffic.process import ArrivalProcess
 
@@ -28,10 +28,11 @@ class Benchmark(ArrivalProcess):
     The scenario's `load` is the flag that `load_flag` names: `max_concurrency` (per replica), with all prompts there at once unless a
     `request_rate` is given, or `request_rate`, with as many in flight as `max_concurrency` allows. `num_prompts` may be given as
     `prompts_per_concurrency`, or both for whichever is more. Gaps between prompts are those of a gamma process of shape `burstiness` (1:
-    Poisson); `vllm` stretches them so that the last prompt is sent at `num_prompts` ÷ rate. Prompts and answers of n tokens (`random_input_len`,
-    `random_output_len`) are uniform with `random_range_ratio` r: in [n (1 − r), n (1 + r)] for `vllm` (default 0), in [n r, n] for `sglang`
-    (default 0) and `inferencemax` (default 1), as for older clients of vLLM. The first `num_warmups` requests end before the clock starts; a
-    simulated engine has nothing to warm up, so they change no number and are not played.
+    Poisson); `vllm` stretches them so that the last prompt is sent at `num_prompts` ÷ rate, and with the `seed` of its command they are the very gaps
+    that it draws (get_request in serve.py), in every replication. Prompts and answers of n tokens (`random_input_len`, `random_output_len`) are
+    uniform with `random_range_ratio` r: in [n (1 − r), n (1 + r)] for `vllm` (default 0), in [n r, n] for `sglang` (default 0) and `inferencemax`
+    (default 1), as for older clients of vLLM. The first `num_warmups` requests end before the clock starts; a simulated engine has nothing to warm
+    up, so they change no number and are not played.
     """
 
     kind: Literal["benchmark"] = "benchmark"
@@ -42,6 +43,7 @@ class Benchmark(ArrivalProcess):
     max_concurrency: Users | None = None
     request_rate: Annotated[Rate | None, BeforeValidator(_rate)] = None
     burstiness: Burstiness = 1.0
+    seed: Annotated[int, Within(0, 2**32 - 1)] | None = None
     num_warmups: RequestsOrNone = 0
     random_input_len: Tokens | None = None
     random_output_len: Tokens | None = None
@@ -57,6 +59,8 @@ class Benchmark(ArrivalProcess):
             raise ValueError("prompts_per_concurrency goes with max_concurrency: give num_prompts")
         if self.burstiness != 1 and self.client == "sglang":
             raise ValueError("SGLang's client has no burstiness: drop it, or use another client")
+        if self.seed is not None and self.client != "vllm":
+            raise ValueError(f"seed is that of client vllm: gaps of {self.client} depend on its data set, too; drop it")
         if (self.random_input_len is None) != (self.random_output_len is None):
             raise ValueError("expected random_input_len and random_output_len, or neither, got one of them")
         if self.random_range_ratio is not None and self.random_input_len is None:
@@ -78,7 +82,8 @@ class Benchmark(ArrivalProcess):
         count = ", or ".join(counts) + (", whichever is more" if len(counts) > 1 else "")
         rate = "at the load's rate" if self.request_rate is None else f"{self.request_rate:g} per second"
         process = "Poisson" if self.burstiness == 1 else f"gamma, burstiness {self.burstiness:g}"
-        when = "all at once" if self.at_once else f"{rate} ({process})"
+        seeded = "" if self.seed is None else f", seed {self.seed}"
+        when = "all at once" if self.at_once else f"{rate} ({process}{seeded})"
         limit = f"at most {self.max_concurrency:,} in all" if self.max_concurrency else "any number"
         flight = "as the load says" if self.load_flag == "max_concurrency" else limit
         sizes = [_told(self.lengths(tokens)) for tokens in (self.random_input_len, self.random_output_len) if tokens]
@@ -102,7 +107,8 @@ class Benchmark(ArrivalProcess):
         """When each prompt is there to be sent. # [count]"""
         if rate_rps is None:
             return np.zeros(count)
-        gaps = rng.standard_gamma(self.burstiness, count) / self.burstiness / rate_rps
+        draws = rng if self.seed is None else np.random.RandomState(self.seed)
+        gaps = draws.standard_gamma(self.burstiness, count) / self.burstiness / rate_rps
         if self.client != "vllm":
             return np.append(0.0, gaps.cumsum()[:-1])
         times = gaps.cumsum()

@@ -13,10 +13,11 @@ import numpy as np
 from simulator.arrays import Floats, Integers
 from simulator.errors import TraceError
 from simulator.quantities import Flag, PageTokens, TokensPerSecond
-from simulator.rng import stream
+from simulator.rng import stream, uniform_at
 from simulator.schema import Beside, Distinct
 from simulator.traffic.content import Hashed, Lineage
 from simulator.traffic.nested_sessions import unnested
+from simulator.traffic.pauses import Pause
 from simulator.traffic.public import PublicSource
 from simulator.traffic.request import REQUESTS, Place, RequestSpec
 from simulator.traffic.session_chains import Recorded, sessions_of
@@ -30,10 +31,11 @@ class RecordedSessions(PublicSource):
     """Recorded sessions: a `path`, relative to the scenario file, or the `name` of a public trace.
 
     `unit` is that of times, and `columns` has the file's names where it follows no form that dsim knows. A turn is sent as long after the answer
-    before it as was recorded; where the file has no ends of answers, they are taken to come at `answers_tps` tokens per second. What contradicts
-    itself is refused unless `accept` has it: `orphans` (turns whose parent is missing begin a session), `overlaps` (turns that came before the answer
-    to their parent had ended follow at once), `shorter` (prompts shorter than what the session holds are new text). `hash_ids: false` goes by
-    lengths alone; blocks have `block_tokens` each.
+    before it as was recorded; where the file has no ends of answers, they are taken to come at `answers_tps` tokens per second, or what it does not
+    say of pauses is drawn from `think_s`. What contradicts itself is refused unless `accept` has it: `orphans` (turns whose parent is missing begin a
+    session), `overlaps` (turns that came before the answer to their parent had ended follow at once), `shorter` (prompts shorter than what the
+    session holds are new text), `empty` (prompts and answers without a token count 1). `hash_ids: false` goes by lengths alone; blocks have
+    `block_tokens` each.
     """
 
     key: ClassVar = "trace"
@@ -43,6 +45,7 @@ class RecordedSessions(PublicSource):
     unit: Unit | None = None
     columns: SessionColumns = SessionColumns()
     answers_tps: TokensPerSecond | None = None
+    think_s: Pause = None
     accept: Annotated[tuple[Deviation, ...], Distinct] = ()
     hash_ids: Flag = True
     block_tokens: PageTokens | None = None
@@ -63,12 +66,18 @@ class RecordedSessions(PublicSource):
         return _read(self.file, self, (stat.st_mtime_ns, stat.st_size))
 
     @property
+    def pauses_s(self) -> float:
+        """Seconds of all pauses between turns together, once drawn where they are."""
+        whole = RecordedSource(self.sessions, 0, 0, True, think_s=self.think_s)
+        return float(whole.drawn(0, len(self.sessions))[1]["pause_s"].sum())
+
+    @property
     def words(self) -> str:
         """What was read, in one line."""
         found = self.sessions
         span = "" if found.starts_s is None else f" that begin over {found.starts_s[-1]:,.4g} s"
         waits = found.turn > 0
-        pause = f"{found.pause_s[waits].mean():,.3g} s between turns" if waits.any() else "one turn each"
+        pause = f"{self.pauses_s / waits.sum():,.3g} s between turns" if waits.any() else "one turn each"
         hashed = f"prefix blocks of {found.hashed_tokens:,} tokens" if found.hashed_tokens else "prompts known by their lengths"
         count = f"{len(found):,} sessions of {len(found.turn) / len(found):.3g} requests{span}"
         return ", ".join((count, found.form, pause, hashed, *found.notes))
@@ -81,7 +90,8 @@ def _read(path: Path, source: RecordedSessions, version: tuple[int, int]) -> Rec
         form = session_form(file, source.columns)
         form = replace(form, title=nested.title, block_tokens=nested.block_tokens) if nested else form
         unit = source.unit or ("s" if source.columns != SessionColumns() else form.unit)
-        reading = Reading(form, unit, source.answers_tps, frozenset(source.accept), source.hash_ids, source.block_tokens)
+        drawn = source.think_s.words if source.think_s else ""
+        reading = Reading(form, unit, source.answers_tps, frozenset(source.accept), source.hash_ids, source.block_tokens, drawn)
         rows = read_rows(file, reading)
         if not file.more_names:
             return sessions_of(rows, reading)
@@ -91,7 +101,7 @@ def _read(path: Path, source: RecordedSessions, version: tuple[int, int]) -> Rec
 @dataclass(frozen=True, slots=True)
 class RecordedSource:
     """The sessions of a file by number: `in_order`, else every one once in an order drawn anew for each round, with texts of its own but for those
-    that several sessions of the file have."""
+    that several sessions of the file have. Pauses that it does not have are of `think_s`."""
 
     recorded: Recorded
     seed: int
@@ -99,6 +109,7 @@ class RecordedSource:
     in_order: bool
     domain_names: tuple[str, ...] = ("",)
     domains: Callable[[Integers], Integers] = np.zeros_like
+    think_s: Pause = None
     _orders: dict[int, Integers] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -118,11 +129,13 @@ class RecordedSource:
             place = int(self._order(round_)[place])
         rows = slice(int(of.at[place]), int(of.at[place + 1]))
         domain = self.domain_names[int(self.domains(np.array([number]))[0])]
-        columns = (of.turn, of.then, of.count, of.pause_s, of.said_tokens, of.prompt_tokens, of.output_tokens)
+        columns = (of.turn, of.then, of.count, of.said_tokens, of.prompt_tokens, of.output_tokens)
         names: dict[tuple[int, int], tuple[int, ...]] = {}
         specs = []
-        turns = zip(*(column[rows].tolist() for column in columns), strict=True)
-        for row, (turn, then, count, pause_s, said, prompt, output) in enumerate(turns):
+        row_of = np.arange(rows.stop - rows.start)
+        pauses_s = self._pauses_s(rows.start + row_of, np.full_like(row_of, number), row_of)
+        turns = zip(*(column[rows].tolist() for column in columns), pauses_s.tolist(), strict=True)
+        for row, (turn, then, count, said, prompt, output, pause_s) in enumerate(turns):
             index = number * REQUESTS + row
             at = Place(number, turn, then, count, int(row > 0), pause_s, said_tokens=said)
             here = rows.start + row
@@ -148,7 +161,8 @@ class RecordedSource:
         columns: dict[str, Integers | Floats] = {
             "request": session * REQUESTS + row, "session": session, "turn": of.turn[rows], "prompt": of.prompt_tokens[rows],
             "output": of.output_tokens[rows], "domain": self.domains(session), "then": of.then[rows], "count": of.count[rows],
-            "waits": (row > 0).astype(np.int64), "said": of.said_tokens[rows], "call": np.zeros_like(row), "pause_s": of.pause_s[rows],
+            "waits": (row > 0).astype(np.int64), "said": of.said_tokens[rows], "call": np.zeros_like(row),
+            "pause_s": self._pauses_s(rows, session, row),
         }  # fmt: skip
         contents = np.zeros((len(rows), 5), dtype=np.int64)
         texts, until, used = of.texts[rows], of.until[rows], (of.texts[rows] >= 0).sum(axis=1)
@@ -157,6 +171,14 @@ class RecordedSource:
             contents[mine, 3 - some : 3] = texts[mine, :some] + session[mine, None] * REQUESTS
             contents[mine, 6 - some :] = until[mine, : some - 1]
         return at, columns, contents
+
+    def _pauses_s(self, rows: Integers, session: Integers, row: Integers) -> Floats:
+        """Seconds before rows of the file, which are so many in so many sessions. # [n]"""
+        pauses_s = self.recorded.pause_s[rows]
+        if self.think_s is None:
+            return pauses_s
+        drawn = self.think_s.at(uniform_at(self.seed, "session think", self.replication, session, row))
+        return np.where(np.isnan(pauses_s), drawn, pauses_s)
 
     def hashes(self, first: int, count: int, named: int) -> tuple[Integers, Integers]:
         """Ids of the prompts of some sessions, and of each row its first id (`named` come before), tokens told and answer. # [m], [n, 3]"""

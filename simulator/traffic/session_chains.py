@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from simulator.arrays import Flags, Floats, Integers
+from simulator.errors import TraceError
 from simulator.quantities import MOST_SECONDS
 from simulator.traffic.prefix_blocks import block_tokens
 from simulator.traffic.request import REQUESTS
@@ -20,9 +21,10 @@ class Recorded:
     """The sessions of a file as columns, those of session s being rows at[s] : at[s + 1], a turn before those that follow it. # [n] each
 
     `starts_s` # [S] are when sessions begin, from the first, None where the file does not say. Of each row: tokens, seconds after the answer that it
-    waits for, its number of turns before, and the `count` rows from number `then` of the session on that wait for it. Prompts are known by up to
-    three `texts`, numbers of the rows that began them, -1 for none, of which all but the last end at `until` # [n, 3], [n, 2]; or in files with
-    hash_ids by ids[first : first + blocks], of `hashed_tokens` each, up to `told` tokens. `shared` # [K] ids are in several sessions.
+    waits for (NaN where they are drawn), its number of turns before, and the `count` rows from number `then` of the session on that wait for it.
+    Prompts are known by up to three `texts`, numbers of the rows that began them, -1 for none, of which all but the last end at `until` # [n, 3],
+    [n, 2]; or in files with hash_ids by ids[first : first + blocks], of `hashed_tokens` each, up to `told` tokens. `shared` # [K] ids are in several
+    sessions.
     """
 
     at: Integers
@@ -53,6 +55,7 @@ class Recorded:
 def sessions_of(rows: Rows, reading: Reading) -> Recorded:
     """The sessions of the rows. Raises TraceError for the first that contradicts itself, and for deviations that are not accepted."""
     notes: dict[str, int] = {}
+    _fill_empty(rows, reading, notes)
     parent = _parents(rows, reading, notes)
     order, at = _in_sessions(rows, parent)
     place = np.empty(len(rows), dtype=np.int64)
@@ -135,6 +138,17 @@ def _accepted(rows: Rows, reading: Reading, what: Deviation, row: int, ours: str
         raise rows.error(row, ours, problem, f"write {KEY}.accept: [{what}] {effect}, or fix the row")
 
 
+def _fill_empty(rows: Rows, reading: Reading, notes: dict[str, int]) -> None:
+    """Prompts and answers without a token, where they are accepted, get one."""
+    empty = {ours: column < 1 for ours, column in rows.tokens.items()}
+    for ours, none in empty.items():
+        if none.any():
+            _accepted(rows, reading, "empty", int(np.argmax(none)), ours, "must be at least 1 (got 0)", "to count 1")
+            rows.tokens[ours] = np.maximum(rows.tokens[ours], 1)
+    if count := sum(int(none.sum()) for none in empty.values()):
+        notes["prompts and answers without a token count 1"] = count
+
+
 def _in_sessions(rows: Rows, parent: Integers) -> tuple[Integers, Integers]:
     """The rows session after session, in order of arrival where that is known, in each a turn before those that follow it and those side by side;
     and where each session begins. # [n], [S + 1]"""
@@ -173,10 +187,15 @@ def _pauses_s(rows: Rows, reading: Reading, parent: Integers, notes: dict[str, i
             notes[f"pauses with answers at {reading.answers_tps:g} tokens per second"] = int(guessed.sum())
         end = np.where(np.isnan(end), start + rows.tokens["output_tokens"] / reading.answers_tps, end)
     pause_s = np.where(waits, np.where(np.isnan(pause_s), start - end[parent], pause_s), 0.0)
-    if (unknown := np.isnan(pause_s)).any():
+    unknown = np.isnan(pause_s)
+    if unknown.any() and not reading.drawn:
         row = int(np.argmax(unknown))
-        remedy = f"write {KEY}.answers_tps: tokens per second of the recorded service, or add end_s or pause_s"
+        remedy = f"write {KEY}.answers_tps: tokens per second of the recorded service, or {KEY}.think_s: seconds, or add end_s or pause_s"
         raise rows.error(row, "pause_s", "the file does not say how long after the answer before it the turn comes", remedy)
+    if reading.drawn:
+        if not unknown.any():
+            raise TraceError("the file says all pauses", where=rows.file.path, key=f"{KEY}.think_s", remedy="drop it")
+        notes[f"pauses are drawn ({reading.drawn})"] = int(unknown.sum())
     early = np.flatnonzero(pause_s < -_ROUNDING_S)
     if len(early):
         row = int(early[0])

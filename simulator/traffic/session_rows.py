@@ -18,7 +18,7 @@ from simulator.traffic.trace_forms import PER_SECOND, Unit
 from simulator.traffic.trace_tables import Table
 
 KEY = "workload.sessions.recorded"
-Deviation = Literal["orphans", "overlaps", "shorter"]
+Deviation = Literal["orphans", "overlaps", "shorter", "empty"]
 _NUMBERS = ("turn", "arrival_s", "end_s", "pause_s")
 _IDS = ("session", "request", "parent")
 _EXACT = 2.0**53
@@ -28,7 +28,7 @@ _LARGEST = 4e18  # nanoseconds since 1970 of the year 2096
 @dataclass(frozen=True)
 class Reading:
     """How to read a file: its form, the unit of its times, tokens per second of answers whose end it does not have, deviations that are accepted,
-    whether its hash_ids count, and the tokens of their blocks."""
+    whether its hash_ids count, the tokens of their blocks, and what pauses that it does not say are drawn from, in words."""
 
     form: SessionForm
     unit: Unit
@@ -36,6 +36,7 @@ class Reading:
     accept: frozenset[Deviation] = frozenset()
     hash_ids: bool = True
     block_tokens: int | None = None
+    drawn: str = ""
 
 
 @dataclass
@@ -78,7 +79,7 @@ def read_rows(file: TraceFile, reading: Reading) -> Rows:
                 counts.append(count)
                 parts[ours].append(ids)
             else:
-                parts[ours].append(table.whole(name, least=1))
+                parts[ours].append(table.whole(name, least=0))
     whole: dict[str, Any] = {ours: part if ours in _IDS else np.concatenate(part) for ours, part in parts.items()}
     numbers, names = ({ours: whole[ours] for ours in kind if ours in whole} for kind in (_NUMBERS, _IDS))
     tokens = {ours: column for ours, column in whole.items() if ours.endswith("_tokens")}

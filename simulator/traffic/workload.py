@@ -18,13 +18,14 @@ from simulator.schema import Frozen
 from simulator.traffic.arrivals import Arrivals, ClosedLoop
 from simulator.traffic.benchmark import Benchmark
 from simulator.traffic.class_lengths import drawn, laws, together
+from simulator.traffic.drawn_sessions import SessionSource
 from simulator.traffic.impatience import Impatience, RequestClass, Senders
 from simulator.traffic.lengths import Lengths
 from simulator.traffic.pauses import Pause
 from simulator.traffic.recorded_sessions import RecordedSource
 from simulator.traffic.request import REQUESTS, RequestColumns, RequestSpec
 from simulator.traffic.servegen import ServeGenSource
-from simulator.traffic.sessions import Sessions, SessionSource
+from simulator.traffic.sessions import Sessions
 from simulator.traffic.traces import TraceSource
 
 LoadKind = Literal["concurrency", "rate_rps", "rate_scale"]

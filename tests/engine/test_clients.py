@@ -168,6 +168,18 @@ def test_what_the_client_still_holds_at_the_end_is_unfinished(engine: Engine) ->
     assert run.unfinished == 7
 
 
+def test_gaps_are_those_that_the_client_draws_with_its_seed() -> None:
+    """As get_request has them: one number after the other from numpy's own generator, stretched to 20 prompts at 4 per second."""
+    client = Benchmark(client="vllm", load_flag="request_rate", num_prompts=20, burstiness=0.5, seed=7)
+    generator = np.random.RandomState(7)
+    gaps = np.array([generator.gamma(shape=0.5, scale=1 / (4.0 * 0.5)) for _ in range(20)])
+    for replication in (1, 2):
+        times = client.sent_s(20, 4.0, np.random.default_rng(replication))
+        np.testing.assert_allclose(times, gaps.cumsum() * (20 / 4.0 / gaps.sum()))
+    with pytest.raises(ValidationError, match="gaps of sglang depend on its data set"):
+        Benchmark(client="sglang", num_prompts=20, seed=7)
+
+
 @pytest.mark.parametrize("prefill", [Instant(), Separate(), Disaggregated(workers=1)])
 @pytest.mark.parametrize("closed", [False, True])
 def test_the_longest_context(engine: Engine, prefill: Any, closed: bool) -> None:

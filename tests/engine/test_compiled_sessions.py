@@ -17,9 +17,10 @@ from simulator.errors import TraceError
 from simulator.policies.prefill import Chunked, Disaggregated, Instant, Separate
 from simulator.policies.prefix_cache import Lru, PrefixCaching, SglangCache, VllmCache
 from simulator.traffic.content import hashed_prompts
+from simulator.traffic.drawn_sessions import SessionSource
 from simulator.traffic.recorded_sessions import RecordedSource
 from simulator.traffic.request import RequestColumns
-from simulator.traffic.sessions import Sessions, SessionSource
+from simulator.traffic.sessions import Sessions
 from tests.engine.random_worlds import fleets
 from tests.engine.test_compiled import MANY, same
 from tests.engine.test_sessions import FIXED, VARIED, served, traffic
@@ -89,7 +90,7 @@ def rows_of_sessions(seed: int, hashed: bool, forks: bool) -> list[dict[str, Any
             texts.append((*prompt, *luck.integers(10**6, 10**9, output).tolist()))
             row = {
                 "request": f"{session}.{turn}", "parent": f"{session}.{parent}" if turn else None, "arrival_s": at_s if not turn else None,
-                "pause_s": float(luck.exponential(0.1)), "prompt_tokens": len(prompt), "output_tokens": output,
+                "pause_s": float(luck.exponential(0.1)) if luck.random() < 0.8 else None, "prompt_tokens": len(prompt), "output_tokens": output,
             }  # fmt: skip
             ids = [names.setdefault(prompt[:end], len(names)) for end in range(4, len(prompt) + 4, 4)]
             rows.append(row | ({"hash_ids": ids} if hashed else {}))
@@ -98,7 +99,9 @@ def rows_of_sessions(seed: int, hashed: bool, forks: bool) -> list[dict[str, Any
 
 def recorded(tmp_path: Path, rows: list[dict[str, Any]], arrivals: str) -> RecordedSource:
     (tmp_path / "s.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    keys = {"path": tmp_path / "s.jsonl", "block_tokens": 4} if "hash_ids" in rows[0] else {"path": tmp_path / "s.jsonl", "hash_ids": False}
+    keys: dict[str, Any] = {"path": tmp_path / "s.jsonl"} | ({"block_tokens": 4} if "hash_ids" in rows[0] else {"hash_ids": False})
+    if any(row["parent"] and row["pause_s"] is None for row in rows):
+        keys["think_s"] = 0.1
     sessions = Sessions.model_validate({"recorded": keys, "arrivals": {"kind": arrivals}})
     source = sessions.source(3, 0, ("",), np.zeros_like)
     assert isinstance(source, RecordedSource)

@@ -16,9 +16,10 @@ from simulator.engine.simulate import ClosedTraffic, Fleet
 from simulator.policies.admission import ByPriority, FirstCome
 from simulator.policies.prefill import Chunked, Disaggregated
 from simulator.policies.prefix_cache import Lru
+from simulator.traffic.drawn_sessions import REQUESTS, SessionSource
 from simulator.traffic.impatience import Impatience, RequestClass, Senders
 from simulator.traffic.request import Ending, Request, RequestSpec
-from simulator.traffic.sessions import REQUESTS, Sessions, SessionSource
+from simulator.traffic.sessions import Sessions
 from tests.engine.random_worlds import fleets
 from tests.engine.worlds import PLAIN, Users, agrees, costs, fleet, open_traffic, poisson
 

@@ -17,8 +17,9 @@ from simulator.policies.prefill import Chunked
 from simulator.policies.prefix_cache import Lru, VllmCache
 from simulator.policies.routing import LeastLoaded, PrefixAware, SessionAffinity
 from simulator.policies.verification import FixedLength
+from simulator.traffic.drawn_sessions import SessionSource
 from simulator.traffic.request import Request
-from simulator.traffic.sessions import Sessions, SessionSource
+from simulator.traffic.sessions import Sessions
 from tests.engine.worlds import blocks, costs, fleet, replay
 
 FIXED: dict[str, Any] = {

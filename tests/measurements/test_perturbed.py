@@ -118,6 +118,17 @@ def test_drafting_never_costs_less_than_nothing(profile: Profile) -> None:
     assert moved.drafters["head"].draft.seconds(4, 0.0, 3) == 0.0
 
 
+def test_what_every_step_takes_moves_instead_of_drafting(profile: Profile) -> None:
+    head = profile.drafters["head"]
+    draft = head.draft.model_copy(update={"every_step_s": -0.001})
+    known = profile.model_copy(update={"drafters": {"head": head.model_copy(update={"draft": draft})}})
+    moved = perturbed(known, Unsure(parameter="draft", drafter="head", sd=0.1), 1.0).drafters["head"].draft
+    assert moved.every_step_s == pytest.approx(-0.001 + 0.1 * 0.0101)  # of a step of one token
+    assert moved.seconds(4, 0.0, 3) == draft.seconds(4, 0.0, 3)
+    paced = perturbed(known, Unsure(parameter="pace", drafter="head", sd=log(1.2)), 1.0)
+    assert paced.drafters["head"].draft.every_step_s == pytest.approx(-0.0012)
+
+
 def test_scheduling_takes_a_share_of_a_step(profile: Profile) -> None:
     """Nothing at first, so that it can only take more; and only where the rule goes by prices."""
     costs = {sign: perturbed(profile, Unsure(parameter="scheduling", sd=0.2), sign).costs for sign in (1.0, -1.0)}

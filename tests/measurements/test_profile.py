@@ -97,6 +97,11 @@ REFUSALS: dict[str, tuple[Callable[[Content], Any], str]] = {
         "{f}: drafters.mtp: has calibration temperatures but no confidence head",
     ),
     "temperatures": (drafter(temperatures=[1.0]), "{f}: drafters.head: expected 3 calibration temperatures, one per drafted token, got 1"),
+    "no step left": (
+        lambda c: c["drafters"]["head"]["draft"].update(every_step_s=-1),
+        "{f}: drafters.head.draft.every_step_s: leaves -0.9889 s of a step of one token, expected at least 1e-07; "
+        "give what a step under it takes beside",
+    ),
     "no blocks": (drafter(blocks="gone.parquet"), "{f}: drafters.head.blocks: no such file 'gone.parquet'; restore it"),
     "no curve": (lambda c: c["published"]["speed"].update(file="gone.csv"), "{f}: published.speed.file: no such file 'gone.csv'; restore it"),
     "no table": (

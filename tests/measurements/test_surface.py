@@ -178,6 +178,23 @@ def test_a_drafter_that_runs_token_after_token_goes_through_the_same_kernels() -
     assert cost.seconds(2, 0, 3) > cost.seconds(4, 0, 3)
 
 
+@pytest.mark.parametrize("beside", [-0.1, 0.0, 0.15])
+def test_steps_under_ngrams_may_take_less_or_more_than_those_without(beside: float) -> None:
+    """Points that propose in some rounds only: what every step takes beside is told from drafting, which is paid where anything is proposed."""
+
+    def looked_up(users: float) -> LoadPoint:
+        plain = point(users, 0)
+        proposing, length = 0.3, 1 + 0.3 * 0.9
+        time = BASE * (1 + beside) + (TOKEN * (1 + 3 * proposing) + REQUEST) * users
+        told = {"accepted_length": length, "survival": [0.5, 0.3, 0.1], "rounds": 1e6, "proposing": proposing}
+        return replace(plain, tps_per_user=length / time, throughput_tok_s=users * length / time, budget=1 + 3 * proposing, slots=3, **told)
+
+    fit = fit_surface([*NONE, looked_up(1), looked_up(8), looked_up(32)], [*[""] * len(NONE), *["ngram"] * 3], kinds={"ngram": "lookup"})
+    assert fit.drafters["ngram"].draft.every_step_s / BASE == pytest.approx(beside, abs=0.03)
+    kept = [looked_up(users) for users in (2.0, 4.0, 16.0)]
+    assert max(abs(p.difference) for p in fit.predict(kept, ["ngram"] * 3)) < 0.02
+
+
 @pytest.mark.parametrize(("name", "kind"), [("eagle3", "chain"), ("MTP-1", "chain"), ("dspark5", "block"), ("ngram", "lookup"), ("mine", "unknown")])
 def test_how_a_drafter_drafts_is_in_its_name(name: str, kind: str) -> None:
     assert kind_of(name) == kind

@@ -12,7 +12,8 @@ import pytest
 
 from simulator.study.run.reuse import Reuse, together
 from simulator.traffic.counts import FixedCount, GeometricCount, UniformCount
-from simulator.traffic.sessions import Sessions, SessionSource
+from simulator.traffic.drawn_sessions import SessionSource
+from simulator.traffic.sessions import Sessions
 from tests.conftest import SCENARIO, Content, Dsim
 
 SESSIONS: Content = {

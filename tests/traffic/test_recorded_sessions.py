@@ -156,6 +156,29 @@ def test_bailians_answers_are_known_by_the_next_turn(file: Callable[..., Path]) 
     assert [spec.place.said_tokens for spec in again if spec.place] == [0, 16]
 
 
+def test_pauses_that_a_file_does_not_say_are_drawn(file: Callable[..., Path]) -> None:
+    """Chats without times, as ShareGPT's; those that the file says stay."""
+    rows: list[Row] = [{"conv": n, "nth": turn, "asked": 20 + n, "said": 30} for n in range(200) for turn in range(6)]
+    keys = {"columns": {"session": "conv", "turn": "nth", "new_tokens": "asked", "output_tokens": "said"}, "think_s": 4}
+    path = file(rows)
+    assert "or workload.sessions.recorded.think_s: seconds, or add end_s or pause_s" in refusal(path, "poisson", columns=keys["columns"])
+    source = read(path, "poisson", **keys)
+    drawn = np.array([pauses(source.session(n)) for n in range(200)])
+    assert (drawn[:, 0] == 0).all()
+    assert abs(drawn[:, 1:].mean() - 4) < 4 * 4 / np.sqrt(1000)  # exponential: its sd is its mean
+    assert drawn[3].tolist() == pauses(read(path, "poisson", **keys).session(3))
+    at, columns, _ = source.drawn(0, 200)
+    np.testing.assert_allclose(columns["pause_s"].reshape(200, 6), drawn, atol=1e-9)
+    assert at[-1] == len(rows)
+    sessions = Sessions.model_validate({"recorded": {"path": path, **keys}, "arrivals": {"kind": "poisson"}})
+    assert abs(sessions.sample.pauses_s - 20) < 4 * 4 * np.sqrt(5 / 200)
+    assert sessions.recorded is not None
+    assert sessions.recorded.words.endswith("1,000 pauses are drawn (exponential, 4 s on average)")
+    some = file([*AIPERF[:3], {"session_id": "a", "input_length": 1, "output_length": 5}])
+    assert pauses(read(some, think_s={"kind": "fixed", "seconds": 9}).session(0)) == [0.0, 7.0, 9.0]
+    assert "recorded.think_s: the file says all pauses; drop it" in refusal(file(AIPERF), think_s=1)
+
+
 def test_weka_conversations(file: Callable[..., Path]) -> None:
     call = {"type": "s", "model": "m", "in": 100, "out": 20, "hash_ids": [1, 2], "api_time": 2.0, "t": 0.0}
     line = {
@@ -223,7 +246,9 @@ BAD: list[tuple[str, list[Row], dict[str, Any], str]] = [
      "write workload.sessions.recorded.accept: [shorter] to take all of it for new text, or fix the row"),
     ("hashes of another length", [BAILIAN[0], BAILIAN[2] | {"hash_ids": [1, 2, 4]}], {"answers_tps": 10.0, "block_tokens": 16},
      "t.jsonl:2: workload.sessions.recorded.block_tokens: 3 hash_ids for a prompt of 70 tokens cannot be blocks of 16 tokens; "),
-    ("no tokens", [OWN[0] | {"output_tokens": 0}], {}, "t.jsonl:1: output_tokens: must be at least 1 (got 0); fix or drop the row"),
+    ("no tokens", [OWN[0] | {"output_tokens": 0}], {}, "t.jsonl:1: output_tokens: must be at least 1 (got 0); "
+     "write workload.sessions.recorded.accept: [empty] to count 1, or fix the row"),
+    ("less than no tokens", [OWN[0] | {"output_tokens": -1}], {"accept": ["empty"]}, "t.jsonl:1: output_tokens: must be at least 0 (got -1); "),
     ("no name", [OWN[0] | {"session": None}], {}, "t.jsonl:1: session: missing value; fix or drop the row"),
     ("a name that is none", [OWN[0] | {"session": [1]}], {}, "t.jsonl:1: session: not a name (got [1]); fix or drop the row"),
     ("no sessions", without(OWN, "session"), {},
@@ -260,6 +285,8 @@ def test_deviations_that_are_accepted_are_counted(file: Callable[..., Path]) -> 
         "1 prompts shorter than what their session held are new text", "1 turns that came before the answer to their parent ended follow at once",
         "1 turns whose parent is missing begin a session",
     ]  # fmt: skip
+    empty = read(file([OWN[0] | {"output_tokens": 0}]), accept=["empty"])
+    assert (lengths(empty.session(0)), empty.recorded.notes) == ([(50, 1)], ("1 prompts and answers without a token count 1",))
     assert read(file(SPANS), columns={"session": "trace_id"}).recorded.at.tolist() == [0, 3, 4]
 
 
