@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from simulator.engine.given import truncated
 from simulator.engine.simulate import ClosedTraffic, OpenTraffic, Run, simulate
 from simulator.policies.prefill import Chunked, Disaggregated, Instant, Separate
 from simulator.rng import uniform_at
+from simulator.traffic.benchmark import Benchmark
 from simulator.traffic.request import RequestSpec
 from simulator.traffic.workload import Workload
 from tests.engine.worlds import Engine, Users, agrees, costs, fleet, poisson
