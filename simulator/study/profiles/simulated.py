@@ -145,5 +145,6 @@ def _waits(run: Run, done: Sequence[Request]) -> tuple[float, ...]:
     counts = [np.cumsum(np.stack((np.zeros(len(each)), each), axis=-1).ravel()) for each in (alone, tokens)]
     sent, first = (np.array([getattr(r, name) for r in done]) for name in ("sent_s", "first_token_s"))
     steps_alone, prompt_tokens = (float(np.mean(np.interp(first, edges, each) - np.interp(sent, edges, each))) for each in counts)
-    rest = np.cumsum(np.stack((np.zeros(len(alone)), steps["draft_s"] + steps["verify_s"] + steps["overhead_s"]), axis=-1).ravel())
+    rest_s = np.where(alone > 0, 0.0, steps["draft_s"] + steps["verify_s"] + steps["overhead_s"])
+    rest = np.cumsum(np.stack((np.zeros(len(alone)), rest_s), axis=-1).ravel())
     return steps_alone, prompt_tokens, float(np.mean(np.interp(first, edges, rest) - np.interp(sent, edges, rest)))

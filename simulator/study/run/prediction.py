@@ -321,7 +321,7 @@ def _number(value: float | None) -> float:
 
 
 def _lowest(scenario: Scenario, unsure: Unsure) -> float:
-    """How many standard deviations a parameter can fall: drafting and scheduling cost nothing at least."""
+    """How many standard deviations a parameter can fall: drafting and scheduling cost nothing at least, but for what every step takes beside."""
     if unsure.parameter not in ("draft", "scheduling") or unsure.sd == 0:
         return np.inf
     profile = scenario.known
@@ -329,5 +329,7 @@ def _lowest(scenario: Scenario, unsure: Unsure) -> float:
     if unsure.parameter == "scheduling":
         known = profile.costs.scheduling
         return known.seconds / step_s / unsure.sd if known else 0.0
-    shares = [drafter.draft.seconds(1, 0.0, drafter.gamma) / step_s for name, drafter in profile.drafters.items() if unsure.drafter in (None, name)]
-    return max(shares, default=0.0) / unsure.sd
+    drafters = [drafter for name, drafter in profile.drafters.items() if unsure.drafter in (None, name)]
+    if any(drafter.draft.every_step_s for drafter in drafters):
+        return np.inf
+    return max((drafter.draft.seconds(1, 0.0, drafter.gamma) / step_s for drafter in drafters), default=0.0) / unsure.sd
