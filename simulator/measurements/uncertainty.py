@@ -19,7 +19,7 @@ class Unsure(Frozen):
 
     Logarithms of factors: `step` (all verify costs and overhead), `verified` (what drafted tokens add to a step beyond the anchors),
     `growth` (what tokens beyond the measured ones add), `prefill` (of prompts in the target; with `drafter`, in that drafter), `pace` (every time
-    there is). Fractions of the step of one token: `draft` (of `drafter`; a whole round of one request) and `scheduling`, never below 0 in all, but for
+    there is). Fractions of the step of one token: `draft` (of `drafter`; a whole round of one request) and `scheduling`, never below 0 in all but for
     `every_step_s`. Logits of conditional acceptance of `drafter`, of each domain: `level` (every slot), `tilt` (-½ at the first slot, rising to ½ at
     the last).
     """
