@@ -112,7 +112,7 @@ def _records(lines: Iterable[tuple[str, Row]]) -> Iterator[Row]:
 
 
 class _Call(_Loose):
-    type: str
+    type: Literal["n", "s"]
     t: _Seconds
     prompt_tokens: int = Field(0, alias="in")
     output_tokens: int = Field(0, alias="out")
@@ -120,38 +120,67 @@ class _Call(_Loose):
     api_time: _Seconds | None = None
     think_time: _Seconds | None = None
 
+    def after_s(self, ends_s: Iterable[float | None], starts_s: float = 0.0) -> float | None:
+        """Seconds from the last of these ends until it is sent, where the file says it; its own time counts from `starts_s`."""
+        if self.think_time is not None:
+            return self.think_time
+        known = [end_s for end_s in ends_s if end_s is not None]
+        return starts_s + self.t - max(known) if known else None
+
+    def end_s(self, starts_s: float = 0.0) -> float | None:
+        """When its answer ended."""
+        return None if self.api_time is None else starts_s + self.t + self.api_time
+
+
+class _Subagent(_Loose):
+    type: Literal["subagent"]
+    t: _Seconds
+    requests: tuple[_Call, ...]
+
 
 class _Conversation(_Loose):
     id: str
     block_size: Annotated[int, Field(ge=1, le=1_000_000)]
     hash_id_scope: Literal["local", "global"]
-    requests: tuple[_Call, ...]
+    requests: tuple[Annotated[_Call | _Subagent, Field(discriminator="type")], ...]
 
 
 def _conversations(lines: Iterable[tuple[str, Row]]) -> Iterator[Row]:
-    """Requests of Weka's conversations, one a line. They have no time of their own: a session's `t` begins with it."""
+    """Requests of Weka's conversations, one a line. They have no time of their own: a session's `t` begins with it. A subagent's requests are calls
+    of the turn before it, one after the other, and the turn after it waits for the last; those before the first turn are left out, as AIPerf does.
+    Times of a subagent count from where it begins, or where the session does: files differ."""
     names: dict[tuple[str, int], int] = {}
     for where, line in lines:
         content = validate(_Conversation, line, where, TraceError)
-        for turn, call in enumerate(content.requests):
-            if call.type not in ("n", "s"):
-                remedy = "use conversations without subagents"
-                raise TraceError(
-                    f"'{call.type}' is no request: subagents run beside their agent, which is not modelled",
-                    where=where,
-                    key="requests",
-                    remedy=remedy,
-                )
-            before = content.requests[turn - 1] if turn else None
-            pause_s = call.think_time
-            if pause_s is None and before is not None and before.api_time is not None:
-                pause_s = call.t - before.t - before.api_time
-            scope = "" if content.hash_id_scope == "global" else content.id
-            ids = [names.setdefault((scope, one), len(names)) for one in call.hash_ids]
-            yield {
-                "session": content.id, "turn": turn, "pause_s": pause_s, "prompt_tokens": call.prompt_tokens, "output_tokens": call.output_tokens,
-                "hash_ids": ids, "block_size": content.block_size,
-            }  # fmt: skip
+        turn: Row | None = None
+        ends_s: list[float | None] = []  # of the answers that the next turn waits for, its own first
+        last: list[Row] = []  # of each subagent since the turn before
+        for place, entry in enumerate(content.requests):
+            if isinstance(entry, _Call):
+                turn = _row(content, entry, str(place), turn, entry.after_s(ends_s), names)
+                for each in last:
+                    each["joins"] = turn["request"]
+                yield turn
+                last, ends_s = [], [entry.end_s()]
+            elif turn is not None and entry.requests:
+                since_s = entry.t if entry.requests[0].t < entry.t else 0.0
+                before, end_s = turn, ends_s[0]
+                for number, call in enumerate(entry.requests):
+                    before = _row(content, call, f"{place}.{number}", before, call.after_s([end_s], since_s), names) | {"call": 1}
+                    yield before
+                    end_s = call.end_s(since_s)
+                last.append(before)
+                ends_s.append(end_s)
+
+
+def _row(content: _Conversation, call: _Call, number: str, before: Row | None, pause_s: float | None, names: dict[tuple[str, int], int]) -> Row:
+    """One request of a conversation; `names` are those of the blocks of all."""
+    scope = "" if content.hash_id_scope == "global" else content.id
+    return {
+        "request": f"{content.id}:{number}", "parent": before and before["request"], "call": 0, "joins": None, "pause_s": pause_s,
+        "prompt_tokens": call.prompt_tokens, "output_tokens": call.output_tokens,
+        "hash_ids": [names.setdefault((scope, one), len(names)) for one in call.hash_ids], "block_size": content.block_size,
+    }  # fmt: skip
 
 
 _NESTED: dict[tuple[str, ...], tuple[str, Callable[[Iterable[tuple[str, Row]]], Iterator[Row]]]] = {

@@ -20,9 +20,9 @@ from simulator.traffic.nested_sessions import unnested
 from simulator.traffic.pauses import Pause
 from simulator.traffic.public import PublicSource
 from simulator.traffic.request import REQUESTS, Place, RequestSpec
-from simulator.traffic.session_chains import Recorded, sessions_of
+from simulator.traffic.session_chains import sessions_of
 from simulator.traffic.session_forms import SessionColumns, session_form
-from simulator.traffic.session_rows import Deviation, Reading, read_rows
+from simulator.traffic.session_rows import Deviation, Reading, Recorded, read_rows
 from simulator.traffic.trace_files import trace_file
 from simulator.traffic.trace_forms import Unit
 
@@ -76,7 +76,7 @@ class RecordedSessions(PublicSource):
         """What was read, in one line."""
         found = self.sessions
         span = "" if found.starts_s is None else f" that begin over {found.starts_s[-1]:,.4g} s"
-        waits = found.turn > 0
+        waits = found.waits > 0
         pause = f"{self.pauses_s / waits.sum():,.3g} s between turns" if waits.any() else "one turn each"
         hashed = f"prefix blocks of {found.hashed_tokens:,} tokens" if found.hashed_tokens else "prompts known by their lengths"
         count = f"{len(found):,} sessions of {len(found.turn) / len(found):.3g} requests{span}"
@@ -129,15 +129,15 @@ class RecordedSource:
             place = int(self._order(round_)[place])
         rows = slice(int(of.at[place]), int(of.at[place + 1]))
         domain = self.domain_names[int(self.domains(np.array([number]))[0])]
-        columns = (of.turn, of.then, of.count, of.said_tokens, of.prompt_tokens, of.output_tokens)
+        columns = (of.turn, of.call, of.waits, of.then, of.count, of.said_tokens, of.prompt_tokens, of.output_tokens)
         names: dict[tuple[int, int], tuple[int, ...]] = {}
         specs = []
         row_of = np.arange(rows.stop - rows.start)
         pauses_s = self._pauses_s(rows.start + row_of, np.full_like(row_of, number), row_of)
         turns = zip(*(column[rows].tolist() for column in columns), pauses_s.tolist(), strict=True)
-        for row, (turn, then, count, said, prompt, output, pause_s) in enumerate(turns):
+        for row, (turn, call, waits, then, count, said, prompt, output, pause_s) in enumerate(turns):
             index = number * REQUESTS + row
-            at = Place(number, turn, then, count, int(row > 0), pause_s, said_tokens=said)
+            at = Place(number, turn, then, count, waits, pause_s, bool(call), said)
             here = rows.start + row
             content = self._hashed(here, round_, index, names) if of.hashed_tokens else self._lineage(here, number * REQUESTS)
             specs.append(RequestSpec(index, np.nan, prompt, output, domain, 0, content, at))
@@ -161,7 +161,7 @@ class RecordedSource:
         columns: dict[str, Integers | Floats] = {
             "request": session * REQUESTS + row, "session": session, "turn": of.turn[rows], "prompt": of.prompt_tokens[rows],
             "output": of.output_tokens[rows], "domain": self.domains(session), "then": of.then[rows], "count": of.count[rows],
-            "waits": (row > 0).astype(np.int64), "said": of.said_tokens[rows], "call": np.zeros_like(row),
+            "waits": of.waits[rows], "said": of.said_tokens[rows], "call": of.call[rows],
             "pause_s": self._pauses_s(rows, session, row),
         }  # fmt: skip
         contents = np.zeros((len(rows), 5), dtype=np.int64)

@@ -2,54 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-
 import numpy as np
 
-from simulator.arrays import Flags, Floats, Integers
+from simulator.arrays import Floats, Integers
 from simulator.errors import TraceError
 from simulator.quantities import MOST_SECONDS
-from simulator.traffic.prefix_blocks import block_tokens
 from simulator.traffic.request import REQUESTS
-from simulator.traffic.session_rows import KEY, Deviation, Reading, Rows
+from simulator.traffic.session_hashes import with_hashes
+from simulator.traffic.session_rows import KEY, Deviation, Reading, Recorded, Rows
 
 _ROUNDING_S = 1e-6  # of times that were written with some digits
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """The sessions of a file as columns, those of session s being rows at[s] : at[s + 1], a turn before those that follow it. # [n] each
-
-    `starts_s` # [S] are when sessions begin, from the first, None where the file does not say. Of each row: tokens, seconds after the answer that it
-    waits for (NaN where they are drawn), its number of turns before, and the `count` rows from number `then` of the session on that wait for it.
-    Prompts are known by up to three `texts`, numbers of the rows that began them, -1 for none, of which all but the last end at `until` # [n, 3],
-    [n, 2]; or in files with hash_ids by ids[first : first + blocks], of `hashed_tokens` each, up to `told` tokens. `shared` # [K] ids are in several
-    sessions.
-    """
-
-    at: Integers
-    starts_s: Floats | None
-    prompt_tokens: Integers
-    output_tokens: Integers
-    pause_s: Floats
-    turn: Integers
-    then: Integers
-    count: Integers
-    said_tokens: Integers
-    texts: Integers
-    until: Integers
-    form: str  # how the file writes them
-    forks: str  # the first place where several turns follow one, if any
-    notes: tuple[str, ...]
-    hashed_tokens: int = 0
-    ids: Integers = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    first: Integers = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    blocks: Integers = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    told: Integers = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    shared: Flags = field(default_factory=lambda: np.zeros(0, dtype=bool))
-
-    def __len__(self) -> int:
-        return len(self.at) - 1
 
 
 def sessions_of(rows: Rows, reading: Reading) -> Recorded:
@@ -57,33 +19,42 @@ def sessions_of(rows: Rows, reading: Reading) -> Recorded:
     notes: dict[str, int] = {}
     _fill_empty(rows, reading, notes)
     parent = _parents(rows, reading, notes)
-    order, at = _in_sessions(rows, parent)
+    call, joins = _calls(rows, parent)
+    order, at = _in_sessions(rows, parent, call)
     place = np.empty(len(rows), dtype=np.int64)
     place[order] = np.arange(len(rows))
-    above = np.where(parent[order] < 0, -1, place[parent[order]])  # rows in the new order from here on
-    output = rows.tokens["output_tokens"][order]
-    pause_s = _pauses_s(rows, reading, parent, notes)[order]
+    above, joined = (np.where(to[order] < 0, -1, place[to[order]]) for to in (parent, joins))  # rows in the new order from here on
+    output, call = rows.tokens["output_tokens"][order], call[order]
+    pause_s = _pauses_s(rows, reading, parent, joins, notes)[order]
     begin = np.repeat(at[:-1], np.diff(at))
-    count = np.bincount(above[above >= 0], minlength=len(rows))
-    then = np.zeros(len(rows), dtype=np.int64)
-    turn = np.zeros(len(rows), dtype=np.int64)
+    waits = np.bincount(joined[joined >= 0], minlength=len(rows))  # so many calls of its agent
+    held_up = waits > 0
+    by = np.where(held_up, -1, above)  # whom a row waits for that waits for no calls
+    waits[by >= 0] = 1
+    count = np.bincount(by[by >= 0], minlength=len(rows)) + (joined >= 0)
+    turn, then = (np.zeros(len(rows), dtype=np.int64) for _ in range(2))
+    heir = np.full(len(rows), -1)  # the row that goes on with a row's text
     for row, up in enumerate(above.tolist()):
+        if joined[row] >= 0:
+            then[row] = joined[row] - begin[row]
         if up >= 0:
-            turn[row] = turn[up] + 1
-            if not then[up]:
+            turn[row] = turn[up] + 1 - call[row]
+            if not then[up] and not held_up[row]:
                 then[up] = row - begin[row]
-    prompt = _prompts(rows, order, above, output)
-    said, texts, until = _texts(rows, reading, order, above, prompt, output, begin, then, notes)
+            if heir[up] < 0 and call[row] == call[up]:
+                heir[up] = row
+    prompt = _prompts(rows, order, above, output, call)
+    said, texts, until = _texts(rows, reading, order, above, prompt, output, begin, heir, call, notes)
     starts_s = rows.numbers["arrival_s"][order[at[:-1]]] if "arrival_s" in rows.numbers else np.full(len(at) - 1, np.nan)
     if (span_s := starts_s[-1] - starts_s[0]) > MOST_SECONDS:
         raise rows.error(int(order[at[-2]]), "arrival_s", f"comes {span_s:.3g} s after the first", f"set {KEY}.unit, or fix the row")
-    forked = np.flatnonzero(count > 1)
+    forked = np.flatnonzero(np.bincount(above[(above >= 0) & (call == call[above])], minlength=len(rows)) > 1)
     found = Recorded(
-        at, None if np.isnan(starts_s).any() else starts_s - starts_s[0], prompt, output, pause_s, turn, then, count, said, texts, until,
+        at, None if np.isnan(starts_s).any() else starts_s - starts_s[0], prompt, output, pause_s, turn, call, waits, then, count, said, texts, until,
         reading.form.title, rows.file.where(int(order[forked[0]])) if len(forked) else "",
         tuple(f"{number:,} {what}" for what, number in notes.items()),
     )  # fmt: skip
-    return _with_hashes(found, rows, reading, order, above) if rows.blocks is not None else found
+    return with_hashes(found, rows, reading, order, above, heir) if rows.blocks is not None else found
 
 
 def _parents(rows: Rows, reading: Reading, notes: dict[str, int]) -> Integers:
@@ -149,9 +120,37 @@ def _fill_empty(rows: Rows, reading: Reading, notes: dict[str, int]) -> None:
         notes["prompts and answers without a token count 1"] = count
 
 
-def _in_sessions(rows: Rows, parent: Integers) -> tuple[Integers, Integers]:
-    """The rows session after session, in order of arrival where that is known, in each a turn before those that follow it and those side by side;
-    and where each session begins. # [n], [S + 1]"""
+def _calls(rows: Rows, parent: Integers) -> tuple[Integers, Integers]:
+    """Which rows are calls of an agent, 1 or 0, and the turn that each one holds up, -1 for none. # [n], [n]"""
+    given = np.nan_to_num(rows.numbers.get("call", np.zeros(len(rows))))
+    if (bad := (given != 0) & (given != 1)).any():
+        raise rows.error(int(np.argmax(bad)), "call", f"expected 0 or 1, got {given[bad][0]:g}")
+    call, joins, agent = given.astype(np.int64), np.full(len(rows), -1), parent.copy()
+    known = {name: row for row, name in enumerate(rows.names.get("request", ()))}
+    for _ in range(len(rows).bit_length()):  # all calls of a chain are of the turn that made the first; those that run in a circle are refused later
+        inner = np.flatnonzero((agent >= 0) & (call == 1) & (call[agent] == 1))
+        agent[inner] = agent[agent[inner]]
+    for row in np.flatnonzero((call == 1) & (parent < 0)):
+        raise rows.error(int(row), "parent", "a call follows no turn", "fix the row, or let it begin a session with call: 0")
+    for row in np.flatnonzero((call == 0) & (parent >= 0) & (call[parent] == 1)):
+        raise rows.error(int(row), "parent", "a turn follows a call", "name the turn before it, and let the call join it")
+    for row, name in enumerate(rows.names.get("joins", ())):
+        if name is None:
+            continue
+        joins[row] = known.get(name, -1)
+        if not call[row] or joins[row] < 0 or call[joins[row]] or parent[joins[row]] != agent[row] or (parent == row).any():
+            what = f"{name} is not the turn after the one that made the call, or another call follows this one"
+            raise rows.error(row, "joins", what, "name the turn that waits for the last of the calls")
+    calls, held_up = np.zeros(len(rows), dtype=bool), np.zeros(len(rows), dtype=bool)
+    calls[agent[call == 1]], held_up[joins[joins >= 0]] = True, True
+    for row in np.flatnonzero((call == 0) & (parent >= 0) & calls[parent] & ~held_up):
+        raise rows.error(int(row), "joins", "no call joins the turn, though the turn before it made some", "let the last of them join it")
+    return call, joins
+
+
+def _in_sessions(rows: Rows, parent: Integers, call: Integers) -> tuple[Integers, Integers]:
+    """The rows session after session, in order of arrival where that is known, in each a turn before its calls and those before the turns that
+    follow it, with those side by side that wait for the same row; and where each session begins. # [n], [S + 1]"""
     arrivals = rows.numbers.get("arrival_s")
     order = np.arange(len(rows)) if arrivals is None else np.argsort(np.where(np.isnan(arrivals), np.inf, arrivals), kind="stable")
     after: dict[int, list[int]] = {}
@@ -162,7 +161,11 @@ def _in_sessions(rows: Rows, parent: Integers) -> tuple[Integers, Integers]:
     for root in after.get(-1, ()):
         session = [root]
         for row in session:  # which grows
-            session += after.get(row, ())
+            follow = after.get(row, ()) if not call[row] else ()
+            calls = [each for each in follow if call[each]]
+            for each in calls:  # which grows
+                calls += after.get(each, ())
+            session += calls + [each for each in follow if not call[each]]
         if len(session) > REQUESTS:
             raise rows.error(root, "session", f"the session has {len(session):,} requests, expected at most {REQUESTS:,}", "drop or split it")
         line += session
@@ -174,8 +177,8 @@ def _in_sessions(rows: Rows, parent: Integers) -> tuple[Integers, Integers]:
     return np.array(line, dtype=np.int64), np.array(at, dtype=np.int64)
 
 
-def _pauses_s(rows: Rows, reading: Reading, parent: Integers, notes: dict[str, int]) -> Floats:
-    """Seconds from the answer that a row waits for until it is sent; 0 of the first turns, which wait for none. # [n], as in the file"""
+def _pauses_s(rows: Rows, reading: Reading, parent: Integers, joins: Integers, notes: dict[str, int]) -> Floats:
+    """Seconds from the last answer that a row waits for until it is sent; 0 of the first turns, which wait for none. # [n], as in the file"""
     nan = np.full(len(rows), np.nan)
     start, end, pause_s = (rows.numbers.get(name, nan) for name in ("arrival_s", "end_s", "pause_s"))
     if (bad := end < start).any():
@@ -186,7 +189,9 @@ def _pauses_s(rows: Rows, reading: Reading, parent: Integers, notes: dict[str, i
         if guessed.any():
             notes[f"pauses with answers at {reading.answers_tps:g} tokens per second"] = int(guessed.sum())
         end = np.where(np.isnan(end), start + rows.tokens["output_tokens"] / reading.answers_tps, end)
-    pause_s = np.where(waits, np.where(np.isnan(pause_s), start - end[parent], pause_s), 0.0)
+    before = end[parent]
+    np.maximum.at(before, joins[joins >= 0], end[joins >= 0])
+    pause_s = np.where(waits, np.where(np.isnan(pause_s), start - before, pause_s), 0.0)
     unknown = np.isnan(pause_s)
     if unknown.any() and not reading.drawn:
         row = int(np.argmax(unknown))
@@ -209,13 +214,13 @@ def _pauses_s(rows: Rows, reading: Reading, parent: Integers, notes: dict[str, i
     return np.maximum(pause_s, 0.0)
 
 
-def _prompts(rows: Rows, order: Integers, above: Integers, output: Integers) -> Integers:
-    """Tokens of whole prompts. # [n]"""
+def _prompts(rows: Rows, order: Integers, above: Integers, output: Integers, call: Integers) -> Integers:
+    """Tokens of whole prompts; calls hold nothing of what their agent said. # [n]"""
     if "prompt_tokens" in rows.tokens:
         return rows.tokens["prompt_tokens"][order]
     prompt = rows.tokens["new_tokens"][order].copy()
     for row, up in enumerate(above.tolist()):
-        if up >= 0:
+        if up >= 0 and call[row] == call[up]:
             prompt[row] += prompt[up] + output[up]
     return prompt
 
@@ -228,7 +233,8 @@ def _texts(
     prompt: Integers,
     output: Integers,
     begin: Integers,
-    then: Integers,
+    heir: Integers,
+    call: Integers,
     notes: dict[str, int],
 ) -> tuple[Integers, Integers, Integers]:
     """Tokens of each prompt that were said before, and the texts that it consists of. # [n], [n, 3], [n, 2]"""
@@ -240,8 +246,8 @@ def _texts(
     shorter = 0
     for row, up in enumerate(above.tolist()):
         own = row - begin[row]
-        if up < 0:
-            texts[row, 0] = own
+        if up < 0 or call[row] > call[up]:
+            texts[row, 0], said[row] = own, 0
         elif prompt[row] < prompt[up] + output[up]:
             shorter += 1
             what = f"a prompt of {prompt[row]:,} tokens, and the session holds {prompt[up] + output[up]:,} (prompt and answer before it)"
@@ -249,7 +255,7 @@ def _texts(
             texts[row, 0], said[row] = own, 0
         else:
             texts[row], until[row] = texts[up], until[up]
-            if then[up] != own:  # another follows it in the text that it had
+            if heir[up] != row:  # another follows it in the text that it had
                 last = int((texts[up] >= 0).sum())
                 if last == 3:
                     raise rows.error(int(order[row]), "parent", "turns fork more than twice in a row", "drop the row, or give hash_ids")
@@ -257,51 +263,3 @@ def _texts(
     if shorter:
         notes["prompts shorter than what their session held are new text"] = shorter
     return said, texts, until
-
-
-def _with_hashes(found: Recorded, rows: Rows, reading: Reading, order: Integers, above: Integers) -> Recorded:
-    """With prompts known by their hash_ids. What an answer was is known by the turn after it, where that begins with all of it."""
-    assert rows.blocks is not None
-    assert rows.ids is not None
-    prompt = found.prompt_tokens
-    given = np.empty_like(prompt)
-    given[order] = prompt
-    size = block_tokens(
-        rows.file, rows.columns["hash_ids"], rows.blocks, given, np.arange(len(given)), reading.form.block_tokens, reading.block_tokens, KEY
-    )
-    distinct, ids = np.unique(rows.ids, return_inverse=True)
-    first, blocks = (np.cumsum(rows.blocks) - rows.blocks)[order].copy(), rows.blocks[order].copy()
-    told = np.minimum(prompt, blocks * size)
-    session = np.repeat(np.arange(len(found)), np.diff(found.at))
-    of_id = np.repeat(session, rows.blocks[order])
-    in_order = _joined(ids, first, blocks)
-    lowest, highest = np.full(len(distinct), len(found)), np.full(len(distinct), -1)
-    np.minimum.at(lowest, in_order, of_id)
-    np.maximum.at(highest, in_order, of_id)
-    said = found.said_tokens.copy()
-    own_first, own_blocks = first.copy(), blocks.copy()
-    for row in range(len(prompt) - 1, -1, -1):
-        up = int(above[row])
-        if up < 0:
-            continue
-        whole = min(int(prompt[up]) // size, int(own_blocks[up]))
-        same = _begins_alike(ids, own_first[up], own_first[row], min(whole, int(own_blocks[row])))
-        held = int(prompt[up] + found.output_tokens[up])
-        if same == whole and prompt[row] > held and blocks[row] * size >= told[up]:
-            if found.then[up] == row - found.at[session[row]]:
-                first[up], blocks[up], told[up] = first[row], blocks[row], min(held, int(blocks[row]) * size)
-        else:
-            said[row] = min(same * size, int(prompt[row]))
-    return replace(found, said_tokens=said, hashed_tokens=size, ids=ids, first=first, blocks=blocks, told=told, shared=lowest < highest)
-
-
-def _joined(ids: Integers, first: Integers, blocks: Integers) -> Integers:
-    """ids[first : first + blocks] of one row after another. # [m]"""
-    starts = np.cumsum(blocks) - blocks
-    return np.asarray(ids[np.arange(int(blocks.sum())) + np.repeat(first - starts, blocks)])
-
-
-def _begins_alike(ids: Integers, one: int, other: int, most: int) -> int:
-    """Leading ids, of at most so many, that two rows have in common."""
-    differ = np.flatnonzero(ids[one : one + most] != ids[other : other + most])
-    return int(differ[0]) if len(differ) else most

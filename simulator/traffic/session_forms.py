@@ -24,6 +24,8 @@ class SessionColumns(Frozen):
     turn: str | None = None
     request: str | None = None
     parent: str | None = None
+    call: str | None = None
+    joins: str | None = None
     arrival_s: str | None = None
     end_s: str | None = None
     pause_s: str | None = None

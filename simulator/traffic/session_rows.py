@@ -1,14 +1,14 @@
-"""The rows of a file of sessions as columns: names, times and tokens as they stand in it."""
+"""The rows of a file of sessions as columns: names, times and tokens as they stand in it, and as sessions."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
-from simulator.arrays import Floats, Integers
+from simulator.arrays import Flags, Floats, Integers
 from simulator.errors import TraceError
 from simulator.quantities import MOST_REQUESTS, TokensPerSecond
 from simulator.traffic.prefix_blocks import hash_lists
@@ -19,8 +19,9 @@ from simulator.traffic.trace_tables import Table
 
 KEY = "workload.sessions.recorded"
 Deviation = Literal["orphans", "overlaps", "shorter", "empty"]
-_NUMBERS = ("turn", "arrival_s", "end_s", "pause_s")
-_IDS = ("session", "request", "parent")
+_COUNTS = ("turn", "call")
+_NUMBERS = (*_COUNTS, "arrival_s", "end_s", "pause_s")
+_IDS = ("session", "request", "parent", "joins")
 _EXACT = 2.0**53
 _LARGEST = 4e18  # nanoseconds since 1970 of the year 2096
 
@@ -59,6 +60,44 @@ class Rows:
         return len(self.tokens["output_tokens"])
 
 
+@dataclass(frozen=True)
+class Recorded:
+    """The sessions of a file as columns, those of session s being rows at[s] : at[s + 1], a turn before those that follow it. # [n] each
+
+    `starts_s` # [S] are when sessions begin, from the first, None where the file does not say. Of each row: tokens, seconds after the answers that it
+    waits for (NaN where they are drawn), its number of turns before, whether it is a call of an agent, how many rows it `waits` for, and the `count`
+    rows from number `then` of the session on that wait for it. Prompts are known by up to three `texts`, numbers of the rows that began them, -1 for
+    none, of which all but the last end at `until` # [n, 3], [n, 2]; or in files with hash_ids by ids[first : first + blocks], of `hashed_tokens`
+    each, up to `told` tokens. `shared` # [K] ids are in several sessions.
+    """
+
+    at: Integers
+    starts_s: Floats | None
+    prompt_tokens: Integers
+    output_tokens: Integers
+    pause_s: Floats
+    turn: Integers
+    call: Integers
+    waits: Integers
+    then: Integers
+    count: Integers
+    said_tokens: Integers
+    texts: Integers
+    until: Integers
+    form: str  # how the file writes them
+    forks: str  # the first place where several turns follow one, if any
+    notes: tuple[str, ...]
+    hashed_tokens: int = 0
+    ids: Integers = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    first: Integers = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    blocks: Integers = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    told: Integers = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    shared: Flags = field(default_factory=lambda: np.zeros(0, dtype=bool))
+
+    def __len__(self) -> int:
+        return len(self.at) - 1
+
+
 def read_rows(file: TraceFile, reading: Reading) -> Rows:
     """All rows. Raises TraceError for the first cell that is no number, no number of tokens or no name."""
     columns = {ours: name for ours, name in reading.form.columns.items() if name in file.names and (ours != "hash_ids" or reading.hash_ids)}
@@ -71,7 +110,7 @@ def read_rows(file: TraceFile, reading: Reading) -> Rows:
             raise TraceError(f"has more than {MOST_REQUESTS:,} requests", where=file.path, key=KEY, remedy="drop some sessions")
         for ours, name in columns.items():
             if ours in _NUMBERS:
-                parts[ours].append(_numbers(table, name) / (1.0 if ours == "turn" else PER_SECOND[reading.unit]))
+                parts[ours].append(_numbers(table, name) / (1.0 if ours in _COUNTS else PER_SECOND[reading.unit]))
             elif ours in _IDS:
                 parts[ours] += _names(table, name)
             elif ours == "hash_ids":

@@ -16,7 +16,7 @@ from simulator.traffic.arrivals import Constant, Gamma, Poisson, RateCurve
 from simulator.traffic.drawn_sessions import DrawnSessions, SessionSource
 from simulator.traffic.process import ArrivalProcess
 from simulator.traffic.recorded_sessions import RecordedSessions, RecordedSource, starts_s
-from simulator.traffic.session_chains import Recorded
+from simulator.traffic.session_rows import Recorded
 
 _SAMPLED = 256
 _DRAWN = ("turns", "new_tokens", "output_tokens")

@@ -97,6 +97,25 @@ def rows_of_sessions(seed: int, hashed: bool, forks: bool) -> list[dict[str, Any
     return rows
 
 
+def with_calls(rows: list[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
+    """The same with calls of some turns, one or two after one another, for which the turn after them waits."""
+    luck, calls = np.random.default_rng(seed), list[dict[str, Any]]()
+    heirs = {row["parent"]: row["request"] for row in rows}
+    for row in rows:
+        row |= {"call": 0, "joins": None}
+        for number in range(int(luck.integers(0, 3))):
+            before = row["request"]
+            for depth in range(int(luck.integers(1, 3))):
+                name, prompt = f"{row['request']}:{number}.{depth}", int(luck.integers(1, 12)) + 24 * depth
+                call = row | {"request": name, "parent": before, "call": 1, "prompt_tokens": prompt, "arrival_s": None, "pause_s": 0.05}
+                if "hash_ids" in row:
+                    call["hash_ids"] = luck.integers(10**9, 10**12, -(-prompt // 4)).tolist()
+                calls.append(call)
+                before = name
+            calls[-1]["joins"] = heirs.get(row["request"])
+    return rows + calls
+
+
 def recorded(tmp_path: Path, rows: list[dict[str, Any]], arrivals: str) -> RecordedSource:
     (tmp_path / "s.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     keys: dict[str, Any] = {"path": tmp_path / "s.jsonl"} | ({"block_tokens": 4} if "hash_ids" in rows[0] else {"hash_ids": False})
@@ -111,12 +130,14 @@ def recorded(tmp_path: Path, rows: list[dict[str, Any]], arrivals: str) -> Recor
 @settings(MANY, max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     over=fleets(), rule=st.sampled_from(CACHES), pages=st.integers(15, 120), chunk=st.integers(5, 80), context=st.sampled_from([None, 60]),
-    seed=st.integers(0, 10**6), hashed=st.booleans(), kind=st.sampled_from(["recorded", "poisson", "closed_loop"]),
+    seed=st.integers(0, 10**6), hashed=st.booleans(), kind=st.sampled_from(["recorded", "poisson", "closed_loop"]), calls=st.booleans(),
 )  # fmt: skip
 def test_recorded_sessions(
-    tmp_path: Path, over: Fleet, rule: PrefixCaching | None, pages: int, chunk: int, context: int | None, seed: int, hashed: bool, kind: str
-) -> None:
-    rows = rows_of_sessions(seed, hashed, forks=kind != "closed_loop")
+    tmp_path: Path, over: Fleet, rule: PrefixCaching | None, pages: int, chunk: int, context: int | None, seed: int, hashed: bool, kind: str,
+    calls: bool,
+) -> None:  # fmt: skip
+    rows = rows_of_sessions(seed, hashed, forks=kind != "closed_loop" and not calls)
+    rows = with_calls(rows, seed) if calls else rows
     try:
         source = recorded(tmp_path, rows, kind)
     except TraceError as error:

@@ -192,8 +192,52 @@ def test_weka_conversations(file: Callable[..., Path]) -> None:
     assert isinstance(one, Hashed)
     assert isinstance(two, Hashed)
     assert set(one.ids).isdisjoint(two.ids)  # of conversations of their own
-    sub = {"type": "subagent", "t": 1.0, "requests": [], "agent_id": "a", "subagent_type": "E", "status": "completed", "models": []}
-    assert "'subagent' is no request" in refusal(file([line | {"requests": [call, sub]}]), "poisson")
+
+
+@pytest.mark.parametrize("relative", [False, True], ids=["times of the session", "times of the subagent"])
+def test_wekas_subagents_hold_up_the_turn_after_them(file: Callable[..., Path], relative: bool) -> None:
+    """Two subagents, of two and of one request, between two turns; a third that nobody waits for; and one before the first turn, left out."""
+    call = {"type": "n", "in": 100, "out": 20, "hash_ids": [1, 2], "api_time": 1.0}
+
+    def agent(t: float, *requests: tuple[float, int, dict[str, Any]]) -> dict[str, Any]:
+        calls = [call | {"t": at - t * relative, "in": blocks * 64, "hash_ids": [1, *range(50, 49 + blocks)]} | more for at, blocks, more in requests]
+        return {"type": "subagent", "t": t, "agent_id": "a", "requests": calls}
+
+    requests = [
+        agent(1.0, (1.5, 1, {})), call | {"t": 2.0}, agent(3.1, (3.5, 3, {}), (6.0, 4, {})), agent(3.2, (4.0, 2, {"think_time": 0.25})),
+        call | {"t": 9.0, "in": 150, "hash_ids": [1, 2, 4]}, agent(10.5, (11.0, 2, {})),
+    ]  # fmt: skip
+    path = file([{"id": "x", "block_size": 64, "hash_id_scope": "local", "requests": requests}])
+    specs = read(path, "poisson").session(0)
+    assert [spec.prompt_tokens for spec in specs] == [100, 192, 128, 256, 150, 128]
+    assert pauses(specs) == [0.0, 0.5, 0.25, 1.5, 2.0, 1.0]
+    places = [spec.place for spec in specs if spec.place]
+    assert [(at.turn, at.call, at.waits, at.then, at.count) for at in places] == [
+        (0, False, 0, 1, 2), (0, True, 1, 3, 1), (0, True, 1, 4, 1), (0, True, 1, 4, 1), (1, False, 2, 5, 1), (1, True, 1, 0, 0),
+    ]  # fmt: skip
+    assert [at.said_tokens for at in places] == [0, 64, 64, 212, 120, 64]
+    assert len(read(path, "closed_loop").session(0)) == 6  # sessions may begin at the second turn
+
+
+CALLS: list[Row] = [
+    {"request": "a", "parent": None, "call": 0, "joins": None, "arrival_s": 0, "end_s": 2, "new_tokens": 50, "output_tokens": 10},
+    {"request": "c", "parent": "a", "call": 1, "joins": "b", "arrival_s": 3, "end_s": 8, "new_tokens": 9, "output_tokens": 5},
+    {"request": "d", "parent": "a", "call": 1, "joins": None, "arrival_s": 4, "end_s": 5, "new_tokens": 8, "output_tokens": 6},
+    {"request": "e", "parent": "d", "call": 1, "joins": "b", "arrival_s": 6, "end_s": 7, "new_tokens": 7, "output_tokens": 4},
+    {"request": "b", "parent": "a", "call": 0, "joins": None, "arrival_s": 9, "end_s": 11, "new_tokens": 20, "output_tokens": 10},
+]  # fmt: skip
+
+
+def test_calls_of_ones_own(file: Callable[..., Path]) -> None:
+    """A call begins with nothing, those after it with all of it, and the turn that waits with what its agent has said."""
+    specs = read(file(CALLS[::-1])).session(0)
+    assert lengths(specs) == [(50, 10), (9, 5), (8, 6), (21, 4), (80, 10)]
+    assert pauses(specs) == [0.0, 1.0, 2.0, 1.0, 1.0]
+    names = [spec.content.names(0, spec.prompt_tokens, 1) for spec in specs if spec.content]
+    assert names[4][:50] == names[0]
+    assert names[3][:8] == names[2]
+    assert set(names[1]).isdisjoint(names[0])
+    assert [spec.place.said_tokens for spec in specs if spec.place] == [0, 0, 0, 14, 60]
 
 
 def test_later_rounds_share_only_what_sessions_share(file: Callable[..., Path]) -> None:
@@ -246,6 +290,14 @@ BAD: list[tuple[str, list[Row], dict[str, Any], str]] = [
      "write workload.sessions.recorded.accept: [shorter] to take all of it for new text, or fix the row"),
     ("hashes of another length", [BAILIAN[0], BAILIAN[2] | {"hash_ids": [1, 2, 4]}], {"answers_tps": 10.0, "block_tokens": 16},
      "t.jsonl:2: workload.sessions.recorded.block_tokens: 3 hash_ids for a prompt of 70 tokens cannot be blocks of 16 tokens; "),
+    ("a call of nobody", [CALLS[1] | {"parent": None}], {}, "t.jsonl:1: parent: a call follows no turn; "),
+    ("a call that is neither", [CALLS[0] | {"call": 2}], {}, "t.jsonl:1: call: expected 0 or 1, got 2; "),
+    ("a turn after a call", [*CALLS[:2], CALLS[4] | {"parent": "c"}], {}, "t.jsonl:3: parent: a turn follows a call; "),
+    ("joins a turn that is not there", CALLS[:2], {}, "t.jsonl:2: joins: b is not the turn after the one that made the call, "),
+    ("joins before its end", [*CALLS[:2], CALLS[2] | {"joins": "b"}, *CALLS[3:]], {}, "t.jsonl:3: joins: b is not the turn after the one that made"),
+    ("a turn that waits for no call", [CALLS[0], CALLS[2], CALLS[4]], {}, "t.jsonl:3: joins: no call joins the turn, though the turn before it made"),
+    ("calls in a circle", [CALLS[0], *(CALLS[2] | {"request": name, "parent": up} for name, up in ("xy", "yz", "zx"))], {},
+     "t.jsonl:2: parent: its parents lead back to itself; "),
     ("no tokens", [OWN[0] | {"output_tokens": 0}], {}, "t.jsonl:1: output_tokens: must be at least 1 (got 0); "
      "write workload.sessions.recorded.accept: [empty] to count 1, or fix the row"),
     ("less than no tokens", [OWN[0] | {"output_tokens": -1}], {"accept": ["empty"]}, "t.jsonl:1: output_tokens: must be at least 0 (got -1); "),
