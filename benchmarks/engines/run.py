@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.engines import models, scenarios
-from benchmarks.engines.cells import identified, knee_rps, measured, probes
+from benchmarks.engines.cells import identified, knee_rps, measured, missing, probes
 from benchmarks.engines.measure import Machine, run_cells
 from benchmarks.engines.plan import ENGINES, Engine, small
 from benchmarks.engines.processes import Failed, cores, end_with_this_program
@@ -56,7 +56,13 @@ def _two_cores() -> None:
 
 def _identify(job: Job) -> bool:
     _two_cores()
-    return run_cells(probes(job.engine, job.out), job.machine, job.out, job.end)
+    cells = probes(job.engine, job.out)
+    if not run_cells(cells, job.machine, job.out, job.end):
+        return False
+    begun = {cell.folder for cell in cells if cell.result.exists()}
+    if lost := [cell for cell in missing(cells) if cell.folder in begun]:
+        raise Failed(f"{len(lost)} probes failed, the first {lost[0].result}: run it again before anything is sealed")
+    return True
 
 
 def _seal(job: Job) -> bool:

@@ -99,7 +99,7 @@ def _costs(profile: Profile) -> Iterator[Unsure]:
     if profile.costs.scheduling is None:
         yield from _by_origin("scheduling", verify.provenance)
     for name, drafter in profile.drafters.items():
-        nothing = drafter.draft.seconds(1, 0.0, drafter.gamma) == 0 and not drafter.draft.takes_in
+        nothing = drafter.draft.seconds(1, 0.0, drafter.gamma) == 0 and not drafter.draft.takes_in and not drafter.draft.every_step_s
         yield from _by_origin("draft", "synthetic" if nothing else drafter.draft.provenance, name)
     if prefill is not None:
         yield from _by_origin("prefill", prefill.provenance)

@@ -230,7 +230,9 @@ def _check_step(profile: Profile, path: Path) -> None:
     if not verify > 0:
         raise ProfileError("a step of one token costs nothing", where=path, key="costs.verify", remedy="measure it, or leave less to costs.overhead")
     for name, drafter in profile.drafters.items():
-        if (left := verify + overhead + drafter.draft.every_step_s) < LEAST_STEP_S:
+        prompt = profile.costs.prefill.seconds(1) if profile.costs.prefill else verify
+        left = min(verify, prompt) + overhead + drafter.draft.every_step_s
+        if drafter.draft.every_step_s < 0 and left < LEAST_STEP_S:
             problem = f"leaves {left:g} s of a step of one token, expected at least {LEAST_STEP_S:g}"
             raise ProfileError(problem, where=path, key=f"drafters.{name}.draft.every_step_s", remedy="give what a step under it takes beside")
     most = profile.costs.verify.most("tokens") or 1.0

@@ -162,6 +162,8 @@ def _hinges(edges: Floats, slopes: Floats, seconds: Floats, of: str) -> tuple[fl
     """The first slope, and where it changes: a piecewise linear curve with as few bends as move no step by more than STRAIGHT."""
     at = np.concatenate(([0.0], np.cumsum(slopes * np.diff(edges))))
     kept = _kept(edges, at, STRAIGHT * seconds, 0, len(edges) - 1)
+    if at[kept[1]] < 0 and kept[1] > 1:
+        kept.insert(1, 1)  # the first segment strays from nothing: it rises
     chords = np.diff(at[kept]) / np.diff(edges[kept])
     bends = [
         {"of": of, "above": rounded(float(edges[i])), "add_s": change}

@@ -47,6 +47,16 @@ def board(world: Path, sealed: Seal, result_file: Write, monkeypatch: pytest.Mon
     return folder
 
 
+@pytest.mark.parametrize("part", ["predicted", "error"])
+def test_a_score_that_does_not_follow_from_its_seal_is_refused(board: Path, part: str) -> None:
+    path = board / "mine.score.json"
+    content = json.loads(path.read_text())
+    content["cells"][0]["numbers"]["tps_per_user"][part] += 0.01
+    path.write_text(json.dumps(content))
+    with pytest.raises(DsimError, match="tps_per_user: does not follow from the seal; make it again with dsim score"):
+        read_scores(board)
+
+
 def test_a_line_has_its_errors_and_failures(board: Path, sealed: Seal) -> None:
     scores = read_scores(board)
     page = board_page(scores, (), "Do it.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +69,28 @@ def test_repeats_are_averaged_and_say_the_noise(sealed: Seal, result_file: Write
     files.append(f"MTP-1={result_file('m.json', 'MTP-1', 2, 1.05 / over[2.0])}")  # 5 % above plain: within noise of 14 %
     score = score_of(sealed, "x", files)
     plain = next(cell for cell in score.cells if cell.policy == "plain")
-    assert (plain.repeats, plain.numbers["tps_per_user"].error) == (2, pytest.approx(0))
+    assert (plain.repeats, plain.numbers["tps_per_user"].error) == (2, pytest.approx(1 / 0.99 - 1))  # of the times' mean, (1/0.9 + 1/1.1) ÷ 2
     speed = score.errors_of("tps_per_user")
     assert speed is not None
     assert speed.noise == pytest.approx(0.142, abs=0.001)  # (log 1.1 - log 0.9) ÷ √2
     assert (score.ranking.pairs, score.ranking.ties) == (0, 1)
     assert {(place.policy, place.load) for place in score.not_measured} == {("plain", 6), ("MTP-1", 6)}
     assert any(remark.startswith("sealed and not measured: small/plain at 6") for remark in score.remarks)
+
+
+def test_when_a_measurement_began_counts_and_what_was_recommended_is_missed(sealed: Seal, result_file: Write) -> None:
+    at = datetime.fromisoformat(sealed.sealed_at)
+    after = (at + timedelta(minutes=2)).astimezone().strftime("%Y%m%d-%H%M%S")
+    best = next(choice.policy for choice in sealed.conditions[0].decisions.recommended if choice.load == 2)
+    (other,) = {"plain", "MTP-1"} - {best}
+    for seconds, date, words in (
+        (60, after, None), (600, after, "1 of 1 measurements are older than the seal"), (60, "", "1 of 1 files do not say when they were measured"),
+        (60, (at + timedelta(minutes=2)).isoformat(), None),
+    ):  # fmt: skip
+        score = score_of(sealed, "x", [f"{other}={result_file('p.json', other, 2, date=date, duration=seconds)}"])
+        dated = [remark for remark in score.remarks if "older" in remark or "do not say" in remark]
+        assert [remark[: len(words or "")] for remark in dated] == ([words] if words else [])
+        assert any(remark.startswith(f"recommended and not measured: small/{best} at 2; ") for remark in score.remarks)
 
 
 def _ratio(seal: Seal, load: float) -> float:

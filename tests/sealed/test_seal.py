@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from simulator.errors import DsimError
 from simulator.study.run.scenario import load_scenario
 from simulator.study.run.sweep import sweep
+from simulator.study.sealed import make
 from simulator.study.sealed.decisions import Cells, crossings, decisions, delivered, knee
 from simulator.study.sealed.seal import Seal, digest_of, read_seal
 from tests.conftest import Dsim
@@ -39,6 +40,20 @@ def test_the_same_scenario_gives_the_same_cells(world: Path, sealed: Seal, dsim:
     assert read_seal(world / "again.json").conditions == sealed.conditions
     assert dsim("predict", "small.yaml", "--seal", "other.json", "--set", "run.seed=7").code == 0
     assert read_seal(world / "other.json").conditions[0].cells != sealed.conditions[0].cells
+
+
+def test_nothing_is_sealed_of_files_that_changed_meanwhile(world: Path, scenario: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    path = scenario(**CLIENT)
+    whole = make.swept
+
+    def changed(*words: Any, **more: Any) -> Any:
+        rows = whole(*words, **more)
+        path.write_text(path.read_text() + "# later\n")
+        return rows
+
+    monkeypatch.setattr(make, "swept", changed)
+    with pytest.raises(DsimError, match="changed while it was simulated"):
+        make.sealed({"small": load_scenario(path)}, world / "kept", lambda _: lambda *_: None, 1, None)
 
 
 def test_the_digest_is_that_of_the_canonical_json(world: Path, sealed: Seal) -> None:

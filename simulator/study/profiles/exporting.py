@@ -42,7 +42,9 @@ def additive_table(price: RoundCost, requests: list[int], gamma: int, context_to
     """The least-squares sum for the profile's rounds on the grid of requests × tokens."""
     tokens = sorted({r * k for r in requests for k in (1, gamma + 1)})
     verify = np.array([price.costs.verify.seconds(tokens, r, context_tokens) for r in requests])  # [requests, tokens]
-    step = verify + price.overhead_s + np.array([price.draft_s(r, context_tokens) for r in requests])[:, None]
+    absorbed = price.draft.absorb_s(tokens, context_tokens) if price.draft else 0.0
+    beside = [price.draft_s(r, context_tokens) + price.costs.overhead.per_request_s * r for r in requests]
+    step = verify + absorbed + price.overhead_s + np.array(beside)[:, None]
     alpha = (step - step[:1]).mean(axis=1)
     theta = (step - step[:, :1]).mean(axis=0)
     bias = float((step - alpha[:, None] - theta[None, :]).mean())

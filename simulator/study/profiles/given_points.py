@@ -83,7 +83,7 @@ def natural(name: str) -> list[tuple[int, str]]:
     """Order in which c2 comes before c16."""
     import re
 
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def read_cells(fit: Sequence[Named], check: Sequence[Named], read: Callable[[Path], Loads]) -> tuple[list[Cell], Loads]:

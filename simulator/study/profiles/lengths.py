@@ -71,10 +71,10 @@ def token_rates(profile: Profile, drafter: str, max_batch: int, context_tokens: 
         verify = costs.verify.seconds(tokens, requests, context_tokens) + known.draft.absorb_s(tokens, context_tokens)  # [γ+1]
         anybody = 1 - (1 - share) ** requests  # in how many rounds drafting is paid at all
         drafting = np.array([
-            some * known.draft.seconds(requests * part / some, context_tokens, k) + known.draft.every_step_s if k and some else 0.0
+            some * known.draft.seconds(requests * part / some, context_tokens, k) if k and some else 0.0
             for k, part, some in zip(lengths.tolist(), share.tolist(), anybody.tolist(), strict=True)
         ])  # fmt: skip
-        overhead_s = costs.overhead.seconds + costs.overhead.per_request_s * requests
+        overhead_s = costs.overhead.seconds + costs.overhead.per_request_s * requests + known.draft.every_step_s
         rates[requests - 1] = requests * committed / (verify + drafting + overhead_s)
     return rates
 

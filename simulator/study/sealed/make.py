@@ -70,8 +70,12 @@ def sealed(conditions: dict[str, Scenario], keep: Path, at: Callable[[str], At],
     """All conditions simulated, finished points kept in folders of `keep`. `at(name)` begins a condition, and is told of its points."""
     made = []
     for name, scenario in conditions.items():
+        inputs = _inputs(scenario)
         rows, moved = swept(scenario, keep / name, at(name), workers, (), ray, moved=True)
-        made.append(_condition(name, scenario, build_result(scenario, rows, moved=moved)))
+        if _inputs(scenario) != inputs:
+            problem = "the scenario or a file that it names changed while it was simulated"
+            raise DsimError(problem, where=scenario.file, remedy="run it again: finished points are kept as far as they are of the same files")
+        made.append(_condition(name, scenario, inputs, build_result(scenario, rows, moved=moved)))
     seal = Seal(
         kind="seal", dsim_version=version("dsim"), commit=_commit(), code=code_mark(), sealed_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         numbers={number.name: number.doc for number in NUMBERS.values()}, conditions=tuple(made), digest="0" * 64,
@@ -87,19 +91,24 @@ def write_seal(seal: Seal, path: Path) -> None:
     write_whole(path, dumps(seal.to_json(), indent=1, ensure_ascii=False) + "\n")
 
 
-def _condition(name: str, scenario: Scenario, result: RunResult) -> Condition:
+def _inputs(scenario: Scenario) -> tuple[str, str, str]:
+    """The scenario's text, and digests of the profile's files and of all inputs."""
+    profile = {place.removeprefix("profile/"): content for place, content in profile_files("profile", scenario.known).items()}
+    return read_text(scenario.file), files_sha256(profile), files_sha256(bundle(scenario).files)
+
+
+def _condition(name: str, scenario: Scenario, inputs: tuple[str, str, str], result: RunResult) -> Condition:
     cells = tuple(cell for point in result.frontier if (cell := _cell(scenario, point)))
     values = {(cell.policy, cell.load): {name: number.value for name, number in cell.numbers.items()} for cell in cells}
     closed = scenario.workload.load_kind == "concurrency"
     base = [values[policy, load][SPEED] for policy, load in values if policy == scenario.base]
-    text, inputs = read_text(scenario.file), bundle(scenario)
-    profile = {place.removeprefix("profile/"): content for place, content in profile_files("profile", scenario.known).items()}
+    text, profile_sha256, inputs_sha256 = inputs
     assert scenario.workload.client is not None
     assert scenario.workload.load_kind != "rate_scale"
     return Condition(
         name=name, file=scenario.file.name, text=text, sha256=sha256(text.encode()), overrides=tuple(scenario.overrides),
-        profile=SealedProfile.of(scenario.known, sha256=files_sha256(profile), provenance=sources(scenario.known)),
-        inputs_sha256=files_sha256(inputs.files), client=scenario.workload.client.client, load_kind=scenario.workload.load_kind,
+        profile=SealedProfile.of(scenario.known, sha256=profile_sha256, provenance=sources(scenario.known)),
+        inputs_sha256=inputs_sha256, client=scenario.workload.client.client, load_kind=scenario.workload.load_kind,
         replicas=scenario.fleet.replicas, seed=scenario.run.seed, replications=scenario.run.replications, baseline=scenario.base,
         description=result.conditions,
         policies=tuple(

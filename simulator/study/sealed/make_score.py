@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 
@@ -36,11 +37,12 @@ def score_of(
     measured = {cell.condition.name for cell in found.cells}
     conditions = [condition for condition in seal.conditions if condition.name in measured]
     engine, older = engine or _of_profiles(seal, "engine"), _older(seal, found)
+    dates = [point.measured_at for point in found.points if point.measured_at]
     return Score(
         kind="score", name=name, dsim_version=version("dsim"), scored_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         engine=engine, hardware=hardware or _of_profiles(seal, "hardware"), model=model or _of_profiles(seal, "target") or found.model,
         seal=SealFacts.of(seal, profiles={condition.name: condition.profile.sha256 for condition in seal.conditions}),
-        first_measured=found.dates[0] if found.dates else "", last_measured=found.dates[-1] if found.dates else "", older=older,
+        first_measured=dates[0] if dates else "", last_measured=dates[-1] if dates else "", older=older,
         conditions=tuple(
             ConditionFacts(
                 name=c.name, kind=c.load_kind, policies=tuple(p.name for p in c.policies), loads=tuple(sorted({cell.load for cell in c.cells})),
@@ -73,17 +75,23 @@ def _of_profiles(seal: Seal, fact: str) -> str:
 
 
 def _older(seal: Seal, found: Measured) -> int:
-    """Measurements from before the seal, as far as files say when they were made."""
+    """Measurements that began before the seal, as far as files say when they were made: clients write the end."""
     sealed_at = datetime.fromisoformat(seal.sealed_at)
-    return sum(at < sealed_at for date in found.dates if (at := _time(date)) is not None)
+    ends = [(point, at) for point in found.points if (at := _time(point.measured_at)) is not None]
+    return sum(at - timedelta(seconds=point.duration_s or 0) < sealed_at for point, at in ends)
 
 
 def _remarks(found: Measured, scoring: Scoring, older: int) -> Iterator[str]:
+    points = found.points
     if older:
-        yield f"{older} of {len(found.dates)} measurements are older than the seal (by this machine's time zone): kept out, not unknown"
+        yield f"{older} of {len(points)} measurements are older than the seal (by this machine's time zone): kept out, not unknown"
+    if undated := sum(_time(point.measured_at) is None for point in points):
+        yield f"{undated} of {len(points)} files do not say when they were measured: that they are younger than the seal is for you to know"
+    for place in scoring.unchosen:
+        yield f"recommended and not measured: {place.condition}/{place.policy} at {place.load:g}; regret and ranking there are of the others"
     if scoring.probes and scoring.pace is None:
         yield "no measurement says the pace of its machine (pace_s)"
-    if SPEED not in scoring.noise:
+    if not any(name == SPEED for _, name in scoring.noise):
         yield "no cell was measured twice: noise is not known, so every difference between policies counts"
     if scoring.not_measured:
         cells = ", ".join(f"{place.condition}/{place.policy} at {place.load:g}" for place in scoring.not_measured)
@@ -94,8 +102,8 @@ def _remarks(found: Measured, scoring: Scoring, older: int) -> Iterator[str]:
 
 
 def _time(date: str) -> datetime | None:
-    """A client's local time, None of another form."""
-    try:
-        return datetime.strptime(date, CLIENT_TIME).astimezone()
-    except ValueError:
-        return None
+    """A client's local time, or an ISO time; None of another form."""
+    for read in (lambda: datetime.strptime(date, CLIENT_TIME), lambda: datetime.fromisoformat(date)):
+        with suppress(ValueError, OverflowError):
+            return read().astimezone()
+    return None

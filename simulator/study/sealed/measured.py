@@ -18,10 +18,11 @@ from simulator.measurements.formats.loadgen import NAMED_FAILED, LoadPoint, Load
 from simulator.measurements.formats.scrapes import counters_around
 from simulator.reading.opening import read_text
 from simulator.study.profiles.given_points import MOST_FILES, matching, natural
-from simulator.study.sealed.numbers import measured
+from simulator.study.sealed.numbers import SPEED, measured
 from simulator.study.sealed.seal import Condition, Seal, SealedCell
 
 UNLIKE = 0.02  # relative difference of counts of tokens that is named
+BESIDE = "server_metrics_export.json"  # AIPerf's, beside its results
 FORM = "POLICY=FILE, CONDITION/POLICY=FILE, or a folder CONDITION/POLICY/*.json"
 
 
@@ -41,8 +42,9 @@ class MeasuredCell:
 
     @property
     def means(self) -> dict[str, float]:
-        """Means over repeats."""
-        return {name: float(np.mean(values)) for name, values in self.values.items()}
+        """Means over repeats; of the speed, that of which it is the rate."""
+        means = {name: float(np.mean(values)) for name, values in self.values.items()}
+        return means | {SPEED: 1 / means["tpot_mean_s"]}
 
 
 @dataclass
@@ -53,7 +55,11 @@ class Measured:
     not_sealed: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     model: str = ""
-    dates: list[str] = field(default_factory=list)
+
+    @property
+    def points(self) -> list[LoadPoint]:
+        """Those of all cells, by when they were measured as far as files say it."""
+        return sorted((point for cell in self.cells for point in cell.points), key=lambda point: point.measured_at)
 
 
 def given_files(words: Sequence[str], seal: Seal) -> list[tuple[Condition, str, Path]]:
@@ -97,6 +103,7 @@ def _of_folder(folder: Path, seal: Seal) -> Iterator[tuple[Condition, str, Path]
         for condition in seal.conditions
         for policy in condition.policies
         for path in sorted(map(str, (folder / condition.name / policy.name).glob("*.json")), key=natural)
+        if Path(path).name != BESIDE
     ]
     if not found:
         raise DsimError("holds no result files of what was sealed", where=folder, remedy="put them into CONDITION/POLICY/*.json")
@@ -138,13 +145,14 @@ def read_measured(files: Sequence[tuple[Condition, str, Path]]) -> Measured:
             if sealed is None:
                 every.not_sealed.append(f"{name} (load {load:g})")
                 continue
-            every.remarks += _differences(name, point, sealed)
+            drafter = next(each.drafter for each in condition.policies if each.name == policy)
+            every.remarks += _differences(name, point, sealed, drafter)
             key = (condition.name, policy, sealed.load)
             before = repeats[key].points if key in repeats else ()
             repeats[key] = MeasuredCell(condition, sealed, (*before, replace(point, source=path.as_posix())))
     if not repeats:
         raise DsimError("none of the files is of a cell that was sealed", where="dsim score", remedy="check policies and loads")
-    every.cells, every.dates = list(repeats.values()), sorted(point.measured_at for point in seen if point.measured_at)
+    every.cells = list(repeats.values())
     return every
 
 
@@ -164,8 +172,10 @@ def _load(point: LoadPoint, condition: Condition) -> float | None:
     return None if point.offered is None else point.offered / condition.replicas
 
 
-def _differences(name: str, point: LoadPoint, sealed: SealedCell) -> Iterator[str]:
+def _differences(name: str, point: LoadPoint, sealed: SealedCell, drafter: str | None) -> Iterator[str]:
     """Where the benchmark was another one than what was sealed, and where requests failed."""
+    if point.slots and not drafter:
+        yield f"{name}: the server drafted {point.slots:g} tokens, and the seal is of a policy that drafts none"
     sent = None if point.requests is None else point.requests + (point.failed or 0)
     if sent is not None and sent != sealed.requests:
         yield f"{name}: {sent:,} requests were sent, and the seal is of {sealed.requests:,.0f}"

@@ -50,7 +50,8 @@ def _errors(paces: Sequence[tuple[MeasuredCell, list[float]]]) -> Iterator[AtPac
     for name in (SPEED, THROUGHPUT):
         rows = [(cell, np.array(cell.values[name]), np.array(pace)) for cell, pace in closed if name in cell.values and name in cell.sealed.numbers]
         if rows:
-            sizes = [abs(cell.sealed.numbers[name].value / float(np.mean(values * pace)) - 1) for cell, values, pace in rows]
+            power = -1 if name == SPEED else 1  # a speed is the rate of a mean time
+            sizes = [abs(cell.sealed.numbers[name].value / float(np.mean((v * pace) ** power)) ** power - 1) for cell, v, pace in rows]
             yield AtPace(
                 number=name, cells=len(sizes), median=float(np.median(sizes)), worst=max(sizes),
                 noise_measured=noise_of([values for _, values, _ in rows]), noise=noise_of([values * pace for _, values, pace in rows]),

@@ -59,11 +59,14 @@ class Scoring:
         return scored_pace(self.found.cells, self.probes) if self.probes else None
 
     @cached_property
-    def noise(self) -> dict[str, float]:
-        """Standard deviation of one measurement's logarithm, pooled over all cells with repeats; without any it is not there."""
-        every = [cell.values for cell in self.found.cells]
-        of = {name: noise_of([values[name] for values in every if name in values]) for name in NUMBERS}
-        return {name: sd for name, sd in of.items() if sd is not None}
+    def noise(self) -> dict[tuple[Kind, str], float]:
+        """Standard deviation of one measurement's logarithm, pooled over the cells of a kind of load with repeats; without any it is not there."""
+        every = [(cell.condition.load_kind, cell.values) for cell in self.found.cells]
+        of = {
+            (kind, name): noise_of([values[name] for mine, values in every if mine == kind and name in values])
+            for kind in dict.fromkeys(kind for kind, _ in every) for name in NUMBERS
+        }  # fmt: skip
+        return {key: sd for key, sd in of.items() if sd is not None}
 
     @cached_property
     def not_measured(self) -> tuple[Place, ...]:
@@ -71,6 +74,16 @@ class Scoring:
         done = {(cell.condition.name, cell.sealed.policy, cell.sealed.load) for cell in self.found.cells}
         every = ((c.name, cell.policy, cell.load) for c in self.seal.conditions for cell in c.cells)
         return tuple(Place(condition=name, policy=policy, load=load) for name, policy, load in every if (name, policy, load) not in done)
+
+    @property
+    def unchosen(self) -> Iterator[Place]:
+        """What was recommended at a load, and is in no file though others are."""
+        done = {(place.condition, place.policy, place.load) for place in self.not_measured}
+        for condition in self.seal.conditions:
+            loads = decide.loads_of(self._sides(condition)[1])
+            for choice in condition.decisions.recommended:
+                if choice.load in loads and (condition.name, choice.policy, choice.load) in done:
+                    yield Place(condition=condition.name, policy=choice.policy, load=choice.load)
 
     def summary(self) -> Iterator[Summary]:
         """Of every number, closed and open loops apart."""
@@ -87,7 +100,7 @@ class Scoring:
                 yield Summary(
                     kind=kind, number=name, cells=len(sizes), median=float(np.median(sizes)), p90=float(np.quantile(sizes, 0.9)), worst=max(sizes),
                     worst_at=Place(condition=worst.condition, policy=worst.policy, load=worst.load), held=sum(held), intervals=len(held),
-                    half_width=float(np.median(halves)) if halves else None, noise=self.noise.get(name),
+                    half_width=float(np.median(halves)) if halves else None, noise=self.noise.get((kind, name)),
                 )  # fmt: skip
 
     # decisions, over the cells that both sides have
@@ -105,8 +118,8 @@ class Scoring:
         """Pairs at the same load."""
         pairs = right = ties = 0
         wrong = []
-        sd = self.noise.get(SPEED, 0.0)
         for condition in self.seal.conditions:
+            sd = self.noise.get((condition.load_kind, SPEED), 0.0)
             predicted, measured = self._sides(condition)
             repeats = {(cell.sealed.policy, cell.sealed.load): len(cell.points) for cell in self._of(condition)}
             for load in decide.loads_of(measured):
@@ -186,7 +199,7 @@ def _scored(cell: MeasuredCell, probes_s: float | None) -> ScoredCell:
 def limits(summary: Sequence[Summary], ranking: Ranking, regret: Sequence[Regret], engine: str) -> Iterator[Limit]:
     """Those of the board: closed loops by speed and throughput, open ones by TTFT."""
     by: Mapping[tuple[str, str], Summary] = {(one.number, one.kind): one for one in summary}
-    median = MEDIAN_LLAMA if "llama" in engine.lower() else MEDIAN
+    median = MEDIAN_LLAMA if "llama.cpp" in engine.lower() else MEDIAN
     judged = [by[name, "concurrency"] for name in JUDGED if (name, "concurrency") in by]
     for one in judged:
         title = NUMBERS[one.number].title
