@@ -10,7 +10,7 @@ import numpy as np
 
 from simulator.arrays import Floats
 from simulator.errors import DsimError
-from simulator.measurements.cost import Costs, LinearDraft, LinearPrefill, Stray
+from simulator.measurements.cost import Costs, LinearDraft, LinearPrefill
 from simulator.measurements.surface_model import Model
 from simulator.measurements.uncertainty import Uncertainty
 from simulator.quantities import TINY
@@ -62,16 +62,18 @@ def costs_of(model: Model, z: Floats, source: str, note: str) -> Costs:
 
 
 def drafter_of(model: Model, z: Floats, name: str, source: str) -> DrafterFit:
-    """A drafter at these unknowns."""
+    """A drafter at these unknowns. Raises DsimError where a number is beyond what a profile can hold."""
     known = model.acceptance[name]
     base, request, slot, slot_request = (rounded(part) for part in model.draft_parts(z, name))
     prompt_s = rounded(model.prompt_s(z, name)) if model.prompts else 0.0
-    strays = [Stray(requests=rounded(float(at)), part=rounded(float(part))) for at, part in zip(*model.drafting_strays(z, name), strict=True)]
-    draft = LinearDraft(
-        provenance="fitted", source=source, base_s=base, per_request_s=request, per_slot_s=slot, per_slot_request_s=slot_request,
-        strays=strays if max(abs(at.part) for at in strays) > LEAST_STRAY else [],
-        per_prompt_token_s=prompt_s or None, ahead=known.ahead or None, every_step_s=rounded(model.every_step_s(z, name)),
-    )  # fmt: skip
+    at, parts = model.drafting_strays(z, name)
+    strays = [{"requests": rounded(float(requests)), "part": rounded(float(part))} for requests, part in zip(at, parts, strict=True)]
+    content = {
+        "provenance": "fitted", "source": source, "base_s": base, "per_request_s": request, "per_slot_s": slot, "per_slot_request_s": slot_request,
+        "strays": strays if np.abs(parts).max() > LEAST_STRAY else [],
+        "per_prompt_token_s": prompt_s or None, "ahead": known.ahead or None, "every_step_s": rounded(model.every_step_s(z, name)),
+    }  # fmt: skip
+    draft = validate(LinearDraft, content, f"the fitted cost of {name}", DsimError)
     conditional = [float(min(max(c, 1e-6), 1 - 1e-6)) for c in model.conditional(z, name)]
     return DrafterFit(len(conditional), draft, conditional, known.proposing, known.counted)
 
