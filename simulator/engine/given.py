@@ -180,11 +180,9 @@ Strangers = OpenTraffic | ClosedTraffic
 Traffic = Strangers | SessionTraffic
 
 
-def truncated(traffic: Traffic, max_context: int | None) -> int:
+def truncated(traffic: Strangers, max_context: int | None) -> int:
     """How many of the measured requests have an answer that is cut at `max_context` tokens."""
     if max_context is None:
-        return 0
-    if isinstance(traffic, SessionTraffic):
         return 0
     if isinstance(traffic, ClosedTraffic):
         of = RequestColumns.of([traffic.source.spec(user, turn, 0.0) for turn in range(1, traffic.turns + 1) for user in range(traffic.users)])

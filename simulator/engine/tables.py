@@ -84,7 +84,8 @@ def settings(traffic: Traffic, fleet: Fleet) -> dict[str, int]:
 
 def with_sessions(w: k.World, source: SessionSource | RecordedSource, max_context: int | None) -> k.World:
     """Some sessions more."""
-    first, base = len(w.session_at) - 1, int(w.session_at[-1])
+    first = int(w.g[0]["loaded"])
+    base = int(w.session_at[first])
     at, columns, lineages = source.drawn(first, _LOADED)
     rows = np.zeros(int(at[-1]), dtype=k.TURN_ROW)
     for name, values in columns.items():
@@ -100,9 +101,9 @@ def with_sessions(w: k.World, source: SessionSource | RecordedSource, max_contex
     return w._replace(
         rows=_longer(w.rows, base, rows),
         lineages=_longer(w.lineages, base, lineages),
-        session_at=np.append(w.session_at, base + at[1:]),
-        session_left=np.append(w.session_left[:first], np.zeros(_LOADED, np.int64)),
-        session_home=np.append(w.session_home[:first], np.full(_LOADED, -1)),
+        session_at=_longer(w.session_at, first + 1, base + at[1:]),
+        session_left=_longer(w.session_left, first, np.zeros(_LOADED, np.int64)),
+        session_home=_longer(w.session_home, first, np.full(_LOADED, -1)),
     )
 
 

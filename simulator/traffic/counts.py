@@ -20,6 +20,11 @@ Mean = Annotated[float, Within(1, MOST)]
 class CountKind(Kind):
     """A distribution of whole numbers from 1 to 1,000."""
 
+    @property
+    def largest(self) -> int:
+        """No count is above it."""
+        return MOST
+
     def at(self, u: Floats) -> Integers:
         """Counts at uniforms in [0, 1). # [n] -> [n]"""
         raise NotImplementedError
@@ -30,6 +35,10 @@ class FixedCount(CountKind):
 
     kind: Literal["fixed"] = "fixed"
     count: Number
+
+    @property
+    def largest(self) -> int:
+        return self.count
 
     def at(self, u: Floats) -> Integers:
         return np.full(u.shape, self.count, dtype=np.int64)
@@ -47,6 +56,10 @@ class UniformCount(CountKind):
         if self.most < self.least:
             raise ValueError(f"expected most of at least {self.least}, got {self.most}")
         return self
+
+    @property
+    def largest(self) -> int:
+        return self.most
 
     def at(self, u: Floats) -> Integers:
         return self.least + np.floor(u * (self.most - self.least + 1)).astype(np.int64)

@@ -13,7 +13,7 @@ from simulator.quantities import Within
 from simulator.rng import uniform_at
 from simulator.schema import Frozen
 from simulator.traffic.content import Lineage
-from simulator.traffic.counts import MOST, Count
+from simulator.traffic.counts import Count
 from simulator.traffic.lengths import Lengths
 from simulator.traffic.pauses import Pause
 from simulator.traffic.request import REQUESTS, Place, RequestSpec
@@ -111,7 +111,7 @@ class SessionSource:
     @property
     def most_calls(self) -> int:
         """The most requests that follow one that is done."""
-        return 1 if self.sessions.fan_out is None else MOST
+        return 1 if self.sessions.fan_out is None else self.sessions.fan_out.calls.largest
 
     def session(self, number: int) -> list[RequestSpec]:
         """Its requests in order."""

@@ -9,7 +9,7 @@ from math import floor, inf
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import numpy as np
-from pydantic import BeforeValidator, model_validator
+from pydantic import model_validator
 
 from simulator.arrays import Integers
 from simulator.quantities import Seconds, Share, SomeSeconds, Weight, Within
@@ -17,17 +17,10 @@ from simulator.rng import uniform_at
 from simulator.schema import Frozen
 from simulator.traffic.goodput import Goodput
 from simulator.traffic.lengths import Lengths
-from simulator.traffic.pauses import Pause
+from simulator.traffic.pauses import SomePause
 
 Retries = Annotated[int, Within(0, 100, "retries")]
 Priority = Annotated[int, Within(-1000, 1000)]
-
-
-def _above_0(content: Any) -> Any:
-    """No patience at all is a slip: nobody would be served."""
-    if isinstance(content, int | float) and not isinstance(content, bool) and content <= 0:
-        raise ValueError(f"expected seconds above 0, or a distribution such as {{kind: uniform, min_s: 5, max_s: 30}}; got {content:g}")
-    return content
 
 
 class Timeout(Frozen):
@@ -47,7 +40,7 @@ class Impatience(Frozen):
     """Who does not wait for the end. `patience_s`: a user leaves who has no first token so long after sending (a number is the mean of an exponential
     distribution). A `stop_share` of the users stop their answer, at a random token of it. `timeout`: what the client does."""
 
-    patience_s: Annotated[Pause, BeforeValidator(_above_0)] = None
+    patience_s: SomePause = None
     stop_share: Share = 0.0
     timeout: Timeout | None = None
 

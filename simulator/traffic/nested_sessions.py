@@ -92,19 +92,22 @@ class _Metadata(_Loose):
     benchmark_phase: str = "profiling"
 
 
-class _Record(_Loose):
+class _Phase(_Loose):
     metadata: _Metadata
+
+
+class _Record(_Phase):
     metrics: _Metrics
 
 
 def _records(lines: Iterable[tuple[str, Row]]) -> Iterator[Row]:
     """Requests of AIPerf's profile_export.jsonl, warm-up left out; times in nanoseconds."""
     for where, line in lines:
-        if line.get("error") is not None:
-            raise TraceError("the request failed", where=where, key="error", remedy="drop the rows of its session")
-        record = validate(_Record, line, where, TraceError)
-        about = record.metadata
+        about = validate(_Phase, line, where, TraceError).metadata
         if about.benchmark_phase == "profiling":
+            if line.get("error") is not None:
+                raise TraceError("the request failed", where=where, key="error", remedy="drop the rows of its session")
+            record = validate(_Record, line, where, TraceError)
             yield {
                 "session": about.x_correlation_id, "turn": about.turn_index, "arrival_s": about.request_start_ns, "end_s": about.request_end_ns,
                 "prompt_tokens": record.metrics.input_sequence_length.value, "output_tokens": record.metrics.output_sequence_length.value,
@@ -208,7 +211,7 @@ def unnested(file: TraceFile) -> tuple[TraceFile, SessionForm | None]:
     if isinstance(rows[0].get("arrival_s"), int):
         first = min(row["arrival_s"] for row in rows)
         rows = [row | {name: (row[name] - first) / 1e9 for name in ("arrival_s", "end_s")} for row in rows]
-    blocks = {row.get("block_size") for row in rows}
+    blocks = {row.pop("block_size", None) for row in rows}
     if len(blocks) > 1:
         raise TraceError("has conversations with blocks of different sizes", where=file.path, key="block_size", remedy="split the file")
     names = [name for name in rows[0] if name in OWN.columns or name == "trace_id"]

@@ -112,15 +112,20 @@ class EmpiricalPause(PauseKind):
 
     @model_validator(mode="after")
     def _can_be_read(self) -> Self:
-        _sorted_column(self.path, self.column)
+        self._values()
         return self
+
+    def _values(self) -> Floats:
+        """The column, sorted, read once per process and file. # [n]"""
+        stat = self.path.stat() if self.path.exists() else None
+        return _sorted_column(self.path, self.column, (stat.st_mtime_ns, stat.st_size) if stat else (0, 0))
 
     @property
     def words(self) -> str:
-        return f"{_sorted_column(self.path, self.column).mean():g} s on average, from {self.path.name}"
+        return f"{self._values().mean():g} s on average, from {self.path.name}"
 
     def at(self, u: Floats) -> Floats:
-        values = _sorted_column(self.path, self.column)
+        values = self._values()
         return values[np.minimum((u * len(values)).astype(np.int64), len(values) - 1)]
 
 
@@ -133,8 +138,16 @@ def _of_number(content: Any) -> Any:
     return {"kind": "exponential", "mean_s": content} if content else None
 
 
+def _above_0(content: Any) -> Any:
+    """For pauses of which none at all is a slip."""
+    if isinstance(content, int | float) and not isinstance(content, bool) and content <= 0:
+        raise ValueError(f"expected seconds above 0, or a distribution such as {{kind: uniform, min_s: 5, max_s: 30}}; got {content:g}")
+    return content
+
+
 _Kinds = Annotated[ExponentialPause | FixedPause | UniformPause | LognormalPause | EmpiricalPause, Field(discriminator="kind")]
 Pause = Annotated[_Kinds | None, BeforeValidator(_of_number, json_schema_input_type=Seconds | _Kinds)]
+SomePause = Annotated[Pause, BeforeValidator(_above_0)]
 
 
 @lru_cache(maxsize=8)
@@ -145,7 +158,7 @@ def _strata(pause: PauseKind) -> tuple[Floats, Floats]:
 
 
 @lru_cache(maxsize=8)
-def _sorted_column(path: Path, column: str) -> Floats:
+def _sorted_column(path: Path, column: str, version: tuple[int, int]) -> Floats:
     """A column of seconds of at least 0, sorted. # [n]"""
     values = np.sort(trace_file(path).numbers(column, least=0, most=MOST_SECONDS))
     values.setflags(write=False)

@@ -79,6 +79,28 @@ def _sizes(blocks: Integers, prompt_tokens: Integers, usual: int) -> list[int]:
     return []
 
 
+def chained(blocks: Integers, ids: Integers) -> Integers:
+    """Ids that stand for all up to their block, as what an engine keeps of it does: those of the file where each is always behind the same one, else
+    numbers of their own. Each row has `blocks` of the `ids`. # [n], [m] -> [m]"""
+    distinct, which = np.unique(ids, return_inverse=True)
+    starts = np.cumsum(blocks) - blocks
+    before = np.concatenate([[-1], which[:-1]])[: len(which)]
+    before[starts[blocks > 0]] = -1
+    lowest, highest = np.full(len(distinct), len(distinct)), np.full(len(distinct), -1)
+    np.minimum.at(lowest, which, before)
+    np.maximum.at(highest, which, before)
+    if (lowest == highest).all():
+        return ids
+    names, at, known = np.empty_like(ids), np.full(len(blocks), -1), 0
+    for depth in range(int(blocks.max())):
+        rows = np.flatnonzero(blocks > depth)
+        here = starts[rows] + depth
+        new, found = np.unique((at[rows] + 1) * len(distinct) + which[here], return_inverse=True)
+        names[here] = at[rows] = known + found
+        known += len(new)
+    return names
+
+
 def seen_before(blocks: Integers, ids: Integers, order: Integers) -> Integers:
     """Leading blocks of each row that rows before it in `order` have (a prefix cache evicts nothing); it has `blocks` of the `ids`. # [n]"""
     starts = np.concatenate([[0], np.cumsum(blocks)])

@@ -18,6 +18,7 @@ from simulator.files import user_cache, why_not_writable, write_whole
 from simulator.misspelt import nearest
 from simulator.names import FileName, check_place, home
 from simulator.quantities import Within
+from simulator.reading.limits import STREAM_MB
 from simulator.reading.opening import read_bytes, read_text
 from simulator.reading.yaml_files import parse_yaml
 from simulator.schema import Frozen
@@ -206,7 +207,7 @@ def adopt(name: str, file: Path) -> Path:
     for part, place in _places(trace).items():
         original = file if trace.registry is None else file / part
         larger = original.is_file() and original.stat().st_size > trace.size_bytes
-        contents[place] = b"" if larger else read_bytes(original, TraceError)
+        contents[place] = b"" if larger else read_bytes(original, TraceError, most_mb=STREAM_MB)
         checksum = hashlib.sha256(contents[place]).hexdigest()
         if checksum != trace.files[part]:
             problem = (

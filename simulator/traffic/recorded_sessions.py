@@ -17,7 +17,7 @@ from simulator.rng import stream, uniform_at
 from simulator.schema import Beside, Distinct
 from simulator.traffic.content import Hashed, Lineage
 from simulator.traffic.nested_sessions import unnested
-from simulator.traffic.pauses import Pause
+from simulator.traffic.pauses import Pause, SomePause
 from simulator.traffic.public import PublicSource
 from simulator.traffic.request import REQUESTS, Place, RequestSpec
 from simulator.traffic.session_chains import sessions_of
@@ -45,7 +45,7 @@ class RecordedSessions(PublicSource):
     unit: Unit | None = None
     columns: SessionColumns = SessionColumns()
     answers_tps: TokensPerSecond | None = None
-    think_s: Pause = None
+    think_s: SomePause = None
     accept: Annotated[tuple[Deviation, ...], Distinct] = ()
     hash_ids: Flag = True
     block_tokens: PageTokens | None = None
@@ -86,6 +86,8 @@ class RecordedSessions(PublicSource):
 @lru_cache(maxsize=4)
 def _read(path: Path, source: RecordedSessions, version: tuple[int, int]) -> Recorded:
     file, nested = unnested(trace_file(path))
+    if nested and source.unit not in (None, "s"):
+        raise TraceError(f"times of {nested.title} say their unit themselves", where=path, key=f"{source.place}.unit", remedy="drop it")
     while True:
         form = session_form(file, source.columns)
         form = replace(form, title=nested.title, block_tokens=nested.block_tokens) if nested else form

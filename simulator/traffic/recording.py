@@ -11,7 +11,7 @@ from simulator.errors import TraceError
 from simulator.traffic.content import hashed_prompts
 from simulator.traffic.gathering import Gathering, Wanted, gathered, unix_unit
 from simulator.traffic.prefix_blocks import block_tokens as block_of
-from simulator.traffic.prefix_blocks import seen_before
+from simulator.traffic.prefix_blocks import chained, seen_before
 from simulator.traffic.request import RequestColumns
 from simulator.traffic.trace_files import TraceFile
 from simulator.traffic.trace_forms import MOONCAKE, PER_SECOND, Unit
@@ -59,6 +59,7 @@ def recorded(file: TraceFile, wanted: Wanted, block_tokens: int | None, simulate
         place, blocks, tokens = (np.concatenate(column) for column in zip(*rows.blocks, strict=True))
         block = block_of(file, columns["hash_ids"], blocks, tokens, place, usual, block_tokens)
         counts, ids = (np.concatenate(column) for column in zip(*rows.ids, strict=True))
+        ids = chained(counts, ids)
         contents = hashed_prompts(ids, counts, prompt, block) if simulated else None
         cached = np.zeros_like(prompt) if simulated else np.minimum(seen_before(counts, ids, order) * block, prompt - 1)
         how = " (inferred from hash_ids)" if block not in (usual, block_tokens) else ""

@@ -6,7 +6,7 @@ import numpy as np
 
 from simulator.arrays import Floats, Integers
 from simulator.errors import TraceError
-from simulator.quantities import MOST_SECONDS
+from simulator.quantities import MOST_SECONDS, MOST_TOKENS
 from simulator.traffic.request import REQUESTS
 from simulator.traffic.session_hashes import with_hashes
 from simulator.traffic.session_rows import KEY, Deviation, Reading, Recorded, Rows
@@ -44,6 +44,9 @@ def sessions_of(rows: Rows, reading: Reading) -> Recorded:
             if heir[up] < 0 and call[row] == call[up]:
                 heir[up] = row
     prompt = _prompts(rows, order, above, output, call)
+    if (long := prompt > MOST_TOKENS).any():
+        what = f"the prompt has {prompt[long][0]:,} tokens with all before it, expected at most {MOST_TOKENS:,}"
+        raise rows.error(int(order[np.argmax(long)]), "new_tokens", what, "fix the row, or split the session")
     said, texts, until = _texts(rows, reading, order, above, prompt, output, begin, heir, call, notes)
     starts_s = rows.numbers["arrival_s"][order[at[:-1]]] if "arrival_s" in rows.numbers else np.full(len(at) - 1, np.nan)
     if (span_s := starts_s[-1] - starts_s[0]) > MOST_SECONDS:
@@ -71,6 +74,10 @@ def _named(rows: Rows, reading: Reading) -> tuple[Integers, int]:
     for row, name in enumerate(rows.names["request"]):
         if name is None or known.setdefault(name, row) != row:
             raise rows.error(row, "request", "missing value" if name is None else f"two requests are called {name}")
+    begun: dict[str, int] = {}
+    for row, (name, parent) in enumerate(zip(rows.names.get("session", ()), rows.names["parent"], strict=False)):
+        if parent is None and name is not None and begun.setdefault(name, row) != row:
+            raise rows.error(row, "parent", f"missing value, and session {name} has begun", f"name the turn before it, or set {KEY}.columns")
     orphans = [row for row, name in enumerate(rows.names["parent"]) if name is not None and name not in known]
     if orphans:
         what = f"follows request {rows.names['parent'][orphans[0]]}, which is not there"
@@ -185,7 +192,7 @@ def _pauses_s(rows: Rows, reading: Reading, parent: Integers, joins: Integers, n
         raise rows.error(int(np.argmax(bad)), "end_s", "the answer ends before the request is sent")
     waits = parent >= 0
     if reading.answers_tps is not None:
-        guessed = np.isnan(pause_s) & np.isnan(end[parent]) & waits
+        guessed = np.isnan(pause_s) & np.isnan(end[parent]) & ~np.isnan(start) & ~np.isnan(start[parent]) & waits
         if guessed.any():
             notes[f"pauses with answers at {reading.answers_tps:g} tokens per second"] = int(guessed.sum())
         end = np.where(np.isnan(end), start + rows.tokens["output_tokens"] / reading.answers_tps, end)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from simulator.arrays import Integers
-from simulator.traffic.prefix_blocks import block_tokens
+from simulator.traffic.prefix_blocks import block_tokens, chained
 from simulator.traffic.session_rows import KEY, Reading, Recorded, Rows
 
 
@@ -21,7 +21,7 @@ def with_hashes(found: Recorded, rows: Rows, reading: Reading, order: Integers, 
     size = block_tokens(
         rows.file, rows.columns["hash_ids"], rows.blocks, given, np.arange(len(given)), reading.form.block_tokens, reading.block_tokens, KEY
     )
-    distinct, ids = np.unique(rows.ids, return_inverse=True)
+    distinct, ids = np.unique(chained(rows.blocks, rows.ids), return_inverse=True)
     first, blocks = (np.cumsum(rows.blocks) - rows.blocks)[order].copy(), rows.blocks[order].copy()
     told = np.minimum(prompt, blocks * size)
     session = np.repeat(np.arange(len(found)), np.diff(found.at))

@@ -31,6 +31,7 @@ _SAMPLE = 200  # lines that show the dialect of a CSV file, or the names in one 
 _SAMPLE_CHARACTERS = 1 << 20
 _FIRST_LINES = 10_000  # one of them is not empty
 _ROWS = 20_000  # of JSON, at a time
+_EXACT = 2**53  # whole numbers above it are not all floats
 Row = dict[str, Any]
 
 
@@ -126,7 +127,8 @@ def _json_column(values: list[Any]) -> pd.Series[Any]:
     if any(isinstance(value, list | dict) for value in values[:1]):
         return pd.Series(values, dtype=object)
     column = pd.Series(values)
-    return column if column.dtype.kind in "iuf" else pd.Series(values, dtype=object)
+    exact = column.dtype.kind in "iu" or (column.dtype.kind == "f" and not any(type(value) is int and abs(value) > _EXACT for value in values))
+    return column if exact else pd.Series(values, dtype=object)
 
 
 def trace_file(path: Path) -> TraceFile:

@@ -93,7 +93,7 @@ def search_cell(plan: Plan, cell: int, curve: list[Carried]) -> Steps[CellResult
             return result
     result.outcome = "planned"
     top = min(max(round(1.7 * needed), needed + 2), max(high, needed))
-    yield from _rungs(known, load, [needed - 1, needed, result.replicas], max(below(fluid, low), needed // 2, 1), top)
+    yield from _rungs(known, load, [needed - 1, needed, result.replicas], max(min(below(fluid, low), needed - 1), needed // 2, 1), top)
     return result
 
 

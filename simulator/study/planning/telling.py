@@ -27,6 +27,8 @@ def conditions(plan: Plan, peak_rps: float) -> Iterator[str]:
     if (trace := question.workload.trace) is not None:
         yield f"Trace: {trace.words(plan.folder)}."
         yield "Every replication plays the same trace: intervals cover the random draws of acceptance, not those of traffic."
+    if (of := question.workload.sessions) is not None and of.recorded is not None:
+        yield f"Recorded: {of.recorded.words}."
     yield "Costs count GPU hours only, over the whole span of the traffic, per million output tokens."
     yield from question.notes
 

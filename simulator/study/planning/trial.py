@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from simulator.arrays import Flags, Floats
-from simulator.engine.given import Absence, truncated
+from simulator.engine.given import Absence
 from simulator.engine.records import RequestRecord, StepRecord
 from simulator.engine.simulate import OpenTraffic, SessionTraffic, observe
 from simulator.study.planning.changes import Change, changes
@@ -75,7 +75,7 @@ def run_trial(plan: Plan, trial: Trial) -> TrialRow:
         middle = plan.warmup_s + plan.window_s / 2
         fleet = replace(fleet, absences=(Absence(0, middle, middle + plan.question.fleet.start_up_s, abrupt=True),))
     meter = Meter(traffic.warmup_s, traffic.until_s, True, plan.question.sla.goodput, traffic.senders)
-    meter.sums["truncated"] += truncated(traffic, fleet.max_context)
+    meter.cut(traffic, fleet.max_context)
     answers: list[Floats] = [np.empty((0, len(RequestRecord._fields)))]
     time = PromptTime(traffic.warmup_s, traffic.until_s)
     end = observe(traffic, fleet, Split(meter, [time.steps], [lambda rows, _domains: answers.append(rows)]))
@@ -133,7 +133,8 @@ def under_way(rows: Floats, start_s: float, until_s: float) -> float:
     if not len(first):
         return 0.0
     begin = np.minimum.reduceat(of["arrival_s"][order], first)
-    end = np.maximum.reduceat(np.where(np.isnan(of["finish_s"]), np.inf, of["finish_s"])[order], first)
+    over = np.where(of["rejected"] > 0, of["sent_s"], np.where(np.isnan(of["ended_s"]), of["finish_s"], of["ended_s"]))
+    end = np.maximum.reduceat(np.where(np.isnan(over), np.inf, over)[order], first)
     return float(np.maximum(np.minimum(end, until_s) - np.maximum(begin, start_s), 0.0).sum()) / (until_s - start_s)
 
 
@@ -168,7 +169,7 @@ def promised(rows: Floats, sla: Sla) -> dict[str, Number]:
     """
     of = dict(zip(RequestRecord._fields, rows[rows[:, RequestRecord._fields.index("measured")] > 0].T, strict=True))
     speed = np.sort(_speed(of))
-    waited = of["first_token_s"] - of["arrival_s"]
+    waited = np.where(np.isin(of["ending"], (Ending.LEFT, Ending.TIMED_OUT)), np.nan, of["first_token_s"] - of["arrival_s"])
     ttft = np.sort(np.where(np.isnan(waited), np.inf, waited))
     row: dict[str, Number] = {"speed": None, "speed_kept": None, "ttft": None, "ttft_kept": None}
     if len(speed):

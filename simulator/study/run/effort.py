@@ -65,7 +65,9 @@ def horizon_s(scenario: Scenario) -> float:
 def hours(scenario: Scenario) -> float:
     """Hours that one core computes, at least: every request is in a step for each drafted block of its answer, and for each chunk of its prompt."""
     compiled = find_spec("numba") is not None and scenario.fleet.failures is None and not (scenario.fleet.groups or scenario.pooled)
-    compiled = compiled and scenario.engine.prefix_cache is None and scenario.workload.sessions is None
+    cache = scenario.engine.prefix_cache
+    known = cache is None or not (cache.keeps_copies or any(scenario.kv_tokens(policy) is None for policy in scenario.policies))
+    compiled = compiled and known and not scenario.workload.leave
     shape = shape_of(scenario.workload, 1.0, scenario.folder)
     most = scenario.max_context_tokens or np.inf
     chunk = next(iter(value for key, value in scenario.engine.prefill if key in ("token_budget", "max_tokens")), np.inf)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.arrays import Floats
+from simulator.engine.given import SessionTraffic, Traffic, truncated
 from simulator.engine.records import End, Outside, RequestRecord, Run, StepRecord, record_of
 from simulator.study.run.classes import ENDINGS, Classes, ClassRow
 from simulator.study.run.metrics import METRICS, OF_POOL, SHARES, Number, Totals, Verdict
@@ -77,6 +78,7 @@ class Meter:
         self.reuse = Reuse(start_s, until_s)
         self.classes = Classes(senders) if senders is not None and senders.classes else None
         self.leave = senders is not None and senders.leave
+        self.most_tokens: int | None = None
         self._last_end_s = np.full(1, np.nan)  # of each replica's last decoding step in the window
 
     @classmethod
@@ -92,6 +94,13 @@ class Meter:
     def warm(self, start_s: float) -> None:
         """Closed loop: the window starts."""
         self.start_s = start_s
+
+    def cut(self, traffic: Traffic, max_context: int | None) -> None:
+        """Answers are cut at `max_context` tokens: those of sessions are counted as they end (one that just fits as well), others before."""
+        if isinstance(traffic, SessionTraffic):
+            self.most_tokens = max_context
+        else:
+            self.sums["truncated"] += truncated(traffic, max_context)
 
     def requests(self, rows: Floats, _domains: Sequence[str]) -> None:
         """Rows of RequestRecord."""
@@ -253,6 +262,9 @@ class Meter:
         for name, ending in ENDINGS.items():
             self.sums[name] += (measured & (of["ending"] == ending)).sum()
         self.sums["retries"] += of["retries"][measured].sum()
+        if self.most_tokens is not None:
+            full = (of["prompt_tokens"] < self.most_tokens) & (of["prompt_tokens"] + of["output_tokens"] == self.most_tokens)
+            self.sums["truncated"] += (measured & full).sum()
         if self.classes is not None:
             self.classes.add({name: column[measured] for name, column in of.items()})
         if self.queue is not None:

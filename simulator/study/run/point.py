@@ -10,7 +10,6 @@ from math import ceil
 import numpy as np
 
 from simulator.arrays import Floats
-from simulator.engine.given import truncated
 from simulator.engine.simulate import ClosedTraffic, End, Fleet, OpenTraffic, SessionTraffic, Traffic, observe
 from simulator.errors import ScenarioError
 from simulator.policies.routing import Assigned
@@ -104,7 +103,7 @@ def _as_moved(scenario: Scenario, point: Point) -> Scenario:
 def _observed(part: int, made: Callable[[], Meter], traffic: Traffic, fleet: Fleet, takers: Takers, count: int = 1) -> Part:
     """One of `count` parts, with a meter of it and one for each of its groups."""
     meter, groups = made(), Groups([made() for _ in fleet.groups], [group.replicas for group in fleet.groups]) if fleet.groups else None
-    meter.sums["truncated"] += truncated(traffic, fleet.max_context)
+    meter.cut(traffic, fleet.max_context)
     return Part(part, meter, observe(traffic, fleet, Split(meter, *takers, part, count, groups)), groups)
 
 

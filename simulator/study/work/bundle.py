@@ -12,6 +12,7 @@ from simulator.errors import DsimError
 from simulator.files import write_whole
 from simulator.measurements.profile import Profile
 from simulator.names import check_inside
+from simulator.reading.limits import STREAM_MB
 from simulator.reading.opening import read_bytes
 from simulator.study.work.kept import code_mark, digest
 from simulator.traffic.workload import Workload
@@ -71,12 +72,16 @@ def published_files(place: str, profile: Profile) -> Files:
 
 def moved_workload(content: dict[str, Any], workload: Workload, folder: Path) -> tuple[dict[str, Any], Files]:
     """The content of a workload in a YAML file in `folder` with its paths pointing into the bundle, and the files there."""
+    files: Files = {}
+    if workload.impatience is not None:
+        content = content | {"impatience": _moved(workload.impatience.model_dump(), files)}
+    if workload.classes:
+        content = content | {"classes": {name: _moved(each.model_dump(), files) for name, each in workload.classes.items()}}
     if workload.trace is not None:
         file = workload.trace.find(folder)
-        return _placed(content, "trace", f"trace/{file.name}", [file])
+        return _placed(content, "trace", f"trace/{file.name}", [file], files)
     if workload.servegen is not None:
-        return _placed(content, "servegen", "servegen", workload.servegen.files())
-    files: Files = {}
+        return _placed(content, "servegen", "servegen", workload.servegen.files(), files)
     if workload.sessions is not None:
         sessions = workload.sessions.model_dump()
         if (recorded := workload.sessions.recorded) is not None:
@@ -86,17 +91,22 @@ def moved_workload(content: dict[str, Any], workload: Workload, folder: Path) ->
     return content | {key: _moved(value.model_dump(), files) for key, value in drawn.items()}, files
 
 
-def _placed(content: dict[str, Any], key: str, path: str, files: list[Path]) -> tuple[dict[str, Any], Files]:
-    """A workload whose requests come from files, named or not."""
+def _placed(content: dict[str, Any], key: str, path: str, own: list[Path], files: Files) -> tuple[dict[str, Any], Files]:
+    """A workload whose requests come from files of its own, named or not, beside other `files`."""
     source = {name: value for name, value in content[key].items() if name != "name"}
-    return content | {key: source | {"path": path}}, {f"{key}/{file.name}": read_bytes(file) for file in files}
+    return content | {key: source | {"path": path}}, files | {f"{key}/{file.name}": _requests(file) for file in own}
+
+
+def _requests(file: Path) -> bytes:
+    """A file that is read line by line, as large as one may be."""
+    return read_bytes(file, most_mb=STREAM_MB)
 
 
 def _moved(content: Any, files: Files) -> Any:
     """Nested content with its paths replaced by places in the bundle, and what is there added to `files`."""
     if isinstance(content, Path):
         place = f"drawn/{len(files)}{content.suffix}"
-        files[place] = read_bytes(content)
+        files[place] = _requests(content)
         return place
     if isinstance(content, dict):
         return {key: _moved(value, files) for key, value in content.items()}
