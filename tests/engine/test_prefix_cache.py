@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from simulator.engine.pages import CopyingCache, PrefixCache, prefix_cache
 from simulator.policies.prefix_cache import Lru, PrefixCaching, SglangCache, VllmCache
 from simulator.traffic.content import Content, Hashed, Lineage, hashed_prompts
-from simulator.traffic.prefix_blocks import seen_before
+from simulator.traffic.prefix_blocks import chained, seen_before
 from simulator.traffic.request import Request, RequestSpec
 
 RULES = [
@@ -95,6 +95,21 @@ def test_hits_are_those_of_stack_distances(data: st.DataObject) -> None:
     prompts = [8 * len(row) + 1 for row in ids]  # the last token is never cached: here it is in no block
     capacities = [6, 8, 12, 30, 1000]
     assert [hits_of(ids, prompts, 8, capacity) for capacity in capacities] == by_stack_distance(ids, capacities)
+
+
+@given(st.lists(st.lists(st.integers(0, 3), max_size=6), min_size=1, max_size=30))
+def test_ids_stand_for_all_up_to_their_block(rows: list[list[int]]) -> None:
+    """Whatever the file's do: [1, 2] and [3, 2] share nothing, [7, 7] has two blocks. Those that do already stay as they are."""
+    blocks, flat = np.array(list(map(len, rows))), np.array([one for row in rows for one in row], dtype=np.int64)
+    found = chained(blocks, flat)
+    names = [tuple(found[end - size : end].tolist()) for size, end in zip(blocks, np.cumsum(blocks), strict=True)]
+    prefixes = {(i, depth): tuple(row[: depth + 1]) for i, row in enumerate(rows) for depth in range(len(row))}
+    by_name: dict[int, set[tuple[int, ...]]] = {}
+    for (i, depth), prefix in prefixes.items():
+        by_name.setdefault(names[i][depth], set()).add(prefix)
+    assert all(len(meant) == 1 for meant in by_name.values())
+    assert len(by_name) == len(set(prefixes.values()))
+    assert (chained(blocks, found) == found).all()
 
 
 def test_hits_on_mooncakes_conversations(shared: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from simulator.engine.records import RequestRecord
 from simulator.study.planning.sla import Sla
 from simulator.study.planning.trial import promised
+from simulator.traffic.request import Ending
 
 
 def seen(first_s: float, finish_s: float, tokens: int = 11, rejected: bool = False, measured: bool = True) -> RequestRecord:
@@ -44,6 +45,13 @@ def test_quantiles_are_of_the_measured_with_the_unanswered_as_slowest() -> None:
     assert found["ttft_kept"] == pytest.approx(3 / 7)
     assert promised(ROWS, sla(0.4))["speed"] == 10.0
     assert promised(ROWS, sla(0.9))["ttft"] is None
+
+
+def test_who_gave_up_after_a_first_token_was_never_answered() -> None:
+    gone = [seen(1.5, nan)._replace(ending=ending, ended_s=3.0) for ending in (Ending.TIMED_OUT, Ending.LEFT)]
+    stopped = seen(1.5, nan)._replace(ending=Ending.STOPPED, ended_s=3.0)
+    assert promised(np.array(gone, dtype=np.float64), sla(0.5))["ttft_kept"] == 0
+    assert promised(np.array([stopped], dtype=np.float64), sla(0.5))["ttft_kept"] == 1
 
 
 def test_nobody_measured_is_unknown() -> None:

@@ -40,6 +40,9 @@ def test_sessions_are_under_way_from_their_first_request_to_their_last_answer() 
     rows = np.array([request(1, 0, 1), request(1, 6, 7), request(2, 6, nan), request(3, 0, 4, measured=False)])
     assert under_way(rows, 5.0, 10.0) == pytest.approx((2 + 4) / 5)
     assert under_way(rows[:0], 5.0, 10.0) == 0.0
+    left, refused = request(1, 6, nan), request(2, 7, nan)
+    left[RequestRecord._fields.index("ended_s")], refused[RequestRecord._fields.index("rejected")] = 8.0, 1.0
+    assert under_way(np.array([left, refused]), 5.0, 10.0) == pytest.approx(2 / 5)  # over with whom it lost
     assert lengths(rows) == {"prompt_tokens_mean": 300, "output_tokens_mean": 20}
 
 

@@ -96,6 +96,26 @@ def test_a_service_is_run_and_bundled_like_any_workload(service: Path, scenario:
     assert sent.content["workload"]["servegen"] == {"path": "servegen"}
 
 
+def test_files_of_classes_and_patience_are_bundled_and_marked(service: Path, scenario: Callable[..., Path]) -> None:
+    """Beside files of any source of traffic; other content is another mark."""
+    Path("chats.csv").write_text("tokens,wait\n40,3\n60,9\n")
+    lengths = {"kind": "empirical", "path": "chats.csv", "column": "tokens"}
+    patience = {"patience_s": {"kind": "empirical", "path": "chats.csv", "column": "wait"}}
+    classes = {"chat": {"share": 1, "sla": {"e2e_s": 9}, "prompt_tokens": lengths}, "job": {"share": 1, "sla": {"e2e_s": 99}, "impatience": patience}}
+    drawn = {"arrivals": {"kind": "poisson"}, "prompt_tokens": lengths, "output_tokens": {"kind": "fixed", "tokens": 9}}
+    for source, of_classes in ((drawn, classes), ({"servegen": {"path": str(service)}}, {"job": classes["job"]})):
+        workload = source | {"domains": {"chat": 1}, "classes": of_classes, "impatience": patience}
+        run = {"replications": 1, "warmup_s": 0, "duration_s": 5}
+        path = scenario(workload=workload, load=[3.0], run=run, baseline=None, sla=None)
+        sent = bundle(load_scenario(path))
+        assert sum(content == Path("chats.csv").read_bytes() for content in sent.files.values()) >= 2
+        assert "chats.csv" not in str(sent.content)
+        text = Path("chats.csv").read_text()
+        Path("chats.csv").write_text(text.replace("60", "61"))
+        assert bundle(load_scenario(path)).mark != sent.mark
+        Path("chats.csv").write_text(text)
+
+
 def test_servegen_load_scales_and_begins_anew(service: Path) -> None:
     source = ServeGenSource(path=service, start_s=600.0)
     counts = [[((a := source.requests(6.0, 1200.0, 0, k)[0]) < 600).sum(), (a >= 600).sum()] for k in range(20)]

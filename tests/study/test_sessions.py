@@ -95,6 +95,21 @@ def test_from_a_scenario_to_its_page(scenario: Callable[..., Path], with_prompts
     assert little < much
 
 
+def test_answers_that_are_cut_are_counted(scenario: Callable[..., Path], with_prompts: None, dsim: Dsim) -> None:
+    """Prompts of 100, 180, 260, … tokens and answers of 20: the third fits in 285, and of the fourth neither does."""
+    fixed: Content = SESSIONS | {"turns": 3, "system": {"count": 1, "tokens": {"kind": "fixed", "tokens": 40}}}
+    for most, cut in ((285, False), (270, True)):
+        content: Content = {
+            "workload": WORKLOAD | {"sessions": fixed},
+            "engine": ENGINE | {"max_context_tokens": most},
+            "run": RUN,
+            "sla": {},
+            "load": [4],
+        }
+        assert dsim("run", scenario(**content), "--out", f"out{most}").code == 0
+        assert bool(pd.read_csv(f"out{most}/points.csv")["truncated"].sum()) is cut
+
+
 def test_recorded_sessions_from_a_file_to_the_page(scenario: Callable[..., Path], with_prompts: None, dsim: Dsim) -> None:
     """Three turns of 60 new tokens and answers of 20: the same prompts as those that are drawn."""
     first: list[Content] = [{"session_id": f"s{n}", "timestamp": 250 * n, "input_length": 60, "output_length": 20} for n in range(48)]

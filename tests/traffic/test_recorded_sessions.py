@@ -177,6 +177,8 @@ def test_pauses_that_a_file_does_not_say_are_drawn(file: Callable[..., Path]) ->
     some = file([*AIPERF[:3], {"session_id": "a", "input_length": 1, "output_length": 5}])
     assert pauses(read(some, think_s={"kind": "fixed", "seconds": 9}).session(0)) == [0.0, 7.0, 9.0]
     assert "recorded.think_s: the file says all pauses; drop it" in refusal(file(AIPERF), think_s=1)
+    with pytest.raises(ValidationError, match="expected seconds above 0"):
+        read(path, "poisson", **(keys | {"think_s": 0}))
 
 
 def test_weka_conversations(file: Callable[..., Path]) -> None:
@@ -298,6 +300,12 @@ BAD: list[tuple[str, list[Row], dict[str, Any], str]] = [
     ("a turn that waits for no call", [CALLS[0], CALLS[2], CALLS[4]], {}, "t.jsonl:3: joins: no call joins the turn, though the turn before it made"),
     ("calls in a circle", [CALLS[0], *(CALLS[2] | {"request": name, "parent": up} for name, up in ("xy", "yz", "zx"))], {},
      "t.jsonl:2: parent: its parents lead back to itself; "),
+    ("a parent for some", [OWN[0] | {"request": 1, "parent": None}, OWN[2] | {"request": 2, "parent": None}], {},
+     "t.jsonl:2: parent: missing value, and session a has begun; name the turn before it, or set workload.sessions.recorded.columns"),
+    ("a unit of its own", [SPANS[0]], {"unit": "ns"},
+     "t.jsonl: workload.sessions.recorded.unit: times of OpenTelemetry spans say their unit themselves; drop it"),
+    ("a prompt without end", [{"session": "z", "turn": n, "arrival_s": n, "end_s": n, "new_tokens": 10**8, "output_tokens": 1} for n in (1, 2)], {},
+     "t.jsonl:2: new_tokens: the prompt has 200,000,001 tokens with all before it, expected at most 100,000,000; "),
     ("no tokens", [OWN[0] | {"output_tokens": 0}], {}, "t.jsonl:1: output_tokens: must be at least 1 (got 0); "
      "write workload.sessions.recorded.accept: [empty] to count 1, or fix the row"),
     ("less than no tokens", [OWN[0] | {"output_tokens": -1}], {"accept": ["empty"]}, "t.jsonl:1: output_tokens: must be at least 0 (got -1); "),
