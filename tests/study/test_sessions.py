@@ -96,17 +96,11 @@ def test_from_a_scenario_to_its_page(scenario: Callable[..., Path], with_prompts
 
 
 def test_answers_that_are_cut_are_counted(scenario: Callable[..., Path], with_prompts: None, dsim: Dsim) -> None:
-    """Prompts of 100, 180, 260, … tokens and answers of 20: the third fits in 285, and of the fourth neither does."""
+    """Prompts of 100, 180, 260, … tokens and answers of 20: all fit in 285 tokens, and in 270 the last answer does not."""
     fixed: Content = SESSIONS | {"turns": 3, "system": {"count": 1, "tokens": {"kind": "fixed", "tokens": 40}}}
     for most, cut in ((285, False), (270, True)):
-        content: Content = {
-            "workload": WORKLOAD | {"sessions": fixed},
-            "engine": ENGINE | {"max_context_tokens": most},
-            "run": RUN,
-            "sla": {},
-            "load": [4],
-        }
-        assert dsim("run", scenario(**content), "--out", f"out{most}").code == 0
+        workload, engine = WORKLOAD | {"sessions": fixed}, ENGINE | {"max_context_tokens": most}
+        assert dsim("run", scenario(workload=workload, engine=engine, run=RUN, sla={}, load=[4]), "--out", f"out{most}").code == 0
         assert bool(pd.read_csv(f"out{most}/points.csv")["truncated"].sum()) is cut
 
 
