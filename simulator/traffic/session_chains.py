@@ -134,24 +134,25 @@ def _calls(rows: Rows, parent: Integers) -> tuple[Integers, Integers]:
         raise rows.error(int(np.argmax(bad)), "call", f"expected 0 or 1, got {given[bad][0]:g}")
     call, joins, agent = given.astype(np.int64), np.full(len(rows), -1), parent.copy()
     known = {name: row for row, name in enumerate(rows.names.get("request", ()))}
+    followed = np.bincount(parent[parent >= 0], minlength=len(rows)) > 0
     for _ in range(len(rows).bit_length()):  # all calls of a chain are of the turn that made the first; those that run in a circle are refused later
         inner = np.flatnonzero((agent >= 0) & (call == 1) & (call[agent] == 1))
         agent[inner] = agent[agent[inner]]
-    for row in np.flatnonzero((call == 1) & (parent < 0)):
-        raise rows.error(int(row), "parent", "a call follows no turn", "fix the row, or let it begin a session with call: 0")
-    for row in np.flatnonzero((call == 0) & (parent >= 0) & (call[parent] == 1)):
-        raise rows.error(int(row), "parent", "a turn follows a call", "name the turn before it, and let the call join it")
+    for row in np.flatnonzero((call == 1) & (parent < 0)).tolist():
+        raise rows.error(row, "parent", "a call follows no turn", "fix the row, or let it begin a session with call: 0")
+    for row in np.flatnonzero((call == 0) & (parent >= 0) & (call[parent] == 1)).tolist():
+        raise rows.error(row, "parent", "a turn follows a call", "name the turn before it, and let the call join it")
     for row, name in enumerate(rows.names.get("joins", ())):
         if name is None:
             continue
         joins[row] = known.get(name, -1)
-        if not call[row] or joins[row] < 0 or call[joins[row]] or parent[joins[row]] != agent[row] or (parent == row).any():
+        if not call[row] or joins[row] < 0 or call[joins[row]] or parent[joins[row]] != agent[row] or followed[row]:
             what = f"{name} is not the turn after the one that made the call, or another call follows this one"
             raise rows.error(row, "joins", what, "name the turn that waits for the last of the calls")
     calls, held_up = np.zeros(len(rows), dtype=bool), np.zeros(len(rows), dtype=bool)
     calls[agent[call == 1]], held_up[joins[joins >= 0]] = True, True
-    for row in np.flatnonzero((call == 0) & (parent >= 0) & calls[parent] & ~held_up):
-        raise rows.error(int(row), "joins", "no call joins the turn, though the turn before it made some", "let the last of them join it")
+    for row in np.flatnonzero((call == 0) & (parent >= 0) & calls[parent] & ~held_up).tolist():
+        raise rows.error(row, "joins", "no call joins the turn, though the turn before it made some", "let the last of them join it")
     return call, joins
 
 
@@ -197,7 +198,8 @@ def _pauses_s(rows: Rows, reading: Reading, parent: Integers, joins: Integers, n
             notes[f"pauses with answers at {reading.answers_tps:g} tokens per second"] = int(guessed.sum())
         end = np.where(np.isnan(end), start + rows.tokens["output_tokens"] / reading.answers_tps, end)
     before = end[parent]
-    np.maximum.at(before, joins[joins >= 0], end[joins >= 0])
+    with np.errstate(invalid="ignore"):  # of ends that the file does not have
+        np.maximum.at(before, joins[joins >= 0], end[joins >= 0])
     pause_s = np.where(waits, np.where(np.isnan(pause_s), start - before, pause_s), 0.0)
     unknown = np.isnan(pause_s)
     if unknown.any() and not reading.drawn:

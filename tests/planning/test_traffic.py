@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from simulator.study.run.shape import shape_of
 from simulator.study.run.sweep import bundle, sweep
 from simulator.traffic.servegen import ServeGenSource
 from simulator.traffic.workload import Workload
-from tests.conftest import Dsim
+from tests.conftest import Content, Dsim
 
 Make = Callable[..., Plan]
 
@@ -96,8 +97,11 @@ def test_a_service_is_run_and_bundled_like_any_workload(service: Path, scenario:
     assert sent.content["workload"]["servegen"] == {"path": "servegen"}
 
 
-def test_files_of_classes_and_patience_are_bundled_and_marked(service: Path, scenario: Callable[..., Path]) -> None:
+def test_files_of_classes_and_patience_are_bundled_and_marked(
+    service: Path, scenario: Callable[..., Path], edit_profile: Callable[[Callable[[Content], Any]], None]
+) -> None:
     """Beside files of any source of traffic; other content is another mark."""
+    edit_profile(lambda c: c["costs"].update(prefill={"provenance": "synthetic", "kind": "linear", "base_s": 0.001, "per_token_s": 1e-4}))
     Path("chats.csv").write_text("tokens,wait\n40,3\n60,9\n")
     lengths = {"kind": "empirical", "path": "chats.csv", "column": "tokens"}
     patience = {"patience_s": {"kind": "empirical", "path": "chats.csv", "column": "wait"}}
@@ -106,7 +110,7 @@ def test_files_of_classes_and_patience_are_bundled_and_marked(service: Path, sce
     for source, of_classes in ((drawn, classes), ({"servegen": {"path": str(service)}}, {"job": classes["job"]})):
         workload = source | {"domains": {"chat": 1}, "classes": of_classes, "impatience": patience}
         run = {"replications": 1, "warmup_s": 0, "duration_s": 5}
-        path = scenario(workload=workload, load=[3.0], run=run, baseline=None, sla=None)
+        path = scenario(workload=workload, engine={"prefill": {"kind": "chunked"}}, load=[3.0], run=run, baseline=None, sla=None)
         sent = bundle(load_scenario(path))
         assert sum(content == Path("chats.csv").read_bytes() for content in sent.files.values()) >= 2
         assert "chats.csv" not in str(sent.content)

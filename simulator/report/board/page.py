@@ -67,8 +67,8 @@ def _check_cell(cell: ScoredCell, seal: Seal, path: Path) -> None:
     """Its predictions are those of the seal, and its errors follow from them. Raises DsimError."""
     sealed = next((known for c in seal.conditions if c.name == cell.condition and (known := c.cell(cell.policy, cell.load))), None)
     for name, number in cell.numbers.items():
-        known = sealed.numbers.get(name) if sealed else None
-        same = known is not None and (known.value, known.low, known.high) == (number.predicted, number.low, number.high)
+        told = sealed.numbers.get(name) if sealed else None
+        same = told is not None and (told.value, told.low, told.high) == (number.predicted, number.low, number.high)
         if not same or not isclose(number.error, number.predicted / number.measured - 1, abs_tol=1e-9):
             key = f"{cell.condition}/{cell.policy}/{cell.load:g}/{name}"
             raise DsimError("does not follow from the seal", where=path, key=key, remedy="make it again with dsim score")

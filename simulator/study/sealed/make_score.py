@@ -103,7 +103,8 @@ def _remarks(found: Measured, scoring: Scoring, older: int) -> Iterator[str]:
 
 def _time(date: str) -> datetime | None:
     """A client's local time, or an ISO time; None of another form."""
-    for read in (lambda: datetime.strptime(date, CLIENT_TIME), lambda: datetime.fromisoformat(date)):
-        with suppress(ValueError, OverflowError):
-            return read().astimezone()
+    with suppress(ValueError, OverflowError):
+        return datetime.strptime(date, CLIENT_TIME).astimezone()
+    with suppress(ValueError, OverflowError):
+        return datetime.fromisoformat(date).astimezone()
     return None
