@@ -54,8 +54,9 @@ def _option_meant(option: str, context: Any) -> str:
         from simulator.study.run.scenario import Scenario
 
         word = option.strip("-").replace("-", "_")
-        key = next((".".join(place.path) for place in places(Scenario) if likeness(word, place.path[-1]) == 1 and "N" not in place.path), None)
-        if key:
+        keys = [place.path for place in places(Scenario) if likeness(word, place.path[-1]) == 1 and "N" not in place.path]
+        if keys:
+            key = ".".join(min(keys, key=len))
             return f"set a key of the file with --set {key}=VALUE"
     return nearest(option, valid, "options")
 

@@ -69,7 +69,7 @@ def fleets(draw: st.DrawFn, least: int = 1, most: int = 5) -> Fleet:
     if draw(st.booleans()):  # one that reads prompts, in an engine that drafts at the end of a step
         draft = draft.model_copy(update={"per_prompt_token_s": 0.0003, "ahead": True})
     if draw(st.booleans()):  # one under which the engine schedules otherwise
-        draft = draft.model_copy(update={"every_step_s": draw(st.sampled_from((-0.002, 0.003)))})
+        draft = draft.model_copy(update={"every_step_s": draw(st.sampled_from((-0.0005, 0.003)))})
     tight = draw(st.none() | st.integers(26, 12 * most))
     page = draw(st.integers(1, 4))
     made = fleet(

@@ -21,7 +21,7 @@ from tests.study import legal_scenarios
 SMALL_HOURS = 2e-7  # that a test has time for on the plain path
 
 
-@pytest.mark.parametrize("first", [0, 40])
+@pytest.mark.parametrize("first", [0, 60])
 def test_a_legal_scenario_never_breaks(first: int, world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     simulated = 0
     for seed in range(first, first + 20):

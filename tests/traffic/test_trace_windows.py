@@ -32,10 +32,11 @@ def traces(draw: st.DrawFn) -> list[Row]:
 
 def by_hand(rows: list[Row], first_s: float, end_s: float) -> list[tuple[float, int, int]]:
     """Arrival, output and cached tokens of the window, one request after another."""
-    origin, seen, played = min(row[0] for row in rows) / 1000, set[int](), []
+    origin, seen, played = min(row[0] for row in rows) / 1000, set[tuple[int, ...]](), []
     for time, prompt, output, blocks in sorted(rows, key=lambda row: row[0]):
-        hits = next((n for n, block in enumerate(blocks) if block not in seen), len(blocks))
-        seen.update(blocks)
+        chains = [tuple(blocks[: n + 1]) for n in range(len(blocks))]
+        hits = next((n for n, chain in enumerate(chains) if chain not in seen), len(blocks))
+        seen.update(chains)
         arrival_s = time / 1000 - origin
         if first_s <= arrival_s < end_s:
             played.append((arrival_s - first_s, output, min(512 * hits, prompt - 1)))

@@ -70,8 +70,8 @@ def test_an_infinite_cache_never_caches_a_whole_prompt_and_never_what_is_new(tmp
     trace = read(path, prefix_cache="infinite")
     assert trace.cached_prompt_tokens[0] == 0
     for i, blocks in enumerate(ids):
-        earlier = {block for before in ids[:i] for block in before}
-        leading = len(blocks) if earlier.issuperset(blocks) else next(k for k, block in enumerate(blocks) if block not in earlier)
+        earlier = {tuple(before[:end]) for before in ids[:i] for end in range(1, len(before) + 1)}  # a block is all up to it
+        leading = next((k for k in range(len(blocks)) if tuple(blocks[: k + 1]) not in earlier), len(blocks))
         assert trace.cached_prompt_tokens[i] == min(512 * leading, 512 * len(blocks) - 1)
 
 
