@@ -51,7 +51,7 @@ def _warn(text: str, remedy: str, severity: Literal["warning", "note"] = "warnin
 def _of_profiles(result: PlanResult) -> Iterator[Remark]:
     for profile in result.profiles:
         if any(source.table == "verify cost" and source.provenance == "estimated" for source in profile.provenance):
-            yield _warn(f"{profile.name}: step costs are estimated, not measured.", "hold them against one benchmark where you can")
+            yield _warn(f"{profile.name}: step costs are estimated, not measured.", "compare them with one benchmark where you can")
         made_up = sorted({source.table for source in profile.provenance if source.provenance == "synthetic"})
         if made_up:
             yield _warn(f"{profile.name}: assumed, not measured: {', '.join(made_up)}.", "measure them; the what-ifs show what depends on them")

@@ -83,7 +83,7 @@ def another_model(profile: Profile, drafters: Iterable[str]) -> str | None:
 def _estimated(scenario: Scenario) -> Iterator[Remark]:
     if (known := scenario.known).costs.verify.provenance == "estimated":
         text = f"Step costs are estimated from kernel times that others measured, not measured on {known.hardware} with this engine."
-        yield _note(text, "measure the profile, or hold it against one benchmark, where you can")
+        yield _note(text, "measure the profile, or compare it with one benchmark, where you can")
 
 
 def _idle(scenario: Scenario) -> Iterator[Remark]:
