@@ -56,7 +56,7 @@ def _option_meant(option: str, context: Any) -> str:
         word = option.strip("-").replace("-", "_")
         keys = [place.path for place in places(Scenario) if likeness(word, place.path[-1]) == 1 and "N" not in place.path]
         if keys:
-            key = ".".join(min(keys, key=len))
+            key = min((".".join(path) for path in keys), key=lambda one: one.count("."))
             return f"set a key of the file with --set {key}=VALUE"
     return nearest(option, valid, "options")
 
