@@ -14,7 +14,7 @@ from simulator.arrays import Floats, Integers
 from simulator.errors import TraceError
 from simulator.quantities import MOST_TOKENS, Flag, MeanTokens, Spread, Tokens, Weight
 from simulator.schema import Beside, Frozen
-from simulator.traffic.trace_files import trace_file
+from simulator.traffic.trace_files import trace_file, version_of
 
 
 class Fixed(Frozen):
@@ -139,9 +139,7 @@ class Empirical(Frozen):
 
     def _values(self) -> Integers:
         """The column, sorted, read once per process and file. # [n]"""
-        stat = self.path.stat() if self.path.exists() else None
-        version = (stat.st_mtime_ns, stat.st_size) if stat else (0, 0)
-        return _sorted_column(self.path, self.column, self.drop_empty_rows, version)
+        return _sorted_column(self.path, self.column, self.drop_empty_rows, version_of(self.path))
 
     def at(self, u: Floats) -> Integers:
         """Lengths at uniforms in [0, 1). # [n] -> [n]"""

@@ -15,7 +15,7 @@ from simulator.arrays import Floats
 from simulator.kind import Kind
 from simulator.quantities import MOST_SECONDS, Seconds, SomeSeconds, Spread
 from simulator.schema import Beside
-from simulator.traffic.trace_files import trace_file
+from simulator.traffic.trace_files import trace_file, version_of
 
 _STRATA = 4096
 # Python's functions for one number: those of numpy may differ in the last bit between arrays of different shapes.
@@ -117,8 +117,7 @@ class EmpiricalPause(PauseKind):
 
     def _values(self) -> Floats:
         """The column, sorted, read once per process and file. # [n]"""
-        stat = self.path.stat() if self.path.exists() else None
-        return _sorted_column(self.path, self.column, (stat.st_mtime_ns, stat.st_size) if stat else (0, 0))
+        return _sorted_column(self.path, self.column, version_of(self.path))
 
     @property
     def words(self) -> str:

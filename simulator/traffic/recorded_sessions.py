@@ -23,7 +23,7 @@ from simulator.traffic.request import REQUESTS, Place, RequestSpec
 from simulator.traffic.session_chains import sessions_of
 from simulator.traffic.session_forms import SessionColumns, session_form
 from simulator.traffic.session_rows import Deviation, Reading, Recorded, read_rows
-from simulator.traffic.trace_files import trace_file
+from simulator.traffic.trace_files import trace_file, version_of
 from simulator.traffic.trace_forms import Unit
 
 
@@ -62,8 +62,7 @@ class RecordedSessions(PublicSource):
     @property
     def sessions(self) -> Recorded:
         """What is in the file, read once per process. Raises TraceError."""
-        stat = self.file.stat()
-        return _read(self.file, self, (stat.st_mtime_ns, stat.st_size))
+        return _read(self.file, self, version_of(self.file))
 
     @property
     def pauses_s(self) -> float:

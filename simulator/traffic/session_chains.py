@@ -138,10 +138,10 @@ def _calls(rows: Rows, parent: Integers) -> tuple[Integers, Integers]:
     for _ in range(len(rows).bit_length()):  # all calls of a chain are of the turn that made the first; those that run in a circle are refused later
         inner = np.flatnonzero((agent >= 0) & (call == 1) & (call[agent] == 1))
         agent[inner] = agent[agent[inner]]
-    for row in np.flatnonzero((call == 1) & (parent < 0)).tolist():
-        raise rows.error(row, "parent", "a call follows no turn", "fix the row, or let it begin a session with call: 0")
-    for row in np.flatnonzero((call == 0) & (parent >= 0) & (call[parent] == 1)).tolist():
-        raise rows.error(row, "parent", "a turn follows a call", "name the turn before it, and let the call join it")
+    if (alone := (call == 1) & (parent < 0)).any():
+        raise rows.error(int(np.argmax(alone)), "parent", "a call follows no turn", "fix the row, or let it begin a session with call: 0")
+    if (after := (call == 0) & (parent >= 0) & (call[parent] == 1)).any():
+        raise rows.error(int(np.argmax(after)), "parent", "a turn follows a call", "name the turn before it, and let the call join it")
     for row, name in enumerate(rows.names.get("joins", ())):
         if name is None:
             continue
@@ -151,8 +151,9 @@ def _calls(rows: Rows, parent: Integers) -> tuple[Integers, Integers]:
             raise rows.error(row, "joins", what, "name the turn that waits for the last of the calls")
     calls, held_up = np.zeros(len(rows), dtype=bool), np.zeros(len(rows), dtype=bool)
     calls[agent[call == 1]], held_up[joins[joins >= 0]] = True, True
-    for row in np.flatnonzero((call == 0) & (parent >= 0) & calls[parent] & ~held_up).tolist():
-        raise rows.error(row, "joins", "no call joins the turn, though the turn before it made some", "let the last of them join it")
+    if (early := (call == 0) & (parent >= 0) & calls[parent] & ~held_up).any():
+        what = "no call joins the turn, though the turn before it made some"
+        raise rows.error(int(np.argmax(early)), "joins", what, "let the last of them join it")
     return call, joins
 
 

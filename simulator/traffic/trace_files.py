@@ -131,6 +131,12 @@ def _json_column(values: list[Any]) -> pd.Series[Any]:
     return column if exact else pd.Series(values, dtype=object)
 
 
+def version_of(path: Path) -> tuple[int, int]:
+    """When a file was written and how large it is, for what is kept of it; (0, 0) where there is none."""
+    stat = path.stat() if path.exists() else None
+    return (stat.st_mtime_ns, stat.st_size) if stat else (0, 0)
+
+
 def trace_file(path: Path) -> TraceFile:
     """A file of requests. It holds JSON if it begins like it, else CSV."""
     if path.suffix.lower() in (".xlsx", ".xls", ".ods", ".parquet", ".arrow", ".zip", ".zst"):

@@ -78,11 +78,11 @@ class Scoring:
     @property
     def unchosen(self) -> Iterator[Place]:
         """What was recommended at a load, and is in no file though others are."""
-        done = {(place.condition, place.policy, place.load) for place in self.not_measured}
+        missing = {(place.condition, place.policy, place.load) for place in self.not_measured}
         for condition in self.seal.conditions:
             loads = decide.loads_of(self._sides(condition)[1])
             for choice in condition.decisions.recommended:
-                if choice.load in loads and (condition.name, choice.policy, choice.load) in done:
+                if choice.load in loads and (condition.name, choice.policy, choice.load) in missing:
                     yield Place(condition=condition.name, policy=choice.policy, load=choice.load)
 
     def summary(self) -> Iterator[Summary]:
