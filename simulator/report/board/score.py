@@ -61,7 +61,7 @@ def summary_table(score: Score) -> Table:
         rows.append([NUMBERS[one.number].title, kind, str(one.cells), size(one.median), size(one.p90), Cell(size(one.worst), at), held,
                      f"±{size(one.half_width)}" if one.half_width is not None else DASH, size(one.noise)])  # fmt: skip
     heads = ("number", Column("load", words=True), "cells", "median error", "p90", "worst", "in the 90 % interval", "its half width", "noise")
-    return table("errors", "Predicted ÷ measured − 1, without sign. Noise: standard deviation of one measurement, from repeats of cells.", heads, rows)
+    return table("errors", "Predicted ÷ measured − 1, without sign. Noise: standard deviation of one measurement, from repeats.", heads, rows)
 
 
 def cell_tables(score: Score) -> Iterator[Block]:
