@@ -25,7 +25,7 @@ from benchmarks.engines.setup import engine_folder
 from simulator.files import whole
 from simulator.reading.json_files import read_json
 
-CELL_S, CELL_LIMIT_S = 30.0, 300.0  # that a cell is expected to take while none has been run, and the most
+CELL_S, CELL_LIMIT_S = 30.0, 600.0  # that a cell is expected to take while none has been run, and the most
 SPARE_GB = 2.0  # memory that no server gets
 WARM_TOKENS = 8
 PACE_KEEPS_S = 5.0
