@@ -210,6 +210,10 @@ def test_an_open_loop_is_found_by_its_rate_and_judged_by_ttft(world: Path, scena
     assert errors["ttft_p50_s"] == pytest.approx(0)
     assert errors["ttft_p90_s"] == pytest.approx(-0.2)
     assert [limit.what for limit in score.limits] == ["worst error of TTFT p50, open loop", "worst error of TTFT p90, open loop"]
+    assert not any("in flight" in remark for remark in score.remarks)
+    (world / "held.json").write_text(json.dumps(content | {"max_concurrency": 4}))
+    held = score_of(seal, "x", ["plain=held.json"])
+    assert any("at most 4 requests in flight (max_concurrency), and the seal is of any number" in remark for remark in held.remarks)
 
 
 def test_real_files_that_were_kept_out_are_predicted_and_scored(world: Path, scenario: Callable[..., Path], dsim: Dsim) -> None:

@@ -106,6 +106,11 @@ class _Bench(Part):
         """Requests in flight that the client kept up; a rate of arrivals keeps none."""
         return None if self.request_rate is not None else self.max_concurrency or None
 
+    @property
+    def held_to(self) -> int | None:
+        """Requests in flight that the client allowed where they came at a rate."""
+        return None if self.request_rate is None else self.max_concurrency or None
+
 
 def read_llama_cpp(path: Path) -> Loads:
     """A result of `vllm bench serve` against llama-server, with the scrapes of its /metrics where they lie beside it (c4.json: c4-before.txt and
@@ -151,7 +156,7 @@ def _bench(document: Document, bench: _Bench, remarks: list[str], pieces: bool) 
         ttft_s=None if bench.mean_ttft_ms is None else bench.mean_ttft_ms / 1e3, model=bench.model_id or "", accepted_length=bench.accept_length,
         prompt_tokens=bench.total_input_tokens / finished if bench.total_input_tokens and finished else None,
         output_tokens=generated / finished if generated and finished else None,
-        requests=finished, failed=bench.lost, offered=bench.offered, duration_s=bench.duration, rate_rps=bench.rate_rps,
+        requests=finished, failed=bench.lost, offered=bench.offered, held_to=bench.held_to, duration_s=bench.duration, rate_rps=bench.rate_rps,
         ttft_p50_s=_seconds(bench.median_ttft_ms), ttft_p90_s=_seconds(bench.p90_ttft_ms), tpot_p50_s=_seconds(bench.median_tpot_ms),
         tpot_p90_s=_seconds(bench.p90_tpot_ms), measured_at=bench.date or "", pace_s=bench.pace_s,
     )  # fmt: skip

@@ -41,7 +41,8 @@ class LoadPoint:
     output_tokens: float | None = None  # mean of a request, the first included
     requests: int | None = None  # that finished
     failed: int | None = None
-    offered: float | None = None  # most requests in flight that the client allowed (--max-concurrency)
+    offered: float | None = None  # most requests in flight that the client allowed (--max-concurrency), where it kept them up
+    held_to: int | None = None  # the same where they came at a rate
     duration_s: float | None = None
     rate_rps: float | None = None  # at which the client sent, where it had a rate
     ttft_p50_s: float | None = None

@@ -146,7 +146,7 @@ def read_measured(files: Sequence[tuple[Condition, str, Path]]) -> Measured:
                 every.not_sealed.append(f"{name} (load {load:g})")
                 continue
             drafter = next(each.drafter for each in condition.policies if each.name == policy)
-            every.remarks += _differences(name, point, sealed, drafter)
+            every.remarks += _differences(name, point, sealed, condition.held_to, drafter)
             key = (condition.name, policy, sealed.load)
             before = repeats[key].points if key in repeats else ()
             repeats[key] = MeasuredCell(condition, sealed, (*before, replace(point, source=path.as_posix())))
@@ -172,10 +172,13 @@ def _load(point: LoadPoint, condition: Condition) -> float | None:
     return None if point.offered is None else point.offered / condition.replicas
 
 
-def _differences(name: str, point: LoadPoint, sealed: SealedCell, drafter: str | None) -> Iterator[str]:
+def _differences(name: str, point: LoadPoint, sealed: SealedCell, held_to: int | None, drafter: str | None) -> Iterator[str]:
     """Where the benchmark was another one than what was sealed, and where requests failed."""
     if point.slots and not drafter:
         yield f"{name}: the server drafted {point.slots:g} tokens, and the seal is of a policy that drafts none"
+    if point.rate_rps and point.held_to != held_to:
+        allowed, expected = (f"at most {limit:,} requests" if limit else "any number of requests" for limit in (point.held_to, held_to))
+        yield f"{name}: the client had {allowed} in flight (max_concurrency), and the seal is of {expected}"
     sent = None if point.requests is None else point.requests + (point.failed or 0)
     if sent is not None and sent != sealed.requests:
         yield f"{name}: {sent:,} requests were sent, and the seal is of {sealed.requests:,.0f}"

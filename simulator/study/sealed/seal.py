@@ -122,7 +122,8 @@ class Decisions(Record):
 
 
 class Condition(Record):
-    """A scenario with its predictions. `inputs_sha256` is of all files that the numbers depend on."""
+    """A scenario with its predictions. `inputs_sha256` is of all files that the numbers depend on. `held_to`: the most requests
+    in flight of a client that sends at a rate, None for any number."""
 
     name: Annotated[ShortText, Field(min_length=1)]
     file: ShortText
@@ -133,6 +134,7 @@ class Condition(Record):
     inputs_sha256: Sha256
     client: Client
     load_kind: Literal["concurrency", "rate_rps"]
+    held_to: PositiveInt | None = None
     replicas: PositiveInt
     seed: NonNegativeInt
     replications: PositiveInt
