@@ -68,6 +68,13 @@ Slots = Annotated[
     int | None, typer.Option(min=1, max=127, help="Longest draft of the profile's drafter, in tokens.", show_default="the longest in the files")
 ]
 
+TokenBudget = Annotated[
+    int,
+    typer.Option(
+        min=1, max=10_000_000, help="Most tokens of a step, prompts in chunks: vLLM's --max-num-batched-tokens, SGLang's --chunked-prefill-size."
+    ),
+]
+
 
 @import_app.command("sglang", cls=_TakesSeveral)
 def import_sglang(
@@ -83,6 +90,7 @@ def import_sglang(
     slots: Slots = None,
     accepted_length: Length = None,
     budget: Budget = None,
+    token_budget: TokenBudget = 2048,
     name: Name = None,
     hardware: Hardware = "not stated",
     engine: Engine = "not stated",
@@ -98,7 +106,7 @@ def import_sglang(
     from simulator.study.profiles.importing import import_sglang as imported
 
     about = About(out, name, hardware, engine, target, gpus_per_replica, drafter, force)
-    files = _files(bench, check, metrics, metrics_before, model, slots, accepted_length, budget, read_bench)
+    files = _files(bench, check, metrics, metrics_before, model, slots, accepted_length, budget, token_budget, read_bench)
     show_profile(format, imported(about, sps, sts, records, files, _say(format)))
 
 
@@ -114,6 +122,7 @@ def import_vllm(
     slots: Slots = None,
     accepted_length: Length = None,
     budget: Budget = None,
+    token_budget: TokenBudget = 2048,
     name: Name = None,
     hardware: Hardware = "not stated",
     engine: Engine = "not stated",
@@ -129,7 +138,7 @@ def import_vllm(
     from simulator.study.profiles.importing import import_vllm as imported
 
     about = About(out, name, hardware, engine, target, gpus_per_replica, drafter, force)
-    files = _files(bench, check, metrics, metrics_before, model, slots, accepted_length, budget, read_bench)
+    files = _files(bench, check, metrics, metrics_before, model, slots, accepted_length, budget, token_budget, read_bench)
     show_profile(format, imported(about, curves, files, _say(format)))
 
 
@@ -143,6 +152,7 @@ def import_llamacpp(
     slots: Slots = None,
     accepted_length: Length = None,
     budget: Budget = None,
+    token_budget: TokenBudget = 2048,
     cache: Annotated[Literal["unified", "split"], typer.Option(help="The server's cache: --kv-unified, or a part for each slot.")] = "unified",
     name: Name = None,
     hardware: Hardware = "not stated",
@@ -161,7 +171,7 @@ def import_llamacpp(
     from simulator.study.profiles.import_points import import_points
 
     about = About(out, name, hardware, engine, target, gpus_per_replica, drafter, force)
-    files = _files(bench, check, metrics, metrics_before, None, slots, accepted_length, budget, read_llama_cpp)
+    files = _files(bench, check, metrics, metrics_before, None, slots, accepted_length, budget, token_budget, read_llama_cpp)
     show_profile(format, import_points(about, "llama.cpp", files, _say(format), cache))
 
 
@@ -196,6 +206,7 @@ def _import_loads(tool: Literal["AIPerf", "GuideLLM"]) -> Callable[..., None]:
         slots: Slots = None,
         accepted_length: Length = None,
         budget: Budget = None,
+        token_budget: TokenBudget = 2048,
         name: Name = None,
         hardware: Hardware = "not stated",
         engine: Engine = "not stated",
@@ -212,7 +223,7 @@ def _import_loads(tool: Literal["AIPerf", "GuideLLM"]) -> Callable[..., None]:
 
         about = About(out, name, hardware, engine, target, gpus_per_replica, drafter, force)
         read = read_aiperf if tool == "AIPerf" else read_guidellm
-        given = _files(files, check, metrics, metrics_before, model, slots, accepted_length, budget, read)
+        given = _files(files, check, metrics, metrics_before, model, slots, accepted_length, budget, token_budget, read)
         show_profile(format, import_points(about, tool, given, _say(format)))
 
     return command
@@ -224,11 +235,11 @@ import_app.command("guidellm", help="Import GuideLLM's benchmarks.json files.", 
 
 def _files(
     bench: list[str] | None, check: list[str] | None, metrics: list[str] | None, before: list[str] | None, model: str | None, slots: int | None,
-    accepted_length: float | None, budget: float | None, read: Any,
+    accepted_length: float | None, budget: float | None, token_budget: int, read: Any,
 ) -> PointFiles:  # fmt: skip
     from simulator.study.profiles.import_points import PointFiles
 
-    return PointFiles(bench or [], check or [], metrics or [], before or [], read, model, accepted_length, budget, slots)
+    return PointFiles(bench or [], check or [], metrics or [], before or [], read, model, accepted_length, budget, slots, token_budget)
 
 
 def _say(format: str) -> Callable[[str], None]:

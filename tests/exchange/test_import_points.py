@@ -19,8 +19,8 @@ from simulator.measurements.formats.loadgen import LoadPoint
 from simulator.measurements.profile import load_profile
 from simulator.study.profiles.counted import acceptance
 from simulator.study.profiles.given_points import Cell, Options, completed, named_files, read_cells
-from simulator.study.profiles.joint_fit import by_tokens_alone, fit_cells, noise_of
-from simulator.study.profiles.simulated import Drafting, Manner, simulate_point
+from simulator.study.profiles.joint_fit import FRONT_END, by_tokens_alone, fit_cells, noise_of
+from simulator.study.profiles.simulated import TOKEN_BUDGET, Drafting, Manner, Working, simulate_point
 from simulator.study.profiles.workload import check_workload
 from tests.exchange.engine_files import CURVES, METRICS, aiperf, bench
 
@@ -41,10 +41,10 @@ def point(users: int, **more: Any) -> LoadPoint:
     return LoadPoint(f"c{users}", 1.0, float(users), 0.1, offered=users, **plain | more)
 
 
-def measured(users: int, costs: Costs, manner: Manner, **more: Any) -> Cell:
+def measured(users: int, costs: Costs, manner: Manner, token_budget: int = TOKEN_BUDGET, **more: Any) -> Cell:
     """What a benchmark of that world would say."""
     blank = point(users, **more)
-    seen = simulate_point(blank, costs, None, manner)
+    seen = simulate_point(blank, costs, None, manner, token_budget)
     told = replace(blank, tps_per_user=seen.tps_per_user, throughput_tok_s=seen.throughput_tok_s, ttft_s=seen.ttft_s)
     return Cell(told, "", Path(f"c{users}.json"))
 
@@ -61,6 +61,15 @@ def test_prompts_are_not_booked_on_verified_tokens(manner: Manner, prompt_token_
     assert fit.costs.prefill.seconds(1024) == pytest.approx(0.010 + 1024 * prompt_token_s, rel=0.02)
 
 
+def test_prompts_of_many_users_go_in_as_few_steps_as_the_engine_takes() -> None:
+    """A step of 8,192 tokens holds what takes eight of 1,024: whoever waits for its first token sees the steps."""
+    costs, lengths = world().model_copy(update={"front_end": FRONT_END}), {"prompt_tokens": 1024, "output_tokens": 32}
+    cells = [measured(users, costs, "together", 8192, requests=8 * users, **lengths) for users in (1, 4, 16)]
+    assert fit_cells(cells, {}, (), working=Working(token_budget=8192)).misfit < 0.1
+    with pytest.raises(DsimError, match="no step cost fits .* say its --token-budget"):
+        fit_cells(cells, {}, (), working=Working(token_budget=1024))
+
+
 def test_what_a_drafter_does_with_prompts_comes_out_of_ttft() -> None:
     """A small model that takes half of what the target takes, for a pass and for a token of a prompt, before the first token is out."""
     blocks = from_counts((0.7, 0.4), "draft", "made up", gamma=2, domain="any")
@@ -73,7 +82,7 @@ def test_what_a_drafter_does_with_prompts_comes_out_of_ttft() -> None:
         seen = simulate_point(blank, costs, drafting, "together")
         told = replace(blank, tps_per_user=seen.tps_per_user, throughput_tok_s=seen.throughput_tok_s, ttft_s=seen.ttft_s)
         cells.append(Cell(told, "draft", Path(f"k2-c{users}.json")))
-    fit = fit_cells(cells, {"draft": blocks}, {"draft"}, ahead=True)
+    fit = fit_cells(cells, {"draft": blocks}, {"draft"}, working=Working(ahead=True))
     assert fit.left < 0.03
     found = fit.drafting["draft"].cost
     assert isinstance(found, LinearDraft)

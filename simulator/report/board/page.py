@@ -93,7 +93,7 @@ def board_page(scores: Sequence[Score], published: Sequence[Published], add: str
             Text(_PLAIN.sub(r"\1", ABOUT), on=HTML),
             engines_table(scores) if scores else Text("No engine has been scored yet."),
         ),
-        section("failures", "Limits that are exceeded", Lines((*failures(scores), *exceeded(published)))),
+        section("failures", "Limits that are exceeded, and what is missing", Lines((*failures(scores), *exceeded(published)))),
         section("published", "Published sweeps", Text(_PUBLISHED), published_table(published)),
         *(_score_section(score) for score in scores),
         section("add-your-line", "Add your line", Prose(add.strip()), Code(add, "How", on=HTML)),
@@ -148,13 +148,15 @@ def _errors(summary: Summary | None) -> str:
 
 
 def failures(scores: Sequence[Score]) -> Iterator[str]:
-    """Every limit that is exceeded, with its size."""
+    """Every limit that is exceeded, with its size; requests that failed, and cells that were not measured."""
     for score in scores:
         for limit in score.limits:
             if not limit.ok:
                 yield f"{score.name}: {limit.what} {size(limit.value)}, limit {bound(limit)}"
-        if score.failed or score.not_measured:
-            yield f"{score.name}: {score.failed} failed requests, {len(score.not_measured)} sealed cells that were not measured"
+        if score.failed:
+            yield f"{score.name}: {score.failed} requests failed"
+        if score.not_measured:
+            yield f"{score.name}: {len(score.not_measured)} sealed cells were not measured"
 
 
 def exceeded(published: Sequence[Published]) -> Iterator[str]:

@@ -17,8 +17,9 @@ from simulator.measurements.uncertainty import Uncertainty, Unsure
 from simulator.study.profiles.about import About
 from simulator.study.profiles.counted import Counted, acceptance, filled, gamma_of, read_scrapes
 from simulator.study.profiles.given_points import Cell, Options, completed, named_files, read_cells
-from simulator.study.profiles.joint_fit import FRONT_END, Cache, Compared, JointFit, Say, fit_cells, noise_of, speeds
+from simulator.study.profiles.joint_fit import FRONT_END, Compared, JointFit, Say, fit_cells, noise_of, speeds
 from simulator.study.profiles.parts import DrafterPart, Parts
+from simulator.study.profiles.simulated import AS_MOST, TOKEN_BUDGET, Cache, Working
 from simulator.study.profiles.workload import check_workload
 
 IMPORTED = {"provenance": "imported"}
@@ -39,6 +40,7 @@ class PointFiles:
     accepted_length: float | None = None
     budget: float | None = None
     slots: int | None = None
+    token_budget: int = TOKEN_BUDGET
 
 
 def import_points(about: About, tool: str, files: PointFiles, say: Say = lambda _: None, cache: Cache = "own") -> dict[str, Any]:
@@ -61,7 +63,10 @@ def fit_points(parts: Parts, about: About, files: PointFiles, say: Say = lambda 
     scrapes = {name or about.drafter: counters for name, counters in scrapes.items()}
     counted = {name: acceptance(name, cells, scrapes.get(name, ())) for name in dict.fromkeys(cell.drafter for cell in cells) if name}
     ahead = _drafts_ahead(cells, [each for counters in scrapes.values() for each in counters], option)
-    fill_in(parts, cells, {name: known for name, known in counted.items() if known}, files.slots, say, cache, ahead)
+    working = Working(cache, ahead, files.token_budget)
+    fill_in(parts, cells, {name: known for name, known in counted.items() if known}, files.slots, say, working)
+    if parts.costs is not None and parts.costs.prefill is not None:
+        parts.assumed.append(f"prompts were processed in chunks, in steps of at most {files.token_budget:,} tokens (--token-budget)")
     return loads.left_out
 
 
@@ -78,17 +83,15 @@ def fill_in(
     counted: dict[str, Counted],
     slots: int | None = None,
     say: Say = lambda _: None,
-    cache: Cache = "own",
-    ahead: bool = False,
+    working: Working = AS_MOST,
 ) -> JointFit:
-    """Costs, drafters and what is not known of them from the cells and the acceptance of each drafter, of an engine that drafts `ahead` of a step
-    or at its beginning. Raises DsimError."""
+    """Costs, drafters and what is not known of them from the cells and the acceptance of each drafter. Raises DsimError."""
     check_workload(cells)
     _check_drafters(cells)
     gamma = {name: gamma_of(known, [cell for cell in cells if cell.drafter == name], slots) for name, known in counted.items()}
     plain = any(not cell.drafter for cell in cells if not cell.held_out)
     apart = {name for name, known in counted.items() if known.by_position or plain}
-    fit = fit_cells(cells, {name: known.blocks(name, gamma[name]) for name, known in counted.items()}, apart, say, cache, ahead)
+    fit = fit_cells(cells, {name: known.blocks(name, gamma[name]) for name, known in counted.items()}, apart, say, working)
     parts.costs = _imported(fit.costs)
     drafters = {name: drafting for name, drafting in fit.drafting.items() if name in apart}
     for name, drafting in drafters.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from simulator.measurements.formats.loadgen import LoadPoint
 from simulator.measurements.surface import NOISE, TTFT_SD, SurfaceFit, fit_surface
 from simulator.measurements.surface_priors import DraftKind, kind_of
 from simulator.study.profiles.given_points import ALWAYS, Cell
-from simulator.study.profiles.simulated import MANNERS, Drafting, Manner, Seen, simulate_point
+from simulator.study.profiles.simulated import AS_MOST, MANNERS, Drafting, Manner, Seen, Working, simulate_point
 
 PASSES = 4  # of the fit at most, each corrected by the simulation of the one before
 SETTLED = 0.005  # change of a corrected speed below which the passes end
@@ -27,9 +27,6 @@ FRONT_END = FrontEnd(provenance="synthetic", seconds=0.001, note="assumed: a req
 REPEATS = 2.0  # times the scatter of repeated measurements that a fit may miss them by
 
 Say = Callable[[str], None]
-Cache = Literal["own", "unified", "split"]
-"""How requests share an engine's cache: each reads its own; llama.cpp's unified one, through which every token of a step goes; or its split one,
-whose prompts run in a pass of their own beside decoding (docs/exchange.md, llama.cpp)."""
 
 
 @dataclass(frozen=True)
@@ -100,12 +97,11 @@ def fit_cells(
     blocks: Mapping[str, RecordedBlocks],
     apart: Collection[str],
     say: Say = lambda _: None,
-    cache: Cache = "own",
-    ahead: bool = False,
+    working: Working = AS_MOST,
 ) -> JointFit:
     """Costs such that the simulated benchmark has the measured speeds of the cells that are not held out: a surface fitted to them, then to what is
-    measured × fitted ÷ simulated, until that does not change. Drafting is a cost of its own for the drafters in `apart`,
-    `ahead` of the step in which it is verified where the engine does so. Raises DsimError where no fit comes near the cells."""
+    measured × fitted ÷ simulated, until that does not change. Drafting is a cost of its own for the drafters in `apart`.
+    Raises DsimError where no fit comes near the cells."""
     fitted = [cell for cell in cells if not cell.held_out]
     points = [cell.point for cell in fitted]
     names = [cell.drafter if cell.drafter in apart else "" for cell in fitted]  # else drafting stays within the step
@@ -115,10 +111,10 @@ def fit_cells(
     waits: Floats | None = None
     best: JointFit | None = None
     for number in range(PASSES):
-        surface = _fitted(points, names, waits, kinds, cache, ahead)
+        surface = _fitted(points, names, waits, kinds, working)
         drafting = {name: replace(known, cost=surface.drafters[name].draft) if name in apart else known for name, known in laid.items()}
-        manner = manner or _manner(fitted, surface.costs, drafting)
-        compared = [Compared(cell, _simulated(cell, surface.costs, drafting, manner)) for cell in fitted]
+        manner = manner or _manner(fitted, surface.costs, drafting, working)
+        compared = [Compared(cell, _simulated(cell, surface.costs, drafting, manner, working)) for cell in fitted]
         fit = JointFit(surface, drafting, manner, compared)
         best = fit if best is None or fit.misfit < best.misfit else best
         waits = surface.waits(points, names, [row.seen.waits for row in compared])
@@ -130,7 +126,7 @@ def fit_cells(
             break
     assert best is not None
     _check(best)
-    kept_out = [Compared(cell, _simulated(cell, best.costs, best.drafting, best.manner)) for cell in cells if cell.held_out]
+    kept_out = [Compared(cell, _simulated(cell, best.costs, best.drafting, best.manner, working)) for cell in cells if cell.held_out]
     return replace(best, compared=[*best.compared, *kept_out])
 
 
@@ -140,15 +136,14 @@ def _looks_up(name: str, cells: Sequence[Cell]) -> bool:
     return bool(shares) and max(shares) <= ALWAYS
 
 
-def _fitted(
-    points: Sequence[LoadPoint], names: Sequence[str], waits: Floats | None, kinds: Mapping[str, DraftKind], cache: Cache, ahead: bool
-) -> SurfaceFit:
+def _fitted(points: Sequence[LoadPoint], names: Sequence[str], waits: Floats | None, kinds: Mapping[str, DraftKind], working: Working) -> SurfaceFit:
     """The surface; with one number of tokens for every request its slope is that of tokens."""
     budgets = [point.budget or 1.0 for point in points]
     alike = max(budgets) <= ONE_BUDGET * min(budgets)
-    surface = fit_surface(points, names, kinds=kinds, by_tokens=alike, waits=waits, shared=cache == "unified", ahead=ahead)
+    unified = working.cache == "unified"
+    surface = fit_surface(points, names, kinds=kinds, by_tokens=alike, waits=waits, shared=unified, ahead=working.ahead)
     surface = replace(surface, costs=surface.costs.model_copy(update={"front_end": FRONT_END}))
-    if cache == "split" and surface.costs.prefill is not None:
+    if working.cache == "split" and surface.costs.prefill is not None:
         prefill = surface.costs.prefill.model_copy(update={"apart": True})
         surface = replace(surface, costs=surface.costs.model_copy(update={"prefill": prefill}))
     verify = surface.costs.verify
@@ -164,16 +159,16 @@ def by_tokens_alone(curve: FittedCurve, budget: float) -> FittedCurve:
     return curve.model_copy(update={"per_token_s": curve.per_token_s + curve.per_request_s / budget, "per_request_s": 0.0, "bends": bends})
 
 
-def _simulated(cell: Cell, costs: Costs, drafting: Mapping[str, Drafting], manner: Manner) -> Seen:
+def _simulated(cell: Cell, costs: Costs, drafting: Mapping[str, Drafting], manner: Manner, working: Working) -> Seen:
     drafts = drafting.get(cell.drafter)
-    return simulate_point(cell.point, costs, drafts and drafts.on(cell.domain), manner)
+    return simulate_point(cell.point, costs, drafts and drafts.on(cell.domain), manner, working.token_budget)
 
 
-def _manner(cells: Sequence[Cell], costs: Costs, drafting: Mapping[str, Drafting]) -> Manner:
+def _manner(cells: Sequence[Cell], costs: Costs, drafting: Mapping[str, Drafting], working: Working) -> Manner:
     """How the users stood to each other: as explains speeds, throughput and TTFT best."""
 
     def misfit(manner: Manner) -> float:
-        compared = [Compared(cell, _simulated(cell, costs, drafting, manner)) for cell in cells]
+        compared = [Compared(cell, _simulated(cell, costs, drafting, manner, working)) for cell in cells]
         of = ("tps_per_user", "throughput_tok_s", "ttft_s")
         left = [row.difference(name) for row in compared for name in of if row.difference(name) is not None]
         return float(np.sum(np.abs(np.log1p(np.array(left, dtype=np.float64)))))
@@ -209,7 +204,7 @@ def _check(fit: JointFit) -> None:
         return
     worst = sorted(fit.compared, key=lambda row: -abs(row.of_steps))[:3]
     told = ", ".join(f"{row.cell.point.source} ({row.of_steps:+.0%})" for row in worst)
-    remedy = "give files of one server and one machine, or leave out those that are of other conditions"
+    remedy = "give files of one server and machine, say its --token-budget, or leave out those that are of other conditions"
     raise DsimError(f"no step cost fits the speeds: {fit.left:.0%} rms, most of it in {told}{fit.surface.astray}", key="fit", remedy=remedy)
 
 

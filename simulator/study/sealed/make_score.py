@@ -13,7 +13,7 @@ from pathlib import Path
 from simulator.errors import DsimError
 from simulator.files import write_whole
 from simulator.reading.json_files import read_json
-from simulator.study.sealed.measured import Measured, given_files, read_measured
+from simulator.study.sealed.measured import Measured, given_files, not_of_the_seal, read_measured
 from simulator.study.sealed.numbers import SPEED
 from simulator.study.sealed.others import compared, read_others
 from simulator.study.sealed.pace import probes_pace
@@ -32,6 +32,7 @@ def score_of(
     that they were made from, with the machine's pace. Raises DsimError."""
     told, paces = read_others(others, seal) if others else [], tuple(probes_pace(probes))
     found = read_measured(given_files(words, seal))
+    found.not_sealed += not_of_the_seal(words, seal)
     scoring = Scoring(seal, found, paces)
     summary, ranking, regret = tuple(scoring.summary()), scoring.ranking(), tuple(scoring.regret())
     measured = {cell.condition.name for cell in found.cells}

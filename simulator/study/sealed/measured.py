@@ -110,6 +110,14 @@ def _of_folder(folder: Path, seal: Seal) -> Iterator[tuple[Condition, str, Path]
     yield from found
 
 
+def not_of_the_seal(words: Sequence[str], seal: Seal) -> list[str]:
+    """CONDITION/POLICY of the folders that hold results and were not sealed."""
+    sealed = {f"{condition.name}/{policy.name}" for condition in seal.conditions for policy in condition.policies}
+    folders = (path.parent for word in words if not _named(word) for path in Path(word).glob("*/*/*.json") if path.name != BESIDE)
+    found = (f"{folder.parent.name}/{folder.name}" for folder in folders)
+    return sorted({name for name in found if name not in sealed}, key=natural)
+
+
 def read_result(path: Path) -> Loads:
     """The operating points of a result file, whichever client wrote it. Raises DsimError."""
     text = read_text(path)
