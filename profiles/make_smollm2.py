@@ -87,8 +87,10 @@ def convert(file: Path, target: Path) -> None:
     fresh.load_state_dict({name: tensor.to(torch.bfloat16) for name, tensor in loaded.state_dict().items()})
     fresh.tie_weights()
     fresh.generation_config = GenerationConfig(bos_token_id=1, eos_token_id=[0, 2], pad_token_id=2)
-    fresh.save_pretrained(target)
-    AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(target)
+    half = target.with_name(f".{target.name}")
+    fresh.save_pretrained(half)
+    AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(half)
+    half.rename(target)
 
 
 if __name__ == "__main__":

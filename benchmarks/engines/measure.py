@@ -22,6 +22,7 @@ from benchmarks.engines.plan import SERVED, USERS, Engine
 from benchmarks.engines.processes import Client, Failed, Server, cores, free_port, on_core
 from benchmarks.engines.prompts import PREFIX, prompts
 from benchmarks.engines.setup import engine_folder
+from simulator.errors import DsimError
 from simulator.files import whole
 from simulator.reading.json_files import read_json
 
@@ -42,19 +43,20 @@ class Machine:
     servers: dict[tuple[str, bool], Server] = field(default_factory=dict)
     client: Client | None = None
     paced: tuple[float, float] = (0.0, -math.inf)  # the last pace, and when (time.monotonic)
+    failed: int = 0  # cells
 
     def command(self, policy: str, prefix: bool, port: int) -> list[str]:
         """The server's."""
         engine = self.engine
-        words = " ".join([engine.serve, engine.cached if prefix else engine.uncached, engine.policy(policy).flags])
+        words = " ".join([engine.serve, engine.cached if prefix else engine.uncached, engine.policy(policy).flags]).split()
         names = paths(self.home) | {"engine": str(engine_folder(self.home, engine.name)), "port": str(port)}
         for name, value in names.items():  # not str.format: flags are JSON
-            words = words.replace(f"{{{name}}}", value)
-        return on_core(cores()[1], words.split())
+            words = [word.replace(f"{{{name}}}", value) for word in words]
+        return on_core(cores()[1], words)
 
     def server(self, cell: Cell) -> Server:
         """That of the cell, alone awake; one that ended is started again, and the one that was not used for longest makes room. Raises Failed."""
-        key = (cell.policy, cell.cached and bool(self.engine.cached))
+        key = self._key(cell)
         if key in self.servers and self.servers[key].process.poll() is not None:
             self.servers.pop(key).stop()
         if key not in self.servers:
@@ -73,8 +75,20 @@ class Machine:
         print(f"    starting {self.engine.label}, {name}", flush=True)
         words = self.command(policy, prefix, port)
         server = Server(words, self.logs / f"{name}.log", self.engine.environment, port, self.engine.health, self.engine.start_s)
-        server.warm(SERVED, prompts("train", min(self.engine.batch, USERS), 1), WARM_TOKENS)
+        try:
+            server.warm(SERVED, prompts("train", min(self.engine.batch, USERS), 1), WARM_TOKENS)
+        except Failed:
+            server.stop()
+            raise
         return server
+
+    def drop(self, cell: Cell) -> None:
+        """Ends the cell's server: the next cell gets a new one."""
+        if server := self.servers.pop(self._key(cell), None):
+            server.stop()
+
+    def _key(self, cell: Cell) -> tuple[str, bool]:
+        return cell.policy, cell.cached and bool(self.engine.cached)
 
     def only(self, awake: Server | None) -> None:
         """That server is awake, all others are paused."""
@@ -115,8 +129,10 @@ def run_cells(cells: Sequence[Cell], machine: Machine, out: Path, end: float) ->
             return False
         try:
             said = run_cell(cell, machine, out)
-        except (Failed, OSError) as problem:
+        except (Failed, DsimError, OSError, subprocess.CalledProcessError) as problem:
+            machine.drop(cell)
             failed += 1
+            machine.failed += 1
             said = f"FAILED: {problem}"
         left = (len(todo) - number - 1) * (time.monotonic() - begun) / (number + 1) / 60
         done = f"[{len(cells) - len(todo) + number + 1}/{len(cells)}] {cell.result.relative_to(out)}"
@@ -129,8 +145,7 @@ def run_cells(cells: Sequence[Cell], machine: Machine, out: Path, end: float) ->
 def run_cell(cell: Cell, machine: Machine, out: Path) -> str:
     """One benchmark with the counters around it; what it said. Raises Failed."""
     data = out / "prompts" / f"{cell.seed}-{cell.requests}{'-prefix' if cell.prefix else ''}.jsonl"
-    if not data.exists():
-        write_prompts(cell, data)
+    write_prompts(cell, data)
     client, _ = machine.ready_client(), machine.server(cell)
     paces = [machine.pace_s(PACE_KEEPS_S)]
     server = machine.server(cell)
@@ -181,8 +196,8 @@ def note(out: Path, cell: Cell, seconds: float, others_s: float, paces: Sequence
 
 def busy_s() -> float:
     """CPU seconds that all programs of the machine have used."""
-    fields = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
-    return (sum(fields) - fields[3] - fields[4]) / os.sysconf("SC_CLK_TCK")
+    user, nice, system, _, _, irq, softirq, *_ = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
 
 
 def available_gb() -> float:

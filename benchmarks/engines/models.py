@@ -9,12 +9,12 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from benchmarks.engines.plan import MODEL, Engine
+from benchmarks.engines.processes import finish
 from simulator.files import whole
 
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
@@ -69,7 +69,7 @@ def train(folder: Path, family: str, steps: int, texts: Path) -> None:
 
 def python(*words: object) -> None:
     """A script of ours, under this Python."""
-    subprocess.run([sys.executable, *map(str, words)], check=True, env=os.environ | OFFLINE)
+    finish([sys.executable, *map(str, words)], OFFLINE)
 
 
 def dsim(*words: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import fcntl
 import json
 import os
 import re
@@ -13,12 +14,15 @@ import socket
 import subprocess
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
+from typing import IO
 
 STOP_S = 20  # that a process has to end by itself
+ENDS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+_LOCKS: list[IO[str]] = []  # held as long as this program runs
 
 
 class Failed(Exception):
@@ -48,15 +52,14 @@ class Group:
 
     running: set[Group] = set()
 
-    def __init__(self, words: Sequence[str], log: Path, environment: dict[str, str], pipes: bool = False) -> None:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        self.log, self.paused = log, False
-        inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    def __init__(self, words: Sequence[str], environment: Mapping[str, str], log: Path | None = None, pipes: bool = False) -> None:
+        """What it prints goes to `log`, or where this program prints."""
+        self.paused = False
         pipe = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True} if pipes else {"stdin": subprocess.DEVNULL}
-        with log.open("w") as out:
-            self.process = subprocess.Popen(
-                words, env=inherited | environment, start_new_session=True, stderr=out, **({"stdout": out} | pipe)
-            )  # fmt: skip
+        if log is not None:
+            log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("w") if log is not None else nullcontext() as out:
+            self.process = subprocess.Popen(words, env=environment, start_new_session=True, stderr=out, **({"stdout": out} | pipe))
         Group.running.add(self)
 
     def signal(self, number: int) -> None:
@@ -90,11 +93,28 @@ class Group:
         return total / ticks
 
 
+def finish(words: Sequence[str], environment: Mapping[str, str]) -> None:
+    """The command to its end; whatever ends this program ends all of it. Raises CalledProcessError."""
+    group = Group(words, os.environ | environment)
+    try:
+        code = group.process.wait()
+    finally:
+        group.stop()
+    if code:
+        raise subprocess.CalledProcessError(code, words)
+
+
+def of_others(environment: Mapping[str, str]) -> dict[str, str]:
+    """This program's environment for programs of other environments, and more."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | environment
+
+
 class Server(Group):
     """An engine at `url`."""
 
     def __init__(self, words: Sequence[str], log: Path, environment: dict[str, str], port: int, health: str, start_s: float) -> None:
-        super().__init__(words, log, environment)
+        super().__init__(words, of_others(environment), log)
+        self.log = log
         self.url = f"http://127.0.0.1:{port}"
         self.used = time.monotonic()
         end = time.monotonic() + start_s
@@ -137,7 +157,8 @@ class Client(Group):
 
     def __init__(self, python: Path, core: str, log: Path, environment: dict[str, str]) -> None:
         words = on_core(core, [str(python), str(Path(__file__).with_name("client.py"))])
-        super().__init__(words, log, environment, pipes=True)
+        super().__init__(words, of_others(environment), log, pipes=True)
+        self.log = log
         self._reply(300)
 
     def bench(self, words: Sequence[str], limit_s: float) -> None:
@@ -172,7 +193,9 @@ def reason(log: Path) -> str:
 
 
 def stop_all() -> None:
-    """Ends all that was started."""
+    """Ends all that was started, and is not interrupted in it."""
+    for number in (signal.SIGINT, *ENDS):
+        signal.signal(number, signal.SIG_IGN)
     for group in list(Group.running):
         group.pause(False)
         group.signal(signal.SIGTERM)
@@ -181,11 +204,29 @@ def stop_all() -> None:
 
 
 def end_with_this_program() -> None:
-    """Whatever ends this program ends what it started (but SIGKILL)."""
+    """A signal of ENDS, Ctrl-C and an error end what this program started, too. A signal that is ignored (nohup) stays so."""
 
     def end(number: int, frame: object) -> None:
         raise SystemExit(128 + number)
 
     atexit.register(stop_all)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, end)
+    for number in ENDS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, end)
+
+
+def alone_in(home: Path) -> None:
+    """Keeps another run of this program out of the folder. Raises Failed where there is one."""
+    home.mkdir(parents=True, exist_ok=True)
+    lock = (home / ".lock").open("w")
+    _LOCKS.append(lock)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise Failed(f"{home} is used by another run of this program: wait for it, or name another --home and --out") from None
+
+
+def local_directly() -> None:
+    """No proxy between this machine and itself, for this program and what it starts."""
+    for name in ("no_proxy", "NO_PROXY"):
+        os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1")))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -22,8 +23,9 @@ from benchmarks.engines import models, scenarios
 from benchmarks.engines.cells import identified, knee_rps, measured, missing, probes
 from benchmarks.engines.measure import Machine, run_cells
 from benchmarks.engines.plan import ENGINES, Engine, small
-from benchmarks.engines.processes import Failed, cores, end_with_this_program
+from benchmarks.engines.processes import Failed, alone_in, cores, end_with_this_program, local_directly
 from benchmarks.engines.setup import setup
+from simulator.errors import DsimError
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Job:
 
 
 def _setup(job: Job) -> bool:
+    _two_cores()
     setup(job.home, "vllm")  # also the client of the others
     setup(job.home, job.engine.name)
     return True
@@ -49,23 +52,30 @@ def _models(job: Job) -> bool:
 
 
 def _two_cores() -> None:
+    """Raises Failed where server and client cannot have a core each: better before an hour of preparing than after."""
+    if sys.platform != "linux" or shutil.which("taskset") is None:
+        raise Failed("server and client are put on a core each: that takes Linux and its taskset")
     client, server = cores()
     if client == server:
         raise Failed(f"server and client need a core each, and this program may use core {server} alone: see taskset -p {os.getpid()}")
 
 
 def _identify(job: Job) -> bool:
+    if (job.out / "seal.json").exists():  # what was sealed is of the probes that there were
+        return True
     _two_cores()
-    cells = probes(job.engine, job.out)
-    if not run_cells(cells, job.machine, job.out, job.end):
-        return False
-    begun = {cell.folder for cell in cells if cell.result.exists()}
-    if lost := [cell for cell in missing(cells) if cell.folder in begun]:
-        raise Failed(f"{len(lost)} probes failed, the first {lost[0].result}: run it again before anything is sealed")
-    return True
+    return run_cells(probes(job.engine, job.out), job.machine, job.out, job.end)
 
 
 def _seal(job: Job) -> bool:
+    if (job.out / "seal.json").exists():
+        return True
+    cells = probes(job.engine, job.out)
+    begun = {cell.policy for cell in cells if cell.result.exists()}
+    if lost := [cell for cell in missing(cells) if cell.policy in begun | {"none"}]:  # a drafter without any could not be served, and was said
+        raise Failed(f"{len(lost)} probes are missing, the first {lost[0].result}: run it again before anything is sealed")
+    if any((job.out / "measured").glob("*/*/*.json")):
+        raise Failed(f"{job.out}/measured has results of another seal: move {job.out} away, and begin anew")
     scenarios.seal(identified(job.engine, job.out), job.home, job.out)
     return True
 
@@ -98,7 +108,12 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("reports/engines"), help="folder of results (default: reports/engines)")
     parser.add_argument("--small", action="store_true", help="rehearse with few requests; give it an --out of its own")
     options = parser.parse_args()
+    try:
+        alone_in(options.home)
+    except Failed as problem:
+        parser.error(str(problem))
     end_with_this_program()
+    local_directly()
     end = time.monotonic() + 60 * options.minutes
     engines = [ENGINES[options.engine]] if options.engine else list(ENGINES.values())
     engines = list(map(small, engines)) if options.small else engines
@@ -125,13 +140,13 @@ def run(todo: list[tuple[str, Job]]) -> int:
         print(f"== {job.engine.label}: {name}", flush=True)
         try:
             whole = STEPS[name](job)
-        except (Failed, subprocess.CalledProcessError) as problem:
+        except (Failed, DsimError, OSError, subprocess.CalledProcessError) as problem:
             print(f"{job.engine.label}: {name}: {problem}", file=sys.stderr, flush=True)
             whole = False
         if not whole:
             unfinished.add(job.engine.name)
             job.machine.stop()
-    return 1 if unfinished else 0
+    return 1 if unfinished or any(job.machine.failed for _, job in todo) else 0
 
 
 if __name__ == "__main__":

@@ -18,16 +18,14 @@ from simulator.files import whole
 
 def make_profile(engine: Engine, out: Path) -> None:
     """The probes as a profile."""
-    folders = sorted(folder for folder in (out / "identify").iterdir() if folder.name != "eos")
+    folders = sorted(folder for folder in (out / "identify").iterdir() if folder.name != "eos" and any(folder.glob("c*.json")))
     benches = [f"{folder.name.replace('-', ':')}={folder}/c*.json" for folder in folders]  # ngram-prefix: drafter and domain
     about = ["--engine", engine.label, "--hardware", f"{cpu_model()}, one core", "--target", MODEL, "--name", f"{engine.name}-{MODEL.lower()}"]
     dsim("import", engine.importer, "--bench", *benches, *about, "--out", out / "profile", "--force")
 
 
 def seal(engine: Engine, home: Path, out: Path) -> None:
-    """Profile, scenarios and the sealed prediction. A seal that is there stays: it cannot be made again once anything was measured."""
-    if (out / "seal.json").exists():
-        return
+    """Profile, scenarios and the sealed prediction."""
     make_profile(engine, out)
     knee = knee_rps(out)
     files = []
@@ -79,7 +77,7 @@ def write_scenario(
     arrivals |= {"num_prompts": condition.requests}
     gaps = {"load_flag": "request_rate", "seed": seed_of(engine, condition, condition.loads[0], 1)}  # open loops have one load, measured once
     arrivals |= gaps if condition.knee else {"prompts_per_concurrency": condition.per_user}
-    output = empirical(folder, f"{condition.name}-answers", answers) if answers else {"kind": "fixed", "tokens": condition.answers}
+    output = empirical(folder, f"{condition.name}-answers", answers) if answers is not None else {"kind": "fixed", "tokens": condition.answers}
     content = {
         "name": f"{engine.name}-{condition.name}",
         "question": f"What will the client print for {engine.label}, condition {condition.name}?",

