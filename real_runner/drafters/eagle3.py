@@ -18,7 +18,7 @@ class Eagle3Drafter(ChainDrafter):
         hidden, layer = spec.hidden, self.backbone.layers[0]
         self.fc = nn.Linear(len(spec.taps) * hidden, hidden, bias=False)
         layer.hidden_norm = like_norm(self.backbone, hidden)
-        layer.self_attn.sliding_window = None
+        layer.self_attn.sliding_window = self.spec.windows[0] if self.spec.windows else None
         for name in ("q_proj", "k_proj", "v_proj"):
             narrow = getattr(layer.self_attn, name)
             setattr(layer.self_attn, name, nn.Linear(2 * hidden, narrow.out_features, bias=narrow.bias is not None))

@@ -20,14 +20,18 @@ GEMMA4 = "5.18"  # builds its text layers alone; earlier releases fail on the co
 BACKBONES = ("qwen3", "llama", "gemma4_text", "gemma4_unified_text")
 
 
+def built_config(config: dict[str, Any]) -> Any:
+    """transformers' config of the draft layers, with its own defaults."""
+    return AutoConfig.for_model(str(config.get("model_type")), **{k: v for k, v in config.items() if k not in NOT_LAYERS and not k.startswith("_")})
+
+
 def backbone(config: dict[str, Any], where: Any) -> Any:
     """An empty base model (embedding, layers, final norm, rotary) of the drafter's config."""
     kind = str(config.get("model_type"))
     if kind not in BACKBONES:
         raise CheckpointError(f"unsupported draft backbone {shown(kind)}", where=where, key="model_type", remedy=f"supported: {', '.join(BACKBONES)}")
     try:
-        known = AutoConfig.for_model(kind, **{k: v for k, v in config.items() if k not in NOT_LAYERS and not k.startswith("_")})
-        model = AutoModel.from_config(known, attn_implementation=slot_cache.NAME)
+        model = AutoModel.from_config(built_config(config), attn_implementation=slot_cache.NAME)
     except Exception as error:  # transformers checks configs in many ways
         if isinstance(error, MemoryError) or "memory" in str(error):
             raise

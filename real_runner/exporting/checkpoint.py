@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from real_runner.drafters.layers import built_config
 from real_runner.drafters.loading import read_checked, vocabulary_map
 from real_runner.target import checkpoint_folder
 from simulator.complaints import shown
 from simulator.errors import CheckpointError
 from simulator.measurements.drafters.packaging import read_spec
-from simulator.measurements.drafters.spec import DraftSpec
+from simulator.measurements.drafters.spec import EMBEDDING, DraftSpec
 
 LAYER_KEYS = (
     "model_type", "vocab_size", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim", "hidden_act",
@@ -34,15 +35,21 @@ class Checkpoint:
     @property
     def layers(self) -> dict[str, Any]:
         """The transformers config of the decoder layers alone."""
-        spec, count = self.spec, 1 if self.spec.one_by_one else int(self.spec.backbone["num_hidden_layers"])
-        kept = {key: spec.backbone[key] for key in LAYER_KEYS if spec.backbone.get(key) is not None}
+        count = 1 if self.spec.one_by_one else int(self.spec.backbone["num_hidden_layers"])
+        kept = {key: value for key in LAYER_KEYS if (value := self.config.get(key)) is not None}
         kept["head_dim"] = self.head_size
         dtype = str(self.tensors["fc.weight"].dtype).removeprefix("torch.")
         return kept | {"num_hidden_layers": count, "layer_types": ["full_attention"] * count, "tie_word_embeddings": False, "dtype": dtype}
 
     @property
+    def config(self) -> dict[str, Any]:
+        """What the layers were built from: the checkpoint's keys, and transformers' defaults, which are not the engines'."""
+        given = {key: value for key, value in self.spec.backbone.items() if value is not None}
+        return built_config(self.spec.backbone).to_dict() | given
+
+    @property
     def head_size(self) -> int:
-        return int(self.spec.backbone.get("head_dim") or self.spec.hidden // int(self.spec.backbone["num_attention_heads"]))
+        return int(self.config.get("head_dim") or self.spec.hidden // int(self.config["num_attention_heads"]))
 
     @property
     def aux_layers(self) -> list[int]:
@@ -63,10 +70,11 @@ class Checkpoint:
         return {"d2t": self.vocabulary - torch.arange(len(self.vocabulary)), "t2d": drafted}
 
 
-def read_checkpoint(name: str) -> Checkpoint:
-    """The drafter in a folder, checked against its config. Raises CheckpointError, also where no engine has what it needs."""
+def read_checkpoint(name: str, target_layers: int | None = None) -> Checkpoint:
+    """The drafter in a folder, checked against its config; `target_layers` is for those that leave their taps to a default. Raises CheckpointError,
+    also where no engine has what it needs."""
     folder = checkpoint_folder(name)
-    spec = read_spec(folder)
+    spec = read_spec(folder, target_layers)
     if spec.family == "mtp":
         problem = "no engine loads an MTP layer beside a Llama or Qwen3 target: vLLM and llama.cpp have it for models released with one"
         raise CheckpointError(problem, where=folder, remedy="export dspark, dflash or eagle3")
@@ -79,7 +87,18 @@ def read_checkpoint(name: str) -> Checkpoint:
     tensors = {name.removeprefix("backbone."): tensor for name, tensor in read_checked(spec, folder).items()}
     ids = vocabulary_map(spec, tensors, folder / "model.safetensors")
     skipped = ("d2t", "t2d", "verifier_", "rotary_emb.")
-    return Checkpoint(spec, {name: tensor for name, tensor in tensors.items() if not name.startswith(skipped)}, ids)
+    return _rising(Checkpoint(spec, {name: tensor for name, tensor in tensors.items() if not name.startswith(skipped)}, ids))
+
+
+def _rising(checkpoint: Checkpoint) -> Checkpoint:
+    """With taps in the order of the target's layers, which is that in which vLLM hands them over. Raises CheckpointError where one is there twice or
+    is no layer's input."""
+    spec, config = checkpoint.spec, checkpoint.spec.folder / "config.json"
+    if len(set(spec.taps)) < len(spec.taps) or min(spec.taps) < EMBEDDING:
+        raise CheckpointError(f"expected layers of the target, each once, got {list(spec.taps)}", where=config, key="target_layer_ids")
+    order = sorted(range(len(spec.taps)), key=lambda place: spec.taps[place])
+    fc = checkpoint.tensors["fc.weight"].view(-1, len(order), spec.hidden)[:, order].flatten(1)
+    return Checkpoint(replace(spec, taps=tuple(sorted(spec.taps))), checkpoint.tensors | {"fc.weight": fc}, checkpoint.vocabulary)
 
 
 def vanilla(checkpoint: Checkpoint, engine: str) -> Checkpoint:
@@ -90,10 +109,20 @@ def vanilla(checkpoint: Checkpoint, engine: str) -> Checkpoint:
     return checkpoint
 
 
-def anchored_as_dspark(checkpoint: Checkpoint) -> Checkpoint:
-    """A DFlash whose anchor predicts a token, as DSpark with a sequential head of zeros: engines let a DFlash's anchor predict nothing."""
+def biased(checkpoint: Checkpoint) -> Checkpoint:
+    """Refuses the bias of an output that vLLM's Eagle3 on Qwen3 layers leaves out."""
     spec = checkpoint.spec
-    if spec.family != "dflash" or spec.first_slot:
+    if spec.family == "eagle3" and spec.backbone["model_type"] == "qwen3" and spec.backbone.get("attention_bias"):
+        problem = "vLLM's Eagle3 has no bias at the output of attention in Qwen3 layers"
+        raise CheckpointError(problem, where=spec.folder / "config.json", key="attention_bias", remedy="train one without, or on Llama layers")
+    return checkpoint
+
+
+def with_head(checkpoint: Checkpoint, every: bool = False) -> Checkpoint:
+    """A DFlash whose anchor predicts a token, as DSpark with a sequential head of zeros: engines let a DFlash's anchor predict nothing. `every`: so
+    does a DSpark without one."""
+    spec = checkpoint.spec
+    if spec.markov_rank or spec.family == "eagle3" or (spec.family == "dflash" and spec.first_slot) or (spec.family == "dspark" and not every):
         return checkpoint
     like = checkpoint.tensors["fc.weight"]
     zeros = {

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from real_runner.exporting.checkpoint import read_checkpoint
 from simulator.errors import DsimError
+from simulator.reading.json_files import read_json
 
 Form = Literal["vllm", "speculators", "gguf"]
 Weights = Literal["f32", "f16", "bf16", "q8_0", "q4_1"]
@@ -17,7 +18,7 @@ def export_drafter(folder: str, form: Form, out: Path, target: str | None = None
     """Writes the drafter in `folder` to `out`. Returns what was written and the options that load it. Raises DsimError before anything is written."""
     if weights is not None and form != "gguf":
         raise DsimError(f"expected --to gguf with --weights, got --to {form}", key="--weights", remedy="drop it: the weights stay as they are")
-    checkpoint = read_checkpoint(folder)
+    checkpoint = read_checkpoint(folder, _depth(target))
     if form == "gguf":
         from real_runner.exporting.gguf_file import write_gguf
 
@@ -41,3 +42,10 @@ def export_drafter(folder: str, form: Form, out: Path, target: str | None = None
         "vocabulary": spec.vocabulary,
         "start": start,
     }
+
+
+def _depth(target: str | None) -> int | None:
+    """Layers of the target, where it is a folder that says them."""
+    config = Path(target or "", "config.json")
+    depth = read_json(config).get("num_hidden_layers") if target and config.is_file() else None
+    return depth if isinstance(depth, int) else None

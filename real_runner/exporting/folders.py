@@ -9,12 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from real_runner.exporting.checkpoint import Checkpoint, anchored_as_dspark, vanilla, write_folder
+from real_runner.exporting.checkpoint import Checkpoint, biased, vanilla, with_head, write_folder
 
 
 def write_vllm(checkpoint: Checkpoint, out: Path) -> Checkpoint:
     """What vLLM's registry and draft model classes ask for; what was written."""
-    made = anchored_as_dspark(vanilla(checkpoint, "vLLM"))
+    made = with_head(biased(vanilla(checkpoint, "vLLM")))
     spec = made.spec
     config = made.layers | {"draft_vocab_size": made.draft_vocabulary, "target_hidden_size": spec.hidden}
     if spec.target_layers:
@@ -34,11 +34,11 @@ def write_vllm(checkpoint: Checkpoint, out: Path) -> Checkpoint:
 
 def write_speculators(checkpoint: Checkpoint, out: Path, target: str | None) -> Checkpoint:
     """The packaging of `speculators`; what was written. `target` is the verifier's name in it."""
-    made = anchored_as_dspark(checkpoint)
+    made = with_head(biased(vanilla(checkpoint, "vLLM")))
     spec = made.spec
     proposal = {"proposal_type": "greedy", "speculative_tokens": spec.gamma, "verifier_accept_k": 1, "accept_tolerance": 0.0}
     names = {"eagle3": "Eagle3Speculator", "dspark": "DSparkSpeculator", "dflash": "DFlashSpeculator"}
-    layers = made.layers
+    layers = made.layers | ({"num_aux_hidden_states": len(spec.taps)} if spec.family == "eagle3" else {})
     config: dict[str, Any] = {
         "architectures": [names[spec.family]],
         "speculators_model_type": spec.family,

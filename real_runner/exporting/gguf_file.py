@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from real_runner.exporting.checkpoint import Checkpoint, anchored_as_dspark, vanilla
+from real_runner.exporting.checkpoint import Checkpoint, vanilla, with_head
 from simulator.complaints import shown
 from simulator.errors import CheckpointError, DsimError
 from simulator.files import whole
@@ -38,7 +38,7 @@ def write_gguf(checkpoint: Checkpoint, out: Path, target: Path | None, weights: 
     except ImportError:
         raise DsimError("needs gguf, which is not installed", where="dsim export drafter --to gguf", remedy="pip install 'dsim[profile]'") from None
 
-    made = anchored_as_dspark(vanilla(checkpoint, "llama.cpp"))
+    made = with_head(vanilla(checkpoint, "llama.cpp"), every=True)
     _holds(made)
     fields = _tokenizer(target, made)
     arch = "eagle3" if made.spec.family == "eagle3" else "dflash"
@@ -125,8 +125,9 @@ def _tensors(made: Checkpoint) -> dict[str, Tensor]:
             named[f"blk.{number}.{LAYER[inner]}.{part}"] = tensor
         else:
             named[f"{TOP[stem]}.{part}"] = tensor
-    if spec.confidence == "hidden":  # the file's head always reads the token too
-        named["conf_proj.weight"] = torch.nn.functional.pad(named["conf_proj.weight"], (0, spec.markov_rank))
+    if spec.confidence != "none":  # the file's head always reads the token too
+        confidence = named["conf_proj.weight"]
+        named["conf_proj.weight"] = torch.nn.functional.pad(confidence, (0, spec.hidden + spec.markov_rank - confidence.shape[1]))
     if made.vocabulary is not None:
         named["d2t"] = made.vocabulary  # ids of the target, where safetensors have differences
     return named

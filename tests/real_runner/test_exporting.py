@@ -214,3 +214,104 @@ def test_a_folder_that_holds_files_is_left_alone(tmp_path):
         export_drafter(str(GOLDEN / "eagle3"), "vllm", tmp_path / "out")
     with pytest.raises(DsimError, match="expected --to gguf with --weights"):
         export_drafter(str(GOLDEN / "eagle3"), "vllm", tmp_path / "new", weights="f16")
+
+
+def changed(folder: Path, name: str, drop: tuple[str, ...] = (), tensors: dict | None = None, **config) -> Path:
+    """A golden drafter with other keys in its config, without those that are None, and without tensors that hold a word of `drop`."""
+    told = json.loads((GOLDEN / name / "config.json").read_text()) | config
+    held = {key: value for key, value in load_file(GOLDEN / name / "model.safetensors").items() if not any(word in key for word in drop)}
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({key: value for key, value in told.items() if value is not None}))
+    save_file(held | (tensors or {}), folder / "model.safetensors")
+    return folder
+
+
+def test_taps_are_written_in_the_order_of_the_layers(tmp_path):
+    """vLLM hands features over by rising layers, whatever the list says."""
+    config, fc = json.loads((GOLDEN / "eagle3" / "config.json").read_text()), load_file(GOLDEN / "eagle3" / "model.safetensors")["fc.weight"]
+    width, taps = config["hidden_size"], config["target_layer_ids"]
+    backwards = torch.cat([fc[:, width * place : width * (place + 1)] for place in reversed(range(len(taps)))], dim=1)
+    source = changed(tmp_path / "back", "eagle3", target_layer_ids=taps[::-1], tensors={"fc.weight": backwards})
+    made = export_drafter(str(source), "vllm", tmp_path / "out")
+    assert made["tapped_layers"] == [tap + 1 for tap in taps]
+    assert torch.equal(load_file(tmp_path / "out" / "model.safetensors")["fc.weight"], fc)
+    with pytest.raises(DsimError, match=r"target_layer_ids: expected layers of the target, each once, got \[0, 0, 1, 2, 3\]"):
+        export_drafter(str(changed(tmp_path / "twice", "eagle3", target_layer_ids=[0, 0, 1, 2, 3])), "vllm", tmp_path / "new")
+
+
+def test_what_vllm_would_draft_otherwise_is_refused(tmp_path):
+    heads, kv, size, width = 4, 2, 16, 64
+    biases = {
+        f"layers.0.self_attn.{n}_proj.bias": torch.zeros(rows) for n, rows in (("q", heads * size), ("k", kv * size), ("v", kv * size), ("o", width))
+    }
+    for name, more, message in (
+        ("norm_output", {"norm_output": True}, "norm_output: true is not supported"),
+        ("attention_bias", {"attention_bias": True, "tensors": biases}, "attention_bias: vLLM's Eagle3 has no bias at the output"),
+    ):
+        with pytest.raises(DsimError, match=message):
+            export_drafter(str(changed(tmp_path / name, "eagle3", **more)), "vllm", tmp_path / "out")
+    with pytest.raises(DsimError, match="vLLM has no gated sequential head"):
+        export_drafter(str(GOLDEN / "dspark_gated"), "speculators", tmp_path / "out")
+    export_drafter(str(GOLDEN / "eagle3"), "speculators", tmp_path / "wide")
+    config = json.loads((tmp_path / "wide" / "config.json").read_text())
+    config["transformer_layer_config"] |= {"layer_types": ["sliding_attention"], "sliding_window": 8}
+    (tmp_path / "wide" / "config.json").write_text(json.dumps(config))
+    assert read_spec(tmp_path / "wide").windows == (8,)
+    with pytest.raises(DsimError, match="sliding windows and causal blocks are not exported"):
+        export_drafter(str(tmp_path / "wide"), "vllm", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_window_of_eagle3_is_honoured(target, tmp_path):
+    """A window as long as the text changes nothing, a short one does."""
+    export_drafter(str(GOLDEN / "eagle3"), "speculators", tmp_path / "out")
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    prompt, found = json.loads((GOLDEN / "eagle3" / "greedy_decode.json").read_text())[0]["prompt"], []
+    for window in (None, 1000, 2):
+        types = "sliding_attention" if window else "full_attention"
+        config["transformer_layer_config"] |= {"layer_types": [types], "sliding_window": window, "use_sliding_window": bool(window)}
+        (tmp_path / "out" / "config.json").write_text(json.dumps(config))
+        found.append(drafted(target, load_drafter(str(tmp_path / "out"), target), prompt))
+    assert found[0] == found[1] != found[2]
+
+
+def test_other_taps_than_three_are_said_to_vllm(tmp_path):
+    export_drafter(str(llama_eagle(tmp_path / "two", 2)), "speculators", tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["transformer_layer_config"]["num_aux_hidden_states"] == 2
+
+
+def test_a_confidence_head_without_a_sequential_one_gets_one_of_zeros(tmp_path):
+    """llama.cpp has no place for it otherwise."""
+    width = load_file(GOLDEN / "dspark_vanilla" / "model.safetensors")["fc.weight"].shape[0]
+    head = {"confidence_head.proj.weight": torch.randn(1, width), "confidence_head.proj.bias": torch.zeros(1)}
+    source = changed(tmp_path / "s", "dspark_vanilla", ("markov", "confidence"), head, markov_rank=0, confidence_head_with_markov=False)
+    export_drafter(str(source), "gguf", tmp_path / "out.gguf", str(golden_target_file(tmp_path)))
+    tensors = read_gguf(tmp_path / "out.gguf")[1]
+    assert not tensors["markov_w1.weight"].any()
+    confidence = tensors["conf_proj.weight"]
+    np.testing.assert_array_equal(confidence[:, :width], head["confidence_head.proj.weight"].numpy())
+    assert confidence.shape[1] == width + tensors["markov_w1.weight"].shape[1]
+    assert not confidence[:, width:].any()
+
+
+def test_defaults_are_those_that_the_layers_were_built_with(tmp_path):
+    """transformers takes positions of base 10,000 where a Qwen3 config says none, vLLM 1,000,000."""
+    source = changed(tmp_path / "bare", "dspark_vanilla", rope_parameters=None, max_position_embeddings=None)
+    export_drafter(str(source), "speculators", tmp_path / "out")
+    layers = json.loads((tmp_path / "out" / "config.json").read_text())["transformer_layer_config"]
+    assert layers["rope_parameters"]["rope_theta"] == 10_000
+    export_drafter(str(source), "gguf", tmp_path / "out.gguf", str(golden_target_file(tmp_path)))
+    keys = read_gguf(tmp_path / "out.gguf")[0]
+    assert (keys["dflash.rope.freq_base"], keys["dflash.context_length"]) == (10_000, layers["max_position_embeddings"])
+
+
+def test_taps_that_a_checkpoint_leaves_to_a_default_are_the_targets(tmp_path):
+    export_drafter(str(llama_eagle(tmp_path / "three")), "speculators", tmp_path / "silent")
+    config = json.loads((tmp_path / "silent" / "config.json").read_text())
+    del config["eagle_aux_hidden_state_layer_ids"]
+    (tmp_path / "silent" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "config.json").write_text(json.dumps({"num_hidden_layers": 32}))
+    assert export_drafter(str(tmp_path / "silent"), "vllm", tmp_path / "out", str(tmp_path / "deep"))["tapped_layers"] == [2, 16, 29]
+    with pytest.raises(DsimError, match="the tapped layers are not given"):
+        export_drafter(str(tmp_path / "silent"), "vllm", tmp_path / "new")

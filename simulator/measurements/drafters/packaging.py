@@ -148,7 +148,11 @@ def _block_spec(config: Config, layers: Config, folder: Path, packaging: Packagi
 
 
 def _eagle_spec(config: Config, layers: Config, folder: Path, packaging: Packaging, taps: Any, gamma: Any, target_layers: Any) -> DraftSpec:
-    one = _one_layer({"model_type": "llama", **layers}, folder)
+    layers = {"model_type": "llama", **layers}
+    one = _one_layer(layers, folder)
+    for key, said in (("norm_output", config), ("norm_output", group(config, "eagle_config", folder))):
+        if flag(said, key, folder=folder):
+            raise refused("true is not supported: tokens after the first are drafted from states before the last norm", key, folder)
     return DraftSpec(
         folder,
         packaging,
@@ -160,6 +164,7 @@ def _eagle_spec(config: Config, layers: Config, folder: Path, packaging: Packagi
         gamma=whole(gamma, "ttt_length", folder, 1),
         draft_vocabulary=_reduced(config, layers, folder),
         norm_before_residual=bool(config.get("norm_before_residual", False)),
+        windows=() if packaging == "deepspec" or layers.get("use_sliding_window") is False else _window_of_one(config, layers, folder),
         target_layers=None if target_layers is None else whole(target_layers, "num_target_layers", folder, 1),
     )
 
@@ -170,6 +175,12 @@ def _one_layer(layers: Config, folder: Path) -> Config:
         raise refused("Eagle3 and MTP on a Gemma backbone are not supported", "model_type", folder)
     _sized(layers, folder)
     return {**layers, "num_hidden_layers": 1, "layer_types": ["full_attention"]}
+
+
+def _window_of_one(config: Config, layers: Config, folder: Path) -> tuple[int | None, ...]:
+    """That of a chain's layer, the first of those that the config names."""
+    types = layers.get("layer_types")
+    return windows(config, {**layers, "num_hidden_layers": 1, "layer_types": types[:1] if isinstance(types, list) else types}, folder)
 
 
 def _sized(layers: Config, folder: Path) -> None:
