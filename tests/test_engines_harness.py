@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import os
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from benchmarks.engines import cells, measure, scenarios
+from benchmarks.engines import cells, measure, run, scenarios
 from benchmarks.engines.plan import ENGINES, LLAMA, VLLM, Condition
-from benchmarks.engines.processes import Client, Failed, Group, Server, free_port, reason, stop_all
+from benchmarks.engines.processes import Client, Failed, Group, Server, alone_in, finish, free_port, reason, stop_all
 from simulator.reading.yaml_files import read_yaml
 from simulator.study.run.scenario import Scenario
 from simulator.traffic.benchmark import Benchmark
@@ -74,6 +76,36 @@ def test_a_policy_without_a_probe_is_left_out(tmp_path: Path) -> None:
     assert [policy.name for policy in left.policies] == ["none", "ngram1", "ngram3", "ngram5"]
     assert {cell.policy for cell in cells.measured(left, tmp_path, 2.0)} == {"none", "ngram1", "ngram3", "ngram5"}
     assert cells.knee_rps(tmp_path) == 3
+
+
+def test_nothing_half_is_sealed_and_nothing_sealed_is_probed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job, asked = run.job_of(VLLM, tmp_path / "home", tmp_path, time.monotonic()), list[str]()
+    monkeypatch.setattr(run, "run_cells", lambda *_: asked.append("identify") or True)
+    monkeypatch.setattr(scenarios, "seal", lambda *_: asked.append("seal"))
+    cell_of = {cell.result: cell for cell in cells.probes(VLLM, tmp_path)}
+
+    def measured(but: Path | None = None) -> None:
+        for result, cell in cell_of.items():
+            cell.folder.mkdir(parents=True, exist_ok=True)
+            result.unlink(missing_ok=True)
+            if result != but and cell.policy != "eagle3":  # a drafter that could not be served
+                result.write_text("{}")
+
+    for lost in (tmp_path / "identify" / "eos" / "c16.json", tmp_path / "identify" / "none" / "c1.json", tmp_path / "identify" / "draft" / "c8.json"):
+        measured(lost)
+        with pytest.raises(Failed, match=f"1 probes are missing, the first {lost}"):
+            run.STEPS["seal"](job)
+    measured()
+    (tmp_path / "measured" / "base" / "none").mkdir(parents=True)
+    (tmp_path / "measured" / "base" / "none" / "c1.json").write_text("{}")
+    with pytest.raises(Failed, match="results of another seal"):
+        run.STEPS["seal"](job)
+    (tmp_path / "measured" / "base" / "none" / "c1.json").unlink()
+    assert run.STEPS["seal"](job)
+    (tmp_path / "seal.json").write_text("{}")
+    assert run.STEPS["identify"](job)
+    assert run.STEPS["seal"](job)
+    assert asked == ["seal"]
 
 
 def test_the_clients_words(tmp_path: Path) -> None:
@@ -185,7 +217,25 @@ def test_the_reason_of_an_end(tmp_path: Path) -> None:
 
 def test_a_client_that_hangs_is_ended(tmp_path: Path) -> None:
     client = Client.__new__(Client)
-    Group.__init__(client, [sys.executable, "-c", "input(); input()"], tmp_path / "log", {}, pipes=True)
+    client.log = tmp_path / "log"
+    Group.__init__(client, [sys.executable, "-c", "input(); input()"], os.environ, client.log, pipes=True)
     with pytest.raises(Failed, match=r"no answer of the client within 0\.5 s"):
         client.bench(["--x"], 0.5)
     assert not Group.running
+
+
+def test_a_command_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    program = "import os, subprocess, sys; subprocess.Popen(['sleep', '600']); open(sys.argv[1], 'w').write(str(os.getpgrp())); sys.exit(3)"
+    with pytest.raises(subprocess.CalledProcessError, match="exit status 3"):
+        finish([sys.executable, "-c", program, str(tmp_path / "group")], {})
+    assert not Group.running
+    end = time.monotonic() + 10
+    while (left := _members(int((tmp_path / "group").read_text()))) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not left
+
+
+def test_two_runs_keep_out_of_each_others_way(tmp_path: Path) -> None:
+    alone_in(tmp_path / "home")
+    with pytest.raises(Failed, match="is used by another run of this program"):
+        alone_in(tmp_path / "home")

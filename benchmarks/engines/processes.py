@@ -193,9 +193,7 @@ def reason(log: Path) -> str:
 
 
 def stop_all() -> None:
-    """Ends all that was started, and is not interrupted in it."""
-    for number in (signal.SIGINT, *ENDS):
-        signal.signal(number, signal.SIG_IGN)
+    """Ends all that was started."""
     for group in list(Group.running):
         group.pause(False)
         group.signal(signal.SIGTERM)
@@ -209,7 +207,12 @@ def end_with_this_program() -> None:
     def end(number: int, frame: object) -> None:
         raise SystemExit(128 + number)
 
-    atexit.register(stop_all)
+    def uninterrupted() -> None:
+        for number in (signal.SIGINT, *ENDS):
+            signal.signal(number, signal.SIG_IGN)
+        stop_all()
+
+    atexit.register(uninterrupted)
     for number in ENDS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, end)

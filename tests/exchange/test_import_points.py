@@ -66,7 +66,7 @@ def test_prompts_of_many_users_go_in_as_few_steps_as_the_engine_takes() -> None:
     costs, lengths = world().model_copy(update={"front_end": FRONT_END}), {"prompt_tokens": 1024, "output_tokens": 32}
     cells = [measured(users, costs, "together", 8192, requests=8 * users, **lengths) for users in (1, 4, 16)]
     assert fit_cells(cells, {}, (), working=Working(token_budget=8192)).misfit < 0.1
-    with pytest.raises(DsimError, match="no step cost fits .* say its --token-budget"):
+    with pytest.raises(DsimError, match=r"no step cost fits .* say its --token-budget"):
         fit_cells(cells, {}, (), working=Working(token_budget=1024))
 
 
