@@ -75,6 +75,11 @@ TokenBudget = Annotated[
     ),
 ]
 
+MaxBatch = Annotated[
+    int | None,
+    typer.Option(min=1, max=1_000_000, help="Most requests that the server decodes at once: vLLM's --max-num-seqs.", show_default="as many as users"),
+]
+
 
 @import_app.command("sglang", cls=_TakesSeveral)
 def import_sglang(
@@ -91,6 +96,7 @@ def import_sglang(
     accepted_length: Length = None,
     budget: Budget = None,
     token_budget: TokenBudget = 2048,
+    max_batch: MaxBatch = None,
     name: Name = None,
     hardware: Hardware = "not stated",
     engine: Engine = "not stated",
@@ -106,7 +112,7 @@ def import_sglang(
     from simulator.study.profiles.importing import import_sglang as imported
 
     about = About(out, name, hardware, engine, target, gpus_per_replica, drafter, force)
-    files = _files(bench, check, metrics, metrics_before, model, slots, accepted_length, budget, token_budget, read_bench)
+    files = _files(bench, check, metrics, metrics_before, model, slots, accepted_length, budget, token_budget, max_batch, read_bench)
     show_profile(format, imported(about, sps, sts, records, files, _say(format)))
 
 
@@ -123,6 +129,7 @@ def import_vllm(
     accepted_length: Length = None,
     budget: Budget = None,
     token_budget: TokenBudget = 2048,
+    max_batch: MaxBatch = None,
     name: Name = None,
     hardware: Hardware = "not stated",
     engine: Engine = "not stated",
@@ -138,7 +145,7 @@ def import_vllm(
     from simulator.study.profiles.importing import import_vllm as imported
 
     about = About(out, name, hardware, engine, target, gpus_per_replica, drafter, force)
-    files = _files(bench, check, metrics, metrics_before, model, slots, accepted_length, budget, token_budget, read_bench)
+    files = _files(bench, check, metrics, metrics_before, model, slots, accepted_length, budget, token_budget, max_batch, read_bench)
     show_profile(format, imported(about, curves, files, _say(format)))
 
 
@@ -153,6 +160,7 @@ def import_llamacpp(
     accepted_length: Length = None,
     budget: Budget = None,
     token_budget: TokenBudget = 2048,
+    max_batch: MaxBatch = None,
     cache: Annotated[Literal["unified", "split"], typer.Option(help="The server's cache: --kv-unified, or a part for each slot.")] = "unified",
     name: Name = None,
     hardware: Hardware = "not stated",
@@ -171,7 +179,7 @@ def import_llamacpp(
     from simulator.study.profiles.import_points import import_points
 
     about = About(out, name, hardware, engine, target, gpus_per_replica, drafter, force)
-    files = _files(bench, check, metrics, metrics_before, None, slots, accepted_length, budget, token_budget, read_llama_cpp)
+    files = _files(bench, check, metrics, metrics_before, None, slots, accepted_length, budget, token_budget, max_batch, read_llama_cpp)
     show_profile(format, import_points(about, "llama.cpp", files, _say(format), cache))
 
 
@@ -207,6 +215,7 @@ def _import_loads(tool: Literal["AIPerf", "GuideLLM"]) -> Callable[..., None]:
         accepted_length: Length = None,
         budget: Budget = None,
         token_budget: TokenBudget = 2048,
+        max_batch: MaxBatch = None,
         name: Name = None,
         hardware: Hardware = "not stated",
         engine: Engine = "not stated",
@@ -223,7 +232,7 @@ def _import_loads(tool: Literal["AIPerf", "GuideLLM"]) -> Callable[..., None]:
 
         about = About(out, name, hardware, engine, target, gpus_per_replica, drafter, force)
         read = read_aiperf if tool == "AIPerf" else read_guidellm
-        given = _files(files, check, metrics, metrics_before, model, slots, accepted_length, budget, token_budget, read)
+        given = _files(files, check, metrics, metrics_before, model, slots, accepted_length, budget, token_budget, max_batch, read)
         show_profile(format, import_points(about, tool, given, _say(format)))
 
     return command
@@ -235,11 +244,11 @@ import_app.command("guidellm", help="Import GuideLLM's benchmarks.json files.", 
 
 def _files(
     bench: list[str] | None, check: list[str] | None, metrics: list[str] | None, before: list[str] | None, model: str | None, slots: int | None,
-    accepted_length: float | None, budget: float | None, token_budget: int, read: Any,
+    accepted_length: float | None, budget: float | None, token_budget: int, max_batch: int | None, read: Any,
 ) -> PointFiles:  # fmt: skip
     from simulator.study.profiles.import_points import PointFiles
 
-    return PointFiles(bench or [], check or [], metrics or [], before or [], read, model, accepted_length, budget, slots, token_budget)
+    return PointFiles(bench or [], check or [], metrics or [], before or [], read, model, accepted_length, budget, slots, token_budget, max_batch)
 
 
 def _say(format: str) -> Callable[[str], None]:

@@ -20,7 +20,7 @@ from simulator.measurements.profile import load_profile
 from simulator.study.profiles.counted import acceptance
 from simulator.study.profiles.given_points import Cell, Options, completed, named_files, read_cells
 from simulator.study.profiles.joint_fit import FRONT_END, by_tokens_alone, fit_cells, noise_of
-from simulator.study.profiles.simulated import TOKEN_BUDGET, Drafting, Manner, Working, simulate_point
+from simulator.study.profiles.simulated import AS_MOST, Drafting, Manner, Working, simulate_point
 from simulator.study.profiles.workload import check_workload
 from tests.exchange.engine_files import CURVES, METRICS, aiperf, bench
 
@@ -41,10 +41,10 @@ def point(users: int, **more: Any) -> LoadPoint:
     return LoadPoint(f"c{users}", 1.0, float(users), 0.1, offered=users, **plain | more)
 
 
-def measured(users: int, costs: Costs, manner: Manner, token_budget: int = TOKEN_BUDGET, **more: Any) -> Cell:
+def measured(users: int, costs: Costs, manner: Manner, working: Working = AS_MOST, **more: Any) -> Cell:
     """What a benchmark of that world would say."""
     blank = point(users, **more)
-    seen = simulate_point(blank, costs, None, manner, token_budget)
+    seen = simulate_point(blank, costs, None, manner, working)
     told = replace(blank, tps_per_user=seen.tps_per_user, throughput_tok_s=seen.throughput_tok_s, ttft_s=seen.ttft_s)
     return Cell(told, "", Path(f"c{users}.json"))
 
@@ -64,10 +64,18 @@ def test_prompts_are_not_booked_on_verified_tokens(manner: Manner, prompt_token_
 def test_prompts_of_many_users_go_in_as_few_steps_as_the_engine_takes() -> None:
     """A step of 8,192 tokens holds what takes eight of 1,024: whoever waits for its first token sees the steps."""
     costs, lengths = world().model_copy(update={"front_end": FRONT_END}), {"prompt_tokens": 1024, "output_tokens": 32}
-    cells = [measured(users, costs, "together", 8192, requests=8 * users, **lengths) for users in (1, 4, 16)]
+    cells = [measured(users, costs, "together", Working(token_budget=8192), requests=8 * users, **lengths) for users in (1, 4, 16)]
     assert fit_cells(cells, {}, (), working=Working(token_budget=8192)).misfit < 0.1
     with pytest.raises(DsimError, match=r"no step cost fits .* say its --token-budget"):
         fit_cells(cells, {}, (), working=Working(token_budget=1024))
+
+
+def test_more_users_than_the_server_decodes_at_once_wait() -> None:
+    costs, few = world().model_copy(update={"front_end": FRONT_END}), Working(max_batch=8)
+    cells = [measured(users, costs, "together", few, requests=8 * users, prompt_tokens=64, output_tokens=32) for users in (1, 4, 8, 32)]
+    fit = fit_cells(cells, {}, (), working=few)
+    assert fit.misfit < 0.1
+    assert fit.costs.verify.seconds([1, 8]) == pytest.approx([0.0101, 0.0108], rel=0.02)
 
 
 def test_what_a_drafter_does_with_prompts_comes_out_of_ttft() -> None:

@@ -69,6 +69,54 @@ def test_rows_of_sglang_say_the_accepted_length_and_not_the_budget(put: Put, dsi
     assert "--accepted-length: does not say" in dsim("import", "sglang", "--bench", plain, "--out", tmp_path / "no").err
 
 
+def test_rows_of_sglang_that_hold_the_servers_settings_need_no_options(put: Put, dsim: Dsim, tmp_path: Path) -> None:
+    """`server_info` of newer clients; speculative_num_draft_tokens counts the anchor."""
+    eagle = {"speculative_algorithm": "EAGLE", "speculative_num_draft_tokens": 4, "dp_size": 1}
+    rows = put("rows.jsonl", lines(*(sglang_row(users, step, server_info=eagle) for users, step in ((1, 0.0202), (16, 0.0232)))))
+    said = dsim("import", "sglang", "--bench", rows, "--out", tmp_path / "eagle")
+    assert said.code == 0, said.err
+    assert load_profile(tmp_path / "eagle").costs.verify.seconds([4, 64]) == pytest.approx([0.0202, 0.0232], rel=5e-3)
+    assert "line 1: accept_length is SGLang's mean since its start or last flush" in said.out + said.err
+    none = {"speculative_algorithm": None}
+    rows = put("plain.jsonl", lines(*(sglang_row(users, step, accept_length=None, server_info=none) for users, step in ((1, 0.01), (16, 0.02)))))
+    assert dsim("import", "sglang", "--bench", rows, "--out", tmp_path / "plain").code == 0
+    assert load_profile(tmp_path / "plain").costs.verify.seconds([1, 16]) == pytest.approx([0.01 / 3.2, 0.02 / 3.2], rel=5e-3)
+
+
+def test_a_client_of_sglang_may_measure_another_server(put: Put) -> None:
+    (row,) = read_bench(put("other.jsonl", lines(sglang_row(4, 0.01, backend="vllm", accept_length=None)))).points
+    assert (row.engine, row.accepted_length) == ("", None)
+
+
+def test_a_ramp_is_no_closed_loop(put: Put) -> None:
+    ramp = {"ramp_up_strategy": "linear", "ramp_up_start_rps": 1, "ramp_up_end_rps": 50}
+    (point,) = read_bench(put("ramp.json", bench(256, 0.02) | ramp)).points
+    assert (point.offered, point.held_to, point.rate_rps) == (None, 256, None)
+
+
+def test_requests_in_flight_are_counted_by_their_times_where_files_say_them(put: Put) -> None:
+    """Two requests at once, of 11 and 101 tokens at 100 and 10 ms a token: 1 and 1 s after their first, of which the mean speed knows nothing."""
+    unlike = {
+        "num_prompts": 2, "completed": 2, "max_concurrency": 2, "duration": 1.1, "total_input_tokens": 2, "total_output_tokens": 112,
+        "output_throughput": 112 / 1.1, "mean_tpot_ms": 55.0, "mean_itl_ms": 2000 / 110, "mean_ttft_ms": 100.0, "mean_e2el_ms": 1100.0,
+    }  # fmt: skip
+    told = {key: value for key, value in bench(2, 0.02).items() if not key.startswith("spec_")} | unlike
+    (point,) = read_bench(put("unlike.json", told)).points
+    assert point.in_flight == pytest.approx(2)
+    assert (point.accepted_length, point.slots) == (1, 0)  # a piece is a token
+    (point,) = read_bench(put("silent.json", {key: value for key, value in told.items() if key != "mean_e2el_ms"})).points
+    assert point.in_flight == pytest.approx((112 / 1.1) / 56 * (0.1 + 55 * 0.055))  # all that can be said
+    assert point.accepted_length is None
+
+
+def test_exports_of_aiperf_before_its_phases(put: Put) -> None:
+    old = {"loadgen": {"concurrency": 4}, "endpoint": {"model_names": ["m"]}}
+    (point,) = read_aiperf(put("old.json", aiperf(4, 0.01) | {"input_config": old})).points
+    assert (point.offered, point.model) == (4, "m")
+    (point,) = read_aiperf(put("rate.json", aiperf(4, 0.01) | {"input_config": old | {"loadgen": {"concurrency": 4, "request_rate": 2}}})).points
+    assert point.offered is None
+
+
 def test_records_get_their_step_cost_from_a_benchmark(put: Put, dsim: Dsim, tmp_path: Path) -> None:
     rows = put("rows.jsonl", lines(sglang_row(1, 0.0202), sglang_row(16, 0.0232)))
     records = put("d.json", dump())

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from simulator.errors import DsimError
-from simulator.measurements.formats.scrapes import counters_in, read_counters
+from simulator.measurements.formats.reading import read_document
+from simulator.measurements.formats.scrapes import counters_in, counters_of, read_counters
 
 REAL = Path(__file__).parent / "real"
 Put = Callable[..., Path]
@@ -45,6 +46,9 @@ def test_sglang_counts_verify_calls_of_finished_requests(put: Put) -> None:
     assert counted.survival == []
     with pytest.raises(DsimError, match="spec_verify_calls_total: is missing, and spec_accept_length is a mean of the last steps alone"):
         read_counters(put("old.txt", SGLANG.replace("spec_verify_calls", "spec_other")))
+    plain = counters_in(SGLANG.replace("spec_verify_calls", "spec_other").replace("2.71", "0.0"), "x")  # the gauge is there without speculation, too
+    assert plain is not None
+    assert (plain.drafts, plain.rounds) == (0, None)
     with pytest.raises(DsimError, match="expected at most 26,500 calls"):
         read_counters(put("wrong.txt", SGLANG.replace(" 10000", " 26501")))
 
@@ -62,6 +66,16 @@ def test_a_model_is_chosen_where_a_scrape_has_several(put: Put) -> None:
     assert read_counters(both, model="big").survival == [0.8, 0.55, 0.3]
     with pytest.raises(DsimError, match="--model: expected one of 'big, small', got 'other'"):
         read_counters(both, model="other")
+
+
+def test_a_gauge_in_an_export_of_aiperf_says_that_the_server_speculates(put: Put) -> None:
+    def export(mean: float) -> Path:
+        names = {"sglang:generation_tokens": {"total": 26700}, "sglang:num_requests": {"total": 200}, "sglang:spec_accept_length": {"avg": mean}}
+        return put("export.json", {"metrics_phase": "profiling", "metrics": {name: {"series": [{"stats": stats}]} for name, stats in names.items()}})
+
+    with pytest.raises(DsimError, match="spec_verify_calls_total: is missing"):
+        counters_of(read_document(export(2.7), "metrics"))
+    assert counters_of(read_document(export(0.0), "metrics")) is not None
 
 
 @pytest.mark.parametrize(
@@ -93,9 +107,6 @@ def test_scrapes_of_two_models_are_not_taken_off_one_another(put: Put) -> None:
 
 
 def test_counters_that_aiperf_kept_are_read_like_a_scrape() -> None:
-    from simulator.measurements.formats.reading import read_document
-    from simulator.measurements.formats.scrapes import counters_of
-
     counted = counters_of(read_document(REAL / "aiperf" / "server_metrics_export.json", "metrics"))
     assert counted is not None
     assert (counted.generated, counted.answers, counted.rounds, counted.prompt_tokens, counted.model) == (2304, 36, 2268, 4608, "smollm2")

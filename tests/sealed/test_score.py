@@ -211,9 +211,18 @@ def test_an_open_loop_is_found_by_its_rate_and_judged_by_ttft(world: Path, scena
     assert errors["ttft_p90_s"] == pytest.approx(-0.2)
     assert [limit.what for limit in score.limits] == ["worst error of TTFT p50, open loop", "worst error of TTFT p90, open loop"]
     assert not any("in flight" in remark for remark in score.remarks)
+    assert not any("burstiness" in remark for remark in score_of(seal, "x", [_other(world, content, burstiness=1.0)]).remarks)
+    assert any(
+        "burstiness 0.3, and those of the seal 1" in remark for remark in score_of(seal, "x", [_other(world, content, burstiness=0.3)]).remarks
+    )
     (world / "held.json").write_text(json.dumps(content | {"max_concurrency": 4}))
     held = score_of(seal, "x", ["plain=held.json"])
     assert any("at most 4 requests in flight (max_concurrency), and the seal is of any number" in remark for remark in held.remarks)
+
+
+def _other(world: Path, content: dict[str, Any], **changes: Any) -> str:
+    (world / "other.json").write_text(json.dumps(content | changes))
+    return "plain=other.json"
 
 
 def test_real_files_that_were_kept_out_are_predicted_and_scored(world: Path, scenario: Callable[..., Path], dsim: Dsim) -> None:

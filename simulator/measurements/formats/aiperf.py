@@ -46,20 +46,35 @@ class _Phase(Part):
     concurrency: Annotated[float, Within(0, 1e9, "requests")] | None = None
 
 
+class _Loadgen(Part):
+    concurrency: Annotated[float, Within(0, 1e9, "requests")] | None = None
+    request_rate: Annotated[float, Within(0, 1e9, "requests per second")] | None = None
+
+
+class _Endpoint(Part):
+    model_names: Annotated[list[Line], Field(max_length=1000)] | None = None
+
+
 class _Input(Part):
+    """What AIPerf was asked; `loadgen` and `endpoint` are of versions before 0.9."""
+
     models: _Models | None = None
     phases: Annotated[list[_Phase], Field(max_length=1000)] | None = None
+    loadgen: _Loadgen | None = None
+    endpoint: _Endpoint | None = None
 
     @property
     def offered(self) -> float | None:
         """Requests in flight that the client kept up, where it did nothing else."""
+        if self.phases is None and self.loadgen is not None:
+            return None if self.loadgen.request_rate else self.loadgen.concurrency or None
         measured = [phase for phase in self.phases or () if phase.kind in (None, "profiling")]
         return measured[0].concurrency or None if len(measured) == 1 and measured[0].type == "concurrency" else None
 
     @property
     def model(self) -> str:
         """The model, where there is one."""
-        names = [model.name for model in (self.models and self.models.items) or ()]
+        names = [model.name for model in (self.models and self.models.items) or ()] or (self.endpoint and self.endpoint.model_names) or []
         return names[0] if len(names) == 1 else ""
 
 
@@ -75,6 +90,7 @@ class _Export(Part):
     inter_token_latency: _Metric | None = None
     inter_chunk_latency: _Metric | None = None
     time_to_first_token: _Metric | None = None
+    request_latency: _Metric | None = None
     benchmark_duration: _Metric | None = None
     input_sequence_length: _Metric | None = None
     output_sequence_length: _Metric | None = None
@@ -104,10 +120,12 @@ def read_aiperf(path: Path) -> Loads:
     export = document.read(_Export)
     told = export.input_config or _Input()
     remarks: list[str] = []
+    whole_s, ttft_s = (_maybe(document, name, getattr(export, name)) for name in ("request_latency", "time_to_first_token"))
     point = LoadPoint(
         source=path.name, tps_per_user=_speed(document, export), model=told.model, requests=_count(export.request_count), failed=export.failed,
         throughput_tok_s=_value(document, "output_token_throughput", export.output_token_throughput, _tokens_per_s),
-        ttft_s=_maybe(document, "time_to_first_token", export.time_to_first_token), prompt_tokens=_mean(export.input_sequence_length),
+        ttft_s=ttft_s, answer_s=whole_s - ttft_s if whole_s and ttft_s and whole_s > ttft_s else None,
+        prompt_tokens=_mean(export.input_sequence_length),
         output_tokens=_mean(export.output_sequence_length), offered=told.offered,
         duration_s=_maybe(document, "benchmark_duration", export.benchmark_duration),
     )  # fmt: skip

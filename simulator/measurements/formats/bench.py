@@ -43,6 +43,13 @@ def _numeric(text: Any) -> Any:
 Length = Annotated[float, Within(1, MOST_SLOTS + 1, "tokens")]
 
 
+class _ServerInfo(Part):
+    """What SGLang's client copies of the server's settings. The tokens of a round count the anchor."""
+
+    speculative_algorithm: Line | None = None
+    speculative_num_draft_tokens: Count | None = None
+
+
 class _Bench(Part):
     """A result of `vllm bench serve` or of SGLang's `bench_serving`."""
 
@@ -51,6 +58,8 @@ class _Bench(Part):
     num_prompts: Count | None = None
     max_concurrency: Count | None = None
     request_rate: Annotated[Annotated[float, Within(1e-9, 1e9, "requests per second")] | Line | None, BeforeValidator(_finite)] = None
+    ramp_up_strategy: Line | None = None
+    burstiness: Annotated[float, Within(1e-6, 1e6)] | None = None
     duration: Seconds | None = None
     total_input_tokens: Count | None = None
     total_output_tokens: Count | None = None
@@ -58,6 +67,8 @@ class _Bench(Part):
     mean_itl_ms: Milliseconds | None = None
     output_throughput: Annotated[float, Within(0, THROUGHPUT[1], "tokens per second")]
     mean_ttft_ms: Milliseconds | None = None
+    mean_e2el_ms: Milliseconds | None = None
+    mean_e2e_latency_ms: Milliseconds | None = None  # SGLang's name of it
     median_ttft_ms: Milliseconds | None = None
     p90_ttft_ms: Milliseconds | None = None
     median_tpot_ms: Milliseconds | None = None
@@ -66,6 +77,7 @@ class _Bench(Part):
     backend: Line | None = None
     model_id: Line | None = None
     pace_s: Annotated[Annotated[float, Within(1e-6, 1e6, "seconds")] | None, BeforeValidator(_numeric)] = None  # by --metadata pace_s=…
+    server_info: _ServerInfo | None = None
     accept_length: Length | None = None  # SGLang's, which does not say how many tokens a round verifies
     spec_decode_acceptance_length: Length | None = None
     spec_decode_num_drafts: Count | None = None
@@ -104,12 +116,23 @@ class _Bench(Part):
     @property
     def offered(self) -> int | None:
         """Requests in flight that the client kept up; a rate of arrivals keeps none."""
-        return None if self.request_rate is not None else self.max_concurrency or None
+        return None if self.at_a_rate else self.max_concurrency or None
 
     @property
     def held_to(self) -> int | None:
         """Requests in flight that the client allowed where they came at a rate."""
-        return None if self.request_rate is None else self.max_concurrency or None
+        return self.max_concurrency or None if self.at_a_rate else None
+
+    @property
+    def at_a_rate(self) -> bool:
+        """Did prompts come over time, at one rate or a rising one?"""
+        return self.request_rate is not None or self.ramp_up_strategy is not None
+
+    @property
+    def answer_s(self) -> float | None:
+        """From the first token to the last, in the mean over requests."""
+        whole = self.mean_e2el_ms or self.mean_e2e_latency_ms
+        return (whole - self.mean_ttft_ms) / 1e3 if whole and self.mean_ttft_ms and whole > self.mean_ttft_ms else None
 
 
 def read_llama_cpp(path: Path) -> Loads:
@@ -149,7 +172,7 @@ def _bench(document: Document, bench: _Bench, remarks: list[str], pieces: bool) 
             raise document.fail(key, "expected a number above 0, got 0", remedy)
     if bench.completed == 0:
         raise document.fail("completed", f"counts no finished request, and mean_tpot_ms is {bench.mean_tpot_ms:g}", "measure it again")
-    sglang = "accept_length" in document.content or (bench.backend or "").startswith("sglang")
+    sglang = bench.backend.startswith("sglang") if bench.backend else "accept_length" in document.content
     finished, generated = bench.finished, bench.generated
     point = LoadPoint(
         source=document.name, tps_per_user=1e3 / bench.mean_tpot_ms, throughput_tok_s=bench.output_throughput, engine="SGLang" if sglang else "",
@@ -158,7 +181,8 @@ def _bench(document: Document, bench: _Bench, remarks: list[str], pieces: bool) 
         output_tokens=generated / finished if generated and finished else None,
         requests=finished, failed=bench.lost, offered=bench.offered, held_to=bench.held_to, duration_s=bench.duration, rate_rps=bench.rate_rps,
         ttft_p50_s=_seconds(bench.median_ttft_ms), ttft_p90_s=_seconds(bench.p90_ttft_ms), tpot_p50_s=_seconds(bench.median_tpot_ms),
-        tpot_p90_s=_seconds(bench.p90_tpot_ms), measured_at=bench.date or "", pace_s=bench.pace_s,
+        tpot_p90_s=_seconds(bench.p90_tpot_ms), measured_at=bench.date or "", pace_s=bench.pace_s, answer_s=bench.answer_s,
+        burstiness=bench.burstiness,
     )  # fmt: skip
     if generated is None and bench.total_output_tokens:
         told = f"{bench.total_output_tokens:,} tokens, and {bench.output_throughput:,.4g} a second for {bench.duration:.4g} seconds"
@@ -167,9 +191,15 @@ def _bench(document: Document, bench: _Bench, remarks: list[str], pieces: bool) 
         counters = _counters(document, bench, bench.spec_decode_acceptance_length)
         remarks += counters.remarks(document.name, generated)
         return point.counted(counters)
+    server = bench.server_info if sglang else None
     if bench.accept_length is not None:  # SGLang verifies in every decode round
+        remarks.append(f"{document.name}: accept_length is SGLang's mean since its start or last flush, of one rank: flush between benchmarks")
         rounds = (generated - finished) / bench.accept_length if generated and finished else None
-        return replace(point, proposing=1.0, rounds=rounds)
+        budget = server and server.speculative_num_draft_tokens
+        return replace(point, proposing=1.0, rounds=rounds, budget=float(budget) if budget else None)
+    if server is not None and "speculative_algorithm" in server.model_fields_set and server.speculative_algorithm is None:
+        rounds = float(generated - finished) if generated and finished else None
+        return replace(point, accepted_length=1.0, budget=1.0, proposing=0.0, slots=0, rounds=rounds)
     if sglang or not pieces:  # SGLang's client shares a gap out among the tokens that end it
         return point
     return point.one_token_pieces(bench.mean_itl_ms / 1e3 if bench.mean_itl_ms else None)

@@ -85,7 +85,7 @@ def _assembled(engine: str, totals: Mapping[str, float], positions: Mapping[str,
     told: dict[str, Any] = {count: next((totals[name] for name in names if name in totals), None) for count, names in ENGINES[engine].items()}
     mean = told.pop("mean", None)
     if engine == "sglang":
-        return _sglang(told, mean is not None, where)
+        return _sglang(told, bool(mean), where)  # a server that does not speculate says 0
     if engine == "llamacpp" and None not in (told["prompt_tokens"], told["cached_tokens"]):
         told["prompt_tokens"] += told["cached_tokens"]  # counted apart there
     if not any(name.startswith(SPEC) for name in (*totals, *positions)):
@@ -107,7 +107,7 @@ def _sglang(told: Mapping[str, Any], speculates: bool, where: Path | str) -> Spe
     generated, answers, calls = (told[name] for name in ("generated", "answers", "decode_rounds"))
     key = "sglang:spec_verify_calls_total"
     if not calls and speculates:
-        remedy = "give results of bench_serving with --bench"
+        remedy = "give results of bench_serving with --bench, or --accepted-length and --budget and no counters"
         raise DsimError("is missing, and spec_accept_length is a mean of the last steps alone", where=where, key=key, remedy=remedy)
     if not calls or generated is None or answers is None:
         return SpecCounters(0, None, 0, [], engine="sglang", **{**told, "decode_rounds": None})

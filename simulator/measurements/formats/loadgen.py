@@ -43,6 +43,8 @@ class LoadPoint:
     failed: int | None = None
     offered: float | None = None  # most requests in flight that the client allowed (--max-concurrency), where it kept them up
     held_to: int | None = None  # the same where they came at a rate
+    burstiness: float | None = None  # of those arrivals: shape of the gamma process, 1 for Poisson
+    answer_s: float | None = None  # from the first token to the last, in the mean over requests
     duration_s: float | None = None
     rate_rps: float | None = None  # at which the client sent, where it had a rate
     ttft_p50_s: float | None = None
@@ -58,15 +60,21 @@ class LoadPoint:
         """Requests between sending and last token, in the mean over the run (Little's law)."""
         if not self.output_tokens or self.ttft_s is None:
             return None
-        return self.throughput_tok_s / self.output_tokens * (self.ttft_s + (self.output_tokens - 1) / self.tps_per_user)
+        return self.throughput_tok_s / self.output_tokens * (self.ttft_s + self._decoding_s)
+
+    @property
+    def _decoding_s(self) -> float:
+        """Mean seconds of an answer after its first token. Where files do not say it, answers of all lengths are taken to have the mean speed."""
+        assert self.output_tokens
+        return self.answer_s if self.answer_s is not None else (self.output_tokens - 1) / self.tps_per_user
 
     @property
     def concurrency(self) -> float:
         """Requests decoding at once as one of them sees it: throughput, less first tokens, ÷ speed (Little's law). Where the client kept `offered`
         in flight and the mean is below, their number fell at the end of the run. Speeds are of users, who were mostly there before: with a mean
         share r in flight after a linear fall, users see (1 - 4 (1 - r) / 3) ÷ r of those offered, and throughput says r."""
-        after_first = 1 - 1 / self.output_tokens if self.output_tokens and self.output_tokens > 1 else 1.0
-        mean = self.throughput_tok_s * after_first / self.tps_per_user
+        several = bool(self.output_tokens and self.output_tokens > 1)
+        mean = self.throughput_tok_s / self.output_tokens * self._decoding_s if several else self.throughput_tok_s / self.tps_per_user
         if not self.offered or not self.requests or self.in_flight is None:
             return mean
         lost = min(max(1 - self.in_flight / self.offered, 0.0), self.offered / self.requests, 0.5)  # a fall takes two answers' time at most
@@ -77,7 +85,7 @@ class LoadPoint:
         found no counters says nothing; but accepted drafts make pieces of several tokens. A last, empty piece may count too: n gaps of n - 1."""
         if not gap_s or not self.output_tokens or self.output_tokens <= 2 or self.accepted_length is not None:
             return self
-        tokens = gap_s * self.tps_per_user
+        tokens = gap_s * (self.output_tokens - 1) / self._decoding_s
         if not (1 - PIECES) * (1 - 1 / self.output_tokens) <= tokens <= 1 + PIECES:
             return self
         rounds = self.requests * (self.output_tokens - 1) if self.requests else None

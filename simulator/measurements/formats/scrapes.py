@@ -30,6 +30,7 @@ _LINE = re.compile(r"(vllm|llamacpp|sglang):([a-z_]+)(?=[{\s])")
 class _Stats(Part):
     total: Annotated[float, Within(0, MOST_COUNT)] | None = None
     count: Annotated[float, Within(0, MOST_COUNT)] | None = None
+    avg: Annotated[float, Within(0, MOST_COUNT)] | None = None  # all that there is of a gauge
 
 
 class _Series(Part):
@@ -131,6 +132,8 @@ def _exported(export: Document) -> Iterator[Count]:
         family = export.inner(f"metrics.{name}", content).read(_Family)
         for series in family.series:
             value, called_so = (series.stats.count, f"{called}_count") if series.stats.total is None else (series.stats.total, called)
+            if value is None and called in ENGINES[engine].get("mean", ()):
+                value, called_so = series.stats.avg, called
             if value is not None and is_used(engine, called_so):
                 yield engine, called_so, series.labels or {}, value
 

@@ -104,15 +104,16 @@ def _check_whole(counters: SpecCounters, where: Path) -> None:
         raise DsimError(problem, where=where, key=f"{counters.engine}:spec_decode_num_draft_tokens", remedy=remedy)
 
 
-def filled(cells: Sequence[Cell], scrapes: Mapping[str, Sequence[SpecCounters]]) -> list[Cell]:
-    """Cells of clients that count nothing, with what their server's scrapes counted. Raises DsimError where the two contradict each other."""
+def filled(cells: Sequence[Cell], scrapes: Mapping[str, Sequence[SpecCounters]], chosen: bool = False) -> list[Cell]:
+    """Cells of clients that count nothing, with what their server's scrapes counted. `chosen`: --model names what the server calls the model, which
+    clients may know by another name. Raises DsimError where the two contradict each other."""
     out = []
     for cell in cells:
         mine = scrapes.get(cell.drafter, ())
         if not mine or cell.drafter == NONE or cell.point.slots == 0:
             out.append(cell)
             continue
-        _check_server(cell, mine[0])
+        _check_server(cell, mine[0], chosen)
         if cell.point.accepted_length is not None:
             out.append(cell)
             continue
@@ -131,12 +132,12 @@ def _mean(counters: Sequence[SpecCounters], name: str) -> float | None:
     return None if None in values else float(np.average(values, weights=weights))
 
 
-def _check_server(cell: Cell, counters: SpecCounters) -> None:
+def _check_server(cell: Cell, counters: SpecCounters, chosen: bool) -> None:
     """Raises DsimError where a scrape is not of the server that the file is of."""
     point, remedy = cell.point, "scrape the server that was benchmarked"
-    if counters.model and point.model and counters.model != point.model:
+    if counters.model and point.model and counters.model != point.model and not chosen:
         problem = f"is of model {shown(point.model)}, and the scrape of {shown(counters.model)}"
-        raise DsimError(problem, where=point.source, key="--metrics", remedy=remedy)
+        raise DsimError(problem, where=point.source, key="--metrics", remedy=f"{remedy}, or say its --served-model-name with --model")
     if (point.engine == "SGLang") != (counters.engine == "sglang") and (point.engine or point.survival):
         raise DsimError(f"is not of {counters.engine}, as the scrape is", where=point.source, key="--metrics", remedy=remedy)
     if point.survival and len(point.survival) == counters.slots:

@@ -41,6 +41,7 @@ class PointFiles:
     budget: float | None = None
     slots: int | None = None
     token_budget: int = TOKEN_BUDGET
+    max_batch: int | None = None
 
 
 def import_points(about: About, tool: str, files: PointFiles, say: Say = lambda _: None, cache: Cache = "own") -> dict[str, Any]:
@@ -59,11 +60,11 @@ def fit_points(parts: Parts, about: About, files: PointFiles, say: Say = lambda 
     scrapes = read_scrapes(named_files(files.metrics, "--metrics"), named_files(files.before, "--metrics-before"), files.model, parts.first)
     cells, loads = read_cells(fit, check, files.read)
     parts.first += loads.remarks
-    cells = completed(filled(cells, scrapes), options)
+    cells = completed(filled(cells, scrapes, files.model is not None), options)
     scrapes = {name or about.drafter: counters for name, counters in scrapes.items()}
     counted = {name: acceptance(name, cells, scrapes.get(name, ())) for name in dict.fromkeys(cell.drafter for cell in cells) if name}
     ahead = _drafts_ahead(cells, [each for counters in scrapes.values() for each in counters], option)
-    working = Working(cache, ahead, files.token_budget)
+    working = Working(cache, ahead, files.token_budget, files.max_batch)
     fill_in(parts, cells, {name: known for name, known in counted.items() if known}, files.slots, say, working)
     if parts.costs is not None and parts.costs.prefill is not None:
         parts.assumed.append(f"prompts were processed in chunks, in steps of at most {files.token_budget:,} tokens (--token-budget)")

@@ -161,7 +161,7 @@ def by_tokens_alone(curve: FittedCurve, budget: float) -> FittedCurve:
 
 def _simulated(cell: Cell, costs: Costs, drafting: Mapping[str, Drafting], manner: Manner, working: Working) -> Seen:
     drafts = drafting.get(cell.drafter)
-    return simulate_point(cell.point, costs, drafts and drafts.on(cell.domain), manner, working.token_budget)
+    return simulate_point(cell.point, costs, drafts and drafts.on(cell.domain), manner, working)
 
 
 def _manner(cells: Sequence[Cell], costs: Costs, drafting: Mapping[str, Drafting], working: Working) -> Manner:
@@ -181,7 +181,9 @@ def _corrected(point: LoadPoint, fitted: float, seen: Seen) -> LoadPoint:
     accepted = (point.accepted_length or seen.accepted_length) / seen.accepted_length  # the fit goes by what was counted
     speed = point.tps_per_user * fitted / (seen.tps_per_user * accepted)
     after_first = 1 - 1 / point.output_tokens if point.output_tokens and point.output_tokens > 1 else 1.0
-    return replace(point, tps_per_user=speed, throughput_tok_s=speed * seen.requests / after_first, requests=None)  # in flight: as simulated
+    return replace(
+        point, tps_per_user=speed, throughput_tok_s=speed * seen.requests / after_first, requests=None, answer_s=None
+    )  # in flight: as simulated
 
 
 def noise_of(cells: Sequence[Cell]) -> float | None:

@@ -16,7 +16,7 @@ from simulator.measurements.draft_blocks import RecordedBlocks
 from simulator.measurements.formats.loadgen import LoadPoint
 from simulator.measurements.prices import RoundCost
 from simulator.measurements.replay import Replay, lay_out, nothing_drafted
-from simulator.policies.prefill import Chunked, Instant, PrefillMode
+from simulator.policies.prefill import Chunked, Instant
 from simulator.policies.verification import FixedLength, NoSpeculation, VerificationPolicy
 from simulator.rng import uniform_at
 from simulator.study.profiles.one_replica import one_replica
@@ -45,12 +45,13 @@ TOKEN_BUDGET = Chunked().token_budget
 
 @dataclass(frozen=True)
 class Working:
-    """How the engine of the benchmarks works: its cache, whether it drafts `ahead` of the step in which it is verified, and the tokens of a step at
-    most (prompts in chunks)."""
+    """How the engine of the benchmarks works: its cache, whether it drafts `ahead` of the step in which it is verified, the tokens of a step at most
+    (prompts in chunks), and the requests that decode at once, None for as many as there are users."""
 
     cache: Cache = "own"
     ahead: bool = False
     token_budget: int = TOKEN_BUDGET
+    max_batch: int | None = None
 
 
 AS_MOST = Working()
@@ -95,23 +96,23 @@ def users_of(point: LoadPoint) -> int:
     return max(round(point.concurrency + waiting), 1)
 
 
-def simulate_point(point: LoadPoint, costs: Costs, drafting: Drafting | None, manner: Manner, token_budget: int = TOKEN_BUDGET) -> Seen:
-    """The point's closed loop on one replica, with its mean lengths and prompts in chunks, in steps of at most `token_budget` tokens. A point that
-    speculates needs `drafting` of as many slots. A run whose beginning and end count is as long as the benchmark's; acceptance is a matter of luck,
-    and averaged over runs."""
+def simulate_point(point: LoadPoint, costs: Costs, drafting: Drafting | None, manner: Manner, working: Working = AS_MOST) -> Seen:
+    """The point's closed loop on one replica, with its mean lengths, in an engine that is `working` so. A point that speculates needs `drafting` of
+    as many slots. A run whose beginning and end count is as long as the benchmark's; acceptance is a matter of luck, and averaged over runs."""
     users, answer = users_of(point), max(round(point.output_tokens or ANSWER_TOKENS), 2)
     wanted = ENOUGH if point.slots or manner == "unlike" else 0
     requests = max(point.requests or 4 * users, 2 * users)
     if requests >= LONG * users:  # then they do not
         requests = max(min(requests, MOST_STEPS * users // answer), LONG * users, wanted)
-    prefill = Chunked(token_budget=token_budget) if point.prompt_tokens and costs.prefill is not None else Instant()
-    runs = [_run(point, costs, drafting, manner, prefill, users, requests, answer, number) for number in range(max(ceil(wanted / requests), 1))]
+    prefill = Chunked(token_budget=working.token_budget) if point.prompt_tokens and costs.prefill is not None else Instant()
+    settings = ReplicaSettings(max_batch=min(users, working.max_batch or users), prefill=prefill)
+    runs = [_run(point, costs, drafting, manner, settings, users, requests, answer, number) for number in range(max(ceil(wanted / requests), 1))]
     speed, throughput, length, together, ttft_s, *waits = (None if None in column else float(np.mean(column)) for column in zip(*runs, strict=True))
     return Seen(speed, throughput, length, together, ttft_s, tuple(waits) if ttft_s is not None else None)  # type: ignore[arg-type]
 
 
 def _run(
-    point: LoadPoint, costs: Costs, drafting: Drafting | None, manner: Manner, prefill: PrefillMode, users: int, requests: int, answer: int,
+    point: LoadPoint, costs: Costs, drafting: Drafting | None, manner: Manner, settings: ReplicaSettings, users: int, requests: int, answer: int,
     replication: int,
 ) -> tuple[float | None, ...]:  # fmt: skip
     output = Lognormal(mean_tokens=answer, cv=UNLIKE_CV, min_tokens=2) if manner == "unlike" and answer > 4 else Fixed(tokens=answer)
@@ -119,9 +120,8 @@ def _run(
     arrivals = ClosedLoop() if manner == "spread" else Benchmark(client="vllm", num_prompts=requests)
     domains = {drafting.domain: 1.0} if drafting and drafting.domain else {}
     workload = Workload(arrivals=arrivals, prompt_tokens=prompt, output_tokens=output, domains=domains)
-    settings = ReplicaSettings(max_batch=users, prefill=prefill)
     run = simulate(_traffic(workload, users, requests, replication), _fleet(point, costs, drafting, settings, replication))
-    return _seen(run, isinstance(prefill, Chunked))
+    return _seen(run, isinstance(settings.prefill, Chunked))
 
 
 def _traffic(workload: Workload, users: int, requests: int, replication: int) -> Traffic:

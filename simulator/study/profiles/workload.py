@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from simulator.errors import DsimError
 from simulator.study.profiles.given_points import Cell
@@ -29,9 +30,7 @@ def check_workload(cells: Sequence[Cell]) -> None:
 def _check_users(cell: Cell) -> None:
     """Raises DsimError where more requests would have been in flight than the client allowed: throughput, speed and TTFT are not of one run."""
     point = cell.point
-    if not point.offered or not point.output_tokens:
-        return
-    inside = point.throughput_tok_s * ((point.ttft_s or 0.0) + (point.output_tokens - 1) / point.tps_per_user) / point.output_tokens
-    if inside > CROWDED * point.offered:
+    inside = replace(point, ttft_s=point.ttft_s or 0.0).in_flight
+    if point.offered and inside and inside > CROWDED * point.offered:
         problem = f"throughput, speed and TTFT say {inside:.1f} requests in flight, more than the {point.offered:.0f} that the client allowed"
         raise DsimError(problem, where=point.source, remedy="measure it again: its numbers contradict each other")

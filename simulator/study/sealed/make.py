@@ -109,8 +109,9 @@ def _condition(name: str, scenario: Scenario, inputs: tuple[str, str, str], resu
         name=name, file=scenario.file.name, text=text, sha256=sha256(text.encode()), overrides=tuple(scenario.overrides),
         profile=SealedProfile.of(scenario.known, sha256=profile_sha256, provenance=sources(scenario.known)),
         inputs_sha256=inputs_sha256, client=scenario.workload.client.client, load_kind=scenario.workload.load_kind,
-        held_to=scenario.workload.client.max_concurrency, replicas=scenario.fleet.replicas, seed=scenario.run.seed,
-        replications=scenario.run.replications, baseline=scenario.base, description=result.conditions,
+        held_to=scenario.workload.client.max_concurrency, burstiness=scenario.workload.client.burstiness,
+        replicas=scenario.fleet.replicas, seed=scenario.run.seed, replications=scenario.run.replications, baseline=scenario.base,
+        description=result.conditions,
         policies=tuple(
             SealedPolicy(name=policy.name, drafter=policy.drafter, rule=policy.rule, choosable=policy.name in result.choosable)
             for policy in result.policies

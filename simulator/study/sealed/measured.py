@@ -154,7 +154,7 @@ def read_measured(files: Sequence[tuple[Condition, str, Path]]) -> Measured:
                 every.not_sealed.append(f"{name} (load {load:g})")
                 continue
             drafter = next(each.drafter for each in condition.policies if each.name == policy)
-            every.remarks += _differences(name, point, sealed, condition.held_to, drafter)
+            every.remarks += [*_of_arrivals(name, point, condition), *_differences(name, point, sealed, drafter)]
             key = (condition.name, policy, sealed.load)
             before = repeats[key].points if key in repeats else ()
             repeats[key] = MeasuredCell(condition, sealed, (*before, replace(point, source=path.as_posix())))
@@ -180,13 +180,21 @@ def _load(point: LoadPoint, condition: Condition) -> float | None:
     return None if point.offered is None else point.offered / condition.replicas
 
 
-def _differences(name: str, point: LoadPoint, sealed: SealedCell, held_to: int | None, drafter: str | None) -> Iterator[str]:
+def _of_arrivals(name: str, point: LoadPoint, condition: Condition) -> Iterator[str]:
+    """Where prompts came at a rate, but not as the sealed ones."""
+    if not point.rate_rps:
+        return
+    if point.held_to != condition.held_to:
+        allowed, expected = (f"at most {limit:,} requests" if limit else "any number of requests" for limit in (point.held_to, condition.held_to))
+        yield f"{name}: the client had {allowed} in flight (max_concurrency), and the seal is of {expected}"
+    if point.burstiness is not None and not isclose(point.burstiness, condition.burstiness, rel_tol=1e-6):
+        yield f"{name}: the arrivals have burstiness {point.burstiness:g}, and those of the seal {condition.burstiness:g}"
+
+
+def _differences(name: str, point: LoadPoint, sealed: SealedCell, drafter: str | None) -> Iterator[str]:
     """Where the benchmark was another one than what was sealed, and where requests failed."""
     if point.slots and not drafter:
         yield f"{name}: the server drafted {point.slots:g} tokens, and the seal is of a policy that drafts none"
-    if point.rate_rps and point.held_to != held_to:
-        allowed, expected = (f"at most {limit:,} requests" if limit else "any number of requests" for limit in (point.held_to, held_to))
-        yield f"{name}: the client had {allowed} in flight (max_concurrency), and the seal is of {expected}"
     sent = None if point.requests is None else point.requests + (point.failed or 0)
     if sent is not None and sent != sealed.requests:
         yield f"{name}: {sent:,} requests were sent, and the seal is of {sealed.requests:,.0f}"

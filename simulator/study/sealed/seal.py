@@ -123,7 +123,7 @@ class Decisions(Record):
 
 class Condition(Record):
     """A scenario with its predictions. `inputs_sha256` is of all files that the numbers depend on. `held_to`: the most requests
-    in flight of a client that sends at a rate, None for any number."""
+    in flight of a client that sends at a rate, None for any number; `burstiness` is that of its arrivals."""
 
     name: Annotated[ShortText, Field(min_length=1)]
     file: ShortText
@@ -135,6 +135,7 @@ class Condition(Record):
     client: Client
     load_kind: Literal["concurrency", "rate_rps"]
     held_to: PositiveInt | None = None
+    burstiness: PositiveFloat = 1.0
     replicas: PositiveInt
     seed: NonNegativeInt
     replications: PositiveInt
