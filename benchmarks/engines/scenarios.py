@@ -21,7 +21,8 @@ def make_profile(engine: Engine, out: Path) -> None:
     folders = sorted(folder for folder in (out / "identify").iterdir() if folder.name != "eos" and any(folder.glob("c*.json")))
     benches = [f"{folder.name.replace('-', ':')}={folder}/c*.json" for folder in folders]  # ngram-prefix: drafter and domain
     about = ["--engine", engine.label, "--hardware", f"{cpu_model()}, one core", "--target", MODEL, "--name", f"{engine.name}-{MODEL.lower()}"]
-    dsim("import", engine.importer, "--bench", *benches, *about, "--out", out / "profile", "--force")
+    bounds = ["--token-budget", engine.budget, "--max-batch", engine.batch]
+    dsim("import", engine.importer, "--bench", *benches, *bounds, *about, "--out", out / "profile", "--force")
 
 
 def seal(engine: Engine, home: Path, out: Path) -> None:
