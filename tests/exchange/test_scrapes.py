@@ -48,7 +48,7 @@ def test_sglang_counts_verify_calls_of_finished_requests(put: Put) -> None:
         read_counters(put("old.txt", SGLANG.replace("spec_verify_calls", "spec_other")))
     plain = counters_in(SGLANG.replace("spec_verify_calls", "spec_other").replace("2.71", "0.0"), "x")  # the gauge is there without speculation, too
     assert plain is not None
-    assert (plain.drafts, plain.rounds) == (0, None)
+    assert (plain.drafts, plain.accepted_tokens, plain.accepted_length) == (0, 0, 1)
     with pytest.raises(DsimError, match="expected at most 26,500 calls"):
         read_counters(put("wrong.txt", SGLANG.replace(" 10000", " 26501")))
 

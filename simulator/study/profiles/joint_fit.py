@@ -17,7 +17,7 @@ from simulator.measurements.formats.loadgen import LoadPoint
 from simulator.measurements.surface import NOISE, TTFT_SD, SurfaceFit, fit_surface
 from simulator.measurements.surface_priors import DraftKind, kind_of
 from simulator.study.profiles.given_points import ALWAYS, Cell
-from simulator.study.profiles.simulated import AS_MOST, MANNERS, Drafting, Manner, Seen, Working, simulate_point
+from simulator.study.profiles.simulated import AS_MOST, MANNERS, Drafting, Manner, Seen, Working, simulate_point, users_of
 
 PASSES = 4  # of the fit at most, each corrected by the simulation of the one before
 SETTLED = 0.005  # change of a corrected speed below which the passes end
@@ -103,7 +103,7 @@ def fit_cells(
     measured × fitted ÷ simulated, until that does not change. Drafting is a cost of its own for the drafters in `apart`.
     Raises DsimError where no fit comes near the cells."""
     fitted = [cell for cell in cells if not cell.held_out]
-    points = [cell.point for cell in fitted]
+    points = [_inside(cell.point, working) for cell in fitted]
     names = [cell.drafter if cell.drafter in apart else "" for cell in fitted]  # else drafting stays within the step
     laid = {name: Drafting.of(LinearDraft(provenance="fitted"), each) for name, each in blocks.items()}
     manner: Manner | None = None
@@ -119,7 +119,7 @@ def fit_cells(
         best = fit if best is None or fit.misfit < best.misfit else best
         waits = surface.waits(points, names, [row.seen.waits for row in compared])
         before = points
-        points = [_corrected(row.cell.point, told.predicted, row.seen) for row, told in zip(compared, surface.points, strict=True)]
+        points = [_corrected(_inside(row.cell.point, working), told.predicted, row.seen) for row, told in zip(compared, surface.points, strict=True)]
         moved = max(abs(new.tps_per_user / old.tps_per_user - 1) for new, old in zip(points, before, strict=True))
         say(f"pass {number + 1}: {len(fitted)} points fitted and simulated, {fit.left:.1%} rms left over")
         if moved < SETTLED:
@@ -128,6 +128,13 @@ def fit_cells(
     _check(best)
     kept_out = [Compared(cell, _simulated(cell, best.costs, best.drafting, best.manner, working)) for cell in cells if cell.held_out]
     return replace(best, compared=[*best.compared, *kept_out])
+
+
+def _inside(point: LoadPoint, working: Working) -> LoadPoint:
+    """The point as the engine has it: who waits for a place is not in it, and how long he waits tells nothing of its steps."""
+    if working.max_batch is None or users_of(point) <= working.max_batch:
+        return point
+    return replace(point, offered=working.max_batch, ttft_s=None)
 
 
 def _looks_up(name: str, cells: Sequence[Cell]) -> bool:
