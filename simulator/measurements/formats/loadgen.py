@@ -73,8 +73,10 @@ class LoadPoint:
         """Requests decoding at once as one of them sees it: throughput, less first tokens, ÷ speed (Little's law). Where the client kept `offered`
         in flight and the mean is below, their number fell at the end of the run. Speeds are of users, who were mostly there before: with a mean
         share r in flight after a linear fall, users see (1 - 4 (1 - r) / 3) ÷ r of those offered, and throughput says r."""
-        several = bool(self.output_tokens and self.output_tokens > 1)
-        mean = self.throughput_tok_s / self.output_tokens * self._decoding_s if several else self.throughput_tok_s / self.tps_per_user
+        if self.output_tokens and self.output_tokens > 1:
+            mean = self.throughput_tok_s / self.output_tokens * self._decoding_s
+        else:
+            mean = self.throughput_tok_s / self.tps_per_user
         if not self.offered or not self.requests or self.in_flight is None:
             return mean
         lost = min(max(1 - self.in_flight / self.offered, 0.0), self.offered / self.requests, 0.5)  # a fall takes two answers' time at most
