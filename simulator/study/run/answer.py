@@ -139,7 +139,9 @@ class Answer:
             return
         around = _within(fastest.prediction.get(speed), 0)
         yield f"{load} {fastest.policy} is the fastest: {tps:.0f} tok/s per user{around} at {throughput:,.0f} tok/s per GPU."
-        if base not in here:
+        if base not in here and not any((p.policy, p.load) == (base, top) for p in self.result.frontier):
+            yield f"{base} was not simulated at that load."
+        elif base not in here:
             yield f"{base} does not carry that load{self._but_queues(base, top)}."
         elif base == fastest.policy and len(self.result.policies) > 1:
             yield "No other policy is faster there."
