@@ -61,9 +61,10 @@ class Answer:
         if best is None:
             return
         reached = [row for row in result.gains.at_sla if row.sla_tps == best.sla_tps and row.policy in result.choosable and row.delivered]
-        if len(reached) > 1 and all(p.verdict == "stable" for p in result.frontier) and all(row.at_least for row in reached):
-            names = ", ".join(row.policy for row in reached)
-            yield f"All of {names} deliver {best.sla_tps:g} tok/s to each user at every simulated load: raise load to tell them apart."
+        names = [row.policy for row in reached]
+        keep = all((p.mean(result.speed_metric) or 0.0) > best.sla_tps for p in result.frontier if p.policy in names)
+        if len(reached) > 1 and keep and all(p.verdict == "stable" for p in result.frontier) and all(row.at_least for row in reached):
+            yield f"All of {', '.join(names)} deliver {best.sla_tps:g} tok/s to each user at every simulated load: raise load to tell them apart."
             return
         delivered = best.delivered
         assert delivered is not None
