@@ -114,15 +114,24 @@ class RateCurve(ArrivalProcess):
         """The integral of the rate from 0 to the run's start and end. # [2]"""
         return self._mass_at(np.array([self.start_s, self.start_s + horizon_s * self.time_scale]), knots_s, rates, mass)
 
+    @property
+    def repeats(self) -> bool:
+        return self.period_s is not None
+
     def curve(self, bins: int) -> tuple[Floats, Floats, float]:
         times = np.array([t for t, _ in self.points])
         span = (self.period_s or max(float(times[-1] - times[0]), 1.0)) / self.time_scale
         starts = np.linspace(0, span, bins, endpoint=False)
-        from_zero = self.model_copy(update={"start_s": 0.0 if self.period_s else float(times[0])})
-        return starts, from_zero.relative_rate(starts + span / bins / 2), span
+        whole = self.model_copy(update={"start_s": self._begins_s})
+        return starts, whole.relative_rate(starts + span / bins / 2), span
+
+    @property
+    def _begins_s(self) -> float:
+        """Where the span of `curve` begins: of a curve that does not repeat, at its first point."""
+        return 0.0 if self.period_s else self.points[0][0]
 
     def starting(self, run_s: float) -> dict[str, float]:
-        return {"start_s": run_s * self.time_scale}
+        return {"start_s": self._begins_s + run_s * self.time_scale}
 
     def relative_rate(self, time_s: Floats) -> Floats:
         """The rate at each time of the run, as a multiple of the load. # [n] -> [n]"""

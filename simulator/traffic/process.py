@@ -24,6 +24,11 @@ class ArrivalProcess(Kind):
         """Requests in [0, horizon_s), in the mean."""
         return rate_rps * horizon_s
 
+    @property
+    def repeats(self) -> bool:
+        """Does the curve begin again where it ends?"""
+        return True
+
     def curve(self, bins: int) -> tuple[Floats, Floats, float] | None:
         """Over a span in seconds of the run: where each of the bins starts, and the rate there in multiples of the load; None for a constant rate."""
         return None

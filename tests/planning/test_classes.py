@@ -92,6 +92,18 @@ def test_a_class_alone_is_planned_as_its_promise_for_all(make: Make) -> None:
     assert "90 %" not in str(refused.value)
 
 
+@pytest.mark.parametrize("sla, seconds", [({"e2e_s": 600}, 600), ({"ttft_s": 5, "tpot_s": 2}, 5 + 2 * 20), ({"ttft_s": 0.1}, 30)])
+def test_a_trial_goes_on_for_as_long_as_a_class_is_promised(sla: dict[str, float], seconds: float, make: Make) -> None:
+    classes = {"chat": {"share": 1, "sla": sla}, "other": {"share": 1, "sla": {"ttft_s": 1}}}
+    assert make(**SMALL, workload=workload(**classes), sla={"class_share": 0.95}).drain_s == pytest.approx(seconds)
+
+
+def test_a_trial_goes_on_for_the_promised_first_token_and_the_longest_answer(make: Make) -> None:
+    plan = make(**SMALL, workload=LENGTHS, sla={"ttft": {"seconds": 60}})
+    assert plan.drain_s == pytest.approx(60 + 1.2 * plan.answers_s[1])
+    assert make(**SMALL, workload=LENGTHS, sla={"speed": {"tps": 0.5}, "ttft": {"seconds": 60}}).drain_s == pytest.approx(60 + 1.2 * 20 / 0.5)
+
+
 @pytest.mark.parametrize("changes, says", [
     ({"sla": {}, "workload": LENGTHS}, "sla: expected speed, ttft or both, got neither; or workload.classes"),
     ({"sla": {"ttft": {"seconds": 1}, "class_share": 0.9}, "workload": LENGTHS}, "sla.class_share is promised, but there are no workload.classes"),

@@ -8,9 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from simulator.study.planning.finding import CellResult, Search
 from simulator.study.planning.make import answer
 from simulator.study.planning.question import Plan
 from simulator.study.planning.result import PlanResult
+from simulator.study.planning.search import Assessments
+from simulator.study.planning.sure import Sure
+from simulator.study.planning.trial import TrialRow
+from simulator.study.run.fluid import Carried, speed_by_fluid
 from tests.planning.test_closed_forms import PLAIN, constant, flat
 
 Make = Callable[..., Plan]
@@ -76,6 +81,43 @@ def test_nothing_is_said_where_it_is_not_asked_for(make: Make) -> None:
     assert result.prediction is None
     assert all(cell.sure is None for cell in result.cells)
     assert not any("prediction interval" in line for line in result.answer)
+
+
+@pytest.fixture
+def drafting(make: Make, edit_profile: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> tuple[Sure, CellResult]:
+    """Twenty replicas whose drafter costs nothing, as far as is known."""
+    monkeypatch.setattr("simulator.study.planning.sure.model_error", exact)
+    edit_profile(unsure([{"parameter": "draft", "drafter": "head", "sd": 0.2}]))
+    policies = [{"name": "three", "drafter": "head", "verification": {"kind": "fixed", "length": 3}}]
+    settings = [{"max_batch": 4, "prefill": {"kind": "instant"}}]
+    plan = make(policies=policies, workload=constant(101) | {"domains": {"chat": 1}}, load_rps=60.0, sla={"speed": {"tps": 20.0}}, settings=settings)
+    found = CellResult(0, "planned", Assessments(0, plan.question.sla, 4), 1.0, [], 20, 20, plan.load)
+    return Sure(plan, Search({0: found}, 0)), found
+
+
+def test_a_drafter_that_costs_nothing_can_only_need_more(drafting: tuple[Sure, CellResult]) -> None:
+    needs = drafting[0].needs[0]
+    assert needs.min() == 20
+    assert needs.max() > 22
+    assert (needs == 20).mean() == pytest.approx(0.5, abs=0.1)
+
+
+def test_the_speed_that_is_needed_is_read_where_the_need_is(drafting: tuple[Sure, CellResult], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Users who are as fast as the mean one must be as fast as promised, whatever the luck of a replica in the mean."""
+    sure, found = drafting
+    mean = speed_by_fluid(sure._curve(sure.plan.scenario(0, 1)), 60.0 / 20)
+    numbers = {"speed": mean, "ttft": None}
+    found.known.rows[20, sure.plan.load, "peak"] = [TrialRow(replicas=20, load=60.0, replication=0, verdict="stable", numbers=numbers)]
+    asked: list[float] = []
+
+    def least(_curve: list[Carried], _load: float, tps: float) -> float:
+        asked.append(tps)
+        return 20.0
+
+    monkeypatch.setattr("simulator.study.planning.sure.least_by_fluid", least)
+    assert 0 in sure.responses
+    assert asked == pytest.approx([20.0] * len(asked))
+    assert len(asked) == 3
 
 
 def exact(_kind: str, _points: int) -> dict[str, Any]:

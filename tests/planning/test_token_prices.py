@@ -29,8 +29,7 @@ def test_the_time_of_prompts_is_that_of_steps_in_the_window() -> None:
     time.steps(np.array([step(0.9, 0.5, 0.1), step(1.5, 0.1, 0.3), step(1.9, 0.0, 0.4), step(2.5, 0.3, 0.1)]))
     on_replicas = SimpleNamespace(engine=SimpleNamespace(prefill=SimpleNamespace(where="replica")))
     assert time.share(cast(Any, on_replicas)) == pytest.approx(0.1 / 0.8)
-    machines = SimpleNamespace(gpus=3.0)
-    elsewhere = SimpleNamespace(engine=SimpleNamespace(prefill=SimpleNamespace(where="elsewhere", machines=machines)), gpus=12.0)
+    elsewhere = SimpleNamespace(engine=SimpleNamespace(prefill=SimpleNamespace(where="elsewhere")), gpus=12.0, prefill_gpus=3.0)
     assert time.share(cast(Any, elsewhere)) == 0.25
     assert PromptTime(0, 1).share(cast(Any, on_replicas)) is None
 

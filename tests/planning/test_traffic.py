@@ -6,18 +6,22 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from simulator.errors import ScenarioError, TraceError
+from simulator.study.planning.finding import Search
 from simulator.study.planning.question import Plan
+from simulator.study.planning.telling import _of_traffic
 from simulator.study.run.build import build_result
 from simulator.study.run.point import arrivals
 from simulator.study.run.scenario import load_scenario
 from simulator.study.run.shape import shape_of
 from simulator.study.run.sweep import bundle, sweep
+from simulator.traffic.arrivals import RateCurve
 from simulator.traffic.servegen import ServeGenSource
 from simulator.traffic.workload import Workload
 from tests.conftest import Content, Dsim
@@ -54,6 +58,43 @@ def test_the_top_of_a_rate_curve(make: Make) -> None:
     assert plan.shape.peak_rps == pytest.approx(90 * 9 / 1.8, rel=0.06)
     expected = 450 * 10 * 0.9  # nearly the top, through the window
     assert measured(plan) == pytest.approx(450 * 10, abs=450 * 10 - expected + 4 * math.sqrt(4500))
+
+
+@pytest.mark.parametrize(
+    ("curve", "window_s", "starts_s"),
+    [
+        ({"points": [[28800, 1], [50400, 4], [72000, 1]]}, 10, 50400 - 10),
+        ({"points": [[28800, 1], [50400, 4], [72000, 1]], "time_scale": 24}, 10, 50400 - 24 * 10),
+        ({"points": [[0, 3], [3600, 1]]}, 40, 0),
+        ({"points": [[100, 1], [3700, 3]]}, 60, 3700 - 65),
+    ],
+)
+def test_the_top_of_a_curve_that_does_not_repeat(curve: dict[str, Any], window_s: float, starts_s: float, make: Make) -> None:
+    """The window lies about the top, to the width of a part of the curve; a run begins within the curve and ends within it."""
+    lengths = {"prompt_tokens": {"kind": "fixed", "tokens": 10}, "output_tokens": {"kind": "fixed", "tokens": 20}}
+    workload = {"arrivals": {"kind": "rate_curve", **curve}, **lengths}
+    plan = make(workload=workload, load_rps=90.0, run={"warmup_s": 5.0, "window_s": window_s})
+    arrivals = plan.choices[0].scenario.workload.arrivals
+    assert isinstance(arrivals, RateCurve)
+    assert arrivals.start_s == pytest.approx(starts_s, abs=226 if starts_s > 10000 else 1e-6)  # 43,200 s / 96 / 2 = 225
+    rates = [rate for _, rate in curve["points"]]
+    highest = 90 * max(rates) / ((min(rates) + max(rates)) / 2)
+    assert measured(plan) == pytest.approx(highest * window_s, rel=0.03, abs=4 * math.sqrt(highest * window_s))
+
+
+def test_traffic_that_ends_must_last_for_the_warm_up_too(make: Make, world: Path) -> None:
+    (world / "trace.csv").write_text("arrival_s,prompt_tokens,output_tokens\n" + "".join(f"{t},50,20\n" for t in range(201)))
+    lengths = {"prompt_tokens": {"kind": "fixed", "tokens": 10}, "output_tokens": {"kind": "fixed", "tokens": 20}}
+    trace = {"trace": {"path": "trace.csv"}}
+    ends = lengths | {"arrivals": {"kind": "rate_curve", "points": [[50, 1], [150, 3], [250, 1]]}}
+    repeats = lengths | {"arrivals": {"kind": "rate_curve", "period_s": 200, "points": [[0, 1], [100, 3]]}}
+    for workload, warmup_s, window_s, says in (
+        (trace, 150.0, 100.0, "than warm-up and window."), (ends, 150.0, 100.0, "than warm-up and window."), (ends, 50.0, 250.0, "than the window."),
+        (repeats, 150.0, 100.0, ""), (trace, 50.0, 100.0, ""),
+    ):  # fmt: skip
+        plan = make(workload=workload, load_rps=201 / 200, run={"warmup_s": warmup_s, "window_s": window_s})
+        told = [remark.text for remark in _of_traffic(plan, Search({}, 0), cast(Any, SimpleNamespace(day=None))) if "lasts" in remark.text]
+        assert told == ([f"The traffic lasts 200 s at this rate, less {says}"] if says else [])
 
 
 @pytest.fixture

@@ -65,6 +65,16 @@ def test_no_answer_is_taken_from_a_load_at_which_requests_queue(scenario: Callab
     assert "queue" not in " ".join(lines)
 
 
+def test_a_baseline_that_was_not_run_there_is_not_said_to_fail(scenario: Callable[..., Path]) -> None:
+    policies = [PLAIN | {"load": [2]}, {"name": "MTP-1", "drafter": "mtp", "verification": {"kind": "fixed", "length": 1}, "load": [2, 6]}]
+    lines = answer(scenario(policies=policies, sla=None))
+    assert lines[0].startswith("At load 6 ")
+    assert lines[1] == "plain was not simulated at that load."
+    lines = answer(scenario(policies=[PLAIN | {"load": [2, 40]}, policies[1] | {"load": [2, 6, 8, 40]}], sla=None))
+    assert lines[0].startswith("At load 8 ")
+    assert lines[1] == "plain was not simulated at that load."
+
+
 @pytest.mark.usefixtures("_prompts_cost_time")
 def test_limits_of_each_request_have_a_sentence(scenario: Callable[..., Path]) -> None:
     """Who serves most requests within them: at forty users of eight slots nobody has his first token in time."""

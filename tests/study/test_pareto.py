@@ -135,3 +135,44 @@ def test_overloaded_points_are_left_out() -> None:
     found = curves(table, "base", "tps_per_user_mean")
     assert set(found) == {0, 1, 2}
     assert all(curve.speed.min() > 30 for curve in found.values())
+
+
+def at_two_loads(slowest: list[float], queued: dict[tuple[float, int], Verdict] | None = None) -> list[PointRow]:
+    """80 tok/s at load 32, and these speeds at 64, one a replication; a user is a request."""
+    table = []
+    for k, speed in enumerate(slowest):
+        for load, tps in ((32.0, 80.0), (64.0, speed)):
+            numbers = {"tps_per_user_mean": tps, "throughput_tok_s_gpu": load * tps}
+            table.append(synthetic.row("base", load, numbers, k, (queued or {}).get((load, k), "stable")))
+    return table
+
+
+def test_a_load_at_which_requests_queue_in_one_replication_is_left_out_of_all() -> None:
+    """Between 32 and 64 two replications would be read, and the third at 32 alone: the promise of 70 is kept until requests queue."""
+    (found,) = gained(at_two_loads([60.0] * 3, {(64.0, 2): "backlogged"}), 70.0, policies=("base",)).at_sla
+    assert found.throughput is None
+    assert found.at_least == Estimate(32 * 80.0, 32 * 80.0, 32 * 80.0)
+    assert found.note == "base keeps 70 tok/s/user until requests queue, at load 64 or before: add loads below that"
+    (found,) = gained(at_two_loads([60.0] * 3), 70.0, policies=("base",)).at_sla
+    assert (found.note, found.at_least) == (None, None)
+
+
+def test_loads_are_kept_where_none_would_be_left() -> None:
+    queued: dict[tuple[float, int], Verdict] = {(32.0, 1): "backlogged", (64.0, 0): "backlogged", (64.0, 1): "backlogged", (64.0, 2): "backlogged"}
+    found = curves(at_two_loads([60.0] * 3, queued), "base", "tps_per_user_mean")
+    assert [curve.speed.tolist() for curve in found.values()] == [[80.0], [], [80.0]]
+
+
+def test_a_promise_that_some_replications_keep_at_the_highest_load() -> None:
+    """60 and 75 tok/s at load 64: a promise of 70 is read between the loads in one replication, and in the other it is kept at both."""
+    table = at_two_loads([60.0, 75.0])
+    (found,) = gained(table, 70.0, policies=("base",)).at_sla
+    between = curves(table, "base", "tps_per_user_mean")[0].throughput_at(70.0)
+    assert between is not None
+    assert 32 * 80 < between < 64 * 60
+    assert found.throughput is None
+    assert found.at_least is not None
+    assert found.at_least.mean == pytest.approx((between + 64 * 75) / 2)
+    assert found.note == "base stays above 70 tok/s/user at all simulated loads in some replications: add higher loads"
+    (found,) = gained(at_two_loads([60.0, 90.0]), 85.0, policies=("base",)).at_sla
+    assert (found.throughput, found.at_least, found.note) == (None, None, "base does not reach 85 tok/s/user at the simulated loads")

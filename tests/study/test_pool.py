@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from simulator.errors import DsimError
+from simulator.study.planning.trial import PromptTime
 from simulator.study.run.build import build_result
 from simulator.study.run.point import Point, run_point
 from simulator.study.run.scenario import Scenario, load_scenario
@@ -68,6 +69,7 @@ def test_the_gpus_of_prefill_workers_count(made: Callable[..., Scenario]) -> Non
     assert made(POOL | {"bandwidth_bytes_s": 1e6}).gpus == 3
     assert made(POOL | {"profile": "other"}).gpus == 5
     assert made(POOL | {"profile": "other", "gpus_per_worker": 3}).gpus == 7
+    assert PromptTime(0, 1).share(made(POOL | {"profile": "other"})) == 4 / 5  # what a plan pays for prompts
     alone, both = row(made(POOL)), row(made(POOL | {"profile": "other"}))
     assert alone["throughput_tok_s_gpu"] == pytest.approx(5 * both["throughput_tok_s_gpu"], rel=0.02)
 

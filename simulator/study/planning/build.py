@@ -175,8 +175,8 @@ def _fleet(plan: Plan, cell: CellResult, replicas: int, rows: Sequence[TrialRow]
 
 
 def _fewer(plan: Plan, cell: CellResult) -> SmallerFleet | None:
-    """The fleet with one replica less than needed: how many of its replications keep the promise."""
-    if cell.needed is None or cell.needed <= 1:
+    """The fleet with one replica less than needed, where that may be had: how many of its replications keep the promise."""
+    if cell.needed is None or cell.needed <= plan.question.fleet.min_replicas:
         return None
     rows = cell.known.peak(plan.load).get(cell.needed - 1, [])
     return SmallerFleet(replicas=cell.needed - 1, n=len(rows), kept=sum(keeps(r, plan.question.sla) for r in rows)) if rows else None
@@ -187,16 +187,21 @@ def _day(plan: Plan, search: Search) -> Day | None:
     if not search.carries or best.replicas is None:
         return None
     shape, fleet = plan.shape, plan.question.fleet
-    per_load = search.peak_rps / plan.load  # requests per second in the busiest window, by load
-    carries = {n: load * per_load for n, load in search.carries.items()}
     return autoscaled(
-        shape.curve_s, shape.curve_rps, shape.span_s, carries, best.replicas, fleet.min_replicas, int(fleet.survive_loss), fleet.start_up_s
+        shape.curve_s, shape.curve_rps, shape.span_s, _carries_rps(plan, search), best.replicas, fleet.min_replicas, best.spare, fleet.start_up_s
     )
+
+
+def _carries_rps(plan: Plan, search: Search) -> dict[int, float]:
+    """By replicas, the highest rate of the curve that they carry through its peak. The busiest window of a trace is often shorter than the stretches
+    of its curve and busier than the mean of any, so there the load that is planned for stands for the highest of these."""
+    peak_rps = search.peak_rps if plan.shape.trace_rps is None else plan.shape.peak_rps
+    return {n: load * peak_rps / plan.load for n, load in sorted(search.carries.items())}
 
 
 def _day_result(plan: Plan, search: Search, day: Day) -> DayResult:
     choice = plan.choices[search.best]
-    gpus_each = choice.gpus(1)
+    pool_hours = choice.scenario.prefill_gpus * plan.shape.span_s / 3600  # GPU-hours of prefill workers, which run all the time
     million = plan.shape.tokens_per_s * plan.shape.span_s / 1e6
     hours = {"fixed": day.fixed_hours, "forecast": day.paid_hours, "reactive": day.reactive_hours}
     slots = {name: getattr(day, name).tolist() for name in ("rate_rps", "needed", "paid", "reactive")}
@@ -206,9 +211,9 @@ def _day_result(plan: Plan, search: Search, day: Day) -> DayResult:
         cell=search.best,
         span_s=plan.shape.span_s,
         start_up_s=plan.question.fleet.start_up_s,
-        carries_rps={str(n): load * search.peak_rps / plan.load for n, load in sorted(search.carries.items())},
+        carries_rps={str(n): rps for n, rps in _carries_rps(plan, search).items()},
         replica_hours=ThreeWays(**hours),
-        cost_per_mtok=ThreeWays(**{way: each * gpus_each * choice.gpu_hour / million for way, each in hours.items()}),
+        cost_per_mtok=ThreeWays(**{way: (each * choice.gpus_per_replica + pool_hours) * choice.gpu_hour / million for way, each in hours.items()}),
         reactive_short_share=day.short_share,
     )
 
@@ -218,7 +223,7 @@ def _change(plan: Plan, search: Search, what_if: WhatIf) -> ChangeResult:
     best = search.cells[search.best]
     assert best.needed is not None
     pairs = list(zip(what_if.rows, best.known.peak(plan.load)[best.needed], strict=False))
-    replicas = None if what_if.needed is None else what_if.needed + int(plan.question.fleet.survive_loss)
+    replicas = None if what_if.needed is None else what_if.needed + best.spare
     return ChangeResult.of(
         what_if.change,
         replicas=replicas,

@@ -30,7 +30,11 @@ class CellResult:
     needed: int | None = None
     replicas: int | None = None
     carried_load: float | None = None
-    curve: list[Carried] = field(default_factory=list)
+
+    @property
+    def spare(self) -> int:
+        """How many more are bought than the peak needs; 0 where there is no fleet."""
+        return self.replicas - self.needed if self.replicas and self.needed else 0
 
 
 @dataclass
@@ -70,7 +74,7 @@ def search_cell(plan: Plan, cell: int, curve: list[Carried]) -> Steps[CellResult
     known = Assessments(cell, question.sla, question.run.replications)
     fluid = least_by_fluid(curve, question.peak_load_rps, question.sla.tps)
     alone = yield from known.add(1, load, "alone", 2)
-    result = CellResult(cell, "unattainable", known, fluid, alone, curve=curve)
+    result = CellResult(cell, "unattainable", known, fluid, alone)
     if (yield from known.assess(1, load, "alone")) == "broken":
         return result
     low, high = question.fleet.min_replicas, question.fleet.max_replicas

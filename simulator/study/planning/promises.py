@@ -51,11 +51,11 @@ def at_promise(plan: Plan, search: Search, tps: float) -> PromiseResult:
 def _needs(plan: Plan, cell: CellResult, tps: float, planned: bool) -> ChoiceAtPromise:
     """One cell at a promised speed; at the one that is planned for, what its search found."""
     sla = plan.question.sla.model_copy(update={"speed": SpeedPromise(tps=tps, share=plan.question.sla.speed_share)})
-    points = {n: r for n, r in cell.known.peak(plan.load).items() if len(r) > 1}
+    points = {n: r for n, r in cell.known.peak(plan.load).items() if len(r) > 1 and n >= plan.question.fleet.min_replicas}
     needed = cell.needed if planned else _stays_kept(sorted(points), {n for n, r in points.items() if judge(r, sla) == "kept"})
     if needed is None or (planned and cell.replicas is None):
         return ChoiceAtPromise(cell=cell.cell, replicas=None, gpus=None, cost_per_mtok=None, throughput=None, speed=None, exact=False)
-    replicas = (cell.replicas if planned else None) or needed + int(plan.question.fleet.survive_loss)
+    replicas = (cell.replicas if planned else None) or needed + (cell.spare or int(plan.question.fleet.survive_loss))
     choice = plan.choices[cell.cell]
     throughput, speed = (estimate([r[metric] for r in points[needed]]) for metric in ("throughput_tok_s_gpu", "speed"))
     return ChoiceAtPromise(

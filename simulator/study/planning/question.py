@@ -237,8 +237,13 @@ class Plan:
 
     @cached_property
     def drain_s(self) -> float:
-        """Seconds that the longest answer may still take after the window."""
-        return max(30.0, 1.2 * self.answers_s[1])
+        """Seconds after the window in which every request ends that is as fast as promised, the longest one too; half a minute at least."""
+        longest_s, ttft = 1.2 * self.answers_s[1], self.question.sla.ttft
+        promised_s = [(ttft.seconds if ttft else 0.0) + longest_s]
+        for one in (each.sla for each in self.question.workload.classes.values()):
+            after_s = longest_s if one.tpot_s is None else one.tpot_s * self.shape.longest_output
+            promised_s += [one.e2e_s or 0.0, (one.ttft_s or 0.0) + after_s]
+        return max(30.0, *promised_s)
 
     @cached_property
     def answers_s(self) -> tuple[float, float]:

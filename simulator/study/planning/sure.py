@@ -25,6 +25,7 @@ from simulator.study.run.facts import WorthMeasuring
 from simulator.study.run.fleet import fleet_of
 from simulator.study.run.fluid import Carried, carried, least_by_fluid, operating, speed_by_fluid
 from simulator.study.run.moved import moved
+from simulator.study.run.prediction import states_of
 from simulator.study.run.result import Range
 from simulator.study.run.scenario import Scenario
 from simulator.study.run.unsure import shares_of
@@ -52,9 +53,7 @@ class Sure:
 
     def _states(self, cell: int) -> States:
         """One for each parameter of the cell's profile, then the model's own errors: choices of one profile have the same."""
-        count = len(self._uncertainty(cell).parameters)
-        states = States(count, len(self.plan.choices), np.full(count, np.inf))
-        return States(count, len(self.plan.choices), np.full(states.count, np.inf))
+        return states_of(self.plan.choices[cell].scenario, len(self.plan.choices))
 
     @cached_property
     def responses(self) -> dict[int, Floats]:
@@ -63,8 +62,8 @@ class Sure:
         for number, cell in self.cells.items():
             states, uncertainty = self._states(number), self._uncertainty(number)
             scenario = self.plan.scenario(number, 1)
-            speed = self._speed(cell)
             curve = self._curve(scenario)
+            speed = self._speed(cell, curve)
             usual = least_by_fluid(curve, self.plan.question.peak_load_rps, speed)
             row = np.zeros(states.count)
             for cause, unsure in enumerate(uncertainty.parameters):
@@ -82,10 +81,10 @@ class Sure:
         shape = self.plan.shape
         return carried(fleet_of(scenario, scenario.policies[0], 0), shape.mean_prompt, shape.mean_output, scenario.workload.domains, 4)
 
-    def _speed(self, cell: CellResult) -> float:
+    def _speed(self, cell: CellResult, curve: list[Carried]) -> float:
         """The mean speed that a replica must have for the promised user to have his, as the simulated fleet shows; 0 without a promise of speed."""
         question, rows = self.plan.question, cell.known.peak(self.plan.load).get(cell.needed or 1, [])
-        mean = speed_by_fluid(cell.curve, question.peak_load_rps / (cell.needed or 1))
+        mean = speed_by_fluid(curve, question.peak_load_rps / (cell.needed or 1))
         speeds = [row.speed for row in rows if row.speed]
         return question.sla.tps * (mean / float(np.mean(speeds)) if mean and speeds else 1.0)
 
@@ -94,14 +93,15 @@ class Sure:
         """Replicas that each cell needs in every draw [N], a spare included where one is asked for; infinite where no fleet would do."""
         found = {}
         for number, cell in self.cells.items():
-            draws = drawn(self._uncertainty(number), self._states(number), 1, self.plan.question.run.seed).states
+            states = self._states(number)
+            draws = np.maximum(drawn(self._uncertainty(number), states, 1, self.plan.question.run.seed).states, -states.lowest)
             assert cell.needed is not None
             assert cell.carried_load is not None
             least = cell.needed * min(self.plan.load / cell.carried_load, 1.0)
             factor = np.exp(draws @ self.responses[number])
             need = np.ceil(np.maximum(least * factor, 1.0) - 1e-9)
             need = np.where(factor > MOST, np.inf, np.maximum(need, self.plan.question.fleet.min_replicas))
-            found[number] = need + ((cell.replicas or cell.needed) - cell.needed)
+            found[number] = need + cell.spare
         return found
 
     def of(self, cell: int) -> SureNeed | None:
@@ -112,9 +112,9 @@ class Sure:
         choice, need, wanted = self.plan.choices[cell], self.needs[cell], self.plan.question.sla.probability
         low, high, enough = (np.quantile(need, part, method="inverted_cdf") for part in ((1 - LEVEL) / 2, (1 + LEVEL) / 2, wanted))
         offered = {n: self._price(n) for n in self.needs if not self.plan.bound(n)}
-        cheapest = float((offered[cell] <= np.min(list(offered.values()), axis=0)).mean()) if cell in offered else None
+        cheapest = float(((offered[cell] < np.inf) & (offered[cell] <= np.min(list(offered.values()), axis=0))).mean()) if cell in offered else None
         return SureNeed(
-            gpus=Range(low=choice.gpus(1) * low, high=choice.gpus(1) * high) if np.isfinite(high) else None,
+            gpus=Range(low=choice.gpus(int(low)), high=choice.gpus(int(high))) if np.isfinite(high) else None,
             enough_in=float((need <= bought).mean()),
             cheapest_in=cheapest,
             replicas=int(enough) if np.isfinite(enough) else None,
@@ -122,7 +122,7 @@ class Sure:
 
     def _price(self, cell: int) -> Floats:
         choice = self.plan.choices[cell]
-        return np.asarray(self.needs[cell] * choice.gpus(1) * choice.gpu_hour)
+        return np.asarray((self.needs[cell] * choice.gpus_per_replica + choice.scenario.prefill_gpus) * choice.gpu_hour)
 
     def facts(self) -> PlanPrediction:
         """What the intervals are made of, for the chosen fleet."""

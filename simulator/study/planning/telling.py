@@ -128,6 +128,9 @@ def _of_traffic(plan: Plan, search: Search, result: PlanResult) -> Iterator[Rema
         yield _warn(text, "raise run.warmup_s, or leave it out")
     if plan.window_s > plan.shape.span_s:
         yield _warn(f"The traffic lasts {plan.shape.span_s:.0f} s at this rate, less than the window.", "shorten run.window_s")
+    elif not plan.shape.repeats and plan.warmup_s + plan.window_s > plan.shape.span_s:
+        text = f"The traffic lasts {plan.shape.span_s:.0f} s at this rate, less than warm-up and window."
+        yield _warn(text, "shorten run.warmup_s or run.window_s")
     if not result.day and len(plan.shape.curve_rps) > 1:
         text = "The traffic is short against the start-up time of a replica: it cannot show autoscaling."
         yield _warn(text, "use a day's traffic", "note")

@@ -114,7 +114,7 @@ class PromptTime:
     def share(self, scenario: Scenario) -> Number:
         """Of GPUs that only process prompts, all of their time; None where nothing was done."""
         if scenario.engine.prefill.where == "elsewhere":
-            return scenario.engine.prefill.machines.gpus / scenario.gpus
+            return scenario.prefill_gpus / scenario.gpus
         return self.prompts_s / self.all_s if self.all_s else None
 
 

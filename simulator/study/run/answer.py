@@ -61,9 +61,10 @@ class Answer:
         if best is None:
             return
         reached = [row for row in result.gains.at_sla if row.sla_tps == best.sla_tps and row.policy in result.choosable and row.delivered]
-        if len(reached) > 1 and all(p.verdict == "stable" for p in result.frontier) and all(row.at_least for row in reached):
-            names = ", ".join(row.policy for row in reached)
-            yield f"All of {names} deliver {best.sla_tps:g} tok/s to each user at every simulated load: raise load to tell them apart."
+        names = [row.policy for row in reached]
+        keep = all((p.mean(result.speed_metric) or 0.0) > best.sla_tps for p in result.frontier if p.policy in names)
+        if len(reached) > 1 and keep and all(p.verdict == "stable" for p in result.frontier) and all(row.at_least for row in reached):
+            yield f"All of {', '.join(names)} deliver {best.sla_tps:g} tok/s to each user at every simulated load: raise load to tell them apart."
             return
         delivered = best.delivered
         assert delivered is not None
@@ -139,7 +140,9 @@ class Answer:
             return
         around = _within(fastest.prediction.get(speed), 0)
         yield f"{load} {fastest.policy} is the fastest: {tps:.0f} tok/s per user{around} at {throughput:,.0f} tok/s per GPU."
-        if base not in here:
+        if base not in here and not any((p.policy, p.load) == (base, top) for p in self.result.frontier):
+            yield f"{base} was not simulated at that load."
+        elif base not in here:
             yield f"{base} does not carry that load{self._but_queues(base, top)}."
         elif base == fastest.policy and len(self.result.policies) > 1:
             yield "No other policy is faster there."

@@ -25,6 +25,10 @@ class Curve:
         """Throughput at a promised speed: monotone cubic in (speed, log throughput), None outside the simulated loads."""
         return _between(self.speed, np.log(self.throughput), speed, np.exp)
 
+    def at_least(self, speed: float) -> float | None:
+        """Throughput at a promised speed that is kept at the highest load, too: no less than there."""
+        return float(self.throughput[0]) if len(self.speed) and speed < self.speed[0] else self.throughput_at(speed)
+
     def speed_at(self, throughput: float) -> float | None:
         """Speed at a throughput, None outside the simulated loads."""
         return _between(np.log(self.throughput[::-1]), self.speed[::-1], float(np.log(throughput)), float)
@@ -70,9 +74,13 @@ def student95(freedom: int) -> float:
 
 
 def curves(rows: Sequence[PointRow], policy: str, speed: str) -> dict[int, Curve]:
-    """One frontier a replication from the rows of a policy that are evidence."""
+    """One frontier a replication from the rows of a policy that are evidence, of the loads that are so in all replications: read between others, some
+    replications would be read at loads that the rest leaves out."""
     mine: dict[int, list[tuple[float, float]]] = {k: [] for k in sorted({r.replication for r in rows})}
-    for row in evidence([row for row in rows if row.policy == policy]):
+    of_policy = [row for row in rows if row.policy == policy]
+    usable = evidence(of_policy)
+    dropped = {row.load for row in _others(of_policy, usable)}
+    for row in [row for row in usable if row.load not in dropped] or usable:
         v, x = row[speed], row["throughput_tok_s_gpu"]
         if v and x:
             mine[row.replication].append((v, x))
@@ -88,8 +96,13 @@ def evidence(rows: Sequence[Judged]) -> list[Judged]:
 def queued_from(rows: Sequence[PointRow], policy: str) -> float | None:
     """The lowest load from which a policy's rows are no evidence in some replication, None where all are."""
     mine = [row for row in rows if row.policy == policy]
-    kept = {id(row) for row in evidence(mine)}
-    return min((row.load for row in mine if id(row) not in kept), default=None)
+    return min((row.load for row in _others(mine, evidence(mine))), default=None)
+
+
+def _others(rows: Sequence[PointRow], kept: Sequence[PointRow]) -> list[PointRow]:
+    """Those that are not kept."""
+    ids = {id(row) for row in kept}
+    return [row for row in rows if id(row) not in ids]
 
 
 def gains(rows: Sequence[PointRow], policies: Sequence[str], baseline: str, speed: str, promises: Sequence[float]) -> Gains:
@@ -112,14 +125,14 @@ def _at_promise(
     promise: float, policy: str, mine: dict[int, Curve], reference: dict[int, float | None], baseline: str, limit: float | None
 ) -> GainAtSla:
     here = {k: curve.throughput_at(promise) for k, curve in mine.items()}
-    above = all(len(c.speed) and promise < c.speed[0] for c in mine.values())  # kept at every simulated load
+    throughput = estimate(list(here.values()))
     return GainAtSla(
         sla_tps=promise,
         policy=policy,
-        throughput=estimate(list(here.values())),
+        throughput=throughput,
         baseline_throughput=estimate(list(reference.values())),
         gain=estimate([gain(here[k], reference[k]) for k in here]) if policy != baseline else None,
-        at_least=estimate([float(c.throughput[0]) for c in mine.values()]) if above else None,
+        at_least=None if throughput else estimate([curve.at_least(promise) for curve in mine.values()]),
         note=_note(promise, policy, mine, here, limit),
     )
 
@@ -146,11 +159,12 @@ def _at_match(
 def _note(promise: float, policy: str, mine: dict[int, Curve], throughput: dict[int, float | None], limit: float | None) -> str | None:
     if all(value is not None for value in throughput.values()):
         return None
-    speeds = [v for curve in mine.values() for v in curve.speed]
-    if speeds and promise < min(speeds) and limit is not None:
+    kept = [curve.at_least(promise) is not None for curve in mine.values() if len(curve.speed)]
+    if kept and all(kept) and limit is not None:
         return f"{policy} keeps {promise:g} tok/s/user until requests queue, at load {limit:g} or before: add loads below that"
-    if speeds and promise < min(speeds):
-        return f"{policy} stays above {promise:g} tok/s/user at all simulated loads: add higher loads"
+    if kept and all(kept):
+        some = " in some replications" if any(value is not None for value in throughput.values()) else ""
+        return f"{policy} stays above {promise:g} tok/s/user at all simulated loads{some}: add higher loads"
     return f"{policy} does not reach {promise:g} tok/s/user at the simulated loads"
 
 

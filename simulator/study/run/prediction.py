@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -64,10 +64,7 @@ class Prediction:
     @cached_property
     def states(self) -> States:
         """All that is not known."""
-        policies = len(self.scenario.policies)
-        lowest = [_lowest(self.scenario, unsure) for unsure in self.uncertainty.parameters]
-        states = States(len(lowest), policies, np.array(lowest))
-        return States(len(lowest), policies, np.array([*lowest, *[np.inf] * (states.count - len(lowest))]))
+        return states_of(self.scenario, len(self.scenario.policies))
 
     @cached_property
     def draws(self) -> Draws:
@@ -244,6 +241,13 @@ class Prediction:
         """Policies that an engine can run, losslessly."""
         rules = {policy.name: policy.verification for policy in self.scenario.policies}
         return {name for name, rule in rules.items() if not rule.clairvoyant and not rule.peeks}
+
+
+def states_of(scenario: Scenario, policies: int) -> States:
+    """What is not known where so many policies are compared on the scenario's profile."""
+    lowest = [_lowest(scenario, unsure) for unsure in uncertainty_of(scenario.known).parameters]
+    states = States(len(lowest), policies, np.array(lowest))
+    return replace(states, lowest=np.array([*lowest, *[np.inf] * (states.count - len(lowest))]))
 
 
 def delivers(world: World, usable: Mapping[str, Sequence[float]], policy: str, speed: str, promise: float) -> Floats:

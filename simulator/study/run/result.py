@@ -200,7 +200,8 @@ class PointResult(Record):
 
 
 class GainAtSla(Record):
-    """What a policy delivers (tok/s per GPU) at a promised speed, and gains over the baseline; `at_least` where all its loads keep the promise."""
+    """What a policy delivers (tok/s per GPU) at a promised speed, and gains over the baseline; `at_least` where, in some replication at
+    least, all its loads keep the promise."""
 
     sla_tps: PositiveFloat
     policy: str

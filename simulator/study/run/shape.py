@@ -36,6 +36,7 @@ class Shape:
     per_load: float = field(default=1.0, kw_only=True)  # requests per second in one unit of load, else
     per_session: float = field(default=1.0, kw_only=True)  # requests
     pauses_s: float = field(default=0.0, kw_only=True)  # that a session waits for its users, in all
+    repeats: bool = field(default=True, kw_only=True)  # does the curve begin again where it ends?
     workload: Workload
     folder: Path
     told: str
@@ -91,11 +92,12 @@ class Shape:
         return [offset + begin, offset + float(end)]
 
     def _busiest_of_curve(self, warmup_s: float, window_s: float) -> float:
-        """When a run should start so that its window lies about the highest rate."""
+        """When a run should start so that its window lies about the highest rate; within a curve that does not repeat, as near as may be."""
         top = int(self.curve_rps.argmax())
         width = float(np.diff(np.append(self.curve_s, self.span_s))[top])
         middle = float(self.curve_s[top]) + width / 2
-        return float((middle - window_s / 2 - warmup_s) % self.span_s)
+        start = middle - window_s / 2 - warmup_s
+        return float(start % self.span_s if self.repeats else min(max(start, 0.0), max(self.span_s - warmup_s - window_s, 0.0)))
 
 
 def shape_of(workload: Workload, mean_rps: float, folder: Path) -> Shape:
@@ -124,6 +126,7 @@ def shape_of(workload: Workload, mean_rps: float, folder: Path) -> Shape:
         workload=workload,
         folder=folder,
         told=told,
+        repeats=workload.arrivals.repeats,
     )
 
 
@@ -149,6 +152,7 @@ def _of_sessions(workload: Workload, sessions: Sessions, mean_rps: float, folder
         per_load=sample.requests * sessions.unit_rps,
         per_session=sample.requests,
         pauses_s=sample.pauses_s,
+        repeats=sessions.arrivals.repeats,
     )
 
 
@@ -172,6 +176,7 @@ def _of_trace(workload: Workload, mean_rps: float, folder: Path) -> Shape:
         workload=workload,
         folder=folder,
         told=f"a trace of {len(trace):,} requests, played {mean_rps / trace_rps:.3g} times as fast as recorded",
+        repeats=False,
     )
 
 
