@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import Field
 
 from simulator.complaints import shown
-from simulator.measurements.formats.loadgen import LoadPoint, Loads
+from simulator.measurements.formats.loadgen import LoadPoint, Loads, after_first
 from simulator.measurements.formats.reading import Count, Document, Line, Part, read_document
 from simulator.measurements.formats.rounds import SpecCounters
 from simulator.measurements.formats.scrapes import counters_of
@@ -124,8 +124,7 @@ def read_aiperf(path: Path) -> Loads:
     point = LoadPoint(
         source=path.name, tps_per_user=_speed(document, export), model=told.model, requests=_count(export.request_count), failed=export.failed,
         throughput_tok_s=_value(document, "output_token_throughput", export.output_token_throughput, _tokens_per_s),
-        ttft_s=ttft_s, answer_s=whole_s - ttft_s if whole_s and ttft_s and whole_s > ttft_s else None,
-        prompt_tokens=_mean(export.input_sequence_length),
+        ttft_s=ttft_s, answer_s=after_first(whole_s, ttft_s), prompt_tokens=_mean(export.input_sequence_length),
         output_tokens=_mean(export.output_sequence_length), offered=told.offered,
         duration_s=_maybe(document, "benchmark_duration", export.benchmark_duration),
     )  # fmt: skip

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from simulator.errors import DsimError
-from simulator.measurements.formats.loadgen import STREAMED, THROUGHPUT, LoadPoint, Loads
+from simulator.measurements.formats.loadgen import STREAMED, THROUGHPUT, LoadPoint, Loads, after_first
 from simulator.measurements.formats.reading import AGREE, Count, Document, Line, Milliseconds, Part, Seconds, read_each
 from simulator.measurements.formats.rounds import SpecCounters
 from simulator.measurements.formats.scrapes import counters_around
@@ -131,8 +131,7 @@ class _Bench(Part):
     @property
     def answer_s(self) -> float | None:
         """From the first token to the last, in the mean over requests."""
-        whole = self.mean_e2el_ms or self.mean_e2e_latency_ms
-        return (whole - self.mean_ttft_ms) / 1e3 if whole and self.mean_ttft_ms and whole > self.mean_ttft_ms else None
+        return after_first(_seconds(self.mean_e2el_ms or self.mean_e2e_latency_ms), _seconds(self.mean_ttft_ms))
 
 
 def read_llama_cpp(path: Path) -> Loads:

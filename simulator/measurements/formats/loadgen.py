@@ -19,6 +19,11 @@ PIECES = 0.04  # relative difference of the gaps between pieces and the time per
 LEAST_TURNS, LEAST_SHARE = 5, 0.9  # requests of a user, and mean share of users in flight, below which it is said
 
 
+def after_first(whole_s: float | None, ttft_s: float | None) -> float | None:
+    """Mean seconds from the first token to the last, where a file says those of the whole answer and of the first token, and they can be."""
+    return whole_s - ttft_s if whole_s and ttft_s and whole_s > ttft_s else None
+
+
 @dataclass(frozen=True)
 class LoadPoint:
     """What users saw at one load. Speed is the inverse of the mean over requests of (last - first token) / (tokens - 1); tokens committed
