@@ -25,8 +25,8 @@ import typer
 from simulator.errors import DsimError
 
 ROOT = Path(__file__).resolve().parents[2]
-CPU_S = 5.0  # of this process: another one on the machine takes nothing from it
-WALL_S = 60.0  # for what waits and takes no time, such as a FIFO
+CPU_S = 60.0  # tells an endless loop from work; a fit takes 1 s on a quiet core and 7 s on one that shares its caches and units with others
+WALL_S = 240.0  # for what waits and takes no time, such as a FIFO
 MEMORY = 1 << 30  # bytes above what the process had
 ADDRESSES = 3 << 30  # bytes of address space above what the process had: an absurd array is refused before it is made
 LONGEST_LINE = 1000  # characters of an error
