@@ -54,6 +54,17 @@ def test_constant_step_cost_without_queues(make: Make, edit_profile: Callable[..
     assert cell.alone_tps == pytest.approx(50, rel=1e-6)
 
 
+def test_the_fluid_bound_is_of_the_peak(make: Make, edit_profile: Callable[..., None]) -> None:
+    """2.8 requests per second in the mean, and 10 at the flat top of the curve, of 2 s on 4 slots each: 5 replicas."""
+    edit_profile(flat)
+    curve = {"kind": "rate_curve", "points": [[0, 1], [300, 1], [301, 10], [450, 10], [451, 1], [750, 1]]}
+    plan = make(
+        policies=PLAIN, workload=constant(101) | {"arrivals": curve}, load_rps=2.8, sla={"speed": {"tps": 49.9}}, fleet={"max_replicas": 12},
+        settings=[{"max_batch": 4, "prefill": {"kind": "instant"}}], run={"warmup_s": 4.0, "window_s": 30.0},
+    )  # fmt: skip
+    assert answer(plan, workers=1).cells[0].fluid_bound == pytest.approx(5, rel=0.01)
+
+
 def test_batch_by_the_promised_speed(make: Make, edit_profile: Callable[..., None]) -> None:
     """A step of R requests takes 10 + R ms; 40 tok/s allow R = 15. An answer of 201 tokens then takes 5 s: 3 requests per second a replica."""
 

@@ -72,7 +72,7 @@ def search_cell(plan: Plan, cell: int, curve: list[Carried]) -> Steps[CellResult
     points of the frontier around it."""
     question, load = plan.question, plan.load
     known = Assessments(cell, question.sla, question.run.replications)
-    fluid = least_by_fluid(curve, question.peak_load_rps, question.sla.tps)
+    fluid = least_by_fluid(curve, plan.shape.peak_rps, question.sla.tps)
     alone = yield from known.add(1, load, "alone", 2)
     result = CellResult(cell, "unattainable", known, fluid, alone)
     if (yield from known.assess(1, load, "alone")) == "broken":
@@ -119,12 +119,12 @@ def _better_guess(plan: Plan, known: Assessments, curve: list[Carried], guess: i
     """One look at the guess says how much slower the promised user is than the mean one of the fluid; the fluid then says how many more it takes."""
     question = plan.question
     (row,) = (yield from known.add(guess, plan.load, "peak", 1))[:1]
-    mean = speed_by_fluid(curve, question.peak_load_rps / guess)
+    mean = speed_by_fluid(curve, plan.shape.peak_rps / guess)
     if row.verdict != "overloaded" and question.sla.speed is None:
         return guess
     if row.verdict == "overloaded" or not row.speed or not mean:
         return min(max(guess + 1, round(1.5 * guess)), question.fleet.max_replicas)
-    better = least_by_fluid(curve, question.peak_load_rps, question.sla.tps * mean / row.speed)
+    better = least_by_fluid(curve, plan.shape.peak_rps, question.sla.tps * mean / row.speed)
     return max(question.fleet.min_replicas, ceil(min(better, 2.0 * guess, question.fleet.max_replicas)))
 
 

@@ -64,14 +64,14 @@ class Sure:
             scenario = self.plan.scenario(number, 1)
             curve = self._curve(scenario)
             speed = self._speed(cell, curve)
-            usual = least_by_fluid(curve, self.plan.question.peak_load_rps, speed)
+            usual = least_by_fluid(curve, self.plan.shape.peak_rps, speed)
             row = np.zeros(states.count)
             for cause, unsure in enumerate(uncertainty.parameters):
                 if unsure.sd == 0 or (unsure.drafter is not None and unsure.drafter != scenario.policies[0].drafter):
                     continue
-                row[cause] = _grown(least_by_fluid(self._curve(moved(scenario, cause, 1.0)), self.plan.question.peak_load_rps, speed), usual)
+                row[cause] = _grown(least_by_fluid(self._curve(moved(scenario, cause, 1.0)), self.plan.shape.peak_rps, speed), usual)
             slower = [Carried(c.requests, c.rps * np.exp(-LONGER), c.tps * np.exp(-LONGER)) for c in curve]
-            pace = _grown(least_by_fluid(slower, self.plan.question.peak_load_rps, speed), usual) / LONGER
+            pace = _grown(least_by_fluid(slower, self.plan.shape.peak_rps, speed), usual) / LONGER
             common, own = _model_error(uncertainty)
             row[states.common("speed")], row[states.own("speed", number)] = pace * common, pace * own
             found[number] = row
@@ -84,7 +84,7 @@ class Sure:
     def _speed(self, cell: CellResult, curve: list[Carried]) -> float:
         """The mean speed that a replica must have for the promised user to have his, as the simulated fleet shows; 0 without a promise of speed."""
         question, rows = self.plan.question, cell.known.peak(self.plan.load).get(cell.needed or 1, [])
-        mean = speed_by_fluid(curve, question.peak_load_rps / (cell.needed or 1))
+        mean = speed_by_fluid(curve, self.plan.shape.peak_rps / (cell.needed or 1))
         speeds = [row.speed for row in rows if row.speed]
         return question.sla.tps * (mean / float(np.mean(speeds)) if mean and speeds else 1.0)
 
