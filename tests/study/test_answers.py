@@ -62,7 +62,15 @@ def test_no_answer_is_taken_from_a_load_at_which_requests_queue(scenario: Callab
     assert ": at least " in lines[0]
     lines = answer(scenario(load=[40, 44], sla=None))
     assert lines[0].startswith("At load 44 ")
-    assert "queue" not in " ".join(lines)
+    assert lines[-1].startswith("Under plain, MTP-1, scheduled requests queue at every load: ")
+
+
+def test_a_policy_that_queues_at_all_its_loads_is_said_to(scenario: Callable[..., Path]) -> None:
+    """It is compared by what there is: not beside a sentence that nothing is taken from there."""
+    policies = [PLAIN | {"load": [2, 6]}, {"name": "MTP-1", "drafter": "mtp", "verification": {"kind": "fixed", "length": 1}, "load": [40, 44]}]
+    lines = answer(scenario(policies=policies, sla={"tps_per_user": [40]}))
+    assert lines[-1].startswith("Under MTP-1 requests queue at every load: ")
+    assert not any("is taken from there" in line for line in lines)
 
 
 def test_a_baseline_that_was_not_run_there_is_not_said_to_fail(scenario: Callable[..., Path]) -> None:

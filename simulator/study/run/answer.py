@@ -121,12 +121,20 @@ class Answer:
         )
 
     def _queued(self) -> Iterator[str]:
-        """From which loads on the sentences before are not taken."""
-        kept = {id(p) for p in evidence(self._points)}
-        left = {p.policy: p.load for p in sorted(self._points, key=lambda p: -p.load) if p.verdict == "backlogged" and id(p) not in kept}
+        """From which loads on the sentences before are not taken, and whose are all there is: a policy without any stable load is known by no other."""
+        left, always = dict[str, float](), []
+        for policy in dict.fromkeys(p.policy for p in self._points):
+            mine = [p for p in self._points if p.policy == policy]
+            queued = [p.load for p in mine if p.verdict == "backlogged"]
+            if any(p.verdict == "stable" for p in mine):
+                left |= {policy: min(queued)} if queued else {}
+            elif queued:
+                always.append(policy)
         if left:
             named = ", ".join(f"{policy} from load {load:g}" for policy, load in sorted(left.items(), key=lambda pair: pair[1]))
             yield f"Requests queue in front of the replicas under {named}: no speed or gain here is taken from there."
+        if always:
+            yield f"Under {', '.join(always)} requests queue at every load: speeds are of those that are served, and say nothing of those that wait."
 
     def _at_highest_load(self, usable: Sequence[PointResult]) -> Iterator[str]:
         """Without promises: who is fastest at the highest load that some policy carries without a queue; by TTFT where answers have no speed."""
