@@ -49,6 +49,18 @@ def test_the_busiest_stretch_of_a_trace(make: Make, world: Path) -> None:
     assert measured(twice) == 100
 
 
+@pytest.mark.parametrize("load", [0.5, 1.0, 1.5, 4.0])
+def test_a_trace_is_measured_where_it_is_busiest_at_every_load(load: float, make: Make, world: Path) -> None:
+    """One request a second for 400 s, three a second from 190, ten a second from 200 to 210: the window holds the ten seconds, whatever the speed."""
+    times = [*range(190), *(190 + k / 3 for k in range(30)), *(200 + k / 10 for k in range(100)), *range(210, 401)]
+    (world / "trace.csv").write_text("arrival_s,prompt_tokens,output_tokens\n" + "".join(f"{t},50,20\n" for t in times))
+    plan = make(workload={"trace": {"path": "trace.csv"}}, load_rps=len(times) / 400, run={"warmup_s": 5.0, "window_s": 10.0})
+    at = arrivals(plan.at_load(plan.scenario(0, 1), load), load, 0).arrival_s * load
+    inside = at[(at >= 5.0 * load) & (at < 15.0 * load)]
+    every = np.array(times)
+    assert len(inside) == max(np.searchsorted(every, every + 10 * load) - np.arange(len(every)))
+
+
 def test_the_top_of_a_rate_curve(make: Make) -> None:
     workload = {
         "arrivals": {"kind": "rate_curve", "period_s": 1000, "points": [[0, 1], [400, 1], [500, 9], [600, 1]]},

@@ -319,6 +319,15 @@ class Plan:
         """The scenario of a cell with `replicas` replicas."""
         return _with(self.choices[cell].scenario, replicas)
 
+    def at_load(self, scenario: Scenario, load: float) -> Scenario:
+        """A scenario of this plan whose measured window is the busiest at this load: the faster a trace is played, the more of it passes in a
+        second."""
+        if (trace := scenario.workload.trace) is None:
+            return scenario
+        window_s = self.shape.busiest_of_trace(load, self.warmup_s, self.window_s, self.drain_s)
+        workload = scenario.workload.model_copy(update={"trace": trace.model_copy(update={"window_s": window_s})})
+        return scenario.model_copy(update={"workload": workload})
+
     def bound(self, cell: int) -> bool:
         """Does a cell's policy know, or look at, what it must not? Shown, never chosen."""
         rule = self.choices[cell].scenario.policies[0].verification

@@ -68,7 +68,7 @@ class TrialRow(Row):
 def run_trial(plan: Plan, trial: Trial) -> TrialRow:
     """The row of a trial: all metrics of a run, the promised quantiles, and which trial it was."""
     change = changes(plan, trial.cell)[trial.change] if trial.change else Change("", "")
-    scenario = change.scenario(plan.scenario(trial.cell, trial.replicas))
+    scenario = change.scenario(plan.at_load(plan.scenario(trial.cell, trial.replicas), trial.load))
     fleet = change.fleet(fleet_of(scenario, scenario.policies[0], trial.replication))
     traffic = _traffic(plan, trial, scenario, change)
     if trial.kind == "loss":

@@ -121,7 +121,7 @@ class Answer:
         )
 
     def _queued(self) -> Iterator[str]:
-        """From which loads on the sentences before are not taken, and whose are all there is: a policy without any stable load is known by no other."""
+        """From which loads on the sentences before are not taken, and whose they are taken from all the same: there is no other load."""
         left, always = dict[str, float](), []
         for policy in dict.fromkeys(p.policy for p in self._points):
             mine = [p for p in self._points if p.policy == policy]

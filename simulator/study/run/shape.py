@@ -14,7 +14,6 @@ from simulator.traffic.process import ArrivalProcess
 from simulator.traffic.sessions import Sessions
 from simulator.traffic.workload import Workload
 
-_SPARE = 1.6  # how much more load than planned a search may try before a trace's stretch runs out of requests
 _BINS = 96  # of a trace's span, for its curve
 
 
@@ -68,7 +67,7 @@ class Shape:
         """The workload's YAML, moved so that the measured window is the busiest of its length."""
         content = deepcopy(content)
         if self.workload.trace is not None:
-            content["trace"]["window_s"] = self._busiest_of_trace(warmup_s, window_s, drain_s)
+            content["trace"]["window_s"] = list(self.busiest_of_trace(self.load(self.mean_rps), warmup_s, window_s, drain_s))
         elif self.workload.servegen is not None:
             content["servegen"]["start_s"] = self._busiest_of_curve(warmup_s, window_s)
         elif self.workload.sessions is not None:
@@ -77,10 +76,10 @@ class Shape:
             content["arrivals"] |= self.workload.arrivals.starting(self._busiest_of_curve(warmup_s, window_s))
         return content
 
-    def _busiest_of_trace(self, warmup_s: float, window_s: float, drain_s: float) -> list[float]:
-        """From, to, in seconds of the whole trace: warm-up, the busiest window, and enough after it for higher loads."""
+    def busiest_of_trace(self, speed: float, warmup_s: float, window_s: float, drain_s: float) -> tuple[float, float]:
+        """From, to, in seconds of the whole trace: warm-up, the busiest window and what comes after it, where the trace is played at so many times
+        its speed."""
         assert self.workload.trace is not None
-        speed = self.load(self.mean_rps)
         trace, offset = self.workload.trace.load(self.folder), (self.workload.trace.window_s or (0.0, 0.0))[0]
         last = float(trace.arrival_s[-1])
         before, width = warmup_s * speed, window_s * speed
@@ -88,8 +87,8 @@ class Shape:
         starts = starts[starts >= min(before, starts[-1])]
         counts = np.searchsorted(trace.arrival_s, starts + width) - np.searchsorted(trace.arrival_s, starts)
         begin = max(float(starts[int(counts.argmax())]) - before, 0.0)
-        end = min(begin + (warmup_s + window_s + drain_s) * speed * _SPARE, np.nextafter(last, np.inf))
-        return [offset + begin, offset + float(end)]
+        end = min(begin + (warmup_s + window_s + drain_s) * speed, np.nextafter(last, np.inf))
+        return offset + begin, offset + float(end)
 
     def _busiest_of_curve(self, warmup_s: float, window_s: float) -> float:
         """When a run should start so that its window lies about the highest rate; within a curve that does not repeat, as near as may be."""
