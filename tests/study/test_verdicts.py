@@ -195,3 +195,18 @@ def test_a_short_trace_of_long_answers_is_played_to_its_last_answer(scenario: Ca
     cut = load_scenario(scenario(**more, run={"replications": 1, "warmup_s": 0, "drain_s": 5}))
     row = run_point(cut, Point(0, 1.0, 0))
     assert (row.verdict, row["unfinished"]) == ("stable", 30)
+
+
+def test_a_window_ends_with_its_trace(scenario: Callable[..., Path], world: Path) -> None:
+    """Ten requests a second for 20 s, of 11 tokens: 110 tok/s at its speed and 440 at four times, however long the window was to be."""
+    (world / "t.csv").write_text("arrival_s,prompt_tokens,output_tokens\n" + "".join(f"{i / 10},50,11\n" for i in range(201)))
+    policies, run = [{"name": "plain", "verification": {"kind": "none"}}], {"replications": 1, "warmup_s": 2, "duration_s": 18}
+    more = {"workload": {"trace": {"path": "t.csv"}}, "policies": policies, "engine": {"max_batch": 64, "prefill": {"kind": "instant"}}}
+    question = load_scenario(scenario(**more, load=[1, 4], run=run))
+    result = build_result(question, sweep(question, workers=1))
+    rates = [point.mean("throughput_tok_s_gpu") for point in result.all_points()]
+    assert rates == [pytest.approx(110, rel=0.03), pytest.approx(440, rel=0.03)]
+    (told,) = [warning.text for warning in result.warnings if "The window ends with the trace." in warning.text]
+    assert told.startswith("At load 4 the trace is over after 5 s, warm-up and run.duration_s after 20 s.")
+    question = load_scenario(scenario(**more, load=[1], run=run))
+    assert not any("ends with the trace" in warning.text for warning in build_result(question, sweep(question, workers=1)).warnings)

@@ -19,7 +19,7 @@ from simulator.study.run.classes import ClassRow
 from simulator.study.run.fleet import fleet_of
 from simulator.study.run.meter import Meter
 from simulator.study.run.metrics import Number
-from simulator.study.run.point import Split, arrivals, sessions
+from simulator.study.run.point import Split, arrivals, measured_until, sessions
 from simulator.study.run.result import Row
 from simulator.study.run.scenario import Scenario
 from simulator.traffic.impatience import Senders
@@ -27,6 +27,7 @@ from simulator.traffic.request import Ending, RequestColumns
 
 Kind = Literal["peak", "alone", "loss"]
 ALONE_REQUESTS = 100
+LEAST_S = 1.0  # of a window, where a trace is played so fast that it is over in the warm-up
 _APART_S = 1e5  # seconds between requests that never meet
 
 
@@ -144,7 +145,8 @@ def _traffic(plan: Plan, trial: Trial, scenario: Scenario, change: Change) -> Op
     if scenario.workload.sessions is None:
         specs = change.requests(arrivals(scenario, trial.load, trial.replication))
         senders = scenario.workload.senders(scenario.run.seed, trial.replication)
-        return _alone(specs) if alone else OpenTraffic(specs, plan.warmup_s, plan.warmup_s + plan.window_s, plan.drain_s, senders=senders)
+        until_s = max(measured_until(scenario, specs, plan.warmup_s + plan.window_s), plan.warmup_s + LEAST_S)
+        return _alone(specs) if alone else OpenTraffic(specs, plan.warmup_s, until_s, plan.drain_s, senders=senders)
     traffic = sessions(scenario, trial.load, trial.replication, plan.warmup_s, plan.window_s, plan.drain_s)
     if not alone:
         return traffic

@@ -239,7 +239,7 @@ def _open(scenario: Scenario, point: Point) -> OpenTraffic:
     plan, span = scenario.run, span_of(scenario)
     specs = arrivals(scenario, point.load, point.replication)
     end = float(specs.arrival_s[-1]) if len(specs) else 0.0
-    until = span.warmup_s + plan.duration_s if plan.duration_s is not None else np.nextafter(end, np.inf)
+    until = np.nextafter(end, np.inf) if plan.duration_s is None else measured_until(scenario, specs, span.warmup_s + plan.duration_s)
     if until <= span.warmup_s:
         problem = f"is {span.warmup_s:g} s, but at load {point.load:g} the traffic ends after {end:.4g} s"
         remedy = "shorten it, widen the window or lower the load"
@@ -248,6 +248,13 @@ def _open(scenario: Scenario, point: Point) -> OpenTraffic:
         raise ScenarioError(problem, where=scenario.file, key="run.warmup_s", remedy=remedy)
     senders, in_flight = scenario.workload.senders(plan.seed, point.replication), scenario.workload.max_concurrency
     return OpenTraffic(specs, span.warmup_s, float(until), span.drain_s(float(until - span.warmup_s)), in_flight, senders)
+
+
+def measured_until(scenario: Scenario, specs: RequestColumns, until_s: float) -> float:
+    """The end of a window, or of a trace that is over before: no rate is divided by time in which nothing can come."""
+    if scenario.workload.trace is None or not len(specs):
+        return until_s
+    return min(until_s, float(np.nextafter(specs.arrival_s[-1], np.inf)))
 
 
 def check_traffic(scenario: Scenario) -> None:

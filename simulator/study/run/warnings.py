@@ -127,15 +127,18 @@ def _carried(scenario: Scenario, points: Sequence[PointResult]) -> Iterator[Rema
 
 
 def _outlasts(scenario: Scenario) -> Iterator[Remark]:
-    """Where recorded sessions have all begun before the measurement ends: then the load falls."""
-    recorded_s = None if scenario.workload.sessions is None else scenario.workload.sessions.recorded_s
-    if recorded_s is None or scenario.run.duration_s is None:
+    """Where a recording is over before the measurement ends: of recorded sessions the load falls, of a trace less is measured."""
+    sessions, trace, load, duration_s = scenario.workload.sessions, scenario.workload.trace, scenario.highest_load, scenario.run.duration_s
+    recorded_s = None if sessions is None else sessions.recorded_s
+    recorded_s = float(trace.load(scenario.folder).arrival_s[-1]) if trace is not None else recorded_s
+    if recorded_s is None or duration_s is None:
         return
-    begun_s, until_s = recorded_s / scenario.highest_load, span_of(scenario).warmup_s + scenario.run.duration_s
-    if begun_s < until_s:
-        text = (
-            f"At load {scenario.highest_load:g} the last recorded session begins after {begun_s:.4g} s, the measurement ends after {until_s:.4g} s."
-        )
+    over_s, until_s = recorded_s / load, span_of(scenario).warmup_s + duration_s
+    if over_s < until_s and trace is not None:
+        text = f"At load {load:g} the trace is over after {over_s:.4g} s, warm-up and run.duration_s after {until_s:.4g} s."
+        yield _warning(f"{text} The window ends with the trace.", "shorten run.duration_s, lower the load, or raise workload.trace.repeat")
+    elif over_s < until_s:
+        text = f"At load {load:g} the last recorded session begins after {over_s:.4g} s, the measurement ends after {until_s:.4g} s."
         yield _warning(f"{text} The load falls.", "shorten run.duration_s, lower the load, or use arrivals of kind poisson")
 
 
