@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.study.planning.judge import judge, keeps, prediction
-from simulator.study.planning.search import bracket, ladder, largest, least
+from simulator.study.planning.search import Assessments, bracket, ladder, largest, least
 from simulator.study.planning.sla import Sla, SpeedPromise, TtftPromise
 from simulator.study.planning.trial import TrialRow
 from simulator.study.run.metrics import Verdict
@@ -104,6 +104,21 @@ def test_prediction_bounds_are_students() -> None:
 )
 def test_judgement(rows: list[TrialRow], sla: Sla, judgement: str) -> None:
     assert judge(rows, sla) == judgement
+
+
+@pytest.mark.parametrize(
+    ("speeds", "asked", "judgement"),
+    [
+        ([104.5, 104.4, 109.2, 105, 106], 5, "kept"),  # two alike say little: the third is better and shows how they scatter
+        ([104.5, 104.4, 104.6], 3, "kept"),
+        ([99.0, 98.9, 104.0, 99, 99], 5, "open"),
+        ([110.0, 80.0], 2, "broken"),  # one that misses by far says enough
+    ],
+)
+def test_two_replications_that_are_alike_decide_nothing(speeds: list[float], asked: int, judgement: str) -> None:
+    known = Assessments(0, SLA, len(speeds))
+    assert drive(known.assess(1, 1.0), lambda trials: [row(speeds[trial.replication]) for trial in trials]) == judgement
+    assert len(known.rows[1, 1.0, "peak"]) == asked
 
 
 def test_one_replication_keeps_what_it_reaches() -> None:

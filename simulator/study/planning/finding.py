@@ -10,12 +10,10 @@ from math import ceil
 from simulator.study.planning.changes import Change, changes
 from simulator.study.planning.question import Plan
 from simulator.study.planning.result import BreakEven, Outcome, PairedGain
-from simulator.study.planning.search import LOAD_REPLICATIONS, Assessments, Steps, below, bracket, enough, ladder, largest, least
+from simulator.study.planning.search import LEAST, LOAD_REPLICATIONS, Assessments, Steps, below, bracket, enough, ladder, largest, least
 from simulator.study.planning.trial import Kind, Trial, TrialRow
 from simulator.study.run.fleet import fleet_of
 from simulator.study.run.fluid import Carried, carried, least_by_fluid, speed_by_fluid
-
-RUNG_REPLICATIONS = 3
 
 
 @dataclass
@@ -143,10 +141,8 @@ def _keeps_load(known: Assessments, replicas: int, load: float) -> Steps[bool]:
 
 def _rungs(known: Assessments, load: float, around: list[int], low: int, high: int) -> Steps[None]:
     """Enough replications at each rung of the ladder, asked for together."""
-    rungs = [
-        n for n in ladder([n for n in around if n > 0], max(low, 1), max(high, 1)) if len(known.rows.get((n, load, "peak"), [])) < RUNG_REPLICATIONS
-    ]
-    wanted = {n: range(len(known.rows.get((n, load, "peak"), [])), RUNG_REPLICATIONS) for n in rungs}
+    rungs = [n for n in ladder([n for n in around if n > 0], max(low, 1), max(high, 1)) if len(known.rows.get((n, load, "peak"), [])) < LEAST]
+    wanted = {n: range(len(known.rows.get((n, load, "peak"), [])), LEAST) for n in rungs}
     trials = [Trial(known.cell, n, load, k) for n, ks in wanted.items() for k in ks]
     if not trials:
         return
@@ -161,7 +157,7 @@ def search_change(plan: Plan, result: CellResult, change: Change) -> Steps[WhatI
     question = plan.question
     known = Assessments(result.cell, question.sla, question.run.replications, change.name)
     load = plan.load * change.load
-    rows = yield from known.add(result.needed, load, "peak", RUNG_REPLICATIONS)
+    rows = yield from known.add(result.needed, load, "peak", LEAST)
     keeps: Callable[[int], Steps[bool]] = partial(_keeps, known, load, "peak")
     needed = yield from least(keeps, result.needed, question.fleet.min_replicas, max(question.fleet.max_replicas, result.needed))
     return WhatIf(change, needed, list(rows))
@@ -191,7 +187,7 @@ def _a_kept_load(known: Assessments, replicas: int, guess: float) -> Steps[float
 
 def search_pair(plan: Plan, cells: list[int], replicas: int) -> Steps[dict[int, list[TrialRow]]]:
     """Rows of several cells at one fleet size with the same luck, for paired differences."""
-    count = max(RUNG_REPLICATIONS + 1, 4)
+    count = LEAST + 1
     trials = [Trial(cell, replicas, plan.load, k) for cell in cells for k in range(min(count, plan.question.run.replications))]
     rows = yield trials
     out: dict[int, list[TrialRow]] = {}

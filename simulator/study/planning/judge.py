@@ -31,14 +31,17 @@ def keeps(row: TrialRow, sla: Sla) -> bool:
     return not queues(row, sla) and min(margins(row, sla)) >= 0
 
 
+def hopeless(rows: Sequence[TrialRow], sla: Sla) -> bool:
+    """Does one replication say enough: a queue grows, or a promise is missed by far?"""
+    return any(queues(row, sla) or min(margins(row, sla)) < -FAR for row in rows)
+
+
 def judge(rows: Sequence[TrialRow], sla: Sla) -> Judgement:
     """`kept` where the 95 % prediction bound of the next replication keeps every promise, `broken` where its counterpart breaks one (or one
     replication misses by far, or a queue grows), else `open`."""
-    if any(queues(row, sla) for row in rows):
+    if hopeless(rows, sla):
         return "broken"
     kept_by = [margins(row, sla) for row in rows]
-    if any(min(m) < -FAR for m in kept_by):
-        return "broken"
     if len(rows) < 2:
         return "open"
     bounds = [prediction([m[i] for m in kept_by]) for i in range(len(kept_by[0]))]

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from math import ceil, floor
 from typing import TypeVar
 
-from simulator.study.planning.judge import Judgement, judge
+from simulator.study.planning.judge import Judgement, hopeless, judge
 from simulator.study.planning.sla import Sla
 from simulator.study.planning.trial import Kind, Trial, TrialRow
 
 Answer = TypeVar("Answer")
 Steps = Generator[list[Trial], list[TrialRow], Answer]  # a search: yields trials, receives their rows, returns its answer
 LOAD_STEP = 1.03  # how finely the largest load is found
+LEAST = 3  # replications before a bound decides: two that happen to lie close together say little
 LOAD_REPLICATIONS = 4  # at most, for each load tried
 
 
@@ -31,13 +32,14 @@ class Assessments:
     rows: dict[tuple[int, float, Kind], list[TrialRow]] = field(default_factory=dict)
 
     def assess(self, replicas: int, load: float, kind: Kind = "peak", most: int | None = None) -> Steps[Judgement]:
-        """Replications, one, two, four, … , until the promise is surely kept or surely broken, or no more may be had."""
+        """Replications, one, two, three, five, … , until the promise is surely kept or surely broken, or no more may be had."""
         while True:
             rows = self.rows.setdefault((replicas, load, kind), [])
             judgement = judge(rows, self.sla) if rows else "open"
-            if judgement != "open" or len(rows) >= min(most or self.most, self.most):
+            decided = judgement != "open" and (len(rows) >= LEAST or hopeless(rows, self.sla))
+            if decided or len(rows) >= min(most or self.most, self.most):
                 return judgement
-            yield from self.add(replicas, load, kind, len(rows) + (1 if len(rows) < 2 else 2))
+            yield from self.add(replicas, load, kind, len(rows) + (1 if len(rows) < LEAST else 2))
 
     def add(self, replicas: int, load: float, kind: Kind, replications: int) -> Steps[list[TrialRow]]:
         """All rows once there are `replications` of them."""
