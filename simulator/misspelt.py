@@ -50,7 +50,8 @@ _ALSO_CALLED = {
     "mean_tokens": "mean",
     "p50_tokens": "median median_tokens p50",
     "cv": "std stddev sigma",
-    "tps": "tps_per_user speed tokens_per_second",
+    "speed": "tpot tpot_ms itl itl_ms time_per_output_token",
+    "tps": "tps_per_user speed tokens_per_second tpot tpot_ms itl itl_ms",
     "seconds": "ttft_s ttft max_s",
 }
 

@@ -11,7 +11,7 @@ from simulator.study.run.result import Estimate, PointResult, Range, RunResult
 from simulator.study.run.scenario import Scenario
 from simulator.study.run.shape import Shape
 from simulator.study.run.span import shape_at_one
-from simulator.study.run.wording import gain_bounds, gain_mean, gain_predicted, intervals, of_draws, predicted
+from simulator.study.run.wording import gain_bounds, gain_mean, gain_predicted, intervals, of_draws, plain, predicted
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,10 @@ class Answer:
         delivered = best.delivered
         assert delivered is not None
         gained = f", {_gained(best.gain, best.prediction)} over {result.baseline}" if best.gain else ""
-        most = "" if best.throughput else "at least "
+        most, around = ("", _within(best.delivers, 0)) if best.throughput else ("at least ", _or_more(best.delivers))
         yield (
             f"At {best.sla_tps:g} tok/s for each user, {best.policy} delivers the most: {most}{delivered.mean:,.0f} tok/s per GPU"
-            f"{self._requests(delivered.mean)}{_within(best.delivers, 0)}{gained}{self._surely(best.better_in, best.best_in)}."
+            f"{self._requests(delivered.mean)}{around}{gained}{self._surely(best.better_in, best.best_in)}."
         )
 
     def _surely(self, better: float | None, best: float | None = None) -> str:
@@ -183,6 +183,11 @@ def _within(prediction: Range | None, decimals: int) -> str:
     """` (prediction interval 5,119…16,793)`; empty where there is none."""
     told = predicted(prediction, decimals).strip("[]")
     return f" (prediction interval {told})" if told else ""
+
+
+def _or_more(prediction: Range | None) -> str:
+    """The same where the highest simulated load bounds every draw: its upper end is none."""
+    return f" (prediction interval: {plain(prediction.low, 0)} or more)" if predicted(prediction) and prediction else ""
 
 
 def _gained(gain: Estimate | None, prediction: Range | None) -> str:
