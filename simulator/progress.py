@@ -37,6 +37,7 @@ class Progress:
         self._bar = Bar(
             *columns, console=Console(stderr=True), transient=True, disable=not drawn, speed_estimate_period=SPEED_OVER_S, get_time=time.monotonic
         )
+        self._grows = False  # does the total, as the work finds out what it takes?
         self._id, self._name = self._bar.add_task(visible(name), total=total), name
         self._bar.tasks[0].completed = done
         self._next_line_s = time.monotonic() + LINE_EVERY_S / 6
@@ -73,6 +74,7 @@ class Progress:
 
     def at(self, done: float, total: float | None, what: str = "") -> None:
         """`done` of `total` is done; `what` is being done now."""
+        self._grows = self._grows or self._bar.tasks[0].total not in (None, total)
         self.done, self.total = done, total or 0.0
         name = f"{self._name} {what}".rstrip()
         self._bar.update(self._id, completed=done, total=total, description=visible(name))
@@ -86,9 +88,9 @@ class Progress:
                 return
             self._next_line_s = time.monotonic() + LINE_EVERY_S
         task = self._bar.tasks[0]
-        left_s = task.time_remaining
+        left_s = None if self._grows else task.time_remaining
         left = "" if left_s is None else ", less than a minute left" if left_s < 60 else f", about {left_s / 60:.0f} min left"
-        of = f" of {task.total:.0f}" if task.total else ""
+        of = f" of {task.total:.0f}{' so far' if self._grows else ''}" if task.total else ""
         self.say(f"{name or task.description}: {task.completed:.0f}{of}{left}")
 
 

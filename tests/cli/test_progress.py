@@ -27,7 +27,7 @@ def test_without_a_terminal_there_is_a_line_every_so_often(monkeypatch: pytest.M
     said = capsys.readouterr()
     assert said.out == ""
     lines = said.err.splitlines()
-    assert [line.split(",")[0] for line in lines] == ["simulating: 4 of 72", "simulating: 16 of 72", "writing the report page 2: 20 of 80"]
+    assert [line.split(",")[0] for line in lines] == ["simulating: 4 of 72", "simulating: 16 of 72", "writing the report page 2: 20 of 80 so far"]
     assert (shown.done, shown.total) == (20, 80)
 
 
@@ -61,6 +61,17 @@ def test_an_estimate_does_not_count_what_an_earlier_run_did(monkeypatch: pytest.
             now[0] = second
             stage.advance(2)
     assert capsys.readouterr().err.splitlines()[-1] == "texts: 86 of 100, about 7 min left"
+
+
+def test_work_that_grows_has_no_end_in_sight(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress, "LINE_EVERY_S", 30.0)
+    with Progress().stage("planning") as stage:
+        for second, done, total in ((0.0, 2, 4), (60.0, 12, 15), (120.0, 43, 48)):
+            now[0] = second
+            stage.at(done, total)
+    assert capsys.readouterr().err.splitlines()[-1] == "planning: 43 of 48 so far"
 
 
 def test_an_interruption_is_one_line_and_code_130(capsys: pytest.CaptureFixture[str]) -> None:

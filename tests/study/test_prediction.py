@@ -235,7 +235,8 @@ def test_an_open_loop_near_saturation(ask: Ask) -> None:
     assert light.prediction["throughput_tok_s_gpu"].low == pytest.approx(light.mean("throughput_tok_s_gpu"), rel=0.02)
     assert ends(light)[0] < -0.4 * Z
     assert heavy.verdict != "overloaded"
-    assert any("Near saturation" in remark.text for remark in result.warnings)
+    (told,) = [remark.text for remark in result.warnings if "Near saturation" in remark.text]
+    assert "plain at 30 (step time higher, all times higher)" in told
 
 
 def test_no_more_is_served_than_comes(ask: Ask) -> None:

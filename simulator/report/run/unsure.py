@@ -8,12 +8,9 @@ from simulator.report import wording
 from simulator.report.blocks import Column, Lines, Row, Table, table
 from simulator.study.run.facts import UnsureFacts, WorthMeasuring
 from simulator.study.run.result import RunResult
+from simulator.study.run.wording import PARAMETERS
 
 LEAST_SHARE, WORTH_IT = 0.005, 0.95  # of a variance, to be shown; of a width, to be advised
-_PARAMETERS = {
-    "step": "step time", "verified": "cost of drafted tokens", "growth": "cost beyond the measured tokens", "draft": "draft cost",
-    "scheduling": "cost of scheduling", "prefill": "cost of prompts", "level": "acceptance", "tilt": "acceptance along a block", "pace": "all times",
-}  # fmt: skip
 
 
 def unsure(result: RunResult) -> Table | None:
@@ -51,7 +48,7 @@ def worth_most(measure: WorthMeasuring, load: str) -> str:
 
 
 def _named(it: UnsureFacts) -> str:
-    return " of ".join(filter(None, (_PARAMETERS.get(it.parameter, it.parameter), it.drafter)))
+    return " of ".join(filter(None, (PARAMETERS.get(it.parameter, it.parameter), it.drafter)))
 
 
 def _percent(share: float) -> str:

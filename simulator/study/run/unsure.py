@@ -17,6 +17,7 @@ from simulator.study.run.point import Point
 from simulator.study.run.prediction import PREDICTED, Prediction, World, delivers
 from simulator.study.run.result import Gains, PointRow, Remark
 from simulator.study.run.scenario import Scenario
+from simulator.study.run.wording import PARAMETERS
 
 BENCH = ("tps_per_user_mean", "accepted_length")  # what a benchmark tells of a cell
 LEAST_VARIANCE = 1e-12
@@ -138,7 +139,8 @@ def saturated(scenario: Scenario, rows: Sequence[PointRow], moved: Mapping[Point
     for point, row in moved.items():
         if (row.verdict == "overloaded") != usual[row.policy, row.load]:
             unsure = names[point.cause]
-            found.setdefault(f"{row.policy} at {row.load:g}", {})[f"{unsure.parameter}{'+' if point.size > 0 else '−'}"] = None
+            what = PARAMETERS.get(unsure.parameter, unsure.parameter)
+            found.setdefault(f"{row.policy} at {row.load:g}", {})[f"{what} {'higher' if point.size > 0 else 'lower'}"] = None
     if found:
         places = ", ".join(f"{place} ({', '.join(by)})" for place, by in list(found.items())[:6]) + (" and others" if len(found) > 6 else "")
         text = f"Near saturation, where what is not known decides whether it is overloaded: {places}; prediction intervals there say too little."

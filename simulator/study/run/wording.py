@@ -6,6 +6,11 @@ from simulator.study.run.result import Estimate, Range
 
 DASH = "–"
 
+PARAMETERS = {  # what a profile may be unsure of
+    "step": "step time", "verified": "cost of drafted tokens", "growth": "cost beyond the measured tokens", "draft": "draft cost",
+    "scheduling": "cost of scheduling", "prefill": "cost of prompts", "level": "acceptance", "tilt": "acceptance along a block", "pace": "all times",
+}  # fmt: skip
+
 
 def plain(value: float | None, decimals: int | None = None) -> str:
     """A number with thousands separators and a true minus; decimals by size unless given."""
