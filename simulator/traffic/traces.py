@@ -30,7 +30,7 @@ class TraceSource(PublicSource):
     without prompt or output tokens. `prefix_cache: infinite` counts as cached the leading blocks of hash_ids of any earlier request, of
     `block_tokens` tokens each. `window_s` keeps the arrivals in [start, end) of the trace; what a prefix cache holds from before the window
     counts. `prefix_cache: simulated` leaves that to `engine.prefix_cache`, which plays hash_ids against its memory. `repeat` plays them that
-    many times in a row.
+    many times in a row: a round is as long as the window, that of a whole file ends its mean gap after the last arrival.
     """
 
     key: ClassVar = "trace"
@@ -64,7 +64,11 @@ class TraceSource(PublicSource):
         if len(trace) * self.repeat > MOST_REQUESTS:
             problem = f"{len(trace):,} requests {self.repeat:,} times over are {len(trace) * self.repeat:,}, expected at most {MOST_REQUESTS:,}"
             raise TraceError(problem, where=self.find(folder), key="workload.trace.repeat", remedy="lower it")
-        return _repeated(trace, self.repeat) if self.repeat > 1 else trace
+        if self.repeat == 1:
+            return trace
+        whole_window = self.window_s is not None and recording.last_s >= self.window_s[1]
+        period_s = self.window_s[1] - self.window_s[0] if self.window_s and whole_window else _period_s(trace)
+        return _repeated(trace, self.repeat, period_s)
 
     def recording(self, folder: Path) -> Recording:
         """What the window plays of the trace, and how all of it was read, once per process and file."""
@@ -109,10 +113,15 @@ class TraceSource(PublicSource):
         return self.cached()
 
 
-def _repeated(trace: RequestColumns, times: int) -> RequestColumns:
-    """A trace `times` times in a row, its mean gap between the last arrival and the first of the next round."""
+def _period_s(trace: RequestColumns) -> float:
+    """From a trace's start to its next round: its mean gap after the last arrival."""
     n = len(trace)
-    period_s = trace.arrival_s[-1] * (n / (n - 1)) if n > 1 else 1.0
+    return float(trace.arrival_s[-1] * (n / (n - 1))) if n > 1 else 1.0
+
+
+def _repeated(trace: RequestColumns, times: int, period_s: float) -> RequestColumns:
+    """A trace `times` times in a row, a round every `period_s`."""
+    n = len(trace)
     return replace(trace[np.tile(np.arange(n), times)], arrival_s=(np.arange(times)[:, None] * period_s + trace.arrival_s).ravel())
 
 
