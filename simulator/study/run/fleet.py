@@ -34,7 +34,7 @@ def fleet_of(scenario: Scenario, policy: Policy, replication: int) -> Fleet:
         prices=prices,
         believed=prices if same else _prices(scenario.believed, policy, replay.gamma, guess, belief),
         router=scenario.fleet.routing,
-        kv_pages=None if kv_tokens is None else max(kv_tokens // scenario.page_tokens, 1),
+        kv_pages=None if kv_tokens is None else kv_tokens // scenario.page_tokens,
         page_tokens=scenario.page_tokens,
         luck=stream(scenario.run.seed, "routing", replication),
         max_context=scenario.max_context_tokens,
@@ -54,7 +54,7 @@ def _pool(scenario: Scenario, policy: Policy, gamma: int, prices: RoundCost) -> 
     kv_tokens = mode.kv_tokens or profile.kv_tokens(drafts.drafter)
     return PrefillPool(
         prices=prices if profile is scenario.known else _prices(profile, drafts, gamma, None),
-        kv_pages=None if kv_tokens is None else max(kv_tokens // scenario.page_tokens, 1),
+        kv_pages=None if kv_tokens is None else kv_tokens // scenario.page_tokens,
         prefix_cache=mode.prefix_cache,
         bandwidth_bytes_s=mode.bandwidth_bytes_s,
     )
