@@ -21,11 +21,12 @@ def fleet_of(scenario: Scenario, policy: Policy, replication: int) -> Fleet:
     profile, engine = scenario.known, scenario.engine
     replay = _replay(scenario, policy, replication)
     kv_tokens = scenario.kv_tokens(policy)
-    sizes, rounding = engine.graph_sizes, engine.scheduler_rounds
-    prices = _prices(profile, policy, replay.gamma, GraphSizes(tuple(sizes)) if sizes else None)
-    guess = GraphSizes(tuple(sizes), down=rounding == "down") if sizes else None
+    down = engine.scheduler_rounds == "down"
+    sizes = GraphSizes(tuple(engine.graph_sizes)) if engine.graph_sizes else None
+    prices = _prices(profile, policy, replay.gamma, sizes)
+    guess = GraphSizes(tuple(scenario.scheduler_sizes), down=True) if down else sizes
     belief = policy.verification.belief
-    same = scenario.believed is profile and rounding == "up" and belief == TRUTH
+    same = scenario.believed is profile and not down and belief == TRUTH
     return Fleet(
         replicas=scenario.fleet.replicas,
         settings=engine,

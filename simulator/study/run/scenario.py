@@ -170,6 +170,11 @@ class Scenario(Frozen):
         return self.engine.page_tokens or (self.known.kv.page_tokens if self.known.kv else 16)
 
     @property
+    def scheduler_sizes(self) -> list[int]:
+        """Sizes that steps are padded to in the scheduler's table: as set here, else as its profile has them."""
+        return self.engine.graph_sizes or getattr(self.believed.costs.verify, "padded_to", [])
+
+    @property
     def max_context_tokens(self) -> int | None:
         """Tokens that prompt and answer may have: as set here, else as the profile's engine has it, the least of all groups."""
         known = [profile.max_context_tokens for profile in (self.known, *self._others.values()) if profile.max_context_tokens]
@@ -242,6 +247,10 @@ def validate_scenario(content: dict[str, Any], path: Path) -> Scenario:
         problem = f"profile '{scenario.known.name}' does not say how much KV memory there is"
         raise ScenarioError(problem, where=path, key="memory", remedy="set engine.kv_tokens, or drop it")
     _check_pages(scenario)
+    for _, alone in scenario.groups or [("", scenario)]:
+        if scenario.engine.scheduler_rounds == "down" and not alone.scheduler_sizes:
+            problem = f"profile '{alone.believed.name}' does not say which sizes steps are padded to"
+            raise ScenarioError(problem, where=path, key="engine.scheduler_rounds", remedy="set engine.graph_sizes, or drop it")
     return scenario
 
 
