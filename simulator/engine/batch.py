@@ -46,10 +46,10 @@ class Batch:
     def join(self, request: Request, pages: int) -> None:
         """A request whose context is in the cache starts, or goes on, decoding."""
         slot = len(self.requests)
-        if request.row < 0:
-            request.walk = self.replay.walk(request.spec.index, request.spec.domain, request.spec.output_tokens)
-            request.row = request.walk.first[0]
-        walk, unknown = cast(Walk, request.walk), self.replay.unknown
+        walk, unknown = cast(Walk | None, request.walk), self.replay.unknown
+        if walk is None or walk.of is not self.replay.first_row:  # new, or thrown out of a replica with other recordings: no row is common to both
+            request.walk = walk = self.replay.walk(request.spec.index, request.spec.domain, request.spec.output_tokens)
+            request.row, request.visit = walk.first[0], 0
         left = request.last_tokens - request.emitted_tokens
         self.state[:, slot] = (request.row, walk.end[request.visit], left, request.context_tokens, pages, unknown, unknown)
         if self.smoothing is not None:

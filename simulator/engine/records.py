@@ -113,7 +113,7 @@ class Sink(Protocol):
         """First rounds: when, seconds since the request's last token, seconds of them in no batch, on which replica # [n, 4]."""
 
     def waits(self, rows: Floats) -> None:
-        """From when to when a request waited for a prefill worker, infinite where it still does # [n, 2]."""
+        """From when to when a request waited for a front end or a prefill worker, infinite where it still does # [n, 2]."""
 
     def outside(self, rows: Floats) -> None:
         """Which Outside, from when to when, tokens of the prompt that were computed or bytes that moved # [n, 4]."""
@@ -141,7 +141,7 @@ class Run(End):
     steps: Steps
     requests: list[Request]
     join_gaps: Floats  # [n, 4] rows of Sink.joins
-    prefill_waits: Floats  # [m, 2] from when to when a request waited for a prefill worker (infinite: still does)
+    prefill_waits: Floats  # [m, 2] from when to when a request waited for a front end or a prefill worker (infinite: still does)
     outside: Floats = field(default_factory=lambda: np.empty((0, 4)))  # [k, 4] rows of Sink.outside
 
 

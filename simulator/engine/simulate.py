@@ -55,13 +55,14 @@ class World:
         self.done = self.env.event()
         self.live: dict[int, Request] = {}  # by the number of those that came before
         self.domains: dict[str, int] = {}
-        self.queued_s: dict[int, float] = {}  # those that wait for a prefill worker, and since when
+        self.queued_s: dict[int, float] = {}  # those that wait for a front end or a prefill worker, and since when
         self.records, self.join_gaps, self.prefill_waits = Buffer(sink.steps), Buffer(sink.joins), Buffer(sink.waits)
         self.outside = Buffer(sink.outside)
         self.closed = Buffer(lambda rows: sink.requests(rows, list(self.domains)))
         self.outstanding = self.finished_count = self.routed = self.made = self.rejected = 0
         self.warm_s = 0.0
-        self.front_end_s, self.front_end_free_s = front_end_s(fleet.prices), 0.0
+        self.front_end_s, self.front_ends_free_s = front_end_s(fleet.prices), [0.0] * fleet.replicas
+        self.sent = 0
         self.most = 0  # closed loop: requests until those still out are starved
         self.head: RequestSpec | None = None  # open loop: the next to come, and the others
         self.coming: Iterator[RequestSpec] = iter(())
@@ -189,14 +190,24 @@ class World:
         self._send(request)
 
     def _send(self, request: Request) -> None:
-        """To the engine, through its front end."""
+        """To the engine, through the front end of a replica: the next in turn, which is free first, since all requests take as long."""
         if not self.front_end_s:
             self._enter(request)
             return
-        self.front_end_free_s = max(self.front_end_free_s, self.env.now) + self.front_end_s
-        through = self.env.at(self.front_end_free_s)
+        mine = self.sent % len(self.front_ends_free_s)
+        self.sent += 1
+        if self.front_ends_free_s[mine] > self.env.now:
+            self.queued_s[request.made] = self.env.now
+        self.front_ends_free_s[mine] = max(self.front_ends_free_s[mine], self.env.now) + self.front_end_s
+        through = self.env.at(self.front_ends_free_s[mine])
         assert through.callbacks is not None
-        through.callbacks.append(lambda _: self._enter(request))
+        through.callbacks.append(lambda _: self._through(request))
+
+    def _through(self, request: Request) -> None:
+        """The front end is done with a request, which has waited for it until it began."""
+        if not request.gone and request.made in self.queued_s:
+            self.prefill_waits.append((self.queued_s.pop(request.made), self.env.now - self.front_end_s))
+        self._enter(request)
 
     def _write(self, request: Request) -> None:
         self.closed.append(record_of(request, self.domains.setdefault(request.spec.domain, len(self.domains))))

@@ -305,7 +305,8 @@ class Scheduling(Sourced):
 
 
 class FrontEnd(Sourced):
-    """Time from sending a request to the engine's queue (HTTP, template, tokeniser), one request after the other; steps go on meanwhile."""
+    """Time from sending a request to the engine's queue (HTTP, template, tokeniser), one request after the other at each replica's own front end;
+    steps go on meanwhile."""
 
     seconds: StepSeconds = 0.0
 

@@ -15,10 +15,12 @@ from simulator.rng import uniform_at
 
 @dataclass(frozen=True)
 class Walk:
-    """The recorded sequences that a request walks, in order: first row, and row after the last, of each."""
+    """The recorded sequences that a request walks, in order: first row, and row after the last, of each. `of` are the first rows of all
+    sequences, by which recordings are told apart."""
 
     first: list[int]
     end: list[int]
+    of: Integers
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Replay:
             level = uniform_at(self.seed, "sequence", self.replication, request, np.array([LEVEL]))
             chosen = np.append(chosen, self.levels[domain].then(began, level, draws[1:]))
         first = self.first_row[chosen]
-        return Walk(first.tolist(), (first + self.length[chosen]).tolist())
+        return Walk(first.tolist(), (first + self.length[chosen]).tolist(), self.first_row)
 
 
 def lay_out(blocks: RecordedBlocks, temperatures: list[float] | None, clairvoyant: bool, seed: int, replication: int) -> Replay:

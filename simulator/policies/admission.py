@@ -23,7 +23,8 @@ class AdmissionOrder(Kind):
 
 
 class FirstCome(AdmissionOrder):
-    """In order of arrival (vLLM's and SGLang's default); requests thrown out come back first."""
+    """In order of arrival (vLLM's and SGLang's default); requests thrown out come back first. With prompts computed elsewhere they queue for a worker
+    again, behind others."""
 
     kind: Literal["first_come"] = "first_come"
     looks: ClassVar = False

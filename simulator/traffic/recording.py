@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
+from simulator.arrays import Integers
 from simulator.errors import TraceError
 from simulator.traffic.content import hashed_prompts
 from simulator.traffic.gathering import Gathering, Wanted, gathered, unix_unit
@@ -26,10 +27,12 @@ _ENOUGH = {"ms": 3, "s": 10}  # requests that show it, by the unit that it seems
 
 @dataclass(frozen=True)
 class Recording:
-    """The requests of a trace, or those in a window of it, in order of arrival; and of all of it: what was read in a line (requests, span, rate,
-    unit, blocks, dropped rows), the last arrival, and the tokens of the longest prompt and answer together."""
+    """The requests of a trace, or those in a window of it, in order of arrival; what is cached of their prompts where they come again; and of all of
+    it: what was read in a line (requests, span, rate, unit, blocks, dropped rows), the last arrival, and the tokens of the longest prompt and answer
+    together."""
 
     requests: RequestColumns
+    again_cached_tokens: Integers  # [n]
     words: str
     last_s: float
     longest_tokens: int
@@ -53,7 +56,7 @@ def recorded(file: TraceFile, wanted: Wanted, block_tokens: int | None, simulate
     row, time, prompt, output, cached, domain = rows.columns()
     time_s = clock.seconds(time)
     order = np.argsort(time_s, kind="stable")
-    contents = None
+    contents, again = None, cached
     if wanted.cached:
         usual = layout.form.block_tokens if layout.form else MOONCAKE.block_tokens
         place, blocks, tokens = (np.concatenate(column) for column in zip(*rows.blocks, strict=True))
@@ -62,6 +65,7 @@ def recorded(file: TraceFile, wanted: Wanted, block_tokens: int | None, simulate
         ids = chained(counts, ids)
         contents = hashed_prompts(ids, counts, prompt, block) if simulated else None
         cached = np.zeros_like(prompt) if simulated else np.minimum(seen_before(counts, ids, order) * block, prompt - 1)
+        again = np.zeros_like(prompt) if simulated else np.minimum(counts * block, prompt - 1)
         how = " (inferred from hash_ids)" if block not in (usual, block_tokens) else ""
         notes.append(f"prefix blocks of {block:,} tokens{how}")
     elif "hash_ids" in columns:
@@ -71,14 +75,14 @@ def recorded(file: TraceFile, wanted: Wanted, block_tokens: int | None, simulate
     names, place = np.unique(list(rows.domains) or [""], return_inverse=True)
     arrival_s = time_s - clock.origin_s
     requests = RequestColumns(row, arrival_s, prompt, output, cached, place[domain], tuple(names.tolist()), contents)
-    requests = requests if (order[1:] > order[:-1]).all() else requests[order]
+    requests, again = (requests, again) if (order[1:] > order[:-1]).all() else (requests[order], again[order])
     if wanted.window_s is not None:
         first, end = np.searchsorted(requests.arrival_s, wanted.window_s)
-        requests = requests[first:end]
-    for array in (requests.arrival_s, requests.prompt_tokens, requests.output_tokens, requests.cached_prompt_tokens, requests.domain):
+        requests, again = requests[first:end], again[first:end]
+    for array in (requests.arrival_s, requests.prompt_tokens, requests.output_tokens, requests.cached_prompt_tokens, requests.domain, again):
         array.setflags(write=False)  # the trace is shared by all runs
     last_s = _span_s(rows)
-    return Recording(requests, f"{spoken(rows.rows, last_s)}; {', '.join(notes)}", last_s, rows.longest_tokens)
+    return Recording(requests, again, f"{spoken(rows.rows, last_s)}; {', '.join(notes)}", last_s, rows.longest_tokens)
 
 
 def spoken(n: int, span_s: float) -> str:

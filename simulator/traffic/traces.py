@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, Literal, Self
 import numpy as np
 from pydantic import model_validator
 
+from simulator.arrays import Integers
 from simulator.errors import TraceError
 from simulator.quantities import MOST_REQUESTS, Flag, PageTokens, Seconds, Within
 from simulator.traffic.gathering import Wanted
@@ -30,7 +31,7 @@ class TraceSource(PublicSource):
     without prompt or output tokens. `prefix_cache: infinite` counts as cached the leading blocks of hash_ids of any earlier request, of
     `block_tokens` tokens each. `window_s` keeps the arrivals in [start, end) of the trace; what a prefix cache holds from before the window
     counts. `prefix_cache: simulated` leaves that to `engine.prefix_cache`, which plays hash_ids against its memory. `repeat` plays them that
-    many times in a row.
+    many times in a row: a round is as long as the window, that of a whole file ends its mean gap after the last arrival.
     """
 
     key: ClassVar = "trace"
@@ -64,7 +65,11 @@ class TraceSource(PublicSource):
         if len(trace) * self.repeat > MOST_REQUESTS:
             problem = f"{len(trace):,} requests {self.repeat:,} times over are {len(trace) * self.repeat:,}, expected at most {MOST_REQUESTS:,}"
             raise TraceError(problem, where=self.find(folder), key="workload.trace.repeat", remedy="lower it")
-        return _repeated(trace, self.repeat) if self.repeat > 1 else trace
+        if self.repeat == 1:
+            return trace
+        whole_window = self.window_s is not None and recording.last_s >= self.window_s[1]
+        period_s = self.window_s[1] - self.window_s[0] if self.window_s and whole_window else _period_s(trace)
+        return _repeated(trace, recording.again_cached_tokens, self.repeat, period_s)
 
     def recording(self, folder: Path) -> Recording:
         """What the window plays of the trace, and how all of it was read, once per process and file."""
@@ -109,18 +114,25 @@ class TraceSource(PublicSource):
         return self.cached()
 
 
-def _repeated(trace: RequestColumns, times: int) -> RequestColumns:
-    """A trace `times` times in a row, its mean gap between the last arrival and the first of the next round."""
+def _period_s(trace: RequestColumns) -> float:
+    """From a trace's start to its next round: its mean gap after the last arrival."""
     n = len(trace)
-    period_s = trace.arrival_s[-1] * (n / (n - 1)) if n > 1 else 1.0
-    return replace(trace[np.tile(np.arange(n), times)], arrival_s=(np.arange(times)[:, None] * period_s + trace.arrival_s).ravel())
+    return float(trace.arrival_s[-1] * (n / (n - 1))) if n > 1 else 1.0
+
+
+def _repeated(trace: RequestColumns, again_cached_tokens: Integers, times: int, period_s: float) -> RequestColumns:
+    """A trace `times` times in a row, a round every `period_s`; after the first all prompts have been seen."""
+    n = len(trace)
+    arrival_s = (np.arange(times)[:, None] * period_s + trace.arrival_s).ravel()
+    cached = np.concatenate([trace.cached_prompt_tokens, np.tile(again_cached_tokens, times - 1)])
+    return replace(trace[np.tile(np.arange(n), times)], arrival_s=arrival_s, cached_prompt_tokens=cached)
 
 
 def _within(whole: Recording, window_s: tuple[float, float] | None) -> Recording:
     """The recording of a window of a trace that has been read."""
     assert window_s is not None
     first, end = np.searchsorted(whole.requests.arrival_s, window_s)
-    return replace(whole, requests=whole.requests[first:end])
+    return replace(whole, requests=whole.requests[first:end], again_cached_tokens=whole.again_cached_tokens[first:end])
 
 
 @lru_cache(maxsize=8)

@@ -17,7 +17,8 @@ from simulator.engine.simulate import Fleet, Run, simulate
 from simulator.policies.prefill import Chunked, Disaggregated, Instant
 from simulator.policies.routing import LeastLoaded, PowerOfTwo, Random, RoundRobin
 from simulator.policies.verification import FixedLength, NoSpeculation
-from tests.engine.worlds import costs, drafting, fleet, independent, open_traffic, poisson, replay
+from simulator.traffic.request import RequestSpec
+from tests.engine.worlds import blocks, costs, drafting, fleet, independent, open_traffic, poisson, replay
 
 DRAWN = replay(independent([0.8, 0.6], 640, 3))
 
@@ -76,3 +77,14 @@ def test_memory_is_each_groups_own(pages: int) -> None:
     specs = poisson(5.0, [10] * 4, 1, prompt=40)
     run = simulate(open_traffic(specs), replace(small, replicas=2, groups=(small, large)))
     assert [r.rejected for r in run.requests] == [pages < 4, False] * 2
+
+
+def test_a_request_thrown_out_goes_on_in_the_recordings_of_the_group_that_takes_it() -> None:
+    """Two drafters, both always right on easy texts and never on hard ones, recorded in opposite order: easy answers get 4 tokens a round."""
+    one = blocks([[3] * 40] * 2 + [[0] * 40] * 2, 3, domains=["easy"] * 2 + ["hard"] * 2)
+    other = blocks([[0] * 40] * 2 + [[3] * 40] * 2, 3, domains=["hard"] * 2 + ["easy"] * 2)
+    made = {"policy": FixedLength(length=3), "kv_pages": 24, "page_tokens": 1, "max_batch": 4, "prefill": Disaggregated(), "router": LeastLoaded()}
+    groups = tuple(whole(costs(base=0.01, prefill=(0.001, 0.0001)), drawn=replay(recorded), **made) for recorded in (one, other))
+    run = simulate(open_traffic([RequestSpec(i, 0.001 * i, 3, 14, "easy") for i in range(60)]), replace(groups[0], replicas=2, groups=groups))
+    assert run.preemptions > 0
+    assert (run.steps["accepted"] == 3 * run.steps["requests"]).all()

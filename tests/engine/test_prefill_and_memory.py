@@ -13,7 +13,7 @@ from simulator.engine.simulate import ClosedTraffic, OpenTraffic, Run
 from simulator.measurements.cost import FrontEnd
 from simulator.policies.admission import ShortestPrompt
 from simulator.policies.prefill import Chunked, Disaggregated, Instant, Separate
-from simulator.policies.routing import LeastLoaded
+from simulator.policies.routing import LeastLoaded, RoundRobin
 from simulator.policies.verification import FixedLength
 from simulator.traffic.request import Request, RequestSpec
 from tests.engine.worlds import Engine, Users, blocks, costs, fleet, replay
@@ -61,6 +61,15 @@ def test_requests_pass_a_front_end_one_by_one_and_wait_for_the_step_that_runs_th
     assert trace(run)[4:] == [(6.7, 7.7, 1, 0), (7.7, 8.7, 1, 0), (8.7, 9.7, 1, 0)]
     assert sorted(ends(run)) == [(1.7, 3.7), (3.7, 6.7), (6.7, 9.7)]
     assert sorted(round(r.sent_s, 9) for r in run.requests) == [0.0, 0.0, 3.7]
+
+
+@pytest.mark.parametrize("router", [RoundRobin(), LeastLoaded()])
+def test_every_replica_has_a_front_end_of_its_own(engine: Engine, router: Any) -> None:
+    """Five requests at once before two replicas: pairs pass at 0.2 and 0.4 s, the last at 0.6, and three were in line."""
+    price = costs(base=DECODE).model_copy(update={"front_end": FrontEnd(provenance="synthetic", seconds=0.2)})
+    run = engine.open([RequestSpec(i, 0.0, 1, 2, "") for i in range(5)], fleet(price, replicas=2, router=router, max_batch=8))
+    assert sorted(run.steps["start_s"][:2].round(9).tolist()) == [0.2, 0.2]
+    assert run.prefill_waits.round(9).tolist() == [[0.0, 0.2], [0.0, 0.2], [0.0, 0.4]]
 
 
 def test_chunks_take_what_the_budget_leaves_and_pay_the_fixed_part_once(engine: Engine) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from simulator.measurements.cost import Costs, FittedCurve, LinearDraft, Overhea
 from simulator.measurements.cost_kind import GraphSizes
 from simulator.measurements.prices import RoundCost
 from simulator.policies.verification import ByBatch
+from simulator.study.run.fleet import fleet_of
 from simulator.study.run.metrics import Verdict
 from simulator.study.run.pareto import gains
 from simulator.study.run.point import Point, run_point
@@ -36,6 +38,27 @@ def test_steps_are_padded_to_the_next_graph_and_run_at_their_size_above_the_larg
 def test_a_scheduler_may_look_one_graph_lower() -> None:
     lower = GraphSizes((4, 8, 16), down=True).padded(np.array([3, 4, 5, 8, 9, 16, 17]))
     assert lower.tolist() == [3, 4, 4, 8, 8, 16, 17]
+
+
+def test_a_scheduler_that_looks_one_graph_lower_goes_by_the_profiles_sizes(
+    scenario: Callable[..., Path], edit_profile: Callable[..., None], world: Path
+) -> None:
+    """Steps of up to 4, 8, 16 tokens; two requests send 2 to 16. The same as with those sizes in the scenario, and another length is chosen."""
+    rows = "".join(f"{tokens},{0.01 * tokens:g}\n" for tokens in (1, 4, 8, 16, 600))
+    (world / "tiny" / "steps.csv").write_text("tokens,p50_s\n" + rows)
+    verify = {"provenance": "synthetic", "kind": "table", "file": "steps.csv", "between": "linear"}
+
+    def believed(padded_to: list[int], **engine: Any) -> list[float]:
+        edit_profile(lambda profile: profile["costs"].update(verify=verify | {"padded_to": padded_to}))
+        asked = load_scenario(scenario(engine={"prefill": {"kind": "instant"}, "scheduler_rounds": "down"} | engine))
+        fleet = fleet_of(asked, asked.policies[2], 0)
+        return np.asarray(fleet.prices.round_s(2, 0) - fleet.believed.round_s(2, 0)).tolist()
+
+    found = believed([4, 8, 16])
+    assert found == believed([4, 8, 16], graph_sizes=[4, 8, 16])
+    assert found[3] == pytest.approx(0.04)  # 5 tokens: 8 are sent, 4 believed
+    with pytest.raises(ScenarioError, match=r"engine\.scheduler_rounds: profile 'tiny' does not say which sizes steps are padded to"):
+        believed([])
 
 
 def test_a_length_known_by_batch_is_all_that_is_drafted() -> None:

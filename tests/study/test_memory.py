@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from simulator.errors import ScenarioError
 from simulator.study.run.memory import MemoryPoint, best, by_spot
+from simulator.study.run.scenario import load_scenario
 from tests.conftest import SCENARIO, Content, Dsim
 from tests.study.test_sessions import ENGINE, RUN, WORKLOAD, with_prompts  # noqa: F401
 
@@ -48,3 +50,28 @@ def test_the_best_of_a_spot() -> None:
     assert best(spots[4, 1], "speed") == (points[1], 1.5)
     assert best(spots[8, 1], "speed") is None
     assert best(points[:1], "speed") == (points[0], None)
+
+
+@pytest.mark.usefixtures("with_prompts")
+@pytest.mark.parametrize(
+    ("engine", "memory", "line"),
+    [
+        ({"kv_tokens": 4000, "page_tokens": 8192}, None, "engine.kv_tokens: expected KV memory for at least one page of 8,192 tokens, got 4,000"),
+        ({"kv_tokens": 8192, "page_tokens": 8192}, [0.5, 1], "memory: expected KV memory for at least one page of 8,192 tokens, got 4,096"),
+        (
+            {"page_tokens": 64, "prefill": {"kind": "disaggregated", "workers": 1, "kv_tokens": 50, "prefix_cache": {"kind": "lru"}}}, None,
+            "engine.prefill.kv_tokens: expected KV memory for at least one page of 64 tokens, got 50",
+        ),
+    ],
+)  # fmt: skip
+def test_memory_below_a_page_is_refused(engine: Content, memory: list[float] | None, line: str, scenario: Callable[..., Path]) -> None:
+    asked: Content = {"workload": WORKLOAD, "engine": engine, "run": RUN, "sla": None, "load": [2]}
+    with pytest.raises(ScenarioError) as refused:
+        load_scenario(scenario(**asked, memory=memory))
+    assert line in str(refused.value)
+
+
+@pytest.mark.usefixtures("with_prompts")
+def test_memory_of_a_page_is_enough(scenario: Callable[..., Path]) -> None:
+    asked: Content = {"workload": WORKLOAD, "engine": {"kv_tokens": 8192, "page_tokens": 8192}, "run": RUN, "sla": None, "load": [2]}
+    assert load_scenario(scenario(**asked)).kv_tokens(load_scenario(scenario(**asked)).policies[0]) == 8192

@@ -64,6 +64,27 @@ def test_parts_are_the_fleet(routing: dict[str, Any], fleet: Callable[..., Path]
             assert split[name] == value, name
 
 
+def test_front_ends_are_divided_as_round_robin_divides_replicas(
+    fleet: Callable[..., Path], edit_profile: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five replicas whose front ends take 1 / 12 s each carry 60 requests a second, whatever the router."""
+    edit_profile(lambda p: p["costs"].update(front_end={"provenance": "synthetic", "seconds": 1 / 12}))
+    asked = load_scenario(fleet(ROUTERS[0]), ["engine.kv_tokens=null"])
+    assert points.parts(asked) == 5
+    at = Point(0, 50.0, 0)
+    split, more = run_point(asked, at), run_point(asked, Point(0, 100.0, 0))
+    for router in ("random", "least_loaded"):
+        other = load_scenario(fleet({"kind": router}), ["engine.kv_tokens=null"])
+        assert points.parts(other) == 1
+        assert run_point(other, at).verdict == "stable"
+        assert run_point(other, Point(0, 100.0, 0)).verdict == "overloaded"
+    monkeypatch.setattr(points, "parts", lambda _scenario: 1)
+    whole = run_point(asked, at)
+    assert (split.verdict, more.verdict) == ("stable", "overloaded")
+    for name in ("e2e_p50_s", "e2e_p99_s", "tps_per_user_mean", "waiting_mean"):
+        assert split[name] == pytest.approx(whole[name], rel=1e-12), name
+
+
 @pytest.mark.parametrize(("load", "verdict"), [(120.0, "stable"), (400.0, "overloaded")])
 def test_the_queue_of_a_fleet_is_the_sum_of_its_parts(load: float, verdict: str, fleet: Callable[..., Path]) -> None:
     """On both paths, and in parts: the same whole numbers, so the same verdict."""

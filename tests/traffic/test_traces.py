@@ -229,3 +229,20 @@ def test_a_trace_is_played_several_times_over(tmp_path: Path) -> None:
     assert trace.arrival_s.tolist() == [0, 2, 6, 9, 11, 15]
     assert trace.output_tokens.tolist() == [1, 2, 3] * 2
     assert [r.domain for r in trace] == ["a", "b", "a"] * 2
+
+
+@pytest.mark.parametrize(("window_s", "round_s"), [((2.0, 10.0), 8.0), ((0.0, 20.0), 20.0), ((0.0, 30.0), 24.0)])
+def test_a_window_is_repeated_with_the_quiet_at_its_end(tmp_path: Path, window_s: tuple[float, float], round_s: float) -> None:
+    """Five requests in the first seconds, and one at 20 s, beyond the first two windows. The third is longer than the file: a gap of 4 s follows."""
+    path = written(tmp_path, f"{CSV}\n" + "".join(f"{at},5,1\n" for at in (0, 1, 2, 3, 4, 20)))
+    once, trace = (read(path, window_s=window_s, repeat=times).arrival_s for times in (1, 2))
+    assert trace.tolist() == [*once, *(once + round_s)]
+
+
+@pytest.mark.parametrize("window_s", [None, (1.0, 3.0)])
+def test_all_prompts_of_a_round_are_cached_in_the_next(tmp_path: Path, window_s: tuple[float, float] | None) -> None:
+    """Blocks of 512 tokens; the last token of a prompt is never cached, and of the longest one only whole blocks are listed."""
+    rows = mooncake((1000, 1024, 1, [3, 4]), (0, 1024, 1, [1, 2]), (2000, 1100, 1, [1, 5]))
+    trace = read(written(tmp_path, rows, "t.jsonl"), prefix_cache="infinite", block_tokens=512, window_s=window_s, repeat=3)
+    first, later = ([0, 0, 512], [1023, 1023, 1024]) if window_s is None else ([0, 512], [1023, 1024])
+    assert trace.cached_prompt_tokens.tolist() == first + later * 2

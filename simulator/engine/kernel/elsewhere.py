@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from simulator.engine.kernel.compiling import inner
 from simulator.engine.kernel.events import push
 from simulator.engine.kernel.layout import GRANTED, MOVED, PREFILLED, PROMPT, RELEASED
@@ -31,14 +29,6 @@ def ask_worker(w, r):
         w.requests[g.queue_tail].next = r
     g.queue_tail = r
     grant(w)
-
-
-@inner
-def granted(w, r):
-    g, request, row = w.g[0], w.requests[r], w.out_waits[w.g[0].out_waits]
-    row.from_s, row.to_s = request.asked_s, g.now
-    request.asked_s = np.nan
-    g.out_waits += 1
 
 
 @inner

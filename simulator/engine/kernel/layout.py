@@ -51,7 +51,7 @@ GLOBAL = np.dtype(
         "stop_early", "least", "contexts", "to_longest", "linear_prompts", "closed", "users", "turns", "window", "slack",
         "seq", "events", "free", "made", "phase", "actor", "want_size", "want_context", "want_tokens", "beside", "answered",
         "outstanding", "finished", "routed", "arrived", "due", "done", "stopping", "warm", "refill", "busy", "queue_head", "queue_tail",
-        "rejected", "preempted", "lucks",
+        "rejected", "preempted", "lucks", "sent",
         "caching", "hashed", "hashed_tokens", "answers", "hit_unit", "recomputed", "unnamed", "last_round_unnamed",
         "sessions", "under_way", "started", "next_session", "loaded", "pending", "named_ids",
         "most_finished", "in_flight", "parked", "max_context", "out_steps", "out_requests", "out_joins", "out_waits",
@@ -61,7 +61,7 @@ GLOBAL = np.dtype(
         "now", "smoothing", "overhead_s", "scheduling_s", "transfer_s", "prompt_factor", "prompt_base_s", "prompt_token_s", "prompt_context_s",
         "warmup_s",
         "until_s", "limit_s",
-        "warm_s", "want_attended", "answer_s", "front_end_s", "front_end_free_s", "most_held", "load_weight",
+        "warm_s", "want_attended", "answer_s", "front_end_s", "most_held", "load_weight",
     )]
 )  # fmt: skip
 REPLICA = np.dtype(
@@ -69,7 +69,7 @@ REPLICA = np.dtype(
         "idle", "batch", "prefilling", "first", "head", "tail", "waiting", "used", "context", "newcomers",
         "size", "decodes", "verified", "chunk", "pieces", "context_then", "waiting_then", "kept", "oldest", "newest", "spare",
     )]
-    + [(name, _f) for name in ("last_round_s", "start_s", "draft_s", "verify_s", "overhead_s", "prefill_s")]
+    + [(name, _f) for name in ("last_round_s", "start_s", "draft_s", "verify_s", "overhead_s", "prefill_s", "front_end_free_s")]
 )  # fmt: skip
 SLOT = np.dtype(
     [(name, np.int32) for name in ("id", "length", "row", "end", "lag1", "lag2")] + [("left", _i), ("context", _i), ("pages", _i)],

@@ -167,13 +167,35 @@ def enter(w, r):
 
 @inner
 def send(w, r):
-    """Through the front end, where that takes time, to the engine; returns the request where it is rejected, else -1."""
+    """Through the next front end in turn, where that takes time, to the engine; returns the request where it is rejected, else -1."""
     g = w.g[0]
     if not g.front_end_s:
         return enter(w, r)
-    g.front_end_free_s = max(g.front_end_free_s, g.now) + g.front_end_s
-    push(w, g.front_end_free_s, False, THROUGH, r)
+    mine = w.replicas[g.sent % g.replicas]
+    g.sent += 1
+    if mine.front_end_free_s > g.now:
+        w.requests[r].asked_s = g.now
+    mine.front_end_free_s = max(mine.front_end_free_s, g.now) + g.front_end_s
+    push(w, mine.front_end_free_s, False, THROUGH, r)
     return -1
+
+
+@inner
+def waited(w, r, until_s):
+    """A request has waited for a front end or a prefill worker: write it down."""
+    g, request, row = w.g[0], w.requests[r], w.out_waits[w.g[0].out_waits]
+    row.from_s, row.to_s = request.asked_s, until_s
+    request.asked_s = np.nan
+    g.out_waits += 1
+
+
+@inner
+def through(w, r):
+    """The front end is done with a request; returns it where it is rejected, else -1."""
+    g = w.g[0]
+    if not np.isnan(w.requests[r].asked_s):
+        waited(w, r, g.now - g.front_end_s)
+    return enter(w, r)
 
 
 @inner

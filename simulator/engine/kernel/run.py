@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from simulator.engine.kernel import layout as k
 from simulator.engine.kernel.compiling import entry, hot, inner
-from simulator.engine.kernel.elsewhere import ask_worker, grant, granted, process_elsewhere, processed_elsewhere
+from simulator.engine.kernel.elsewhere import ask_worker, grant, process_elsewhere, processed_elsewhere
 from simulator.engine.kernel.events import comes_now, pop, push
 from simulator.engine.kernel.replica import admit_one, begin_step, end_step, make_room
-from simulator.engine.kernel.requests import arrived, ask, count_down, enter, pause_s, route, send, send_turn, settle_entered
+from simulator.engine.kernel.requests import arrived, ask, count_down, pause_s, route, send, send_turn, settle_entered, through, waited
 from simulator.engine.kernel.sessions import arrive_session, start_session
 
 
@@ -137,14 +137,14 @@ def run(w):
             elif kind == k.SESSION:
                 start_session(w, arg, 0.0)
             elif kind == k.THROUGH:
-                settle_entered(w, enter(w, arg))
+                settle_entered(w, through(w, arg))
             elif kind == k.PREFILL:
                 if g.workers:
                     ask_worker(w, arg)
                 else:
                     g.phase, g.actor = k.PROMPTED, arg
             elif kind == k.GRANTED:
-                granted(w, arg)
+                waited(w, arg, g.now)
                 g.phase, g.actor = k.PROMPTED, arg
             elif kind == k.PREFILLED:
                 processed_elsewhere(w, arg)

@@ -82,6 +82,14 @@ def check_pool(prefill: Disaggregated, policies: Sequence[Policy], known: Profil
             raise ScenarioError(problem, where=where, key=key, remedy=f"its drafters: {', '.join(sorted(pool.drafters)) or 'none'}")
 
 
+def check_page(kv_tokens: int | None, page_tokens: int, key: str, where: Path) -> None:
+    """There is room for a page."""
+    if kv_tokens is not None and kv_tokens < page_tokens:
+        remedy = "lower it" if key == "engine.page_tokens" else "raise it, or lower engine.page_tokens"
+        problem = f"expected KV memory for at least one page of {page_tokens:,} tokens, got {kv_tokens:,}"
+        raise ScenarioError(problem, where=where, key=key, remedy=remedy)
+
+
 def check_prompts(prefill: Prefill, known: Profile, where: Path) -> None:
     """Prompts have a price, where they take time."""
     if prefill.where != "nowhere" and known.costs.prefill is None:

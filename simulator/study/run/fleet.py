@@ -21,11 +21,12 @@ def fleet_of(scenario: Scenario, policy: Policy, replication: int) -> Fleet:
     profile, engine = scenario.known, scenario.engine
     replay = _replay(scenario, policy, replication)
     kv_tokens = scenario.kv_tokens(policy)
-    sizes, rounding = engine.graph_sizes, engine.scheduler_rounds
-    prices = _prices(profile, policy, replay.gamma, GraphSizes(tuple(sizes)) if sizes else None)
-    guess = GraphSizes(tuple(sizes), down=rounding == "down") if sizes else None
+    down = engine.scheduler_rounds == "down"
+    sizes = GraphSizes(tuple(engine.graph_sizes)) if engine.graph_sizes else None
+    prices = _prices(profile, policy, replay.gamma, sizes)
+    guess = GraphSizes(tuple(scenario.scheduler_sizes), down=True) if down else sizes
     belief = policy.verification.belief
-    same = scenario.believed is profile and rounding == "up" and belief == TRUTH
+    same = scenario.believed is profile and not down and belief == TRUTH
     return Fleet(
         replicas=scenario.fleet.replicas,
         settings=engine,
@@ -34,7 +35,7 @@ def fleet_of(scenario: Scenario, policy: Policy, replication: int) -> Fleet:
         prices=prices,
         believed=prices if same else _prices(scenario.believed, policy, replay.gamma, guess, belief),
         router=scenario.fleet.routing,
-        kv_pages=None if kv_tokens is None else max(kv_tokens // scenario.page_tokens, 1),
+        kv_pages=None if kv_tokens is None else kv_tokens // scenario.page_tokens,
         page_tokens=scenario.page_tokens,
         luck=stream(scenario.run.seed, "routing", replication),
         max_context=scenario.max_context_tokens,
@@ -54,7 +55,7 @@ def _pool(scenario: Scenario, policy: Policy, gamma: int, prices: RoundCost) -> 
     kv_tokens = mode.kv_tokens or profile.kv_tokens(drafts.drafter)
     return PrefillPool(
         prices=prices if profile is scenario.known else _prices(profile, drafts, gamma, None),
-        kv_pages=None if kv_tokens is None else max(kv_tokens // scenario.page_tokens, 1),
+        kv_pages=None if kv_tokens is None else kv_tokens // scenario.page_tokens,
         prefix_cache=mode.prefix_cache,
         bandwidth_bytes_s=mode.bandwidth_bytes_s,
     )

@@ -134,9 +134,6 @@ def _check_memory(scenario: Scenario, policy: Policy) -> None:
     shortest = sum(int(lengths.at(np.zeros(1))[0]) for lengths in (workload.prompts, workload.outputs))
     shortest = min(shortest, scenario.max_context_tokens or shortest)
     key = "engine.kv_tokens" if scenario.engine.kv_tokens else "workload"
-    if tokens < scenario.page_tokens:
-        problem = f"{tokens:,} tokens of KV memory are less than one page of {scenario.page_tokens:,}"
-        raise ScenarioError(problem, where=scenario.file, key=key, remedy="raise it, or lower engine.page_tokens")
     if ceil(shortest / scenario.page_tokens) > tokens // scenario.page_tokens:
         problem = f"no request fits in {tokens:,} tokens of KV memory: the shortest prompt and answer have {shortest:,}"
         raise ScenarioError(problem, where=scenario.file, key=key, remedy="raise engine.kv_tokens, or shorten the requests")

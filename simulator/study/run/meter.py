@@ -227,7 +227,7 @@ class Meter:
         self.sums["out_of_batch_s"] += rows[:, 2].sum()
 
     def _waits(self, rows: Floats) -> None:
-        """Before a prefill worker; those that still wait do so to the end, which is added when it is known."""
+        """At a front end or before a prefill worker; those that still wait do so to the end, which is added when it is known."""
         if self.queue is not None:
             self.queue.waits(rows[:, 0], rows[:, 1])
         begin, end = np.maximum(rows[:, 0], self.start_s), np.minimum(rows[:, 1], self.until_s)

@@ -31,7 +31,7 @@ class Totals:
     gpus: float
     replicas: int
     committed: float  # tokens of decode steps, less those that were thrown away and made again
-    queued_s: float  # summed over requests before a prefill worker
+    queued_s: float  # summed over requests in line at a front end or before a prefill worker
     good_share: Number  # of measured requests, those that keep every limit of `sla.goodput`; None without limits
     requests_per_s: float  # open loop: measured requests; closed loop: those that finish in the window
     requests_timed: int  # measured requests of more than one token
@@ -171,7 +171,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("concurrency_mean", "requests in service", "", lambda t: t.per_replica(t.sums["running_s"]), decimals=1, place="points",
            doc="running requests over time, per replica: Σ running × step length ÷ window ÷ replicas"),
     Metric("waiting_mean", "requests waiting", "", lambda t: t.per_replica(t.sums["waiting_s"] + t.queued_s), decimals=1, place="points",
-           doc="the same of requests waiting at a replica (mean of a step's start and end) or for a prefill worker"),
+           doc="the same of requests waiting at a replica (mean of a step's start and end), in line at a front end or for a prefill worker"),
     Metric("busy_fraction", "busy", "%", lambda t: t.per_replica(t.sums["length_s"]), factor=100.0, decimals=1,
            doc="share of the window that a replica spends in steps"),
     Metric("prefix_hit_share", "prompt tokens from the prefix cache", "%", lambda t: t.hit_share, factor=100.0, decimals=1, place="points",
@@ -214,10 +214,10 @@ HEAD = {
     ("requests",): "measured requests that finished",
 }
 _VERDICT = (
-    "`overloaded`: open loop, and the requests that wait (at a replica, for a prefill worker or at a client's limit) grow over the window by more "
-    "than 2 % of the arrivals and beyond noise: by more than 3 √arrivals and two standard errors (of 20 parts of the window), or at its end more "
-    "wait than such noise of all arrivals since the start explains. Where nobody waits nothing is overloaded, even while a fleet fills. "
-    "`backlogged`: on average at least one request, and a tenth of those running, waits. Else `stable`"
+    "`overloaded`: open loop, and the requests that wait (at a replica, its front end, for a prefill worker or at a client's limit) grow over "
+    "the window by more than 2 % of the arrivals and beyond noise: by more than 3 √arrivals and two standard errors (of 20 parts of the "
+    "window), or at its end more wait than such noise of all arrivals since the start explains. Where nobody waits nothing is overloaded, even "
+    "while a fleet fills. `backlogged`: on average at least one request, and a tenth of those running, waits. Else `stable`"
 )
 TAIL = {("verdict",): _VERDICT}
 

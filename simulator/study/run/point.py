@@ -12,7 +12,7 @@ import numpy as np
 from simulator.arrays import Floats
 from simulator.engine.simulate import ClosedTraffic, End, Fleet, OpenTraffic, SessionTraffic, Traffic, observe
 from simulator.errors import ScenarioError
-from simulator.policies.routing import Assigned
+from simulator.policies.routing import Assigned, RoundRobin
 from simulator.rng import uniform_at
 from simulator.study.run.client import printed
 from simulator.study.run.fleet import fleet_of
@@ -65,10 +65,13 @@ def run_point(scenario: Scenario, point: Point, files: Sequence[StepsFile | Requ
 
 def parts(scenario: Scenario) -> int:
     """Into how many fleets of their own the router divides the replicas: 1 where it looks at them, where they differ, or where they share prefill
-    workers, the requests of one that fails, attempts of a client or its limit."""
+    workers, the requests of one that fails, attempts of a client or its limit. Front ends take requests in turn, and only `round_robin` divides
+    those so."""
     fleet, workload = scenario.fleet, scenario.workload
     shared = fleet.routing.looks or fleet.failures is not None or bool(fleet.groups) or scenario.engine.prefill.where == "elsewhere"
     shared = shared or workload.max_concurrency is not None or workload.sessions is not None or workload.leave
+    front_end = scenario.known.costs.front_end
+    shared = shared or (front_end is not None and front_end.seconds > 0 and not isinstance(fleet.routing, RoundRobin))
     return min(fleet.replicas, MOST_PARTS) if scenario.workload.windowed and not shared else 1
 
 

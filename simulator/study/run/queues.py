@@ -12,7 +12,7 @@ PARTS = 20  # of a window, whose growths show its noise
 
 
 class Queue:
-    """Requests that wait at replicas, for prefill workers and at a client's limit, counted at times of a window: whole numbers,
+    """Requests that wait at replicas, their front ends, for prefill workers and at a client's limit, counted at times of a window: whole numbers,
     whose sums do not depend on the order or the parts in which they come."""
 
     def __init__(self, start_s: float, until_s: float) -> None:

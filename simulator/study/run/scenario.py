@@ -20,6 +20,7 @@ from simulator.study.run.checks import Check
 from simulator.study.run.contradictions import (
     check_fleet,
     check_groups,
+    check_page,
     check_policy,
     check_pool,
     check_promises,
@@ -169,6 +170,11 @@ class Scenario(Frozen):
         return self.engine.page_tokens or (self.known.kv.page_tokens if self.known.kv else 16)
 
     @property
+    def scheduler_sizes(self) -> list[int]:
+        """Sizes that steps are padded to in the scheduler's table: as set here, else as its profile has them."""
+        return self.engine.graph_sizes or getattr(self.believed.costs.verify, "padded_to", [])
+
+    @property
     def max_context_tokens(self) -> int | None:
         """Tokens that prompt and answer may have: as set here, else as the profile's engine has it, the least of all groups."""
         known = [profile.max_context_tokens for profile in (self.known, *self._others.values()) if profile.max_context_tokens]
@@ -240,7 +246,24 @@ def validate_scenario(content: dict[str, Any], path: Path) -> Scenario:
     if scenario.memory and any(scenario.kv_tokens(policy) is None for policy in scenario.policies):
         problem = f"profile '{scenario.known.name}' does not say how much KV memory there is"
         raise ScenarioError(problem, where=path, key="memory", remedy="set engine.kv_tokens, or drop it")
+    _check_pages(scenario)
+    for _, alone in scenario.groups or [("", scenario)]:
+        if scenario.engine.scheduler_rounds == "down" and not alone.scheduler_sizes:
+            problem = f"profile '{alone.believed.name}' does not say which sizes steps are padded to"
+            raise ScenarioError(problem, where=path, key="engine.scheduler_rounds", remedy="set engine.graph_sizes, or drop it")
     return scenario
+
+
+def _check_pages(scenario: Scenario) -> None:
+    """The memory of every replica, with the least share of it that is asked for, and of every prefill worker has room for a page."""
+    engine, file = scenario.engine, scenario.file
+    for name, alone in scenario.groups or [("", scenario)]:
+        for policy in scenario.policies:
+            tokens = alone.kv_tokens(policy.on(name))
+            check_page(tokens, scenario.page_tokens, "engine.kv_tokens" if engine.kv_tokens else "engine.page_tokens", file)
+            check_page(alone.with_memory(min(scenario.memory, default=1.0)).kv_tokens(policy.on(name)), scenario.page_tokens, "memory", file)
+    if isinstance(prefill := engine.prefill, Disaggregated) and prefill.pooled:
+        check_page(prefill.kv_tokens or scenario.prefilling.kv_tokens(None), scenario.page_tokens, "engine.prefill.kv_tokens", file)
 
 
 def _check_policy(scenario: Scenario, policy: Policy, key: str) -> None:

@@ -113,7 +113,8 @@ class FleetPlan(Frozen):
 class EngineSettings(ReplicaSettings):
     """The engine of a replica; memory for KV, the longest context and the scheduler's cost table where they differ from the profile's.
 
-    With `graph_sizes` a step is padded up to the next captured size; the scheduler looks its price up there, or one size lower.
+    With `graph_sizes` a step is padded up to the next captured size; the scheduler looks its price up there, or with `scheduler_rounds: down` one
+    size lower. Without, the sizes are those that the profile pads steps to.
     """
 
     kv_tokens: KvTokens | None = None
