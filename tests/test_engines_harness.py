@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.engines import cells, measure, run, scenarios
+from benchmarks.engines import cells, exported, measure, run, scenarios
 from benchmarks.engines.plan import ENGINES, LLAMA, VLLM, Condition
 from benchmarks.engines.processes import Client, Failed, Group, Server, alone_in, finish, free_port, reason, stop_all
 from simulator.reading.yaml_files import read_yaml
@@ -239,3 +239,12 @@ def test_two_runs_keep_out_of_each_others_way(tmp_path: Path) -> None:
     alone_in(tmp_path / "home")
     with pytest.raises(Failed, match="is used by another run of this program"):
         alone_in(tmp_path / "home")
+
+
+def test_rounds_without_drafts_are_not_counted_against_an_engine(tmp_path: Path) -> None:
+    """What an export is held against: prompts' steps verify nothing."""
+    folder = tmp_path / "ours-eagle3"
+    folder.mkdir()
+    (folder / "run.json").write_text("{}")
+    (folder / "steps.csv").write_text("start_s,verified,accepted\n0,0,0\n1,5,2\n2,5,0\n3,0,0\n")
+    assert exported.counted_here(tmp_path, tmp_path, "eagle3", 5, [], 0) == exported.Counts(2, 10, 2)
