@@ -13,6 +13,8 @@ from simulator.study.run.result import Remark
 from simulator.study.run.warnings import COUNTS, another_model
 from simulator.study.run.wording import count, money, percent, share
 
+LEAST_ROOM = 5e-4  # of the load, to be told as such
+
 
 def conditions(plan: Plan, peak_rps: float) -> Iterator[str]:
     """What every number holds under."""
@@ -171,7 +173,8 @@ def answer_lines(plan: Plan, result: PlanResult) -> Iterator[str]:
         seen += [] if first is None else [f"{share(sla.ttft_share)}{of} wait at most {first * 1000:.0f} ms for the first token"]
         seen += [f"{share(row.good / row.requests)} of {row.name} requests keep their SLA" for row in best.at_peak.classes if row.requests]
         peak = f"At the peak {' and '.join(seen)}; " if seen else ""
-        yield f"{peak}{percent(best.headroom)} load still fits{'' if seen else ' at the peak'}."
+        room = f"{percent(best.headroom)} load still fits" if best.headroom >= LEAST_ROOM else "no more load fits"
+        yield f"{peak}{room}{'' if seen else ' at the peak'}."
 
 
 def _how_sure(plan: Plan, best: ChoiceResult, sure: SureNeed, prediction: PlanPrediction) -> str:
@@ -198,5 +201,7 @@ def percent_of(part: float) -> str:
 def _next_best(nearest: ChoiceResult, best: ChoiceResult) -> str:
     more = (nearest.cost_per_hour or 0.0) / (best.cost_per_hour or 1.0) - 1
     costs = f"costs {percent(more)}" if abs(more) > 0.005 else "costs the same"
-    carries = f" and carries {nearest.carried_rps:.3g} requests per second instead of {best.carried_rps:.3g}" if nearest.carried_rps else ""
+    least, most = (f"{cell.carried_rps or 0:.3g}" for cell in (nearest, best))
+    more_load = "as many requests per second" if least == most else f"{least} requests per second instead of {most}"
+    carries = f" and carries {more_load}" if nearest.carried_rps else ""
     return f"Next best: {nearest.label} on {count(nearest.gpus or 0.0, 'GPU')}. It {costs}{carries}."
