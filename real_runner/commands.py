@@ -365,7 +365,8 @@ def _serve(
     blocks = 0 if drafter is None else 2 * (drafter.gamma + drafter.spec.block)
     length = max(len(request.prompt) + request.max_tokens for request in load) + blocks + 2
     if measure and drafter is not None:
-        options = {**options, "costs": measure_costs(target, drafter, slots=slots, length=length + 128, tiers=options["tiers"])}
+        costs = measure_costs(target, drafter, slots=slots, length=length + 128, tiers=options["tiers"], temperature=options["temperature"])
+        options = {**options, "costs": costs}
     engine = serve(lambda device: Engine(target, drafter, rule, slots=slots, length=length, device=device, **options), load, concurrency)
     wall_s = engine.now()
     report = summary(engine, target, rule.kind, warm_steps=min(3, len(engine.steps) // 2))

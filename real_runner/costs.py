@@ -65,22 +65,24 @@ class ProfileCosts:
 
 
 def measure_costs(
-    target: Target, drafter: Drafter, *, slots: int, length: int, tiers: Tiers | None = None, prompt_tokens: int = 32, rounds: int = 8, seed: int = 0
-) -> MeasuredCosts:
-    """Runs `rounds` rounds at 1, 2, 4, … `slots` requests and at verified lengths 0, 1, 3, … γ with random prompts."""
+    target: Target, drafter: Drafter, *, slots: int, length: int, tiers: Tiers | None = None, prompt_tokens: int = 32, rounds: int = 8,
+    seed: int = 0, temperature: float = 0.0,
+) -> MeasuredCosts:  # fmt: skip
+    """Runs `rounds` rounds at 1, 2, 4, … `slots` requests and at verified lengths 0, 1, γ/2 and γ with random prompts. Drafting is that of rounds
+    that verify γ: shorter ones draft no more than they verify, while policies that choose by costs draft all γ."""
     sizes = sorted({*(2**k for k in range(slots.bit_length()) if 2**k <= slots), slots})
     lengths = sorted({0, 1, drafter.gamma // 2, drafter.gamma})
     steps = pd.DataFrame(
         (
-            (size, verified > 0, step.tokens, step.verify_s, step.draft_s, step.overhead_s)
+            (size, verified == drafter.gamma, step.tokens, step.verify_s, step.draft_s, step.overhead_s)
             for size in sizes
             for verified in lengths
-            for step in full_rounds(target, drafter, size, verified, (slots, length), tiers, prompt_tokens, rounds, seed)
+            for step in full_rounds(target, drafter, size, verified, (slots, length), tiers, prompt_tokens, rounds, seed, temperature)
         ),
-        columns=["size", "drafts", "tokens", "verify", "draft", "overhead"],
+        columns=["size", "all_drafted", "tokens", "verify", "draft", "overhead"],
     )
     verify = steps.groupby("tokens").verify.median().cummax()  # noise must not make a larger step cheaper
-    round_ = steps[steps.drafts].groupby("size")[["draft", "overhead"]].median()
+    round_ = steps[steps.all_drafted].groupby("size")[["draft", "overhead"]].median()
     return MeasuredCosts(
         verify.index.to_numpy(), verify.to_numpy(), round_.index.to_numpy(), round_["draft"].to_numpy(), round_["overhead"].to_numpy()
     )
