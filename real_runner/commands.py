@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from real_runner.setup import needs_torch, quiet_on, read_prompt_sets, writable
+from real_runner.setup import can_be_made, needs_torch, quiet_on, read_prompt_sets, writable
 from simulator.echo import echo, echo_json
 from simulator.errors import DsimError
 
@@ -102,8 +102,7 @@ def serve_bench(
     from real_runner.target import load_target
     from simulator.measurements.profile import load_profile
 
-    if out.exists():
-        raise DsimError("exists already", where=out, key="--out", remedy="choose a new folder")
+    can_be_made(out)
     rule = read_policy(policy)
     quiet_on(device)
     options = {"temperature": temperature, "seed": seed, "tiers": Tiers() if tiers and device != "cpu" else None, "stop_at_eos": eos}

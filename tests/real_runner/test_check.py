@@ -121,6 +121,13 @@ def test_serve_bench_writes_all_or_nothing(tmp_path, dsim):
     assert dsim(*given, "--out", tmp_path / "b").code == 2
 
 
+def test_a_folder_that_cannot_be_written_is_said_before_anything_is_served(tmp_path, dsim):
+    (tmp_path / "file").write_text("")
+    refused = dsim("serve-bench", "--target", tmp_path / "no-model", "--out", tmp_path / "file" / "served")
+    assert refused.code == 2
+    assert "cannot write" in refused.err
+
+
 def test_prompt_and_trace_files_that_are_wrong_are_one_line(tmp_path, target):
     (tmp_path / "p.jsonl").write_text('{"turns": ["one\u2028two"]}\n{"turn": 1}\n', encoding="utf-8")
     with pytest.raises(DsimError, match=r"p\.jsonl:2: turns: expected an object"):
