@@ -354,12 +354,14 @@ def _load(target: Any, trace: Path | None, prompts: Path | None, requests: int, 
 def _serve(
     target: Any, draft: str | None, rule: VerificationPolicy, load: list[Any], concurrency: int | None, measure: bool, options: dict[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
-    from real_runner.costs import measure_costs
+    from real_runner.costs import ProfileCosts, measure_costs
     from real_runner.drafters.loading import load_drafter
     from real_runner.engine import Engine
     from real_runner.serve import serve, summary
 
     drafter = None if draft is None else load_drafter(draft, target)
+    if drafter is not None and isinstance(options.get("costs"), ProfileCosts):
+        options["costs"].fits(drafter)
     slots = concurrency or min(64, len(load))
     blocks = 0 if drafter is None else 2 * (drafter.gamma + drafter.spec.block)
     length = max(len(request.prompt) + request.max_tokens for request in load) + blocks + 2

@@ -14,6 +14,7 @@ from real_runner.prompts import random_prompts
 from real_runner.records import ServedRequest, Step
 from real_runner.target import Target
 from simulator.arrays import Floats, Integers
+from simulator.errors import DsimError
 from simulator.measurements.prices import RoundCost
 from simulator.measurements.profile import Profile
 from simulator.policies.verification import FixedLength, NoSpeculation
@@ -55,6 +56,12 @@ class ProfileCosts:
     def survival(self) -> list[float] | None:
         """Mean recorded survivals  # [γ]."""
         return None if self._name is None else self._profile.blocks(self._name).mean_survival().tolist()
+
+    def fits(self, drafter: Drafter) -> None:
+        """Raises DsimError where the profile's drafter drafts another number of tokens."""
+        if self._drafter is not None and self._drafter.gamma != drafter.gamma:
+            problem = f"drafts {drafter.gamma} tokens, but the profile's drafter {self._name!r} {self._drafter.gamma}"
+            raise DsimError(problem, where=drafter.spec.folder, remedy="give a profile of this drafter")
 
     def round_s(self, requests: int, context_tokens: float, gamma: int) -> Floats:
         """Seconds of a round that verifies j drafted tokens beside the anchors, of requests that hold `context_tokens` in all  # [R γ + 1]."""

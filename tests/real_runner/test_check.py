@@ -128,6 +128,16 @@ def test_a_folder_that_cannot_be_written_is_said_before_anything_is_served(tmp_p
     assert "cannot write" in refused.err
 
 
+@pytest.mark.parametrize("name, gamma", [("head", 3), ("mtp", 1)])
+def test_a_profile_whose_drafter_drafts_other_blocks_is_refused(name, gamma, made_profile, tmp_path, dsim):
+    """Its calibration and survivals have another number of positions."""
+    given = ("serve-bench", "--target", GOLDEN / "target", "--draft", GOLDEN / "dspark_vanilla", "--policy", "{kind: fixed, length: 2}")
+    refused = dsim(*given, "--requests", 1, "--output-tokens", 4, "--profile", made_profile, "--drafter", name, "--out", tmp_path / "out")
+    assert refused.code == 2
+    assert f"drafts 7 tokens, but the profile's drafter '{name}' {gamma}" in refused.err
+    assert refused.err.strip().count("\n") == 0
+
+
 def test_prompt_and_trace_files_that_are_wrong_are_one_line(tmp_path, target):
     (tmp_path / "p.jsonl").write_text('{"turns": ["one\u2028two"]}\n{"turn": 1}\n', encoding="utf-8")
     with pytest.raises(DsimError, match=r"p\.jsonl:2: turns: expected an object"):
