@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from real_runner.drafters.dspark import BlockDrafter
 from real_runner.drafters.loading import load_drafter
 from real_runner.prompts import continued, own_words
 from real_runner.texts import Text
+from real_runner.train import DraftPlan, train_draft
 from real_runner.training.checkpoints import Shape, default_taps, new_drafter, save_drafter, trained
 from real_runner.training.corpus import build_corpus
 from real_runner.training.loop import Schedule, Trainer
@@ -137,8 +139,32 @@ def test_an_interrupted_training_ends_where_an_undisturbed_one_does(target, corp
     for (name, a), (_, b) in zip(trained(whole.drafter), trained(again.drafter), strict=True):
         assert torch.equal(a, b), name
     assert [look["step"] for look in json.loads((tmp_path / "b" / "training.json").read_text())["looks"]] == [4, 8]
-    with pytest.raises(DsimError, match="another schedule"):
+    with pytest.raises(DsimError, match=r"holds a training with steps 8, now 9; use the same options"):
         Trainer(again.drafter, target, corpus, Schedule(steps=9, held_out=4)).run(tmp_path / "b", QUIET)
+
+
+def test_a_training_goes_on_only_with_the_options_it_was_begun_with(target, texts, tmp_path):
+    """Weights of one shape are not taken for another, and what describes the drafter stays as it was."""
+    plan = DraftPlan(gamma=3, layers=1, markov_rank=8, draft_vocabulary=28)
+    schedule = Schedule(steps=2, texts=2, anchors=8, held_out=4)
+
+    def trained_as(**changes):
+        return train_draft(target, tmp_path, texts, replace(plan, **changes), schedule, temperatures=(), progress=QUIET)
+
+    report = trained_as()
+    config = (tmp_path / "dspark" / "config.json").read_text()
+    for changed, said in (
+        ({"gamma": 2}, "gamma 3, now 2"),
+        ({"layers": 2}, "layers 1, now 2"),
+        ({"markov_rank": 4}, "markov_rank 8, now 4"),
+        ({"draft_vocabulary": 20}, "draft_vocabulary '28 tokens, .*', now '20 tokens, .*'"),
+        ({"draft_vocabulary": None}, "draft_vocabulary '28 tokens, .*', now nothing"),
+    ):
+        with pytest.raises(DsimError, match=f"holds a training with {said}") as refused:
+            trained_as(**changed)
+        assert "\n" not in refused.value.line()
+        assert (tmp_path / "dspark" / "config.json").read_text() == config
+    assert trained_as() == report
 
 
 def test_losses_by_hand():
