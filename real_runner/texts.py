@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,12 @@ def read_texts(file: Path, words: Words | None = None) -> list[Text]:
     if not texts:
         raise DsimError("expected at least one text", where=file, key="texts", remedy="give JSON lines with `prompt` and `output`")
     return texts
+
+
+def must_be_said_by(target_vocabulary: int, texts: Iterable[Text]) -> None:
+    """Raises DsimError where a text holds a token that a target of this vocabulary does not have."""
+    if (highest := max(max(*text.prompt, *text.output) for text in texts)) >= target_vocabulary:
+        raise DsimError(f"token {highest}, but the target has {target_vocabulary}", key="texts", remedy="give texts of this target")
 
 
 def _room(target: Target, prompt: Prompt, max_tokens: int) -> int:

@@ -19,7 +19,7 @@ from real_runner.blocks import record_blocks
 from real_runner.drafters.loading import load_drafter
 from real_runner.prompts import PromptSet, encoded
 from real_runner.target import Target
-from real_runner.texts import Text, digest, generate_texts, read_texts
+from real_runner.texts import Text, digest, generate_texts, must_be_said_by, read_texts
 from real_runner.training.checkpoints import Family, Shape, default_taps, new_drafter, save_drafter
 from real_runner.training.corpus import Corpus, build_corpus
 from real_runner.training.loop import Schedule, Trainer, resumable_as
@@ -56,6 +56,7 @@ def make_texts(target: Target, sets: Sequence[PromptSet], file: Path | None, pla
     """Texts that the target says to the prompts, in an order mixed by `seed` so that the held-out end is like the rest; or file ones."""
     if file is not None:
         texts = read_texts(file)
+        must_be_said_by(target.vocabulary, texts)
     else:
         prompts = encoded(target, sets)
         texts = generate_texts(target, prompts, temperature=plan.temperature, max_tokens=plan.max_tokens, slots=plan.at_once, seed=seed,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,7 @@ from real_runner.drafters.dspark import BlockDrafter
 from real_runner.drafters.loading import load_drafter
 from real_runner.prompts import continued, own_words
 from real_runner.texts import Text
-from real_runner.train import DraftPlan, train_draft
+from real_runner.train import DraftPlan, TextPlan, make_texts, train_draft
 from real_runner.training.checkpoints import Shape, default_taps, new_drafter, save_drafter, trained
 from real_runner.training.corpus import build_corpus
 from real_runner.training.loop import Schedule, Trainer
@@ -165,6 +166,16 @@ def test_a_training_goes_on_only_with_the_options_it_was_begun_with(target, text
         assert "\n" not in refused.value.line()
         assert (tmp_path / "dspark" / "config.json").read_text() == config
     assert trained_as() == report
+
+
+def test_texts_of_another_target_are_refused_before_its_features_are_made(target, tmp_path):
+    file = tmp_path / "texts.jsonl"
+    for highest in (29, 30):
+        file.write_text("".join(json.dumps({"prompt": [1, 2], "output": [3, highest, i]}) + "\n" for i in range(4)))
+        ids = nullcontext() if highest < target.vocabulary else pytest.raises(DsimError, match="texts: token 30, but the target has 30")
+        with ids:
+            made = make_texts(target, [], file, TextPlan(held_out=2), 0, tmp_path, QUIET)
+    assert len(made) == 4
 
 
 def test_losses_by_hand():
