@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from real_runner.drafters.drafter import Drafter, forced
-from real_runner.failures import same_options
+from real_runner.failures import memory_of, same_options
 from real_runner.target import Target
 from real_runner.training.checkpoints import trained
 from real_runner.training.corpus import Corpus
@@ -27,6 +27,7 @@ from simulator.progress import Progress
 
 SAVE_EVERY_S = 60.0
 STATE = "training.pt"
+REMEDY = "use fewer --batch-anchors, or shorter texts"  # where memory runs out
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +74,14 @@ class Trainer:
         with progress.stage(f"training {self.drafter.spec.family}", self.schedule.steps, self.done) as stage:
             try:
                 while self.done < self.schedule.steps:
-                    loss, length = self._step()
+                    with memory_of("a training step", remedy=REMEDY):
+                        loss, length = self._step()
                     sums, counted = [sums[0] + loss, sums[1] + length], counted + 1
                     self.done += 1
                     if self.done % self.schedule.look_every == 0 or self.done == self.schedule.steps:
-                        look = {"step": self.done, "loss": sums[0] / counted, "expected_length": sums[1] / counted, **self.held_out()}
+                        with memory_of("texts held out", remedy=REMEDY):
+                            apart = self.held_out()
+                        look = {"step": self.done, "loss": sums[0] / counted, "expected_length": sums[1] / counted, **apart}
                         self.looks.append(look)
                         sums, counted = [0.0, 0.0], 0
                     last = self.looks[-1] if self.looks else None

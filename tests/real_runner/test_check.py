@@ -8,10 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from real_runner.alignment import shifts, worn
 from real_runner.check import aligned, check, taps, weights
+from real_runner.failures import OutOfMemory
 from real_runner.prompts import continued, own_words, prompts_for, read_trace, read_turns
 from simulator.errors import DsimError
 
@@ -102,6 +104,15 @@ def test_the_command_in_json_and_its_exit_codes(dsim):
     assert heads.code == 1
     worst = {one["what"]: one["detail"] for one in json.loads(heads.out)["differences"] if not one["holds"]}
     assert worst["confidence_logits_given_forced_prev"] == "expected, but this drafter makes none"
+
+
+def test_memory_that_runs_out_over_the_drafts_is_one_line(target, drafters, texts, monkeypatch):
+    def none(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr("real_runner.check.overlaps", none)
+    with pytest.raises(OutOfMemory, match="out of memory for drafts along 8 texts; use a smaller dtype"):
+        aligned(target, drafters["dflash"], texts)
 
 
 def test_serve_bench_writes_all_or_nothing(tmp_path, dsim):

@@ -14,7 +14,9 @@ from real_runner.alignment import overlaps
 from real_runner.drafters.drafter import forced
 from real_runner.drafters.dspark import BlockDrafter
 from real_runner.drafters.loading import load_drafter
+from real_runner.failures import OutOfMemory
 from real_runner.prompts import continued, own_words
+from real_runner.target import Target
 from real_runner.texts import Text
 from real_runner.train import DraftPlan, TextPlan, make_texts, train_draft
 from real_runner.training.checkpoints import Shape, default_taps, new_drafter, save_drafter, trained
@@ -176,6 +178,34 @@ def test_texts_of_another_target_are_refused_before_its_features_are_made(target
         with ids:
             made = make_texts(target, [], file, TextPlan(held_out=2), 0, tmp_path, QUIET)
     assert len(made) == 4
+
+
+def test_memory_that_runs_out_is_one_line_and_training_goes_on_from_there(target, texts, tmp_path, monkeypatch):
+    schedule = Schedule(steps=4, texts=2, anchors=8, held_out=4, look_every=2)
+
+    def train():
+        return train_draft(target, tmp_path, texts, DraftPlan(gamma=2, layers=1, markov_rank=4), schedule, temperatures=(), progress=QUIET)
+
+    def refuses(where, name, when):
+        real = getattr(where, name)
+
+        def call(self, *given, **more):
+            if when(self, given):
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return real(self, *given, **more)
+
+        return lambda patched: patched.setattr(where, name, call)
+
+    for what, refused in (
+        ("features of 784 tokens", refuses(Target, "step", lambda self, given: len(given[0]) > 100)),
+        ("a training step", refuses(Trainer, "_step", lambda self, given: self.done == 1)),
+        ("texts held out", refuses(Trainer, "_heard", lambda self, given: given[1] is None)),
+    ):
+        with monkeypatch.context() as patched:
+            refused(patched)
+            with pytest.raises(OutOfMemory, match=f"out of memory for {what}"):
+                train()
+    assert train()["drafters"]["dspark"]["looks"][-1]["step"] == 4
 
 
 def test_losses_by_hand():
