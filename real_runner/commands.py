@@ -254,7 +254,7 @@ def train_draft(
     writable(out)
     quiet_on(device, threads)
     from real_runner.target import load_target
-    from real_runner.train import DraftPlan, TextPlan, make_texts
+    from real_runner.train import DraftPlan, TextPlan, make_texts, must_be_teachable
     from real_runner.train import train_draft as train
     from real_runner.training.loop import Schedule
     from simulator.progress import Progress, resumable
@@ -264,6 +264,7 @@ def train_draft(
     schedule = Schedule(steps=steps, texts=batch_texts, anchors=batch_anchors, rate=rate, held_out=held_out, seed=seed)
     with resumable(lambda: f"finished work is kept in {out / 'work'}"):
         loaded = load_target(target, device, dtype)
+        must_be_teachable(loaded)
         training = make_texts(loaded, sets, texts, TextPlan(text_temperature, max_tokens, held_out=held_out), seed, out / "work", progress)
         report = train(loaded, out, training, plan, schedule, seed=seed, progress=progress)
     lines = [

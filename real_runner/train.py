@@ -52,6 +52,12 @@ class DraftPlan:
     draft_vocabulary: int | None = None
 
 
+def must_be_teachable(target: Target) -> None:
+    """Raises DsimError for families whose drafters cannot be made here."""
+    if (kind := str(target.config.model_type)).startswith("gemma"):
+        raise DsimError(f"drafters are trained for Qwen3 and Llama, not for {kind!r}", where=target.name, key="--target", remedy="use another target")
+
+
 def make_texts(target: Target, sets: Sequence[PromptSet], file: Path | None, plan: TextPlan, seed: int, work: Path, progress: Progress) -> list[Text]:
     """Texts that the target says to the prompts, in an order mixed by `seed` so that the held-out end is like the rest; or file ones."""
     if file is not None:
