@@ -31,7 +31,7 @@ PromptSets = Annotated[
     typer.Option("--prompts", metavar="[DOMAIN=]FILE", help="JSON lines with a key 'turns'. Repeatable.", show_default="built-in prompts"),
 ]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads of torch.", show_default="torch's choice")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of all random draws.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of all random draws.")]
 FAMILIES = ("dspark", "dflash", "eagle3", "mtp")
 Format = Annotated[Literal["text", "json"], typer.Option("--format", help="Print text for people or JSON for programs.")]
 

@@ -139,6 +139,15 @@ def test_a_folder_that_cannot_be_written_is_said_before_anything_is_served(tmp_p
     assert "cannot write" in refused.err
 
 
+@pytest.mark.parametrize("command", ["serve-bench", "train-draft", "profile"])
+def test_a_seed_below_0_is_one_line(command, tmp_path, dsim):
+    refused = dsim(command, "--target", GOLDEN / "target", "--out", tmp_path / "out", "--seed", -1)
+    assert refused.code == 2
+    assert "--seed" in refused.err
+    assert refused.err.strip().count("\n") == 0
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("name, gamma", [("head", 3), ("mtp", 1)])
 def test_a_profile_whose_drafter_drafts_other_blocks_is_refused(name, gamma, made_profile, tmp_path, dsim):
     """Its calibration and survivals have another number of positions."""
