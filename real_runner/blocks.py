@@ -22,7 +22,7 @@ from real_runner.drafters.drafter import DraftBatch, Drafter, draft
 from real_runner.failures import memory_of
 from real_runner.layout import lay_out, ship
 from real_runner.target import Target
-from real_runner.texts import Text
+from real_runner.texts import Text, must_be_said_by
 from simulator.arrays import Integers
 from simulator.errors import DsimError
 from simulator.measurements.draft_blocks import RecordedBlocks
@@ -99,8 +99,7 @@ def served(texts: Sequence[Text], eos: frozenset[int], vocabulary: int, held_bac
     if not said:
         least = f"at least {held_back + 2} tokens, or one that ends," if held_back else "at least two tokens"
         raise DsimError(f"expected a text of {least} after a prompt", key="texts", remedy="let the target generate more tokens")
-    if (highest := max(max(*one.text.prompt, *one.text.output, *one.beyond) for one in said)) >= vocabulary:
-        raise DsimError(f"token {highest}, but the target has {vocabulary}", key="texts", remedy="give texts of this target")
+    must_be_said_by(vocabulary, (replace(one.text, output=[*one.text.output, *one.beyond]) for one in said))
     return said
 
 

@@ -14,9 +14,11 @@ from real_runner.drafters.drafter import Drafter
 from real_runner.drafters.loading import load_drafter
 from real_runner.engine import Engine
 from real_runner.expect import Difference, compare
+from real_runner.failures import memory_of
 from real_runner.prompts import continued, prompts_for
 from real_runner.records import ServedRequest
 from real_runner.target import Target
+from simulator.arrays import Floats
 from simulator.measurements.drafters.spec import FUSED, POST_NORM, DraftSpec
 from simulator.policies.verification import FixedLength
 
@@ -137,10 +139,10 @@ def long_enough(tau: np.ndarray, at_least: float) -> Finding:
 
 def aligned(target: Target, drafter: Drafter, texts: list[list[int]]) -> list[Finding]:
     """(f) shifting taps, slots or rotary positions by one must not raise the expected length, text by text."""
-    here, findings = overlaps(target, drafter, texts), []
+    here, findings = _overlaps(target, drafter, texts), []
     for name, shifted in shifts(drafter.spec, target):
         with worn(drafter, shifted):
-            there = overlaps(target, drafter, texts)
+            there = _overlaps(target, drafter, texts)
         common = min(here.shape[2], there.shape[2])
         now, then = expected_length(here, common), expected_length(there, common)
         gain = then - now
@@ -148,3 +150,8 @@ def aligned(target: Target, drafter: Drafter, texts: list[list[int]]) -> list[Fi
         detail = f"expected length {then.mean():.2f} instead of {now.mean():.2f}"
         findings.append(Finding(f"shifted {name}", not raised, detail + (": probable misalignment, as this shift corrects it" if raised else "")))
     return findings
+
+
+def _overlaps(target: Target, drafter: Drafter, texts: list[list[int]]) -> Floats:
+    with memory_of(f"drafts along {len(texts)} texts", remedy="use a smaller dtype or a larger device"):
+        return overlaps(target, drafter, texts)

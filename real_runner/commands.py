@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from real_runner.setup import needs_torch, quiet_on, read_prompt_sets, writable
+from real_runner.setup import can_be_made, needs_torch, quiet_on, read_prompt_sets, writable
 from simulator.echo import echo, echo_json
 from simulator.errors import DsimError
 
@@ -31,7 +31,7 @@ PromptSets = Annotated[
     typer.Option("--prompts", metavar="[DOMAIN=]FILE", help="JSON lines with a key 'turns'. Repeatable.", show_default="built-in prompts"),
 ]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads of torch.", show_default="torch's choice")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of all random draws.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of all random draws.")]
 FAMILIES = ("dspark", "dflash", "eagle3", "mtp")
 Format = Annotated[Literal["text", "json"], typer.Option("--format", help="Print text for people or JSON for programs.")]
 
@@ -102,8 +102,7 @@ def serve_bench(
     from real_runner.target import load_target
     from simulator.measurements.profile import load_profile
 
-    if out.exists():
-        raise DsimError("exists already", where=out, key="--out", remedy="choose a new folder")
+    can_be_made(out)
     rule = read_policy(policy)
     quiet_on(device)
     options = {"temperature": temperature, "seed": seed, "tiers": Tiers() if tiers and device != "cpu" else None, "stop_at_eos": eos}
@@ -255,7 +254,7 @@ def train_draft(
     writable(out)
     quiet_on(device, threads)
     from real_runner.target import load_target
-    from real_runner.train import DraftPlan, TextPlan, make_texts
+    from real_runner.train import DraftPlan, TextPlan, make_texts, must_be_teachable
     from real_runner.train import train_draft as train
     from real_runner.training.loop import Schedule
     from simulator.progress import Progress, resumable
@@ -265,6 +264,7 @@ def train_draft(
     schedule = Schedule(steps=steps, texts=batch_texts, anchors=batch_anchors, rate=rate, held_out=held_out, seed=seed)
     with resumable(lambda: f"finished work is kept in {out / 'work'}"):
         loaded = load_target(target, device, dtype)
+        must_be_teachable(loaded)
         training = make_texts(loaded, sets, texts, TextPlan(text_temperature, max_tokens, held_out=held_out), seed, out / "work", progress)
         report = train(loaded, out, training, plan, schedule, seed=seed, progress=progress)
     lines = [
@@ -355,17 +355,20 @@ def _load(target: Any, trace: Path | None, prompts: Path | None, requests: int, 
 def _serve(
     target: Any, draft: str | None, rule: VerificationPolicy, load: list[Any], concurrency: int | None, measure: bool, options: dict[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
-    from real_runner.costs import measure_costs
+    from real_runner.costs import ProfileCosts, measure_costs
     from real_runner.drafters.loading import load_drafter
     from real_runner.engine import Engine
     from real_runner.serve import serve, summary
 
     drafter = None if draft is None else load_drafter(draft, target)
+    if drafter is not None and isinstance(options.get("costs"), ProfileCosts):
+        options["costs"].fits(drafter)
     slots = concurrency or min(64, len(load))
     blocks = 0 if drafter is None else 2 * (drafter.gamma + drafter.spec.block)
     length = max(len(request.prompt) + request.max_tokens for request in load) + blocks + 2
     if measure and drafter is not None:
-        options = {**options, "costs": measure_costs(target, drafter, slots=slots, length=length + 128, tiers=options["tiers"])}
+        costs = measure_costs(target, drafter, slots=slots, length=length + 128, tiers=options["tiers"], temperature=options["temperature"])
+        options = {**options, "costs": costs}
     engine = serve(lambda device: Engine(target, drafter, rule, slots=slots, length=length, device=device, **options), load, concurrency)
     wall_s = engine.now()
     report = summary(engine, target, rule.kind, warm_steps=min(3, len(engine.steps) // 2))

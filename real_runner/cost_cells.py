@@ -96,11 +96,13 @@ class CellBench:
         return device
 
     def _must_fit(self, tokens: int) -> None:
-        """Refuses so many tokens in the target's cache, by its config, on a CPU that has no memory for them."""
-        config = self.target.config
-        head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        needed = tokens * 2 * config.num_hidden_layers * config.num_key_value_heads * head * self.target.dtype.itemsize
-        if self.target.device.type == "cpu" and needed > (1 - KEEP_FREE) * psutil.virtual_memory().available:
+        """Refuses so many tokens in the target's cache, by what it keeps of one, on a CPU that has no memory for them."""
+        if self.target.device.type != "cpu":
+            return
+        self.target.allocate(1, PROMPT)
+        assert self.target.kv is not None
+        needed, self.target.kv = tokens * self.target.kv.bytes_per_token, None
+        if needed > (1 - KEEP_FREE) * psutil.virtual_memory().available:
             raise MemoryError
 
     def _touch(self, device: Device) -> None:

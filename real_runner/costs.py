@@ -14,6 +14,7 @@ from real_runner.prompts import random_prompts
 from real_runner.records import ServedRequest, Step
 from real_runner.target import Target
 from simulator.arrays import Floats, Integers
+from simulator.errors import DsimError
 from simulator.measurements.prices import RoundCost
 from simulator.measurements.profile import Profile
 from simulator.policies.verification import FixedLength, NoSpeculation
@@ -56,6 +57,12 @@ class ProfileCosts:
         """Mean recorded survivals  # [γ]."""
         return None if self._name is None else self._profile.blocks(self._name).mean_survival().tolist()
 
+    def fits(self, drafter: Drafter) -> None:
+        """Raises DsimError where the profile's drafter drafts another number of tokens."""
+        if self._drafter is not None and self._drafter.gamma != drafter.gamma:
+            problem = f"drafts {drafter.gamma} tokens, but the profile's drafter {self._name!r} {self._drafter.gamma}"
+            raise DsimError(problem, where=drafter.spec.folder, remedy="give a profile of this drafter")
+
     def round_s(self, requests: int, context_tokens: float, gamma: int) -> Floats:
         """Seconds of a round that verifies j drafted tokens beside the anchors, of requests that hold `context_tokens` in all  # [R γ + 1]."""
         if gamma not in self._prices:
@@ -65,22 +72,24 @@ class ProfileCosts:
 
 
 def measure_costs(
-    target: Target, drafter: Drafter, *, slots: int, length: int, tiers: Tiers | None = None, prompt_tokens: int = 32, rounds: int = 8, seed: int = 0
-) -> MeasuredCosts:
-    """Runs `rounds` rounds at 1, 2, 4, … `slots` requests and at verified lengths 0, 1, 3, … γ with random prompts."""
+    target: Target, drafter: Drafter, *, slots: int, length: int, tiers: Tiers | None = None, prompt_tokens: int = 32, rounds: int = 8,
+    seed: int = 0, temperature: float = 0.0,
+) -> MeasuredCosts:  # fmt: skip
+    """Runs `rounds` rounds at 1, 2, 4, … `slots` requests and at verified lengths 0, 1, γ/2 and γ with random prompts. Drafting is that of rounds
+    that verify γ: shorter ones draft no more than they verify, while policies that choose by costs draft all γ."""
     sizes = sorted({*(2**k for k in range(slots.bit_length()) if 2**k <= slots), slots})
     lengths = sorted({0, 1, drafter.gamma // 2, drafter.gamma})
     steps = pd.DataFrame(
         (
-            (size, verified > 0, step.tokens, step.verify_s, step.draft_s, step.overhead_s)
+            (size, verified == drafter.gamma, step.tokens, step.verify_s, step.draft_s, step.overhead_s)
             for size in sizes
             for verified in lengths
-            for step in full_rounds(target, drafter, size, verified, (slots, length), tiers, prompt_tokens, rounds, seed)
+            for step in full_rounds(target, drafter, size, verified, (slots, length), tiers, prompt_tokens, rounds, seed, temperature)
         ),
-        columns=["size", "drafts", "tokens", "verify", "draft", "overhead"],
+        columns=["size", "all_drafted", "tokens", "verify", "draft", "overhead"],
     )
     verify = steps.groupby("tokens").verify.median().cummax()  # noise must not make a larger step cheaper
-    round_ = steps[steps.drafts].groupby("size")[["draft", "overhead"]].median()
+    round_ = steps[steps.all_drafted].groupby("size")[["draft", "overhead"]].median()
     return MeasuredCosts(
         verify.index.to_numpy(), verify.to_numpy(), round_.index.to_numpy(), round_["draft"].to_numpy(), round_["overhead"].to_numpy()
     )

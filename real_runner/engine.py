@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import numpy as np
 import torch
@@ -153,7 +154,7 @@ class Engine:
             budget -= len(request.prompt)
             joining.append(request)
             self.chooser.joined(request.slot)
-        step.waiting = sum(request.arrival_s <= now for request in self.waiting)
+        step.waiting = sum(1 for _ in takewhile(lambda request: request.arrival_s <= now, self.waiting))
         if not joining:
             return
         joining.sort(key=lambda r: r.slot)

@@ -12,7 +12,6 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from real_runner.blocks import record_blocks
 from real_runner.cost_files import TABLES, CostTables
@@ -25,7 +24,7 @@ from real_runner.layout import Tiers
 from real_runner.prompts import PromptSet, encoded
 from real_runner.setup import writable
 from real_runner.target import Target, checkpoint_folder
-from real_runner.texts import Text, generate_texts
+from real_runner.texts import Text, digest, generate_texts, mark
 from simulator.errors import DsimError
 from simulator.files import holds_files, write_whole
 from simulator.made import check_made
@@ -37,10 +36,12 @@ from simulator.measurements.profile import KvMemory, Profile, load_profile, save
 from simulator.names import check_word
 from simulator.progress import Progress
 from simulator.reading.json_files import read_json
+from simulator.reading.opening import read_bytes
 from simulator.schema import validate
 
 ENGINE = "dsim real_runner"
 BEGUN = "measurement.json"  # in `work`: what is being measured there
+WEIGHTS = 1024  # numbers of a tensor, at most, that tell it from another
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ def measure_profile(
         read_spec(checkpoint_folder(place), target.layers)
     prompts = encoded(target, sets, acceptance.prompts) if given is None else [(text.domain, text.of, text.prompt) for text in given]
     drafters = {name: load_drafter(place, target) for name, place in drafts.items()}
-    _same_measurement(work, target, drafts, [(domain, ids) for domain, _, ids in prompts], acceptance, seed)
+    _same_measurement(work, target, drafts, drafters, prompts, given, acceptance, seed)
     blocks = measure_blocks(target, drafters, prompts, out, work, acceptance, seed, progress, given)
     tables = measure_cost_tables(
         target, drafters, temperature=acceptance.temperature, max_requests=costs.max_requests, max_context=costs.max_context,
@@ -114,14 +115,25 @@ def measure_profile(
     return profile
 
 
-def _same_measurement(work: Path, target: Target, drafts: dict[str, str], prompts: Any, acceptance: Acceptance, seed: int) -> None:
-    """What an interrupted run left must be of the same measurement."""
+def _same_measurement(
+    work: Path, target: Target, drafts: dict[str, str], drafters: dict[str, Drafter], prompts: list[tuple[str, int, list[int]]],
+    given: list[Text] | None, acceptance: Acceptance, seed: int,
+) -> None:  # fmt: skip
+    """What an interrupted run left must be of the same measurement: the same texts and weights, not only the same names."""
+    texts = prompts if given is None else [asdict(text) for text in given]
     plan = {"target": target.name, "dtype": str(target.dtype), "device": target.device.type, "drafts": drafts, **asdict(acceptance), "seed": seed}
-    plan |= {"prompts_given": len(prompts), "prompt_tokens": sum(len(ids) for _, ids in prompts)}
+    plan |= {"prompts_given": len(prompts), "prompt_tokens": sum(len(ids) for _, _, ids in prompts), "texts": digest(json.dumps(texts).encode())}
+    plan |= {"target_weights": mark(target), "drafter_weights": {name: _weights_of(drafter) for name, drafter in drafters.items()}}
     file = work / BEGUN
     if file.exists():
         same_options(read_json(file), plan, "an unfinished measurement", work)
     write_whole(file, json.dumps(plan, indent=1))
+
+
+def _weights_of(drafter: Drafter) -> str:
+    """A digest of its config and of some numbers of every tensor: training again changes nearly all of them."""
+    some = [tensor.flatten()[:: -(-tensor.numel() // WEIGHTS) or 1].float().cpu().numpy().tobytes() for tensor in drafter.state_dict().values()]
+    return digest(read_bytes(drafter.spec.folder / "config.json") + b"".join(some))
 
 
 def measure_blocks(

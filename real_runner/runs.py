@@ -130,9 +130,8 @@ def _requests(run: Served, prompts: list[tuple[str, int, list[int]]], load: Load
 
 def _drafter(folder: Path, target: Target, profile: Profile) -> Drafter:
     """The profile's drafter of the folder's name."""
-    drafter, gamma = load_drafter(str(folder), target), profile.drafter(folder.name).gamma
-    if drafter.gamma != gamma:
-        raise DsimError(f"drafts {drafter.gamma} tokens, but the profile's drafter {gamma}", where=folder, key="engine")
+    drafter = load_drafter(str(folder), target)
+    ProfileCosts(profile, folder.name).fits(drafter)
     return drafter
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simulator.errors import DsimError
-from simulator.files import why_not_writable
+from simulator.files import absent_folders, remove_empty, why_not_writable
 from simulator.made import check_folder
 
 if TYPE_CHECKING:
@@ -27,6 +27,17 @@ def writable(out: Path) -> None:
     check_folder(out)
     if (reason := why_not_writable(out)) is not None:
         raise DsimError(f"cannot write ({reason})", where=out, key="--out", remedy="choose another folder")
+
+
+def can_be_made(out: Path) -> None:
+    """Raises DsimError where the folder exists already or could not be written to. Makes none: a run that fails leaves nothing."""
+    if out.exists():
+        raise DsimError("exists already", where=out, key="--out", remedy="choose a new folder")
+    absent = absent_folders(out)
+    try:
+        writable(out)
+    finally:
+        remove_empty(absent)
 
 
 def quiet_on(device: str, threads: int | None = None) -> None:

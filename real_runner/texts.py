@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -58,8 +58,8 @@ def generate_texts(
         raise DsimError(f"got {max_tokens} tokens and {slots} slots", key="max_tokens", remedy="expected at least 2 tokens and 1 slot")
     room = [_room(target, prompt, max_tokens) for prompt in prompts]
     about = {
-        HEADER: Path(target.name).name, "weights": _mark(target), "dtype": str(target.dtype).removeprefix("torch."), "temperature": temperature,
-        "max_tokens": max_tokens, "seed": seed, "slots": slots, "prompts": _digest(json.dumps([[d, i, ids] for d, i, ids in prompts]).encode()),
+        HEADER: Path(target.name).name, "weights": mark(target), "dtype": str(target.dtype).removeprefix("torch."), "temperature": temperature,
+        "max_tokens": max_tokens, "seed": seed, "slots": slots, "prompts": digest(json.dumps([[d, i, ids] for d, i, ids in prompts]).encode()),
     }  # fmt: skip
     texts = _kept(file, about, slots, len(prompts))
     with progress.stage("texts", len(prompts), len(texts)) as stage:
@@ -78,6 +78,12 @@ def read_texts(file: Path, words: Words | None = None) -> list[Text]:
     if not texts:
         raise DsimError("expected at least one text", where=file, key="texts", remedy="give JSON lines with `prompt` and `output`")
     return texts
+
+
+def must_be_said_by(target_vocabulary: int, texts: Iterable[Text]) -> None:
+    """Raises DsimError where a text holds a token that a target of this vocabulary does not have."""
+    if (highest := max(max(*text.prompt, *text.output) for text in texts)) >= target_vocabulary:
+        raise DsimError(f"token {highest}, but the target has {target_vocabulary}", key="texts", remedy="give texts of this target")
 
 
 def _room(target: Target, prompt: Prompt, max_tokens: int) -> int:
@@ -172,10 +178,11 @@ def _text(entry: Any, where: str, number: int, words: Words | None) -> Text:
     return Text(entry["prompt"], entry["output"], domain, of)
 
 
-def _mark(target: Target) -> str:
+def mark(target: Target) -> str:
     """Tells weights apart that bear the same name."""
-    return _digest(target.head.weight[:64].float().cpu().numpy().tobytes())
+    return digest(target.head.weight[:64].float().cpu().numpy().tobytes())
 
 
-def _digest(content: bytes) -> str:
+def digest(content: bytes) -> str:
+    """Of what must be the same when unfinished work goes on."""
     return hashlib.blake2b(content, digest_size=8).hexdigest()

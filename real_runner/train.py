@@ -19,10 +19,10 @@ from real_runner.blocks import record_blocks
 from real_runner.drafters.loading import load_drafter
 from real_runner.prompts import PromptSet, encoded
 from real_runner.target import Target
-from real_runner.texts import Text, generate_texts, read_texts
+from real_runner.texts import Text, digest, generate_texts, must_be_said_by, read_texts
 from real_runner.training.checkpoints import Family, Shape, default_taps, new_drafter, save_drafter
 from real_runner.training.corpus import Corpus, build_corpus
-from real_runner.training.loop import Schedule, Trainer
+from real_runner.training.loop import Schedule, Trainer, resumable_as
 from simulator.errors import DsimError
 from simulator.files import write_whole
 from simulator.measurements.statistics import acceptance_statistics, visited_rows
@@ -52,10 +52,17 @@ class DraftPlan:
     draft_vocabulary: int | None = None
 
 
+def must_be_teachable(target: Target) -> None:
+    """Raises DsimError for families whose drafters cannot be made here."""
+    if (kind := str(target.config.model_type)).startswith("gemma"):
+        raise DsimError(f"drafters are trained for Qwen3 and Llama, not for {kind!r}", where=target.name, key="--target", remedy="use another target")
+
+
 def make_texts(target: Target, sets: Sequence[PromptSet], file: Path | None, plan: TextPlan, seed: int, work: Path, progress: Progress) -> list[Text]:
     """Texts that the target says to the prompts, in an order mixed by `seed` so that the held-out end is like the rest; or file ones."""
     if file is not None:
         texts = read_texts(file)
+        must_be_said_by(target.vocabulary, texts)
     else:
         prompts = encoded(target, sets)
         texts = generate_texts(target, prompts, temperature=plan.temperature, max_tokens=plan.max_tokens, slots=plan.at_once, seed=seed,
@@ -98,8 +105,10 @@ def _train(
     folder, state = out / family, out / "work" / family
     gamma = 1 if family == "mtp" else plan.gamma
     shape = Shape(family, gamma, taps, plan.layers, min(plan.markov_rank, target.vocabulary), _never_said(corpus, target.vocabulary))
+    made = asdict(shape) | {"draft_vocabulary": None if vocabulary is None else f"{len(vocabulary)} tokens, {digest(vocabulary.numpy().tobytes())}"}
+    resumable_as(state, schedule, made)
     drafter = new_drafter(shape, target, folder, None if family == "mtp" else vocabulary, seed)
-    trainer = Trainer(drafter, target, corpus, schedule)
+    trainer = Trainer(drafter, target, corpus, schedule, made)
     looks = trainer.run(state, progress)
     save_drafter(drafter, target, folder)
     own = sum(p.numel() for p in trainer.parameters)

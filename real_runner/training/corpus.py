@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from real_runner.failures import memory_of
 from real_runner.layout import lay_out, ship
 from real_runner.target import Target
 from real_runner.texts import Text
@@ -128,10 +129,12 @@ def _extract(target: Target, taps: tuple[int, ...], ids: NDArray[np.int64], star
                 target.allocate(slots, length)
                 layout = lay_out(np.arange(slots), counts, length, (slots, length), None)
                 start = torch.zeros(slots + 1, dtype=torch.long, device=target.device)
-                step = target.step(ship(ids[starts[first] : starts[last]], target.device), layout.flat(ship(layout.ints, target.device), start))
                 view = torch.int16 if target.dtype == torch.bfloat16 else torch.float32
-                opened[0].write(step.features.contiguous().view(view).cpu().numpy().tobytes())
-                opened[1].write(step.logits.float().logsumexp(dim=-1).cpu().numpy().tobytes())
+                with memory_of(f"features of {counts.sum()} tokens", target.name, "use shorter texts or a smaller dtype"):
+                    step = target.step(ship(ids[starts[first] : starts[last]], target.device), layout.flat(ship(layout.ints, target.device), start))
+                    states, normalisers = step.features.contiguous().view(view).cpu(), step.logits.float().logsumexp(dim=-1).cpu()
+                opened[0].write(states.numpy().tobytes())
+                opened[1].write(normalisers.numpy().tobytes())
                 for file in opened:
                     file.flush()
                 stage.advance(float(starts[last] - starts[first]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from real_runner.drafters.drafter import Drafter, forced
+from real_runner.failures import memory_of, same_options
 from real_runner.target import Target
 from real_runner.training.checkpoints import trained
 from real_runner.training.corpus import Corpus
@@ -24,6 +26,8 @@ from simulator.files import whole, write_whole
 from simulator.progress import Progress
 
 SAVE_EVERY_S = 60.0
+STATE = "training.pt"
+REMEDY = "use fewer --batch-anchors, or shorter texts"  # where memory runs out
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +48,13 @@ class Schedule:
 class Trainer:
     """Holds a drafter, its target's head over the draft vocabulary, and where it is."""
 
-    def __init__(self, drafter: Drafter, target: Target, corpus: Corpus, schedule: Schedule) -> None:
+    def __init__(self, drafter: Drafter, target: Target, corpus: Corpus, schedule: Schedule, made: Mapping[str, Any] | None = None) -> None:
+        """`made` says how the drafter was made, for `resumable_as`."""
         if len(corpus) <= schedule.held_out:
             raise DsimError(
                 f"expected more than the {schedule.held_out} texts held out, got {len(corpus)}", key="texts", remedy="add prompts or lower --held-out"
             )
-        self.drafter, self.target, self.corpus, self.schedule = drafter, target, corpus, schedule
+        self.drafter, self.target, self.corpus, self.schedule, self.made = drafter, target, corpus, schedule, dict(made or {})
         self.recipe = RECIPES[drafter.spec.family]
         ids = torch.arange(target.vocabulary) if drafter.d2t is None else drafter.d2t
         self.head = target.head.weight if drafter.d2t is None else target.head.weight[ids]
@@ -60,8 +65,8 @@ class Trainer:
         self.looks: list[dict[str, Any]] = []  # loss and expected length so far, on trained and on held-out texts
 
     def run(self, folder: Path, progress: Progress) -> list[dict[str, Any]]:
-        """Trains to the end of the schedule; `folder/training.pt` is the state to go on from."""
-        state = folder / "training.pt"
+        """Trains to the end of the schedule; `folder`/STATE is the state to go on from."""
+        state = folder / STATE
         if state.exists():
             self._restore(state)
         saved = begun = time.monotonic()
@@ -69,11 +74,14 @@ class Trainer:
         with progress.stage(f"training {self.drafter.spec.family}", self.schedule.steps, self.done) as stage:
             try:
                 while self.done < self.schedule.steps:
-                    loss, length = self._step()
+                    with memory_of("a training step", remedy=REMEDY):
+                        loss, length = self._step()
                     sums, counted = [sums[0] + loss, sums[1] + length], counted + 1
                     self.done += 1
                     if self.done % self.schedule.look_every == 0 or self.done == self.schedule.steps:
-                        look = {"step": self.done, "loss": sums[0] / counted, "expected_length": sums[1] / counted, **self.held_out()}
+                        with memory_of("texts held out", remedy=REMEDY):
+                            apart = self.held_out()
+                        look = {"step": self.done, "loss": sums[0] / counted, "expected_length": sums[1] / counted, **apart}
                         self.looks.append(look)
                         sums, counted = [0.0, 0.0], 0
                     last = self.looks[-1] if self.looks else None
@@ -149,16 +157,26 @@ class Trainer:
 
     def _save(self, path: Path, begun: float) -> None:
         own = {name: value.detach().cpu() for name, value in trained(self.drafter)}
-        state = {"schedule": asdict(self.schedule), "done": self.done, "looks": self.looks}
+        state = {"schedule": asdict(self.schedule), "made": self.made, "done": self.done, "looks": self.looks}
         with whole(path) as draft:
             torch.save({**state, "own": own, "optimiser": self.optimiser.state_dict()}, draft)
         write_whole(path.with_name("training.json"), json.dumps(state, indent=2))
 
     def _restore(self, path: Path) -> None:
-        state = torch.load(path, weights_only=True)
-        if state["schedule"] != asdict(self.schedule):
-            raise DsimError("was started with another schedule", where=path, remedy="give the same options, another folder, or remove the file")
+        state = _read(path, self.schedule, self.made)
         for name, value in trained(self.drafter):
             value.data.copy_(state["own"][name])
         self.optimiser.load_state_dict(state["optimiser"])
         self.done, self.looks = state["done"], state["looks"]
+
+
+def resumable_as(folder: Path, schedule: Schedule, made: Mapping[str, Any]) -> None:
+    """Raises DsimError where the folder holds a training of another schedule, or of a drafter made otherwise."""
+    if (folder / STATE).exists():
+        _read(folder / STATE, schedule, made)
+
+
+def _read(path: Path, schedule: Schedule, made: Mapping[str, Any]) -> dict[str, Any]:
+    state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    same_options({**state.get("made", {}), **state["schedule"]}, {**made, **asdict(schedule)}, "a training", path)
+    return state

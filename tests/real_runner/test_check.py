@@ -8,10 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from real_runner.alignment import shifts, worn
 from real_runner.check import aligned, check, taps, weights
+from real_runner.failures import OutOfMemory
 from real_runner.prompts import continued, own_words, prompts_for, read_trace, read_turns
 from simulator.errors import DsimError
 
@@ -104,6 +106,15 @@ def test_the_command_in_json_and_its_exit_codes(dsim):
     assert worst["confidence_logits_given_forced_prev"] == "expected, but this drafter makes none"
 
 
+def test_memory_that_runs_out_over_the_drafts_is_one_line(target, drafters, texts, monkeypatch):
+    def none(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr("real_runner.check.overlaps", none)
+    with pytest.raises(OutOfMemory, match="out of memory for drafts along 8 texts; use a smaller dtype"):
+        aligned(target, drafters["dflash"], texts)
+
+
 def test_serve_bench_writes_all_or_nothing(tmp_path, dsim):
     given = ("serve-bench", "--target", GOLDEN / "target", "--draft", GOLDEN / "dspark_vanilla", "--output-tokens", 12, "--requests", 4)
     refused = dsim(*given, "--policy", "{kind: confidence_scheduled}", "--out", tmp_path / "a")
@@ -119,6 +130,32 @@ def test_serve_bench_writes_all_or_nothing(tmp_path, dsim):
     assert json.loads((tmp_path / "b" / "run.json").read_text())["machine"]["kind"] == "cpu"
     assert {file.name for file in (tmp_path / "b").iterdir()} == {"requests.csv", "steps.csv", "run.json"}
     assert dsim(*given, "--out", tmp_path / "b").code == 2
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_anything_is_served(tmp_path, dsim):
+    (tmp_path / "file").write_text("")
+    refused = dsim("serve-bench", "--target", tmp_path / "no-model", "--out", tmp_path / "file" / "served")
+    assert refused.code == 2
+    assert "cannot write" in refused.err
+
+
+@pytest.mark.parametrize("command", ["serve-bench", "train-draft", "profile"])
+def test_a_seed_below_0_is_one_line(command, tmp_path, dsim):
+    refused = dsim(command, "--target", GOLDEN / "target", "--out", tmp_path / "out", "--seed", -1)
+    assert refused.code == 2
+    assert "--seed" in refused.err
+    assert refused.err.strip().count("\n") == 0
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name, gamma", [("head", 3), ("mtp", 1)])
+def test_a_profile_whose_drafter_drafts_other_blocks_is_refused(name, gamma, made_profile, tmp_path, dsim):
+    """Its calibration and survivals have another number of positions."""
+    given = ("serve-bench", "--target", GOLDEN / "target", "--draft", GOLDEN / "dspark_vanilla", "--policy", "{kind: fixed, length: 2}")
+    refused = dsim(*given, "--requests", 1, "--output-tokens", 4, "--profile", made_profile, "--drafter", name, "--out", tmp_path / "out")
+    assert refused.code == 2
+    assert f"drafts 7 tokens, but the profile's drafter '{name}' {gamma}" in refused.err
+    assert refused.err.strip().count("\n") == 0
 
 
 def test_prompt_and_trace_files_that_are_wrong_are_one_line(tmp_path, target):

@@ -7,6 +7,7 @@ import pytest
 
 from real_runner.choosing import Chooser
 from real_runner.costs import MeasuredCosts, measure_costs
+from real_runner.engine import Engine
 from simulator.errors import DsimError
 from simulator.policies.verification import ConfidenceScheduled, StepView, Uniform
 
@@ -79,3 +80,25 @@ def test_measured_costs_are_positive_and_never_fall(target, drafters):
     round_s = costs.round_s(3, 0, 7)
     assert (round_s > 0).all()
     assert (np.diff(round_s) >= 0).all()
+
+
+def test_the_measured_drafting_is_that_of_all_tokens_at_the_temperature_asked_for(target, drafters, monkeypatch):
+    """A round that verifies one token drafts one: it says nothing of a policy that drafts all seven and then chooses."""
+    engines = []
+
+    class Noted(Engine):
+        def __init__(self, *args, **more):
+            super().__init__(*args, **more)
+            engines.append(self)
+
+        def run(self, requests=()):
+            done = super().run(requests)
+            for step in self.steps:
+                step.draft_s = 0.01 * self.gamma
+            return done
+
+    monkeypatch.setattr("real_runner.costs.Engine", Noted)
+    costs = measure_costs(target, drafters["dspark_vanilla"], slots=2, length=96, prompt_tokens=8, rounds=3, temperature=1.0)
+    np.testing.assert_allclose(costs.draft_s, 0.07)
+    assert {engine.gamma for engine in engines} == {0, 1, 3, 7}
+    assert not any(engine.device.greedy for engine in engines)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from itertools import count
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from real_runner.failures import OutOfMemory, memory_of
 from real_runner.layout import Tiers
 from real_runner.records import ServedRequest
 from real_runner.slots import SlotCache
+from real_runner.target import Target
 from real_runner.timing import Quantiles, repeated
 from simulator.errors import DsimError
 from simulator.measurements.acceptance import ParametricAcceptance
@@ -27,6 +30,8 @@ from simulator.measurements.prices import RoundCost
 from simulator.measurements.profile import Drafter, Profile, load_profile, save_profile
 from simulator.policies.verification import ConfidenceScheduled
 from simulator.progress import Progress
+
+from .test_targets import make
 
 TIERS = Tiers(tokens=(1, 2, 4, 8, 16, 24, 32), reach=(32, 64, 128))
 
@@ -298,6 +303,21 @@ def test_without_drafters_ordinary_decoding_is_measured(target, tmp_path):
     costs, drafts = attached(tables, tmp_path)
     assert drafts == {}
     assert RoundCost(costs, None, 0, 0).round_s(2, 20.0)[0] > 0
+
+
+@pytest.mark.parametrize("family", ["gemma3_text", "gemma4_text", "gemma4_text, keys shared"])
+def test_a_cpu_without_memory_for_a_cell_refuses_it_in_every_family(family, monkeypatch):
+    """By what the cache keeps: configs of families with layers of several kinds have no one head_dim."""
+    target = Target(make(family), family)
+    bench = CellBench(target, {}, None, 0.0, 0)
+    assert bench.prepare(CostCell("verify", requests=2, tokens=2, context=16), 2)() > 0
+    room = 2 * bench._length(CostCell("verify", requests=2, tokens=2, context=20)) * target.kv.bytes_per_token
+    for free, fits in ((0.9 * room, False), (1.2 * room, True)):
+        monkeypatch.setattr("psutil.virtual_memory", lambda free=free: SimpleNamespace(available=free))
+        bench.release()
+        refused = nullcontext() if fits else pytest.raises(OutOfMemory, match="caches of 2 requests")
+        with refused:
+            bench.prepare(CostCell("verify", requests=2, tokens=2, context=20), 2)
 
 
 def profile_of(pair, folder):

@@ -34,6 +34,25 @@ def test_without_a_drafter_it_decodes_as_transformers_does(truth, plain):
     assert truth == {i: plain(prompt, 20 + i) for i, prompt in enumerate(PROMPTS)}
 
 
+def test_requests_that_have_not_arrived_cost_a_step_no_time(target):
+    """However many a trace still holds: the host's time would count as the engine's."""
+    looked = []
+
+    class Arrival(float):
+        def __le__(self, now):
+            looked.append(now)
+            return float(self) <= now
+
+    engine = Engine(target, None, NoSpeculation(), slots=2, length=64, stop_at_eos=False)
+    for i in range(50):
+        engine.submit(ServedRequest(i, [3, 16], 20, Arrival(0.0 if i < 5 else 1e6)))
+    engine.begin()
+    for _ in range(5):
+        engine.step()
+    assert [step.waiting for step in engine.steps] == [3] * 5
+    assert len(looked) < 5 * 10
+
+
 @pytest.mark.parametrize("name", ["dspark_gated", "eagle3"])
 def test_requests_join_and_leave_as_slots_come_free(name, target, drafters, truth):
     engine = Engine(target, drafters[name], FixedLength(length=3), slots=3, length=64, prefill_tokens=6, stop_at_eos=False)

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file, save
 from typer.testing import CliRunner
 
 from real_runner import profile as measuring
@@ -18,6 +19,7 @@ from real_runner.profile import Acceptance, CostPlan, measure_profile, named_dra
 from real_runner.prompts import read_prompt_set
 from real_runner.rounds import Device
 from real_runner.target import load_target
+from real_runner.texts import Text
 from simulator.cli import app
 from simulator.errors import DsimError
 from simulator.measurements.draft_blocks import RecordedBlocks
@@ -133,6 +135,31 @@ def test_another_measurement_is_not_mixed_into_an_unfinished_one(pair, sets, tmp
         measure_profile(pair, DRAFTS, sets, tmp_path, **QUICK)
     with pytest.raises(DsimError, match=r"unfinished measurement with temperature 1\.0, now 0\.0"):
         measure_profile(pair, DRAFTS, sets, tmp_path, **{**QUICK, "acceptance": Acceptance(0.0, 3, 40)})
+
+
+def test_other_texts_or_weights_under_the_same_names_are_another_measurement(pair, tmp_path, monkeypatch):
+    """As many prompts and tokens, the same folder: blocks recorded before say nothing of them."""
+    monkeypatch.setattr(measuring, "measure_cost_tables", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    folder, given = tmp_path / "eagle3", [Text([1, 2, 3], [*range(10, 20), i]) for i in range(2)]
+    shutil.copytree(PAIR / "eagle3", folder)
+
+    def measure(texts):
+        measure_profile(pair, {"eagle3": str(folder)}, [], tmp_path / "out", given=texts, **QUICK)
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            measure(given)
+    with pytest.raises(DsimError, match="unfinished measurement with texts "):
+        measure([Text(text.prompt, text.output[::-1]) for text in given])
+    weights = load_file(folder / "model.safetensors")
+    for name, spoilt in (("model.safetensors", save({**weights, "fc.weight": weights["fc.weight"] * 1.01})), ("config.json", None)):
+        before = (folder / name).read_bytes()
+        (folder / name).write_bytes(spoilt or before.replace(b"{", b'{"note": 1,', 1))
+        with pytest.raises(DsimError, match="unfinished measurement with drafter_weights "):
+            measure(given)
+        (folder / name).write_bytes(before)
+    with pytest.raises(KeyboardInterrupt):
+        measure(given)
 
 
 @pytest.mark.parametrize("name", ["blocks-dspark.parquet", "verify.csv", "draft-x.csv", "work/diary.txt"])

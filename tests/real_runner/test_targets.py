@@ -119,6 +119,15 @@ def test_bfloat16_runs(tmp_path):
     assert target.kv.bytes_per_token == 4 * 2 * 2 * 8 * 2  # layers, keys and values, heads, head, bytes
 
 
+@pytest.mark.parametrize("family", ["gemma3_text", "gemma4_text"])
+def test_a_target_whose_drafters_cannot_be_trained_is_said_before_texts_are_made(family, tmp_path, dsim):
+    make(family).save_pretrained(tmp_path / "target")
+    refused = dsim("train-draft", "--target", tmp_path / "target", "--out", tmp_path / "out")
+    assert refused.code == 2
+    assert f"drafters are trained for Qwen3 and Llama, not for '{family}'" in refused.err
+    assert not list((tmp_path / "out").iterdir())
+
+
 def test_what_cannot_be_a_target_is_one_line(tmp_path):
     with pytest.raises(CheckpointError, match="cannot read a target model"):
         load_target(str(tmp_path / "nothing"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,8 +14,11 @@ from real_runner.alignment import overlaps
 from real_runner.drafters.drafter import forced
 from real_runner.drafters.dspark import BlockDrafter
 from real_runner.drafters.loading import load_drafter
+from real_runner.failures import OutOfMemory
 from real_runner.prompts import continued, own_words
+from real_runner.target import Target
 from real_runner.texts import Text
+from real_runner.train import DraftPlan, TextPlan, make_texts, train_draft
 from real_runner.training.checkpoints import Shape, default_taps, new_drafter, save_drafter, trained
 from real_runner.training.corpus import build_corpus
 from real_runner.training.loop import Schedule, Trainer
@@ -137,8 +142,70 @@ def test_an_interrupted_training_ends_where_an_undisturbed_one_does(target, corp
     for (name, a), (_, b) in zip(trained(whole.drafter), trained(again.drafter), strict=True):
         assert torch.equal(a, b), name
     assert [look["step"] for look in json.loads((tmp_path / "b" / "training.json").read_text())["looks"]] == [4, 8]
-    with pytest.raises(DsimError, match="another schedule"):
+    with pytest.raises(DsimError, match=r"holds a training with steps 8, now 9; use the same options"):
         Trainer(again.drafter, target, corpus, Schedule(steps=9, held_out=4)).run(tmp_path / "b", QUIET)
+
+
+def test_a_training_goes_on_only_with_the_options_it_was_begun_with(target, texts, tmp_path):
+    """Weights of one shape are not taken for another, and what describes the drafter stays as it was."""
+    plan = DraftPlan(gamma=3, layers=1, markov_rank=8, draft_vocabulary=28)
+    schedule = Schedule(steps=2, texts=2, anchors=8, held_out=4)
+
+    def trained_as(**changes):
+        return train_draft(target, tmp_path, texts, replace(plan, **changes), schedule, temperatures=(), progress=QUIET)
+
+    report = trained_as()
+    config = (tmp_path / "dspark" / "config.json").read_text()
+    for changed, said in (
+        ({"gamma": 2}, "gamma 3, now 2"),
+        ({"layers": 2}, "layers 1, now 2"),
+        ({"markov_rank": 4}, "markov_rank 8, now 4"),
+        ({"draft_vocabulary": 20}, "draft_vocabulary '28 tokens, .*', now '20 tokens, .*'"),
+        ({"draft_vocabulary": None}, "draft_vocabulary '28 tokens, .*', now nothing"),
+    ):
+        with pytest.raises(DsimError, match=f"holds a training with {said}") as refused:
+            trained_as(**changed)
+        assert "\n" not in refused.value.line()
+        assert (tmp_path / "dspark" / "config.json").read_text() == config
+    assert trained_as() == report
+
+
+def test_texts_of_another_target_are_refused_before_its_features_are_made(target, tmp_path):
+    file = tmp_path / "texts.jsonl"
+    for highest in (29, 30):
+        file.write_text("".join(json.dumps({"prompt": [1, 2], "output": [3, highest, i]}) + "\n" for i in range(4)))
+        ids = nullcontext() if highest < target.vocabulary else pytest.raises(DsimError, match="texts: token 30, but the target has 30")
+        with ids:
+            made = make_texts(target, [], file, TextPlan(held_out=2), 0, tmp_path, QUIET)
+    assert len(made) == 4
+
+
+def test_memory_that_runs_out_is_one_line_and_training_goes_on_from_there(target, texts, tmp_path, monkeypatch):
+    schedule = Schedule(steps=4, texts=2, anchors=8, held_out=4, look_every=2)
+
+    def train():
+        return train_draft(target, tmp_path, texts, DraftPlan(gamma=2, layers=1, markov_rank=4), schedule, temperatures=(), progress=QUIET)
+
+    def refuses(where, name, when):
+        real = getattr(where, name)
+
+        def call(self, *given, **more):
+            if when(self, given):
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return real(self, *given, **more)
+
+        return lambda patched: patched.setattr(where, name, call)
+
+    for what, refused in (
+        ("features of 784 tokens", refuses(Target, "step", lambda self, given: len(given[0]) > 100)),
+        ("a training step", refuses(Trainer, "_step", lambda self, given: self.done == 1)),
+        ("texts held out", refuses(Trainer, "_heard", lambda self, given: given[1] is None)),
+    ):
+        with monkeypatch.context() as patched:
+            refused(patched)
+            with pytest.raises(OutOfMemory, match=f"out of memory for {what}"):
+                train()
+    assert train()["drafters"]["dspark"]["looks"][-1]["step"] == 4
 
 
 def test_losses_by_hand():
