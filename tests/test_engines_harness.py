@@ -243,8 +243,5 @@ def test_two_runs_keep_out_of_each_others_way(tmp_path: Path) -> None:
 
 def test_rounds_without_drafts_are_not_counted_against_an_engine(tmp_path: Path) -> None:
     """What an export is held against: prompts' steps verify nothing."""
-    folder = tmp_path / "ours-eagle3"
-    folder.mkdir()
-    (folder / "run.json").write_text("{}")
-    (folder / "steps.csv").write_text("start_s,verified,accepted\n0,0,0\n1,5,2\n2,5,0\n3,0,0\n")
-    assert exported.counted_here(tmp_path, tmp_path, "eagle3", 5, [], 0) == exported.Counts(2, 10, 2)
+    (tmp_path / "steps.csv").write_text("start_s,verified,accepted\n0,0,0\n1,5,2\n2,5,0\n3,0,0\n")
+    assert exported.counted(tmp_path / "steps.csv") == exported.Counts(2, 10, 2)

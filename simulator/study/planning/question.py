@@ -322,7 +322,7 @@ class Plan:
     def at_load(self, scenario: Scenario, load: float) -> Scenario:
         """A scenario of this plan whose measured window is the busiest at this load: the faster a trace is played, the more of it passes in a
         second."""
-        if (trace := scenario.workload.trace) is None:
+        if (trace := scenario.workload.trace) is None or load == self.load:
             return scenario
         window_s = self.shape.busiest_of_trace(load, self.warmup_s, self.window_s, self.drain_s)
         workload = scenario.workload.model_copy(update={"trace": trace.model_copy(update={"window_s": window_s})})
