@@ -153,6 +153,27 @@ def test_interrupted_at_any_time(after_s: float, world: Path, scenario: Callable
     assert not [name for name in tree(world) if Path(name).name.startswith(".") and Path(name).name != ".dsim"]
 
 
+TURNED = """
+import os, signal, time, simulator.cli, dsim.__main__
+def command():
+    try:
+        if {interrupted}: os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+    except KeyboardInterrupt: pass
+    raise ValueError("a library's")
+simulator.cli.main = command
+dsim.__main__.main()
+"""
+
+
+@pytest.mark.parametrize("interrupted", [True, False])
+def test_a_library_makes_another_error_of_an_interrupt(interrupted: bool) -> None:
+    """As pydantic does while modules are read. Without an interrupt the error is ours, with its traceback."""
+    words = [sys.executable, "-c", TURNED.format(interrupted=interrupted)]
+    found = subprocess.run(words, capture_output=True, text=True, preexec_fn=open_to_interrupts, check=False)  # noqa: PLW1509 - no other way
+    assert (found.returncode, "Traceback" in found.stderr) == ((130, False) if interrupted else (1, True)), found.stderr
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc to find the workers")
 def test_a_worker_that_is_killed_is_one_line(world: Path, scenario: Callable[..., Path]) -> None:
     """As the kernel does when memory runs out."""
