@@ -15,7 +15,7 @@ import pytest
 
 from benchmarks.engines import cells, exported, measure, run, scenarios
 from benchmarks.engines.plan import ENGINES, LLAMA, VLLM, Condition
-from benchmarks.engines.processes import Client, Failed, Group, Server, alone_in, finish, free_port, reason, stop_all
+from benchmarks.engines.processes import Client, Failed, Group, Server, Watch, alone_in, finish, free_port, reason, stop_all
 from simulator.reading.yaml_files import read_yaml
 from simulator.study.run.scenario import Scenario
 from simulator.traffic.benchmark import Benchmark
@@ -68,6 +68,40 @@ def test_what_is_there_is_not_measured_again(tmp_path: Path) -> None:
     assert list(cells.missing(plan)) == plan[:3] + plan[4:]
 
 
+def test_what_was_measured_on_a_shared_core_is_measured_again(tmp_path: Path) -> None:
+    """After its own repeat, whatever came out: the pace alone decides, against the least that any cell had."""
+    first, second, third = some = [
+        cells.Cell(tmp_path, name, "none", 1, 3, 17, repeat=repeat) for name, repeat in (("c1", 1), ("c2", 1), ("c1-2", 2))
+    ]
+
+    def measured(paces: dict[str, list[float]]) -> list[str]:
+        order = []
+        for cell in measure.due(some):
+            order.append(cell.name)
+            pace_s = paces[cell.name].pop(0)
+            if not cell.result.exists() or pace_s < measure.pace_of(cell):
+                cell.result.write_text(json.dumps({"pace_s": pace_s, "output_throughput": 1 / pace_s}))
+        return order
+
+    assert measured({"c1": [0.0050], "c2": [0.0070, 0.0051], "c1-2": [0.0052]}) == ["c1", "c2", "c2", "c1-2"]
+    assert list(measure.due(some)) == []
+    third.result.unlink()
+    again = {"c1": [0.0050] * 2, "c2": [0.0051] * 2, "c1-2": [0.0070, 0.0069, 0.0071]}
+    assert measured(again) == ["c1-2"] * measure.TIMES
+    assert [measure.pace_of(cell) for cell in (first, second, third)] == [0.0050, 0.0051, 0.0069]
+
+
+def test_a_watch_times_the_core_that_it_is_put_on(tmp_path: Path) -> None:
+    watch = Watch("0", tmp_path / "pace.log")
+    end = time.monotonic() + 60
+    while watch.count() < 2 and time.monotonic() < end:
+        time.sleep(0.05)
+    watch.stop()
+    assert 0 < watch.pace_s(1) < 1
+    with pytest.raises(Failed, match="the core's pace is not known"):
+        watch.pace_s(watch.count())
+
+
 def test_a_policy_without_a_probe_is_left_out(tmp_path: Path) -> None:
     for drafter in ("none", "ngram"):
         (tmp_path / "identify" / drafter).mkdir(parents=True)
@@ -89,9 +123,9 @@ def test_nothing_half_is_sealed_and_nothing_sealed_is_probed_again(tmp_path: Pat
             cell.folder.mkdir(parents=True, exist_ok=True)
             result.unlink(missing_ok=True)
             if result != but and cell.policy != "eagle3":  # a drafter that could not be served
-                result.write_text("{}")
+                result.write_text('{"pace_s": 0.004}')
 
-    for lost in (tmp_path / "identify" / "eos" / "c16.json", tmp_path / "identify" / "none" / "c1.json", tmp_path / "identify" / "draft" / "c8.json"):
+    for lost in (tmp_path / "identify" / "eos" / "c16.json", tmp_path / "identify" / "none" / "c1.json", tmp_path / "identify" / "draft" / "c2.json"):
         measured(lost)
         with pytest.raises(Failed, match=f"1 probes are missing, the first {lost}"):
             run.STEPS["seal"](job)

@@ -29,6 +29,7 @@ class Cell:
     prefix: bool = False
     open_loop: bool = False
     cached: bool = False
+    repeat: int = 1
 
     @property
     def result(self) -> Path:
@@ -122,7 +123,7 @@ def _cell(engine: Engine, out: Path, condition: Condition, policy: str, load: fl
     name = (f"r{offered:g}" if condition.knee else f"c{offered:g}") + (f"-{repeat}" if repeat > 1 else "")
     return Cell(
         out / "measured" / condition.name / policy, name, policy, offered, requests_of(condition, load), seed_of(engine, condition, load, repeat),
-        condition.answers, condition.eos, condition.prefix, condition.knee, condition.prefix,
+        condition.answers, condition.eos, condition.prefix, condition.knee, condition.prefix, repeat,
     )  # fmt: skip
 
 

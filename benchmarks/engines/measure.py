@@ -8,18 +8,17 @@ import math
 import os
 import shlex
 import subprocess
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from benchmarks.engines.cells import Cell, missing, write_prompts
 from benchmarks.engines.models import OFFLINE, paths
 from benchmarks.engines.plan import SERVED, USERS, Engine
-from benchmarks.engines.processes import Client, Failed, Server, cores, free_port, on_core
+from benchmarks.engines.processes import Client, Failed, Server, Watch, cores, free_port, on_core
 from benchmarks.engines.prompts import PREFIX, prompts
 from benchmarks.engines.setup import engine_folder
 from simulator.errors import DsimError
@@ -29,8 +28,9 @@ from simulator.reading.json_files import read_json
 CELL_S, CELL_LIMIT_S = 30.0, 600.0  # that a cell is expected to take while none has been run, and the most
 SPARE_GB = 2.0  # memory that no server gets
 WARM_TOKENS = 8
-PACE_KEEPS_S = 5.0
-ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+SHARED = 1.08  # pace ÷ the least, from which a core is not the engine's alone
+TIMES = 3  # that a cell is measured at most, until its core was the engine's alone
+LOOK_S, WAIT_S = 2.0, 60.0  # that one looks at a core before a cell, and the most that one waits for it
 
 
 @dataclass
@@ -42,7 +42,8 @@ class Machine:
     logs: Path
     servers: dict[tuple[str, bool], Server] = field(default_factory=dict)
     client: Client | None = None
-    paced: tuple[float, float] = (0.0, -math.inf)  # the last pace, and when (time.monotonic)
+    pace: Watch | None = None
+    least_s: float = math.inf  # pace that the core had while all servers were paused
     failed: int = 0  # cells
 
     def command(self, policy: str, prefix: bool, port: int) -> list[str]:
@@ -95,14 +96,23 @@ class Machine:
         for server in self.servers.values():
             server.pause(server is not awake)
 
-    def pace_s(self, keeps_s: float = 0.0) -> float:
-        """That of the servers' core, all servers paused: pace.py's; the last one where it is not older than `keeps_s`."""
-        if time.monotonic() - self.paced[1] > keeps_s:
-            self.only(None)
-            words = on_core(cores()[1], [sys.executable, str(Path(__file__).with_name("pace.py"))])
-            said = subprocess.run(words, check=True, capture_output=True, text=True, env=os.environ | ONE_THREAD).stdout
-            self.paced = float(said), time.monotonic()
-        return self.paced[0]
+    def watch(self) -> Watch:
+        """Of the servers' core."""
+        if self.pace is None:
+            self.pace = Watch(cores()[1], self.logs / "pace.log")
+        return self.pace
+
+    def alone(self) -> None:
+        """Waits, all servers paused, until nothing else shares their core, or for WAIT_S."""
+        watch, end = self.watch(), time.monotonic() + WAIT_S
+        self.only(None)
+        while True:
+            since = watch.count()
+            time.sleep(LOOK_S)
+            pace_s = watch.pace_s(since)
+            self.least_s = min(self.least_s, pace_s)
+            if pace_s < SHARED * self.least_s or time.monotonic() > end:
+                return
 
     def ready_client(self) -> Client:
         """The one that runs, or a new one."""
@@ -113,20 +123,21 @@ class Machine:
 
     def stop(self) -> None:
         """Ends all of it."""
-        for group in (*self.servers.values(), *([self.client] if self.client else [])):
+        for group in (*self.servers.values(), *filter(None, (self.client, self.pace))):
             group.stop()
-        self.servers, self.client = {}, None
+        self.servers, self.client, self.pace = {}, None, None
 
 
 def run_cells(cells: Sequence[Cell], machine: Machine, out: Path, end: float) -> bool:
-    """Measures what is missing until `end` (time.monotonic); whether there was time for all. A cell that fails is said and left out. The machine's
-    servers stay, paused."""
-    todo, failed, begun = list(missing(cells)), 0, time.monotonic()
-    for number, cell in enumerate(todo):
+    """Measures what is due until `end` (time.monotonic); whether all are there. A cell that fails is said and left out. The machine's servers stay,
+    paused."""
+    failed, number, begun = 0, 0, time.monotonic()
+    for number, cell in enumerate(due(cells)):
         each_s = (time.monotonic() - begun) / number if number else CELL_S
+        left = sum(1 for _ in missing(cells))
         if time.monotonic() + each_s > end:
-            print(f"stopped with {len(todo) - number} of {len(cells)} cells to do: run it again", flush=True)
-            return False
+            print(f"stopped with {left} of {len(cells)} cells to do" + (": run it again" if left else ", some measured on a shared core"), flush=True)
+            return not left
         try:
             said = run_cell(cell, machine, out)
         except (Failed, DsimError, OSError, subprocess.CalledProcessError) as problem:
@@ -134,12 +145,32 @@ def run_cells(cells: Sequence[Cell], machine: Machine, out: Path, end: float) ->
             failed += 1
             machine.failed += 1
             said = f"FAILED: {problem}"
-        left = (len(todo) - number - 1) * (time.monotonic() - begun) / (number + 1) / 60
-        done = f"[{len(cells) - len(todo) + number + 1}/{len(cells)}] {cell.result.relative_to(out)}"
-        print(f"{done}: {said}; some {left:.0f} min left", flush=True)
+        left = sum(1 for _ in missing(cells))
+        done = f"[{len(cells) - left}/{len(cells)}] {cell.result.relative_to(out)}"
+        print(f"{done}: {said}; some {left * (time.monotonic() - begun) / (number + 1) / 60:.0f} min left", flush=True)
     machine.only(None)
-    print(f"{failed} of {len(cells)} cells failed; running it again measures them" if failed else f"all {len(cells)} cells are there", flush=True)
+    print(f"{failed} of {number} cells failed; running it again measures them" if failed else f"all {len(cells)} cells are there", flush=True)
     return True
+
+
+def due(cells: Sequence[Cell]) -> Iterator[Cell]:
+    """Of each repeat those that are missing, then again those that were measured on a shared core, whatever came out."""
+    for _, group in groupby(cells, key=lambda cell: cell.repeat):
+        some = list(group)
+        yield from missing(some)
+        for _ in range(TIMES - 1):
+            yield from shared(some, cells)
+
+
+def shared(some: Sequence[Cell], cells: Sequence[Cell]) -> Iterator[Cell]:
+    """Those of `some` whose pace is SHARED times the least of all."""
+    paces = {cell: pace_of(cell) for cell in cells if cell.result.exists()}
+    return (cell for cell in some if cell in paces and paces[cell] > SHARED * min(paces.values()))
+
+
+def pace_of(cell: Cell) -> float:
+    """Seconds that the fixed piece of work took while the cell was measured."""
+    return float(read_json(cell.result)["pace_s"])
 
 
 def run_cell(cell: Cell, machine: Machine, out: Path) -> str:
@@ -147,31 +178,34 @@ def run_cell(cell: Cell, machine: Machine, out: Path) -> str:
     data = out / "prompts" / f"{cell.seed}-{cell.requests}{'-prefix' if cell.prefix else ''}.jsonl"
     write_prompts(cell, data)
     client, _ = machine.ready_client(), machine.server(cell)
-    paces = [machine.pace_s(PACE_KEEPS_S)]
-    server = machine.server(cell)
+    machine.alone()
+    server, watch = machine.server(cell), machine.watch()
     beginning = PREFIX if cell.prefix else ""
     warm = min(int(cell.load) if not cell.open_loop else 4, USERS)
     server.warm(SERVED, [beginning + text for text in prompts("train", warm, 2)], WARM_TOKENS)
     cell.folder.mkdir(parents=True, exist_ok=True)
     draft = out / "unfinished" / cell.result.name
     words = cell.command(Path(paths(machine.home)["target"]), server.url, data, draft, machine.engine.body, machine.engine.client)
-    before, busy = server.metrics(), (busy_s(), server.cpu_s() + client.cpu_s())
+    before, busy, since = server.metrics(), (busy_s(), *(group.cpu_s() for group in (server, client, watch))), watch.count()
     client.bench(words, CELL_LIMIT_S)
-    others = busy_s() - busy[0] - (server.cpu_s() + client.cpu_s() - busy[1])
-    after = server.metrics()
-    paces.append(machine.pace_s())
-    result: dict[str, Any] = read_json(draft) | {"pace_s": fmean(paces)}
+    pace_s, after = watch.pace_s(since), server.metrics()
+    others = busy_s() - busy[0] - sum(group.cpu_s() - used for group, used in zip((server, client, watch), busy[1:], strict=True))
+    result: dict[str, Any] = read_json(draft) | {"pace_s": pace_s}
     if result["completed"] != cell.requests or result.get("failed"):
         raise Failed(f"{server.log}: {result['completed']} of {cell.requests} requests were answered")
+    note(out, cell, result["duration"], others, pace_s)
+    told = (
+        f"{result['output_throughput']:.1f} tok/s in {result['duration']:.0f} s, pace {1000 * pace_s:.2f} ms, others used {others:.1f} s of the cores"
+    )
+    if cell.result.exists() and pace_of(cell) <= pace_s:
+        return f"{told}; the earlier one had its core more for itself, and is kept"
     for when, text in (("before", before), ("after", after)):
         with whole(cell.folder / f"{cell.name}-{when}.txt") as scrape:
             scrape.write_text(text)
     write_launch(cell, machine, words, server)
-    note(out, cell, result["duration"], others, paces)
     draft.write_text(json.dumps(result))
     os.replace(draft, cell.result)
-    told = f"pace {' and '.join(f'{pace:.3f}' for pace in paces)} s, others used {others:.1f} s of the cores"
-    return f"{result['output_throughput']:.1f} tok/s in {result['duration']:.0f} s, {told}"
+    return told
 
 
 def write_launch(cell: Cell, machine: Machine, words: Sequence[str], server: Server) -> None:
@@ -182,14 +216,14 @@ def write_launch(cell: Cell, machine: Machine, words: Sequence[str], server: Ser
         draft.write_text("\n".join([*lines, shlex.join(on_core(cores()[0], ["vllm", "bench", "serve", *words]))]) + "\n")
 
 
-def note(out: Path, cell: Cell, seconds: float, others_s: float, paces: Sequence[float]) -> None:
-    """A row on the cell in cells.csv: when, how long, what other programs used of the cores meanwhile, and the pace before and after."""
+def note(out: Path, cell: Cell, seconds: float, others_s: float, pace_s: float) -> None:
+    """A row on the cell in cells.csv: when, how long, what other programs used of the cores meanwhile, their pace; also of one that is not kept."""
     file = out / "cells.csv"
     new = not file.exists()
     with file.open("a") as rows:
-        rows.write("at,cell,policy,load,requests,seconds,others_cpu_s,load_average,pace_before_s,pace_after_s\n" if new else "")
+        rows.write("at,cell,policy,load,requests,seconds,others_cpu_s,load_average,pace_s\n" if new else "")
         at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        measured = (seconds, others_s, os.getloadavg()[0], *paces)
+        measured = (seconds, others_s, os.getloadavg()[0], pace_s)
         told = (at, cell.result.relative_to(out), cell.policy, f"{cell.load:g}", cell.requests, *(f"{value:.4g}" for value in measured))
         rows.write(",".join(map(str, told)) + "\n")
 

@@ -133,9 +133,10 @@ VLLM = Engine(  # float32: without AVX-512 its products of bfloat16 take more th
         Probe("eagle3", 2, 12),
         Probe("none", 16, 32),
         Probe("ngram3", 8, 32),
-        Probe("draft3", 8, 16),
-        Probe("eagle3", 8, 24),
+        Probe("draft3", 12, 24),
+        Probe("eagle3", 12, 36),
         Probe("none", 8, 24),
+        Probe("ngram3", 14, 42),  # a step of 56 tokens: those of cells have up to 96
         Probe("none", 2, 8),
         Probe("none", 3, 9),  # where no cell is, and steps with drafted tokens are: an engine's kernels change with the number of tokens
         Probe("none", 6, 18),

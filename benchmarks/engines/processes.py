@@ -12,12 +12,14 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from pathlib import Path
+from statistics import fmean
 from typing import IO
 
 STOP_S = 20  # that a process has to end by itself
@@ -181,6 +183,28 @@ class Client(Group):
             self.stop()
             raise Failed(f"{self.log}: the client ended: {reason(self.log)}")
         return str(line)
+
+
+class Watch(Group):
+    """pace.py on a core, from now on."""
+
+    def __init__(self, core: str, log: Path) -> None:
+        words = on_core(core, [sys.executable, str(Path(__file__).with_name("pace.py"))])
+        super().__init__(words, os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}, log)
+        self.log = log
+
+    def count(self) -> int:
+        """How often it has done its work."""
+        return len(self._lines())
+
+    def pace_s(self, since: int) -> float:
+        """Mean CPU seconds of its work since it had been done so often. Raises Failed."""
+        if not (lines := self._lines()[since:]):
+            raise Failed(f"{self.log}: the core's pace is not known: {reason(self.log)}")
+        return fmean(map(float, lines))
+
+    def _lines(self) -> list[str]:
+        return self.log.read_text().splitlines()
 
 
 def reason(log: Path) -> str:

@@ -21,14 +21,11 @@ from pathlib import Path
 
 from benchmarks.engines import models, scenarios
 from benchmarks.engines.cells import identified, knee_rps, measured, missing, probes
-from benchmarks.engines.measure import Machine, run_cells
+from benchmarks.engines.measure import SHARED, Machine, pace_of, run_cells
 from benchmarks.engines.plan import ENGINES, Engine, small
 from benchmarks.engines.processes import Failed, alone_in, cores, end_with_this_program, local_directly
 from benchmarks.engines.setup import setup
 from simulator.errors import DsimError
-from simulator.reading.json_files import read_json
-
-SHARED = 1.25  # largest ÷ least pace beside the probes, from which a machine is not the engine's alone
 
 
 @dataclass(frozen=True)
@@ -79,10 +76,10 @@ def _seal(job: Job) -> bool:
         raise Failed(f"{len(lost)} probes are missing, the first {lost[0].result}: run it again before anything is sealed")
     if any((job.out / "measured").glob("*/*/*.json")):
         raise Failed(f"{job.out}/measured has results of another seal: move {job.out} away, and begin anew")
-    paces = [float(read_json(cell.result).get("pace_s", 0.0)) for cell in cells if cell.result.exists()]
+    paces = [pace_of(cell) for cell in cells if cell.result.exists()]
     least, most = min(paces), max(paces)
     shared = ": something shares the core, and no fit can be closer than that; measure elsewhere, or at another time" if most > SHARED * least else ""
-    print(f"the fixed piece of work took {least:.2f} to {most:.2f} s beside the probes{shared}", flush=True)
+    print(f"the fixed piece of work took {1000 * least:.2f} to {1000 * most:.2f} ms beside the probes{shared}", flush=True)
     scenarios.seal(identified(job.engine, job.out), job.home, job.out)
     return True
 

@@ -57,7 +57,7 @@ class LoadPoint:
     tpot_p50_s: float | None = None
     tpot_p90_s: float | None = None
     measured_at: str = ""  # as the file has it
-    pace_s: float | None = None  # of a fixed piece of work on the same machine, before and after it
+    pace_s: float | None = None  # of a fixed piece of work on the same machine, beside it
     adaptive: bool = False  # drafts were shorter than `slots`: cut by the engine, which never tried the rest, or no longer proposed
 
     @property
