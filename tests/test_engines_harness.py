@@ -93,11 +93,8 @@ def test_what_was_measured_on_a_shared_core_is_measured_again(tmp_path: Path) ->
 
 def test_a_watch_times_the_core_that_it_is_put_on(tmp_path: Path) -> None:
     watch = Watch("0", tmp_path / "pace.log")
-    end = time.monotonic() + 60
-    while watch.count() < 2 and time.monotonic() < end:
-        time.sleep(0.05)
     watch.stop()
-    assert 0 < watch.pace_s(1) < 1
+    assert 0 < watch.pace_s(0) < 1
     with pytest.raises(Failed, match="the core's pace is not known"):
         watch.pace_s(watch.count())
 

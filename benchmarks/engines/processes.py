@@ -186,12 +186,18 @@ class Client(Group):
 
 
 class Watch(Group):
-    """pace.py on a core, from now on."""
+    """pace.py on a core, from now on. Raises Failed where it does not begin."""
 
     def __init__(self, core: str, log: Path) -> None:
         words = on_core(core, [sys.executable, str(Path(__file__).with_name("pace.py"))])
         super().__init__(words, os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}, log)
         self.log = log
+        end = time.monotonic() + STOP_S
+        while not self.count():
+            if time.monotonic() > end:
+                self.stop()
+                raise Failed(f"{log}: the core's pace is not known: {reason(log)}")
+            time.sleep(0.1)
 
     def count(self) -> int:
         """How often it has done its work."""
