@@ -170,7 +170,7 @@ dsim.__main__.main()
 def test_a_library_makes_another_error_of_an_interrupt(interrupted: bool) -> None:
     """As pydantic does while modules are read. Without an interrupt the error is ours, with its traceback."""
     words = [sys.executable, "-c", TURNED.format(interrupted=interrupted)]
-    found = subprocess.run(words, capture_output=True, text=True, preexec_fn=open_to_interrupts, check=False)  # noqa: PLW1509 - no other way
+    found = subprocess.run(words, capture_output=True, text=True, preexec_fn=open_to_interrupts, check=False)
     assert (found.returncode, "Traceback" in found.stderr) == ((130, False) if interrupted else (1, True)), found.stderr
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from simulator.study.sealed.make_score import score_of
+from simulator.study.sealed.measured import read_result
 from simulator.study.sealed.result import Score
 from simulator.study.sealed.score import limits
 from simulator.study.sealed.seal import Seal, read_seal
@@ -154,6 +155,8 @@ def test_other_tools_stand_beside(world: Path, sealed: Seal, result_file: Write,
     said = dsim("score", "seal.json", file, "--others", "bad.csv")
     assert (said.code, len(said.err.splitlines())) == (2, 1)
     assert "large/plain at 2 is not a cell of the seal" in said.err
+    (world / "twice.csv").write_text(OTHERS + row + row.replace("1.5", "2.5"))
+    assert "small/plain at 2: is predicted twice" in dsim("score", "seal.json", file, "--others", "twice.csv").err
 
 
 def test_mistakes_are_one_line(world: Path, sealed: Seal, result_file: Write, dsim: Dsim) -> None:
@@ -161,7 +164,11 @@ def test_mistakes_are_one_line(world: Path, sealed: Seal, result_file: Write, ds
     (world / "copy.json").write_bytes(file.read_bytes())
     result_file("model.json", "MTP-1", 2, model_id="large")
     result_file("rate.json", "plain", 2, request_rate=3.0)
+    result_file("paced.json", "plain", 2, pace_s=1.0)
+    result_file("crowded.json", "plain", 2, mean_tpot_ms=5000.0)
+    result_file("none.json", "plain", 2, completed=0, mean_tpot_ms=0, output_throughput=0)
     (world / "odd.json").write_text('{"a": 1}')
+    (world / "cut.json").write_text(file.read_text()[:100])
     for words, says in (
         (["fast=a.json"], "no condition was sealed with 'fast'"),
         (["large/plain=a.json"], "no condition was sealed with 'large/plain'"),
@@ -171,13 +178,43 @@ def test_mistakes_are_one_line(world: Path, sealed: Seal, result_file: Write, ds
         (["plain=a.json", "plain=a.json"], "is given twice"),
         (["plain=a.json", "plain=copy.json"], "has the numbers of small/plain/a.json"),
         (["plain=a.json", "MTP-1=model.json"], "is of model 'large'"),
-        (["plain=rate.json"], "does not say its max_concurrency"),
+        (["plain=rate.json"], "its prompts came at a rate, not by max_concurrency alone"),
+        (["plain=cut.json"], "not valid JSON"),
+        (["plain=crowded.json"], "its numbers contradict each other"),
+        (["plain=none.json"], "none of the files is of a cell that was sealed: small/plain/none.json: no request finished"),
+        (["plain=a.json", "--probes", "paced.json", "--probes", "paced.json"], "paced.json: --probes: is given twice"),
+        (["plain=paced.json", "--probes", "paced.json"], "paced.json: --probes: is among the measurements of the seal"),
         (["nowhere"], "is neither a folder nor NAME=FILE"),
         (["tiny"], "holds no result files of what was sealed"),
     ):
         said = dsim("score", "seal.json", *words)
         assert (said.code, said.out, len(said.err.splitlines())) == (2, "", 1), said
         assert says in said.err
+
+
+def test_another_model_and_other_drafts_are_named(sealed: Seal, result_file: Write) -> None:
+    """A server's name of its model may be part of the whole name."""
+    counters = {"spec_decode_num_drafts": 100, "spec_decode_accepted_tokens": 20, "spec_decode_acceptance_length": 1.2}
+    one = counters | {"spec_decode_draft_tokens": 100, "spec_decode_per_position_acceptance_rates": [0.2]}
+    two = counters | {"spec_decode_draft_tokens": 200, "spec_decode_per_position_acceptance_rates": [0.15, 0.05]}
+
+    def told(policy: str, model: str = "", **changes: Any) -> list[str]:
+        file = result_file("a.json", policy, 2, **changes)
+        return [line for line in score_of(sealed, "x", [f"{policy}={file}"], model=model).remarks if "drafted" in line or "called its model" in line]
+
+    assert told("plain") == told("MTP-1", **one) == told("plain", "org/Small-7B-Instruct") == []
+    assert told("plain", "org/Large-7B") == ["the server called its model 'small', and the seal is of 'org/Large-7B'"]
+    assert told("MTP-1", **two) == ["small/MTP-1/a.json: the server drafted 2 tokens, and the seal is of mtp, fixed (length 1)"]
+    assert told("plain", **one) == ["small/plain/a.json: the server drafted 1 tokens, and the seal is of no drafter"]
+    assert told("MTP-1", mean_itl_ms=7.0, mean_tpot_ms=7.0) == [
+        "small/MTP-1/a.json: the server drafted nothing, and the seal is of mtp, fixed (length 1)"
+    ]
+
+
+def test_all_clients_say_when() -> None:
+    real = Path(__file__).parents[1] / "exchange" / "real"
+    files = [real / "aiperf" / "profile_export_aiperf.json", real / "guidellm-c4.json", REAL / "none-c4.json"]
+    assert [read_result(file).points[0].measured_at[:10].replace("-", "")[:8] for file in files] == ["20261128"] * 3
 
 
 def test_llama_has_a_limit_of_its_own(sealed: Seal, result_file: Write) -> None:

@@ -101,6 +101,7 @@ class _Export(Part):
     usage_completion_tokens: _Metric | None = None
     input_config: _Input | None = None
     benchmark_id: Line | None = None
+    end_time: Line | None = None  # local time of the client's machine
 
     @property
     def failed(self) -> int | None:
@@ -126,7 +127,7 @@ def read_aiperf(path: Path) -> Loads:
         throughput_tok_s=_value(document, "output_token_throughput", export.output_token_throughput, _tokens_per_s),
         ttft_s=ttft_s, answer_s=after_first(whole_s, ttft_s), prompt_tokens=_mean(export.input_sequence_length),
         output_tokens=_mean(export.output_sequence_length), offered=told.offered,
-        duration_s=_maybe(document, "benchmark_duration", export.benchmark_duration),
+        duration_s=_maybe(document, "benchmark_duration", export.benchmark_duration), measured_at=export.end_time or "",
     )  # fmt: skip
     pieces = _maybe(document, "inter_chunk_latency", export.inter_chunk_latency)
     counters = _of_server(path, export.benchmark_id)

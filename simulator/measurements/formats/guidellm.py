@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -62,6 +63,7 @@ class _Config(Part):
 class _Benchmark(Part):
     config: _Config | None = None
     duration: Seconds | None = None
+    end_time: Annotated[float, Within(0, 1e11, "seconds")] | None = None  # since 1970
     metrics: _Metrics
 
 
@@ -96,6 +98,7 @@ def read_guidellm(path: Path) -> Loads:
             ttft_s=ttft / 1e3, model=backend.model or "", prompt_tokens=metrics.mean("prompt_token_count") or None,
             output_tokens=metrics.mean("output_token_count") or None, requests=totals.successful, failed=totals.errored,
             offered={"concurrent": strategy.streams or None, "synchronous": 1}.get(strategy.type_ or ""), duration_s=benchmark.duration,
+            measured_at=datetime.fromtimestamp(benchmark.end_time, UTC).isoformat(timespec="seconds") if benchmark.end_time else "",
         )  # fmt: skip
         pieces = metrics.mean("output_tokens_per_iteration")
         points.append(point.one_token_pieces(pieces / point.tps_per_user if pieces else None))

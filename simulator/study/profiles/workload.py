@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from simulator.errors import DsimError
+from simulator.measurements.formats.loadgen import LoadPoint
 from simulator.study.profiles.given_points import Cell
 
 CROWDED = 1.25  # requests in flight (Little's law) against those allowed, above which a file contradicts itself
@@ -15,7 +16,7 @@ DIFFERS = 2.0  # ratio of mean lengths between files above which a fit has to kn
 def check_workload(cells: Sequence[Cell]) -> None:
     """Raises DsimError where the requests behind the cells are too unlike for what is known of them."""
     for cell in cells:
-        _check_users(cell)
+        check_users(cell.point)
     for what, name in (("prompts", "prompt_tokens"), ("answers", "output_tokens")):
         known = [(getattr(cell.point, name), cell.point.source) for cell in cells if getattr(cell.point, name)]
         if not known:
@@ -27,9 +28,8 @@ def check_workload(cells: Sequence[Cell]) -> None:
             raise DsimError(problem, where=shortest, key=name, remedy=f"measure one workload, or give files where {missing}")
 
 
-def _check_users(cell: Cell) -> None:
+def check_users(point: LoadPoint) -> None:
     """Raises DsimError where more requests would have been in flight than the client allowed: throughput, speed and TTFT are not of one run."""
-    point = cell.point
     inside = replace(point, ttft_s=point.ttft_s or 0.0).in_flight
     if point.offered and inside and inside > CROWDED * point.offered:
         problem = f"throughput, speed and TTFT say {inside:.1f} requests in flight, more than the {point.offered:.0f} that the client allowed"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 
+from simulator.complaints import shown
 from simulator.errors import DsimError
 from simulator.files import write_whole
 from simulator.reading.json_files import read_json
@@ -30,18 +32,19 @@ def score_of(
 ) -> Score:  # fmt: skip
     """What was measured beside what was sealed. `engine`, `hardware` and `model` are the profiles' where they are not given; `probes` are the results
     that they were made from, with the machine's pace. Raises DsimError."""
-    told, paces = read_others(others, seal) if others else [], tuple(probes_pace(probes))
-    found = read_measured(given_files(words, seal))
+    told, files = read_others(others, seal) if others else [], given_files(words, seal)
+    paces = tuple(probes_pace(probes, {path.resolve() for _, _, path in files}))
+    found = read_measured(files)
     found.not_sealed += not_of_the_seal(words, seal)
     scoring = Scoring(seal, found, paces)
     summary, ranking, regret = tuple(scoring.summary()), scoring.ranking(), tuple(scoring.regret())
     measured = {cell.condition.name for cell in found.cells}
     conditions = [condition for condition in seal.conditions if condition.name in measured]
-    engine, older = engine or _of_profiles(seal, "engine"), _older(seal, found)
+    engine, model, older = engine or _of_profiles(seal, "engine"), model or _of_profiles(seal, "target"), _older(seal, found)
     dates = [point.measured_at for point in found.points if point.measured_at]
     return Score(
         kind="score", name=name, dsim_version=version("dsim"), scored_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        engine=engine, hardware=hardware or _of_profiles(seal, "hardware"), model=model or _of_profiles(seal, "target") or found.model,
+        engine=engine, hardware=hardware or _of_profiles(seal, "hardware"), model=model or found.model,
         seal=SealFacts.of(seal, profiles={condition.name: condition.profile.sha256 for condition in seal.conditions}),
         first_measured=dates[0] if dates else "", last_measured=dates[-1] if dates else "", older=older,
         conditions=tuple(
@@ -54,7 +57,7 @@ def score_of(
         cells=scoring.cells, not_measured=scoring.not_measured, not_sealed=tuple(found.not_sealed), failed=sum(cell.failed for cell in scoring.cells),
         summary=summary, ranking=ranking, regret=regret, knees=tuple(scoring.knees()), crossings=tuple(scoring.crossings()),
         others=tuple(compared(told, scoring.cells)), pace=scoring.pace, limits=tuple(limits(summary, ranking, regret, engine)),
-        remarks=tuple(_remarks(found, scoring, older)),
+        remarks=tuple(_remarks(found, scoring, older, model)),
     )  # fmt: skip
 
 
@@ -82,10 +85,12 @@ def _older(seal: Seal, found: Measured) -> int:
     return sum(at - timedelta(seconds=point.duration_s or 0) < sealed_at for point, at in ends)
 
 
-def _remarks(found: Measured, scoring: Scoring, older: int) -> Iterator[str]:
+def _remarks(found: Measured, scoring: Scoring, older: int, model: str) -> Iterator[str]:
     points = found.points
+    if model and found.model and not _alike(model, found.model):
+        yield f"the server called its model {shown(found.model)}, and the seal is of {shown(model)}"
     if older:
-        yield f"{older} of {len(points)} measurements are older than the seal (by this machine's time zone): kept out, not unknown"
+        yield f"{older} of {len(points)} measurements are older than the seal (by this machine's time zone): these were no predictions"
     if undated := sum(_time(point.measured_at) is None for point in points):
         yield f"{undated} of {len(points)} files do not say when they were measured: that they are younger than the seal is for you to know"
     for place in scoring.unchosen:
@@ -100,6 +105,12 @@ def _remarks(found: Measured, scoring: Scoring, older: int) -> Iterator[str]:
     if found.not_sealed:
         yield f"measured and not sealed: {', '.join(found.not_sealed)}"
     yield from dict.fromkeys(found.remarks)
+
+
+def _alike(model: str, served: str) -> bool:
+    """May a server call this model so: is one name within the other, folders, signs and case apart?"""
+    one, other = (re.sub(r"[^a-z0-9]", "", name.rstrip("/").rpartition("/")[2].lower()) for name in (model, served))
+    return one in other or other in one
 
 
 def _time(date: str) -> datetime | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from math import isclose
@@ -16,11 +17,14 @@ from simulator.measurements.formats.bench import read_bench, read_llama_cpp
 from simulator.measurements.formats.guidellm import read_guidellm
 from simulator.measurements.formats.loadgen import NAMED_FAILED, LoadPoint, Loads
 from simulator.measurements.formats.scrapes import counters_around
+from simulator.reading.json_files import parse_json
 from simulator.reading.opening import read_text
 from simulator.study.profiles.given_points import MOST_FILES, matching, natural
+from simulator.study.profiles.workload import check_users
 from simulator.study.sealed.numbers import SPEED, measured
-from simulator.study.sealed.seal import Condition, Seal, SealedCell
+from simulator.study.sealed.seal import Condition, Seal, SealedCell, SealedPolicy
 
+FIXED = re.compile(r"fixed \(length (\d+)\)")  # a rule, as a seal tells it
 UNLIKE = 0.02  # relative difference of counts of tokens that is named
 BESIDE = "server_metrics_export.json"  # AIPerf's, beside its results
 FORM = "POLICY=FILE, CONDITION/POLICY=FILE, or a folder CONDITION/POLICY/*.json"
@@ -124,6 +128,7 @@ def read_result(path: Path) -> Loads:
     for mark, read in (('"mean_tpot_ms"', _read_bench), ('"benchmarks"', read_guidellm), ('"output_token_throughput"', read_aiperf)):
         if mark in text:
             return read(path)
+    parse_json(text, path)  # what was cut off is no JSON
     remedy = "give results of vllm bench serve --save-result, SGLang's bench_serving, GuideLLM or AIPerf"
     raise DsimError("is not a result of a benchmark client", where=path, remedy=remedy)
 
@@ -146,26 +151,26 @@ def read_measured(files: Sequence[tuple[Condition, str, Path]]) -> Measured:
             name = f"{condition.name}/{policy}/{point.source}"
             _check(point, path, seen, every)
             seen[replace(point, source="", survival=None)] = name
-            if (load := _load(point, condition)) is None:
-                flag = "max_concurrency" if condition.load_kind == "concurrency" else "request_rate"
-                raise DsimError(f"does not say its {flag}, the load of condition {condition.name}", where=path, remedy="give results that do")
+            load = _load(point, condition, path)
             sealed = condition.cell(policy, load)
             if sealed is None:
                 every.not_sealed.append(f"{name} (load {load:g})")
                 continue
-            drafter = next(each.drafter for each in condition.policies if each.name == policy)
-            every.remarks += [*_of_arrivals(name, point, condition), *_differences(name, point, sealed, drafter)]
+            sought = next(each for each in condition.policies if each.name == policy)
+            every.remarks += [*_of_arrivals(name, point, condition), *_of_drafting(name, point, sought), *_differences(name, point, sealed)]
             key = (condition.name, policy, sealed.load)
             before = repeats[key].points if key in repeats else ()
             repeats[key] = MeasuredCell(condition, sealed, (*before, replace(point, source=path.as_posix())))
     if not repeats:
-        raise DsimError("none of the files is of a cell that was sealed", where="dsim score", remedy="check policies and loads")
+        first = ", ".join([*every.not_sealed, *every.remarks][:1])
+        raise DsimError(f"none of the files is of a cell that was sealed: {first}", where="dsim score", remedy="check policies and loads")
     every.cells = list(repeats.values())
     return every
 
 
 def _check(point: LoadPoint, path: Path, seen: dict[LoadPoint, str], every: Measured) -> None:
-    """Raises DsimError where it is a copy, or of another model."""
+    """Raises DsimError where it contradicts itself, is a copy, or of another model."""
+    check_users(point)
     if (first := seen.get(replace(point, source="", survival=None))) is not None:
         raise DsimError(f"{point.source} has the numbers of {first}", where=path, remedy="give every measurement once")
     if point.model and every.model and point.model != every.model:
@@ -174,10 +179,15 @@ def _check(point: LoadPoint, path: Path, seen: dict[LoadPoint, str], every: Meas
     every.model = every.model or point.model
 
 
-def _load(point: LoadPoint, condition: Condition) -> float | None:
-    if condition.load_kind == "rate_rps":
-        return point.rate_rps
-    return None if point.offered is None else point.offered / condition.replicas
+def _load(point: LoadPoint, condition: Condition, path: Path) -> float:
+    """On the scale of the condition. Raises DsimError where the file does not say it."""
+    at_a_rate = condition.load_kind == "rate_rps"
+    load = point.rate_rps if at_a_rate else point.offered
+    if load is None:
+        flag = "request_rate" if at_a_rate else "max_concurrency"
+        problem = f"does not say its {flag}" if at_a_rate or not point.rate_rps else f"its prompts came at a rate, not by {flag} alone"
+        raise DsimError(f"{problem}: the load of condition {condition.name}", where=path, key=flag, remedy="give results that were measured so")
+    return load if at_a_rate else load / condition.replicas
 
 
 def _of_arrivals(name: str, point: LoadPoint, condition: Condition) -> Iterator[str]:
@@ -191,10 +201,18 @@ def _of_arrivals(name: str, point: LoadPoint, condition: Condition) -> Iterator[
         yield f"{name}: the arrivals have burstiness {point.burstiness:g}, and those of the seal {condition.burstiness:g}"
 
 
-def _differences(name: str, point: LoadPoint, sealed: SealedCell, drafter: str | None) -> Iterator[str]:
+def _of_drafting(name: str, point: LoadPoint, policy: SealedPolicy) -> Iterator[str]:
+    """Where the server drafted otherwise than the sealed policy: at all, or more or fewer tokens than a fixed length."""
+    if point.slots is None:
+        return
+    fixed = FIXED.fullmatch(policy.rule)
+    if bool(point.slots) != bool(policy.drafter) or (point.slots and fixed and point.slots != int(fixed[1])):
+        drafted = f"{point.slots:g} tokens" if point.slots else "nothing"
+        yield f"{name}: the server drafted {drafted}, and the seal is of {f'{policy.drafter}, {policy.rule}' if policy.drafter else 'no drafter'}"
+
+
+def _differences(name: str, point: LoadPoint, sealed: SealedCell) -> Iterator[str]:
     """Where the benchmark was another one than what was sealed, and where requests failed."""
-    if point.slots and not drafter:
-        yield f"{name}: the server drafted {point.slots:g} tokens, and the seal is of a policy that drafts none"
     sent = None if point.requests is None else point.requests + (point.failed or 0)
     if sent is not None and sent != sealed.requests:
         yield f"{name}: {sent:,} requests were sent, and the seal is of {sealed.requests:,.0f}"

@@ -39,7 +39,11 @@ def read_others(path: Path, seal: Seal) -> list[OtherPrediction]:
     rows = _json_rows(path) if path.suffix == ".json" else _csv_rows(path)
     if not 0 < len(rows) <= MOST_ROWS:
         raise DsimError(f"expected 1 to {MOST_ROWS:,} predictions, got {len(rows):,}", where=path, remedy=f"columns: {', '.join(COLUMNS)}")
+    seen = set[OtherPrediction]()
     for where, row in rows:
+        if (one := row.model_copy(update={"value": 1.0})) in seen:
+            raise DsimError("is predicted twice", where=where, key=f"{row.condition}/{row.policy} at {row.load:g}", remedy="leave one out")
+        seen.add(one)
         condition = seal.condition(row.condition)
         if condition is None or condition.cell(row.policy, row.load) is None:
             cell = f"{row.condition}/{row.policy} at {row.load:g}"[:80]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -15,10 +16,16 @@ from simulator.study.sealed.result import AtPace, Pace
 MARKED = 0.05  # difference of the pace from that of the probes, beyond which a cell is marked
 
 
-def probes_pace(words: Sequence[str]) -> list[float]:
-    """Pace of the results that a profile was made from, seconds. Raises DsimError where one does not say it."""
-    found = []
+def probes_pace(words: Sequence[str], measured: Collection[Path]) -> list[float]:
+    """Pace of the results that a profile was made from, seconds. Raises DsimError where one does not say it, is given twice or is among those that
+    are `measured`."""
+    found, seen = [], set[Path]()
     for file in named_files(words, "--probes"):
+        path = Path(file.path).resolve()
+        if path in seen or path in measured:
+            problem = "is given twice" if path in seen else "is among the measurements of the seal"
+            raise DsimError(problem, where=file.path, key="--probes", remedy="give the results that the profile was made from, each once")
+        seen.add(path)
         for point in read_result(file.path).points:
             if point.pace_s is None:
                 raise DsimError("does not say the pace of its machine", where=file.path, key="pace_s", remedy="leave out --probes")
