@@ -20,7 +20,7 @@ from simulator.files import whole
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 STEPS = {"dspark": 250, "eagle3": 250}
 EXPORTED = {"dspark": ("gguf", "--weights", "q8_0", "--target", "gguf"), "eagle3": ("vllm", "--target", "target")}  # to what, for which target
-TEXTS, TOKENS, DRAFT_VOCABULARY, GAMMA = 150, 128, 8192, 5
+TEXTS, TOKENS, DRAFT_VOCABULARY, GAMMA = 500, 128, 8192, 5
 NEEDED = ("gguf==0.19.0", "accelerate==1.15.0")  # by make_smollm2.py, in dsim's own environment
 KEPT = (5, 15)  # layers of the draft model: the first and the last of the target's 30; of 5 + 15, 10 + 10 and 15 + 5 these agree most often with it
 
