@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from simulator.echo import echo_drawn, echo_json
-from simulator.errors import visible
+from simulator.errors import DsimError, visible
 
 if TYPE_CHECKING:
     from simulator.report.page import Page
 
 
 def allow(hours: float | None) -> None:
-    """Lets this process, and those that it starts, begin so much work."""
+    """Lets this process, and those that it starts, begin so much work. Raises DsimError where it is no number of hours."""
     from simulator.study.run.effort import MAX_HOURS
 
     if hours is not None:
+        if not hours > 0:
+            raise DsimError(f"expected a number of hours above 0, got {hours:g}", key="--max-hours", remedy="for example 100")
         os.environ[MAX_HOURS] = str(hours)
 
 
@@ -36,7 +38,7 @@ Ray = Annotated[
 ]
 MaxHours = Annotated[
     float | None,
-    typer.Option("--max-hours", min=0, callback=allow, help="Most hours of computing that a run may take, by estimate.", show_default="1000"),
+    typer.Option("--max-hours", callback=allow, help="Most hours of computing that a run may take, by estimate.", show_default="1000"),
 ]
 Prediction = Annotated[
     bool,

@@ -21,6 +21,7 @@ COLUMNS = ("concurrency", "tps_per_user", "throughput_tok_s_gpu")
 MOST_POINTS = 50_000
 USERS, SPEED = (1e-3, 1e6), (1e-3, 1e6)  # requests in flight per replica, tokens per second of one
 MOST_STEP_S = 1000.0
+MISSES = 0.10  # rms of residuals above which points do not belong to one engine, or it is no such engine
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,23 @@ class Telemetry:
 
 @dataclass(frozen=True)
 class CostFit:
-    """A fitted curve and how well it fits."""
+    """A fitted curve and how well it fits: fitted ÷ measured - 1 of every step time, whose squares are least."""
 
     curve: FittedCurve
-    rms: float  # relative, of per-user speed
-    worst: float
-    points: int
-    plain_rms: float  # of a + b B alone, to show how much the concave part improves
+    differences: Floats  # [n]
+    plain_rms: float  # of a + b B alone, fitted likewise, to show how much the other parts improve
+
+    @property
+    def points(self) -> int:
+        return len(self.differences)
+
+    @property
+    def rms(self) -> float:
+        return rms(self.differences)
+
+    @property
+    def worst(self) -> float:
+        return float(np.abs(self.differences).max())
 
 
 def read_telemetry(path: Path, gpus_per_replica: float = 1.0) -> Telemetry:
@@ -89,7 +100,7 @@ def fit_cost(
     Telemetry shows only τ / T, so every time scales with the assumed τ. `draft_s_per_request` is subtracted before the fit.
     Raises DsimError when there are too few points for a fit.
     """
-    from scipy.optimize import least_squares
+    from scipy.optimize import least_squares, nnls
 
     tokens = telemetry.concurrency * budget
     time = accepted_length / telemetry.tps_per_user - draft_s_per_request * telemetry.concurrency
@@ -110,7 +121,6 @@ def fit_cost(
         return np.asarray(x[0] + x[1] * tokens - x[2] * np.expm1(-tokens / x[3]) + steps)
 
     slope, base = np.polyfit(tokens, time, 1)
-    plain_rms = rms(np.polyval([slope, base], tokens) / time - 1)
     scale = float(np.median(tokens))
     start = np.array([max(base, time.min() / 2), max(slope, 1e-9), time.min() / 5, scale / 5, *([0.0] * len(edges))])
     upper = np.array([np.inf, np.inf, np.inf if concave else 1e-15, 4 * scale, *([np.inf] * len(edges))])
@@ -118,9 +128,12 @@ def fit_cost(
     start = np.clip(start, lower + 1e-16, upper * (1 - 1e-9))
     size = np.array([time.mean(), time.mean() / scale, time.mean(), scale, *([time.mean()] * len(edges))])
     solution = least_squares(misfit, start, bounds=(lower, upper), x_scale=size, max_nfev=1000, ftol=1e-12, xtol=1e-12)
-    a, b, c, d, *jumps = (float(v) for v in solution.x)
-    residual = time / model(solution.x) - 1
-    note = f"fitted to {len(tokens)} operating points, {rms(residual):.2%} rms; assumed accepted length {accepted_length:g}, budget {budget:g}"
+    (base, slope), missed = nnls(np.stack([1 / time, tokens / scale / time], axis=1), np.ones(len(time)))
+    line = np.array([base, slope / scale, 0.0, start[3], *([0.0] * len(edges))])
+    best = min(solution.x, line, key=lambda x: rms(misfit(x)))
+    a, b, c, d, *jumps = (float(v) for v in best)
+    differences = misfit(best)
+    note = f"fitted to {len(tokens)} operating points, {rms(differences):.2%} rms; assumed accepted length {accepted_length:g}, budget {budget:g}"
     content = {
         "provenance": "fitted",
         "source": source,
@@ -133,7 +146,13 @@ def fit_cost(
         "measured_tokens": (_round(float(tokens.min())), _round(float(tokens.max()))),
     }
     curve = validate(FittedCurve, content, "the fitted step cost", DsimError)
-    return CostFit(curve, rms(residual), float(np.abs(residual).max()), len(tokens), plain_rms)
+    return CostFit(curve, differences, float(missed) / len(time) ** 0.5)
+
+
+def check_misses(missed: float, worst: str, astray: str = "", remedy: str = "") -> None:
+    """Raises DsimError where a fit misses its points by too much (rms), or its steps are `astray`."""
+    if missed > MISSES or astray:
+        raise DsimError(f"no step cost fits these points: {missed:.0%} rms, {worst}{astray}", remedy=remedy)
 
 
 def rms(residual: Floats) -> float:

@@ -12,6 +12,7 @@ from simulator.arrays import Floats
 from simulator.errors import DsimError
 from simulator.measurements import surface_priors as priors
 from simulator.measurements.cost import Costs
+from simulator.measurements.fit import check_misses
 from simulator.measurements.formats.loadgen import LoadPoint
 from simulator.measurements.marginals import UNKNOWN_ROUNDS, logit, pooled
 from simulator.measurements.surface_model import Acceptance, Model, Rows, rows_of
@@ -19,8 +20,7 @@ from simulator.measurements.surface_parts import DrafterFit, costs_of, drafter_o
 from simulator.measurements.surface_priors import DraftKind
 from simulator.measurements.uncertainty import Uncertainty
 
-MISSES = 0.10  # rms of residuals above which points do not belong to one engine, or it is no such engine
-STRAYS = 0.5  # likewise, rms of steps against a smooth curve: those of CPUs stray by a quarter, between the sizes that their kernels are made for
+STRAYS = 0.5  # rms of steps against a smooth curve, from which it is no engine: those of CPUs stray by a quarter, between the sizes of their kernels
 NOISE = 0.03  # least relative sd of a speed: single runs of others differ by as much
 TTFT_SD = 0.1  # of the logarithm of a TTFT outside of what the model allows; where a prompt is alone it is a prefill time, as exact as a speed
 OUTLIER = 2.0  # standard deviations beyond which a point pulls less and less
@@ -79,10 +79,9 @@ class SurfaceFit:
 
     def check(self) -> None:
         """Raises DsimError where the fit misses its points: they are not of one engine under one setting, or it is no such engine."""
-        if self.rms > MISSES or self.astray:
-            worst = max(self.points, key=lambda point: abs(point.difference))
-            problem = f"no step cost fits these points: {self.rms:.0%} rms, {worst.point.source} by {worst.difference:+.0%}{self.astray}"
-            raise DsimError(problem, remedy="give points of one server, or say its graph limit")
+        worst = max(self.points, key=lambda point: abs(point.difference))
+        remedy = "give points of one server, or say its graph limit"
+        check_misses(self.rms, f"{worst.point.source} by {worst.difference:+.0%}", self.astray, remedy)
 
     def with_scheduling(self, points: Sequence[LoadPoint], drafters: Sequence[str]) -> SurfaceFit:
         """The fit with a cost of scheduling from adaptive points whose lengths were simulated: they say nothing of the rest."""

@@ -206,6 +206,18 @@ def test_contradictions_are_one_line_and_nothing_is_written(put: Put, dsim: Dsim
     assert not (tmp_path / "p").exists()
 
 
+def test_programs_are_told_what_people_are(put: Put, dsim: Dsim, tmp_path: Path) -> None:
+    """Remarks of the fit and of its files, and the engine as the profile has it."""
+    files = put("a1.json", aiperf(1, 0.01)), put("a8.json", aiperf(8, 0.012))
+    options = ("--accepted-length", 1, "--budget", 1, "--engine", "SGLang")
+    said = {form: dsim("import", "aiperf", *files, *options, "--out", tmp_path / form, "--format", form) for form in ("text", "json")}
+    told = json.loads(said["json"].out)
+    assert told["engine"] == load_profile(tmp_path / "json").engine == "SGLang"
+    assert any(remark.startswith("no point speculates, so") for remark in told["remarks"])
+    assert any(remark.startswith("no point was kept out of the fit (--check FILE)") for remark in told["remarks"])
+    assert said["text"].out.splitlines()[: len(told["remarks"])] == told["remarks"]
+
+
 def test_a_real_server_is_predicted_at_loads_kept_out(dsim: Dsim, tmp_path: Path) -> None:
     """vLLM 0.32 on a CPU core that was not quiet, without and with n-gram drafting."""
     fit = [REAL / f"{name}-c{n}.json" for name in ("none", "ngram3") for n in (1, 4, 16)]

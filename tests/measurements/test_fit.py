@@ -70,6 +70,17 @@ def test_a_concave_curve_comes_back_from_noisy_telemetry() -> None:
     assert all(fit.rms <= fit.worst <= 0.05 for fit in fits)
 
 
+@pytest.mark.parametrize("noise", [0.01, 0.3, 2.0])
+def test_the_line_alone_misses_by_as_much_or_more(noise: float) -> None:
+    """Both are errors of the same times, the least there are; of few points the line is all there is."""
+    for seed in range(10):
+        few, many = (fit_cost(telemetry(curve(), users, noise, seed), TAU, BUDGET) for users in (FEW, MANY))
+        assert few.plain_rms == pytest.approx(few.rms, rel=1e-6)
+        assert many.plain_rms >= many.rms * (1 - 1e-9)
+        if not many.curve.concave_s:
+            assert many.plain_rms == pytest.approx(many.rms, rel=1e-6)
+
+
 def test_telemetry_shows_tau_over_time_alone() -> None:
     seen = telemetry(curve(0.02), MANY)
     once, twice = (fit_cost(seen, tau, BUDGET).curve for tau in (TAU, 2 * TAU))

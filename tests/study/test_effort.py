@@ -76,6 +76,14 @@ def test_a_limit_of_hours_is_a_number(text: str, monkeypatch: pytest.MonkeyPatch
         effort.max_hours()
 
 
+@pytest.mark.parametrize("command", ["run", "validate", "plan", "predict"])
+@pytest.mark.parametrize("hours", ["0", "-1", "nan"])
+def test_an_option_of_hours_is_refused_by_its_own_name(command: str, hours: str, dsim: Callable[..., Any]) -> None:
+    said = dsim(command, "any.yaml", "--max-hours", hours)
+    assert (said.code, said.out) == (2, "")
+    assert said.err.strip() == f"error: --max-hours: expected a number of hours above 0, got {hours}; for example 100"
+
+
 def test_a_curve_is_expected_to_bring_what_it_brings() -> None:
     import numpy as np
 

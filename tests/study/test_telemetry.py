@@ -81,6 +81,17 @@ def test_a_known_curve_comes_back_without_speculation(world: Path, dsim: Dsim) -
     assert found[32] == pytest.approx(1 / 0.036, rel=0.005)
 
 
+def test_points_that_no_curve_fits_are_refused(world: Path, dsim: Dsim) -> None:
+    """As points of several lengths are: above 10 % rms."""
+    for error, code in ((0.05, 0), (0.2, 2)):
+        rows = [f"{u},{(1 + error * (-1) ** i) / (0.02 + 0.0005 * u):.6f}\n" for i, u in enumerate((2, 4, 8, 16, 32, 64))]
+        (world / "t.csv").write_text("concurrency,tps_per_user\n" + "".join(rows))
+        said = dsim("fit", "t.csv", "--accepted-length", 1, "--budget", 1, "--out", f"mine{code}")
+        assert (said.code, (world / f"mine{code}").exists()) == (code, code == 0), said.err
+    assert "t.csv: no step cost fits these points: " in said.err
+    assert "% rms, the step at " in said.err
+
+
 def test_drafting_is_taken_off_and_put_back(world: Path, dsim: Dsim) -> None:
     users = np.array([2, 4, 8, 16, 32, 64])
     speed = 1.8 / (0.02 + 0.0004 * users)

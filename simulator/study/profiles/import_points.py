@@ -57,9 +57,9 @@ def fit_points(parts: Parts, about: About, files: PointFiles, say: Say = lambda 
     options = Options(files.accepted_length, files.budget, about.drafter)
     options.check()
     fit, check = named_files(files.bench, option), named_files(files.check, "--check")
-    scrapes = read_scrapes(named_files(files.metrics, "--metrics"), named_files(files.before, "--metrics-before"), files.model, parts.first)
+    scrapes = read_scrapes(named_files(files.metrics, "--metrics"), named_files(files.before, "--metrics-before"), files.model, parts.remarks)
     cells, loads = read_cells(fit, check, files.read)
-    parts.first += loads.remarks
+    parts.remarks += loads.remarks
     cells = completed(filled(cells, scrapes, files.model is not None), options)
     scrapes = {name or about.drafter: counters for name, counters in scrapes.items()}
     counted = {name: acceptance(name, cells, scrapes.get(name, ())) for name in dict.fromkeys(cell.drafter for cell in cells) if name}
@@ -102,15 +102,16 @@ def fill_in(
         parts.unknown.append(f"{name}: {'its' if counted[name].apart else 'acceptance by domain, and its'} confidences")
         if counted[name].apart:
             names = ", ".join(drafting.blocks.domains)
-            parts.first.append(f"{name} has the domains {names}: a scenario says its own (workload.domains), else its requests are of all of them")
+            parts.remarks.append(f"{name} has the domains {names}: a scenario says its own (workload.domains), else its requests are of all of them")
     parts.assumed += [*fit.surface.assumed, _FRONT_END]
     parts.unknown += fit.surface.unknown
     extra = [unsure for name in drafters for unsure in counted[name].unsure(name, gamma[name])]
     parts.uncertainty = merged(fit.surface.uncertainty, extra)
-    parts.first = [*_headlines(fit, bool(set(counted) - apart)), *parts.first, *_table(fit.compared)]
+    parts.remarks = [*_headlines(fit, bool(set(counted) - apart)), *parts.remarks]
+    parts.table = _table(fit.compared)
     engines = {row.cell.point.engine for row in fit.compared}
+    parts.engine = engines.pop() if len(engines) == 1 else ""
     parts.data |= {
-        "engine": engines.pop() if len(engines) == 1 else "",
         "rms": fit.rms, "worst": fit.worst, "noise": noise_of([row.cell for row in fit.compared]),
         "users": fit.manner, "cells": [row.to_json() for row in fit.compared],
     }  # fmt: skip

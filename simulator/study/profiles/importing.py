@@ -102,9 +102,9 @@ def import_vllm(about: About, curves: Path | None, files: PointFiles, say: Say =
             read_scrapes(named_files(files.metrics, "--metrics"), (), files.model, [])  # a file of another kind is called by its name
             raise DsimError("the files have no step costs", key="--curves", remedy="give cost curves, or results of vllm bench serve with --bench")
         left_out = fit_points(parts, about, files, say, "--bench")
-        return parts.write(about, "SGLang" if parts.data.get("engine") == "SGLang" else "vLLM", left_out)
+        return parts.write(about, "SGLang" if parts.engine == "SGLang" else "vLLM", left_out)
     draft = _curve_cost(parts, read_cost_curves(curves), curves.name)
-    scrapes = read_scrapes(named_files(files.metrics, "--metrics"), named_files(files.before, "--metrics-before"), files.model, parts.first)
+    scrapes = read_scrapes(named_files(files.metrics, "--metrics"), named_files(files.before, "--metrics-before"), files.model, parts.remarks)
     counted = [acceptance(name or about.drafter, (), counters) for name, counters in scrapes.items()]
     for name, known in zip(scrapes, counted, strict=True):
         if known is not None:

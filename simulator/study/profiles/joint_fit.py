@@ -12,7 +12,7 @@ from simulator.arrays import Floats
 from simulator.errors import DsimError
 from simulator.measurements.cost import Bend, Costs, FittedCurve, FrontEnd, LinearDraft
 from simulator.measurements.draft_blocks import RecordedBlocks
-from simulator.measurements.fit import rms
+from simulator.measurements.fit import MISSES, rms
 from simulator.measurements.formats.loadgen import LoadPoint
 from simulator.measurements.surface import NOISE, TTFT_SD, SurfaceFit, fit_surface
 from simulator.measurements.surface_priors import DraftKind, kind_of
@@ -21,7 +21,6 @@ from simulator.study.profiles.simulated import AS_MOST, MANNERS, Drafting, Manne
 
 PASSES = 4  # of the fit at most, each corrected by the simulation of the one before
 SETTLED = 0.005  # change of a corrected speed below which the passes end
-MISSES = 0.10  # rms of speeds above which a fit is refused, where repeated measurements do not differ as much themselves
 ONE_BUDGET = 1.02  # ratio of the most tokens a request and step to the fewest, up to which points cannot tell tokens from requests
 FRONT_END = FrontEnd(provenance="synthetic", seconds=0.001, note="assumed: a request misses the step that begins as it is sent")
 REPEATS = 2.0  # times the scatter of repeated measurements that a fit may miss them by

@@ -33,7 +33,7 @@ class DrafterPart:
 
 @dataclass
 class Parts:
-    """Costs, drafters, tables beside profile.yaml, what was assumed and what remains unknown; what to print before all else, and after it."""
+    """Costs, drafters, tables beside profile.yaml, what was assumed and what remains unknown; what else there is to say."""
 
     verify: VerifyCost | None = None
     overhead: Overhead = field(default_factory=lambda: Overhead(provenance="imported", note="within the step times"))
@@ -44,7 +44,9 @@ class Parts:
     assumed: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     uncertainty: Uncertainty | None = None
-    first: list[str] = field(default_factory=list)
+    engine: str = ""  # that all results name
+    remarks: list[str] = field(default_factory=list)
+    table: list[str] = field(default_factory=list)  # of the points, for people
     data: dict[str, Any] = field(default_factory=dict)
 
     def measured(self, text: str, source: str, note: str, between: Literal["linear", "step"] = "linear") -> None:
@@ -63,10 +65,11 @@ class Parts:
         drafters = {name: part.named(name) for name, part in self.drafters.items()}
         made_by = f"Made by dsim import from files of {tool}"
         profile = about.write(self.costs, drafters, self.assumed, self.unknown, made_by, self.files, self.uncertainty)
-        lines = [*self.first, *omitted, *(_told(name, part.blocks) for name, part in self.drafters.items()), f"profile written to {about.out}"]
-        data = {"profile": str(about.out), "drafters": list(profile.drafters), **self.data}
-        lists = {"assumed": self.assumed, "not_identifiable": self.unknown, "left_out": list(left_out), "text": "\n".join(lines)}
-        return data | lists | {"costs": profile.costs}
+        told = [_told(name, part.blocks) for name, part in self.drafters.items()]
+        lines = [*self.remarks, *self.table, *omitted, *told, f"profile written to {about.out}"]
+        data = {"profile": str(about.out), "engine": profile.engine, "drafters": list(profile.drafters), **self.data}
+        lists = {"assumed": self.assumed, "not_identifiable": self.unknown, "left_out": list(left_out), "remarks": self.remarks}
+        return data | lists | {"text": "\n".join(lines), "costs": profile.costs}
 
 
 def _told(name: str, blocks: RecordedBlocks) -> str:

@@ -61,7 +61,8 @@ def probe_server(
     }
     write_json(record, about.out / FILE)
     text = "\n".join([*(f"warning: {warning}" for warning in warnings), imported["text"]])
-    return {**record, "profile": str(about.out), "drafters": imported["drafters"], "rms": imported["rms"], "text": text}
+    told = {name: imported[name] for name in ("drafters", "rms", "remarks")}
+    return {**record, "profile": str(about.out), **told, "text": text}
 
 
 def _measure_levels(plan: ProbePlan, counts: bool, say: Say) -> dict[int, Level]:

@@ -41,7 +41,7 @@ def _as_table(about: About, tool: str, cells: Sequence[Cell], warnings: Sequence
     told = (
         f"the step times of {len(rows)} operating points, as a smooth curve misses them by more than {SMOOTH_WITHIN:.0%} rms; interpolated linearly"
     )
-    parts = Parts(first=[f"step cost: {told}"], unknown=[*warnings, "prefill cost", f"steps of more than {rows[-1][0]:g} tokens"])
+    parts = Parts(remarks=[f"step cost: {told}"], unknown=[*warnings, "prefill cost", f"steps of more than {rows[-1][0]:g} tokens"])
     parts.measured(by_tokens(rows), tool, told)
     result = parts.write(about, tool)
     compared = [Compared(cell, simulate_point(cell.point, result["costs"], None, "spread")) for cell in cells]

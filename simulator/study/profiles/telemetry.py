@@ -8,12 +8,14 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
+
 from simulator.complaints import shown
 from simulator.errors import DsimError
 from simulator.measurements.acceptance import ParametricAcceptance
 from simulator.measurements.cost import Costs, LinearDraft, Overhead
 from simulator.measurements.draft_blocks import RecordedBlocks
-from simulator.measurements.fit import CostFit, fit_cost, read_telemetry
+from simulator.measurements.fit import CostFit, check_misses, fit_cost, read_telemetry
 from simulator.measurements.points import holds_lengths
 from simulator.measurements.profile import Drafter
 from simulator.measurements.surface_priors import DraftKind
@@ -101,6 +103,9 @@ def profile_from_telemetry(telemetry: Path, about: About, assumed: Assumptions) 
     source = f"{telemetry.name}, {len(points.concurrency)} operating points"
     try:
         fit = fit_cost(points, assumed.accepted_length, assumed.budget, assumed.cliffs, assumed.draft_s_per_request, source)
+        at = int(np.abs(fit.differences).argmax())
+        worst = f"the step at {points.concurrency[at]:.4g} requests in flight by {fit.differences[at]:+.0%}"
+        check_misses(fit.rms, worst, remedy="drop points of other conditions, or name jumps with --cliff TOKENS")
     except DsimError as problem:
         raise DsimError(problem.problem, where=telemetry, key=problem.key, remedy=problem.remedy) from None
     slots = round(assumed.budget - 1)
@@ -130,7 +135,7 @@ def summary(fit: CostFit, folder: Path, assumed: Assumptions, drafters: list[str
         f"T(B) = {curve.base_s * 1e3:.3f} + {curve.per_token_s * 1e3:.5f} B "
         + (f"+ {curve.concave_s * 1e3:.3f} (1 - exp(-B / {curve.concave_tokens:.1f})) ms" if curve.concave_s else "ms (no concave part)"),
         *(f"     + {cliff.add_s * 1e3:.3f} ms above {cliff.tokens} tokens" for cliff in curve.cliffs),
-        f"fitted to {fit.points} points from {low:g} to {high:g} tokens per step: error {fit.rms:.2%} rms, {fit.worst:.1%} at most "
+        f"fitted to {fit.points} points from {low:g} to {high:g} tokens per step: error of step times {fit.rms:.2%} rms, {fit.worst:.1%} at most "
         f"(a + b B alone: {fit.plain_rms:.2%} rms)",
         f"assumed accepted length {assumed.accepted_length:g}: all times scale with it",
     ]
