@@ -16,7 +16,8 @@ DIFFERS = 2.0  # ratio of mean lengths between files above which a fit has to kn
 def check_workload(cells: Sequence[Cell]) -> None:
     """Raises DsimError where the requests behind the cells are too unlike for what is known of them."""
     for cell in cells:
-        check_users(cell.point)
+        if problem := crowded(cell.point):
+            raise DsimError(problem, where=cell.point.source, remedy="measure it again: its numbers contradict each other")
     for what, name in (("prompts", "prompt_tokens"), ("answers", "output_tokens")):
         known = [(getattr(cell.point, name), cell.point.source) for cell in cells if getattr(cell.point, name)]
         if not known:
@@ -28,9 +29,9 @@ def check_workload(cells: Sequence[Cell]) -> None:
             raise DsimError(problem, where=shortest, key=name, remedy=f"measure one workload, or give files where {missing}")
 
 
-def check_users(point: LoadPoint) -> None:
-    """Raises DsimError where more requests would have been in flight than the client allowed: throughput, speed and TTFT are not of one run."""
+def crowded(point: LoadPoint) -> str:
+    """Says where more requests would have been in flight than the client allowed: throughput, speed and TTFT are not of one run. Else empty."""
     inside = replace(point, ttft_s=point.ttft_s or 0.0).in_flight
     if point.offered and inside and inside > CROWDED * point.offered:
-        problem = f"throughput, speed and TTFT say {inside:.1f} requests in flight, more than the {point.offered:.0f} that the client allowed"
-        raise DsimError(problem, where=point.source, remedy="measure it again: its numbers contradict each other")
+        return f"throughput, speed and TTFT say {inside:.1f} requests in flight, more than the {point.offered:.0f} that the client allowed"
+    return ""

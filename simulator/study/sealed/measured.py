@@ -20,7 +20,7 @@ from simulator.measurements.formats.scrapes import counters_around
 from simulator.reading.json_files import parse_json
 from simulator.reading.opening import read_text
 from simulator.study.profiles.given_points import MOST_FILES, matching, natural
-from simulator.study.profiles.workload import check_users
+from simulator.study.profiles.workload import crowded
 from simulator.study.sealed.numbers import SPEED, measured
 from simulator.study.sealed.seal import Condition, Seal, SealedCell, SealedPolicy
 
@@ -169,8 +169,7 @@ def read_measured(files: Sequence[tuple[Condition, str, Path]]) -> Measured:
 
 
 def _check(point: LoadPoint, path: Path, seen: dict[LoadPoint, str], every: Measured) -> None:
-    """Raises DsimError where it contradicts itself, is a copy, or of another model."""
-    check_users(point)
+    """Raises DsimError where it is a copy, or of another model."""
     if (first := seen.get(replace(point, source="", survival=None))) is not None:
         raise DsimError(f"{point.source} has the numbers of {first}", where=path, remedy="give every measurement once")
     if point.model and every.model and point.model != every.model:
@@ -212,7 +211,9 @@ def _of_drafting(name: str, point: LoadPoint, policy: SealedPolicy) -> Iterator[
 
 
 def _differences(name: str, point: LoadPoint, sealed: SealedCell) -> Iterator[str]:
-    """Where the benchmark was another one than what was sealed, and where requests failed."""
+    """Where the benchmark was another one than what was sealed, where its numbers contradict each other, and where requests failed."""
+    if problem := crowded(point):
+        yield f"{name}: {problem}"
     sent = None if point.requests is None else point.requests + (point.failed or 0)
     if sent is not None and sent != sealed.requests:
         yield f"{name}: {sent:,} requests were sent, and the seal is of {sealed.requests:,.0f}"
