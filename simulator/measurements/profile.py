@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from simulator.measurements.draft_blocks import RecordedBlocks
 
 FORMAT = 1
-Family = Literal["dspark", "dflash", "eagle3", "mtp", "other"]
+Family = Literal["dspark", "dflash", "eagle3", "eagle", "mtp", "draft", "ngram", "suffix", "other"]
 LEAST_STEP_S, MOST_STEP_S = 1e-7, 10.0
 MOST_FACTS, DEEPEST_FACT, LONGEST_FACT = 2000, 8, 10_000  # of the environment: values, levels, characters in a text
 
