@@ -63,7 +63,7 @@ class KvMemory(Sourced):
 
 class Drafter(Frozen):
     """One drafter of the target: its block, what drafting costs, and its recorded blocks; `acceptance_of` is the model that they are of, where that
-    is not the target."""
+    is not the target, and `counted` how many tokens were drafted where acceptance was counted, where those are fewer than `gamma`."""
 
     family: Family
     gamma: Gamma
@@ -73,6 +73,7 @@ class Drafter(Frozen):
     temperatures: list[Calibration] | None = None
     kv_bytes_per_token: BytesOrNone = 0.0
     acceptance_of: Label | None = None
+    counted: Gamma | None = None
     note: str = ""
 
     @model_validator(mode="after")

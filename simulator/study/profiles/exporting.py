@@ -16,7 +16,7 @@ from simulator.measurements.formats.vllm import lengths_by_batch_json
 from simulator.measurements.prices import RoundCost
 from simulator.measurements.profile import Drafter, Profile
 from simulator.quantities import MOST_TOKENS
-from simulator.study.profiles.lengths import length_table
+from simulator.study.profiles.lengths import Range, length_table, unmeasured
 
 
 def export_sglang_sps(profile: Profile, drafter: str, path: Path, form: str, max_batch: int, context_tokens: float) -> str:
@@ -66,13 +66,21 @@ def export_vllm_lengths(profile: Profile, drafter: str, path: Path, max_batch: i
     _check(context_tokens, tolerance)
     table = length_table(profile, drafter, max_batch, context_tokens, tolerance)
     _write(profile, path, lengths_by_batch_json([(row.first, row.last, row.length) for row in table.ranges]))
-    lines = [f"{path}: {len(table.ranges)} ranges of batch sizes"]
-    lines += [f"  {row.first}-{row.last}: k = {row.length}, {100 * row.gain:+.1f} % over k = {table.fixed} everywhere" for row in table.ranges]
+    few = f"the fewest that lose at most {100 * tolerance:g} % (--tolerance) against the best lengths in batches that wander by a quarter"
+    lines = [f"{path}: {len(table.ranges)} {'range' if len(table.ranges) == 1 else 'ranges'} of batch sizes, {few}"]
+    lines += [f"  {row.first}-{row.last}: k = {row.length}, {_worth(row, table.fixed)}" for row in table.ranges]
     exact = f"the best k at every single size, which changes {table.changes} times"
-    lines.append(
-        f"{100 * table.lost:.1f} % below {exact} (mean over doublings of the batch; {100 * table.lost_most:.0f} % at {table.lost_at} requests)"
-    )
-    return {"file": str(path), "drafter": drafter, "tolerance": tolerance, **asdict(table), "text": "\n".join(lines)}
+    lines.append(f"{100 * table.lost:.1f} % below {exact}; {100 * table.lost_most:.0f} % at {table.lost_at} requests")
+    lines.append("means are over doublings of the batch")
+    warnings = unmeasured(profile, drafter, table)
+    lines += [f"warning: {warning}" for warning in warnings]
+    return {"file": str(path), "drafter": drafter, "tolerance": tolerance, **asdict(table), "warnings": warnings, "text": "\n".join(lines)}
+
+
+def _worth(row: Range, fixed: int) -> str:
+    """What a range gains, and what a table without it would lose."""
+    gained = f"{100 * row.gain:+.1f} % over k = {fixed} everywhere in the mean"
+    return gained if row.missed is None else f"{gained}; without this range {100 * row.missed:.1f} % lost at {row.missed_at} requests"
 
 
 def _write(profile: Profile, path: Path, content: str) -> None:

@@ -23,12 +23,14 @@ class DrafterPart:
     family: Family | None = None
     temperatures: list[float] | None = None
     note: str = ""
+    counted: int | None = None  # positions that were drafted
 
     def named(self, name: str) -> tuple[Drafter, RecordedBlocks]:
         """As the profile has it."""
         return Drafter(
             family=self.family or family_of(name), gamma=self.blocks.gamma, draft=self.draft, blocks=f"{name}.parquet",
             confidence=self.blocks.confidence is not None, temperatures=self.temperatures, note=self.note,
+            counted=self.counted if self.counted is not None and self.counted < self.blocks.gamma else None,
         ), self.blocks  # fmt: skip
 
 
