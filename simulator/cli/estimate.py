@@ -46,7 +46,7 @@ def estimate(
     max_batch: Annotated[int | None, typer.Option(min=1, max=65_536, help="Most requests in a step.", show_default="the engine's")] = None,
     step_tokens: Annotated[int | None, typer.Option(min=1, max=1_000_000, help="Most tokens in a step.", show_default="the engine's")] = None,
     memory_fraction: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Share of memory that is the engine's.", show_default="the engine's")
+        float | None, typer.Option(help="Share of memory that is the engine's, above 0 and up to 1.", show_default="the engine's")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the new profile; with several systems OUT-SYSTEM for each.")] = None,
     name: Name = None,
@@ -74,7 +74,7 @@ def estimate(
     split: dict[str, Any] = {"tp": tp, "pp": pp, "dp": dp, "moe_tp": moe_tp, "moe_ep": moe_ep}
     limits: dict[str, Any] = {"max_batch": max_batch, "step_tokens": step_tokens, "memory_fraction": memory_fraction}
     limits |= {"drafters": tuple(drafter or ()), "acceptances": tuple(acceptance or ())}
-    asked = _asked(model, list(dict.fromkeys(system)), engine, split | parts, limits)
+    asked = _asked(model, system, engine, split | parts, limits)
     called = out.resolve().name if name is None else name
     several = [About(out.with_name(f"{out.name}-{one.of.system}"), f"{called}-{one.of.system}", force=force) for one in asked]
     places = several if len(asked) > 1 else [About(out, called, force=force)]

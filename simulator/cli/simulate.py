@@ -95,7 +95,7 @@ def validate(
         list[str] | None,
         typer.Option(metavar="NAME", help="With --published, run only this comparison; with --silicon, groups whose names hold this. Repeatable."),
     ] = None,
-    measured: Annotated[Path, typer.Option(help="With --published, folder of recorded runs.", show_default=False)] = Path("../shared/measured"),
+    measured: Annotated[Path | None, typer.Option(help="With --published, folder of recorded runs.", show_default=False)] = None,
     force: Replace = False,
     format: Format = "text",
 ) -> None:
@@ -109,11 +109,21 @@ def validate(
     if published + silicon + (file is not None) != 1:
         problem = "expected either a scenario, --published or --silicon"
         raise DsimError(problem, where="dsim validate", remedy="for example dsim validate scenarios/v4-flash-pareto.yaml")
+    for option, given, of, what in (
+        ("--only", only, published or silicon, "--published or --silicon"),
+        ("--tenth", tenth, silicon, "--silicon"),
+        ("--measured", measured, published, "--published"),
+        ("--engine", engine, file, "a scenario"),
+        ("--serving", serving, engine, "--engine"),
+        ("--set", override, file, "a scenario"),
+    ):
+        if given and not of:
+            raise DsimError(f"expected {what} with it, got none", where="dsim validate", key=option, remedy="leave it out")
     if silicon:
         _validate_silicon(out or Path("reports/silicon"), only or [], tenth, workers, force, format)
         return
     if file is None:
-        _validate_published(out or Path("docs/validation"), measured, only or [], workers, format)
+        _validate_published(out or Path("docs/validation"), measured or Path("../shared/measured"), only or [], workers, format)
         return
     scenario = load_scenario(file, override or [])
     if engine is not None:

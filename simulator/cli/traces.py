@@ -90,6 +90,7 @@ def show_(
 
     if sessions:
         recorded = validate(RecordedSessions, content, "--set", TraceError)
+        recorded.check_here("path")
         found = recorded.sessions
         rows = {
             "requests of a session": points(np.diff(found.at)),
@@ -99,6 +100,7 @@ def show_(
         show(format, {"trace": recorded.words, "sessions": len(found), "requests": len(found.turn)} | rows, "\n".join([recorded.words, *told(rows)]))
         return
     source = validate(TraceSource, content, "--set", TraceError)
+    source.check_here("path")
     requests = source.load(Path())
     columns = {"prompt": requests.prompt_tokens, "cached": requests.cached_prompt_tokens, "output": requests.output_tokens}
     tokens = {name: points(values) for name, values in columns.items() if values.any()}

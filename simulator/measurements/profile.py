@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from simulator.measurements.draft_blocks import RecordedBlocks
 
 FORMAT = 1
-Family = Literal["dspark", "dflash", "eagle3", "mtp", "other"]
+Family = Literal["dspark", "dflash", "eagle3", "eagle", "mtp", "draft", "ngram", "suffix", "other"]
 LEAST_STEP_S, MOST_STEP_S = 1e-7, 10.0
 MOST_FACTS, DEEPEST_FACT, LONGEST_FACT = 2000, 8, 10_000  # of the environment: values, levels, characters in a text
 
@@ -63,7 +63,7 @@ class KvMemory(Sourced):
 
 class Drafter(Frozen):
     """One drafter of the target: its block, what drafting costs, and its recorded blocks; `acceptance_of` is the model that they are of, where that
-    is not the target."""
+    is not the target, and `counted` how many tokens were drafted where acceptance was counted, where those are fewer than `gamma`."""
 
     family: Family
     gamma: Gamma
@@ -73,6 +73,7 @@ class Drafter(Frozen):
     temperatures: list[Calibration] | None = None
     kv_bytes_per_token: BytesOrNone = 0.0
     acceptance_of: Label | None = None
+    counted: Gamma | None = None
     note: str = ""
 
     @model_validator(mode="after")

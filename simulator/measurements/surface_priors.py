@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from simulator.measurements.profile import Family
+
 # Weak priors: what holds of the systems that are published or that we measured, in units of the step of one request, see docs/fit.md.
 GROWTH_TOKENS = (100.0, 2.0)  # tokens that double a step: median, and sd of its logarithm
 WALK, WALK_BEYOND = 0.7, 0.25  # sd of a slope's logarithm per doubling of the batch: where ordinary decoding was measured, and beyond
@@ -53,11 +55,21 @@ DRAFTING: dict[DraftKind, DraftPrior] = {
     "chain": DraftPrior(0.3, 1.0, 3.0, 1.0, 0.0, 0.5, 0.7, 0.7),  # token after token: EAGLE, MTP, a small model
     "lookup": DraftPrior(0.02, 1.0, 0.0, 1.0, 0.0, 0.8, 0.0, 0.0, 0.1),  # no model: ngram, suffix; vLLM does not schedule asynchronously with them
 }
-NAMED: dict[str, DraftKind] = {
-    "ngram": "lookup", "suffix": "lookup", "dspark": "block", "dflash": "block", "eagle": "chain", "mtp": "chain", "draft": "chain",
+NAMED: dict[str, tuple[DraftKind, Family]] = {  # the longer name first, where two begin alike
+    "ngram": ("lookup", "ngram"), "suffix": ("lookup", "suffix"), "dspark": ("block", "dspark"), "dflash": ("block", "dflash"),
+    "eagle3": ("chain", "eagle3"), "eagle": ("chain", "eagle"), "mtp": ("chain", "mtp"), "drafter": ("chain", "other"), "draft": ("chain", "draft"),
 }  # fmt: skip
 
 
 def kind_of(drafter: str) -> DraftKind:
     """How a drafter of this name drafts, where it begins with the name of a method (eagle3, dspark5): "unknown" for any other."""
-    return next((kind for method, kind in NAMED.items() if drafter.lower().startswith(method)), "unknown")
+    return _named(drafter)[0]
+
+
+def family_of(drafter: str) -> Family:
+    """The method that such a name begins with; "other" where it begins with none, as "drafter", which imports take where nothing else is said."""
+    return _named(drafter)[1]
+
+
+def _named(drafter: str) -> tuple[DraftKind, Family]:
+    return next((told for method, told in NAMED.items() if drafter.lower().startswith(method)), ("unknown", "other"))

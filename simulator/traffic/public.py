@@ -136,11 +136,14 @@ class PublicSource(Frozen):
     def cached(self) -> Path:
         """The public trace in the cache. Raises TraceError where it has not been downloaded."""
         assert self.name is not None
-        if not is_here(self.name):
-            what = "FOLDER" if self.key == "servegen" else "FILE"
-            remedy = f"run `dsim traces get {self.name}` or pass --set {self.place or f'workload.{self.key}'}.path={what}"
-            raise TraceError(f"the public trace '{self.name}' is not on this machine", key=self.key, remedy=remedy)
+        self.check_here(f"{self.place or f'workload.{self.key}'}.path")
         return cached_path(self.name)
+
+    def check_here(self, key: str) -> None:
+        """Raises TraceError where it is a public trace that has not been downloaded; `key` is where --set takes a path."""
+        if self.path is None and self.name is not None and not is_here(self.name):
+            remedy = f"run `dsim traces get {self.name}` or pass --set {key}={'FOLDER' if self.key == 'servegen' else 'FILE'}"
+            raise TraceError(f"the public trace '{self.name}' is not on this machine", key=self.key, remedy=remedy)
 
 
 def fetch(name: str, *, base_url: str | None = None) -> Path:

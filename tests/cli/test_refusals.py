@@ -44,6 +44,14 @@ COMMANDS = {
     "compare a": "dsim compare: missing argument 'B'",
     "schema foo": "'foo' is not one of 'scenario', 'plan'",
     "fit t.csv": "missing option '--out'",
+    "validate small.yaml --only foo": "dsim validate: --only: expected --published or --silicon with it, got none",
+    "validate small.yaml --tenth": "--tenth: expected --silicon with it, got none",
+    "validate --published --tenth": "--tenth: expected --silicon with it, got none",
+    "validate small.yaml --measured X": "--measured: expected --published with it, got none",
+    "validate --silicon --measured X": "--measured: expected --published with it, got none",
+    "validate small.yaml --serving turns=2": "--serving: expected --engine with it, got none",
+    "validate --published --engine X": "--engine: expected a scenario with it, got none",
+    "validate --published --set load=2": "--set: expected a scenario with it, got none",
     "validate small.yaml --engine nowhere": "nowhere: --engine: no folder target/ in it",
 }
 

@@ -236,7 +236,7 @@ def test_a_real_server_is_predicted_at_loads_kept_out(dsim: Dsim, tmp_path: Path
     assert max(abs(cell["ttft_s"]["difference"]) for cell in apart) < 0.30
     profile = load_profile(tmp_path / "p")
     assert list(profile.drafters) == ["ngram"]
-    assert profile.drafter("ngram").gamma == 6
+    assert (profile.drafter("ngram").gamma, profile.drafter("ngram").family) == (6, "ngram")
     assert profile.uncertainty is not None
     assert {"draft", "level", "tilt", "verified"} <= {unsure.parameter for unsure in profile.uncertainty.parameters}
 

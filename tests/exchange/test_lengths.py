@@ -15,7 +15,7 @@ import pytest
 from simulator.measurements.cost import LinearDraft
 from simulator.measurements.prices import RoundCost
 from simulator.measurements.profile import Profile, load_profile
-from simulator.study.profiles.lengths import _non_rising, _weights, length_table, token_rates
+from simulator.study.profiles.lengths import LengthTable, Range, _non_rising, _wandering, _weights, length_table, token_rates, unmeasured
 from tests.exchange.engine_files import CURVES, METRICS
 
 Put = Callable[..., Path]
@@ -97,8 +97,44 @@ def test_a_jagged_optimum_becomes_few_ranges(imported: Profile) -> None:
     assert length_table(imported, "drafter", 64, 0, 0.99).ranges[0].last == 64
     rates = token_rates(imported, "drafter", 64, 0)
     for row in few.ranges:
-        part = rates[row.first - 1 : row.last]
-        assert row.gain == pytest.approx(float(np.mean(part[:, row.length] / part[:, few.fixed])) - 1)
+        part, sizes = rates[row.first - 1 : row.last], np.arange(row.first, row.last + 1)
+        gains = part[:, row.length] / part[:, few.fixed]
+        assert row.gain == pytest.approx(float((gains / sizes).sum() / (1 / sizes).sum()) - 1)  # doublings count alike
+
+
+def test_a_range_stays_where_more_than_the_tolerance_would_be_lost_without_it(imported: Profile) -> None:
+    share = token_rates(imported, "drafter", 64, 0)
+    share = share / share.max(axis=1, keepdims=True)
+    best = _wandering(share)[np.arange(64), _non_rising(share)[-1]]
+    for tolerance in (0.001, 0.02):
+        ranges = length_table(imported, "drafter", 64, 0, tolerance).ranges
+        assert len(ranges) > 1
+        for place, row in enumerate(ranges):
+            part = slice(row.first - 1, row.last)
+            beside = [ranges[other].length for other in (place - 1, place + 1) if 0 <= other < len(ranges)]
+            assert row.missed == pytest.approx(min(float((best[part] - _wandering(share)[part, k]).max()) for k in beside))
+            assert row.missed > tolerance
+    (only,) = length_table(imported, "drafter", 64, 0, 0.99).ranges
+    assert (only.missed, only.missed_at) == (None, None)
+
+
+def test_lengths_beyond_what_was_measured_are_warned_of(put: Put, dsim: Dsim, tmp_path: Path) -> None:
+    """Costs are known to 256 tokens, and the counters are of three drafted tokens."""
+    files = ("--curves", put("c.json", CURVES), "--metrics", put("m.txt", METRICS), "--slots", 6)
+    assert dsim("import", "vllm", *files, "--out", tmp_path / "p").code == 0
+    profile = load_profile(tmp_path / "p")
+    assert (profile.drafter("drafter").gamma, profile.drafter("drafter").counted) == (6, 3)
+
+    def told(*ranges: tuple[int, int, int]) -> list[str]:
+        return unmeasured(profile, "drafter", LengthTable(tuple(Range(*row, 0.0) for row in ranges), 3, 0, 0.0, 0.0, 1))
+
+    assert told((1, 64, 3), (65, 256, 0)) == []
+    assert told((1, 32, 5)) == ["k = 5, and 3 tokens were drafted where acceptance was counted: beyond them it is assumed; measure with k = 5"]
+    (said,) = told((1, 200, 3))
+    assert said.startswith("from 65 requests on steps have more than the 256 tokens that the cost was measured at: their cost is extrapolated")
+    call = ("export", "vllm-lengths", tmp_path / "p", "--drafter", "drafter", "--out", tmp_path / "k.json", "--max-batch")
+    assert "warning: from 257 requests on steps have more than the 256 tokens" in dsim(*call, 300).out
+    assert "more than the 256 tokens" not in dsim(*call, 32).out
 
 
 def test_the_shipped_stairs_are_worth_few_ranges(repository: Path) -> None:
@@ -118,7 +154,10 @@ def test_the_export_says_what_each_range_gains(imported: Profile, dsim: Dsim, tm
     told = json.loads(dsim(*call, "--format", "json").out)
     assert table == [[row["first"], row["last"], row["length"]] for row in told["ranges"]]
     for row in told["ranges"]:
-        assert f"{row['first']}-{row['last']}: k = {row['length']}, {100 * row['gain']:+.1f} % over k = {told['fixed']} everywhere" in said.out
+        gained = f"{100 * row['gain']:+.1f} % over k = {told['fixed']} everywhere in the mean"
+        without = f"; without this range {100 * row['missed']:.1f} % lost at {row['missed_at']} requests"
+        assert f"{row['first']}-{row['last']}: k = {row['length']}, {gained}{without}" in said.out
+    assert "means are over doublings of the batch" in said.out
 
 
 @pytest.mark.parametrize(

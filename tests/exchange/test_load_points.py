@@ -109,6 +109,16 @@ def test_the_end_of_a_run_does_not_make_its_batch_small(put: Put, users: int, tu
         assert f"of {users} users were in flight in the mean: {users * turns} requests are few" in loads.remarks[0]
 
 
+def test_files_of_one_name_are_told_apart_in_remarks_too(tmp_path: Path) -> None:
+    files = [tmp_path / folder / "c16.json" for folder in ("none", "ngram3")]
+    for file, turns in zip(files, (2, 3), strict=True):
+        file.parent.mkdir()
+        file.write_text(json.dumps(bench(16, 0.02) | closed_loop(16, turns, 3)[0]))
+    loads = read_loads(files, read_bench)
+    assert [point.source for point in loads.points] == ["none/c16.json", "ngram3/c16.json"]
+    assert [remark.partition(":")[0] for remark in loads.remarks] == ["none/c16.json", "ngram3/c16.json"]
+
+
 def test_a_long_run_keeps_its_batch() -> None:
     point = LoadPoint("f", 50.0, 400.0, 0.1, output_tokens=101, requests=800, offered=8)
     assert point.in_flight == pytest.approx(400 / 101 * 2.1)

@@ -10,7 +10,7 @@ import pytest
 from simulator.errors import DsimError
 from simulator.measurements.formats.loadgen import LoadPoint
 from simulator.measurements.surface import SurfaceFit, fit_surface
-from simulator.measurements.surface_priors import kind_of
+from simulator.measurements.surface_priors import family_of, kind_of
 
 BASE, TOKEN, REQUEST, DRAFT = 0.01, 4e-5, 6e-5, 0.0015
 SURVIVAL = [0.8, 0.55, 0.3]
@@ -195,6 +195,13 @@ def test_steps_under_ngrams_may_take_less_or_more_than_those_without(beside: flo
     assert max(abs(p.difference) for p in fit.predict(kept, ["ngram"] * 3)) < 0.02
 
 
-@pytest.mark.parametrize(("name", "kind"), [("eagle3", "chain"), ("MTP-1", "chain"), ("dspark5", "block"), ("ngram", "lookup"), ("mine", "unknown")])
-def test_how_a_drafter_drafts_is_in_its_name(name: str, kind: str) -> None:
-    assert kind_of(name) == kind
+@pytest.mark.parametrize(
+    ("name", "kind", "family"),
+    [
+        ("eagle3", "chain", "eagle3"), ("EAGLE-2", "chain", "eagle"), ("MTP-1", "chain", "mtp"), ("draft", "chain", "draft"),
+        ("drafter", "chain", "other"), ("mine", "unknown", "other"), ("dspark5", "block", "dspark"), ("dflash", "block", "dflash"),
+        ("ngram", "lookup", "ngram"), ("suffix", "lookup", "suffix"),
+    ],
+)  # fmt: skip
+def test_how_a_drafter_drafts_is_in_its_name(name: str, kind: str, family: str) -> None:
+    assert (kind_of(name), family_of(name)) == (kind, family)

@@ -191,6 +191,44 @@ def test_a_drafter_of_unknown_family_is_left_to_be_filled_in(engines: Engines, e
     assert any("family is not in the profile" in line for line in vllm.fill_in)
 
 
+@pytest.mark.parametrize(
+    ("family", "config", "words"),
+    [
+        ("ngram", {"method": "ngram"}, {"algorithm": "NGRAM", "num-draft-tokens": "3", "ngram-max-bfs-breadth": "1"}),
+        ("suffix", {"method": "suffix"}, {"algorithm": "NGRAM", "num-draft-tokens": "3", "ngram-max-bfs-breadth": "1"}),
+        ("mtp", {"method": "mtp"}, {"algorithm": "NEXTN", "num-steps": "2", "eagle-topk": "1", "num-draft-tokens": "3"}),
+    ],
+)
+def test_what_has_no_checkpoint_of_its_own_is_asked_for_by_its_method(
+    engines: Engines, edit_profile: Callable[..., None], family: str, config: dict[str, Any], words: dict[str, str]
+) -> None:
+    edit_profile(lambda content: content["drafters"]["head"].update(family=family))
+    vllm, sglang = engines("two")
+    assert speculative(vllm) == config | {"num_speculative_tokens": 2}
+    assert {name: text for name, text in options(sglang).items() if "speculative" in name} == {f"--speculative-{k}": v for k, v in words.items()}
+    for engine in (vllm, sglang):
+        assert not any("DRAFTER" in line for line in (*engine.command, *engine.fill_in))
+    said = {"ngram": "prompt_lookup_max and prompt_lookup_min: as on the server", "suffix": "pip install arctic-inference"}.get(family)
+    assert said is None or any(line.startswith(said) for line in vllm.fill_in)
+    assert says(sglang, "SGLang's NGRAM verifies 3 tokens in every one") == (family != "mtp")
+    assert says(sglang, "suffix decoding: SGLang has none") == (family == "suffix")
+
+
+def test_a_small_model_that_drafts_is_called_as_engines_call_it(engines: Engines, edit_profile: Callable[..., None]) -> None:
+    edit_profile(lambda content: content["drafters"]["head"].update(family="draft"))
+    vllm, sglang = engines("two")
+    assert speculative(vllm) == {"method": "draft_model", "model": "PATH/TO/DRAFTER", "num_speculative_tokens": 2}
+    assert options(sglang)["--speculative-algorithm"] == "STANDALONE"
+
+
+def test_llama_cpp_looks_up_without_a_checkpoint(scenario: WriteScenario, edit_profile: Callable[..., None]) -> None:
+    edit_profile(lambda content: content["drafters"]["head"].update(family="ngram"))
+    (engine,) = launch(load_scenario(scenario(policies=[{"name": "two", **POLICIES["two"]}], baseline=None)), "two", ["llamacpp"]).engines
+    said = {name: text for name, text in options(engine).items() if "spec" in name}
+    assert said == {"--spec-type": "ngram-simple", "--spec-ngram-simple-size-m": "2"}
+    assert any(line.startswith("--spec-ngram-simple-size-n: as on the server that was measured") for line in engine.fill_in)
+
+
 class Custom(VerificationPolicy):
     """A rule that says nothing of engines."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,10 @@ REFUSED = {
     ("--gemm", "nvfp4"): "it does not compute in fp4, which nvfp4 needs",
     ("--tp", "3"): "num_heads 32 should be divisible by tp_size 3",
     ("--moe-ep", "2", "--tp", "2"): "has no experts; leave them out",
+    ("--memory-fraction", "0"): "--memory-fraction: expected a share above 0 and up to 1, got 0",
+    ("--memory-fraction", "1.5"): "--memory-fraction: expected a share above 0 and up to 1, got 1.5",
+    ("--memory-fraction", "nan"): "--memory-fraction: expected a share above 0 and up to 1, got nan",
+    ("--memory-fraction", "0.05"): "--memory-fraction: does not fit on h200_sxm at TP 1",
     ("--moe-ep", "3"): "expected two factors of TP × DP, 1, got",
     ("--drafter", "dspark-9"): "has blocks of 7 tokens, asked for 9; draft fewer",
     ("--drafter", "mtp-1"): "no acceptance of mtp drafters with Qwen/Qwen3-8B is known",
@@ -157,6 +162,20 @@ def test_what_cannot_be_estimated_is_refused_in_a_line(flags: tuple[str, ...], t
     assert (said.code, said.out, len(said.err.splitlines())) == (2, "", 1)
     assert REFUSED[flags] in said.err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_system_that_is_there_twice_is_refused(tmp_path: Path, dsim: Dsim) -> None:
+    pytest.importorskip("aiconfigurator_core")
+    said = dsim("estimate", "--model", "Qwen/Qwen3-8B", "--system", "h200_sxm", "--system", "h200_sxm", "--out", tmp_path / "p")
+    assert (said.code, said.err) == (2, "error: --system: two systems are h200_sxm; give every system once\n")
+
+
+@pytest.mark.parametrize(("batch", "tokens", "shown"), [(1, 8192, [1]), (63, 8192, [1, 16]), (64, 16, [1, 16]), (64, 64, [1, 16, 64])])
+def test_decode_steps_are_shown_within_the_limits(made: Estimate, tmp_path: Path, batch: int, tokens: int, shown: list[int]) -> None:
+    limited = replace(made, settings=replace(made.settings, max_batch=batch, step_tokens=tokens))
+    lines = write_estimate(limited, About(tmp_path / "p"))["text"].splitlines()
+    (steps,) = (line for line in lines if line.startswith("decode steps of requests × context: "))
+    assert [int(part.split(" × ")[0]) for part in steps.partition(": ")[2].split(", ")] == shown
 
 
 def test_a_file_of_somebody_else_is_left_alone(tmp_path: Path, dsim: Dsim) -> None:
@@ -191,6 +210,9 @@ def test_a_model_that_does_not_fit_is_refused_with_the_least_that_does(monkeypat
     monkeypatch.setattr(memory, "memory_of", split)
     with pytest.raises(DsimError, match=r"weights 141\.0 GB and 5\.0 GB beside, of 72\.0 GB a GPU; --tp 4 is the least that does"):
         memory.kv_memory(Deployment("a/b", "s", "vllm"), 8192, 256, None)
+    said = r"--memory-fraction: does not fit .* of 72\.0 GB a GPU, at 0\.9 of memory; raise it; with it as it is --tp 4 is the least that does"
+    with pytest.raises(DsimError, match=said):
+        memory.kv_memory(Deployment("a/b", "s", "vllm"), 8192, 256, 0.9)
     kv, _ = memory.kv_memory(Deployment("a/b", "s", "vllm", tp=4), 8192, 256, None, beside_bytes=8 * GB)
     assert kv.bytes_per_token == 320e3
     assert kv.memory_bytes == pytest.approx(4 * (72 - 35.25 - 5) * GB - 8 * GB)  # the drafter's weights are taken off

@@ -14,6 +14,7 @@ from simulator.measurements.points import conditional_of, read_points
 from simulator.measurements.prices import RoundCost
 from simulator.measurements.profile import load_profile
 from simulator.measurements.replay import lay_out
+from simulator.measurements.surface_priors import DraftKind
 from simulator.policies.verification import FixedLength
 from simulator.study.profiles.about import About
 from simulator.study.profiles.one_replica import closed_loop
@@ -53,6 +54,15 @@ def test_points_kept_out_are_predicted_and_the_profile_simulates_to_the_fit(tmp_
         ran = closed_loop(users, 40, 256, FixedLength(length=k), replay, prices)
         assert ran.known("tps_per_user_overall") == pytest.approx(rows[k, users], rel=0.02)
     json.dumps(result)
+
+
+@pytest.mark.parametrize(
+    ("name", "drafting", "family"),
+    [("dflash", "block", "dflash"), ("dspark", "unknown", "dspark"), ("mtp", "chain", "mtp"), ("mine", "block", "other"), ("mtp", "block", "other")],
+)
+def test_the_method_of_a_drafter_is_that_of_its_name(tmp_path: Path, name: str, drafting: DraftKind, family: str) -> None:
+    profile_from_points(sweep(tmp_path), About(tmp_path / "ours", drafter=name), drafting=drafting)
+    assert load_profile(tmp_path / "ours").drafter(name).family == family
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,20 @@ def test_the_terminal_says_what_was_read_and_a_refusal_writes_nothing(world: Pat
     assert not (world / "none").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "more", "file"),
+    [
+        ("azure-2023-conversation", [], "arrival_s,prompt_tokens,output_tokens\n0,5,5\n1,5,5\n"),
+        ("qwen-bailian-coder", ["--sessions"], "session,pause_s,prompt_tokens,output_tokens\na,0,5,5\na,9,20,5\n"),
+    ],
+)
+def test_the_remedy_for_a_trace_that_is_not_here_works(world: Path, dsim: Dsim, name: str, more: list[str], file: str) -> None:
+    said = dsim("traces", "show", name, *more)
+    assert (said.code, said.err.rpartition(" or pass ")[2]) == (2, "--set path=FILE\n")
+    (world / "FILE").write_text(file)
+    assert "2 requests" in dsim("traces", "show", name, *more, "--set", "path=FILE").out
+
+
 def test_a_trace_is_shown_without_a_run(file: Callable[..., Path], world: Path, dsim: Dsim) -> None:
     path = file(mooncake(128))
     said = dsim("traces", "show", path, "--set", "prefix_cache=infinite")

@@ -129,13 +129,18 @@ class Loads:
 
     points: list[LoadPoint]
     left_out: list[str]
-    remarks: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)  # each begins with the name of what it is about
+
+    def called(self, folder: str) -> Loads:
+        """The same with a folder before every name."""
+        points = [replace(point, source=folder + point.source) for point in self.points]
+        return Loads(points, [folder + name for name in self.left_out], [folder + remark for remark in self.remarks])
 
 
 def read_loads(files: Iterable[Path], read: Callable[[Path], Loads]) -> Loads:
-    """The points of all files. Raises DsimError, also where a point is there twice, where they are of two engines or models, and where no request
-    finished at all."""
-    every = [(file, read(file)) for file in files]
+    """The points of all files, told apart by their folders where files have one name. Raises DsimError, also where a point is there twice, where they
+    are of two engines or models, and where no request finished at all."""
+    every = _told_apart([(file, read(file)) for file in files])
     seen: dict[LoadPoint, str] = {}
     for file, loads in every:
         for point in loads.points:
@@ -156,6 +161,14 @@ def read_loads(files: Iterable[Path], read: Callable[[Path], Loads]) -> Loads:
     points = [point for _, loads in every for point in loads.points]
     remarks = [remark for _, loads in every for remark in loads.remarks]
     return Loads(points, left_out, remarks + [remark for point in points for remark in point.remarks()])
+
+
+def _told_apart(every: list[tuple[Path, Loads]]) -> list[tuple[Path, Loads]]:
+    """The same, with the folder before every name, remarks included, where points of two folders have one name."""
+    names = [point.source for _, loads in every for point in loads.points]
+    if len(set(names)) == len(names) or len({file.absolute().parent for file, _ in every}) == 1:
+        return every
+    return [(file, loads.called(f"{file.absolute().parent.name}/")) for file, loads in every]
 
 
 def _check_range(point: LoadPoint, file: Path) -> None:

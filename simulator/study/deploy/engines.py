@@ -17,8 +17,12 @@ from simulator.study.deploy.question import ServingQuestion
 from simulator.study.profiles.exporting import additive_table, batch_sizes
 from simulator.study.run.launch import EngineLaunch
 
-VLLM_METHODS = ("dspark", "dflash", "eagle3", "mtp")  # called as the families are
-SGLANG_ALGORITHM = {"dspark": "DSPARK", "dflash": "DFLASH", "eagle3": "EAGLE3", "mtp": "NEXTN"}
+VLLM_METHOD = {name: name for name in ("dspark", "dflash", "eagle3", "eagle", "mtp", "ngram", "suffix")} | {"draft": "draft_model"}
+SGLANG_ALGORITHM = {
+    "dspark": "DSPARK", "dflash": "DFLASH", "eagle3": "EAGLE3", "eagle": "EAGLE", "mtp": "NEXTN", "draft": "STANDALONE", "ngram": "NGRAM",
+    "suffix": "NGRAM",
+}  # fmt: skip
+AS_MEASURED = "as on the server that was measured"
 BUNDLED = "leave the drafter out where the target's checkpoint holds it, as DeepSeek-V4's DSpark releases do"
 VLLM_LAG, SGLANG_LAG = 1, 2  # steps from the confidences to the budget made of them
 
@@ -88,14 +92,18 @@ def vllm(question: ServingQuestion) -> EngineLaunch:
 def _speculative_config(command: Command, question: ServingQuestion) -> dict[str, object]:
     """vLLM's --speculative-config."""
     config: dict[str, object] = {}
-    if question.family in VLLM_METHODS:
-        config["method"] = question.family
-    if question.family != "mtp":  # whose layers are in the target's checkpoint
+    if question.family in VLLM_METHOD:
+        config["method"] = VLLM_METHOD[question.family]
+    if question.of_its_own:
         config["model"] = command.model("", "drafter")
-        if question.family == "dspark":
-            command.fill_in.append(BUNDLED)
-        elif question.family not in VLLM_METHODS:
-            command.fill_in.append("the drafter's family is not in the profile: vLLM takes the method from the drafter's checkpoint where it can")
+    if question.family == "dspark":
+        command.fill_in.append(BUNDLED)
+    elif question.family == "ngram":
+        command.fill_in.append(f"prompt_lookup_max and prompt_lookup_min: {AS_MEASURED}; vLLM takes 5 for both where neither is given")
+    elif question.family == "suffix":
+        command.fill_in.append(f"pip install arctic-inference, which vLLM's suffix decoding needs; options suffix_decoding_…: {AS_MEASURED}")
+    elif question.family not in VLLM_METHOD:
+        command.fill_in.append("the drafter's family is not in the profile: vLLM takes the method from the drafter's checkpoint where it can")
     config["num_speculative_tokens"] = max(k for _, _, k in question.lengths) or 1 if question.by_batch else question.serving.length
     if question.by_batch:
         config["num_speculative_tokens_per_batch_size"] = [list(row) for row in question.lengths]
@@ -136,7 +144,7 @@ def _sglang_speculation(command: Command, question: ServingQuestion) -> None:
     command.words += ["--speculative-algorithm", algorithm]
     if algorithm == "ALGORITHM":
         command.fill_in.append("ALGORITHM: the drafter's, which the profile does not know, for example EAGLE, EAGLE3 or STANDALONE")
-    if question.family != "mtp":
+    if question.of_its_own:
         command.words += ["--speculative-draft-model-path", command.model("", "drafter")]
     if question.family == "dspark":
         command.fill_in.append(BUNDLED)
@@ -144,6 +152,12 @@ def _sglang_speculation(command: Command, question: ServingQuestion) -> None:
         command.environment["SGLANG_RAGGED_VERIFY_MODE"] = "compact" if question.scheduled else "static"
     elif question.family == "dflash":
         command.words += ["--speculative-num-draft-tokens", str(length + 1)]  # the anchor included
+    elif question.looks_up:
+        command.words += ["--speculative-num-draft-tokens", str(length + 1), "--speculative-ngram-max-bfs-breadth", "1"]
+        if question.family == "suffix":
+            command.otherwise.append("suffix decoding: SGLang has none, and NGRAM comes nearest")
+        every = f"SGLang's NGRAM verifies {length + 1} tokens in every one, and looks in other requests too"
+        command.otherwise.append(f"rounds without a draft: {every}")
     else:
         command.words += ["--speculative-num-steps", str(length), "--speculative-eagle-topk", "1"]
         command.words += ["--speculative-num-draft-tokens", str(length + 1)]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from simulator.study.deploy.engines import Command, shared
+from simulator.study.deploy.engines import AS_MEASURED, Command, shared
 from simulator.study.deploy.question import ServingQuestion
 from simulator.study.run.launch import EngineLaunch
 
-TYPES = {"dspark": "draft-dspark", "dflash": "draft-dflash", "eagle3": "draft-eagle3", "mtp": "draft-mtp"}
+TYPES = {
+    "dspark": "draft-dspark", "dflash": "draft-dflash", "eagle3": "draft-eagle3", "mtp": "draft-mtp", "draft": "draft-simple",
+    "ngram": "ngram-simple", "suffix": "ngram-simple",
+}  # fmt: skip
 LONGEST = 4096  # tokens of a slot, where nothing bounds a request
 
 
@@ -41,10 +44,15 @@ def _speculation(command: Command, question: ServingQuestion) -> None:
     name = TYPES.get(question.family, "TYPE")
     command.words += ["--spec-type", name]
     if name == "TYPE":
-        told = "the drafter's, which the profile does not know, for example draft-simple, or ngram-simple with --spec-ngram-simple-size-n and -size-m"
-        command.fill_in.append(f"TYPE: {told}")
-    if question.family != "mtp":  # whose layers are in the target's file
+        command.fill_in.append("TYPE: the drafter's, which the profile does not know, for example draft-simple")
+    if question.of_its_own:
         command.words += ["--spec-draft-model", command.model("", "drafter")]
-    command.words += ["--spec-draft-n-max", str(question.fixed_length)]
+    if question.looks_up:
+        command.words += ["--spec-ngram-simple-size-m", str(question.fixed_length)]
+        command.fill_in.append(f"--spec-ngram-simple-size-n: {AS_MEASURED}; llama.cpp looks for 12 tokens where it is not given")
+        if question.family == "suffix":
+            command.otherwise.append("suffix decoding: llama.cpp has none, and ngram-simple comes nearest")
+    else:
+        command.words += ["--spec-draft-n-max", str(question.fixed_length)]
     if question.serving.lag is not None:
         command.otherwise.append("lengths by confidence: llama.cpp drafts whole blocks, or up to a confidence (--spec-draft-p-min)")

@@ -41,6 +41,16 @@ class ServingQuestion:
         return self.drafter.family if self.drafter else ""
 
     @property
+    def looks_up(self) -> bool:
+        """Does the drafter look up what it proposes, so that there is no model of it?"""
+        return self.family in ("ngram", "suffix")
+
+    @property
+    def of_its_own(self) -> bool:
+        """Has the drafter a checkpoint? MTP's layers are in the target's."""
+        return self.family != "mtp" and not self.looks_up
+
+    @property
     def gpus(self) -> int | None:
         """GPUs of a replica, None where the profile has a part of one."""
         return int(self.profile.gpus_per_replica) if self.profile.gpus_per_replica % 1 == 0 else None

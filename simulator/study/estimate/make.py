@@ -176,7 +176,9 @@ def _data(made: Estimate, profile: Profile) -> dict[str, Any]:
 
 def _text(made: Estimate, profile: Profile) -> str:
     verify = profile.costs.verify
-    steps = ", ".join(f"{r} × 1k: {1000 * (float(verify.seconds(r, r, 1024)) + made.host.host_s):.2f} ms" for r in (1, 16, 64))
+    most = min(made.settings.max_batch * made.asked.of.dp, made.settings.step_tokens * made.asked.of.dp, verify.most("requests") or 1)
+    requests = [r for r in (1, 16, 64) if r <= most]
+    steps = ", ".join(f"{r} × 1k: {1000 * (float(verify.seconds(r, r, 1024)) + made.host.host_s):.2f} ms" for r in requests)
     engine = ", ".join(f"{key}: {_flow(value)}" for key, value in made.settings.scenario.items())
     lines = [f"{profile.target} on {profile.hardware}, {profile.engine}", f"decode steps of requests × context: {steps}"]
     lines.append(f"KV: {profile.kv_tokens(None):,} tokens, {made.kv.bytes_per_token:,.0f} bytes each ({made.kv.note.partition(';')[0]})")
@@ -193,8 +195,13 @@ def check_asked(asked: Sequence[Asked], systems: Mapping[str, Mapping[str, str]]
     """Raises DsimError for a system or engine that there are no kernel times of, and for numbers that cannot be."""
     from simulator.misspelt import nearest
 
+    names = [one.of.system for one in asked]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise DsimError(f"two systems are {twice}", where="--system", remedy="give every system once")
     for one in asked:
-        of = one.of
+        of, share = one.of, one.memory_fraction
+        if share is not None and not 0 < share <= 1:
+            raise DsimError(f"expected a share above 0 and up to 1, got {share:g}", where="--memory-fraction", remedy="for example 0.9")
         if of.system not in systems:
             raise DsimError(f"no kernel times of '{of.system}'", where="--system", remedy=nearest(of.system, list(systems), "systems"))
         if of.engine not in systems[of.system]:

@@ -14,13 +14,16 @@ _WIDTHS = (1, 2, 4, 8, 16, 32)
 
 
 def kv_memory(of: Deployment, step_tokens: int, requests: int, fraction: float | None, beside_bytes: float = 0.0) -> tuple[KvMemory, Memory]:
-    """KV of a replica, `beside_bytes` (a drafter's weights, over all its GPUs) taken off. Raises DsimError, with the least parallelism that does,
-    where the model does not fit."""
+    """KV of a replica, `beside_bytes` (a drafter's weights, over all its GPUs) taken off. Raises DsimError where the model does
+    not fit, with the least parallelism that does, and the share of memory if it was given."""
     memory = memory_of(of, step_tokens, requests, fraction)
     left = memory.kv - beside_bytes / of.gpus
     if left < LEAST_TOKENS * memory.token / of.pp:
+        problem, remedy = _too_much(of, memory, beside_bytes), _least(of, step_tokens, requests, fraction, beside_bytes)
+        if fraction is None:
+            raise DsimError(problem, where=of.model, key="--tp", remedy=remedy)
         raise DsimError(
-            _too_much(of, memory, beside_bytes), where=of.model, key="--tp", remedy=_least(of, step_tokens, requests, fraction, beside_bytes)
+            f"{problem}, at {fraction:g} of memory", where=of.model, key="--memory-fraction", remedy=f"raise it; with it as it is {remedy}"
         )
     share = f"{memory.fraction:.3g} of {'what is free' if memory.of_free else 'all memory'}"
     note = f"{share}; KV bytes per token at {CONTEXT:,} tokens a request, over the GPUs of a tensor-parallel group"

@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 
 from simulator.errors import DsimError
-from simulator.files import write_whole
+from simulator.made import write_made
 from simulator.measurements.calibration import fit_temperatures
 from simulator.measurements.formats.sglang import AdditiveSps, additive_sps_json, sampled_sps_json, sts_json
 from simulator.measurements.formats.vllm import lengths_by_batch_json
 from simulator.measurements.prices import RoundCost
 from simulator.measurements.profile import Drafter, Profile
 from simulator.quantities import MOST_TOKENS
-from simulator.study.profiles.lengths import length_table
+from simulator.study.profiles.lengths import Range, length_table, unmeasured
 
 
-def export_sglang_sps(profile: Profile, drafter: str, path: Path, form: str, max_batch: int, context_tokens: float) -> str:
+def export_sglang_sps(profile: Profile, drafter: str, path: Path, form: str, max_batch: int, context_tokens: float, replace: bool = False) -> str:
     """Writes an SPS table of whole rounds; a line that says so.
 
     sampled: at 1 … max_batch requests of whole blocks. additive: bias + alpha(requests) + theta(tokens), the averages over the grid; exact where
@@ -31,10 +31,10 @@ def export_sglang_sps(profile: Profile, drafter: str, path: Path, form: str, max
     if form == "sampled":
         tokens = [r * (known.gamma + 1) for r in requests]
         seconds = [float(price.round_s(r, context_tokens)[-1]) for r in requests]
-        _write(profile, path, sampled_sps_json(tokens, seconds))
+        _write(profile, path, sampled_sps_json(tokens, seconds), replace)
         return f"{path}: {len(tokens)} probes, {tokens[0]} to {tokens[-1]} tokens"
     table = additive_table(price, requests, known.gamma, context_tokens)
-    _write(profile, path, additive_sps_json(table))
+    _write(profile, path, additive_sps_json(table), replace)
     return f"{path}: {len(table.requests)} × {len(table.tokens)} probes"
 
 
@@ -51,35 +51,45 @@ def additive_table(price: RoundCost, requests: list[int], gamma: int, context_to
     return AdditiveSps(bias, [float(r) for r in requests], alpha.tolist(), [float(t) for t in tokens], theta.tolist())
 
 
-def export_sglang_sts(profile: Profile, drafter: str, path: Path) -> str:
+def export_sglang_sts(profile: Profile, drafter: str, path: Path, replace: bool = False) -> str:
     """Writes the drafter's calibration, fitted to its recorded blocks if the profile has none; a line that says so. Raises DsimError."""
     known, blocks = profile.drafter(drafter, "--drafter", profile.folder), profile.blocks(drafter)
     if blocks.confidence is None:
         raise DsimError(f"drafter '{drafter}' has no confidence head", where=profile.folder, key="--drafter", remedy="choose a drafter with one")
     temperatures = known.temperatures or fit_temperatures(blocks.confidence, blocks.accepted)
-    _write(profile, path, sts_json(temperatures, blocks.source, blocks.rows))
+    _write(profile, path, sts_json(temperatures, blocks.source, blocks.rows), replace)
     return f"{path}: temperatures {', '.join(f'{t:.3f}' for t in temperatures)}" + ("" if known.temperatures else " (fitted to the recorded blocks)")
 
 
-def export_vllm_lengths(profile: Profile, drafter: str, path: Path, max_batch: int, context_tokens: float, tolerance: float) -> dict[str, Any]:
+def export_vllm_lengths(
+    profile: Profile, drafter: str, path: Path, max_batch: int, context_tokens: float, tolerance: float, replace: bool = False
+) -> dict[str, Any]:
     """Writes the draft length by batch size as few ranges; what they gain and give up, for people and programs."""
     _check(context_tokens, tolerance)
     table = length_table(profile, drafter, max_batch, context_tokens, tolerance)
-    _write(profile, path, lengths_by_batch_json([(row.first, row.last, row.length) for row in table.ranges]))
-    lines = [f"{path}: {len(table.ranges)} ranges of batch sizes"]
-    lines += [f"  {row.first}-{row.last}: k = {row.length}, {100 * row.gain:+.1f} % over k = {table.fixed} everywhere" for row in table.ranges]
+    _write(profile, path, lengths_by_batch_json([(row.first, row.last, row.length) for row in table.ranges]), replace)
+    few = f"the fewest that lose at most {100 * tolerance:g} % (--tolerance) against the best lengths in batches that wander by a quarter"
+    lines = [f"{path}: {len(table.ranges)} {'range' if len(table.ranges) == 1 else 'ranges'} of batch sizes, {few}"]
+    lines += [f"  {row.first}-{row.last}: k = {row.length}, {_worth(row, table.fixed)}" for row in table.ranges]
     exact = f"the best k at every single size, which changes {table.changes} times"
-    lines.append(
-        f"{100 * table.lost:.1f} % below {exact} (mean over doublings of the batch; {100 * table.lost_most:.0f} % at {table.lost_at} requests)"
-    )
-    return {"file": str(path), "drafter": drafter, "tolerance": tolerance, **asdict(table), "text": "\n".join(lines)}
+    lines.append(f"{100 * table.lost:.1f} % below {exact}; {100 * table.lost_most:.0f} % at {table.lost_at} requests")
+    lines.append("means are over doublings of the batch")
+    warnings = unmeasured(profile, drafter, table)
+    lines += [f"warning: {warning}" for warning in warnings]
+    return {"file": str(path), "drafter": drafter, "tolerance": tolerance, **asdict(table), "warnings": warnings, "text": "\n".join(lines)}
 
 
-def _write(profile: Profile, path: Path, content: str) -> None:
-    """Write a file that is none of the profile's own."""
+def _worth(row: Range, fixed: int) -> str:
+    """What a range gains, and what a table without it would lose."""
+    gained = f"{100 * row.gain:+.1f} % over k = {fixed} everywhere in the mean"
+    return gained if row.missed is None else f"{gained}; without this range {100 * row.missed:.1f} % lost at {row.missed_at} requests"
+
+
+def _write(profile: Profile, path: Path, content: str, replace: bool) -> None:
+    """Write a file that is none of the profile's own, nor another that dsim has not made, unless it may be replaced."""
     if path.resolve() in {file.resolve() for file in profile.files()}:
         raise DsimError("is a file of the profile", where=path, remedy="use another --out")
-    write_whole(path, content)
+    write_made(path, content, replace)
 
 
 def _check(context_tokens: float, tolerance: float = 0.0) -> None:

@@ -87,7 +87,7 @@ def natural(name: str) -> list[tuple[int, str]]:
 
 
 def read_cells(fit: Sequence[Named], check: Sequence[Named], read: Callable[[Path], Loads]) -> tuple[list[Cell], Loads]:
-    """The points of all files, and what else was found in them. Files of one name are told apart by their folders. Raises DsimError."""
+    """The points of all files, and what else was found in them. Raises DsimError."""
     places: list[tuple[Named, bool]] = []
     of = {file.path: (file, held_out) for files, held_out in ((fit, False), (check, True)) for file in files}
     if twice := next((file.path for file in check if file in fit or any(other.path == file.path for other in fit)), None):
@@ -102,9 +102,6 @@ def read_cells(fit: Sequence[Named], check: Sequence[Named], read: Callable[[Pat
     cells = [Cell(point, file.drafter, file.path, held_out, file.domain) for point, (file, held_out) in zip(loads.points, places, strict=True)]
     for cell in cells:
         _check_whole(cell)
-    names = [cell.point.source for cell in cells]
-    if len(set(names)) < len(names):
-        cells = [replace(cell, point=replace(cell.point, source=f"{cell.where.parent.name}/{cell.point.source}")) for cell in cells]
     return cells, loads
 
 

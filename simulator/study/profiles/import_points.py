@@ -97,7 +97,7 @@ def fill_in(
     drafters = {name: drafting for name, drafting in fit.drafting.items() if name in apart}
     for name, drafting in drafters.items():
         note = "acceptance counted by position; variation along a text is the parametric generator's"
-        parts.drafters[name] = DrafterPart(drafting.cost.model_copy(update=IMPORTED), drafting.blocks, note=note)
+        parts.drafters[name] = DrafterPart(drafting.cost.model_copy(update=IMPORTED), drafting.blocks, note=note, counted=counted[name].slots)
         parts.assumed += _assumed(name, counted[name], gamma[name])
         parts.unknown.append(f"{name}: {'its' if counted[name].apart else 'acceptance by domain, and its'} confidences")
         if counted[name].apart:

@@ -109,7 +109,8 @@ def import_vllm(about: About, curves: Path | None, files: PointFiles, say: Say =
     for name, known in zip(scrapes, counted, strict=True):
         if known is not None:
             note = "acceptance counted by position; variation along a text is the parametric generator's"
-            parts.drafters[name or about.drafter] = DrafterPart(draft, known.blocks(name or about.drafter, files.slots or known.slots), note=note)
+            blocks = known.blocks(name or about.drafter, files.slots or known.slots)
+            parts.drafters[name or about.drafter] = DrafterPart(draft, blocks, note=note, counted=known.slots)
             parts.assumed.append(f"acceptance varies along a text as in the parametric generator's defaults: counters are averages ({known.source})")
             parts.unknown += ["confidences", "acceptance by domain"]
     if not parts.drafters:

@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from simulator.arrays import Floats, Integers
+from simulator.measurements.draft_blocks import RecordedBlocks
 from simulator.measurements.profile import Profile
 from simulator.measurements.statistics import visited_rows
 
@@ -17,12 +18,16 @@ WANDER = 1.25  # a batch of R requests is now and then this much larger or small
 
 @dataclass(frozen=True)
 class Range:
-    """Batch sizes with one length, ends included; what they gain over the best single length, in the mean over the range."""
+    """Batch sizes with one length, ends included; what they gain over the best single length, in the mean over doublings of the batch. With the
+    length of a range beside it batches that wander about `missed_at` requests would lose `missed` against the best lengths: more than the tolerance,
+    else the range would not be there. None where there is but one."""
 
     first: int
     last: int
     length: int
     gain: float
+    missed: float | None = None
+    missed_at: int | None = None
 
 
 @dataclass(frozen=True)
@@ -45,13 +50,40 @@ def length_table(profile: Profile, drafter: str, max_batch: int, context_tokens:
     share = share / share.max(axis=1, keepdims=True)  # [R, γ+1] of the best length at each size
     fixed, *more = _non_rising(share)
     every, wandering = np.arange(max_batch), _wandering(share)
-    enough = wandering[every, (more or [fixed])[-1]] - tolerance - 1e-12
+    best = wandering[every, (more or [fixed])[-1]]
+    enough = best - tolerance - 1e-12
     chosen = _non_rising(np.where(wandering >= enough[:, None], share, -np.inf))[0]
     starts = [0, *(np.flatnonzero(np.diff(chosen)) + 1).tolist(), max_batch]
-    ranges = tuple(Range(a + 1, b, int(chosen[a]), float(np.mean(share[a:b, chosen[a]] / share[a:b, fixed[0]]) - 1)) for a, b in pairwise(starts))
+    weights = _weights(max_batch)
+    ranges = []
+    for a, b in pairwise(starts):
+        gain = float(np.average(share[a:b, chosen[a]] / share[a:b, fixed[0]], weights=weights[a:b]) - 1)
+        beside = [best[a:b] - wandering[a:b, chosen[other]] for other in (a - 1, b) if 0 <= other < max_batch]
+        missed = min(beside, key=np.max, default=None)
+        told = () if missed is None else (float(missed.max()), a + 1 + int(missed.argmax()))
+        ranges.append(Range(a + 1, b, int(chosen[a]), gain, *told))
     lost = 1 - share[every, chosen]
     changes = int(np.count_nonzero(np.diff(share.argmax(axis=1))))
-    return LengthTable(ranges, int(fixed[0]), changes, float(_weights(max_batch) @ lost), float(lost.max()), int(lost.argmax()) + 1)
+    return LengthTable(tuple(ranges), int(fixed[0]), changes, float(weights @ lost), float(lost.max()), int(lost.argmax()) + 1)
+
+
+def unmeasured(profile: Profile, drafter: str, table: LengthTable) -> list[str]:
+    """What a table of lengths goes by that nobody measured: positions, tokens of a step and requests, each with its remedy."""
+    known, blocks, verify = profile.drafter(drafter), profile.blocks(drafter), profile.costs.verify
+    longest, found = max(row.length for row in table.ranges), []
+    if known.counted is not None and longest > known.counted:
+        problem = f"k = {longest}, and {known.counted} tokens were drafted where acceptance was counted"
+        found.append(f"{problem}: beyond them it is assumed; measure with k = {longest}")
+    sent, _ = _sent(blocks, known.gamma)
+    most, high = table.ranges[-1].last, verify.tokens_range()[1]
+    sizes = (size for row in table.ranges for size in range(row.first, row.last + 1) if size * (1 + sent[row.length]) > high)
+    if (first := next(sizes, None)) is not None:
+        problem = f"from {first} requests on steps have more than the {high:.0f} tokens that the cost was measured at"
+        found.append(f"{problem}: their cost is extrapolated; measure the profile there, or lower --max-batch")
+    if (held := verify.most("requests")) is not None and most > held:
+        problem = f"batches of more than the {held:.0f} requests that the cost was measured at"
+        found.append(f"{problem}: their cost is too low; measure the profile with a higher --max-requests, or lower --max-batch")
+    return found
 
 
 def token_rates(profile: Profile, drafter: str, max_batch: int, context_tokens: float) -> Floats:
@@ -62,10 +94,7 @@ def token_rates(profile: Profile, drafter: str, max_batch: int, context_tokens: 
     visited = [visited_rows(blocks, np.full(blocks.rows, length)) for length in lengths]
     committed = np.array([1 + np.minimum(blocks.accepted[rows], length).mean() for rows, length in zip(visited, lengths, strict=True)])
     rates = np.empty((max_batch, known.gamma + 1))
-    sent, share = lengths, np.ones(len(lengths))  # drafted tokens verified in a round, and in which part of the rounds there are any  # [γ+1]
-    if (proposed := blocks.proposed) is not None:
-        sent = np.array([np.minimum(proposed[rows], length).mean() for rows, length in zip(visited, lengths, strict=True)])
-        share = np.array([(proposed[rows] > 0).mean() for rows in visited])
+    sent, share = _sent(blocks, known.gamma)
     for requests in range(1, max_batch + 1):
         tokens = requests * (1 + sent)
         verify = costs.verify.seconds(tokens, requests, context_tokens) + known.draft.absorb_s(tokens, context_tokens)  # [γ+1]
@@ -77,6 +106,16 @@ def token_rates(profile: Profile, drafter: str, max_batch: int, context_tokens: 
         overhead_s = costs.overhead.seconds + costs.overhead.per_request_s * requests + known.draft.every_step_s
         rates[requests - 1] = requests * committed / (verify + drafting + overhead_s)
     return rates
+
+
+def _sent(blocks: RecordedBlocks, gamma: int) -> tuple[Floats, Floats]:
+    """Drafted tokens verified in a round at every length, and in which part of the rounds there are any. # [γ+1] each"""
+    lengths = np.arange(gamma + 1)
+    if (proposed := blocks.proposed) is None:
+        return lengths.astype(float), np.ones(len(lengths))
+    visited = [visited_rows(blocks, np.full(blocks.rows, length)) for length in lengths]
+    sent = [np.minimum(proposed[rows], length).mean() for rows, length in zip(visited, lengths, strict=True)]
+    return np.array(sent), np.array([(proposed[rows] > 0).mean() for rows in visited])
 
 
 def _weights(sizes: int) -> Floats:

@@ -8,26 +8,29 @@ from typing import Any, Literal
 
 from simulator.measurements.cost import Costs, DraftCost, MeasuredTable, Overhead, PrefillCost, VerifyCost
 from simulator.measurements.draft_blocks import RecordedBlocks
-from simulator.measurements.profile import Drafter
+from simulator.measurements.profile import Drafter, Family
+from simulator.measurements.surface_priors import family_of
 from simulator.measurements.uncertainty import Uncertainty
 from simulator.study.profiles.about import About
 
 
 @dataclass(frozen=True)
 class DrafterPart:
-    """A drafter and its blocks."""
+    """A drafter and its blocks; without a family it is of the method that its name says."""
 
     draft: DraftCost
     blocks: RecordedBlocks
-    family: Literal["dspark", "other"] = "other"
+    family: Family | None = None
     temperatures: list[float] | None = None
     note: str = ""
+    counted: int | None = None  # positions that were drafted
 
     def named(self, name: str) -> tuple[Drafter, RecordedBlocks]:
         """As the profile has it."""
         return Drafter(
-            family=self.family, gamma=self.blocks.gamma, draft=self.draft, blocks=f"{name}.parquet", confidence=self.blocks.confidence is not None,
-            temperatures=self.temperatures, note=self.note,
+            family=self.family or family_of(name), gamma=self.blocks.gamma, draft=self.draft, blocks=f"{name}.parquet",
+            confidence=self.blocks.confidence is not None, temperatures=self.temperatures, note=self.note,
+            counted=self.counted if self.counted is not None and self.counted < self.blocks.gamma else None,
         ), self.blocks  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from simulator.measurements.points import PointFile, conditional_of, read_points
 from simulator.measurements.profile import Drafter
 from simulator.measurements.surface import PointFit, SurfaceFit, fit_surface
 from simulator.measurements.surface_parts import DrafterFit
-from simulator.measurements.surface_priors import DraftKind
+from simulator.measurements.surface_priors import DraftKind, family_of, kind_of
 from simulator.study.profiles.about import DOMAIN, About
 from simulator.study.profiles.adaptive import as_scheduled, uncounted
 
@@ -26,7 +26,6 @@ Pair = tuple[LoadPoint, str]  # a point and its drafter, "" without one
 Drafters = dict[str, tuple[Drafter, RecordedBlocks]]
 SCHEDULED = "adaptive points without a budget verify what the scheduler of the DSpark paper does on these costs"
 BY_THROUGHPUT = "speeds are throughput ÷ concurrency: what users wait for a first token is within the step cost"
-FAMILIES: dict[DraftKind, str] = {"unknown": "other", "block": "dspark", "chain": "eagle3", "lookup": "other"}
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ def fitted_drafter(name: str, fit: DrafterFit, kind: DraftKind, source: str) -> 
     shape = ParametricAcceptance(miscalibration=[1.0] * fit.gamma, **marginals)
     blocks = shape.generate(name, "fitted", f"{source}: {'counters' if fit.counted else 'speeds'}")
     note = "marginals fitted; variation along a text and confidences are the parametric generator's defaults"
-    family: Any = FAMILIES[kind]
+    family = family_of(name) if kind in ("unknown", kind_of(name)) else "other"
     return Drafter(family=family, gamma=fit.gamma, draft=fit.draft, blocks=f"{name}.parquet", confidence=True, note=note), blocks
 
 

@@ -18,7 +18,7 @@ from simulator.measurements.draft_blocks import RecordedBlocks
 from simulator.measurements.fit import CostFit, check_misses, fit_cost, read_telemetry
 from simulator.measurements.points import holds_lengths
 from simulator.measurements.profile import Drafter
-from simulator.measurements.surface_priors import DraftKind
+from simulator.measurements.surface_priors import DraftKind, family_of
 from simulator.quantities import MOST_SLOTS, TINY
 from simulator.study.profiles.about import DOMAIN, SLOPE, About, without_head
 from simulator.study.profiles.counted import constant_acceptance
@@ -124,7 +124,7 @@ def assumed_drafter(name: str, assumed: Assumptions, slots: int) -> tuple[Drafte
     blocks = shape.generate(name, "synthetic", f"constant conditional acceptance {rate:.4f}, from the assumed accepted length")
     draft = LinearDraft(provenance="synthetic", per_request_s=assumed.draft_s_per_request, note="assumed; subtracted from step times before the fit")
     note = "acceptance assumed, the same at every position"
-    return Drafter(family="mtp" if slots == 1 else "other", gamma=slots, draft=draft, blocks=f"{name}.parquet", note=note), without_head(blocks)
+    return Drafter(family=family_of(name), gamma=slots, draft=draft, blocks=f"{name}.parquet", note=note), without_head(blocks)
 
 
 def summary(fit: CostFit, folder: Path, assumed: Assumptions, drafters: list[str]) -> dict[str, Any]:

@@ -169,9 +169,12 @@ METRICS: tuple[Metric, ...] = (
            _decoded(lambda t: (t.sums["verified"] - t.sums["accepted"]) / (t.sums["requests"] + t.sums["verified"])), factor=100.0, decimals=1,
            place="points", doc="(verified − accepted) ÷ (requests + verified): share of the target's tokens that were thrown away"),
     Metric("concurrency_mean", "requests in service", "", lambda t: t.per_replica(t.sums["running_s"]), decimals=1, place="points",
-           doc="running requests over time, per replica: Σ running × step length ÷ window ÷ replicas"),
+           doc="requests in the batch over time, per replica: those that decode, or stand still while a step processes prompts alone. Σ running × "
+           "step length ÷ window ÷ replicas"),
     Metric("waiting_mean", "requests waiting", "", lambda t: t.per_replica(t.sums["waiting_s"] + t.queued_s), decimals=1, place="points",
-           doc="the same of requests waiting at a replica (mean of a step's start and end), in line at a front end or for a prefill worker"),
+           doc="the same of requests waiting at a replica (mean of a step's start and end; admitted ones whose prompt gets nothing in the step "
+           "included), in line at a front end or for a prefill worker. A request whose prompt is being processed, or whose keys and values are on "
+           "their way, is in neither: with `concurrency_mean` this is less than the load"),
     Metric("busy_fraction", "busy", "%", lambda t: t.per_replica(t.sums["length_s"]), factor=100.0, decimals=1,
            doc="share of the window that a replica spends in steps"),
     Metric("prefix_hit_share", "prompt tokens from the prefix cache", "%", lambda t: t.hit_share, factor=100.0, decimals=1, place="points",
