@@ -49,19 +49,6 @@ def check_made(folder: Path, names: Iterable[str], replace: bool = False, remedy
         raise DsimError(f"holds '{name}', which dsim has not made there", where=folder, remedy=remedy)
 
 
-def check_file(path: Path, replace: bool = False) -> None:
-    """A file of this name may be written: there is none, dsim has made it, or it may be replaced. Raises DsimError."""
-    if not replace and os.path.lexists(path) and not os.path.isdir(path) and path.name not in made_in(path.parent):
-        raise DsimError("exists, and dsim has not made it", where=path, remedy=FORCE)
-
-
-def write_made(path: Path, content: str | bytes, replace: bool = False) -> None:
-    """Write a file, whole or not at all, as dsim's. Raises DsimError where one is there that dsim has not made, unless it may be replaced."""
-    check_file(path, replace)
-    write_whole(path, content)
-    mark(path.parent, [path.name])
-
-
 def check_folder(folder: Path) -> None:
     """`folder` is one to write into. Raises DsimError."""
     place = os.path.realpath(folder)

@@ -6,7 +6,6 @@ llama.cpp would draft something else without a word.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +32,12 @@ EAGLE_TAPS = 3  # llama.cpp takes exactly as many
 
 
 def write_gguf(checkpoint: Checkpoint, out: Path, target: Path | None, weights: str | None) -> Checkpoint:
-    """One new GGUF file with the target's tokenizer; what was written. Matrices become `weights` (f16, q8_0, …), None: as stored."""
+    """One GGUF file with the target's tokenizer; what was written. Matrices become `weights` (f16, q8_0, …), None: as stored."""
     try:
         import gguf
     except ImportError:
         raise DsimError("needs gguf, which is not installed", where="dsim export drafter --to gguf", remedy="pip install 'dsim[profile]'") from None
 
-    if os.path.lexists(out):
-        raise DsimError("exists already", where=out, key="--out", remedy="choose a new file")
     made = with_head(vanilla(checkpoint, "llama.cpp"), every=True)
     _holds(made)
     fields = _tokenizer(target, made)

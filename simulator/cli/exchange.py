@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from simulator.cli.options import Format, Override, Overwrite, group, show, show_profile
+from simulator.cli.options import Format, Override, group, show, show_profile
 from simulator.echo import echo
 
 export_app = group("Write a profile's numbers in formats that engines load.")
@@ -27,7 +27,6 @@ def export_sglang_sps(
     form: Annotated[Literal["additive", "sampled"], typer.Option(help="Which of SGLang's two forms.")] = "additive",
     max_batch: MaxBatch = 256,
     context: Context = 0.0,
-    force: Overwrite = False,
 ) -> None:
     """Write SGLang's SPS table.
 
@@ -35,18 +34,18 @@ def export_sglang_sps(
     from simulator.measurements.profile import load_profile
     from simulator.study.profiles import exporting
 
-    echo(exporting.export_sglang_sps(load_profile(profile), drafter, out, form, max_batch, context, force))
+    echo(exporting.export_sglang_sps(load_profile(profile), drafter, out, form, max_batch, context))
 
 
 @export_app.command("sglang-sts")
-def export_sglang_sts(profile: KnownProfile, out: File, drafter: KnownDrafter, force: Overwrite = False) -> None:
+def export_sglang_sts(profile: KnownProfile, out: File, drafter: KnownDrafter) -> None:
     """Write SGLang's confidence calibration.
 
     For --speculative-dspark-confidence-sts-path."""
     from simulator.measurements.profile import load_profile
     from simulator.study.profiles import exporting
 
-    echo(exporting.export_sglang_sts(load_profile(profile), drafter, out, force))
+    echo(exporting.export_sglang_sts(load_profile(profile), drafter, out))
 
 
 @export_app.command("vllm-lengths")
@@ -57,7 +56,6 @@ def export_vllm_lengths(
     max_batch: MaxBatch = 256,
     context: Context = 0.0,
     tolerance: Annotated[float, typer.Option(help="Share of the tokens per second below which another length is not worth a range.")] = 0.02,
-    force: Overwrite = False,
     format: Format = "text",
 ) -> None:
     """Write the draft length by batch size for vLLM.
@@ -66,7 +64,7 @@ def export_vllm_lengths(
     from simulator.measurements.profile import load_profile
     from simulator.study.profiles import exporting
 
-    show_profile(format, exporting.export_vllm_lengths(load_profile(profile), drafter, out, max_batch, context, tolerance, force))
+    show_profile(format, exporting.export_vllm_lengths(load_profile(profile), drafter, out, max_batch, context, tolerance))
 
 
 @export_app.command("launch")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from simulator.cli.options import Format, Overwrite, show
+from simulator.cli.options import Format, show
 from simulator.errors import DsimError
 from simulator.report.figure import Style
 
@@ -24,13 +24,11 @@ def figure(
     colour: Annotated[list[str] | None, typer.Option("--colour", metavar="NAME=COLOUR", help="Colour of a policy. Repeatable.")] = None,
     title: Annotated[bool, typer.Option("--title", help="Write a title above the figure.")] = False,
     out: Annotated[Path | None, typer.Option(help="File to write: .pdf, .svg or .png.", show_default="NAME.pdf")] = None,
-    force: Overwrite = False,
     format: Format = "text",
 ) -> None:
     """Draw one figure of a result, for a paper or slides.
 
     Without a name, lists the figures that the result has. The default size is one column of a paper, 3.3 × 2.4 inches."""
-    from simulator.made import check_file
     from simulator.report.figure import check_path, named, save
 
     opened = _open(result)
@@ -41,10 +39,9 @@ def figure(
         return
     path = out or Path(f"{named(opened.pictures, name).stem}.pdf")
     check_path(path)
-    check_file(path, force)
     inches = _size(size) if size or style else (3.3, 2.4)
     drawn = opened.figure(name, size=inches, style=style, colours=_pairs(colour, "--colour"), title=title, labels=_pairs(label, "--label"))
-    save(drawn, path, force)
+    save(drawn, path)
     width, height = (float(side) for side in drawn.get_size_inches())
     show(format, {"figure": name, "file": str(path), "inches": [width, height]}, f"written to {path}")
 

@@ -54,7 +54,6 @@ Hardware = Annotated[str, typer.Option(help="Hardware of the server.")]
 Engine = Annotated[str, typer.Option(help="Serving engine.")]
 Target = Annotated[str, typer.Option(help="Target model.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing profile.")]
-Overwrite = Annotated[bool, typer.Option("--force", help="Replace a file of this name that dsim has not made.")]
 Replace = Annotated[bool, typer.Option("--force", help="Replace files in --out that this scenario or plan has not written.")]
 
 

@@ -130,12 +130,11 @@ def check_path(path: Path) -> str:
     return kind
 
 
-def save(figure: Figure, path: Path, replace: bool = False) -> None:
-    """Write PDF, SVG or PNG by the ending of the path, whole or not at all, with fonts inside. Raises DsimError for other endings, and
-    where a file is there that dsim has not made, unless it may be replaced."""
-    from simulator.made import write_made
+def save(figure: Figure, path: Path) -> None:
+    """Write PDF, SVG or PNG by the ending of the path, whole or not at all, with fonts inside. Raises DsimError for other endings."""
+    from simulator.files import write_whole
     from simulator.report.style import encoded
 
     kind = check_path(path)
     settings = {"svg.fonttype": "path", "svg.hashsalt": "dsim"} if kind == "svg" else {}
-    write_made(path, encoded(figure, kind, settings, dpi=300), replace)
+    write_whole(path, encoded(figure, kind, settings, dpi=300))

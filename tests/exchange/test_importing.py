@@ -229,21 +229,6 @@ def test_an_export_names_the_option_that_is_wrong(put: Put, dsim: Dsim, tmp_path
     assert (said.code, "is a file of the profile; use another --out" in said.err) == (2, True)
 
 
-def test_an_export_replaces_its_own_file_and_no_other(put: Put, dsim: Dsim, tmp_path: Path) -> None:
-    assert dsim("import", "vllm", "--curves", put("c.json", CURVES), "--metrics", put("m.txt", METRICS), "--out", tmp_path / "p").code == 0
-    for command in ("sglang-sps", "vllm-lengths"):
-        mine, new = put("notes.json", "mine"), tmp_path / command / "new.json"
-        call = ("export", command, tmp_path / "p", "--drafter", "drafter", "--max-batch", 8, "--out")
-        said = dsim(*call, mine)
-        assert (said.code, said.err.count("\n")) == (2, 1)
-        assert "notes.json: exists, and dsim has not made it; use another --out, or replace it with --force" in said.err
-        assert mine.read_text() == "mine"
-        assert [dsim(*call, new).code, dsim(*call, new).code] == [0, 0]
-        assert dsim(*call, mine, "--force").code == 0
-        assert mine.read_text() != "mine"
-        (tmp_path / ".dsim").unlink()  # as in the beginning
-
-
 @pytest.mark.parametrize(
     ("content", "problem"),
     [

@@ -208,13 +208,6 @@ def test_a_gguf_needs_the_gguf_of_its_own_target(tmp_path):
         export_drafter(str(llama_eagle(tmp_path / "two", 2)), "gguf", tmp_path / "out.gguf", str(golden_target_file(tmp_path)))
 
 
-def test_a_file_that_is_there_is_left_alone(tmp_path):
-    (tmp_path / "mine.gguf").write_text("mine")
-    with pytest.raises(DsimError, match=r"mine\.gguf: --out: exists already; choose a new file"):
-        export_drafter(str(GOLDEN / "dspark_vanilla"), "gguf", tmp_path / "mine.gguf", str(golden_target_file(tmp_path)))
-    assert (tmp_path / "mine.gguf").read_text() == "mine"
-
-
 def test_a_folder_that_holds_files_is_left_alone(tmp_path):
     shutil.copytree(GOLDEN / "eagle3", tmp_path / "out")
     with pytest.raises(DsimError, match="holds files already; choose a new folder"):

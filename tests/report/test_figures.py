@@ -175,12 +175,6 @@ def test_the_command(world: Path, dsim: Callable[..., Any]) -> None:
     assert (world / "f.pdf").read_bytes().startswith(b"%PDF")
     assert dsim("figure", "run", "pareto").code == 0
     assert (world / "pareto.pdf").is_file()
-    assert dsim("figure", "run", "pareto").code == 0  # its own file
-    (world / "mine.pdf").write_text("mine")
-    refused = dsim("figure", "run", "pareto", "--out", "mine.pdf")
-    assert (refused.code, (world / "mine.pdf").read_text()) == (2, "mine")
-    assert "mine.pdf: exists, and dsim has not made it; use another --out, or replace it with --force" in refused.err
-    assert dsim("figure", "run", "pareto", "--out", "mine.pdf", "--force").code == 0
     assert dsim("figure", "tiny", "overview", "--out", "p.png").code == 0
     (world / "plan").mkdir()
     (world / "plan" / "result.json").write_text(json.dumps(synthetic_plan.plan(LONG[:2], [40.0, 60.0]).to_json()))

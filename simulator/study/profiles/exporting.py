@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from simulator.errors import DsimError
-from simulator.made import write_made
+from simulator.files import write_whole
 from simulator.measurements.calibration import fit_temperatures
 from simulator.measurements.formats.sglang import AdditiveSps, additive_sps_json, sampled_sps_json, sts_json
 from simulator.measurements.formats.vllm import lengths_by_batch_json
@@ -19,7 +19,7 @@ from simulator.quantities import MOST_TOKENS
 from simulator.study.profiles.lengths import Range, length_table, unmeasured
 
 
-def export_sglang_sps(profile: Profile, drafter: str, path: Path, form: str, max_batch: int, context_tokens: float, replace: bool = False) -> str:
+def export_sglang_sps(profile: Profile, drafter: str, path: Path, form: str, max_batch: int, context_tokens: float) -> str:
     """Writes an SPS table of whole rounds; a line that says so.
 
     sampled: at 1 … max_batch requests of whole blocks. additive: bias + alpha(requests) + theta(tokens), the averages over the grid; exact where
@@ -31,10 +31,10 @@ def export_sglang_sps(profile: Profile, drafter: str, path: Path, form: str, max
     if form == "sampled":
         tokens = [r * (known.gamma + 1) for r in requests]
         seconds = [float(price.round_s(r, context_tokens)[-1]) for r in requests]
-        _write(profile, path, sampled_sps_json(tokens, seconds), replace)
+        _write(profile, path, sampled_sps_json(tokens, seconds))
         return f"{path}: {len(tokens)} probes, {tokens[0]} to {tokens[-1]} tokens"
     table = additive_table(price, requests, known.gamma, context_tokens)
-    _write(profile, path, additive_sps_json(table), replace)
+    _write(profile, path, additive_sps_json(table))
     return f"{path}: {len(table.requests)} × {len(table.tokens)} probes"
 
 
@@ -51,23 +51,21 @@ def additive_table(price: RoundCost, requests: list[int], gamma: int, context_to
     return AdditiveSps(bias, [float(r) for r in requests], alpha.tolist(), [float(t) for t in tokens], theta.tolist())
 
 
-def export_sglang_sts(profile: Profile, drafter: str, path: Path, replace: bool = False) -> str:
+def export_sglang_sts(profile: Profile, drafter: str, path: Path) -> str:
     """Writes the drafter's calibration, fitted to its recorded blocks if the profile has none; a line that says so. Raises DsimError."""
     known, blocks = profile.drafter(drafter, "--drafter", profile.folder), profile.blocks(drafter)
     if blocks.confidence is None:
         raise DsimError(f"drafter '{drafter}' has no confidence head", where=profile.folder, key="--drafter", remedy="choose a drafter with one")
     temperatures = known.temperatures or fit_temperatures(blocks.confidence, blocks.accepted)
-    _write(profile, path, sts_json(temperatures, blocks.source, blocks.rows), replace)
+    _write(profile, path, sts_json(temperatures, blocks.source, blocks.rows))
     return f"{path}: temperatures {', '.join(f'{t:.3f}' for t in temperatures)}" + ("" if known.temperatures else " (fitted to the recorded blocks)")
 
 
-def export_vllm_lengths(
-    profile: Profile, drafter: str, path: Path, max_batch: int, context_tokens: float, tolerance: float, replace: bool = False
-) -> dict[str, Any]:
+def export_vllm_lengths(profile: Profile, drafter: str, path: Path, max_batch: int, context_tokens: float, tolerance: float) -> dict[str, Any]:
     """Writes the draft length by batch size as few ranges; what they gain and give up, for people and programs."""
     _check(context_tokens, tolerance)
     table = length_table(profile, drafter, max_batch, context_tokens, tolerance)
-    _write(profile, path, lengths_by_batch_json([(row.first, row.last, row.length) for row in table.ranges]), replace)
+    _write(profile, path, lengths_by_batch_json([(row.first, row.last, row.length) for row in table.ranges]))
     few = f"the fewest that lose at most {100 * tolerance:g} % (--tolerance) against the best lengths in batches that wander by a quarter"
     lines = [f"{path}: {len(table.ranges)} {'range' if len(table.ranges) == 1 else 'ranges'} of batch sizes, {few}"]
     lines += [f"  {row.first}-{row.last}: k = {row.length}, {_worth(row, table.fixed)}" for row in table.ranges]
@@ -85,11 +83,11 @@ def _worth(row: Range, fixed: int) -> str:
     return gained if row.missed is None else f"{gained}; without this range {100 * row.missed:.1f} % lost at {row.missed_at} requests"
 
 
-def _write(profile: Profile, path: Path, content: str, replace: bool) -> None:
-    """Write a file that is none of the profile's own, nor another that dsim has not made, unless it may be replaced."""
+def _write(profile: Profile, path: Path, content: str) -> None:
+    """Write a file that is none of the profile's own."""
     if path.resolve() in {file.resolve() for file in profile.files()}:
         raise DsimError("is a file of the profile", where=path, remedy="use another --out")
-    write_made(path, content, replace)
+    write_whole(path, content)
 
 
 def _check(context_tokens: float, tolerance: float = 0.0) -> None:
