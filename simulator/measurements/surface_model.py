@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from simulator.arrays import Floats
 from simulator.measurements.formats.loadgen import LoadPoint
@@ -61,7 +62,7 @@ class Rows:
     proposing: Floats
     tau: Floats  # as counted, else NaN
     adaptive: Floats
-    drafter: list[str]  # "" without
+    drafter: NDArray[np.str_]  # "" without
     users: Floats  # that the client keeps busy: decoding, or waiting for a first token
     inside: Floats  # share of them that decode
     prompt: Floats
@@ -97,7 +98,7 @@ def rows_of(points: Sequence[LoadPoint], drafters: Sequence[str], waits: Floats 
         proposing,
         tau,
         adaptive,
-        list(drafters),
+        np.array(drafters, dtype=str),
         users,
         inside / users,
         *lengths,
@@ -122,12 +123,16 @@ class Model:
     shared: bool = False  # one cache for all requests: every token of a step goes through all of it
     stairs: int = field(init=False)  # knots that have one: those above the first and below the most measured tokens
     names: list[str] = field(init=False, default_factory=list)
+    _edges: Floats = field(init=False)  # [K + 1] of the segments
+    _widths: Floats = field(init=False)  # [K]
     _prior: dict[str, tuple[float, float]] = field(init=False, default_factory=dict)
     _place: dict[str, int] = field(init=False, default_factory=dict)
     _last: tuple[Floats, tuple[Floats, Floats]] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.stairs = int(np.sum(self.knots[1:] < self.measured[1]))
+        self._edges = np.concatenate(([0.0], self.knots))
+        self._widths = np.diff(self._edges)
         self._add("base", 0.0, 1.0)
         self._add("slope", -np.log(GROWTH_TOKENS[0]), GROWTH_TOKENS[1])
         for i, sd in enumerate(self.walk_sd):
@@ -190,9 +195,8 @@ class Model:
         further = FALLS_ON * falls * -np.expm1(-np.log(2) * (octave[self.inside :] - octave[self.inside - 1])) / np.log(2)
         tokens = np.concatenate((tokens, tokens[-1] * np.exp(further + np.cumsum(walk[self.inside - 1 :]))))
         requests = np.concatenate((requests, np.full(len(self.knots) - self.inside, requests[-1])))
-        width = np.diff(self.knots, prepend=0.0)
-        smooth = self.base_s(z) + np.cumsum(tokens * width)  # what products cost: a step of fewer requests stays above 0
-        return tokens + np.diff(smooth * self.strayed(z), prepend=0.0) / width, requests
+        smooth = self.base_s(z) + np.cumsum(tokens * self._widths)  # what products cost: a step of fewer requests stays above 0
+        return tokens + np.diff(smooth * self.strayed(z), prepend=0.0) / self._widths, requests
 
     def strayed(self, z: Floats) -> Floats:
         """By what part of it a step of as many tokens as a knot strays from the smooth curve, [K]."""
@@ -215,9 +219,8 @@ class Model:
 
     def curve(self, slopes: Floats, x: Floats) -> Floats:
         """Piecewise linear from 0 at 0, going on along the last segment."""
-        edges = np.concatenate(([0.0], self.knots))
-        at = np.concatenate(([0.0], np.cumsum(slopes * np.diff(edges))))
-        return np.asarray(np.interp(x, edges, at) + np.maximum(x - edges[-1], 0.0) * slopes[-1])
+        at = np.concatenate(([0.0], np.cumsum(slopes * self._widths)))
+        return np.asarray(np.interp(x, self._edges, at) + np.maximum(x - self._edges[-1], 0.0) * slopes[-1])
 
     def token_s(self, slopes: Floats) -> float:
         """Mean seconds of a token in the largest step of the points."""
@@ -252,7 +255,7 @@ class Model:
         out = np.zeros(len(rows.requests))
         for name in self.acceptance:
             base, request, slot, slot_request = self.draft_parts(z, name)
-            mine = np.array([drafter == name for drafter in rows.drafter])
+            mine = rows.drafter == name
             proposing = rows.requests * rows.proposing
             some = 1 - (1 - np.minimum(rows.proposing, 1 - 1e-12)) ** np.maximum(rows.requests, 1e-9)
             time = some * (base + slot * rows.slots) + proposing * (request + slot_request * rows.slots)
@@ -272,7 +275,7 @@ class Model:
         out = np.ones(len(rows.requests))
         for name in self.acceptance:
             survival = np.concatenate(([0.0], np.cumsum(np.cumprod(self.conditional(z, name)))))
-            mine = np.array([drafter == name for drafter in rows.drafter])
+            mine = rows.drafter == name
             at = np.minimum(rows.slots, len(survival) - 1).astype(int)
             out = np.where(mine, 1 + rows.proposing * survival[at], out)
         return out
@@ -307,7 +310,7 @@ class Model:
         """A step of prompts alone but for their tokens, and a token of them, seconds [n]: in the target and in the row's drafter."""
         base, token = (np.full(len(rows.requests), part) for part in self.prefill_parts(z))
         for name, known in self.acceptance.items():
-            mine = np.array([drafter == name for drafter in rows.drafter]) & (rows.slots > 0)
+            mine = (rows.drafter == name) & (rows.slots > 0)
             drafted, request, slot, slot_request = self.draft_parts(z, name) if known.ahead else (0.0,) * 4
             base = base + mine * (drafted + request + (slot + slot_request) * rows.slots + self.every_step_s(z, name))
             token = token + mine * self.prompt_s(z, name)
