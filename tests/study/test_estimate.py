@@ -26,7 +26,7 @@ from simulator.study.estimate.engines import defaults
 from simulator.study.estimate.make import Asked, Estimate, estimated, write_estimate
 from simulator.study.estimate.models import Model, find_model
 from simulator.study.estimate.package import Deployment, Memory
-from simulator.study.estimate.tables import text_of
+from simulator.study.estimate.tables import batches, text_of
 from simulator.study.profiles.about import About
 from simulator.study.run.point import run_point
 from simulator.study.run.scenario import validate_scenario
@@ -176,6 +176,12 @@ def test_decode_steps_are_shown_within_the_limits(made: Estimate, tmp_path: Path
     lines = write_estimate(limited, About(tmp_path / "p"))["text"].splitlines()
     (steps,) = (line for line in lines if line.startswith("decode steps of requests × context: "))
     assert [int(part.split(" × ")[0]) for part in steps.partition(": ")[2].split(", ")] == shown
+
+
+@pytest.mark.parametrize(("most", "last"), [(1, [1]), (100, [96, 100]), (128, [96, 128]), (65_536, [1536, 2048])])
+def test_attention_is_priced_at_the_largest_batch(most: int, last: list[int]) -> None:
+    """A batch beyond the last row would cost as that row does."""
+    assert batches(most)[-2:] == last
 
 
 def test_a_file_of_somebody_else_is_left_alone(tmp_path: Path, dsim: Dsim) -> None:

@@ -26,13 +26,18 @@ def cost_tables(operators: Operators, settings: EngineDefaults, collective: floa
     """
     dp, most = operators.of.dp, min(longest or MOST_CONTEXT, MOST_CONTEXT)
     tokens = sorted({size * dp for size in (*TOKENS, *settings.graph_sizes)})
-    requests = [r * dp for r in REQUESTS if r <= settings.max_batch]
+    requests = [r * dp for r in batches(settings.max_batch)]
     prompts = [n * dp for n in PROMPT_TOKENS if n <= max(settings.step_tokens, PROMPT_TOKENS[-1])]
     contexts, attended = upto(CONTEXTS, most), upto(ATTENDED, most)
     read = [{"requests": r, "context_tokens": c, "p50_s": operators.attention_s(r, c)} for r in requests for c in contexts]
     attends = [{"tokens": n, "context_tokens": a, "p50_s": operators.prompt_attention_s(n, a)} for n in prompts for a in attended]
     sees, prompt_sees = ([{"tokens": n, "p50_s": one(n, collective)} for n in tokens] for one in (operators.tokens_s, operators.prompt_tokens_s))
     return dict(zip(FILES, (sees, read, prompt_sees, attends), strict=True))
+
+
+def batches(most: int) -> list[int]:
+    """Requests of a step at which its attention is priced, to the largest batch: beyond the last row a batch would cost as that does."""
+    return upto(REQUESTS, min(most, REQUESTS[-1]))
 
 
 def upto(grid: Sequence[int], most: int) -> list[int]:

@@ -13,6 +13,7 @@ from simulator.measurements.profile import Drafter, Profile, save_profile
 from simulator.study.estimate.draft_prices import REQUESTS, PricedDrafter, price_drafter
 from simulator.study.estimate.drafters import read_drafter
 from simulator.study.estimate.operators import Operators
+from simulator.study.estimate.tables import upto
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def drafters_of(asked: Sequence[str], named: Sequence[str], target: str, operato
         if any(one.name == name for one in made):
             raise DsimError(f"two drafters are {name}", where="--drafter", remedy="estimate them one by one, into two profiles")
         acceptance = _acceptance(shape.family, target, given)
-        requests = sorted({*(r for r in REQUESTS if r < max_batch), min(max_batch, REQUESTS[-1])})
+        requests = upto(REQUESTS, min(max_batch, REQUESTS[-1]))
         priced = price_drafter(operators, shape, name, requests=[r * operators.of.dp for r in requests])
         drafter = acceptance.as_drafter(priced.cost, target, f"{name}.parquet", shape.gamma, priced.kv_bytes_per_token)
         made.append(PricedFor(name, priced, acceptance, drafter, acceptance.recorded(shape.gamma), acceptance.assumed_for(target)))
