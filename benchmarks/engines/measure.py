@@ -131,7 +131,7 @@ class Machine:
 def run_cells(cells: Sequence[Cell], machine: Machine, out: Path, end: float) -> bool:
     """Measures what is due until `end` (time.monotonic); whether all are there. A cell that fails is said and left out. The machine's servers stay,
     paused."""
-    failed, begun = 0, time.monotonic()
+    failed_before, begun = machine.failed, time.monotonic()
     for number, cell in enumerate(due(cells)):
         each_s = (time.monotonic() - begun) / number if number else CELL_S
         left = sum(1 for _ in missing(cells))
@@ -142,13 +142,13 @@ def run_cells(cells: Sequence[Cell], machine: Machine, out: Path, end: float) ->
             said = run_cell(cell, machine, out)
         except (Failed, DsimError, OSError, subprocess.CalledProcessError) as problem:
             machine.drop(cell)
-            failed += 1
             machine.failed += 1
             said = f"FAILED: {problem}"
         left = sum(1 for _ in missing(cells))
         done = f"[{len(cells) - left}/{len(cells)}] {cell.result.relative_to(out)}"
         print(f"{done}: {said}; some {left * (time.monotonic() - begun) / (number + 1) / 60:.0f} min left", flush=True)
     machine.only(None)
+    failed = machine.failed - failed_before
     print(f"{failed} of {len(cells)} cells failed; running it again measures them" if failed else f"all {len(cells)} cells are there", flush=True)
     return True
 

@@ -162,7 +162,7 @@ def read_measured(files: Sequence[tuple[Condition, str, Path]]) -> Measured:
             before = repeats[key].points if key in repeats else ()
             repeats[key] = MeasuredCell(condition, sealed, (*before, replace(point, source=path.as_posix())))
     if not repeats:
-        first = ", ".join([*every.not_sealed, *every.remarks][:1])
+        first = [*every.not_sealed, *every.remarks][0]
         raise DsimError(f"none of the files is of a cell that was sealed: {first}", where="dsim score", remedy="check policies and loads")
     every.cells = list(repeats.values())
     return every

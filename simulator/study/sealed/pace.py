@@ -21,7 +21,7 @@ def probes_pace(words: Sequence[str], measured: Collection[Path]) -> list[float]
     are `measured`."""
     found, seen = [], set[Path]()
     for file in named_files(words, "--probes"):
-        path = Path(file.path).resolve()
+        path = file.path.resolve()
         if path in seen or path in measured:
             problem = "is given twice" if path in seen else "is among the measurements of the seal"
             raise DsimError(problem, where=file.path, key="--probes", remedy="give the results that the profile was made from, each once")
