@@ -29,7 +29,7 @@ CELL_S, CELL_LIMIT_S = 30.0, 600.0  # that a cell is expected to take while none
 SPARE_GB = 2.0  # memory that no server gets
 WARM_TOKENS = 8
 SHARED = 1.08  # pace ÷ the least, from which a core is not the engine's alone
-TIMES = 2  # that a cell is measured at most, until its core was the engine's alone
+TIMES = 4  # that a cell is measured at most, until its core was the engine's alone
 LOOK_S, WAIT_S = 2.0, 60.0  # that one looks at a core before a cell, and the most that one waits for it
 
 
