@@ -176,7 +176,7 @@ LLAMA = Engine(
     policies=LLAMA_POLICIES,
     conditions=(
         Condition("base", tuple(policy.name for policy in LLAMA_POLICIES), (1, 2, 4, 8)),
-        Condition("prefix", ("none", "dspark3"), (1, 4), prefix=True, repeats=1),
+        Condition("prefix", ("none", "dspark3"), (1, 4), prefix=True, requests=24, repeats=1),
         Condition("eos", ("none", "dspark3"), (2, 8), eos=True, answers=128, repeats=1),
         Condition("open60", ("none", "dspark3"), (0.6,), knee=True, requests=60, repeats=1),
         Condition("open90", ("none", "dspark3"), (0.9,), knee=True, requests=60, repeats=1),
