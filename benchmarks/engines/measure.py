@@ -98,7 +98,7 @@ class Machine:
 
     def watch(self) -> Watch:
         """Of the servers' core."""
-        if self.pace is None:
+        if self.pace is None or self.pace.process.poll() is not None:
             self.pace = Watch(cores()[1], self.logs / "pace.log")
         return self.pace
 
@@ -177,6 +177,8 @@ def run_cell(cell: Cell, machine: Machine, out: Path) -> str:
     """One benchmark with the counters around it; what it said. Raises Failed."""
     data = out / "prompts" / f"{cell.seed}-{cell.requests}{'-prefix' if cell.prefix else ''}.jsonl"
     write_prompts(cell, data)
+    if cell.cached and cell.result.exists():
+        machine.drop(cell)  # its server may have kept these prompts whole
     client, _ = machine.ready_client(), machine.server(cell)
     machine.alone()
     server, watch = machine.server(cell), machine.watch()
