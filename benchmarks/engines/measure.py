@@ -11,7 +11,6 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -154,18 +153,16 @@ def run_cells(cells: Sequence[Cell], machine: Machine, out: Path, end: float) ->
 
 
 def due(cells: Sequence[Cell]) -> Iterator[Cell]:
-    """Of each repeat those that are missing, then again those that were measured on a shared core, whatever came out."""
-    for _, group in groupby(cells, key=lambda cell: cell.repeat):
-        some = list(group)
-        yield from missing(some)
-        for _ in range(TIMES - 1):
-            yield from shared(some, cells)
+    """Those that are missing, then again and again those that were measured on a shared core, whatever came out."""
+    yield from missing(cells)
+    for _ in range(TIMES - 1):
+        yield from shared(cells)
 
 
-def shared(some: Sequence[Cell], cells: Sequence[Cell]) -> Iterator[Cell]:
-    """Those of `some` whose pace is SHARED times the least of all."""
+def shared(cells: Sequence[Cell]) -> Iterator[Cell]:
+    """Those whose pace is SHARED times the least."""
     paces = {cell: pace_of(cell) for cell in cells if cell.result.exists()}
-    return (cell for cell in some if cell in paces and paces[cell] > SHARED * min(paces.values()))
+    return (cell for cell in paces if paces[cell] > SHARED * min(paces.values()))
 
 
 def pace_of(cell: Cell) -> float:
