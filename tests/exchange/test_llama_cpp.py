@@ -14,8 +14,11 @@ from hypothesis import strategies as st
 
 from simulator.errors import DsimError
 from simulator.measurements.formats.bench import read_bench, read_llama_cpp
+from simulator.measurements.formats.loadgen import LoadPoint
 from simulator.measurements.formats.rounds import SpecCounters
 from simulator.measurements.profile import load_profile
+from simulator.study.profiles.counted import acceptance, gamma_of, read_scrapes
+from simulator.study.profiles.given_points import Cell, Named
 from simulator.study.sealed.measured import read_result
 
 Put = Callable[..., Path]
@@ -84,6 +87,19 @@ def scrape(drafts: int, drafted: int, positions: list[int], generated: int, prom
     lines = [f"llamacpp:{name} {count}" for name, count in counts.items()]
     lines += [f'llamacpp:spec_decode_num_accepted_tokens_per_pos_total{{position="{k}"}} {n}' for k, n in enumerate(positions)]
     return "\n".join(lines)
+
+
+def test_scrapes_given_apart_know_the_answers_of_the_results(put: Put) -> None:
+    """llama-server counts no answers: without them first tokens are rounds that did not draft, and the drafter is one that proposes now and then."""
+    counters, _ = played(3, 0.5, 100, 64)
+    positions = [int(count) for count in counters.per_position]
+    after = put("after.txt", scrape(int(counters.drafts), int(counters.draft_tokens or 0), positions, 6400, 900))
+    cell = Cell(LoadPoint("c4.json", 50.0, 200.0, output_tokens=64.0, requests=100), "d", Path("c4.json"))
+    scrapes = read_scrapes([Named("d", after)], [], None, [], "drafter", [cell])
+    told = acceptance("d", [cell], scrapes["d"])
+    assert told is not None
+    assert (told.proposing, gamma_of(told, [cell], None)) == (1.0, 3)
+    assert told.survival == pytest.approx([0.5, 0.25, 0.125], rel=0.1)
 
 
 def as_llama_cpp(put: Put, name: str) -> Path:

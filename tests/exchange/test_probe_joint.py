@@ -15,10 +15,12 @@ import pytest
 from simulator.errors import DsimError
 from simulator.measurements import events
 from simulator.measurements.endpoint import Server
+from simulator.measurements.formats.rounds import SpecCounters
 from simulator.measurements.profile import load_profile
 from simulator.measurements.server import Answer, Measured, _answer, _measured
 from simulator.study.profiles import probe
 from simulator.study.profiles.probe_plan import ProbePlan
+from simulator.study.profiles.probe_record import Level
 
 BASE, TOKEN, REQUEST, DRAFT, PROMPT, TOKENS, PROMPT_TOKENS = 0.02, 1e-4, 2e-4, 0.0015, 4e-5, 96, 100
 FRONT_END = 1e-3
@@ -162,6 +164,19 @@ def test_an_unsteady_level_is_measured_again_and_marked(probed: Callable[..., An
     assert [level["users"] for level in found["measured"] if level["unsteady"]] == [4]
     assert any("unsteady at 4 users" in warning for warning in found["warnings"])
     assert any("unsteady at 4 users" in text for text in found["not_identifiable"])
+
+
+def level(counted: SpecCounters | None, tokens: int = 64, chunks: int = 32) -> Level:
+    """Ten answers of a user, and what the engine counted meanwhile."""
+    answers = [Answer(0, turn, 0.0, 1.0, 7.3, tokens, 100, True, chunks) for turn in range(10)]
+    return Level(Measured(1, answers, 10.0, 1.0), counted, False)
+
+
+def test_answers_that_an_engine_does_not_count_are_those_that_were_seen() -> None:
+    """llama-server: a draft of one in every round but an answer's last, all accepted."""
+    counted = SpecCounters(310, 310, 310, [310], generated=640, engine="llamacpp")
+    cell = probe._cell(level(counted), ProbePlan.of(SERVER, None, "1,2", "", 2), None, None)
+    assert (cell.point.proposing, cell.point.rounds) == (1.0, 320)
 
 
 def usage(**counts: Any) -> events.Usage:

@@ -8,7 +8,7 @@ rounds with n-gram drafting, and accepted tokens are counted before an answer is
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import accumulate, pairwise
 from pathlib import Path
 
@@ -38,6 +38,12 @@ class SpecCounters:
     cached_tokens: float | None = None
     engine: str = "vllm"
     model: str = ""
+
+    def answered(self, tokens: float | None) -> SpecCounters:
+        """The same with as many answers of `tokens` as its tokens make, where the engine counts none."""
+        if self.answers or not self.generated or not tokens:
+            return self
+        return replace(self, answers=self.generated / tokens)
 
     @property
     def rounds(self) -> float | None:

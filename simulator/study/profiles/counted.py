@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import sqrt
 from pathlib import Path
@@ -69,14 +69,26 @@ class Counted:
         return told
 
 
-def read_scrapes(after: Sequence[Named], before: Sequence[Named], model: str | None, remarks: list[str]) -> dict[str, list[SpecCounters]]:
-    """Counters of each drafter's scrapes, less the earlier ones; what is to be said of them joins `remarks`. Raises DsimError where there are not as
-    many earlier ones, or where they are of several models."""
+def by_drafter(cells: Iterable[Cell], drafter: str) -> dict[str, list[LoadPoint]]:
+    """The points of servers that may have drafted; `drafter` is the name of that of files that name none."""
+    points: dict[str, list[LoadPoint]] = {}
+    for cell in cells:
+        if cell.drafter != NONE and cell.point.slots != 0:
+            points.setdefault(cell.drafter or drafter, []).append(cell.point)
+    return points
+
+
+def read_scrapes(
+    after: Sequence[Named], before: Sequence[Named], model: str | None, remarks: list[str], drafter: str, cells: Sequence[Cell] = ()
+) -> dict[str, list[SpecCounters]]:
+    """Counters of each drafter's scrapes, less the earlier ones, and as many answers as results in `cells` have where the engine counts none; what is
+    to be said of them joins `remarks`. Raises DsimError where there are not as many earlier ones, or where they are of several models."""
     if before and len(before) != len(after):
         if not after:
             raise DsimError("an earlier scrape needs a later one", key="--metrics", remedy="give --metrics too")
         problem = f"expected {len(after)} earlier scrapes, one for each of --metrics, got {len(before)}"
         raise DsimError(problem, key="--metrics-before", remedy="give both in the same order")
+    points = by_drafter(cells, drafter)
     told: dict[str, list[SpecCounters]] = {}
     earlier_of: Sequence[Named | None] = before or [None] * len(after)
     for file, earlier in zip(after, earlier_of, strict=True):
@@ -85,14 +97,21 @@ def read_scrapes(after: Sequence[Named], before: Sequence[Named], model: str | N
         if file.domain != ANY:
             problem = f"names the domain {shown(file.domain)}, and a scrape is of all that its server did"
             raise DsimError(problem, where=file.path, key="--metrics", remedy="give a result file of that domain")
-        counters = read_counters(file.path, earlier.path if earlier else None, model)
+        name = file.drafter or drafter
+        counters = read_counters(file.path, earlier.path if earlier else None, model).answered(_answer_tokens(points.get(name, ())))
         _check_whole(counters, file.path)
         remarks += counters.remarks(file.path.name)
-        told.setdefault(file.drafter, []).append(counters)
+        told.setdefault(name, []).append(counters)
     names = {counters.model for each in told.values() for counters in each if counters.model}
     if len(names) > 1:
         raise DsimError(f"are of {len(names)} models, {shown(', '.join(sorted(names)))}", key="--metrics", remedy="choose one with --model")
     return told
+
+
+def _answer_tokens(points: Sequence[LoadPoint]) -> float | None:
+    """Mean tokens of an answer, where files say them."""
+    rows = [(point.output_tokens, point.requests or 1) for point in points if point.output_tokens]
+    return float(np.average([tokens for tokens, _ in rows], weights=[requests for _, requests in rows])) if rows else None
 
 
 def _check_whole(counters: SpecCounters, where: Path) -> None:
@@ -104,12 +123,12 @@ def _check_whole(counters: SpecCounters, where: Path) -> None:
         raise DsimError(problem, where=where, key=f"{counters.engine}:spec_decode_num_draft_tokens", remedy=remedy)
 
 
-def filled(cells: Sequence[Cell], scrapes: Mapping[str, Sequence[SpecCounters]], chosen: bool = False) -> list[Cell]:
-    """Cells of clients that count nothing, with what their server's scrapes counted. `chosen`: --model names what the server calls the model, which
-    clients may know by another name. Raises DsimError where the two contradict each other."""
+def filled(cells: Sequence[Cell], scrapes: Mapping[str, Sequence[SpecCounters]], drafter: str, chosen: bool = False) -> list[Cell]:
+    """Cells of clients that count nothing, with what their server's scrapes counted; `drafter` is the name of that of files that name none. `chosen`:
+    --model names what the server calls the model, which clients may know by another name. Raises DsimError where the two contradict each other."""
     out = []
     for cell in cells:
-        mine = scrapes.get(cell.drafter, ())
+        mine = scrapes.get(cell.drafter or drafter, ())
         if not mine or cell.drafter == NONE or cell.point.slots == 0:
             out.append(cell)
             continue
@@ -117,8 +136,6 @@ def filled(cells: Sequence[Cell], scrapes: Mapping[str, Sequence[SpecCounters]],
         if cell.point.accepted_length is not None:
             out.append(cell)
             continue
-        if cell.point.output_tokens:  # an engine that counts no answers: as many as its tokens make
-            mine = [each if each.answers or not each.generated else replace(each, answers=each.generated / cell.point.output_tokens) for each in mine]
         rounds = sum(each.rounds or each.drafts for each in mine)
         length, budget, proposing = (_mean(mine, name) for name in ("accepted_length", "budget", "proposing"))
         slots = max(each.slots for each in mine)

@@ -57,11 +57,11 @@ def fit_points(parts: Parts, about: About, files: PointFiles, say: Say = lambda 
     options = Options(files.accepted_length, files.budget, about.drafter)
     options.check()
     fit, check = named_files(files.bench, option), named_files(files.check, "--check")
-    scrapes = read_scrapes(named_files(files.metrics, "--metrics"), named_files(files.before, "--metrics-before"), files.model, parts.remarks)
+    after, before = named_files(files.metrics, "--metrics"), named_files(files.before, "--metrics-before")
     cells, loads = read_cells(fit, check, files.read)
+    scrapes = read_scrapes(after, before, files.model, parts.remarks, about.drafter, cells)
     parts.remarks += loads.remarks
-    cells = completed(filled(cells, scrapes, files.model is not None), options)
-    scrapes = {name or about.drafter: counters for name, counters in scrapes.items()}
+    cells = completed(filled(cells, scrapes, about.drafter, files.model is not None), options)
     counted = {name: acceptance(name, cells, scrapes.get(name, ())) for name in dict.fromkeys(cell.drafter for cell in cells) if name}
     ahead = _drafts_ahead(cells, [each for counters in scrapes.values() for each in counters], option)
     working = Working(cache, ahead, files.token_budget, files.max_batch)

@@ -128,7 +128,7 @@ def _cell(level: Level, plan: ProbePlan, length: float | None, budget: float | N
         if level.counted.budget is None:
             problem = "does not say how many tokens a round verifies"
             raise DsimError(problem, where=plan.server.shown, key="--budget", remedy="give it and --accepted-length")
-        point = point.counted(level.counted)
+        point = point.counted(level.counted.answered(point.output_tokens))
     else:
         point = replace(point, accepted_length=1.0, budget=1.0, proposing=0.0, slots=0)
     _check_counted(level.at, point.accepted_length, plan.server)
