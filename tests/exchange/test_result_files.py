@@ -83,6 +83,22 @@ def test_rows_of_sglang_that_hold_the_servers_settings_need_no_options(put: Put,
     assert load_profile(tmp_path / "plain").costs.verify.seconds([1, 16]) == pytest.approx([0.01 / 3.2, 0.02 / 3.2], rel=5e-3)
 
 
+TREES = [
+    {"speculative_algorithm": "EAGLE3", "speculative_num_steps": 5, "speculative_eagle_topk": 8, "speculative_num_draft_tokens": 64},
+    {"speculative_algorithm": "NEXTN", "speculative_num_steps": 3, "speculative_num_draft_tokens": 8},
+]
+
+
+@pytest.mark.parametrize("tree", TREES)
+def test_a_tree_is_not_a_chain_as_long_as_it_has_tokens(put: Put, tree: dict[str, Any]) -> None:
+    with pytest.raises(DsimError, match=r"rows\.jsonl: server_info\.speculative_eagle_topk: drafts trees of .*; benchmark with --speculative-eagle-t"):
+        read_bench(put("rows.jsonl", lines(sglang_row(4, 0.02, server_info=tree))))
+    chain = {"speculative_eagle_topk": 1, "speculative_num_draft_tokens": tree["speculative_num_steps"] + 1}
+    for one in (tree | chain, tree | {"speculative_algorithm": "DFLASH"}):
+        (point,) = read_bench(put("rows.jsonl", lines(sglang_row(4, 0.02, server_info=one)))).points
+        assert point.budget == one["speculative_num_draft_tokens"]
+
+
 def test_a_client_of_sglang_may_measure_another_server(put: Put) -> None:
     (row,) = read_bench(put("other.jsonl", lines(sglang_row(4, 0.01, backend="vllm", accept_length=None)))).points
     assert (row.engine, row.accepted_length) == ("", None)

@@ -17,6 +17,7 @@ from simulator.measurements.formats.loadgen import STREAMED, THROUGHPUT, LoadPoi
 from simulator.measurements.formats.reading import AGREE, Count, Document, Line, Milliseconds, Part, Seconds, read_each
 from simulator.measurements.formats.rounds import SpecCounters
 from simulator.measurements.formats.scrapes import counters_around
+from simulator.measurements.formats.server_info import ServerInfo
 from simulator.quantities import MOST_SLOTS, Share, Within
 
 
@@ -41,13 +42,6 @@ def _numeric(text: Any) -> Any:
 
 
 Length = Annotated[float, Within(1, MOST_SLOTS + 1, "tokens")]
-
-
-class _ServerInfo(Part):
-    """What SGLang's client copies of the server's settings. The tokens of a round count the anchor."""
-
-    speculative_algorithm: Line | None = None
-    speculative_num_draft_tokens: Count | None = None
 
 
 class _Bench(Part):
@@ -77,7 +71,7 @@ class _Bench(Part):
     backend: Line | None = None
     model_id: Line | None = None
     pace_s: Annotated[Annotated[float, Within(1e-6, 1e6, "seconds")] | None, BeforeValidator(_numeric)] = None  # by --metadata pace_s=…
-    server_info: _ServerInfo | None = None
+    server_info: ServerInfo | None = None
     accept_length: Length | None = None  # SGLang's, which does not say how many tokens a round verifies
     spec_decode_acceptance_length: Length | None = None
     spec_decode_num_drafts: Count | None = None
@@ -190,13 +184,16 @@ def _bench(document: Document, bench: _Bench, remarks: list[str], pieces: bool) 
         counters = _counters(document, bench, bench.spec_decode_acceptance_length)
         remarks += counters.remarks(document.name, generated)
         return point.counted(counters)
-    server = bench.server_info if sglang else None
+    server = (bench.server_info if sglang else None) or ServerInfo()
+    if server.drafts_trees:
+        problem = f"drafts trees of {server.speculative_num_draft_tokens or 'more'} tokens, of which a round accepts one branch: dsim knows chains"
+        raise document.fail("server_info.speculative_eagle_topk", problem, "benchmark with --speculative-eagle-topk 1")
     if bench.accept_length is not None:  # SGLang verifies in every decode round
         remarks.append(f"{document.name}: accept_length is SGLang's mean since its start or last flush, of one rank: flush between benchmarks")
         rounds = (generated - finished) / bench.accept_length if generated and finished else None
-        budget = server and server.speculative_num_draft_tokens
+        budget = server.speculative_num_draft_tokens
         return replace(point, proposing=1.0, rounds=rounds, budget=float(budget) if budget else None)
-    if server is not None and "speculative_algorithm" in server.model_fields_set and server.speculative_algorithm is None:
+    if server.plain:
         rounds = float(generated - finished) if generated and finished else None
         return replace(point, accepted_length=1.0, budget=1.0, proposing=0.0, slots=0, rounds=rounds)
     if sglang or not pieces:  # SGLang's client shares a gap out among the tokens that end it
