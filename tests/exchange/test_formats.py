@@ -216,6 +216,16 @@ def test_blocks_that_were_cut_are_refused(put: Put) -> None:
         records(put("d.json", dump(mode="compact")))
 
 
+def test_simulated_acceptance_is_refused_and_its_step_times_are_read(put: Put) -> None:
+    """SGLang profiles step times with SGLANG_SIMULATE_ACC_LEN=1."""
+    with pytest.raises(DsimError, match=r"d\.json: simulate_acc_len: acceptance was simulated, 3 tokens a round; restart the server"):
+        records(put("d.json", dump() | {"simulate_acc_len": 3.0}))
+    assert records(put("d.json", dump() | {"simulate_acc_len": None})).blocks is not None
+    times = [{key: value for key, value in step.items() if key != "reqs"} for step in dump()["records"]]
+    found = records(put("d.json", dump() | {"simulate_acc_len": 1.0, "records": times}))
+    assert (found.blocks, len(found.times)) == (None, 2)
+
+
 def test_the_flat_stand_in_of_sglang_is_refused(put: Put) -> None:
     flat = {"sample_batch_tokens": [1], "sample_steps_per_sec": [1.0], "max_batch_tokens": 64}
     with pytest.raises(DsimError, match="flat stand-in"):

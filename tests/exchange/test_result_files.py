@@ -91,7 +91,7 @@ TREES = [
 
 @pytest.mark.parametrize("tree", TREES)
 def test_a_tree_is_not_a_chain_as_long_as_it_has_tokens(put: Put, tree: dict[str, Any]) -> None:
-    with pytest.raises(DsimError, match=r"rows\.jsonl: server_info\.speculative_eagle_topk: drafts trees of .*; benchmark with --speculative-eagle-t"):
+    with pytest.raises(DsimError, match=r"rows\.jsonl: server_info\.speculative_eagle_topk: drafts trees of .*; benchmark with --speculative-eagle"):
         read_bench(put("rows.jsonl", lines(sglang_row(4, 0.02, server_info=tree))))
     chain = {"speculative_eagle_topk": 1, "speculative_num_draft_tokens": tree["speculative_num_steps"] + 1}
     for one in (tree | chain, tree | {"speculative_algorithm": "DFLASH"}):
