@@ -226,6 +226,17 @@ def test_uncounted_tokens_of_a_server_that_speculates_are_refused_and_of_others_
     assert found["warnings"][0] in found["not_identifiable"]
 
 
+def test_a_server_without_counters_is_known_by_its_pieces(probed: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Virtual, "scrape", lambda *_: None)
+    said = probed(3, "a", "--concurrency", "1,4", ok=False)
+    assert "--accepted-length: sends 2." in said.err
+    assert "tokens in a piece, as one that speculates does, and has no counters in /metrics; give it and --budget; without speculation bo" in said.err
+    found, _ = probed(0, "b", "--concurrency", "1,4")
+    assert found["warnings"][0].startswith("the server has no counters in /metrics: taken for one without speculation")
+    found, _ = probed(0, "c", "--concurrency", "1,4", "--accepted-length", 1, "--budget", 1)
+    assert found["warnings"] == []
+
+
 def test_a_plan_names_what_is_wrong_with_its_words() -> None:
     with pytest.raises(DsimError, match="--drafter"):
         ProbePlan.of(SERVER, None, "1,2", "", 2, drafter="../x")
