@@ -179,6 +179,14 @@ def test_answers_that_an_engine_does_not_count_are_those_that_were_seen() -> Non
     assert (cell.point.proposing, cell.point.rounds) == (1.0, 320)
 
 
+def test_blocks_that_the_engine_cut_are_refused() -> None:
+    cut = SpecCounters(1000, 1700, 1100, [800, 200, 100], generated=2200, answers=100, decode_rounds=1000)
+    plan = ProbePlan.of(SERVER, None, "1,2", "", 2)
+    with pytest.raises(DsimError, match=r"http://x/v1.*: vllm:spec_decode_num_draft_tokens: blocks of 3 were cut to 1\.7 in the mean"):
+        probe._cell(level(cut), plan, None, None)
+    assert probe._cell(level(replace(cut, draft_tokens=3000)), plan, None, None).point.slots == 3
+
+
 def usage(**counts: Any) -> events.Usage:
     return events.Usage.model_validate(counts)
 

@@ -99,7 +99,7 @@ def read_scrapes(
             raise DsimError(problem, where=file.path, key="--metrics", remedy="give a result file of that domain")
         name = file.drafter or drafter
         counters = read_counters(file.path, earlier.path if earlier else None, model).answered(_answer_tokens(points.get(name, ())))
-        _check_whole(counters, file.path)
+        check_whole(counters, file.path)
         remarks += counters.remarks(file.path.name)
         told.setdefault(name, []).append(counters)
     names = {counters.model for each in told.values() for counters in each if counters.model}
@@ -114,7 +114,7 @@ def _answer_tokens(points: Sequence[LoadPoint]) -> float | None:
     return float(np.average([tokens for tokens, _ in rows], weights=[requests for _, requests in rows])) if rows else None
 
 
-def _check_whole(counters: SpecCounters, where: Path) -> None:
+def check_whole(counters: SpecCounters, where: Path | str) -> None:
     """An engine that cuts blocks counts what it never verified as rejected. Raises DsimError, but for drafters that had no more to propose."""
     if counters.cut and not counters.tried and (counters.proposing is None or counters.proposing > ALWAYS):
         mean = (counters.draft_tokens or 0) / counters.drafts

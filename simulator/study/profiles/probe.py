@@ -16,6 +16,7 @@ from simulator.measurements.formats.rounds import SpecCounters
 from simulator.measurements.formats.scrapes import counted_between, counters_in
 from simulator.measurements.server import Measured, measure, scrape
 from simulator.study.profiles.about import About
+from simulator.study.profiles.counted import check_whole
 from simulator.study.profiles.given_points import Cell, check_per_round
 from simulator.study.profiles.probe_fit import profile_of
 from simulator.study.profiles.probe_plan import ProbePlan
@@ -125,7 +126,7 @@ def _counters(server: Server) -> SpecCounters | None:
 
 def _cell(level: Level, plan: ProbePlan, length: float | None, budget: float | None) -> Cell:
     """A level as an operating point, its rounds as the engine counted them, else as assumed, else one token each. Raises DsimError where tokens of
-    answers were not counted and a round commits several."""
+    answers were not counted and a round commits several, and where the engine cut blocks."""
     point = _point(level.at, plan)
     if length is not None and budget is not None:
         point = replace(point, accepted_length=length, budget=budget, slots=max(round(budget - 1), 1) if budget > 1 else 0)
@@ -133,7 +134,9 @@ def _cell(level: Level, plan: ProbePlan, length: float | None, budget: float | N
         if level.counted.budget is None:
             problem = "does not say how many tokens a round verifies"
             raise DsimError(problem, where=plan.server.shown, key="--budget", remedy="give it and --accepted-length")
-        point = point.counted(level.counted.answered(point.output_tokens))
+        counters = level.counted.answered(point.output_tokens)
+        check_whole(counters, plan.server.shown)
+        point = point.counted(counters)
     else:
         if level.counted is None:
             _check_pieces(level.at, plan.server)
