@@ -16,8 +16,9 @@ from simulator.measurements.acceptance import from_counts
 from simulator.measurements.cost import Bend, Costs, FittedCurve, LinearDraft, LinearPrefill, Overhead
 from simulator.measurements.formats.bench import read_bench
 from simulator.measurements.formats.loadgen import LoadPoint
+from simulator.measurements.formats.rounds import SpecCounters
 from simulator.measurements.profile import load_profile
-from simulator.study.profiles.counted import acceptance
+from simulator.study.profiles.counted import acceptance, filled
 from simulator.study.profiles.given_points import Cell, Options, completed, named_files, read_cells
 from simulator.study.profiles.joint_fit import FRONT_END, by_tokens_alone, fit_cells, noise_of
 from simulator.study.profiles.simulated import AS_MOST, Drafting, Manner, Working, simulate_point
@@ -141,6 +142,14 @@ def test_a_file_that_counts_nothing_beside_others_that_do_is_of_a_server_without
     assert [(cell.drafter, cell.slots) for cell in cells] == [("", 0), ("drafter", 3)]
     with pytest.raises(DsimError, match="does not say the accepted length of a round"):
         completed([Cell(silent, "", Path())], Options())
+
+
+def test_scrapes_of_two_lengths_do_not_say_which_file_is_whose() -> None:
+    silent = Cell(replace(point(1), accepted_length=None, budget=None, slots=None, proposing=None), "eagle3", Path())
+    three, five = (SpecCounters(100, 100 * k, 160, [80, 50, 30, 0, 0][:k]) for k in (3, 5))
+    assert [cell.slots for cell in filled([silent], {"eagle3": [three, three]}, "drafter")] == [3]
+    with pytest.raises(DsimError, match=r"c1: --metrics: counts nothing .* draft 3 and 5 tokens; name the files and scrapes of each length \("):
+        filled([silent], {"eagle3": [three, five]}, "drafter")
 
 
 def test_files_are_named_by_patterns_and_drafters(tmp_path: Path) -> None:

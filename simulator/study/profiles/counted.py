@@ -136,12 +136,22 @@ def filled(cells: Sequence[Cell], scrapes: Mapping[str, Sequence[SpecCounters]],
         if cell.point.accepted_length is not None:
             out.append(cell)
             continue
+        _check_one_length(cell, mine)
         rounds = sum(each.rounds or each.drafts for each in mine)
         length, budget, proposing = (_mean(mine, name) for name in ("accepted_length", "budget", "proposing"))
-        slots = max(each.slots for each in mine)
-        point = replace(cell.point, accepted_length=length, budget=budget, proposing=proposing or 1.0, slots=slots or None, rounds=rounds)
+        slots = mine[0].slots or None
+        point = replace(cell.point, accepted_length=length, budget=budget, proposing=proposing or 1.0, slots=slots, rounds=rounds)
         out.append(replace(cell, point=point))
     return out
+
+
+def _check_one_length(cell: Cell, mine: Sequence[SpecCounters]) -> None:
+    """Raises DsimError where scrapes of several lengths would all count for a file: they do not say which is its own."""
+    lengths = sorted({each.slots for each in mine})
+    if len(lengths) > 1:
+        problem = f"counts nothing itself, and the scrapes of its drafter draft {' and '.join(map(str, lengths))} tokens"
+        remedy = "name the files and scrapes of each length (eagle3k3=FILE, eagle3k5=FILE), or give results with counters"
+        raise DsimError(problem, where=cell.point.source, key="--metrics", remedy=remedy)
 
 
 def _mean(counters: Sequence[SpecCounters], name: str) -> float | None:
