@@ -18,9 +18,10 @@ from simulator.measurements.formats.bench import read_bench
 from simulator.measurements.formats.loadgen import LoadPoint
 from simulator.measurements.formats.rounds import SpecCounters
 from simulator.measurements.profile import load_profile
-from simulator.study.profiles.counted import acceptance, filled
+from simulator.study.profiles.counted import acceptance
 from simulator.study.profiles.given_points import Cell, Options, completed, named_files, read_cells
 from simulator.study.profiles.joint_fit import FRONT_END, by_tokens_alone, fit_cells, noise_of
+from simulator.study.profiles.scraped import filled
 from simulator.study.profiles.simulated import AS_MOST, Drafting, Manner, Working, simulate_point
 from simulator.study.profiles.workload import check_workload
 from tests.exchange.engine_files import CURVES, METRICS, aiperf, bench

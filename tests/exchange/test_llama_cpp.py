@@ -17,8 +17,9 @@ from simulator.measurements.formats.bench import read_bench, read_llama_cpp
 from simulator.measurements.formats.loadgen import LoadPoint
 from simulator.measurements.formats.rounds import SpecCounters
 from simulator.measurements.profile import load_profile
-from simulator.study.profiles.counted import acceptance, gamma_of, read_scrapes
+from simulator.study.profiles.counted import acceptance, gamma_of
 from simulator.study.profiles.given_points import Cell, Named
+from simulator.study.profiles.scraped import read_scrapes
 from simulator.study.sealed.measured import read_result
 
 Put = Callable[..., Path]

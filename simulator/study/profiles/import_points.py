@@ -15,10 +15,11 @@ from simulator.measurements.formats.loadgen import Loads
 from simulator.measurements.formats.rounds import SpecCounters
 from simulator.measurements.uncertainty import Uncertainty, Unsure
 from simulator.study.profiles.about import About
-from simulator.study.profiles.counted import Counted, acceptance, filled, gamma_of, read_scrapes
+from simulator.study.profiles.counted import Counted, acceptance, gamma_of
 from simulator.study.profiles.given_points import Cell, Options, completed, named_files, read_cells
 from simulator.study.profiles.joint_fit import FRONT_END, Compared, JointFit, Say, fit_cells, noise_of, speeds
 from simulator.study.profiles.parts import DrafterPart, Parts
+from simulator.study.profiles.scraped import filled, read_scrapes
 from simulator.study.profiles.simulated import AS_MOST, TOKEN_BUDGET, Cache, Working
 from simulator.study.profiles.workload import check_workload
 

@@ -11,10 +11,11 @@ from simulator.measurements.cost import DraftTable, LinearDraft, Overhead
 from simulator.measurements.formats.sglang import AdditiveSps, SampledSps, StepTime, read_sps, read_step_records, read_sts
 from simulator.measurements.formats.vllm import CostCurves, read_cost_curves
 from simulator.study.profiles.about import About
-from simulator.study.profiles.counted import acceptance, read_scrapes
+from simulator.study.profiles.counted import acceptance
 from simulator.study.profiles.given_points import named_files
 from simulator.study.profiles.import_points import PointFiles, fit_points
 from simulator.study.profiles.parts import DrafterPart, Parts
+from simulator.study.profiles.scraped import read_scrapes
 
 Say = Callable[[str], None]
 

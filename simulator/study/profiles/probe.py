@@ -16,11 +16,11 @@ from simulator.measurements.formats.rounds import SpecCounters
 from simulator.measurements.formats.scrapes import counted_between, counters_in
 from simulator.measurements.server import Measured, measure, scrape
 from simulator.study.profiles.about import About
-from simulator.study.profiles.counted import check_whole
 from simulator.study.profiles.given_points import Cell, check_per_round
 from simulator.study.profiles.probe_fit import profile_of
 from simulator.study.profiles.probe_plan import ProbePlan
 from simulator.study.profiles.probe_record import FILE, Level, Row, level_json, points_json, read_points, result_json
+from simulator.study.profiles.scraped import check_whole
 from simulator.study.run.output import write_json
 
 NO_COUNTERS = "the server has no counters in /metrics: taken for one without speculation; if it speculates, give --accepted-length and --budget"
