@@ -153,6 +153,24 @@ def test_scrapes_of_two_lengths_do_not_say_which_file_is_whose() -> None:
         filled([silent], {"eagle3": [three, five]}, "drafter")
 
 
+def test_an_accepted_length_without_positions_is_pooled_by_rounds() -> None:
+    """Rows of SGLang, of the most tokens drafted; scrapes of the run say it better than its mean since the start."""
+    rows = [(1, 3, 3.0, 1000.0), (4, 3, 2.0, 3000.0), (8, 1, 1.9, 9000.0)]
+    cells = [
+        Cell(point(users, engine="SGLang", slots=k, accepted_length=length, budget=k + 1.0, proposing=1.0, rounds=rounds), "eagle", Path())
+        for users, k, length, rounds in rows
+    ]
+    told = acceptance("eagle", cells, ())
+    assert told is not None
+    assert (1 + sum(told.survival), told.slots, told.rounds) == (pytest.approx(2.25), 3, 4000)
+    scrapes = {"eagle": [SpecCounters(600, None, 900, [], generated=1600, answers=100, decode_rounds=600, engine="sglang")]}
+    better = filled(cells[:2], scrapes, "drafter")
+    assert [(cell.point.accepted_length, cell.point.budget, cell.slots) for cell in better] == [(2.5, 4.0, 3)] * 2
+    told = acceptance("eagle", better, scrapes["eagle"])
+    assert told is not None
+    assert (1 + sum(told.survival), told.rounds) == (pytest.approx(2.5), 600)
+
+
 def test_files_are_named_by_patterns_and_drafters(tmp_path: Path) -> None:
     for name in ("c1.json", "c16.json", "c2.json"):
         (tmp_path / name).write_text("")

@@ -189,7 +189,8 @@ def _bench(document: Document, bench: _Bench, remarks: list[str], pieces: bool) 
         problem = f"drafts trees of {server.speculative_num_draft_tokens or 'more'} tokens, of which a round accepts one branch: dsim knows chains"
         raise document.fail("server_info.speculative_eagle_topk", problem, "benchmark with --speculative-eagle-topk 1")
     if bench.accept_length is not None:  # SGLang verifies in every decode round
-        remarks.append(f"{document.name}: accept_length is SGLang's mean since its start or last flush, of one rank: flush between benchmarks")
+        since = "accept_length is SGLang's mean since its start or last flush, of one rank"
+        remarks.append(f"{document.name}: {since}: flush between benchmarks, or give scrapes with --metrics, which take its place")
         rounds = (generated - finished) / bench.accept_length if generated and finished else None
         budget = server.speculative_num_draft_tokens
         return replace(point, proposing=1.0, rounds=rounds, budget=float(budget) if budget else None)

@@ -89,10 +89,13 @@ def _counted(mine: Sequence[LoadPoint], scrapes: Sequence[SpecCounters]) -> Coun
     rows = [(p.survival, p.rounds or UNKNOWN_ROUNDS, 1.0 if p.proposing is None else p.proposing) for p in mine if p.survival]
     if rows:
         return _pooled([(survival, rounds, share) for survival, rounds, share in rows if survival], f"{len(rows)} result files")
-    told = [(p.accepted_length, p.slots, p.rounds or UNKNOWN_ROUNDS) for p in mine if p.accepted_length and p.accepted_length > 1 and p.slots]
-    if not told:
+    drafted = [(p.slots, p.accepted_length, p.rounds or 0.0) for p in mine if p.accepted_length and p.accepted_length > 1 and p.slots]
+    if not drafted:
         return None
-    length, slots, rounds = max(told, key=lambda row: row[1])
+    slots = max(drafted)[0]
+    told = [(length, rounds) for k, length, rounds in drafted if k == slots]
+    length = float(np.average([each for each, _ in told], weights=[rounds or UNKNOWN_ROUNDS for _, rounds in told]))
+    rounds = sum(each.rounds or each.drafts for each in scrapes) or sum(rounds for _, rounds in told) or UNKNOWN_ROUNDS
     rate = constant_acceptance(length, slots)
     return Counted(
         tuple(rate**k for k in range(1, slots + 1)), 1.0, rounds, f"one acceptance at every position, for {length:.4g} tokens a round", False

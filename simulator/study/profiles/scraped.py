@@ -71,8 +71,9 @@ def check_whole(counters: SpecCounters, where: Path | str) -> None:
 
 
 def filled(cells: Sequence[Cell], scrapes: Mapping[str, Sequence[SpecCounters]], drafter: str, chosen: bool = False) -> list[Cell]:
-    """Cells of clients that count nothing, with what their server's scrapes counted; `drafter` is the name of that of files that name none. `chosen`:
-    --model names what the server calls the model, which clients may know by another name. Raises DsimError where the two contradict each other."""
+    """Cells of clients that count nothing, and SGLang's rows, whose accepted length is a mean since its start, with what their server's scrapes
+    counted; `drafter` is the name of that of files that name none. `chosen`: --model names what the server calls the model, which clients may know by
+    another name. Raises DsimError where the two contradict each other."""
     out = []
     for cell in cells:
         mine = scrapes.get(cell.drafter or drafter, ())
@@ -80,13 +81,13 @@ def filled(cells: Sequence[Cell], scrapes: Mapping[str, Sequence[SpecCounters]],
             out.append(cell)
             continue
         _check_server(cell, mine[0], chosen)
-        if cell.point.accepted_length is not None:
+        if cell.point.accepted_length is not None and cell.point.engine != "SGLang":
             out.append(cell)
             continue
         _check_one_length(cell, mine)
         rounds = sum(each.rounds or each.drafts for each in mine)
         length, budget, proposing = (_mean(mine, name) for name in ("accepted_length", "budget", "proposing"))
-        slots = mine[0].slots or None
+        budget, slots = budget or cell.point.budget, mine[0].slots or cell.point.slots
         point = replace(cell.point, accepted_length=length, budget=budget, proposing=proposing or 1.0, slots=slots, rounds=rounds)
         out.append(replace(cell, point=point))
     return out
