@@ -216,6 +216,14 @@ CONTRADICTIONS: dict[str, tuple[tuple[str, ...], str]] = {
         ("vllm", "--bench", "x=b1.json", "x:code=b9.json", "--metrics", "x=m.txt"),
         "x: --metrics: has files of the domains any, code, and scrapes that name none",
     ),
+    "a scrape of no result": (
+        ("vllm", "--bench", "none=c1.json", "x=b9.json", "--metrics", "m.txt"),
+        "m.txt: --metrics: is of 'drafter', and the results are of 'x'; name it as its results are, NAME=FILE, or leave it out",
+    ),
+    "a scrape beside results without speculation": (
+        ("aiperf", "none=a1.json", "--metrics", "m.txt"),
+        "m.txt: --metrics: is of 'drafter', and the results are of no drafter;",
+    ),
     "too few slots": (("vllm", "--bench", "b1.json", "b9.json", "--metrics", "m.txt", "--slots", "2"), "--slots: expected at least the 3 tokens"),
 }
 
@@ -224,6 +232,7 @@ CONTRADICTIONS: dict[str, tuple[tuple[str, ...], str]] = {
 def test_contradictions_are_one_line_and_nothing_is_written(put: Put, dsim: Dsim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
     arguments, told = CONTRADICTIONS[case]
     files = {"b1.json": bench(1, 0.01), "b9.json": bench(9, 0.02), "failed.json": bench(4, 0.01) | {"completed": 80, "failed": 120}, "m.txt": METRICS}
+    files |= {"c1.json": {key: value for key, value in bench(1, 0.01).items() if not key.startswith("spec_")}}
     files |= {"a1.json": aiperf(1, 0.01), "c.json": CURVES, "other.txt": METRICS.replace('"m"', '"x"'), "cut.txt": CUT}
     for name, content in files.items():
         put(name, content)

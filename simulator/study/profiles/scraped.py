@@ -16,7 +16,7 @@ from simulator.measurements.formats.scrapes import read_counters
 from simulator.study.profiles.given_points import ALWAYS, ANY, CONTRADICTS, NONE, Cell, Named
 
 
-def by_drafter(cells: Iterable[Cell], drafter: str) -> dict[str, list[LoadPoint]]:
+def _by_drafter(cells: Iterable[Cell], drafter: str) -> dict[str, list[LoadPoint]]:
     """The points of servers that may have drafted; `drafter` is the name of that of files that name none."""
     points: dict[str, list[LoadPoint]] = {}
     for cell in cells:
@@ -26,16 +26,17 @@ def by_drafter(cells: Iterable[Cell], drafter: str) -> dict[str, list[LoadPoint]
 
 
 def read_scrapes(
-    after: Sequence[Named], before: Sequence[Named], model: str | None, remarks: list[str], drafter: str, cells: Sequence[Cell] = ()
+    after: Sequence[Named], before: Sequence[Named], model: str | None, remarks: list[str], drafter: str, cells: Sequence[Cell] | None = None
 ) -> dict[str, list[SpecCounters]]:
     """Counters of each drafter's scrapes, less the earlier ones, and as many answers as results in `cells` have where the engine counts none; what is
-    to be said of them joins `remarks`. Raises DsimError where there are not as many earlier ones, or where they are of several models."""
+    to be said of them joins `remarks`. Raises DsimError where there are not as many earlier ones, where they are of several models, or of a drafter
+    that no result is of."""
     if before and len(before) != len(after):
         if not after:
             raise DsimError("an earlier scrape needs a later one", key="--metrics", remedy="give --metrics too")
         problem = f"expected {len(after)} earlier scrapes, one for each of --metrics, got {len(before)}"
         raise DsimError(problem, key="--metrics-before", remedy="give both in the same order")
-    points = by_drafter(cells, drafter)
+    points = _by_drafter(cells or (), drafter)
     told: dict[str, list[SpecCounters]] = {}
     earlier_of: Sequence[Named | None] = before or [None] * len(after)
     for file, earlier in zip(after, earlier_of, strict=True):
@@ -45,6 +46,10 @@ def read_scrapes(
             problem = f"names the domain {shown(file.domain)}, and a scrape is of all that its server did"
             raise DsimError(problem, where=file.path, key="--metrics", remedy="give a result file of that domain")
         name = file.drafter or drafter
+        if cells is not None and name not in points:
+            others = shown(", ".join(sorted(points))) if points else "no drafter"
+            problem = f"is of {shown(name)}, and the results are of {others}"
+            raise DsimError(problem, where=file.path, key="--metrics", remedy="name it as its results are, NAME=FILE, or leave it out")
         counters = read_counters(file.path, earlier.path if earlier else None, model).answered(_answer_tokens(points.get(name, ())))
         check_whole(counters, file.path)
         remarks += counters.remarks(file.path.name)
