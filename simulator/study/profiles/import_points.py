@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,14 @@ class PointFiles:
     slots: int | None = None
     token_budget: int = TOKEN_BUDGET
     max_batch: int | None = None
+
+    def refuse(self, *names: str) -> None:
+        """Raises DsimError where one of these options was given, which only results of a benchmark have a use for."""
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if option.name in names and value and value != option.default:
+                key = "--metrics-before" if option.name == "before" else f"--{option.name.replace('_', '-')}"
+                raise DsimError("is of no use without --bench", key=key, remedy="leave it out, or give results of a benchmark with --bench")
 
 
 def import_points(about: About, tool: str, files: PointFiles, say: Say = lambda _: None, cache: Cache = "own") -> dict[str, Any]:

@@ -18,6 +18,7 @@ from simulator.study.profiles.parts import DrafterPart, Parts
 from simulator.study.profiles.scraped import read_scrapes
 
 Say = Callable[[str], None]
+FOR_BENCHMARKS = ("check", "accepted_length", "budget", "token_budget", "max_batch")  # options of PointFiles
 
 
 def import_sglang(
@@ -26,6 +27,8 @@ def import_sglang(
     """An SPS table, a calibration, a dump of decode steps and results of `bench_serving` of SGLang. Step costs come from the table, else from the
     results, else from times in the dump. Raises DsimError."""
     about.check()
+    if not files.bench:
+        files.refuse("metrics", "before", "slots", "model", *FOR_BENCHMARKS)
     parts = Parts()
     left_out: list[str] = []
     dump = read_step_records(records, about.drafter) if records else None
@@ -104,6 +107,7 @@ def import_vllm(about: About, curves: Path | None, files: PointFiles, say: Say =
             raise DsimError("the files have no step costs", key="--curves", remedy="give cost curves, or results of vllm bench serve with --bench")
         left_out = fit_points(parts, about, files, say, "--bench")
         return parts.write(about, "SGLang" if parts.engine == "SGLang" else "vLLM", left_out)
+    files.refuse(*FOR_BENCHMARKS)
     draft = _curve_cost(parts, read_cost_curves(curves), curves.name)
     after, before = named_files(files.metrics, "--metrics"), named_files(files.before, "--metrics-before")
     for name, counters in read_scrapes(after, before, files.model, parts.remarks, about.drafter).items():
