@@ -136,13 +136,17 @@ def test_acceptance_is_pooled_by_position() -> None:
     assert told.rounds == 4000
 
 
-def test_a_file_that_counts_nothing_beside_others_that_do_is_of_a_server_without_speculation() -> None:
-    silent = replace(point(1), accepted_length=None, budget=None, slots=None, proposing=None)
-    counted = point(2, slots=3, survival=[0.8, 0.4, 0.2], proposing=1.0, accepted_length=2.4, budget=4.0)
+def test_a_row_of_sglang_that_counts_nothing_beside_others_that_do_is_of_a_server_without_speculation() -> None:
+    """Its client asks the server. vLLM's finds no counters where it cannot reach /metrics: there pieces tell, or the options."""
+    silent = replace(point(1), accepted_length=None, budget=None, slots=None, proposing=None, engine="SGLang")
+    counted = point(2, slots=3, survival=[0.8, 0.4, 0.2], proposing=1.0, accepted_length=2.4, budget=4.0, engine="SGLang")
     cells = completed([Cell(silent, "", Path()), Cell(counted, "", Path())], Options())
     assert [(cell.drafter, cell.slots) for cell in cells] == [("", 0), ("drafter", 3)]
-    with pytest.raises(DsimError, match="does not say the accepted length of a round"):
-        completed([Cell(silent, "", Path())], Options())
+    others = [Cell(replace(each, engine=""), "", Path()) for each in (silent, counted)]
+    assert completed([others[1], replace(others[0], drafter="none")], Options())[1].drafter == ""
+    for alone in ([Cell(silent, "", Path())], others):
+        with pytest.raises(DsimError, match=r"c1: --accepted-length: does not say the accepted length of a round; give the option; .*none=FILE"):
+            completed(alone, Options())
 
 
 def test_scrapes_of_two_lengths_do_not_say_which_file_is_whose() -> None:

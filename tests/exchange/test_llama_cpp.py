@@ -129,6 +129,9 @@ def test_a_result_takes_the_scrapes_beside_it(put: Put) -> None:
     (plain,) = read_llama_cpp(as_llama_cpp(put, "none-c4")).points
     assert (plain.slots, plain.accepted_length, plain.budget) == (0, 1.0, 1.0)
     (path.parent / "ngram3-c4-after.txt").unlink()
+    with pytest.raises(DsimError, match=r"ngram3-c4-after\.txt: is missing, and ngram3-c4-before\.txt is there; measure again with both"):
+        read_llama_cpp(path)
+    (path.parent / "ngram3-c4-before.txt").unlink()
     (alone,) = read_llama_cpp(path).points
     assert alone.slots is None
 

@@ -16,7 +16,7 @@ from simulator.errors import DsimError
 from simulator.measurements.formats.loadgen import STREAMED, THROUGHPUT, LoadPoint, Loads, after_first
 from simulator.measurements.formats.reading import AGREE, Count, Document, Line, Milliseconds, Part, Seconds, read_each
 from simulator.measurements.formats.rounds import SpecCounters
-from simulator.measurements.formats.scrapes import counters_around
+from simulator.measurements.formats.scrapes import counters_around, scrapes_around
 from simulator.measurements.formats.server_info import ServerInfo
 from simulator.quantities import MOST_SLOTS, Share, Within
 
@@ -132,13 +132,18 @@ def read_llama_cpp(path: Path) -> Loads:
     """A result of `vllm bench serve` against llama-server, with the scrapes of its /metrics where they lie beside it (c4.json: c4-before.txt and
     c4-after.txt). Every token is a piece of its own there, accepted drafts too, so that pieces say nothing. Raises DsimError."""
     loads = read_bench(path, pieces=False)
+    before, after = scrapes_around(path)
+    if before.exists() != after.exists():
+        there, missing = (before, after) if before.exists() else (after, before)
+        remedy = f"measure again with both, or move {there.name} and name scrapes with --metrics"
+        raise DsimError(f"is missing, and {there.name} is there", where=missing, remedy=remedy)
     counters = counters_around(path)
     if counters is None or len(loads.points) != 1:
         return loads
     point = loads.points[0]
     if counters.engine != "llamacpp":
         problem = f"is a scrape of {counters.engine}"
-        raise DsimError(problem, where=path.with_name(f"{path.stem}-after.txt"), remedy="give dsim import the command of that engine")
+        raise DsimError(problem, where=after, remedy="give dsim import the command of that engine")
     counters = replace(counters, answers=point.requests)
     received = point.output_tokens * point.requests if point.output_tokens and point.requests else None
     return replace(loads, points=[point.counted(counters)], remarks=[*loads.remarks, *counters.remarks(path.name, received)])

@@ -55,10 +55,16 @@ def read_counters(path: Path, before: Path | None = None, model: str | None = No
     return counters
 
 
+def scrapes_around(result: Path) -> tuple[Path, Path]:
+    """Where the scrapes from before and after a result lie."""
+    before, after = (result.with_name(f"{result.stem}-{when}.txt") for when in ("before", "after"))
+    return before, after
+
+
 def counters_around(result: Path) -> SpecCounters | None:
     """What the scrapes beside a result counted during it (c4.json: from c4-before.txt to c4-after.txt). None where they are not there. Raises
     DsimError."""
-    before, after = (result.with_name(f"{result.stem}-{when}.txt") for when in ("before", "after"))
+    before, after = scrapes_around(result)
     if not (before.exists() and after.exists()):
         return None
     return counted_between(_counters(before, None), _counters(after, None), after)
