@@ -94,6 +94,7 @@ def test_counters_of_all_engines(put: Put) -> None:
     assert found.drafts == 1000
     assert found.survival == [0.8, 0.5, 0.2]
     assert found.accepted_length == pytest.approx(2.5)
+    assert found.engines == 2
     assert counters_in("# HELP up\nup 1\n", "x") is None
 
 

@@ -171,6 +171,7 @@ def _bench(document: Document, bench: _Bench, remarks: list[str], pieces: bool) 
     if bench.completed == 0:
         raise document.fail("completed", f"counts no finished request, and mean_tpot_ms is {bench.mean_tpot_ms:g}", "measure it again")
     sglang = bench.backend.startswith("sglang") if bench.backend else "accept_length" in document.content
+    server = (bench.server_info if sglang else None) or ServerInfo()
     finished, generated = bench.finished, bench.generated
     point = LoadPoint(
         source=document.name, tps_per_user=1e3 / bench.mean_tpot_ms, throughput_tok_s=bench.output_throughput, engine="SGLang" if sglang else "",
@@ -180,7 +181,7 @@ def _bench(document: Document, bench: _Bench, remarks: list[str], pieces: bool) 
         requests=finished, failed=bench.lost, offered=bench.offered, held_to=bench.held_to, duration_s=bench.duration, rate_rps=bench.rate_rps,
         ttft_p50_s=_seconds(bench.median_ttft_ms), ttft_p90_s=_seconds(bench.p90_ttft_ms), tpot_p50_s=_seconds(bench.median_tpot_ms),
         tpot_p90_s=_seconds(bench.p90_tpot_ms), measured_at=bench.date or "", pace_s=bench.pace_s, answer_s=bench.answer_s,
-        burstiness=bench.burstiness,
+        burstiness=bench.burstiness, engines=server.dp_size or 1, gpus=server.gpus,
     )  # fmt: skip
     if generated is None and bench.total_output_tokens:
         told = f"{bench.total_output_tokens:,} tokens, and {bench.output_throughput:,.4g} a second for {bench.duration:.4g} seconds"
@@ -189,7 +190,6 @@ def _bench(document: Document, bench: _Bench, remarks: list[str], pieces: bool) 
         counters = _counters(document, bench, bench.spec_decode_acceptance_length)
         remarks += counters.remarks(document.name, generated)
         return point.counted(counters)
-    server = (bench.server_info if sglang else None) or ServerInfo()
     if server.drafts_trees:
         problem = f"drafts trees of {server.speculative_num_draft_tokens or 'more'} tokens, of which a round accepts one branch: dsim knows chains"
         raise document.fail("server_info.speculative_eagle_topk", problem, "benchmark with --speculative-eagle-topk 1")

@@ -88,7 +88,7 @@ def counted_between(before: SpecCounters, after: SpecCounters, where: Path | str
             raise DsimError(problem, where=where, key=name, remedy="the server was restarted, or the files are exchanged: scrape again")
         return now - then
 
-    counted: dict[str, Any] = {"engine": after.engine, "model": after.model}
+    counted: dict[str, Any] = {"engine": after.engine, "model": after.model, "engines": after.engines}
     for name in COUNTS:
         then, now = getattr(before, name), getattr(after, name)
         key = f"{prefix}{name}" if name in ("drafts", "draft_tokens", "accepted_tokens") else f"{after.engine}: {name}"

@@ -8,17 +8,25 @@ _STEPWISE = ("EAGLE", "EAGLE3", "NEXTN", "STANDALONE")  # draft token after toke
 
 
 class ServerInfo(Part):
-    """What was drafted. The tokens of a round count the anchor."""
+    """What was drafted, and on how many GPUs. The tokens of a round count the anchor."""
 
     speculative_algorithm: Line | None = None
     speculative_num_draft_tokens: Count | None = None
     speculative_num_steps: Count | None = None
     speculative_eagle_topk: Count | None = None
+    tp_size: Count | None = None
+    pp_size: Count | None = None
+    dp_size: Count | None = None
 
     @property
     def plain(self) -> bool:
         """Does it say that nothing was drafted?"""
         return "speculative_algorithm" in self.model_fields_set and self.speculative_algorithm is None
+
+    @property
+    def gpus(self) -> int:
+        """Of one engine."""
+        return (self.tp_size or 1) * (self.pp_size or 1)
 
     @property
     def drafts_trees(self) -> bool:

@@ -71,6 +71,8 @@ def fit_points(parts: Parts, about: About, files: PointFiles, say: Say = lambda 
     scrapes = read_scrapes(after, before, files.model, parts.remarks, about.drafter, cells)
     parts.remarks += loads.remarks
     cells = completed(filled(cells, scrapes, about.drafter, files.model is not None), options)
+    if about.gpus_per_replica == 1:
+        parts.remarks += _of_one_gpu(cells, [each for counters in scrapes.values() for each in counters])
     counted = {name: acceptance(name, cells, scrapes.get(name, ())) for name in dict.fromkeys(cell.drafter for cell in cells) if name}
     ahead = _drafts_ahead(cells, [each for counters in scrapes.values() for each in counters], option)
     working = Working(cache, ahead, files.token_budget, files.max_batch)
@@ -78,6 +80,16 @@ def fit_points(parts: Parts, about: About, files: PointFiles, say: Say = lambda 
     if parts.costs is not None and parts.costs.prefill is not None:
         parts.assumed.append(f"prompts were processed in chunks, in steps of at most {files.token_budget:,} tokens (--token-budget)")
     return loads.left_out
+
+
+def _of_one_gpu(cells: Sequence[Cell], scrapes: Sequence[SpecCounters]) -> list[str]:
+    """What is to be said of files that were not measured on one GPU."""
+    engines = max([*(cell.point.engines for cell in cells), *(each.engines for each in scrapes)])
+    gpus = max(cell.point.gpus for cell in cells)
+    if engines > 1:
+        what = f"{engines} engines (data parallel) are counted as one: batch and token budget are of all"
+        return [f"{what}; give --gpus-per-replica and --token-budget of all of them"]
+    return [f"the server had {gpus} GPUs (tp_size × pp_size): give --gpus-per-replica {gpus}"] if gpus > 1 else []
 
 
 def _drafts_ahead(cells: Sequence[Cell], scrapes: Sequence[SpecCounters], option: str) -> bool:
