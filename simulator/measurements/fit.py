@@ -18,6 +18,7 @@ from simulator.reading.csv_files import numbers, place_of_row, read_csv
 from simulator.schema import validate
 
 COLUMNS = ("concurrency", "tps_per_user", "throughput_tok_s_gpu")
+OF_LENGTHS = ("use", "accepted_length", "budget")  # columns beside k or policy
 MOST_POINTS = 50_000
 USERS, SPEED = (1e-3, 1e6), (1e-3, 1e6)  # requests in flight per replica, tokens per second of one
 MOST_STEP_S = 1000.0
@@ -59,6 +60,8 @@ def read_telemetry(path: Path, gpus_per_replica: float = 1.0) -> Telemetry:
     Raises DsimError with file, line and column.
     """
     rows = read_csv(path)
+    if (column := next((name for name in OF_LENGTHS if name in rows), None)) is not None:
+        raise DsimError("is for points that say what was drafted", where=path, key=column, remedy="add a column k, or take this one out")
     present = [c for c in COLUMNS if c in rows]
     for column in map(str, rows.columns):
         near = difflib.get_close_matches(column, COLUMNS, n=1, cutoff=0.6)

@@ -1,11 +1,11 @@
 """A recorded vLLM run with time stamps per request and a series per second: meta.json, requests.jsonl, timeseries.csv.
 
-The format is that of LLMServingSim's `bench` (casys-kaist/LLMServingSim @ 5daddb2, vLLM 0.19).
+The format is that of LLMServingSim's `bench` (casys-kaist/LLMServingSim @ 5daddb2, vLLM 0.19, and @ 577724e, bench/core/stat_logger.py).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -23,8 +23,9 @@ MOST_REQUESTS, MOST_ROWS = 100_000, 1_000_000
 LATE_S = 60.0  # by which the clock of the series may begin after the first arrival
 TOTALS_DIFFER = 2.0  # ratio from which series and requests are of two runs
 _REMEDY = "give a folder with meta.json, requests.jsonl and timeseries.csv"
-MOST_IN_SERIES = {"t": 1e8, "prompt_throughput": 1e9, "gen_throughput": 1e9, "running": 1e6, "waiting": 1e8}
-SERIES = tuple(MOST_IN_SERIES)
+MOST_IN_SERIES = {"t": 1e8, "prompt_throughput": 1e9, "gen_throughput": 1e9, "running": 1e6, "waiting": 1e8, "prompt_cached_throughput": 1e9}
+SERIES = ("t", "prompt_throughput", "gen_throughput", "running", "waiting")  # that every file has
+SLIGHT = 0.05  # of a tick, by which a row may be off where ticks before it have none
 Stamp = Annotated[float, Within(1e-9, 1e11, "seconds")]
 Machines = Annotated[int, Within(1, 1000, "GPUs")]
 
@@ -62,6 +63,12 @@ class RecordedRun:
     def tick_s(self) -> float:
         """Time between two rows of the series."""
         return float(np.diff(self.series["t"]).min())
+
+    @property
+    def cached_share(self) -> float:
+        """Share of the prompts' tokens that a prefix cache had, which newer files say; `prompt_throughput` has them too."""
+        prompts, cached = self.series["prompt_throughput"].sum(), self.series.get("prompt_cached_throughput", np.zeros(1)).sum()
+        return float(cached / prompts) if prompts else 0.0
 
     @property
     def half_s(self) -> float:
@@ -136,7 +143,7 @@ def read_recorded_run(folder: Path) -> RecordedRun:
     )
     _check_totals(run)
     _check_running(run)
-    return run
+    return replace(run, series=_every_tick(run.series))
 
 
 def _parallel(meta: _Meta, file: Path) -> tuple[int, int]:
@@ -173,26 +180,50 @@ def _requests(path: Path, expected: int | None) -> list[_Request]:
 
 
 def _series(path: Path) -> dict[str, Floats]:
-    """Columns with a row every so many seconds."""
+    """Columns as the file has them: a row for every tick, but those in which no step ended."""
     table = read_csv(path, SERIES, remedy=_REMEDY)
     if table.empty:
         raise DsimError("has no rows", where=path, remedy=_REMEDY)
-    if len(table) > MOST_ROWS:
-        raise DsimError(f"expected at most {MOST_ROWS:,} rows, got {len(table):,}", where=path, remedy="give a shorter run")
-    series = {name: numbers(table, name, path, positive=False) for name in SERIES}
+    series = {name: numbers(table, name, path, positive=False) for name in MOST_IN_SERIES if name in table}
     for name, values in series.items():
         if values.max() > (most := MOST_IN_SERIES[name]):
             row = int(values.argmax())
             problem = f"expected a number of at most {most:g}, got {values[row]:g}"
             raise DsimError(problem, where=place_of_row(path, row), key=name)
-    steps = np.diff(series["t"])
-    tick = float(np.median(steps)) if len(steps) else 0.0
-    if (wrong := np.abs(steps - tick) > 0.5 * tick).any() or tick <= 0:
-        row = int(wrong.argmax()) + 1
-        before, after = (series["t"][at] if at < len(table) else np.nan for at in (row - 1, row))
-        problem = f"expected a row every {tick:g} s, got one at {after:g} s after {before:g} s"
-        raise DsimError(problem, where=place_of_row(path, row), key="t", remedy="put the rows back in order")
+    _check_ticks(series["t"], path)
     return series
+
+
+def _tick_s(t: Floats) -> float:
+    """Time between two rows that no tick lies between. NaN where there are none."""
+    rising = np.diff(t)[np.diff(t) > 0]
+    return float(np.median(rising[rising < 1.5 * rising.min()])) if len(rising) else np.nan
+
+
+def _check_ticks(t: Floats, path: Path) -> None:
+    """Raises DsimError where time falls, and where a row is no whole number of ticks after the one before."""
+    tick, steps = _tick_s(t), np.diff(t)
+    if np.isnan(tick):
+        raise DsimError("expected two rows or more, and time between them", where=path, key="t", remedy="record a longer run")
+    odd = np.abs(steps - tick) > 0.5 * tick
+    wrong = odd & ((steps < tick) | (np.abs(steps / tick - np.rint(steps / tick)) > SLIGHT))
+    if wrong.any():
+        row = int(wrong.argmax())
+        row += 0 if row and odd[row - 1] else 1  # the row before is out of place, where it is far from both its neighbours
+        problem = f"expected a row every {tick:g} s, got one at {t[row]:g} s after {t[row - 1]:g} s"
+        raise DsimError(problem, where=place_of_row(path, row), key="t", remedy="put the rows back in order")
+    if (rows := (t[-1] - t[0]) / tick) > MOST_ROWS:
+        raise DsimError(f"expected at most {MOST_ROWS:,} rows, got {rows:,.0f} ticks", where=path, key="t", remedy="give a shorter run")
+
+
+def _every_tick(series: dict[str, Floats]) -> dict[str, Floats]:
+    """The same with a row for every tick. The recorder leaves those out in which no step ended: no tokens came, and requests stayed as they were."""
+    ticks = np.maximum(np.rint(np.diff(series["t"]) / _tick_s(series["t"])), 1).astype(np.int64)
+    place = np.concatenate(([0], np.cumsum(ticks)))
+    rows = np.arange(place[-1] + 1)
+    at, came = np.searchsorted(place, rows, side="right") - 1, np.isin(rows, place)
+    whole = {name: values[at] * came if name.endswith("throughput") else values[at] for name, values in series.items()}
+    return whole | {"t": np.interp(rows, place, series["t"])}
 
 
 def _check_totals(run: RecordedRun) -> None:

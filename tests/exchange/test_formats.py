@@ -94,6 +94,7 @@ def test_counters_of_all_engines(put: Put) -> None:
     assert found.drafts == 1000
     assert found.survival == [0.8, 0.5, 0.2]
     assert found.accepted_length == pytest.approx(2.5)
+    assert found.engines == 2
     assert counters_in("# HELP up\nup 1\n", "x") is None
 
 
@@ -214,6 +215,16 @@ def test_what_is_no_json_object_is_refused(put: Put, read: Callable[[Path], Any]
 def test_blocks_that_were_cut_are_refused(put: Put) -> None:
     with pytest.raises(DsimError, match="cut before verification"):
         records(put("d.json", dump(mode="compact")))
+
+
+def test_simulated_acceptance_is_refused_and_its_step_times_are_read(put: Put) -> None:
+    """SGLang profiles step times with SGLANG_SIMULATE_ACC_LEN=1."""
+    with pytest.raises(DsimError, match=r"d\.json: simulate_acc_len: acceptance was simulated, 3 tokens a round; restart the server"):
+        records(put("d.json", dump() | {"simulate_acc_len": 3.0}))
+    assert records(put("d.json", dump() | {"simulate_acc_len": None})).blocks is not None
+    times = [{key: value for key, value in step.items() if key != "reqs"} for step in dump()["records"]]
+    found = records(put("d.json", dump() | {"simulate_acc_len": 1.0, "records": times}))
+    assert (found.blocks, len(found.times)) == (None, 2)
 
 
 def test_the_flat_stand_in_of_sglang_is_refused(put: Put) -> None:

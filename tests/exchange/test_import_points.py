@@ -16,10 +16,12 @@ from simulator.measurements.acceptance import from_counts
 from simulator.measurements.cost import Bend, Costs, FittedCurve, LinearDraft, LinearPrefill, Overhead
 from simulator.measurements.formats.bench import read_bench
 from simulator.measurements.formats.loadgen import LoadPoint
+from simulator.measurements.formats.rounds import SpecCounters
 from simulator.measurements.profile import load_profile
 from simulator.study.profiles.counted import acceptance
 from simulator.study.profiles.given_points import Cell, Options, completed, named_files, read_cells
 from simulator.study.profiles.joint_fit import FRONT_END, by_tokens_alone, fit_cells, noise_of
+from simulator.study.profiles.scraped import filled
 from simulator.study.profiles.simulated import AS_MOST, Drafting, Manner, Working, simulate_point
 from simulator.study.profiles.workload import check_workload
 from tests.exchange.engine_files import CURVES, METRICS, aiperf, bench
@@ -134,13 +136,43 @@ def test_acceptance_is_pooled_by_position() -> None:
     assert told.rounds == 4000
 
 
-def test_a_file_that_counts_nothing_beside_others_that_do_is_of_a_server_without_speculation() -> None:
-    silent = replace(point(1), accepted_length=None, budget=None, slots=None, proposing=None)
-    counted = point(2, slots=3, survival=[0.8, 0.4, 0.2], proposing=1.0, accepted_length=2.4, budget=4.0)
+def test_a_row_of_sglang_that_counts_nothing_beside_others_that_do_is_of_a_server_without_speculation() -> None:
+    """Its client asks the server. vLLM's finds no counters where it cannot reach /metrics: there pieces tell, or the options."""
+    silent = replace(point(1), accepted_length=None, budget=None, slots=None, proposing=None, engine="SGLang")
+    counted = point(2, slots=3, survival=[0.8, 0.4, 0.2], proposing=1.0, accepted_length=2.4, budget=4.0, engine="SGLang")
     cells = completed([Cell(silent, "", Path()), Cell(counted, "", Path())], Options())
     assert [(cell.drafter, cell.slots) for cell in cells] == [("", 0), ("drafter", 3)]
-    with pytest.raises(DsimError, match="does not say the accepted length of a round"):
-        completed([Cell(silent, "", Path())], Options())
+    others = [Cell(replace(each, engine=""), "", Path()) for each in (silent, counted)]
+    assert completed([others[1], replace(others[0], drafter="none")], Options())[1].drafter == ""
+    for alone in ([Cell(silent, "", Path())], others):
+        with pytest.raises(DsimError, match=r"c1: --accepted-length: does not say the accepted length of a round; give the option; .*none=FILE"):
+            completed(alone, Options())
+
+
+def test_scrapes_of_two_lengths_do_not_say_which_file_is_whose() -> None:
+    silent = Cell(replace(point(1), accepted_length=None, budget=None, slots=None, proposing=None), "eagle3", Path())
+    three, five = (SpecCounters(100, 100 * k, 160, [80, 50, 30, 0, 0][:k]) for k in (3, 5))
+    assert [cell.slots for cell in filled([silent], {"eagle3": [three, three]}, "drafter")] == [3]
+    with pytest.raises(DsimError, match=r"c1: --metrics: counts nothing .* draft 3 and 5 tokens; name the files and scrapes of each length \("):
+        filled([silent], {"eagle3": [three, five]}, "drafter")
+
+
+def test_an_accepted_length_without_positions_is_pooled_by_rounds() -> None:
+    """Rows of SGLang, of the most tokens drafted; scrapes of the run say it better than its mean since the start."""
+    rows = [(1, 3, 3.0, 1000.0), (4, 3, 2.0, 3000.0), (8, 1, 1.9, 9000.0)]
+    cells = [
+        Cell(point(users, engine="SGLang", slots=k, accepted_length=length, budget=k + 1.0, proposing=1.0, rounds=rounds), "eagle", Path())
+        for users, k, length, rounds in rows
+    ]
+    told = acceptance("eagle", cells, ())
+    assert told is not None
+    assert (1 + sum(told.survival), told.slots, told.rounds) == (pytest.approx(2.25), 3, 4000)
+    scrapes = {"eagle": [SpecCounters(600, None, 900, [], generated=1600, answers=100, decode_rounds=600, engine="sglang")]}
+    better = filled(cells[:2], scrapes, "drafter")
+    assert [(cell.point.accepted_length, cell.point.budget, cell.slots) for cell in better] == [(2.5, 4.0, 3)] * 2
+    told = acceptance("eagle", better, scrapes["eagle"])
+    assert told is not None
+    assert (1 + sum(told.survival), told.rounds) == (pytest.approx(2.5), 600)
 
 
 def test_files_are_named_by_patterns_and_drafters(tmp_path: Path) -> None:
@@ -188,6 +220,14 @@ CONTRADICTIONS: dict[str, tuple[tuple[str, ...], str]] = {
         ("vllm", "--bench", "x=b1.json", "x:code=b9.json", "--metrics", "x=m.txt"),
         "x: --metrics: has files of the domains any, code, and scrapes that name none",
     ),
+    "a scrape of no result": (
+        ("vllm", "--bench", "none=c1.json", "x=b9.json", "--metrics", "m.txt"),
+        "m.txt: --metrics: is of 'drafter', and the results are of 'x'; name it as its results are, NAME=FILE, or leave it out",
+    ),
+    "a scrape beside results without speculation": (
+        ("aiperf", "none=a1.json", "--metrics", "m.txt"),
+        "m.txt: --metrics: is of 'drafter', and the results are of no drafter;",
+    ),
     "too few slots": (("vllm", "--bench", "b1.json", "b9.json", "--metrics", "m.txt", "--slots", "2"), "--slots: expected at least the 3 tokens"),
 }
 
@@ -196,6 +236,7 @@ CONTRADICTIONS: dict[str, tuple[tuple[str, ...], str]] = {
 def test_contradictions_are_one_line_and_nothing_is_written(put: Put, dsim: Dsim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
     arguments, told = CONTRADICTIONS[case]
     files = {"b1.json": bench(1, 0.01), "b9.json": bench(9, 0.02), "failed.json": bench(4, 0.01) | {"completed": 80, "failed": 120}, "m.txt": METRICS}
+    files |= {"c1.json": {key: value for key, value in bench(1, 0.01).items() if not key.startswith("spec_")}}
     files |= {"a1.json": aiperf(1, 0.01), "c.json": CURVES, "other.txt": METRICS.replace('"m"', '"x"'), "cut.txt": CUT}
     for name, content in files.items():
         put(name, content)

@@ -134,6 +134,12 @@ def test_load_generators_give_back_the_cost_that_made_them(put: Put, dsim: Dsim,
     assert list(profile.drafters) == (["drafter"] if tool == "vllm" else [])
 
 
+UNUSED = [
+    ("--check", "a1.json"), ("--accepted-length", "2"), ("--budget", "2"), ("--token-budget", "4096"), ("--max-batch", "8"),
+    ("--metrics", "m.txt"), ("--metrics-before", "m.txt"), ("--model", "m"), ("--slots", "4"),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -145,6 +151,8 @@ def test_load_generators_give_back_the_cost_that_made_them(put: Put, dsim: Dsim,
         (("vllm", "--metrics", "m.txt"), "the files have no step costs"),
         (("vllm", "--curves", "c.json", "--metrics-before", "m.txt"), "an earlier scrape needs a later one"),
         (("sglang", "--sts", "sts.json"), "the files have no step costs"),
+        *((("sglang", "--sps", "s.json", *option), f"error: {option[0]}: is of no use without --bench; leave it out") for option in UNUSED),
+        *((("vllm", "--curves", "c.json", *option), f"error: {option[0]}: is of no use without --bench; leave it out") for option in UNUSED[:5]),
         (("sglang", "--sps", "s.json", "--sts", "sts.json"), "a calibration needs recorded confidences"),
         (
             ("sglang", "--sps", "s.json", "--records", "d.json", "--sts", "two.json"),

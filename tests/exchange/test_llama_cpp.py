@@ -14,8 +14,12 @@ from hypothesis import strategies as st
 
 from simulator.errors import DsimError
 from simulator.measurements.formats.bench import read_bench, read_llama_cpp
+from simulator.measurements.formats.loadgen import LoadPoint
 from simulator.measurements.formats.rounds import SpecCounters
 from simulator.measurements.profile import load_profile
+from simulator.study.profiles.counted import acceptance, gamma_of
+from simulator.study.profiles.given_points import Cell, Named
+from simulator.study.profiles.scraped import read_scrapes
 from simulator.study.sealed.measured import read_result
 
 Put = Callable[..., Path]
@@ -86,6 +90,19 @@ def scrape(drafts: int, drafted: int, positions: list[int], generated: int, prom
     return "\n".join(lines)
 
 
+def test_scrapes_given_apart_know_the_answers_of_the_results(put: Put) -> None:
+    """llama-server counts no answers: without them first tokens are rounds that did not draft, and the drafter is one that proposes now and then."""
+    counters, _ = played(3, 0.5, 100, 64)
+    positions = [int(count) for count in counters.per_position]
+    after = put("after.txt", scrape(int(counters.drafts), int(counters.draft_tokens or 0), positions, 6400, 900))
+    cell = Cell(LoadPoint("c4.json", 50.0, 200.0, output_tokens=64.0, requests=100), "d", Path("c4.json"))
+    scrapes = read_scrapes([Named("d", after)], [], None, [], "drafter", [cell])
+    told = acceptance("d", [cell], scrapes["d"])
+    assert told is not None
+    assert (told.proposing, gamma_of(told, [cell], None)) == (1.0, 3)
+    assert told.survival == pytest.approx([0.5, 0.25, 0.125], rel=0.1)
+
+
 def as_llama_cpp(put: Put, name: str) -> Path:
     """A real result of vLLM as llama-server would have given it: one piece a token, counters beside it and not in it."""
     content: dict[str, Any] = json.loads((REAL / "vllm_cpu" / f"{name}.json").read_text())
@@ -112,6 +129,9 @@ def test_a_result_takes_the_scrapes_beside_it(put: Put) -> None:
     (plain,) = read_llama_cpp(as_llama_cpp(put, "none-c4")).points
     assert (plain.slots, plain.accepted_length, plain.budget) == (0, 1.0, 1.0)
     (path.parent / "ngram3-c4-after.txt").unlink()
+    with pytest.raises(DsimError, match=r"ngram3-c4-after\.txt: is missing, and ngram3-c4-before\.txt is there; measure again with both"):
+        read_llama_cpp(path)
+    (path.parent / "ngram3-c4-before.txt").unlink()
     (alone,) = read_llama_cpp(path).points
     assert alone.slots is None
 

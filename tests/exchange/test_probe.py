@@ -126,7 +126,8 @@ def guarded() -> Iterator[str]:
 
 
 def guarded_call(url: str, out: Path) -> tuple[Any, ...]:
-    return ("probe", "--base-url", url, "--model", "paced", "--out", out, "--concurrency", "1,4", "--requests", 2, "--output-tokens", 4)
+    fixed = ("--concurrency", "1,4", "--requests", 2, "--output-tokens", 4, "--accepted-length", 2, "--budget", 2)  # two tokens in a piece
+    return ("probe", "--base-url", url, "--model", "paced", "--out", out, *fixed)
 
 
 @pytest.mark.parametrize("way", ["environment", "header", "other header"])

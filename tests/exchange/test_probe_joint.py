@@ -15,10 +15,12 @@ import pytest
 from simulator.errors import DsimError
 from simulator.measurements import events
 from simulator.measurements.endpoint import Server
+from simulator.measurements.formats.rounds import SpecCounters
 from simulator.measurements.profile import load_profile
 from simulator.measurements.server import Answer, Measured, _answer, _measured
 from simulator.study.profiles import probe
 from simulator.study.profiles.probe_plan import ProbePlan
+from simulator.study.profiles.probe_record import Level
 
 BASE, TOKEN, REQUEST, DRAFT, PROMPT, TOKENS, PROMPT_TOKENS = 0.02, 1e-4, 2e-4, 0.0015, 4e-5, 96, 100
 FRONT_END = 1e-3
@@ -164,6 +166,27 @@ def test_an_unsteady_level_is_measured_again_and_marked(probed: Callable[..., An
     assert any("unsteady at 4 users" in text for text in found["not_identifiable"])
 
 
+def level(counted: SpecCounters | None, tokens: int = 64, chunks: int = 32) -> Level:
+    """Ten answers of a user, and what the engine counted meanwhile."""
+    answers = [Answer(0, turn, 0.0, 1.0, 7.3, tokens, 100, True, chunks) for turn in range(10)]
+    return Level(Measured(1, answers, 10.0, 1.0), counted, False)
+
+
+def test_answers_that_an_engine_does_not_count_are_those_that_were_seen() -> None:
+    """llama-server: a draft of one in every round but an answer's last, all accepted."""
+    counted = SpecCounters(310, 310, 310, [310], generated=640, engine="llamacpp")
+    cell = probe._cell(level(counted), ProbePlan.of(SERVER, None, "1,2", "", 2), None, None)
+    assert (cell.point.proposing, cell.point.rounds) == (1.0, 320)
+
+
+def test_blocks_that_the_engine_cut_are_refused() -> None:
+    cut = SpecCounters(1000, 1700, 1100, [800, 200, 100], generated=2200, answers=100, decode_rounds=1000)
+    plan = ProbePlan.of(SERVER, None, "1,2", "", 2)
+    with pytest.raises(DsimError, match=r"http://x/v1.*: vllm:spec_decode_num_draft_tokens: blocks of 3 were cut to 1\.7 in the mean"):
+        probe._cell(level(cut), plan, None, None)
+    assert probe._cell(level(replace(cut, draft_tokens=3000)), plan, None, None).point.slots == 3
+
+
 def usage(**counts: Any) -> events.Usage:
     return events.Usage.model_validate(counts)
 
@@ -209,6 +232,17 @@ def test_uncounted_tokens_of_a_server_that_speculates_are_refused_and_of_others_
     found, _ = probed(0, "c", "--concurrency", "1,4")
     assert "a piece is taken for a token" in found["warnings"][0]
     assert found["warnings"][0] in found["not_identifiable"]
+
+
+def test_a_server_without_counters_is_known_by_its_pieces(probed: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Virtual, "scrape", lambda *_: None)
+    said = probed(3, "a", "--concurrency", "1,4", ok=False)
+    assert "--accepted-length: sends 2." in said.err
+    assert "tokens in a piece, as one that speculates does, and has no counters in /metrics; give it and --budget; without speculation bo" in said.err
+    found, _ = probed(0, "b", "--concurrency", "1,4")
+    assert found["warnings"][0].startswith("the server has no counters in /metrics: taken for one without speculation")
+    found, _ = probed(0, "c", "--concurrency", "1,4", "--accepted-length", 1, "--budget", 1)
+    assert found["warnings"] == []
 
 
 def test_a_plan_names_what_is_wrong_with_its_words() -> None:

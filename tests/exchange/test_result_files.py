@@ -83,6 +83,36 @@ def test_rows_of_sglang_that_hold_the_servers_settings_need_no_options(put: Put,
     assert load_profile(tmp_path / "plain").costs.verify.seconds([1, 16]) == pytest.approx([0.01 / 3.2, 0.02 / 3.2], rel=5e-3)
 
 
+@pytest.mark.parametrize(
+    ("settings", "remark"),
+    [
+        ({"tp_size": 4, "pp_size": 2, "dp_size": 1}, "the server had 8 GPUs (tp_size × pp_size): give --gpus-per-replica 8"),
+        ({"tp_size": 4, "dp_size": 2}, "2 engines (data parallel) are counted as one: batch and token budget are of all; give --gpus-per-replica"),
+    ],
+)
+def test_servers_of_several_gpus_ask_how_many(put: Put, dsim: Dsim, tmp_path: Path, settings: dict[str, int], remark: str) -> None:
+    eagle = {"speculative_algorithm": "EAGLE", "speculative_num_draft_tokens": 4} | settings
+    rows = put("rows.jsonl", lines(*(sglang_row(users, step, server_info=eagle) for users, step in ((1, 0.0202), (16, 0.0232)))))
+    assert remark in dsim("import", "sglang", "--bench", rows, "--out", tmp_path / "p").out
+    assert remark not in dsim("import", "sglang", "--bench", rows, "--out", tmp_path / "q", "--gpus-per-replica", 8).out
+
+
+TREES = [
+    {"speculative_algorithm": "EAGLE3", "speculative_num_steps": 5, "speculative_eagle_topk": 8, "speculative_num_draft_tokens": 64},
+    {"speculative_algorithm": "NEXTN", "speculative_num_steps": 3, "speculative_num_draft_tokens": 8},
+]
+
+
+@pytest.mark.parametrize("tree", TREES)
+def test_a_tree_is_not_a_chain_as_long_as_it_has_tokens(put: Put, tree: dict[str, Any]) -> None:
+    with pytest.raises(DsimError, match=r"rows\.jsonl: server_info\.speculative_eagle_topk: drafts trees of .*; benchmark with --speculative-eagle"):
+        read_bench(put("rows.jsonl", lines(sglang_row(4, 0.02, server_info=tree))))
+    chain = {"speculative_eagle_topk": 1, "speculative_num_draft_tokens": tree["speculative_num_steps"] + 1}
+    for one in (tree | chain, tree | {"speculative_algorithm": "DFLASH"}):
+        (point,) = read_bench(put("rows.jsonl", lines(sglang_row(4, 0.02, server_info=one)))).points
+        assert point.budget == one["speculative_num_draft_tokens"]
+
+
 def test_a_client_of_sglang_may_measure_another_server(put: Put) -> None:
     (row,) = read_bench(put("other.jsonl", lines(sglang_row(4, 0.01, backend="vllm", accept_length=None)))).points
     assert (row.engine, row.accepted_length) == ("", None)

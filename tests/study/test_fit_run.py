@@ -123,6 +123,35 @@ def test_a_broken_run_is_refused_with_file_and_field(made: Path, tmp_path: Path,
     assert told in caught.value.line()
 
 
+def test_ticks_in_which_no_step_ended_have_no_row(made: Path, tmp_path: Path) -> None:
+    """As the recorder leaves them out, a long wait between two requests with them."""
+    folder = shutil.copytree(made, tmp_path / "idle")
+    head, first, *rows, last = (folder / "timeseries.csv").read_text().splitlines()
+    kept = [row for row in rows if row.split(",")[1:3] != ["0", "0"]]
+    assert len(kept) < 0.8 * len(rows)
+    (folder / "timeseries.csv").write_text("\n".join([head, first, *kept, last]) + "\n")
+    run, whole = read_recorded_run(folder), read_recorded_run(made)
+    for name in ("t", "prompt_throughput", "gen_throughput"):
+        assert run.series[name] == pytest.approx(whole.series[name])
+    moved = [f"{float(row.split(',')[0]) + 500:g},{row.split(',', 1)[1]}" for row in [*kept[-20:], last]]
+    (folder / "timeseries.csv").write_text("\n".join([head, first, *kept[:-20], *moved]) + "\n")
+    late = read_recorded_run(folder)
+    assert len(late.series["t"]) == len(whole.series["t"]) + 5000
+    assert late.series["gen_throughput"].sum() == pytest.approx(whole.series["gen_throughput"].sum())
+
+
+def test_prompts_that_a_cache_had_are_named(made: Path, tmp_path: Path, dsim: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = shutil.copytree(made, tmp_path / "cached")
+    head, *rows = (folder / "timeseries.csv").read_text().splitlines()
+    cached = [f"{row},{float(row.split(',')[1]) / 4:g}" for row in rows]
+    (folder / "timeseries.csv").write_text("\n".join([f"{head},prompt_cached_throughput", *cached]) + "\n")
+    run = read_recorded_run(folder)
+    assert (run.cached_share, read_recorded_run(made).cached_share) == (pytest.approx(0.25, rel=1e-3), 0.0)
+    monkeypatch.setattr("simulator.study.profiles.import_run.fit_run", lambda *_, **__: Fit(costs_of(TRUE, run), 0.25, 0.0, 0))
+    said = dsim("import", "vllm-run", folder, "--out", tmp_path / "p")
+    assert "warning: 25% of the prompts' tokens came from a cache, and are fitted as if computed: prompts that are not in it cost more" in said.out
+
+
 @pytest.mark.shared
 def test_the_committed_fit_of_the_real_run_is_what_its_table_says(shared: Path) -> None:
     result = json.loads((ROOT / "docs" / "validation" / "vllm_qwen3_32b_rtxpro6000.json").read_text())

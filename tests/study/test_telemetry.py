@@ -184,6 +184,8 @@ def test_telemetry_is_read_as_spreadsheets_write_it(tmp_path: Path, text: str) -
         ("# nothing\n", "t.csv: is empty"),
         ("concurrency,concurrency,tps_per_user\n1,2,90\n4,5,80\n", "t.csv: concurrency: column is there twice"),
         ("concurrency;tps_per_user\n1;1.090,5\n4;80\n", "t.csv:2: tps_per_user: must be a positive number"),
+        ("concurrency,tps_per_user,use\n1,90,fit\n4,80,check\n", "t.csv: use: is for points that say what was drafted; add a column k"),
+        ("concurrency,tps_per_user,budget\n1,90,2\n4,80,2\n", "t.csv: budget: is for points that say what was drafted; add a column k"),
     ],
 )
 def test_telemetry_that_contradicts_itself_is_refused(tmp_path: Path, text: str, problem: str) -> None:

@@ -16,7 +16,8 @@ from simulator.errors import DsimError
 from simulator.measurements.formats.loadgen import STREAMED, THROUGHPUT, LoadPoint, Loads, after_first
 from simulator.measurements.formats.reading import AGREE, Count, Document, Line, Milliseconds, Part, Seconds, read_each
 from simulator.measurements.formats.rounds import SpecCounters
-from simulator.measurements.formats.scrapes import counters_around
+from simulator.measurements.formats.scrapes import counters_around, scrapes_around
+from simulator.measurements.formats.server_info import ServerInfo
 from simulator.quantities import MOST_SLOTS, Share, Within
 
 
@@ -41,13 +42,6 @@ def _numeric(text: Any) -> Any:
 
 
 Length = Annotated[float, Within(1, MOST_SLOTS + 1, "tokens")]
-
-
-class _ServerInfo(Part):
-    """What SGLang's client copies of the server's settings. The tokens of a round count the anchor."""
-
-    speculative_algorithm: Line | None = None
-    speculative_num_draft_tokens: Count | None = None
 
 
 class _Bench(Part):
@@ -77,7 +71,7 @@ class _Bench(Part):
     backend: Line | None = None
     model_id: Line | None = None
     pace_s: Annotated[Annotated[float, Within(1e-6, 1e6, "seconds")] | None, BeforeValidator(_numeric)] = None  # by --metadata pace_s=…
-    server_info: _ServerInfo | None = None
+    server_info: ServerInfo | None = None
     accept_length: Length | None = None  # SGLang's, which does not say how many tokens a round verifies
     spec_decode_acceptance_length: Length | None = None
     spec_decode_num_drafts: Count | None = None
@@ -138,13 +132,18 @@ def read_llama_cpp(path: Path) -> Loads:
     """A result of `vllm bench serve` against llama-server, with the scrapes of its /metrics where they lie beside it (c4.json: c4-before.txt and
     c4-after.txt). Every token is a piece of its own there, accepted drafts too, so that pieces say nothing. Raises DsimError."""
     loads = read_bench(path, pieces=False)
+    before, after = scrapes_around(path)
+    if before.exists() != after.exists():
+        there, missing = (before, after) if before.exists() else (after, before)
+        remedy = f"measure again with both, or move {there.name} and name scrapes with --metrics"
+        raise DsimError(f"is missing, and {there.name} is there", where=missing, remedy=remedy)
     counters = counters_around(path)
     if counters is None or len(loads.points) != 1:
         return loads
     point = loads.points[0]
     if counters.engine != "llamacpp":
         problem = f"is a scrape of {counters.engine}"
-        raise DsimError(problem, where=path.with_name(f"{path.stem}-after.txt"), remedy="give dsim import the command of that engine")
+        raise DsimError(problem, where=after, remedy="give dsim import the command of that engine")
     counters = replace(counters, answers=point.requests)
     received = point.output_tokens * point.requests if point.output_tokens and point.requests else None
     return replace(loads, points=[point.counted(counters)], remarks=[*loads.remarks, *counters.remarks(path.name, received)])
@@ -172,6 +171,7 @@ def _bench(document: Document, bench: _Bench, remarks: list[str], pieces: bool) 
     if bench.completed == 0:
         raise document.fail("completed", f"counts no finished request, and mean_tpot_ms is {bench.mean_tpot_ms:g}", "measure it again")
     sglang = bench.backend.startswith("sglang") if bench.backend else "accept_length" in document.content
+    server = (bench.server_info if sglang else None) or ServerInfo()
     finished, generated = bench.finished, bench.generated
     point = LoadPoint(
         source=document.name, tps_per_user=1e3 / bench.mean_tpot_ms, throughput_tok_s=bench.output_throughput, engine="SGLang" if sglang else "",
@@ -181,7 +181,7 @@ def _bench(document: Document, bench: _Bench, remarks: list[str], pieces: bool) 
         requests=finished, failed=bench.lost, offered=bench.offered, held_to=bench.held_to, duration_s=bench.duration, rate_rps=bench.rate_rps,
         ttft_p50_s=_seconds(bench.median_ttft_ms), ttft_p90_s=_seconds(bench.p90_ttft_ms), tpot_p50_s=_seconds(bench.median_tpot_ms),
         tpot_p90_s=_seconds(bench.p90_tpot_ms), measured_at=bench.date or "", pace_s=bench.pace_s, answer_s=bench.answer_s,
-        burstiness=bench.burstiness,
+        burstiness=bench.burstiness, engines=server.dp_size or 1, gpus=server.gpus,
     )  # fmt: skip
     if generated is None and bench.total_output_tokens:
         told = f"{bench.total_output_tokens:,} tokens, and {bench.output_throughput:,.4g} a second for {bench.duration:.4g} seconds"
@@ -190,13 +190,16 @@ def _bench(document: Document, bench: _Bench, remarks: list[str], pieces: bool) 
         counters = _counters(document, bench, bench.spec_decode_acceptance_length)
         remarks += counters.remarks(document.name, generated)
         return point.counted(counters)
-    server = bench.server_info if sglang else None
+    if server.drafts_trees:
+        problem = f"drafts trees of {server.speculative_num_draft_tokens or 'more'} tokens, of which a round accepts one branch: dsim knows chains"
+        raise document.fail("server_info.speculative_eagle_topk", problem, "benchmark with --speculative-eagle-topk 1")
     if bench.accept_length is not None:  # SGLang verifies in every decode round
-        remarks.append(f"{document.name}: accept_length is SGLang's mean since its start or last flush, of one rank: flush between benchmarks")
+        since = "accept_length is SGLang's mean since its start or last flush, of one rank"
+        remarks.append(f"{document.name}: {since}: flush between benchmarks, or give scrapes with --metrics, which take its place")
         rounds = (generated - finished) / bench.accept_length if generated and finished else None
-        budget = server and server.speculative_num_draft_tokens
+        budget = server.speculative_num_draft_tokens
         return replace(point, proposing=1.0, rounds=rounds, budget=float(budget) if budget else None)
-    if server is not None and "speculative_algorithm" in server.model_fields_set and server.speculative_algorithm is None:
+    if server.plain:
         rounds = float(generated - finished) if generated and finished else None
         return replace(point, accepted_length=1.0, budget=1.0, proposing=0.0, slots=0, rounds=rounds)
     if sglang or not pieces:  # SGLang's client shares a gap out among the tokens that end it

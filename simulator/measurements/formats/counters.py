@@ -54,12 +54,14 @@ def gathered(counts: Iterable[Count], where: Path | str, model: str | None) -> S
     positions: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     models: set[str] = set()
     engines: set[str] = set()
+    ranks: set[str] = set()
     for engine, name, labels, value in counts:
         called = labels.get("model_name")
         models |= {called} if called else set()
         if model is not None and called not in (None, model):
             continue
         engines.add(engine)
+        ranks |= {labels["engine"]} if "engine" in labels else set()
         if name.endswith("_per_pos"):
             positions[name][labels.get("position", "")] += value
         else:
@@ -67,7 +69,7 @@ def gathered(counts: Iterable[Count], where: Path | str, model: str | None) -> S
     _one_server(engines, models, model, where)
     if not engines:
         return None
-    return replace(_assembled(engines.pop(), totals, positions, where), model=model or next(iter(models), ""))
+    return replace(_assembled(engines.pop(), totals, positions, where), model=model or next(iter(models), ""), engines=max(len(ranks), 1))
 
 
 def _one_server(engines: set[str], models: set[str], model: str | None, where: Path | str) -> None:

@@ -58,6 +58,8 @@ class LoadPoint:
     tpot_p90_s: float | None = None
     measured_at: str = ""  # as the file has it
     pace_s: float | None = None  # of a fixed piece of work on the same machine, beside it
+    engines: int = 1  # that served together, each with a batch of its own (data parallel)
+    gpus: int = 1  # of one of them
     adaptive: bool = False  # drafts were shorter than `slots`: cut by the engine, which never tried the rest, or no longer proposed
 
     @property
@@ -120,6 +122,7 @@ class LoadPoint:
         return replace(
             self, accepted_length=counters.accepted_length, budget=counters.budget, survival=counters.survival or None, proposing=counters.proposing,
             slots=counters.slots if counters.slots or not counters.drafts else None, rounds=counters.rounds or counters.drafts, adaptive=counters.cut,
+            engines=counters.engines,
         )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ rounds with n-gram drafting, and accepted tokens are counted before an answer is
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from itertools import accumulate, pairwise
 from pathlib import Path
 
@@ -38,6 +38,13 @@ class SpecCounters:
     cached_tokens: float | None = None
     engine: str = "vllm"
     model: str = ""
+    engines: int = field(default=1, compare=False)  # that counted this together
+
+    def answered(self, tokens: float | None) -> SpecCounters:
+        """The same with as many answers of `tokens` as its tokens make, where the engine counts none."""
+        if self.answers or not self.generated or not tokens:
+            return self
+        return replace(self, answers=self.generated / tokens)
 
     @property
     def rounds(self) -> float | None:
@@ -139,7 +146,7 @@ class SpecCounters:
         return found
 
 
-COUNTS = tuple(field.name for field in fields(SpecCounters) if field.name not in ("engine", "model"))
+COUNTS = tuple(each.name for each in fields(SpecCounters) if each.name not in ("engine", "model", "engines"))
 
 
 def checked(counters: SpecCounters, where: Path | str, prefix: str) -> SpecCounters:

@@ -55,10 +55,16 @@ def read_counters(path: Path, before: Path | None = None, model: str | None = No
     return counters
 
 
+def scrapes_around(result: Path) -> tuple[Path, Path]:
+    """Where the scrapes from before and after a result lie."""
+    before, after = (result.with_name(f"{result.stem}-{when}.txt") for when in ("before", "after"))
+    return before, after
+
+
 def counters_around(result: Path) -> SpecCounters | None:
     """What the scrapes beside a result counted during it (c4.json: from c4-before.txt to c4-after.txt). None where they are not there. Raises
     DsimError."""
-    before, after = (result.with_name(f"{result.stem}-{when}.txt") for when in ("before", "after"))
+    before, after = scrapes_around(result)
     if not (before.exists() and after.exists()):
         return None
     return counted_between(_counters(before, None), _counters(after, None), after)
@@ -82,7 +88,7 @@ def counted_between(before: SpecCounters, after: SpecCounters, where: Path | str
             raise DsimError(problem, where=where, key=name, remedy="the server was restarted, or the files are exchanged: scrape again")
         return now - then
 
-    counted: dict[str, Any] = {"engine": after.engine, "model": after.model}
+    counted: dict[str, Any] = {"engine": after.engine, "model": after.model, "engines": after.engines}
     for name in COUNTS:
         then, now = getattr(before, name), getattr(after, name)
         key = f"{prefix}{name}" if name in ("drafts", "draft_tokens", "accepted_tokens") else f"{after.engine}: {name}"

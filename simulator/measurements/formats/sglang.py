@@ -114,6 +114,7 @@ class _Step(Part):
 class _Dump(Part):
     gamma: Gamma
     mode: Line = ""
+    simulate_acc_len: Annotated[float, Within(0, 1000, "tokens")] | None = None  # SGLANG_SIMULATE_ACC_LEN, with which step times are profiled
     records: Annotated[list[_Step], Field(min_length=1, fail_fast=True)]
 
 
@@ -156,7 +157,7 @@ def read_step_records(path: Path, drafter: str) -> StepDump:
     A dump holds the rounds that were run, not every anchor. Anchors that a request passed over within an accepted block were never drafted
     from: they repeat the round before them, so a request that verifies whole blocks meets exactly the recorded rounds. Domains and acceptance
     probabilities are not in a dump. Only runs that verified whole blocks are read: where verification was cut, what would have been accepted
-    beyond the cut is not known. Raises DsimError with file and field.
+    beyond the cut is not known. Nor are rounds of simulated acceptance; step times are. Raises DsimError with file and field.
     """
     documents = _dumps(read_document(path, "internal_states", "dspark_info_record", "records"))
     dumps = [document.read(_Dump) for document in documents]
@@ -200,6 +201,9 @@ def _add_rounds(requests: dict[tuple[int, str], list[_Round]], rank: int, docume
             if dump.mode not in UNCENSORED:
                 remedy = "record with SGLANG_RAGGED_VERIFY_MODE=static or cap-accept"
                 raise DsimError(f"blocks were cut before verification (mode {shown(dump.mode)})", where=document.where, key="mode", remedy=remedy)
+            if dump.simulate_acc_len:
+                problem = f"acceptance was simulated, {dump.simulate_acc_len:g} tokens a round"
+                raise document.fail("simulate_acc_len", problem, "restart the server without SGLANG_SIMULATE_ACC_LEN, or dump no reqs")
             if request.correct_drafts > dump.gamma:
                 raise document.fail(f"{here}.correct_drafts", f"expected 0 … {dump.gamma}, got {request.correct_drafts}")
             if request.confidence is not None and len(request.confidence) != dump.gamma:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import sqrt
-from pathlib import Path
 
 import numpy as np
 
-from simulator.complaints import shown
 from simulator.errors import DsimError
 from simulator.measurements.acceptance import from_counts
 from simulator.measurements.draft_blocks import RecordedBlocks
 from simulator.measurements.formats.loadgen import LoadPoint
 from simulator.measurements.formats.rounds import SpecCounters
-from simulator.measurements.formats.scrapes import read_counters
 from simulator.measurements.marginals import UNKNOWN_ROUNDS, pooled
 from simulator.measurements.uncertainty import Unsure
 from simulator.quantities import MOST_SLOTS
-from simulator.study.profiles.given_points import ALWAYS, ANY, CONTRADICTS, NONE, Cell, Named
+from simulator.study.profiles.given_points import ALWAYS, ANY, Cell
 
 ALIKE = 4.0  # rounds of one text tell as much as a quarter of so many of texts of their own
 BEYOND_SD = 0.5  # logits, of acceptance at positions that were never drafted
@@ -69,85 +66,6 @@ class Counted:
         return told
 
 
-def read_scrapes(after: Sequence[Named], before: Sequence[Named], model: str | None, remarks: list[str]) -> dict[str, list[SpecCounters]]:
-    """Counters of each drafter's scrapes, less the earlier ones; what is to be said of them joins `remarks`. Raises DsimError where there are not as
-    many earlier ones, or where they are of several models."""
-    if before and len(before) != len(after):
-        if not after:
-            raise DsimError("an earlier scrape needs a later one", key="--metrics", remedy="give --metrics too")
-        problem = f"expected {len(after)} earlier scrapes, one for each of --metrics, got {len(before)}"
-        raise DsimError(problem, key="--metrics-before", remedy="give both in the same order")
-    told: dict[str, list[SpecCounters]] = {}
-    earlier_of: Sequence[Named | None] = before or [None] * len(after)
-    for file, earlier in zip(after, earlier_of, strict=True):
-        if file.drafter == NONE:
-            raise DsimError("counts acceptance, and a server without speculation has none", where=file.path, key="--metrics", remedy="leave it out")
-        if file.domain != ANY:
-            problem = f"names the domain {shown(file.domain)}, and a scrape is of all that its server did"
-            raise DsimError(problem, where=file.path, key="--metrics", remedy="give a result file of that domain")
-        counters = read_counters(file.path, earlier.path if earlier else None, model)
-        _check_whole(counters, file.path)
-        remarks += counters.remarks(file.path.name)
-        told.setdefault(file.drafter, []).append(counters)
-    names = {counters.model for each in told.values() for counters in each if counters.model}
-    if len(names) > 1:
-        raise DsimError(f"are of {len(names)} models, {shown(', '.join(sorted(names)))}", key="--metrics", remedy="choose one with --model")
-    return told
-
-
-def _check_whole(counters: SpecCounters, where: Path) -> None:
-    """An engine that cuts blocks counts what it never verified as rejected. Raises DsimError, but for drafters that had no more to propose."""
-    if counters.cut and not counters.tried and (counters.proposing is None or counters.proposing > ALWAYS):
-        mean = (counters.draft_tokens or 0) / counters.drafts
-        problem = f"blocks of {counters.slots} were cut to {mean:.3g} in the mean, and what lies beyond the cut was never tried"
-        remedy = "scrape a server with a fixed length, or one that counts spec_decode_num_draft_tokens_per_pos"
-        raise DsimError(problem, where=where, key=f"{counters.engine}:spec_decode_num_draft_tokens", remedy=remedy)
-
-
-def filled(cells: Sequence[Cell], scrapes: Mapping[str, Sequence[SpecCounters]], chosen: bool = False) -> list[Cell]:
-    """Cells of clients that count nothing, with what their server's scrapes counted. `chosen`: --model names what the server calls the model, which
-    clients may know by another name. Raises DsimError where the two contradict each other."""
-    out = []
-    for cell in cells:
-        mine = scrapes.get(cell.drafter, ())
-        if not mine or cell.drafter == NONE or cell.point.slots == 0:
-            out.append(cell)
-            continue
-        _check_server(cell, mine[0], chosen)
-        if cell.point.accepted_length is not None:
-            out.append(cell)
-            continue
-        if cell.point.output_tokens:  # an engine that counts no answers: as many as its tokens make
-            mine = [each if each.answers or not each.generated else replace(each, answers=each.generated / cell.point.output_tokens) for each in mine]
-        rounds = sum(each.rounds or each.drafts for each in mine)
-        length, budget, proposing = (_mean(mine, name) for name in ("accepted_length", "budget", "proposing"))
-        slots = max(each.slots for each in mine)
-        point = replace(cell.point, accepted_length=length, budget=budget, proposing=proposing or 1.0, slots=slots or None, rounds=rounds)
-        out.append(replace(cell, point=point))
-    return out
-
-
-def _mean(counters: Sequence[SpecCounters], name: str) -> float | None:
-    values, weights = [getattr(each, name) for each in counters], [each.rounds or each.drafts for each in counters]
-    return None if None in values else float(np.average(values, weights=weights))
-
-
-def _check_server(cell: Cell, counters: SpecCounters, chosen: bool) -> None:
-    """Raises DsimError where a scrape is not of the server that the file is of."""
-    point, remedy = cell.point, "scrape the server that was benchmarked"
-    if counters.model and point.model and counters.model != point.model and not chosen:
-        problem = f"is of model {shown(point.model)}, and the scrape of {shown(counters.model)}"
-        raise DsimError(problem, where=point.source, key="--metrics", remedy=f"{remedy}, or say its --served-model-name with --model")
-    if (point.engine == "SGLang") != (counters.engine == "sglang") and (point.engine or point.survival):
-        raise DsimError(f"is not of {counters.engine}, as the scrape is", where=point.source, key="--metrics", remedy=remedy)
-    if point.survival and len(point.survival) == counters.slots:
-        ours = 1 + sum(point.survival)
-        theirs = 1 + counters.accepted_tokens / max(counters.drafts, 1.0)
-        if abs(ours / theirs - 1) > 2 * CONTRADICTS:
-            problem = f"counts {ours:.3g} tokens in a round that drafted, and the scrape {theirs:.3g}"
-            raise DsimError(problem, where=point.source, key="--metrics", remedy=remedy)
-
-
 def acceptance(drafter: str, cells: Sequence[Cell], scrapes: Sequence[SpecCounters]) -> Counted | None:
     """What is known of a drafter's acceptance, in each domain of its files: by scrapes, else by result files, else one number for all positions that
     explains the accepted length. None where nothing was accepted or said."""
@@ -171,10 +89,13 @@ def _counted(mine: Sequence[LoadPoint], scrapes: Sequence[SpecCounters]) -> Coun
     rows = [(p.survival, p.rounds or UNKNOWN_ROUNDS, 1.0 if p.proposing is None else p.proposing) for p in mine if p.survival]
     if rows:
         return _pooled([(survival, rounds, share) for survival, rounds, share in rows if survival], f"{len(rows)} result files")
-    told = [(p.accepted_length, p.slots, p.rounds or UNKNOWN_ROUNDS) for p in mine if p.accepted_length and p.accepted_length > 1 and p.slots]
-    if not told:
+    drafted = [(p.slots, p.accepted_length, p.rounds or 0.0) for p in mine if p.accepted_length and p.accepted_length > 1 and p.slots]
+    if not drafted:
         return None
-    length, slots, rounds = max(told, key=lambda row: row[1])
+    slots = max(drafted)[0]
+    told = [(length, rounds) for k, length, rounds in drafted if k == slots]
+    length = float(np.average([each for each, _ in told], weights=[rounds or UNKNOWN_ROUNDS for _, rounds in told]))
+    rounds = sum(each.rounds or each.drafts for each in scrapes) or sum(rounds for _, rounds in told) or UNKNOWN_ROUNDS
     rate = constant_acceptance(length, slots)
     return Counted(
         tuple(rate**k for k in range(1, slots + 1)), 1.0, rounds, f"one acceptance at every position, for {length:.4g} tokens a round", False

@@ -142,13 +142,14 @@ def check_length(length: float, budget: float) -> None:
 
 
 def completed(cells: Sequence[Cell], options: Options) -> list[Cell]:
-    """Every cell with accepted length, budget, slots and drafter: as its file counts them, else as the options say. A file that counts nothing,
-    beside others of the same client that do, is of a server without speculation. Raises DsimError where nothing says it, or an option contradicts."""
+    """Every cell with accepted length, budget, slots and drafter: as its file counts them, else as the options say. A row of SGLang that counts
+    nothing, beside others that do, is of a server without speculation: its client asks the server. Files of other clients say nothing then: counters
+    may have been out of reach. Raises DsimError where nothing says it, or an option contradicts."""
     options.check()
     counted = [cell for cell in cells if cell.point.accepted_length is not None and cell.point.slots != 0]
     for name in ("accepted_length", "budget"):
         _check_option(name, getattr(options, name), [cell.point for cell in cells])
-    return [_completed(cell, options, bool(counted)) for cell in cells]
+    return [_completed(cell, options, bool(counted) and cell.point.engine == "SGLang") for cell in cells]
 
 
 def _check_option(name: str, option: float | None, points: Sequence[LoadPoint]) -> None:
@@ -162,7 +163,7 @@ def _check_option(name: str, option: float | None, points: Sequence[LoadPoint]) 
             raise DsimError(problem, key=f"--{name.replace('_', '-')}", remedy="leave the option out")
 
 
-def _completed(cell: Cell, options: Options, others_count: bool) -> Cell:
+def _completed(cell: Cell, options: Options, would_count: bool) -> Cell:
     point, plain = cell.point, replace(cell.point, accepted_length=1.0, budget=1.0, proposing=0.0, slots=0)
     if cell.drafter == NONE or point.slots == 0:
         if cell.drafter not in ("", NONE) or (point.accepted_length or 1.0) > 1 or (cell.drafter == NONE and point.slots):
@@ -171,11 +172,11 @@ def _completed(cell: Cell, options: Options, others_count: bool) -> Cell:
         return replace(cell, point=plain, drafter="")
     length = options.accepted_length if point.accepted_length is None else point.accepted_length
     budget = options.budget if point.budget is None else point.budget
-    if length is None and budget is None and others_count and not cell.drafter:
+    if length is None and budget is None and would_count and not cell.drafter:
         return replace(cell, point=plain)
     for name, value in (("accepted length", length), ("budget", budget)):
         if value is None:
-            remedy = "give the option; without speculation it is 1"
+            remedy = "give the option; without speculation it is 1, or the file none=FILE"
             raise DsimError(f"does not say the {name} of a round", where=point.source, key=f"--{name.replace(' ', '-')}", remedy=remedy)
     assert length is not None
     assert budget is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ from simulator.measurements.formats.loadgen import Loads
 from simulator.measurements.formats.rounds import SpecCounters
 from simulator.measurements.uncertainty import Uncertainty, Unsure
 from simulator.study.profiles.about import About
-from simulator.study.profiles.counted import Counted, acceptance, filled, gamma_of, read_scrapes
+from simulator.study.profiles.counted import Counted, acceptance, gamma_of
 from simulator.study.profiles.given_points import Cell, Options, completed, named_files, read_cells
 from simulator.study.profiles.joint_fit import FRONT_END, Compared, JointFit, Say, fit_cells, noise_of, speeds
 from simulator.study.profiles.parts import DrafterPart, Parts
+from simulator.study.profiles.scraped import filled, read_scrapes
 from simulator.study.profiles.simulated import AS_MOST, TOKEN_BUDGET, Cache, Working
 from simulator.study.profiles.workload import check_workload
 
@@ -43,6 +44,14 @@ class PointFiles:
     token_budget: int = TOKEN_BUDGET
     max_batch: int | None = None
 
+    def refuse(self, *names: str) -> None:
+        """Raises DsimError where one of these options was given, which only results of a benchmark have a use for."""
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if option.name in names and value and value != option.default:
+                key = "--metrics-before" if option.name == "before" else f"--{option.name.replace('_', '-')}"
+                raise DsimError("is of no use without --bench", key=key, remedy="leave it out, or give results of a benchmark with --bench")
+
 
 def import_points(about: About, tool: str, files: PointFiles, say: Say = lambda _: None, cache: Cache = "own") -> dict[str, Any]:
     """The profile of a server from results of a load generator. Raises DsimError."""
@@ -57,11 +66,13 @@ def fit_points(parts: Parts, about: About, files: PointFiles, say: Say = lambda 
     options = Options(files.accepted_length, files.budget, about.drafter)
     options.check()
     fit, check = named_files(files.bench, option), named_files(files.check, "--check")
-    scrapes = read_scrapes(named_files(files.metrics, "--metrics"), named_files(files.before, "--metrics-before"), files.model, parts.remarks)
+    after, before = named_files(files.metrics, "--metrics"), named_files(files.before, "--metrics-before")
     cells, loads = read_cells(fit, check, files.read)
+    scrapes = read_scrapes(after, before, files.model, parts.remarks, about.drafter, cells)
     parts.remarks += loads.remarks
-    cells = completed(filled(cells, scrapes, files.model is not None), options)
-    scrapes = {name or about.drafter: counters for name, counters in scrapes.items()}
+    cells = completed(filled(cells, scrapes, about.drafter, files.model is not None), options)
+    if about.gpus_per_replica == 1:
+        parts.remarks += _of_one_gpu(cells, [each for counters in scrapes.values() for each in counters])
     counted = {name: acceptance(name, cells, scrapes.get(name, ())) for name in dict.fromkeys(cell.drafter for cell in cells) if name}
     ahead = _drafts_ahead(cells, [each for counters in scrapes.values() for each in counters], option)
     working = Working(cache, ahead, files.token_budget, files.max_batch)
@@ -69,6 +80,16 @@ def fit_points(parts: Parts, about: About, files: PointFiles, say: Say = lambda 
     if parts.costs is not None and parts.costs.prefill is not None:
         parts.assumed.append(f"prompts were processed in chunks, in steps of at most {files.token_budget:,} tokens (--token-budget)")
     return loads.left_out
+
+
+def _of_one_gpu(cells: Sequence[Cell], scrapes: Sequence[SpecCounters]) -> list[str]:
+    """What is to be said of files that were not measured on one GPU."""
+    engines = max([*(cell.point.engines for cell in cells), *(each.engines for each in scrapes)])
+    gpus = max(cell.point.gpus for cell in cells)
+    if engines > 1:
+        what = f"{engines} engines (data parallel) are counted as one: batch and token budget are of all"
+        return [f"{what}; give --gpus-per-replica and --token-budget of all of them"]
+    return [f"the server had {gpus} GPUs (tp_size × pp_size): give --gpus-per-replica {gpus}"] if gpus > 1 else []
 
 
 def _drafts_ahead(cells: Sequence[Cell], scrapes: Sequence[SpecCounters], option: str) -> bool:

@@ -14,6 +14,7 @@ from simulator.study.profiles.fit_run import Row, RunFit, compare_run, fit_run
 
 Say = Callable[[str], None]
 LEFT_OVER, MOST_LEFT_OVER = 0.01, 0.05  # of all tokens, rms: a fit that leaves more is warned of; is no fit
+CACHED = 0.05  # share of the prompts' tokens, from which it is said
 NO_HALF = 0.1  # by which the share of the output tokens in the half kept back may differ from a half
 SHOWN = ("TTFT p50", "TTFT p90", "TPOT p50", "TPOT p90", "E2E p50", "E2E p90")
 
@@ -31,6 +32,9 @@ def import_recorded_run(about: About, folder: Path, say: Say = lambda _: None) -
         raise DsimError(problem, where=folder, remedy=remedy)
     warnings = [f"the fit leaves {fit.residual:.1%} of all tokens over (rms): the engine did something else too"] if fit.residual > LEFT_OVER else []
     comparison = _rows(run, fit, "fitted to all of it")
+    if run.cached_share > CACHED:
+        cached = f"{run.cached_share:.0%} of the prompts' tokens came from a cache, and are fitted as if computed"
+        warnings.append(f"{cached}: prompts that are not in it cost more")
     if abs(run.kept_back - 0.5) > NO_HALF:
         warnings.append(f"no half was kept back: after {run.half_s:g} s the series has {run.kept_back:.0%} of the output tokens, record a longer run")
     else:

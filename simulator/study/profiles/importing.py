@@ -11,12 +11,14 @@ from simulator.measurements.cost import DraftTable, LinearDraft, Overhead
 from simulator.measurements.formats.sglang import AdditiveSps, SampledSps, StepTime, read_sps, read_step_records, read_sts
 from simulator.measurements.formats.vllm import CostCurves, read_cost_curves
 from simulator.study.profiles.about import About
-from simulator.study.profiles.counted import acceptance, read_scrapes
+from simulator.study.profiles.counted import acceptance
 from simulator.study.profiles.given_points import named_files
 from simulator.study.profiles.import_points import PointFiles, fit_points
 from simulator.study.profiles.parts import DrafterPart, Parts
+from simulator.study.profiles.scraped import read_scrapes
 
 Say = Callable[[str], None]
+FOR_BENCHMARKS = ("check", "accepted_length", "budget", "token_budget", "max_batch")  # options of PointFiles
 
 
 def import_sglang(
@@ -25,6 +27,8 @@ def import_sglang(
     """An SPS table, a calibration, a dump of decode steps and results of `bench_serving` of SGLang. Step costs come from the table, else from the
     results, else from times in the dump. Raises DsimError."""
     about.check()
+    if not files.bench:
+        files.refuse("metrics", "before", "slots", "model", *FOR_BENCHMARKS)
     parts = Parts()
     left_out: list[str] = []
     dump = read_step_records(records, about.drafter) if records else None
@@ -99,18 +103,18 @@ def import_vllm(about: About, curves: Path | None, files: PointFiles, say: Say =
         if files.before and not files.metrics:
             raise DsimError("an earlier scrape needs a later one", key="--metrics", remedy="give --metrics too")
         if not files.bench:
-            read_scrapes(named_files(files.metrics, "--metrics"), (), files.model, [])  # a file of another kind is called by its name
+            read_scrapes(named_files(files.metrics, "--metrics"), (), files.model, [], about.drafter)  # a file of another kind is called by its name
             raise DsimError("the files have no step costs", key="--curves", remedy="give cost curves, or results of vllm bench serve with --bench")
         left_out = fit_points(parts, about, files, say, "--bench")
         return parts.write(about, "SGLang" if parts.engine == "SGLang" else "vLLM", left_out)
+    files.refuse(*FOR_BENCHMARKS)
     draft = _curve_cost(parts, read_cost_curves(curves), curves.name)
-    scrapes = read_scrapes(named_files(files.metrics, "--metrics"), named_files(files.before, "--metrics-before"), files.model, parts.remarks)
-    counted = [acceptance(name or about.drafter, (), counters) for name, counters in scrapes.items()]
-    for name, known in zip(scrapes, counted, strict=True):
-        if known is not None:
+    after, before = named_files(files.metrics, "--metrics"), named_files(files.before, "--metrics-before")
+    for name, counters in read_scrapes(after, before, files.model, parts.remarks, about.drafter).items():
+        if (known := acceptance(name, (), counters)) is not None:
             note = "acceptance counted by position; variation along a text is the parametric generator's"
-            blocks = known.blocks(name or about.drafter, files.slots or known.slots)
-            parts.drafters[name or about.drafter] = DrafterPart(draft, blocks, note=note, counted=known.slots)
+            blocks = known.blocks(name, files.slots or known.slots)
+            parts.drafters[name] = DrafterPart(draft, blocks, note=note, counted=known.slots)
             parts.assumed.append(f"acceptance varies along a text as in the parametric generator's defaults: counters are averages ({known.source})")
             parts.unknown += ["confidences", "acceptance by domain"]
     if not parts.drafters:

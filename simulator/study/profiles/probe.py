@@ -11,7 +11,7 @@ import numpy as np
 
 from simulator.errors import DsimError
 from simulator.measurements.endpoint import Server
-from simulator.measurements.formats.loadgen import LoadPoint
+from simulator.measurements.formats.loadgen import PIECES, LoadPoint
 from simulator.measurements.formats.rounds import SpecCounters
 from simulator.measurements.formats.scrapes import counted_between, counters_in
 from simulator.measurements.server import Measured, measure, scrape
@@ -20,8 +20,10 @@ from simulator.study.profiles.given_points import Cell, check_per_round
 from simulator.study.profiles.probe_fit import profile_of
 from simulator.study.profiles.probe_plan import ProbePlan
 from simulator.study.profiles.probe_record import FILE, Level, Row, level_json, points_json, read_points, result_json
+from simulator.study.profiles.scraped import check_whole
 from simulator.study.run.output import write_json
 
+NO_COUNTERS = "the server has no counters in /metrics: taken for one without speculation; if it speculates, give --accepted-length and --budget"
 JUMP = 1.25  # ratio of neighbouring step times above which a level between them is worth measuring
 Say = Callable[[str], None]
 
@@ -37,11 +39,15 @@ def probe_server(
         raise DsimError("expected both or none", key="--accepted-length, --budget", remedy="give both; without speculation both are 1")
     earlier = read_points(add, plan) if add is not None else []
     say(f"warming up {plan.server.shown}")
-    _check_counted(measure(plan.server, plan.prompts, 1, 1, plan.fresh(0, 0)), assumed_length, plan.server)
+    first = measure(plan.server, plan.prompts, 1, 1, plan.fresh(0, 0))
+    _check_counted(first, assumed_length, plan.server)
     counts = assumed_length is None and _counters(plan.server) is not None
+    if silent := assumed_length is None and not counts:
+        _check_pieces(first, plan.server)
     levels = _measure_levels(plan, counts, say)
     cells = [_cell(level, plan, assumed_length, assumed_budget) for level in levels.values()]
-    warnings = [*_warnings(list(levels.values()), plan), *dict.fromkeys(remark for level in levels.values() for remark in _remarks(level))]
+    warnings = [*([NO_COUNTERS] if silent else []), *_warnings(list(levels.values()), plan)]
+    warnings += dict.fromkeys(remark for level in levels.values() for remark in _remarks(level))
     imported = profile_of(about, f"probe of {Path(plan.server.model).name}", [*earlier, *cells], warnings)
     comparison = _compared(imported["cells"], levels, plan)
     length, budget = _per_round(cells)
@@ -120,7 +126,7 @@ def _counters(server: Server) -> SpecCounters | None:
 
 def _cell(level: Level, plan: ProbePlan, length: float | None, budget: float | None) -> Cell:
     """A level as an operating point, its rounds as the engine counted them, else as assumed, else one token each. Raises DsimError where tokens of
-    answers were not counted and a round commits several."""
+    answers were not counted and a round commits several, and where the engine cut blocks."""
     point = _point(level.at, plan)
     if length is not None and budget is not None:
         point = replace(point, accepted_length=length, budget=budget, slots=max(round(budget - 1), 1) if budget > 1 else 0)
@@ -128,8 +134,12 @@ def _cell(level: Level, plan: ProbePlan, length: float | None, budget: float | N
         if level.counted.budget is None:
             problem = "does not say how many tokens a round verifies"
             raise DsimError(problem, where=plan.server.shown, key="--budget", remedy="give it and --accepted-length")
-        point = point.counted(level.counted)
+        counters = level.counted.answered(point.output_tokens)
+        check_whole(counters, plan.server.shown)
+        point = point.counted(counters)
     else:
+        if level.counted is None:
+            _check_pieces(level.at, plan.server)
         point = replace(point, accepted_length=1.0, budget=1.0, proposing=0.0, slots=0)
     _check_counted(level.at, point.accepted_length, plan.server)
     return Cell(point, plan.drafter if point.slots else "", Path(FILE), level.held_out)
@@ -142,6 +152,15 @@ def _check_counted(at: Measured, length: float | None, server: Server) -> None:
         problem = f"does not count the tokens of {uncounted} of {len(at.answers)} answers, and a piece of one may hold several accepted ones"
         remedy = """let usage through (stream_options.include_usage), or ask for all tokens with --extra '{"ignore_eos": true}'"""
         raise DsimError(problem, where=server.shown, key="usage.completion_tokens", remedy=remedy)
+
+
+def _check_pieces(at: Measured, server: Server) -> None:
+    """Raises DsimError where nothing counts rounds and pieces of answers have several tokens. One of an answer, its end, may come in no piece."""
+    seen = [answer for answer in at.answers if not answer.hidden]
+    tokens, pieces = sum(answer.tokens - 1 for answer in seen), sum(answer.chunks for answer in seen)
+    if tokens > (1 + PIECES) * pieces:
+        problem = f"sends {tokens / pieces:.3g} tokens in a piece, as one that speculates does, and has no counters in /metrics"
+        raise DsimError(problem, where=server.shown, key="--accepted-length", remedy="give it and --budget; without speculation both are 1")
 
 
 def _point(at: Measured, plan: ProbePlan) -> LoadPoint:
