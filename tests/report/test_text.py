@@ -104,6 +104,22 @@ def test_compare_with_itself() -> None:
     assert "The scenarios are the same." in text
 
 
+def test_what_has_no_interval_is_not_tested() -> None:
+    a, b = synthetic.example(loads=(5, 80)), synthetic.example(loads=(5, 80))
+    b["frontier"][0]["metrics"]["tps_per_user_mean"] = {"mean": 1.0, "low": None, "high": None}
+    whole = compare(RunResult.from_json(a), RunResult.from_json(a))
+    mixed = compare(RunResult.from_json(a), RunResult.from_json(b))
+    assert (whole.untested, mixed.untested, mixed.compared) == (0, 1, whole.compared - 1)
+    assert "1 more could not be tested: a side has no interval." in terminal(compare_page(mixed), 200)
+    for point in b["frontier"]:
+        point["n"] = 1
+    alone = compare(RunResult.from_json(a), RunResult.from_json(b))
+    assert (alone.compared, alone.untested, alone.expected_by_chance) == (0, whole.compared, 0)
+    text = terminal(compare_page(alone), 200)
+    assert "No difference could be tested against simulation noise: simulate both with run.replications of 2 or more." in text
+    assert "chance" not in text
+
+
 @pytest.mark.parametrize(
     ("value", "decimals", "text"),
     [(0.0, None, "0"), (-0.001, 2, "0.00"), (-3.2, 1, "−3.2"), (10611.6, 0, "10,612"), (0.0451, None, "0.0451"), (None, 1, "–")],

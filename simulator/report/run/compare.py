@@ -23,12 +23,20 @@ _WITH_PREDICTIONS = ("tps_per_user_mean", "ttft_p99_s", "throughput_tok_s_gpu") 
 
 def compare_page(compared: Compared) -> Page:
     """Both side by side; a terminal alone shows it."""
-    verdict = (
+    title = f"{compared.b.scenario} against {compared.a.scenario}"
+    return Page(title, "dsim compare", "", compared.b.dsim_version, sections(SECTIONS, compared), answer=(_tested(compared),))
+
+
+def _tested(compared: Compared) -> str:
+    """How many of the differences that can be tested are more than noise."""
+    if not compared.compared:
+        remedy = ": simulate both with run.replications of 2 or more" if compared.untested else ""
+        return f"No difference could be tested against simulation noise{remedy}."
+    counted = (
         f"{compared.distinguishable} of {compared.compared} differences are more than simulation noise (Welch, {wording.share(compared.level)}); "
         f"about {wording.plain(compared.expected_by_chance, 1)} would look so by chance alone."
     )
-    title = f"{compared.b.scenario} against {compared.a.scenario}"
-    return Page(title, "dsim compare", "", compared.b.dsim_version, sections(SECTIONS, compared), answer=(verdict,))
+    return counted + (f" {compared.untested} more could not be tested: a side has no interval." if compared.untested else "")
 
 
 def _scenarios(compared: Compared) -> Section | None:

@@ -74,7 +74,8 @@ class PolicyAtLoad(Record):
 
 
 class Compared(Record):
-    """Policies × loads that both results have, b against a."""
+    """Policies × loads that both results have, b against a: how many of the differences were `compared` with noise, and how many were `untested`,
+    because a side has no interval."""
 
     a: Side
     b: Side
@@ -85,6 +86,7 @@ class Compared(Record):
     only_in_b: tuple[PolicyAtLoad, ...]
     gains: tuple[ComparedGain, ...]
     compared: int
+    untested: int
     distinguishable: int
     expected_by_chance: float
 
@@ -95,6 +97,7 @@ def compare(a: RunResult, b: RunResult) -> Compared:
     keys = [{(p.policy, p.load) for p in result.frontier} for result in (a, b)]
     only = [tuple(PolicyAtLoad(policy=policy, load=load) for policy, load in sorted(mine - other)) for mine, other in (keys, keys[::-1])]
     verdicts = [pair.distinguishable for pair in (*(pair for point in points for pair in point.metrics.values()), *gains)]
+    tested = [verdict for verdict in verdicts if verdict is not None]
     return Compared(
         a=_side(a),
         b=_side(b),
@@ -104,9 +107,10 @@ def compare(a: RunResult, b: RunResult) -> Compared:
         only_in_a=only[0],
         only_in_b=only[1],
         gains=gains,
-        compared=len(verdicts),
-        distinguishable=verdicts.count(True),
-        expected_by_chance=round((1 - LEVEL) * sum(verdict is not None for verdict in verdicts), 2),
+        compared=len(tested),
+        untested=len(verdicts) - len(tested),
+        distinguishable=sum(tested),
+        expected_by_chance=round((1 - LEVEL) * len(tested), 2),
     )
 
 
