@@ -120,6 +120,22 @@ def test_what_has_no_interval_is_not_tested() -> None:
     assert "chance" not in text
 
 
+def test_every_starred_difference_has_a_column_and_every_verdict_is_seen() -> None:
+    a = synthetic.example(loads=(5, 80))
+    b = copy.deepcopy(a)
+    text = terminal(compare_page(compare(RunResult.from_json(a), RunResult.from_json(a))), 200)
+    assert [word for word in ("TTFT", "TPOT", "goodput", "verdict") if word in text] == []
+    point = b["frontier"][3] | {"verdict": "overloaded"}
+    for metric in ("ttft_p99_s", "tpot_p99_s", "goodput_rps_gpu"):
+        point["metrics"][metric] = {bound: 2 * value for bound, value in point["metrics"][metric].items()}
+    b["frontier"][3] = point
+    page = compare_page(compare(RunResult.from_json(a), RunResult.from_json(b)))
+    text = terminal(page, 200)
+    assert [word for word in ("TTFT", "TPOT", "goodput", "stable → overloaded") if word not in text] == []
+    assert text.count("+100.0 % *") == 3
+    assert max(map(len, terminal(page, 80).splitlines())) <= 80
+
+
 @pytest.mark.parametrize(
     ("value", "decimals", "text"),
     [(0.0, None, "0"), (-0.001, 2, "0.00"), (-3.2, 1, "−3.2"), (10611.6, 0, "10,612"), (0.0451, None, "0.0451"), (None, 1, "–")],
