@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from simulator.errors import DsimError
 from simulator.report import wording
 from simulator.report.render.terminal import terminal
 from simulator.report.run.compare import compare_page
@@ -134,6 +135,13 @@ def test_every_starred_difference_has_a_column_and_every_verdict_is_seen() -> No
     assert [word for word in ("TTFT", "TPOT", "goodput", "stable → overloaded") if word not in text] == []
     assert text.count("+100.0 % *") == 3
     assert max(map(len, terminal(page, 80).splitlines())) <= 80
+
+
+def test_loads_of_two_kinds_are_not_compared() -> None:
+    users, rates = synthetic.result(loads=(5, 80)), synthetic.result(loads=(5, 80), open_loop=True)
+    with pytest.raises(DsimError, match=r"concurrency \(concurrent requests per replica\) in A, rate_rps \(requests per second and replica\) in B"):
+        compare(users, rates)
+    assert "Load: requests per second and replica." in terminal(compare_page(compare(rates, rates)), 200)
 
 
 @pytest.mark.parametrize(

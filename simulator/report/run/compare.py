@@ -64,7 +64,7 @@ def _results(compared: Compared) -> Section | None:
     unstable = any(verdict != "stable" for point in compared.points for verdict in (point.verdict_a, point.verdict_b))
     more = _table(compared, "others", _OTHERS, others, unstable) if others or unstable else None
     none = None if compared.points else Text("No policy and load is in both.")
-    return section("points", "Points", _table(compared, "compared", _CAPTION, first), more, none, *only)
+    return section("points", "Points", _table(compared, "compared", f"Load: {compared.load_unit}. {_CAPTION}", first), more, none, *only)
 
 
 def _table(compared: Compared, name: str, caption: str, metrics: Sequence[str], verdicts: bool = False) -> Table:

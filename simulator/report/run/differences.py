@@ -8,6 +8,7 @@ from typing import Any
 
 from scipy.special import stdtrit
 
+from simulator.errors import DsimError
 from simulator.study.run.metrics import METRICS
 from simulator.study.run.record import Record
 from simulator.study.run.result import Estimate, GainAtSla, GainAtThroughput, PointResult, Range, RunResult
@@ -80,6 +81,7 @@ class Compared(Record):
     a: Side
     b: Side
     level: float
+    load_unit: str
     scenario_differences: tuple[KeyDifference, ...]
     points: tuple[ComparedPoint, ...]
     only_in_a: tuple[PolicyAtLoad, ...]
@@ -92,7 +94,11 @@ class Compared(Record):
 
 
 def compare(a: RunResult, b: RunResult) -> Compared:
-    """Two results, and how many of their differences are more than noise."""
+    """Two results, and how many of their differences are more than noise. Raises DsimError where their loads are not of one kind."""
+    kinds = [f"{result.load_kind} ({result.load_unit})" for result in (a, b)]
+    if kinds[0] != kinds[1]:
+        problem = f"expected loads of one kind, got {kinds[0]} in A, {kinds[1]} in B"
+        raise DsimError(problem, where="dsim compare", key="load", remedy="simulate one of them again with the arrivals of the other")
     points, gains = tuple(_points(a, b)), tuple(_gains(a, b))
     keys = [{(p.policy, p.load) for p in result.frontier} for result in (a, b)]
     only = [tuple(PolicyAtLoad(policy=policy, load=load) for policy, load in sorted(mine - other)) for mine, other in (keys, keys[::-1])]
@@ -102,6 +108,7 @@ def compare(a: RunResult, b: RunResult) -> Compared:
         a=_side(a),
         b=_side(b),
         level=LEVEL,
+        load_unit=a.load_unit,
         scenario_differences=scenario_differences(a, b),
         points=points,
         only_in_a=only[0],
