@@ -144,6 +144,17 @@ def test_loads_of_two_kinds_are_not_compared() -> None:
     assert "Load: requests per second and replica." in terminal(compare_page(compare(rates, rates)), 200)
 
 
+def test_gains_over_another_baseline_are_not_compared() -> None:
+    a = synthetic.example(loads=(5, 80))
+    b = copy.deepcopy(a)
+    b["gains"]["baseline"] = "fixed-5"
+    compared = compare(RunResult.from_json(a), RunResult.from_json(b))
+    assert compared.gains == ()
+    assert [row.key for row in compared.scenario_differences] == ["baseline"]
+    text = terminal(compare_page(compared), 200)
+    assert "Gains are not compared: they are over MTP-1 in A, over fixed-5 in B." in text
+
+
 @pytest.mark.parametrize(
     ("value", "decimals", "text"),
     [(0.0, None, "0"), (-0.001, 2, "0.00"), (-3.2, 1, "−3.2"), (10611.6, 0, "10,612"), (0.0451, None, "0.0451"), (None, 1, "–")],

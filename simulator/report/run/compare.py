@@ -79,8 +79,9 @@ def _table(compared: Compared, name: str, caption: str, metrics: Sequence[str], 
 
 
 def _gained(compared: Compared) -> Section | None:
-    columns = ("policy", "at", "A", "B", "B − A", "")
-    return section("gains", "Gains", table("gains", "Gains over the baseline.", columns, map(_gain_row, compared.gains), words=2))
+    columns, a, b = ("policy", "at", "A", "B", "B − A", ""), compared.a.baseline, compared.b.baseline
+    apart = Text(f"Gains are not compared: they are over {a} in A, over {b} in B. Set one baseline for both.") if a != b else None
+    return section("gains", "Gains", table("gains", f"Gains over {a}.", columns, map(_gain_row, compared.gains), words=2), apart)
 
 
 SECTIONS = (_scenarios, _results, _gained)

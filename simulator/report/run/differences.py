@@ -57,6 +57,7 @@ class Side(Record):
     file: str
     profile: str
     dsim_version: str
+    baseline: str
 
 
 class KeyDifference(Record):
@@ -143,9 +144,10 @@ def scenario_differences(a: RunResult, b: RunResult) -> tuple[KeyDifference, ...
 
 
 def _compared(result: RunResult) -> dict[str, Any]:
+    alone = {"dsim_version": result.dsim_version, "baseline": result.baseline}
     ran = {"seed": result.scenario.seed, "replications": result.scenario.replications}
     known = result.profile.model_dump(include={"name", "hardware", "engine", "target", "gpus_per_replica"})
-    return {"dsim_version": result.dsim_version, "run": ran, "profile": known, "scenario": result.scenario.content}
+    return alone | {"run": ran, "profile": known, "scenario": result.scenario.content}
 
 
 def _flat(raw: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -185,7 +187,9 @@ def _predicted(told: Difference, metric: str, a: PointResult, b: PointResult) ->
 
 
 def _gains(a: RunResult, b: RunResult) -> Iterator[ComparedGain]:
-    """Gains at the same promise by the same policy."""
+    """Gains at the same promise by the same policy, over the same baseline."""
+    if a.baseline != b.baseline:
+        return
     counts = [min((p.n for p in result.frontier), default=0) for result in (a, b)]
     others = _gains_of(b)
     for key, x in _gains_of(a).items():
@@ -205,5 +209,10 @@ def _gains_of(result: RunResult) -> dict[tuple[str, float | str, str], GainAtSla
 
 
 def _side(result: RunResult) -> Side:
-    scenario = result.scenario
-    return Side(scenario=scenario.name, file=scenario.file, profile=result.profile.name, dsim_version=result.dsim_version)
+    return Side(
+        scenario=result.scenario.name,
+        file=result.scenario.file,
+        profile=result.profile.name,
+        dsim_version=result.dsim_version,
+        baseline=result.baseline,
+    )
