@@ -155,6 +155,16 @@ def test_gains_over_another_baseline_are_not_compared() -> None:
     assert "Gains are not compared: they are over MTP-1 in A, over fixed-5 in B." in text
 
 
+def test_compare_knows_a_trace_and_a_profile_by_what_they_say() -> None:
+    a = synthetic.example(loads=(5, 80)) | {"trace": "30 requests in 10 s", "files": {"trace": "ab", "profile": "cd"}}
+    b = copy.deepcopy(a) | {"trace": "31 requests in 10 s", "files": {"trace": "ac", "profile": "cd"}}
+    b["profile"]["assumed"] = []
+    b["profile"]["provenance"][0]["note"] = "0.31 % rms"
+    compared = compare(RunResult.from_json(a), RunResult.from_json(b))
+    assert {row.key for row in compared.scenario_differences} == {"trace", "files.trace", "profile.assumed", "profile.provenance.verify cost"}
+    assert "fitted · Figure 7 · 0.31 % rms" in terminal(compare_page(compared), 200)
+
+
 @pytest.mark.parametrize(
     ("value", "decimals", "text"),
     [(0.0, None, "0"), (-0.001, 2, "0.00"), (-3.2, 1, "−3.2"), (10611.6, 0, "10,612"), (0.0451, None, "0.0451"), (None, 1, "–")],

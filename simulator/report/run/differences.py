@@ -144,9 +144,11 @@ def scenario_differences(a: RunResult, b: RunResult) -> tuple[KeyDifference, ...
 
 
 def _compared(result: RunResult) -> dict[str, Any]:
-    alone = {"dsim_version": result.dsim_version, "baseline": result.baseline}
+    alone = {"dsim_version": result.dsim_version, "baseline": result.baseline, "trace": result.trace, "files": result.files}
     ran = {"seed": result.scenario.seed, "replications": result.scenario.replications}
     known = result.profile.model_dump(include={"name", "hardware", "engine", "target", "gpus_per_replica"})
+    tables = {row.table: " · ".join(filter(None, (row.provenance, row.source, row.note))) for row in result.profile.provenance}
+    known |= {"assumed": "; ".join(result.profile.assumed), "provenance": tables}
     return alone | {"run": ran, "profile": known, "scenario": result.scenario.content}
 
 
