@@ -14,6 +14,7 @@ import yaml
 
 from dsim import StepView, VerificationPolicy, evaluate, load_scenario, plan
 from simulator.errors import DsimError
+from simulator.study.planning.question import make_plan
 from tests.planning.conftest import PLAN
 
 pytestmark = pytest.mark.usefixtures("sketched")
@@ -68,6 +69,20 @@ def test_plan(world: Path) -> None:
     assert found.what_if.empty
     assert "<table" in found._repr_html_()
     assert found.save(world / "report").read_text().startswith("<!DOCTYPE html>")
+
+
+def test_overrides_are_never_passed_over(scenario: Callable[..., Path]) -> None:
+    """A dictionary is asked with them and stays as it is; what is loaded already is refused."""
+    question = quick()
+    with pytest.raises(DsimError, match="load_rps"):
+        plan(question, overrides=["load_rps=-1", "run.seed=3"])
+    with pytest.raises(DsimError, match=r"run\.seed: is set more than once"):
+        plan(question, overrides=["run.seed=1", "run.seed=2"])
+    assert question == quick()
+    with pytest.raises(DsimError, match="give them to load_plan"):
+        plan(make_plan(question, Path("plan.yaml")), overrides=["load_rps=20"])
+    with pytest.raises(DsimError, match="give them to load_scenario"):
+        evaluate(load_scenario(scenario()), overrides=["load=[2]"])
 
 
 def test_the_package_stays_light() -> None:

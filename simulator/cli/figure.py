@@ -33,6 +33,10 @@ def figure(
 
     opened = _open(result)
     if name is None:
+        options = {"--size": size, "--style": style, "--label": label, "--colour": colour, "--title": title, "--out": out}
+        if drawn_with := next((option for option, value in options.items() if value), None):
+            remedy = f"add one of {', '.join(picture.stem for picture in opened.pictures)}"
+            raise DsimError(f"{drawn_with} needs the name of a figure", where="dsim figure", key="NAME", remedy=remedy)
         listed = [{"name": picture.stem, "shows": picture.alt} for picture in opened.pictures]
         lines = [f"{picture.stem}: {picture.alt}" for picture in opened.pictures]
         show(format, {"figures": listed, "names": opened.names}, "\n".join(lines))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
@@ -10,6 +11,7 @@ from simulator.measurements.acceptance_library import Acceptance
 from simulator.measurements.statistics import acceptance_statistics, visited_rows
 from simulator.report.blocks import Lines, Terms, table
 from simulator.report.page import Notice, Page, section
+from simulator.report.wording import plain
 
 
 def list_page(known: Sequence[Acceptance], target: str) -> Page:
@@ -31,7 +33,8 @@ def acceptance_data(acceptance: Acceptance, target: str) -> dict[str, Any]:
     domains = {}
     for name, domain in acceptance.domains.items():
         found = acceptance_statistics(blocks, name, rows)
-        recorded = {"accepted_length": round(found.accepted_length, 4), "standard_error": round(found.accepted_length_error, 4)}
+        error = found.accepted_length_error  # infinite for a single text
+        recorded = {"accepted_length": round(found.accepted_length, 4), "standard_error": round(error, 4) if math.isfinite(error) else None}
         domains[name] = domain.model_dump(mode="json") | {"recorded": recorded | {"texts": found.sequences, "rounds": found.rows}}
     keys = ("name", "target", "family", "gamma", "confidence", "temperatures", "provenance", "source", "sample")
     return {key: getattr(acceptance, key) for key in keys} | {
@@ -52,7 +55,7 @@ def acceptance_page(acceptance: Acceptance, data: Mapping[str, Any]) -> Page:
     lengths, positions = [], []
     for name, domain in data["domains"].items():
         found = domain["recorded"]
-        recorded = f"{found['accepted_length']:.2f} ± {found['standard_error']:.2f}"
+        recorded = f"{found['accepted_length']:.2f} ± {plain(found['standard_error'], 2)}"
         lengths.append((name, domain["kind"], f"{domain['accepted_length']:.2f}", recorded, f"{found['texts']}", f"{found['rounds']:,}"))
         positions.append((name, *(f"{c:.3f}" for c in domain["conditional"])))
     shapes = sorted({domain["shape"] for domain in data["domains"].values()})

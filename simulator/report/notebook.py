@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from simulator.errors import DsimError
 from simulator.report.blocks import Picture
 from simulator.report.figure import Shown
 from simulator.report.wording import short
 from simulator.study.planning.question import Plan, load_plan, make_plan
 from simulator.study.planning.result import PlanResult
+from simulator.study.run.document import apply_overrides
 from simulator.study.run.result import PointRow, RunResult
 from simulator.study.run.scenario import Scenario, load_scenario
 from simulator.study.run.wording import load
@@ -218,20 +221,34 @@ def evaluate(
     from simulator.study.run.sweep import swept
     from simulator.study.validation.compare import compared
 
-    scenario = scenario if isinstance(scenario, Scenario) else load_scenario(Path(scenario), overrides)
+    if isinstance(scenario, Scenario):
+        _check_none(overrides, "load_scenario")
+    else:
+        scenario = load_scenario(Path(scenario), overrides)
     rows, moved = swept(scenario, keep, workers=workers, moved=prediction)
     return Evaluation(with_launch(build_result(scenario, rows, *compared(scenario, rows), moved, prediction), scenario), rows)
 
 
 def plan(question: Plan | Mapping[str, Any] | Path | str, *, overrides: Sequence[str] = (), workers: int = 1, keep: Path | None = None) -> Planned:
-    """Answer a plan, as `dsim plan` does: from a file, or from a dictionary whose paths are relative to the working folder."""
+    """Answer a plan, as `dsim plan` does: from a file, or from a dictionary, which stays as it is; its paths are relative to the working folder."""
     from simulator.study.deploy.asked import plan_with_launch
     from simulator.study.planning.make import answer
 
-    if isinstance(question, Mapping):
-        question = make_plan(dict(question), Path("plan.yaml"))
-    question = question if isinstance(question, Plan) else load_plan(Path(question), overrides)
+    if isinstance(question, Plan):
+        _check_none(overrides, "load_plan")
+    elif isinstance(question, Mapping):
+        content = deepcopy(dict(question))
+        apply_overrides(content, overrides)
+        question = make_plan(content, Path("plan.yaml"))
+    else:
+        question = load_plan(Path(question), overrides)
     return Planned(plan_with_launch(answer(question, keep, workers), question))
+
+
+def _check_none(overrides: Sequence[str], loader: str) -> None:
+    """Raises DsimError where there are any: what has been loaded has been checked."""
+    if overrides:
+        raise DsimError(f"expected none for what is loaded already, got {overrides[0]!r}", key="overrides", remedy=f"give them to {loader}")
 
 
 def profile(folder: Path | str) -> Profiled:

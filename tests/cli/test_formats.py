@@ -13,6 +13,9 @@ from typing import IO, Any
 import pytest
 import yaml
 
+from simulator.measurements.acceptance import ParametricAcceptance
+from simulator.measurements.acceptance_made import about_measured, save_acceptance
+
 Dsim = Callable[..., Any]
 QUICK = ("--workers", 1, "--set", "run.replications=2", "--set", "load=[2, 4]")
 CHECKS = [
@@ -39,7 +42,7 @@ HEAVY = (
 def only_json(said: Any) -> Any:
     assert said.code == 0, said
     assert said.err == ""
-    return json.loads(said.out)
+    return json.loads(said.out, parse_constant=pytest.fail)  # NaN and Infinity are not JSON
 
 
 def test_run(world: Path, dsim: Dsim) -> None:
@@ -146,6 +149,15 @@ def test_fit_and_profile_check(world: Path, dsim: Dsim) -> None:
     assert checked["provenance"][0]["provenance"] == "fitted"
     assert "fitted" in dsim("profile", "check", "new").out
     assert dsim(*arguments, "--out", "new", "--force").code == 0
+
+
+def test_acceptance_of_a_single_text_has_no_standard_error(world: Path, dsim: Dsim) -> None:
+    made = ParametricAcceptance(conditional={"chat": [0.8]}, miscalibration=[1.0], sequences_per_domain=1, anchors_per_sequence=64)
+    blocks = made.generate("mtp")
+    save_acceptance(about_measured(blocks, "mine", "small", "mtp", "one text"), blocks, world / "mine", "made for a test")
+    recorded = only_json(dsim("acceptance", "show", "mine", "--format", "json"))["domains"]["chat"]["recorded"]
+    assert (recorded["texts"], recorded["standard_error"]) == (1, None)
+    assert f"{recorded['accepted_length']:.2f} ± –" in dsim("acceptance", "show", "mine").out
 
 
 def test_traces_list(world: Path, dsim: Dsim) -> None:

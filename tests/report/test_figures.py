@@ -186,6 +186,8 @@ def test_the_command(world: Path, dsim: Callable[..., Any]) -> None:
     [
         (["nothing"], "nothing"),
         (["run", "frontir"], "pareto"),
+        (["run", "--out", "frontier.pdf"], "NAME: --out needs the name of a figure; add one of pareto, "),
+        (["run", "--title"], "NAME: --title needs the name"),
         (["run", "pareto", "--out", "f.docx"], ".pdf"),
         (["run", "pareto", "--size", "3.3"], "3.3x2.4"),
         (["run", "pareto", "--size", "axb"], "3.3x2.4"),

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from simulator.errors import DsimError
+from simulator.report.render.html import TEMPLATES
 from simulator.report.run.page import write_report
-from simulator.report.run.tables import ratios
+from simulator.report.run.tables import _in_draws, ratios
 from simulator.report.wording import interval
 from simulator.study.run.result import RunResult
 from tests.report import synthetic_result as synthetic
@@ -126,6 +127,14 @@ def test_gains_are_told_as_multiples_too() -> None:
     assert best.gain is not None
     assert lines[0].startswith("At 80 tok/s per user, times the throughput of MTP-1: ")
     assert "DSpark-5 1.51 × (simulation noise 1.49…1.53)" in lines[0]
+
+
+def test_shares_of_nearly_all_and_of_nearly_none_sort_as_numbers() -> None:
+    """What the page's script takes off before it reads a number."""
+    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
+    (marks,) = re.findall(r'\.replace\(/(\^\S+)/, ""\)', script)
+    for share in (0.999, 0.5, 0.001):
+        assert re.sub(marks, "", _in_draws(share)).split()[0].isdecimal()
 
 
 def test_needs_nothing_but_itself(example: tuple[Path, str, Reader]) -> None:

@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from simulator.errors import DsimError
 from simulator.report import wording
 from simulator.report.render.terminal import terminal
 from simulator.report.run.compare import compare_page
@@ -102,6 +103,66 @@ def test_compare_with_itself() -> None:
     data, text = compared.to_json(), terminal(compare_page(compared))
     assert data["distinguishable"] == 0
     assert "The scenarios are the same." in text
+
+
+def test_what_has_no_interval_is_not_tested() -> None:
+    a, b = synthetic.example(loads=(5, 80)), synthetic.example(loads=(5, 80))
+    b["frontier"][0]["metrics"]["tps_per_user_mean"] = {"mean": 1.0, "low": None, "high": None}
+    whole = compare(RunResult.from_json(a), RunResult.from_json(a))
+    mixed = compare(RunResult.from_json(a), RunResult.from_json(b))
+    assert (whole.untested, mixed.untested, mixed.compared) == (0, 1, whole.compared - 1)
+    assert "1 more could not be tested: a side has no interval." in terminal(compare_page(mixed), 200)
+    for point in b["frontier"]:
+        point["n"] = 1
+    alone = compare(RunResult.from_json(a), RunResult.from_json(b))
+    assert (alone.compared, alone.untested, alone.expected_by_chance) == (0, whole.compared, 0)
+    text = terminal(compare_page(alone), 200)
+    assert "No difference could be tested against simulation noise: simulate both with run.replications of 2 or more." in text
+    assert "chance" not in text
+
+
+def test_every_starred_difference_has_a_column_and_every_verdict_is_seen() -> None:
+    a = synthetic.example(loads=(5, 80))
+    b = copy.deepcopy(a)
+    text = terminal(compare_page(compare(RunResult.from_json(a), RunResult.from_json(a))), 200)
+    assert [word for word in ("TTFT", "TPOT", "goodput", "verdict") if word in text] == []
+    point = b["frontier"][3] | {"verdict": "overloaded"}
+    for metric in ("ttft_p99_s", "tpot_p99_s", "goodput_rps_gpu"):
+        point["metrics"][metric] = {bound: 2 * value for bound, value in point["metrics"][metric].items()}
+    b["frontier"][3] = point
+    page = compare_page(compare(RunResult.from_json(a), RunResult.from_json(b)))
+    text = terminal(page, 200)
+    assert [word for word in ("TTFT", "TPOT", "goodput", "stable → overloaded") if word not in text] == []
+    assert text.count("+100.0 % *") == 3
+    assert max(map(len, terminal(page, 80).splitlines())) <= 80
+
+
+def test_loads_of_two_kinds_are_not_compared() -> None:
+    users, rates = synthetic.result(loads=(5, 80)), synthetic.result(loads=(5, 80), open_loop=True)
+    with pytest.raises(DsimError, match=r"concurrency \(concurrent requests per replica\) in A, rate_rps \(requests per second and replica\) in B"):
+        compare(users, rates)
+    assert "Load: requests per second and replica." in terminal(compare_page(compare(rates, rates)), 200)
+
+
+def test_gains_over_another_baseline_are_not_compared() -> None:
+    a = synthetic.example(loads=(5, 80))
+    b = copy.deepcopy(a)
+    b["gains"]["baseline"] = "fixed-5"
+    compared = compare(RunResult.from_json(a), RunResult.from_json(b))
+    assert compared.gains == ()
+    assert [row.key for row in compared.scenario_differences] == ["baseline"]
+    text = terminal(compare_page(compared), 200)
+    assert "Gains are not compared: they are over MTP-1 in A, over fixed-5 in B." in text
+
+
+def test_compare_knows_a_trace_and_a_profile_by_what_they_say() -> None:
+    a = synthetic.example(loads=(5, 80)) | {"trace": "30 requests in 10 s", "files": {"trace": "ab", "profile": "cd"}}
+    b = copy.deepcopy(a) | {"trace": "31 requests in 10 s", "files": {"trace": "ac", "profile": "cd"}}
+    b["profile"]["assumed"] = []
+    b["profile"]["provenance"][0]["note"] = "0.31 % rms"
+    compared = compare(RunResult.from_json(a), RunResult.from_json(b))
+    assert {row.key for row in compared.scenario_differences} == {"trace", "files.trace", "profile.assumed", "profile.provenance.verify cost"}
+    assert "fitted · Figure 7 · 0.31 % rms" in terminal(compare_page(compared), 200)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from simulator.errors import DsimError
 from simulator.report.render.markdown import table as markdown
 from simulator.report.run import tables
+from simulator.report.run.differences import scenario_differences
 from simulator.study.run import build, meter, metrics
 from simulator.study.run.build import build_result
 from simulator.study.run.metrics import Metric, Totals, columns_table
@@ -80,6 +81,16 @@ def test_files_hold_what_was_built(scenario: Callable[..., Path], tmp_path: Path
     write_output(built, rows, tmp_path)
     assert read_result(tmp_path) == built
     assert not (tmp_path / "validation.json").exists()
+
+
+def test_a_profile_that_changed_in_place_is_no_longer_the_same(scenario: Callable[..., Path], edit_profile: Callable[..., None]) -> None:
+    asked = load_scenario(scenario(load=[2]))
+    rows = sweep(asked, workers=1)
+    before = build_result(asked, rows)
+    assert scenario_differences(before, build_result(load_scenario(asked.file), rows)) == ()
+    edit_profile(lambda profile: profile["costs"]["verify"].update(base_s=0.02))
+    after = build_result(load_scenario(asked.file), rows)
+    assert [row.key for row in scenario_differences(before, after)] == ["files.profile"]
 
 
 @pytest.mark.parametrize(

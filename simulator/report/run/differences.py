@@ -8,6 +8,7 @@ from typing import Any
 
 from scipy.special import stdtrit
 
+from simulator.errors import DsimError
 from simulator.study.run.metrics import METRICS
 from simulator.study.run.record import Record
 from simulator.study.run.result import Estimate, GainAtSla, GainAtThroughput, PointResult, Range, RunResult
@@ -56,6 +57,7 @@ class Side(Record):
     file: str
     profile: str
     dsim_version: str
+    baseline: str
 
 
 class KeyDifference(Record):
@@ -74,39 +76,49 @@ class PolicyAtLoad(Record):
 
 
 class Compared(Record):
-    """Policies × loads that both results have, b against a."""
+    """Policies × loads that both results have, b against a: how many of the differences were `compared` with noise, and how many were `untested`,
+    because a side has no interval."""
 
     a: Side
     b: Side
     level: float
+    load_unit: str
     scenario_differences: tuple[KeyDifference, ...]
     points: tuple[ComparedPoint, ...]
     only_in_a: tuple[PolicyAtLoad, ...]
     only_in_b: tuple[PolicyAtLoad, ...]
     gains: tuple[ComparedGain, ...]
     compared: int
+    untested: int
     distinguishable: int
     expected_by_chance: float
 
 
 def compare(a: RunResult, b: RunResult) -> Compared:
-    """Two results, and how many of their differences are more than noise."""
+    """Two results, and how many of their differences are more than noise. Raises DsimError where their loads are not of one kind."""
+    kinds = [f"{result.load_kind} ({result.load_unit})" for result in (a, b)]
+    if kinds[0] != kinds[1]:
+        problem = f"expected loads of one kind, got {kinds[0]} in A, {kinds[1]} in B"
+        raise DsimError(problem, where="dsim compare", key="load", remedy="simulate one of them again with the arrivals of the other")
     points, gains = tuple(_points(a, b)), tuple(_gains(a, b))
     keys = [{(p.policy, p.load) for p in result.frontier} for result in (a, b)]
     only = [tuple(PolicyAtLoad(policy=policy, load=load) for policy, load in sorted(mine - other)) for mine, other in (keys, keys[::-1])]
     verdicts = [pair.distinguishable for pair in (*(pair for point in points for pair in point.metrics.values()), *gains)]
+    tested = [verdict for verdict in verdicts if verdict is not None]
     return Compared(
         a=_side(a),
         b=_side(b),
         level=LEVEL,
+        load_unit=a.load_unit,
         scenario_differences=scenario_differences(a, b),
         points=points,
         only_in_a=only[0],
         only_in_b=only[1],
         gains=gains,
-        compared=len(verdicts),
-        distinguishable=verdicts.count(True),
-        expected_by_chance=round((1 - LEVEL) * sum(verdict is not None for verdict in verdicts), 2),
+        compared=len(tested),
+        untested=len(verdicts) - len(tested),
+        distinguishable=sum(tested),
+        expected_by_chance=round((1 - LEVEL) * len(tested), 2),
     )
 
 
@@ -132,9 +144,12 @@ def scenario_differences(a: RunResult, b: RunResult) -> tuple[KeyDifference, ...
 
 
 def _compared(result: RunResult) -> dict[str, Any]:
+    alone = {"dsim_version": result.dsim_version, "baseline": result.baseline, "trace": result.trace, "files": result.files}
     ran = {"seed": result.scenario.seed, "replications": result.scenario.replications}
     known = result.profile.model_dump(include={"name", "hardware", "engine", "target", "gpus_per_replica"})
-    return {"dsim_version": result.dsim_version, "run": ran, "profile": known, "scenario": result.scenario.content}
+    tables = {row.table: " · ".join(filter(None, (row.provenance, row.source, row.note))) for row in result.profile.provenance}
+    known |= {"assumed": "; ".join(result.profile.assumed), "provenance": tables}
+    return alone | {"run": ran, "profile": known, "scenario": result.scenario.content}
 
 
 def _flat(raw: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -174,7 +189,9 @@ def _predicted(told: Difference, metric: str, a: PointResult, b: PointResult) ->
 
 
 def _gains(a: RunResult, b: RunResult) -> Iterator[ComparedGain]:
-    """Gains at the same promise by the same policy."""
+    """Gains at the same promise by the same policy, over the same baseline."""
+    if a.baseline != b.baseline:
+        return
     counts = [min((p.n for p in result.frontier), default=0) for result in (a, b)]
     others = _gains_of(b)
     for key, x in _gains_of(a).items():
@@ -194,5 +211,10 @@ def _gains_of(result: RunResult) -> dict[tuple[str, float | str, str], GainAtSla
 
 
 def _side(result: RunResult) -> Side:
-    scenario = result.scenario
-    return Side(scenario=scenario.name, file=scenario.file, profile=result.profile.name, dsim_version=result.dsim_version)
+    return Side(
+        scenario=result.scenario.name,
+        file=result.scenario.file,
+        profile=result.profile.name,
+        dsim_version=result.dsim_version,
+        baseline=result.baseline,
+    )

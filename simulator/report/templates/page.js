@@ -2,7 +2,7 @@
 (() => { // a click on a column's title sorts by it: down, up, then as it was; groups go by their first row
   const value = (row, place) => {
     const text = (row.cells[place].firstChild?.textContent || "").trim() || row.cells[place].innerText.trim();
-    const number = parseFloat(text.replaceAll(",", "").replace("−", "-").replace(/^[≤≥+]\s*/, ""));
+    const number = parseFloat(text.replaceAll(",", "").replace("−", "-").replace(/^[<>≤≥+]\s*/, ""));
     return Number.isNaN(number) ? (/^–?$/.test(text) ? null : text) : number;
   };
   const compare = (a, b, up) => {

@@ -20,6 +20,7 @@ from simulator.study.run.result import GroupResult, GroupRow, PointResult, Point
 from simulator.study.run.reuse import together
 from simulator.study.run.scenario import Scenario
 from simulator.study.run.settings import Policy
+from simulator.study.run.sweep import bundle
 from simulator.study.run.unsure import facts, saturated
 from simulator.study.run.validated import Validation
 from simulator.study.run.warnings import warnings
@@ -68,6 +69,7 @@ def build_result(
         load_kind=scenario.workload.load_kind,
         load_unit=(UNITS if scenario.workload.sessions is None else UNITS_OF_SESSIONS)[scenario.workload.load_kind],
         trace=trace.words(scenario.folder) if (trace := scenario.workload.trace) else "",
+        files=bundle(scenario).digests,
         speed_metric=scenario.sla.speed,
         frontier=points,
         gains=gained,

@@ -39,12 +39,17 @@ def read_document(path: Path, what: What, overrides: Sequence[str] = ()) -> dict
     own, other = len(_SIGNS[what] & content.keys()), len(_SIGNS[kind] & content.keys())
     if other > 1 and other > 3 * own:
         raise ScenarioError(f"expected a {what}, got a {kind}", where=path, remedy=_REMEDIES[kind].format(path=path, folder=path.parent))
+    apply_overrides(content, overrides)
+    return content
+
+
+def apply_overrides(content: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Set several, each key once. Raises ScenarioError."""
     paths = [override.partition("=")[0].strip() for override in overrides]
     for override, name in zip(overrides, paths, strict=True):
         if paths.count(name) > 1:
             raise ScenarioError("is set more than once", where="--set", key=name, remedy="keep one")
         apply_override(content, override)
-    return content
 
 
 def apply_override(content: dict[str, Any], override: str) -> None:

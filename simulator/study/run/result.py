@@ -274,6 +274,7 @@ class RunResult(Document):
     load_kind: LoadKind
     load_unit: ShortText
     trace: str = ""  # what was read of a trace
+    files: Annotated[dict[ShortText, ShortText], Field(max_length=1000)] = {}  # digests of what was read: of the profile, of the trace, …
     speed_metric: Speed  # the metric that counts as per-user speed
     frontier: tuple[PointResult, ...]
     gains: Gains

@@ -59,6 +59,14 @@ class Bundle(Generic[T]):
         depends = {key: value for key, value in self.content.items() if key not in self.ignored}
         return digest([depends, code_mark()], self.files)
 
+    @property
+    def digests(self) -> dict[str, str]:
+        """Of the files at each place: of the profile, of the trace, …"""
+        places: dict[str, Files] = {}
+        for name, content in self.files.items():
+            places.setdefault(name.partition("/")[0], {})[name] = content
+        return {place: digest(None, files) for place, files in places.items()}
+
 
 def profile_files(place: str, profile: Profile) -> Files:
     """The files that a profile's numbers come from, put at `place`."""
