@@ -42,18 +42,21 @@ def test_the_same_scenario_gives_the_same_cells(world: Path, sealed: Seal, dsim:
     assert read_seal(world / "other.json").conditions[0].cells != sealed.conditions[0].cells
 
 
-def test_nothing_is_sealed_of_files_that_changed_meanwhile(world: Path, scenario: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    path = scenario(**CLIENT)
-    whole = make.swept
+@pytest.mark.parametrize("place", [0, 1], ids=["its own", "while another condition is simulated"])
+def test_nothing_is_sealed_of_files_that_changed_meanwhile(
+    world: Path, scenario: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, place: int
+) -> None:
+    paths = [scenario(f"{name}.yaml", **CLIENT) for name in ("first", "second")]
+    whole, later = make.swept, paths[place].read_text() + "# later\n"
 
     def changed(*words: Any, **more: Any) -> Any:
         rows = whole(*words, **more)
-        path.write_text(path.read_text() + "# later\n")
+        paths[place].write_text(later)
         return rows
 
     monkeypatch.setattr(make, "swept", changed)
-    with pytest.raises(DsimError, match="changed while it was simulated"):
-        make.sealed({"small": load_scenario(path)}, world / "kept", lambda _: lambda *_: None, 1, None)
+    with pytest.raises(DsimError, match=rf"{paths[place].name}: .* changed while it was simulated"):
+        make.sealed({path.stem: load_scenario(path) for path in paths}, world / "kept", lambda _: lambda *_: None, 1, None)
 
 
 def test_the_digest_is_that_of_the_canonical_json(world: Path, sealed: Seal) -> None:

@@ -68,14 +68,13 @@ def _check_client(scenario: Scenario) -> None:
 
 def sealed(conditions: dict[str, Scenario], keep: Path, at: Callable[[str], At], workers: int | None, ray: str | None) -> Seal:
     """All conditions simulated, finished points kept in folders of `keep`. `at(name)` begins a condition, and is told of its points."""
-    made = []
+    made, read = [], {name: _inputs(scenario) for name, scenario in conditions.items()}  # all of them before the first is simulated
     for name, scenario in conditions.items():
-        inputs = _inputs(scenario)
         rows, moved = swept(scenario, keep / name, at(name), workers, (), ray, moved=True)
-        if _inputs(scenario) != inputs:
+        if _inputs(scenario) != read[name]:
             problem = "the scenario or a file that it names changed while it was simulated"
             raise DsimError(problem, where=scenario.file, remedy="run it again: finished points are kept as far as they are of the same files")
-        made.append(_condition(name, scenario, inputs, build_result(scenario, rows, moved=moved)))
+        made.append(_condition(name, scenario, read[name], build_result(scenario, rows, moved=moved)))
     seal = Seal(
         kind="seal", dsim_version=version("dsim"), commit=_commit(), code=code_mark(), sealed_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         numbers={number.name: number.doc for number in NUMBERS.values()}, conditions=tuple(made), digest="0" * 64,
