@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -114,11 +115,15 @@ def test_mistakes_are_one_line_before_any_work(world: Path, scenario: Callable[.
     monkeypatch.setattr("simulator.study.sealed.make.swept", lambda *_: pytest.fail("worked"))
     scenario(**CLIENT)
     scenario("users.yaml")
+    shutil.copytree(world / "tiny", world / "huge")
+    (world / "huge" / "profile.yaml").write_text((world / "tiny" / "profile.yaml").read_text().replace("target: small", "target: org/Huge-70B"))
+    scenario("huge.yaml", **CLIENT, profile="huge")
     (world / "there.json").write_text("{}")
     for arguments, says in (
         (("small.yaml", "--seal", "there.json"), "a seal is never overwritten"),
         (("users.yaml", "--seal", "new.json"), "workload.arrivals: expected a benchmark client"),
         (("small.yaml", "small.yaml", "--seal", "new.json"), "two conditions are called 'small'"),
+        (("small.yaml", "huge.yaml", "--seal", "new.json"), "huge.yaml: profile: its target is 'org/Huge-70B', and that of small.yaml 'small'"),
         (("a/b=small.yaml", "--seal", "new.json"), "expected letters"),
         (("small.yaml", "--seal", "new.json", "--set", "workload.arrivals.request_rate=3"), "do not say which of them limits"),
     ):

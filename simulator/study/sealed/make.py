@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from simulator.complaints import shown
 from simulator.errors import DsimError, ScenarioError
 from simulator.files import write_whole
 from simulator.names import check_word
@@ -22,7 +23,19 @@ from simulator.study.run.scenario import Scenario, load_scenario
 from simulator.study.run.sweep import bundle, swept
 from simulator.study.sealed.decisions import decisions
 from simulator.study.sealed.numbers import NUMBERS, SPEED, THROUGHPUT, predicted
-from simulator.study.sealed.seal import Condition, Seal, SealedCell, SealedNumber, SealedPolicy, SealedProfile, digest_of, files_sha256, sha256
+from simulator.study.sealed.seal import (
+    NOT_STATED,
+    Condition,
+    Seal,
+    SealedCell,
+    SealedNumber,
+    SealedPolicy,
+    SealedProfile,
+    alike,
+    digest_of,
+    files_sha256,
+    sha256,
+)
 from simulator.study.work.bundle import profile_files
 from simulator.study.work.kept import PACKAGE, code_mark
 
@@ -49,9 +62,11 @@ def load_conditions(words: Sequence[str], overrides: Sequence[str]) -> dict[str,
         check_word(name, "SCENARIO", file=True)
         if name in found:
             raise DsimError(f"two conditions are called '{name}'", where=rest, remedy="name one of them: NAME=SCENARIO")
-        found[name] = scenario = load_scenario(rest, overrides)
+        scenario = load_scenario(rest, overrides)
         _check_client(scenario)
+        _check_model(scenario, found.values())
         check_limits(scenario)
+        found[name] = scenario
     return found
 
 
@@ -64,6 +79,15 @@ def _check_client(scenario: Scenario) -> None:
     if client.load_flag == "max_concurrency" and client.request_rate is not None:
         problem = "max_concurrency as the load and a request_rate besides: result files do not say which of them limits"
         raise ScenarioError(problem, where=scenario.file, key=f"{key}.request_rate", remedy="drop it, or set load_flag: request_rate")
+
+
+def _check_model(scenario: Scenario, others: Iterable[Scenario]) -> None:
+    """A score is of one model. Raises ScenarioError."""
+    for other in others:
+        target, before = scenario.known.target, other.known.target
+        if NOT_STATED not in (target, before) and not alike(target, before):
+            problem = f"its target is {shown(target)}, and that of {other.file.name} {shown(before)}"
+            raise ScenarioError(problem, where=scenario.file, key="profile", remedy="seal every model by itself: a score is of one")
 
 
 def sealed(conditions: dict[str, Scenario], keep: Path, at: Callable[[str], At], workers: int | None, ray: str | None) -> Seal:

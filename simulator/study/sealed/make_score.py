@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -21,7 +20,7 @@ from simulator.study.sealed.others import compared, read_others
 from simulator.study.sealed.pace import probes_pace
 from simulator.study.sealed.result import ConditionFacts, Score, SealFacts
 from simulator.study.sealed.score import Scoring, limits
-from simulator.study.sealed.seal import Seal
+from simulator.study.sealed.seal import NOT_STATED, Seal, alike
 
 CLIENT_TIME = "%Y%m%d-%H%M%S"  # of vllm bench serve: local time of the client's machine
 
@@ -75,7 +74,7 @@ def write_score(score: Score, path: Path) -> None:
 def _of_profiles(seal: Seal, fact: str) -> str:
     """What the profiles say, each once; empty where none does."""
     told = dict.fromkeys(getattr(condition.profile, fact) for condition in seal.conditions)
-    return "; ".join(text for text in told if text != "not stated")
+    return "; ".join(text for text in told if text != NOT_STATED)
 
 
 def _older(seal: Seal, found: Measured) -> int:
@@ -87,7 +86,7 @@ def _older(seal: Seal, found: Measured) -> int:
 
 def _remarks(found: Measured, scoring: Scoring, older: int, model: str) -> Iterator[str]:
     points = found.points
-    if model and found.model and not _alike(model, found.model):
+    if model and found.model and not alike(model, found.model):
         yield f"the server called its model {shown(found.model)}, and the seal is of {shown(model)}"
     if older:
         yield f"{older} of {len(points)} measurements are older than the seal (by this machine's time zone): these were no predictions"
@@ -105,12 +104,6 @@ def _remarks(found: Measured, scoring: Scoring, older: int, model: str) -> Itera
     if found.not_sealed:
         yield f"measured and not sealed: {', '.join(found.not_sealed)}"
     yield from dict.fromkeys(found.remarks)
-
-
-def _alike(model: str, served: str) -> bool:
-    """May a server call this model so: is one name within the other, folders, signs and case apart?"""
-    one, other = (re.sub(r"[^a-z0-9]", "", name.rstrip("/").rpartition("/")[2].lower()) for name in (model, served))
-    return one in other or other in one
 
 
 def _time(date: str) -> datetime | None:
