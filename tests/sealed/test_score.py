@@ -17,7 +17,7 @@ from simulator.study.sealed.result import Score
 from simulator.study.sealed.score import limits
 from simulator.study.sealed.seal import Seal, read_seal
 from tests.conftest import ROOT, Dsim
-from tests.sealed.conftest import Write
+from tests.sealed.conftest import CLIENT, Write
 
 REAL = ROOT / "tests" / "exchange" / "real" / "vllm_cpu"
 
@@ -78,6 +78,25 @@ def test_repeats_are_averaged_and_say_the_noise(sealed: Seal, result_file: Write
     assert (score.ranking.pairs, score.ranking.ties) == (0, 1)
     assert {(place.policy, place.load) for place in score.not_measured} == {("plain", 6), ("MTP-1", 6)}
     assert any(remark.startswith("sealed and not measured: small/plain at 6") for remark in score.remarks)
+
+
+def test_open_loops_without_repeats_have_the_noise_of_closed_ones(
+    world: Path, sealed: Seal, result_file: Write, scenario: Callable[..., Path], dsim: Dsim
+) -> None:
+    arrivals = {"kind": "benchmark", "client": "vllm", "load_flag": "request_rate", "num_prompts": 8}
+    scenario("open.yaml", **CLIENT | {"workload": CLIENT["workload"] | {"arrivals": arrivals}, "load": [3]})
+    assert dsim("predict", "small.yaml", "open.yaml", "--seal", "both.json").code == 0
+    rate = {"request_rate": 3.0, "max_concurrency": None}
+    files = [f"small/plain={result_file(f'p{i}.json', 'plain', 2, factor)}" for i, factor in enumerate((0.9, 1.1))]
+    files.append(f"open/plain={result_file('o.json', 'plain', 2, **rate)}")
+    files.append(f"open/MTP-1={result_file('m.json', 'MTP-1', 2, 1.05 / _ratio(sealed, 2.0), **rate)}")  # 5 % above plain: within noise of 14 %
+    score = score_of(read_seal(world / "both.json"), "x", files)
+    assert (score.ranking.pairs, score.ranking.ties) == (0, 1)
+    speed = score.errors_of("tps_per_user", "rate_rps")
+    assert speed is not None
+    assert speed.noise == pytest.approx(0.142, abs=0.001)
+    noise = [remark for remark in score.remarks if "measured twice" in remark]
+    assert noise == ["no cell of open loops was measured twice: their noise is taken to be that of closed loops"]
 
 
 def test_when_a_measurement_began_counts_and_what_was_recommended_is_missed(sealed: Seal, result_file: Write) -> None:

@@ -14,15 +14,16 @@ from simulator.complaints import shown
 from simulator.errors import DsimError
 from simulator.files import write_whole
 from simulator.reading.json_files import read_json
+from simulator.study.sealed.cells import noise_by_kind, scored_cells
 from simulator.study.sealed.measured import Measured, given_files, not_of_the_seal, read_measured
-from simulator.study.sealed.numbers import SPEED
 from simulator.study.sealed.others import compared, read_others
-from simulator.study.sealed.pace import probes_pace
-from simulator.study.sealed.result import ConditionFacts, Score, SealFacts
+from simulator.study.sealed.pace import probes_pace, scored_pace
+from simulator.study.sealed.result import ConditionFacts, Score, ScoredCell, SealFacts
 from simulator.study.sealed.score import Scoring, limits
 from simulator.study.sealed.seal import NOT_STATED, Seal, alike
 
 CLIENT_TIME = "%Y%m%d-%H%M%S"  # of vllm bench serve: local time of the client's machine
+LOOPS = {"concurrency": "closed loops", "rate_rps": "open loops"}
 
 
 def score_of(
@@ -35,7 +36,8 @@ def score_of(
     paces = tuple(probes_pace(probes, {path.resolve() for _, _, path in files}))
     found = read_measured(files)
     found.not_sealed += not_of_the_seal(words, seal)
-    scoring = Scoring(seal, found, paces)
+    scoring = Scoring(seal, scored_cells(found.cells, seal, paces), noise_by_kind(found.cells))
+    pace = scored_pace(found.cells, paces) if paces else None
     summary, ranking, regret = tuple(scoring.summary()), scoring.ranking(), tuple(scoring.regret())
     measured = {cell.condition.name for cell in found.cells}
     conditions = [condition for condition in seal.conditions if condition.name in measured]
@@ -53,10 +55,11 @@ def score_of(
             )
             for c in conditions
         ),
-        cells=scoring.cells, not_measured=scoring.not_measured, not_sealed=tuple(found.not_sealed), failed=sum(cell.failed for cell in scoring.cells),
+        cells=tuple(scoring.cells), not_measured=scoring.not_measured, not_sealed=tuple(found.not_sealed),
+        failed=sum(cell.failed for cell in scoring.cells),
         summary=summary, ranking=ranking, regret=regret, knees=tuple(scoring.knees()), crossings=tuple(scoring.crossings()),
-        others=tuple(compared(told, scoring.cells)), pace=scoring.pace, limits=tuple(limits(summary, ranking, regret, engine)),
-        remarks=tuple(_remarks(found, scoring, older, model)),
+        others=tuple(compared(told, scoring.cells)), pace=pace, limits=tuple(limits(summary, ranking, regret, engine)),
+        remarks=tuple(_remarks(found, scoring, older, model, bool(paces) and pace is None)),
     )  # fmt: skip
 
 
@@ -84,7 +87,7 @@ def _older(seal: Seal, found: Measured) -> int:
     return sum(at - timedelta(seconds=point.duration_s or 0) < sealed_at for point, at in ends)
 
 
-def _remarks(found: Measured, scoring: Scoring, older: int, model: str) -> Iterator[str]:
+def _remarks(found: Measured, scoring: Scoring, older: int, model: str, paceless: bool) -> Iterator[str]:
     points = found.points
     if model and found.model and not alike(model, found.model):
         yield f"the server called its model {shown(found.model)}, and the seal is of {shown(model)}"
@@ -94,16 +97,25 @@ def _remarks(found: Measured, scoring: Scoring, older: int, model: str) -> Itera
         yield f"{undated} of {len(points)} files do not say when they were measured: that they are younger than the seal is for you to know"
     for place in scoring.unchosen:
         yield f"recommended and not measured: {place.condition}/{place.policy} at {place.load:g}; regret and ranking there are of the others"
-    if scoring.probes and scoring.pace is None:
+    if paceless:
         yield "no measurement says the pace of its machine (pace_s)"
-    if not any(name == SPEED for _, name in scoring.noise):
-        yield "no cell was measured twice: noise is not known, so every difference between policies counts"
+    yield from _of_noise(scoring.cells)
     if scoring.not_measured:
         cells = ", ".join(f"{place.condition}/{place.policy} at {place.load:g}" for place in scoring.not_measured)
         yield f"sealed and not measured: {cells}"
     if found.not_sealed:
         yield f"measured and not sealed: {', '.join(found.not_sealed)}"
     yield from dict.fromkeys(found.remarks)
+
+
+def _of_noise(cells: Sequence[ScoredCell]) -> Iterator[str]:
+    """Where there are no repeats to know it from."""
+    repeated = {cell.kind for cell in cells if cell.repeats > 1}
+    if not repeated:
+        yield "no cell was measured twice: noise is not known, so every difference between policies counts"
+        return
+    for kind in {cell.kind for cell in cells} - repeated:
+        yield f"no cell of {LOOPS[kind]} was measured twice: their noise is taken to be that of {LOOPS[min(repeated)]}"
 
 
 def _time(date: str) -> datetime | None:

@@ -11,6 +11,7 @@ from simulator.study.run.record import Document, Record, ShortText
 from simulator.study.sealed.seal import Sha256
 
 Kind = Literal["concurrency", "rate_rps"]
+KINDS: tuple[Kind, Kind] = ("concurrency", "rate_rps")
 
 
 class ScoredNumber(Record):
@@ -49,7 +50,7 @@ class Place(Record):
 
 class Summary(Record):
     """Sizes of the errors of a number over all cells of a kind of load, and how often its interval held: `share` of those that have one. `noise`
-    is the standard deviation of one measurement's logarithm, from repeats; null without any."""
+    is the standard deviation of one measurement's logarithm, from repeats of that kind, else of the other; null without any."""
 
     kind: Kind
     number: ShortText

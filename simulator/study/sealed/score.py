@@ -12,23 +12,8 @@ from math import log, sqrt
 import numpy as np
 
 from simulator.study.sealed import decisions as decide
-from simulator.study.sealed.measured import Measured, MeasuredCell
-from simulator.study.sealed.numbers import NUMBERS, SPEED, THROUGHPUT, noise_of
-from simulator.study.sealed.pace import pace_of, scored_pace
-from simulator.study.sealed.result import (
-    CrossingFound,
-    Kind,
-    KneeFound,
-    Limit,
-    Pace,
-    Pair,
-    Place,
-    Ranking,
-    Regret,
-    ScoredCell,
-    ScoredNumber,
-    Summary,
-)
+from simulator.study.sealed.numbers import NUMBERS, SPEED, THROUGHPUT
+from simulator.study.sealed.result import KINDS, CrossingFound, Kind, KneeFound, Limit, Pair, Place, Ranking, Regret, ScoredCell, Summary
 from simulator.study.sealed.seal import Condition, Seal
 
 BEYOND = 2.0  # standard errors of a difference, from which on it is no noise
@@ -38,40 +23,16 @@ MEDIAN, MEDIAN_LLAMA, WORST, COVERED, RANKED, REGRET, OPEN_TTFT = 0.06, 0.08, 0.
 
 @dataclass(frozen=True)
 class Scoring:
-    """A seal and what was measured of it; the pace of the machine beside the probes of its profile, seconds."""
+    """A seal, what was measured of it, and the standard deviation of one measurement's logarithm by kind of load and number."""
 
     seal: Seal
-    found: Measured
-    probes: tuple[float, ...] = ()
-
-    @cached_property
-    def cells(self) -> tuple[ScoredCell, ...]:
-        """In the order of the seal."""
-        order = {(c.name, cell.policy, cell.load): place for c in self.seal.conditions for place, cell in enumerate(c.cells)}
-        names = [condition.name for condition in self.seal.conditions]
-        key = lambda cell: (names.index(cell.condition.name), order[cell.condition.name, cell.sealed.policy, cell.sealed.load])  # noqa: E731
-        probes_s = float(np.median(self.probes)) if self.probes else None
-        return tuple(_scored(cell, probes_s) for cell in sorted(self.found.cells, key=key))
-
-    @property
-    def pace(self) -> Pace | None:
-        """The machine's beside all cells; None where nothing says it."""
-        return scored_pace(self.found.cells, self.probes) if self.probes else None
-
-    @cached_property
-    def noise(self) -> dict[tuple[Kind, str], float]:
-        """Standard deviation of one measurement's logarithm, pooled over the cells of a kind of load with repeats; without any it is not there."""
-        every = [(cell.condition.load_kind, cell.values) for cell in self.found.cells]
-        of = {
-            (kind, name): noise_of([values[name] for mine, values in every if mine == kind and name in values])
-            for kind in dict.fromkeys(kind for kind, _ in every) for name in NUMBERS
-        }  # fmt: skip
-        return {key: sd for key, sd in of.items() if sd is not None}
+    cells: Sequence[ScoredCell]
+    noise: Mapping[tuple[Kind, str], float]
 
     @cached_property
     def not_measured(self) -> tuple[Place, ...]:
         """What was sealed and is in no file."""
-        done = {(cell.condition.name, cell.sealed.policy, cell.sealed.load) for cell in self.found.cells}
+        done = {(cell.condition, cell.policy, cell.load) for cell in self.cells}
         every = ((c.name, cell.policy, cell.load) for c in self.seal.conditions for cell in c.cells)
         return tuple(Place(condition=name, policy=policy, load=load) for name, policy, load in every if (name, policy, load) not in done)
 
@@ -87,8 +48,7 @@ class Scoring:
 
     def summary(self) -> Iterator[Summary]:
         """Of every number, closed and open loops apart."""
-        kinds: tuple[Kind, ...] = ("concurrency", "rate_rps")
-        for kind in kinds:
+        for kind in KINDS:
             for name in NUMBERS:
                 having = [(cell, cell.numbers[name]) for cell in self.cells if cell.kind == kind and name in cell.numbers]
                 if not having:
@@ -105,14 +65,11 @@ class Scoring:
 
     # decisions, over the cells that both sides have
 
-    def _of(self, condition: Condition) -> list[MeasuredCell]:
-        return [cell for cell in self.found.cells if cell.condition.name == condition.name]
-
     def _sides(self, condition: Condition) -> tuple[decide.Cells, decide.Cells]:
         """Predicted and measured numbers."""
-        mine = self._of(condition)
-        predicted = {(c.sealed.policy, c.sealed.load): {name: number.value for name, number in c.sealed.numbers.items()} for c in mine}
-        return predicted, {(c.sealed.policy, c.sealed.load): c.means for c in mine}
+        mine = {(cell.policy, cell.load): cell.numbers for cell in self.cells if cell.condition == condition.name}
+        predicted = {key: {name: number.predicted for name, number in numbers.items()} for key, numbers in mine.items()}
+        return predicted, {key: {name: number.measured for name, number in numbers.items()} for key, numbers in mine.items()}
 
     def ranking(self) -> Ranking:
         """Pairs at the same load."""
@@ -121,7 +78,7 @@ class Scoring:
         for condition in self.seal.conditions:
             sd = self.noise.get((condition.load_kind, SPEED), 0.0)
             predicted, measured = self._sides(condition)
-            repeats = {(cell.sealed.policy, cell.sealed.load): len(cell.points) for cell in self._of(condition)}
+            repeats = {(cell.policy, cell.load): cell.repeats for cell in self.cells if cell.condition == condition.name}
             for load in decide.loads_of(measured):
                 for first, second in combinations([policy for policy, at in measured if at == load], 2):
                     seen, told = (log(side[first, load][SPEED] / side[second, load][SPEED]) for side in (measured, predicted))
@@ -178,22 +135,6 @@ class Scoring:
 
 def _choosable(cells: decide.Cells, condition: Condition) -> decide.Cells:
     return {key: numbers for key, numbers in cells.items() if key[0] in condition.choosable}
-
-
-def _scored(cell: MeasuredCell, probes_s: float | None) -> ScoredCell:
-    numbers = {}
-    pace = pace_of(cell, probes_s) if probes_s else None
-    for name, value in cell.means.items():
-        told = cell.sealed.numbers.get(name)
-        if told is not None:
-            numbers[name] = ScoredNumber(
-                measured=value, predicted=told.value, low=told.low, high=told.high, error=told.value / value - 1, inside=told.holds(value)
-            )
-    return ScoredCell(
-        condition=cell.condition.name, policy=cell.sealed.policy, load=cell.sealed.load, kind=cell.condition.load_kind,
-        files=tuple(point.source for point in cell.points), repeats=len(cell.points), requests=sum(point.requests or 0 for point in cell.points),
-        failed=sum(point.failed or 0 for point in cell.points), numbers=numbers, pace=float(np.mean(pace)) if pace else None,
-    )  # fmt: skip
 
 
 def limits(summary: Sequence[Summary], ranking: Ranking, regret: Sequence[Regret], engine: str) -> Iterator[Limit]:
