@@ -65,6 +65,17 @@ def test_following_a_wrong_order_costs_what_the_best_would_have_given(sealed: Se
     assert wrong.predicted == pytest.approx(1 / over - 1)
 
 
+def test_a_promise_that_no_policy_was_measured_to_keep_is_named(sealed: Seal, result_file: Write) -> None:
+    score = score_of(sealed, "x", whole(result_file, {key: factor / 100 for key, factor in FACTORS.items()}))
+    promises = sealed.conditions[0].decisions.promises
+    assert not any(one.tps_per_user for one in score.regret)
+    assert [remark for remark in score.remarks if "promised" in remark] == [
+        f"small: promised {promise.tps_per_user:.3g} tok/s per user: no policy was measured to keep it (the seal: {promise.policy})"
+        for promise in promises
+    ]
+    assert promises
+
+
 def test_repeats_are_averaged_and_say_the_noise(sealed: Seal, result_file: Write) -> None:
     over = {load: _ratio(sealed, load) for load in (2.0, 6.0)}
     files = [f"plain={result_file(f'p{i}.json', 'plain', 2, factor)}" for i, factor in enumerate((0.9, 1.1))]

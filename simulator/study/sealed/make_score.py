@@ -97,6 +97,7 @@ def _remarks(found: Measured, scoring: Scoring, older: int, model: str, paceless
         yield f"{undated} of {len(points)} files do not say when they were measured: that they are younger than the seal is for you to know"
     for place in scoring.unchosen:
         yield f"recommended and not measured: {place.condition}/{place.policy} at {place.load:g}; regret and ranking there are of the others"
+    yield from scoring.unkept
     if paceless:
         yield "no measurement says the pace of its machine (pace_s)"
     yield from _of_noise(scoring.cells)

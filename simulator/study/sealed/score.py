@@ -14,7 +14,7 @@ import numpy as np
 from simulator.study.sealed import decisions as decide
 from simulator.study.sealed.numbers import NUMBERS, SPEED, THROUGHPUT
 from simulator.study.sealed.result import KINDS, CrossingFound, Kind, KneeFound, Limit, Pair, Place, Ranking, Regret, ScoredCell, Summary
-from simulator.study.sealed.seal import Condition, Seal
+from simulator.study.sealed.seal import ChoiceFor, Condition, Seal
 
 BEYOND = 2.0  # standard errors of a difference, from which on it is no noise
 JUDGED = (SPEED, THROUGHPUT)
@@ -104,12 +104,26 @@ class Scoring:
                 if len(speeds) > 1:
                     chosen, best = decide.ranked(predicted, load)[0], max(speeds, key=lambda policy: speeds[policy])
                     yield Regret(condition=condition.name, load=load, chosen=chosen, best=best, loss=1 - speeds[chosen] / speeds[best])
-            for promise in condition.decisions.promises if len(decide.policies_of(measured)) > 1 else ():
-                choice, best_choice = decide.best_at(predicted, promise.tps_per_user), decide.best_at(measured, promise.tps_per_user)
+            for promise, choice, best_choice in self._promised(condition):
                 if choice and best_choice:
                     given = decide.delivered(measured, promise.tps_per_user)[choice.policy]
                     yield Regret(condition=condition.name, tps_per_user=promise.tps_per_user, chosen=choice.policy, best=best_choice.policy,
                                  loss=1 - given / best_choice.throughput_tok_s)  # fmt: skip
+
+    def _promised(self, condition: Condition) -> Iterator[tuple[ChoiceFor, ChoiceFor | None, ChoiceFor | None]]:
+        """Every promise of the seal that there was a choice for, with what is predicted and what was measured to deliver most there."""
+        predicted, measured = (_choosable(side, condition) for side in self._sides(condition))
+        for promise in condition.decisions.promises if len(decide.policies_of(measured)) > 1 else ():
+            yield promise, decide.best_at(predicted, promise.tps_per_user), decide.best_at(measured, promise.tps_per_user)
+
+    @property
+    def unkept(self) -> Iterator[str]:
+        """Promises of the seal that have no regret: no policy that was measured keeps them, or none of them was predicted to."""
+        for condition in self.seal.conditions:
+            for promise, choice, best_choice in self._promised(condition):
+                if not (choice and best_choice):
+                    why = "predicted to keep it where it was measured" if best_choice else "measured to keep it"
+                    yield f"{condition.name}: promised {promise.tps_per_user:.3g} tok/s per user: no policy was {why} (the seal: {promise.policy})"
 
     def knees(self) -> Iterator[KneeFound]:
         """Of every policy that was measured at two loads or more."""
