@@ -156,7 +156,9 @@ def test_a_folder_holds_conditions_and_policies(world: Path, sealed: Seal, resul
     for policy in ("plain", "MTP-1"):
         (world / "measured" / "small" / policy).mkdir(parents=True)
         for repeat in range(2):
-            result_file(f"measured/small/{policy}/c2-{repeat}.json", policy, 2, 1 + repeat / 100)
+            ending = "jsonl" if repeat else "json"  # SGLang's client writes lines
+            result_file(f"measured/small/{policy}/c2-{repeat}.{ending}", policy, 2, 1 + repeat / 100)
+        (world / "measured" / "small" / policy / "profile_export.jsonl").write_text('{"metrics": {}}')  # AIPerf's, of every request
     said = dsim("score", "seal.json", "measured", "--out", "mine.score.json", "--engine", "vLLM", "--format", "json")
     assert said.code == 0, said
     told = json.loads(said.out)
@@ -244,6 +246,14 @@ def test_another_model_and_other_drafts_are_named(sealed: Seal, result_file: Wri
     assert told("MTP-1", mean_itl_ms=7.0, mean_tpot_ms=7.0) == [
         "small/MTP-1/a.json: the server drafted nothing, and the seal is of mtp, fixed (length 1)"
     ]
+    sglang = {"backend": "sglang", "accept_length": 1.2}
+    settings = {"speculative_algorithm": "EAGLE3", "speculative_num_draft_tokens": 2}
+    assert told("MTP-1", **sglang) == told("MTP-1", **sglang, server_info=settings) == []
+    assert told("MTP-1", **sglang, server_info=settings | {"speculative_num_draft_tokens": 4}) == [
+        "small/MTP-1/a.json: the server drafted 3 tokens, and the seal is of mtp, fixed (length 1)"
+    ]
+    assert told("plain", **sglang, server_info=settings) == ["small/plain/a.json: the server drafted 1 tokens, and the seal is of no drafter"]
+    assert told("plain", **sglang) == ["small/plain/a.json: the server drafted some tokens (accepted length 1.2), and the seal is of no drafter"]
 
 
 def test_all_clients_say_when() -> None:

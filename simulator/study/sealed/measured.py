@@ -26,8 +26,8 @@ from simulator.study.sealed.seal import Condition, Seal, SealedCell, SealedPolic
 
 FIXED = re.compile(r"fixed \(length (\d+)\)")  # a rule, as a seal tells it
 UNLIKE = 0.02  # relative difference of counts of tokens that is named
-BESIDE = "server_metrics_export.json"  # AIPerf's, beside its results
-FORM = "POLICY=FILE, CONDITION/POLICY=FILE, or a folder CONDITION/POLICY/*.json"
+BESIDE = re.compile(r"server_metrics_export\.json|.*_export.*\.jsonl")  # AIPerf's, beside its results
+FORM = "POLICY=FILE, CONDITION/POLICY=FILE, or a folder CONDITION/POLICY/*.json (or .jsonl)"
 
 
 @dataclass(frozen=True)
@@ -106,18 +106,21 @@ def _of_folder(folder: Path, seal: Seal) -> Iterator[tuple[Condition, str, Path]
         (condition, policy.name, Path(path))
         for condition in seal.conditions
         for policy in condition.policies
-        for path in sorted(map(str, (folder / condition.name / policy.name).glob("*.json")), key=natural)
-        if Path(path).name != BESIDE
+        for path in sorted(map(str, _results(folder / condition.name / policy.name, "*")), key=natural)
     ]
     if not found:
-        raise DsimError("holds no result files of what was sealed", where=folder, remedy="put them into CONDITION/POLICY/*.json")
+        raise DsimError("holds no result files of what was sealed", where=folder, remedy="put them into CONDITION/POLICY/*.json (or .jsonl)")
     yield from found
+
+
+def _results(folder: Path, pattern: str) -> Iterator[Path]:
+    return (path for ending in ("json", "jsonl") for path in folder.glob(f"{pattern}.{ending}") if not BESIDE.fullmatch(path.name))
 
 
 def not_of_the_seal(words: Sequence[str], seal: Seal) -> list[str]:
     """CONDITION/POLICY of the folders that hold results and were not sealed."""
     sealed = {f"{condition.name}/{policy.name}" for condition in seal.conditions for policy in condition.policies}
-    folders = (path.parent for word in words if not _named(word) for path in Path(word).glob("*/*/*.json") if path.name != BESIDE)
+    folders = (path.parent for word in words if not _named(word) for path in _results(Path(word), "*/*/*"))
     found = (f"{folder.parent.name}/{folder.name}" for folder in folders)
     return sorted({name for name in found if name not in sealed}, key=natural)
 
@@ -201,13 +204,18 @@ def _of_arrivals(name: str, point: LoadPoint, condition: Condition) -> Iterator[
 
 
 def _of_drafting(name: str, point: LoadPoint, policy: SealedPolicy) -> Iterator[str]:
-    """Where the server drafted otherwise than the sealed policy: at all, or more or fewer tokens than a fixed length."""
-    if point.slots is None:
+    """Where the server drafted otherwise than the sealed policy: at all, or more or fewer tokens than a fixed length. SGLang says what a round
+    verifies, the anchor and all tokens of a tree included, or the accepted length alone."""
+    slots, fixed = point.slots, FIXED.fullmatch(policy.rule)
+    if slots is None and point.budget and point.proposing == 1.0:
+        slots = round(point.budget) - 1
+    if slots is None and not policy.drafter and point.accepted_length and point.accepted_length > 1:
+        drafted = f"some tokens (accepted length {point.accepted_length:.3g})"
+    elif slots is not None and (bool(slots) != bool(policy.drafter) or (slots and fixed and slots != int(fixed[1]))):
+        drafted = f"{slots:g} tokens" if slots else "nothing"
+    else:
         return
-    fixed = FIXED.fullmatch(policy.rule)
-    if bool(point.slots) != bool(policy.drafter) or (point.slots and fixed and point.slots != int(fixed[1])):
-        drafted = f"{point.slots:g} tokens" if point.slots else "nothing"
-        yield f"{name}: the server drafted {drafted}, and the seal is of {f'{policy.drafter}, {policy.rule}' if policy.drafter else 'no drafter'}"
+    yield f"{name}: the server drafted {drafted}, and the seal is of {f'{policy.drafter}, {policy.rule}' if policy.drafter else 'no drafter'}"
 
 
 def _differences(name: str, point: LoadPoint, sealed: SealedCell) -> Iterator[str]:
