@@ -114,7 +114,8 @@ class _Export(Part):
 def read_aiperf(path: Path, pieces: bool = True) -> Loads:
     """A profile_export_aiperf.json, or GenAI-Perf's, with the server_metrics_export.json of the same benchmark beside it; the unit of a metric says
     what its numbers are. The time per token is the mean over requests: the mean of their speeds is another number where users are unlike (by a sixth
-    with two kinds of text under speculation). `pieces`: those of an answer tell whether the server speculates. Raises DsimError with file and field."""
+    with two kinds of text under speculation). `pieces`: those of an answer tell whether the server speculates. Raises DsimError with file and
+    field."""
     document = read_document(path, "output_token_throughput", "output_token_throughput_per_user", "request_latency", "inter_token_latency")
     if all(document.content.get(key) is None for key in ("output_token_throughput_per_user", "time_to_first_token", "inter_token_latency")):
         raise document.fail("output_token_throughput_per_user", "is missing: it was not streamed", "measure with --streaming")

@@ -126,7 +126,7 @@ def _errors(summary: Summary | None) -> str:
 
 
 def failures(scores: Sequence[Score]) -> Iterator[str]:
-    """Every limit that is exceeded, with its size; failed requests, cells that were not measured, and measurements that may be older than the seal."""
+    """Every exceeded limit, with its size; failed requests, cells that were not measured, and measurements that may be older than their seal."""
     for score in scores:
         for limit in score.limits:
             if not limit.ok:

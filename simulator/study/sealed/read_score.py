@@ -26,7 +26,8 @@ def read_scores(folder: Path) -> list[Score]:
     for path in sorted(folder.glob("*.score.json")):
         score, name = Score.from_json(read_json(path, remedy=AGAIN), path, AGAIN), path.name.removesuffix(".score.json")
         if score.name != name:
-            raise DsimError(f"expected the name of the file, {shown(name)}, got {shown(score.name)}", where=path, key="name", remedy="make them alike")
+            problem = f"expected the name of the file, {shown(name)}, got {shown(score.name)}"
+            raise DsimError(problem, where=path, key="name", remedy="make them alike")
         seal = read_seal(path.with_name(f"{name}.seal.json"))
         if seal.digest != score.seal.digest:
             raise DsimError("is of another seal than the one beside it", where=path, key="seal.digest", remedy="score that seal")
