@@ -47,7 +47,7 @@ def score(
     seal: Annotated[Path, typer.Argument(metavar="SEAL", help="File that dsim predict wrote.")],
     measured: Annotated[
         list[str],
-        typer.Argument(metavar="[CONDITION/]POLICY=FILE...", help="Result files of the client, patterns, or a folder CONDITION/POLICY/*.json."),
+        typer.Argument(metavar="[CONDITION/]POLICY=FILE...", help="Result files of the client, patterns, or a folder of CONDITION/POLICY/*.json(l)."),
     ],
     out: Annotated[Path | None, typer.Option(help="File to write, for the board: docs/board/NAME.score.json.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the line on the board.", show_default="that of --out, or of the seal")] = None,

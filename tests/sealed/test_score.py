@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -11,13 +12,15 @@ from typing import Any
 
 import pytest
 
+from simulator.report.board.page import board_page
+from simulator.report.render.markdown import markdown
 from simulator.study.sealed.make_score import score_of
 from simulator.study.sealed.measured import read_result
 from simulator.study.sealed.result import Score
 from simulator.study.sealed.score import limits
 from simulator.study.sealed.seal import Seal, read_seal
 from tests.conftest import ROOT, Dsim
-from tests.sealed.conftest import Write
+from tests.sealed.conftest import CLIENT, Write
 
 REAL = ROOT / "tests" / "exchange" / "real" / "vllm_cpu"
 
@@ -33,6 +36,7 @@ def test_errors_are_predicted_over_measured(sealed: Seal, result_file: Write) ->
     score = score_of(sealed, "x", whole(result_file, FACTORS))
     errors = {(cell.policy, cell.load): cell.numbers["tps_per_user"].error for cell in score.cells}
     assert errors == pytest.approx({("plain", 2.0): 0, ("plain", 6.0): -0.2, ("MTP-1", 2.0): 0.25, ("MTP-1", 6.0): 0})
+    assert score.cells[0].files_sha256 == (hashlib.sha256(Path(score.cells[0].files[0]).read_bytes()).hexdigest(),)
     speed = score.errors_of("tps_per_user")
     assert speed is not None
     assert (speed.cells, speed.median, speed.worst) == (4, pytest.approx(0.1), pytest.approx(0.25))
@@ -65,6 +69,17 @@ def test_following_a_wrong_order_costs_what_the_best_would_have_given(sealed: Se
     assert wrong.predicted == pytest.approx(1 / over - 1)
 
 
+def test_a_promise_that_no_policy_was_measured_to_keep_is_named(sealed: Seal, result_file: Write) -> None:
+    score = score_of(sealed, "x", whole(result_file, {key: factor / 100 for key, factor in FACTORS.items()}))
+    promises = sealed.conditions[0].decisions.promises
+    assert not any(one.tps_per_user for one in score.regret)
+    assert [remark for remark in score.remarks if "promised" in remark] == [
+        f"small: promised {promise.tps_per_user:.3g} tok/s per user: no policy was measured to keep it (the seal: {promise.policy})"
+        for promise in promises
+    ]
+    assert promises
+
+
 def test_repeats_are_averaged_and_say_the_noise(sealed: Seal, result_file: Write) -> None:
     over = {load: _ratio(sealed, load) for load in (2.0, 6.0)}
     files = [f"plain={result_file(f'p{i}.json', 'plain', 2, factor)}" for i, factor in enumerate((0.9, 1.1))]
@@ -80,6 +95,25 @@ def test_repeats_are_averaged_and_say_the_noise(sealed: Seal, result_file: Write
     assert any(remark.startswith("sealed and not measured: small/plain at 6") for remark in score.remarks)
 
 
+def test_open_loops_without_repeats_have_the_noise_of_closed_ones(
+    world: Path, sealed: Seal, result_file: Write, scenario: Callable[..., Path], dsim: Dsim
+) -> None:
+    arrivals = {"kind": "benchmark", "client": "vllm", "load_flag": "request_rate", "num_prompts": 8}
+    scenario("open.yaml", **CLIENT | {"workload": CLIENT["workload"] | {"arrivals": arrivals}, "load": [3]})
+    assert dsim("predict", "small.yaml", "open.yaml", "--seal", "both.json").code == 0
+    rate = {"request_rate": 3.0, "max_concurrency": None}
+    files = [f"small/plain={result_file(f'p{i}.json', 'plain', 2, factor)}" for i, factor in enumerate((0.9, 1.1))]
+    files.append(f"open/plain={result_file('o.json', 'plain', 2, **rate)}")
+    files.append(f"open/MTP-1={result_file('m.json', 'MTP-1', 2, 1.05 / _ratio(sealed, 2.0), **rate)}")  # 5 % above plain: within noise of 14 %
+    score = score_of(read_seal(world / "both.json"), "x", files)
+    assert (score.ranking.pairs, score.ranking.ties) == (0, 1)
+    speed = score.errors_of("tps_per_user", "rate_rps")
+    assert speed is not None
+    assert speed.noise == pytest.approx(0.142, abs=0.001)
+    noise = [remark for remark in score.remarks if "measured twice" in remark]
+    assert noise == ["no cell of open loops was measured twice: their noise is taken to be that of closed loops"]
+
+
 def test_when_a_measurement_began_counts_and_what_was_recommended_is_missed(sealed: Seal, result_file: Write) -> None:
     at = datetime.fromisoformat(sealed.sealed_at)
     after = (at + timedelta(minutes=2)).astimezone().strftime("%Y%m%d-%H%M%S")
@@ -90,6 +124,7 @@ def test_when_a_measurement_began_counts_and_what_was_recommended_is_missed(seal
         (60, (at + timedelta(minutes=2)).isoformat(), None),
     ):  # fmt: skip
         score = score_of(sealed, "x", [f"{other}={result_file('p.json', other, 2, date=date, duration=seconds)}"])
+        assert (score.older, score.undated) == ((words or "").count("older"), (words or "").count("do not say"))
         dated = [remark for remark in score.remarks if "older" in remark or "do not say" in remark]
         assert [remark[: len(words or "")] for remark in dated] == ([words] if words else [])
         assert any(remark.startswith(f"recommended and not measured: small/{best} at 2; ") for remark in score.remarks)
@@ -122,11 +157,27 @@ def test_what_was_not_sealed_failed_or_was_another_benchmark_is_named(sealed: Se
         assert line in told, line
 
 
+def test_loads_of_a_fleet_are_users_per_replica(world: Path, sealed: Seal, result_file: Write, dsim: Dsim) -> None:
+    said = dsim("predict", "small.yaml", "--seal", "fleet.json", "--set", "fleet.replicas=2", "--set", "run.replications=1")
+    assert said.code == 0, said
+    assert "2 users per replica: " in said.out
+    result_file("a.json", "plain", 2, max_concurrency=4)
+    result_file("b.json", "plain", 2, 1.1, max_concurrency=16)
+    said = dsim("score", "fleet.json", "plain=a.json", "plain=b.json", "--format", "json")
+    assert said.code == 0, said
+    score = Score.from_json(json.loads(said.out))
+    assert [cell.load for cell in score.cells] == [2]
+    assert score.not_sealed == ("small/plain/b.json (load 8: 16 in flight ÷ 2 replicas)",)
+    assert "plain, MTP-1 at 2, 6 users per replica" in markdown(board_page([score], (), "Do it."))
+
+
 def test_a_folder_holds_conditions_and_policies(world: Path, sealed: Seal, result_file: Write, dsim: Dsim) -> None:
     for policy in ("plain", "MTP-1"):
         (world / "measured" / "small" / policy).mkdir(parents=True)
         for repeat in range(2):
-            result_file(f"measured/small/{policy}/c2-{repeat}.json", policy, 2, 1 + repeat / 100)
+            ending = "jsonl" if repeat else "json"  # SGLang's client writes lines
+            result_file(f"measured/small/{policy}/c2-{repeat}.{ending}", policy, 2, 1 + repeat / 100)
+        (world / "measured" / "small" / policy / "profile_export.jsonl").write_text('{"metrics": {}}')  # AIPerf's, of every request
     said = dsim("score", "seal.json", "measured", "--out", "mine.score.json", "--engine", "vLLM", "--format", "json")
     assert said.code == 0, said
     told = json.loads(said.out)
@@ -153,6 +204,10 @@ def test_other_tools_stand_beside(world: Path, sealed: Seal, result_file: Write,
     (other,) = score.others
     assert (other.tool, other.cells, other.median, other.ours_worst) == ("Other", 1, pytest.approx(0.5), pytest.approx(0))
     assert score_of(sealed, "x", [file], others=world / "o.json").others[0].median > 0.9
+    (world / "p90.csv").write_text(OTHERS + row.replace("tps_per_user", "ttft_p90_s"))
+    score = score_of(sealed, "x", [file], others=world / "p90.csv")
+    assert score.others == ()
+    assert "--others predicts ttft_p90_s, which no file has" in score.remarks
     said = dsim("score", "seal.json", file, "--others", "bad.csv")
     assert (said.code, len(said.err.splitlines())) == (2, 1)
     assert "large/plain at 2 is not a cell of the seal" in said.err
@@ -202,11 +257,15 @@ def test_another_model_and_other_drafts_are_named(sealed: Seal, result_file: Wri
         return [
             line
             for line in score_of(sealed, "x", [f"{policy}={file}"], model=model).remarks
-            if re.search("drafted|called its model|speed and TTFT say", line)
+            if re.search("drafted|called its model|--model|speed and TTFT say", line)
         ]
 
     assert told("plain") == told("MTP-1", **one) == told("plain", "org/Small-7B-Instruct") == []
-    assert told("plain", "org/Large-7B") == ["the server called its model 'small', and the seal is of 'org/Large-7B'"]
+    assert told("plain", "org/Large-7B") == ["--model says 'org/Large-7B', and the profile of the seal 'small'"]
+    assert told("plain", "org/Large-7B", model_id="large-7b") == [
+        "--model says 'org/Large-7B', and the profile of the seal 'small'",
+        "the server called its model 'large-7b', and the seal is of 'small'",
+    ]
     assert told("MTP-1", **two) == ["small/MTP-1/a.json: the server drafted 2 tokens, and the seal is of mtp, fixed (length 1)"]
     assert told("plain", **one) == ["small/plain/a.json: the server drafted 1 tokens, and the seal is of no drafter"]
     (crowded,) = told("plain", mean_tpot_ms=5000.0)
@@ -214,6 +273,28 @@ def test_another_model_and_other_drafts_are_named(sealed: Seal, result_file: Wri
     assert told("MTP-1", mean_itl_ms=7.0, mean_tpot_ms=7.0) == [
         "small/MTP-1/a.json: the server drafted nothing, and the seal is of mtp, fixed (length 1)"
     ]
+    sglang = {"backend": "sglang", "accept_length": 1.2}
+    settings = {"speculative_algorithm": "EAGLE3", "speculative_num_draft_tokens": 2}
+    assert told("MTP-1", **sglang) == told("MTP-1", **sglang, server_info=settings) == []
+    assert told("MTP-1", **sglang, server_info=settings | {"speculative_num_draft_tokens": 4}) == [
+        "small/MTP-1/a.json: the server drafted 3 tokens, and the seal is of mtp, fixed (length 1)"
+    ]
+    assert told("plain", **sglang, server_info=settings) == ["small/plain/a.json: the server drafted 1 tokens, and the seal is of no drafter"]
+    assert told("plain", **sglang) == ["small/plain/a.json: the server drafted some tokens (accepted length 1.2), and the seal is of no drafter"]
+
+
+def test_results_of_llama_cpp_without_scrapes_say_nothing_of_drafts(world: Path, sealed: Seal, result_file: Write) -> None:
+    """Every token is a piece of its own there, accepted drafts too."""
+    pieces = {"mean_itl_ms": 7.0, "mean_tpot_ms": 7.0}
+    files = [f"MTP-1={result_file(f'{load}.json', 'MTP-1', load, **pieces)}" for load in (2, 6)]
+    score = score_of(_of_engine(sealed, "llama.cpp b1"), "x", files)
+    assert not any("accepted_length" in cell.numbers for cell in score.cells)
+    (told,) = [remark for remark in score.remarks if "drafted" in remark]
+    assert told.startswith("results of llama.cpp without scrapes of /metrics beside them")
+    clients = REAL.parent / "guidellm-c4.json", REAL.parent / "aiperf" / "profile_export_aiperf.json"
+    assert read_result(clients[0]).points[0].slots == 0
+    (world / "aiperf.json").write_bytes(clients[1].read_bytes())  # without the counters beside it
+    assert [read_result(path, pieces=False).points[0].slots for path in (clients[0], world / "aiperf.json")] == [None, None]
 
 
 def test_all_clients_say_when() -> None:
@@ -222,10 +303,18 @@ def test_all_clients_say_when() -> None:
     assert [read_result(file).points[0].measured_at[:10].replace("-", "")[:8] for file in files] == ["20261128"] * 3
 
 
+def _of_engine(seal: Seal, engine: str) -> Seal:
+    conditions = tuple(c.model_copy(update={"profile": c.profile.model_copy(update={"engine": engine})}) for c in seal.conditions)
+    return seal.model_copy(update={"conditions": conditions})
+
+
 def test_llama_has_a_limit_of_its_own(sealed: Seal, result_file: Write) -> None:
-    score = score_of(sealed, "x", whole(result_file, FACTORS))
-    found = [next(limits(score.summary, score.ranking, score.regret, engine)).most for engine in ("vLLM", "llama.cpp b11434")]
+    score = score_of(sealed, "x", whole(result_file, FACTORS), engine="llama.cpp b11434")
+    found = [next(limits(score.summary, score.ranking, score.regret, llama_cpp)).most for llama_cpp in (False, True)]
     assert found == [0.06, 0.08]
+    assert score.limits[0].most == 0.06  # the sealed profile is of another engine, whatever --engine says
+    assert "--engine says 'llama.cpp b11434', and the profile of the seal 'ours'" in score.remarks
+    assert score_of(_of_engine(sealed, "llama.cpp b11434"), "x", ["plain=plain-2.json"]).limits[0].most == 0.08
 
 
 def test_an_open_loop_is_found_by_its_rate_and_judged_by_ttft(world: Path, scenario: Callable[..., Path], dsim: Dsim, edit_profile: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,18 +43,21 @@ def test_the_same_scenario_gives_the_same_cells(world: Path, sealed: Seal, dsim:
     assert read_seal(world / "other.json").conditions[0].cells != sealed.conditions[0].cells
 
 
-def test_nothing_is_sealed_of_files_that_changed_meanwhile(world: Path, scenario: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    path = scenario(**CLIENT)
-    whole = make.swept
+@pytest.mark.parametrize("place", [0, 1], ids=["its own", "while another condition is simulated"])
+def test_nothing_is_sealed_of_files_that_changed_meanwhile(
+    world: Path, scenario: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, place: int
+) -> None:
+    paths = [scenario(f"{name}.yaml", **CLIENT) for name in ("first", "second")]
+    whole, later = make.swept, paths[place].read_text() + "# later\n"
 
     def changed(*words: Any, **more: Any) -> Any:
         rows = whole(*words, **more)
-        path.write_text(path.read_text() + "# later\n")
+        paths[place].write_text(later)
         return rows
 
     monkeypatch.setattr(make, "swept", changed)
-    with pytest.raises(DsimError, match="changed while it was simulated"):
-        make.sealed({"small": load_scenario(path)}, world / "kept", lambda _: lambda *_: None, 1, None)
+    with pytest.raises(DsimError, match=rf"{paths[place].name}: .* changed while it was simulated"):
+        make.sealed({path.stem: load_scenario(path) for path in paths}, world / "kept", lambda _: lambda *_: None, 1, None)
 
 
 def test_the_digest_is_that_of_the_canonical_json(world: Path, sealed: Seal) -> None:
@@ -111,11 +115,15 @@ def test_mistakes_are_one_line_before_any_work(world: Path, scenario: Callable[.
     monkeypatch.setattr("simulator.study.sealed.make.swept", lambda *_: pytest.fail("worked"))
     scenario(**CLIENT)
     scenario("users.yaml")
+    shutil.copytree(world / "tiny", world / "huge")
+    (world / "huge" / "profile.yaml").write_text((world / "tiny" / "profile.yaml").read_text().replace("target: small", "target: org/Huge-70B"))
+    scenario("huge.yaml", **CLIENT, profile="huge")
     (world / "there.json").write_text("{}")
     for arguments, says in (
         (("small.yaml", "--seal", "there.json"), "a seal is never overwritten"),
         (("users.yaml", "--seal", "new.json"), "workload.arrivals: expected a benchmark client"),
         (("small.yaml", "small.yaml", "--seal", "new.json"), "two conditions are called 'small'"),
+        (("small.yaml", "huge.yaml", "--seal", "new.json"), "huge.yaml: profile: its target is 'org/Huge-70B', and that of small.yaml 'small'"),
         (("a/b=small.yaml", "--seal", "new.json"), "expected letters"),
         (("small.yaml", "--seal", "new.json", "--set", "workload.arrivals.request_rate=3"), "do not say which of them limits"),
     ):

@@ -7,25 +7,24 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import isclose
 from pathlib import Path
 
 import numpy as np
 
-from simulator.errors import DsimError
 from simulator.files import write_whole
-from simulator.reading.json_files import read_json
 from simulator.reading.opening import read_bytes, read_text
 from simulator.report.blocks import HTML, PAGES, Block, Cell, Code, Column, Lines, Picture, Prose, Row, Table, Text, table
 from simulator.report.board.score import bound, decided, limits_table, others_table, pace_lines, policies_table, size, summary_table
+from simulator.report.board.seal import load_unit
 from simulator.report.page import Page, Section, section
 from simulator.report.render.html import html
 from simulator.report.render.markdown import markdown
 from simulator.report.validation.page import anchor, cell_errors, held, read_results, with_headline
 from simulator.report.wording import DASH, short, validation_cells
 from simulator.study.sealed.numbers import SPEED, THROUGHPUT
-from simulator.study.sealed.result import Score, ScoredCell, Summary
-from simulator.study.sealed.seal import SHOWN, Seal, read_seal, sha256
+from simulator.study.sealed.read_score import read_scores
+from simulator.study.sealed.result import Score, Summary
+from simulator.study.sealed.seal import SHOWN, sha256
 from simulator.study.validation.result import Comparison
 
 ABOUT = (
@@ -45,33 +44,6 @@ class Published:
 
     comparison: Comparison
     digest: str
-
-
-def read_scores(folder: Path) -> list[Score]:
-    """NAME.score.json of a folder, the last sealed first; NAME.seal.json beside it is whole, the seal that was scored, and has its predictions.
-    Raises DsimError."""
-    scores = []
-    for path in sorted(folder.glob("*.score.json")):
-        score = Score.from_json(read_json(path, remedy="make it again with dsim score"), path, "make it again with dsim score")
-        sealed = path.with_name(path.name.replace(".score.json", ".seal.json"))
-        seal = read_seal(sealed)
-        if seal.digest != score.seal.digest:
-            raise DsimError("is of another seal than the one beside it", where=path, key="seal.digest", remedy="score that seal")
-        for cell in score.cells:
-            _check_cell(cell, seal, path)
-        scores.append(score)
-    return sorted(scores, key=lambda score: score.seal.sealed_at, reverse=True)
-
-
-def _check_cell(cell: ScoredCell, seal: Seal, path: Path) -> None:
-    """Its predictions are those of the seal, and its errors follow from them. Raises DsimError."""
-    sealed = next((known for c in seal.conditions if c.name == cell.condition and (known := c.cell(cell.policy, cell.load))), None)
-    for name, number in cell.numbers.items():
-        told = sealed.numbers.get(name) if sealed else None
-        same = told is not None and (told.value, told.low, told.high) == (number.predicted, number.low, number.high)
-        if not same or not isclose(number.error, number.predicted / number.measured - 1, abs_tol=1e-9):
-            key = f"{cell.condition}/{cell.policy}/{cell.load:g}/{name}"
-            raise DsimError("does not follow from the seal", where=path, key=key, remedy="make it again with dsim score")
 
 
 def read_published(folder: Path) -> list[Published]:
@@ -117,7 +89,7 @@ def engines_table(scores: Sequence[Score]) -> Table:
         worst_loss = max((one.loss for one in score.regret), default=None)
         kept = sum(limit.ok for limit in score.limits)
         rows.append([
-            Cell(score.name, link=f"#{anchor(score.name)}"), score.seal.sealed_at[:10], _cells(score), _errors(speed), _errors(throughput), inside,
+            Cell(score.name, link=f"#{anchor(score.name)}"), _sealed(score), _cells(score), _errors(speed), _errors(throughput), inside,
             f"{score.ranking.right} of {score.ranking.pairs}", f"{size(score.mean_regret)}, {size(worst_loss)}" if score.regret else DASH,
             f"{kept} of {len(score.limits)}", _system(score), ", ".join(condition.name for condition in score.conditions), score.seal.digest[:SHOWN],
         ])  # fmt: skip
@@ -143,12 +115,18 @@ def _cells(score: Score) -> str:
     return f"{done} of {done + left}" if left else str(done)
 
 
+def _sealed(score: Score) -> str:
+    """When, and how many measurements are not known to have been made afterwards."""
+    counts = ((score.older, "measured before"), (score.undated, "undated"))
+    return ", ".join((score.seal.sealed_at[:10], *(f"{count} {what}" for count, what in counts if count)))
+
+
 def _errors(summary: Summary | None) -> str:
     return f"{size(summary.median)}, {size(summary.worst)}" if summary else DASH
 
 
 def failures(scores: Sequence[Score]) -> Iterator[str]:
-    """Every limit that is exceeded, with its size; requests that failed, and cells that were not measured."""
+    """Every exceeded limit, with its size; failed requests, cells that were not measured, and measurements that may be older than their seal."""
     for score in scores:
         for limit in score.limits:
             if not limit.ok:
@@ -157,6 +135,10 @@ def failures(scores: Sequence[Score]) -> Iterator[str]:
             yield f"{score.name}: {score.failed} requests failed"
         if score.not_measured:
             yield f"{score.name}: {len(score.not_measured)} sealed cells were not measured"
+        if score.older:
+            yield f"{score.name}: {score.older} measurements are older than the seal"
+        if score.undated:
+            yield f"{score.name}: {score.undated} measurements do not say when they were made"
 
 
 def exceeded(published: Sequence[Published]) -> Iterator[str]:
@@ -205,7 +187,7 @@ def _score_blocks(score: Score) -> Iterator[Block | None]:
     yield others_table(score)
     for condition in score.conditions:
         loads = ", ".join(f"{load:g}" for load in condition.loads)
-        unit = "users" if condition.kind == "concurrency" else "requests per second"
+        unit = "requests per second" if condition.kind == "rate_rps" else load_unit(condition.kind, condition.replicas)
         told = (f"{', '.join(condition.policies)} at {loads} {unit}", *condition.description)
         yield Lines(told, f"Condition {condition.name}")
     yield Lines(score.remarks, "Before you rely on it")
@@ -218,7 +200,8 @@ def readme_lines(scores: Sequence[Score], published: Sequence[Published]) -> str
         if (speed := score.errors_of(SPEED)) and (throughput := score.errors_of(THROUGHPUT)):
             by_engine.setdefault(score.engine.partition(" ")[0], []).append((score, speed, throughput))
     for (score, speed, throughput), *before in by_engine.values():
-        when = "kept out, measured before the seal" if score.older else "sealed before they were measured"
+        undated = f"{score.undated} measurements do not say whether after the seal" if score.undated else "sealed before they were measured"
+        when = "kept out, measured before the seal" if score.older else undated
         kept = f"{sum(limit.ok for limit in score.limits)} of {len(score.limits)} limits kept"
         worst_before = max((max(one.worst, other.worst) for _, one, other in before), default=0.0)
         older = f"; older lines: {len(before)}, worst {size(worst_before)}" if before else ""

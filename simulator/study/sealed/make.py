@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from simulator.complaints import shown
 from simulator.errors import DsimError, ScenarioError
 from simulator.files import write_whole
 from simulator.names import check_word
@@ -22,7 +23,19 @@ from simulator.study.run.scenario import Scenario, load_scenario
 from simulator.study.run.sweep import bundle, swept
 from simulator.study.sealed.decisions import decisions
 from simulator.study.sealed.numbers import NUMBERS, SPEED, THROUGHPUT, predicted
-from simulator.study.sealed.seal import Condition, Seal, SealedCell, SealedNumber, SealedPolicy, SealedProfile, digest_of, files_sha256, sha256
+from simulator.study.sealed.seal import (
+    NOT_STATED,
+    Condition,
+    Seal,
+    SealedCell,
+    SealedNumber,
+    SealedPolicy,
+    SealedProfile,
+    alike,
+    digest_of,
+    files_sha256,
+    sha256,
+)
 from simulator.study.work.bundle import profile_files
 from simulator.study.work.kept import PACKAGE, code_mark
 
@@ -49,9 +62,11 @@ def load_conditions(words: Sequence[str], overrides: Sequence[str]) -> dict[str,
         check_word(name, "SCENARIO", file=True)
         if name in found:
             raise DsimError(f"two conditions are called '{name}'", where=rest, remedy="name one of them: NAME=SCENARIO")
-        found[name] = scenario = load_scenario(rest, overrides)
+        scenario = load_scenario(rest, overrides)
         _check_client(scenario)
+        _check_model(scenario, found.values())
         check_limits(scenario)
+        found[name] = scenario
     return found
 
 
@@ -66,16 +81,24 @@ def _check_client(scenario: Scenario) -> None:
         raise ScenarioError(problem, where=scenario.file, key=f"{key}.request_rate", remedy="drop it, or set load_flag: request_rate")
 
 
+def _check_model(scenario: Scenario, others: Iterable[Scenario]) -> None:
+    """A score is of one model. Raises ScenarioError."""
+    for other in others:
+        target, before = scenario.known.target, other.known.target
+        if NOT_STATED not in (target, before) and not alike(target, before):
+            problem = f"its target is {shown(target)}, and that of {other.file.name} {shown(before)}"
+            raise ScenarioError(problem, where=scenario.file, key="profile", remedy="seal every model by itself: a score is of one")
+
+
 def sealed(conditions: dict[str, Scenario], keep: Path, at: Callable[[str], At], workers: int | None, ray: str | None) -> Seal:
     """All conditions simulated, finished points kept in folders of `keep`. `at(name)` begins a condition, and is told of its points."""
-    made = []
+    made, read = [], {name: _inputs(scenario) for name, scenario in conditions.items()}  # all of them before the first is simulated
     for name, scenario in conditions.items():
-        inputs = _inputs(scenario)
         rows, moved = swept(scenario, keep / name, at(name), workers, (), ray, moved=True)
-        if _inputs(scenario) != inputs:
+        if _inputs(scenario) != read[name]:
             problem = "the scenario or a file that it names changed while it was simulated"
             raise DsimError(problem, where=scenario.file, remedy="run it again: finished points are kept as far as they are of the same files")
-        made.append(_condition(name, scenario, inputs, build_result(scenario, rows, moved=moved)))
+        made.append(_condition(name, scenario, read[name], build_result(scenario, rows, moved=moved)))
     seal = Seal(
         kind="seal", dsim_version=version("dsim"), commit=_commit(), code=code_mark(), sealed_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         numbers={number.name: number.doc for number in NUMBERS.values()}, conditions=tuple(made), digest="0" * 64,

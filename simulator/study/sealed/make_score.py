@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
@@ -15,15 +14,16 @@ from simulator.complaints import shown
 from simulator.errors import DsimError
 from simulator.files import write_whole
 from simulator.reading.json_files import read_json
+from simulator.study.sealed.cells import noise_by_kind, scored_cells
 from simulator.study.sealed.measured import Measured, given_files, not_of_the_seal, read_measured
-from simulator.study.sealed.numbers import SPEED
-from simulator.study.sealed.others import compared, read_others
-from simulator.study.sealed.pace import probes_pace
-from simulator.study.sealed.result import ConditionFacts, Score, SealFacts
-from simulator.study.sealed.score import Scoring, limits
-from simulator.study.sealed.seal import Seal
+from simulator.study.sealed.others import OtherPrediction, compared, read_others
+from simulator.study.sealed.pace import probes_pace, scored_pace
+from simulator.study.sealed.result import Score, ScoredCell
+from simulator.study.sealed.score import Scoring
+from simulator.study.sealed.seal import NOT_STATED, Seal, alike
 
 CLIENT_TIME = "%Y%m%d-%H%M%S"  # of vllm bench serve: local time of the client's machine
+LOOPS = {"concurrency": "closed loops", "rate_rps": "open loops"}
 
 
 def score_of(
@@ -36,28 +36,23 @@ def score_of(
     paces = tuple(probes_pace(probes, {path.resolve() for _, _, path in files}))
     found = read_measured(files)
     found.not_sealed += not_of_the_seal(words, seal)
-    scoring = Scoring(seal, found, paces)
-    summary, ranking, regret = tuple(scoring.summary()), scoring.ranking(), tuple(scoring.regret())
-    measured = {cell.condition.name for cell in found.cells}
-    conditions = [condition for condition in seal.conditions if condition.name in measured]
-    engine, model, older = engine or _of_profiles(seal, "engine"), model or _of_profiles(seal, "target"), _older(seal, found)
+    scoring = Scoring(seal, scored_cells(found.cells, seal, paces), noise_by_kind(found.cells))
+    pace = scored_pace(found.cells, paces) if paces else None
+    older = _older(seal, found)
+    undated = sum(_time(point.measured_at) is None for point in found.points)
     dates = [point.measured_at for point in found.points if point.measured_at]
     return Score(
         kind="score", name=name, dsim_version=version("dsim"), scored_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        engine=engine, hardware=hardware or _of_profiles(seal, "hardware"), model=model or found.model,
-        seal=SealFacts.of(seal, profiles={condition.name: condition.profile.sha256 for condition in seal.conditions}),
-        first_measured=dates[0] if dates else "", last_measured=dates[-1] if dates else "", older=older,
-        conditions=tuple(
-            ConditionFacts(
-                name=c.name, kind=c.load_kind, policies=tuple(p.name for p in c.policies), loads=tuple(sorted({cell.load for cell in c.cells})),
-                description=c.description,
-            )
-            for c in conditions
+        engine=engine or "; ".join(_stated(seal, "engine")), hardware=hardware or "; ".join(_stated(seal, "hardware")),
+        model=model or "; ".join(_stated(seal, "target")) or found.model,
+        first_measured=dates[0] if dates else "", last_measured=dates[-1] if dates else "", older=older, undated=undated,
+        cells=tuple(scoring.cells), not_sealed=tuple(found.not_sealed), others=tuple(compared(told, scoring.cells)), pace=pace,
+        remarks=(
+            *_of_options(seal, found, {"engine": engine, "hardware": hardware, "model": model}), *_of_dates(len(found.points), older, undated),
+            *(["no measurement says the pace of its machine (pace_s)"] if paces and pace is None else []), *_remarks(found, scoring),
+            *_of_others(told, scoring.cells),
         ),
-        cells=scoring.cells, not_measured=scoring.not_measured, not_sealed=tuple(found.not_sealed), failed=sum(cell.failed for cell in scoring.cells),
-        summary=summary, ranking=ranking, regret=regret, knees=tuple(scoring.knees()), crossings=tuple(scoring.crossings()),
-        others=tuple(compared(told, scoring.cells)), pace=scoring.pace, limits=tuple(limits(summary, ranking, regret, engine)),
-        remarks=tuple(_remarks(found, scoring, older, model)),
+        **scoring.follows,
     )  # fmt: skip
 
 
@@ -72,10 +67,10 @@ def write_score(score: Score, path: Path) -> None:
     write_whole(path, json.dumps(score.to_json(), indent=1, ensure_ascii=False) + "\n")
 
 
-def _of_profiles(seal: Seal, fact: str) -> str:
-    """What the profiles say, each once; empty where none does."""
-    told = dict.fromkeys(getattr(condition.profile, fact) for condition in seal.conditions)
-    return "; ".join(text for text in told if text != "not stated")
+def _stated(seal: Seal, fact: str) -> list[str]:
+    """What the profiles say, each once."""
+    every = dict.fromkeys(getattr(condition.profile, fact) for condition in seal.conditions)
+    return [text for text in every if text != NOT_STATED]
 
 
 def _older(seal: Seal, found: Measured) -> int:
@@ -85,20 +80,36 @@ def _older(seal: Seal, found: Measured) -> int:
     return sum(at - timedelta(seconds=point.duration_s or 0) < sealed_at for point, at in ends)
 
 
-def _remarks(found: Measured, scoring: Scoring, older: int, model: str) -> Iterator[str]:
-    points = found.points
-    if model and found.model and not _alike(model, found.model):
-        yield f"the server called its model {shown(found.model)}, and the seal is of {shown(model)}"
+def _of_options(seal: Seal, found: Measured, options: Mapping[str, str]) -> Iterator[str]:
+    """Where options, the seal's profiles and the server's name of its model contradict each other."""
+    facts, targets = {"engine": "engine", "hardware": "hardware", "model": "target"}, _stated(seal, "target")
+    for option, text in options.items():
+        for stated in _stated(seal, facts[option]) if text else ():
+            if not alike(text, stated):
+                yield f"--{option} says {shown(text)}, and the profile of the seal {shown(stated)}"
+    for name in targets or [options["model"]]:
+        if name and found.model and not alike(name, found.model):
+            yield f"the server called its model {shown(found.model)}, and {'the seal' if targets else '--model'} is of {shown(name)}"
+
+
+def _of_dates(measurements: int, older: int, undated: int) -> Iterator[str]:
     if older:
-        yield f"{older} of {len(points)} measurements are older than the seal (by this machine's time zone): these were no predictions"
-    if undated := sum(_time(point.measured_at) is None for point in points):
-        yield f"{undated} of {len(points)} files do not say when they were measured: that they are younger than the seal is for you to know"
+        yield f"{older} of {measurements} measurements are older than the seal (by this machine's time zone): these were no predictions"
+    if undated:
+        yield f"{undated} of {measurements} files do not say when they were measured: that they are younger than the seal is for you to know"
+
+
+def _of_others(told: Sequence[OtherPrediction], cells: Sequence[ScoredCell]) -> Iterator[str]:
+    measured = {name for cell in cells for name in cell.numbers}
+    for metric in dict.fromkeys(row.metric for row in told if row.metric not in measured):
+        yield f"--others predicts {metric}, which no file has"
+
+
+def _remarks(found: Measured, scoring: Scoring) -> Iterator[str]:
     for place in scoring.unchosen:
         yield f"recommended and not measured: {place.condition}/{place.policy} at {place.load:g}; regret and ranking there are of the others"
-    if scoring.probes and scoring.pace is None:
-        yield "no measurement says the pace of its machine (pace_s)"
-    if not any(name == SPEED for _, name in scoring.noise):
-        yield "no cell was measured twice: noise is not known, so every difference between policies counts"
+    yield from scoring.unkept
+    yield from _of_noise(scoring.cells)
     if scoring.not_measured:
         cells = ", ".join(f"{place.condition}/{place.policy} at {place.load:g}" for place in scoring.not_measured)
         yield f"sealed and not measured: {cells}"
@@ -107,10 +118,14 @@ def _remarks(found: Measured, scoring: Scoring, older: int, model: str) -> Itera
     yield from dict.fromkeys(found.remarks)
 
 
-def _alike(model: str, served: str) -> bool:
-    """May a server call this model so: is one name within the other, folders, signs and case apart?"""
-    one, other = (re.sub(r"[^a-z0-9]", "", name.rstrip("/").rpartition("/")[2].lower()) for name in (model, served))
-    return one in other or other in one
+def _of_noise(cells: Sequence[ScoredCell]) -> Iterator[str]:
+    """Where there are no repeats to know it from."""
+    repeated = {cell.kind for cell in cells if cell.repeats > 1}
+    if not repeated:
+        yield "no cell was measured twice: noise is not known, so every difference between policies counts"
+        return
+    for kind in {cell.kind for cell in cells} - repeated:
+        yield f"no cell of {LOOPS[kind]} was measured twice: their noise is taken to be that of {LOOPS[min(repeated)]}"
 
 
 def _time(date: str) -> datetime | None:

@@ -26,8 +26,11 @@ from simulator.study.sealed.seal import Condition, Seal, SealedCell, SealedPolic
 
 FIXED = re.compile(r"fixed \(length (\d+)\)")  # a rule, as a seal tells it
 UNLIKE = 0.02  # relative difference of counts of tokens that is named
-BESIDE = "server_metrics_export.json"  # AIPerf's, beside its results
-FORM = "POLICY=FILE, CONDITION/POLICY=FILE, or a folder CONDITION/POLICY/*.json"
+BESIDE = re.compile(r"server_metrics_export\.json|.*_export.*\.jsonl")  # AIPerf's, beside its results
+FORM = "POLICY=FILE, CONDITION/POLICY=FILE, or a folder CONDITION/POLICY/*.json (or .jsonl)"
+UNKNOWN_DRAFTS = (
+    "results of llama.cpp without scrapes of /metrics beside them (c4-before.txt, c4-after.txt of c4.json): what it drafted there is not known"
+)
 
 
 @dataclass(frozen=True)
@@ -106,37 +109,41 @@ def _of_folder(folder: Path, seal: Seal) -> Iterator[tuple[Condition, str, Path]
         (condition, policy.name, Path(path))
         for condition in seal.conditions
         for policy in condition.policies
-        for path in sorted(map(str, (folder / condition.name / policy.name).glob("*.json")), key=natural)
-        if Path(path).name != BESIDE
+        for path in sorted(map(str, _results(folder / condition.name / policy.name, "*")), key=natural)
     ]
     if not found:
-        raise DsimError("holds no result files of what was sealed", where=folder, remedy="put them into CONDITION/POLICY/*.json")
+        raise DsimError("holds no result files of what was sealed", where=folder, remedy="put them into CONDITION/POLICY/*.json (or .jsonl)")
     yield from found
+
+
+def _results(folder: Path, pattern: str) -> Iterator[Path]:
+    return (path for ending in ("json", "jsonl") for path in folder.glob(f"{pattern}.{ending}") if not BESIDE.fullmatch(path.name))
 
 
 def not_of_the_seal(words: Sequence[str], seal: Seal) -> list[str]:
     """CONDITION/POLICY of the folders that hold results and were not sealed."""
     sealed = {f"{condition.name}/{policy.name}" for condition in seal.conditions for policy in condition.policies}
-    folders = (path.parent for word in words if not _named(word) for path in Path(word).glob("*/*/*.json") if path.name != BESIDE)
+    folders = (path.parent for word in words if not _named(word) for path in _results(Path(word), "*/*/*"))
     found = (f"{folder.parent.name}/{folder.name}" for folder in folders)
     return sorted({name for name in found if name not in sealed}, key=natural)
 
 
-def read_result(path: Path) -> Loads:
-    """The operating points of a result file, whichever client wrote it. Raises DsimError."""
+def read_result(path: Path, pieces: bool = True) -> Loads:
+    """The operating points of a result file, whichever client wrote it. `pieces`: those of an answer tell whether the server speculates. Raises
+    DsimError."""
     text = read_text(path)
     for mark, read in (('"mean_tpot_ms"', _read_bench), ('"benchmarks"', read_guidellm), ('"output_token_throughput"', read_aiperf)):
         if mark in text:
-            return read(path)
+            return read(path, pieces)
     parse_json(text, path)  # what was cut off is no JSON
     remedy = "give results of vllm bench serve --save-result, SGLang's bench_serving, GuideLLM or AIPerf"
     raise DsimError("is not a result of a benchmark client", where=path, remedy=remedy)
 
 
-def _read_bench(path: Path) -> Loads:
+def _read_bench(path: Path, pieces: bool) -> Loads:
     """llama-server's are told by the scrapes beside them."""
     counters = counters_around(path)
-    return read_llama_cpp(path) if counters is not None and counters.engine == "llamacpp" else read_bench(path)
+    return read_llama_cpp(path) if counters is not None and counters.engine == "llamacpp" else read_bench(path, pieces)
 
 
 def read_measured(files: Sequence[tuple[Condition, str, Path]]) -> Measured:
@@ -145,16 +152,19 @@ def read_measured(files: Sequence[tuple[Condition, str, Path]]) -> Measured:
     repeats: dict[tuple[str, str, float], MeasuredCell] = {}
     seen: dict[LoadPoint, str] = {}
     for condition, policy, path in files:
-        loads = read_result(path)
+        loads = read_result(path, pieces=not condition.profile.llama_cpp)
+        if condition.profile.llama_cpp and any(point.slots is None for point in loads.points):
+            every.remarks.append(UNKNOWN_DRAFTS)
         every.remarks += [*loads.remarks, *(f"{condition.name}/{policy}/{name}: no request finished" for name in loads.left_out)]
         for point in loads.points:
             name = f"{condition.name}/{policy}/{point.source}"
             _check(point, path, seen, every)
             seen[replace(point, source="", survival=None)] = name
-            load = _load(point, condition, path)
+            load, fleet = _load(point, condition, path), condition.replicas > 1 and condition.load_kind == "concurrency"
             sealed = condition.cell(policy, load)
             if sealed is None:
-                every.not_sealed.append(f"{name} (load {load:g})")
+                divided = f": {point.offered:g} in flight ÷ {condition.replicas} replicas" if fleet else ""
+                every.not_sealed.append(f"{name} (load {load:g}{divided})")
                 continue
             sought = next(each for each in condition.policies if each.name == policy)
             every.remarks += [*_of_arrivals(name, point, condition), *_of_drafting(name, point, sought), *_differences(name, point, sealed)]
@@ -201,13 +211,18 @@ def _of_arrivals(name: str, point: LoadPoint, condition: Condition) -> Iterator[
 
 
 def _of_drafting(name: str, point: LoadPoint, policy: SealedPolicy) -> Iterator[str]:
-    """Where the server drafted otherwise than the sealed policy: at all, or more or fewer tokens than a fixed length."""
-    if point.slots is None:
+    """Where the server drafted otherwise than the sealed policy: at all, or more or fewer tokens than a fixed length. SGLang says what a round
+    verifies, the anchor and all tokens of a tree included, or the accepted length alone."""
+    slots, fixed = point.slots, FIXED.fullmatch(policy.rule)
+    if slots is None and point.budget and point.proposing == 1.0:
+        slots = round(point.budget) - 1
+    if slots is None and not policy.drafter and point.accepted_length and point.accepted_length > 1:
+        drafted = f"some tokens (accepted length {point.accepted_length:.3g})"
+    elif slots is not None and (bool(slots) != bool(policy.drafter) or (slots and fixed and slots != int(fixed[1]))):
+        drafted = f"{slots:g} tokens" if slots else "nothing"
+    else:
         return
-    fixed = FIXED.fullmatch(policy.rule)
-    if bool(point.slots) != bool(policy.drafter) or (point.slots and fixed and point.slots != int(fixed[1])):
-        drafted = f"{point.slots:g} tokens" if point.slots else "nothing"
-        yield f"{name}: the server drafted {drafted}, and the seal is of {f'{policy.drafter}, {policy.rule}' if policy.drafter else 'no drafter'}"
+    yield f"{name}: the server drafted {drafted}, and the seal is of {f'{policy.drafter}, {policy.rule}' if policy.drafter else 'no drafter'}"
 
 
 def _differences(name: str, point: LoadPoint, sealed: SealedCell) -> Iterator[str]:

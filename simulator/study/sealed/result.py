@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from simulator.quantities import Share
-from simulator.study.run.record import Document, Record, ShortText
-from simulator.study.sealed.seal import Sha256
+from simulator.study.run.record import Document, Record, ShortText, distinct
+from simulator.study.sealed.seal import Condition, Sha256
 
 Kind = Literal["concurrency", "rate_rps"]
+KINDS: tuple[Kind, Kind] = ("concurrency", "rate_rps")
 
 
 class ScoredNumber(Record):
@@ -37,6 +38,7 @@ class ScoredCell(Record):
     failed: NonNegativeInt
     numbers: dict[str, ScoredNumber]
     pace: PositiveFloat | None = None  # of the machine meanwhile, ÷ that beside the probes: above 1 it was slower
+    files_sha256: tuple[Sha256, ...] = ()
 
 
 class Place(Record):
@@ -49,7 +51,7 @@ class Place(Record):
 
 class Summary(Record):
     """Sizes of the errors of a number over all cells of a kind of load, and how often its interval held: `share` of those that have one. `noise`
-    is the standard deviation of one measurement's logarithm, from repeats; null without any."""
+    is the standard deviation of one measurement's logarithm, from repeats of that kind, else of the other; null without any."""
 
     kind: Kind
     number: ShortText
@@ -186,6 +188,13 @@ class ConditionFacts(Record):
     policies: tuple[str, ...]
     loads: tuple[PositiveFloat, ...]
     description: tuple[str, ...]
+    replicas: PositiveInt = 1  # that a load of users is divided by
+
+    @classmethod
+    def of_sealed(cls, condition: Condition) -> Self:
+        """Those of a condition of a seal."""
+        loads, policies = sorted({cell.load for cell in condition.cells}), (policy.name for policy in condition.policies)
+        return cls.of(condition, kind=condition.load_kind, policies=tuple(policies), loads=tuple(loads))
 
 
 class Score(Document):
@@ -202,11 +211,12 @@ class Score(Document):
     first_measured: str  # as the files have it
     last_measured: str
     older: NonNegativeInt  # measurements that were there before the seal
+    undated: NonNegativeInt = 0  # that do not say when they were made
     conditions: tuple[ConditionFacts, ...]
     cells: Annotated[tuple[ScoredCell, ...], Field(min_length=1)]
     not_measured: tuple[Place, ...]
     not_sealed: tuple[str, ...]  # files
-    failed: NonNegativeInt
+    failed: NonNegativeInt  # requests of the measured cells
     summary: tuple[Summary, ...]
     ranking: Ranking
     regret: tuple[Regret, ...]
@@ -216,6 +226,11 @@ class Score(Document):
     pace: Pace | None = None
     limits: tuple[Limit, ...]
     remarks: tuple[str, ...]
+
+    @model_validator(mode="after")
+    def _cells_once(self) -> Self:
+        distinct("cells", (f"{cell.condition}/{cell.policy} at {cell.load}" for cell in self.cells))
+        return self
 
     @property
     def ok(self) -> bool:

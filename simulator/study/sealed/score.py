@@ -8,28 +8,28 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
 from math import log, sqrt
+from typing import Any
 
 import numpy as np
 
 from simulator.study.sealed import decisions as decide
-from simulator.study.sealed.measured import Measured, MeasuredCell
-from simulator.study.sealed.numbers import NUMBERS, SPEED, THROUGHPUT, noise_of
-from simulator.study.sealed.pace import pace_of, scored_pace
+from simulator.study.sealed.numbers import NUMBERS, SPEED, THROUGHPUT
 from simulator.study.sealed.result import (
+    KINDS,
+    ConditionFacts,
     CrossingFound,
     Kind,
     KneeFound,
     Limit,
-    Pace,
     Pair,
     Place,
     Ranking,
     Regret,
     ScoredCell,
-    ScoredNumber,
+    SealFacts,
     Summary,
 )
-from simulator.study.sealed.seal import Condition, Seal
+from simulator.study.sealed.seal import ChoiceFor, Condition, Seal
 
 BEYOND = 2.0  # standard errors of a difference, from which on it is no noise
 JUDGED = (SPEED, THROUGHPUT)
@@ -38,40 +38,34 @@ MEDIAN, MEDIAN_LLAMA, WORST, COVERED, RANKED, REGRET, OPEN_TTFT = 0.06, 0.08, 0.
 
 @dataclass(frozen=True)
 class Scoring:
-    """A seal and what was measured of it; the pace of the machine beside the probes of its profile, seconds."""
+    """A seal, what was measured of it, and the standard deviation of one measurement's logarithm by kind of load and number."""
 
     seal: Seal
-    found: Measured
-    probes: tuple[float, ...] = ()
-
-    @cached_property
-    def cells(self) -> tuple[ScoredCell, ...]:
-        """In the order of the seal."""
-        order = {(c.name, cell.policy, cell.load): place for c in self.seal.conditions for place, cell in enumerate(c.cells)}
-        names = [condition.name for condition in self.seal.conditions]
-        key = lambda cell: (names.index(cell.condition.name), order[cell.condition.name, cell.sealed.policy, cell.sealed.load])  # noqa: E731
-        probes_s = float(np.median(self.probes)) if self.probes else None
-        return tuple(_scored(cell, probes_s) for cell in sorted(self.found.cells, key=key))
+    cells: Sequence[ScoredCell]
+    noise: Mapping[tuple[Kind, str], float]
 
     @property
-    def pace(self) -> Pace | None:
-        """The machine's beside all cells; None where nothing says it."""
-        return scored_pace(self.found.cells, self.probes) if self.probes else None
-
-    @cached_property
-    def noise(self) -> dict[tuple[Kind, str], float]:
-        """Standard deviation of one measurement's logarithm, pooled over the cells of a kind of load with repeats; without any it is not there."""
-        every = [(cell.condition.load_kind, cell.values) for cell in self.found.cells]
-        of = {
-            (kind, name): noise_of([values[name] for mine, values in every if mine == kind and name in values])
-            for kind in dict.fromkeys(kind for kind, _ in every) for name in NUMBERS
-        }  # fmt: skip
-        return {key: sd for key, sd in of.items() if sd is not None}
+    def follows(self) -> dict[str, Any]:
+        """All of a score that follows from the seal, its cells and their noise, by its names there."""
+        summary, ranking, regret = tuple(self.summary()), self.ranking(), tuple(self.regret())
+        measured = {cell.condition for cell in self.cells}
+        return {
+            "seal": SealFacts.of(self.seal, profiles={condition.name: condition.profile.sha256 for condition in self.seal.conditions}),
+            "conditions": tuple(ConditionFacts.of_sealed(condition) for condition in self.seal.conditions if condition.name in measured),
+            "not_measured": self.not_measured,
+            "failed": sum(cell.failed for cell in self.cells),
+            "summary": summary,
+            "ranking": ranking,
+            "regret": regret,
+            "knees": tuple(self.knees()),
+            "crossings": tuple(self.crossings()),
+            "limits": tuple(limits(summary, ranking, regret, all(condition.profile.llama_cpp for condition in self.seal.conditions))),
+        }
 
     @cached_property
     def not_measured(self) -> tuple[Place, ...]:
         """What was sealed and is in no file."""
-        done = {(cell.condition.name, cell.sealed.policy, cell.sealed.load) for cell in self.found.cells}
+        done = {(cell.condition, cell.policy, cell.load) for cell in self.cells}
         every = ((c.name, cell.policy, cell.load) for c in self.seal.conditions for cell in c.cells)
         return tuple(Place(condition=name, policy=policy, load=load) for name, policy, load in every if (name, policy, load) not in done)
 
@@ -87,8 +81,7 @@ class Scoring:
 
     def summary(self) -> Iterator[Summary]:
         """Of every number, closed and open loops apart."""
-        kinds: tuple[Kind, ...] = ("concurrency", "rate_rps")
-        for kind in kinds:
+        for kind in KINDS:
             for name in NUMBERS:
                 having = [(cell, cell.numbers[name]) for cell in self.cells if cell.kind == kind and name in cell.numbers]
                 if not having:
@@ -105,14 +98,11 @@ class Scoring:
 
     # decisions, over the cells that both sides have
 
-    def _of(self, condition: Condition) -> list[MeasuredCell]:
-        return [cell for cell in self.found.cells if cell.condition.name == condition.name]
-
     def _sides(self, condition: Condition) -> tuple[decide.Cells, decide.Cells]:
         """Predicted and measured numbers."""
-        mine = self._of(condition)
-        predicted = {(c.sealed.policy, c.sealed.load): {name: number.value for name, number in c.sealed.numbers.items()} for c in mine}
-        return predicted, {(c.sealed.policy, c.sealed.load): c.means for c in mine}
+        mine = {(cell.policy, cell.load): cell.numbers for cell in self.cells if cell.condition == condition.name}
+        predicted = {key: {name: number.predicted for name, number in numbers.items()} for key, numbers in mine.items()}
+        return predicted, {key: {name: number.measured for name, number in numbers.items()} for key, numbers in mine.items()}
 
     def ranking(self) -> Ranking:
         """Pairs at the same load."""
@@ -121,7 +111,7 @@ class Scoring:
         for condition in self.seal.conditions:
             sd = self.noise.get((condition.load_kind, SPEED), 0.0)
             predicted, measured = self._sides(condition)
-            repeats = {(cell.sealed.policy, cell.sealed.load): len(cell.points) for cell in self._of(condition)}
+            repeats = {(cell.policy, cell.load): cell.repeats for cell in self.cells if cell.condition == condition.name}
             for load in decide.loads_of(measured):
                 for first, second in combinations([policy for policy, at in measured if at == load], 2):
                     seen, told = (log(side[first, load][SPEED] / side[second, load][SPEED]) for side in (measured, predicted))
@@ -147,12 +137,26 @@ class Scoring:
                 if len(speeds) > 1:
                     chosen, best = decide.ranked(predicted, load)[0], max(speeds, key=lambda policy: speeds[policy])
                     yield Regret(condition=condition.name, load=load, chosen=chosen, best=best, loss=1 - speeds[chosen] / speeds[best])
-            for promise in condition.decisions.promises if len(decide.policies_of(measured)) > 1 else ():
-                choice, best_choice = decide.best_at(predicted, promise.tps_per_user), decide.best_at(measured, promise.tps_per_user)
+            for promise, choice, best_choice in self._promised(condition):
                 if choice and best_choice:
                     given = decide.delivered(measured, promise.tps_per_user)[choice.policy]
                     yield Regret(condition=condition.name, tps_per_user=promise.tps_per_user, chosen=choice.policy, best=best_choice.policy,
                                  loss=1 - given / best_choice.throughput_tok_s)  # fmt: skip
+
+    def _promised(self, condition: Condition) -> Iterator[tuple[ChoiceFor, ChoiceFor | None, ChoiceFor | None]]:
+        """Every promise of the seal that there was a choice for, with what is predicted and what was measured to deliver most there."""
+        predicted, measured = (_choosable(side, condition) for side in self._sides(condition))
+        for promise in condition.decisions.promises if len(decide.policies_of(measured)) > 1 else ():
+            yield promise, decide.best_at(predicted, promise.tps_per_user), decide.best_at(measured, promise.tps_per_user)
+
+    @property
+    def unkept(self) -> Iterator[str]:
+        """Promises of the seal that have no regret: no policy that was measured keeps them, or none of them was predicted to."""
+        for condition in self.seal.conditions:
+            for promise, choice, best_choice in self._promised(condition):
+                if not (choice and best_choice):
+                    why = "predicted to keep it where it was measured" if best_choice else "measured to keep it"
+                    yield f"{condition.name}: promised {promise.tps_per_user:.3g} tok/s per user: no policy was {why} (the seal: {promise.policy})"
 
     def knees(self) -> Iterator[KneeFound]:
         """Of every policy that was measured at two loads or more."""
@@ -180,26 +184,10 @@ def _choosable(cells: decide.Cells, condition: Condition) -> decide.Cells:
     return {key: numbers for key, numbers in cells.items() if key[0] in condition.choosable}
 
 
-def _scored(cell: MeasuredCell, probes_s: float | None) -> ScoredCell:
-    numbers = {}
-    pace = pace_of(cell, probes_s) if probes_s else None
-    for name, value in cell.means.items():
-        told = cell.sealed.numbers.get(name)
-        if told is not None:
-            numbers[name] = ScoredNumber(
-                measured=value, predicted=told.value, low=told.low, high=told.high, error=told.value / value - 1, inside=told.holds(value)
-            )
-    return ScoredCell(
-        condition=cell.condition.name, policy=cell.sealed.policy, load=cell.sealed.load, kind=cell.condition.load_kind,
-        files=tuple(point.source for point in cell.points), repeats=len(cell.points), requests=sum(point.requests or 0 for point in cell.points),
-        failed=sum(point.failed or 0 for point in cell.points), numbers=numbers, pace=float(np.mean(pace)) if pace else None,
-    )  # fmt: skip
-
-
-def limits(summary: Sequence[Summary], ranking: Ranking, regret: Sequence[Regret], engine: str) -> Iterator[Limit]:
-    """Those of the board: closed loops by speed and throughput, open ones by TTFT."""
+def limits(summary: Sequence[Summary], ranking: Ranking, regret: Sequence[Regret], llama_cpp: bool) -> Iterator[Limit]:
+    """Those of the board: closed loops by speed and throughput, open ones by TTFT. `llama_cpp`: all that was sealed is of it."""
     by: Mapping[tuple[str, str], Summary] = {(one.number, one.kind): one for one in summary}
-    median = MEDIAN_LLAMA if "llama.cpp" in engine.lower() else MEDIAN
+    median = MEDIAN_LLAMA if llama_cpp else MEDIAN
     judged = [by[name, "concurrency"] for name in JUDGED if (name, "concurrency") in by]
     for one in judged:
         title = NUMBERS[one.number].title

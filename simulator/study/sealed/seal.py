@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -20,6 +21,7 @@ from simulator.traffic.benchmark import Client
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 SHOWN = 12  # characters of a digest that tables show
+NOT_STATED = "not stated"  # of a profile that does not say its hardware, engine or target
 
 
 class SealedNumber(Record):
@@ -69,6 +71,11 @@ class SealedProfile(Record):
     target: str
     sha256: Sha256
     provenance: tuple[Source, ...]
+
+    @property
+    def llama_cpp(self) -> bool:
+        """Is its engine llama.cpp, which has a limit of its own on the board, and streams every token by itself?"""
+        return "llama.cpp" in self.engine.lower()
 
 
 class RankedAt(Record):
@@ -181,6 +188,12 @@ class Seal(Document):
     def condition(self, name: str) -> Condition | None:
         """The condition of that name."""
         return next((condition for condition in self.conditions if condition.name == name), None)
+
+
+def alike(one: str, other: str) -> bool:
+    """May two names be of one model, engine or machine: is one within the other, folders, signs and case apart?"""
+    first, second = (re.sub(r"[^a-z0-9]", "", name.rstrip("/").rpartition("/")[2].lower()) for name in (one, other))
+    return first in second or second in first
 
 
 def digest_of(content: Mapping[str, Any]) -> str:
