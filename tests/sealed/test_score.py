@@ -256,6 +256,22 @@ def test_another_model_and_other_drafts_are_named(sealed: Seal, result_file: Wri
     assert told("plain", **sglang) == ["small/plain/a.json: the server drafted some tokens (accepted length 1.2), and the seal is of no drafter"]
 
 
+def test_results_of_llama_cpp_without_scrapes_say_nothing_of_drafts(world: Path, sealed: Seal, result_file: Write, edit_profile: Any, dsim: Dsim) -> None:
+    """Every token is a piece of its own there, accepted drafts too."""
+    edit_profile(lambda content: content.update(engine="llama.cpp b1"))
+    assert dsim("predict", "small.yaml", "--seal", "llama.json").code == 0
+    pieces = {"mean_itl_ms": 7.0, "mean_tpot_ms": 7.0}
+    files = [f"MTP-1={result_file(f'{load}.json', 'MTP-1', load, **pieces)}" for load in (2, 6)]
+    score = score_of(read_seal(world / "llama.json"), "x", files)
+    assert not any("accepted_length" in cell.numbers for cell in score.cells)
+    (told,) = [remark for remark in score.remarks if "drafted" in remark]
+    assert told.startswith("results of llama.cpp without scrapes of /metrics beside them")
+    clients = REAL.parent / "guidellm-c4.json", REAL.parent / "aiperf" / "profile_export_aiperf.json"
+    assert read_result(clients[0]).points[0].slots == 0
+    (world / "aiperf.json").write_bytes(clients[1].read_bytes())  # without the counters beside it
+    assert [read_result(path, pieces=False).points[0].slots for path in (clients[0], world / "aiperf.json")] == [None, None]
+
+
 def test_all_clients_say_when() -> None:
     real = Path(__file__).parents[1] / "exchange" / "real"
     files = [real / "aiperf" / "profile_export_aiperf.json", real / "guidellm-c4.json", REAL / "none-c4.json"]

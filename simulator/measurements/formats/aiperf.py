@@ -111,10 +111,11 @@ class _Export(Part):
         return _count(self.error_request_count)
 
 
-def read_aiperf(path: Path) -> Loads:
+def read_aiperf(path: Path, pieces: bool = True) -> Loads:
     """A profile_export_aiperf.json, or GenAI-Perf's, with the server_metrics_export.json of the same benchmark beside it; the unit of a metric says
     what its numbers are. The time per token is the mean over requests: the mean of their speeds is another number where users are unlike (by a sixth
-    with two kinds of text under speculation). Raises DsimError with file and field."""
+    with two kinds of text under speculation). `pieces`: those of an answer tell whether the server speculates. Raises DsimError with file and
+    field."""
     document = read_document(path, "output_token_throughput", "output_token_throughput_per_user", "request_latency", "inter_token_latency")
     if all(document.content.get(key) is None for key in ("output_token_throughput_per_user", "time_to_first_token", "inter_token_latency")):
         raise document.fail("output_token_throughput_per_user", "is missing: it was not streamed", "measure with --streaming")
@@ -129,9 +130,9 @@ def read_aiperf(path: Path) -> Loads:
         output_tokens=_mean(export.output_sequence_length), offered=told.offered,
         duration_s=_maybe(document, "benchmark_duration", export.benchmark_duration), measured_at=export.end_time or "",
     )  # fmt: skip
-    pieces = _maybe(document, "inter_chunk_latency", export.inter_chunk_latency)
+    gap_s = _maybe(document, "inter_chunk_latency", export.inter_chunk_latency) if pieces else None
     counters = _of_server(path, export.benchmark_id)
-    point = point.one_token_pieces(pieces) if counters is None else point.counted(counters)
+    point = point.one_token_pieces(gap_s) if counters is None else point.counted(counters)
     if prompt := _mean(export.usage_prompt_tokens):
         point = replace(point, prompt_tokens=prompt)
     if usage := _mean(export.usage_completion_tokens):

@@ -71,11 +71,11 @@ class _Report(Part):
     benchmarks: Annotated[list[_Benchmark], Field(min_length=1, max_length=10_000, fail_fast=True)]
 
 
-def read_guidellm(path: Path) -> Loads:
+def read_guidellm(path: Path, pieces: bool = True) -> Loads:
     """Every benchmark of a benchmarks.json; those without a successful request are left out. Times are those of successful requests, throughput is of
     all: a run that ends by time leaves unfinished requests, which were in the batch too. GuideLLM's inter-token latency is (last - first token) /
-    (tokens - 1) of a request, weighted by its tokens; its time per output token counts the first token too and is not used. Raises DsimError with
-    file and field."""
+    (tokens - 1) of a request, weighted by its tokens; its time per output token counts the first token too and is not used. `pieces`:
+    those of an answer tell whether the server speculates. Raises DsimError with file and field."""
     document = read_document(path, "benchmarks")
     points, left_out = [], []
     for number, benchmark in enumerate(document.read(_Report).benchmarks):
@@ -100,6 +100,6 @@ def read_guidellm(path: Path) -> Loads:
             offered={"concurrent": strategy.streams or None, "synchronous": 1}.get(strategy.type_ or ""), duration_s=benchmark.duration,
             measured_at=datetime.fromtimestamp(benchmark.end_time, UTC).isoformat(timespec="seconds") if benchmark.end_time else "",
         )  # fmt: skip
-        pieces = metrics.mean("output_tokens_per_iteration")
-        points.append(point.one_token_pieces(pieces / point.tps_per_user if pieces else None))
+        tokens = metrics.mean("output_tokens_per_iteration") if pieces else None
+        points.append(point.one_token_pieces(tokens / point.tps_per_user if tokens else None))
     return Loads(points, left_out)

@@ -28,6 +28,9 @@ FIXED = re.compile(r"fixed \(length (\d+)\)")  # a rule, as a seal tells it
 UNLIKE = 0.02  # relative difference of counts of tokens that is named
 BESIDE = re.compile(r"server_metrics_export\.json|.*_export.*\.jsonl")  # AIPerf's, beside its results
 FORM = "POLICY=FILE, CONDITION/POLICY=FILE, or a folder CONDITION/POLICY/*.json (or .jsonl)"
+UNKNOWN_DRAFTS = (
+    "results of llama.cpp without scrapes of /metrics beside them (c4-before.txt, c4-after.txt of c4.json): what it drafted there is not known"
+)
 
 
 @dataclass(frozen=True)
@@ -125,21 +128,22 @@ def not_of_the_seal(words: Sequence[str], seal: Seal) -> list[str]:
     return sorted({name for name in found if name not in sealed}, key=natural)
 
 
-def read_result(path: Path) -> Loads:
-    """The operating points of a result file, whichever client wrote it. Raises DsimError."""
+def read_result(path: Path, pieces: bool = True) -> Loads:
+    """The operating points of a result file, whichever client wrote it. `pieces`: those of an answer tell whether the server speculates. Raises
+    DsimError."""
     text = read_text(path)
     for mark, read in (('"mean_tpot_ms"', _read_bench), ('"benchmarks"', read_guidellm), ('"output_token_throughput"', read_aiperf)):
         if mark in text:
-            return read(path)
+            return read(path, pieces)
     parse_json(text, path)  # what was cut off is no JSON
     remedy = "give results of vllm bench serve --save-result, SGLang's bench_serving, GuideLLM or AIPerf"
     raise DsimError("is not a result of a benchmark client", where=path, remedy=remedy)
 
 
-def _read_bench(path: Path) -> Loads:
+def _read_bench(path: Path, pieces: bool) -> Loads:
     """llama-server's are told by the scrapes beside them."""
     counters = counters_around(path)
-    return read_llama_cpp(path) if counters is not None and counters.engine == "llamacpp" else read_bench(path)
+    return read_llama_cpp(path) if counters is not None and counters.engine == "llamacpp" else read_bench(path, pieces)
 
 
 def read_measured(files: Sequence[tuple[Condition, str, Path]]) -> Measured:
@@ -148,7 +152,9 @@ def read_measured(files: Sequence[tuple[Condition, str, Path]]) -> Measured:
     repeats: dict[tuple[str, str, float], MeasuredCell] = {}
     seen: dict[LoadPoint, str] = {}
     for condition, policy, path in files:
-        loads = read_result(path)
+        loads = read_result(path, pieces=not condition.profile.llama_cpp)
+        if condition.profile.llama_cpp and any(point.slots is None for point in loads.points):
+            every.remarks.append(UNKNOWN_DRAFTS)
         every.remarks += [*loads.remarks, *(f"{condition.name}/{policy}/{name}: no request finished" for name in loads.left_out)]
         for point in loads.points:
             name = f"{condition.name}/{policy}/{point.source}"

@@ -72,6 +72,11 @@ class SealedProfile(Record):
     sha256: Sha256
     provenance: tuple[Source, ...]
 
+    @property
+    def llama_cpp(self) -> bool:
+        """Is its engine llama.cpp, which has a limit of its own on the board, and streams every token by itself?"""
+        return "llama.cpp" in self.engine.lower()
+
 
 class RankedAt(Record):
     """Policies at a load, the fastest first."""
