@@ -185,6 +185,10 @@ def test_other_tools_stand_beside(world: Path, sealed: Seal, result_file: Write,
     (other,) = score.others
     assert (other.tool, other.cells, other.median, other.ours_worst) == ("Other", 1, pytest.approx(0.5), pytest.approx(0))
     assert score_of(sealed, "x", [file], others=world / "o.json").others[0].median > 0.9
+    (world / "p90.csv").write_text(OTHERS + row.replace("tps_per_user", "ttft_p90_s"))
+    score = score_of(sealed, "x", [file], others=world / "p90.csv")
+    assert score.others == ()
+    assert "--others predicts ttft_p90_s, which no file has" in score.remarks
     said = dsim("score", "seal.json", file, "--others", "bad.csv")
     assert (said.code, len(said.err.splitlines())) == (2, 1)
     assert "large/plain at 2 is not a cell of the seal" in said.err
@@ -234,11 +238,15 @@ def test_another_model_and_other_drafts_are_named(sealed: Seal, result_file: Wri
         return [
             line
             for line in score_of(sealed, "x", [f"{policy}={file}"], model=model).remarks
-            if re.search("drafted|called its model|speed and TTFT say", line)
+            if re.search("drafted|called its model|--model|speed and TTFT say", line)
         ]
 
     assert told("plain") == told("MTP-1", **one) == told("plain", "org/Small-7B-Instruct") == []
-    assert told("plain", "org/Large-7B") == ["the server called its model 'small', and the seal is of 'org/Large-7B'"]
+    assert told("plain", "org/Large-7B") == ["--model says 'org/Large-7B', and the profile of the seal 'small'"]
+    assert told("plain", "org/Large-7B", model_id="large-7b") == [
+        "--model says 'org/Large-7B', and the profile of the seal 'small'",
+        "the server called its model 'large-7b', and the seal is of 'small'",
+    ]
     assert told("MTP-1", **two) == ["small/MTP-1/a.json: the server drafted 2 tokens, and the seal is of mtp, fixed (length 1)"]
     assert told("plain", **one) == ["small/plain/a.json: the server drafted 1 tokens, and the seal is of no drafter"]
     (crowded,) = told("plain", mean_tpot_ms=5000.0)
@@ -256,13 +264,11 @@ def test_another_model_and_other_drafts_are_named(sealed: Seal, result_file: Wri
     assert told("plain", **sglang) == ["small/plain/a.json: the server drafted some tokens (accepted length 1.2), and the seal is of no drafter"]
 
 
-def test_results_of_llama_cpp_without_scrapes_say_nothing_of_drafts(world: Path, sealed: Seal, result_file: Write, edit_profile: Any, dsim: Dsim) -> None:
+def test_results_of_llama_cpp_without_scrapes_say_nothing_of_drafts(world: Path, sealed: Seal, result_file: Write) -> None:
     """Every token is a piece of its own there, accepted drafts too."""
-    edit_profile(lambda content: content.update(engine="llama.cpp b1"))
-    assert dsim("predict", "small.yaml", "--seal", "llama.json").code == 0
     pieces = {"mean_itl_ms": 7.0, "mean_tpot_ms": 7.0}
     files = [f"MTP-1={result_file(f'{load}.json', 'MTP-1', load, **pieces)}" for load in (2, 6)]
-    score = score_of(read_seal(world / "llama.json"), "x", files)
+    score = score_of(_of_engine(sealed, "llama.cpp b1"), "x", files)
     assert not any("accepted_length" in cell.numbers for cell in score.cells)
     (told,) = [remark for remark in score.remarks if "drafted" in remark]
     assert told.startswith("results of llama.cpp without scrapes of /metrics beside them")
@@ -278,10 +284,18 @@ def test_all_clients_say_when() -> None:
     assert [read_result(file).points[0].measured_at[:10].replace("-", "")[:8] for file in files] == ["20261128"] * 3
 
 
+def _of_engine(seal: Seal, engine: str) -> Seal:
+    conditions = tuple(c.model_copy(update={"profile": c.profile.model_copy(update={"engine": engine})}) for c in seal.conditions)
+    return seal.model_copy(update={"conditions": conditions})
+
+
 def test_llama_has_a_limit_of_its_own(sealed: Seal, result_file: Write) -> None:
-    score = score_of(sealed, "x", whole(result_file, FACTORS))
-    found = [next(limits(score.summary, score.ranking, score.regret, engine)).most for engine in ("vLLM", "llama.cpp b11434")]
+    score = score_of(sealed, "x", whole(result_file, FACTORS), engine="llama.cpp b11434")
+    found = [next(limits(score.summary, score.ranking, score.regret, llama_cpp)).most for llama_cpp in (False, True)]
     assert found == [0.06, 0.08]
+    assert score.limits[0].most == 0.06  # the sealed profile is of another engine, whatever --engine says
+    assert "--engine says 'llama.cpp b11434', and the profile of the seal 'ours'" in score.remarks
+    assert score_of(_of_engine(sealed, "llama.cpp b11434"), "x", ["plain=plain-2.json"]).limits[0].most == 0.08
 
 
 def test_an_open_loop_is_found_by_its_rate_and_judged_by_ttft(world: Path, scenario: Callable[..., Path], dsim: Dsim, edit_profile: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
@@ -13,10 +13,11 @@ from pathlib import Path
 from simulator.complaints import shown
 from simulator.errors import DsimError
 from simulator.files import write_whole
+from simulator.measurements.formats.loadgen import LoadPoint
 from simulator.reading.json_files import read_json
 from simulator.study.sealed.cells import noise_by_kind, scored_cells
 from simulator.study.sealed.measured import Measured, given_files, not_of_the_seal, read_measured
-from simulator.study.sealed.others import compared, read_others
+from simulator.study.sealed.others import OtherPrediction, compared, read_others
 from simulator.study.sealed.pace import probes_pace, scored_pace
 from simulator.study.sealed.result import ConditionFacts, Score, ScoredCell, SealFacts
 from simulator.study.sealed.score import Scoring, limits
@@ -41,11 +42,12 @@ def score_of(
     summary, ranking, regret = tuple(scoring.summary()), scoring.ranking(), tuple(scoring.regret())
     measured = {cell.condition.name for cell in found.cells}
     conditions = [condition for condition in seal.conditions if condition.name in measured]
-    engine, model, older = engine or _of_profiles(seal, "engine"), model or _of_profiles(seal, "target"), _older(seal, found)
+    older, llama_cpp = _older(seal, found), all(condition.profile.llama_cpp for condition in seal.conditions)
     dates = [point.measured_at for point in found.points if point.measured_at]
     return Score(
         kind="score", name=name, dsim_version=version("dsim"), scored_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        engine=engine, hardware=hardware or _of_profiles(seal, "hardware"), model=model or found.model,
+        engine=engine or "; ".join(_stated(seal, "engine")), hardware=hardware or "; ".join(_stated(seal, "hardware")),
+        model=model or "; ".join(_stated(seal, "target")) or found.model,
         seal=SealFacts.of(seal, profiles={condition.name: condition.profile.sha256 for condition in seal.conditions}),
         first_measured=dates[0] if dates else "", last_measured=dates[-1] if dates else "", older=older,
         conditions=tuple(
@@ -58,8 +60,12 @@ def score_of(
         cells=tuple(scoring.cells), not_measured=scoring.not_measured, not_sealed=tuple(found.not_sealed),
         failed=sum(cell.failed for cell in scoring.cells),
         summary=summary, ranking=ranking, regret=regret, knees=tuple(scoring.knees()), crossings=tuple(scoring.crossings()),
-        others=tuple(compared(told, scoring.cells)), pace=pace, limits=tuple(limits(summary, ranking, regret, engine)),
-        remarks=tuple(_remarks(found, scoring, older, model, bool(paces) and pace is None)),
+        others=tuple(compared(told, scoring.cells)), pace=pace, limits=tuple(limits(summary, ranking, regret, llama_cpp)),
+        remarks=(
+            *_of_options(seal, found, {"engine": engine, "hardware": hardware, "model": model}), *_of_dates(found.points, older),
+            *(["no measurement says the pace of its machine (pace_s)"] if paces and pace is None else []), *_remarks(found, scoring),
+            *_of_others(told, scoring.cells),
+        ),
     )  # fmt: skip
 
 
@@ -74,10 +80,10 @@ def write_score(score: Score, path: Path) -> None:
     write_whole(path, json.dumps(score.to_json(), indent=1, ensure_ascii=False) + "\n")
 
 
-def _of_profiles(seal: Seal, fact: str) -> str:
-    """What the profiles say, each once; empty where none does."""
-    told = dict.fromkeys(getattr(condition.profile, fact) for condition in seal.conditions)
-    return "; ".join(text for text in told if text != NOT_STATED)
+def _stated(seal: Seal, fact: str) -> list[str]:
+    """What the profiles say, each once."""
+    every = dict.fromkeys(getattr(condition.profile, fact) for condition in seal.conditions)
+    return [text for text in every if text != NOT_STATED]
 
 
 def _older(seal: Seal, found: Measured) -> int:
@@ -87,19 +93,35 @@ def _older(seal: Seal, found: Measured) -> int:
     return sum(at - timedelta(seconds=point.duration_s or 0) < sealed_at for point, at in ends)
 
 
-def _remarks(found: Measured, scoring: Scoring, older: int, model: str, paceless: bool) -> Iterator[str]:
-    points = found.points
-    if model and found.model and not alike(model, found.model):
-        yield f"the server called its model {shown(found.model)}, and the seal is of {shown(model)}"
+def _of_options(seal: Seal, found: Measured, options: Mapping[str, str]) -> Iterator[str]:
+    """Where options, the seal's profiles and the server's name of its model contradict each other."""
+    facts, targets = {"engine": "engine", "hardware": "hardware", "model": "target"}, _stated(seal, "target")
+    for option, text in options.items():
+        for stated in _stated(seal, facts[option]) if text else ():
+            if not alike(text, stated):
+                yield f"--{option} says {shown(text)}, and the profile of the seal {shown(stated)}"
+    for name in targets or [options["model"]]:
+        if name and found.model and not alike(name, found.model):
+            yield f"the server called its model {shown(found.model)}, and {'the seal' if targets else '--model'} is of {shown(name)}"
+
+
+def _of_dates(points: Sequence[LoadPoint], older: int) -> Iterator[str]:
     if older:
         yield f"{older} of {len(points)} measurements are older than the seal (by this machine's time zone): these were no predictions"
     if undated := sum(_time(point.measured_at) is None for point in points):
         yield f"{undated} of {len(points)} files do not say when they were measured: that they are younger than the seal is for you to know"
+
+
+def _of_others(told: Sequence[OtherPrediction], cells: Sequence[ScoredCell]) -> Iterator[str]:
+    measured = {name for cell in cells for name in cell.numbers}
+    for metric in dict.fromkeys(row.metric for row in told if row.metric not in measured):
+        yield f"--others predicts {metric}, which no file has"
+
+
+def _remarks(found: Measured, scoring: Scoring) -> Iterator[str]:
     for place in scoring.unchosen:
         yield f"recommended and not measured: {place.condition}/{place.policy} at {place.load:g}; regret and ranking there are of the others"
     yield from scoring.unkept
-    if paceless:
-        yield "no measurement says the pace of its machine (pace_s)"
     yield from _of_noise(scoring.cells)
     if scoring.not_measured:
         cells = ", ".join(f"{place.condition}/{place.policy} at {place.load:g}" for place in scoring.not_measured)

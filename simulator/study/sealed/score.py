@@ -151,10 +151,10 @@ def _choosable(cells: decide.Cells, condition: Condition) -> decide.Cells:
     return {key: numbers for key, numbers in cells.items() if key[0] in condition.choosable}
 
 
-def limits(summary: Sequence[Summary], ranking: Ranking, regret: Sequence[Regret], engine: str) -> Iterator[Limit]:
-    """Those of the board: closed loops by speed and throughput, open ones by TTFT."""
+def limits(summary: Sequence[Summary], ranking: Ranking, regret: Sequence[Regret], llama_cpp: bool) -> Iterator[Limit]:
+    """Those of the board: closed loops by speed and throughput, open ones by TTFT. `llama_cpp`: all that was sealed is of it."""
     by: Mapping[tuple[str, str], Summary] = {(one.number, one.kind): one for one in summary}
-    median = MEDIAN_LLAMA if "llama.cpp" in engine.lower() else MEDIAN
+    median = MEDIAN_LLAMA if llama_cpp else MEDIAN
     judged = [by[name, "concurrency"] for name in JUDGED if (name, "concurrency") in by]
     for one in judged:
         title = NUMBERS[one.number].title

@@ -191,7 +191,7 @@ class Seal(Document):
 
 
 def alike(one: str, other: str) -> bool:
-    """May two names be of one model, as people, profiles and servers call it: is one within the other, folders, signs and case apart?"""
+    """May two names be of one model, engine or machine: is one within the other, folders, signs and case apart?"""
     first, second = (re.sub(r"[^a-z0-9]", "", name.rstrip("/").rpartition("/")[2].lower()) for name in (one, other))
     return first in second or second in first
 
