@@ -69,7 +69,18 @@ def test_a_line_has_its_errors_and_failures(board: Path, sealed: Seal) -> None:
     assert "| plain | small | 2 | 10.0 %, −20.0 % |" in text
     assert "off by 10.0 % in the median and 25.0 % at worst" in readme_lines(scores, ())
     assert "kept out, measured before the seal" in readme_lines(scores, ())  # the files are of 2020
+    assert f"| {sealed.sealed_at[:10]}, 4 measured before | 4 |" in line
+    assert "- mine: 4 measurements are older than the seal" in text
     assert "mine: predicted against measured" in html(page)
+
+
+def test_measurements_without_a_date_are_named_on_the_board(board: Path) -> None:
+    (score,) = read_scores(board)
+    scores = [score.model_copy(update={"older": 0, "undated": 3})]
+    text = markdown(board_page(scores, (), "Do it."))
+    assert "- mine: 3 measurements do not say when they were made" in text
+    assert ", 3 undated | 4 |" in text
+    assert ": 4 cells, 3 measurements do not say whether after the seal: per-user speed" in readme_lines(scores, ())
 
 
 def test_a_score_of_another_seal_is_refused(board: Path) -> None:

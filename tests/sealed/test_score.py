@@ -120,6 +120,7 @@ def test_when_a_measurement_began_counts_and_what_was_recommended_is_missed(seal
         (60, (at + timedelta(minutes=2)).isoformat(), None),
     ):  # fmt: skip
         score = score_of(sealed, "x", [f"{other}={result_file('p.json', other, 2, date=date, duration=seconds)}"])
+        assert (score.older, score.undated) == ((words or "").count("older"), (words or "").count("do not say"))
         dated = [remark for remark in score.remarks if "older" in remark or "do not say" in remark]
         assert [remark[: len(words or "")] for remark in dated] == ([words] if words else [])
         assert any(remark.startswith(f"recommended and not measured: small/{best} at 2; ") for remark in score.remarks)

@@ -117,7 +117,7 @@ def engines_table(scores: Sequence[Score]) -> Table:
         worst_loss = max((one.loss for one in score.regret), default=None)
         kept = sum(limit.ok for limit in score.limits)
         rows.append([
-            Cell(score.name, link=f"#{anchor(score.name)}"), score.seal.sealed_at[:10], _cells(score), _errors(speed), _errors(throughput), inside,
+            Cell(score.name, link=f"#{anchor(score.name)}"), _sealed(score), _cells(score), _errors(speed), _errors(throughput), inside,
             f"{score.ranking.right} of {score.ranking.pairs}", f"{size(score.mean_regret)}, {size(worst_loss)}" if score.regret else DASH,
             f"{kept} of {len(score.limits)}", _system(score), ", ".join(condition.name for condition in score.conditions), score.seal.digest[:SHOWN],
         ])  # fmt: skip
@@ -143,12 +143,18 @@ def _cells(score: Score) -> str:
     return f"{done} of {done + left}" if left else str(done)
 
 
+def _sealed(score: Score) -> str:
+    """When, and how many measurements are not known to have been made afterwards."""
+    counts = ((score.older, "measured before"), (score.undated, "undated"))
+    return ", ".join((score.seal.sealed_at[:10], *(f"{count} {what}" for count, what in counts if count)))
+
+
 def _errors(summary: Summary | None) -> str:
     return f"{size(summary.median)}, {size(summary.worst)}" if summary else DASH
 
 
 def failures(scores: Sequence[Score]) -> Iterator[str]:
-    """Every limit that is exceeded, with its size; requests that failed, and cells that were not measured."""
+    """Every exceeded limit, with its size; failed requests, cells that were not measured, and measurements that may be older than their seal."""
     for score in scores:
         for limit in score.limits:
             if not limit.ok:
@@ -157,6 +163,10 @@ def failures(scores: Sequence[Score]) -> Iterator[str]:
             yield f"{score.name}: {score.failed} requests failed"
         if score.not_measured:
             yield f"{score.name}: {len(score.not_measured)} sealed cells were not measured"
+        if score.older:
+            yield f"{score.name}: {score.older} measurements are older than the seal"
+        if score.undated:
+            yield f"{score.name}: {score.undated} measurements do not say when they were made"
 
 
 def exceeded(published: Sequence[Published]) -> Iterator[str]:
@@ -218,7 +228,8 @@ def readme_lines(scores: Sequence[Score], published: Sequence[Published]) -> str
         if (speed := score.errors_of(SPEED)) and (throughput := score.errors_of(THROUGHPUT)):
             by_engine.setdefault(score.engine.partition(" ")[0], []).append((score, speed, throughput))
     for (score, speed, throughput), *before in by_engine.values():
-        when = "kept out, measured before the seal" if score.older else "sealed before they were measured"
+        undated = f"{score.undated} measurements do not say whether after the seal" if score.undated else "sealed before they were measured"
+        when = "kept out, measured before the seal" if score.older else undated
         kept = f"{sum(limit.ok for limit in score.limits)} of {len(score.limits)} limits kept"
         worst_before = max((max(one.worst, other.worst) for _, one, other in before), default=0.0)
         older = f"; older lines: {len(before)}, worst {size(worst_before)}" if before else ""

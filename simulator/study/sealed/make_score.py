@@ -13,7 +13,6 @@ from pathlib import Path
 from simulator.complaints import shown
 from simulator.errors import DsimError
 from simulator.files import write_whole
-from simulator.measurements.formats.loadgen import LoadPoint
 from simulator.reading.json_files import read_json
 from simulator.study.sealed.cells import noise_by_kind, scored_cells
 from simulator.study.sealed.measured import Measured, given_files, not_of_the_seal, read_measured
@@ -43,13 +42,14 @@ def score_of(
     measured = {cell.condition.name for cell in found.cells}
     conditions = [condition for condition in seal.conditions if condition.name in measured]
     older, llama_cpp = _older(seal, found), all(condition.profile.llama_cpp for condition in seal.conditions)
+    undated = sum(_time(point.measured_at) is None for point in found.points)
     dates = [point.measured_at for point in found.points if point.measured_at]
     return Score(
         kind="score", name=name, dsim_version=version("dsim"), scored_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         engine=engine or "; ".join(_stated(seal, "engine")), hardware=hardware or "; ".join(_stated(seal, "hardware")),
         model=model or "; ".join(_stated(seal, "target")) or found.model,
         seal=SealFacts.of(seal, profiles={condition.name: condition.profile.sha256 for condition in seal.conditions}),
-        first_measured=dates[0] if dates else "", last_measured=dates[-1] if dates else "", older=older,
+        first_measured=dates[0] if dates else "", last_measured=dates[-1] if dates else "", older=older, undated=undated,
         conditions=tuple(
             ConditionFacts(
                 name=c.name, kind=c.load_kind, policies=tuple(p.name for p in c.policies), loads=tuple(sorted({cell.load for cell in c.cells})),
@@ -62,7 +62,7 @@ def score_of(
         summary=summary, ranking=ranking, regret=regret, knees=tuple(scoring.knees()), crossings=tuple(scoring.crossings()),
         others=tuple(compared(told, scoring.cells)), pace=pace, limits=tuple(limits(summary, ranking, regret, llama_cpp)),
         remarks=(
-            *_of_options(seal, found, {"engine": engine, "hardware": hardware, "model": model}), *_of_dates(found.points, older),
+            *_of_options(seal, found, {"engine": engine, "hardware": hardware, "model": model}), *_of_dates(len(found.points), older, undated),
             *(["no measurement says the pace of its machine (pace_s)"] if paces and pace is None else []), *_remarks(found, scoring),
             *_of_others(told, scoring.cells),
         ),
@@ -105,11 +105,11 @@ def _of_options(seal: Seal, found: Measured, options: Mapping[str, str]) -> Iter
             yield f"the server called its model {shown(found.model)}, and {'the seal' if targets else '--model'} is of {shown(name)}"
 
 
-def _of_dates(points: Sequence[LoadPoint], older: int) -> Iterator[str]:
+def _of_dates(measurements: int, older: int, undated: int) -> Iterator[str]:
     if older:
-        yield f"{older} of {len(points)} measurements are older than the seal (by this machine's time zone): these were no predictions"
-    if undated := sum(_time(point.measured_at) is None for point in points):
-        yield f"{undated} of {len(points)} files do not say when they were measured: that they are younger than the seal is for you to know"
+        yield f"{older} of {measurements} measurements are older than the seal (by this machine's time zone): these were no predictions"
+    if undated:
+        yield f"{undated} of {measurements} files do not say when they were measured: that they are younger than the seal is for you to know"
 
 
 def _of_others(told: Sequence[OtherPrediction], cells: Sequence[ScoredCell]) -> Iterator[str]:

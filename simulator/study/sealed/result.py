@@ -203,11 +203,12 @@ class Score(Document):
     first_measured: str  # as the files have it
     last_measured: str
     older: NonNegativeInt  # measurements that were there before the seal
+    undated: NonNegativeInt = 0  # that do not say when they were made
     conditions: tuple[ConditionFacts, ...]
     cells: Annotated[tuple[ScoredCell, ...], Field(min_length=1)]
     not_measured: tuple[Place, ...]
     not_sealed: tuple[str, ...]  # files
-    failed: NonNegativeInt
+    failed: NonNegativeInt  # requests of the measured cells
     summary: tuple[Summary, ...]
     ranking: Ranking
     regret: tuple[Regret, ...]
