@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from simulator.report.board.page import board_page
+from simulator.report.render.markdown import markdown
 from simulator.study.sealed.make_score import score_of
 from simulator.study.sealed.measured import read_result
 from simulator.study.sealed.result import Score
@@ -151,6 +153,20 @@ def test_what_was_not_sealed_failed_or_was_another_benchmark_is_named(sealed: Se
         "no cell was measured twice",
     ):
         assert line in told, line
+
+
+def test_loads_of_a_fleet_are_users_per_replica(world: Path, sealed: Seal, result_file: Write, dsim: Dsim) -> None:
+    said = dsim("predict", "small.yaml", "--seal", "fleet.json", "--set", "fleet.replicas=2", "--set", "run.replications=1")
+    assert said.code == 0, said
+    assert "2 users per replica: " in said.out
+    result_file("a.json", "plain", 2, max_concurrency=4)
+    result_file("b.json", "plain", 2, 1.1, max_concurrency=16)
+    said = dsim("score", "fleet.json", "plain=a.json", "plain=b.json", "--format", "json")
+    assert said.code == 0, said
+    score = Score.from_json(json.loads(said.out))
+    assert [cell.load for cell in score.cells] == [2]
+    assert score.not_sealed == ("small/plain/b.json (load 8: 16 in flight ÷ 2 replicas)",)
+    assert "plain, MTP-1 at 2, 6 users per replica" in markdown(board_page([score], (), "Do it."))
 
 
 def test_a_folder_holds_conditions_and_policies(world: Path, sealed: Seal, result_file: Write, dsim: Dsim) -> None:

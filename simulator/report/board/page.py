@@ -18,6 +18,7 @@ from simulator.reading.json_files import read_json
 from simulator.reading.opening import read_bytes, read_text
 from simulator.report.blocks import HTML, PAGES, Block, Cell, Code, Column, Lines, Picture, Prose, Row, Table, Text, table
 from simulator.report.board.score import bound, decided, limits_table, others_table, pace_lines, policies_table, size, summary_table
+from simulator.report.board.seal import load_unit
 from simulator.report.page import Page, Section, section
 from simulator.report.render.html import html
 from simulator.report.render.markdown import markdown
@@ -215,7 +216,7 @@ def _score_blocks(score: Score) -> Iterator[Block | None]:
     yield others_table(score)
     for condition in score.conditions:
         loads = ", ".join(f"{load:g}" for load in condition.loads)
-        unit = "users" if condition.kind == "concurrency" else "requests per second"
+        unit = "requests per second" if condition.kind == "rate_rps" else load_unit(condition.kind, condition.replicas)
         told = (f"{', '.join(condition.policies)} at {loads} {unit}", *condition.description)
         yield Lines(told, f"Condition {condition.name}")
     yield Lines(score.remarks, "Before you rely on it")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from simulator.report.blocks import Block, Cell, Column, Lines, Row, Table, folded, table
-from simulator.report.board.seal import LOAD
+from simulator.report.board.seal import load_unit
 from simulator.report.page import Page, section
 from simulator.report.tables import without_empty
 from simulator.report.wording import DASH, percent, plain
@@ -72,7 +72,8 @@ def cell_tables(score: Score) -> Iterator[Block]:
         rows: list[Row] = [
             [cell.policy, f"{cell.load:g}", _repeats(cell), _pace(cell, score.pace), *(_number(cell, head.name) for head in heads)] for cell in mine
         ]
-        columns: tuple[Column | str, ...] = ("policy", LOAD[condition.kind], "repeats", "pace", *(Column(head.title, head.unit) for head in heads))
+        unit = load_unit(condition.kind, condition.replicas)
+        columns: tuple[Column | str, ...] = ("policy", unit, "repeats", "pace", *(Column(head.title, head.unit) for head in heads))
         caption = f"{condition.name}: predicted / measured, error; ! outside of the 90 % prediction interval."
         if block := folded(without_empty(table(condition.name, caption, columns, rows))):
             yield block

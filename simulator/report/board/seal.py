@@ -8,10 +8,10 @@ from simulator.report.blocks import Block, Cell, Column, Lines, Row, table
 from simulator.report.page import Page, section
 from simulator.report.wording import plain
 from simulator.study.sealed.numbers import NUMBERS, SPEED, THROUGHPUT
+from simulator.study.sealed.result import Kind
 from simulator.study.sealed.seal import Condition, Seal, SealedNumber
 
 SHOWN = (SPEED, THROUGHPUT, "ttft_p50_s", "ttft_p90_s")
-LOAD = {"concurrency": "users", "rate_rps": "req/s"}
 
 
 def seal_page(seal: Seal) -> Page:
@@ -21,8 +21,8 @@ def seal_page(seal: Seal) -> Page:
 
 
 def _blocks(condition: Condition) -> Iterator[Block]:
-    heads = [NUMBERS[name] for name in SHOWN]
-    columns: tuple[Column | str, ...] = ("policy", LOAD[condition.load_kind], *(Column(head.title, head.unit) for head in heads))
+    heads, unit = [NUMBERS[name] for name in SHOWN], load_unit(condition.load_kind, condition.replicas)
+    columns: tuple[Column | str, ...] = ("policy", unit, *(Column(head.title, head.unit) for head in heads))
     rows: list[Row] = [
         [cell.policy, f"{cell.load:g}", *(shown(cell.numbers.get(head.name), 1e3 if head.unit == "ms" else 1.0) for head in heads)]
         for cell in condition.cells
@@ -31,16 +31,23 @@ def _blocks(condition: Condition) -> Iterator[Block]:
     chosen = condition.decisions
     yield Lines(
         (
-            *(f"{choice.load:g} {LOAD[condition.load_kind]}: {choice.policy}" for choice in chosen.recommended),
+            *(f"{choice.load:g} {unit}: {choice.policy}" for choice in chosen.recommended),
             *(f"at {plain(c.tps_per_user)} tok/s per user: {c.policy}, {plain(c.throughput_tok_s)} tok/s" for c in chosen.promises),
         ),
         "Recommended" + (f" (over all: {chosen.recommended_overall})" if chosen.recommended_overall else ""),
     )
     yield Lines(
-        tuple(f"{knee.policy}: {knee.load:g} users, {plain(knee.throughput_tok_s)} tok/s" for knee in chosen.knees),
+        tuple(f"{knee.policy}: {knee.load:g} {unit}, {plain(knee.throughput_tok_s)} tok/s" for knee in chosen.knees),
         "Knees (largest throughput × per-user speed)",
     )
     yield Lines(tuple(f"{c.first} is faster below {plain(c.load)}, {c.second} above" for c in chosen.crossings), "Crossings")
+
+
+def load_unit(kind: Kind, replicas: int) -> str:
+    """What a load counts: users of one replica, as in `dsim run`, or requests per second of all."""
+    if kind == "rate_rps":
+        return "req/s"
+    return "users" if replicas == 1 else "users per replica"
 
 
 def shown(number: SealedNumber | None, factor: float = 1.0) -> Cell:

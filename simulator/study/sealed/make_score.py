@@ -53,7 +53,7 @@ def score_of(
         conditions=tuple(
             ConditionFacts(
                 name=c.name, kind=c.load_kind, policies=tuple(p.name for p in c.policies), loads=tuple(sorted({cell.load for cell in c.cells})),
-                description=c.description,
+                description=c.description, replicas=c.replicas,
             )
             for c in conditions
         ),

@@ -160,10 +160,11 @@ def read_measured(files: Sequence[tuple[Condition, str, Path]]) -> Measured:
             name = f"{condition.name}/{policy}/{point.source}"
             _check(point, path, seen, every)
             seen[replace(point, source="", survival=None)] = name
-            load = _load(point, condition, path)
+            load, fleet = _load(point, condition, path), condition.replicas > 1 and condition.load_kind == "concurrency"
             sealed = condition.cell(policy, load)
             if sealed is None:
-                every.not_sealed.append(f"{name} (load {load:g})")
+                divided = f": {point.offered:g} in flight ÷ {condition.replicas} replicas" if fleet else ""
+                every.not_sealed.append(f"{name} (load {load:g}{divided})")
                 continue
             sought = next(each for each in condition.policies if each.name == policy)
             every.remarks += [*_of_arrivals(name, point, condition), *_of_drafting(name, point, sought), *_differences(name, point, sealed)]

@@ -187,6 +187,7 @@ class ConditionFacts(Record):
     policies: tuple[str, ...]
     loads: tuple[PositiveFloat, ...]
     description: tuple[str, ...]
+    replicas: PositiveInt = 1  # that a load of users is divided by
 
 
 class Score(Document):
