@@ -291,6 +291,12 @@ def _others(folder: Path) -> None:
     read_others(folder / "others.csv", read_seal(folder / "seal.json"))
 
 
+def _score(folder: Path) -> None:
+    from simulator.study.sealed.read_score import read_scores
+
+    read_scores(folder)
+
+
 READERS: tuple[Reader, ...] = (
     Reader("yaml", "yaml", samples.yaml_text, _yaml, 30),
     Reader("set-alone", "yaml", samples.set_options, _set_alone, 16, ("set.txt",)),
@@ -330,6 +336,7 @@ READERS: tuple[Reader, ...] = (
     Reader("weka", "json", samples.weka, _sessions, 2),
     Reader("array", "json", samples.array_trace, _trace("t.json"), 2),
     Reader("seal", "json", samples.seal, _seal, 4, ("seal.json",)),
+    Reader("score", "json", samples.score, _score, 2, ("a.score.json",)),
     Reader("recorded-run", "json", samples.recorded_run, _recorded_run, 4, (".json", ".jsonl")),
     Reader("prompts", "json", samples.prompts, _prompts, 4, ("prompts.txt", "prompts.jsonl")),
     Reader("turns-texts", "json", samples.prompts, _turns_and_texts, 4, ("turns.jsonl", "texts.jsonl")),

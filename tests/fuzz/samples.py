@@ -367,3 +367,27 @@ def seal() -> Files:
     content["digest"] = digest_of(content)
     others = "tool,how,condition,policy,load,metric,value\nother,asked,open60,none,0.79,tps_per_user,8.5\n"
     return {"seal.json": as_json(content), "others.csv": others.encode()}
+
+
+@cache
+def score() -> Files:
+    """A score of two cells beside its seal."""
+    from simulator.study.sealed.cells import scored_number
+    from simulator.study.sealed.result import Score, ScoredCell
+    from simulator.study.sealed.score import Scoring
+    from simulator.study.sealed.seal import Seal
+
+    content = json.loads(seal()["seal.json"])
+    sealed = Seal.from_json(content)
+    cells = tuple(
+        ScoredCell(
+            condition="open60", policy=cell.policy, load=cell.load, kind="rate_rps", files=("a.json",), repeats=1, requests=8, failed=0,
+            numbers={name: scored_number(1.1 * told.value, told) for name, told in cell.numbers.items()},
+        )
+        for cell in sealed.conditions[0].cells
+    )  # fmt: skip
+    made = Score(
+        name="a", dsim_version=sealed.dsim_version, scored_at=sealed.sealed_at, engine="vLLM", hardware="", model="", first_measured="",
+        last_measured="", older=0, cells=cells, not_sealed=(), remarks=(), **Scoring(sealed, cells, {}).follows,
+    )  # fmt: skip
+    return {"a.score.json": as_json(made.to_json()), "a.seal.json": as_json(content)}

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from simulator.errors import DsimError
-from simulator.report.board.page import board_page, main, read_published, read_scores, readme_lines
+from simulator.report.board.page import board_page, main, read_published, readme_lines
 from simulator.report.render.html import html
 from simulator.report.render.markdown import markdown
 from simulator.report.validation.page import with_headline
 from simulator.study.sealed.make_score import score_of, write_score
+from simulator.study.sealed.read_score import read_scores
 from simulator.study.sealed.result import Score
 from simulator.study.sealed.seal import Seal
 from tests.conftest import ROOT
@@ -55,6 +57,34 @@ def test_a_score_that_does_not_follow_from_its_seal_is_refused(board: Path, part
     path.write_text(json.dumps(content))
     with pytest.raises(DsimError, match="tps_per_user: does not follow from the seal; make it again with dsim score"):
         read_scores(board)
+
+
+EDITS: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "name": (lambda c: c.update(name="other"), "name: expected the name of the file, 'mine', got 'other'"),
+    "sealed_at": (lambda c: c["seal"].update(sealed_at="2020-01-01T00:00:00Z"), "seal: does not follow"),
+    "inside": (lambda c: c["cells"][0]["numbers"]["tps_per_user"].update(inside=False), "tps_per_user: does not follow"),
+    "unknown": (lambda c: c["cells"][0].update(policy="fast"), "small/fast/2: does not follow"),
+    "no speed": (lambda c: c["cells"][0]["numbers"].pop("tps_per_user"), "small/plain/2: does not follow"),
+    "twice": (lambda c: c["cells"].append(c["cells"][0]), "'small/plain at 2.0' is there twice"),
+    "left out": (lambda c: c["cells"].pop(), "conditions|not_measured"),
+    "description": (lambda c: c["conditions"][0].update(description=["easy"]), "conditions: does not follow"),
+    "failed": (lambda c: c.update(failed=1), "failed: does not follow"),
+    "worst": (lambda c: c["summary"][0].update(worst=0.1), "summary: does not follow"),
+    "ranking": (lambda c: c["ranking"].update(ties=5), "ranking: does not follow"),
+    "regret": (lambda c: c["regret"].pop(), "regret: does not follow"),
+    "limit": (lambda c: c["limits"][0].update(ok=not c["limits"][0]["ok"]), "limits: does not follow"),
+}
+
+
+@pytest.mark.parametrize(("edit", "says"), EDITS.values(), ids=EDITS)
+def test_a_score_that_was_edited_is_refused(board: Path, edit: Callable[[Any], Any], says: str) -> None:
+    path = board / "mine.score.json"
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(DsimError, match=says) as refused:
+        read_scores(board)
+    assert "\n" not in str(refused.value)
 
 
 def test_a_line_has_its_errors_and_failures(board: Path, sealed: Seal) -> None:

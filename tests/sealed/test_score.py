@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -35,6 +36,7 @@ def test_errors_are_predicted_over_measured(sealed: Seal, result_file: Write) ->
     score = score_of(sealed, "x", whole(result_file, FACTORS))
     errors = {(cell.policy, cell.load): cell.numbers["tps_per_user"].error for cell in score.cells}
     assert errors == pytest.approx({("plain", 2.0): 0, ("plain", 6.0): -0.2, ("MTP-1", 2.0): 0.25, ("MTP-1", 6.0): 0})
+    assert score.cells[0].files_sha256 == (hashlib.sha256(Path(score.cells[0].files[0]).read_bytes()).hexdigest(),)
     speed = score.errors_of("tps_per_user")
     assert speed is not None
     assert (speed.cells, speed.median, speed.worst) == (4, pytest.approx(0.1), pytest.approx(0.25))

@@ -7,14 +7,11 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import isclose
 from pathlib import Path
 
 import numpy as np
 
-from simulator.errors import DsimError
 from simulator.files import write_whole
-from simulator.reading.json_files import read_json
 from simulator.reading.opening import read_bytes, read_text
 from simulator.report.blocks import HTML, PAGES, Block, Cell, Code, Column, Lines, Picture, Prose, Row, Table, Text, table
 from simulator.report.board.score import bound, decided, limits_table, others_table, pace_lines, policies_table, size, summary_table
@@ -25,8 +22,9 @@ from simulator.report.render.markdown import markdown
 from simulator.report.validation.page import anchor, cell_errors, held, read_results, with_headline
 from simulator.report.wording import DASH, short, validation_cells
 from simulator.study.sealed.numbers import SPEED, THROUGHPUT
-from simulator.study.sealed.result import Score, ScoredCell, Summary
-from simulator.study.sealed.seal import SHOWN, Seal, read_seal, sha256
+from simulator.study.sealed.read_score import read_scores
+from simulator.study.sealed.result import Score, Summary
+from simulator.study.sealed.seal import SHOWN, sha256
 from simulator.study.validation.result import Comparison
 
 ABOUT = (
@@ -46,33 +44,6 @@ class Published:
 
     comparison: Comparison
     digest: str
-
-
-def read_scores(folder: Path) -> list[Score]:
-    """NAME.score.json of a folder, the last sealed first; NAME.seal.json beside it is whole, the seal that was scored, and has its predictions.
-    Raises DsimError."""
-    scores = []
-    for path in sorted(folder.glob("*.score.json")):
-        score = Score.from_json(read_json(path, remedy="make it again with dsim score"), path, "make it again with dsim score")
-        sealed = path.with_name(path.name.replace(".score.json", ".seal.json"))
-        seal = read_seal(sealed)
-        if seal.digest != score.seal.digest:
-            raise DsimError("is of another seal than the one beside it", where=path, key="seal.digest", remedy="score that seal")
-        for cell in score.cells:
-            _check_cell(cell, seal, path)
-        scores.append(score)
-    return sorted(scores, key=lambda score: score.seal.sealed_at, reverse=True)
-
-
-def _check_cell(cell: ScoredCell, seal: Seal, path: Path) -> None:
-    """Its predictions are those of the seal, and its errors follow from them. Raises DsimError."""
-    sealed = next((known for c in seal.conditions if c.name == cell.condition and (known := c.cell(cell.policy, cell.load))), None)
-    for name, number in cell.numbers.items():
-        told = sealed.numbers.get(name) if sealed else None
-        same = told is not None and (told.value, told.low, told.high) == (number.predicted, number.low, number.high)
-        if not same or not isclose(number.error, number.predicted / number.measured - 1, abs_tol=1e-9):
-            key = f"{cell.condition}/{cell.policy}/{cell.load:g}/{name}"
-            raise DsimError("does not follow from the seal", where=path, key=key, remedy="make it again with dsim score")
 
 
 def read_published(folder: Path) -> list[Published]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
+from simulator.reading.opening import read_bytes
 from simulator.study.sealed.measured import MeasuredCell
 from simulator.study.sealed.numbers import NUMBERS, noise_of
 from simulator.study.sealed.pace import pace_of
 from simulator.study.sealed.result import KINDS, Kind, ScoredCell, ScoredNumber
-from simulator.study.sealed.seal import Seal, SealedNumber
+from simulator.study.sealed.seal import Seal, SealedNumber, sha256
 
 
 def scored_cells(cells: Sequence[MeasuredCell], seal: Seal, probes: Sequence[float]) -> tuple[ScoredCell, ...]:
@@ -28,6 +30,7 @@ def _scored(cell: MeasuredCell, probes_s: float | None) -> ScoredCell:
         files=tuple(point.source for point in cell.points), repeats=len(cell.points), requests=sum(point.requests or 0 for point in cell.points),
         failed=sum(point.failed or 0 for point in cell.points), pace=float(np.mean(pace)) if pace else None,
         numbers={name: scored_number(value, told) for name, value in cell.means.items() if (told := cell.sealed.numbers.get(name))},
+        files_sha256=tuple(sha256(read_bytes(Path(point.source))) for point in cell.points),
     )  # fmt: skip
 
 

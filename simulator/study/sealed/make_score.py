@@ -18,8 +18,8 @@ from simulator.study.sealed.cells import noise_by_kind, scored_cells
 from simulator.study.sealed.measured import Measured, given_files, not_of_the_seal, read_measured
 from simulator.study.sealed.others import OtherPrediction, compared, read_others
 from simulator.study.sealed.pace import probes_pace, scored_pace
-from simulator.study.sealed.result import ConditionFacts, Score, ScoredCell, SealFacts
-from simulator.study.sealed.score import Scoring, limits
+from simulator.study.sealed.result import Score, ScoredCell
+from simulator.study.sealed.score import Scoring
 from simulator.study.sealed.seal import NOT_STATED, Seal, alike
 
 CLIENT_TIME = "%Y%m%d-%H%M%S"  # of vllm bench serve: local time of the client's machine
@@ -38,34 +38,21 @@ def score_of(
     found.not_sealed += not_of_the_seal(words, seal)
     scoring = Scoring(seal, scored_cells(found.cells, seal, paces), noise_by_kind(found.cells))
     pace = scored_pace(found.cells, paces) if paces else None
-    summary, ranking, regret = tuple(scoring.summary()), scoring.ranking(), tuple(scoring.regret())
-    measured = {cell.condition.name for cell in found.cells}
-    conditions = [condition for condition in seal.conditions if condition.name in measured]
-    older, llama_cpp = _older(seal, found), all(condition.profile.llama_cpp for condition in seal.conditions)
+    older = _older(seal, found)
     undated = sum(_time(point.measured_at) is None for point in found.points)
     dates = [point.measured_at for point in found.points if point.measured_at]
     return Score(
         kind="score", name=name, dsim_version=version("dsim"), scored_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         engine=engine or "; ".join(_stated(seal, "engine")), hardware=hardware or "; ".join(_stated(seal, "hardware")),
         model=model or "; ".join(_stated(seal, "target")) or found.model,
-        seal=SealFacts.of(seal, profiles={condition.name: condition.profile.sha256 for condition in seal.conditions}),
         first_measured=dates[0] if dates else "", last_measured=dates[-1] if dates else "", older=older, undated=undated,
-        conditions=tuple(
-            ConditionFacts(
-                name=c.name, kind=c.load_kind, policies=tuple(p.name for p in c.policies), loads=tuple(sorted({cell.load for cell in c.cells})),
-                description=c.description, replicas=c.replicas,
-            )
-            for c in conditions
-        ),
-        cells=tuple(scoring.cells), not_measured=scoring.not_measured, not_sealed=tuple(found.not_sealed),
-        failed=sum(cell.failed for cell in scoring.cells),
-        summary=summary, ranking=ranking, regret=regret, knees=tuple(scoring.knees()), crossings=tuple(scoring.crossings()),
-        others=tuple(compared(told, scoring.cells)), pace=pace, limits=tuple(limits(summary, ranking, regret, llama_cpp)),
+        cells=tuple(scoring.cells), not_sealed=tuple(found.not_sealed), others=tuple(compared(told, scoring.cells)), pace=pace,
         remarks=(
             *_of_options(seal, found, {"engine": engine, "hardware": hardware, "model": model}), *_of_dates(len(found.points), older, undated),
             *(["no measurement says the pace of its machine (pace_s)"] if paces and pace is None else []), *_remarks(found, scoring),
             *_of_others(told, scoring.cells),
         ),
+        **scoring.follows,
     )  # fmt: skip
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from simulator.quantities import Share
-from simulator.study.run.record import Document, Record, ShortText
-from simulator.study.sealed.seal import Sha256
+from simulator.study.run.record import Document, Record, ShortText, distinct
+from simulator.study.sealed.seal import Condition, Sha256
 
 Kind = Literal["concurrency", "rate_rps"]
 KINDS: tuple[Kind, Kind] = ("concurrency", "rate_rps")
@@ -38,6 +38,7 @@ class ScoredCell(Record):
     failed: NonNegativeInt
     numbers: dict[str, ScoredNumber]
     pace: PositiveFloat | None = None  # of the machine meanwhile, ÷ that beside the probes: above 1 it was slower
+    files_sha256: tuple[Sha256, ...] = ()
 
 
 class Place(Record):
@@ -189,6 +190,12 @@ class ConditionFacts(Record):
     description: tuple[str, ...]
     replicas: PositiveInt = 1  # that a load of users is divided by
 
+    @classmethod
+    def of_sealed(cls, condition: Condition) -> Self:
+        """Those of a condition of a seal."""
+        loads, policies = sorted({cell.load for cell in condition.cells}), (policy.name for policy in condition.policies)
+        return cls.of(condition, kind=condition.load_kind, policies=tuple(policies), loads=tuple(loads))
+
 
 class Score(Document):
     """All of a score file."""
@@ -219,6 +226,11 @@ class Score(Document):
     pace: Pace | None = None
     limits: tuple[Limit, ...]
     remarks: tuple[str, ...]
+
+    @model_validator(mode="after")
+    def _cells_once(self) -> Self:
+        distinct("cells", (f"{cell.condition}/{cell.policy} at {cell.load}" for cell in self.cells))
+        return self
 
     @property
     def ok(self) -> bool:

@@ -8,12 +8,27 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
 from math import log, sqrt
+from typing import Any
 
 import numpy as np
 
 from simulator.study.sealed import decisions as decide
 from simulator.study.sealed.numbers import NUMBERS, SPEED, THROUGHPUT
-from simulator.study.sealed.result import KINDS, CrossingFound, Kind, KneeFound, Limit, Pair, Place, Ranking, Regret, ScoredCell, Summary
+from simulator.study.sealed.result import (
+    KINDS,
+    ConditionFacts,
+    CrossingFound,
+    Kind,
+    KneeFound,
+    Limit,
+    Pair,
+    Place,
+    Ranking,
+    Regret,
+    ScoredCell,
+    SealFacts,
+    Summary,
+)
 from simulator.study.sealed.seal import ChoiceFor, Condition, Seal
 
 BEYOND = 2.0  # standard errors of a difference, from which on it is no noise
@@ -28,6 +43,24 @@ class Scoring:
     seal: Seal
     cells: Sequence[ScoredCell]
     noise: Mapping[tuple[Kind, str], float]
+
+    @property
+    def follows(self) -> dict[str, Any]:
+        """All of a score that follows from the seal, its cells and their noise, by its names there."""
+        summary, ranking, regret = tuple(self.summary()), self.ranking(), tuple(self.regret())
+        measured = {cell.condition for cell in self.cells}
+        return {
+            "seal": SealFacts.of(self.seal, profiles={condition.name: condition.profile.sha256 for condition in self.seal.conditions}),
+            "conditions": tuple(ConditionFacts.of_sealed(condition) for condition in self.seal.conditions if condition.name in measured),
+            "not_measured": self.not_measured,
+            "failed": sum(cell.failed for cell in self.cells),
+            "summary": summary,
+            "ranking": ranking,
+            "regret": regret,
+            "knees": tuple(self.knees()),
+            "crossings": tuple(self.crossings()),
+            "limits": tuple(limits(summary, ranking, regret, all(condition.profile.llama_cpp for condition in self.seal.conditions))),
+        }
 
     @cached_property
     def not_measured(self) -> tuple[Place, ...]:
