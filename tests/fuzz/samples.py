@@ -369,6 +369,7 @@ def seal() -> Files:
     return {"seal.json": as_json(content), "others.csv": others.encode()}
 
 
+@cache
 def score() -> Files:
     """A score of two cells beside its seal."""
     from simulator.study.sealed.cells import scored_number
