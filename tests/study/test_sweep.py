@@ -195,9 +195,20 @@ def test_a_changed_module_reuses_nothing_unless_it_only_draws_pages(kept: Path, 
     for module in ("report/__init__.py", "cli/__init__.py"):
         (package / module).write_text("# changed\n")
         assert rerun(kept) == (0, 12), module
-    for module in ("schema.py", "study/run/tables.py", "engine/new.py"):
+    for module in ("schema.py", "study/run/tables.py", "engine/new.py", "measurements/model_error.csv"):
         (package / module).write_text("# changed\n")
         assert rerun(kept) == (12, 12), module
+
+
+def test_another_library_of_acceptance_reuses_nothing(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mark, library = store.code_mark.__wrapped__, tmp_path / "profiles" / "acceptance"
+    first = mark()
+    shutil.copytree(repository / "profiles" / "acceptance", library)
+    monkeypatch.setattr("simulator.shipped.ROOT", tmp_path)
+    assert mark() == first, "the same in another place"
+    file = next(library.glob("*/*/acceptance.yaml"))
+    file.write_text(file.read_text() + "# changed\n")
+    assert mark() != first
 
 
 def test_loads_that_are_nearly_the_same_are_two_points(world: Path, scenario: Write) -> None:

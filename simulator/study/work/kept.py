@@ -18,7 +18,9 @@ from pydantic import BaseModel
 from simulator.errors import DsimError
 from simulator.files import absent_folders, remove_empty, write_whole
 from simulator.made import FINISHED, MARKER, mark
+from simulator.measurements.acceptance_library import FILE, acceptances
 from simulator.reading.json_files import read_json
+from simulator.reading.opening import read_bytes
 from simulator.study.work.signals import held
 
 Row = TypeVar("Row", bound=BaseModel)
@@ -90,7 +92,10 @@ def digest(content: Any, files: Mapping[str, bytes] = MappingProxyType({})) -> s
 
 @cache
 def code_mark(package: Path = PACKAGE) -> str:
-    """Changes when any module does that may make numbers: all but those that only tell them. A list of those that do would one day be short of
-    one, and stale results would pass for new; and a checkout changes without its version."""
-    modules = {path.relative_to(package): path for path in package.rglob("*.py")}
-    return digest(version("dsim"), {name.as_posix(): path.read_bytes() for name, path in modules.items() if name.parts[0] not in ONLY_TELL})
+    """Changes when any module or table does that may make numbers: all but those that only tell them, and the shipped acceptance, which says how far
+    runs are moved. A list of those that do would one day be short of one, and stale results would pass for new; and a checkout changes without its
+    version."""
+    sources = {path.relative_to(package): path.read_bytes() for kind in ("py", "csv") for path in package.rglob(f"*.{kind}")}
+    files = {name.as_posix(): content for name, content in sources.items() if name.parts[0] not in ONLY_TELL}
+    library = {f"acceptance/{name}": read_bytes(folder / FILE) for name, folder in acceptances().items()}
+    return digest(version("dsim"), files | library)
