@@ -229,6 +229,24 @@ def test_a_point_without_its_tables_is_run_again(kept: Path) -> None:
     assert times(kept) == before
 
 
+def test_tables_are_of_the_scenario_that_is_beside_them(kept: Path) -> None:
+    """Those of another are removed with its results, or where its loads are no longer run."""
+
+    def tables() -> set[str]:
+        return {file.name for file in kept.glob("*.parquet")}
+
+    (kept / "mine.steps.parquet").write_text("mine")
+    one = loaded("load=[2, 6]", "policies.1.load=[2]", "run.replications=1")
+    sweep(one, kept, workers=1, details=["steps", "requests"])
+    assert len(tables()) == 1 + 5 * 2
+    sweep(one, kept, workers=1)
+    assert len(tables()) == 1 + 5 * 2  # they still hold
+    sweep(loaded("load=[2]", "run.replications=1"), kept, workers=1, details=["requests"])
+    assert tables() == {"mine.steps.parquet", *(f"{policy}-2-0.requests.parquet" for policy in range(3))}
+    sweep(loaded("load=[2]", "run.replications=1", "engine.max_batch=4"), kept, workers=1)
+    assert tables() == {"mine.steps.parquet"}
+
+
 def test_progress_counts_what_was_kept(kept: Path) -> None:
     (kept / "0-2-0.json").unlink()
     told: list[tuple[int, int]] = []

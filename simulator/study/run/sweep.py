@@ -132,6 +132,7 @@ def swept(
         )
     return ordered, {point: rows[point] for point in again}
 
+    kept.drop_other_tables(tasks.values())
 
 def fits(wanted: Any, row: Row) -> bool:
     """Is a row that was kept one of `wanted`, with every metric, and none beyond all measure?"""
