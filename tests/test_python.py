@@ -9,12 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import pytest
 import yaml
 
 from dsim import StepView, VerificationPolicy, evaluate, load_scenario, plan
 from simulator.errors import DsimError
+from simulator.policies.verification import ConfidenceScheduled
 from simulator.study.planning.question import make_plan
+from simulator.study.run.sweep import sweep
 from tests.planning.conftest import PLAN
 
 pytestmark = pytest.mark.usefixtures("sketched")
@@ -58,6 +61,41 @@ def test_a_rule_of_the_callers(scenario: Callable[..., Path]) -> None:
     }.items():
         with pytest.raises(DsimError, match=says):
             question.with_policy(mistake[0], Sure(), mistake[1])
+
+
+class Shorter(ConfidenceScheduled):
+    """A rule of a caller's that has the kind of one of dsim's: one token of each request."""
+
+    def choose(self, view: StepView) -> Any:
+        return np.ones(view.requests, dtype=np.int64)
+
+
+@pytest.mark.parametrize("rule", [Sure(), Shorter()], ids=["kind of its own", "kind of dsim's"])
+@pytest.mark.parametrize(
+    "options, line",
+    [
+        ({"workers": 2}, "'mine' has a rule of your own, and other processes do not have it; use workers=1, without ray"),
+        ({"ray": "local"}, "'mine' has a rule of your own, and other processes do not have it; use workers=1, without ray"),
+        ({"keep": Path("points")}, "'mine' has a rule of your own, and kept points do not show when it changes; leave out keep"),
+    ],
+)
+def test_a_rule_of_the_callers_runs_in_this_process_alone(rule: Any, options: Any, line: str, scenario: Callable[..., Path], world: Path) -> None:
+    """Others would not know it, or take dsim's own rule of that kind for it."""
+    question = load_scenario(scenario()).with_policy("mine", rule, "head")
+    with pytest.raises(DsimError) as refused:
+        sweep(question, **options)
+    assert str(refused.value) == f"{question.file}: policies.3: {line}"
+    assert not (world / "points").exists()
+
+
+def test_a_rule_of_the_callers_starts_no_workers(scenario: Callable[..., Path], world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default there are as many as cores; and what is dsim's own is kept."""
+    monkeypatch.setattr("simulator.study.run.sweep.ALONE_S", 0.0)
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    question = load_scenario(scenario(run={"replications": 1, "requests": 12}, load=[2]))
+    *_, found = sweep(question.with_policy("mine", Shorter(), "head"))
+    assert found.numbers["verification_budget"] == 2
+    assert sweep(question.with_policy("again", ConfidenceScheduled(), "head"), world / "points", workers=1)[3].policy == "again"
 
 
 def test_plan(world: Path) -> None:

@@ -90,7 +90,7 @@ def test_the_command_away_from_the_repository(wheel: Path, tmp_path: Path) -> No
         done = away(wheel, tmp_path, code)
         assert (done.returncode, done.stderr) == (0, ""), words
         assert done.stdout
-    assert (tmp_path / "reports" / "my-scenario" / "report.html").is_file()
+    assert (tmp_path / "reports" / "mine-scenario" / "report.html").is_file()
     assert files() == before
 
 

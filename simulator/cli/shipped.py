@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -81,16 +82,20 @@ def init(
 ) -> None:
     """Write a commented scenario to begin with.
 
-    It runs as it is, on a profile that comes with dsim. Refuses to overwrite a file."""
+    It runs as it is, on a profile that comes with dsim. In FOLDER its name is FOLDER-scenario or FOLDER-plan. Refuses to overwrite a file."""
     from simulator.errors import DsimError
     from simulator.files import write_whole
-    from simulator.reading.opening import read_bytes
+    from simulator.names import check_file_name
+    from simulator.reading.opening import read_text
 
     kind, command = ("plan", "plan") if plan else ("scenario", "run")
     file = folder / f"{kind}.yaml"
     if os.path.lexists(file):
         raise DsimError("already exists", where=file, remedy="name another folder, or move the file away")
-    write_whole(file, read_bytes(TEMPLATES / file.name))
+    text = read_text(TEMPLATES / file.name)
+    with suppress(ValueError):  # two folders whose results would replace each other
+        text = text.replace(f"my-{kind}", check_file_name(f"{folder.name}-{kind}"))
+    write_whole(file, text)
     show(format, {"path": str(file)}, f"written: {file}\nNow edit it, or run it as it is:\n\n    dsim {command} {file}")
 
 

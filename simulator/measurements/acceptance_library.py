@@ -116,8 +116,9 @@ class Acceptance(Frozen):
         if self.provenance == "measured" and self.fits(target) == "same model":
             return []
         kinds = {self.domains[name].kind for name in domains or {} if name in self.domains}
-        mine = [] if self._folder in acceptances().values() else self.told
-        return acceptance_unsure(self.told, [*_told(), *mine], target, drafter, one_kind=len(kinds) == 1)
+        mine = self.told
+        new = [it for it in mine if it not in _told()]  # by what it says, not by its folder: a copy of a shipped one tells nothing twice
+        return acceptance_unsure(mine, [*_told(), *new], target, drafter, one_kind=len(kinds) == 1)
 
     def assumed_for(self, target: str) -> list[str]:
         """What a profile of `target` assumes that takes it."""

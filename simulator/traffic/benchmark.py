@@ -41,7 +41,7 @@ class Benchmark(ArrivalProcess):
     num_prompts: Requests | None = None
     prompts_per_concurrency: Requests | None = None
     max_concurrency: Users | None = None
-    request_rate: Annotated[Rate | None, BeforeValidator(_rate)] = None
+    request_rate: Annotated[Rate | None, BeforeValidator(_rate, json_schema_input_type=Rate | Literal["inf"] | None)] = None
     burstiness: Burstiness = 1.0
     seed: Annotated[int, Within(0, 2**32 - 1)] | None = None
     num_warmups: RequestsOrNone = 0

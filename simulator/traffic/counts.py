@@ -83,4 +83,5 @@ def _plain(value: Any) -> Any:
     return {"kind": "fixed", "count": value} if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-Count = Annotated[FixedCount | UniformCount | GeometricCount, Field(discriminator="kind"), BeforeValidator(_plain)]
+_Kinds = Annotated[FixedCount | UniformCount | GeometricCount, Field(discriminator="kind")]
+Count = Annotated[_Kinds, BeforeValidator(_plain, json_schema_input_type=Number | _Kinds)]

@@ -7,10 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 
+from simulator import shipped
+from simulator.cli.shipped import TEMPLATES
+from simulator.reading.yaml_files import read_yaml
 from simulator.study.planning import work
+from simulator.study.reference import What, json_schema
+from tests.conftest import SCENARIO, Content
 from tests.planning.conftest import PLAN
 
 Dsim = Callable[..., Any]
@@ -163,6 +169,39 @@ def test_the_schema_knows_every_key(dsim: Dsim, what: str) -> None:
     assert schema["additionalProperties"] is False
     assert {"name", "workload"} <= set(schema["properties"])
     assert "Poisson" in schema["$defs"]
+
+
+FILES = {file.stem if file.parent != TEMPLATES else f"init {file.stem}": file for file in (*shipped.scenarios().values(), *TEMPLATES.iterdir())}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_schema_allows_dsims_own_files(name: str) -> None:
+    content = read_yaml(FILES[name])
+    problems = jsonschema.Draft202012Validator(json_schema("plan" if "profiles" in content else "scenario")).iter_errors(content)
+    assert [f"{problem.json_path}: {problem.message}" for problem in problems] == []
+
+
+SHORT_FORMS: dict[str, tuple[What, Content]] = {
+    "one load": ("scenario", {"load": 8}),
+    "a client's rate": ("scenario", {"workload": {"arrivals": {"kind": "benchmark", "client": "vllm", "num_prompts": 9, "request_rate": "inf"}}}),
+    "turns": ("scenario", {"workload": {"sessions": {"arrivals": {"kind": "poisson"}, "turns": 4}}}),
+    "one length of several": ("plan", {"policies": [{"name": "x", "drafter": "head", "verification": {"kind": "fixed"}, "lengths": [1, 3]}]}),
+    "a profile with a price": ("plan", {"profiles": [{"profile": "tiny", "gpu_hour": 3.0}, "other"]}),
+}
+SLIPS: dict[str, tuple[What, Content]] = {
+    "no load": ("scenario", {"load": []}),
+    "a load of text": ("scenario", {"load": "8"}),
+    "a number for a profile": ("plan", {"profiles": [3]}),
+    "an unknown key of a rule": ("plan", {"policies": [{"name": "x", "verification": {"kind": "fixed", "lenght": 1}}]}),
+}
+
+
+@pytest.mark.parametrize("case", [*SHORT_FORMS, *SLIPS])
+def test_the_schema_allows_short_forms_and_no_slips(case: str) -> None:
+    what, change = (SHORT_FORMS | SLIPS)[case]
+    base = PLAN if what == "plan" else SCENARIO
+    problems = list(jsonschema.Draft202012Validator(json_schema(what)).iter_errors(base | change))
+    assert bool(problems) == (case in SLIPS), problems
 
 
 @pytest.mark.parametrize("what", ["scenario", "plan"])

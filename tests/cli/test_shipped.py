@@ -104,6 +104,18 @@ def test_init_writes_a_scenario_and_a_plan_that_run(world: Path, dsim: Dsim) -> 
     assert "no speculation" in said.out
 
 
+@pytest.mark.parametrize(
+    "folder, name", [("chat", "chat-scenario"), ("a/2026-01-02", "2026-01-02-scenario"), (".", "my-scenario"), ("two words", "my-scenario")]
+)
+def test_init_names_the_scenario_after_its_folder(folder: str, name: str, world: Path, dsim: Dsim) -> None:
+    """Two of them, run from one folder, do not replace each other's results; nor does a plan replace a scenario's."""
+    assert dsim("init", folder).code == 0
+    assert dsim("init", folder, "--plan").code == 0
+    assert load_scenario(world / folder / "scenario.yaml").name == name
+    assert load_plan(world / folder / "plan.yaml").question.name == name.replace("scenario", "plan")
+    assert f"reports/{name}" in (world / folder / "scenario.yaml").read_text()
+
+
 def test_init_here(world: Path, dsim: Dsim) -> None:
     assert dsim("init").code == 0
     assert (world / "scenario.yaml").is_file()

@@ -209,6 +209,23 @@ def test_acceptance_of_another_model_widens_what_is_not_known() -> None:
     assert load_acceptance("qwen3-8b-dspark").unsure_for("Qwen3-8B", "d")[-1].parameter == "tilt"  # its positions are those of Qwen3-4B
 
 
+def test_a_shipped_acceptance_counts_once_wherever_it_lies(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the bundle of a node, and where dsim is installed behind a link; one that says something else counts beside it."""
+    name, target = "deepseek-v3-mtp", "Llama-3.1-8B"
+    unsure = load_acceptance(name).unsure_for(target, "d")
+    shutil.copytree(acceptances()[name], world / "copy")
+    assert load_acceptance("copy").unsure_for(target, "d") == unsure
+    with monkeypatch.context() as patched:
+        (world / "link").symlink_to(ROOT)
+        patched.setattr("simulator.shipped.ROOT", world / "link")
+        assert load_acceptance(name).unsure_for(target, "d") == unsure
+    content = yaml.safe_load((world / "copy" / FILE).read_text())
+    for domain in content["domains"].values():
+        domain["accepted_length"] -= 0.2
+    (world / "copy" / FILE).write_text(yaml.safe_dump(content))
+    assert load_acceptance("copy").unsure_for(target, "d") != unsure
+
+
 # in a scenario
 
 POLICIES = [

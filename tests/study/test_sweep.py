@@ -195,9 +195,20 @@ def test_a_changed_module_reuses_nothing_unless_it_only_draws_pages(kept: Path, 
     for module in ("report/__init__.py", "cli/__init__.py"):
         (package / module).write_text("# changed\n")
         assert rerun(kept) == (0, 12), module
-    for module in ("schema.py", "study/run/tables.py", "engine/new.py"):
+    for module in ("schema.py", "study/run/tables.py", "engine/new.py", "measurements/model_error.csv"):
         (package / module).write_text("# changed\n")
         assert rerun(kept) == (12, 12), module
+
+
+def test_another_library_of_acceptance_reuses_nothing(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mark, library = store.code_mark.__wrapped__, tmp_path / "profiles" / "acceptance"
+    first = mark()
+    shutil.copytree(repository / "profiles" / "acceptance", library)
+    monkeypatch.setattr("simulator.shipped.ROOT", tmp_path)
+    assert mark() == first, "the same in another place"
+    file = next(library.glob("*/*/acceptance.yaml"))
+    file.write_text(file.read_text() + "# changed\n")
+    assert mark() != first
 
 
 def test_loads_that_are_nearly_the_same_are_two_points(world: Path, scenario: Write) -> None:
@@ -216,6 +227,24 @@ def test_a_point_without_its_tables_is_run_again(kept: Path) -> None:
     before = times(kept)
     sweep(loaded(), kept, workers=1)
     assert times(kept) == before
+
+
+def test_tables_are_of_the_scenario_that_is_beside_them(kept: Path) -> None:
+    """Those of another are removed with its results, or where its loads are no longer run."""
+
+    def tables() -> set[str]:
+        return {file.name for file in kept.glob("*.parquet")}
+
+    (kept / "mine.steps.parquet").write_text("mine")
+    one = loaded("load=[2, 6]", "policies.1.load=[2]", "run.replications=1")
+    sweep(one, kept, workers=1, details=["steps", "requests"])
+    assert len(tables()) == 1 + 5 * 2
+    sweep(one, kept, workers=1)
+    assert len(tables()) == 1 + 5 * 2  # they still hold
+    sweep(loaded("load=[2]", "run.replications=1"), kept, workers=1, details=["requests"])
+    assert tables() == {"mine.steps.parquet", *(f"{policy}-2-0.requests.parquet" for policy in range(3))}
+    sweep(loaded("load=[2]", "run.replications=1", "engine.max_batch=4"), kept, workers=1)
+    assert tables() == {"mine.steps.parquet"}
 
 
 def test_progress_counts_what_was_kept(kept: Path) -> None:

@@ -17,6 +17,7 @@ from simulator.errors import ScenarioError, renamed
 from simulator.misspelt import places
 from simulator.names import Anywhere, FileName, Name
 from simulator.policies.routing import LeastLoaded, Routing
+from simulator.policies.verification import Verification
 from simulator.quantities import (
     MOST_SECONDS,
     MOST_SLOTS,
@@ -59,6 +60,9 @@ def _offered(content: Any) -> Any:
     return {"profile": content} if isinstance(content, str) else content
 
 
+Offered = Annotated[Offer, BeforeValidator(_offered, json_schema_input_type=Anywhere | Offer)]
+
+
 class Price(Frozen):
     """What a GPU costs for an hour."""
 
@@ -72,9 +76,16 @@ class Setting(EngineSettings):
     name: Name = "default"
 
 
+class AnyFixed(Frozen):
+    """A fixed rule of the policy's `lengths`."""
+
+    kind: Literal["fixed"] = "fixed"
+
+
 class PlannedPolicy(Policy):
     """A policy as in a scenario; with `lengths` a fixed rule is offered at every one of them, as "NAME k=LENGTH"."""
 
+    verification: Annotated[Verification, BeforeValidator(lambda rule: rule, json_schema_input_type=Verification | AnyFixed)]
     lengths: Annotated[list[Gamma], Field(min_length=1, max_length=MOST_SLOTS), Distinct] | None = None
 
     @model_validator(mode="before")
@@ -129,7 +140,7 @@ class PlanFile(Frozen):
 
     name: FileName
     question: str = ""
-    profiles: Annotated[list[Annotated[Offer, BeforeValidator(_offered)]], Field(min_length=1, max_length=1000)]
+    profiles: Annotated[list[Offered], Field(min_length=1, max_length=1000)]
     policies: Annotated[list[PlannedPolicy], Field(min_length=1, max_length=1000)]
     settings: Annotated[list[Setting], Field(min_length=1, max_length=1000, default_factory=lambda: [Setting()])]
     workload: Workload

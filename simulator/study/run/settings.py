@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, model_validator
 
 from simulator.engine.given import Failures, ReplicaSettings
 from simulator.names import Anywhere, Name
@@ -42,7 +42,8 @@ def _listed(load: Any) -> Any:
 
 
 Load = Annotated[float, Within(1e-6, 1e9, "users, requests per second or times the speed of the trace"), BeforeValidator(_finite)]
-Loads = Annotated[list[Load], Field(min_length=1, max_length=10_000), Distinct, BeforeValidator(_listed)]
+_List = Annotated[list[Load], Field(min_length=1, max_length=10_000), Distinct]
+Loads = Annotated[_List, BeforeValidator(_listed, json_schema_input_type=PositiveFloat | _List)]
 
 
 class Rule(Frozen):

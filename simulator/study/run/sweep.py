@@ -13,6 +13,7 @@ from typing import Any
 
 from simulator.errors import ScenarioError
 from simulator.measurements.acceptance_library import load_acceptance
+from simulator.misspelt import models_in
 from simulator.quantities import LARGEST
 from simulator.reading.opening import read_bytes
 from simulator.study.run.limits import check_limits
@@ -21,7 +22,7 @@ from simulator.study.run.moved import repeated
 from simulator.study.run.point import Part, Point, check_traffic, parts, row_of, run_part, run_point
 from simulator.study.run.result import PointRow, Row
 from simulator.study.run.scenario import Scenario, validate_scenario
-from simulator.study.run.settings import POOL
+from simulator.study.run.settings import POOL, Policy
 from simulator.study.run.tables import RequestsFile, StepsFile
 from simulator.study.work.bundle import Bundle, moved_workload, profile_files, published_files
 from simulator.study.work.cluster import cluster
@@ -106,6 +107,7 @@ def swept(
 ) -> tuple[list[PointRow], dict[Point, PointRow]]:
     """As `sweep`, and the rows of other points: with more or less memory, and those that are `moved`, for a prediction interval."""
     check_limits(scenario)
+    workers = _check_own_rules(scenario, keep, workers, ray)
     check_traffic(scenario)
     sent, kept, every = bundle(scenario), Kept(keep, PointRow, partial(_fits, scenario)), points(scenario)
     again = [*with_memory(scenario), *(repeats(scenario) if moved else [])]
@@ -130,7 +132,25 @@ def swept(
             key="load",
             remedy="lower the load, shorten the requests, or give more KV memory or time (run.drain_s)",
         )
+    kept.drop_other_tables(tasks.values())
     return ordered, {point: rows[point] for point in again}
+
+
+def _check_own_rules(scenario: Scenario, keep: Path | None, workers: int | None, ray: str | None) -> int | None:
+    """How many workers: where a rule is the caller's own, this process alone, for others read the scenario anew and do not have the rule. Raises
+    ScenarioError where others are wanted, or points are to be kept, which would outlive a change of the rule."""
+    known = models_in(Policy.model_fields["verification"].annotation)
+    for number, policy in enumerate(scenario.policies):
+        if type(policy.verification) in known:
+            continue
+        if keep:
+            problem, remedy = "kept points do not show when it changes", "leave out keep"
+        elif ray or (workers or 1) > 1:
+            problem, remedy = "other processes do not have it", "use workers=1, without ray"
+        else:
+            return 1
+        raise ScenarioError(f"'{policy.name}' has a rule of your own, and {problem}", where=scenario.file, key=f"policies.{number}", remedy=remedy)
+    return workers
 
 
 def fits(wanted: Any, row: Row) -> bool:

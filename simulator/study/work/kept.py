@@ -18,12 +18,15 @@ from pydantic import BaseModel
 from simulator.errors import DsimError
 from simulator.files import absent_folders, remove_empty, write_whole
 from simulator.made import FINISHED, MARKER, mark
+from simulator.measurements.acceptance_library import FILE, acceptances
 from simulator.reading.json_files import read_json
+from simulator.reading.opening import read_bytes
 from simulator.study.work.signals import held
 
 Row = TypeVar("Row", bound=BaseModel)
 PACKAGE = Path(__file__).parents[2]
 ONLY_TELL = ("report", "cli")  # rooms of the package that make no numbers: pages are drawn anew from the rows at every run
+TABLES = ("steps", "requests")  # that may lie beside a result
 
 
 @dataclass(frozen=True)
@@ -62,9 +65,23 @@ class Kept(Generic[Row]):
         """Write down that a task is done, after its tables: a result that is there says that all of the task is."""
         if self.folder:
             with held(signal.SIGINT, signal.SIGTERM):
+                if not self._holds(task):  # tables there are of another question
+                    self._drop_tables(task.name, set(TABLES).difference(task.details))
                 content = {"fingerprint": task.mark, "details": sorted(task.details), "row": result.model_dump(mode="json")}
                 mark(self.folder, [FINISHED])
                 write_whole(self._file(task), json.dumps(content))
+
+    def drop_other_tables(self, tasks: Iterable[Task]) -> None:
+        """Remove tables of other tasks than these."""
+        names = {task.name for task in tasks}
+        for file in self.folder.glob("*.json") if self.folder else ():
+            if file.stem not in names:
+                self._drop_tables(file.stem, TABLES)
+
+    def _drop_tables(self, name: str, tables: Iterable[str]) -> None:
+        assert self.folder is not None
+        for table in tables:
+            (self.folder / f"{name}.{table}.parquet").unlink(missing_ok=True)
 
     def withdraw(self, tasks: Iterable[Task]) -> None:
         """Take back the results and tables of tasks, and the folders that were made for them."""
@@ -74,6 +91,13 @@ class Kept(Generic[Row]):
         if self.folder in self._made:
             (self.folder / MARKER).unlink(missing_ok=True)
         remove_empty(self._made)
+
+    def _holds(self, task: Task) -> bool:
+        """Is what was written of a task of the same question?"""
+        try:
+            return bool(read_json(self._file(task))["fingerprint"] == task.mark)
+        except (DsimError, OSError, ValueError, KeyError, TypeError):
+            return False
 
     def _file(self, task: Task, suffix: str = "json") -> Path:
         assert self.folder is not None
@@ -90,7 +114,10 @@ def digest(content: Any, files: Mapping[str, bytes] = MappingProxyType({})) -> s
 
 @cache
 def code_mark(package: Path = PACKAGE) -> str:
-    """Changes when any module does that may make numbers: all but those that only tell them. A list of those that do would one day be short of
-    one, and stale results would pass for new; and a checkout changes without its version."""
-    modules = {path.relative_to(package): path for path in package.rglob("*.py")}
-    return digest(version("dsim"), {name.as_posix(): path.read_bytes() for name, path in modules.items() if name.parts[0] not in ONLY_TELL})
+    """Changes when any module or table does that may make numbers: all but those that only tell them, and the shipped acceptance, which says how far
+    runs are moved. A list of those that do would one day be short of one, and stale results would pass for new; and a checkout changes without its
+    version."""
+    sources = {path.relative_to(package): path.read_bytes() for kind in ("py", "csv") for path in package.rglob(f"*.{kind}")}
+    files = {name.as_posix(): content for name, content in sources.items() if name.parts[0] not in ONLY_TELL}
+    library = {f"acceptance/{name}": read_bytes(folder / FILE) for name, folder in acceptances().items()}
+    return digest(version("dsim"), files | library)
