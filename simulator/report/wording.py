@@ -51,9 +51,9 @@ DEFINITIONS = (
     ("SLA", "The per-user speed that must be reached."),
     (
         "verdict",
-        "Overloaded (open loop): requests in the system grow over the window by more than 5 % of those that arrive, and by more than chance, "
-        "or more than 2 % of the measured ones never finish; a longer run would look worse. Backlogged: a queue of at least one request, and of "
-        "a tenth of those running, waits in front of the replicas but does not grow. Stable: neither.",
+        "Overloaded (open loop): requests that wait grow over the window by more than 2 % of those that arrive, and by more than chance; "
+        "a longer run would look worse. Backlogged: a queue of at least one request, and of a tenth of those running, waits in front of the "
+        "replicas but does not grow. Stable: neither.",
     ),
     ("bound", "A policy that knows the outcomes in advance: an upper bound for comparison, never a plan."),
     (
