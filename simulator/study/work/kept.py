@@ -54,9 +54,9 @@ class Kept(Generic[Row]):
     def read(self, task: Task) -> Row | None:
         """The result of a task that was done before with the same mark and tables; None where there is none."""
         try:
-            content = read_json(self._file(task)) if self.folder else {}
-            holds = content["fingerprint"] == task.mark and all(self._file(task, f"{name}.parquet").is_file() for name in task.details)
-            row = self.kind.model_validate(content["row"]) if holds and set(task.details) <= set(content["details"]) else None
+            content = self._content(task)
+            holds = set(task.details) <= set(content["details"]) and all(self._file(task, f"{name}.parquet").is_file() for name in task.details)
+            row = self.kind.model_validate(content["row"]) if holds else None
             return row if row is None or self.fits(task.key, row) else None
         except (DsimError, OSError, ValueError, KeyError, TypeError):
             return None
@@ -65,7 +65,7 @@ class Kept(Generic[Row]):
         """Write down that a task is done, after its tables: a result that is there says that all of the task is."""
         if self.folder:
             with held(signal.SIGINT, signal.SIGTERM):
-                if not self._holds(task):  # tables there are of another question
+                if not self._content(task):  # tables there are of another question
                     self._drop_tables(task.name, set(TABLES).difference(task.details))
                 content = {"fingerprint": task.mark, "details": sorted(task.details), "row": result.model_dump(mode="json")}
                 mark(self.folder, [FINISHED])
@@ -92,12 +92,13 @@ class Kept(Generic[Row]):
             (self.folder / MARKER).unlink(missing_ok=True)
         remove_empty(self._made)
 
-    def _holds(self, task: Task) -> bool:
-        """Is what was written of a task of the same question?"""
+    def _content(self, task: Task) -> dict[str, Any]:
+        """What was written of a task with the same mark; empty where there is nothing."""
         try:
-            return bool(read_json(self._file(task))["fingerprint"] == task.mark)
+            content = read_json(self._file(task)) if self.folder else {}
+            return content if content["fingerprint"] == task.mark else {}
         except (DsimError, OSError, ValueError, KeyError, TypeError):
-            return False
+            return {}
 
     def _file(self, task: Task, suffix: str = "json") -> Path:
         assert self.folder is not None
